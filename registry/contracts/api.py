@@ -1,0 +1,391 @@
+"""The registry's HTTP API: paths, bodies, answers. Everything is below `/v1`; errors are problem+json (RFC 9457).
+
+Bodies are JSON but for blobs and uploads. Lists answer a `Page`. Who may do what: see `Scope`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from urllib.parse import quote
+
+from pydantic import AwareDatetime, Field
+
+from registry.contracts.digest import Digest
+from registry.contracts.enums import StrEnum
+from registry.contracts.manifest import Format, Target
+from registry.contracts.messages import Event, Health, Presence, Profile, Reported
+from registry.contracts.names import Name, VersionName
+from registry.contracts.platforms import Platform
+from registry.contracts.wire import Wire
+
+API = "/v1"
+UPLOAD_OFFSET = "upload-offset"
+"""Header of upload requests and answers: the byte at which the next one starts. The server states, the client obeys."""
+MAX_PAGE = 500
+
+
+class Scope(StrEnum):
+    """What a token may do. `admin` may do everything; a `device` token acts only for its own device."""
+
+    READ = "read"
+    PUBLISH = "publish"
+    """Upload blobs, publish versions, move aliases, change model settings, delete."""
+    DEPLOY = "deploy"
+    """Register devices and set what they should serve."""
+    ADMIN = "admin"
+    """Also manage tokens."""
+    DEVICE = "device"
+
+
+class Problem(Wire):
+    """RFC 9457 with a stable code."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = ""
+    code: str
+    """Stable: not_found, conflict, precondition_failed, invalid, unauthorized, forbidden, too_large, digest_mismatch,
+    offset_mismatch, insufficient_storage, in_use, internal."""
+    errors: tuple[str, ...] = ()
+    """The single faults of an invalid body, or the differences of a conflict."""
+
+
+Item = TypeVar("Item")
+
+
+class Page(Wire, Generic[Item]):
+    """Part of a list; `next` goes into `?cursor=` for the rest, None at the end. `?limit=` is at most MAX_PAGE."""
+
+    items: tuple[Item, ...]
+    next: str | None = None
+
+
+class VariantView(Wire):
+    """One variant in a listing."""
+
+    name: Name
+    format: Format
+    target: Target
+    size: int
+    digest: Digest
+
+
+class VersionView(Wire):
+    """A published version. The whole manifest is at `manifest_path(digest)`."""
+
+    model: Name
+    version: VersionName
+    manifest: Digest
+    created_at: AwareDatetime
+    created_by: str = ""
+    """The name of the token that published it."""
+    size: int
+    variants: tuple[VariantView, ...] = ()
+    aliases: tuple[Name, ...] = ()
+
+
+class ModelView(Wire):
+    """A model, its settings and its newest version."""
+
+    name: Name
+    created_at: AwareDatetime
+    versions: int
+    latest: VersionView | None = None
+    aliases: dict[Name, VersionName] = Field(default_factory=dict)
+    record_results: bool = False
+    result_retention_hours: int = 24
+
+
+class ModelSettings(Wire):
+    """PATCH body; an absent field stays as it is."""
+
+    record_results: bool | None = None
+    result_retention_hours: Annotated[int, Field(ge=1, le=24 * 365)] | None = None
+
+
+class PublishAnswer(Wire):
+    """201 when it is new, 200 when the same content was there already."""
+
+    version: VersionView
+    created: bool
+
+
+class UploadRequest(Wire):
+    """Begin an upload: the client says which blob it will send."""
+
+    digest: Digest
+    size: Annotated[int, Field(ge=0, le=1 << 50)]
+
+
+class UploadView(Wire):
+    """An upload session. `complete` means the blob is there: nothing (more) has to be sent."""
+
+    id: str
+    digest: Digest
+    size: int
+    offset: int
+    complete: bool = False
+    expires_at: AwareDatetime | None = None
+
+
+class AliasView(Wire):
+    """A movable name for a version. `revision` is the ETag to move it with If-Match."""
+
+    model: Name
+    alias: Name
+    version: VersionName | None
+    """None: removed; the history stays."""
+    revision: int
+    moved_at: AwareDatetime
+    moved_by: str = ""
+
+
+class AliasMove(Wire):
+    """PUT body, with `If-Match: "<revision>"` or `If-None-Match: *`."""
+
+    version: VersionName
+
+
+class DeviceCreate(Wire):
+    """Register a device, or change its labels. The answer of a new one has its credential, once."""
+
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class DeviceCreated(Wire):
+    """The credential is shown only here; the registry keeps its hash."""
+
+    device: Name
+    token: str
+
+
+class DeviceView(Wire):
+    """A device as the registry knows it."""
+
+    name: Name
+    labels: dict[str, str] = Field(default_factory=dict)
+    created_at: AwareDatetime
+    last_seen: AwareDatetime | None = None
+    presence: Presence | None = None
+    reported: Reported | None = None
+    facts: Platform | None = None
+    facts_at: AwareDatetime | None = None
+    health: Health | None = None
+    """The newest."""
+    generation: int = 0
+    desired: dict[Name, VersionName] = Field(default_factory=dict)
+
+
+class Deployment(Wire):
+    """PUT body: what one slot of a device should serve. `version` may be an alias, resolved once, now."""
+
+    version: VersionName
+    variant: Name | None = None
+    """Pin a variant; None: the best that fits."""
+    profile: Profile = Profile.THROUGHPUT
+    force: bool = False
+    """Assign although no variant fits the facts that the registry knows."""
+
+
+class DeploymentView(Wire):
+    """What a slot should serve, and who said so."""
+
+    device: Name
+    model: Name
+    version: VersionName
+    variant: Name | None
+    """None: the facts are not known yet; the agent will choose."""
+    generation: int
+    set_at: AwareDatetime
+    set_by: str = ""
+    note: str = ""
+
+
+class DeviceReports(Wire):
+    """POST body of a device: what it would have sent over MQTT. Taken whole, idempotent."""
+
+    reported: Reported | None = None
+    health: Annotated[tuple[Health, ...], Field(max_length=100)] = ()
+    events: Annotated[tuple[Event, ...], Field(max_length=1000)] = ()
+
+
+class CountView(Wire):
+    """Requests by device and version, from the devices' own totals."""
+
+    device: Name
+    model: Name
+    version: VersionName
+    requests: int
+    errors: dict[str, int] = Field(default_factory=dict)
+    first_at: AwareDatetime
+    last_at: AwareDatetime
+
+
+class ResultView(Wire):
+    """One recorded result."""
+
+    id: int
+    device: Name
+    model: Name
+    version: VersionName | None
+    at: AwareDatetime
+    request_id: str = ""
+    code: str = ""
+    """The error code; empty for a result."""
+    content_type: str
+    body: Any
+    """The JSON result, or base64 text of a binary one."""
+
+
+class TokenCreate(Wire):
+    """A new token; the name says who holds it."""
+
+    name: Name
+    scope: Literal[Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.ADMIN]
+
+
+class TokenCreated(Wire):
+    """The secret is shown only here; the registry keeps its hash."""
+
+    name: Name
+    scope: Scope
+    token: str
+
+
+class TokenView(Wire):
+    """A token without its secret."""
+
+    name: Name
+    scope: Scope
+    created_at: AwareDatetime
+    last_used: AwareDatetime | None = None
+
+
+def _path(*levels: str) -> str:
+    return API + "".join("/" + quote(level, safe=":+") for level in levels)
+
+
+def models_path() -> str:
+    """GET: Page[ModelView]."""
+    return _path("models")
+
+
+def model_path(model: str) -> str:
+    """GET: ModelView. PATCH ModelSettings: ModelView. DELETE: all its versions, when none is in use."""
+    return _path("models", model)
+
+
+def versions_path(model: str) -> str:
+    """GET: Page[VersionView], newest first."""
+    return _path("models", model, "versions")
+
+
+def version_path(model: str, version: str) -> str:
+    """GET (version or alias): VersionView. PUT Manifest: PublishAnswer; 409 with differences. DELETE."""
+    return _path("models", model, "versions", version)
+
+
+def manifest_path(digest: str) -> str:
+    """GET: the manifest's canonical bytes; they have this digest."""
+    return _path("manifests", digest)
+
+
+def blob_path(digest: str) -> str:
+    """HEAD, GET with Range and If-Range; strong ETag."""
+    return _path("blobs", digest)
+
+
+def uploads_path() -> str:
+    """POST UploadRequest: 201 UploadView, or 200 with `complete` when the blob is there."""
+    return _path("uploads")
+
+
+def upload_path(upload: str) -> str:
+    """GET: UploadView. PATCH bytes with Upload-Offset: UploadView; 409 offset_mismatch says the right one. DELETE."""
+    return _path("uploads", upload)
+
+
+def aliases_path(model: str) -> str:
+    """GET: Page[AliasView]."""
+    return _path("models", model, "aliases")
+
+
+def alias_path(model: str, alias: str) -> str:
+    """GET: AliasView with ETag. PUT AliasMove. DELETE with If-Match."""
+    return _path("models", model, "aliases", alias)
+
+
+def alias_history_path(model: str, alias: str) -> str:
+    """GET: Page[AliasView], newest first."""
+    return _path("models", model, "aliases", alias, "history")
+
+
+def devices_path() -> str:
+    """GET: Page[DeviceView]."""
+    return _path("devices")
+
+
+def device_path(device: str) -> str:
+    """GET: DeviceView. PUT DeviceCreate: 201 DeviceCreated, 200 DeviceView. DELETE."""
+    return _path("devices", device)
+
+
+def device_credential_path(device: str) -> str:
+    """POST: DeviceCreated, a new credential in place of the old."""
+    return _path("devices", device, "credential")
+
+
+def facts_path(device: str) -> str:
+    """PUT Platform, by the device itself."""
+    return _path("devices", device, "facts")
+
+
+def desired_path(device: str) -> str:
+    """GET: the Desired document with its ETag; 304 for If-None-Match."""
+    return _path("devices", device, "desired")
+
+
+def reports_path(device: str) -> str:
+    """POST DeviceReports, by the device itself: 204."""
+    return _path("devices", device, "reports")
+
+
+def deployments_path(device: str) -> str:
+    """GET: Page[DeploymentView]."""
+    return _path("devices", device, "deployments")
+
+
+def deployment_path(device: str, model: str) -> str:
+    """PUT Deployment: DeploymentView. DELETE: the device should no longer serve the model."""
+    return _path("devices", device, "deployments", model)
+
+
+def device_health_path(device: str) -> str:
+    """GET: Page[Health], newest first."""
+    return _path("devices", device, "health")
+
+
+def device_events_path(device: str) -> str:
+    """GET: Page[Event], newest first."""
+    return _path("devices", device, "events")
+
+
+def counts_path() -> str:
+    """GET `?device=&model=`: Page[CountView]."""
+    return _path("counts")
+
+
+def results_path() -> str:
+    """GET `?device=&model=`: Page[ResultView], newest first."""
+    return _path("results")
+
+
+def tokens_path() -> str:
+    """GET: Page[TokenView]. POST TokenCreate: 201 TokenCreated."""
+    return _path("tokens")
+
+
+def token_path(name: str) -> str:
+    """DELETE: the token works no more."""
+    return _path("tokens", name)

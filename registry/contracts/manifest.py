@@ -1,0 +1,192 @@
+"""The manifest: what a version is. Immutable; its canonical bytes have the digest that names it.
+
+A version holds one or more variants, each the version's form for one format and target platform.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from registry.contracts.digest import Digest
+from registry.contracts.enums import StrEnum
+from registry.contracts.names import LabelKey, LabelValue, Name, RelativePath, VersionName
+from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
+from registry.contracts.wire import Wire
+
+MAX_MANIFEST_BYTES = 1 << 20
+"""Longer manifests are refused before they are parsed."""
+
+
+class Format(StrEnum):
+    """What a variant's files are."""
+
+    ONNX = "onnx"
+    MINDSPORE_CKPT = "mindspore-ckpt"
+    MINDIR = "mindir"
+    AIR = "air"
+    """GEIR, as older MindSpore calls it: only a source for ATC."""
+    OM = "om"
+    TENSORRT_PLAN = "tensorrt-plan"
+
+
+class Target(StrEnum):
+    """The kind of platform a variant is made for."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    ASCEND310 = "ascend310"
+    ASCEND910 = "ascend910"
+
+
+class FileRef(Wire):
+    """One file of an artifact: where it lies inside it, and which blob it is."""
+
+    path: RelativePath
+    digest: Digest
+    size: Annotated[int, Field(ge=0, le=1 << 50)]
+    """Bytes."""
+
+
+class TensorSpec(Wire):
+    """One input or output. A dimension of -1 may have any size."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    datatype: Datatype
+    shape: Annotated[tuple[Annotated[int, Field(ge=-1, le=1 << 31)], ...], Field(max_length=MAX_RANK)]
+
+
+class Requirements(Wire):
+    """What a host must have. An absent field asks for nothing."""
+
+    os: str | None = None
+    arch: tuple[str, ...] = ()
+    """Any of these, as `uname -m` says; empty: any."""
+    onnx_ir: int | None = None
+    """The ONNX IR version of the file: a runtime's newest must be at least this."""
+    onnx_opsets: dict[str, int] = Field(default_factory=dict)
+    """Operator domain ("" is ai.onnx) to opset version."""
+    memory_bytes: int | None = None
+    """Free memory needed to load and run, measured or given by the publisher."""
+
+
+class Variant(Wire):
+    """The version's form for one format and target platform. Its canonical digest names it in reports."""
+
+    name: Name
+    format: Format
+    target: Target
+    entry: RelativePath
+    """The file that the backend opens; the others (external data, labels) lie beside it."""
+    files: Annotated[tuple[FileRef, ...], Field(min_length=1, max_length=64)]
+    inputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
+    outputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
+    requirements: Requirements = Requirements()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @model_validator(mode="after")
+    def _files_are_consistent(self) -> Variant:
+        paths = [file.path for file in self.files]
+        if len(set(paths)) != len(paths):
+            raise ValueError(f"variant {self.name}: a file path appears twice")
+        if self.entry not in paths:
+            raise ValueError(f"variant {self.name}: entry {self.entry!r} is not among its files")
+        return self
+
+
+class ImageInput(Wire):
+    """How a picture becomes the input tensor: decode, resize, scale, normalise, lay out.
+
+    value = (pixel * scale - mean[channel]) / std[channel], pixel in 0..255.
+    """
+
+    input: str
+    """The input tensor that takes the picture; it must be the model's only input."""
+    height: Annotated[int, Field(ge=1, le=8192)]
+    width: Annotated[int, Field(ge=1, le=8192)]
+    channels: Literal["L", "RGB", "BGR"] = "RGB"
+    """L is one grey channel (ITU-R 601-2 luma)."""
+    resize: Literal["stretch", "pad"] = "stretch"
+    """pad keeps the aspect ratio: scaled to fit, top left, the rest filled with `pad_value`."""
+    pad_value: Annotated[int, Field(ge=0, le=255)] = 0
+    scale: float = 1 / 255
+    mean: Annotated[tuple[float, ...], Field(max_length=3)] = ()
+    """Per channel, in the tensor's channel order; empty: 0."""
+    std: Annotated[tuple[float, ...], Field(max_length=3)] = ()
+    """Per channel, in the tensor's channel order, not 0; empty: 1."""
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+
+    @model_validator(mode="after")
+    def _per_channel_values_fit(self) -> ImageInput:
+        count = 1 if self.channels == "L" else 3
+        if len(self.mean) not in (0, count) or len(self.std) not in (0, count):
+            raise ValueError(f"image: mean and std need {count} values for channels {self.channels}")
+        if 0.0 in self.std:
+            raise ValueError("image: std must not be 0")
+        return self
+
+
+class Classification(Wire):
+    """How an output tensor of shape [N, classes] becomes labels with scores."""
+
+    output: str
+    softmax: bool = True
+    """False when the model ends in softmax itself."""
+    labels: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(min_length=1, max_length=4096)]
+    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class Manifest(Wire):
+    """A version: its variants, and what belongs to all of them."""
+
+    schema_version: Literal[1] = 1
+    model: Name
+    version: VersionName
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=64)]
+    image: ImageInput | None = None
+    classification: Classification | None = None
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
+    licence: Annotated[str, Field(max_length=128)] | None = None
+    """An SPDX expression where there is one."""
+    card: FileRef | None = None
+    """The Markdown model card."""
+
+    @model_validator(mode="after")
+    def _variants_agree(self) -> Manifest:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError("a variant name appears twice")
+        first = self.variants[0]
+        for other in self.variants[1:]:
+            if other.inputs and first.inputs and not _same_signature(first, other):
+                raise ValueError(f"variants {first.name} and {other.name} disagree in inputs or outputs")
+        return self
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant of that name, or None."""
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+    def blobs(self) -> dict[Digest, int]:
+        """Every blob that the version needs, with its size."""
+        files = [file for variant in self.variants for file in variant.files]
+        return {file.digest: file.size for file in (*files, *((self.card,) if self.card else ()))}
+
+
+def _same_signature(one: Variant, other: Variant) -> bool:
+    """Names, datatypes and ranks agree; a fixed dimension may stand where the sibling's is dynamic."""
+
+    def compatible(a: tuple[TensorSpec, ...], b: tuple[TensorSpec, ...]) -> bool:
+        return len(a) == len(b) and all(
+            x.name == y.name
+            and x.datatype == y.datatype
+            and len(x.shape) == len(y.shape)
+            and all(p == q or -1 in (p, q) for p, q in zip(x.shape, y.shape, strict=True))
+            for x, y in zip(a, b, strict=True)
+        )
+
+    return compatible(one.inputs, other.inputs) and compatible(one.outputs, other.outputs)

@@ -1,0 +1,203 @@
+"""The documents on the control topics: presence, desired, reported, events, health. Times are UTC."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from registry.contracts.digest import Digest
+from registry.contracts.enums import StrEnum
+from registry.contracts.names import Name, VersionName
+from registry.contracts.platforms import Platform
+from registry.contracts.wire import Wire
+
+MAX_CONTROL_BYTES = 256 << 10
+"""Longer control messages are refused before they are parsed."""
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Presence(Wire):
+    """Is the agent connected? Retained; the will says `online: false` with the same session id."""
+
+    device: Name
+    online: bool
+    session_id: Annotated[str, Field(max_length=64)]
+    """New at each start of the agent. A death with another session id than the last birth's is ignored."""
+    agent_version: str = ""
+    at: AwareDatetime | None = None
+    """When it came up; absent in a will, which is written before it is true."""
+
+
+class Profile(StrEnum):
+    """How a backend uses the host's cores."""
+
+    THROUGHPUT = "throughput"
+    """One thread per run, one caller per core."""
+    LATENCY = "latency"
+    """All cores for one run."""
+
+
+class DesiredModel(Wire):
+    """What one model's slot on one device should serve."""
+
+    version: VersionName
+    manifest: Digest
+    """The manifest's bytes are at `/v1/manifests/{digest}`."""
+    variant: Name | None = None
+    """The registry's choice for the facts it knew. None: the agent chooses by the same function."""
+    rollout: str | None = None
+    profile: Profile = Profile.THROUGHPUT
+    record_results: bool = False
+    """The agent also publishes each result on its results topic, for the registry to keep."""
+
+
+class Desired(Wire):
+    """The whole desired state of a device. Level-triggered: the newest generation wins, nothing is replayed."""
+
+    schema_version: Literal[1] = 1
+    device: Name
+    generation: Count
+    """Only rises. A document with a lower one than was seen is ignored."""
+    issued_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    """After it nothing new is installed; what serves goes on serving."""
+    models: Annotated[dict[Name, DesiredModel], Field(max_length=256)] = Field(default_factory=dict)
+
+
+class ServingState(StrEnum):
+    """What a model's slot is doing, as a report may say it."""
+
+    PENDING = "pending"
+    """Assigned, not yet serving anything."""
+    SERVING = "serving"
+    """The desired version serves."""
+    CHANGING = "changing"
+    """A version serves; the desired one is on its way."""
+    RECOVERING = "recovering"
+    """The worker died and is being started again."""
+    FAILED = "failed"
+    """The desired version cannot serve here; `version` is what serves instead, if anything."""
+
+
+class Fault(Wire):
+    """What went wrong, with a stable code from `registry.contracts.codes`."""
+
+    code: str
+    message: Annotated[str, Field(max_length=2048)] = ""
+    attempts: Count = 0
+
+
+class ReportedModel(Wire):
+    """What really serves in one slot."""
+
+    state: ServingState
+    version: VersionName | None = None
+    """The version whose worker answers requests now; None when nothing does."""
+    manifest: Digest | None = None
+    variant: Name | None = None
+    variant_digest: Digest | None = None
+    backend: str | None = None
+    """Backend and provider that run it, e.g. `onnxruntime/CPUExecutionProvider`."""
+    execution: Literal["process", "inline"] | None = None
+    max_batch: int | None = None
+    """The per-model limit found by measuring at warm-up."""
+    since: AwareDatetime | None = None
+    desired_version: VersionName | None = None
+    fault: Fault | None = None
+
+
+class Reported(Wire):
+    """What the agent says is so. Retained."""
+
+    schema_version: Literal[1] = 1
+    device: Name
+    session_id: str
+    generation: Count
+    """The desired generation that this answers; 0 when none was ever seen."""
+    at: AwareDatetime
+    facts_digest: Digest
+    facts: Platform | None = None
+    """Sent with every report until the registry has them; a reader compares the digest."""
+    models: dict[Name, ReportedModel] = Field(default_factory=dict)
+
+
+class Event(Wire):
+    """One step of a deployment, or another thing worth telling. Kept in the agent's outbox until taken."""
+
+    event_id: Annotated[str, Field(max_length=64)]
+    """Unique; a repeat is the same event again."""
+    seq: Count
+    """Rises per device across restarts."""
+    at: AwareDatetime
+    kind: Annotated[str, Field(max_length=64)]
+    """`deployment`, `worker`, `outbox`, `agent`."""
+    model: Name | None = None
+    version: VersionName | None = None
+    generation: Count = 0
+    rollout: str | None = None
+    phase: Annotated[str, Field(max_length=64)] = ""
+    code: Annotated[str, Field(max_length=64)] = ""
+    message: Annotated[str, Field(max_length=2048)] = ""
+
+
+class Quantiles(Wire):
+    """Microseconds over the report's window, from a histogram with at most 5 % error."""
+
+    p50: float = 0
+    p90: float = 0
+    p99: float = 0
+    max: float = 0
+
+
+class ModelHealth(Wire):
+    """One model on one device. Counters are totals since the session began; quantiles cover the window."""
+
+    version: VersionName | None = None
+    requests: Count = 0
+    """Answered, with a result or an error."""
+    errors: dict[str, Count] = Field(default_factory=dict)
+    """By code."""
+    expired: Count = 0
+    """Dropped unrun because their deadline had passed."""
+    duplicates: Count = 0
+    latency_us: Quantiles = Quantiles()
+    """From the request's last byte to the reply handed to the socket."""
+    run_us: Quantiles = Quantiles()
+    """Of one batch in the backend."""
+    queue_depth: Count = 0
+    queue_limit: Count = 0
+    batch_sizes: dict[str, Count] = Field(default_factory=dict)
+    """Batch size to how many batches."""
+    worker_restarts: Count = 0
+
+
+class Health(Wire):
+    """Periodic measures of one agent."""
+
+    schema_version: Literal[1] = 1
+    device: Name
+    session_id: str
+    seq: Count
+    """Rises within a session; the registry drops what it has seen."""
+    at: AwareDatetime
+    window_s: float
+    uptime_s: float
+    cpu_fraction: float | None = None
+    """Of all cores this agent may use, agent and workers together, over the window."""
+    rss_bytes: int | None = None
+    """Agent and workers; pages they share are counted once where the kernel tells (PSS)."""
+    memory_free_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    load_1m: float | None = None
+    temperatures_c: dict[str, float] = Field(default_factory=dict)
+    """Sensor name to degrees Celsius, where the host tells."""
+    outbox_queued: Count = 0
+    outbox_dropped: Count = 0
+    replies_dropped: Count = 0
+    """QoS 0 replies that were lost with the connection."""
+    mqtt_reconnects: Count = 0
+    data_path: str = ""
+    """`fast`, or `public` when this paho lacks the member that the fast path needs."""
+    models: dict[Name, ModelHealth] = Field(default_factory=dict)

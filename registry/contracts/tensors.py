@@ -1,0 +1,71 @@
+"""The tensor types and limits of the Open Inference Protocol (KServe v2) as Modelfleet speaks it.
+
+Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol and its
+binary tensor data extension. Pure tables: codecs live with whoever encodes (agent, clients).
+"""
+
+from __future__ import annotations
+
+from registry.contracts.enums import StrEnum
+
+
+class Datatype(StrEnum):
+    """The datatypes of the Open Inference Protocol, with BF16."""
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+    BF16 = "BF16"
+    BYTES = "BYTES"
+
+
+NUMPY_NAME: dict[Datatype, str] = {
+    Datatype.BOOL: "|b1",
+    Datatype.UINT8: "|u1",
+    Datatype.UINT16: "<u2",
+    Datatype.UINT32: "<u4",
+    Datatype.UINT64: "<u8",
+    Datatype.INT8: "|i1",
+    Datatype.INT16: "<i2",
+    Datatype.INT32: "<i4",
+    Datatype.INT64: "<i8",
+    Datatype.FP16: "<f2",
+    Datatype.FP32: "<f4",
+    Datatype.FP64: "<f8",
+    Datatype.BF16: "<u2",
+}
+"""How the bytes of a datatype are held in NumPy. BF16 is held as its 16 raw bits. BYTES has no fixed size."""
+
+ITEM_BYTES: dict[Datatype, int] = {name: int(code[2:]) for name, code in NUMPY_NAME.items()}
+"""Bytes per element on the wire (little-endian, row-major)."""
+
+HEADER_LENGTH_PROPERTY = "inference-header-content-length"
+"""MQTT 5 user property with the decimal length of the JSON header of a binary payload (HTTP's
+`Inference-Header-Content-Length`, as OIP's binary extension names it)."""
+
+BINARY_MAGIC = b"OIPB"
+"""A payload may carry its header length itself, for MQTT 3.1.1: magic, u32 little-endian length, header, tensors."""
+
+CONTENT_JSON = "application/json"
+CONTENT_BINARY = "application/octet-stream"
+CONTENT_IMAGES = ("image/jpeg", "image/png")
+
+MAX_HEADER_BYTES = 64 << 10
+"""The longest JSON header of a binary payload."""
+MAX_JSON_BYTES = 16 << 20
+"""The longest JSON request; bigger tensors belong in binary."""
+MAX_TENSORS = 64
+"""Inputs or outputs of a model."""
+MAX_RANK = 8
+"""Dimensions of a tensor."""
+MAX_ELEMENTS = 1 << 31
+"""Elements of a tensor."""

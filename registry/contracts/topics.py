@@ -1,0 +1,79 @@
+"""The MQTT topics, under a prefix that one fleet owns on its broker.
+
+| topic | written by | QoS, retained |
+|---|---|---|
+| `<p>/devices/{device}/presence` | agent, and its will | 1, retained |
+| `<p>/devices/{device}/desired` | registry | 1, retained |
+| `<p>/devices/{device}/reported` | agent | 1, retained |
+| `<p>/devices/{device}/events` | agent | 1 |
+| `<p>/devices/{device}/health` | agent | 1 |
+| `<p>/devices/{device}/infer/{model}` | client | 0 or 1 |
+| `<p>/devices/{device}/results/{model}` | agent | 1 |
+| `<p>/infer/{model}` | client, taken through `$share/{pool}/` | 0 or 1 |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_PREFIX = "modelfleet/v1"
+MAX_TOPIC_BYTES = 1024
+"""The longest response topic that an agent will publish to."""
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Builds the topics of one fleet."""
+
+    prefix: str = DEFAULT_PREFIX
+
+    def __post_init__(self) -> None:
+        levels = self.prefix.split("/")
+        if not all(levels) or self.prefix.startswith("$") or any(c in self.prefix for c in "+#\0"):
+            raise ValueError(f"MQTT prefix {self.prefix!r}: levels must not be empty, no + # or leading $")
+
+    def device(self, device: str, kind: str) -> str:
+        """`kind` is presence, desired, reported, events or health; `+` for `device` subscribes to all."""
+        return f"{self.prefix}/devices/{device}/{kind}"
+
+    def infer(self, device: str, model: str) -> str:
+        """Requests to one device."""
+        return f"{self.prefix}/devices/{device}/infer/{model}"
+
+    def results(self, device: str, model: str) -> str:
+        """Results of requests that named no response topic."""
+        return f"{self.prefix}/devices/{device}/results/{model}"
+
+    def pool(self, model: str) -> str:
+        """Requests to any device of a pool."""
+        return f"{self.prefix}/infer/{model}"
+
+    def shared_pool(self, pool: str, model: str) -> str:
+        """The subscription by which a pool's agents share the requests to a model."""
+        return f"$share/{pool}/{self.pool(model)}"
+
+    def parse_device(self, topic: str) -> tuple[str, str, str] | None:
+        """(device, kind, model) of a device topic, model empty where there is none; None for another topic."""
+        start = f"{self.prefix}/devices/"
+        if not topic.startswith(start):
+            return None
+        levels = topic[len(start) :].split("/")
+        if len(levels) == 2:
+            return levels[0], levels[1], ""
+        if len(levels) == 3:
+            return levels[0], levels[1], levels[2]
+        return None
+
+    def allows_reply(self, topic: str) -> bool:
+        """May a client make the agent publish here?
+
+        No: empty, too long, NUL, wildcards, `$…` (broker topics), and this fleet's own tree,
+        where a reply could pose as desired state, a request or a report.
+        """
+        return (
+            0 < len(topic.encode("utf-8", "surrogatepass")) <= MAX_TOPIC_BYTES
+            and not topic.startswith("$")
+            and not any(c in topic for c in "+#\0")
+            and topic != self.prefix
+            and not topic.startswith(self.prefix + "/")
+        )

@@ -1,0 +1,84 @@
+"""What a use case can refuse, with a stable code. Knows nothing of HTTP: `server/problems.py` maps these to statuses."""
+
+from __future__ import annotations
+
+
+class RegistryError(Exception):
+    """Base. `code` is stable; the message says what happened, why, what to do; `errors` lists single faults."""
+
+    code = "internal"
+
+    def __init__(self, message: str, errors: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.errors = errors
+
+
+class NotFoundError(RegistryError):
+    """What was asked for is not there."""
+
+    code = "not_found"
+
+
+class ConflictError(RegistryError):
+    """It exists with other content; `errors` names the differences."""
+
+    code = "conflict"
+
+
+class InUseError(RegistryError):
+    """A device serves it, or may return to it; `errors` names the users."""
+
+    code = "in_use"
+
+
+class PreconditionError(RegistryError):
+    """Somebody else changed it first: read it again and decide again."""
+
+    code = "precondition_failed"
+
+
+class InvalidError(RegistryError):
+    """The request breaks a rule; `errors` names each."""
+
+    code = "invalid"
+
+
+class DigestMismatchError(RegistryError):
+    """The bytes that came are not the blob that was announced."""
+
+    code = "digest_mismatch"
+
+
+class OffsetMismatchError(RegistryError):
+    """The next byte of an upload is another one; `offset` says which."""
+
+    code = "offset_mismatch"
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class TooLargeError(RegistryError):
+    """Over a limit that the message names."""
+
+    code = "too_large"
+
+
+class StorageFullError(RegistryError):
+    """The disk has no room."""
+
+    code = "insufficient_storage"
+
+
+class UnauthorizedError(RegistryError):
+    """No token, or one that is not known."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(RegistryError):
+    """A token without the scope that this needs."""
+
+    code = "forbidden"
