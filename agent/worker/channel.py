@@ -1,0 +1,219 @@
+"""Where everything lies in the memory that agent and worker share.
+
+One memory segment per worker, mapped by both sides, without a name. Regions, each aligned to 64 bytes:
+
+    inputs    per fixed tensor X[slots][item_bytes]: slots that follow each other are a batch without a copy
+    outputs   per fixed tensor Y[slots][item_bytes]
+    arenas    [arenas][arena_bytes]: any request that is not one fixed item; arena.py says their form
+    status    u32 per slot id: 0 is done well, else an index into ERROR_CODES
+    errors    512 bytes of UTF-8 per slot id, ended by NUL
+
+Slot ids: 0..slots-1 are fixed slots, slots..slots+arenas-1 are arenas. The doorbell sockets carry them as u32
+little-endian, many per send, both ways.
+Standard library only, Python 3.9 syntax: the worker's interpreter may be a vendor's.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any, Protocol
+
+ALIGNMENT = 64
+ERROR_BYTES = 512
+"""Bytes of error text per slot id."""
+ERROR_CODES = (
+    "",
+    "run_failed",
+    "result_too_large",
+    "bad_payload",
+    "wrong_shape",
+    "wrong_datatype",
+    "size_mismatch",
+    "unknown_input",
+    "missing_input",
+    "unknown_output",
+)
+"""What a status names; each is an InferenceCode of registry.contracts.codes. Append only."""
+
+ITEM_BYTES = {
+    "BOOL": 1,
+    "UINT8": 1,
+    "UINT16": 2,
+    "UINT32": 4,
+    "UINT64": 8,
+    "INT8": 1,
+    "INT16": 2,
+    "INT32": 4,
+    "INT64": 8,
+    "FP16": 2,
+    "FP32": 4,
+    "FP64": 8,
+    "BF16": 2,
+}
+"""Bytes per element; registry.contracts.tensors.ITEM_BYTES with plain names. BYTES has no fixed size."""
+
+MAX_FIXED_BYTES = 256 << 20
+"""The fixed regions never take more; fewer slots then."""
+
+
+class Signature(Protocol):
+    """What a layout must know of a tensor: TensorInfo and registry's TensorSpec both do. A dimension -1 is any size."""
+
+    @property
+    def name(self) -> str:
+        """As requests name it."""
+
+    @property
+    def datatype(self) -> str:
+        """Of the Open Inference Protocol."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """With the batch dimension, if there is one."""
+
+
+@dataclass(frozen=True)
+class FixedTensor:
+    """A tensor with a place of its own in every fixed slot."""
+
+    name: str
+    datatype: str
+    item_shape: tuple[int, ...]
+    """Of one slot: without the leading batch dimension when the layout is batchable, the whole shape otherwise."""
+    item_bytes: int
+    offset: int
+    """Bytes from the start of the memory to slot 0; slot i follows at i * item_bytes, without padding."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies in one worker's memory. Offsets and sizes are bytes."""
+
+    slots: int
+    """Fixed slots; 0 when the model has a BYTES tensor or a dynamic dimension besides a leading one."""
+    batchable: bool
+    """Every tensor has a leading dynamic dimension: neighbouring slots may run as one batch."""
+    inputs: tuple[FixedTensor, ...]
+    outputs: tuple[FixedTensor, ...]
+    arenas: int
+    arena_bytes: int
+    arena_offset: int
+    status_offset: int
+    error_offset: int
+    total: int
+
+    @property
+    def ids(self) -> int:
+        """How many slot ids there are: ids are 0..ids-1."""
+        return self.slots + self.arenas
+
+    def request_shape(self, tensor: FixedTensor) -> tuple[int, ...]:
+        """The shape that a request or reply of one fixed slot has on the wire."""
+        return (1, *tensor.item_shape) if self.batchable else tensor.item_shape
+
+    def slot_view(self, memory: memoryview, tensor: FixedTensor, slot: int) -> memoryview:
+        """The bytes of `tensor` in a fixed slot."""
+        start = tensor.offset + slot * tensor.item_bytes
+        return memory[start : start + tensor.item_bytes]
+
+    def arena_view(self, memory: memoryview, slot_id: int) -> memoryview:
+        """The bytes of the arena that `slot_id` (slots <= slot_id < ids) names."""
+        start = self.arena_offset + (slot_id - self.slots) * self.arena_bytes
+        return memory[start : start + self.arena_bytes]
+
+    def statuses(self, memory: memoryview) -> memoryview:
+        """One u32 per slot id, to read and write in place."""
+        return memory[self.status_offset : self.status_offset + 4 * self.ids].cast("B").cast("I")
+
+    def set_error(self, memory: memoryview, slot_id: int, code: str, text: str) -> None:
+        """Says why `slot_id` failed; a code that is not in ERROR_CODES becomes run_failed, the text is cut."""
+        raw = text.replace("\0", " ").encode("utf-8", "replace")[: ERROR_BYTES - 1]
+        start = self.error_offset + slot_id * ERROR_BYTES
+        memory[start : start + len(raw) + 1] = raw + b"\0"
+        index = ERROR_CODES.index(code) if code in ERROR_CODES[1:] else 1
+        struct.pack_into("<I", memory, self.status_offset + 4 * slot_id, index)
+
+    def error(self, memory: memoryview, slot_id: int) -> tuple[str, str]:
+        """(code, text) of a slot id whose status is not 0. Whatever stands there, both come out printable."""
+        (index,) = struct.unpack_from("<I", memory, self.status_offset + 4 * slot_id)
+        code = ERROR_CODES[index] if 0 < index < len(ERROR_CODES) else ERROR_CODES[1]
+        start = self.error_offset + slot_id * ERROR_BYTES
+        raw = bytes(memory[start : start + ERROR_BYTES]).split(b"\0", 1)[0]
+        text = raw.decode("utf-8", "ignore")
+        return code, "".join(char if char.isprintable() else " " for char in text)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `layout_from_json` reads."""
+        return asdict(self)
+
+
+def layout_from_json(document: dict[str, Any]) -> Layout:
+    """The layout that `Layout.to_json` wrote. For the worker, which trusts the agent."""
+    tensors = {
+        side: tuple(FixedTensor(**{**entry, "item_shape": tuple(entry["item_shape"])}) for entry in document[side])
+        for side in ("inputs", "outputs")
+    }
+    return Layout(**{**document, **tensors})
+
+
+def make_layout(
+    inputs: Sequence[Signature], outputs: Sequence[Signature], *, slots: int, arenas: int, arena_bytes: int
+) -> Layout:
+    """Lays out the memory of a model with that signature.
+
+    `slots`: at most as many fixed slots (at least 1; fewer when MAX_FIXED_BYTES would be passed, none when the
+    signature has no fixed form). `arena_bytes`: of each arena, rounded up to 64.
+    """
+    if slots < 1 or arenas < 1 or arena_bytes < 4096:
+        raise ValueError("a layout needs at least one slot, one arena and 4096 bytes per arena")
+    batchable = _batchable(inputs, outputs)
+    items = [_item_shape(tensor, batchable) for tensor in (*inputs, *outputs)]
+    sizes = [
+        prod(shape) * ITEM_BYTES[str(tensor.datatype)] if shape is not None else 0
+        for tensor, shape in zip((*inputs, *outputs), items)
+    ]
+    fixed = bool(inputs) and bool(outputs) and all(sizes) and sum(sizes) <= MAX_FIXED_BYTES
+    slots = min(slots, MAX_FIXED_BYTES // sum(sizes)) if fixed else 0
+    offset = 0
+    placed: list[FixedTensor] = []
+    for tensor, shape, size in zip((*inputs, *outputs), items, sizes):
+        if fixed and shape is not None:
+            placed.append(FixedTensor(tensor.name, str(tensor.datatype), shape, size, offset))
+            offset = aligned(offset + slots * size)
+    arena_bytes = aligned(arena_bytes)
+    status_offset = aligned(offset + arenas * arena_bytes)
+    error_offset = aligned(status_offset + 4 * (slots + arenas))
+    return Layout(
+        slots=slots,
+        batchable=fixed and batchable,
+        inputs=tuple(placed[: len(inputs)]),
+        outputs=tuple(placed[len(inputs) :]),
+        arenas=arenas,
+        arena_bytes=arena_bytes,
+        arena_offset=offset,
+        status_offset=status_offset,
+        error_offset=error_offset,
+        total=error_offset + ERROR_BYTES * (slots + arenas),
+    )
+
+
+def _batchable(inputs: Sequence[Signature], outputs: Sequence[Signature]) -> bool:
+    return all(len(tensor.shape) > 0 and tensor.shape[0] == -1 for tensor in (*inputs, *outputs))
+
+
+def _item_shape(tensor: Signature, batchable: bool) -> tuple[int, ...] | None:
+    """Of one fixed slot; None when it has none. A lone leading -1 among fixed siblings stands for 1."""
+    if str(tensor.datatype) not in ITEM_BYTES:
+        return None
+    shape = tuple(tensor.shape)
+    if shape and shape[0] == -1:
+        shape = shape[1:] if batchable else (1, *shape[1:])
+    return None if -1 in shape else shape
+
+
+def aligned(offset: int) -> int:
+    """The next multiple of ALIGNMENT."""
+    return -(-offset // ALIGNMENT) * ALIGNMENT
