@@ -1,0 +1,75 @@
+"""The wire does not change by accident: what version 1 wrote still parses, and is written the same.
+
+A golden file is never edited. A new field gets a new golden file; the old ones must go on parsing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from registry.contracts.digest import digest_of
+from registry.contracts.manifest import Manifest
+from registry.contracts.messages import Desired, Event, Health, Presence, Reported
+from registry.contracts.platforms import Platform
+from registry.contracts.wire import Wire
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+KINDS: dict[str, type[Wire]] = {
+    "presence": Presence,
+    "presence-will": Presence,
+    "desired": Desired,
+    "reported": Reported,
+    "event": Event,
+    "health": Health,
+    "manifest": Manifest,
+    "platform": Platform,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_golden_document_parses_and_is_written_as_it_was(name: str) -> None:
+    raw = (GOLDEN / f"{name}.json").read_bytes().strip()
+    assert KINDS[name].model_validate_json(raw).canonical() == raw
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_unknown_fields_survive_a_round_trip(name: str) -> None:
+    document = json.loads((GOLDEN / f"{name}.json").read_bytes())
+    document["from_the_future"] = {"a": [1, 2]}
+    again = json.loads(KINDS[name].model_validate(document).canonical())
+    assert again["from_the_future"] == {"a": [1, 2]}
+
+
+def test_the_digest_of_a_manifest_is_the_digest_of_its_bytes() -> None:
+    raw = (GOLDEN / "manifest.json").read_bytes().strip()
+    manifest = Manifest.model_validate_json(raw)
+    assert manifest.canonical_digest() == digest_of(raw)
+    assert digest_of(raw) == "sha256:31c614ee5fdab3b0d8751b8fc01a907d3e1513b19f5392554c3427a14e60fc18"
+
+
+@pytest.mark.parametrize(
+    "path", ["../x", "/etc/passwd", "a/../b", ".hidden", "a//b", "a\\b", "", "a/", "x" * 256, "a\n", "a\0b"]
+)
+def test_a_file_path_stays_inside_its_artifact(path: str) -> None:
+    document = json.loads((GOLDEN / "manifest.json").read_bytes())
+    document["variants"][0]["files"][0]["path"] = document["variants"][0]["entry"] = path
+    with pytest.raises(ValidationError):
+        Manifest.model_validate(document)
+
+
+@pytest.mark.parametrize("name", ["", "A", "a/b", "a+b", "a#", "-a", "a-", "$a", "a b", "x" * 65, "a\n"])
+def test_a_model_name_is_one_topic_level_and_one_url_segment(name: str) -> None:
+    document = json.loads((GOLDEN / "manifest.json").read_bytes())
+    with pytest.raises(ValidationError):
+        Manifest.model_validate({**document, "model": name})
+
+
+def test_variants_that_disagree_in_their_signature_are_refused() -> None:
+    document = json.loads((GOLDEN / "manifest.json").read_bytes())
+    document["variants"][1]["inputs"][0]["datatype"] = "INT8"
+    with pytest.raises(ValidationError, match="disagree"):
+        Manifest.model_validate(document)

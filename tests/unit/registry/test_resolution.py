@@ -1,0 +1,98 @@
+"""Which variant a host gets is a matter of facts, the same every time, and explained."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry.contracts.codes import ResolutionCode as Code
+from registry.contracts.manifest import FileRef, Format, Manifest, Requirements, Target, Variant
+from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.resolution import Outcome, resolve
+
+BLOB = FileRef(path="m", digest="sha256:" + "0" * 64, size=1)
+ORT = BackendFacts(
+    name="onnxruntime", usable=True, version="1.32.0", formats=(Format.ONNX,), targets=(Target.CPU,),
+    max_onnx_ir=10, max_onnx_opset=21,
+)  # fmt: skip
+HOST = Platform(os="linux", arch="x86_64", memory_bytes=1 << 30, backends=(ORT,))
+
+
+def variant(name: str, target: Target = Target.CPU, format: Format = Format.ONNX, **needs: object) -> Variant:  # noqa: A002
+    requirements = Requirements.model_validate(needs)
+    return Variant(name=name, format=format, target=target, entry="m", files=(BLOB,), requirements=requirements)
+
+
+def manifest(*variants: Variant) -> Manifest:
+    return Manifest(model="m", version="1", variants=variants)
+
+
+def test_the_fitting_variant_is_chosen_whatever_the_order_in_the_manifest() -> None:
+    fits, gpu = variant("cpu"), variant("gpu", Target.GPU)
+    assert resolve(manifest(fits, gpu), HOST).chosen == resolve(manifest(gpu, fits), HOST).chosen == "cpu"
+
+
+def test_an_accelerator_is_preferred_where_it_works() -> None:
+    cuda = ORT.model_copy(update={"targets": (Target.CPU, Target.GPU)})
+    result = resolve(manifest(variant("a"), variant("b", Target.GPU)), HOST.model_copy(update={"backends": (cuda,)}))
+    assert result.chosen == "b"
+    assert not result.degraded
+
+
+def test_a_host_whose_accelerator_lies_idle_is_degraded() -> None:
+    cuda = ORT.model_copy(update={"targets": (Target.CPU, Target.GPU)})
+    assert resolve(manifest(variant("a")), HOST.model_copy(update={"backends": (cuda,)})).degraded
+
+
+@pytest.mark.parametrize(
+    ("needs", "code"),
+    [
+        ({"os": "windows"}, Code.OS_MISMATCH),
+        ({"arch": ("aarch64",)}, Code.ARCH_MISMATCH),
+        ({"onnx_ir": 11}, Code.IR_TOO_NEW),
+        ({"onnx_opsets": {"": 22}}, Code.OPSET_TOO_NEW),
+        ({"onnx_opsets": {"com.example": 1}}, Code.OP_DOMAIN_MISSING),
+        ({"memory_bytes": 2 << 30}, Code.MEM_INSUFFICIENT),
+    ],
+)
+def test_a_variant_that_does_not_fit_is_rejected_with_its_reason(needs: dict[str, object], code: Code) -> None:
+    result = resolve(manifest(variant("v", **needs)), HOST)
+    assert result.chosen is None
+    assert [reason.code for reason in result.verdicts[0].reasons] == [code]
+    assert code in result.explain()
+
+
+def test_every_reason_is_listed_not_only_the_first() -> None:
+    verdict = resolve(manifest(variant("v", os="windows", onnx_ir=99)), HOST).verdicts[0]
+    assert {reason.code for reason in verdict.reasons} == {Code.OS_MISMATCH, Code.IR_TOO_NEW}
+
+
+def test_an_unknown_fact_is_not_a_fit() -> None:
+    blind = HOST.model_copy(update={"backends": (ORT.model_copy(update={"max_onnx_opset": None}),)})
+    verdict = resolve(manifest(variant("v", onnx_opsets={"": 17})), blind).verdicts[0]
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert resolve(manifest(variant("v", onnx_opsets={"": 17})), blind).chosen is None
+
+
+def test_a_missing_backend_says_what_to_install() -> None:
+    lame = HOST.model_copy(
+        update={"backends": (ORT.model_copy(update={"usable": False, "reason": "pip install onnxruntime"}),)}
+    )
+    result = resolve(manifest(variant("v")), lame)
+    assert result.verdicts[0].reasons[0].code is Code.RT_MISSING
+    assert "pip install onnxruntime" in result.explain()
+
+
+def test_a_source_only_format_never_runs() -> None:
+    result = resolve(manifest(variant("v", Target.ASCEND310, Format.AIR)), HOST)
+    assert result.verdicts[0].reasons[0].code is Code.SOURCE_ONLY
+
+
+def test_a_pin_allows_only_that_variant() -> None:
+    assert resolve(manifest(variant("a"), variant("b")), HOST, pin="b").chosen == "b"
+    assert resolve(manifest(variant("a")), HOST, pin="z").chosen is None
+
+
+def test_hosts_with_the_same_facts_are_one_class() -> None:
+    busy = HOST.model_copy(update={"disk_free_bytes": 5, "memory_free_bytes": 7})
+    assert busy.facts_digest() == HOST.facts_digest()
+    assert HOST.model_copy(update={"arch": "aarch64"}).facts_digest() != HOST.facts_digest()
