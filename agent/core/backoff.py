@@ -1,0 +1,39 @@
+"""How long to wait before the next try, and when to stop trying. Pure: chance comes in as an argument.
+
+An outage (registry, disk, network) is waited out for ever, ever more slowly: nobody has to touch the device
+when it ends. What fails on this host by itself (a load, a crash) has a limit, then waits for a person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from registry.contracts.codes import DeploymentCode as Code
+
+OUTAGES = frozenset({Code.REGISTRY_UNREACHABLE, Code.INSUFFICIENT_DISK, Code.DISK_ERROR})
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Doubles from `first_s` to `cap_s`; `limit` tries in all. Delays are spread over the upper half."""
+
+    first_s: float
+    cap_s: float
+    limit: int
+
+    def delay(self, attempt: int, chance: float) -> float:
+        """Seconds before the next try after `attempt` (1, 2, ...) failed. `chance` in 0..1 spreads a fleet."""
+        doubled = self.first_s * float(2 ** min(attempt - 1, 32))
+        return min(doubled, self.cap_s) * (0.5 + 0.5 * chance)
+
+    def exhausted(self, attempt: int, code: str) -> bool:
+        """Is `attempt` the last one? Never for an outage."""
+        return attempt >= self.limit and code not in OUTAGES
+
+
+DEPLOYMENT = Backoff(first_s=1.0, cap_s=300.0, limit=8)
+"""Between the tries of a deployment."""
+RESTART = Backoff(first_s=0.2, cap_s=60.0, limit=10)
+"""Between the starts of a worker that dies."""
+STABLE_AFTER_S = 120.0
+"""A worker that served this long has its earlier deaths forgiven."""
