@@ -1,0 +1,119 @@
+"""What may be forgotten, and what an hour of health leaves behind. Pure: the time comes in as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from registry.contracts.messages import Health
+from registry.core.counts import MAX_MODELS, Increase
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long the registry remembers. Hours and rows; every one at least 1."""
+
+    health_hours: int = 48
+    """Single health reports; afterwards one row per device and hour stays."""
+    health_hourly_hours: int = 24 * 90
+    event_hours: int = 24 * 30
+    session_hours: int = 24 * 7
+    """How long a session's totals are kept after its last report; a later report of it would count anew."""
+    max_results: int = 1_000_000
+    """Recorded results of all models together, however young; their age is a setting of the model."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"retention {name}: {value} is less than 1")
+
+
+def before(now: datetime, hours: int) -> datetime:
+    """What is older than this is over `hours`."""
+    return now - timedelta(hours=hours)
+
+
+def hour_of(at: datetime) -> datetime:
+    """The start of the UTC hour."""
+    return at.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)
+
+
+@dataclass
+class HourOfHealth:
+    """Sums, worst values and answered requests of one device's hour. Merging is associative and commutative,
+    so that late reports and repeated sweeps give the same hour."""
+
+    samples: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of values whose mean matters, with how many reports had one under `<name>.n`."""
+    peaks: dict[str, float] = field(default_factory=dict)
+    troughs: dict[str, float] = field(default_factory=dict)
+    models: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Model to requests, errors (sums), p99_us, queue_depth (worst)."""
+
+    def add(self, report: Health, increases: Iterable[Increase]) -> None:
+        """Takes one report in; `increases` is what it added to the counts."""
+        self.samples += 1
+        self._sum("cpu_fraction", report.cpu_fraction)
+        self._peak("cpu_fraction", report.cpu_fraction)
+        self._peak("rss_bytes", report.rss_bytes)
+        self._peak("load_1m", report.load_1m)
+        self._peak("temperature_c", max(report.temperatures_c.values(), default=None))
+        self._trough("memory_free_bytes", report.memory_free_bytes)
+        self._trough("disk_free_bytes", report.disk_free_bytes)
+        for name in sorted(report.models)[:MAX_MODELS]:
+            model = self._model(name)
+            model["p99_us"] = max(model["p99_us"], report.models[name].latency_us.p99)
+            model["queue_depth"] = max(model["queue_depth"], report.models[name].queue_depth)
+        for increase in increases:
+            model = self._model(increase.model)
+            model["requests"] += increase.requests
+            model["errors"] += sum(increase.errors.values())
+
+    def merge(self, other: HourOfHealth) -> None:
+        """Takes another part of the same hour in."""
+        self.samples += other.samples
+        for name, value in other.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        for name, value in other.peaks.items():
+            self._peak(name, value)
+        for name, value in other.troughs.items():
+            self._trough(name, value)
+        for name, values in other.models.items():
+            model = self._model(name)
+            for key in ("requests", "errors"):
+                model[key] += values[key]
+            for key in ("p99_us", "queue_depth"):
+                model[key] = max(model[key], values[key])
+
+    def mean(self, name: str) -> float | None:
+        """The mean over the reports that had the value; None when none had."""
+        count = self.sums.get(name + ".n", 0.0)
+        return self.sums[name] / count if count else None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the database."""
+        return vars(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> HourOfHealth:
+        """The inverse of `to_json`."""
+        return cls(**value)
+
+    def _model(self, name: str) -> dict[str, float]:
+        return self.models.setdefault(name, {"requests": 0, "errors": 0, "p99_us": 0, "queue_depth": 0})
+
+    def _sum(self, name: str, value: float | None) -> None:
+        if value is not None:
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.sums[name + ".n"] = self.sums.get(name + ".n", 0.0) + 1
+
+    def _peak(self, name: str, value: float | None) -> None:
+        if value is not None:
+            self.peaks[name] = max(self.peaks.get(name, value), value)
+
+    def _trough(self, name: str, value: float | None) -> None:
+        if value is not None:
+            self.troughs[name] = min(self.troughs.get(name, value), value)

@@ -1,0 +1,215 @@
+"""What the registry knows of devices: who they are, what they should serve, and what they said.
+
+`devices` is what an operator set, `device_states` the newest of each thing a device said, the rest is history.
+Documents are kept as the JSON text that crossed the wire. A device's rows go with it (`ON DELETE CASCADE`); only
+its tombstone stays, so that its generation never falls and its retained messages get cleared.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from registry.db.base import Base, BigId
+
+NAME = String(64)
+DIGEST = String(71)
+
+
+def _device(primary_key: bool = False) -> Mapped[int]:
+    return mapped_column(BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=primary_key)
+
+
+class DeviceRow(Base):
+    """A device and its facts."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(NAME, unique=True)
+    created_at: Mapped[datetime]
+    facts: Mapped[str | None] = mapped_column(Text)
+    facts_digest: Mapped[str | None] = mapped_column(DIGEST)
+    facts_at: Mapped[datetime | None]
+
+
+class DeviceLabelRow(Base):
+    """One label of a device; a table of its own, so that a filter uses an index."""
+
+    __tablename__ = "device_labels"
+    __table_args__ = (Index("ix_device_labels_key_value", "key", "value", "device_id"),)
+
+    device_id: Mapped[int] = _device(primary_key=True)
+    key: Mapped[str] = mapped_column(NAME, primary_key=True)
+    value: Mapped[str] = mapped_column(String(256))
+
+
+class DeviceStateRow(Base):
+    """The newest of everything that a device said; made with the device, so that writers only update."""
+
+    __tablename__ = "device_states"
+
+    device_id: Mapped[int] = _device(primary_key=True)
+    last_seen: Mapped[datetime | None]
+    online: Mapped[bool] = mapped_column(default=False, index=True)
+    session_id: Mapped[str | None] = mapped_column(NAME)
+    """Of the last birth."""
+    presence: Mapped[str | None] = mapped_column(Text)
+    reported: Mapped[str | None] = mapped_column(Text)
+    reported_session: Mapped[str | None] = mapped_column(NAME)
+    reported_at: Mapped[datetime | None]
+    """By the device's clock: an older report of the same session is late and changes nothing."""
+    health: Mapped[str | None] = mapped_column(Text)
+
+
+class DeploymentRow(Base):
+    """What one slot of a device should serve, as it was asked for. The desired document is made from these."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (Index("ix_deployments_model_version", "model", "version"),)
+
+    device_id: Mapped[int] = _device(primary_key=True)
+    model: Mapped[str] = mapped_column(NAME, primary_key=True)
+    version: Mapped[str] = mapped_column(NAME)
+    manifest: Mapped[str] = mapped_column(DIGEST)
+    variant: Mapped[str | None] = mapped_column(NAME)
+    pinned: Mapped[bool] = mapped_column(default=False)
+    """A person chose the variant: new facts do not change it."""
+    profile: Mapped[str] = mapped_column(NAME)
+    record_results: Mapped[bool] = mapped_column(default=False)
+    """As the desired document says it; where the model's setting is another one, the document is issued again."""
+    rollout: Mapped[str | None] = mapped_column(NAME)
+    generation: Mapped[int] = mapped_column(BigId)
+    """Of the desired document in which this first stood."""
+    set_at: Mapped[datetime]
+    set_by: Mapped[str] = mapped_column(String(80), default="")
+    note: Mapped[str] = mapped_column(Text, default="")
+
+
+class DesiredRow(Base):
+    """The newest desired document of a device: canonical bytes, their digest, and whether the broker has them."""
+
+    __tablename__ = "desired"
+    __table_args__ = (Index("ix_desired_published", "published", "device_id"),)
+
+    device_id: Mapped[int] = _device(primary_key=True)
+    generation: Mapped[int] = mapped_column(BigId)
+    document: Mapped[bytes] = mapped_column(LargeBinary)
+    digest: Mapped[str] = mapped_column(DIGEST)
+    revision: Mapped[int] = mapped_column(BigId, index=True)
+    """The fleet's revision that wrote it: whoever keeps copies asks for the rows above the last he saw."""
+    published: Mapped[bool] = mapped_column(default=False)
+    """The broker acknowledged this generation."""
+
+
+class TombstoneRow(Base):
+    """A deleted device: its last generation, and whether its retained messages are gone from the broker."""
+
+    __tablename__ = "device_tombstones"
+
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    generation: Mapped[int] = mapped_column(BigId)
+    revision: Mapped[int] = mapped_column(BigId, index=True)
+    cleared: Mapped[bool] = mapped_column(default=False, index=True)
+    deleted_at: Mapped[datetime]
+
+
+class RevisionRow(Base):
+    """One row. Every change of a desired document or a credential raises it in its transaction, which orders them:
+    a reader that has seen revision n misses nothing at or below n."""
+
+    __tablename__ = "fleet_revision"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    value: Mapped[int] = mapped_column(BigId)
+
+
+class SessionRow(Base):
+    """One run of an agent: the totals at its last health report."""
+
+    __tablename__ = "device_sessions"
+
+    device_id: Mapped[int] = _device(primary_key=True)
+    session_id: Mapped[str] = mapped_column(NAME, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigId)
+    totals: Mapped[dict[str, Any]]
+    seen_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class CountRow(Base):
+    """Requests of one version on one device, over all sessions."""
+
+    __tablename__ = "counts"
+
+    device_id: Mapped[int] = _device(primary_key=True)
+    model: Mapped[str] = mapped_column(NAME, primary_key=True)
+    version: Mapped[str] = mapped_column(NAME, primary_key=True)
+    requests: Mapped[int] = mapped_column(BigId)
+    errors: Mapped[dict[str, Any]]
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+
+
+class HealthRow(Base):
+    """One health report. Kept for hours, then folded into its hour."""
+
+    __tablename__ = "health"
+    __table_args__ = (Index("ix_health_device_id", "device_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    device_id: Mapped[int] = _device()
+    at: Mapped[datetime] = mapped_column(index=True)
+    """When the registry took it: a device's clock may be wrong."""
+    document: Mapped[str] = mapped_column(Text)
+    increases: Mapped[list[Any]]
+    """What it added to the counts: [model, version, requests, errors]."""
+
+
+class HealthHourRow(Base):
+    """What stays of a device's hour."""
+
+    __tablename__ = "health_hours"
+
+    device_id: Mapped[int] = _device(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True, index=True)
+    summary: Mapped[dict[str, Any]]
+
+
+class EventRow(Base):
+    """One event, once."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("uq_events_device_id_event_id", "device_id", "event_id", unique=True),
+        Index("ix_events_device_id", "device_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    device_id: Mapped[int] = _device()
+    event_id: Mapped[str] = mapped_column(NAME)
+    at: Mapped[datetime] = mapped_column(index=True)
+    """When the registry took it."""
+    document: Mapped[str] = mapped_column(Text)
+
+
+class ResultRow(Base):
+    """One recorded result."""
+
+    __tablename__ = "results"
+    __table_args__ = (Index("ix_results_model", "model", "at"), Index("ix_results_device_id", "device_id", "id"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    device_id: Mapped[int] = _device()
+    model: Mapped[str] = mapped_column(NAME)
+    version: Mapped[str | None] = mapped_column(NAME)
+    at: Mapped[datetime]
+    request_id: Mapped[str] = mapped_column(NAME, default="")
+    code: Mapped[str] = mapped_column(NAME, default="")
+    content_type: Mapped[str] = mapped_column(String(128))
+    body: Mapped[bytes | None] = mapped_column(LargeBinary)
+    size: Mapped[int] = mapped_column(BigId)
+    header_length: Mapped[int | None]
+    note: Mapped[str] = mapped_column(Text, default="")
