@@ -1,0 +1,75 @@
+"""Which format a file has, by its content; its name counts for nothing.
+
+ONNX, MindIR and MindSpore checkpoints are all protobuf and are told apart by their outermost fields:
+ONNX has a number in field 1 and a graph in field 7; MindIR a version text in field 1 and its producer
+in field 2; a checkpoint only tensors in field 1. OM starts with a 256-byte header `IMOD`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+from registry.contracts.manifest import Format
+from registry.inspection import protobuf
+from registry.inspection.facts import InspectionError
+
+OM_MAGIC = b"IMOD\x00\x01\x00\x00"
+"""Magic 0x444F4D49 and the header's length, 256, both little-endian."""
+STORED = ", ".join(Format)
+
+_STRANGERS: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"PK\x03\x04", "a zip archive, as PyTorch writes it; export the model to ONNX (torch.onnx.export)"),
+    (0, b"\x80\x02", "a Python pickle, which runs code when it is read; export the model to ONNX"),
+    (0, b"\x80\x04", "a Python pickle, which runs code when it is read; export the model to ONNX"),
+    (4, b"TFL3", "a TensorFlow Lite model; convert it to ONNX (tf2onnx)"),
+    (0, b"\x89HDF\r\n", "an HDF5 file, as Keras writes it; convert it to ONNX (tf2onnx)"),
+    (0, b"\x1f\x8b", "gzip-compressed; unpack it first"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the model itself; run `git lfs pull`"),
+    (0, b"<", "text that looks like a web page: the download probably failed"),
+)
+
+
+def detect(path: Path) -> Format | None:
+    """The format of a file, or None when nothing about it is certain (TensorRT plans and AIR have no sure sign).
+
+    Raises:
+        InspectionError: it is empty, cut short, or surely something that the registry does not store.
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        if size == 0:
+            raise InspectionError(f"{path.name} is empty")
+        head = file.read(64)
+        for offset, magic, what in _STRANGERS:
+            if head[offset : offset + len(magic)] == magic:
+                raise InspectionError(f"{path.name} is {what}. The registry stores: {STORED}")
+        if head.startswith(OM_MAGIC):
+            return Format.OM
+        return _protobuf_format(file, size, path.name)
+
+
+def _protobuf_format(file: BinaryIO, size: int, name: str) -> Format | None:
+    seen: list[protobuf.Field] = []
+    try:
+        seen.extend(protobuf.outer_fields(file, size))
+    except protobuf.TruncatedError as error:
+        if _looks_like_onnx(seen):
+            raise InspectionError(f"{name} is an ONNX file that is cut short: {error}. Copy it again") from error
+        return None
+    except protobuf.NotProtobufError:
+        return None
+    if _looks_like_onnx(seen):
+        return Format.ONNX
+    numbers = {field.number for field in seen}
+    kinds = {field.wire_type for field in seen}
+    if any(field.number == 2 and field.head.startswith(b"MindSpore") for field in seen):
+        return Format.MINDIR
+    if numbers == {1} and kinds == {protobuf.LENGTH_DELIMITED} and all(f.head.startswith(b"\n") for f in seen):
+        return Format.MINDSPORE_CKPT
+    return None
+
+
+def _looks_like_onnx(seen: list[protobuf.Field]) -> bool:
+    """A plausible IR version; a file cut inside its graph has no field 7 yet."""
+    return any(f.number == 1 and f.wire_type == protobuf.VARINT and 1 <= f.length <= 1000 for f in seen)

@@ -1,0 +1,30 @@
+"""What an inspection says of a model file, and how it refuses one. Nothing here is asked of the publisher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from registry.contracts.manifest import Format, Requirements, TensorSpec
+from registry.errors import RegistryError
+
+
+class InspectionError(RegistryError):
+    """The file cannot be published as it is; the message says what is wrong with it and what to do."""
+
+    code = "invalid_model"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What one model file says of itself."""
+
+    format: Format
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    requirements: Requirements = field(default_factory=Requirements)
+    companions: tuple[str, ...] = ()
+    """Files that belong to the artifact, as POSIX paths relative to the model's folder, in the order of their names."""
+    producer: str = ""
+    """The program that wrote the file, as the file says."""
+    warnings: tuple[str, ...] = ()
+    """What will work, but perhaps not as the publisher expects."""

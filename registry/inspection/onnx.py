@@ -1,0 +1,167 @@
+"""What an ONNX file says of itself: IR, opsets, operator domains, inputs, outputs, files beside it.
+
+Needs the `onnx` package (extra `publish`), which only parses here: no weights are loaded from other
+files, no code of the model runs, nothing is inferred. Field meanings: https://onnx.ai/onnx/repo-docs/IR.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from registry.contracts.manifest import Format, Requirements, TensorSpec
+from registry.contracts.resolution import BUILT_IN_DOMAINS
+from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
+from registry.inspection.external_data import companions
+from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.onnx_walk import custom_functions, survey
+
+MAX_FILE_BYTES = (2 << 30) - 1
+"""Protobuf's own limit; bigger models keep their weights in external data."""
+NEWEST_IR, NEWEST_OPSET = 14, 28
+"""What ONNX Runtime 1.32 loads, by trying: the newest runtime that was known when this was written."""
+
+_DATATYPES = {
+    1: Datatype.FP32,
+    2: Datatype.UINT8,
+    3: Datatype.INT8,
+    4: Datatype.UINT16,
+    5: Datatype.INT16,
+    6: Datatype.INT32,
+    7: Datatype.INT64,
+    8: Datatype.BYTES,
+    9: Datatype.BOOL,
+    10: Datatype.FP16,
+    11: Datatype.FP64,
+    12: Datatype.UINT32,
+    13: Datatype.UINT64,
+    16: Datatype.BF16,
+}
+"""TensorProto.DataType; complex, 8-bit float and 4-bit types have no counterpart in the protocol."""
+
+
+def inspect(path: Path) -> ModelFacts:
+    """Read the ONNX file at `path`.
+
+    Raises:
+        InspectionError: it cannot be served as it is, or refers to files that may not be published.
+    """
+    model = _parse(path)
+    if not model.HasField("graph") or not model.opset_import:
+        raise InspectionError(
+            f"{path.name} has no {'opset' if model.HasField('graph') else 'graph'}: not an ONNX model"
+        )
+    found = survey(model)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = _specs("input", (value for value in model.graph.input if value.name not in constants))
+    outputs = _specs("output", model.graph.output)
+    if not outputs:
+        raise InspectionError(f"{path.name} has no outputs")
+    requirements = Requirements(onnx_ir=model.ir_version, onnx_opsets=_needed_opsets(model, found.operators))
+    producer = " ".join(part[:64] for part in (model.producer_name, model.producer_version) if part)
+    return ModelFacts(
+        format=Format.ONNX,
+        inputs=inputs,
+        outputs=outputs,
+        requirements=requirements,
+        companions=companions(path.parent, found.external),
+        producer=producer,
+        warnings=(*_runtime_warnings(requirements), *_shape_warnings(inputs)),
+    )
+
+
+def _parse(path: Path) -> Any:
+    try:
+        import onnx  # noqa: PLC0415 - 0.3 s, and absent where nothing is published
+    except ModuleNotFoundError as error:
+        raise InspectionError(
+            "reading ONNX files needs the `onnx` package, which is not installed here. "
+            "Install it with: pip install 'modelfleet[publish]'"
+        ) from error
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise InspectionError(
+            f"{path.name} has {size} bytes; an ONNX file may have {MAX_FILE_BYTES}. Keep the weights in a file "
+            "beside it: onnx.save(model, path, save_as_external_data=True)"
+        )
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except Exception as error:  # the module of DecodeError depends on the protobuf in use
+        raise InspectionError(f"{path.name} is not a readable ONNX file: {str(error)[:200]}") from error
+    return model
+
+
+def _needed_opsets(model: Any, operators: set[tuple[str, str]]) -> dict[str, int]:
+    """Opset per domain that a runtime must bring: domains of the model's own functions are left out."""
+    brought = custom_functions(model)
+    used = {domain for domain, _ in operators - brought}
+    versions: dict[str, int] = {}
+    for imported in [*model.opset_import, *(o for function in model.functions for o in function.opset_import)]:
+        domain = "" if imported.domain == "ai.onnx" else imported.domain
+        if domain in used or domain == "":
+            versions[domain] = max(versions.get(domain, 0), imported.version)
+    return versions | dict.fromkeys(used - set(versions), 1)
+
+
+def _specs(kind: str, values: Any) -> tuple[TensorSpec, ...]:
+    specs = tuple(_spec(kind, value) for value in values)
+    if len(specs) > MAX_TENSORS:
+        raise InspectionError(f"the model has {len(specs)} {kind}s; at most {MAX_TENSORS} can be served")
+    return specs
+
+
+def _spec(kind: str, value: Any) -> TensorSpec:
+    name = value.name[:256]
+    what = value.type.WhichOneof("value")
+    if what != "tensor_type":
+        shown = (what or "nothing").removesuffix("_type")
+        hint = "; export scikit-learn models with options={'zipmap': False}" if shown in ("sequence", "map") else ""
+        raise InspectionError(f"{kind} {name!r} is declared as {shown}; only tensors can be served{hint}")
+    tensor = value.type.tensor_type
+    datatype = _DATATYPES.get(tensor.elem_type)
+    if datatype is None:
+        raise InspectionError(
+            f"{kind} {name!r} has ONNX element type {tensor.elem_type}, which requests cannot carry. "
+            "Cast it inside the model to one of: " + ", ".join(Datatype)
+        )
+    if not tensor.HasField("shape"):
+        raise InspectionError(f"{kind} {name!r} has no shape. Run onnx.shape_inference.infer_shapes on the model first")
+    shape = tuple(_dimension(kind, name, dim) for dim in tensor.shape.dim)
+    if len(shape) > MAX_RANK:
+        raise InspectionError(f"{kind} {name!r} has {len(shape)} dimensions; at most {MAX_RANK} can be served")
+    return TensorSpec(name=name, datatype=datatype, shape=shape)
+
+
+def _dimension(kind: str, name: str, dim: Any) -> int:
+    """A fixed size, or -1 where any size goes (a symbol, nothing, or a negative number, as ONNX Runtime reads them)."""
+    if dim.WhichOneof("value") != "dim_value" or dim.dim_value < 0:
+        return -1
+    if dim.dim_value > 1 << 31:
+        raise InspectionError(f"{kind} {name!r} has a dimension of {dim.dim_value}, beyond {1 << 31}")
+    return int(dim.dim_value)
+
+
+def _runtime_warnings(need: Requirements) -> list[str]:
+    newest = "newer than any known runtime loads"
+    found = []
+    opset = need.onnx_opsets.get("", 0)
+    if opset > NEWEST_OPSET:
+        found.append(f"opset {opset} is {newest} ({NEWEST_OPSET}): perhaps no device fits")
+    if (need.onnx_ir or 0) > NEWEST_IR:
+        found.append(f"IR version {need.onnx_ir} is {newest} ({NEWEST_IR}): perhaps no device fits")
+    custom = sorted(set(need.onnx_opsets) - BUILT_IN_DOMAINS)
+    if custom:
+        found.append(f"it needs operators of {', '.join(custom)}, which no backend brings: no device will fit")
+    return found
+
+
+def _shape_warnings(inputs: tuple[TensorSpec, ...]) -> list[str]:
+    found = [
+        f"input {spec.name!r} has dynamic dimensions but a fixed first one: requests cannot be batched"
+        for spec in inputs
+        if -1 in spec.shape[1:] and spec.shape[0] != -1
+    ]
+    if inputs and all(spec.shape and spec.shape[0] == 1 and -1 not in spec.shape for spec in inputs):
+        found.append("the batch dimension is fixed at 1: requests run one by one. Export it as dynamic to batch them")
+    return found
