@@ -82,3 +82,9 @@ class ForbiddenError(RegistryError):
     """A token without the scope that this needs."""
 
     code = "forbidden"
+
+
+class BusyError(RegistryError):
+    """Too much at once, or a lock was not to be had in time: the same request may pass a little later."""
+
+    code = "busy"

@@ -1,0 +1,205 @@
+"""What an operator may set: a TOML file, then `MODELFLEET_REGISTRY_*` in the environment, which wins.
+
+Nested values use two underscores: `MODELFLEET_REGISTRY_MQTT__HOST=broker`. Unknown keys in the file are
+refused, so that a typing error is heard. Imports no server package: the CLI reads `default_data_dir` too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from registry.contracts.names import Name
+from registry.contracts.topics import DEFAULT_PREFIX
+
+ENV_PREFIX = "MODELFLEET_REGISTRY_"
+ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105 - a file name
+"""In the data folder, mode 0600: the token that the first start made. The CLI on the same host reads it."""
+
+Seconds = Annotated[float, Field(gt=0, le=86400 * 365)]
+Bytes = Annotated[int, Field(gt=0, le=1 << 50)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Section):
+    """Bounds on what one client, or all of them, may ask of the registry."""
+
+    blob_bytes: Bytes = 64 << 30
+    """The largest blob."""
+    json_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 28)] = 4 << 20
+    """The longest body of any request but an upload's."""
+    json_depth: Annotated[int, Field(ge=8, le=200)] = 32
+    """How deep brackets may nest in a JSON body."""
+    header_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 64 << 10
+    """Request line and headers together."""
+    connections: Positive = 4096
+    """Open connections; the next one is answered 503."""
+    open_uploads: Positive = 256
+    """Upload sessions of all clients."""
+    concurrent_uploads: Positive = 16
+    """Uploads that send bytes at the same moment."""
+    upload_ttl_s: Seconds = 86400.0
+    """An upload session that got no byte for so long is removed."""
+    blob_grace_s: Seconds = 86400.0
+    """A blob that no version names is removed after so long."""
+    disk_reserve_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 256 << 20
+    """Room that uploads leave free on the disk."""
+    header_timeout_s: Seconds = 20.0
+    """From the first byte of a request to the end of its headers."""
+    body_timeout_s: Seconds = 60.0
+    """Between two pieces of a request's body."""
+    send_timeout_s: Seconds = 300.0
+    """For a client to take one MiB of an answer."""
+    keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = 75
+    """An idle connection is closed after so long."""
+
+
+class Mqtt(_Section):
+    """The broker of the fleet. Without a host the registry runs without MQTT: devices then poll over HTTP."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Default: 1883, with TLS 8883."""
+    prefix: Annotated[str, Field(max_length=200)] = DEFAULT_PREFIX
+    client_id: Annotated[str, Field(min_length=1, max_length=64)] = "modelfleet-registry"
+    username: str | None = None
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    """Read at start; for passwords that are no business of the environment."""
+    tls: bool = False
+    ca_file: Path | None = None
+    """Default: the system's certificates."""
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+
+    @property
+    def enabled(self) -> bool:
+        """A host is given."""
+        return self.host is not None
+
+    @property
+    def effective_port(self) -> int:
+        """The port, or the default of the protocol."""
+        return self.port or (8883 if self.tls else 1883)
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Mqtt:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("mqtt: cert_file and key_file come together")
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("mqtt: give password or password_file, not both")
+        return self
+
+    def read_password(self) -> str | None:
+        """The password, from wherever it is kept. Raises OSError when its file cannot be read."""
+        if self.password_file is not None:
+            return self.password_file.read_text(encoding="utf-8").strip()
+        return self.password.get_secret_value() if self.password else None
+
+
+class Retention(_Section):
+    """How long what devices send is kept. Results have a retention of their own per model."""
+
+    health_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 48
+    events_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 24 * 30
+    max_results: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
+    """Of all models together; the oldest go first."""
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/modelfleet/registry`, by default below `~/.local/share`."""
+    home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(home).expanduser() / "modelfleet" / "registry"
+
+
+class RegistryConfig(BaseSettings):
+    """All settings of `registry serve`; frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    data_dir: Path = Field(default_factory=default_data_dir)
+    """Everything the registry keeps, when the database is SQLite."""
+    host: str = "127.0.0.1"
+    """Where to listen. Anything but loopback needs an administrator's token, and then so does every request."""
+    port: Port = 8470
+    """0: a free one, printed at start."""
+    database_url: SecretStr | None = None
+    """An SQLAlchemy URL; default: SQLite in the data folder."""
+    admin_token: SecretStr | None = None
+    """The administrator's token; made at the first start when none is given."""
+    admin_token_file: Path | None = None
+    use_existing_admin_token: bool = False
+    """Listen beyond loopback with the token that an earlier start wrote to `<data_dir>/admin.token`."""
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    access_log: bool = False
+    instance: Name = "registry"
+    """The name of this registry in its metrics."""
+    limits: Limits = Limits()
+    mqtt: Mqtt = Mqtt()
+    retention: Retention = Retention()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line, environment, file: the first that says something wins."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Only programs on this host reach it."""
+        return is_loopback(self.host)
+
+    @property
+    def effective_database_url(self) -> str:
+        """The URL with its default."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'registry.db'}"
+
+
+def load_config(file: Path | None = None, **overrides: Any) -> RegistryConfig:
+    """The settings from `file` (or `MODELFLEET_REGISTRY_CONFIG`), the environment and the command line.
+
+    Raises:
+        FileNotFoundError: the file that was named is not there.
+        pydantic.ValidationError: a value or a key is not allowed; it says which.
+    """
+    named = file or (Path(value) if (value := os.environ.get(ENV_PREFIX + "CONFIG")) else None)
+    if named is not None and not named.is_file():
+        raise FileNotFoundError(f"no configuration file at {named}")
+
+    class FromFile(RegistryConfig):
+        """The settings with this file as their last source."""
+
+        model_config = SettingsConfigDict(toml_file=named)
+
+    return FromFile(**{key: value for key, value in overrides.items() if value is not None})
+
+
+def is_loopback(host: str) -> bool:
+    """Is this a name or an address of this host only?"""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

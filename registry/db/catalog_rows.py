@@ -1,0 +1,122 @@
+"""The catalogue's tables: models, versions, blobs, uploads, aliases, tokens.
+
+INVARIANT: a row in `blobs` stands for bytes that are whole and fsynced under their final name.
+INVARIANT: `versions` and `alias_moves` are only inserted or deleted, never updated.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from registry.db.base import Base, BigId
+
+NAME = String(64)
+DIGEST = String(71)
+"""`sha256:` and 64 hex digits."""
+
+
+class ModelRow(Base):
+    """A model and its settings. Made by its first version."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    created_at: Mapped[datetime]
+    record_results: Mapped[bool] = mapped_column(default=False)
+    result_retention_hours: Mapped[int] = mapped_column(default=24)
+
+
+class VersionRow(Base):
+    """A published version. The manifest's canonical bytes are loaded only when they are asked for."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("model", "version", name="uq_versions_model_version"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    model: Mapped[str] = mapped_column(ForeignKey("models.name"))
+    version: Mapped[str] = mapped_column(NAME)
+    manifest: Mapped[str] = mapped_column(DIGEST, unique=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    variants: Mapped[list[Any]]
+    """Summaries, as `VariantView` says them."""
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+    created_by: Mapped[str] = mapped_column(String(80), default="")
+
+
+class BlobRow(Base):
+    """A blob that is there. `used_at` rises when somebody relies on it, so that the sweep leaves it."""
+
+    __tablename__ = "blobs"
+
+    digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    used_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class VersionBlobRow(Base):
+    """Which version needs which blob; the database refuses to lose a blob that is named here."""
+
+    __tablename__ = "version_blobs"
+
+    version_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST, ForeignKey("blobs.digest"), primary_key=True, index=True)
+
+
+class UploadRow(Base):
+    """An upload session of one token for one blob. How far it is, the part's length on disk says, not this row."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (UniqueConstraint("token", "digest", name="uq_uploads_token_digest"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    token: Mapped[str] = mapped_column(String(80))
+    digest: Mapped[str] = mapped_column(DIGEST)
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+    touched_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class AliasRow(Base):
+    """Where an alias points now. `revision` rises by one with each move; `version` None: removed."""
+
+    __tablename__ = "aliases"
+
+    model: Mapped[str] = mapped_column(NAME, primary_key=True)
+    alias: Mapped[str] = mapped_column(NAME, primary_key=True)
+    version: Mapped[str | None] = mapped_column(NAME)
+    revision: Mapped[int]
+    moved_at: Mapped[datetime]
+    moved_by: Mapped[str] = mapped_column(String(80), default="")
+
+
+class AliasMoveRow(Base):
+    """One move of an alias; the history of who pointed it where."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (Index("ix_alias_moves_alias", "model", "alias", "revision", unique=True),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    model: Mapped[str] = mapped_column(NAME)
+    alias: Mapped[str] = mapped_column(NAME)
+    version: Mapped[str | None] = mapped_column(NAME)
+    revision: Mapped[int]
+    moved_at: Mapped[datetime]
+    moved_by: Mapped[str] = mapped_column(String(80), default="")
+
+
+class TokenRow(Base):
+    """A token's hash. A device's credential is the row named `device/<name>`; no other name has a slash."""
+
+    __tablename__ = "tokens"
+
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    scope: Mapped[str] = mapped_column(String(16))
+    device: Mapped[str | None] = mapped_column(NAME, unique=True)
+    secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    last_used: Mapped[datetime | None]

@@ -1,0 +1,111 @@
+"""The connection to the database: the only file that knows which database it is.
+
+SQLite runs with WAL and `synchronous=FULL` (an acknowledged commit survives a power cut), and a write
+begins with BEGIN IMMEDIATE, so that it never fails half-way for want of the lock. In this process
+writers queue on a mutex, which is fairer than SQLite's polling. Elsewhere a write is a transaction
+with SERIALIZABLE isolation. Callers use `read()` and `write()` and SQL that both understand.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from registry.errors import BusyError, StorageFullError
+
+BUSY_TIMEOUT_S = 15.0
+"""How long a transaction waits for another one's lock before it is refused."""
+_WRITES = "modelfleet_writes"
+
+
+class Database:
+    """Hands out sessions. Thread-safe; one per process.
+
+    Args:
+        url: An SQLAlchemy URL, e.g. `sqlite:////var/lib/modelfleet/registry.db`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _create_engine(url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._write_engine = (
+            self.engine.execution_options(**{_WRITES: True})
+            if self.is_sqlite
+            else self.engine.execution_options(isolation_level="SERIALIZABLE")
+        )
+        self._writer = threading.Lock()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one state of the database. What it changes is rolled back."""
+        with _translated(), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction: committed when the block ends, rolled back when it raises.
+
+        Raises:
+            BusyError: the lock was not to be had within BUSY_TIMEOUT_S.
+            StorageFullError: the disk has no room.
+        """
+        if self.is_sqlite and not self._writer.acquire(timeout=BUSY_TIMEOUT_S):
+            raise BusyError(f"The database was locked for {BUSY_TIMEOUT_S:g} s; try again.")
+        try:
+            with _translated(), Session(self._write_engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        finally:
+            if self.is_sqlite:
+                self._writer.release()
+
+    def close(self) -> None:
+        """Close all connections; SQLite then folds its log into the file."""
+        self.engine.dispose()
+
+
+def _create_engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True, pool_size=16, max_overflow=32)
+    engine = create_engine(
+        url, pool_size=16, max_overflow=48, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    )
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy begins transactions itself, see _begin_sqlite
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_TIMEOUT_S * 1000:.0f}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """SQLite's full disk and lost lock as errors that a client can act on."""
+    try:
+        yield
+    except OperationalError as error:
+        text = str(error.orig)
+        if "disk is full" in text or "No space left" in text:
+            raise StorageFullError("The disk with the registry's database is full.") from error
+        if "locked" in text or "could not serialize" in text or "deadlock" in text:
+            raise BusyError("Another transaction was in the way; try again.") from error
+        raise

@@ -1,0 +1,10 @@
+"""All tables in one place, for migrations. A new module of rows is named here."""
+
+from __future__ import annotations
+
+from registry.db import catalog_rows
+from registry.db.base import Base
+
+ROWS = (catalog_rows,)
+"""The modules whose import puts their tables into METADATA."""
+METADATA = Base.metadata

@@ -1,0 +1,85 @@
+"""Who may ask: bearer tokens, and readers on this host while the registry listens on loopback only.
+
+An open read must come straight from a program on this host: a request that names another host (a web page
+using DNS rebinding) or that a proxy passed on needs a token even on loopback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
+
+from registry.config import is_loopback
+from registry.contracts.api import Scope
+from registry.errors import ForbiddenError, UnauthorizedError
+from registry.server.composition import Services
+from registry.services.access import ANONYMOUS, Principal
+
+_PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_bearer = HTTPBearer(auto_error=False, description="A token of this registry: `Authorization: Bearer mf_…`")
+
+
+def services_of(request: Request) -> Services:
+    """What the composition root built."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+async def caller(
+    request: Request,
+    services: ServicesDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal:
+    """Who asks. Answers from memory where it can, so that it does not cost a thread.
+
+    Raises:
+        UnauthorizedError: no token where one is needed, or one that is not known.
+    """
+    if credentials is not None:
+        now = services.clock()
+        known = services.access.remembered(credentials.credentials, now)
+        if known is not None:
+            return known
+        return await run_in_threadpool(services.access.authenticate, credentials.credentials, now)
+    if "authorization" in request.headers:
+        raise UnauthorizedError("The Authorization header is not `Bearer <token>`.")
+    if services.config.listens_on_loopback and _comes_from_this_host(request):
+        return ANONYMOUS
+    raise UnauthorizedError("This needs a token: `Authorization: Bearer <token>`.")
+
+
+def _comes_from_this_host(request: Request) -> bool:
+    return is_loopback(request.url.hostname or "") and not any(name in request.headers for name in _PROXIED)
+
+
+def _demanding(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
+    async def demand(principal: Annotated[Principal, Depends(caller)]) -> Principal:
+        if principal is ANONYMOUS and not principal.may(scope):
+            raise UnauthorizedError(f"This needs a token with the scope {scope}.")
+        principal.demand(scope)
+        return principal
+
+    return demand
+
+
+async def _catalog_reader(principal: Annotated[Principal, Depends(caller)]) -> Principal:
+    if not principal.may(Scope.READ) and principal.device is None:
+        raise ForbiddenError("This needs a token with the scope read, or a device's credential.")
+    return principal
+
+
+Caller = Annotated[Principal, Depends(caller)]
+"""Anybody who is known; the route itself demands more: `principal.demand_device(device)` and the like."""
+CatalogReader = Annotated[Principal, Depends(_catalog_reader)]
+"""Readers and every device: models, versions, manifests, blobs."""
+Reader = Annotated[Principal, Depends(_demanding(Scope.READ))]
+Publisher = Annotated[Principal, Depends(_demanding(Scope.PUBLISH))]
+Deployer = Annotated[Principal, Depends(_demanding(Scope.DEPLOY))]
+Administrator = Annotated[Principal, Depends(_demanding(Scope.ADMIN))]

@@ -1,0 +1,81 @@
+"""Cursor paging. A cursor is opaque to clients, belongs to one list, and is checked like any other input."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Query
+
+from registry.contracts.api import MAX_PAGE, Page
+from registry.errors import InvalidError
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", str, int)
+DEFAULT_PAGE = 100
+NEWEST = (1 << 63) - 1
+"""Above every id: where a list that runs from new to old begins."""
+
+
+@dataclass(frozen=True)
+class Paging:
+    """What `?limit=&cursor=` say. A route fetches `limit + 1` items after `start(...)` and answers `page(...)`."""
+
+    limit: int
+    cursor: str | None
+
+    def start(self, listing: str, beginning: Key) -> Key:
+        """The key after which this page begins; `beginning` without a cursor. `listing` names the list.
+
+        Raises:
+            InvalidError: not a cursor of this list.
+        """
+        if self.cursor is None:
+            return beginning
+        key = decode_cursor(self.cursor, listing)
+        if type(key) is not type(beginning):
+            raise InvalidError("The cursor is not one that this list gave out; start without a cursor.")
+        return key
+
+    def page(self, listing: str, items: Sequence[Item], key: Callable[[Item], str | int]) -> Page[Item]:
+        """The answer: at most `limit` of `items`, with a cursor when there are more."""
+        shown = tuple(items[: self.limit])
+        more = len(items) > self.limit
+        return Page[Item](items=shown, next=encode_cursor(listing, key(shown[-1])) if more else None)
+
+
+def encode_cursor(listing: str, key: str | int) -> str:
+    """URL-safe text that `decode_cursor` takes back."""
+    return base64.urlsafe_b64encode(json.dumps([listing, key]).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, listing: str) -> str | int:
+    """The key in a cursor. Raises InvalidError when it is not one, or of another list."""
+    try:
+        value = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        value = None
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or value[0] != listing
+        or type(value[1]) not in (str, int)
+        or (type(value[1]) is int and not 0 <= value[1] <= NEWEST)
+    ):
+        raise InvalidError("The cursor is not one that this list gave out; start without a cursor.")
+    key: str | int = value[1]
+    return key
+
+
+def _paging(
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="How many items at most")] = DEFAULT_PAGE,
+    cursor: Annotated[str | None, Query(max_length=512, description="`next` of the page before")] = None,
+) -> Paging:
+    return Paging(limit, cursor)
+
+
+PagingDep = Annotated[Paging, Depends(_paging)]

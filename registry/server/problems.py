@@ -1,0 +1,128 @@
+"""Every error as problem+json (RFC 9457) with a stable code. What went wrong inside is logged, never answered."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry.contracts.api import UPLOAD_OFFSET, Problem
+from registry.errors import OffsetMismatchError, RegistryError
+
+MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 50
+"""So many single faults are named; a body can have thousands."""
+STATUS = {
+    "not_found": 404,
+    "conflict": 409,
+    "in_use": 409,
+    "offset_mismatch": 409,
+    "precondition_failed": 412,
+    "invalid": 422,
+    "digest_mismatch": 422,
+    "too_large": 413,
+    "insufficient_storage": 507,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "busy": 503,
+    "timeout": 408,
+    "range_not_satisfiable": 416,
+    "method_not_allowed": 405,
+    "internal": 500,
+}
+"""The HTTP status of each code of `registry.errors` and of the server's own."""
+_CODE_OF_STATUS = {400: "invalid", 422: "invalid"} | {
+    status: code for code, status in STATUS.items() if status not in (409, 422)
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+}
+"""For the OpenAPI document: what any route may answer."""
+log = logging.getLogger(__name__)
+
+
+def problem_response(
+    code: str,
+    detail: str,
+    errors: tuple[str, ...] = (),
+    headers: dict[str, str] | None = None,
+    status: int | None = None,
+) -> Response:
+    """The answer for a code; the status follows from the code unless it is given."""
+    status = status or STATUS[code]
+    if len(errors) > MAX_ERRORS:
+        errors = (*errors[:MAX_ERRORS], f"and {len(errors) - MAX_ERRORS} more")
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, errors=errors)
+    extra = {"Retry-After": "1"} if code == "busy" else {"WWW-Authenticate": "Bearer"} if code == "unauthorized" else {}
+    body = json.dumps(problem.model_dump(mode="json")).encode()
+    return Response(body, status, {**extra, **(headers or {}), "Cache-Control": "no-store"}, MEDIA_TYPE)
+
+
+def response_of(error: RegistryError) -> Response:
+    """A refusal of a use case as an answer."""
+    headers = {UPLOAD_OFFSET: str(error.offset)} if isinstance(error, OffsetMismatchError) else None
+    return problem_response(error.code, error.message, error.errors, headers)
+
+
+def faults_of(error: RequestValidationError | ValidationError) -> tuple[str, ...]:
+    """One line per fault: where it is, what is wrong. The value itself is not repeated: it may be a secret."""
+    return tuple(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Answer the exceptions that routes raise."""
+
+    @app.exception_handler(RegistryError)
+    async def refused(_request: Request, error: RegistryError) -> Response:
+        return response_of(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> Response:
+        return problem_response("invalid", "The request breaks a rule of the API.", faults_of(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(_request: Request, error: HTTPException) -> Response:
+        code = _CODE_OF_STATUS.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
+        return problem_response(code, str(error.detail), (), dict(error.headers or {}), error.status_code)
+
+
+class UnexpectedErrors:
+    """ASGI middleware, outermost: an exception nobody expected becomes a 500 with an id that is in the log too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on. 500 when nothing was answered yet; else the connection is cut, so that nobody takes it as whole."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except RegistryError as error:
+            if started:
+                raise
+            await response_of(error)(scope, receive, send)
+        except Exception:
+            if started:
+                raise
+            incident = secrets.token_hex(8)
+            log.exception("incident %s: %s %s", incident, scope["method"], scope["path"])
+            detail = f"Something broke inside the registry; its log tells more under incident {incident}."
+            await problem_response("internal", detail)(scope, receive, send)

@@ -1,0 +1,149 @@
+"""Making, listing and revoking tokens. The secret is returned once; only its hash is kept."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from registry.contracts.api import Scope, TokenCreated, TokenView
+from registry.db.catalog_rows import TokenRow
+from registry.db.engine import Database
+from registry.errors import ConflictError, InvalidError, NotFoundError
+from registry.services.access import MAX_TOKEN_CHARS, TOKEN_PREFIX, Access, hash_token
+
+ADMIN_NAME = "admin"
+"""The token of the first start, or the one that the configuration gives."""
+MIN_TOKEN_CHARS = 32
+
+
+def new_token() -> str:
+    """`mf_` and 32 random bytes, URL-safe."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def device_token_name(device: str) -> str:
+    """The name of a device's credential among the tokens; no name given by a person has a slash."""
+    return f"device/{device}"
+
+
+def put_device_token(session: Session, device: str, now: datetime) -> str:
+    """A new credential in place of the device's old one, within the caller's transaction.
+
+    The caller tells `Access.forget(device_token_name(device))` after the commit.
+    """
+    remove_device_token(session, device)
+    token = new_token()
+    session.add(
+        TokenRow(
+            name=device_token_name(device),
+            scope=Scope.DEVICE,
+            device=device,
+            secret_hash=hash_token(token),
+            created_at=now,
+        )
+    )
+    session.flush()
+    return token
+
+
+def remove_device_token(session: Session, device: str) -> None:
+    """The device's credential works no more, within the caller's transaction; then `Access.forget`."""
+    session.execute(delete(TokenRow).where(TokenRow.name == device_token_name(device)))
+
+
+class Tokens:
+    """The use cases of token management; devices' credentials are not among these."""
+
+    def __init__(self, database: Database, access: Access) -> None:
+        self._database = database
+        self._access = access
+
+    def create(self, name: str, scope: Scope, now: datetime) -> TokenCreated:
+        """A new token. Raises ConflictError when the name is taken."""
+        token = new_token()
+        with self._database.write() as session:
+            if session.get(TokenRow, name) is not None:
+                raise ConflictError(f"There is a token named {name!r}; revoke it first, or choose another name.")
+            session.add(TokenRow(name=name, scope=scope, secret_hash=hash_token(token), created_at=now))
+        return TokenCreated(name=name, scope=scope, token=token)
+
+    def page(self, after: str, limit: int) -> list[TokenView]:
+        """Up to `limit` tokens by name, after the name `after`."""
+        query = select(TokenRow).where(TokenRow.device.is_(None), TokenRow.name > after)
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(TokenRow.name).limit(limit)).all()
+        return [
+            TokenView(name=row.name, scope=Scope(row.scope), created_at=row.created_at, last_used=row.last_used)
+            for row in rows
+        ]
+
+    def revoke(self, name: str) -> None:
+        """The token works no more. Raises NotFoundError, and ConflictError for the last administrator's."""
+        with self._database.write() as session:
+            row = session.get(TokenRow, name)
+            if row is None or row.device is not None:
+                raise NotFoundError(f"There is no token named {name!r}.")
+            others = select(TokenRow.name).where(TokenRow.scope == Scope.ADMIN, TokenRow.name != name)
+            if row.scope == Scope.ADMIN and session.scalar(others.limit(1)) is None:
+                raise ConflictError("This is the last administrator's token; create another one first.")
+            session.delete(row)
+        self._access.forget(name)
+
+    def ensure_admin(self, given: str | None, file: Path, now: datetime) -> None:
+        """At start: make sure that an administrator's token works.
+
+        Args:
+            given: The token that the configuration names; it replaces the one named `admin`.
+            file: Where a new token is written, mode 0600, when none is given and there is none.
+
+        Raises:
+            InvalidError: the given token is too short or too long to be safe.
+        """
+        if given is not None:
+            if not MIN_TOKEN_CHARS <= len(given) <= MAX_TOKEN_CHARS:
+                raise InvalidError(
+                    f"The administrator's token needs {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters."
+                )
+            self._put_admin(given, now)
+            return
+        with self._database.read() as session:
+            any_admin = session.scalar(select(TokenRow.name).where(TokenRow.scope == Scope.ADMIN).limit(1))
+        if any_admin is None:
+            token = read_token(file) or new_token()
+            write_token(file, token)  # before the row: a crash between the two is mended by the next start
+            self._put_admin(token, now)
+
+    def _put_admin(self, token: str, now: datetime) -> None:
+        with self._database.write() as session:
+            row = session.get(TokenRow, ADMIN_NAME)
+            if row is None:
+                row = TokenRow(name=ADMIN_NAME, scope=Scope.ADMIN, secret_hash="", created_at=now)
+                session.add(row)
+            row.scope, row.secret_hash = Scope.ADMIN, hash_token(token)
+        self._access.forget(ADMIN_NAME)
+
+
+def read_token(file: Path) -> str | None:
+    """The token in a file; None when there is no file or nothing in it. Raises OSError when it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def write_token(file: Path, token: str) -> None:
+    """Write a token to a file that only its owner may read: whole or not at all."""
+    temporary = file.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+        out.write(token + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.rename(file)
