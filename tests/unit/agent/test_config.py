@@ -1,0 +1,85 @@
+"""Settings: file, environment, refusals, and the example file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agent.config.example import example_toml
+from agent.config.settings import ConfigError, load_config, read_secret
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "agent.toml"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_DEVICE", "edge-1")
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "agent.toml"
+    file.write_text(text)
+    return file
+
+
+def test_nothing_has_to_be_set() -> None:
+    config = load_config(None)
+    assert config.mqtt.host == "127.0.0.1"
+    assert config.health.prometheus is None
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_MQTT__HOST", "broker")
+    config = load_config(write(tmp_path, '[mqtt]\nhost = "file"\nport = 1884\n'))
+    assert (config.mqtt.host, config.mqtt.port) == ("broker", 1884)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[mqtt]\nhots = 'x'", "mqtt.hots"),
+        ("nonsense = 1", "nonsense"),
+        ("[limits]\nqueue = 0", "limits.queue"),
+        ("[mqtt]\nprefix = 'a/#'", "mqtt"),
+        ("[mqtt]\nca_file = '/x'", "tls = true"),
+        ("[mqtt", "agent.toml"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        load_config(write(tmp_path, text))
+
+
+def test_a_variable_that_is_no_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_MQTTHOST", "x")
+    with pytest.raises(ConfigError, match="MODELFLEET_AGENT_MQTTHOST"):
+        load_config(None)
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_secrets_come_from_files_and_are_not_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("s3cret\n")
+    assert read_secret(None, secret) == "s3cret"
+    config = load_config(write(tmp_path, '[registry]\ntoken = "s3cret"'))
+    assert "s3cret" not in repr(config)
+
+
+def test_the_committed_example_is_current() -> None:
+    assert EXAMPLE.read_text() == example_toml(), "run: agent config > docs/agent.toml"
+
+
+def test_the_example_changes_nothing_and_is_valid_when_uncommented(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, example_toml())) == load_config(None)
+    everything = "\n".join(
+        line[1:] if line.startswith("#") and not line.startswith(("##", "# ")) else line
+        for line in example_toml().replace("tls = false", "tls = true").splitlines()
+    )
+    config = load_config(write(tmp_path, everything))
+    assert config.mqtt.pool == "shop-floor"
