@@ -1,0 +1,105 @@
+"""What every backend offers: probe the host, load an artifact, run it.
+
+Imported by workers, whose interpreter may be a vendor's: standard library, NumPy and the vendor's package only, Python
+3.9 syntax. Datatypes are the names of the Open Inference Protocol; BF16 arrays are uint16 (the raw bits), BYTES
+arrays are objects of type bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+
+NUMPY_DTYPES = {
+    "BOOL": "|b1",
+    "UINT8": "|u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "|i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+    "BF16": "<u2",
+    "BYTES": "|O",
+}
+"""How an array of a datatype is held; registry.contracts.tensors.NUMPY_NAME with plain names, and BYTES."""
+
+
+class BackendError(Exception):
+    """A backend cannot do what was asked.
+
+    `code` is a DeploymentCode (from probe and load) or an InferenceCode (from run) of registry.contracts.codes.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class TensorInfo(NamedTuple):
+    """One input or output of a loaded model. A dimension of -1 has any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class BackendProbe(NamedTuple):
+    """What a backend is on this host, found by using it. The fields of registry.contracts.platforms.BackendFacts."""
+
+    usable: bool
+    reason: str = ""
+    """Why it is not usable, and what to install."""
+    version: str = ""
+    targets: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    max_onnx_ir: int | None = None
+    max_onnx_opset: int | None = None
+
+
+class LoadOptions(NamedTuple):
+    """How a model shall run."""
+
+    target: str = "cpu"
+    """The variant's target platform; the backend runs on that or refuses, it never falls back silently."""
+    profile: str = "throughput"
+    """throughput: one core per run, several runs at once; latency: all cores for one run."""
+    cores: int = 1
+
+
+class Session(Protocol):
+    """One loaded artifact."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    provider: str
+    """What computes it, in the vendor's words."""
+    concurrent: bool
+    """Several threads may call `run` at once."""
+
+    def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """The wanted outputs in that order. NaN and infinity are results. Raises BackendError(run_failed)."""
+
+    def close(self) -> None:
+        """Gives everything back. May be called twice."""
+
+
+class Backend(Protocol):
+    """One vendor runtime."""
+
+    def probe(self) -> BackendProbe:
+        """Finds out by use whether and how this backend works here. Never raises for what is missing."""
+
+    def load(self, directory: str, entry: str, options: LoadOptions) -> Session:
+        """Loads the artifact whose files lie in `directory`. Raises BackendError."""

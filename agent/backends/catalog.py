@@ -1,0 +1,51 @@
+"""THE table of backends. Adding one is a row here and a module beside it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from agent.backends.base import BackendError
+
+if TYPE_CHECKING:
+    from agent.backends.base import Backend
+
+
+class Entry(NamedTuple):
+    """One backend."""
+
+    implementation: str
+    """`module:Class`, imported in the worker only."""
+    vendor: str
+    """The vendor's module that it needs."""
+    install: str
+    """What a person does when that is missing."""
+    formats: tuple[str, ...]
+    """registry.contracts.manifest.Format values that it loads."""
+    environment: tuple[str, ...] = ()
+    """Variables that the vendor needs; a worker's environment holds nothing else of the agent's."""
+
+
+CATALOG = {
+    "onnxruntime": Entry(
+        implementation="agent.backends.ort:OnnxRuntime",
+        vendor="onnxruntime",
+        install="install the package onnxruntime (onnxruntime-gpu on a CUDA host; never both in one environment)",
+        formats=("onnx",),
+        environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
+    ),
+}
+
+
+def backends_for(format_name: str) -> tuple[str, ...]:
+    """The backends that load a format, best first."""
+    return tuple(name for name, entry in CATALOG.items() if format_name in entry.formats)
+
+
+def open_backend(name: str) -> Backend:
+    """The backend of that name. Raises BackendError(backend_unavailable) when there is none."""
+    entry = CATALOG.get(name)
+    if entry is None:
+        raise BackendError("backend_unavailable", f"no backend is named {name!r}; there are {', '.join(CATALOG)}")
+    module, _, attribute = entry.implementation.partition(":")
+    return cast("Backend", getattr(import_module(module), attribute)())
