@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import NamedTuple
 
 import msgspec
@@ -39,8 +40,8 @@ def quote(text: object) -> str:
 class InputTensor(NamedTuple):
     """One input of a request, checked against the model's signature."""
 
-    index: int
-    """Place in `Binding.inputs`."""
+    place: int
+    """Index in `Binding.inputs`."""
     name: str
     datatype: str
     shape: tuple[int, ...]
@@ -91,8 +92,6 @@ class Plan(msgspec.Struct, gc=False):
     """Call `Codec.check_body` once the body is there: BYTES lengths or BOOL values must be looked at."""
     image: bool = False
     """The body is a picture: `Codec.decode_image` (in a decode thread) makes the plan that can run."""
-    image_type: str = ""
-    """The content type that the request named for the picture; empty: whatever the picture says."""
     classify: bool = False
     """The reply holds `label` and `score`, made from the classified output."""
     magic: bool = False
@@ -105,6 +104,25 @@ class Plan(msgspec.Struct, gc=False):
     """The reply's bytes before its tensors, once made; for fixed slots only."""
     header_length: int | None = None
     """Of the reply that `prefix` begins."""
+
+    def variant(self, request_id: str, *, magic: bool) -> Plan:
+        """The same request with another id or form of reply."""
+        plan = copy(self)
+        plan.id = request_id
+        plan.magic = magic
+        plan.prefix = b""
+        return plan
+
+    def with_picture(self, tensor: InputTensor, *, fixed: bool) -> Plan:
+        """The plan that runs once the picture is decoded: `tensor` (with data) is the one input."""
+        plan = copy(self)
+        plan.tensors = (tensor,)
+        plan.image = plan.check = False
+        plan.fixed = fixed
+        plan.body_bytes = 0
+        plan.copies = ()
+        plan.literals = ((tensor.place, tensor.data or b""),)
+        return plan
 
 
 class Reply(NamedTuple):

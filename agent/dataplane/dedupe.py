@@ -1,0 +1,144 @@
+"""Requests that come twice are run once: QoS 1 means "at least once", also after a lost connection.
+
+A request is known by its response topic, its id, and a fingerprint of its payload, so the same id with other content
+is another request. While the first runs, its repeats wait for the same reply; afterwards they get the stored one
+again, each with its own correlation data (which the caller keeps). Refused and failed requests are not
+stored: a retry is a retry. Memory only, bounded by entries, bytes and age; time is passed in (seconds, monotonic).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from agent.dataplane.plan import Buffer, Reply
+from registry.contracts.enums import StrEnum
+
+Waiter = TypeVar("Waiter")
+MAX_WAITERS = 16
+"""Repeats of one running request that are kept; further ones are refused."""
+
+
+class Key(NamedTuple):
+    """What makes two requests the same."""
+
+    response_topic: str
+    request_id: str
+    crc: int
+    length: int
+
+
+def request_key(response_topic: str, request_id: str, payload: Buffer) -> Key:
+    """The key of a request with an id; one pass over the payload."""
+    return Key(response_topic, request_id, zlib.crc32(payload), len(payload))
+
+
+class Verdict(StrEnum):
+    """What to do with a request that has just come."""
+
+    RUN = "run"
+    """It is new: run it, then call `finish` or `abandon`."""
+    WAIT = "wait"
+    """It runs already: its waiter comes back from `finish` or `abandon`."""
+    REPEAT = "repeat"
+    """It is done: send the reply again."""
+    REFUSE = "refuse"
+    """Too many repeats wait already: answer `overloaded`."""
+
+
+@dataclass
+class DedupeCounters:
+    """Since the start."""
+
+    joined: int = 0
+    repeated: int = 0
+    refused: int = 0
+    evicted: int = 0
+    """Replies given up before their time, for room."""
+    untracked: int = 0
+    """Requests run without a memory of them, because too many were running."""
+
+
+@dataclass(frozen=True)
+class _Done:
+    reply: Reply
+    size: int
+    until: float
+
+
+@dataclass
+class Dedupe(Generic[Waiter]):
+    """The memory of recent QoS 1 requests. One thread."""
+
+    max_entries: int = 4096
+    """Running and done, each."""
+    max_bytes: int = 16 << 20
+    """Of stored replies."""
+    ttl_s: float = 300.0
+    counters: DedupeCounters = field(default_factory=DedupeCounters)
+    _running: dict[Key, list[Waiter]] = field(default_factory=dict)
+    _done: OrderedDict[Key, _Done] = field(default_factory=OrderedDict)
+    _bytes: int = 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the replies that are kept."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self._running) + len(self._done)
+
+    def begin(self, key: Key, waiter: Waiter, now: float) -> tuple[Verdict, Reply | None]:
+        """A request has come. The reply is there for REPEAT only; `waiter` is kept for WAIT only."""
+        self._expire(now)
+        done = self._done.get(key)
+        if done is not None:
+            self.counters.repeated += 1
+            return Verdict.REPEAT, done.reply
+        waiters = self._running.get(key)
+        if waiters is None:
+            if len(self._running) < self.max_entries:
+                self._running[key] = []
+            else:
+                self.counters.untracked += 1
+            return Verdict.RUN, None
+        if len(waiters) >= MAX_WAITERS:
+            self.counters.refused += 1
+            return Verdict.REFUSE, None
+        waiters.append(waiter)
+        self.counters.joined += 1
+        return Verdict.WAIT, None
+
+    def finish(self, key: Key, reply: Reply, now: float) -> list[Waiter]:
+        """The run went well: keeps a copy of the reply, gives those that wait for it."""
+        waiters = self._running.pop(key, None)
+        if waiters is None:
+            return []
+        self._expire(now)
+        kept = Reply((reply.join(),), reply.header_length, reply.content_type)
+        self._store(key, _Done(kept, len(kept.pieces[0]), now + self.ttl_s))
+        return waiters
+
+    def abandon(self, key: Key) -> list[Waiter]:
+        """The run was refused or failed: nothing is kept; those that wait get the same error."""
+        return self._running.pop(key, None) or []
+
+    def _store(self, key: Key, done: _Done) -> None:
+        if done.size > self.max_bytes or self.max_entries < 1:
+            self.counters.evicted += 1
+            return
+        while self._done and (self._bytes + done.size > self.max_bytes or len(self._done) >= self.max_entries):
+            self._drop_oldest()
+            self.counters.evicted += 1
+        self._done[key] = done
+        self._bytes += done.size
+
+    def _expire(self, now: float) -> None:
+        while self._done and next(iter(self._done.values())).until <= now:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        _, done = self._done.popitem(last=False)
+        self._bytes -= done.size
