@@ -46,7 +46,8 @@ class Problem(Wire):
     detail: str = ""
     code: str
     """Stable: not_found, conflict, precondition_failed, invalid, unauthorized, forbidden, too_large, digest_mismatch,
-    offset_mismatch, insufficient_storage, in_use, busy, timeout, method_not_allowed, range_not_satisfiable, internal."""
+    offset_mismatch, insufficient_storage, in_use, busy, timeout, method_not_allowed, range_not_satisfiable,
+    internal."""
     errors: tuple[str, ...] = ()
     """The single faults of an invalid body, or the differences of a conflict."""
 
@@ -210,6 +211,22 @@ class DeviceReports(Wire):
     events: Annotated[tuple[Event, ...], Field(max_length=1000)] = ()
 
 
+class HealthHour(Wire):
+    """What stays of an hour of a device's health when the single reports are gone."""
+
+    hour: AwareDatetime
+    """When it began, UTC."""
+    samples: int
+    """Reports in it."""
+    cpu_fraction_mean: float | None = None
+    peaks: dict[str, float] = Field(default_factory=dict)
+    """The highest cpu_fraction, rss_bytes, load_1m, temperature_c (of any sensor)."""
+    troughs: dict[str, float] = Field(default_factory=dict)
+    """The lowest memory_free_bytes, disk_free_bytes."""
+    models: dict[Name, dict[str, float]] = Field(default_factory=dict)
+    """By model: requests and errors (sums), p99_us and queue_depth (the highest)."""
+
+
 class CountView(Wire):
     """Requests by device and version, from the devices' own totals."""
 
@@ -235,7 +252,12 @@ class ResultView(Wire):
     """The error code; empty for a result."""
     content_type: str
     body: Any
-    """The JSON result, or base64 text of a binary one."""
+    """The JSON result, or base64 text of a binary one; None when it was too long to keep."""
+    size: int = 0
+    """Bytes of the result as it was sent."""
+    header_length: int | None = None
+    """Bytes of a binary result's JSON header (after `OIPB` and the length, where it starts with them)."""
+    note: str = ""
 
 
 class TokenCreate(Wire):
@@ -364,6 +386,11 @@ def deployment_path(device: str, model: str) -> str:
 def device_health_path(device: str) -> str:
     """GET: Page[Health], newest first."""
     return _path("devices", device, "health")
+
+
+def device_health_hours_path(device: str) -> str:
+    """GET: Page[HealthHour], newest first: what is older than the single reports."""
+    return _path("devices", device, "health", "hours")
 
 
 def device_events_path(device: str) -> str:

@@ -10,12 +10,16 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from registry.contracts.names import VersionName
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_BINARY, CONTENT_JSON, MAX_HEADER_BYTES
 
 MAX_READ_BYTES = 1 << 20
 """A longer JSON result is not even looked into."""
 MAX_BODY_BYTES = 64 << 10
 """A longer result is kept as its metadata with a note."""
+_VERSION: TypeAdapter[str] = TypeAdapter(VersionName)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def describe(payload: bytes, content_type: str = "", header_length: str = "") ->
     too_long = len(payload) > MAX_BODY_BYTES
     return Result(
         content_type=content_type[:128] or _guess(binary, bool(header), payload),
-        version=_text(header, "model_version"),
+        version=_version(header),
         request_id=_text(header, "id") or "",
         code=_text(header, "code") or "",
         body=None if too_long else payload,
@@ -74,6 +78,13 @@ def _object(text: bytes) -> dict[str, Any]:
 def _text(header: dict[str, Any], key: str) -> str | None:
     value = header.get(key)
     return value[:64] if isinstance(value, str) else None
+
+
+def _version(header: dict[str, Any]) -> str | None:
+    try:
+        return _VERSION.validate_python(header.get("model_version"))
+    except ValidationError:
+        return None
 
 
 def _guess(binary: bool, is_object: bool, payload: bytes) -> str:

@@ -1,0 +1,96 @@
+"""What a device sent, checked: from bytes on a topic, or a body over HTTP, to one value for the registry's writer.
+
+Everything is bounded here; what passes can be stored. A message that does not pass is poison: the caller counts
+and drops it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from registry.contracts.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
+from registry.core.results import Result, describe
+
+KINDS = ("presence", "reported", "events", "health", "results")
+"""The kinds of topic that the registry reads."""
+MAX_COUNT = 1 << 53
+"""A counter above this is not one: JSON readers lose its last digits, databases refuse it."""
+MAX_ID_CHARS = 64
+_TYPES: dict[str, type[Presence | Reported | Event | Health]] = {
+    "presence": Presence,
+    "reported": Reported,
+    "events": Event,
+    "health": Health,
+}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A result on a device's results topic."""
+
+    model: str
+    result: Result
+
+
+@dataclass(frozen=True)
+class Intake:
+    """One thing that a device said."""
+
+    device: str
+    at: datetime
+    """When the registry got it."""
+    body: Presence | Reported | Event | Health | Recorded
+    retained: bool = False
+    """The broker had kept it: nobody knows since when, so it is no sign of life."""
+    text: str = ""
+    """Canonical JSON of `body`, as it is stored; empty for a result."""
+
+
+def read_message(
+    device: str,
+    kind: str,
+    model: str,
+    payload: bytes,
+    at: datetime,
+    *,
+    retained: bool = False,
+    content_type: str = "",
+    header_length: str = "",
+) -> Intake:
+    """Check a message from a topic.
+
+    Args:
+        device, kind, model: The topic's levels; `model` is empty but for results.
+        header_length: The user property of a binary result.
+
+    Raises:
+        ValueError: it is not what its topic promises; the text says why.
+    """
+    if (kind == "results") != bool(model):
+        raise ValueError(f"not a topic of the registry: {kind!r}")
+    if kind == "results":
+        return Intake(device, at, Recorded(model, describe(payload, content_type, header_length)), retained)
+    if kind not in _TYPES:
+        raise ValueError(f"not a topic of the registry: {kind!r}")
+    if len(payload) > MAX_CONTROL_BYTES:
+        raise ValueError(f"{len(payload)} bytes; {MAX_CONTROL_BYTES} are the most")
+    return checked(device, _TYPES[kind].model_validate_json(payload), at, retained=retained)
+
+
+def checked(device: str, body: Presence | Reported | Event | Health, at: datetime, *, retained: bool = False) -> Intake:
+    """Check what pydantic cannot: that it speaks of this device, and that it can be stored.
+
+    Raises:
+        ValueError: another device's name, NaN, an id or a count beyond its bounds.
+    """
+    if not isinstance(body, Event) and body.device != device:
+        raise ValueError(f"device {device!r} speaks for {body.device!r}")
+    if not isinstance(body, Event) and not 0 < len(body.session_id) <= MAX_ID_CHARS:
+        raise ValueError(f"a session id has 1 to {MAX_ID_CHARS} characters")
+    if isinstance(body, Health):
+        counts = [body.seq, *(m.requests for m in body.models.values())]
+        counts += [count for m in body.models.values() for count in m.errors.values()]
+        if max(counts) > MAX_COUNT:
+            raise ValueError(f"a count over {MAX_COUNT}")
+    return Intake(device, at, body, retained, body.canonical().decode())

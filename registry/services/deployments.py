@@ -1,0 +1,173 @@
+"""What each slot of a device should serve: asked for by a person, kept true when facts or settings change.
+
+A version or alias is resolved once, when it is set. The variant is chosen by `registry.contracts.resolution`
+from the facts that are known; a variant that a person pinned stays. Rollouts set the same rows by `set_desired`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, undefer
+
+from registry.contracts.api import Deployment, DeploymentView
+from registry.contracts.manifest import Manifest
+from registry.contracts.messages import DesiredModel
+from registry.contracts.platforms import Platform
+from registry.contracts.resolution import resolve
+from registry.db.catalog_rows import AliasRow, ModelRow, VersionRow
+from registry.db.engine import Database
+from registry.db.fleet_rows import DeploymentRow, DeviceRow
+from registry.errors import ConflictError, InvalidError, NotFoundError
+from registry.services.desired import DesiredDocuments, as_desired, find_device, set_desired
+
+REISSUE_BATCH = 200
+"""Deployments that one transaction issues again after a model's settings changed."""
+
+
+class Deployments:
+    """The use cases of deployments on single devices."""
+
+    def __init__(self, database: Database, documents: DesiredDocuments) -> None:
+        self._database = database
+        self._documents = documents
+
+    def put(self, device: str, model: str, body: Deployment, by: str, now: datetime) -> DeploymentView:
+        """Set what a slot should serve. The same again changes nothing.
+
+        Raises:
+            NotFoundError: no such device, model, version or alias.
+            InvalidError: the version has no variant of the pinned name.
+            ConflictError: no variant fits what is known of the device, and `force` is not set.
+        """
+        with self._database.write() as session:
+            row = find_device(session, device)
+            version = _find_version(session, model, body.version)
+            manifest = Manifest.model_validate_json(version.body)
+            variant, note = _choose(manifest, _facts(row), body, device)
+            settings = session.get_one(ModelRow, model)
+            wanted = DesiredModel(
+                version=version.version,
+                manifest=version.manifest,
+                variant=variant,
+                profile=body.profile,
+                record_results=settings.record_results,
+            )
+            set_desired(session, row, model, wanted, by, now=now, pinned=body.variant is not None, note=note)
+            view = _view(device, session.get_one(DeploymentRow, (row.id, model)))
+        self._documents.changed()
+        return view
+
+    def remove(self, device: str, model: str, by: str, now: datetime) -> None:
+        """The device should no longer serve the model. Raises NotFoundError when it should not anyway."""
+        with self._database.write() as session:
+            row = find_device(session, device)
+            if session.get(DeploymentRow, (row.id, model)) is None:
+                raise NotFoundError(f"Device {device!r} has no deployment of {model!r}.")
+            set_desired(session, row, model, None, by, now=now)
+        self._documents.changed()
+
+    def page(self, device: str, after: str, limit: int) -> list[DeploymentView]:
+        """Up to `limit` deployments of a device by model, after the model `after`. Raises NotFoundError."""
+        with self._database.read() as session:
+            row = find_device(session, device)
+            query = select(DeploymentRow).where(DeploymentRow.device_id == row.id, DeploymentRow.model > after)
+            return [_view(device, d) for d in session.scalars(query.order_by(DeploymentRow.model).limit(limit))]
+
+    def reissue(self, now: datetime) -> int:
+        """Bring documents in line with their models' settings, a batch a transaction; how many slots changed.
+
+        Level-triggered: what a killed process left undone, the next call does.
+        """
+        done = 0
+        differs = DeploymentRow.record_results != ModelRow.record_results
+        query = select(DeploymentRow, DeviceRow, ModelRow.record_results).where(differs)
+        query = query.join(ModelRow, ModelRow.name == DeploymentRow.model).join(DeviceRow).limit(REISSUE_BATCH)
+        while True:
+            with self._database.read() as session:
+                if session.execute(query.limit(1)).first() is None:
+                    break
+            with self._database.write() as session:
+                rows = session.execute(query).all()
+                for row, device, record in rows:
+                    wanted = as_desired(row).model_copy(update={"record_results": record})
+                    by, pinned, note = row.set_by, row.pinned, row.note
+                    set_desired(session, device, row.model, wanted, by, now=now, pinned=pinned, note=note)
+            done += len(rows)
+            self._documents.changed()
+        return done
+
+
+def take_facts(session: Session, device: DeviceRow, facts: Platform, now: datetime) -> bool:
+    """Store a device's facts within the caller's transaction; new ones choose variants anew.
+
+    Returns:
+        Whether a desired document changed: then call `DesiredDocuments.changed()` after the commit.
+    """
+    digest = facts.facts_digest()
+    known = digest == device.facts_digest
+    device.facts, device.facts_digest, device.facts_at = facts.model_dump_json(exclude_defaults=True), digest, now
+    if known:
+        return False
+    changed = False
+    query = select(DeploymentRow).where(DeploymentRow.device_id == device.id, DeploymentRow.pinned.is_(False))
+    for row in session.scalars(query).all():
+        version = session.scalar(
+            select(VersionRow).where(VersionRow.manifest == row.manifest).options(undefer(VersionRow.body))
+        )
+        if version is None:
+            continue
+        resolution = resolve(Manifest.model_validate_json(version.body), facts)
+        if resolution.chosen == row.variant:
+            continue
+        note = "" if resolution.chosen else f"No variant fits the facts of {now.isoformat()}:\n{resolution.explain()}"
+        wanted = as_desired(row).model_copy(update={"variant": resolution.chosen})
+        set_desired(session, device, row.model, wanted, row.set_by, now=now, note=note)
+        changed = True
+    return changed
+
+
+def _choose(manifest: Manifest, facts: Platform | None, body: Deployment, device: str) -> tuple[str | None, str]:
+    """The variant and a note for the operator."""
+    if body.variant is not None and manifest.variant(body.variant) is None:
+        names = ", ".join(variant.name for variant in manifest.variants)
+        raise InvalidError(f"{manifest.model} {manifest.version} has no variant {body.variant!r}; it has {names}.")
+    if facts is None:
+        return body.variant, "The device's facts are not known yet."
+    resolution = resolve(manifest, facts, pin=body.variant)
+    if resolution.chosen is not None:
+        return resolution.chosen, "An accelerator of this host lies idle." if resolution.degraded else ""
+    if not body.force:
+        raise ConflictError(
+            f"No variant of {manifest.model} {manifest.version} fits device {device!r}; `force` assigns it anyway.",
+            errors=tuple(resolution.explain().splitlines()),
+        )
+    return body.variant, "Forced, though no variant fits:\n" + resolution.explain()
+
+
+def _facts(device: DeviceRow) -> Platform | None:
+    return Platform.model_validate_json(device.facts) if device.facts is not None else None
+
+
+def _find_version(session: Session, model: str, name: str) -> VersionRow:
+    query = select(VersionRow).where(VersionRow.model == model).options(undefer(VersionRow.body))
+    row = session.scalar(query.where(VersionRow.version == name))
+    if row is None and (alias := session.get(AliasRow, (model, name))) is not None:
+        row = session.scalar(query.where(VersionRow.version == alias.version))
+    if row is None:
+        raise NotFoundError(f"Model {model!r} has no version or alias {name!r}.")
+    return row
+
+
+def _view(device: str, row: DeploymentRow) -> DeploymentView:
+    return DeploymentView(
+        device=device,
+        model=row.model,
+        version=row.version,
+        variant=row.variant,
+        generation=row.generation,
+        set_at=row.set_at,
+        set_by=row.set_by,
+        note=row.note,
+    )

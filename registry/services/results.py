@@ -1,0 +1,102 @@
+"""Recorded results: kept only for models whose settings say so, bounded in size, age and number."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import from_json
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.contracts.api import ResultView
+from registry.contracts.names import Name
+from registry.contracts.tensors import CONTENT_JSON
+from registry.core.intake import Recorded
+from registry.core.results import Result
+from registry.db.catalog_rows import ModelRow
+from registry.db.engine import Database
+from registry.db.fleet_rows import DeviceRow, ResultRow
+
+
+def record(session: Session, results: Sequence[tuple[int, datetime, Recorded]]) -> int:
+    """Store results (device id, when, what) of recorded models within the caller's transaction; how many were."""
+    if not results:
+        return 0
+    names = {recorded.model for _, _, recorded in results}
+    query = select(ModelRow.name).where(ModelRow.name.in_(names), ModelRow.record_results.is_(True))
+    recorded_models = set(session.scalars(query))
+    rows = [_row(device_id, at, r) for device_id, at, r in results if r.model in recorded_models]
+    session.add_all(rows)
+    return len(rows)
+
+
+def _row(device_id: int, at: datetime, recorded: Recorded) -> ResultRow:
+    result: Result = recorded.result
+    return ResultRow(
+        device_id=device_id,
+        model=recorded.model,
+        version=result.version,
+        at=at,
+        request_id=result.request_id,
+        code=result.code,
+        content_type=result.content_type,
+        body=result.body,
+        size=result.size,
+        header_length=result.header_length,
+        note=result.note,
+    )
+
+
+class Results:
+    """Reads recorded results."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def page(self, device: Name | None, model: Name | None, before: int, limit: int) -> list[ResultView]:
+        """Up to `limit` results below the id `before`, newest first."""
+        query = select(DeviceRow.name, ResultRow).join(ResultRow, ResultRow.device_id == DeviceRow.id)
+        query = query.where(ResultRow.id < before)
+        if device is not None:
+            query = query.where(DeviceRow.name == device)
+        if model is not None:
+            query = query.where(ResultRow.model == model)
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(ResultRow.id.desc()).limit(limit)).all()
+        return [_view(name, row) for name, row in rows]
+
+
+def _view(device: str, row: ResultRow) -> ResultView:
+    return ResultView(
+        id=row.id,
+        device=device,
+        model=row.model,
+        version=row.version,
+        at=row.at,
+        request_id=row.request_id,
+        code=row.code,
+        content_type=row.content_type,
+        body=_body(row),
+        size=row.size,
+        header_length=row.header_length,
+        note=row.note,
+    )
+
+
+def _body(row: ResultRow) -> Any:
+    """JSON as JSON; what is not JSON after all, as base64 like a binary result."""
+    if row.body is None:
+        return None
+    if row.content_type != CONTENT_JSON or row.header_length is not None:
+        return _base64(row.body)
+    try:
+        return from_json(row.body, allow_inf_nan=False)  # refuses nesting deeper than it can write again
+    except ValueError:
+        return _base64(row.body)
+
+
+def _base64(body: bytes) -> str:
+    return base64.b64encode(body).decode()

@@ -1,0 +1,145 @@
+"""What devices say, into the database: one handler for MQTT and HTTP, a batch a transaction, idempotent.
+
+INVARIANT: a message of a device that is not registered changes nothing.
+INVARIANT: the same batch again changes nothing but `last_seen`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.contracts.api import DeviceReports
+from registry.contracts.messages import Event, Health, Presence, Reported
+from registry.contracts.platforms import Platform
+from registry.core.intake import Intake, Recorded, checked
+from registry.db.engine import Database
+from registry.db.fleet_rows import DeviceRow, DeviceStateRow, EventRow
+from registry.db.upsert import insert_new
+from registry.errors import InvalidError
+from registry.services.deployments import take_facts
+from registry.services.desired import DesiredDocuments, find_device
+from registry.services.health import take_health
+from registry.services.results import record
+
+
+@dataclass
+class Taken:
+    """What became of a batch."""
+
+    stored: int = 0
+    unknown: int = 0
+    """From devices that are not registered."""
+    repeated: int = 0
+    """Health reports that were taken before."""
+    unrecorded: int = 0
+    """Results of models that are not recorded."""
+    desired_changed: bool = False
+
+
+class Telemetry:
+    """Takes what devices say."""
+
+    def __init__(self, database: Database, documents: DesiredDocuments) -> None:
+        self._database = database
+        self._documents = documents
+
+    def take(self, batch: Sequence[Intake]) -> Taken:
+        """Store a batch in one transaction, in order."""
+        with self._database.write() as session:
+            taken = _apply(session, batch)
+        if taken.desired_changed:
+            self._documents.changed()
+        return taken
+
+    def take_reports(self, device: str, reports: DeviceReports, now: datetime) -> None:
+        """What a device would have sent over MQTT. Raises NotFoundError, InvalidError."""
+        reported = (reports.reported,) if reports.reported is not None else ()
+        try:
+            batch = [checked(device, body, now) for body in (*reported, *reports.events, *reports.health)]
+        except ValueError as error:
+            raise InvalidError(f"The report cannot be taken: {error}") from error
+        with self._database.read() as session:
+            find_device(session, device)
+        self.take(batch)
+
+    def put_facts(self, device: str, facts: Platform, now: datetime) -> None:
+        """What a device found out about its host. Raises NotFoundError."""
+        with self._database.write() as session:
+            changed = take_facts(session, find_device(session, device), facts, now)
+        if changed:
+            self._documents.changed()
+
+    def events(self, device: str, before: int, limit: int) -> list[tuple[int, Event]]:
+        """Up to `limit` events of a device below the id `before`, newest first, with their ids. NotFoundError."""
+        with self._database.read() as session:
+            row = find_device(session, device)
+            query = select(EventRow).where(EventRow.device_id == row.id, EventRow.id < before)
+            rows = session.scalars(query.order_by(EventRow.id.desc()).limit(limit)).all()
+        return [(row.id, Event.model_validate_json(row.document)) for row in rows]
+
+
+def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
+    names = {intake.device for intake in batch}
+    devices = {row.name: row for row in session.scalars(select(DeviceRow).where(DeviceRow.name.in_(names)))}
+    ids = [row.id for row in devices.values()]
+    query = select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids))
+    states = {row.device_id: row for row in session.scalars(query)}
+    taken = Taken()
+    health: list[tuple[int, Intake, Health]] = []
+    events: list[tuple[int, Intake, Event]] = []
+    results: list[tuple[int, datetime, Recorded]] = []
+    for intake in batch:
+        device = devices.get(intake.device)
+        if device is None:
+            taken.unknown += 1
+            continue
+        state, body = states[device.id], intake.body
+        if not intake.retained and not (isinstance(body, Presence) and not body.online):
+            state.last_seen = intake.at
+        if isinstance(body, Presence):
+            _take_presence(state, intake, body)
+        elif isinstance(body, Reported):
+            taken.desired_changed |= _take_reported(session, device, state, intake, body)
+        elif isinstance(body, Health):
+            health.append((device.id, intake, body))
+        elif isinstance(body, Event):
+            events.append((device.id, intake, body))
+        else:
+            results.append((device.id, intake.at, body))
+    fresh = take_health(session, health)
+    for device_id, intake, _ in fresh:
+        states[device_id].health = intake.text
+    _take_events(session, events)
+    taken.repeated = len(health) - len(fresh)
+    taken.unrecorded = len(results) - record(session, results)
+    taken.stored = len(batch) - taken.unknown - taken.repeated - taken.unrecorded
+    return taken
+
+
+def _take_presence(state: DeviceStateRow, intake: Intake, body: Presence) -> None:
+    if body.online:
+        state.session_id = body.session_id
+    elif state.session_id is not None and state.session_id != body.session_id:
+        return  # the will of an earlier session, late: the device is back already
+    state.online, state.presence = body.online, intake.text
+
+
+def _take_reported(session: Session, device: DeviceRow, state: DeviceStateRow, intake: Intake, body: Reported) -> bool:
+    same_session = state.reported_session == body.session_id
+    if same_session and state.reported_at is not None and body.at < state.reported_at:
+        return False
+    state.reported, state.reported_session, state.reported_at = intake.text, body.session_id, body.at
+    return body.facts is not None and take_facts(session, device, body.facts, intake.at)
+
+
+def _take_events(session: Session, events: Sequence[tuple[int, Intake, Event]]) -> None:
+    rows = [
+        {"device_id": device_id, "event_id": event.event_id, "at": intake.at, "document": intake.text}
+        for device_id, intake, event in events
+    ]
+    insert_new(session, EventRow, rows, ("device_id", "event_id"))
