@@ -1,0 +1,7 @@
+"""`python -m registry` is the `registry` command."""
+
+from __future__ import annotations
+
+from registry.cli.main import main
+
+main()

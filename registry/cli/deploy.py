@@ -1,0 +1,167 @@
+"""`registry deploy | undeploy`: what a device should serve, and, with --wait, until it does.
+
+Desired state is a document, not a command: a device that is away takes it up when it is back.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from registry.cli.devices import presence_text
+from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
+from registry.cli.output import age_text
+from registry.cli.session import Session, command, split_reference
+from registry.contracts.api import Deployment, DeploymentView, DeviceView, deployment_path, device_path
+from registry.contracts.messages import Profile, ReportedModel, ServingState
+
+POLL_S = 0.5
+
+
+class ProfileChoice(str, Enum):
+    """How the model uses the host's cores."""
+
+    THROUGHPUT = "throughput"
+    LATENCY = "latency"
+
+
+Devices = Annotated[list[str], typer.Option("--device", "-d", metavar="DEVICE", help="May be repeated.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="Deadline of --wait.")]
+
+
+@command
+def deploy(
+    session: Session,
+    reference: Annotated[str, typer.Argument(metavar="MODEL@VERSION|MODEL@ALIAS")],
+    device: Devices,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Only this variant; else the best that fits.")
+    ] = None,
+    profile: Annotated[ProfileChoice, typer.Option(help="One thread per run, or all cores for one run.")] = (
+        ProfileChoice.THROUGHPUT
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Although no variant fits what the device reported.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the device serves it, or says why it does not.")] = False,
+    timeout: Timeout = 300.0,
+) -> None:
+    """Say which version a device should serve. An alias is resolved now, once.
+
+    With --wait: exit code 0 when it serves, 1 when the device says that it cannot, 7 when the time is over.
+
+    ```
+    registry deploy lenet@1.0.0 --device edge-1 --wait
+    registry deploy lenet@stable -d edge-1 -d edge-2 --profile latency
+    ```
+    """
+    model, version = split_reference(reference)
+    if version is None:
+        raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
+    body = Deployment(version=version, variant=variant, profile=Profile(profile.value), force=force)
+    views = [_assign(session, name, model, body) for name in device]
+    reports: dict[str, ReportedModel] = {}
+    if wait:
+        deadline = time.monotonic() + timeout
+        reports = {view.device: wait_until_served(session, view, deadline) for view in views}
+    if session.out.as_json:
+        told = [view.model_dump(mode="json") | {"reported": reports.get(view.device)} for view in views]
+        session.out.document(told)
+
+
+def _assign(session: Session, device: str, model: str, body: Deployment) -> DeploymentView:
+    view = session.client.change("PUT", deployment_path(device, model), body, DeploymentView, repeatable=True)
+    if not session.out.as_json:
+        chosen = f"variant {view.variant}" if view.variant else "the variant that its agent finds to fit"
+        session.out.say(f"{device} should serve {model}@{view.version}, {chosen} (generation {view.generation}).")
+        if view.note:
+            session.out.note(f"  {view.note}")
+    return view
+
+
+def wait_until_served(session: Session, view: DeploymentView, deadline: float) -> ReportedModel:
+    """Poll until the device reports that it serves, or cannot; `deadline` is on the monotonic clock.
+
+    Raises:
+        CliError: it cannot serve it, the deployment was replaced, or the deadline passed.
+    """
+    told, device = "", None
+    while True:
+        try:
+            device = session.client.get(device_path(view.device), DeviceView)
+        except UnreachableError as error:
+            state = f"the registry does not answer: {error.what}"
+        else:
+            report = _decided(device, view)
+            if report is not None:
+                session.out.note(f"{view.device} serves {view.model}@{report.version} on {report.backend or '?'}.")
+                return report
+            state = _state(session, device, view)
+        if state != told:
+            session.out.note(f"  {view.device}: {state}")
+            told = state
+        if time.monotonic() >= deadline:
+            raise CliError(
+                f"The time is over and {view.device} does not serve {view.model}@{view.version} yet: {told}",
+                code="deadline",
+                hint=f"The assignment stays. See: registry events {view.device}; registry devices show {view.device}",
+                exit_code=ExitCode.DEADLINE,
+            )
+        time.sleep(POLL_S)
+
+
+def _decided(device: DeviceView, view: DeploymentView) -> ReportedModel | None:
+    """The report when it serves what was asked for, None while it is open."""
+    wanted = device.desired.get(view.model)
+    if device.generation > view.generation and wanted != view.version:
+        raise CliError(f"{device.name} was given {view.model}@{wanted or 'nothing'} meanwhile", code="conflict")
+    report = device.reported.models.get(view.model) if device.reported else None
+    if report is None or device.reported is None or device.reported.generation < view.generation:
+        return None
+    if report.state is ServingState.SERVING and report.version == view.version:
+        return report
+    if report.state is ServingState.FAILED:
+        fault = report.fault
+        instead = f" It serves {report.version} instead." if report.version else ""
+        raise CliError(
+            f"{device.name} cannot serve {view.model}@{view.version}: "
+            f"{fault.message if fault else 'no reason given'}.{instead}",
+            code=fault.code if fault else "failed",
+            hint=f"See: registry explain {device.name} {view.model}@{view.version}; registry events {device.name}",
+            exit_code=ExitCode.FAILURE,
+        )
+    return None
+
+
+def _state(session: Session, device: DeviceView, view: DeploymentView) -> str:
+    if device.presence is None or not device.presence.online:
+        seen = age_text(device.last_seen, session.now())
+        if device.reported is None or device.reported.generation < view.generation:
+            return f"{presence_text(device)} (last seen {seen}); it takes this up when it is back"
+    if device.reported is None or device.reported.generation < view.generation:
+        return "has not answered this generation yet"
+    report = device.reported.models.get(view.model)
+    if report is None:
+        return "has not started on it yet"
+    return f"{report.state}{f', serves {report.version} meanwhile' if report.version else ''}"
+
+
+@command
+def undeploy(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    device: Devices,
+) -> None:
+    """Say that a device should no longer serve a model.
+
+    ```
+    registry undeploy lenet --device edge-1
+    ```
+    """
+    for name in device:
+        session.client.send("DELETE", deployment_path(name, model))
+        if not session.out.as_json:
+            session.out.say(f"{name} should no longer serve {model}.")
+    if session.out.as_json:
+        session.out.document([{"device": name, "model": model, "deployed": False} for name in device])

@@ -1,0 +1,259 @@
+"""`registry devices`: the edge hosts, and the credentials of their agents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from registry.cli.credentials import write_secret
+from registry.cli.models import confirm
+from registry.cli.output import age_text, size_text, time_text
+from registry.cli.session import Session, command, parse_labels
+from registry.contracts.api import (
+    DeviceCreate,
+    DeviceCreated,
+    DeviceView,
+    device_credential_path,
+    device_path,
+    devices_path,
+)
+from registry.contracts.messages import ReportedModel
+from registry.contracts.platforms import Platform
+
+app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+    help="The edge hosts that the registry knows, one agent on each. Without a command: list them.",
+)
+
+Device = Annotated[str, typer.Argument(metavar="DEVICE")]
+TokenOut = Annotated[
+    Path | None,
+    typer.Option("--token-out", metavar="FILE", help="Write the credential to this file (mode 600), do not print it."),
+]
+
+AGENT_TOML = """\
+# agent.toml on {device}
+[device]
+name = "{device}"
+
+[registry]
+url = "{url}"
+token_file = "{token_file}"
+"""
+
+
+@app.callback()
+@command
+def devices(session: Session, ctx: typer.Context) -> None:
+    """The edge hosts that the registry knows, one agent on each. Without a command: list them."""
+    if ctx.invoked_subcommand is None:
+        _list(session)
+
+
+@app.command("list")
+@command
+def list_devices(session: Session) -> None:
+    """List the devices: who is there, what they serve.
+
+    ```
+    registry devices
+    registry devices list --json
+    ```
+    """
+    _list(session)
+
+
+def _list(session: Session) -> None:
+    found = session.client.items(devices_path(), DeviceView)
+    if session.out.as_json:
+        session.out.document(found)
+        return
+    session.out.table(
+        ("DEVICE", "STATE", "LAST SEEN", "SERVES", "HOST", "LABELS"),
+        (_row(session, device) for device in found),
+        empty="No devices yet. Add one: registry devices add NAME",
+    )
+
+
+def _row(session: Session, device: DeviceView) -> tuple[object, ...]:
+    serves = ", ".join(serving_text(name, model) for name, model in sorted(reported_models(device).items()))
+    return (
+        device.name,
+        presence_text(device),
+        age_text(device.last_seen, session.now()),
+        serves or ("-" if not device.desired else "nothing yet"),
+        host_text(device.facts),
+        _labels(device.labels),
+    )
+
+
+def reported_models(device: DeviceView) -> dict[str, ReportedModel]:
+    """What the agent said that it serves."""
+    return device.reported.models if device.reported else {}
+
+
+def presence_text(device: DeviceView) -> str:
+    """Is its agent connected to the broker?"""
+    if device.presence is None:
+        return "never seen"
+    return "online" if device.presence.online else "offline"
+
+
+def serving_text(name: str, model: ReportedModel) -> str:
+    """lenet@1.0.0, with the state where it is not simply serving."""
+    state = "" if model.state == "serving" else f" ({model.state})"
+    return f"{name}@{model.version or 'none'}{state}"
+
+
+def host_text(facts: Platform | None) -> str:
+    """Architecture, processors and the targets that really run there."""
+    if facts is None:
+        return "unknown"
+    targets = sorted({target for backend in facts.backends if backend.usable for target in backend.targets})
+    return f"{facts.arch}, {facts.cpu_count} CPUs, runs {'/'.join(targets) or 'nothing'}"
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+@app.command("show")
+@command
+def show_device(session: Session, device: Device) -> None:
+    """Show one device: its host, what it should serve and what it does.
+
+    ```
+    registry devices show edge-1
+    ```
+    """
+    view = session.client.get(device_path(device), DeviceView)
+    if session.out.as_json:
+        session.out.document(view)
+        return
+    out = session.out
+    seen = age_text(view.last_seen, session.now())
+    out.say(f"{view.name}: {presence_text(view)}, last seen {seen}, generation {view.generation}")
+    if view.labels:
+        out.say(f"  labels  {_labels(view.labels)}")
+    _say_host(session, view.facts)
+    out.say("")
+    models = reported_models(view)
+    rows = (
+        (name, view.desired.get(name, "-"), *_report_cells(models.get(name)))
+        for name in sorted(set(view.desired) | set(models))
+    )
+    out.table(
+        ("MODEL", "SHOULD", "SERVES", "STATE", "VARIANT", "BACKEND", "SINCE", "FAULT"),
+        rows,
+        empty=f"It should serve nothing. Deploy: registry deploy MODEL@VERSION --device {view.name}",
+    )
+
+
+def _say_host(session: Session, facts: Platform | None) -> None:
+    if facts is None:
+        session.out.say("  host    unknown: its agent has not reported yet")
+        return
+    memory = size_text(facts.memory_bytes) if facts.memory_bytes is not None else "unknown"
+    session.out.say(f"  host    {facts.os} {facts.arch}, {facts.cpu_count} CPUs, memory {memory}")
+    for backend in facts.backends:
+        state = f"runs {'/'.join(backend.targets)}" if backend.usable else f"not usable: {backend.reason}"
+        session.out.say(f"  backend {backend.name} {backend.version}: {state}")
+
+
+def _report_cells(model: ReportedModel | None) -> Sequence[object]:
+    if model is None:
+        return "-", "not reported", "-", "-", "-", ""
+    fault = f"{model.fault.code}: {model.fault.message}" if model.fault else ""
+    return model.version or "-", model.state, model.variant or "-", model.backend or "-", time_text(model.since), fault
+
+
+@app.command("add")
+@command
+def add_device(
+    session: Session,
+    device: Device,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")] = None,
+    token_out: TokenOut = None,
+) -> None:
+    """Register a device. Prints its agent's credential, once, and the settings that the agent needs.
+
+    For a device that is registered already it changes the labels and leaves the credential.
+
+    ```
+    registry devices add edge-1 --label site=hall-3
+    registry devices add edge-1 --token-out edge-1.token
+    ```
+    """
+    body = DeviceCreate(labels=parse_labels(label or []))
+    answer = session.client.send("PUT", device_path(device), body)
+    if answer.status == 201:
+        _tell_credential(session, answer.decode(DeviceCreated), token_out, f"Registered {device}.")
+        return
+    view = answer.decode(DeviceView)
+    if session.out.as_json:
+        session.out.document(view)
+    else:
+        session.out.say(
+            f"{device} was registered already; its labels are now: {_labels(view.labels) or 'none'}. "
+            f"A new credential: registry devices rotate {device}"
+        )
+
+
+@app.command("rotate")
+@command
+def rotate(session: Session, device: Device, token_out: TokenOut = None) -> None:
+    """Give a device a new credential. The old one works no more at once.
+
+    ```
+    registry devices rotate edge-1 --token-out edge-1.token
+    ```
+    """
+    answer = session.client.send("POST", device_credential_path(device))
+    _tell_credential(session, answer.decode(DeviceCreated), token_out, f"{device} has a new credential.")
+
+
+def _tell_credential(session: Session, created: DeviceCreated, token_out: Path | None, done: str) -> None:
+    if token_out is not None:
+        write_secret(token_out, created.token)
+    if session.out.as_json:
+        told = {"device": created.device, "token": created.token}
+        session.out.document(told if token_out is None else {"device": created.device, "token_file": str(token_out)})
+        return
+    session.out.say(done)
+    if token_out is None:
+        session.out.say("Its credential, shown only now; put it on the device in a file that only the agent reads:\n")
+        session.out.say(f"  {created.token}\n")
+    else:
+        session.out.say(f"Its credential is in {token_out}; bring that file to the device.\n")
+    token_file = f"/etc/modelfleet/{created.device}.token"
+    snippet = AGENT_TOML.format(device=created.device, url=session.address.url, token_file=token_file)
+    session.out.say(snippet)
+    if session.address.is_loopback:
+        session.out.note("The address above is this host's own; another host needs one that it can reach.")
+
+
+@app.command("remove")
+@command
+def remove(
+    session: Session,
+    device: Device,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Forget a device: its credential works no more, its reports and deployments go.
+
+    ```
+    registry devices remove edge-1
+    ```
+    """
+    view = session.client.get(device_path(device), DeviceView)
+    serving = ", ".join(f"{name}@{version}" for name, version in sorted(view.desired.items())) or "nothing"
+    confirm(session, f"Remove {device}, which should serve {serving}?", yes=yes)
+    session.client.send("DELETE", device_path(device))
+    if session.out.as_json:
+        session.out.document({"removed": device})
+    else:
+        session.out.say(f"Removed {device}.")

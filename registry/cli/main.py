@@ -1,0 +1,141 @@
+"""The `registry` command: a table of commands, each imported when it is used.
+
+So `registry models` starts without the packages of the server, of publishing or of progress bars,
+and `registry serve` can say what to install where its packages are missing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
+
+from registry.cli.failures import MEANING, CliError
+from registry.cli.output import Output
+from registry.cli.session import DebugOption, JsonOption, RegistryOption, TokenFileOption, TokenOption
+from registry.cli.settings import GlobalOptions
+
+COMMANDS: dict[str, str] = {
+    "publish": "registry.cli.publish:publish",
+    "models": "registry.cli.models:models",
+    "show": "registry.cli.models:show",
+    "pull": "registry.cli.pull:pull",
+    "alias": "registry.cli.alias:app",
+    "record": "registry.cli.models:record",
+    "delete": "registry.cli.models:delete",
+    "devices": "registry.cli.devices:app",
+    "deploy": "registry.cli.deploy:deploy",
+    "undeploy": "registry.cli.deploy:undeploy",
+    "explain": "registry.cli.explain:explain",
+    "health": "registry.cli.telemetry:health",
+    "events": "registry.cli.telemetry:events",
+    "results": "registry.cli.telemetry:results",
+    "counts": "registry.cli.telemetry:counts",
+    "token": "registry.cli.tokens:app",
+    "serve": "registry.cli.serve:serve",
+}
+"""Command to `module:function`, or `module:app` for a group of commands."""
+
+SERVER_PACKAGES = "`registry serve` needs the server's packages, which are not all installed here (missing: {})."
+SERVER_HINT = "Install them with: pip install 'modelfleet[server]'. The other commands work without."
+
+
+class LazyGroup(TyperGroup):
+    """Finds a command in `COMMANDS` and imports only that."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, or None where there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name not in self.commands:
+            self.commands[cmd_name] = _load(cmd_name)
+        return self.commands[cmd_name]
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = COMMANDS[name].partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if name != "serve" or (error.name or "").startswith("registry."):
+            raise
+        found = _without_server_packages(error.name or "unknown")
+    if isinstance(found, typer.Typer):
+        group = get_group(found)
+        group.name = name
+        return group
+    single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    single.command(name)(found)
+    return get_command(single)
+
+
+def _without_server_packages(missing: str) -> Callable[[], None]:
+    def serve() -> None:
+        """Run the registry. Its packages are missing here: pip install 'modelfleet[server]'."""
+        error = CliError(SERVER_PACKAGES.format(missing), hint=SERVER_HINT)
+        Output().fail(error)
+        raise typer.Exit(error.exit_code)
+
+    return serve
+
+
+EXIT_CODES = "Exit codes: " + "; ".join(f"**{int(code)}** {meaning}" for code, meaning in MEANING.items()) + "."
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    *,
+    registry: RegistryOption = None,
+    token: TokenOption = None,
+    token_file: TokenFileOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Publish models, say which device serves which, and see what they do.
+
+    A first round:
+
+    ```
+    registry serve                                          # in a terminal of its own
+    registry publish lenet lenet.onnx --version 1.0.0 --target cpu
+    registry devices add edge-1                             # prints the agent's credential and its settings
+    registry deploy lenet@1.0.0 --device edge-1 --wait
+    registry health edge-1
+    ```
+    """
+    ctx.obj = GlobalOptions(registry=registry, token=token, token_file=token_file, as_json=as_json, debug=debug)
+
+
+def main() -> None:
+    """The console script. An error that nobody foresaw is told in one line; --debug shows where it came from."""
+    try:
+        app(prog_name="registry")
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        text = f"{type(error).__name__}: {error}"
+        Output(as_json="--json" in sys.argv).fail(
+            CliError(
+                text, code="internal", hint="This was not foreseen. Repeat with --debug and report what it prints."
+            )
+        )
+        sys.exit(1)

@@ -1,0 +1,137 @@
+"""What a command prints: tables for people, one JSON document for programs; progress and errors go to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from registry.cli.failures import CliError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from registry.contracts.wire import Wire
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+_UNSEEN = dict.fromkeys([*range(32), 127, *range(0x80, 0xA0)], "�")
+_UNSEEN.pop(10)
+
+
+class Output:
+    """Where one command's words go.
+
+    Args:
+        as_json: stdout gets one JSON document and nothing else.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    def document(self, value: Wire | Sequence[Wire] | dict[str, Any] | list[Any]) -> None:
+        """The whole answer, for programs. Fields at their default are there too, so that scripts can rely on them."""
+        print(json.dumps(_plain(value), ensure_ascii=False, indent=2))  # noqa: T201
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+        """Rows under headings, or the sentence `empty`. A column named `>x` is a number, right-aligned as `x`."""
+        from rich.table import Table  # noqa: PLC0415 - 40 ms
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(_text(str(cell)) for cell in row))
+        if table.row_count:
+            self._console(sys.stdout).print(table)
+        else:
+            self.say(empty)
+
+    def say(self, text: str) -> None:
+        """A line of the answer."""
+        print(visible(text))  # noqa: T201
+
+    def note(self, text: str) -> None:
+        """Something worth knowing on the way; silent with --json."""
+        if not self.as_json:
+            print(visible(text), file=sys.stderr)  # noqa: T201
+
+    def warn(self, text: str) -> None:
+        """Something that may surprise later."""
+        print(visible(f"warning: {text}"), file=sys.stderr)  # noqa: T201
+
+    def fail(self, error: CliError) -> None:
+        """One block: what happened and why, the single faults, what to do."""
+        if self.as_json:
+            told = {
+                "code": error.code,
+                "message": error.what,
+                "hint": error.hint,
+                "errors": list(error.errors),
+                "exit_code": int(error.exit_code),
+            }
+            print(json.dumps({"error": told}, ensure_ascii=False), file=sys.stderr)  # noqa: T201
+            return
+        lines = [f"error: {error.what}", *(f"  - {fault}" for fault in error.errors)]
+        if error.hint:
+            lines.append(f"  {error.hint}")
+        print(visible("\n".join(lines)), file=sys.stderr)  # noqa: T201
+
+    @staticmethod
+    def _console(stream: Any) -> Console:
+        from rich.console import Console  # noqa: PLC0415 - 30 ms
+
+        width = None if stream.isatty() else 250
+        return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def visible(text: str) -> str:
+    """Text from the registry or a model file must not steer the terminal: control characters are replaced."""
+    return text.translate(_UNSEEN)
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: 246 kB."""
+    for unit in UNITS[:-1]:
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} {UNITS[-1]}"
+
+
+def time_text(at: datetime | None) -> str:
+    """A time for people, in this host's zone."""
+    return "-" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def age_text(at: datetime | None, now: datetime) -> str:
+    """How long ago: 12 s, 3 min, 2 h, 5 d."""
+    if at is None:
+        return "never"
+    seconds = max(0.0, (now - at.astimezone(timezone.utc)).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def short(digest: str) -> str:
+    """Enough of a digest to tell it from others."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def _text(cell: str) -> Any:
+    from rich.text import Text  # noqa: PLC0415 - never parsed as markup
+
+    return Text(visible(cell))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

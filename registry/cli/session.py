@@ -1,0 +1,168 @@
+"""What every command has: the global options, the output, and a client that exists once it is needed.
+
+`command` turns a function that takes a `Session` first into one that typer takes: the global options
+are added to its own, so that they may stand before the command's name or after it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from registry.cli.failures import CliError, ExitCode, UsageFault
+from registry.cli.output import Output
+from registry.cli.settings import REGISTRY_VARIABLE, TOKEN_VARIABLE, Address, GlobalOptions, find_address
+from registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from registry.cli.client import Client
+
+_PANEL = "Options of every command"
+
+RegistryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        metavar="URL",
+        help=f"The registry's address; else {REGISTRY_VARIABLE}, else this host's.",
+        rich_help_panel=_PANEL,
+    ),
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        help=f"Seen by others in the process list: better {TOKEN_VARIABLE} or --token-file.",
+        rich_help_panel=_PANEL,
+    ),
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", metavar="FILE", help="A file with the token.", rich_help_panel=_PANEL),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout, for programs.", rich_help_panel=_PANEL)
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="A traceback with every error.", rich_help_panel=_PANEL)]
+
+
+class Session:
+    """One run of one command."""
+
+    def __init__(self, options: GlobalOptions) -> None:
+        self.options = options
+        self.out = Output(as_json=options.as_json)
+        self._client: Client | None = None
+
+    @property
+    def address(self) -> Address:
+        """The registry's address and token."""
+        return find_address(self.options)
+
+    @property
+    def client(self) -> Client:
+        """The connection to the registry, made at its first use."""
+        if self._client is None:
+            from registry.cli.client import Client  # noqa: PLC0415 - httpx costs 150 ms; some commands need none
+
+            address = self.address
+            if address.sends_token_in_clear:
+                self.out.warn(f"the token goes unencrypted to {address.url}: use https")
+            self._client = Client(address)
+        return self._client
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._client is not None:
+            self._client.close()
+
+    @staticmethod
+    def now() -> datetime:
+        """UTC."""
+        return datetime.fromtimestamp(time.time(), timezone.utc)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the global options. The function's first parameter is its `Session`."""
+    hints = get_type_hints(function, include_extras=True)
+    own = [p.replace(annotation=hints[p.name]) for p in list(inspect.signature(function).parameters.values())[1:]]
+
+    @wraps(function)
+    def run(ctx: typer.Context, *args: Any, **values: Any) -> None:
+        given = {name: values.pop(name) for name in _COMMON}
+        options = GlobalOptions(**given)
+        if isinstance(ctx.obj, GlobalOptions):
+            options = options.over(ctx.obj)
+        session = Session(options)
+        try:
+            function(session, *args, **values)
+        except (CliError, RegistryError) as error:
+            session.out.fail(as_cli_error(error))
+            if options.debug:
+                raise
+            raise typer.Exit(as_cli_error(error).exit_code) from error
+        finally:
+            session.close()
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        *(p.replace(kind=keyword) for p in own),
+        *(inspect.Parameter(n, keyword, annotation=a, default=d) for n, (a, d) in _COMMON.items()),
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def as_cli_error(error: CliError | RegistryError) -> CliError:
+    """What an inspection refuses ends a command like any other failure."""
+    if isinstance(error, CliError):
+        return error
+    return CliError(error.message, code=error.code, errors=error.errors, exit_code=ExitCode.FAILURE)
+
+
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "registry": (RegistryOption, None),
+    "token": (TokenOption, None),
+    "token_file": (TokenFileOption, None),
+    "as_json": (JsonOption, False),
+    "debug": (DebugOption, False),
+}
+
+
+def parse_labels(pairs: list[str]) -> dict[str, str]:
+    """`k=v` arguments as a dictionary.
+
+    Raises:
+        UsageFault: one has no `=`, or a key appears twice.
+    """
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageFault(f"Label {pair!r} is not of the form key=value")
+        if key in labels:
+            raise UsageFault(f"Label {key!r} is given twice")
+        labels[key] = value
+    return labels
+
+
+def split_reference(text: str, default: str | None = None) -> tuple[str, str | None]:
+    """`MODEL@REF` as (model, version or alias); `default` where there is no `@`.
+
+    Raises:
+        UsageFault: a part is empty.
+    """
+    model, at, reference = text.partition("@")
+    if not model or (at and not reference):
+        raise UsageFault(f"{text!r} is not of the form MODEL or MODEL@VERSION", hint="For example lenet@1.0.0")
+    return model, reference if at else default

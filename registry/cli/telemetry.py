@@ -1,0 +1,190 @@
+"""`registry health | events | results | counts`: what the fleet says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from registry.cli.devices import presence_text
+from registry.cli.output import age_text, size_text, time_text
+from registry.cli.session import Session, command
+from registry.contracts.api import (
+    CountView,
+    DeviceView,
+    ResultView,
+    counts_path,
+    device_events_path,
+    device_health_path,
+    devices_path,
+    results_path,
+)
+from registry.contracts.messages import Event, Health, ModelHealth
+
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many, newest first.")]
+DeviceFilter = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="Only of this device.")]
+MAX_BODY_SHOWN = 160
+
+
+@command
+def health(
+    session: Session,
+    device: Annotated[str | None, typer.Argument(metavar="[DEVICE]")] = None,
+    limit: Limit = 10,
+) -> None:
+    """Show the newest health of every device, or the last reports of one.
+
+    ```
+    registry health
+    registry health edge-1 --limit 60 --json
+    ```
+    """
+    if device is None:
+        _fleet_health(session)
+        return
+    reports = session.client.items(device_health_path(device), Health, limit=limit)
+    if session.out.as_json:
+        session.out.document(reports)
+        return
+    rows = (row for report in reports for row in _health_rows(time_text(report.at), report))
+    session.out.table(("AT", *_HEALTH_COLUMNS), rows, empty=f"{device} has sent no health report yet.")
+
+
+def _fleet_health(session: Session) -> None:
+    found = session.client.items(devices_path(), DeviceView)
+    if session.out.as_json:
+        session.out.document([{"device": d.name, "presence": d.presence, "health": d.health} for d in found])
+        return
+    session.out.table(("DEVICE", "STATE", "REPORT", *_HEALTH_COLUMNS), _fleet_rows(session, found), empty="No devices.")
+
+
+def _fleet_rows(session: Session, devices: list[DeviceView]) -> Iterator[tuple[object, ...]]:
+    for device in devices:
+        if device.health is None:
+            yield (device.name, presence_text(device), "none yet", *["-"] * len(_HEALTH_COLUMNS))
+            continue
+        age = age_text(device.health.at, session.now())
+        yield from ((device.name, presence_text(device), *row) for row in _health_rows(age, device.health))
+
+
+_HEALTH_COLUMNS = (
+    ">CPU",
+    ">MEMORY",
+    ">WAITING",
+    "MODEL",
+    ">REQUESTS",
+    ">ERRORS",
+    ">p50",
+    ">p99",
+    ">QUEUE",
+    ">RESTARTS",
+)
+
+
+def _health_rows(at: str, report: Health) -> Iterator[tuple[object, ...]]:
+    cpu = "-" if report.cpu_fraction is None else f"{report.cpu_fraction:.0%}"
+    memory = "-" if report.rss_bytes is None else size_text(report.rss_bytes)
+    host = (at, cpu, memory, report.outbox_queued)
+    if not report.models:
+        yield (*host, "-", *["-"] * 6)
+    for name, model in sorted(report.models.items()):
+        yield (*host, f"{name}@{model.version or 'none'}", *_model_cells(model))
+
+
+def _model_cells(model: ModelHealth) -> tuple[object, ...]:
+    latency, queue = model.latency_us, f"{model.queue_depth}/{model.queue_limit}"
+    errors = sum(model.errors.values())
+    return model.requests, errors, _ms(latency.p50), _ms(latency.p99), queue, model.worker_restarts
+
+
+def _ms(microseconds: float) -> str:
+    return f"{microseconds / 1000:.2f} ms"
+
+
+@command
+def events(session: Session, device: Annotated[str, typer.Argument(metavar="DEVICE")], limit: Limit = 50) -> None:
+    """Show what happened on a device: the steps of deployments, workers that died, results that were dropped.
+
+    ```
+    registry events edge-1
+    ```
+    """
+    found = session.client.items(device_events_path(device), Event, limit=limit)
+    if session.out.as_json:
+        session.out.document(found)
+        return
+    session.out.table(
+        ("AT", "KIND", "MODEL", "PHASE", "CODE", "MESSAGE"),
+        ((time_text(e.at), e.kind, _versioned(e.model, e.version), e.phase, e.code, e.message) for e in found),
+        empty=f"{device} has told of no event yet.",
+    )
+
+
+def _versioned(model: str | None, version: str | None) -> str:
+    return f"{model}@{version}" if model and version else model or "-"
+
+
+@command
+def results(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    device: DeviceFilter = None,
+    limit: Limit = 20,
+) -> None:
+    """Show the recorded results of a model, newest first. Recording is switched on with `registry record MODEL on`.
+
+    ```
+    registry results lenet --device edge-1
+    registry results lenet --limit 1000 --json
+    ```
+    """
+    found = session.client.items(results_path(), ResultView, limit=limit, model=model, device=device)
+    if session.out.as_json:
+        session.out.document(found)
+        return
+    session.out.table(
+        ("AT", "DEVICE", "VERSION", "REQUEST", "CODE", "RESULT"),
+        (
+            (time_text(r.at), r.device, r.version or "-", r.request_id or "-", r.code or "ok", _shortened(r))
+            for r in found
+        ),
+        empty=f"No results of {model} are recorded. Switch recording on: registry record {model} on",
+    )
+
+
+def _shortened(result: ResultView) -> str:
+    text = result.body if isinstance(result.body, str) else json.dumps(result.body, ensure_ascii=False)
+    return text if len(text) <= MAX_BODY_SHOWN else text[: MAX_BODY_SHOWN - 1] + "…"
+
+
+@command
+def counts(
+    session: Session,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None,
+    device: DeviceFilter = None,
+) -> None:
+    """Show how many requests each device answered with each version, and the errors by code.
+
+    ```
+    registry counts
+    registry counts lenet --device edge-1
+    ```
+    """
+    found = session.client.items(counts_path(), CountView, model=model, device=device)
+    if session.out.as_json:
+        session.out.document(found)
+        return
+    session.out.table(
+        ("DEVICE", "MODEL", ">REQUESTS", ">ERRORS", "BY CODE", "FIRST", "LAST"),
+        (_count_row(count) for count in found),
+        empty="No requests were counted yet.",
+    )
+
+
+def _count_row(count: CountView) -> tuple[object, ...]:
+    by_code = ", ".join(f"{code} {number}" for code, number in sorted(count.errors.items()))
+    total = sum(count.errors.values())
+    times = time_text(count.first_at), time_text(count.last_at)
+    return count.device, f"{count.model}@{count.version}", count.requests, total, by_code, *times

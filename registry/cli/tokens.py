@@ -1,0 +1,101 @@
+"""`registry token`: who may do what in the registry. Only administrators."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from registry.cli.credentials import write_secret
+from registry.cli.models import confirm
+from registry.cli.output import time_text
+from registry.cli.session import Session, command
+from registry.contracts.api import Scope, TokenCreate, TokenCreated, TokenView, token_path, tokens_path
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Tokens: who may read, publish, deploy or administer. The registry keeps only their hashes.",
+)
+
+
+class GivenScope(str, Enum):
+    """What a person's or a pipeline's token may do; devices get theirs with `registry devices add`."""
+
+    READ = "read"
+    PUBLISH = "publish"
+    DEPLOY = "deploy"
+    ADMIN = "admin"
+
+
+@app.command("create")
+@command
+def create(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who holds it: a person or a pipeline.")],
+    scope: Annotated[GivenScope, typer.Option("--scope", help="What it may do.")],
+    token_out: Annotated[
+        Path | None, typer.Option("--token-out", metavar="FILE", help="Write it to this file (mode 600).")
+    ] = None,
+) -> None:
+    """Make a token; it is shown only now.
+
+    ```
+    registry token create ci --scope publish --token-out ci.token
+    ```
+    """
+    body = TokenCreate(name=name, scope=Scope(scope.value))  # type: ignore[arg-type]
+    created = session.client.change("POST", tokens_path(), body, TokenCreated)
+    if token_out is not None:
+        write_secret(token_out, created.token)
+    told = {"name": created.name, "scope": created.scope}
+    if session.out.as_json:
+        session.out.document(told | ({"token": created.token} if token_out is None else {"token_file": str(token_out)}))
+    elif token_out is None:
+        session.out.note(f"Token {name} may {scope.value}. It is shown only now:")
+        session.out.say(created.token)
+    else:
+        session.out.say(f"Token {name} may {scope.value}. It is in {token_out}.")
+
+
+@app.command("list")
+@command
+def list_tokens(session: Session) -> None:
+    """List the tokens, without their secrets.
+
+    ```
+    registry token list
+    ```
+    """
+    found = session.client.items(tokens_path(), TokenView)
+    if session.out.as_json:
+        session.out.document(found)
+        return
+    session.out.table(
+        ("NAME", "SCOPE", "CREATED", "LAST USED"),
+        ((t.name, t.scope, time_text(t.created_at), time_text(t.last_used)) for t in found),
+        empty="No tokens.",
+    )
+
+
+@app.command("revoke")
+@command
+def revoke(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Revoke a token: it works no more at once.
+
+    ```
+    registry token revoke ci
+    ```
+    """
+    confirm(session, f"Revoke token {name}?", yes=yes)
+    session.client.send("DELETE", token_path(name))
+    if session.out.as_json:
+        session.out.document({"revoked": name})
+    else:
+        session.out.say(f"Revoked token {name}.")
