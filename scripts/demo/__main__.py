@@ -1,0 +1,154 @@
+"""The quick start: a whole fleet on this machine, on loopback, asked real questions."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+from client import Answer, FleetClient
+from PIL import Image
+from processes import Fleet, free_port, listens
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "scripts" / "models"
+DEVICE = "quickstart"
+REGISTRY_PORT, BROKER_PORT = 8470, 1883
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    """Run the quick start; the exit code is 0 only when every picture was answered rightly."""
+    parser = argparse.ArgumentParser(prog="scripts/quickstart", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="end after the pictures, with an exit code")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".modelfleet" / "quickstart", help="where its data goes")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    shutil.rmtree(arguments.folder, ignore_errors=True)
+    try:
+        with Fleet(arguments.folder, _port(REGISTRY_PORT), _port(BROKER_PORT)) as fleet:
+            return _run(fleet, arguments.once)
+    except (RuntimeError, TimeoutError) as error:
+        console.print(f"[red]quickstart failed:[/] {error}\nlogs: {arguments.folder}/*.log", markup=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _port(usual: int) -> int:
+    """The usual port where it is free, so that the printed commands stay short."""
+    return free_port() if listens(usual) else usual
+
+
+def _run(fleet: Fleet, once: bool) -> int:
+    with console.status("starting broker, registry and agent"):
+        broker = fleet.start_broker()
+        fleet.start_registry()
+        fleet.start_agent(DEVICE, fleet.add_device(DEVICE))
+    console.print(f"[bold]broker[/]    {Path(broker.argv[0]).name} on 127.0.0.1:{fleet.broker_port}")
+    console.print(f"[bold]registry[/]  {fleet.url}   (API: {fleet.url}/docs)")
+    console.print(f"[bold]agent[/]     device '{DEVICE}', CPU")
+    _publish(fleet, "lenet")
+    _publish(fleet, "text-direction")
+    with FleetClient(fleet.broker_port) as client:
+        wrong = _ask_digits(client) + _ask_text(client)
+    console.print("[green]all answers right[/]" if not wrong else f"[red]{wrong} answers wrong[/]")
+    if not once:
+        _stay(fleet)
+    return 1 if wrong else 0
+
+
+def _publish(fleet: Fleet, model: str) -> None:
+    """As a user does: publish a manifest, deploy it, wait until it serves."""
+    if model == "text-direction":
+        target = fleet.folder / "text-direction"
+        shutil.copytree(MODELS / model, target)
+        subprocess.run([str(ROOT / "scripts" / "fetch-third-party-model"), str(target)], check=True, timeout=300)
+    else:
+        target = MODELS / model
+    with console.status(f"publishing {model}"):
+        answer = fleet.registry("publish", str(target / f"{model}.toml"))
+        version = answer["version"]["version"]
+        fleet.registry("deploy", f"{model}@{version}", "--device", DEVICE, "--wait")
+    console.print(f"[bold]published[/] {model}@{version} and serving on '{DEVICE}'")
+
+
+def _ask_digits(client: FleetClient) -> int:
+    """Real handwritten digits, as PNG files and as tensors; how many answers were wrong."""
+    files = sorted((MODELS / "lenet" / "digits").glob("*.png"))
+    console.print("\nReal handwritten digits, to [bold]lenet[/]:")
+    _draw([Image.open(file) for file in files[:12:2]])
+    table = Table("picture", "sent as", "label", "score", "latency", box=None, header_style="dim")
+    wrong = 0
+    client.ask_image(DEVICE, "lenet", files[0].read_bytes())
+    for file in files:
+        truth = file.stem.split("-")[1]
+        answer = client.ask_image(DEVICE, "lenet", file.read_bytes())
+        label, score = str(answer.tensors["label"].flat[0]), float(answer.tensors["score"].flat[0])
+        wrong += _row(table, answer, file=file.name, kind="PNG", label=label, truth=truth, score=f"{score:.2f}")
+        pixels = np.asarray(Image.open(file).convert("L"), np.float32).reshape(1, 1, 28, 28) / 255
+        answer = client.ask_tensors(DEVICE, "lenet", x=pixels)
+        label = str(int(answer.tensors["y"].argmax()))
+        wrong += _row(table, answer, file=file.name, kind="FP32 tensor", label=label, truth=truth)
+    console.print(table)
+    return wrong
+
+
+def _ask_text(client: FleetClient) -> int:
+    """A third-party model from a PyPI package: is a line of text upright?"""
+    console.print("\nLines of text, to [bold]text-direction[/] (a third-party model):")
+    table = Table("picture", "sent as", "label", "score", "latency", box=None, header_style="dim")
+    wrong = 0
+    for file in sorted((MODELS / "text-direction" / "pictures").glob("*.png")):
+        truth = file.stem.split("-")[1]
+        answer = client.ask_image(DEVICE, "text-direction", file.read_bytes())
+        label, score = str(answer.tensors["label"].flat[0]), float(answer.tensors["score"].flat[0])
+        wrong += _row(table, answer, file=file.name, kind="PNG", label=label, truth=truth, score=f"{score:.2f}")
+    console.print(table)
+    return wrong
+
+
+def _row(table: Table, answer: Answer, *, file: str, kind: str, label: str, truth: str, score: str = "") -> int:
+    right = label == truth
+    table.add_row(file, kind, f"[green]{label}[/]" if right else f"[red]{label} (is {truth})[/]", score,
+                  f"{answer.seconds * 1e3:.2f} ms")  # fmt: skip
+    return 0 if right else 1
+
+
+def _draw(pictures: list[Image.Image]) -> None:
+    """Pictures side by side, two pixels a character."""
+    rows = [np.asarray(p.convert("L").resize((14, 14)), np.float32) > 90 for p in pictures]
+    picture = np.concatenate([np.pad(row, ((0, 0), (0, 3))) for row in rows], axis=1)
+    out = io.StringIO()
+    for top, bottom in zip(picture[::2], picture[1::2], strict=True):
+        out.write("  " + "".join(" ▄▀█"[2 * int(t) + int(b)] for t, b in zip(top, bottom, strict=True)) + "\n")
+    console.print(out.getvalue().rstrip("\n"))
+
+
+def _stay(fleet: Fleet) -> None:
+    """Until Ctrl-C, with what to try next."""
+    topic = f"modelfleet/v1/devices/{DEVICE}/infer/lenet"
+    picture = (MODELS / "lenet/digits/digit-7-1.png").relative_to(ROOT)
+    console.print(
+        f"""
+Everything keeps running until Ctrl-C. Try, in another terminal, from {ROOT}:
+  . .venv/bin/activate; export MODELFLEET_REGISTRY={fleet.url} MODELFLEET_REGISTRY_DATA_DIR={fleet.registry_data}
+  registry models; registry show lenet; registry devices; registry health {DEVICE}
+  mosquitto_rr -p {fleet.broker_port} -V 5 -t {topic} -e reply/me -D publish content-type image/png -f {picture}
+logs: {fleet.folder}/*.log""",
+        soft_wrap=True,
+    )
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
