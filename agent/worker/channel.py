@@ -160,12 +160,19 @@ def layout_from_json(document: dict[str, Any]) -> Layout:
 
 
 def make_layout(
-    inputs: Sequence[Signature], outputs: Sequence[Signature], *, slots: int, arenas: int, arena_bytes: int
+    inputs: Sequence[Signature],
+    outputs: Sequence[Signature],
+    *,
+    slots: int,
+    arenas: int,
+    arena_bytes: int,
+    fixed: bool = True,
 ) -> Layout:
     """Lays out the memory of a model with that signature.
 
     `slots`: at most as many fixed slots (at least 1; fewer when MAX_FIXED_BYTES would be passed, none when the
-    signature has no fixed form). `arena_bytes`: of each arena, rounded up to 64.
+    signature has no fixed form). `arena_bytes`: of each arena, rounded up to 64. `fixed`: False when the model's
+    outputs are known to come in other shapes than it declares: no fixed slots then.
     """
     if slots < 1 or arenas < 1 or arena_bytes < 4096:
         raise ValueError("a layout needs at least one slot, one arena and 4096 bytes per arena")
@@ -175,7 +182,7 @@ def make_layout(
         prod(shape) * ITEM_BYTES[str(tensor.datatype)] if shape is not None else 0
         for tensor, shape in zip((*inputs, *outputs), items)
     ]
-    fixed = bool(inputs) and bool(outputs) and all(sizes) and sum(sizes) <= MAX_FIXED_BYTES
+    fixed = fixed and bool(inputs) and bool(outputs) and all(sizes) and sum(sizes) <= MAX_FIXED_BYTES
     slots = min(slots, MAX_FIXED_BYTES // sum(sizes)) if fixed else 0
     offset = 0
     placed: list[FixedTensor] = []

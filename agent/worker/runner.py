@@ -81,9 +81,7 @@ class Runner:
                 feeds = {name: region[first] for name, region in self._fixed_inputs}
                 results = [result[np.newaxis] for result in self._session.run(feeds, self._fixed_names)]
             for region, result, name in zip(self._fixed_outputs, results, self._fixed_names):
-                if result.shape != (count, *region.shape[1:]):
-                    declared = list(region.shape[1:])
-                    raise BackendError("run_failed", f"output {name!r} came as {list(result.shape)}, not {declared}")
+                _check_result(name, result.shape, (count, *region.shape[1:]))
                 region[where] = result
             self._status[where] = 0
         except Exception as error:  # noqa: BLE001 - the worker outlives any failure of a run, and says what it was
@@ -97,16 +95,20 @@ class Runner:
         view = self._layout.arena_view(self._memory, slot_id)
         try:
             content = read_arena(view)
-            names = self._all_outputs if content.outputs is None else list(content.outputs)
-            for name in names:
-                if name not in self._outputs:
-                    raise BackendError("unknown_output", f"the model has no output {name!r}")
+            names = self._wanted(content.outputs)
             results = self._session.run(self._feeds(content.tensors), names)
             replies = [self._reply(name, result) for name, result in zip(names, results)]
             write_arena(view, replies)
             self._status[slot_id] = 0
         except Exception as error:  # noqa: BLE001 - the worker outlives any failure of a run, and says what it was
             self._fail(slot_id, error)
+
+    def _wanted(self, outputs: Sequence[str] | None) -> list[str]:
+        names = self._all_outputs if outputs is None else list(outputs)
+        for name in names:
+            if name not in self._outputs:
+                raise BackendError("unknown_output", f"the model has no output {name!r}")
+        return names
 
     def _feeds(self, tensors: Sequence[ArenaTensor]) -> dict[str, Array]:
         feeds = {}
@@ -155,6 +157,12 @@ class Runner:
 def shape_fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
     """The rank agrees and so does every dimension that is declared fixed."""
     return len(shape) == len(declared) and all(want in (-1, have) for have, want in zip(shape, declared))
+
+
+def _check_result(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
+    if shape != wanted:
+        given, declared = list(shape[1:]), list(wanted[1:])
+        raise BackendError("run_failed", f"output {name!r} came as {given}, the model declares {declared}")
 
 
 def zeros(tensor: TensorInfo, batch: int) -> Array:

@@ -1,0 +1,69 @@
+"""A model in the agent's own process, for trusted models only: a little faster, and a crash takes the agent with it.
+
+The same memory layout and the same code as in a worker process, run by the thread that calls `run`. No load timeout,
+no memory limit, no sandbox.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+from collections.abc import Sequence
+from typing import Literal
+
+from agent.backends.base import BackendError, LoadOptions
+from agent.backends.catalog import open_backend
+from agent.errors import PermanentError
+from agent.worker import sandbox, signature
+from agent.worker.measure import measure, warm_up
+from agent.worker.runner import Runner
+from agent.worker.spec import WorkerSpec, layout_for
+
+
+class InlineWorker:
+    """See spec.Worker."""
+
+    execution: Literal["process", "inline"] = "inline"
+    confined = "none: inline"
+    lanes: tuple[socket.socket, ...] = ()
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        """Loads, warms up, measures. Raises PermanentError."""
+        self.spec = spec
+        self.backend = spec.backend
+        self.pid = os.getpid()
+        options = LoadOptions(spec.target, spec.profile, spec.cores)
+        try:
+            sandbox.check_artifact(spec.directory)
+            self._session = open_backend(spec.backend).load(spec.directory, spec.entry, options)
+            if spec.known is not None:
+                warm_up(self._session, spec.known.max_batch)
+            self.measured = spec.known or measure(self._session, cores=1, cap=spec.max_batch, profile=spec.profile)
+        except BackendError as error:
+            raise PermanentError(error.code, error.message) from None
+        self.inputs = signature.parse(self._session.inputs)
+        self.outputs = signature.parse(self._session.outputs)
+        signature.require("input", self.inputs, spec.inputs)
+        signature.require("output", self.outputs, spec.outputs)
+        self.provider = self._session.provider
+        self.max_batch = self.measured.max_batch
+        self.run_us = self.measured.run_us
+        self.layout = layout_for(spec, self.inputs, self.outputs, self.measured)
+        self.memory = memoryview(mmap.mmap(-1, self.layout.total))
+        self._runner = Runner(self._session, self.layout, self.memory, self.max_batch)
+
+    def run(self, ids: Sequence[int]) -> None:
+        """Runs these slots now, in batches of at most max_batch."""
+        self._runner.run(ids)
+
+    def kill(self) -> None:
+        """Nothing: a run in this process cannot be stopped."""
+
+    def close(self, timeout_s: float) -> None:
+        """Frees the model; its memory goes with the last view of it. `timeout_s` is for processes."""
+        self._session.close()
+
+    def exit_reason(self) -> str:
+        """It never ends by itself."""
+        return "inline: it ends with the agent"

@@ -1,0 +1,168 @@
+"""The worker process: owns one loaded model, runs what the doorbells name, ends when the agent does.
+
+Started by file path (`python -I main.py`, spawn.py does it) under an interpreter that may be a vendor's: standard
+library, NumPy and the vendor's package only, Python 3.9 syntax. Standard input is the control socket (AF_UNIX,
+SOCK_SEQPACKET): one JSON object per packet.
+
+    agent -> {"probe": {"backend"}}                                  -> {"probed": BackendProbe}
+    agent -> {"load": {"backend", "directory", "entry", ...}}        -> {"loaded": {...}} or {"error": {code, message}}
+    agent -> {"serve": {"layout", "max_batch"}} + memory and lanes   -> {"ready": {...}}
+
+Then each lane (a stream socket) carries u32 little-endian slot ids: "take this", and back "this is done".
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import sys
+import threading
+import types
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":
+    # Only this one package becomes importable, not what lies beside it: that is another interpreter's.
+    package = types.ModuleType("agent")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules["agent"] = package
+
+from agent.backends.base import BackendError, LoadOptions
+from agent.worker import sandbox
+from agent.worker.arena import MAX_NAME, MAX_TENSORS
+from agent.worker.channel import layout_from_json
+
+if TYPE_CHECKING:
+    from agent.backends.base import Session
+    from agent.worker.runner import Runner
+
+MAX_PACKET = 192 << 10
+MAX_LANES = 64
+_MAX_MESSAGE = 1000
+
+
+def main() -> None:
+    """Serves one control socket until it closes."""
+    sandbox.die_with_parent(True)
+    control = socket.socket(fileno=0)
+    try:
+        name, request = _receive(control)[0]
+        if name == "probe":
+            _send(control, "probed", _probe(request))
+            return
+        session, facts = _load(request)
+        _send(control, "loaded", facts)
+        (name, request), descriptors = _receive(control)
+    except BackendError as error:
+        _send(control, "error", {"code": error.code, "message": error.message[:_MAX_MESSAGE]})
+    except MemoryError:
+        message = "the model needs more memory than the worker may have: see the memory limit of workers"
+        _send(control, "error", {"code": "load_failed", "message": message})
+    else:
+        _serve(control, session, request, descriptors)
+
+
+def _receive(control: socket.socket) -> tuple[tuple[str, dict[str, Any]], list[int]]:
+    data, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET, MAX_LANES + 1)
+    if not data:
+        os._exit(0)  # the agent is gone, or does not want this model any more
+    ((name, request),) = json.loads(data).items()
+    return (name, request), descriptors
+
+
+def _send(control: socket.socket, name: str, answer: dict[str, Any]) -> None:
+    control.sendall(json.dumps({name: answer}).encode())
+
+
+def _probe(request: dict[str, Any]) -> dict[str, Any]:
+    from agent.backends.catalog import open_backend  # noqa: PLC0415 - as in _load
+
+    return open_backend(request["backend"]).probe()._asdict()
+
+
+def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
+    """Limits first, then the vendor's code, then the model's bytes."""
+    on_host = request["target"] == "cpu"
+    sandbox.limit(request["memory_bytes"] if on_host else None)
+    confined = sandbox.confine(request["directory"]) if on_host else "none: the accelerator's driver needs its devices"
+    sandbox.check_artifact(request["directory"])
+    # Only now: Landlock holds for the threads that start after it, and NumPy starts some.
+    from agent.backends.catalog import open_backend  # noqa: PLC0415
+    from agent.worker.measure import Measurement, measure, warm_up  # noqa: PLC0415
+
+    options = LoadOptions(request["target"], request["profile"], request["cores"])
+    session = open_backend(request["backend"]).load(request["directory"], request["entry"], options)
+    _check_signature(session)
+    if request["known"] is not None:
+        measured = Measurement(*request["known"])
+        warm_up(session, measured.max_batch)
+    else:
+        measured = measure(session, cores=request["cores"], cap=request["max_batch"], profile=request["profile"])
+    return session, {
+        "inputs": session.inputs,
+        "outputs": session.outputs,
+        "provider": session.provider,
+        "confined": confined,
+        "measured": measured,
+    }
+
+
+def _check_signature(session: Session) -> None:
+    tensors = (*session.inputs, *session.outputs)
+    if max(len(session.inputs), len(session.outputs)) > MAX_TENSORS:
+        raise BackendError("load_failed", f"the model has more than {MAX_TENSORS} inputs or outputs")
+    for tensor in tensors:
+        if not 0 < len(tensor.name) <= MAX_NAME:
+            raise BackendError("load_failed", f"a tensor's name is empty or longer than {MAX_NAME} characters")
+
+
+def _serve(control: socket.socket, session: Session, request: dict[str, Any], descriptors: list[int]) -> None:
+    from agent.worker.runner import Runner  # noqa: PLC0415 - as in _load
+
+    layout = layout_from_json(request["layout"])
+    memory = memoryview(mmap.mmap(descriptors[0], layout.total))
+    os.close(descriptors[0])
+    runner = Runner(session, layout, memory, request["max_batch"])
+    for descriptor in descriptors[1:]:
+        lane = socket.socket(fileno=descriptor)
+        threading.Thread(target=_run_lane, args=(lane, runner), daemon=True).start()
+    sandbox.die_with_parent(False)
+    _send(control, "ready", {})
+    control.recv(1)  # nothing more is said: it returns when the agent closes its end, or dies
+    os._exit(0)
+
+
+def _run_lane(lane: socket.socket, runner: Runner) -> None:
+    """Runs whatever has queued by now, never waits for more. Ends the process when the agent hangs up."""
+    try:
+        pending: list[int] = []
+        while True:
+            pending += _queued(lane, wait=not pending)
+            count = runner.take(pending)
+            group = pending[:count]
+            del pending[:count]
+            runner.run(group)
+            lane.sendall(b"".join(slot.to_bytes(4, "little") for slot in group))
+    except (EOFError, ConnectionError):
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - a lane that cannot go on must not leave a worker that looks alive
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+
+
+def _queued(lane: socket.socket, *, wait: bool) -> memoryview:
+    """The slot ids that wait in the socket, as u32."""
+    try:
+        data = lane.recv(1 << 16, 0 if wait else socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return memoryview(b"")
+    if not data:
+        raise EOFError
+    if len(data) % 4:
+        data += lane.recv(4 - len(data) % 4, socket.MSG_WAITALL)
+    return memoryview(data).cast("I")
+
+
+if __name__ == "__main__":
+    main()

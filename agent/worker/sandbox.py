@@ -1,0 +1,163 @@
+"""What a worker gives up before it touches a model file, and what it refuses to touch.
+
+Best effort is said to be so: `confine` returns what is in force. Standard library only, Python 3.9 syntax.
+Numbers: linux/prctl.h, linux/landlock.h, asm-generic/unistd.h (the Landlock system calls have the same numbers on
+every architecture).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import stat
+import struct
+import sys
+
+from agent.backends.base import BackendError
+
+MAX_FILES = 256
+"""Files and folders of an artifact."""
+_OPEN_FILES = 128
+_OOM_SCORE = b"500"
+"""The kernel takes a worker before the agent when memory runs out."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+_LANDLOCK_VERSION_FLAG = 1
+_LANDLOCK_RULE_PATH_BENEATH = 1
+_READ_FILE, _READ_FOLDER = 1 << 2, 1 << 3
+"""LANDLOCK_ACCESS_FS_READ_FILE and READ_DIR. Without EXECUTE no other program starts; libraries still map."""
+_FS_RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
+_FS_RIGHTS_NEWEST = (1 << 16) - 1
+"""ABI 5 added LANDLOCK_ACCESS_FS_IOCTL_DEV."""
+_NET_BIND_AND_CONNECT = 3
+_SYSTEM_PATHS = (
+    *("/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom"),
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system"),
+)
+
+
+def die_with_parent(wanted: bool) -> None:
+    """The kernel kills this process when the thread that started it ends. Only for the time of loading.
+
+    Later that thread may go while the agent lives; then the closed control socket tells of the agent's death.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if wanted else 0)
+
+
+def limit(memory_bytes: int | None) -> None:
+    """Resource limits for good: address space, no core file, no file growth, few files; no new privileges.
+
+    `memory_bytes` None: no limit, for accelerators whose drivers reserve far more addresses than memory.
+    RLIMIT_NPROC is left alone: it counts every process of the user, the agent's threads too.
+    """
+    _write_best_effort("/proc/self/oom_score_adj", _OOM_SCORE)
+    limits = {
+        resource.RLIMIT_AS: resource.RLIM_INFINITY if memory_bytes is None else memory_bytes,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+    }
+    for kind, wanted in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        value = min((bound for bound in (wanted, hard) if bound != resource.RLIM_INFINITY), default=wanted)
+        resource.setrlimit(kind, (value, value))
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def confine(directory: str) -> str:
+    """From here on only the artifact, Python and the system's libraries can be read, nothing written, no TCP.
+
+    Returns "landlock <abi>", or "none" and why. For backends that need no device files.
+    """
+    abi = _syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
+    if abi < 1:
+        return "none: this kernel has no Landlock"
+    handled = _FS_RIGHTS_BY_ABI.get(abi, _FS_RIGHTS_NEWEST)
+    attributes = struct.pack("<QQ", handled, _NET_BIND_AND_CONNECT if abi >= 4 else 0)
+    size = 16 if abi >= 4 else 8
+    ruleset = _syscall(_LANDLOCK_CREATE_RULESET, attributes, size, 0)
+    if ruleset < 0:
+        return "none: Landlock is switched off"
+    try:
+        paths = {directory, sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(__file__)), *sys.path}
+        paths.update(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
+        for path in sorted({*paths, *_SYSTEM_PATHS}):
+            _allow_reading(ruleset, path)
+        refused = _syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+    return f"landlock {abi}" if refused == 0 else "none: Landlock refused"
+
+
+def _allow_reading(ruleset: int, path: str) -> None:
+    try:
+        beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return  # a path that is not there needs no permission
+    try:
+        rights = _READ_FILE | (_READ_FOLDER if stat.S_ISDIR(os.fstat(beneath).st_mode) else 0)
+        _syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, struct.pack("<Qi", rights, beneath), 0)
+    finally:
+        os.close(beneath)
+
+
+def check_artifact(directory: str) -> None:
+    """Refuses a directory that reaches outside itself: only folders and plain files with a single name.
+
+    A hard link is how a hostile artifact would read a secret through "external data" (a symbolic link is refused by
+    ONNX Runtime itself, and here). Raises BackendError(load_failed).
+    """
+    count = 0
+    for folder, folders, files in os.walk(directory, onerror=_unreadable):
+        for name in (*folders, *files):
+            count += 1
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            shown = os.path.relpath(path, directory)
+            if count > MAX_FILES:
+                raise BackendError("load_failed", f"the artifact has more than {MAX_FILES} files")
+            if stat.S_ISDIR(status.st_mode):
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                raise BackendError("load_failed", f"{shown} is not a plain file: an artifact holds nothing else")
+            if status.st_nlink != 1:
+                raise BackendError("load_failed", f"{shown} is a hard link: it may be a file outside the artifact")
+
+
+def _unreadable(error: OSError) -> None:
+    raise BackendError("load_failed", f"the artifact cannot be read: {error.strerror}") from None
+
+
+def _write_best_effort(path: str, data: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # not every container shows it
+    try:
+        os.write(descriptor, data)
+    except OSError:
+        return  # a lower score than the parent's needs a privilege; a higher one does not
+    finally:
+        os.close(descriptor)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc().prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl {option} failed")
+
+
+def _syscall(number: int, *arguments: bytes | int | None) -> int:
+    """A system call with integers, byte strings or null pointers; -1 on failure."""
+    libc = _libc()
+    libc.syscall.restype = ctypes.c_long
+    converted = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    return int(libc.syscall(ctypes.c_long(number), *converted))

@@ -1,0 +1,61 @@
+"""What a loaded model says it takes and gives, checked: it comes from a process that is not trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from agent.errors import PermanentError
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.manifest import TensorSpec
+from registry.contracts.tensors import MAX_TENSORS
+
+
+def parse(tensors: object) -> tuple[TensorSpec, ...]:
+    """From [[name, datatype, shape], ...]. Raises ValueError when it is not that, within the contract's bounds."""
+    if not isinstance(tensors, (list, tuple)) or len(tensors) > MAX_TENSORS:
+        raise ValueError(f"not a list of at most {MAX_TENSORS} tensors")
+    specs = []
+    for entry in tensors:
+        name, datatype, shape = entry
+        specs.append({"name": name, "datatype": datatype, "shape": shape})
+    try:
+        parsed = tuple(TensorSpec.model_validate(spec) for spec in specs)
+    except ValidationError as error:
+        raise ValueError(f"not a tensor: {error.errors()[0]['msg']}") from None
+    if len({spec.name for spec in parsed}) != len(parsed):
+        raise ValueError("a tensor's name appears twice")
+    return parsed
+
+
+def require(kind: str, loaded: Sequence[TensorSpec], declared: Sequence[TensorSpec]) -> None:
+    """The loaded model is the declared one: names, datatypes, ranks; a dimension of -1 agrees with any.
+
+    An empty declaration asks for nothing. Raises PermanentError(signature_mismatch).
+    """
+    if not declared:
+        return
+    by_name = {spec.name: spec for spec in declared}
+    for spec in loaded:
+        wanted = by_name.pop(spec.name, None)
+        if wanted is None or wanted.datatype != spec.datatype or not _shapes_agree(wanted.shape, spec.shape):
+            raise PermanentError(
+                DeploymentCode.SIGNATURE_MISMATCH,
+                f"the model's {kind} {_show(spec)} is {_show(wanted) if wanted else 'not there'} in the manifest: "
+                "publish the version again from this file",
+            )
+    if by_name:
+        missing = ", ".join(map(_show, by_name.values()))
+        raise PermanentError(
+            DeploymentCode.SIGNATURE_MISMATCH, f"the model has no {kind} {missing}, which the manifest declares"
+        )
+
+
+def _shapes_agree(one: Sequence[int], other: Sequence[int]) -> bool:
+    return len(one) == len(other) and all(a == b or -1 in (a, b) for a, b in zip(one, other))
+
+
+def _show(spec: Any) -> str:
+    return f"{spec.name!r} {spec.datatype}{list(spec.shape)}"

@@ -1,0 +1,111 @@
+"""What to load, and what a loaded model looks like to the rest of the agent."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Literal, Protocol
+
+from agent.worker.channel import Layout, make_layout
+from agent.worker.main import MAX_LANES
+from agent.worker.measure import Measurement
+from registry.contracts.manifest import TensorSpec
+
+DEFAULT_MEMORY_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What to load, and within which bounds."""
+
+    model: str
+    """For messages only."""
+    backend: str
+    """A name of agent.backends.catalog."""
+    directory: str
+    """Absolute; holds exactly the variant's files, plain files with one name each."""
+    entry: str
+    """The file to open, relative to `directory`."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """As the manifest declares them; empty: not checked."""
+    outputs: tuple[TensorSpec, ...] = ()
+    target: str = "cpu"
+    profile: Literal["throughput", "latency"] = "throughput"
+    cores: int = 1
+    interpreter: str = sys.executable
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    """Address space of the worker: code, model, threads and the shared memory."""
+    load_timeout_s: float = 60.0
+    run_timeout_s: float = 30.0
+    """For the data path, which kills a worker that takes longer."""
+    slots: int = 256
+    """Most fixed items in flight; MAX_FIXED_BYTES of channel.py may make it fewer."""
+    arenas: int = 4
+    arena_bytes: int = 16 << 20
+    max_batch: int = 64
+    """A cap on what measuring may find."""
+    known: Measurement | None = None
+    """Of the same variant on this host: nothing is measured then, only warmed up."""
+    execution: Literal["process", "inline"] = "process"
+
+
+class Worker(Protocol):
+    """A loaded model, in a process of its own or inline."""
+
+    spec: WorkerSpec
+    execution: Literal["process", "inline"]
+    backend: str
+    provider: str
+    confined: str
+    """Which sandbox holds it: "landlock 7", or "none: why"."""
+    pid: int
+    layout: Layout
+    memory: memoryview
+    lanes: tuple[socket.socket, ...]
+    """The agent's ends of the doorbells, non-blocking; empty when inline."""
+    max_batch: int
+    run_us: float
+    """One run of one item; 0 when unknown."""
+    measured: Measurement
+    inputs: tuple[TensorSpec, ...]
+    """As loaded, in the model's order, as in `layout`."""
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, ids: Sequence[int]) -> None:
+        """Inline only: runs these slots in the calling thread."""
+
+    def kill(self) -> None:
+        """Ends it at once, from any thread, without waiting; `close` must still follow. Nothing when inline."""
+
+    def close(self, timeout_s: float) -> None:
+        """Hangs up, waits up to `timeout_s`, then kills; gives everything back. Not while the data path uses it."""
+
+    def exit_reason(self) -> str:
+        """Why the process ended: status or signal, and its last words. Bounded and printable."""
+
+
+def layout_for(
+    spec: WorkerSpec, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], measured: Measurement
+) -> Layout:
+    """The memory of a loaded model."""
+    return make_layout(
+        inputs,
+        outputs,
+        slots=spec.slots,
+        arenas=spec.arenas,
+        arena_bytes=spec.arena_bytes,
+        fixed=measured.fixed,
+    )
+
+
+def checked_measurement(values: Any, spec: WorkerSpec) -> Measurement:
+    """A measurement within the bounds of `spec`. Raises TypeError or ValueError."""
+    run_us, max_batch, lanes, fixed = values
+    if type(max_batch) is not int or type(lanes) is not int or type(fixed) is not bool:
+        raise TypeError("a measurement has the wrong types")
+    if not isfinite(run_us) or run_us < 0 or max_batch < 1 or lanes < 1:
+        raise ValueError("a measurement is out of bounds")
+    return Measurement(float(run_us), min(max_batch, spec.max_batch), min(lanes, spec.cores, MAX_LANES), fixed)
