@@ -26,6 +26,7 @@ from registry.contracts.tensors import NUMPY_NAME, Datatype
 MAX_PIXELS = 40_000_000
 """Of a picture before it is resized: 120 MB as RGB."""
 _BEGINNINGS = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
+_HELD = {Datatype.FP16: "<f2", Datatype.FP32: "<f4", Datatype.FP64: "<f8", Datatype.BF16: "<f4"}
 _FORMATS = ("JPEG", "PNG")
 
 
@@ -58,15 +59,16 @@ class ImageDecoder:
             raise ValueError(f"a picture cannot become {datatype}")
         mean = np.array(self._declared.mean or (0.0,) * self._channels)[:, None]
         std = np.array(self._declared.std or (1.0,) * self._channels)[:, None]
-        values: NDArray[np.float64] = (np.arange(256.0)[None, :] * self._declared.scale - mean) / std
-        if not np.isfinite(values).all():
-            raise ValueError("scale, mean and std must make finite values")
+        with np.errstate(all="ignore"):
+            values: NDArray[np.float64] = (np.arange(256.0)[None, :] * self._declared.scale - mean) / std
+            narrow = values.astype(_HELD.get(datatype, "<f8"))
+        if not np.isfinite(narrow).all():
+            raise ValueError(f"scale, mean and std make values that {datatype} cannot hold")
         if datatype is Datatype.BF16:
-            return to_bf16(values.astype("<f4"))
+            return to_bf16(narrow)
+        if datatype in _HELD:
+            return narrow
         held = np.dtype(NUMPY_NAME[datatype])
-        if held.kind == "f":
-            with np.errstate(over="ignore"):
-                return values.astype(held)
         limits = np.iinfo(held)
         rounded = [[min(max(round(value), limits.min), limits.max) for value in row] for row in values.tolist()]
         return np.array(rounded, dtype=held)

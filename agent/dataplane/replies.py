@@ -135,7 +135,8 @@ def _check_size(output: OutputTensor) -> None:
     if item is not None and prod(output.shape) * item != len(output.data):
         raise RequestError(
             InferenceCode.RUN_FAILED,
-            f"output {quote(output.name)}: {output.datatype} of shape {list(output.shape)} is not {len(output.data)} bytes",
+            f"output {quote(output.name)}: {output.datatype} of shape {list(output.shape)} came with "
+            f"{len(output.data)} bytes",
         )
 
 
