@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from agent.backends.base import BackendError
@@ -24,6 +26,8 @@ class Entry(NamedTuple):
     """registry.contracts.manifest.Format values that it loads."""
     environment: tuple[str, ...] = ()
     """Variables that the vendor needs; a worker's environment holds nothing else of the agent's."""
+    settings: Mapping[str, str] = MappingProxyType({})
+    """Variables that the vendor's library reads and a worker always has."""
 
 
 CATALOG = {
@@ -33,6 +37,7 @@ CATALOG = {
         install="install the package onnxruntime (onnxruntime-gpu on a CUDA host; never both in one environment)",
         formats=("onnx",),
         environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
+        settings=MappingProxyType({"ORT_DISABLE_TELEMETRY": "1"}),
     ),
 }
 

@@ -136,11 +136,14 @@ class OrtSession:
 
 
 def _vendor() -> Any:
+    # Some builds carry an uploader of usage data; it must be off before the import.
+    os.environ.update(CATALOG[NAME].settings)
     try:
         import onnxruntime  # noqa: PLC0415 - heavy, and absent on hosts that run something else
     except ImportError as error:
         message = f"onnxruntime cannot be imported ({_first_line(error)}): {CATALOG[NAME].install}"
         raise BackendError("backend_unavailable", message) from None
+    onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
 
 

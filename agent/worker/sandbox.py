@@ -37,7 +37,7 @@ _FS_RIGHTS_NEWEST = (1 << 16) - 1
 _NET_BIND_AND_CONNECT = 3
 _SYSTEM_PATHS = (
     *("/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom"),
-    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system"),
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys"),
 )
 
 

@@ -179,8 +179,9 @@ def _environment(backend: str) -> dict[str, str]:
     entry = CATALOG.get(backend)
     given = {name: os.environ[name] for name in (entry.environment if entry else ()) if name in os.environ}
     # One thread per library and few heaps: sessions bring the threads they need, the rest only costs memory.
-    fixed = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-    return {**given, **fixed, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+    lean = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    fixed = {**(entry.settings if entry else {}), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+    return {**given, **lean, **fixed}
 
 
 def _signal_name(number: int) -> str:
