@@ -16,8 +16,6 @@ from registry.contracts.codes import InferenceCode
 from tests.support.oip import DTYPES, Input, decode_reply, encode_request, to_bytes
 from tests.unit.agent.oip_models import DIGEST, echo, input_bytes, make_codec, spec
 
-NUMBERS = [name for name in DTYPES if name not in ("BYTES", "BF16")]
-
 
 @st.composite
 def tensors(draw: st.DrawFn) -> tuple[str, np.ndarray[Any, Any]]:
