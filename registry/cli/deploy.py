@@ -36,6 +36,7 @@ Timeout = Annotated[float, typer.Option("--timeout", min=1, max=86_400, metavar=
 def deploy(
     session: Session,
     reference: Annotated[str, typer.Argument(metavar="MODEL@VERSION|MODEL@ALIAS")],
+    *,
     device: Devices,
     variant: Annotated[
         str | None, typer.Option("--variant", help="Only this variant; else the best that fits.")

@@ -31,7 +31,7 @@ MAX_BODY_SHOWN = 160
 @command
 def health(
     session: Session,
-    device: Annotated[str | None, typer.Argument(metavar="[DEVICE]")] = None,
+    device: Annotated[str | None, typer.Argument(metavar="DEVICE")] = None,
     limit: Limit = 10,
 ) -> None:
     """Show the newest health of every device, or the last reports of one.
@@ -162,7 +162,7 @@ def _shortened(result: ResultView) -> str:
 @command
 def counts(
     session: Session,
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL")] = None,
     device: DeviceFilter = None,
 ) -> None:
     """Show how many requests each device answered with each version, and the errors by code.

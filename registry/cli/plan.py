@@ -1,0 +1,223 @@
+"""From a model file or a publish file to what will be published: inspected variants, then, hashed, a manifest.
+
+Two steps, because inspection takes milliseconds and shows mistakes before gigabytes are hashed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from registry.cli.failures import CliError, UsageFault
+from registry.cli.local_files import LocalFile
+from registry.cli.publish_file import PublishFile, RequirementsSection, VariantSection, faults
+from registry.contracts.manifest import (
+    Classification,
+    FileRef,
+    Format,
+    ImageInput,
+    Manifest,
+    Requirements,
+    TensorSpec,
+    Variant,
+)
+from registry.inspection import onnx
+from registry.inspection.detect import detect
+from registry.inspection.external_data import checked_size
+from registry.inspection.facts import InspectionError, ModelFacts
+
+MAX_CARD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class PlannedVariant:
+    """One variant before its files are hashed."""
+
+    name: str
+    facts: ModelFacts
+    section: VariantSection
+    entry: str
+    """The model file's path inside the artifact."""
+    files: dict[str, Path]
+    """Path inside the artifact to the file here."""
+
+    @property
+    def requirements(self) -> Requirements:
+        """What the file says and what the publisher adds."""
+        given: RequirementsSection = self.section.requirements
+        return self.facts.requirements.model_copy(
+            update={"os": given.os, "arch": given.arch, "memory_bytes": given.memory_bytes}
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One version before its files are hashed."""
+
+    source: PublishFile
+    version: str
+    variants: tuple[PlannedVariant, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that has to be hashed, once."""
+        files = [path for variant in self.variants for path in variant.files.values()]
+        return tuple(dict.fromkeys([*files, *([self.source.card] if self.source.card else [])]))
+
+
+def make_plan(source: PublishFile) -> Plan:
+    """Inspect every variant's files.
+
+    Raises:
+        InspectionError: a file cannot be published.
+        UsageFault: what was given and what the files say do not go together.
+    """
+    if source.version is None:
+        raise UsageFault("Which version is it?", hint="Give --version 1.0.0, or `version` in the publish file")
+    variants = tuple(_plan_variant(section) for section in source.variant)
+    names = [variant.name for variant in variants]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageFault(f"Two variants are called {twice[0]!r}", hint="Give each [[variant]] a `name` of its own")
+    if source.card is not None:
+        if not source.card.is_file():
+            raise UsageFault(f"The model card {source.card} is not there")
+        if source.card.stat().st_size > MAX_CARD_BYTES:
+            raise UsageFault(f"The model card {source.card} is over {MAX_CARD_BYTES} bytes")
+    warnings = tuple(f"{variant.name}: {text}" for variant in variants for text in variant.facts.warnings)
+    return Plan(source, source.version, variants, warnings + _picture_warnings(source, variants))
+
+
+def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
+    """The manifest of a plan whose files are hashed.
+
+    Raises:
+        UsageFault: a name or value breaks a rule of the registry; each fault is named.
+    """
+    source = plan.source
+    try:
+        variants = tuple(_variant(planned, find) for planned in plan.variants)
+        return Manifest(
+            model=source.model,
+            version=plan.version,
+            variants=variants,
+            image=None if source.image is None else ImageInput.model_validate(source.image.model_dump()),
+            classification=(
+                None
+                if source.classification is None
+                else Classification.model_validate(source.classification.model_dump())
+            ),
+            labels=source.labels,
+            licence=source.licence,
+            card=None if source.card is None else _reference(artifact_name(source.card), find(source.card)),
+        )
+    except ValidationError as error:
+        raise UsageFault("This cannot be published as it is", errors=faults(error)) from error
+
+
+def _plan_variant(section: VariantSection) -> PlannedVariant:
+    if not section.file.is_file():
+        raise CliError(f"{section.file} is not there, or not a file", code="not_found")
+    facts = _facts(section)
+    entry = artifact_name(section.file)
+    files = {entry: section.file}
+    for companion in (*facts.companions, *section.files):
+        if companion in section.files:
+            checked_size(section.file.parent, companion, "the publish file")
+        files[companion] = section.file.parent / companion
+    return PlannedVariant(section.name or f"{facts.format}-{section.target}", facts, section, entry, files)
+
+
+def _facts(section: VariantSection) -> ModelFacts:
+    found = detect(section.file)
+    wanted = section.format
+    if wanted is None and found is None:
+        raise UsageFault(
+            f"The format of {section.file.name} cannot be told from its content",
+            hint=f"Say it with --format or `format`, one of: {', '.join(Format)}",
+        )
+    if wanted is not None and found is not None and wanted is not found:
+        raise InspectionError(f"{section.file.name} is {found} by its content, not {wanted}")
+    certain = (Format.ONNX, Format.OM)
+    if wanted in certain and found is None:
+        raise InspectionError(f"{section.file.name} is not a file of format {wanted}: its content does not begin so")
+    actual = wanted or found
+    if actual is Format.ONNX:
+        if section.inputs or section.outputs:
+            raise UsageFault("Inputs and outputs of ONNX files are read from them; leave them out")
+        return onnx.inspect(section.file)
+    return _told_facts(section, actual or Format.AIR)
+
+
+def _told_facts(section: VariantSection, actual: Format) -> ModelFacts:
+    """For formats whose files are stored but not read: the publisher says the signature."""
+    inputs = tuple(TensorSpec.model_validate(spec.model_dump()) for spec in section.inputs)
+    outputs = tuple(TensorSpec.model_validate(spec.model_dump()) for spec in section.outputs)
+    if actual is not Format.AIR and not (inputs and outputs):
+        raise UsageFault(
+            f"The inputs and outputs of {actual} files are not read from them; agents need them to check requests",
+            hint="Publish with a TOML file that has [[variant.inputs]] and [[variant.outputs]] with name, datatype "
+            "and shape: see docs/publish.toml",
+        )
+    return ModelFacts(format=actual, inputs=inputs, outputs=outputs)
+
+
+def _variant(planned: PlannedVariant, find: Callable[[Path], LocalFile]) -> Variant:
+    return Variant(
+        name=planned.name,
+        format=planned.facts.format,
+        target=planned.section.target,
+        entry=planned.entry,
+        files=tuple(_reference(name, find(path)) for name, path in planned.files.items()),
+        inputs=planned.facts.inputs,
+        outputs=planned.facts.outputs,
+        requirements=planned.requirements,
+    )
+
+
+def _reference(name: str, file: LocalFile) -> FileRef:
+    return FileRef(path=name, digest=file.digest, size=file.size)
+
+
+def artifact_name(path: Path) -> str:
+    """A file's name inside the artifact: spaces and other characters that paths there may not have become `-`."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", path.name).lstrip(".+")[:255] or "file"
+
+
+def _picture_warnings(source: PublishFile, variants: tuple[PlannedVariant, ...]) -> tuple[str, ...]:
+    """What does not fit together in [image] and [classification]; an agent would refuse every picture."""
+    found: list[str] = []
+    facts = variants[0].facts
+    if source.image is not None:
+        spec = next((spec for spec in facts.inputs if spec.name == source.image.input), None)
+        if spec is None:
+            raise UsageFault(f"[image] names the input {source.image.input!r}; the model has: {_names(facts.inputs)}")
+        if not _takes_picture(spec, source.image):
+            found.append(f"[image] gives {_picture_shape(source.image)}, but input {spec.name!r} is {list(spec.shape)}")
+    labels = source.classification
+    if labels is not None and labels.output not in {spec.name for spec in facts.outputs}:
+        raise UsageFault(f"[classification] names the output {labels.output!r}; the model has: {_names(facts.outputs)}")
+    return tuple(found)
+
+
+def _names(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(spec.name for spec in specs)
+
+
+def _picture_shape(image: ImageInput) -> list[int]:
+    channels = 1 if image.channels == "L" else 3
+    if image.layout == "NCHW":
+        return [1, channels, image.height, image.width]
+    return [1, image.height, image.width, channels]
+
+
+def _takes_picture(spec: TensorSpec, image: ImageInput) -> bool:
+    shape = _picture_shape(image)
+    return len(spec.shape) == len(shape) and all(
+        have in (-1, want) for have, want in zip(spec.shape, shape, strict=True)
+    )

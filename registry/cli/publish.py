@@ -1,0 +1,230 @@
+"""`registry publish`: inspect, hash, send what the registry lacks, then make the version visible in one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from registry.cli.alias import move
+from registry.cli.failures import CliError, UnreachableError, UsageFault
+from registry.cli.local_files import LocalFile, hash_file
+from registry.cli.models import fetch_manifest, image_text, requirement_text, tensor_row
+from registry.cli.output import size_text
+from registry.cli.plan import Plan, build_manifest, make_plan
+from registry.cli.progress import meter
+from registry.cli.publish_file import PublishFile, VariantSection, load_publish_file
+from registry.cli.session import Session, command, parse_labels
+from registry.cli.upload import upload
+from registry.contracts.api import PublishAnswer, VersionView, blob_path, version_path
+from registry.contracts.manifest import Format, Manifest, Target
+from registry.core.differences import differences
+
+
+@dataclass
+class Outcome:
+    """What a publishing did, as `--json` prints it."""
+
+    manifest: Manifest
+    created: bool = False
+    sent_bytes: int = 0
+    """Blobs that went over the wire."""
+    present_bytes: int = 0
+    """Blobs that the registry had."""
+    dry_run: bool = False
+    warnings: tuple[str, ...] = ()
+    aliases: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "model": self.manifest.model,
+            "version": self.manifest.version,
+            "digest": self.manifest.canonical_digest(),
+            "created": self.created,
+            "dry_run": self.dry_run,
+            "sent_bytes": self.sent_bytes,
+            "present_bytes": self.present_bytes,
+            "aliases": self.aliases,
+            "warnings": list(self.warnings),
+            "manifest": self.manifest,
+        }
+
+
+Source = Annotated[str, typer.Argument(metavar="MODEL|FILE.toml", help="The model's name, or a publish file.")]
+ModelFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="The model's file, after a name.")]
+VersionOption = Annotated[str | None, typer.Option("--version", help="Its name; immutable once published.")]
+TargetOption = Annotated[Target | None, typer.Option("--target", help="The kind of platform it is made for.")]
+VariantOption = Annotated[str | None, typer.Option("--variant", help="The variant's name; else FORMAT-TARGET.")]
+FormatOption = Annotated[Format | None, typer.Option("--format", help="Else by the file's content.")]
+LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")]
+LicenceOption = Annotated[str | None, typer.Option("--licence", "--license", help="An SPDX expression.")]
+CardOption = Annotated[Path | None, typer.Option("--card", metavar="README.md", help="The model card, Markdown.")]
+AliasOption = Annotated[list[str] | None, typer.Option("--alias", help="Point it here; may be repeated.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Inspect and compare, change nothing.")]
+
+
+@command
+def publish(
+    session: Session,
+    source: Source,
+    file: ModelFile = None,
+    *,
+    version: VersionOption = None,
+    target: TargetOption = None,
+    variant: VariantOption = None,
+    model_format: FormatOption = None,
+    label: LabelOption = None,
+    licence: LicenceOption = None,
+    card: CardOption = None,
+    alias: AliasOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Publish a version of a model.
+
+    What the file knows is read from it: format, inputs and outputs, opsets, files beside it. A blob that the registry
+    has is not sent; a cut upload goes on where it stopped, also when the command is started again. The same content
+    again changes nothing; other content under a published version is refused, with the differences (exit code 4).
+
+    ```
+    registry publish lenet lenet.onnx --version 1.0.0 --target cpu --alias stable
+    registry publish lenet.toml                    # many variants, pictures, labels: see docs/publish.toml
+    registry publish lenet.toml --version 1.0.1 --dry-run
+    ```
+    """
+    if file is None:
+        described = load_publish_file(_publish_file_path(source))
+        if target or variant or model_format:
+            raise UsageFault("--target, --variant and --format belong into the publish file's [[variant]]")
+    else:
+        if target is None:
+            raise UsageFault("What is it made for?", hint=f"Give --target, one of: {', '.join(Target)}")
+        section = VariantSection(file=file, target=target, name=variant, format=model_format)
+        described = PublishFile(model=source, variant=(section,))
+    given: dict[str, Any] = {"version": version, "licence": licence, "card": card}
+    update = {key: value for key, value in given.items() if value is not None}
+    update["labels"] = described.labels | parse_labels(label or [])
+    update["aliases"] = tuple(dict.fromkeys([*described.aliases, *(alias or [])]))
+    outcome = _publish(session, make_plan(described.model_copy(update=update)), dry_run=dry_run)
+    if session.out.as_json:
+        session.out.document(outcome.document())
+    else:
+        session.out.say(_summary(outcome))
+
+
+def _publish_file_path(source: str) -> Path:
+    path = Path(source)
+    if path.suffix != ".toml":
+        raise UsageFault(
+            f"Which file of {source}?",
+            hint=f"registry publish {source} model.onnx --version 1.0.0 --target cpu, or a publish file: NAME.toml",
+        )
+    if not path.is_file():
+        raise CliError(f"The publish file {path} is not there", code="not_found")
+    return path
+
+
+def _publish(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
+    for warning in plan.warnings:
+        session.out.warn(warning)
+    files = _hash_all(session, plan)
+    manifest = build_manifest(plan, files.__getitem__)
+    _tell_findings(session, plan, manifest)
+    outcome = Outcome(manifest, dry_run=dry_run, warnings=plan.warnings)
+    if dry_run:
+        _compare(session, outcome)
+        return outcome
+    published = _published(session, manifest)
+    if published is None:
+        _send_blobs(session, outcome, {file.digest: file for file in files.values()})
+        answer = session.client.change(
+            "PUT", version_path(manifest.model, manifest.version), manifest, PublishAnswer, repeatable=True
+        )
+        outcome.created = answer.created
+    for name in plan.source.aliases:
+        move(session, manifest.model, name, manifest.version)
+        outcome.aliases.append(name)
+    return outcome
+
+
+def _hash_all(session: Session, plan: Plan) -> dict[Path, LocalFile]:
+    files: dict[Path, LocalFile] = {}
+    for path in plan.paths:
+        with meter(f"reading {path.name}", path.stat().st_size, quiet=session.out.as_json) as shown:
+            files[path] = hash_file(path, shown.advance)
+    return files
+
+
+def _tell_findings(session: Session, plan: Plan, manifest: Manifest) -> None:
+    note = session.out.note
+    note(f"{manifest.model}@{manifest.version}")
+    for planned, variant in zip(plan.variants, manifest.variants, strict=True):
+        by = f", by {planned.facts.producer}" if planned.facts.producer else ""
+        needs = requirement_text(variant.requirements) or "nothing in particular"
+        note(f"  variant {variant.name}: {variant.format} for {variant.target}, {size_text(variant.size)}{by}")
+        note(f"    needs   {needs}")
+        note(f"    files   {', '.join(file.path for file in variant.files)}")
+        for kind, specs in (("input", variant.inputs), ("output", variant.outputs)):
+            for spec in specs:
+                note(f"    {kind:<7} {' '.join(tensor_row(spec))}")
+    if manifest.image is not None:
+        note(f"  pictures: {image_text(manifest)}")
+
+
+def _published(session: Session, manifest: Manifest) -> VersionView | None:
+    """The version when it is there with the same content, None when it is not there.
+
+    Raises:
+        CliError: it is there with other content.
+    """
+    path = version_path(manifest.model, manifest.version)
+    view = session.client.find(path, VersionView)
+    if view is None or view.version != manifest.version:  # an alias of that name
+        return None
+    if view.manifest == manifest.canonical_digest():
+        return view
+    theirs = fetch_manifest(session.client, view)
+    raise CliError(
+        f"{manifest.model}@{manifest.version} is published with other content, and a published version never changes",
+        code="conflict",
+        hint="Publish this as a new version: --version",
+        errors=differences(theirs.to_json(), manifest.to_json()),
+    )
+
+
+def _compare(session: Session, outcome: Outcome) -> None:
+    """What publishing would do, as far as the registry answers."""
+    try:
+        if _published(session, outcome.manifest) is not None:
+            outcome.present_bytes = sum(outcome.manifest.blobs().values())
+            return
+        for digest, size in outcome.manifest.blobs().items():
+            if session.client.exists(blob_path(digest)):
+                outcome.present_bytes += size
+            else:
+                outcome.sent_bytes += size
+    except UnreachableError as error:
+        session.out.warn(f"not compared with the registry: {error.what}")
+
+
+def _send_blobs(session: Session, outcome: Outcome, files: dict[str, LocalFile]) -> None:
+    for digest, file in files.items():
+        if session.client.exists(blob_path(digest)):
+            outcome.present_bytes += file.size
+            continue
+        with meter(f"sending {file.path.name}", file.size, quiet=session.out.as_json) as shown:
+            outcome.sent_bytes += upload(session.client, file, shown.at, session.out.note)
+
+
+def _summary(outcome: Outcome) -> str:
+    name = f"{outcome.manifest.model}@{outcome.manifest.version}"
+    digest = outcome.manifest.canonical_digest()
+    aliases = f" Aliases: {', '.join(outcome.aliases)}." if outcome.aliases else ""
+    sent, present = size_text(outcome.sent_bytes), size_text(outcome.present_bytes)
+    if outcome.dry_run:
+        return f"Dry run: {name} ({digest}) would send {sent}; {present} are in the registry. Nothing was changed."
+    if not outcome.created:
+        return f"{name} is published with the same content already ({digest}); nothing to do.{aliases}"
+    return f"Published {name} ({digest}): {sent} sent, {present} were there.{aliases}"

@@ -1,0 +1,165 @@
+"""The publish file: one TOML file says what a version is and where its files lie. Commented example: docs/publish.toml.
+
+Paths are relative to the file's own folder. A key that is not known is refused, with the nearest known one:
+a misspelt `normalise` must not publish a model that sees its pictures wrongly.
+"""
+
+from __future__ import annotations
+
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from registry.cli.failures import UsageFault
+from registry.contracts.manifest import Classification, Format, ImageInput, Target, TensorSpec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+
+MAX_FILE_BYTES = 1 << 20
+MAX_LABELS_BYTES = 1 << 20
+
+
+class Section(BaseModel):
+    """A table of the file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RequirementsSection(Section):
+    """What a host must have. IR and opsets of ONNX files are read from them."""
+
+    os: str | None = None
+    arch: tuple[str, ...] = ()
+    memory_bytes: int | None = Field(default=None, ge=1)
+
+
+class TensorSection(TensorSpec):
+    """One input or output, of a format that cannot say it itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VariantSection(Section):
+    """`[[variant]]`: one form of the version."""
+
+    file: Path
+    target: Target
+    name: str | None = None
+    """Default: `<format>-<target>`."""
+    format: Format | None = None
+    """Default: by the file's content."""
+    files: tuple[str, ...] = ()
+    """Files beside it that belong to it, besides an ONNX model's external data, which is found by itself."""
+    requirements: RequirementsSection = RequirementsSection()
+    inputs: tuple[TensorSection, ...] = ()
+    outputs: tuple[TensorSection, ...] = ()
+
+
+class ImageSection(ImageInput):
+    """`[image]`: how a picture becomes the input."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassificationSection(Classification):
+    """`[classification]`: how an output becomes labels; `labels_file` may stand for `labels`, one label a line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PublishFile(Section):
+    """A whole publish file."""
+
+    model: str
+    version: str | None = None
+    """May be given with --version instead."""
+    licence: str | None = None
+    card: Path | None = None
+    aliases: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    image: ImageSection | None = None
+    classification: ClassificationSection | None = None
+    variant: tuple[VariantSection, ...] = Field(min_length=1)
+
+
+def load_publish_file(path: Path) -> PublishFile:
+    """Read and check a publish file; its paths come back relative to the working directory.
+
+    Raises:
+        UsageFault: it cannot be read, is no TOML, or breaks a rule; every fault is named.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UsageFault(f"{path} is over {MAX_FILE_BYTES} bytes: not a publish file")
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageFault(f"{path} cannot be read: {error}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageFault(f"{path} is not valid TOML: {error}") from error
+    _take_labels_file(raw, path)
+    try:
+        parsed = PublishFile.model_validate(raw)
+    except ValidationError as error:
+        raise UsageFault(
+            f"{path} is not a valid publish file", hint="A commented example: docs/publish.toml", errors=faults(error)
+        ) from error
+    return _relative_to(parsed, path.parent)
+
+
+def faults(error: ValidationError) -> tuple[str, ...]:
+    """One line per fault: where, what; with the nearest known key for an unknown one."""
+    return tuple(_fault(dict(fault)) for fault in error.errors())
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in fault["loc"]) or "the file"
+    if fault["type"] != "extra_forbidden":
+        return f"{where}: {fault['msg']}"
+    near = get_close_matches(str(fault["loc"][-1]), _KNOWN_KEYS, n=1)
+    return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _take_labels_file(raw: dict[str, Any], path: Path) -> None:
+    section = raw.get("classification")
+    if not isinstance(section, dict) or "labels_file" not in section:
+        return
+    if "labels" in section:
+        raise UsageFault(f"{path}: classification has both labels and labels_file")
+    source = path.parent / str(section.pop("labels_file"))
+    try:
+        with source.open("rb") as file:
+            text = file.read(MAX_LABELS_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageFault(f"{path}: the labels file {source} cannot be read: {error}") from error
+    section["labels"] = [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _relative_to(parsed: PublishFile, folder: Path) -> PublishFile:
+    variants = tuple(v.model_copy(update={"file": folder / v.file}) for v in parsed.variant)
+    card = None if parsed.card is None else folder / parsed.card
+    return parsed.model_copy(update={"variant": variants, "card": card})
+
+
+_KNOWN_KEYS = sorted(
+    {
+        *(
+            key
+            for section in (
+                PublishFile,
+                VariantSection,
+                RequirementsSection,
+                TensorSection,
+                ImageSection,
+                ClassificationSection,
+            )
+            for key in section.model_fields
+        ),
+        "labels_file",
+    }
+)

@@ -1,0 +1,218 @@
+"""`registry pull`: a version's files, verified by digest, resumed after a cut, each visible only when it is whole.
+
+`DIR/<variant>/<path>` for every file, the model card beside the variants, and `DIR/manifest.json` written last:
+where it lies, everything is there. Unfinished bytes wait in `DIR/.partial/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import httpx
+import typer
+
+from registry.cli.client import TRANSIENT, Client
+from registry.cli.failures import CliError, ExitCode, ProblemError, UnreachableError
+from registry.cli.local_files import BUFFER_BYTES, hash_file
+from registry.cli.models import fetch_manifest, find_version
+from registry.cli.output import size_text
+from registry.cli.progress import meter
+from registry.cli.session import Session, command, split_reference
+from registry.contracts.api import blob_path
+from registry.contracts.digest import PREFIX, hex_of
+from registry.contracts.manifest import FileRef, Manifest, Target, Variant
+
+ATTEMPTS = 8
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 10.0
+
+
+@command
+def pull(
+    session: Session,
+    reference: Annotated[str, typer.Argument(metavar="MODEL[@REF]", help="Without REF: the newest version.")],
+    *,
+    variant: Annotated[str | None, typer.Option("--variant", help="Only this variant.")] = None,
+    target: Annotated[Target | None, typer.Option("--target", help="Only variants for this kind of platform.")] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: ./MODEL-VERSION")
+    ] = None,
+) -> None:
+    """Pull a version's files. What lies there already and is right is not pulled again.
+
+    ```
+    registry pull lenet
+    registry pull lenet@stable --target cpu -o models/lenet
+    ```
+    """
+    model, wanted = split_reference(reference)
+    view = find_version(session.client, model, wanted)
+    manifest = fetch_manifest(session.client, view)
+    chosen = _choose(manifest, variant, target)
+    directory = directory if directory is not None else Path(f"{model}-{view.version}")
+    pulled = 0
+    try:
+        for place, reference_ in _places(directory, manifest, chosen):
+            pulled += _pull_file(session, directory, place, reference_)
+        _write_manifest(directory, manifest)
+    except OSError as error:
+        raise CliError(
+            f"{error.filename or directory} cannot be written: {error.strerror}",
+            code="disk_error",
+            hint="What was pulled stays; repeat the command to go on.",
+        ) from error
+    if session.out.as_json:
+        told: dict[str, Any] = {"model": model, "version": view.version, "digest": view.manifest}
+        told |= {"directory": str(directory), "variants": [v.name for v in chosen], "pulled_bytes": pulled}
+        session.out.document(told)
+    else:
+        names = ", ".join(v.name for v in chosen)
+        session.out.say(
+            f"{model}@{view.version} ({names}) is in {directory}: {size_text(pulled)} pulled, all verified."
+        )
+
+
+def _choose(manifest: Manifest, name: str | None, target: Target | None) -> tuple[Variant, ...]:
+    chosen = tuple(v for v in manifest.variants if name in (None, v.name) and (target is None or v.target is target))
+    if not chosen:
+        have = ", ".join(f"{v.name} for {v.target}" for v in manifest.variants)
+        raise CliError(f"{manifest.model}@{manifest.version} has no such variant; it has: {have}", code="not_found")
+    return chosen
+
+
+def _places(directory: Path, manifest: Manifest, chosen: tuple[Variant, ...]) -> list[tuple[Path, FileRef]]:
+    places = [(directory / variant.name / file.path, file) for variant in chosen for file in variant.files]
+    if manifest.card is not None:
+        places.append((directory / manifest.card.path, manifest.card))
+    return places
+
+
+def _pull_file(session: Session, directory: Path, place: Path, file: FileRef) -> int:
+    """Bring one file to its place; returns the bytes that came over the wire."""
+    if place.exists() or place.is_symlink():
+        if place.is_file() and place.stat().st_size == file.size:
+            with meter(f"checking {place.name}", file.size, quiet=session.out.as_json) as shown:
+                if hash_file(place, shown.advance).digest == file.digest:
+                    return 0
+        raise CliError(
+            f"{place} is there with other content and is not overwritten",
+            code="conflict",
+            hint="Choose another directory with -o, or remove that file.",
+            exit_code=ExitCode.CONFLICT,
+        )
+    partial = directory / ".partial" / hex_of(file.digest)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _demand_room(directory, file, partial)
+    start = min(partial.stat().st_size, file.size) if partial.exists() else 0
+    with meter(f"pulling {place.name}", file.size, quiet=session.out.as_json, start=start) as shown:
+        came = download(session.client, file, partial, shown.at, session.out.note)
+    partial.replace(place)
+    _sync_directory(place.parent)
+    return came
+
+
+def download(
+    client: Client, file: FileRef, partial: Path, tell: Callable[[int], None], note: Callable[[str], None]
+) -> int:
+    """Fill `partial` until it has the digest; it is durable then. Returns the bytes that came.
+
+    Raises:
+        CliError: refused, wrong bytes, or no progress in ATTEMPTS attempts.
+    """
+    with partial.open("a+b", buffering=0) as out:
+        digest = hashlib.sha256()
+        out.seek(0)
+        while piece := out.read(BUFFER_BYTES):
+            digest.update(piece)
+        start = position = out.tell()
+        failures, came = 0, 0
+        while position < file.size:
+            fault = _receive(client, file, out, digest, tell)
+            came, before, position = came + max(0, out.tell() - position), position, out.tell()
+            if fault is None:
+                continue
+            failures = 1 if position > before else failures + 1
+            if failures >= ATTEMPTS or (isinstance(fault, ProblemError) and fault.status not in TRANSIENT):
+                raise fault
+            delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (failures - 1))
+            note(f"{fault.what}; going on in {delay:.1f} s")
+            time.sleep(delay)
+        os.fsync(out.fileno())
+        if position != file.size or PREFIX + digest.hexdigest() != file.digest:
+            partial.unlink()
+            kind = "what an earlier pull left" if start == file.size else "what came"
+            raise CliError(
+                f"The bytes of {file.path} are not those of its digest ({kind}); they were thrown away",
+                code="digest_mismatch",
+                hint="Repeat the command. If it stays so, the registry's disk or something on the way is at fault.",
+            )
+    return came
+
+
+def _receive(
+    client: Client, file: FileRef, out: BinaryIO, digest: Any, tell: Callable[[int], None]
+) -> UnreachableError | ProblemError | None:
+    """One request from where `out` ends; what stopped it, or None when the body ended as announced."""
+    start = out.tell()
+    headers = {"range": f"bytes={start}-"} if start else {}
+    try:
+        with client.download(blob_path(file.digest), {**headers, "accept-encoding": "identity"}) as response:
+            _check_start(response, start)
+            for piece in response.iter_raw(BUFFER_BYTES):
+                if out.tell() + len(piece) > file.size:
+                    raise CliError(
+                        f"The registry sent more than the {file.size} bytes of {file.path}", code="bad_answer"
+                    )
+                out.write(piece)
+                digest.update(piece)
+                tell(out.tell())
+    except (UnreachableError, ProblemError) as fault:
+        return fault
+    return None if out.tell() == file.size else UnreachableError("The registry ended its answer early")
+
+
+def _check_start(response: httpx.Response, start: int) -> None:
+    if start == 0 and response.status_code == 200:
+        return
+    said = response.headers.get("content-range", "")
+    if response.status_code != 206 or not said.startswith(f"bytes {start}-"):
+        raise CliError("The registry does not go on where it was asked to", code="bad_answer")
+
+
+def _demand_room(directory: Path, file: FileRef, partial: Path) -> None:
+    status = os.statvfs(directory)
+    missing = file.size - (partial.stat().st_size if partial.exists() else 0)
+    free = status.f_bavail * status.f_frsize
+    if missing > free:
+        raise CliError(
+            f"{file.path} needs {size_text(missing)} more, {directory} has {size_text(free)} free",
+            code="insufficient_disk",
+            hint="Free space, or choose another directory with -o.",
+        )
+
+
+def _write_manifest(directory: Path, manifest: Manifest) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = directory / ".manifest.json"
+    with unfinished.open("wb") as out:
+        out.write(manifest.canonical())
+        out.flush()
+        os.fsync(out.fileno())
+    unfinished.replace(directory / "manifest.json")
+    partial = directory / ".partial"
+    if partial.is_dir() and not any(partial.iterdir()):
+        partial.rmdir()
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

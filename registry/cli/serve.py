@@ -1,0 +1,50 @@
+"""`registry serve`: the only command that needs the server's packages; `main` imports this file when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from registry.config import ADMIN_TOKEN_FILE, RegistryConfig, load_config
+from registry.errors import RegistryError
+from registry.server.run import run
+
+EXIT_CONFIG = 2
+"""A setting is missing, wrong or not safe."""
+EXIT_FAILED = 1
+
+
+def serve(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="A TOML file; MODELFLEET_REGISTRY_* in the environment win.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Where to listen.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="0: a free one, printed at start.  [default: 8470]")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+) -> None:
+    """Run the registry. Needs no set-up: SQLite and blobs lie in one folder, and it listens on loopback only."""
+    try:
+        settings = load_config(config, host=host, port=port, data_dir=data_dir)
+    except (ValidationError, OSError, ValueError) as error:
+        _fail(f"The configuration is not right: {error}", EXIT_CONFIG)
+    try:
+        run(settings, lambda url: _announce(settings, url))
+    except RegistryError as error:
+        _fail(error.message, EXIT_CONFIG)
+    except OSError as error:
+        _fail(f"The registry cannot start: {error}", EXIT_FAILED)
+
+
+def _announce(settings: RegistryConfig, url: str) -> None:
+    typer.echo(f"registry: listening on {url}, data in {settings.data_dir}")
+    token = settings.data_dir / ADMIN_TOKEN_FILE
+    if token.exists():
+        typer.echo(f"registry: the administrator's token is in {token}")
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"registry serve: {message}", err=True)
+    raise typer.Exit(code)
