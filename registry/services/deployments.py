@@ -16,11 +16,12 @@ from registry.contracts.manifest import Manifest
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
 from registry.contracts.resolution import resolve
-from registry.db.catalog_rows import AliasRow, ModelRow, VersionRow
+from registry.db.catalog_rows import ModelRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.errors import ConflictError, InvalidError, NotFoundError
 from registry.services.desired import DesiredDocuments, as_desired, find_device, set_desired
+from registry.services.views import find_model, find_version
 
 REISSUE_BATCH = 200
 """Deployments that one transaction issues again after a model's settings changed."""
@@ -43,10 +44,10 @@ class Deployments:
         """
         with self._database.write() as session:
             row = find_device(session, device)
-            version = _find_version(session, model, body.version)
+            version = find_version(session, model, body.version)
             manifest = Manifest.model_validate_json(version.body)
             variant, note = _choose(manifest, _facts(row), body, device)
-            settings = session.get_one(ModelRow, model)
+            settings = find_model(session, model)
             wanted = DesiredModel(
                 version=version.version,
                 manifest=version.manifest,
@@ -148,16 +149,6 @@ def _choose(manifest: Manifest, facts: Platform | None, body: Deployment, device
 
 def _facts(device: DeviceRow) -> Platform | None:
     return Platform.model_validate_json(device.facts) if device.facts is not None else None
-
-
-def _find_version(session: Session, model: str, name: str) -> VersionRow:
-    query = select(VersionRow).where(VersionRow.model == model).options(undefer(VersionRow.body))
-    row = session.scalar(query.where(VersionRow.version == name))
-    if row is None and (alias := session.get(AliasRow, (model, name))) is not None:
-        row = session.scalar(query.where(VersionRow.version == alias.version))
-    if row is None:
-        raise NotFoundError(f"Model {model!r} has no version or alias {name!r}.")
-    return row
 
 
 def _view(device: str, row: DeploymentRow) -> DeploymentView:

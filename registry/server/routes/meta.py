@@ -19,10 +19,11 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", include_in_schema=False)
 def readyz(services: ServicesDep) -> dict[str, str]:
-    """The database answers too."""
+    """The database answers too. A broker that is away is said, but stops nobody from using the rest."""
     with services.database.read() as session:
         session.execute(text("SELECT 1"))
-    return {"status": "ready"}
+    bridge = services.fleet.bridge
+    return {"status": "ready", "mqtt": "off" if bridge is None else bridge.problem or "connected"}
 
 
 @router.get("/metrics", include_in_schema=False)

@@ -1,0 +1,81 @@
+"""The fleet's part of the composition: what knows devices, and what runs beside the requests for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_client import REGISTRY
+from starlette.concurrency import run_in_threadpool
+
+from registry.config import RegistryConfig
+from registry.core.retention import Limits
+from registry.db.engine import Database
+from registry.server.bridge_metrics import BridgeMetrics
+from registry.server.mqtt_bridge import MqttBridge
+from registry.services.access import Access
+from registry.services.deployments import Deployments
+from registry.services.desired import DesiredDocuments
+from registry.services.devices import Devices
+from registry.services.health import HealthHistory
+from registry.services.publication import Publication
+from registry.services.results import Results
+from registry.services.retention import Retention
+from registry.services.telemetry import Telemetry
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The use cases of devices."""
+
+    documents: DesiredDocuments
+    devices: Devices
+    deployments: Deployments
+    telemetry: Telemetry
+    health: HealthHistory
+    results: Results
+    retention: Retention
+    bridge: MqttBridge | None
+    """None: no broker is configured."""
+
+
+def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database: Database, access: Access) -> Fleet:
+    """Everything of the fleet; nothing of it runs yet."""
+    documents = DesiredDocuments(database)
+    telemetry = Telemetry(database, documents)
+    limits = Limits(
+        health_hours=config.retention.health_hours,
+        event_hours=config.retention.events_hours,
+        max_results=config.retention.max_results,
+    )
+    bridge = None
+    if config.mqtt.enabled:
+        bridge = MqttBridge(config.mqtt, clock, telemetry, Publication(database), documents)
+    return Fleet(
+        documents=documents,
+        devices=Devices(database, access, documents),
+        deployments=Deployments(database, documents),
+        telemetry=telemetry,
+        health=HealthHistory(database),
+        results=Results(database),
+        retention=Retention(database, limits),
+        bridge=bridge,
+    )
+
+
+@asynccontextmanager
+async def bridging(fleet: Fleet) -> AsyncIterator[None]:
+    """The bridge, as long as the server runs. A broker that is away holds up nothing."""
+    if fleet.bridge is None:
+        yield
+        return
+    metrics = BridgeMetrics(fleet.bridge)
+    REGISTRY.register(metrics)
+    try:
+        await run_in_threadpool(fleet.bridge.start)
+        yield
+    finally:
+        REGISTRY.unregister(metrics)
+        await run_in_threadpool(fleet.bridge.stop)

@@ -1,0 +1,246 @@
+"""Between the broker and the database: what devices say goes in, what they should serve goes out.
+
+In: paho's thread checks a message and queues it; one writer takes up to BATCH of them or what comes within
+GATHER_S, stores them in one transaction and acknowledges them after the commit, so that a killed registry loses
+nothing. What cannot be parsed or stored is poison: counted, acknowledged, dropped; it never holds up the others.
+Out: one publisher sends every document that the broker has not acknowledged, and clears deleted devices' topics.
+It starts from the rows, not from events: after a change, a reconnect, and every IDLE_S.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import paho.mqtt.client as paho
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from registry.config import Mqtt
+from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
+from registry.contracts.topics import Topics
+from registry.core.intake import KINDS, Intake, read_message
+from registry.errors import BusyError, StorageFullError
+from registry.server.inbox import Inbox, Received
+from registry.server.mqtt_session import RECEIVE_MAXIMUM, MqttSession
+from registry.services.desired import DesiredDocuments
+from registry.services.publication import Publication, Unpublished
+from registry.services.telemetry import Taken, Telemetry
+
+BATCH = 1000
+GATHER_S = 0.05
+INBOX = 4000
+IDLE_S = 1.0
+PUBLISH_BATCH = 200
+PUBLISH_RATE = 2000.0
+"""Documents a second at most, so that a fleet-wide change does not starve the broker."""
+PUBLISH_TIMEOUT_S = 10.0
+RETRY_FIRST_S = 0.1
+RETRY_S = 5.0
+"""After the broker refused a document, and at most between two tries to reach the database."""
+RETAINED_KINDS = ("desired", "presence", "reported")
+TEMPORARY = (BusyError, StorageFullError, OperationalError, InterfaceError)
+"""The database is not there for a while; the same messages pass later."""
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """What the bridge did since it started; only rises."""
+
+    stored: int = 0
+    unknown: int = 0
+    repeated: int = 0
+    unrecorded: int = 0
+    poison: int = 0
+    dropped: int = 0
+    """There was no room in the inbox. At QoS 1 the broker sends it again after a reconnect."""
+    retries: int = 0
+    """Batches that the database could not take at once."""
+    published: int = 0
+    refused: int = 0
+    """Publications that the broker refused or did not acknowledge in time; they are tried again."""
+
+
+class MqttBridge:
+    """Runs from `start` to `stop`; once."""
+
+    def __init__(
+        self,
+        config: Mqtt,
+        clock: Callable[[], datetime],
+        telemetry: Telemetry,
+        publication: Publication,
+        documents: DesiredDocuments,
+    ) -> None:
+        self._topics = Topics(config.prefix)
+        self._clock = clock
+        self._telemetry = telemetry
+        self._publication = publication
+        self._inbox = Inbox(INBOX, reserve=2 * RECEIVE_MAXIMUM)
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        subscriptions = [self._topics.device("+", kind) for kind in KINDS if kind != "results"]
+        subscriptions.append(self._topics.results("+", "+"))
+        self._session = MqttSession(config, subscriptions, self._received, self._wake.set)
+        self._threads = [
+            threading.Thread(target=self._write, name="mqtt-writer", daemon=True),
+            threading.Thread(target=self._publish, name="mqtt-publisher", daemon=True),
+        ]
+        self.tally = Tally()
+        documents.on_change(self._wake.set)
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait for the writer."""
+        return len(self._inbox)
+
+    @property
+    def connected(self) -> bool:
+        """Connected and subscribed."""
+        return self._session.ready
+
+    @property
+    def problem(self) -> str:
+        """Why it is not connected; empty when it is."""
+        return self._session.error
+
+    def start(self) -> None:
+        """Begin; returns at once, whether the broker is there or not."""
+        for thread in self._threads:
+            thread.start()
+        self._session.start()
+
+    def stop(self) -> None:
+        """End. What was not stored was not acknowledged: the broker keeps it."""
+        self._stopping.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(timeout=PUBLISH_TIMEOUT_S + RETRY_S)
+        self._session.stop()
+
+    def _received(self, message: paho.MQTTMessage, connection: int) -> None:
+        """In paho's thread. Checks here, so that the inbox never holds a large result that is not kept."""
+        intake = None
+        try:
+            device, kind, model = self._topics.parse_device(message.topic) or ("", "", "")
+            user = dict(getattr(message.properties, "UserProperty", ()))
+            intake = read_message(
+                device,
+                kind,
+                model,
+                bytes(message.payload),
+                self._clock(),
+                retained=message.retain,
+                content_type=getattr(message.properties, "ContentType", ""),
+                header_length=user.get(HEADER_LENGTH_PROPERTY, ""),
+            )
+        except ValueError as error:
+            self.tally.poison += 1
+            log.warning("MQTT: dropped a message on %.200s: %.500s", message.topic, error)
+        except Exception:
+            self.tally.poison += 1
+            log.exception("MQTT: dropped a message that broke its reader")
+        if not self._inbox.put(Received(intake, message.qos, message.mid, connection)):
+            self.tally.dropped += 1
+
+    def _write(self) -> None:
+        while not self._stopping.is_set():
+            self._store(self._inbox.take(BATCH, GATHER_S, IDLE_S))
+
+    def _store(self, batch: Sequence[Received]) -> None:
+        """Store and acknowledge; one by one when they do not go together."""
+        try:
+            if not self._take(batch):
+                return
+        except Exception:
+            if len(batch) > 1:
+                for message in batch:
+                    self._store([message])
+                return
+            self.tally.poison += 1
+            log.exception("MQTT: dropped a message that the database refused")
+        for message in batch:
+            if message.qos:
+                self._session.ack(message.mid, message.connection)
+
+    def _take(self, batch: Sequence[Received]) -> bool:
+        """False: the bridge stopped before the database could take it."""
+        intakes = [message.intake for message in batch if message.intake is not None]
+        if not intakes:
+            return True
+        delay = RETRY_FIRST_S
+        while (taken := self._try(intakes)) is None:
+            if self._stopping.wait(delay):
+                return False
+            delay = min(delay * 2, RETRY_S)
+        self.tally.stored += taken.stored
+        self.tally.unknown += taken.unknown
+        self.tally.repeated += taken.repeated
+        self.tally.unrecorded += taken.unrecorded
+        return True
+
+    def _try(self, intakes: Sequence[Intake]) -> Taken | None:
+        """None: the database is not there for a while."""
+        try:
+            return self._telemetry.take(intakes)
+        except TEMPORARY as error:
+            self.tally.retries += 1
+            log.warning("MQTT: the database cannot take messages now: %s", error)
+            return None
+
+    def _publish(self) -> None:
+        complete = True
+        while not self._stopping.is_set():
+            self._wake.wait(IDLE_S if complete else RETRY_S)
+            self._wake.clear()
+            if not self._session.ready:
+                continue
+            try:
+                complete = self._publish_all()
+            except Exception:
+                log.exception("MQTT: publishing desired documents failed; trying again")
+                complete = False
+
+    def _publish_all(self) -> bool:
+        """One pass over what is to be published; False when something of it was refused."""
+        if self._session.take_lost():
+            try:
+                self._publication.forget()
+            except Exception:
+                self._session.lost_again()
+                raise
+        complete = self._clear_deleted()
+        after = 0
+        while not self._stopping.is_set() and self._session.ready:
+            began = time.monotonic()
+            pending = self._publication.pending(after, PUBLISH_BATCH)
+            if pending:
+                complete &= self._publish_batch(pending)
+            if len(pending) < PUBLISH_BATCH:
+                break
+            after = pending[-1].device_id
+            self._stopping.wait(max(0.0, len(pending) / PUBLISH_RATE - (time.monotonic() - began)))
+        return complete
+
+    def _publish_batch(self, documents: Sequence[Unpublished]) -> bool:
+        messages = [(self._topics.device(d.device, "desired"), d.document) for d in documents]
+        answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
+        done = [document for document, taken in zip(documents, answers, strict=True) if taken]
+        self._publication.acknowledged(done)
+        self.tally.published += len(done)
+        self.tally.refused += len(documents) - len(done)
+        return len(done) == len(documents)
+
+    def _clear_deleted(self) -> bool:
+        while devices := self._publication.deleted(PUBLISH_BATCH // len(RETAINED_KINDS)):
+            topics = [self._topics.device(device, kind) for device in devices for kind in RETAINED_KINDS]
+            answers = self._session.publish([(topic, b"") for topic in topics], PUBLISH_TIMEOUT_S)
+            if not all(answers):
+                self.tally.refused += answers.count(False)
+                return False
+            self._publication.cleared(devices)
+        return True

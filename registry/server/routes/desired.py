@@ -1,0 +1,54 @@
+"""The desired document over HTTP: what the whole fleet polls, so a plain Starlette endpoint that answers from memory.
+
+FastAPI's own work per request (dependencies, response model) would cost two thirds of the rate.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.security import HTTPBearer
+from pydantic import TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.contracts.api import API, Scope
+from registry.contracts.messages import Desired
+from registry.contracts.names import Name
+from registry.errors import InvalidError
+from registry.server.auth import caller, services_of
+from registry.server.etags import none_match, quoted
+
+PATH = "/devices/{device}/desired"
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_bearer = HTTPBearer(auto_error=False)
+
+
+async def get_desired(request: Request) -> Response:
+    """The canonical bytes of the document with their digest as ETag; 304 when the client has them."""
+    services = services_of(request)
+    device = _device(request.path_params["device"])
+    who = await caller(request, services, await _bearer(request))
+    who.demand_device_or(Scope.READ, device)
+    documents = services.fleet.documents
+    document = documents.remembered(device)
+    if document is None:
+        document = await run_in_threadpool(documents.load, device)
+    headers = {"ETag": quoted(document.digest), "Cache-Control": "no-cache"}
+    if none_match(request, document.digest):
+        return Response(status_code=304, headers=headers)
+    return Response(document.body, media_type="application/json", headers=headers)
+
+
+def _device(name: str) -> str:
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError as error:
+        raise InvalidError(f"Not the name of a device: {name[:100]!r}.") from error
+
+
+router = APIRouter(prefix=API, tags=["desired"])
+router.add_route(PATH, get_desired, methods=["GET", "HEAD"])  # answers
+router.get(PATH, response_model=Desired, responses={304: {"description": "It has not changed."}})(
+    get_desired
+)  # documents

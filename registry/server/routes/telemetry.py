@@ -1,0 +1,56 @@
+"""What devices say over HTTP instead of MQTT, with their own credential; and the counts of all of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from registry.contracts.api import API, CountView, DeviceReports, Page
+from registry.contracts.names import Name
+from registry.contracts.platforms import Platform
+from registry.errors import InvalidError
+from registry.server.auth import Caller, Reader, ServicesDep
+from registry.server.paging import PagingDep
+
+router = APIRouter(prefix=API, tags=["telemetry"])
+DeviceName = Annotated[Name, Path()]
+
+
+@router.put("/devices/{device}/facts", status_code=204)
+def put_facts(device: DeviceName, body: Platform, services: ServicesDep, who: Caller) -> None:
+    """What the device found out about its host; new facts choose variants anew."""
+    who.demand_device(device)
+    services.fleet.telemetry.put_facts(device, body, services.clock())
+
+
+@router.post("/devices/{device}/reports", status_code=204)
+def post_reports(device: DeviceName, body: DeviceReports, services: ServicesDep, who: Caller) -> None:
+    """Reported state, health and events, taken whole; the same again changes nothing."""
+    who.demand_device(device)
+    services.fleet.telemetry.take_reports(device, body, services.clock())
+
+
+@router.get("/counts")
+def list_counts(
+    services: ServicesDep,
+    paging: PagingDep,
+    _who: Reader,
+    device: Annotated[Name | None, Query()] = None,
+    model: Annotated[Name | None, Query()] = None,
+) -> Page[CountView]:
+    """Requests by device, model and version."""
+    key = _key(paging.start("counts", '["","",""]'))
+    found = services.fleet.health.counts(device, model, key, paging.limit + 1)
+    return paging.page("counts", found, lambda count: json.dumps([count.device, count.model, count.version]))
+
+
+def _key(cursor: str) -> tuple[str, str, str]:
+    try:
+        device, model, version = json.loads(cursor)
+    except (ValueError, TypeError, RecursionError):
+        device = model = version = None
+    if not (isinstance(device, str) and isinstance(model, str) and isinstance(version, str)):
+        raise InvalidError("The cursor is not one that this list gave out; start without a cursor.")
+    return device, model, version

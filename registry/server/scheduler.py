@@ -1,0 +1,65 @@
+"""What happens by itself, every so often. Every job starts from what the database or the disk says, so that one
+that was killed, failed or skipped is made good by the next."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta, timezone
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from starlette.concurrency import run_in_threadpool
+
+from registry.server.composition import Services
+
+log = logging.getLogger(__name__)
+Stopping = Callable[[], bool]
+"""Asked by long jobs between two steps."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing to do again and again; never twice at once."""
+
+    name: str
+    every_s: float
+    run: Callable[[Services, Stopping], object]
+
+
+JOBS: tuple[Job, ...] = (
+    Job("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
+    Job("last-used", 60, lambda services, _: services.access.save_last_used()),
+    Job("uploads", 600, lambda services, _: services.uploads.sweep(services.clock())),
+    Job("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock())),
+    Job("retention", 600, lambda services, stopping: services.fleet.retention.sweep(services.clock(), stopping)),
+)
+"""To add one: a line here."""
+
+
+@asynccontextmanager
+async def scheduling(services: Services) -> AsyncIterator[None]:
+    """The jobs, as long as the server runs."""
+    stopping = threading.Event()
+    scheduler = BackgroundScheduler(timezone=timezone.utc)
+    for number, job in enumerate(JOBS):
+        first = services.clock() + timedelta(seconds=min(job.every_s, 30 + number))  # not all at once, nor at start
+        scheduler.add_job(
+            job.run,
+            "interval",
+            args=(services, stopping.is_set),
+            id=job.name,
+            seconds=job.every_s,
+            next_run_time=first,
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+        )
+    scheduler.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        await run_in_threadpool(scheduler.shutdown)

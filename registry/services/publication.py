@@ -1,0 +1,72 @@
+"""Which desired documents the broker still has to get, and which retained messages it has to lose.
+
+Level-triggered: a row says so until the broker acknowledged it, so a registry killed between a commit and its
+publication does it after the restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, update
+
+from registry.db.engine import Database
+from registry.db.fleet_rows import DesiredRow, DeviceRow, TombstoneRow
+
+
+@dataclass(frozen=True)
+class Unpublished:
+    """A document that the broker has not acknowledged."""
+
+    device_id: int
+    device: str
+    generation: int
+    document: bytes
+
+
+class Publication:
+    """What is to be published, for the one thread that publishes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def pending(self, after: int, limit: int) -> list[Unpublished]:
+        """Up to `limit` documents, of devices with an id above `after`, in order of the id."""
+        query = select(DesiredRow, DeviceRow.name).join(DeviceRow, DeviceRow.id == DesiredRow.device_id)
+        query = query.where(DesiredRow.published.is_(False), DesiredRow.device_id > after)
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(DesiredRow.device_id).limit(limit)).all()
+        return [Unpublished(row.device_id, name, row.generation, row.document) for row, name in rows]
+
+    def acknowledged(self, documents: Sequence[Unpublished]) -> None:
+        """The broker has these. A document that was replaced meanwhile stays to be published."""
+        with self._database.write() as session:
+            for document in documents:
+                session.execute(
+                    update(DesiredRow)
+                    .where(DesiredRow.device_id == document.device_id, DesiredRow.generation == document.generation)
+                    .values(published=True)
+                )
+
+    def deleted(self, limit: int) -> list[str]:
+        """Up to `limit` deleted devices whose retained messages are still there."""
+        query = select(TombstoneRow.name).where(TombstoneRow.cleared.is_(False)).limit(limit)
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def cleared(self, devices: Sequence[str]) -> None:
+        """The broker has nothing of these any more."""
+        with self._database.write() as session:
+            session.execute(update(TombstoneRow).where(TombstoneRow.name.in_(devices)).values(cleared=True))
+
+    def forget(self) -> None:
+        """Nobody knows what the broker has: every document is to be published."""
+        with self._database.write() as session:
+            session.execute(update(DesiredRow).where(DesiredRow.published.is_(True)).values(published=False))
+
+    def count(self) -> int:
+        """How many documents wait."""
+        with self._database.read() as session:
+            query = select(func.count()).select_from(DesiredRow).where(DesiredRow.published.is_(False))
+            return session.scalar(query) or 0
