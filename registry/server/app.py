@@ -13,30 +13,61 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from registry.config import Limits
 from registry.server.composition import Services
+from registry.server.fleet import bridging
+from registry.server.limits import BodyLimits
+from registry.server.metrics import CountRequests
 from registry.server.problems import RESPONSES, UnexpectedErrors, install_handlers
-from registry.server.routes import meta, tokens
+from registry.server.routes import (
+    aliases,
+    blobs,
+    deployments,
+    desired,
+    devices,
+    meta,
+    models,
+    results,
+    telemetry,
+    tokens,
+    uploads,
+    versions,
+)
+from registry.server.scheduler import scheduling
 
 API_VERSION = "1"
-ROUTERS: tuple[APIRouter, ...] = (meta.router, tokens.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    models.router,
+    versions.router,
+    aliases.router,
+    blobs.router,
+    uploads.router,
+    tokens.router,
+    meta.router,
+    desired.router,
+    devices.router,
+    deployments.router,
+    telemetry.router,
+    results.router,
+)
 
 Background = Callable[[Services], AbstractAsyncContextManager[None]]
-BACKGROUND: tuple[Background, ...] = ()
+BACKGROUND: tuple[Background, ...] = (lambda services: bridging(services.fleet), scheduling)
 
 
 def create_app(services: Services) -> FastAPI:
     """The application that serves these services."""
-    app = _application()
+    app = _application(services.config.limits)
     app.state.services = services
     return app
 
 
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI document, from the code alone: no database, no settings."""
-    return _application().openapi()
+    return _application(Limits()).openapi()
 
 
-def _application() -> FastAPI:
+def _application(limits: Limits) -> FastAPI:
     app = FastAPI(
         title="Modelfleet registry",
         version=API_VERSION,
@@ -50,7 +81,9 @@ def _application() -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     install_handlers(app)
+    app.add_middleware(BodyLimits, limits=limits)
     app.add_middleware(UnexpectedErrors)
+    app.add_middleware(CountRequests)  # the outermost
     return app
 
 
@@ -58,7 +91,6 @@ def _application() -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     async with AsyncExitStack() as stack:
-        stack.callback(services.database.close)
         stack.push_async_callback(run_in_threadpool, services.access.save_last_used)
         for part in BACKGROUND:
             await stack.enter_async_context(part(services))

@@ -1,0 +1,209 @@
+"""Blobs as files: `blobs/sha256/ab/abcd…`, parts as `parts/<name>`, on one filesystem so that a rename is atomic.
+
+A part is fsynced, then renamed, then the folder is fsynced: a file under a blob's name is whole after any crash.
+Files are 0600, folders 0700. Names come from checked digests and part names only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from registry.contracts.digest import PREFIX, Digest, hex_of
+from registry.errors import NotFoundError, StorageFullError
+
+_PART = re.compile(r"[0-9a-z]{1,64}\Z")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class FileReader:
+    """A blob or part, open. See `BlobReader`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._size = os.fstat(self._file).st_size
+
+    @property
+    def size(self) -> int:
+        """Bytes when it was opened."""
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See the port."""
+        data = os.pread(self._file, length, offset)
+        while len(data) < length and (more := os.pread(self._file, length - len(data), offset + len(data))):
+            data += more
+        return data
+
+    def close(self) -> None:
+        """See the port."""
+        if self._file >= 0:
+            file, self._file = self._file, -1
+            os.close(file)
+
+
+class FilePartWriter:
+    """A part, open for appending. See `PartWriter`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._offset = os.fstat(self._file).st_size
+
+    @property
+    def offset(self) -> int:
+        """See the port."""
+        return self._offset
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """See the port."""
+        rest = memoryview(data)
+        at = self._offset
+        try:
+            while rest:
+                written = os.pwrite(self._file, rest, at)
+                at += written
+                rest = rest[written:]
+        except OSError as error:
+            os.ftruncate(self._file, self._offset)
+            raise _as_refusal(error) from error
+        self._offset = at
+
+    def sync(self) -> None:
+        """See the port."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise _as_refusal(error) from error
+
+    def __enter__(self) -> FilePartWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+
+class FilesystemBlobs:
+    """The store below one folder. See `BlobStore`.
+
+    Args:
+        root: The folder; made when it is not there.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "sha256"
+        self._parts = root / "parts"
+        for folder in (root, self._blobs, self._parts):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_folder(folder.parent)
+
+    def size_of(self, digest: Digest) -> int | None:
+        """See the port."""
+        try:
+            return self._path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def open(self, digest: Digest) -> FileReader:
+        """See the port."""
+        try:
+            return FileReader(self._path(digest))
+        except FileNotFoundError:
+            raise NotFoundError(f"There is no blob {digest}.") from None
+
+    def delete(self, digest: Digest) -> None:
+        """See the port."""
+        self._path(digest).unlink(missing_ok=True)
+
+    def unused_since(self, seconds: float) -> Iterator[Digest]:
+        """See the port. A file's time is that of its last rename or write."""
+        before = time.time() - seconds
+        for folder in sorted(self._blobs.iterdir()):
+            for file in sorted(folder.iterdir()):
+                if re.fullmatch("[0-9a-f]{64}", file.name) and file.stat().st_ctime <= before:
+                    yield PREFIX + file.name
+
+    def part_size(self, part: str) -> int:
+        """See the port."""
+        try:
+            return self._part(part).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def append_to(self, part: str) -> FilePartWriter:
+        """See the port."""
+        path = self._part(part)
+        is_new = not path.exists()
+        try:
+            writer = FilePartWriter(path)
+            if is_new:
+                _sync_folder(self._parts)
+        except OSError as error:
+            raise _as_refusal(error) from error
+        return writer
+
+    def read_part(self, part: str) -> FileReader:
+        """See the port."""
+        try:
+            return FileReader(self._part(part))
+        except FileNotFoundError:
+            raise NotFoundError(f"There is no part {part!r}.") from None
+
+    def commit(self, part: str, digest: Digest) -> None:
+        """See the port."""
+        target = self._path(digest)
+        try:
+            if not target.parent.is_dir():
+                target.parent.mkdir(mode=0o700, exist_ok=True)
+                _sync_folder(self._blobs)
+            self._part(part).rename(target)
+            _sync_folder(target.parent)
+        except FileNotFoundError:
+            raise NotFoundError(f"There is no part {part!r}.") from None
+        except OSError as error:
+            raise _as_refusal(error) from error
+
+    def discard(self, part: str) -> None:
+        """See the port."""
+        self._part(part).unlink(missing_ok=True)
+
+    def parts(self) -> Iterator[str]:
+        """See the port."""
+        return iter(sorted(file.name for file in self._parts.iterdir() if _PART.match(file.name)))
+
+    def free_bytes(self) -> int:
+        """See the port."""
+        return shutil.disk_usage(self._parts).free
+
+    def _path(self, digest: Digest) -> Path:
+        name = hex_of(digest)
+        return self._blobs / name[:2] / name
+
+    def _part(self, part: str) -> Path:
+        if not _PART.match(part):
+            raise ValueError(f"not a part's name: {part[:80]!r}")
+        return self._parts / part
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _as_refusal(error: OSError) -> Exception:
+    if error.errno in _NO_ROOM:
+        return StorageFullError("The disk with the registry's blobs is full; free some room and go on.")
+    return error

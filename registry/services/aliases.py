@@ -1,0 +1,115 @@
+"""Aliases: movable names for versions, moved by compare-and-set. The history only grows.
+
+A removed alias keeps its row, so that its revision never falls: a stale `If-Match` can never hit by accident.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.contracts.api import AliasView
+from registry.db.catalog_rows import AliasMoveRow, AliasRow
+from registry.db.engine import Database
+from registry.errors import InvalidError, NotFoundError, PreconditionError
+from registry.services.views import alias_view, exact_version, find_model
+
+
+class Aliases:
+    """The use cases of aliases. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def page(self, model: str, after: str, limit: int) -> list[AliasView]:
+        """Up to `limit` living aliases by name, after the name `after`. Raises NotFoundError."""
+        living = select(AliasRow).where(AliasRow.model == model, AliasRow.version.is_not(None), AliasRow.alias > after)
+        with self._database.read() as session:
+            find_model(session, model)
+            return [alias_view(row) for row in session.scalars(living.order_by(AliasRow.alias).limit(limit))]
+
+    def get(self, model: str, alias: str) -> AliasView:
+        """Where it points. Raises NotFoundError."""
+        with self._database.read() as session:
+            return alias_view(_find(session, model, alias))
+
+    def history(self, model: str, alias: str, before: int, limit: int) -> list[AliasView]:
+        """Up to `limit` moves, newest first, with a revision below `before`. Raises NotFoundError."""
+        moves = select(AliasMoveRow).where(
+            AliasMoveRow.model == model, AliasMoveRow.alias == alias, AliasMoveRow.revision < before
+        )
+        with self._database.read() as session:
+            if session.get(AliasRow, (model, alias)) is None:
+                raise NotFoundError(f"Model {model!r} never had an alias {alias!r}.")
+            return [
+                alias_view(row) for row in session.scalars(moves.order_by(AliasMoveRow.revision.desc()).limit(limit))
+            ]
+
+    def move(self, model: str, alias: str, version: str, *, seen: int | None, by: str, now: datetime) -> AliasView:
+        """Point the alias to a version, if nobody moved it since.
+
+        Args:
+            model: Its model.
+            alias: Its name.
+            version: The exact name of a version.
+            seen: The revision that the caller read; None: it must not exist yet.
+            by: Who moves it, for the history.
+            now: The time, for the history.
+
+        Raises:
+            NotFoundError: no such model or version.
+            InvalidError: a version has the alias's name.
+            PreconditionError: it was moved meanwhile.
+        """
+        with self._database.write() as session:
+            find_model(session, model)
+            if exact_version(session, model, version) is None:
+                raise NotFoundError(f"Model {model!r} has no version {version!r}.")
+            if exact_version(session, model, alias) is not None:
+                raise InvalidError(f"{alias!r} is a version of {model!r}; an alias needs another name.")
+            row = session.get(AliasRow, (model, alias))
+            if row is not None and row.version == version and seen is not None and seen == row.revision - 1:
+                return alias_view(row)  # the same request again, whose answer was lost
+            _demand_revision(row, alias, seen)
+            if row is None:
+                row = AliasRow(model=model, alias=alias, revision=0)
+                session.add(row)
+            if row.version != version:
+                point(session, row, version, by, now)
+            return alias_view(row)
+
+    def remove(self, model: str, alias: str, *, seen: int | None, by: str, now: datetime) -> None:
+        """End the alias; its history stays. Raises NotFoundError, PreconditionError; `seen` None: whatever it is."""
+        with self._database.write() as session:
+            row = _find(session, model, alias)
+            _demand_revision(row, alias, row.revision if seen is None else seen)
+            point(session, row, None, by, now)
+
+
+def point(session: Session, row: AliasRow, version: str | None, by: str, now: datetime) -> None:
+    """One move, with its entry in the history, within the caller's transaction."""
+    row.version, row.revision, row.moved_at, row.moved_by = version, row.revision + 1, now, by
+    session.add(
+        AliasMoveRow(
+            model=row.model, alias=row.alias, version=version, revision=row.revision, moved_at=now, moved_by=by
+        )
+    )
+    session.flush()
+
+
+def _find(session: Session, model: str, alias: str) -> AliasRow:
+    row = session.get(AliasRow, (model, alias))
+    if row is None or row.version is None:
+        raise NotFoundError(f"Model {model!r} has no alias {alias!r}.")
+    return row
+
+
+def _demand_revision(row: AliasRow | None, alias: str, seen: int | None) -> None:
+    lives = row is not None and row.version is not None
+    if seen is None and lives:
+        raise PreconditionError(f"Alias {alias!r} exists; read it and move it with If-Match.")
+    if seen is not None and (row is None or not lives or row.revision != seen):
+        now = f"is at revision {row.revision}" if row is not None and lives else "does not exist"
+        raise PreconditionError(f"Alias {alias!r} {now}, not at {seen}: somebody else moved it. Read it again.")

@@ -1,0 +1,98 @@
+"""Rows of the catalogue as the API shows them, and finding a version by name or alias."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from registry.contracts.api import AliasView, ModelView, VariantView, VersionView
+from registry.db.catalog_rows import AliasMoveRow, AliasRow, ModelRow, VersionRow
+from registry.errors import NotFoundError
+
+
+def find_model(session: Session, model: str) -> ModelRow:
+    """The model's row. Raises NotFoundError."""
+    row = session.get(ModelRow, model)
+    if row is None:
+        raise NotFoundError(f"There is no model named {model!r}.")
+    return row
+
+
+def find_version(session: Session, model: str, name: str) -> VersionRow:
+    """The version of that name, or the one that the alias of that name points to. Raises NotFoundError."""
+    row = exact_version(session, model, name)
+    if row is None:
+        alias = session.get(AliasRow, (model, name))
+        row = exact_version(session, model, alias.version) if alias is not None and alias.version else None
+    if row is None:
+        find_model(session, model)
+        raise NotFoundError(f"Model {model!r} has no version or alias {name!r}.")
+    return row
+
+
+def exact_version(session: Session, model: str, version: str) -> VersionRow | None:
+    """The version of exactly that name, or None."""
+    return session.scalar(select(VersionRow).where(VersionRow.model == model, VersionRow.version == version))
+
+
+def version_views(session: Session, rows: Sequence[VersionRow]) -> list[VersionView]:
+    """The versions with their aliases, in the order given; one query for all."""
+    aliases: dict[tuple[str, str], list[str]] = defaultdict(list)
+    models = {row.model for row in rows}
+    for alias in session.scalars(select(AliasRow).where(AliasRow.model.in_(models)).order_by(AliasRow.alias)):
+        if alias.version is not None:
+            aliases[alias.model, alias.version].append(alias.alias)
+    return [
+        VersionView(
+            model=row.model,
+            version=row.version,
+            manifest=row.manifest,
+            created_at=row.created_at,
+            created_by=row.created_by,
+            size=row.size,
+            variants=tuple(VariantView.model_validate(variant) for variant in row.variants),
+            aliases=tuple(aliases[row.model, row.version]),
+        )
+        for row in rows
+    ]
+
+
+def model_views(session: Session, rows: Sequence[ModelRow]) -> list[ModelView]:
+    """The models with their newest versions and aliases; a fixed number of queries."""
+    names = [row.name for row in rows]
+    grouped = select(VersionRow.model, func.count(), func.max(VersionRow.id))
+    counted = session.execute(grouped.where(VersionRow.model.in_(names)).group_by(VersionRow.model)).all()
+    counts = {model: count for model, count, _ in counted}
+    newest = session.scalars(select(VersionRow).where(VersionRow.id.in_([last for _, _, last in counted]))).all()
+    latest = {view.model: view for view in version_views(session, newest)}
+    aliases: dict[str, dict[str, str]] = defaultdict(dict)
+    for alias in session.scalars(select(AliasRow).where(AliasRow.model.in_(names)).order_by(AliasRow.alias)):
+        if alias.version is not None:
+            aliases[alias.model][alias.alias] = alias.version
+    return [
+        ModelView(
+            name=row.name,
+            created_at=row.created_at,
+            versions=counts.get(row.name, 0),
+            latest=latest.get(row.name),
+            aliases=aliases[row.name],
+            record_results=row.record_results,
+            result_retention_hours=row.result_retention_hours,
+        )
+        for row in rows
+    ]
+
+
+def alias_view(row: AliasRow | AliasMoveRow) -> AliasView:
+    """An alias as it is, or one step of its history."""
+    return AliasView(
+        model=row.model,
+        alias=row.alias,
+        version=row.version,
+        revision=row.revision,
+        moved_at=row.moved_at,
+        moved_by=row.moved_by,
+    )
