@@ -128,8 +128,10 @@ class RequestReader:
         if len(key) > MAX_CACHED_HEADER:
             return
         if len(self._plans) >= MAX_CACHED_PLANS:
-            del self._plans[next(iter(self._plans))]
-        self._plans[key] = plan
+            # A new dict, not one emptied: another thread may be looking at the old one.
+            self._plans = {key: plan}
+        else:
+            self._plans[key] = plan
 
     def read(self, text: Buffer) -> Plan:
         """The plan of a request's JSON object."""

@@ -6,6 +6,7 @@ MAX_ELEMENTS, tensors <= MAX_TENSORS, bytes <= the model's payload limit. Python
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +20,7 @@ from registry.contracts.codes import InferenceCode
 from registry.contracts.manifest import TensorSpec
 from registry.contracts.tensors import ITEM_BYTES, MAX_ELEMENTS, MAX_RANK, Datatype
 
+_LENGTH = struct.Struct("<I")
 LABEL = "label"
 SCORE = "score"
 """The outputs that a model with a classification has besides its own."""
@@ -173,20 +175,18 @@ def check_values(tensor: InputTensor, data: Buffer) -> None:
 
 
 def _check_lengths(name: str, data: Buffer, elements: int) -> None:
-    view = memoryview(data)
-    at = 0
+    at, end = 0, len(data)
     for index in range(elements):
-        length = int.from_bytes(view[at : at + 4], "little") if at + 4 <= len(view) else len(view)
-        at += 4 + length
-        if at > len(view):
+        at += 4 + (_LENGTH.unpack_from(data, at)[0] if at + 4 <= end else end)
+        if at > end:
             raise RequestError(
                 InferenceCode.SIZE_MISMATCH,
-                f"input {quote(name)}: element {index} of {elements} ends behind the tensor's {len(view)} bytes",
+                f"input {quote(name)}: element {index} of {elements} ends behind the tensor's {end} bytes",
             )
-    if at != len(view):
+    if at != end:
         raise RequestError(
             InferenceCode.SIZE_MISMATCH,
-            f"input {quote(name)}: {elements} elements take {at} bytes, got {len(view)}",
+            f"input {quote(name)}: {elements} elements take {at} bytes, got {end}",
         )
 
 
