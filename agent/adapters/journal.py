@@ -9,6 +9,7 @@ INVARIANT: used by the control thread only.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from agent.core.slots import SlotRecord
 from agent.errors import PermanentError, TransientError
+from agent.worker.measure import Measurement
 from registry.contracts.codes import DeploymentCode
 
 SCHEMA_VERSION = 1
@@ -25,7 +27,7 @@ _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE slots (model TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE measures (
-    variant TEXT, facts TEXT, max_batch INTEGER NOT NULL, PRIMARY KEY (variant, facts)) WITHOUT ROWID;
+    variant TEXT, facts TEXT, found TEXT NOT NULL, PRIMARY KEY (variant, facts)) WITHOUT ROWID;
 """
 MAX_MEASURES = 256
 
@@ -89,16 +91,16 @@ class Journal:
         self.put(key, str(number).encode())
         return number
 
-    def measured(self, variant: str, facts: str) -> int | None:
-        """The largest useful batch of a variant on a host with these facts, when it was measured before."""
-        rows = self._all("SELECT max_batch FROM measures WHERE variant = ? AND facts = ?", variant, facts)
-        return int(rows[0][0]) if rows else None
+    def measured(self, variant: str, facts: str) -> Measurement | None:
+        """What warming up found of a variant on a host with these facts, when it was measured before."""
+        rows = self._all("SELECT found FROM measures WHERE variant = ? AND facts = ?", variant, facts)
+        return Measurement(*json.loads(rows[0][0])) if rows else None
 
-    def keep_measure(self, variant: str, facts: str, max_batch: int) -> None:
-        """Remembers a measurement; the table is emptied when it has grown over MAX_MEASURES."""
+    def keep_measure(self, variant: str, facts: str, found: Measurement) -> None:
+        """Remembers a measurement; the table is emptied when it has grown to MAX_MEASURES."""
         if int(self._all("SELECT count(*) FROM measures")[0][0]) >= MAX_MEASURES:
             self._run("DELETE FROM measures")
-        self._run("INSERT OR REPLACE INTO measures VALUES (?, ?, ?)", variant, facts, max_batch)
+        self._run("INSERT OR REPLACE INTO measures VALUES (?, ?, ?)", variant, facts, json.dumps(found))
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._file, timeout=5, isolation_level=None, check_same_thread=False)

@@ -32,7 +32,6 @@ _SAMPLE = {
     "password_file": "/etc/modelfleet/mqtt-password",
     "pool": "shop-floor",
     "interpreter": "/usr/local/Ascend/python/bin/python3",
-    "memory_bytes": 4 << 30,
     "cores": 2,
     "profile": "throughput",
     "prometheus": "127.0.0.1:9464",

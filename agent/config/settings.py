@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,8 +136,11 @@ class WorkerSettings(Section):
     interpreter: Path | None = Field(
         default=None, description="Python that has the vendor's packages; default: the agent's own. Needs NumPy."
     )
-    memory_bytes: int | None = Field(
-        default=None, ge=64 * _MIB, le=1 << 44, description="Address space of one worker; default: not limited."
+    memory_bytes: int = Field(
+        default=4 * _GIB,
+        ge=64 * _MIB,
+        le=1 << 44,
+        description="Address space of one worker, bytes; an accelerator's runtime needs far more than it uses.",
     )
     load_timeout_s: float = Field(
         default=120, ge=1, le=3600, description="A model that is not loaded by then has failed, s."
@@ -161,6 +165,11 @@ class WorkerSettings(Section):
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, max_length=16, description="Options by backend, e.g. options.onnxruntime = {}."
     )
+
+    @property
+    def python(self) -> Path:
+        """The interpreter to start workers with."""
+        return self.interpreter or Path(sys.executable)
 
 
 class HealthSettings(Section):

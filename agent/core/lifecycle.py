@@ -83,9 +83,9 @@ class InvalidTransitionError(Exception):
 
 
 _S, _E, _F = State, Event, Effect
-_BEGIN = Step(_S.RESOLVING, (_F.CANCEL, _F.RESOLVE, _F.REPORT))
+_BEGIN = Step(_S.RESOLVING, (_F.CANCEL, _F.REPORT, _F.RESOLVE))
 _SETTLE = Step(_S.IDLE, (_F.CANCEL, _F.REPORT))
-_RETIRE = Step(_S.RETIRING, (_F.CANCEL, _F.RETIRE, _F.REPORT))
+_RETIRE = Step(_S.RETIRING, (_F.CANCEL, _F.REPORT, _F.RETIRE))
 _LATER = Step(_S.WAITING, (_F.CANCEL, _F.SCHEDULE_RETRY, _F.REPORT))
 _GIVE_UP = Step(_S.FAILED, (_F.CANCEL, _F.REPORT))
 
@@ -106,12 +106,12 @@ _RESTING: dict[Event, Step] = {_E.ASSIGNED: _BEGIN, _E.SETTLED: _SETTLE, _E.WITH
 
 TRANSITIONS: dict[State, dict[Event, Step]] = {
     _S.IDLE: {_E.ASSIGNED: _BEGIN, _E.WITHDRAWN: _RETIRE},
-    _S.RESOLVING: _working(Step(_S.DOWNLOADING, (_F.DOWNLOAD, _F.REPORT))),
-    _S.DOWNLOADING: _working(Step(_S.VERIFYING, (_F.VERIFY, _F.REPORT))),
-    _S.VERIFYING: _working(Step(_S.WARMING, (_F.WARM, _F.REPORT))),
-    _S.WARMING: _working(Step(_S.SWITCHING, (_F.SWITCH, _F.REPORT))),
+    _S.RESOLVING: _working(Step(_S.DOWNLOADING, (_F.REPORT, _F.DOWNLOAD))),
+    _S.DOWNLOADING: _working(Step(_S.VERIFYING, (_F.REPORT, _F.VERIFY))),
+    _S.VERIFYING: _working(Step(_S.WARMING, (_F.REPORT, _F.WARM))),
+    _S.WARMING: _working(Step(_S.SWITCHING, (_F.REPORT, _F.SWITCH))),
     _S.SWITCHING: _working(Step(_S.IDLE, (_F.REPORT,))),
-    _S.WAITING: {**_RESTING, _E.RETRY_DUE: Step(_S.RESOLVING, (_F.RESOLVE, _F.REPORT))},
+    _S.WAITING: {**_RESTING, _E.RETRY_DUE: Step(_S.RESOLVING, (_F.REPORT, _F.RESOLVE))},
     _S.FAILED: _RESTING,
     # A model that is desired again while its worker drains is begun when the slot is free, as a new one.
     _S.RETIRING: {_E.STEP_DONE: Step(_S.IDLE, (_F.FORGET, _F.REPORT))},

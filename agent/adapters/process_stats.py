@@ -1,0 +1,62 @@
+"""What the agent and its workers take of this host, from /proc and /sys. What the kernel does not tell is None."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+MAX_SENSORS = 64
+
+
+def proportional_memory(pids: Iterable[int]) -> int | None:
+    """Bytes of these processes, pages that they share counted once (PSS); resident memory where there is no PSS."""
+    sizes = [size for pid in set(pids) if (size := _memory_of(pid)) is not None]
+    return sum(sizes) if sizes else None
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Processor time that these processes have used since they started; ended ones count nothing."""
+    ticks = 0
+    for pid in set(pids):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime, stime: proc(5) fields 14 and 15
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid: int) -> list[int]:
+    """Processes that `pid` started and that are still there."""
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def temperatures() -> dict[str, float]:
+    """Degrees Celsius by sensor, where the host tells."""
+    readings: dict[str, float] = {}
+    for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*"))[:MAX_SENSORS]:
+        with contextlib.suppress(OSError, ValueError):
+            name = (zone / "type").read_text().strip()[:64]
+            readings[f"{name}-{zone.name.removeprefix('thermal_zone')}"] = int((zone / "temp").read_text()) / 1000
+    return readings
+
+
+def load_1m() -> float | None:
+    """Of the host, over the last minute."""
+    with contextlib.suppress(OSError):
+        return os.getloadavg()[0]
+    return None
+
+
+def _memory_of(pid: int) -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return None

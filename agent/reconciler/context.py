@@ -1,0 +1,86 @@
+"""What all slots share: the ports, the pools, the clock, and the facts of this host once they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.core.slots import Choice, SlotRecord
+from agent.reconciler.desired import DesiredState
+from agent.reconciler.ports import Clock, DataPath, Journal, LoadedWorker, Pool, Steps
+from agent.reconciler.tasks import Task
+from agent.reconciler.voice import Voice
+from agent.worker.measure import Measurement
+from registry.contracts.platforms import Platform
+
+
+@dataclass
+class Context:
+    """Control thread only."""
+
+    journal: Journal
+    steps: Steps
+    data_path: DataPath
+    clock: Clock
+    desired: DesiredState
+    voice: Voice
+    network: Pool
+    """Downloads: few at once, each may take hours."""
+    loads: Pool
+    """Hashing, starting and ending workers: never behind a download."""
+    put: Callable[[Any], None]
+    """Into the control queue."""
+    drain_timeout_s: float
+    facts: Platform | None = None
+    changed: bool = True
+    """Something that a report says has changed."""
+    records: dict[str, SlotRecord] = field(default_factory=dict)
+    """The newest record of every slot, as in the journal."""
+
+    def facts_digest(self) -> str:
+        """Of this host; of the last start's facts until the new ones are known."""
+        if self.facts is not None:
+            return self.facts.facts_digest()
+        return (self.journal.get("facts_digest") or b"").decode()
+
+    def load_task(self, choice: Choice) -> Callable[[Any], LoadedWorker]:
+        """The work that verifies and loads an artifact that is in the cache."""
+        measured = self.measured(choice)
+
+        def work(cancel: Any) -> LoadedWorker:
+            self.steps.verify(choice, cancel)
+            return self.steps.warm(choice, measured, cancel)
+
+        return work
+
+    def measured(self, choice: Choice) -> Measurement | None:
+        """What an earlier start on this host found of it."""
+        return self.journal.measured(_measure_key(choice), self.facts_digest())
+
+    def keep_measure(self, choice: Choice, worker: LoadedWorker) -> None:
+        """Spares the next start the measuring."""
+        self.journal.keep_measure(_measure_key(choice), self.facts_digest(), worker.measured)
+
+    def discard(self, worker: LoadedWorker) -> None:
+        """Ends a worker that serves nobody, elsewhere: ending takes time."""
+        self.loads.submit(lambda: worker.close(self.drain_timeout_s))
+
+    def end(self, leaving: Future[LoadedWorker | None], then: Callable[[], None]) -> Task[None]:
+        """Ends the worker that a swap sets free, once it has drained; `then` runs in the control thread after it."""
+
+        def work(_: Any) -> None:
+            worker = leaving.result(timeout=self.drain_timeout_s * 4)
+            if worker is not None:
+                worker.close(self.drain_timeout_s)
+
+        def failed(error: Exception) -> None:
+            self.voice.tell("worker", phase="ending", code="internal", message=str(error))
+            then()
+
+        return Task(work, lambda _: then(), failed).start(self.loads, self.put)
+
+
+def _measure_key(choice: Choice) -> str:
+    return f"{choice.variant_digest}/{choice.profile}"

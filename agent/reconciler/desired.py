@@ -1,0 +1,85 @@
+"""The desired state as this device believes it: the newest document, whoever brought it, kept byte for byte.
+
+The generation only rises, also across restarts: an old retained message or a registry put back from a backup changes
+nothing until it is past the generation seen (or a person runs `agent reset`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from agent.errors import PermanentError
+from agent.reconciler.ports import Journal
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.messages import MAX_CONTROL_BYTES, Desired
+
+_KEY = "desired"
+
+
+class DesiredState:
+    """`current` is None until a document was seen."""
+
+    def __init__(self, device: str, journal: Journal) -> None:
+        self._device = device
+        self._journal = journal
+        self.current: Desired | None = None
+
+    def load(self) -> None:
+        """Takes up the last document from the journal."""
+        data = self._journal.get(_KEY)
+        if data is not None:
+            try:
+                self.current = self._parse(data)
+            except PermanentError:
+                self.current = None
+
+    @property
+    def generation(self) -> int:
+        """0 when none was ever seen."""
+        return self.current.generation if self.current else 0
+
+    def offer(self, data: bytes) -> bool:
+        """Takes a document that came in; False when it says nothing new.
+
+        Raises:
+            PermanentError: bad_answer, it is no desired state of this device.
+            TransientError: it cannot be written down, so it is not taken.
+        """
+        document = self._parse(data)
+        if document.generation < self.generation:
+            raise PermanentError(
+                DeploymentCode.BAD_ANSWER,
+                f"desired generation {document.generation} is older than {self.generation}, which was seen: ignored "
+                "(was the registry put back from a backup? then run `agent reset`)",
+            )
+        if self.current is not None and document.generation == self.generation:
+            return False
+        self._journal.put(_KEY, data)
+        self.current = document
+        return True
+
+    def expired(self, now: datetime) -> bool:
+        """Nothing new may be installed."""
+        return self.current is not None and self.current.expires_at is not None and now >= self.current.expires_at
+
+    def _parse(self, data: bytes) -> Desired:
+        if len(data) > MAX_CONTROL_BYTES:
+            raise PermanentError(
+                DeploymentCode.BAD_ANSWER, f"the desired state is longer than {MAX_CONTROL_BYTES} bytes"
+            )
+        try:
+            document = Desired.model_validate_json(data)
+        except ValidationError as error:
+            raise PermanentError(DeploymentCode.BAD_ANSWER, f"this is no desired state: {_first(error)}") from None
+        if document.device != self._device:
+            raise PermanentError(
+                DeploymentCode.BAD_ANSWER, f"a desired state for {document.device!r} came to {self._device!r}"
+            )
+        return document
+
+
+def _first(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"

@@ -1,0 +1,104 @@
+"""The same exchange over HTTP: asks for the desired state and brings reports, while the broker is away.
+
+With a broker it still asks now and then, so that a bridge that stopped does not cut a device off. One request at a
+time; a registry that is away costs nothing but the try.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import AgentError
+from agent.reconciler.context import Context
+from agent.reconciler.ports import Pool, Uplink
+from agent.reconciler.tasks import Task
+from registry.contracts.api import DeviceReports
+from registry.contracts.messages import Health, Reported
+from registry.contracts.platforms import Platform
+
+log = logging.getLogger(__name__)
+POLLS_WHILE_CONNECTED = 10
+"""With a broker only every so many polls asks."""
+_SENT = "facts_sent"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    document: tuple[bytes, str | None] | None
+    facts_sent: str | None
+    reports_sent: int
+
+
+class Exchange:
+    """Control thread only; the requests run in `pool`."""
+
+    def __init__(self, context: Context, uplink: Uplink, pool: Pool, offer: Callable[[bytes], None]) -> None:
+        self._context = context
+        self._uplink = uplink
+        self._pool = pool
+        self._offer = offer
+        self._task: Task[_Answer] | None = None
+        self._etag: str | None = None
+        self._polls = 0
+        self.reachable: bool | None = None
+        """Did the last request get through? None before the first."""
+
+    @property
+    def facts_are_known(self) -> bool:
+        """The registry has this host's facts: reports may leave them out."""
+        return self._context.journal.get(_SENT) == self._context.facts_digest().encode()
+
+    def poll(self, connected: bool, reported: Reported | None, health: Health | None) -> None:
+        """Asks and tells, when it is time."""
+        self._polls += 1
+        if self._task is not None or (connected and self._polls % POLLS_WHILE_CONNECTED != 1):
+            return
+        facts = None if self._context.facts is None or self.facts_are_known else self._context.facts
+        events = tuple(self._context.voice.unsent)
+        reports = None
+        if not connected:
+            reports = DeviceReports(reported=reported, health=(health,) if health else (), events=events)
+        etag = self._etag
+        self._task = Task(lambda _: self._exchange(etag, facts, reports), self._done, self._failed).start(
+            self._pool, self._context.put
+        )
+
+    def cancel(self) -> None:
+        """The agent ends."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _exchange(self, etag: str | None, facts: Platform | None, reports: DeviceReports | None) -> _Answer:
+        """In the pool."""
+        if facts is not None:
+            self._uplink.put_facts(facts)
+        if reports is not None:
+            self._uplink.post_reports(reports)
+        return _Answer(
+            document=self._uplink.desired(etag),
+            facts_sent=facts.facts_digest() if facts else None,
+            reports_sent=len(reports.events) if reports else 0,
+        )
+
+    def _done(self, answer: _Answer) -> None:
+        self._task = None
+        if not self.reachable:
+            log.info("the registry answers")
+        self.reachable = True
+        if answer.facts_sent:
+            self._context.journal.put(_SENT, answer.facts_sent.encode())
+        unsent: Any = self._context.voice.unsent
+        for _ in range(min(answer.reports_sent, len(unsent))):
+            unsent.popleft()
+        if answer.document is not None:
+            data, self._etag = answer.document
+            self._offer(data)
+
+    def _failed(self, error: AgentError) -> None:
+        self._task = None
+        if self.reachable is not False:
+            log.warning("the registry cannot be asked: %s", error)
+        self.reachable = False

@@ -1,0 +1,218 @@
+"""The control thread: compares what is desired with what serves, does one step, looks again.
+
+Level-triggered: it keeps no plan. Events only say that it is time to look; when one is lost, the next look finds the
+same difference. What serves is touched only by a switch to something that is loaded, checked and warm.
+
+INVARIANT: slots, journal and context belong to this thread. Others put events into the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from agent.core.events import Connected, ControlMessage, Disconnected, Tick, WorkerDied
+from agent.core.slots import SlotRecord
+from agent.errors import AgentError
+from agent.reconciler.context import Context
+from agent.reconciler.exchange import Exchange
+from agent.reconciler.ports import LoadedWorker, ReportListener
+from agent.reconciler.slot import Slot
+from agent.reconciler.tasks import Task, TaskDone
+from registry.contracts.messages import Health, Reported
+from registry.contracts.platforms import Platform
+from registry.contracts.topics import Topics
+
+log = logging.getLogger(__name__)
+LONGEST_LOOK_S = 10.0
+"""It looks at least so often, whatever happens: a lost event costs no more than that."""
+QUEUE_LIMIT = 4096
+
+HealthMaker = Callable[[Mapping[str, int]], Health]
+"""Makes a health report; takes the worker restarts by model."""
+
+
+class Reconciler:
+    """`start`, then events through `queue`, then `stop`."""
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        session_id: str,
+        topics: Topics,
+        context: Context,
+        exchange: Exchange | None,
+        events: queue.Queue[Any],
+        on_report: ReportListener,
+        make_health: HealthMaker,
+    ) -> None:
+        self._device = device
+        self._session_id = session_id
+        self._topics = topics
+        self._context = context
+        self._exchange = exchange
+        self._events = events
+        self._on_report = on_report
+        self._make_health = make_health
+        self._slots: dict[str, Slot] = {}
+        self._reported: Reported | None = None
+        self._health: Health | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="control")
+        self.looked_at = 0.0
+        """Monotonic time of the last look: a watchdog's sign of life."""
+
+    def start(self) -> None:
+        """Takes up what the journal says; what served is being started when this returns."""
+        self._context.desired.load()
+        for model, record in self._context.journal.slots().items():
+            self._slots[model] = Slot(self._context, record)
+        for slot in self._slots.values():
+            self._guard(lambda slot=slot: slot.keeper.tend(slot.record.active))  # type: ignore[misc]
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> list[LoadedWorker]:
+        """Ends the thread; steps under way are cancelled. The workers that still serve, for the caller to close."""
+        self._stopping.set()
+        self.put(Tick("stop"))
+        self._thread.join(timeout_s)
+        if self._exchange is not None:
+            self._exchange.cancel()
+        return [worker for slot in self._slots.values() for worker in slot.stop()]
+
+    def put(self, event: Any) -> None:
+        """From any thread. A full queue drops the event and says so: the next look makes up for it."""
+        try:
+            self._events.put_nowait(event)
+        except queue.Full:
+            log.error("the control queue is full: %s is dropped", type(event).__name__)  # noqa: TRY400
+
+    def _run(self) -> None:
+        Task(lambda _: self._context.steps.facts(), self._facts_are_here, self._no_facts).start(
+            self._context.network, self._context.put
+        )
+        for slot in self._slots.values():
+            self._guard(slot.restart)
+        while not self._stopping.is_set():
+            self.look()
+            for event in self._wait():
+                self._guard(lambda event=event: self._handle(event))  # type: ignore[misc]
+
+    def look(self) -> None:
+        """One comparison of all slots with the desired state, at most one step for each."""
+        context = self._context
+        self.looked_at = context.clock.monotonic()
+        desired = context.desired.current
+        if desired is not None:
+            for model in desired.models:
+                if model not in self._slots:
+                    self._slots[model] = Slot(context, SlotRecord(model=model))
+            for model, slot in self._slots.items():
+                self._guard(lambda s=slot, m=model: s.want(desired.models.get(m), desired.generation))  # type: ignore[misc]
+        for slot in self._slots.values():
+            self._guard(slot.tend)
+        self._slots = {model: slot for model, slot in self._slots.items() if not slot.gone}
+        if context.changed and context.facts is not None:
+            context.changed = False
+            self._report(context.facts)
+
+    def _wait(self) -> list[Any]:
+        """All events that are there, waiting for the first one until something is due."""
+        now = self._context.clock.monotonic()
+        dues = [due for slot in self._slots.values() if (due := slot.next_due()) is not None]
+        timeout = min([max(due - now, 0.0) for due in dues] + [LONGEST_LOOK_S])
+        try:
+            events = [self._events.get(timeout=timeout)]
+            while True:
+                events.append(self._events.get_nowait())
+        except queue.Empty:
+            pass
+        return events
+
+    def _handle(self, event: Any) -> None:
+        voice = self._context.voice
+        if isinstance(event, TaskDone):
+            event.finish()
+        elif isinstance(event, ControlMessage):
+            if event.topic == self._topics.device(self._device, "desired"):
+                self.offer(event.payload)
+        elif isinstance(event, WorkerDied):
+            if event.model in self._slots:
+                self._slots[event.model].died(event.worker, event.reason)
+        elif isinstance(event, Connected):
+            voice.connected = self._context.changed = True
+            log.info("connected to the broker")
+        elif isinstance(event, Disconnected):
+            voice.connected = False
+            log.warning("the broker is away: %s", event.reason)
+        elif isinstance(event, Tick):
+            self._tick(event.what)
+
+    def offer(self, document: bytes) -> None:
+        """A desired state came in, from the broker or from the registry."""
+        if not document:
+            return  # A cleared retained message: nothing is said.
+        if self._context.desired.offer(document):
+            self._context.changed = True
+            self._context.voice.tell("agent", phase="desired", message=f"generation {self._context.desired.generation}")
+
+    def _tick(self, what: str) -> None:
+        if what == "poll" and self._exchange is not None:
+            self._exchange.poll(self._context.voice.connected, self._reported, self._health)
+        elif what == "health":
+            self._health = self._make_health({model: slot.keeper.restarts for model, slot in self._slots.items()})
+            topic = self._topics.device(self._device, "health")
+            self._context.data_path.publish(topic, self._health.canonical(), retain=False)
+        elif what == "sweep" and not any(slot.busy for slot in self._slots.values()):
+            self._context.steps.sweep(list(self._context.records.values()))
+
+    def _report(self, facts: Platform) -> None:
+        known = self._exchange is not None and self._exchange.facts_are_known
+        self._reported = Reported(
+            device=self._device,
+            session_id=self._session_id,
+            generation=self._context.desired.generation,
+            at=self._context.clock.now(),
+            facts_digest=facts.facts_digest(),
+            facts=None if known else facts,
+            models={model: slot.report() for model, slot in self._slots.items()},
+        )
+        topic = self._topics.device(self._device, "reported")
+        self._context.data_path.publish(topic, self._reported.canonical(), retain=True)
+        self._on_report(self._reported)
+
+    def _facts_are_here(self, facts: Platform) -> None:
+        self._context.facts = facts
+        self._context.changed = True
+        self._context.journal.put("facts_digest", facts.facts_digest().encode())
+
+    def _no_facts(self, error: AgentError) -> None:
+        self._context.voice.tell("agent", phase="facts", code=error.code, message=error.message)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Nothing that goes wrong with one event or one slot stops the others."""
+        try:
+            work()
+        except AgentError as error:
+            self._context.voice.tell("agent", phase="control", code=error.code, message=error.message)
+        except Exception as error:
+            log.exception("the control thread goes on after a fault of its own")
+            self._context.voice.tell("agent", phase="control", code="internal", message=str(error))
+        else:
+            return
+        for slot in self._slots.values():
+            slot.postpone()
+
+
+def pools() -> tuple[ThreadPoolExecutor, ThreadPoolExecutor, ThreadPoolExecutor]:
+    """Network, loads, uplink: threads are made when they are first needed."""
+    return (
+        ThreadPoolExecutor(2, thread_name_prefix="pull"),
+        ThreadPoolExecutor(2, thread_name_prefix="load"),
+        ThreadPoolExecutor(1, thread_name_prefix="uplink"),
+    )

@@ -1,0 +1,145 @@
+"""What the reconciler needs of others, in its own words. `agent.app` fits the real ones in, tests their fakes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from agent.core.slots import Choice, SlotRecord
+from agent.worker.measure import Measurement
+from registry.contracts.api import DeviceReports
+from registry.contracts.digest import Digest
+from registry.contracts.messages import DesiredModel, Reported
+from registry.contracts.platforms import Platform
+
+
+class LoadedWorker(Protocol):
+    """A process (or an inline session) that has loaded, checked and measured one artifact."""
+
+    @property
+    def backend(self) -> str:
+        """The agent's catalogue name of it."""
+
+    @property
+    def provider(self) -> str:
+        """What computes, in the vendor's words."""
+
+    @property
+    def execution(self) -> Literal["process", "inline"]:
+        """Where it runs."""
+
+    @property
+    def max_batch(self) -> int:
+        """The largest batch that helps."""
+
+    @property
+    def measured(self) -> Measurement:
+        """What warming up found."""
+
+    def close(self, timeout_s: float) -> None:
+        """Asks it to end, kills it after `timeout_s`. May be called twice."""
+
+
+class DataPath(Protocol):
+    """Requests in, results out. All methods may be called from the control thread and never block."""
+
+    def serve(self, choice: Choice, worker: LoadedWorker) -> Future[LoadedWorker | None]:
+        """From the next batch on `worker` answers. The future brings the one that answered before, drained."""
+
+    def withdraw(self, model: str) -> Future[LoadedWorker | None]:
+        """Requests to the model are refused from now on; the future as in `serve`."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """QoS 1; the newest of each retained topic is sent again after a reconnect."""
+
+    def publish_durable(self, topic: str, payload: bytes) -> None:
+        """QoS 1; on disk before this returns, sent in order, kept until the broker has it."""
+
+
+class Steps(Protocol):
+    """The slow parts of a deployment. They run in a pool, may be cancelled, and raise AgentError."""
+
+    def facts(self) -> Platform:
+        """What this host is. Slow once."""
+
+    def resolve(self, model: str, desired: DesiredModel, cancel: threading.Event) -> Choice:
+        """Fetches the manifest and chooses."""
+
+    def download(self, choice: Choice, keep: Set[Digest], cancel: threading.Event) -> None:
+        """Brings all files of the choice into the cache; may evict what is not in `keep`."""
+
+    def verify(self, choice: Choice, cancel: threading.Event) -> None:
+        """Every byte in the cache is what its digest says."""
+
+    def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> LoadedWorker:
+        """Starts a worker. `measured`: what an earlier start found on this host, so that it need not be measured."""
+
+    def sweep(self, slots: Sequence[SlotRecord]) -> None:
+        """Removes from the cache what no slot needs. Only while nothing is being installed."""
+
+
+class Uplink(Protocol):
+    """The registry over HTTP, for when the broker is away."""
+
+    def desired(self, etag: str | None) -> tuple[bytes, str | None] | None:
+        """The desired document and its ETag; None when it is still the one with `etag`."""
+
+    def put_facts(self, facts: Platform) -> None:
+        """Tells what this host is."""
+
+    def post_reports(self, reports: DeviceReports) -> None:
+        """Tells what would have gone over MQTT."""
+
+
+class Journal(Protocol):
+    """What survives a power cut. Each write is on disk when it returns; TransientError when the disk refuses."""
+
+    def slots(self) -> dict[str, SlotRecord]:
+        """All slots."""
+
+    def save(self, record: SlotRecord) -> None:
+        """Keeps a slot."""
+
+    def forget(self, model: str) -> None:
+        """Drops a slot."""
+
+    def get(self, key: str) -> bytes | None:
+        """A small fact."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keeps a small fact."""
+
+    def next_number(self, key: str) -> int:
+        """1, 2, 3, ... across restarts."""
+
+    def measured(self, variant: str, facts: str) -> Measurement | None:
+        """What warming up found before."""
+
+    def keep_measure(self, variant: str, facts: str, found: Measurement) -> None:
+        """Remembers a measurement."""
+
+
+class Pool(Protocol):
+    """Runs slow work elsewhere; ThreadPoolExecutor is one."""
+
+    def submit(self, work: Callable[[], None], /) -> object:
+        """Runs `work` soon. It never raises."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time and chance, as arguments."""
+
+    now: Callable[[], datetime]
+    """UTC; for documents and their expiry."""
+    monotonic: Callable[[], float]
+    """Seconds; for delays."""
+    chance: Callable[[], float]
+    """0..1; spreads retries."""
+
+
+ReportListener = Callable[[Reported], None]

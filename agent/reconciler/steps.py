@@ -1,0 +1,164 @@
+"""The slow parts of a deployment on the real disk, network and host. See `ports.Steps`.
+
+Nothing here decides what comes next or tries again: it does one thing, or says why not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence, Set
+
+from pydantic import ValidationError
+
+from agent.adapters.artifact_cache import ArtifactCache
+from agent.adapters.registry_client import RegistryClient, UnreachableError
+from agent.config.settings import AgentConfig
+from agent.core.slots import Choice, SlotRecord
+from agent.errors import PermanentError
+from agent.worker.handle import Worker, WorkerSpec, start_worker
+from agent.worker.measure import Measurement
+from agent.worker.spec import checked_measurement
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.digest import Digest
+from registry.contracts.manifest import FileRef, Manifest
+from registry.contracts.messages import DesiredModel
+from registry.contracts.platforms import Platform
+from registry.contracts.resolution import resolve
+
+
+class RealSteps:
+    """Thread-safe: keeps nothing but the facts of the host."""
+
+    def __init__(
+        self, config: AgentConfig, cache: ArtifactCache, registry: RegistryClient | None, probe: Callable[[], Platform]
+    ) -> None:
+        """`probe` finds out what this host is; it is called once."""
+        self._config = config
+        self._cache = cache
+        self._registry = registry
+        self._probe = probe
+        self._facts: Platform | None = None
+        self._probing = threading.Lock()
+
+    def facts(self) -> Platform:
+        """As `ports.Steps` says."""
+        with self._probing:
+            if self._facts is None:
+                self._facts = self._probe()
+            return self._facts
+
+    def resolve(self, model: str, desired: DesiredModel, cancel: threading.Event) -> Choice:
+        """As `ports.Steps` says.
+
+        Raises:
+            TransientError: the manifest cannot be had now.
+            PermanentError: it is not what was desired, or no variant fits this host.
+        """
+        manifest = self._manifest(model, desired)
+        resolution = resolve(manifest, self.facts(), desired.variant)
+        variant = manifest.variant(resolution.chosen) if resolution.chosen else None
+        if variant is None:
+            code = DeploymentCode.VARIANT_UNFIT if desired.variant else DeploymentCode.NO_FITTING_VARIANT
+            why = resolution.explain() or f"the version has no variant {desired.variant}"
+            raise PermanentError(code, f"{model}@{desired.version}: no variant fits this host: {why}")
+        verdict = next(v for v in resolution.verdicts if v.variant == variant.name)
+        return Choice(
+            model=model,
+            version=desired.version,
+            manifest=desired.manifest,
+            variant=variant,
+            variant_digest=variant.canonical_digest(),
+            backend=verdict.backend,
+            profile=desired.profile,
+            rollout=desired.rollout,
+            record_results=desired.record_results,
+            image=manifest.image,
+            classification=manifest.classification,
+            degraded=resolution.degraded,
+        )
+
+    def download(self, choice: Choice, keep: Set[Digest], cancel: threading.Event) -> None:
+        """As `ports.Steps` says. What is there already is not fetched again.
+
+        Raises:
+            TransientError: network, disk, or other bytes than the manifest says.
+            PermanentError: the registry refuses.
+        """
+        variant, digest = choice.variant, choice.variant_digest
+        missing = self._cache.missing(variant, digest)
+        if missing:
+            self._cache.make_room(variant, digest, keep)
+        for ref in missing:
+            self._pull(ref, digest, cancel)
+        self._cache.complete(variant, digest)
+        if len(missing) == len(variant.files):
+            self._cache.trust(digest)
+
+    def verify(self, choice: Choice, cancel: threading.Event) -> None:
+        """As `ports.Steps` says."""
+        self._cache.verify(choice.variant, choice.variant_digest, cancel)
+
+    def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> Worker:
+        """As `ports.Steps` says. A load cannot be cancelled: its time is bounded, its worker is then discarded."""
+        limits, settings = self._config.limits, self._config.worker
+        spec = WorkerSpec(
+            model=choice.model,
+            backend=choice.backend,
+            directory=str(self._cache.files(choice.variant_digest).resolve()),
+            entry=choice.variant.entry,
+            inputs=choice.variant.inputs,
+            outputs=choice.variant.outputs,
+            target=str(choice.variant.target),
+            profile="latency" if (settings.profile or choice.profile) == "latency" else "throughput",
+            cores=self._config.cores,
+            interpreter=str(settings.python),
+            memory_bytes=settings.memory_bytes,
+            load_timeout_s=settings.load_timeout_s,
+            run_timeout_s=settings.run_timeout_s,
+            slots=limits.slots,
+            arenas=limits.arenas,
+            arena_bytes=limits.arena_bytes,
+            max_batch=limits.max_batch,
+            execution="inline" if choice.model in settings.inline_models else "process",
+        )
+        if measured is not None:
+            with contextlib.suppress(TypeError, ValueError):  # The settings have changed since: measured anew.
+                spec = WorkerSpec(**{**vars(spec), "known": checked_measurement(measured, spec)})
+        return start_worker(spec)
+
+    def sweep(self, slots: Sequence[SlotRecord]) -> None:
+        """As `ports.Steps` says."""
+        places = [place for slot in slots for place in slot.places()]
+        manifests = {place.manifest for place in places} | {slot.desired.manifest for slot in slots if slot.desired}
+        parts = {ref.digest for slot in slots if slot.candidate for ref in slot.candidate.variant.files}
+        self._cache.sweep({place.variant_digest for place in places}, manifests, parts)
+
+    def _manifest(self, model: str, desired: DesiredModel) -> Manifest:
+        data = self._cache.manifest(desired.manifest)
+        if data is None:
+            data = self._source().manifest(desired.manifest)
+            self._cache.keep_manifest(data)
+        try:
+            manifest = Manifest.model_validate_json(data)
+        except ValidationError as error:
+            raise PermanentError(DeploymentCode.BAD_ANSWER, f"manifest {desired.manifest}: {error}") from None
+        if (manifest.model, manifest.version) != (model, desired.version):
+            raise PermanentError(
+                DeploymentCode.MANIFEST_MISMATCH,
+                f"manifest {desired.manifest} is of {manifest.model}@{manifest.version}, not {model}@{desired.version}",
+            )
+        return manifest
+
+    def _pull(self, ref: FileRef, variant: Digest, cancel: threading.Event) -> None:
+        with self._cache.part(ref) as part:
+            part.resume(cancel)
+            if part.offset < ref.size:
+                self._source().download(part, cancel)
+            part.check()
+            self._cache.admit(part, variant)
+
+    def _source(self) -> RegistryClient:
+        if self._registry is None:
+            raise UnreachableError("no registry is configured: set registry.url")
+        return self._registry
