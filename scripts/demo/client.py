@@ -75,8 +75,8 @@ class FleetClient:
         """A JPEG or PNG file as it is; the device decodes and scales it as the manifest says."""
         return self._ask(device, model, picture, content_type, {})
 
-    def ask_tensors(self, device: str, model: str, **inputs: NDArray[np.float32]) -> Answer:
-        """FP32 tensors in the protocol's binary form."""
+    def ask_tensors(self, device: str, model: str, *, seconds: float = 10, **inputs: NDArray[np.float32]) -> Answer:
+        """FP32 tensors in the protocol's binary form; waits `seconds` for the result."""
         header = {
             "inputs": [
                 {"name": name, "shape": list(x.shape), "datatype": "FP32", "parameters": {"binary_data_size": x.nbytes}}
@@ -86,23 +86,25 @@ class FleetClient:
         }
         head = json.dumps(header).encode()
         body = head + b"".join(np.ascontiguousarray(x, "<f4").tobytes() for x in inputs.values())
-        return self._ask(device, model, body, "application/octet-stream", {HEADER_LENGTH: str(len(head))})
+        return self._ask(device, model, body, "application/octet-stream", {HEADER_LENGTH: str(len(head))}, seconds)
 
-    def _ask(self, device: str, model: str, body: bytes, content_type: str, extra: dict[str, str]) -> Answer:
+    def _ask(
+        self, device: str, model: str, body: bytes, content_type: str, extra: dict[str, str], seconds: float = 10
+    ) -> Answer:
         correlation = uuid.uuid4().bytes
         properties = Properties(PacketTypes.PUBLISH)
         properties.ResponseTopic = self._reply_topic
         properties.CorrelationData = correlation
         properties.ContentType = content_type
-        properties.MessageExpiryInterval = 10
+        properties.MessageExpiryInterval = max(1, round(seconds))
         properties.UserProperty = list(extra.items())
         start = time.perf_counter()
         self._client.publish(f"{self._prefix}/devices/{device}/infer/{model}", body, qos=1, properties=properties)
         while True:
             try:
-                message = self._replies.get(timeout=max(0.01, start + 10 - time.perf_counter()))
+                message = self._replies.get(timeout=max(0.01, start + seconds - time.perf_counter()))
             except queue.Empty:
-                raise RequestFailedError("no_answer", f"{device} did not answer within 10 s") from None
+                raise RequestFailedError("no_answer", f"{device} did not answer within {seconds} s") from None
             if message.properties is not None and message.properties.CorrelationData == correlation:
                 return _decode(message, time.perf_counter() - start)
 
