@@ -106,9 +106,8 @@ def main() -> None:
     ratios = [curl / agent["seconds"] for curl, agent in rounds]
     print(f"{arguments.mib} MiB, {arguments.rounds} rounds, seconds (curl | agent): "
           + ", ".join(f"{curl:.2f} | {agent['seconds']:.2f}" for curl, agent in rounds))  # fmt: skip
-    print(
-        f"speed of the agent's pull to the yardstick: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    print(f"speed of the agent's pull to the yardstick: {spread}")
     print(f"memory growth: agent {max(a['rss_growth_mb'] for _, a in rounds):.1f} MB, "
           f"registry {uploaded - before:.1f} MB at upload, {served - uploaded:.1f} MB more at download")  # fmt: skip
 

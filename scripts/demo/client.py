@@ -73,7 +73,7 @@ class FleetClient:
 
     def ask_image(self, device: str, model: str, picture: bytes, content_type: str = "image/png") -> Answer:
         """A JPEG or PNG file as it is; the device decodes and scales it as the manifest says."""
-        return self._ask(device, model, picture, content_type, {})
+        return self._ask(self._topic(device, model), picture, content_type, {})
 
     def ask_tensors(self, device: str, model: str, *, seconds: float = 10, **inputs: NDArray[np.float32]) -> Answer:
         """FP32 tensors in the protocol's binary form; waits `seconds` for the result."""
@@ -86,11 +86,14 @@ class FleetClient:
         }
         head = json.dumps(header).encode()
         body = head + b"".join(np.ascontiguousarray(x, "<f4").tobytes() for x in inputs.values())
-        return self._ask(device, model, body, "application/octet-stream", {HEADER_LENGTH: str(len(head))}, seconds)
+        extra = {HEADER_LENGTH: str(len(head))}
+        topic = self._topic(device, model)
+        return self._ask(topic, body, "application/octet-stream", extra, seconds=seconds)
 
-    def _ask(
-        self, device: str, model: str, body: bytes, content_type: str, extra: dict[str, str], seconds: float = 10
-    ) -> Answer:
+    def _topic(self, device: str, model: str) -> str:
+        return f"{self._prefix}/devices/{device}/infer/{model}"
+
+    def _ask(self, topic: str, body: bytes, content_type: str, extra: dict[str, str], *, seconds: float = 10) -> Answer:
         correlation = uuid.uuid4().bytes
         properties = Properties(PacketTypes.PUBLISH)
         properties.ResponseTopic = self._reply_topic
@@ -99,12 +102,12 @@ class FleetClient:
         properties.MessageExpiryInterval = max(1, round(seconds))
         properties.UserProperty = list(extra.items())
         start = time.perf_counter()
-        self._client.publish(f"{self._prefix}/devices/{device}/infer/{model}", body, qos=1, properties=properties)
+        self._client.publish(topic, body, qos=1, properties=properties)
         while True:
             try:
                 message = self._replies.get(timeout=max(0.01, start + seconds - time.perf_counter()))
             except queue.Empty:
-                raise RequestFailedError("no_answer", f"{device} did not answer within {seconds} s") from None
+                raise RequestFailedError("no_answer", f"{topic}: no answer within {seconds} s") from None
             if message.properties is not None and message.properties.CorrelationData == correlation:
                 return _decode(message, time.perf_counter() - start)
 
