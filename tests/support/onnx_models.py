@@ -1,0 +1,156 @@
+"""Small ONNX files, good and hostile, as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+
+Shape = Sequence[int | str | None]
+
+ONNX_TYPES = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BF16": TensorProto.BFLOAT16,
+    "BYTES": TensorProto.STRING,
+}
+
+
+def one_op(
+    op: str, shape: Shape, datatype: str = "FP32", *, out_shape: Shape | None = None, **attributes: int
+) -> bytes:
+    """y = op(x)."""
+    node = helper.make_node(op, ["x"], ["y"], **attributes)
+    return _model([node], [("x", datatype, shape)], [("y", datatype, shape if out_shape is None else out_shape)])
+
+
+def linear(batch: int | str = "N") -> bytes:
+    """y[N,2] = x[N,3] @ [[1,10],[2,20],[3,30]]."""
+    weights = numpy_helper.from_array(np.array([[1, 10], [2, 20], [3, 30]], np.float32), "w")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    return _model([node], [("x", "FP32", [batch, 3])], [("y", "FP32", [batch, 2])], [weights])
+
+
+def gather_rows() -> bytes:
+    """y[N,2] = table[4,2][x[N]]: an index of 4 or more fails the run."""
+    table = numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(4, 2), "table")
+    node = helper.make_node("Gather", ["table", "x"], ["y"])
+    return _model([node], [("x", "INT64", ["N"])], [("y", "FP32", ["N", 2])], [table])
+
+
+def sum_over_items() -> bytes:
+    """y[N,1] = x[N,1] - mean of all N: items influence each other."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    return _model(nodes, [("x", "FP32", ["N", 1])], [("y", "FP32", ["N", 1])])
+
+
+def two_by_two() -> bytes:
+    """sum = a + b, text = text: two inputs of different types and shapes, two outputs."""
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Identity", ["text"], ["copy"])]
+    inputs = [("a", "FP32", ["N", "M"]), ("b", "FP32", ["N", "M"]), ("text", "BYTES", ["K"])]
+    return _model(nodes, inputs, [("sum", "FP32", ["N", "M"]), ("copy", "BYTES", ["K"])])
+
+
+def external(location: str, length: int = 12) -> bytes:
+    """y = x + w, where w is read from `location` beside the model."""
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[length // 4])
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(length))):
+        weight.external_data.add(key=key, value=value)
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    return _model([node], [("x", "FP32", [length // 4])], [("y", "FP32", [length // 4])], [weight])
+
+
+def endless_loop() -> bytes:
+    """Loop with the greatest trip count there is."""
+    trips = numpy_helper.from_array(np.array(2**63 - 1, np.int64), "trips")
+    true = numpy_helper.from_array(np.array(True), "true")
+    body_io = [helper.make_tensor_value_info("step", TensorProto.INT64, [])]
+    body_io += [helper.make_tensor_value_info("go", TensorProto.BOOL, [])]
+    body_io += [helper.make_tensor_value_info("v", TensorProto.FLOAT, [1])]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["v", "v"], ["w"])],
+        "body",
+        body_io,
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, [1]),
+        ],
+    )
+    node = helper.make_node("Loop", ["trips", "true", "x"], ["y"], body=body)
+    return _model([node], [("x", "FP32", [1])], [("y", "FP32", [1])], [trips, true])
+
+
+def memory_bomb(elements: int = 1 << 40) -> bytes:
+    """y = x + sum of `elements` zeros."""
+    size = numpy_helper.from_array(np.array([elements], np.int64), "size")
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    return _model(nodes, [("x", "FP32", [1])], [("y", "FP32", [1])], [size])
+
+
+def bomb_on_demand() -> bytes:
+    """y = zeros[x[0]], x a size: any memory that a request asks for."""
+    node = helper.make_node("ConstantOfShape", ["x"], ["y"])
+    return _model([node], [("x", "INT64", [1])], [("y", "FP32", ["n"])])
+
+
+def overflowing_dimensions() -> bytes:
+    """A weight that claims 2^62 x 2^62 elements."""
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 62, 1 << 62], raw_data=b"1234")
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    return _model([node], [("x", "FP32", [1])], [("y", "FP32", None)], [weight])
+
+
+def sequence_output() -> bytes:
+    """An output that is no tensor."""
+    node = helper.make_node("SequenceConstruct", ["x"], ["y"])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    return _finish(graph).SerializeToString()
+
+
+def write(directory: Path, content: bytes, entry: str = "model.onnx") -> str:
+    """Puts the file there, alone; returns the directory."""
+    directory.mkdir(exist_ok=True)
+    (directory / entry).write_bytes(content)
+    return str(directory)
+
+
+def _model(
+    nodes: list[object],
+    inputs: list[tuple[str, str, Shape]],
+    outputs: list[tuple[str, str, Shape | None]],
+    initializers: Sequence[TensorProto] = (),
+) -> bytes:
+    def infos(tensors: list[tuple[str, str, Shape | None]]) -> list[object]:
+        return [helper.make_tensor_value_info(name, ONNX_TYPES[kind], shape) for name, kind, shape in tensors]
+
+    graph = helper.make_graph(nodes, "g", infos(inputs), infos(outputs), list(initializers))  # type: ignore[arg-type]
+    return _finish(graph).SerializeToString()
+
+
+def _finish(graph: GraphProto) -> ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
