@@ -8,27 +8,36 @@ from pathlib import Path
 from registry.cli.failures import CliError, ExitCode
 
 
+def demand_new_file(path: Path | None) -> None:
+    """Before a credential is made: nothing lies where it is to be written.
+
+    Raises:
+        CliError: something does; it may be a credential that is in use.
+    """
+    if path is not None and (path.exists() or path.is_symlink()):
+        raise CliError(
+            f"{path} exists already and is not overwritten; no credential was made",
+            code="conflict",
+            hint="Remove that file, or name another.",
+            exit_code=ExitCode.CONFLICT,
+        )
+
+
 def write_secret(path: Path, secret: str) -> None:
     """Create `path` with mode 600 and the secret in it; on disk when this returns.
 
     Raises:
-        CliError: it exists already (it may be in use) or cannot be written. The message has the secret's
-            way out: the credential exists in the registry and can be made anew.
+        CliError: it cannot be written; the registry keeps only the credential's hash, so it has to be made anew.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise CliError(
-            f"{path} exists already and is not overwritten. The credential was made but is lost with this message",
-            code="conflict",
-            hint="Remove that file or name another, then make the credential anew (rotate, or revoke and create).",
-            exit_code=ExitCode.CONFLICT,
-        ) from error
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secret + "\n")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise CliError(
-            f"{path} cannot be written: {error.strerror}", hint="Make the credential anew elsewhere."
+            f"The credential was made but {path} cannot be written: {error.strerror}",
+            code="disk_error",
+            hint="Make it anew with another file: registry devices rotate, or registry token revoke and create.",
         ) from error
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(secret + "\n")
-        file.flush()
-        os.fsync(file.fileno())

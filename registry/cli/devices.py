@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.credentials import write_secret
+from registry.cli.credentials import demand_new_file, write_secret
 from registry.cli.models import confirm
 from registry.cli.output import age_text, size_text, time_text
 from registry.cli.session import Session, command, parse_labels
@@ -37,20 +37,22 @@ TokenOut = Annotated[
 
 AGENT_TOML = """\
 # agent.toml on {device}
-[device]
-name = "{device}"
+device = "{device}"
 
 [registry]
 url = "{url}"
 token_file = "{token_file}"
+
+[mqtt]
+host = "127.0.0.1"  # the fleet's broker, as this device reaches it
 """
 
 
 @app.callback()
 @command
-def devices(session: Session, ctx: typer.Context) -> None:
+def devices(session: Session) -> None:
     """The edge hosts that the registry knows, one agent on each. Without a command: list them."""
-    if ctx.invoked_subcommand is None:
+    if session.subcommand is None:
         _list(session)
 
 
@@ -188,6 +190,7 @@ def add_device(
     registry devices add edge-1 --token-out edge-1.token
     ```
     """
+    demand_new_file(token_out)
     body = DeviceCreate(labels=parse_labels(label or []))
     answer = session.client.send("PUT", device_path(device), body)
     if answer.status == 201:
@@ -212,6 +215,7 @@ def rotate(session: Session, device: Device, token_out: TokenOut = None) -> None
     registry devices rotate edge-1 --token-out edge-1.token
     ```
     """
+    demand_new_file(token_out)
     answer = session.client.send("POST", device_credential_path(device))
     _tell_credential(session, answer.decode(DeviceCreated), token_out, f"{device} has a new credential.")
 

@@ -60,6 +60,13 @@ class LazyGroup(TyperGroup):
             self.commands[cmd_name] = _load(cmd_name)
         return self.commands[cmd_name]
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer does; for a word that is no command all are loaded, so that the nearest can be suggested."""
+        if args and args[0] not in COMMANDS:
+            for name in COMMANDS:
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
+
 
 def _load(name: str) -> Any:
     module, _, attribute = COMMANDS[name].partition(":")

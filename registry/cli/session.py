@@ -24,7 +24,7 @@ from registry.errors import RegistryError
 if TYPE_CHECKING:
     from registry.cli.client import Client
 
-_PANEL = "Options of every command"
+COMMON_PANEL = "Options of every command"
 
 RegistryOption = Annotated[
     str | None,
@@ -32,7 +32,7 @@ RegistryOption = Annotated[
         "--registry",
         metavar="URL",
         help=f"The registry's address; else {REGISTRY_VARIABLE}, else this host's.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=COMMON_PANEL,
     ),
 ]
 TokenOption = Annotated[
@@ -41,24 +41,32 @@ TokenOption = Annotated[
         "--token",
         metavar="TOKEN",
         help=f"Seen by others in the process list: better {TOKEN_VARIABLE} or --token-file.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=COMMON_PANEL,
     ),
 ]
 TokenFileOption = Annotated[
     Path | None,
-    typer.Option("--token-file", metavar="FILE", help="A file with the token.", rich_help_panel=_PANEL),
+    typer.Option("--token-file", metavar="FILE", help="A file with the token.", rich_help_panel=COMMON_PANEL),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON document on stdout, for programs.", rich_help_panel=_PANEL)
+    bool, typer.Option("--json", help="One JSON document on stdout, for programs.", rich_help_panel=COMMON_PANEL)
 ]
-DebugOption = Annotated[bool, typer.Option("--debug", help="A traceback with every error.", rich_help_panel=_PANEL)]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="A traceback with every error.", rich_help_panel=COMMON_PANEL)
+]
 
 
 class Session:
-    """One run of one command."""
+    """One run of one command.
 
-    def __init__(self, options: GlobalOptions) -> None:
+    Args:
+        options: The global options.
+        subcommand: For the callback of a group: the command of the group that follows, if any.
+    """
+
+    def __init__(self, options: GlobalOptions, subcommand: str | None = None) -> None:
         self.options = options
+        self.subcommand = subcommand
         self.out = Output(as_json=options.as_json)
         self._client: Client | None = None
 
@@ -101,7 +109,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         options = GlobalOptions(**given)
         if isinstance(ctx.obj, GlobalOptions):
             options = options.over(ctx.obj)
-        session = Session(options)
+        ctx.obj = options
+        session = Session(options, ctx.invoked_subcommand)
         try:
             function(session, *args, **values)
         except (CliError, RegistryError) as error:

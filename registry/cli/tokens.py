@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.credentials import write_secret
+from registry.cli.credentials import demand_new_file, write_secret
 from registry.cli.models import confirm
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
@@ -46,6 +46,7 @@ def create(
     registry token create ci --scope publish --token-out ci.token
     ```
     """
+    demand_new_file(token_out)
     body = TokenCreate(name=name, scope=Scope(scope.value))  # type: ignore[arg-type]
     created = session.client.change("POST", tokens_path(), body, TokenCreated)
     if token_out is not None:
