@@ -115,7 +115,7 @@ class OrtSession:
         given = {}
         for name, array in feeds.items():
             if name in self._bfloats:
-                given[name] = value.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _BFLOAT16)
+                given[name] = value.ortvalue_from_numpy_with_onnx_type(np.asarray(array, order="C"), _BFLOAT16)
             else:
                 given[name] = value.ortvalue_from_numpy(_to_text(name, array) if name in self._strings else array)
         results = self._session.run_with_ort_values(outputs, given)

@@ -79,21 +79,31 @@ def external(location: str, length: int = 12) -> bytes:
 def endless_loop() -> bytes:
     """Loop with the greatest trip count there is."""
     trips = numpy_helper.from_array(np.array(2**63 - 1, np.int64), "trips")
+    return _loop([("x", "FP32", [1])], [trips])
+
+
+def loop_on_demand() -> bytes:
+    """A request says how often: y = x * 2^trips."""
+    return _loop([("trips", "INT64", []), ("x", "FP32", [1])], [])
+
+
+def _loop(inputs: list[tuple[str, str, Shape]], initializers: list[TensorProto]) -> bytes:
     true = numpy_helper.from_array(np.array(True), "true")
-    body_io = [helper.make_tensor_value_info("step", TensorProto.INT64, [])]
-    body_io += [helper.make_tensor_value_info("go", TensorProto.BOOL, [])]
-    body_io += [helper.make_tensor_value_info("v", TensorProto.FLOAT, [1])]
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["v", "v"], ["w"])],
         "body",
-        body_io,
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, [1]),
+        ],
         [
             helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
             helper.make_tensor_value_info("w", TensorProto.FLOAT, [1]),
         ],
     )
     node = helper.make_node("Loop", ["trips", "true", "x"], ["y"], body=body)
-    return _model([node], [("x", "FP32", [1])], [("y", "FP32", [1])], [trips, true])
+    return _model([node], inputs, [("y", "FP32", [1])], [*initializers, true])
 
 
 def memory_bomb(elements: int = 1 << 40) -> bytes:

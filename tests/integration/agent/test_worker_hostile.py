@@ -1,0 +1,184 @@
+"""Hostile artifacts and lying workers: each ends in a clear code, the agent goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import agent
+from agent.errors import AgentError
+from agent.worker.arena import ArenaTensor
+from agent.worker.handle import WorkerSpec, start_worker
+from agent.worker.measure import Measurement
+from tests.support import onnx_models, worker_client
+
+SECRET = np.array([7, 8, 9], np.float32).tobytes()
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> WorkerSpec:
+    """Of an artifact folder beside a secret."""
+    (tmp_path / "secret.bin").write_bytes(SECRET)
+    return WorkerSpec("hostile", "onnxruntime", onnx_models.write(tmp_path / "artifact", b""), "model.onnx", slots=4)
+
+
+def refused(spec: WorkerSpec, content: bytes | None = None, **options: object) -> AgentError:
+    """Why the artifact was not loaded. Also: nothing is left of the try."""
+    if content is not None:
+        (Path(spec.directory) / "model.onnx").write_bytes(content)
+    before = worker_client.open_files()
+    with pytest.raises(AgentError) as caught:
+        start_worker(replace(spec, **options))  # type: ignore[arg-type]
+    assert worker_client.open_files() == before
+    assert caught.value.message.isprintable()
+    return caught.value
+
+
+def test_external_data_of_the_artifact_itself_is_read(spec: WorkerSpec) -> None:
+    (Path(spec.directory) / "model.onnx").write_bytes(onnx_models.external("weights.bin"))
+    (Path(spec.directory) / "weights.bin").write_bytes(SECRET)
+    worker = start_worker(spec)
+    worker_client.put(worker, 0, np.zeros(3, np.float32))
+    worker_client.ring(worker, [0])
+    assert worker_client.get(worker, 0) == [7, 8, 9]
+    worker.close(5.0)
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "sub/../../secret.bin", "/proc/self/environ"])
+def test_external_data_from_elsewhere_is_refused(spec: WorkerSpec, location: str) -> None:
+    assert refused(spec, onnx_models.external(location)).code == "load_failed"
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_external_data_through_a_link_is_refused(spec: WorkerSpec, link: object) -> None:
+    link(Path(spec.directory).parent / "secret.bin", Path(spec.directory) / "weights.bin")  # type: ignore[operator]
+    error = refused(spec, onnx_models.external("weights.bin"))
+    assert error.code == "load_failed"
+    assert "weights.bin" in error.message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 4096, onnx_models.linear()[:50], onnx_models.overflowing_dimensions(), onnx_models.memory_bomb()],
+    ids=["empty", "garbage", "truncated", "overflow", "bomb"],
+)
+def test_a_broken_model_fails_to_load(spec: WorkerSpec, content: bytes) -> None:
+    assert refused(spec, content).code == "load_failed"
+
+
+def test_a_model_that_eats_all_memory_the_worker_may_have_fails_to_load(spec: WorkerSpec) -> None:
+    assert refused(spec, onnx_models.memory_bomb(1 << 30), memory_bytes=1 << 30).code == "load_failed"
+
+
+def test_a_limit_that_not_even_the_runtime_fits_in_is_an_answer_too(spec: WorkerSpec) -> None:
+    assert refused(spec, onnx_models.linear(), memory_bytes=64 << 20).code in {
+        "load_failed",
+        "backend_unavailable",
+        "worker_crashed",
+    }
+
+
+def test_a_model_without_end_is_killed_at_the_timeout(spec: WorkerSpec) -> None:
+    error = refused(spec, onnx_models.endless_loop(), load_timeout_s=1.0)
+    assert error.code == "load_timeout"
+
+
+def test_a_request_that_asks_for_all_memory_fails_alone(spec: WorkerSpec) -> None:
+    (Path(spec.directory) / "model.onnx").write_bytes(onnx_models.bomb_on_demand())
+    worker = start_worker(replace(spec, memory_bytes=2 << 30))
+    for size, code in ((1 << 40, "run_failed"), (1 << 24, "result_too_large")):
+        assert worker_client.arena(worker, ArenaTensor("x", "INT64", (1,), size.to_bytes(8, "little")))[0] == code
+    answer = worker_client.arena(worker, ArenaTensor("x", "INT64", (1,), (3).to_bytes(8, "little")))
+    assert answer["y"].shape == (3,)
+    worker.close(5.0)
+
+
+def test_a_device_file_and_a_missing_artifact_are_refused(spec: WorkerSpec, tmp_path: Path) -> None:
+    os.mkfifo(Path(spec.directory) / "fifo")
+    assert "not a plain file" in refused(spec, onnx_models.linear()).message
+    assert refused(replace(spec, directory=str(tmp_path / "nowhere"))).code == "load_failed"
+
+
+LIES = {
+    "nothing": "",
+    "noise": "control.send(b'\\xff\\xfe')",
+    "array": "control.send(b'[1]')",
+    "deep": "control.send(b'[' * 100000)",
+    "no_facts": """control.send(b'{"loaded": {}}')""",
+    "measure": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1]]], "outputs": [["y", "FP32", [1]]],
+        "measured": [float("nan"), 1, 1, True]}}).encode())""",
+    "types": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1]]], "outputs": [["y", "FP32", [1]]],
+        "measured": [1, "64", 1, True]}}).encode())""",
+    "shape": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1] * 99]], "outputs": [],
+        "measured": [1, 1, 1, True]}}).encode())""",
+    "twice": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1]]] * 2, "outputs": [],
+        "measured": [1, 1, 1, True]}}).encode())""",
+    "many": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1]]] * 65, "outputs": [],
+        "measured": [1, 1, 1, True]}}).encode())""",
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_worker_that_lies_is_not_believed(spec: WorkerSpec, tmp_path: Path, lie: str) -> None:
+    script = tmp_path / "liar.py"
+    script.write_text(
+        "import json, socket, sys\ncontrol = socket.socket(fileno=0)\ncontrol.recv(1 << 18)\n"
+        f"sys.stderr.write('\\x1b[31mlast\\0 words\\n' * 100000 if {lie == 'nothing'} else '')\n{LIES[lie]}\n"
+    )
+    wrapper = tmp_path / "python"
+    wrapper.write_text(f"#!/bin/sh\nexec {sys.executable} -I {script}\n")
+    wrapper.chmod(0o755)
+    error = refused(spec, interpreter=str(wrapper), load_timeout_s=10.0)
+    assert error.code == "worker_crashed"
+    assert len(error.message) < 5000
+
+
+def test_a_worker_cannot_shrink_the_memory_it_shares(spec: WorkerSpec) -> None:
+    (Path(spec.directory) / "model.onnx").write_bytes(onnx_models.linear())
+    worker = start_worker(replace(spec, known=Measurement(1.0, 1, 1, fixed=True)))
+    (mapped,) = [
+        entry for entry in Path(f"/proc/{worker.pid}/map_files").iterdir() if "modelfleet-worker" in os.readlink(entry)
+    ]
+    descriptor = os.open(mapped, os.O_RDWR)
+    with pytest.raises(PermissionError):
+        os.ftruncate(descriptor, 0)
+    os.close(descriptor)
+    worker.close(5.0)
+
+
+def test_a_confined_process_reads_its_artifact_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "artifact" / "weights").write_bytes(b"w")
+    (tmp_path / "secret").write_bytes(b"s")
+    script = f"""
+import socket, subprocess, sys
+sys.path.insert(0, {str(Path(agent.__file__).parent.parent)!r})
+from agent.worker.sandbox import confine
+confined = confine({str(tmp_path / "artifact")!r})
+print(confined)
+open({str(tmp_path / "artifact" / "weights")!r}).read()
+for action in (
+    lambda: open({str(tmp_path / "secret")!r}),
+    lambda: open({str(tmp_path / "artifact" / "new")!r}, "w"),
+    lambda: subprocess.run(["/bin/true"]),
+    lambda: socket.create_connection(("127.0.0.1", 9), 1),
+):
+    try:
+        action()
+    except PermissionError:
+        print("refused")
+    except OSError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    confined, *outcomes = done.stdout.splitlines()
+    if confined.startswith("none"):
+        pytest.skip(confined)
+    assert outcomes[:3] == ["refused"] * 3
+    assert outcomes[3] == "refused" or int(confined.split()[1]) < 4
