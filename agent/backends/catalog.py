@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
@@ -48,9 +49,13 @@ def backends_for(format_name: str) -> tuple[str, ...]:
 
 
 def open_backend(name: str) -> Backend:
-    """The backend of that name. Raises BackendError(backend_unavailable) when there is none."""
+    """The backend of that name. Raises BackendError(backend_unavailable) when there is none, or no NumPy for it."""
     entry = CATALOG.get(name)
     if entry is None:
         raise BackendError("backend_unavailable", f"no backend is named {name!r}; there are {', '.join(CATALOG)}")
-    module, _, attribute = entry.implementation.partition(":")
-    return cast("Backend", getattr(import_module(module), attribute)())
+    path, _, attribute = entry.implementation.partition(":")
+    try:
+        module = import_module(path)
+    except ImportError as error:
+        raise BackendError("backend_unavailable", f"{sys.executable}: {error}; {entry.install}") from None
+    return cast("Backend", getattr(module, attribute)())

@@ -89,10 +89,12 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     sandbox.check_artifact(request["directory"])
     # Only now: Landlock holds for the threads that start after it, and NumPy starts some.
     from agent.backends.catalog import open_backend  # noqa: PLC0415
+
+    backend = open_backend(request["backend"])
     from agent.worker.measure import Measurement, measure, warm_up  # noqa: PLC0415
 
     options = LoadOptions(request["target"], request["profile"], request["cores"])
-    session = open_backend(request["backend"]).load(request["directory"], request["entry"], options)
+    session = backend.load(request["directory"], request["entry"], options)
     _check_signature(session)
     if request["known"] is not None:
         measured = Measurement(*request["known"])

@@ -54,7 +54,7 @@ def require(kind: str, loaded: Sequence[TensorSpec], declared: Sequence[TensorSp
 
 
 def _shapes_agree(one: Sequence[int], other: Sequence[int]) -> bool:
-    return len(one) == len(other) and all(a == b or -1 in (a, b) for a, b in zip(one, other))
+    return len(one) == len(other) and all(a == b or -1 in (a, b) for a, b in zip(one, other, strict=True))
 
 
 def _show(spec: Any) -> str:
