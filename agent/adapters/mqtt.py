@@ -1,0 +1,193 @@
+"""The MQTT session: paho with its external loop. Connects, keeps alive, subscribes, says what happened; moves no data.
+
+All methods but `connect` belong to the thread that runs the loop. `connect` blocks (name service, TCP, TLS) and runs
+in a thread of its own while nobody else touches the client. Callbacks never raise: paho would lose its loop by it.
+MQTT 5 with a session that outlives the connection (clean start off, session expiry), so that the broker keeps QoS 1
+requests while the agent is away. TCP_NODELAY is set: without it a QoS 1 round trip takes 44 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+_log = logging.getLogger(__name__)
+RECEIVE_MAXIMUM = 4096
+"""QoS 1 messages that the broker may leave unacknowledged here."""
+DEFAULT_RECEIVE_MAXIMUM = 65535
+"""Of a broker that names none (MQTT 5.0 section 3.2.2.3.3)."""
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """Files in PEM form. `ca_file` None: the system's authorities."""
+
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
+class MqttSettings:
+    """How to reach the broker, and as whom."""
+
+    host: str
+    port: int
+    client_id: str
+    will_topic: str = ""
+    """Retained, QoS 1; empty: no will."""
+    will_payload: bytes = b""
+    protocol: int = 5
+    """5, or 4 for a broker that only speaks MQTT 3.1.1."""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: TlsSettings | None = None
+    keepalive_s: int = 30
+    session_expiry_s: int = 24 * 3600
+    connect_timeout_s: float = 10.0
+
+    @property
+    def v5(self) -> bool:
+        """True: MQTT 5."""
+        return self.protocol == 5
+
+
+class SessionEvents(Protocol):
+    """What the session tells its owner, on the thread that drives the client."""
+
+    def connected(self, *, session_present: bool, receive_maximum: int) -> None:
+        """CONNACK with success."""
+
+    def refused(self, reason: str) -> None:
+        """CONNACK with a failure; the broker closes."""
+
+    def disconnected(self, reason: str) -> None:
+        """The connection has ended, whoever ended it."""
+
+    def subscribed(self, mid: int, failures: Sequence[str]) -> None:
+        """SUBACK; `failures` names what was refused."""
+
+    def message(self, message: mqtt.MQTTMessage) -> None:
+        """A PUBLISH that paho has read. QoS 1 and 2 are to be acknowledged by the owner."""
+
+    def published(self, mid: int, reason: int) -> None:
+        """PUBACK of a message that paho published."""
+
+
+class MqttSession:
+    """One client for the life of the agent; the connection comes and goes."""
+
+    def __init__(self, settings: MqttSettings, client_class: type[mqtt.Client] = mqtt.Client) -> None:
+        self.settings = settings
+        self.events: SessionEvents | None = None
+        """Set before the first `connect`."""
+        self.client = self._make_client(client_class)
+        self._began = False
+
+    def _make_client(self, client_class: type[mqtt.Client]) -> mqtt.Client:
+        settings = self.settings
+        client = client_class(
+            mqtt.CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            protocol=mqtt.MQTTv5 if settings.v5 else mqtt.MQTTv311,
+            clean_session=None if settings.v5 else False,
+            manual_ack=True,
+            reconnect_on_failure=False,
+        )
+        client.suppress_exceptions = True
+        client.connect_timeout = settings.connect_timeout_s
+        client.max_inflight_messages_set(0)  # the owner keeps to the broker's Receive Maximum, paho does not
+        if settings.username is not None:
+            client.username_pw_set(settings.username, settings.password)
+        if settings.tls is not None:
+            client.tls_set_context(_tls_context(settings.tls))
+        if settings.will_topic:
+            client.will_set(settings.will_topic, settings.will_payload, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_socket_open = self._on_socket_open
+        return client
+
+    def connect(self) -> None:
+        """Connects and sends CONNECT; the answer comes through `SessionEvents`. Blocks at most for the time-outs.
+
+        Raises:
+            OSError: the broker is not there, or TLS failed (ssl.SSLError).
+        """
+        if self._began:
+            self.client.reconnect()
+            return
+        settings = self.settings
+        if not settings.v5:
+            self.client.connect_async(settings.host, settings.port, settings.keepalive_s)
+        else:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = settings.session_expiry_s
+            properties.ReceiveMaximum = RECEIVE_MAXIMUM
+            self.client.connect_async(
+                settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=properties
+            )
+        self._began = True
+        self.client.reconnect()
+
+    def subscribe(self, filters: Sequence[str]) -> int:
+        """Asks for these topics at QoS 1; answers the packet identifier that SUBACK will have."""
+        _, mid = self.client.subscribe([(each, 1) for each in filters])
+        return int(mid or 0)
+
+    def forget_unacknowledged(self) -> None:
+        """Drops what paho has published and the broker not acknowledged: the owner keeps such messages itself."""
+        drop: Callable[[], Any] | None = getattr(self.client, "drop_out_messages", None)
+        if drop is not None:
+            drop()
+
+    def _on_connect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self._tell("refused", str(reason))
+            return
+        maximum = int(getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM))
+        self._tell("connected", session_present=bool(flags.session_present), receive_maximum=maximum)
+
+    def _on_disconnect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._tell("disconnected", str(reason))
+
+    def _on_subscribe(self, client: mqtt.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        self._tell("subscribed", mid, [str(reason) for reason in reasons if reason.is_failure])
+
+    def _on_message(self, client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
+        self._tell("message", message)
+
+    def _on_publish(self, client: mqtt.Client, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        self._tell("published", mid, int(reason.value))
+
+    def _tell(self, what: str, *arguments: Any, **named: Any) -> None:
+        """A fault in the owner's handler must not unwind paho in the middle of a packet."""
+        try:
+            getattr(self.events, what)(*arguments, **named)
+        except Exception:  # noqa: BLE001 - see above; logged with its traceback
+            _log.exception("handling %s of the MQTT session failed", what)
+
+    @staticmethod
+    def _on_socket_open(client: mqtt.Client, userdata: Any, sock: Any) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # a Unix socket has no Nagle, a websocket wrapper no option
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _tls_context(settings: TlsSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    if settings.certificate is not None:
+        context.load_cert_chain(settings.certificate, settings.key)
+    return context

@@ -1,0 +1,130 @@
+"""From slots that are done, or refusals, to messages: replies, errors and results, each counted.
+
+An error is a result. A request without a response topic, or with one that must not be used, is answered on the model's
+results topic at QoS 1, where the registry sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from agent.dataplane.dedupe import Dedupe, Key
+from agent.dataplane.outbound import Outbound, Outgoing
+from agent.dataplane.packets import reply_properties
+from agent.dataplane.plan import OutputTensor, Plan, Reply, RequestError
+from agent.dataplane.replies import error_reply
+from agent.dataplane.slot import Request, Serving
+from agent.worker.arena import ArenaError, read_arena
+from registry.contracts.codes import InferenceCode
+
+MAX_KEPT_PROPERTIES = 256
+"""Encoded reply properties that are kept: one per form and header length, so clients that vary their id use a few."""
+
+
+class Answers:
+    """Everything that leaves for a request."""
+
+    def __init__(self, outbound: Outbound, dedupe: Dedupe[Request], clock: Callable[[], float]) -> None:
+        self._outbound = outbound
+        self._dedupe = dedupe
+        self._clock = clock
+        self._properties: dict[tuple[int | None, str], bytes] = {}
+
+    def slots_done(self, serving: Serving, ids: Sequence[int], now: float) -> None:
+        """A runner has answered these slots: each request gets its reply, or the error that its slot states."""
+        statuses = serving.statuses
+        memory = serving.memory
+        requests = serving.requests
+        fixed = serving.layout.slots
+        latency = serving.slot.stats.latency.record
+        for id_ in ids:
+            request = requests[id_]
+            if request is None or request.plan is None:
+                continue  # cannot be: Lane.answers has checked the ids
+            plan = request.plan
+            try:
+                if statuses[id_]:
+                    self.error(request, *serving.layout.error(memory, id_))
+                elif id_ < fixed:
+                    views = [memory[base + id_ * size : base + id_ * size + size] for base, size in serving.outputs]
+                    self.result(request, serving.codec.encode_fixed(plan, views))
+                else:
+                    self.result(request, serving.codec.encode_reply(plan, _arena_outputs(serving, id_)))
+            except RequestError as error:
+                self.error(request, error.code, error.message)
+            latency((now - request.arrived) * 1e6)
+            serving.release(id_)
+
+    def result(self, request: Request, reply: Reply) -> None:
+        """The request ran well."""
+        request.slot.stats.requests += 1
+        self._send(request, reply)
+        serving = request.serving
+        if request.reply_to and serving is not None and serving.binding.record_results:
+            self._record(request, reply)
+        if request.key is not None:
+            key, request.key = request.key, None
+            if isinstance(key, Key):
+                for waiter in self._dedupe.finish(key, reply, self._clock()):
+                    self.repeat(waiter, reply)
+
+    def repeat(self, request: Request, reply: Reply) -> None:
+        """A request that came before: the same reply once more."""
+        request.slot.stats.duplicates += 1
+        self._send(request, reply)
+
+    def error(self, request: Request, code: str, message: str) -> None:
+        """The request gets an error result; so do its repeats that wait for it."""
+        stats = request.slot.stats
+        stats.requests += 1
+        stats.errors[str(code)] += 1
+        serving, plan = request.serving, request.plan
+        request_id, correlation_id = (plan.id, plan.correlation_id) if plan is not None else ("", "")
+        if serving is not None:
+            reply = serving.codec.encode_error(code, message, request_id, correlation_id)
+        else:
+            reply = error_reply(code, message, request.slot.model, request_id, correlation_id)
+        self._send(request, reply)
+        if isinstance(request.key, Key):
+            waiters, request.key = self._dedupe.abandon(request.key), None
+            for waiter in waiters:
+                self.error(waiter, code, message)
+
+    def refuse(self, request: Request, error: RequestError) -> None:
+        """As `error`, for a request that the codec refused and whose answer's address it may have found."""
+        if request.plan is None and (error.id or error.correlation_id):
+            request.plan = Plan((), 0, (), id=error.id, correlation_id=error.correlation_id)
+        self.error(request, error.code, error.message)
+
+    def expired(self, request: Request) -> None:
+        """Its deadline has passed before it could run."""
+        request.slot.stats.expired += 1
+        self.error(request, InferenceCode.DEADLINE_EXCEEDED, "the message expired before its turn came; it was not run")
+
+    def _send(self, request: Request, reply: Reply) -> None:
+        key = (reply.header_length, reply.content_type)
+        properties = self._properties.get(key)
+        if properties is None:
+            if len(self._properties) >= MAX_KEPT_PROPERTIES:
+                self._properties.clear()
+            properties = self._properties[key] = reply_properties(reply.content_type, reply.header_length)
+        if request.correlation:
+            properties += request.correlation
+        ack = request.ack
+        request.ack = None
+        if request.reply_to:
+            self._outbound.reply(request.reply_to, properties, reply.pieces, ack)
+        else:
+            self._outbound.result(Outgoing(request.slot.results_topic, properties, reply.join(), ack))
+
+    def _record(self, request: Request, reply: Reply) -> None:
+        properties = reply_properties(reply.content_type, reply.header_length) + request.correlation
+        self._outbound.result(Outgoing(request.slot.results_topic, properties, reply.join()))
+
+
+def _arena_outputs(serving: Serving, id_: int) -> list[OutputTensor]:
+    try:
+        content = read_arena(serving.layout.arena_view(serving.memory, id_))
+    except ArenaError as error:
+        raise RequestError(InferenceCode.RUN_FAILED, f"the worker's answer cannot be read: {error}") from None
+    return [OutputTensor(tensor.name, tensor.datatype, tensor.shape, tensor.data) for tensor in content.tensors]

@@ -1,0 +1,228 @@
+"""The broker connection as the loop sees it: connecting, subscribing, saying that the device is there, coming back.
+
+States: away (waiting to try again), connecting (a thread does it), greeting (CONNACK or SUBACK is owed), open.
+Presence: the will says offline; online is published after SUBACK, offline again before a clean DISCONNECT.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import paho.mqtt.client as mqtt
+
+from agent.adapters.mqtt import MqttSession
+from agent.core.backoff import Backoff
+from agent.core.events import Connected, ControlMessage, Disconnected, WorkerDied
+from agent.dataplane.link import Link, publish_of
+from agent.dataplane.outbound import Outbound, Outgoing
+from agent.dataplane.packets import text
+from agent.dataplane.requests import Admission
+from agent.dataplane.spooling import Spooling
+from registry.contracts.messages import MAX_CONTROL_BYTES
+
+RECONNECT = Backoff(first_s=0.2, cap_s=30.0, limit=1)
+"""Between tries to reach the broker; there is no last one."""
+GREETING_SECONDS = 20.0
+"""A broker that has not sent CONNACK and SUBACK by then is given up."""
+MAX_RETAINED = 64
+Notice = Connected | Disconnected | ControlMessage | WorkerDied
+"""What the control thread is told."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What is said on every new connection."""
+
+    filters: tuple[str, ...]
+    """Topics to subscribe to, shared subscriptions with their `$share/` in front."""
+    presence_topic: str
+    birth: bytes
+    death: bytes
+    control_topics: frozenset[str] = frozenset()
+    """Messages on these are passed to the control thread."""
+
+
+class Connection:
+    """Implements SessionEvents. Everything but `_connect` runs on the data thread."""
+
+    def __init__(
+        self,
+        *,
+        greeting: Greeting,
+        session: MqttSession,
+        link: Link,
+        outbound: Outbound,
+        admission: Admission,
+        spooling: Spooling,
+        emit: Callable[[Notice], None],
+        post: Callable[[Callable[[], None]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._greeting = greeting
+        self._session = session
+        self._link = link
+        self._outbound = outbound
+        self._admission = admission
+        self._spooling = spooling
+        self._emit = emit
+        self._post = post
+        self._clock = clock
+        self._retained: dict[str, bytes] = {}
+        self._subscribing = 0
+        self._session_present = False
+        self.connecting = False
+        """True: another thread uses the client."""
+        self._attempt = 0
+        self.retry_at: float | None = clock()
+        """When to try to connect; None while connected, connecting or stopping."""
+        self._greeting_until: float | None = None
+        self.open = False
+        """True: subscribed; everything may be sent."""
+        self.connections = 0
+        self.disconnects: Counter[str] = Counter()
+        self.control_dropped = 0
+        """Control messages that were too long."""
+
+    # --- coming and going ---------------------------------------------------------------------------------------------
+
+    def due(self, now: float) -> None:
+        """Starts a try to connect when it is time, and gives up a broker that does not answer."""
+        if self.retry_at is not None and now >= self.retry_at:
+            self.retry_at = None
+            self.connecting = True
+            threading.Thread(target=self._connect, name="mqtt-connect", daemon=True).start()
+        elif self._greeting_until is not None and now > self._greeting_until:
+            _log.warning("the broker did not answer within %d s", GREETING_SECONDS)
+            self._session.client.disconnect()
+
+    def _connect(self) -> None:
+        """In its own thread: name service, TCP and TLS block."""
+        try:
+            self._session.connect()
+        except Exception as error:  # noqa: BLE001 - whatever keeps us from the broker: say so, try again
+            reason = f"{type(error).__name__}: {error}"
+            self._post(lambda: self._away(reason))
+        else:
+            self._post(self._opened)
+
+    def _opened(self) -> None:
+        self.connecting = False
+        self._greeting_until = self._clock() + GREETING_SECONDS
+        self._link.opened()
+
+    def _away(self, reason: str) -> None:
+        self.connecting = False
+        self._greeting_until = None
+        self._attempt += 1
+        delay = RECONNECT.delay(self._attempt, random.random())  # noqa: S311 - spreads a fleet, guards nothing
+        self.retry_at = self._clock() + delay
+        self.disconnects[reason[:200]] += 1
+        if self._attempt == 1:
+            _log.warning("no connection to the broker (%s); next try in %.1f s", reason, delay)
+        self._emit(Disconnected(reason))
+
+    def connected(self, *, session_present: bool, receive_maximum: int) -> None:
+        """As SessionEvents says."""
+        self._outbound.opened(receive_maximum)
+        self._session_present = session_present
+        self.connections += 1
+        self._subscribing = self._session.subscribe(self._greeting.filters)
+        self._link.subscribing(self._subscribing)
+
+    def refused(self, reason: str) -> None:
+        """As SessionEvents says."""
+        _log.error("the broker refuses the connection: %s", reason)
+
+    def subscribed(self, mid: int, failures: Sequence[str]) -> None:
+        """As SessionEvents says."""
+        if mid != self._subscribing:
+            return
+        if failures:
+            _log.error("the broker refuses subscriptions: %s", ", ".join(failures))
+        self._greeting_until = None
+        self._attempt = 0
+        self.open = True
+        self._send_retained(self._greeting.presence_topic, self._greeting.birth)
+        for topic, payload in self._retained.items():
+            self._send_retained(topic, payload)
+        _log.info("connected to the broker (session present: %s)", self._session_present)
+        self._emit(Connected(self._session_present))
+
+    def disconnected(self, reason: str) -> None:
+        """As SessionEvents says."""
+        self.open = False
+        self._session.forget_unacknowledged()
+        self._link.closed()
+        self._outbound.closed()
+        self._spooling.connection_closed()
+        self._away(reason)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def message(self, message: mqtt.MQTTMessage) -> None:
+        """As SessionEvents says: what paho has read, requests of the slow path included."""
+        acks = self._outbound.acks
+        if message.qos == 2:
+            self._session.client.ack(message.mid, 2)  # we subscribe at QoS 1: only a broken broker sends this
+            return
+        try:
+            publish = publish_of(message, v5=self._session.settings.v5)
+        except UnicodeError:
+            if message.qos:
+                acks.settle(acks.owe(message.mid))
+            return
+        if self._admission.is_request_topic(publish.topic):
+            self._admission.request(publish, bytes(message.payload), len(message.payload))
+            return
+        ack = acks.owe(message.mid) if message.qos else None
+        if message.topic in self._greeting.control_topics:
+            if len(message.payload) <= MAX_CONTROL_BYTES:
+                self._emit(ControlMessage(message.topic, bytes(message.payload)))
+            else:
+                self.control_dropped += 1
+        if ack is not None:
+            acks.settle(ack)
+
+    def published(self, mid: int, reason: int) -> None:
+        """As SessionEvents says."""
+        self._outbound.puback(mid, reason)
+
+    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
+        """A control document. Retained ones are kept and sent again on every connection, others sent if there is one."""
+        if retain:
+            if topic not in self._retained and len(self._retained) >= MAX_RETAINED:
+                raise ValueError(f"more than {MAX_RETAINED} retained topics")
+            self._retained[topic] = payload
+            if self.open:
+                self._send_retained(topic, payload)
+        elif self.open and qos:
+            self._outbound.send(Outgoing(text(topic.encode()), b"", payload, settled=_nothing))
+        else:
+            self._outbound.reply(text(topic.encode()), b"", (payload,), None)
+
+    def _send_retained(self, topic: str, payload: bytes) -> None:
+        self._outbound.send(Outgoing(text(topic.encode()), b"", payload, retain=True, settled=_nothing))
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def say_offline(self) -> None:
+        """Before a clean stop: the will is not sent then."""
+        if self.open:
+            self._send_retained(self._greeting.presence_topic, self._greeting.death)
+
+    def disconnect(self) -> None:
+        """For good."""
+        if not self.connecting:
+            self._session.client.disconnect()
+            self._link.flush()
+        self.retry_at = None
+
+
+def _nothing() -> None:
+    """A retained document at PUBACK: it is kept in `_retained` anyway."""

@@ -1,0 +1,162 @@
+"""Between requests that wait and workers: hands out batches, takes answers, ends workers that die or hang."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+from collections.abc import Callable
+
+from agent.core.events import WorkerDied
+from agent.dataplane.answers import Answers
+from agent.dataplane.requests import Admission
+from agent.dataplane.slot import Lane, ModelSlot, Serving
+from registry.contracts.codes import InferenceCode
+
+_log = logging.getLogger(__name__)
+Ready = Callable[[int], None]
+"""What a selector key's data is: called with the events."""
+
+
+class Dispatch:
+    """All on the data thread."""
+
+    def __init__(
+        self,
+        *,
+        selector: selectors.BaseSelector,
+        admission: Admission,
+        answers: Answers,
+        discard_body: Callable[[], None],
+        emit: Callable[[WorkerDied], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._selector = selector
+        self._admission = admission
+        self._answers = answers
+        self._discard_body = discard_body
+        self._emit = emit
+        self._clock = clock
+        self.again: set[Serving] = set()
+        """Inline workers that have more to run in the next turn."""
+
+    def watch(self, serving: Serving) -> None:
+        """Listens to a new worker's doorbells."""
+        for lane in serving.lanes:
+            self._selector.register(lane.socket, selectors.EVENT_READ, self._listener(lane))
+
+    def _listener(self, lane: Lane) -> Ready:
+        return lambda _events: self._answered(lane)
+
+    def _answered(self, lane: Lane) -> None:
+        """A doorbell rang: one or more requests are done, or the worker is."""
+        serving = lane.serving
+        ids = lane.answers()
+        if ids is None:
+            self.lose(serving, InferenceCode.WORKER_CRASHED, "the worker that ran this request ended")
+            return
+        if not ids:
+            return
+        now = self._clock()
+        stats = serving.slot.stats
+        stats.run.record((now - lane.progress) * 1e6)
+        stats.batches[len(ids)] += 1
+        lane.progress = now
+        self._answers.slots_done(serving, ids, now)
+        if serving.waiting:
+            self._admission.ready.add(serving)
+        elif serving.drained is not None:
+            self.release_drained(serving)
+
+    def run(self) -> None:
+        """Hands every waiting request to a runner that has room."""
+        ready = self._admission.ready
+        ready.update(self.again)
+        self.again.clear()
+        while ready:
+            serving = ready.pop()
+            if serving.dead:
+                continue
+            if serving.lanes:
+                self._hand_out(serving)
+            else:
+                self._run_inline(serving)
+
+    def _hand_out(self, serving: Serving) -> None:
+        now = self._clock()
+        try:
+            for lane, ids in serving.share():
+                live = [id_ for id_ in ids if not self._expired(serving, id_, now)]
+                if live:
+                    lane.ring(live, now)
+        except OSError:
+            self.lose(serving, InferenceCode.WORKER_CRASHED, "the worker ended before this request could run")
+
+    def _run_inline(self, serving: Serving) -> None:
+        """One batch; the rest has its turn after the replies of this one are out."""
+        now = self._clock()
+        waiting = serving.waiting
+        taken = [waiting.popleft() for _ in range(min(len(waiting), serving.max_batch))]
+        live = [id_ for id_ in taken if not self._expired(serving, id_, now)]
+        if live:
+            serving.worker.run(live)
+            done = self._clock()
+            serving.slot.stats.run.record((done - now) * 1e6)
+            serving.slot.stats.batches[len(live)] += 1
+            self._answers.slots_done(serving, live, done)
+        if waiting:
+            self.again.add(serving)
+
+    def _expired(self, serving: Serving, id_: int, now: float) -> bool:
+        request = serving.requests[id_]
+        if request is None or request.deadline > now:
+            return False
+        self._answers.expired(request)
+        serving.release(id_)
+        return True
+
+    def check(self, slots: list[ModelSlot], now: float) -> None:
+        """Periodic: hung runs, doorbells that were full, workers that were replaced and hold nothing any more."""
+        for serving in [each for slot in slots for each in slot.servings()]:
+            if serving.overdue(now):
+                serving.worker.kill()
+                text = f"a run took longer than {serving.run_timeout_s:g} s; its worker was ended"
+                self.lose(serving, InferenceCode.RUN_TIMEOUT, text)
+                continue
+            try:
+                for lane in serving.lanes:
+                    if lane.unsent:
+                        lane.push()
+            except OSError:
+                self.lose(serving, InferenceCode.WORKER_CRASHED, "the worker ended before this request could run")
+            self.release_drained(serving)
+
+    def lose(self, serving: Serving, code: InferenceCode, why: str) -> None:
+        """A worker is gone: its requests get errors, the control thread is told."""
+        if serving.dead:
+            return
+        serving.dead = True
+        _log.error("model %s: %s", serving.slot.model, why)
+        serving.worker.kill()
+        body = self._admission.body
+        if body is not None and body.request.serving is serving and body.request.id >= 0:
+            self._admission.body = None
+            self._discard_body()
+        for id_, request in enumerate(serving.requests):
+            if request is not None:
+                self._answers.error(request, code, why)
+                serving.release(id_)
+        serving.waiting.clear()
+        self._unwatch(serving)
+        serving.slot.drop(serving)
+        self._emit(WorkerDied(serving.slot.model, serving.worker, f"{code}: {why}"))
+
+    def release_drained(self, serving: Serving) -> None:
+        """Hands a worker that was replaced back, once it holds no request."""
+        if serving.drained is not None and not serving.dead and serving.in_flight() == 0:
+            serving.dead = True
+            self._unwatch(serving)
+            serving.slot.drop(serving)
+
+    def _unwatch(self, serving: Serving) -> None:
+        for lane in serving.lanes:
+            self._selector.unregister(lane.socket)

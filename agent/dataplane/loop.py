@@ -1,0 +1,299 @@
+"""The data thread: one selector over the broker's socket, the workers' doorbells and a wake-up socket, with timers.
+
+A turn: read what has come, admit it, hand batches to workers, take their answers, bring the outbox up to date, send
+everything in one piece. Nothing in it blocks but the outbox's fsync, and that only when messages cannot be delivered.
+Other threads use the methods of `DataPlane`; all of them may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import selectors
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+from agent.adapters.mqtt import MqttSession, MqttSettings
+from agent.adapters.outbox import EVENT, NewMessage, Outbox
+from agent.dataplane.answers import Answers
+from agent.dataplane.binding import Binding
+from agent.dataplane.connection import Connection, Greeting, Notice
+from agent.dataplane.decoding import DecodePool
+from agent.dataplane.dedupe import Dedupe
+from agent.dataplane.dispatch import Dispatch
+from agent.dataplane.fastpath import FastClient, fast_path_fault
+from agent.dataplane.link import FastLink, Link, PublicLink
+from agent.dataplane.outbound import Outbound, Outgoing, Transport
+from agent.dataplane.requests import Admission
+from agent.dataplane.router import Router
+from agent.dataplane.settings import DataPlaneSettings
+from agent.dataplane.slot import Request, Worker
+from agent.dataplane.snapshot import take_snapshot
+from agent.dataplane.spooling import Spooling
+from agent.dataplane.stats import DataPlaneStats
+from agent.dataplane.transport import FastTransport, PublicTransport
+from agent.dataplane.wakeup import Wakeup
+
+TICK_SECONDS = 0.1
+"""How often hung runs and keepalive are looked at."""
+CALL_SECONDS = 5.0
+"""How long another thread waits for the data thread; it answers within milliseconds when all is well."""
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_log = logging.getLogger(__name__)
+
+
+class DataPlane:
+    """Serves requests from `start` to `stop`, whether the broker is there or not."""
+
+    def __init__(
+        self, settings: DataPlaneSettings, mqtt: MqttSettings, outbox: Outbox, events: queue.Queue[Any]
+    ) -> None:
+        self.settings = settings
+        self._events = events
+        self._outbox = outbox
+        self._clock = time.monotonic
+        self._selector = selectors.DefaultSelector()
+        self._wakeup = Wakeup()
+        self._spooling = Spooling(outbox)
+        self.data_path_reason = fast_path_fault() if settings.fast_path else "switched off in the configuration"
+        self._wire(mqtt)
+        self._thread = threading.Thread(target=self._run, name="data", daemon=True)
+        self._registered: object = None
+        self._interest = 0
+        self._more = False
+        self._stop_at: float | None = None
+        self._offline_said = False
+        self._dropped_events = 0
+
+    def _wire(self, mqtt: MqttSettings) -> None:
+        """Makes the parts and connects them."""
+        settings = self.settings
+        fast = not self.data_path_reason
+        session = MqttSession(mqtt, *((FastClient,) if fast else ()))
+        taken: dict[int, Outgoing] = {}
+        transport: Transport = FastTransport(taken, v5=mqtt.v5) if fast else PublicTransport(session.client, v5=mqtt.v5)
+        self._outbound = Outbound(transport, self._spooling, taken)
+        dedupe: Dedupe[Request] = Dedupe(settings.dedupe_entries, settings.dedupe_bytes, settings.dedupe_ttl_s)
+        self._router = Router(settings.topics, settings.device, settings.pools)
+        self._answers = Answers(self._outbound, dedupe, self._clock)
+        self._pool = DecodePool(self._wakeup.post, settings.decode_threads)
+        self._admission = Admission(
+            router=self._router,
+            outbound=self._outbound,
+            answers=self._answers,
+            dedupe=dedupe,
+            pool=self._pool,
+            clock=self._clock,
+        )
+        self._link: Link = (
+            FastLink(session, self._admission, self._outbound, transport)
+            if isinstance(transport, FastTransport)
+            else PublicLink(session)
+        )
+        self._dispatch = Dispatch(
+            selector=self._selector,
+            admission=self._admission,
+            answers=self._answers,
+            discard_body=self._link.discard_body,
+            emit=self._emit,
+            clock=self._clock,
+        )
+        self._connection = Connection(
+            greeting=self._greeting(),
+            session=session,
+            link=self._link,
+            outbound=self._outbound,
+            admission=self._admission,
+            spooling=self._spooling,
+            emit=self._emit,
+            post=self._wakeup.post,
+            clock=self._clock,
+        )
+        session.events = self._connection
+        self._client = session.client
+        self._client.on_socket_close = self._socket_closed
+        self._keepalive_tick = max(0.5, mqtt.keepalive_s / 4)
+        self._next_keepalive = 0.0
+
+    def _greeting(self) -> Greeting:
+        settings, topics = self.settings, self.settings.topics
+        desired = topics.device(settings.device, "desired")
+        shared = (topics.shared_pool(pool, model) for pool, model in settings.pools)
+        return Greeting(
+            filters=(desired, topics.infer(settings.device, "+"), *shared),
+            presence_topic=topics.device(settings.device, "presence"),
+            birth=settings.birth,
+            death=settings.death,
+            control_topics=frozenset((desired,)),
+        )
+
+    # --- for other threads --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to serve; returns at once."""
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """Answers what is in flight, says offline, disconnects. QoS 1 requests that still come are left to the broker,
+        which delivers them again. After `deadline_s` it ends whatever is left. Idempotent."""
+        if not self._thread.is_alive():
+            return
+        self._wakeup.post(lambda: self._begin_stop(deadline_s))
+        self._thread.join(deadline_s + CALL_SECONDS)
+        if self._thread.is_alive():
+            _log.error("the data thread did not end within %.0f s", deadline_s + CALL_SECONDS)
+
+    def swap(self, model: str, worker: Worker | None, binding: Binding | None) -> Future[Worker | None]:
+        """Has `worker` serve the model from now on; None: the model is assigned, but nothing serves it (yet).
+
+        The future has the worker that served before, drained, for the caller to close; None when there was none.
+        It is fulfilled with the worker also when that dies while draining.
+        """
+        done: Future[Worker | None] = Future()
+
+        def swap() -> None:
+            try:
+                slot = self._router.assign(model)
+                old = slot.active
+                slot.swap(worker, binding).add_done_callback(lambda future: done.set_result(future.result()))
+            except Exception as error:  # noqa: BLE001 - a binding that does not fit its worker: the caller's to handle
+                done.set_exception(error)
+                return
+            if slot.active is not None:
+                self._dispatch.watch(slot.active)
+            if old is not None:
+                self._dispatch.release_drained(old)
+
+        self._wakeup.post(swap)
+        return done
+
+    def withdraw(self, model: str) -> Future[Worker | None]:
+        """As `swap` with nothing, and the model is not assigned any more: its requests are `unknown_model`."""
+        done = self.swap(model, None, None)
+        self._wakeup.call(lambda: self._router.withdraw(model))
+        return done
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1, *, retain: bool = False) -> None:
+        """A control document. The newest of each retained topic is sent again on every connection; others are dropped
+        while there is none."""
+        self._wakeup.post(lambda: self._connection.publish(topic, payload, qos, retain=retain))
+
+    def publish_durable(self, topic: str, payload: bytes) -> None:
+        """An event: on disk when this returns, sent at QoS 1 in order, removed when the broker has taken it.
+
+        Raises:
+            TransientError: the disk did not take it.
+        """
+        self._outbox.add([NewMessage(EVENT, topic.encode(), b"", payload)])
+        self._wakeup.post(lambda: None)
+
+    def snapshot(self) -> DataPlaneStats:
+        """What was counted so far. Raises TimeoutError when the data thread does not answer."""
+        return self._wakeup.call(self._snapshot).result(CALL_SECONDS)
+
+    def _snapshot(self) -> DataPlaneStats:
+        why = self.data_path_reason
+        return take_snapshot(self._connection, self._outbound, self._spooling, self._router, why)
+
+    # --- the data thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._selector.register(self._wakeup.socket, _READ, lambda _events: self._wakeup.run())
+        next_tick = 0.0
+        try:
+            while not self._finished():
+                next_tick = self._turn(next_tick)
+        finally:
+            self._pool.close()
+            self._connection.disconnect()
+            self._spooling.end_turn()
+            self._selector.close()
+            self._wakeup.close()
+
+    def _turn(self, next_tick: float) -> float:
+        """One round. A fault in it is logged and costs one message at most, not the agent."""
+        try:
+            now = self._clock()
+            timeout = 0.0 if self._more or self._dispatch.again else max(0.0, next_tick - now)
+            events = self._selector.select(timeout)
+            self._admission.now = now = self._clock()
+            if self._more:
+                self._more = self._link.readable()
+            for key, mask in events:
+                key.data(mask)
+            self._dispatch.run()
+            if now >= next_tick:
+                next_tick = now + TICK_SECONDS
+                self._tick(now)
+            if self._connection.open:
+                self._spooling.replay(self._outbound.send)
+            self._spooling.end_turn()
+            self._flush()
+        except Exception:  # noqa: BLE001 - see above; logged with its traceback
+            _log.exception("a turn of the data thread failed")
+        return next_tick
+
+    def _tick(self, now: float) -> None:
+        self._connection.due(now)
+        self._dispatch.check(self._router.live(), now)
+        if now >= self._next_keepalive and not self._connection.connecting:
+            self._next_keepalive = now + self._keepalive_tick
+            self._link.alive()
+            self._client.loop_misc()
+
+    def _network(self, events: int) -> None:
+        if events & _READ:
+            self._more = self._link.readable()
+
+    def _flush(self) -> None:
+        """Sends everything, and asks the selector for what the socket needs next."""
+        if self._connection.connecting:
+            return
+        left = self._link.flush()
+        sock = self._client.socket()
+        if sock is not self._registered:
+            self._socket_closed()
+            if sock is not None:
+                self._selector.register(sock, _READ, self._network)
+                self._registered, self._interest = sock, _READ
+        if sock is None:
+            return
+        interest = (0 if self._link.congested() else _READ) | (_WRITE if left else 0)
+        if interest != self._interest:
+            self._interest = interest
+            self._selector.modify(sock, interest or _WRITE, self._network)
+
+    def _socket_closed(self, *_: Any) -> None:
+        """paho is about to close its socket."""
+        registered, self._registered = self._registered, None
+        if registered is not None:
+            self._more = False
+            self._selector.unregister(registered)  # type: ignore[arg-type]
+
+    def _emit(self, notice: Notice) -> None:
+        try:
+            self._events.put_nowait(notice)
+        except queue.Full:
+            self._dropped_events += 1
+            _log.error("the control thread is behind: %s was dropped", type(notice).__name__)
+
+    def _begin_stop(self, deadline_s: float) -> None:
+        if self._stop_at is None:
+            self._stop_at = self._clock() + deadline_s
+            self._admission.stopping = True
+
+    def _finished(self) -> bool:
+        """True once a stop was asked for and nothing is left to wait for."""
+        if self._stop_at is None:
+            return False
+        if self._clock() >= self._stop_at:
+            return True
+        if any(each.in_flight() for slot in self._router.live() for each in slot.servings()):
+            return False
+        if not self._offline_said:
+            self._offline_said = True
+            self._connection.say_offline()
+            self._flush()
+        return not self._connection.open or not (self._outbound.unacknowledged or self._outbound.waiting())

@@ -1,0 +1,77 @@
+"""Puts a request's tensors where its worker reads them: a fixed slot, or an arena."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.dataplane.plan import Buffer, Plan, RequestError
+from agent.dataplane.slot import Request, Serving
+from agent.worker.arena import ArenaFullError, lay_arena
+from registry.contracts.codes import InferenceCode
+
+
+def reserve(serving: Serving, request: Request, plan: Plan) -> None:
+    """Gives the request a slot, or refuses it: nothing waits for a place."""
+    if not serving.take(request, fixed=plan.fixed):
+        kind = "fixed slots" if plan.fixed else "arenas"
+        raise RequestError(
+            InferenceCode.OVERLOADED,
+            f"{serving.in_flight()} requests are in flight and all {kind} are taken; try again after a pause",
+        )
+    request.plan = plan
+
+
+def copy_fixed(serving: Serving, request: Request, plan: Plan, payload: Buffer, body: int) -> None:
+    """Copies the body, which begins at `body` in `payload`, into the request's fixed slot."""
+    memory, id_ = serving.memory, request.id
+    if plan.copies:
+        view = memoryview(payload)
+        for index, offset, size in plan.copies:
+            base, item = serving.inputs[index]
+            start = base + id_ * item
+            memory[start : start + size] = view[body + offset : body + offset + size]
+    for index, literal in plan.literals:
+        base, item = serving.inputs[index]
+        memory[base + id_ * item : base + id_ * item + len(literal)] = literal
+
+
+def places(serving: Serving, request: Request, plan: Plan) -> list[tuple[int, memoryview]]:
+    """(offset in the body, where it belongs) of every tensor whose bytes are in the body; literals are written.
+
+    Raises RequestError (`too_large`) when the tensors do not fit the arena.
+    """
+    memory, id_ = serving.memory, request.id
+    if plan.fixed:
+        copy_fixed(serving, request, Plan((), 0, (), literals=plan.literals), b"", 0)
+        return [
+            (offset, memory[base + id_ * item : base + id_ * item + size])
+            for index, offset, size in plan.copies
+            for base, item in (serving.inputs[index],)
+        ]
+    view = serving.layout.arena_view(memory, id_)
+    tensors = [(tensor.name, str(tensor.datatype), tensor.shape, tensor.size) for tensor in plan.tensors]
+    try:
+        offsets = lay_arena(view, tensors, plan.run_outputs)
+    except ArenaFullError as error:
+        raise RequestError(
+            InferenceCode.TOO_LARGE, f"the request is too large for this model's worker: {error}"
+        ) from None
+    found = []
+    for tensor, start in zip(plan.tensors, offsets, strict=True):
+        place = view[start : start + tensor.size]
+        if tensor.data is None:
+            found.append((tensor.offset, place))
+        else:
+            place[:] = tensor.data
+    return found
+
+
+def in_order(found: Sequence[tuple[int, memoryview]], size: int) -> list[memoryview] | None:
+    """The places in the order of the body, when they take up all of its `size` bytes without a gap; else None."""
+    ordered = sorted((offset, index) for index, (offset, place) in enumerate(found) if len(place))
+    position = 0
+    for offset, index in ordered:
+        if offset != position:
+            return None
+        position += len(found[index][1])
+    return [found[index][1] for _, index in ordered] if position == size else None

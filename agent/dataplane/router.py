@@ -1,0 +1,97 @@
+"""Topics to models: which messages are requests, whom they are for, and where a reply may go."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from agent.dataplane.packets import text
+from agent.dataplane.plan import RequestError
+from agent.dataplane.slot import ModelSlot
+from registry.contracts.codes import InferenceCode
+from registry.contracts.topics import Topics
+
+MAX_KEPT_TOPICS = 1024
+"""Response topics whose check is remembered; clients use theirs again and again."""
+_UNKNOWN = "unknown"
+"""The results topic's last level for models that are not assigned; their names come from outside."""
+
+
+class Router:
+    """Only the data thread is in here."""
+
+    def __init__(self, topics: Topics, device: str, pools: tuple[tuple[str, str], ...] = ()) -> None:
+        self.slots: dict[str, ModelSlot] = {}
+        self._topics = topics
+        self._device = device
+        self._pools = {model for _, model in pools}
+        self._leaving: list[ModelSlot] = []
+        self._routes: dict[bytes, ModelSlot] = {}
+        self._infer = topics.infer(device, "").encode()
+        self._pool_topics = {topics.pool(model).encode() for model in self._pools}
+        self._allowed: dict[bytes, bool] = {}
+        self._unknown = self._make(_UNKNOWN)
+        self._counts: Counter[str] = Counter()
+
+    def _make(self, model: str) -> ModelSlot:
+        results = self._topics.results(self._device, model)
+        return ModelSlot(model, text(results.encode()))
+
+    def assign(self, model: str) -> ModelSlot:
+        """The model is assigned to this device from now on."""
+        slot = self.slots.get(model)
+        if slot is None:
+            slot = self.slots[model] = self._make(model)
+            self._routes[self._topics.infer(self._device, model).encode()] = slot
+            if model in self._pools:
+                self._routes[self._topics.pool(model).encode()] = slot
+        return slot
+
+    def withdraw(self, model: str) -> ModelSlot | None:
+        """The model is not assigned any more; its requests are refused as `unknown_model`."""
+        slot = self.slots.pop(model, None)
+        if slot is not None:
+            self._leaving.append(slot)
+        self._routes = {topic: kept for topic, kept in self._routes.items() if kept is not slot}
+        return slot
+
+    def live(self) -> list[ModelSlot]:
+        """The assigned models, and those that were withdrawn while their worker still drains."""
+        self._leaving = [slot for slot in self._leaving if slot.draining]
+        return [*self.slots.values(), *self._leaving]
+
+    def is_request_topic(self, topic: bytes) -> bool:
+        """True for every topic that only clients' requests come on."""
+        return topic in self._routes or topic.startswith(self._infer) or topic in self._pool_topics
+
+    def find(self, topic: bytes) -> ModelSlot:
+        """Whom a request topic is for; a slot that never serves when the model is not assigned."""
+        return self._routes.get(topic) or self._unknown
+
+    def not_served(self, slot: ModelSlot) -> RequestError:
+        """Why a slot without a worker refuses."""
+        if self.slots.get(slot.model) is slot:
+            return RequestError(
+                InferenceCode.MODEL_NOT_READY, f"{slot.model} is assigned to {self._device} but nothing serves it yet"
+            )
+        return RequestError(InferenceCode.UNKNOWN_MODEL, f"no such model is assigned to {self._device}")
+
+    def allows_reply(self, reply_to: bytes) -> bool:
+        """May a client make this agent publish there? `reply_to` has its u16 length."""
+        allowed = self._allowed.get(reply_to)
+        if allowed is None:
+            try:
+                allowed = self._topics.allows_reply(reply_to[2:].decode())
+            except UnicodeDecodeError:
+                allowed = False
+            if len(self._allowed) >= MAX_KEPT_TOPICS:
+                self._allowed.clear()
+            self._allowed[reply_to] = allowed
+        return allowed
+
+    def count(self, what: str) -> None:
+        """Counts an oddity that belongs to no model."""
+        self._counts[what] += 1
+
+    def oddities(self) -> dict[str, int]:
+        """What `count` counted, and the errors of requests to models that are not assigned."""
+        return dict(self._counts + self._unknown.stats.errors)

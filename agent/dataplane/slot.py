@@ -1,0 +1,236 @@
+"""One model's place on this device: the worker that serves, those that drain, and the requests that each holds.
+
+INVARIANT: a slot id is either free or belongs to exactly one request of `Serving.requests`; a worker that names any
+other id, or closes a doorbell, is done with. Only the data thread is in here; a swap happens between two of its turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+import msgspec
+
+from agent.core.batching import share_out
+from agent.dataplane.acks import Ack
+from agent.dataplane.binding import Binding
+from agent.dataplane.codec import Codec
+from agent.dataplane.plan import Plan
+from agent.dataplane.stats import ModelStats
+from agent.worker.channel import Layout
+
+DOORBELL_BYTES = 64 << 10
+
+
+class RunLimits(Protocol):
+    """The part of a worker's specification that the data path keeps to."""
+
+    @property
+    def run_timeout_s(self) -> float:
+        """A runner that holds work this long without an answer is hung."""
+
+
+class Worker(Protocol):
+    """What the data path needs of a loaded model: a part of `agent.worker.spec.Worker`."""
+
+    @property
+    def spec(self) -> RunLimits:
+        """As it was asked for."""
+
+    @property
+    def layout(self) -> Layout:
+        """Of `memory`."""
+
+    @property
+    def memory(self) -> memoryview:
+        """Shared with the process."""
+
+    @property
+    def lanes(self) -> tuple[socket.socket, ...]:
+        """One non-blocking doorbell per runner; none when the model runs in this process."""
+
+    @property
+    def max_batch(self) -> int:
+        """The most that one run takes together."""
+
+    def run(self, ids: Sequence[int]) -> None:
+        """Without lanes only: runs these slots now, and writes outputs and statuses."""
+
+    def kill(self) -> None:
+        """Ends its process at once, without waiting."""
+
+
+class Request(msgspec.Struct, gc=False):
+    """A request on its way through this agent."""
+
+    slot: ModelSlot
+    reply_to: bytes
+    """Response topic with its u16 length; empty: the results topic."""
+    correlation: bytes
+    """The whole correlation data property; empty: none."""
+    ack: Ack | None
+    """Not None: it came with QoS 1."""
+    arrived: float
+    deadline: float
+    """Monotonic seconds; infinity: none."""
+    serving: Serving | None = None
+    plan: Plan | None = None
+    id: int = -1
+    """Its slot id in `serving`; -1 while it has none."""
+    key: object = None
+    """Under which its reply is remembered; None: not at all."""
+
+
+class Lane:
+    """One runner of a worker, at the other end of a doorbell."""
+
+    __slots__ = ("held", "progress", "serving", "socket", "tail", "unsent")
+
+    def __init__(self, serving: Serving, doorbell: socket.socket) -> None:
+        self.serving = serving
+        self.socket = doorbell
+        self.held: set[int] = set()
+        """Slot ids that the runner has."""
+        self.progress = 0.0
+        """When it last answered, or got work after it had none."""
+        self.unsent = b""
+        """Ids that the doorbell did not take."""
+        self.tail = b""
+        """The first bytes of an id that has not all come."""
+
+    def ring(self, ids: Sequence[int], now: float) -> None:
+        """Hands slots to the runner. Raises OSError when it is gone."""
+        if not self.held:
+            self.progress = now
+        self.held.update(ids)
+        self.unsent += b"".join([id_.to_bytes(4, "little") for id_ in ids])
+        self.push()
+
+    def push(self) -> None:
+        """Sends what the doorbell did not take before. Raises OSError."""
+        with contextlib.suppress(BlockingIOError):
+            self.unsent = self.unsent[self.socket.send(self.unsent) :]
+
+    def answers(self) -> list[int] | None:
+        """The slots that are done; None when the worker is gone or names a slot that it does not have."""
+        try:
+            data = self.socket.recv(DOORBELL_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        if not data:
+            return None
+        if self.tail or len(data) & 3:
+            data = self.tail + data
+            cut = len(data) & ~3
+            data, self.tail = data[:cut], data[cut:]
+        ids = memoryview(data).cast("I").tolist()
+        held = self.held
+        count = len(held)
+        held.difference_update(ids)
+        return ids if count - len(held) == len(ids) else None
+
+
+class Serving:
+    """A worker with its codec and the requests that it holds."""
+
+    def __init__(self, slot: ModelSlot, worker: Worker, binding: Binding) -> None:
+        layout = worker.layout
+        self.slot = slot
+        self.worker = worker
+        self.binding = binding
+        self.codec = Codec(binding, layout)
+        self.layout = layout
+        self.memory = worker.memory
+        self.statuses = layout.statuses(worker.memory)
+        self.inputs = [(tensor.offset, tensor.item_bytes) for tensor in layout.inputs]
+        self.outputs = [(tensor.offset, tensor.item_bytes) for tensor in layout.outputs]
+        self.max_batch = max(1, worker.max_batch)
+        self.free_slots = deque(range(layout.slots))
+        self.free_arenas = deque(range(layout.slots, layout.ids))
+        self.requests: list[Request | None] = [None] * layout.ids
+        self.waiting: deque[int] = deque()
+        """Slot ids that are filled and not yet with a runner, oldest first."""
+        self.lanes = [Lane(self, doorbell) for doorbell in worker.lanes]
+        self.run_timeout_s = worker.spec.run_timeout_s
+        self.drained: Future[Worker | None] | None = None
+        """Set when another took its place: fulfilled with the worker once it holds no request."""
+        self.dead = False
+        """Lost, or drained: it takes nothing any more."""
+        self.decoding = 0
+        """Requests in the decode pool, which have no slot yet."""
+
+    def take(self, request: Request, *, fixed: bool) -> bool:
+        """Gives the request a slot. False: none is free."""
+        free = self.free_slots if fixed else self.free_arenas
+        if not free:
+            return False
+        request.id = free.popleft()
+        request.serving = self
+        self.requests[request.id] = request
+        return True
+
+    def release(self, id_: int) -> None:
+        """The slot's request is answered or gone."""
+        self.requests[id_] = None
+        (self.free_slots if id_ < self.layout.slots else self.free_arenas).append(id_)
+
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return self.layout.ids - len(self.free_slots) - len(self.free_arenas) + self.decoding
+
+    def share(self) -> list[tuple[Lane, list[int]]]:
+        """Takes from the waiting what the lanes should get now."""
+        waiting = self.waiting
+        shares = share_out(len(waiting), [len(lane.held) for lane in self.lanes], self.max_batch)
+        return [(self.lanes[index], [waiting.popleft() for _ in range(count)]) for index, count in shares]
+
+    def overdue(self, now: float) -> bool:
+        """True: a runner has held work for longer than a run may take."""
+        return any(lane.held and now - lane.progress > self.run_timeout_s for lane in self.lanes)
+
+
+class ModelSlot:
+    """A model that is assigned to this device, whether something serves it now or not."""
+
+    def __init__(self, model: str, results_topic: bytes) -> None:
+        self.model = model
+        self.results_topic = results_topic
+        """With its u16 length."""
+        self.active: Serving | None = None
+        self.draining: list[Serving] = []
+        self.stats = ModelStats()
+
+    def servings(self) -> list[Serving]:
+        """The active one and those that drain."""
+        return [*([self.active] if self.active is not None else []), *self.draining]
+
+    def swap(self, worker: Worker | None, binding: Binding | None) -> Future[Worker | None]:
+        """Lets `worker` (None: nothing) take new requests from now on.
+
+        The future is fulfilled with the worker that served before, once it has answered what it held; with None when
+        there was none.
+        """
+        new = Serving(self, worker, binding) if worker is not None and binding is not None else None
+        old, self.active = self.active, new
+        done: Future[Worker | None] = Future()
+        if old is None:
+            done.set_result(None)
+        else:
+            old.drained = done
+            self.draining.append(old)
+        return done
+
+    def drop(self, serving: Serving) -> None:
+        """Forgets a worker that is dead or drained, and hands it back if somebody waits for it."""
+        if self.active is serving:
+            self.active = None
+        if serving in self.draining:
+            self.draining.remove(serving)
+        if serving.drained is not None and not serving.drained.done():
+            serving.drained.set_result(serving.worker)

@@ -1,0 +1,49 @@
+"""Freezes what the data path counts. Called on the data thread, so that the numbers belong together."""
+
+from __future__ import annotations
+
+from agent.dataplane.connection import Connection
+from agent.dataplane.outbound import Outbound
+from agent.dataplane.router import Router
+from agent.dataplane.slot import ModelSlot
+from agent.dataplane.spooling import Spooling
+from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
+
+
+def take_snapshot(
+    connection: Connection, outbound: Outbound, spooling: Spooling, router: Router, not_fast: str
+) -> DataPlaneStats:
+    """`not_fast`: why the fast path is not used; empty when it is."""
+    outbox = spooling.outbox
+    return DataPlaneStats(
+        connected=connection.open,
+        data_path="public" if not_fast else "fast",
+        data_path_reason=not_fast,
+        connections=connection.connections,
+        disconnects=dict(connection.disconnects),
+        replies_dropped=outbound.dropped,
+        replies_refused=outbound.refused,
+        outbox_rows=outbox.rows,
+        outbox_bytes=outbox.bytes,
+        outbox_dropped=outbox.dropped + spooling.lost,
+        unacknowledged=len(outbound.unacknowledged) + outbound.waiting(),
+        other_errors=router.oddities(),
+        models={name: _model(slot) for name, slot in router.slots.items()},
+    )
+
+
+def _model(slot: ModelSlot) -> ModelSnapshot:
+    active, stats = slot.active, slot.stats
+    return ModelSnapshot(
+        model=slot.model,
+        version=active.binding.version if active is not None else None,
+        requests=stats.requests,
+        errors=dict(stats.errors),
+        expired=stats.expired,
+        duplicates=stats.duplicates,
+        latency=stats.latency.view(),
+        run=stats.run.view(),
+        batches=dict(stats.batches),
+        queue_depth=sum(serving.in_flight() for serving in slot.servings()),
+        queue_limit=active.layout.ids if active is not None else 0,
+    )
