@@ -30,6 +30,9 @@ MAX_PACKET_BYTES = 32 << 20
 """A longer message is dropped by the broker."""
 CONNECT_TIMEOUT_S = 5.0
 MAX_RECONNECT_S = 30
+MAX_INFLIGHT = 20
+"""Publications on the way at once. What Mosquitto and others announce as their own Receive Maximum: paho ignores that,
+and takes no other number once it is connected."""
 MAX_QUEUED = 2000
 """Messages that paho holds while they are not acknowledged; more are refused."""
 log = logging.getLogger(__name__)
@@ -121,8 +124,10 @@ class MqttSession:
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=config.client_id, protocol=paho.MQTTv5, manual_ack=True
         )
-        client.suppress_exceptions = True
+        client.suppress_exceptions = True  # it logs them
+        client.enable_logger(log)
         client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(MAX_INFLIGHT)
         client.max_queued_messages_set(MAX_QUEUED)
         client.reconnect_delay_set(1, MAX_RECONNECT_S)
         if config.username is not None:
@@ -141,7 +146,7 @@ class MqttSession:
         return client
 
     def _connect_answered(
-        self, client: paho.Client, _data: Any, flags: Any, reason: ReasonCode, properties: Any
+        self, client: paho.Client, _data: Any, flags: Any, reason: ReasonCode, _properties: Any
     ) -> None:
         if reason.is_failure:
             self.error = f"the broker refused the connection: {reason}"
@@ -151,7 +156,6 @@ class MqttSession:
             self._connection += 1
             self._connected = True
             self._lost = self._lost or not flags.session_present
-        client.max_inflight_messages_set(min(getattr(properties, "ReceiveMaximum", 65535), RECEIVE_MAXIMUM))
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         client.subscribe([(topic, options) for topic in self._subscriptions])
 

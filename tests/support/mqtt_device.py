@@ -1,0 +1,87 @@
+"""A paho client that plays a device: presence with a will, what it says, and the desired documents that it gets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+
+from registry.contracts.topics import Topics
+from tests.support.registry_process import as_json
+
+
+def now() -> str:
+    """As documents say it."""
+    return datetime.fromtimestamp(time.time(), tz=timezone.utc).isoformat()
+
+
+class MqttDevice:
+    """Connected from construction to `close` or `die`."""
+
+    def __init__(self, port: int, prefix: str, name: str, session: str = "s1") -> None:
+        self.name = name
+        self.session = session
+        self._topics = Topics(prefix)
+        self.desired: list[bytes] = []
+        self.subscribed = threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._client.on_socket_open = self._opened
+        self._client.on_connect = self._connected
+        self._client.on_subscribe = lambda *_: self.subscribed.set()
+        self._client.on_message = lambda _c, _d, message: self.desired.append(bytes(message.payload))
+        will = as_json({"device": name, "online": False, "session_id": session})
+        self._client.will_set(self.topic("presence"), will, qos=1, retain=True)
+        self._client.connect("127.0.0.1", port, keepalive=30)
+        self._client.loop_start()
+        assert self.subscribed.wait(10)
+
+    def topic(self, kind: str) -> str:
+        """One of this device's topics."""
+        return self._topics.device(self.name, kind)
+
+    def say(self, kind: str, value: Any, *, retain: bool = False, properties: Properties | None = None) -> None:
+        """Publish and wait for the broker; `value` may be bytes."""
+        payload = value if isinstance(value, bytes) else as_json(value)
+        info = self._client.publish(self.topic(kind), payload, qos=1, retain=retain, properties=properties)
+        info.wait_for_publish(10)
+        assert info.is_published()
+
+    def birth(self) -> None:
+        """Say that it is online."""
+        self.say(
+            "presence", {"device": self.name, "online": True, "session_id": self.session, "at": now()}, retain=True
+        )
+
+    def health(self, seq: int, requests: int, version: str = "1.0.0", model: str = "lenet", **more: Any) -> None:
+        """A health report with these totals."""
+        models = {model: {"version": version, "requests": requests, **more}}
+        report = {"device": self.name, "session_id": self.session, "seq": seq, "at": now()}
+        self.say("health", {**report, "window_s": 1.0, "uptime_s": 1.0, "models": models})
+
+    def newest(self) -> dict[str, Any]:
+        """The last desired document; empty before the first."""
+        return dict(json.loads(self.desired[-1])) if self.desired and self.desired[-1] else {}
+
+    def die(self) -> None:
+        """The connection breaks as when the host loses power: the broker sends the will."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def close(self) -> None:
+        """Leave without a will."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _opened(self, _client: Any, _data: Any, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def _connected(self, client: paho.Client, *_: Any) -> None:
+        client.subscribe(self.topic("desired"), qos=1)
