@@ -30,7 +30,6 @@ _SAMPLE = {
     "username": "edge-1",
     "password": "paste-it-here",
     "password_file": "/etc/modelfleet/mqtt-password",
-    "pool": "shop-floor",
     "interpreter": "/usr/local/Ascend/python/bin/python3",
     "cores": 2,
     "profile": "throughput",
@@ -61,5 +60,5 @@ def _block(name: str, field: FieldInfo) -> str:
     span = f" {bounds[0]} to {bounds[1]}." if len(bounds) == 2 else ""
     unset = field.default is None or field.default is PydanticUndefined
     note = " Not set by default." if field.default is None and "default" not in (field.description or "") else ""
-    value = _SAMPLE.get(name, {}) if unset else field.default
-    return f"## {field.description}{span}{note}\n#{name} = {json.dumps(value)}\n"
+    text = "{}" if unset and name not in _SAMPLE else json.dumps(_SAMPLE[name] if unset else field.default)
+    return f"## {field.description}{span}{note}\n#{name} = {text}\n"

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -24,6 +24,9 @@ PREFIX = "MODELFLEET_AGENT_"
 DEFAULT_FILE = Path("/etc/modelfleet/agent.toml")
 MAX_SECRET_BYTES = 4096
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+PoolName = Annotated[str, Field(pattern=r"^[^/+#$]{1,64}$")]
 
 
 class ConfigError(PermanentError):
@@ -80,8 +83,8 @@ class MqttSettings(Section):
         default=None, description="This device's certificate, where the broker asks for one."
     )
     key_file: Path | None = Field(default=None, description="The key of that certificate.")
-    pool: str | None = Field(
-        default=None, pattern=r"^[^/+#$]{1,64}$", description="Also take requests to any device of this pool ($share)."
+    pools: dict[PoolName, tuple[Name, ...]] = Field(
+        default_factory=dict, max_length=16, description="Pools to share requests in, and the models: {pool = [model]}."
     )
     keepalive_s: int = Field(default=30, ge=5, le=3600, description="Seconds between signs of life.")
     session_expiry_s: int = Field(
@@ -89,12 +92,6 @@ class MqttSettings(Section):
         ge=0,
         le=30 * 86400,
         description="How long the broker keeps requests for an agent that is away, seconds.",
-    )
-    receive_maximum: int = Field(
-        default=1024, ge=1, le=65535, description="QoS 1 requests that the broker may have on the way at once."
-    )
-    reconnect_max_s: float = Field(
-        default=30, ge=1, le=600, description="Longest wait between attempts to connect, seconds."
     )
 
     @model_validator(mode="after")
@@ -111,11 +108,8 @@ class LimitSettings(Section):
     """What one request, one model and the disk may take. Beyond them there is an error with a code."""
 
     max_payload: int = Field(default=64 * _MIB, ge=_KIB, le=256 * _MIB, description="Largest request, bytes.")
-    queue: int = Field(
-        default=256, ge=1, le=65536, description="Requests per model that may wait; more are refused at once."
-    )
     slots: int = Field(
-        default=64, ge=1, le=4096, description="Requests per model in the worker's shared memory at once."
+        default=256, ge=1, le=4096, description="Requests per model that may be under way; more are refused at once."
     )
     arenas: int = Field(default=4, ge=1, le=64, description="Requests of free size per model in shared memory at once.")
     arena_bytes: int = Field(default=16 * _MIB, ge=64 * _KIB, le=512 * _MIB, description="Room of one of those, bytes.")

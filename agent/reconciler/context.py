@@ -45,6 +45,12 @@ class Context:
             return self.facts.facts_digest()
         return (self.journal.get("facts_digest") or b"").decode()
 
+    def offer(self, document: bytes) -> None:
+        """A desired state came in, from the broker or from the registry. Raises AgentError when it is not taken."""
+        if document and self.desired.offer(document):  # Empty: a cleared retained message says nothing.
+            self.changed = True
+            self.voice.tell("agent", phase="desired", message=f"generation {self.desired.generation}")
+
     def load_task(self, choice: Choice) -> Callable[[Any], LoadedWorker]:
         """The work that verifies and loads an artifact that is in the cache."""
         measured = self.measured(choice)

@@ -7,7 +7,6 @@ time; a registry that is away costs nothing but the try.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +34,10 @@ class _Answer:
 class Exchange:
     """Control thread only; the requests run in `pool`."""
 
-    def __init__(self, context: Context, uplink: Uplink, pool: Pool, offer: Callable[[bytes], None]) -> None:
+    def __init__(self, context: Context, uplink: Uplink, pool: Pool) -> None:
         self._context = context
         self._uplink = uplink
         self._pool = pool
-        self._offer = offer
         self._task: Task[_Answer] | None = None
         self._etag: str | None = None
         self._polls = 0
@@ -95,7 +93,7 @@ class Exchange:
             unsent.popleft()
         if answer.document is not None:
             data, self._etag = answer.document
-            self._offer(data)
+            self._context.offer(data)
 
     def _failed(self, error: AgentError) -> None:
         self._task = None

@@ -80,7 +80,8 @@ class Reconciler:
         """Ends the thread; steps under way are cancelled. The workers that still serve, for the caller to close."""
         self._stopping.set()
         self.put(Tick("stop"))
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
         if self._exchange is not None:
             self._exchange.cancel()
         return [worker for slot in self._slots.values() for worker in slot.stop()]
@@ -140,7 +141,7 @@ class Reconciler:
             event.finish()
         elif isinstance(event, ControlMessage):
             if event.topic == self._topics.device(self._device, "desired"):
-                self.offer(event.payload)
+                self._context.offer(event.payload)
         elif isinstance(event, WorkerDied):
             if event.model in self._slots:
                 self._slots[event.model].died(event.worker, event.reason)
@@ -152,14 +153,6 @@ class Reconciler:
             log.warning("the broker is away: %s", event.reason)
         elif isinstance(event, Tick):
             self._tick(event.what)
-
-    def offer(self, document: bytes) -> None:
-        """A desired state came in, from the broker or from the registry."""
-        if not document:
-            return  # A cleared retained message: nothing is said.
-        if self._context.desired.offer(document):
-            self._context.changed = True
-            self._context.voice.tell("agent", phase="desired", message=f"generation {self._context.desired.generation}")
 
     def _tick(self, what: str) -> None:
         if what == "poll" and self._exchange is not None:

@@ -47,6 +47,9 @@ class LoadedWorker(Protocol):
 class DataPath(Protocol):
     """Requests in, results out. All methods may be called from the control thread and never block."""
 
+    def assign(self, model: str) -> None:
+        """The model is this device's, though nothing serves it yet: its requests are refused as not ready."""
+
     def serve(self, choice: Choice, worker: LoadedWorker) -> Future[LoadedWorker | None]:
         """From the next batch on `worker` answers. The future brings the one that answered before, drained."""
 

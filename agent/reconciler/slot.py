@@ -40,6 +40,7 @@ class Slot:
         self._last_delay: float | None = None
         """The registry's own wish, from Retry-After."""
         context.records[record.model] = record
+        context.data_path.assign(record.model)
 
     @property
     def gone(self) -> bool:

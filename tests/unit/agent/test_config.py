@@ -41,7 +41,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     [
         ("[mqtt]\nhots = 'x'", "mqtt.hots"),
         ("nonsense = 1", "nonsense"),
-        ("[limits]\nqueue = 0", "limits.queue"),
+        ("[limits]\nslots = 0", "limits.slots"),
         ("[mqtt]\nprefix = 'a/#'", "mqtt"),
         ("[mqtt]\nca_file = '/x'", "tls = true"),
         ("[mqtt", "agent.toml"),
@@ -82,4 +82,4 @@ def test_the_example_changes_nothing_and_is_valid_when_uncommented(tmp_path: Pat
         for line in example_toml().replace("tls = false", "tls = true").splitlines()
     )
     config = load_config(write(tmp_path, everything))
-    assert config.mqtt.pool == "shop-floor"
+    assert config.mqtt.username == "edge-1"

@@ -1,0 +1,264 @@
+"""The composition root: the one place where the agent's concrete parts meet. Starts them in order, stops them in turn.
+
+Start: lock, journal, cache, data path, reconciler (which brings back what served, asking nobody), scheduler.
+Stop: scheduler, reconciler, data path (answers what is in flight, says offline), workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from typing import Any
+from uuid import uuid4
+
+from agent.adapters import hardware
+from agent.adapters.artifact_cache import ArtifactCache
+from agent.adapters.journal import Journal
+from agent.adapters.mqtt import MqttSettings, TlsSettings
+from agent.adapters.outbox import Outbox, OutboxLimits
+from agent.adapters.registry_client import RegistryClient
+from agent.adapters.systemd_notify import notify, watchdog_interval_s
+from agent.app.data_path import DataPathPort
+from agent.app.health import HealthReporter
+from agent.app.status import DataDirLock, write_status
+from agent.config.settings import AgentConfig, read_secret
+from agent.dataplane.loop import DataPlane
+from agent.dataplane.settings import DataPlaneSettings
+from agent.errors import AgentError
+from agent.reconciler.context import Context
+from agent.reconciler.desired import DesiredState
+from agent.reconciler.exchange import Exchange
+from agent.reconciler.loop import QUEUE_LIMIT, Reconciler, pools
+from agent.reconciler.ports import Clock
+from agent.reconciler.steps import RealSteps
+from agent.reconciler.voice import Voice
+from registry.contracts.messages import Presence, Reported
+from registry.contracts.platforms import Platform
+from registry.contracts.topics import Topics
+
+log = logging.getLogger(__name__)
+STOP_DEADLINE_S = 10.0
+HUNG_AFTER_S = 90.0
+"""A control thread that has not looked for so long hangs: the watchdog is not told that all is well."""
+
+
+def utc_now() -> datetime:
+    """The host's clock."""
+    return datetime.fromtimestamp(time.time(), timezone.utc)
+
+
+class Agent:
+    """`run` blocks until SIGTERM or SIGINT."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._session_id = uuid4().hex
+        self._topics = Topics(config.mqtt.prefix)
+        self._clock = Clock(now=utc_now, monotonic=time.monotonic, chance=random.random)
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Raises AgentError when it cannot start; what was started by then is stopped again."""
+        lock = DataDirLock(self._config.data_dir)
+        lock.acquire()
+        try:
+            self._build()
+            try:
+                self._start()
+                self._wait()
+            finally:
+                self._end()
+        finally:
+            lock.release()
+
+    def _build(self) -> None:
+        config, data_dir = self._config, self._config.data_dir
+        self._journal = Journal(data_dir)
+        self._journal.open()
+        cache = ArtifactCache(data_dir / "cache", limit=config.limits.cache_bytes, reserve=config.limits.disk_reserve)
+        cache.open()
+        self._events: queue.Queue[Any] = queue.Queue(QUEUE_LIMIT)
+        outbox_limits = OutboxLimits(config.limits.outbox_rows, config.limits.outbox_bytes)
+        self._outbox = Outbox(data_dir / "outbox.db", outbox_limits)
+        self._plane = DataPlane(
+            self._plane_settings(), mqtt_settings(config, self._death()), self._outbox, self._events
+        )
+        self._registry = registry_client(config)
+        self._pools = pools()
+        self._context = self._make_context(cache)
+        self._reconciler = self._make_reconciler()
+        self._jobs: Any = None
+        self._metrics: Any = None
+
+    def _make_context(self, cache: ArtifactCache) -> Context:
+        config = self._config
+        data_path = DataPathPort(self._plane, config.device, config.limits.max_payload)
+        network, loads, _ = self._pools
+        return Context(
+            journal=self._journal,
+            steps=RealSteps(config, cache, self._registry, lambda: probe(config)),
+            data_path=data_path,
+            clock=self._clock,
+            desired=DesiredState(config.device, self._journal),
+            voice=Voice(config.device, self._topics, data_path, self._journal, self._clock),
+            network=network,
+            loads=loads,
+            put=self._put,
+            drain_timeout_s=config.worker.drain_timeout_s,
+        )
+
+    def _make_reconciler(self) -> Reconciler:
+        config, uplink_pool = self._config, self._pools[2]
+        exchange = None
+        if self._registry is not None:
+            exchange = Exchange(self._context, self._registry, uplink_pool)
+        health = HealthReporter(
+            device=config.device,
+            session_id=self._session_id,
+            cores=config.cores,
+            data_dir=config.data_dir,
+            snapshot=self._plane.snapshot,
+            now=utc_now,
+        )
+        return Reconciler(
+            device=config.device,
+            session_id=self._session_id,
+            topics=self._topics,
+            context=self._context,
+            exchange=exchange,
+            events=self._events,
+            on_report=self._keep_status,
+            make_health=health,
+        )
+
+    def _start(self) -> None:
+        self._reconciler.start()
+        self._plane.start()
+        if self._journal.put_aside is not None:
+            log.error("the journal could not be read and was put aside as %s", self._journal.put_aside)
+        from agent.adapters.jobs import Jobs  # noqa: PLC0415 - 0.1 s to import: while the workers load
+
+        self._jobs = Jobs(
+            self._put, poll_s=self._config.registry.poll_interval_s, health_s=self._config.health.interval_s
+        )
+        self._jobs.start(utc_now())
+        if self._config.health.prometheus:
+            from agent.app.metrics import MetricsServer  # noqa: PLC0415 - only where it is wanted
+
+            self._metrics = MetricsServer(self._config.health.prometheus, self._plane.snapshot)
+            self._metrics.start()
+        notify("READY=1")
+        log.info("agent %s runs, data in %s", self._config.device, self._config.data_dir)
+
+    def _wait(self) -> None:
+        """Until a signal; tells the watchdog meanwhile that the threads live."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        interval = watchdog_interval_s()
+        while not self._stop.wait(interval):
+            if self._lives():
+                notify("WATCHDOG=1")
+
+    def _lives(self) -> bool:
+        if time.monotonic() - self._reconciler.looked_at > HUNG_AFTER_S:
+            log.error("the control thread hangs")
+            return False
+        try:
+            self._plane.snapshot()
+        except TimeoutError:
+            log.error("the data thread hangs")  # noqa: TRY400 - there is nothing more to say
+            return False
+        return True
+
+    def _end(self) -> None:
+        """Each part within its own deadline; a part that never started has nothing to do."""
+        notify("STOPPING=1")
+        if self._jobs is not None:
+            self._jobs.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
+        workers = self._reconciler.stop(STOP_DEADLINE_S)
+        if self._registry is not None:
+            self._registry.close()
+        self._plane.stop(STOP_DEADLINE_S)
+        with ThreadPoolExecutor(8, thread_name_prefix="close") as closing:
+            for worker in workers:
+                closing.submit(worker.close, self._config.worker.drain_timeout_s)
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._outbox.close()
+        self._journal.close()
+
+    def _put(self, event: Any) -> None:
+        self._reconciler.put(event)
+
+    def _keep_status(self, reported: Reported) -> None:
+        try:
+            write_status(self._config.data_dir, reported, connected=self._context.voice.connected, at=utc_now())
+        except AgentError as error:
+            log.warning("the status file cannot be written: %s", error)
+
+    def _plane_settings(self) -> DataPlaneSettings:
+        config = self._config
+        birth = Presence(
+            device=config.device,
+            online=True,
+            session_id=self._session_id,
+            agent_version=hardware.agent_version(),
+            at=utc_now(),
+        )
+        return DataPlaneSettings(
+            device=config.device,
+            topics=self._topics,
+            birth=birth.canonical(),
+            death=self._death(),
+            pools=tuple((pool, model) for pool, models in config.mqtt.pools.items() for model in models),
+        )
+
+    def _death(self) -> bytes:
+        return Presence(device=self._config.device, online=False, session_id=self._session_id).canonical()
+
+
+def probe(config: AgentConfig, *, fresh: bool = False) -> Platform:
+    """What this host is."""
+    return hardware.probe_host(
+        interpreter=config.worker.python, cores=config.cores, data_dir=config.data_dir, now=utc_now(), fresh=fresh
+    )
+
+
+def registry_client(config: AgentConfig) -> RegistryClient | None:
+    """None when no registry is configured. Raises ConfigError for a token file that cannot be read."""
+    settings = config.registry
+    if settings.url is None:
+        return None
+    return RegistryClient(
+        settings.url,
+        config.device,
+        token=read_secret(settings.token, settings.token_file),
+        ca_file=str(settings.ca_file) if settings.ca_file else None,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def mqtt_settings(config: AgentConfig, will: bytes) -> MqttSettings:
+    """The session's settings. Raises ConfigError for a password file that cannot be read."""
+    mqtt = config.mqtt
+    return MqttSettings(
+        host=mqtt.host,
+        port=mqtt.port,
+        client_id=config.client_id,
+        will_topic=Topics(mqtt.prefix).device(config.device, "presence"),
+        will_payload=will,
+        protocol=5 if mqtt.protocol == "5" else 4,
+        username=mqtt.username,
+        password=read_secret(mqtt.password, mqtt.password_file),
+        tls=TlsSettings(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
+        keepalive_s=mqtt.keepalive_s,
+        session_expiry_s=mqtt.session_expiry_s,
+    )

@@ -1,0 +1,59 @@
+"""Fits the data plane into the reconciler's port: a choice and a worker become a binding."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, cast
+
+from agent.core.slots import Choice
+from agent.dataplane.binding import Binding
+from agent.dataplane.loop import DataPlane
+from agent.reconciler.ports import LoadedWorker
+
+if TYPE_CHECKING:
+    from agent.worker.spec import Worker
+
+
+class DataPathPort:
+    """Implements `agent.reconciler.ports.DataPath`."""
+
+    def __init__(self, plane: DataPlane, device: str, max_payload: int) -> None:
+        self._plane = plane
+        self._device = device
+        self._max_payload = max_payload
+
+    def assign(self, model: str) -> None:
+        """As the port says."""
+        self._plane.swap(model, None, None)
+
+    def serve(self, choice: Choice, worker: LoadedWorker) -> Future[LoadedWorker | None]:
+        """As the port says. `worker` came from `RealSteps.warm`, so it is a whole one."""
+        loaded = cast("Worker", worker)
+        binding = Binding(
+            model=choice.model,
+            version=choice.version,
+            manifest_digest=choice.manifest,
+            variant=choice.variant.name,
+            variant_digest=choice.variant_digest,
+            device=self._device,
+            inputs=loaded.inputs,
+            outputs=loaded.outputs,
+            rollout=choice.rollout,
+            image=choice.image,
+            classification=choice.classification,
+            max_payload=self._max_payload,
+            record_results=choice.record_results,
+        )
+        return cast("Future[LoadedWorker | None]", self._plane.swap(choice.model, loaded, binding))
+
+    def withdraw(self, model: str) -> Future[LoadedWorker | None]:
+        """As the port says."""
+        return cast("Future[LoadedWorker | None]", self._plane.withdraw(model))
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """As the port says."""
+        self._plane.publish(topic, payload, 1, retain=retain)
+
+    def publish_durable(self, topic: str, payload: bytes) -> None:
+        """As the port says."""
+        self._plane.publish_durable(topic, payload)

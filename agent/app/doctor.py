@@ -1,0 +1,119 @@
+"""What `agent doctor` finds out: by trying, with a deadline for everything."""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+
+from agent.adapters.mqtt import MqttSettings
+from agent.app.agent import mqtt_settings, probe, registry_client
+from agent.app.status import is_running
+from agent.config.settings import AgentConfig
+from agent.errors import AgentError, PermanentError
+
+ANSWER_S = 10.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried."""
+
+    name: str
+    ok: bool
+    text: str
+    advice: str = ""
+    """What to do when it is not ok."""
+    needed: bool = True
+    """False: the agent can do its work without."""
+
+
+def examine(config: AgentConfig) -> list[Check]:
+    """All checks, in the order in which things are needed."""
+    return [*_host(config), _disk(config.data_dir), _broker(config), _registry(config)]
+
+
+def _host(config: AgentConfig) -> Iterator[Check]:
+    facts = probe(config, fresh=True)
+    memory = f"{(facts.memory_free_bytes or 0) >> 20} of {(facts.memory_bytes or 0) >> 20} MiB memory free"
+    yield Check("host", True, f"{facts.os} {facts.arch}, {facts.libc}, {facts.cpu_count} processors, {memory}")
+    usable = any(backend.usable for backend in facts.backends)
+    for backend in facts.backends:
+        where = f"{backend.version} on {', '.join(backend.targets)} ({', '.join(backend.providers)})"
+        yield Check(
+            f"backend {backend.name}",
+            backend.usable,
+            f"{where}, {', '.join(backend.formats)}" if backend.usable else "not usable",
+            advice=backend.reason,
+            needed=not usable,
+        )
+
+
+def _disk(data_dir: Path) -> Check:
+    running = is_running(data_dir)
+    folder = data_dir
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    writable = os.access(folder, os.W_OK | os.X_OK)
+    text = f"{data_dir}, {'an agent runs there' if running else 'no agent runs there'}"
+    return Check("data directory", writable, text, advice=f"make {folder} writable, or set data_dir")
+
+
+def _broker(config: AgentConfig) -> Check:
+    """Connects under another client id: the running agent's connection must not be taken over."""
+    where = f"{config.mqtt.host}:{config.mqtt.port}"
+    try:
+        fault = _greet(mqtt_settings(config, b""))
+    except (AgentError, OSError, ValueError) as error:
+        fault = f"{type(error).__name__}: {error}"
+    advice = "is it running, and are mqtt.host, mqtt.port, tls and the credentials right?"
+    return Check("broker", not fault, where if not fault else f"{where}: {fault}", advice)
+
+
+def _greet(settings: MqttSettings) -> str:
+    """Empty when the broker welcomes us; else why not."""
+    v5 = settings.protocol == 5
+    client = mqtt.Client(
+        mqtt.CallbackAPIVersion.VERSION2,  # type: ignore[attr-defined]
+        client_id=f"{settings.client_id}-doctor-{os.getpid()}",
+        protocol=mqtt.MQTTv5 if v5 else mqtt.MQTTv311,
+    )
+    if settings.username is not None:
+        client.username_pw_set(settings.username, settings.password)
+    if settings.tls is not None:
+        ca, certificate, key = settings.tls.ca_file, settings.tls.certificate, settings.tls.key
+        client.tls_set(
+            ca_certs=str(ca) if ca else None,
+            certfile=str(certificate) if certificate else None,
+            keyfile=str(key) if key else None,
+        )
+    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+    client.on_connect = lambda _c, _u, _f, reason, _p: answers.put(str(reason) if reason.is_failure else "")
+    client.connect(settings.host, settings.port, keepalive=10)
+    deadline = time.monotonic() + ANSWER_S
+    while answers.empty() and time.monotonic() < deadline:
+        client.loop(timeout=0.2)
+    client.disconnect()
+    return "no answer to CONNECT" if answers.empty() else answers.get()
+
+
+def _registry(config: AgentConfig) -> Check:
+    url = config.registry.url
+    if url is None:
+        return Check("registry", False, "none is configured", advice="set registry.url to install models", needed=False)
+    try:
+        client = registry_client(config)
+        if client is not None:
+            client.desired(None)
+            client.close()
+    except PermanentError as error:
+        advice = f"is {config.device!r} registered there, and is this its credential?"
+        return Check("registry", False, f"{url}: {error.message}", advice)
+    except AgentError as error:
+        return Check("registry", False, f"{url}: {error.message}", advice="is it running, and is registry.url right?")
+    return Check("registry", True, f"{url} knows {config.device}")

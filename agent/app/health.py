@@ -1,0 +1,102 @@
+"""Health reports from the data path's totals: what happened since the last one, and what the host says now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from agent.adapters import process_stats
+from agent.adapters.artifact_cache import disk_free
+from agent.adapters.hardware import memory
+from agent.core.health import HistogramView
+from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
+from registry.contracts.messages import Health, ModelHealth, Quantiles
+
+FRACTIONS = (0.5, 0.9, 0.99, 1.0)
+
+
+class HealthReporter:
+    """Call it for the next report; calls come from one thread."""
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        session_id: str,
+        cores: int,
+        data_dir: Path,
+        snapshot: Callable[[], DataPlaneStats],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._device = device
+        self._session_id = session_id
+        self._cores = cores
+        self._data_dir = data_dir
+        self._snapshot = snapshot
+        self._now = now
+        self._began = self._last = time.monotonic()
+        self._models: Mapping[str, ModelSnapshot] = {}
+        self._cpu: dict[int, float] = {}
+        self._seq = 0
+
+    def __call__(self, restarts: Mapping[str, int]) -> Health:
+        """The next report. `restarts`: how often each model's worker died."""
+        stats, at = self._snapshot(), time.monotonic()
+        window, earlier = max(at - self._last, 1e-3), self._models
+        pids = [os.getpid(), *process_stats.children(os.getpid())]
+        self._last, self._models, self._seq = at, stats.models, self._seq + 1
+        return Health(
+            device=self._device,
+            session_id=self._session_id,
+            seq=self._seq,
+            at=self._now(),
+            window_s=round(window, 3),
+            uptime_s=round(at - self._began, 3),
+            cpu_fraction=round(self._cpu_since(pids) / window / self._cores, 4),
+            rss_bytes=process_stats.proportional_memory(pids),
+            memory_free_bytes=memory()[1],
+            disk_free_bytes=disk_free(self._data_dir),
+            load_1m=process_stats.load_1m(),
+            temperatures_c=process_stats.temperatures(),
+            outbox_queued=stats.outbox_rows,
+            outbox_dropped=stats.outbox_dropped,
+            replies_dropped=stats.replies_dropped,
+            mqtt_reconnects=max(stats.connections - 1, 0),
+            data_path=stats.data_path,
+            models={
+                name: _model_health(model, earlier.get(name), restarts.get(name, 0))
+                for name, model in stats.models.items()
+            },
+        )
+
+    def _cpu_since(self, pids: list[int]) -> float:
+        """Processor seconds since the last call, of the processes that are there now."""
+        now = {pid: process_stats.cpu_seconds([pid]) for pid in pids}
+        used = sum(max(seconds - self._cpu.get(pid, 0.0), 0.0) for pid, seconds in now.items())
+        self._cpu = now
+        return used
+
+
+def _model_health(now: ModelSnapshot, earlier: ModelSnapshot | None, restarts: int) -> ModelHealth:
+    return ModelHealth(
+        version=now.version,
+        requests=now.requests,
+        errors=dict(now.errors),
+        expired=now.expired,
+        duplicates=now.duplicates,
+        latency_us=_quantiles(now.latency, earlier.latency if earlier else None),
+        run_us=_quantiles(now.run, earlier.run if earlier else None),
+        queue_depth=now.queue_depth,
+        queue_limit=now.queue_limit,
+        batch_sizes={str(size): count for size, count in now.batches.items()},
+        worker_restarts=restarts,
+    )
+
+
+def _quantiles(now: HistogramView, earlier: HistogramView | None) -> Quantiles:
+    window = now.since(earlier) if earlier else now
+    p50, p90, p99, longest = (round(value, 1) for value in window.quantiles(FRACTIONS))
+    return Quantiles(p50=p50, p90=p90, p99=p99, max=longest)

@@ -1,0 +1,90 @@
+"""What `agent status` shows: a file in the data directory, replaced whole by the running agent.
+
+`lock` is held by the running agent for as long as it lives: that one runs per data directory, and whether it does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agent.adapters.artifact_cache import write_atomically
+from agent.adapters.part_file import disk_error
+from agent.errors import PermanentError
+from registry.contracts.messages import Reported
+
+MAX_STATUS_BYTES = 4 << 20
+
+
+class DataDirLock:
+    """Held from `acquire` until the process ends or `release`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._file = data_dir / "lock"
+        self._descriptor = -1
+
+    def acquire(self) -> None:
+        """Makes the directory (mode 0700) and takes the lock.
+
+        Raises:
+            PermanentError: another agent runs there.
+            TransientError: the disk refuses.
+        """
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise PermanentError(
+                "already_running",
+                f"another agent runs with {self._file.parent}: stop it, or give this one its own data_dir",
+            ) from None
+        except OSError as error:
+            raise disk_error(error, self._file) from error
+
+    def release(self) -> None:
+        """Safe to call twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def is_running(data_dir: Path) -> bool:
+    """Does an agent hold the lock?"""
+    try:
+        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def write_status(data_dir: Path, reported: Reported, *, connected: bool, at: datetime) -> None:
+    """Replaces the file.
+
+    Raises:
+        TransientError: the disk refuses.
+    """
+    status = {"pid": os.getpid(), "written_at": at.isoformat(), "connected": connected, "reported": reported.to_json()}
+    write_atomically(data_dir / "status.json", json.dumps(status).encode())
+
+
+def read_status(data_dir: Path) -> dict[str, Any] | None:
+    """The last status; None when there is none that can be read."""
+    try:
+        with (data_dir / "status.json").open("rb") as stream:
+            value = json.loads(stream.read(MAX_STATUS_BYTES))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,215 @@
+"""The command `agent`: run, doctor, platform, status, reset, config.
+
+Exit codes: 0 all well; 1 something is wrong, and said; 2 wrong usage or settings.
+Heavy imports stand inside the commands: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from agent.config.settings import AgentConfig, ConfigError, config_file, load_config
+from agent.errors import AgentError
+
+if TYPE_CHECKING:
+    from agent.app.doctor import Check
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="""Runs models on this host: takes its desired state from the registry, pulls what fits, answers over MQTT.
+
+    Settings come from a TOML file (--config, MODELFLEET_AGENT_CONFIG or /etc/modelfleet/agent.toml) and from
+    MODELFLEET_AGENT_... variables, which win. `agent config` prints a file with every setting explained.
+
+    New here? `agent doctor` says what this host can do and what is missing, then `agent run`.""",
+)
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False, dir_okay=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command()
+def run(config: ConfigOption = None) -> None:
+    """Run the agent until SIGTERM or Ctrl-C.
+
+    It starts with what it served last, even without registry and broker, and catches up when they are there.
+    """
+    settings = _settings(config)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.health.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    from agent.app.agent import Agent  # noqa: PLC0415 - see above
+
+    code = 0
+    try:
+        Agent(settings).run()
+    except AgentError as error:
+        typer.echo(f"agent: {error.code}: {error.message}", err=True)
+        code = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    # A thread may still wait for a network or a load, for minutes; all that must survive is on disk.
+    os._exit(code)
+
+
+@app.command()
+def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Say what this host is, which backends work and why others don't, and whether broker and registry answer.
+
+    Exit code 1 when the agent could not do its work here.
+    """
+    settings = _settings(config)
+    from agent.app.doctor import examine  # noqa: PLC0415 - see above
+
+    checks = examine(settings)
+    if as_json:
+        _print_json([check.__dict__ for check in checks])
+    else:
+        for check in checks:
+            _print_check(check)
+    raise typer.Exit(0 if all(check.ok or not check.needed for check in checks) else 1)
+
+
+@app.command()
+def platform(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Print the facts of this host, as the registry gets them to choose variants by."""
+    settings = _settings(config)
+    from agent.app.agent import probe  # noqa: PLC0415 - see above
+
+    facts = probe(settings, fresh=True)
+    if as_json:
+        _print_json({**facts.to_json(), "facts_digest": facts.facts_digest()})
+        return
+    typer.echo(
+        f"{facts.os} {facts.arch}, {facts.libc}, {facts.cpu_count} processors, {_size(facts.memory_bytes)} memory"
+    )
+    for backend in facts.backends:
+        state = f"{backend.version} on {', '.join(backend.targets)}" if backend.usable else f"no: {backend.reason}"
+        typer.echo(f"  {backend.name:14} {state}")
+    typer.echo(f"facts {facts.facts_digest()}")
+
+
+@app.command()
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what this agent serves. Exit code 1 when it does not run or a model failed."""
+    settings = _settings(config)
+    from agent.app.status import is_running, read_status  # noqa: PLC0415 - see above
+
+    running, kept = is_running(settings.data_dir), read_status(settings.data_dir)
+    models: dict[str, Any] = (kept or {}).get("reported", {}).get("models", {})
+    if as_json:
+        _print_json({"device": settings.device, "running": running, "status": kept})
+    else:
+        _print_status(settings, running, kept, models)
+    failed = any(model.get("state") == "failed" for model in models.values())
+    raise typer.Exit(0 if running and not failed else 1)
+
+
+@app.command()
+def reset(
+    config: ConfigOption = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+) -> None:
+    """Drop all local state: journal, cached models, and results and events that wait to be sent.
+
+    The agent must be stopped. It takes its desired state from the registry again when it is started.
+    """
+    settings = _settings(config)
+    from agent.app.status import DataDirLock  # noqa: PLC0415 - see above
+
+    if not settings.data_dir.is_dir():
+        typer.echo(f"nothing to drop: {settings.data_dir} is not there")
+        return
+    if not yes:
+        typer.confirm(f"Drop everything below {settings.data_dir}?", abort=True)
+    lock = DataDirLock(settings.data_dir)
+    try:
+        lock.acquire()
+        for name in ("journal.db", "outbox.db", "status.json", "probe.json"):
+            for path in settings.data_dir.glob(f"{name}*"):
+                path.unlink(missing_ok=True)
+        if (settings.data_dir / "cache").is_dir():
+            shutil.rmtree(settings.data_dir / "cache")
+    except (AgentError, OSError) as error:
+        _fail(str(error), 1)
+    finally:
+        lock.release()
+    typer.echo(f"dropped the state in {settings.data_dir}")
+
+
+@app.command("config")
+def show_config(
+    config: ConfigOption = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the settings in effect instead.")] = False,
+) -> None:
+    """Print a settings file with every key, its meaning, bounds and default; or check the one in use."""
+    if check:
+        settings = _settings(config)
+        typer.echo(settings.model_dump_json(indent=2))
+        return
+    from agent.config.example import example_toml  # noqa: PLC0415 - see above
+
+    typer.echo(example_toml(), nl=False)
+
+
+def _settings(option: Path | None) -> AgentConfig:
+    try:
+        return load_config(config_file(option))
+    except ConfigError as error:
+        _fail(error.message, 2)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"agent: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _print_check(check: Check) -> None:
+    mark = typer.style("ok  ", fg="green") if check.ok else typer.style("no  ", fg="red" if check.needed else "yellow")
+    typer.echo(f"{mark}{check.name:22} {check.text}")
+    if check.advice and not check.ok:
+        typer.echo(f"{'':26} {check.advice}")
+
+
+def _print_status(settings: AgentConfig, running: bool, kept: dict[str, Any] | None, models: dict[str, Any]) -> None:
+    state = f"runs (pid {kept.get('pid')})" if running and kept else "runs" if running else "does not run"
+    typer.echo(f"{settings.device} {state}, data in {settings.data_dir}")
+    if kept is None:
+        typer.echo("no status yet")
+        return
+    reported = kept.get("reported", {})
+    broker = "connected" if running and kept.get("connected") else "away"
+    typer.echo(f"broker {broker}; desired generation {reported.get('generation', 0)}; as of {kept.get('written_at')}")
+    for name, model in sorted(models.items()):
+        serves = f"{model.get('version')} on {model.get('backend')}" if model.get("version") else "nothing"
+        typer.echo(f"  {name:20} {model.get('state'):10} serves {serves}")
+        fault = model.get("fault")
+        if fault:
+            typer.echo(f"  {'':20} {fault.get('code')}: {fault.get('message', '')}")
+
+
+def _size(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / (1 << 30):.1f} GiB"
+
+
+def main() -> None:
+    """The entry point."""
+    app()
