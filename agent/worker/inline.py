@@ -38,7 +38,7 @@ class InlineWorker:
             sandbox.check_artifact(spec.directory)
             self._session = open_backend(spec.backend).load(spec.directory, spec.entry, options)
             if spec.known is not None:
-                warm_up(self._session, spec.known.max_batch)
+                warm_up(self._session)
             self.measured = spec.known or measure(self._session, cores=1, cap=spec.max_batch, profile=spec.profile)
         except BackendError as error:
             raise PermanentError(error.code, error.message) from None

@@ -44,7 +44,7 @@ class Measurement(NamedTuple):
 
 def measure(session: Session, *, cores: int, cap: int, profile: str, budget_s: float = BUDGET_S) -> Measurement:
     """Warms the session up and measures it. `cap` bounds the batch. Raises BackendError(load_failed)."""
-    fixed = warm_up(session, 1)
+    fixed = warm_up(session)
     if fixed is None:
         return Measurement(0.0, 1, cores if session.concurrent and profile != "latency" else 1, fixed=False)
     seconds = _best_time(session, 1, budget_s / 5)
@@ -53,11 +53,11 @@ def measure(session: Session, *, cores: int, cap: int, profile: str, budget_s: f
     return Measurement(round(seconds * 1e6, 1), max_batch, cores if parallel else 1, fixed)
 
 
-def warm_up(session: Session, batch: int) -> bool | None:
-    """Runs zeros once. True: the outputs have the declared shapes; None: the model has shapes only a request knows."""
+def warm_up(session: Session) -> bool | None:
+    """Runs one item of zeros. True: the outputs have the declared shapes; None: the model has shapes only a request knows."""
     names = [tensor.name for tensor in session.outputs]
     try:
-        results = session.run(_feeds(session, batch), names)
+        results = session.run(_feeds(session, 1), names)
     except BackendError as error:
         if _has_free_dimensions(session):
             return None

@@ -106,6 +106,13 @@ def _allow_reading(ruleset: int, path: str) -> None:
         os.close(beneath)
 
 
+def trim_memory() -> None:
+    """Gives back what loading and measuring needed for a while. glibc only; elsewhere there is nothing to call."""
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def check_artifact(directory: str) -> None:
     """Refuses a directory that reaches outside itself: only folders and plain files with a single name.
 

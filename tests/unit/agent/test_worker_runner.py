@@ -201,4 +201,4 @@ def test_a_model_with_shapes_that_only_a_request_knows_may_fail_on_a_guess() -> 
 
     session = FunctionSession((TensorInfo("x", "FP32", (1, -1)),), (Y,), fails)
     assert measure(session, cores=2, cap=8, profile="throughput") == Measurement(0.0, 1, 2, fixed=False)
-    assert warm_up(session, 1) is None
+    assert warm_up(session) is None
