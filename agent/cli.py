@@ -48,7 +48,7 @@ def run(config: ConfigOption = None) -> None:
     settings = _settings(config)
     logging.basicConfig(
         stream=sys.stderr,
-        level=settings.health.log_level.upper(),
+        level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)

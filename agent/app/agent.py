@@ -145,13 +145,13 @@ class Agent:
         from agent.adapters.jobs import Jobs  # noqa: PLC0415 - 0.1 s to import: while the workers load
 
         self._jobs = Jobs(
-            self._put, poll_s=self._config.registry.poll_interval_s, health_s=self._config.health.interval_s
+            self._put, poll_s=self._config.registry.poll_interval_s, health_s=self._config.health_interval_s
         )
         self._jobs.start(utc_now())
-        if self._config.health.prometheus:
+        if self._config.prometheus:
             from agent.app.metrics import MetricsServer  # noqa: PLC0415 - only where it is wanted
 
-            self._metrics = MetricsServer(self._config.health.prometheus, self._plane.snapshot)
+            self._metrics = MetricsServer(self._config.prometheus, self._plane.snapshot)
             self._metrics.start()
         notify("READY=1")
         log.info("agent %s runs, data in %s", self._config.device, self._config.data_dir)

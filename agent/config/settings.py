@@ -166,18 +166,6 @@ class WorkerSettings(Section):
         return self.interpreter or Path(sys.executable)
 
 
-class HealthSettings(Section):
-    """What the agent tells about itself."""
-
-    interval_s: float = Field(default=30, ge=1, le=86400, description="Seconds between health reports.")
-    prometheus: str | None = Field(
-        default=None, pattern=r"^[^\s:]+:\d{1,5}$", description="Address for Prometheus to scrape, e.g. 127.0.0.1:9464."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="How much goes to stderr."
-    )
-
-
 def _default_data_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "modelfleet-agent"
 
@@ -206,11 +194,19 @@ class AgentConfig(BaseSettings):
         default_factory=_default_data_dir,
         description="What survives a restart: journal, outbox, models. Created with mode 0700.",
     )
+    health_interval_s: float = Field(default=30, ge=1, le=86400, description="Seconds between health reports.")
+    prometheus: str | None = Field(
+        default=None,
+        pattern=r"^[^\s:]+:\d{1,5}$",
+        description="Address where Prometheus may scrape; it has no password: keep it on loopback.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="How much goes to stderr."
+    )
     registry: RegistrySettings = RegistrySettings()
     mqtt: MqttSettings = MqttSettings()
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
-    health: HealthSettings = HealthSettings()
 
     @classmethod
     def settings_customise_sources(

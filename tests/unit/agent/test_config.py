@@ -27,7 +27,7 @@ def write(folder: Path, text: str) -> Path:
 def test_nothing_has_to_be_set() -> None:
     config = load_config(None)
     assert config.mqtt.host == "127.0.0.1"
-    assert config.health.prometheus is None
+    assert config.prometheus is None
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
