@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 
 from registry.contracts.topics import Topics
-from tests.support.registry_process import as_json
+from tests.support.fleet_registry import as_json
 
 
 def now() -> str:

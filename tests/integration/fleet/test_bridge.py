@@ -11,17 +11,17 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from tests.support.broker import Mosquitto
+from tests.support.fleet_registry import FleetRegistry, eventually, facts
 from tests.support.mqtt_device import MqttDevice, now
-from tests.support.registry_process import RegistryProcess, eventually, facts
 
 CPU = {"name": "cpu", "target": "cpu"}
 
 
-def deploy(registry: RegistryProcess, device: str, version: str = "1.0.0") -> dict[str, object]:
+def deploy(registry: FleetRegistry, device: str, version: str = "1.0.0") -> dict[str, object]:
     return dict(registry.ask("PUT", f"/v1/devices/{device}/deployments/lenet", {"version": version}))
 
 
-def test_presence_follows_birth_and_will(registry: RegistryProcess, broker: Mosquitto) -> None:
+def test_presence_follows_birth_and_will(registry: FleetRegistry, broker: Mosquitto) -> None:
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
     device = MqttDevice(broker.port, registry.prefix, "d1")
     device.birth()
@@ -34,7 +34,7 @@ def test_presence_follows_birth_and_will(registry: RegistryProcess, broker: Mosq
     assert registry.ask("GET", "/v1/devices/d1")["presence"]["online"] is False
 
 
-def test_the_late_will_of_an_earlier_session_is_ignored(registry: RegistryProcess, broker: Mosquitto) -> None:
+def test_the_late_will_of_an_earlier_session_is_ignored(registry: FleetRegistry, broker: Mosquitto) -> None:
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
     first = MqttDevice(broker.port, registry.prefix, "d1", session="one")
     first.birth()
@@ -48,7 +48,7 @@ def test_the_late_will_of_an_earlier_session_is_ignored(registry: RegistryProces
     second.close()
 
 
-def test_health_is_kept_and_counted_once(registry: RegistryProcess, broker: Mosquitto) -> None:
+def test_health_is_kept_and_counted_once(registry: FleetRegistry, broker: Mosquitto) -> None:
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
     device = MqttDevice(broker.port, registry.prefix, "d1")
     for seq in range(1, 40):
@@ -70,7 +70,7 @@ def test_health_is_kept_and_counted_once(registry: RegistryProcess, broker: Mosq
     restarted.close()
 
 
-def test_reports_and_events_are_kept(registry: RegistryProcess, broker: Mosquitto) -> None:
+def test_reports_and_events_are_kept(registry: FleetRegistry, broker: Mosquitto) -> None:
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
     device = MqttDevice(broker.port, registry.prefix, "d1")
     report = {"device": "d1", "session_id": "s1", "generation": 1, "at": now(), "facts_digest": "sha256:" + "0" * 64}
@@ -86,7 +86,7 @@ def test_reports_and_events_are_kept(registry: RegistryProcess, broker: Mosquitt
     device.close()
 
 
-def test_results_are_kept_only_while_the_model_says_so(registry: RegistryProcess, broker: Mosquitto) -> None:
+def test_results_are_kept_only_while_the_model_says_so(registry: FleetRegistry, broker: Mosquitto) -> None:
     registry.publish("lenet", "1.0.0", CPU)
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
     deploy(registry, "d1")
@@ -110,7 +110,7 @@ def test_results_are_kept_only_while_the_model_says_so(registry: RegistryProcess
     device.close()
 
 
-def test_a_deployment_reaches_the_device_retained(registry: RegistryProcess, broker: Mosquitto) -> None:
+def test_a_deployment_reaches_the_device_retained(registry: FleetRegistry, broker: Mosquitto) -> None:
     registry.publish("lenet", "1.0.0", CPU)
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
     connected = MqttDevice(broker.port, registry.prefix, "d1")
@@ -125,7 +125,7 @@ def test_a_deployment_reaches_the_device_retained(registry: RegistryProcess, bro
     late.close()
 
 
-def test_poison_is_skipped_and_counted(registry: RegistryProcess, broker: Mosquitto) -> None:
+def test_poison_is_skipped_and_counted(registry: FleetRegistry, broker: Mosquitto) -> None:
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
     device = MqttDevice(broker.port, registry.prefix, "d1")
     for poison in (b"", b"{", b"\xff", b"[" * 10_000, b'{"device": "other"}'):
@@ -145,23 +145,23 @@ def test_poison_is_skipped_and_counted(registry: RegistryProcess, broker: Mosqui
 
 
 def test_a_registry_killed_between_commit_and_publish_publishes_after_its_restart(
-    mortal_registry: RegistryProcess, mortal_broker: Mosquitto
+    mortal_registry: FleetRegistry, mortal_broker: Mosquitto
 ) -> None:
     registry = mortal_registry
     registry.publish("lenet", "1.0.0", CPU)
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
     mortal_broker.kill()
     generation = deploy(registry, "d1")["generation"]
-    registry.kill()
+    registry.process.kill()
     mortal_broker.start()
-    registry.start()
+    registry.process.start()
     device = MqttDevice(mortal_broker.port, registry.prefix, "d1")
     eventually(lambda: device.newest().get("generation") == generation)
     device.close()
 
 
 def test_what_devices_say_while_the_registry_is_dead_is_kept(
-    mortal_registry: RegistryProcess, mortal_broker: Mosquitto
+    mortal_registry: FleetRegistry, mortal_broker: Mosquitto
 ) -> None:
     registry = mortal_registry
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
@@ -169,17 +169,17 @@ def test_what_devices_say_while_the_registry_is_dead_is_kept(
     for seq in range(1, 200):
         device.health(seq, requests=seq)
         if seq == 50:
-            registry.kill()
-    registry.start()
+            registry.process.kill()
+    registry.process.start()
     eventually(lambda: [c["requests"] for c in registry.ask("GET", "/v1/counts")["items"]] == [199])
-    with sqlite3.connect(registry.data / "registry.db") as database:
+    with sqlite3.connect(registry.process.data / "registry.db") as database:
         assert database.execute("SELECT count(*) FROM health").fetchone() == (199,)
     database.close()
     device.close()
 
 
 def test_a_broker_that_lost_everything_gets_everything_again(
-    mortal_registry: RegistryProcess, mortal_broker: Mosquitto
+    mortal_registry: FleetRegistry, mortal_broker: Mosquitto
 ) -> None:
     registry = mortal_registry
     registry.ask("PUT", "/v1/devices/d1", {}, 201)
@@ -199,7 +199,7 @@ def test_a_broker_that_lost_everything_gets_everything_again(
 
 @pytest.mark.parametrize("broker_port", [None, 1])
 def test_http_works_without_a_broker(broker_port: int | None, tmp_path: Path) -> None:
-    with RegistryProcess(tmp_path, broker_port) as registry:
+    with FleetRegistry(tmp_path, broker_port) as registry:
         registry.ask("PUT", "/v1/devices/d1", {}, 201)
         assert json.loads(registry.http.get("/v1/devices/d1/desired").content)["device"] == "d1"
         assert registry.mqtt() != "connected"
