@@ -45,16 +45,18 @@ class Measurement(NamedTuple):
 def measure(session: Session, *, cores: int, cap: int, profile: str, budget_s: float = BUDGET_S) -> Measurement:
     """Warms the session up and measures it. `cap` bounds the batch. Raises BackendError(load_failed)."""
     fixed = warm_up(session)
-    if fixed is None:
-        return Measurement(0.0, 1, cores if session.concurrent and profile != "latency" else 1, fixed=False)
+    lanes = cores if session.concurrent and profile != "latency" else 1
+    if fixed is None or any(-1 in tensor.shape[1:] for tensor in session.inputs):
+        # A run of the smallest possible input says nothing of the runs to come.
+        return Measurement(0.0, 1, lanes, fixed=False)
     seconds = _best_time(session, 1, budget_s / 5)
+    run_us = round(seconds * 1e6, 1)
     max_batch = _best_batch(session, seconds, min(cap, LARGEST_BATCH), budget_s) if fixed else 1
-    parallel = session.concurrent and profile != "latency" and seconds * 1e6 >= PARALLEL_FROM_US
-    return Measurement(round(seconds * 1e6, 1), max_batch, cores if parallel else 1, fixed)
+    return Measurement(run_us, max_batch, lanes if run_us >= PARALLEL_FROM_US else 1, fixed)
 
 
 def warm_up(session: Session) -> bool | None:
-    """Runs one item of zeros. True: the outputs have the declared shapes; None: the model has shapes only a request knows."""
+    """Runs one item of zeros. True: outputs have the declared shapes; None: only a request knows the input shapes."""
     names = [tensor.name for tensor in session.outputs]
     try:
         results = session.run(_feeds(session, 1), names)

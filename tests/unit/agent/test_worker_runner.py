@@ -202,3 +202,18 @@ def test_a_model_with_shapes_that_only_a_request_knows_may_fail_on_a_guess() -> 
     session = FunctionSession((TensorInfo("x", "FP32", (1, -1)),), (Y,), fails)
     assert measure(session, cores=2, cap=8, profile="throughput") == Measurement(0.0, 1, 2, fixed=False)
     assert warm_up(session) is None
+
+
+def test_a_model_with_free_dimensions_gets_a_lane_per_core_whatever_its_smallest_run_takes() -> None:
+    picture = TensorInfo("x", "FP32", (-1, 3, -1, -1))
+    session = FunctionSession((picture,), (Y,), lambda feeds: {"y": np.zeros((len(feeds["x"]), 1), np.float32)})
+    assert measure(session, cores=2, cap=8, profile="throughput") == Measurement(0.0, 1, 2, fixed=False)
+    assert measure(session, cores=2, cap=8, profile="latency").lanes == 1
+
+
+def test_results_of_a_handed_through_input_keep_their_neighbours() -> None:
+    bench = Bench(FunctionSession((X,), (TensorInfo("y", "FP32", (-1, 2)),), lambda feeds: {"y": feeds["x"]}))
+    for slot in range(3):
+        bench.put(slot, slot, slot)
+    bench.runner.run([2, 0, 1])
+    assert [bench.get(slot) for slot in range(3)] == [0, 1, 2]
