@@ -135,7 +135,7 @@ def _views(session: Session, rows: Sequence[DeviceRow]) -> list[DeviceView]:
     ids = [row.id for row in rows]
     states = {s.device_id: s for s in session.scalars(select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids)))}
     generations = select(DesiredRow.device_id, DesiredRow.generation).where(DesiredRow.device_id.in_(ids))
-    generation = dict(session.execute(generations).tuples().all())
+    generation = {found.device_id: found.generation for found in session.execute(generations)}
     labels: dict[int, dict[str, str]] = {}
     for label in session.scalars(select(DeviceLabelRow).where(DeviceLabelRow.device_id.in_(ids))):
         labels.setdefault(label.device_id, {})[label.key] = label.value

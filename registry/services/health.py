@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api import CountView, HealthHour
@@ -33,6 +34,7 @@ def take_health(session: Session, reports: Sequence[Report]) -> list[Report]:
     """
     sessions = _sessions(session, reports)
     fresh: list[Report] = []
+    rows: list[dict[str, Any]] = []
     increases: list[tuple[int, datetime, Increase]] = []
     for report in reports:
         device_id, intake, health = report
@@ -43,16 +45,12 @@ def take_health(session: Session, reports: Sequence[Report]) -> list[Report]:
         added, totals = advance(seen, health.models)
         row.seq, row.seen_at = health.seq, intake.at
         row.totals = {model: [total.requests, dict(total.errors)] for model, total in totals.items()}
-        session.add(
-            HealthRow(
-                device_id=device_id,
-                at=intake.at,
-                document=intake.text,
-                increases=[[i.model, i.version, i.requests, dict(i.errors)] for i in added],
-            )
-        )
+        counted = [[i.model, i.version, i.requests, dict(i.errors)] for i in added]
+        rows.append({"device_id": device_id, "at": intake.at, "document": intake.text, "increases": counted})
         increases.extend((device_id, intake.at, increase) for increase in added)
         fresh.append(report)
+    if rows:
+        session.execute(insert(HealthRow), rows)
     _count(session, increases)
     return fresh
 

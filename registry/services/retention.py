@@ -110,7 +110,7 @@ class Retention:
     def _sweep_results(self, now: datetime, stop: Callable[[], bool]) -> int:
         with self._database.read() as session:
             kept = select(ModelRow.name, ModelRow.result_retention_hours)
-            hours = dict(session.execute(kept).tuples().all())
+            hours = {found.name: found.result_retention_hours for found in session.execute(kept)}
             models = session.scalars(select(ResultRow.model).distinct()).all()
             oldest_kept = select(ResultRow.id).order_by(ResultRow.id.desc()).offset(self._limits.max_results).limit(1)
             first_too_many = session.scalar(oldest_kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from pathlib import Path
@@ -144,6 +145,25 @@ def test_poison_is_skipped_and_counted(registry: FleetRegistry, broker: Mosquitt
     stranger.close()
 
 
+def test_a_message_that_the_database_refuses_holds_up_no_other(registry: FleetRegistry, broker: Mosquitto) -> None:
+    for name in ("bad", "good"):
+        registry.ask("PUT", f"/v1/devices/{name}", {}, 201)
+    bad = MqttDevice(broker.port, registry.prefix, "bad")
+    good = MqttDevice(broker.port, registry.prefix, "good")
+    bad.health(1, 1)
+    eventually(lambda: registry.ask("GET", "/v1/counts?device=bad")["items"])
+    with contextlib.closing(sqlite3.connect(registry.process.data / "registry.db", timeout=15)) as database, database:
+        database.execute("UPDATE counts SET requests = ?", [(1 << 63) - 1])
+    for seq in range(2, 12):
+        bad.health(seq, seq)
+        good.health(seq, seq)
+    eventually(lambda: [c["requests"] for c in registry.ask("GET", "/v1/counts?device=good")["items"]] == [11])
+    eventually(lambda: 'messages_total{outcome="poison"} 10.0' in registry.http.get("/metrics").text)
+    assert registry.mqtt() == "connected"
+    bad.close()
+    good.close()
+
+
 def test_a_registry_killed_between_commit_and_publish_publishes_after_its_restart(
     mortal_registry: FleetRegistry, mortal_broker: Mosquitto
 ) -> None:
@@ -172,9 +192,8 @@ def test_what_devices_say_while_the_registry_is_dead_is_kept(
             registry.process.kill()
     registry.process.start()
     eventually(lambda: [c["requests"] for c in registry.ask("GET", "/v1/counts")["items"]] == [199])
-    with sqlite3.connect(registry.process.data / "registry.db") as database:
+    with contextlib.closing(sqlite3.connect(registry.process.data / "registry.db")) as database:
         assert database.execute("SELECT count(*) FROM health").fetchone() == (199,)
-    database.close()
     device.close()
 
 
