@@ -194,7 +194,7 @@ class Connection:
         self._outbound.puback(mid, reason)
 
     def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
-        """A control document. Retained ones are kept and sent again on every connection, others sent if there is one."""
+        """A control document. Retained ones are kept and sent again on every connection, others only when there is one."""
         if retain:
             if topic not in self._retained and len(self._retained) >= MAX_RETAINED:
                 raise ValueError(f"more than {MAX_RETAINED} retained topics")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from agent.core.events import WorkerDied
 from agent.dataplane.answers import Answers
+from agent.dataplane.long_requests import LongRequests
 from agent.dataplane.requests import Admission
 from agent.dataplane.slot import Lane, ModelSlot, Serving
 from registry.contracts.codes import InferenceCode
@@ -25,6 +26,7 @@ class Dispatch:
         *,
         selector: selectors.BaseSelector,
         admission: Admission,
+        long_requests: LongRequests,
         answers: Answers,
         discard_body: Callable[[], None],
         emit: Callable[[WorkerDied], None],
@@ -32,6 +34,7 @@ class Dispatch:
     ) -> None:
         self._selector = selector
         self._admission = admission
+        self._long_requests = long_requests
         self._answers = answers
         self._discard_body = discard_body
         self._emit = emit
@@ -137,9 +140,8 @@ class Dispatch:
         serving.dead = True
         _log.error("model %s: %s", serving.slot.model, why)
         serving.worker.kill()
-        body = self._admission.body
-        if body is not None and body.request.serving is serving and body.request.id >= 0:
-            self._admission.body = None
+        if self._long_requests.holds(serving):
+            self._long_requests.body = None
             self._discard_body()
         for id_, request in enumerate(serving.requests):
             if request is not None:

@@ -13,6 +13,7 @@ import paho.mqtt.client as mqtt
 from agent.adapters.mqtt import MqttSession
 from agent.dataplane.fastpath import WOULD_BLOCK, BufferedSocket, FastClient
 from agent.dataplane.intake import Intake
+from agent.dataplane.long_requests import LongRequests
 from agent.dataplane.outbound import Outbound
 from agent.dataplane.packets import Buffer, Publish, parse_header_length, text
 from agent.dataplane.requests import Admission
@@ -60,16 +61,21 @@ class FastLink:
     """Reads the buffered socket itself; paho gets what is not the data path's. Is the Intake's Sink."""
 
     def __init__(
-        self, session: MqttSession, admission: Admission, outbound: Outbound, transport: FastTransport
+        self,
+        session: MqttSession,
+        admission: Admission,
+        long_requests: LongRequests,
+        outbound: Outbound,
+        transport: FastTransport,
     ) -> None:
         self._client = session.client
         self._v5 = session.settings.v5
-        self._admission = admission
+        self._long_requests = long_requests
         self._transport = transport
         self.is_request_topic = admission.is_request_topic
         self.request = admission.request
-        self.announce = admission.announce
-        self.arrived = admission.arrived
+        self.announce = long_requests.announce
+        self.arrived = long_requests.arrived
         self.oversized = admission.oversized
         self.puback = outbound.puback
         self._socket: BufferedSocket | None = None
@@ -93,7 +99,7 @@ class FastLink:
         """As Link says."""
         self._intake.closed = True
         self._socket = self._transport.socket = None
-        self._admission.abort_body()
+        self._long_requests.abort()
 
     def readable(self) -> bool:
         """As Link says."""

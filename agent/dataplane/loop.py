@@ -25,6 +25,7 @@ from agent.dataplane.dedupe import Dedupe
 from agent.dataplane.dispatch import Dispatch
 from agent.dataplane.fastpath import FastClient, fast_path_fault
 from agent.dataplane.link import FastLink, Link, PublicLink
+from agent.dataplane.long_requests import LongRequests
 from agent.dataplane.outbound import Outbound, Outgoing, Transport
 from agent.dataplane.requests import Admission
 from agent.dataplane.router import Router
@@ -87,14 +88,16 @@ class DataPlane:
             pool=self._pool,
             clock=self._clock,
         )
+        long_requests = LongRequests(self._admission)
         self._link: Link = (
-            FastLink(session, self._admission, self._outbound, transport)
+            FastLink(session, self._admission, long_requests, self._outbound, transport)
             if isinstance(transport, FastTransport)
             else PublicLink(session)
         )
         self._dispatch = Dispatch(
             selector=self._selector,
             admission=self._admission,
+            long_requests=long_requests,
             answers=self._answers,
             discard_body=self._link.discard_body,
             emit=self._emit,

@@ -13,10 +13,9 @@ from math import inf
 from agent.dataplane.answers import Answers
 from agent.dataplane.decoding import Decoded, DecodePool
 from agent.dataplane.dedupe import Dedupe, Key, Verdict
-from agent.dataplane.intake import Body
 from agent.dataplane.outbound import Outbound
 from agent.dataplane.packets import BAD_HEADER_LENGTH, Publish, text
-from agent.dataplane.placement import copy_fixed, in_order, places, reserve
+from agent.dataplane.placement import copy_fixed, places, reserve
 from agent.dataplane.plan import Buffer, Plan, RequestError
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Serving
@@ -25,18 +24,6 @@ from registry.contracts.tensors import BINARY_MAGIC, CONTENT_JSON, MAX_HEADER_BY
 
 DECODE_BYTES = 128 << 10
 """JSON requests of at least this are decoded in the pool, so that others do not wait for them."""
-_MAGIC_BYTES = len(BINARY_MAGIC) + 4
-
-
-class _LongBody(Body):
-    """The payload of a long request while it comes."""
-
-    def __init__(self, request: Request, places: list[memoryview]) -> None:
-        super().__init__(places)
-        self.request = request
-        self.all = tuple(places)
-        self.whole: tuple[Publish, bytearray] | None = None
-        """Set when the payload is gathered first and then treated like a short one."""
 
 
 class Admission:
@@ -54,7 +41,7 @@ class Admission:
     ) -> None:
         self._router = router
         self._outbound = outbound
-        self._answers = answers
+        self.answers = answers
         self._dedupe = dedupe
         self._pool = pool
         self._clock = clock
@@ -63,18 +50,16 @@ class Admission:
         """Workers that have requests waiting; the loop hands them out and clears this."""
         self.now = clock()
         """When the bytes that are being read came: one look at the clock per turn of the loop."""
-        self.body: _LongBody | None = None
-        """The long request that is coming in."""
         self.stopping = False
         """True: QoS 1 requests are left to the broker, which delivers them again; others are refused."""
 
     def request(self, publish: Publish, data: Buffer, end: int) -> None:
         """A whole request: its payload is `data[publish.payload:end]`."""
-        request = self._open(publish)
+        request = self.open(publish)
         if request is not None:
-            self._admit(request, publish, data, publish.payload, end)
+            self.admit(request, publish, data, publish.payload, end)
 
-    def _open(self, publish: Publish) -> Request | None:
+    def open(self, publish: Publish) -> Request | None:
         """Who asks, and until when. None: not a request after all, or already refused."""
         slot = self._router.find(publish.topic)
         ack = self._outbound.acks.owe(publish.mid) if publish.qos else None
@@ -90,20 +75,21 @@ class Admission:
         request = Request(slot, publish.reply_to, publish.correlation, ack, now, deadline)
         if publish.reply_to and not self._router.allows_reply(publish.reply_to):
             request.reply_to = b""
-            self._answers.error(request, InferenceCode.BAD_RESPONSE_TOPIC, "the response topic may not be published to")
+            self.answers.error(request, InferenceCode.BAD_RESPONSE_TOPIC, "the response topic may not be published to")
             return None
         return request
 
-    def _admit(self, request: Request, publish: Publish, data: Buffer, start: int, end: int) -> None:
+    def admit(self, request: Request, publish: Publish, data: Buffer, start: int, end: int) -> None:
+        """Decodes `data[start:end]` and places it, or refuses it."""
         try:
-            serving = self._serving(request, end - start)
+            serving = self.serving(request, end - start)
             length = publish.header_length
             if length < 0:
                 self._admit_other(serving, request, publish, memoryview(data)[start:end])
                 return
             body = start + length
             if body > end or length > MAX_HEADER_BYTES:
-                raise _bad_header(length, end - start)
+                raise bad_header(length, end - start)
             header = data[start:body]
             plan = serving.codec.decode_header(header if type(header) is bytes else bytes(header))
             if plan.check or plan.body_bytes != end - body:
@@ -111,11 +97,12 @@ class Admission:
             if plan.image:
                 self._decode(serving, request, plan, bytes(data[body:end]))
                 return
-            self._place(serving, request, plan, data, body, start, end)
+            self._place(serving, request, plan, memoryview(data)[start:end], length)
         except RequestError as error:
-            self._answers.refuse(request, error)
+            self.answers.refuse(request, error)
 
-    def _serving(self, request: Request, size: int) -> Serving:
+    def serving(self, request: Request, size: int) -> Serving:
+        """The worker that shall run it. Raises RequestError: there is none, or `size` is over its limit."""
         serving = request.slot.active if not self.stopping else None
         if serving is None:
             raise self._router.not_served(request.slot)
@@ -139,37 +126,33 @@ class Admission:
         if plan.image:
             self._decode(serving, request, plan, bytes(payload[body:]))
         else:
-            self._place(serving, request, plan, payload, body, 0, len(payload))
+            self._place(serving, request, plan, payload, body)
 
-    def _place(
-        self, serving: Serving, request: Request, plan: Plan, data: Buffer, body: int, start: int, end: int
-    ) -> None:
+    def _place(self, serving: Serving, request: Request, plan: Plan, payload: memoryview, body: int) -> None:
         """The request's tensors are at hand: into a slot with them."""
         if plan.response_topic or plan.id:
-            self._address(request, plan)
-            if request.ack is not None and plan.id:
-                crc = zlib.crc32(memoryview(data)[start:end])
-                if not self._is_new(request, plan, crc, end - start):
-                    return
+            self.address(request, plan)
+            repeatable = request.ack is not None and bool(plan.id)
+            if repeatable and not self.is_new(request, plan, zlib.crc32(payload), len(payload)):
+                return
         if request.deadline <= self.now:
             request.plan = plan
-            self._answers.expired(request)
+            self.answers.expired(request)
             return
         reserve(serving, request, plan)
         try:
             if plan.fixed:
-                copy_fixed(serving, request, plan, data, body)
+                copy_fixed(serving, request, plan, payload, body)
             else:
-                view = memoryview(data)[body:end]
                 for offset, place in places(serving, request, plan):
-                    place[:] = view[offset : offset + len(place)]
+                    place[:] = payload[body + offset : body + offset + len(place)]
         except RequestError:
             serving.release(request.id)
             raise
         serving.waiting.append(request.id)
         self.ready.add(serving)
 
-    def _address(self, request: Request, plan: Plan) -> None:
+    def address(self, request: Request, plan: Plan) -> None:
         """The response topic of a payload stands in where the PUBLISH had none (MQTT 3.1.1)."""
         if not plan.response_topic or request.reply_to:
             return
@@ -178,7 +161,7 @@ class Admission:
             raise RequestError(InferenceCode.BAD_RESPONSE_TOPIC, "the response topic may not be published to")
         request.reply_to = reply_to
 
-    def _is_new(self, request: Request, plan: Plan, crc: int, size: int) -> bool:
+    def is_new(self, request: Request, plan: Plan, crc: int, size: int) -> bool:
         """False: it came before, and is answered with its twin."""
         key = Key(request.reply_to[2:].decode(), plan.id, crc, size)
         request.plan = plan
@@ -187,14 +170,14 @@ class Admission:
             request.key = key
             return True
         if verdict is Verdict.REPEAT and reply is not None:
-            self._answers.repeat(request, reply)
+            self.answers.repeat(request, reply)
         elif verdict is Verdict.REFUSE:
             raise RequestError(InferenceCode.OVERLOADED, "too many repeats of this request wait for its reply")
         return False
 
     def _decode(self, serving: Serving, request: Request, plan: Plan, picture: bytes) -> None:
         request.plan = plan
-        self._address(request, plan)
+        self.address(request, plan)
         self._submit(serving, request, picture, lambda: (serving.codec.decode_image(plan, picture), 0))
 
     def _submit(self, serving: Serving, request: Request, data: bytes, job: Callable[[], Decoded]) -> None:
@@ -210,109 +193,9 @@ class Admission:
             if serving.dead:
                 raise _worker_ended()
             plan, body = done
-            self._place(serving, request, plan, data, body, 0, len(data))
+            self._place(serving, request, plan, memoryview(data), body)
         except RequestError as error:
-            self._answers.refuse(request, error)
-
-    # --- requests that are too long to wait for ---------------------------------------------------------------------
-
-    def announce(self, publish: Publish, data: bytes, size: int) -> Body | int | None:
-        """As `Sink.announce` says: where a long payload goes, how much is needed to say so, or None to discard it."""
-        available = len(data) - publish.payload
-        header, needed = _long_header(publish, data, available)
-        if available < min(needed, size):
-            return min(needed, size)
-        request = self._open(publish)
-        if request is None:
-            return None
-        try:
-            serving = self._serving(request, size)
-            self.body = self._long_body(serving, request, publish, data, size, header)
-        except RequestError as error:
-            self._answers.refuse(request, error)
-            return None
-        return self.body
-
-    def _long_body(
-        self,
-        serving: Serving,
-        request: Request,
-        publish: Publish,
-        data: bytes,
-        size: int,
-        header: tuple[int, int] | None,
-    ) -> _LongBody:
-        if header is not None and header[1] <= min(size, MAX_HEADER_BYTES + _MAGIC_BYTES):
-            start, end = header
-            raw = data[publish.payload + start : publish.payload + end]
-            plan = serving.codec.decode_header(raw)
-            if plan.body_bytes != size - end:
-                raise RequestError(
-                    InferenceCode.SIZE_MISMATCH, f"the header's tensors take {plan.body_bytes} bytes, {size - end} came"
-                )
-            if not plan.check and not plan.image:
-                if start:
-                    plan = plan.variant(plan.id, magic=True)
-                targets = self._targets(serving, request, plan)
-                if targets is not None:
-                    return _LongBody(request, [memoryview(bytearray(end)), *targets])
-        whole = bytearray(size)
-        body = _LongBody(request, [memoryview(whole)])
-        body.whole = publish, whole
-        return body
-
-    def _targets(self, serving: Serving, request: Request, plan: Plan) -> list[memoryview] | None:
-        """Where the body goes straight away; None when its tensors do not lie in it one after the other."""
-        self._address(request, plan)
-        reserve(serving, request, plan)
-        try:
-            targets = in_order(places(serving, request, plan), plan.body_bytes)
-        except RequestError:
-            serving.release(request.id)
-            raise
-        if targets is None:
-            serving.release(request.id)
-            request.id = -1
-        return targets
-
-    def arrived(self, body: Body) -> None:
-        """A long payload has come whole."""
-        self.body = None
-        if not isinstance(body, _LongBody):
-            return
-        request = body.request
-        if body.whole is not None:
-            publish, whole = body.whole
-            self._admit(request, publish, whole, 0, len(whole))
-            return
-        serving, plan = request.serving, request.plan
-        if serving is None or plan is None:
-            return
-        request.arrived = self.now
-        new = True
-        try:
-            if request.ack is not None and plan.id:
-                crc = 0
-                for place in body.all:
-                    crc = zlib.crc32(place, crc)
-                new = self._is_new(request, plan, crc, sum(map(len, body.all)))
-            if new and request.deadline <= self.now:
-                new = False
-                self._answers.expired(request)
-        except RequestError as error:
-            new = False
-            self._answers.refuse(request, error)
-        if new:
-            serving.waiting.append(request.id)
-            self.ready.add(serving)
-        else:
-            serving.release(request.id)
-
-    def abort_body(self) -> None:
-        """The rest of a long payload will not come: its connection has ended. Its broker delivers QoS 1 again."""
-        body, self.body = self.body, None
-        if body is not None and body.request.id >= 0 and body.request.serving is not None:
-            body.request.serving.release(body.request.id)
+            self.answers.refuse(request, error)
 
     def oversized(self, publish: Publish) -> None:
         """A message on a control topic that nobody could take; it is discarded as it arrives."""
@@ -321,7 +204,8 @@ class Admission:
             self._outbound.acks.settle(self._outbound.acks.owe(publish.mid))
 
 
-def _bad_header(length: int, size: int) -> RequestError:
+def bad_header(length: int, size: int) -> RequestError:
+    """The refusal of a header length that cannot be."""
     return RequestError(
         InferenceCode.BAD_PAYLOAD,
         f"header length {length}: must be 1..{MAX_HEADER_BYTES} and within the payload's {size} bytes",
@@ -330,19 +214,3 @@ def _bad_header(length: int, size: int) -> RequestError:
 
 def _worker_ended() -> RequestError:
     return RequestError(InferenceCode.WORKER_CRASHED, "the worker ended before this request could run")
-
-
-def _long_header(publish: Publish, data: bytes, available: int) -> tuple[tuple[int, int] | None, int]:
-    """((start, end) of the JSON header in the payload, or None when it has none; payload bytes needed to use it)."""
-    if publish.header_length >= 0:
-        end = publish.header_length
-        return (0, end), end if end <= MAX_HEADER_BYTES else 0
-    if publish.header_length == BAD_HEADER_LENGTH:
-        return None, 0
-    start = publish.payload
-    if available < _MAGIC_BYTES:
-        return None, _MAGIC_BYTES
-    if data[start : start + len(BINARY_MAGIC)] != BINARY_MAGIC:
-        return None, 0
-    end = _MAGIC_BYTES + int.from_bytes(data[start + len(BINARY_MAGIC) : start + _MAGIC_BYTES], "little")
-    return (_MAGIC_BYTES, end), end if end <= MAX_HEADER_BYTES + _MAGIC_BYTES else 0

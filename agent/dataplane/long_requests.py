@@ -1,0 +1,175 @@
+"""Requests whose payload is too long to wait for: announced by their head, read straight to where they belong.
+
+Everything that can be refused is refused on the head, and the rest is then discarded as it arrives. So memory does not
+grow with what a client sends: tensors go into the slot that their request holds anyway, and what must be seen whole
+first (JSON, pictures) is gathered, one request at a time, up to the model's limit.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from agent.dataplane.images import sniff
+from agent.dataplane.intake import Body
+from agent.dataplane.packets import BAD_HEADER_LENGTH, NO_HEADER_LENGTH, Publish
+from agent.dataplane.placement import in_order, places, reserve
+from agent.dataplane.plan import Plan, RequestError
+from agent.dataplane.requests import Admission, bad_header
+from agent.dataplane.slot import Request, Serving
+from registry.contracts.codes import InferenceCode
+from registry.contracts.tensors import BINARY_MAGIC, CONTENT_IMAGES, MAX_HEADER_BYTES, MAX_JSON_BYTES
+
+_MAGIC_BYTES = len(BINARY_MAGIC) + 4
+
+
+class LongBody(Body):
+    """The payload of a long request while it comes."""
+
+    def __init__(self, request: Request, places: list[memoryview]) -> None:
+        super().__init__(places)
+        self.request = request
+        self.all = tuple(places)
+        self.whole: tuple[Publish, bytearray] | None = None
+        """Set when the payload is gathered first and then treated like a short one."""
+
+
+class LongRequests:
+    """Of one connection at a time."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.body: LongBody | None = None
+        """The one that is coming in."""
+
+    def announce(self, publish: Publish, data: bytes, size: int) -> Body | int | None:
+        """As `Sink.announce` says: where a long payload goes, how much is needed to say so, or None to discard it."""
+        available = len(data) - publish.payload
+        header, needed = _long_header(publish, data, available)
+        if available < min(needed, size):
+            return min(needed, size)
+        request = self._admission.open(publish)
+        if request is None:
+            return None
+        try:
+            serving = self._admission.serving(request, size)
+            if header is None:
+                _check_gathered(publish, data, size)
+            raw = data[publish.payload + header[0] : publish.payload + header[1]] if header is not None else b""
+            direct = self._direct(serving, request, raw, size, header) if header is not None else None
+            self.body = direct or _gathered(request, publish, size)
+        except RequestError as error:
+            self._admission.answers.refuse(request, error)
+            return None
+        return self.body
+
+    def _direct(
+        self, serving: Serving, request: Request, raw: bytes, size: int, header: tuple[int, int]
+    ) -> LongBody | None:
+        """A body that goes straight to where the worker reads it; None when it must be looked at as a whole first."""
+        start, end = header
+        plan = serving.codec.decode_header(raw)
+        if plan.body_bytes != size - end:
+            raise RequestError(
+                InferenceCode.SIZE_MISMATCH, f"the header's tensors take {plan.body_bytes} bytes, {size - end} came"
+            )
+        if plan.check or plan.image:
+            return None
+        if start:
+            plan = plan.variant(plan.id, magic=True)
+        targets = self._targets(serving, request, plan)
+        return None if targets is None else LongBody(request, [memoryview(bytearray(end)), *targets])
+
+    def _targets(self, serving: Serving, request: Request, plan: Plan) -> list[memoryview] | None:
+        """Where the body goes straight away; None when its tensors do not lie in it one after the other."""
+        self._admission.address(request, plan)
+        reserve(serving, request, plan)
+        try:
+            targets = in_order(places(serving, request, plan), plan.body_bytes)
+        except RequestError:
+            serving.release(request.id)
+            raise
+        if targets is None:
+            serving.release(request.id)
+            request.id = -1
+        return targets
+
+    def arrived(self, body: Body) -> None:
+        """A long payload has come whole."""
+        self.body = None
+        if not isinstance(body, LongBody):
+            return
+        request = body.request
+        if body.whole is not None:
+            publish, whole = body.whole
+            self._admission.admit(request, publish, whole, 0, len(whole))
+            return
+        serving, plan = request.serving, request.plan
+        if serving is None or plan is None:
+            return
+        request.arrived = self._admission.now
+        new = True
+        try:
+            if request.ack is not None and plan.id:
+                crc = 0
+                for place in body.all:
+                    crc = zlib.crc32(place, crc)
+                new = self._admission.is_new(request, plan, crc, sum(map(len, body.all)))
+            if new and request.deadline <= self._admission.now:
+                new = False
+                self._admission.answers.expired(request)
+        except RequestError as error:
+            new = False
+            self._admission.answers.refuse(request, error)
+        if new:
+            serving.waiting.append(request.id)
+            self._admission.ready.add(serving)
+        else:
+            serving.release(request.id)
+
+    def abort(self) -> None:
+        """The rest of a long payload will not come: its connection has ended. Its broker delivers QoS 1 again."""
+        body, self.body = self.body, None
+        if body is not None and body.request.id >= 0 and body.request.serving is not None:
+            body.request.serving.release(body.request.id)
+
+    def holds(self, serving: Serving) -> bool:
+        """Is the request that is coming in being written into this worker's memory?"""
+        return self.body is not None and self.body.request.serving is serving and self.body.request.id >= 0
+
+
+def _check_gathered(publish: Publish, data: bytes, size: int) -> None:
+    """Refuses what could only be refused once it was there."""
+    if publish.header_length != NO_HEADER_LENGTH:
+        raise bad_header(publish.header_length, size)
+    start = data[publish.payload : publish.payload + 16]
+    if (
+        size > MAX_JSON_BYTES
+        and not sniff(start)
+        and publish.content_type.decode("utf-8", "replace") not in CONTENT_IMAGES
+    ):
+        raise RequestError(
+            InferenceCode.TOO_LARGE, f"{size} bytes of JSON, over the limit of {MAX_JSON_BYTES}: send tensors as binary"
+        )
+
+
+def _gathered(request: Request, publish: Publish, size: int) -> LongBody:
+    whole = bytearray(size)
+    body = LongBody(request, [memoryview(whole)])
+    body.whole = publish, whole
+    return body
+
+
+def _long_header(publish: Publish, data: bytes, available: int) -> tuple[tuple[int, int] | None, int]:
+    """((start, end) of the JSON header in the payload, or None when it has none; payload bytes needed to use it)."""
+    if publish.header_length >= 0:
+        end = publish.header_length
+        return ((0, end), end) if 0 < end <= MAX_HEADER_BYTES else (None, 0)
+    if publish.header_length == BAD_HEADER_LENGTH:
+        return None, 0
+    start = publish.payload
+    if available < _MAGIC_BYTES:
+        return None, _MAGIC_BYTES
+    if data[start : start + len(BINARY_MAGIC)] != BINARY_MAGIC:
+        return None, 0
+    end = _MAGIC_BYTES + int.from_bytes(data[start + len(BINARY_MAGIC) : start + _MAGIC_BYTES], "little")
+    return ((_MAGIC_BYTES, end), end) if end <= MAX_HEADER_BYTES + _MAGIC_BYTES else (None, 0)
