@@ -58,6 +58,9 @@ ITEM_BYTES = {
 
 MAX_FIXED_BYTES = 256 << 20
 """The fixed regions never take more; fewer slots then."""
+FIXED_BYTES = 32 << 20
+"""Beyond FEW_SLOTS the fixed regions do not grow over this: slots are used in turn, so all of it becomes resident."""
+FEW_SLOTS = 16
 
 
 class Signature(Protocol):
@@ -171,8 +174,8 @@ def make_layout(
 ) -> Layout:
     """Lays out the memory of a model with that signature.
 
-    `slots`: at most as many fixed slots (at least 1; fewer when MAX_FIXED_BYTES would be passed, none when the
-    signature has no fixed form). `arena_bytes`: of each arena, rounded up to 64. `fixed`: False when the model's
+    `slots`: at most as many fixed slots (at least 1; fewer when items are large, none when the signature has
+    no fixed form). `arena_bytes`: of each arena, rounded up to 64. `fixed`: False when the model's
     outputs are known to come in other shapes than it declares: no fixed slots then.
     """
     if slots < 1 or arenas < 1 or arena_bytes < 4096:
@@ -184,7 +187,8 @@ def make_layout(
         for tensor, shape in zip((*inputs, *outputs), items)
     ]
     fixed = fixed and bool(inputs) and bool(outputs) and all(sizes) and sum(sizes) <= MAX_FIXED_BYTES
-    slots = min(slots, MAX_FIXED_BYTES // sum(sizes)) if fixed else 0
+    per_slot = sum(sizes)
+    slots = min(slots, max(FEW_SLOTS, FIXED_BYTES // per_slot), MAX_FIXED_BYTES // per_slot) if fixed else 0
     offset = 0
     placed: list[FixedTensor] = []
     for tensor, shape, size in zip((*inputs, *outputs), items, sizes):

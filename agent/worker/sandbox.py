@@ -35,6 +35,9 @@ _FS_RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1
 _FS_RIGHTS_NEWEST = (1 << 16) - 1
 """ABI 5 added LANDLOCK_ACCESS_FS_IOCTL_DEV."""
 _NET_BIND_AND_CONNECT = 3
+"""Since ABI 4: TCP."""
+_SCOPE_SOCKETS_AND_SIGNALS = 3
+"""Since ABI 6: abstract Unix sockets of, and signals to, processes outside."""
 _SYSTEM_PATHS = (
     *("/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom"),
     *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys"),
@@ -70,16 +73,17 @@ def limit(memory_bytes: int | None) -> None:
 
 
 def confine(directory: str) -> str:
-    """From here on only the artifact, Python and the system's libraries can be read, nothing written, no TCP.
+    """From here on only the artifact, Python and the system's libraries can be read, nothing written or started.
 
+    No TCP either (ABI 4) and no signal to the agent (ABI 6), as far as this kernel's Landlock goes.
     Returns "landlock <abi>", or "none" and why. For backends that need no device files.
     """
     abi = _syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
     if abi < 1:
         return "none: this kernel has no Landlock"
     handled = _FS_RIGHTS_BY_ABI.get(abi, _FS_RIGHTS_NEWEST)
-    attributes = struct.pack("<QQ", handled, _NET_BIND_AND_CONNECT if abi >= 4 else 0)
-    size = 16 if abi >= 4 else 8
+    attributes = struct.pack("<QQQ", handled, _NET_BIND_AND_CONNECT, _SCOPE_SOCKETS_AND_SIGNALS)
+    size = 24 if abi >= 6 else 16 if abi >= 4 else 8
     ruleset = _syscall(_LANDLOCK_CREATE_RULESET, attributes, size, 0)
     if ruleset < 0:
         return "none: Landlock is switched off"

@@ -32,7 +32,10 @@ _EXIT_WAIT_S = 2.0
 
 
 class WorkerProcess:
-    """One child process. `kill` may be called from any thread; the rest from the one that started it."""
+    """One child process. `kill` may be called from any thread; the rest from one at a time.
+
+    Its stderr goes to a pipe of 64 KiB that is read when it ends: what a talkative child says beyond that is lost.
+    """
 
     def __init__(self, interpreter: str, backend: str) -> None:
         """Raises PermanentError(backend_unavailable) or TransientError(worker_crashed)."""

@@ -42,7 +42,7 @@ class WorkerSpec:
     run_timeout_s: float = 30.0
     """For the data path, which kills a worker that takes longer."""
     slots: int = 256
-    """Most fixed items in flight; MAX_FIXED_BYTES of channel.py may make it fewer."""
+    """Most fixed items in flight; large items get fewer (channel.make_layout)."""
     arenas: int = 4
     arena_bytes: int = 16 << 20
     max_batch: int = 64

@@ -84,9 +84,13 @@ def test_any_other_model_has_arenas_only(shape_in: tuple[int, ...], shape_out: t
     assert (layout.slots, layout.ids, layout.inputs) == (0, 2, ())
 
 
-def test_large_items_get_fewer_slots() -> None:
-    layout = layout_of((TensorInfo("x", "UINT8", (-1, 64 << 20)),), (TensorInfo("y", "UINT8", (-1, 1)),), slots=100)
-    assert layout.slots == 3
+@pytest.mark.parametrize(
+    ("item_bytes", "slots"), [(3 << 10, 1000), (1 << 20, 31), (3 << 20, 16), (64 << 20, 3), (255 << 20, 1)]
+)
+def test_large_items_get_fewer_slots(item_bytes: int, slots: int) -> None:
+    image = TensorInfo("x", "UINT8", (-1, item_bytes))
+    layout = layout_of((image,), (TensorInfo("y", "UINT8", (-1, 1)),), slots=1000)
+    assert layout.slots == slots
     assert layout.arena_offset <= MAX_FIXED_BYTES + 128
 
 
