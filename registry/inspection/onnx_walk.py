@@ -13,8 +13,8 @@ from typing import Any
 from registry.inspection.external_data import ExternalTensor
 from registry.inspection.facts import InspectionError
 
-MAX_DEPTH = 64
-"""Graphs inside graphs; exporters nest a handful."""
+MAX_DEPTH = 20
+"""Graphs inside graphs: exporters nest a handful, protobuf's own parser stops at about 30."""
 MAX_NODES = 5_000_000
 _EXTERNAL = 1
 """TensorProto.DataLocation.EXTERNAL"""

@@ -1,0 +1,82 @@
+"""Which registry and which token a command uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry.cli.failures import UsageFault
+from registry.cli.output import size_text, visible
+from registry.cli.plan import artifact_name
+from registry.cli.session import parse_labels, split_reference
+from registry.cli.settings import GlobalOptions, default_data_dir, find_address
+
+
+def test_options_come_before_the_environment_and_that_before_this_host() -> None:
+    environment = {"MODELFLEET_REGISTRY": "https://there/", "MODELFLEET_TOKEN": "from-environment"}
+    assert find_address(GlobalOptions(registry="http://here:1", token="t"), environment).url == "http://here:1"
+    assert find_address(GlobalOptions(), environment).url == "https://there"
+    assert find_address(GlobalOptions(), environment).token == "from-environment"
+    assert find_address(GlobalOptions(), {"HOME": "/nowhere"}).url == "http://127.0.0.1:8470"
+
+
+def test_an_option_after_the_command_wins_over_one_before_it() -> None:
+    before = GlobalOptions(registry="http://a", token="one", as_json=True)
+    after = GlobalOptions(token_file=Path("two"))
+    assert after.over(before) == GlobalOptions(registry="http://a", token_file=Path("two"), as_json=True)
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "example.org", "http://", "http://u:p@host", "http://host/?q=1"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UsageFault, match="not the address"):
+        find_address(GlobalOptions(registry=url), {})
+
+
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "naïve"])
+def test_a_token_that_would_break_a_header_is_refused(token: str) -> None:
+    with pytest.raises(UsageFault, match="characters that no token has"):
+        find_address(GlobalOptions(token=token), {})
+
+
+def test_a_token_in_the_clear_over_the_network_is_noticed() -> None:
+    assert find_address(GlobalOptions(registry="http://far", token="t"), {}).sends_token_in_clear
+    assert not find_address(GlobalOptions(registry="https://far", token="t"), {}).sends_token_in_clear
+    assert not find_address(GlobalOptions(registry="http://127.0.0.1:1", token="t"), {}).sends_token_in_clear
+
+
+def test_the_data_folder_follows_the_registrys_own_rules() -> None:
+    assert default_data_dir({"MODELFLEET_REGISTRY_DATA_DIR": "/d"}) == Path("/d")
+    assert default_data_dir({"XDG_DATA_HOME": "/x"}) == Path("/x/modelfleet/registry")
+    assert default_data_dir({"HOME": "/h"}) == Path("/h/.local/share/modelfleet/registry")
+
+
+def test_references_and_labels() -> None:
+    assert split_reference("lenet@1.0.0") == ("lenet", "1.0.0")
+    assert split_reference("lenet") == ("lenet", None)
+    assert parse_labels(["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
+    for bad in ("lenet@", "@1"):
+        with pytest.raises(UsageFault):
+            split_reference(bad)
+    for labels in (["a"], ["=1"], ["a=1", "a=2"]):
+        with pytest.raises(UsageFault):
+            parse_labels(labels)
+
+
+def test_text_from_elsewhere_cannot_steer_the_terminal() -> None:
+    assert visible("a\x1b[2Jb\x07\x9b") == "a�[2Jb��"
+
+
+def test_sizes_are_said_as_people_say_them() -> None:
+    assert [size_text(n) for n in (0, 999, 1500, 246_812, 3_000_000_000)] == [
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "247 kB",
+        "3.0 GB",
+    ]
+
+
+def test_a_file_name_becomes_a_path_that_an_artifact_may_have() -> None:
+    assert artifact_name(Path("x/my model (1).onnx")) == "my-model--1-.onnx"
+    assert artifact_name(Path(".hidden.onnx")) == "hidden.onnx"
