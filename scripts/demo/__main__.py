@@ -77,7 +77,7 @@ def _publish(fleet: Fleet, model: str) -> None:
         target = MODELS / model
     with console.status(f"publishing {model}"):
         answer = fleet.registry("publish", str(target / f"{model}.toml"))
-        version = answer["version"]["version"]
+        version = answer["version"]
         fleet.registry("deploy", f"{model}@{version}", "--device", DEVICE, "--wait")
     console.print(f"[bold]published[/] {model}@{version} and serving on '{DEVICE}'")
 
