@@ -10,7 +10,7 @@ from typing import Any
 from agent.core.slots import Choice, SlotRecord
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.ports import Clock, DataPath, Journal, LoadedWorker, Pool, Steps
-from agent.reconciler.tasks import Task
+from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
 from registry.contracts.platforms import Platform
@@ -73,19 +73,21 @@ class Context:
         """Ends a worker that serves nobody, elsewhere: ending takes time."""
         self.loads.submit(lambda: worker.close(self.drain_timeout_s))
 
-    def end(self, leaving: Future[LoadedWorker | None], then: Callable[[], None]) -> Task[None]:
+    def end(self, leaving: Future[LoadedWorker | None], then: Callable[[], None]) -> None:
         """Ends the worker that a swap sets free, once it has drained; `then` runs in the control thread after it."""
+        # The data thread fulfils the future: it only hands over.
+        leaving.add_done_callback(lambda done: self.loads.submit(lambda: self._end(done, then)))
 
-        def work(_: Any) -> None:
-            worker = leaving.result(timeout=self.drain_timeout_s * 4)
+    def _end(self, leaving: Future[LoadedWorker | None], then: Callable[[], None]) -> None:
+        """In the pool."""
+        fault = leaving.exception()
+        if fault is not None:
+            self.put(TaskDone(lambda: self.voice.tell("worker", phase="switch", code="internal", message=str(fault))))
+        else:
+            worker = leaving.result()
             if worker is not None:
                 worker.close(self.drain_timeout_s)
-
-        def failed(error: Exception) -> None:
-            self.voice.tell("worker", phase="ending", code="internal", message=str(error))
-            then()
-
-        return Task(work, lambda _: then(), failed).start(self.loads, self.put)
+        self.put(TaskDone(then))
 
 
 def _measure_key(choice: Choice) -> str:

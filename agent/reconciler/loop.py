@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 LONGEST_LOOK_S = 10.0
 """It looks at least so often, whatever happens: a lost event costs no more than that."""
 QUEUE_LIMIT = 4096
+EVENTS_BEFORE_A_LOOK = 256
 
 HealthMaker = Callable[[Mapping[str, int]], Health]
 """Makes a health report; takes the worker restarts by model."""
@@ -68,13 +69,22 @@ class Reconciler:
         """Monotonic time of the last look: a watchdog's sign of life."""
 
     def start(self) -> None:
-        """Takes up what the journal says; what served is being started when this returns."""
+        """What served is being started when this returns."""
+        self.begin()
+        self._thread.start()
+
+    def begin(self) -> None:
+        """Takes up what the journal says: first the workers of what served, then what was under way."""
         self._context.desired.load()
         for model, record in self._context.journal.slots().items():
             self._slots[model] = Slot(self._context, record)
         for slot in self._slots.values():
-            self._guard(lambda slot=slot: slot.keeper.tend(slot.record.active))  # type: ignore[misc]
-        self._thread.start()
+            self._guard(slot.revive)
+        Task(lambda _: self._context.steps.facts(), self._facts_are_here, self._no_facts).start(
+            self._context.network, self._context.put
+        )
+        for slot in self._slots.values():
+            self._guard(slot.restart)
 
     def stop(self, timeout_s: float) -> list[LoadedWorker]:
         """Ends the thread; steps under way are cancelled. The workers that still serve, for the caller to close."""
@@ -94,20 +104,15 @@ class Reconciler:
             log.error("the control queue is full: %s is dropped", type(event).__name__)  # noqa: TRY400
 
     def _run(self) -> None:
-        Task(lambda _: self._context.steps.facts(), self._facts_are_here, self._no_facts).start(
-            self._context.network, self._context.put
-        )
-        for slot in self._slots.values():
-            self._guard(slot.restart)
         while not self._stopping.is_set():
             self.look()
-            for event in self._wait():
-                self._guard(lambda event=event: self._handle(event))  # type: ignore[misc]
+            self.handle_waiting(self._patience())
 
     def look(self) -> None:
         """One comparison of all slots with the desired state, at most one step for each."""
         context = self._context
         self.looked_at = context.clock.monotonic()
+        self._slots = {model: slot for model, slot in self._slots.items() if not slot.gone}
         desired = context.desired.current
         if desired is not None:
             for model in desired.models:
@@ -117,23 +122,26 @@ class Reconciler:
                 self._guard(lambda s=slot, m=model: s.want(desired.models.get(m), desired.generation))  # type: ignore[misc]
         for slot in self._slots.values():
             self._guard(slot.tend)
-        self._slots = {model: slot for model, slot in self._slots.items() if not slot.gone}
         if context.changed and context.facts is not None:
             context.changed = False
             self._report(context.facts)
 
-    def _wait(self) -> list[Any]:
-        """All events that are there, waiting for the first one until something is due."""
+    def handle_waiting(self, patience_s: float = 0.0) -> None:
+        """Handles the events that are there; waits `patience_s` for the first one."""
+        try:
+            event = self._events.get(timeout=patience_s) if patience_s > 0 else self._events.get_nowait()
+            for _ in range(EVENTS_BEFORE_A_LOOK):
+                self._guard(lambda event=event: self._handle(event))  # type: ignore[misc]
+                event = self._events.get_nowait()
+            self.put(event)
+        except queue.Empty:
+            return
+
+    def _patience(self) -> float:
+        """Seconds until something is due."""
         now = self._context.clock.monotonic()
         dues = [due for slot in self._slots.values() if (due := slot.next_due()) is not None]
-        timeout = min([max(due - now, 0.0) for due in dues] + [LONGEST_LOOK_S])
-        try:
-            events = [self._events.get(timeout=timeout)]
-            while True:
-                events.append(self._events.get_nowait())
-        except queue.Empty:
-            pass
-        return events
+        return min([max(due - now, 0.0) for due in dues] + [LONGEST_LOOK_S])
 
     def _handle(self, event: Any) -> None:
         voice = self._context.voice

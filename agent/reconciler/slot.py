@@ -61,6 +61,11 @@ class Slot:
         times = [time for time in (self._retry_at, self.keeper.wake_at) if time is not None]
         return min(times, default=None)
 
+    def revive(self) -> None:
+        """Starts the worker of what should answer, when none is there and it is due."""
+        if self.record.state is not State.RETIRING:
+            self.keeper.tend(self.record.active)
+
     def restart(self) -> None:
         """The agent has just started: what the journal says is under way is taken up."""
         step = ON_RESTART[self.record.state]
@@ -85,8 +90,7 @@ class Slot:
 
     def tend(self) -> None:
         """Does what is due by the clock, and what a refused journal write left undone."""
-        if self.record.state is not State.RETIRING:
-            self.keeper.tend(self.record.active)
+        self.revive()
         if self._retry_at is not None:
             if self._context.clock.monotonic() < self._retry_at:
                 return

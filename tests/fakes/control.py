@@ -1,0 +1,324 @@
+"""The reconciler's ports in memory: a host without disk, network or processes, whose time stands until it is moved."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
+
+from agent.core.slots import Choice, SlotRecord
+from agent.errors import AgentError, TransientError
+from agent.reconciler.context import Context
+from agent.reconciler.desired import DesiredState
+from agent.reconciler.exchange import Exchange
+from agent.reconciler.loop import Reconciler
+from agent.reconciler.ports import Clock, LoadedWorker
+from agent.reconciler.voice import Voice
+from agent.worker.measure import Measurement
+from registry.contracts.api import DeviceReports
+from registry.contracts.messages import Desired, DesiredModel, Event, Health, Reported, ServingState
+from registry.contracts.platforms import Platform
+from registry.contracts.topics import Topics
+from tests.fakes.registry_simulator import one_file_manifest
+
+DEVICE = "edge-1"
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+MEASURED = Measurement(run_us=50.0, max_batch=8, lanes=1, fixed=True)
+
+
+@dataclass(eq=False)
+class FakeWorker:
+    """A worker that remembers whether it was closed."""
+
+    choice: Choice
+    backend: str = "fake"
+    provider: str = "Memory"
+    execution: Literal["process", "inline"] = "process"
+    max_batch: int = 8
+    measured: Measurement = MEASURED
+    closed: bool = False
+
+    def close(self, timeout_s: float) -> None:
+        self.closed = True
+
+
+class MemoryJournal:
+    """Survives a `Host.reboot`. `broken` makes every write fail, as a full disk does."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, SlotRecord] = {}
+        self.facts: dict[str, bytes] = {}
+        self.measures: dict[tuple[str, str], Measurement] = {}
+        self.broken = False
+
+    def slots(self) -> dict[str, SlotRecord]:
+        return dict(self.records)
+
+    def save(self, record: SlotRecord) -> None:
+        self._check()
+        self.records[record.model] = SlotRecord.model_validate_json(record.canonical())
+
+    def forget(self, model: str) -> None:
+        self._check()
+        self.records.pop(model, None)
+
+    def get(self, key: str) -> bytes | None:
+        return self.facts.get(key)
+
+    def put(self, key: str, value: bytes) -> None:
+        self._check()
+        self.facts[key] = value
+
+    def next_number(self, key: str) -> int:
+        number = int(self.facts.get(key, b"0")) + 1
+        self.put(key, str(number).encode())
+        return number
+
+    def measured(self, variant: str, facts: str) -> Measurement | None:
+        return self.measures.get((variant, facts))
+
+    def keep_measure(self, variant: str, facts: str, found: Measurement) -> None:
+        self._check()
+        self.measures[variant, facts] = found
+
+    def _check(self) -> None:
+        if self.broken:
+            raise TransientError("disk_error", "no space left")
+
+
+class FakeSteps:
+    """Does nothing, at once. `fail(step, *errors)` lets the next calls of a step fail, in order."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.errors: dict[str, list[AgentError]] = {}
+        self.started: list[FakeWorker] = []
+        self.measured: list[Measurement | None] = []
+
+    def fail(self, step: str, *errors: AgentError) -> None:
+        self.errors.setdefault(step, []).extend(errors)
+
+    def facts(self) -> Platform:
+        return Platform(os="linux", arch="x86_64")
+
+    def resolve(self, model: str, desired: DesiredModel, cancel: threading.Event) -> Choice:
+        self._do(f"resolve {desired.version}")
+        manifest = one_file_manifest(desired.version.encode(), model=model, version=desired.version)
+        variant = manifest.variants[0]
+        return Choice(
+            model=model,
+            version=desired.version,
+            manifest=desired.manifest,
+            variant=variant,
+            variant_digest=variant.canonical_digest(),
+            backend="fake",
+            profile=desired.profile,
+            rollout=desired.rollout,
+            record_results=desired.record_results,
+        )
+
+    def download(self, choice: Choice, keep: Set[str], cancel: threading.Event) -> None:
+        self._do(f"download {choice.version}")
+
+    def verify(self, choice: Choice, cancel: threading.Event) -> None:
+        self._do(f"verify {choice.version}")
+
+    def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> FakeWorker:
+        self._do(f"warm {choice.version}")
+        self.measured.append(measured)
+        worker = FakeWorker(choice)
+        self.started.append(worker)
+        return worker
+
+    def sweep(self, slots: Sequence[SlotRecord]) -> None:
+        self._do("sweep")
+
+    def _do(self, what: str) -> None:
+        self.done.append(what)
+        errors = self.errors.get(what.partition(" ")[0])
+        if errors:
+            raise errors.pop(0)
+
+
+class FakeDataPath:
+    """Who answers which model; a replaced worker drains at once."""
+
+    def __init__(self) -> None:
+        self.serving: dict[str, LoadedWorker | None] = {}
+        self.retained: dict[str, bytes] = {}
+        self.published: list[tuple[str, bytes]] = []
+        self.events: list[Event] = []
+
+    def assign(self, model: str) -> None:
+        self.serving.setdefault(model, None)
+
+    def serve(self, choice: Choice, worker: LoadedWorker) -> Future[LoadedWorker | None]:
+        return self._drained(self.serving.get(choice.model), choice.model, worker)
+
+    def withdraw(self, model: str) -> Future[LoadedWorker | None]:
+        done = self._drained(self.serving.get(model), model, None)
+        self.serving.pop(model, None)
+        return done
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        if retain:
+            self.retained[topic] = payload
+        self.published.append((topic, payload))
+
+    def publish_durable(self, topic: str, payload: bytes) -> None:
+        self.events.append(Event.model_validate_json(payload))
+
+    def _drained(
+        self, old: LoadedWorker | None, model: str, worker: LoadedWorker | None
+    ) -> Future[LoadedWorker | None]:
+        self.serving[model] = worker
+        done: Future[LoadedWorker | None] = Future()
+        done.set_result(old)
+        return done
+
+
+class FakeUplink:
+    """The registry over HTTP. `error` makes it unreachable."""
+
+    def __init__(self) -> None:
+        self.document: bytes = b""
+        self.error: AgentError | None = None
+        self.asked: list[str | None] = []
+        self.reports: list[DeviceReports] = []
+        self.facts: list[Platform] = []
+
+    def desired(self, etag: str | None) -> tuple[bytes, str | None] | None:
+        self._check()
+        self.asked.append(etag)
+        current = str(hash(self.document))
+        return None if etag == current else (self.document, current)
+
+    def put_facts(self, facts: Platform) -> None:
+        self._check()
+        self.facts.append(facts)
+
+    def post_reports(self, reports: DeviceReports) -> None:
+        self._check()
+        self.reports.append(reports)
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+class ManualPool:
+    """Work waits until `Host.settle` runs it: a test sees what is under way."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def submit(self, work: Callable[[], None], /) -> object:
+        self.waiting.append(work)
+        return None
+
+
+@dataclass
+class Host:
+    """A reconciler with its fakes, driven by hand: no threads."""
+
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    uplink: FakeUplink = field(default_factory=FakeUplink)
+    elapsed: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.boot()
+
+    def boot(self) -> Host:
+        """A fresh start of the agent over what the journal has; not yet `settle`d."""
+        self.steps, self.data_path, self.pool = FakeSteps(), FakeDataPath(), ManualPool()
+        self.reports: list[Reported] = []
+        topics = Topics()
+        clock = Clock(now=self.now, monotonic=lambda: self.elapsed, chance=lambda: 1.0)
+        events: queue.Queue[Any] = queue.Queue()
+        self.context = Context(
+            journal=self.journal,
+            steps=self.steps,
+            data_path=self.data_path,
+            clock=clock,
+            desired=DesiredState(DEVICE, self.journal),
+            voice=Voice(DEVICE, topics, self.data_path, self.journal, clock),
+            network=self.pool,
+            loads=self.pool,
+            put=events.put_nowait,
+            drain_timeout_s=1.0,
+        )
+        self.reconciler = Reconciler(
+            device=DEVICE,
+            session_id="s1",
+            topics=topics,
+            context=self.context,
+            exchange=Exchange(self.context, self.uplink, self.pool),
+            events=events,
+            on_report=self.reports.append,
+            make_health=self._health,
+        )
+        self._events = events
+        self.reconciler.begin()
+        return self
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.elapsed)
+
+    def tell(self, *events: object) -> Host:
+        for event in events:
+            self._events.put_nowait(event)
+        return self
+
+    def step(self) -> bool:
+        """Handles what is queued, looks once, runs one piece of slow work. False when nothing is left to do."""
+        self.reconciler.handle_waiting()
+        self.reconciler.look()
+        if self.pool.waiting:
+            self.pool.waiting.pop(0)()
+            return True
+        return not self._events.empty()
+
+    def settle(self) -> Host:
+        for _ in range(1000):
+            if not self.step():
+                return self
+        raise AssertionError("the reconciler does not come to rest")
+
+    def wait(self, seconds: float) -> Host:
+        self.elapsed += seconds
+        return self.settle()
+
+    def desire(self, generation: int, *, expires_at: datetime | None = None, **models: str) -> Host:
+        """The registry desires these versions from now on."""
+        document = desired(generation, expires_at=expires_at, **models)
+        self.context.offer(document)
+        return self
+
+    def serves(self, model: str = "lenet") -> str | None:
+        worker = self.data_path.serving.get(model)
+        return worker.choice.version if isinstance(worker, FakeWorker) else None
+
+    def state(self, model: str = "lenet") -> ServingState:
+        return self.reports[-1].models[model].state
+
+    def phases(self) -> list[str]:
+        return [event.phase for event in self.data_path.events if event.kind == "deployment"]
+
+    def _health(self, restarts: Any) -> Health:
+        return Health(device=DEVICE, session_id="s1", seq=1, at=self.now(), window_s=1, uptime_s=self.elapsed)
+
+
+def desired(generation: int, *, expires_at: datetime | None = None, device: str = DEVICE, **models: str) -> bytes:
+    """A desired document: model to version."""
+    wanted = {
+        model: DesiredModel(version=version, manifest=one_file_manifest(b"", version=version).canonical_digest())
+        for model, version in models.items()
+    }
+    document = Desired(device=device, generation=generation, issued_at=START, expires_at=expires_at, models=wanted)
+    return document.canonical()

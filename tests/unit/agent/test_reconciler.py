@@ -1,0 +1,343 @@
+"""The control thread over fakes: what is desired comes to serve, and nothing that serves is lost on the way."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from agent.adapters.registry_client import UnreachableError
+from agent.core.events import Connected, ControlMessage, Disconnected, Tick, WorkerDied
+from agent.errors import PermanentError, TransientError
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.messages import ServingState
+from tests.fakes.control import DEVICE, MEASURED, START, FakeWorker, Host, desired
+
+DESIRED_TOPIC = f"modelfleet/v1/devices/{DEVICE}/desired"
+
+
+def serving(version: str = "1.0.0") -> Host:
+    host = Host().desire(1, lenet=version).settle()
+    assert host.serves() == version
+    return host
+
+
+def worker_of(host: Host, model: str = "lenet") -> FakeWorker:
+    worker = host.data_path.serving[model]
+    assert isinstance(worker, FakeWorker)
+    return worker
+
+
+def test_what_is_desired_comes_to_serve() -> None:
+    host = Host().tell(ControlMessage(DESIRED_TOPIC, desired(1, lenet="1.0.0"))).settle()
+    assert host.serves() == "1.0.0"
+    assert host.state() is ServingState.SERVING
+    assert host.reports[-1].generation == 1
+    assert host.phases() == ["resolving", "downloading", "verifying", "warming", "switching", "serving"]
+
+
+def test_every_deployment_goes_through_all_steps_in_order() -> None:
+    assert serving().steps.done == ["resolve 1.0.0", "download 1.0.0", "verify 1.0.0", "warm 1.0.0"]
+
+
+def test_the_old_version_serves_until_the_new_one_is_warm_and_is_then_ended() -> None:
+    host = serving()
+    old = worker_of(host)
+    host.desire(2, lenet="2.0.0")
+    while host.steps.done[-1] != "warm 2.0.0":
+        assert host.serves() == "1.0.0"
+        assert not old.closed
+        host.step()
+    host.settle()
+    assert host.serves() == "2.0.0"
+    assert old.closed
+    assert host.journal.records["lenet"].previous.version == "1.0.0"  # type: ignore[union-attr]
+
+
+def test_a_model_that_is_not_desired_any_more_is_stopped_and_forgotten() -> None:
+    host = serving()
+    worker = worker_of(host)
+    host.desire(2).settle()
+    assert worker.closed
+    assert host.reports[-1].models == {}
+    assert host.journal.records == {}
+
+
+def test_several_models_are_independent() -> None:
+    host = Host()
+    host.steps.fail("resolve", PermanentError(DeploymentCode.NO_FITTING_VARIANT, "no"))
+    host.desire(1, alpha="1.0.0", beta="1.0.0").settle()
+    states = {name: model.state for name, model in host.reports[-1].models.items()}
+    assert sorted(states.values()) == [ServingState.FAILED, ServingState.SERVING]
+
+
+@pytest.mark.parametrize("step", ["resolve", "download", "verify", "warm"])
+def test_a_step_that_fails_for_good_leaves_what_serves(step: str) -> None:
+    host = serving()
+    host.steps.fail(step, PermanentError(DeploymentCode.LOAD_FAILED, "broken"))
+    host.desire(2, lenet="2.0.0").settle()
+    assert host.serves() == "1.0.0"
+    model = host.reports[-1].models["lenet"]
+    assert (model.state, model.version, model.desired_version) == (ServingState.FAILED, "1.0.0", "2.0.0")
+    assert model.fault is not None
+    assert model.fault.code == DeploymentCode.LOAD_FAILED
+
+
+@pytest.mark.parametrize("step", ["resolve", "download", "verify", "warm"])
+def test_a_step_that_fails_for_now_is_tried_again(step: str) -> None:
+    host = Host()
+    host.steps.fail(step, TransientError(DeploymentCode.REGISTRY_UNREACHABLE, "away"))
+    host.desire(1, lenet="1.0.0").settle()
+    assert host.state() is ServingState.PENDING
+    assert host.serves() is None
+    assert host.wait(1.0).serves() == "1.0.0"
+
+
+def test_an_outage_is_waited_out_ever_more_slowly() -> None:
+    host = Host()
+    host.steps.fail("download", *[UnreachableError("away") for _ in range(30)])
+    host.desire(1, lenet="1.0.0").settle()
+    for _ in range(40):
+        host.wait(300.0)
+    assert host.serves() == "1.0.0"
+
+
+def test_what_keeps_failing_on_this_host_is_given_up_until_it_is_asked_for_again() -> None:
+    host = Host()
+    host.steps.fail("warm", *[TransientError(DeploymentCode.WORKER_CRASHED, "died") for _ in range(8)])
+    host.desire(1, lenet="1.0.0").settle()
+    for _ in range(20):
+        host.wait(300.0)
+    assert host.state() is ServingState.FAILED
+    assert len([done for done in host.steps.done if done.startswith("warm")]) == 8
+    assert host.desire(2, lenet="1.0.0").settle().serves() == "1.0.0"
+
+
+def test_the_registrys_own_wish_for_a_pause_is_kept() -> None:
+    host = Host()
+    host.steps.fail("resolve", UnreachableError("busy", retry_after_s=100.0))
+    host.desire(1, lenet="1.0.0").settle()
+    assert host.wait(99.0).serves() is None
+    assert host.wait(1.5).serves() == "1.0.0"
+
+
+def test_a_download_that_is_not_wanted_any_more_is_cancelled() -> None:
+    host = Host().desire(1, lenet="1.0.0")
+    while "resolve 1.0.0" not in host.steps.done:
+        host.step()
+    host.desire(2, lenet="2.0.0").settle()
+    assert host.serves() == "2.0.0"
+    assert "warm 1.0.0" not in host.steps.done
+
+
+def test_a_worker_that_came_up_too_late_is_ended() -> None:
+    host = Host().desire(1, lenet="1.0.0")
+    while "warm 1.0.0" not in host.steps.done:
+        host.step()
+    host.desire(2, lenet="2.0.0")
+    host.reconciler.look()
+    host.settle()
+    assert host.serves() == "2.0.0"
+    assert host.steps.started[0].closed
+
+
+def test_going_back_to_what_serves_ends_the_deployment() -> None:
+    host = serving()
+    host.steps.fail("download", UnreachableError("away"))
+    host.desire(2, lenet="2.0.0").settle()
+    assert host.state() is ServingState.CHANGING
+    host.desire(3, lenet="1.0.0").settle()
+    assert host.state() is ServingState.SERVING
+    assert host.wait(1000).serves() == "1.0.0"
+    assert "download 1.0.0" in host.steps.done
+    assert host.steps.done.count("warm 1.0.0") == 1
+
+
+def test_a_worker_that_dies_is_started_again_without_the_registry() -> None:
+    host = serving()
+    done = len(host.steps.done)
+    host.tell(WorkerDied("lenet", worker_of(host), "signal 11")).settle()
+    assert host.state() is ServingState.RECOVERING
+    assert host.reports[-1].models["lenet"].fault.code == DeploymentCode.WORKER_CRASHED  # type: ignore[union-attr]
+    host.wait(1.0)
+    assert host.state() is ServingState.SERVING
+    assert host.steps.done[done:] == ["verify 1.0.0", "warm 1.0.0"]
+
+
+def test_a_worker_that_keeps_dying_is_given_up_until_it_is_asked_for_again() -> None:
+    host = serving()
+    for _ in range(10):
+        host.tell(WorkerDied("lenet", worker_of(host), "signal 11")).settle().wait(60.0)
+    assert host.state() is ServingState.FAILED
+    fault = host.reports[-1].models["lenet"].fault
+    assert fault is not None
+    assert fault.code == DeploymentCode.ATTEMPTS_EXHAUSTED
+    host.desire(2, lenet="1.0.0").settle()
+    assert host.state() is ServingState.SERVING
+
+
+def test_deaths_long_ago_are_forgiven() -> None:
+    host = serving()
+    for _ in range(30):
+        host.wait(600.0).tell(WorkerDied("lenet", worker_of(host), "out of memory")).settle().wait(60.0)
+    assert host.state() is ServingState.SERVING
+
+
+def test_the_death_of_a_replaced_worker_is_no_news() -> None:
+    host = serving()
+    old = worker_of(host)
+    host.desire(2, lenet="2.0.0").settle().tell(WorkerDied("lenet", old, "ended")).settle()
+    assert host.serves() == "2.0.0"
+    assert host.state() is ServingState.SERVING
+
+
+def test_an_active_artifact_that_is_broken_is_pulled_again() -> None:
+    host = serving()
+    host.boot()
+    host.steps.fail("verify", TransientError(DeploymentCode.DIGEST_MISMATCH, "bit rot"))
+    host.settle()
+    assert host.serves() == "1.0.0"
+    assert "download 1.0.0" in host.steps.done
+
+
+def test_an_older_generation_changes_nothing() -> None:
+    host = Host().desire(5, lenet="1.0.0").settle()
+    host.tell(ControlMessage(DESIRED_TOPIC, desired(4, lenet="0.9.0"))).settle()
+    assert host.serves() == "1.0.0"
+    assert host.boot().tell(ControlMessage(DESIRED_TOPIC, desired(4, lenet="0.9.0"))).settle().serves() == "1.0.0"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"{", b"[]", b'{"device":"edge-1"}', desired(9, device="other", lenet="2.0.0"), b" " * (257 << 10), b""],
+    ids=["cut", "list", "fields", "other device", "too long", "cleared"],
+)
+def test_a_document_that_is_none_changes_nothing(payload: bytes) -> None:
+    host = serving().tell(ControlMessage(DESIRED_TOPIC, payload)).settle()
+    assert host.serves() == "1.0.0"
+    assert host.reports[-1].generation == 1
+
+
+def test_nothing_new_is_installed_after_expiry_and_what_serves_goes_on() -> None:
+    host = serving()
+    host.steps.fail("download", UnreachableError("away"))
+    host.desire(2, expires_at=START + timedelta(seconds=100), lenet="2.0.0").settle().wait(200.0)
+    assert host.serves() == "1.0.0"
+    fault = host.reports[-1].models["lenet"].fault
+    assert fault is not None
+    assert fault.code == DeploymentCode.DESIRED_EXPIRED
+
+
+def test_a_restart_serves_what_it_had_without_asking_anybody() -> None:
+    host = serving()
+    host.uplink.error = UnreachableError("away")
+    host.boot().settle()
+    assert host.serves() == "1.0.0"
+    assert host.steps.done == ["verify 1.0.0", "warm 1.0.0"]
+    assert host.steps.measured == [MEASURED]
+
+
+def test_a_kill_between_any_two_steps_ends_in_what_is_desired() -> None:
+    for cut in range(30):
+        host = serving()
+        host.desire(2, lenet="2.0.0", squeezenet="1.0.0")
+        for _ in range(cut):
+            host.step()
+        host.boot().settle()
+        assert (host.serves(), host.serves("squeezenet")) == ("2.0.0", "1.0.0")
+        assert host.state() is ServingState.SERVING
+
+
+def test_a_kill_while_a_model_is_retired_ends_with_it_gone() -> None:
+    for cut in range(6):
+        host = serving().desire(2)
+        for _ in range(cut):
+            host.step()
+        host.boot().settle()
+        assert host.reports[-1].models == {}
+        assert "lenet" not in host.data_path.serving
+
+
+def test_a_full_disk_stops_nothing_that_serves_and_is_got_over() -> None:
+    host = serving()
+    host.desire(2, lenet="2.0.0")
+    host.journal.broken = True
+    host.settle()
+    assert host.serves() == "1.0.0"
+    host.journal.broken = False
+    assert host.wait(10.0).serves() == "2.0.0"
+
+
+@pytest.mark.parametrize("cut", range(8))
+def test_a_disk_that_fills_up_in_the_middle_is_got_over(cut: int) -> None:
+    host = serving().desire(2, lenet="2.0.0")
+    for _ in range(cut):
+        host.step()
+    host.journal.broken = True
+    host.settle()
+    host.journal.broken = False
+    for _ in range(5):
+        host.wait(10.0)
+    assert host.serves() == "2.0.0"
+    assert host.state() is ServingState.SERVING
+    alive = [worker for worker in host.steps.started if not worker.closed]
+    assert alive == [worker_of(host)]
+
+
+def test_without_a_broker_desired_state_and_reports_go_over_http() -> None:
+    host = Host().tell(Disconnected("gone"))
+    host.uplink.document = desired(1, lenet="1.0.0")
+    host.tell(Tick("poll")).settle()
+    assert host.serves() == "1.0.0"
+    host.tell(Tick("health"), Tick("poll")).settle()
+    told = host.uplink.reports[-1]
+    assert told.reported is not None
+    assert told.reported.models["lenet"].version == "1.0.0"
+    assert told.health
+    assert [event.phase for event in told.events if event.kind == "deployment"][-1] == "serving"
+    host.tell(Tick("poll")).settle()
+    assert host.uplink.reports[-1].events == ()
+
+
+def test_an_unchanged_desired_state_is_asked_for_by_its_etag() -> None:
+    host = Host()
+    host.uplink.document = desired(1, lenet="1.0.0")
+    host.tell(Tick("poll")).settle().tell(Tick("poll")).settle()
+    assert host.uplink.asked[0] is None
+    assert host.uplink.asked[1] is not None
+
+
+def test_with_a_broker_the_registry_is_asked_only_now_and_then() -> None:
+    host = Host().tell(Connected(False)).settle()
+    for _ in range(20):
+        host.tell(Tick("poll")).settle()
+    assert len(host.uplink.asked) == 2
+    assert host.uplink.reports == []
+
+
+def test_facts_are_sent_with_reports_until_the_registry_has_them() -> None:
+    host = serving()
+    assert host.reports[-1].facts is not None
+    host.tell(Tick("poll")).settle()
+    assert len(host.uplink.facts) == 1
+    host.desire(2).settle()
+    assert host.reports[-1].facts is None
+    assert host.reports[-1].facts_digest == host.uplink.facts[0].facts_digest()
+
+
+def test_event_numbers_rise_across_restarts() -> None:
+    host = serving()
+    first = [event.seq for event in host.data_path.events]
+    host.boot().desire(2).settle()
+    second = [event.seq for event in host.data_path.events]
+    assert first + second == sorted(set(first + second))
+
+
+def test_the_cache_is_swept_only_while_nothing_is_installed() -> None:
+    host = Host().desire(1, lenet="1.0.0")
+    host.reconciler.look()
+    host.tell(Tick("sweep"))
+    host.reconciler.handle_waiting()
+    assert "sweep" not in host.steps.done
+    host.settle().tell(Tick("sweep")).settle()
+    assert host.steps.done[-1] == "sweep"
