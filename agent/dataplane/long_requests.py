@@ -17,7 +17,7 @@ from agent.dataplane.plan import Plan, RequestError
 from agent.dataplane.requests import Admission, bad_header
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
-from registry.contracts.tensors import BINARY_MAGIC, CONTENT_IMAGES, MAX_HEADER_BYTES, MAX_JSON_BYTES
+from registry.contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES, MAX_JSON_BYTES
 
 _MAGIC_BYTES = len(BINARY_MAGIC) + 4
 
@@ -145,7 +145,7 @@ def _check_gathered(publish: Publish, data: bytes, size: int) -> None:
     if (
         size > MAX_JSON_BYTES
         and not sniff(start)
-        and publish.content_type.decode("utf-8", "replace") not in CONTENT_IMAGES
+       
     ):
         raise RequestError(
             InferenceCode.TOO_LARGE, f"{size} bytes of JSON, over the limit of {MAX_JSON_BYTES}: send tensors as binary"

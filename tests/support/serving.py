@@ -1,0 +1,106 @@
+"""A data path with fake workers, connected to a broker: what the integration tests of the data path start from."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.adapters.mqtt import MqttSettings, TlsSettings
+from agent.adapters.outbox import Outbox, OutboxLimits
+from agent.core.events import Connected
+from agent.dataplane.loop import DataPlane
+from agent.dataplane.settings import DataPlaneSettings
+from registry.contracts.topics import Topics
+from tests.fakes.workers import FakeWorker, binding_for
+
+_numbers = itertools.count()
+BIRTH = b'{"online":true}'
+DEATH = b'{"online":false}'
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Polls until `condition` gives something true, and returns that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.005)
+
+
+class Serving:
+    """One device with its data path. Topics have a prefix of their own, so that tests can share a broker."""
+
+    def __init__(
+        self,
+        port: int,
+        folder: Path,
+        *,
+        fast: bool = True,
+        protocol: int = 5,
+        keepalive_s: int = 30,
+        limits: OutboxLimits | None = None,
+        tls: TlsSettings | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self.name = f"dev{next(_numbers)}"
+        self.topics = Topics(f"test/{self.name}")
+        self.outbox = Outbox(folder / f"{self.name}.db", limits)
+        self.events: queue.Queue[Any] = queue.Queue(1000)
+        self.mqtt = MqttSettings(
+            host,
+            port,
+            client_id=self.name,
+            will_topic=self.topics.device(self.name, "presence"),
+            will_payload=DEATH,
+            protocol=protocol,
+            keepalive_s=keepalive_s,
+            tls=tls,
+        )
+        settings = DataPlaneSettings(self.name, self.topics, BIRTH, DEATH, fast_path=fast)
+        self.plane = DataPlane(settings, self.mqtt, self.outbox, self.events)
+        self.workers: list[FakeWorker] = []
+
+    def start(self) -> Serving:
+        """Begins, and waits until the broker has taken the subscriptions."""
+        self.plane.start()
+        self.connected()
+        return self
+
+    def connected(self) -> None:
+        """Until the next Connected event."""
+        self.event(Connected)
+
+    def event(self, kind: type, seconds: float = 20.0) -> Any:
+        """The next event of that kind; others are passed over."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.events.get(timeout=max(0.01, deadline - time.monotonic()))
+            if isinstance(found, kind):
+                return found
+
+    def serve(self, worker: FakeWorker, model: str = "double", **binding: Any) -> Any:
+        """Has the worker serve `model`; returns the future of the one before."""
+        self.workers.append(worker)
+        return self.plane.swap(model, worker, binding_for(worker, model, **binding))
+
+    def infer(self, model: str = "double") -> str:
+        """The request topic."""
+        return self.topics.infer(self.name, model)
+
+    def results(self, model: str = "double") -> str:
+        """The results topic."""
+        return self.topics.results(self.name, model)
+
+    def stop(self) -> None:
+        """Ends the data path and its workers."""
+        self.plane.stop(5)
+        for worker in self.workers:
+            worker.close()
+        self.outbox.close()

@@ -1,0 +1,46 @@
+"""Durations are counted, and quantiles are right within 5 %."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.health import BUCKETS, GROWTH, Histogram, HistogramView
+
+DURATIONS = st.lists(st.floats(1.0, 1e9), min_size=1, max_size=200)
+
+
+def counted(durations: list[float]) -> HistogramView:
+    histogram = Histogram()
+    for duration in durations:
+        histogram.record(duration)
+    return histogram.view()
+
+
+@given(DURATIONS, st.sampled_from([0.5, 0.9, 0.99, 1.0]))
+def test_a_quantile_is_at_most_5_percent_off(durations: list[float], fraction: float) -> None:
+    rank = fraction * len(durations)
+    exact = next(value for place, value in enumerate(sorted(durations), 1) if place >= rank)
+    assert abs(counted(durations).quantile(fraction) - exact) <= 0.05 * exact
+
+
+@given(DURATIONS, DURATIONS)
+def test_a_window_is_the_difference_of_two_views(before: list[float], within: list[float]) -> None:
+    histogram = Histogram()
+    for duration in before:
+        histogram.record(duration)
+    earlier = histogram.view()
+    for duration in within:
+        histogram.record(duration)
+    assert histogram.view().since(earlier) == counted(within)
+
+
+def test_nothing_counted_is_zero() -> None:
+    assert HistogramView().quantiles((0.5, 0.99)) == (0.0, 0.0)
+    assert HistogramView().maximum == 0.0
+
+
+def test_what_is_out_of_range_counts_at_the_ends() -> None:
+    view = counted([0.0, -3.0, 1e300])
+    assert (view.counts[0], view.counts[BUCKETS - 1], view.total) == (2, 1, 3)
+    assert view.maximum > 0.9 * GROWTH ** (BUCKETS - 1)

@@ -1,0 +1,119 @@
+"""What goes out at QoS 1 keeps to the broker's window, acknowledges in order, and is not lost with the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.dataplane.outbound import Outbound, Outgoing
+from agent.dataplane.packets import Buffer, text
+
+TOPIC = text(b"replies/a")
+
+
+class Wire:
+    """A Transport that writes down what it sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[object, ...]] = []
+        self._mid = 0
+
+    def publish(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer]) -> None:
+        self.sent.append(("qos0", b"".join(pieces)))
+
+    def publish_acknowledged(self, topic: bytes, properties: bytes, payload: bytes, *, retain: bool) -> int:
+        self._mid += 1
+        self.sent.append(("qos1", payload))
+        return self._mid
+
+    def acknowledge(self, mid: int) -> None:
+        self.sent.append(("ack", mid))
+
+
+class Disk:
+    """A Spool in memory."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+
+    def pending(self) -> bool:
+        return bool(self.kept)
+
+    def spool(self, topic: bytes, properties: bytes, payload: bytes) -> None:
+        self.kept.append(payload)
+
+
+def connected(window: int = 100) -> tuple[Outbound, Wire, Disk]:
+    wire, disk = Wire(), Disk()
+    outbound = Outbound(wire, disk, {})
+    outbound.opened(window)
+    return outbound, wire, disk
+
+
+def test_requests_are_acknowledged_after_their_reply_and_in_order() -> None:
+    outbound, wire, _ = connected()
+    first, second = outbound.acks.owe(71), outbound.acks.owe(72)
+    outbound.reply(TOPIC, b"", (b"two",), second)
+    assert wire.sent == [("qos1", b"two")]
+    outbound.reply(TOPIC, b"", (b"one",), first)
+    assert wire.sent == [("qos1", b"two"), ("qos1", b"one"), ("ack", 71), ("ack", 72)]
+
+
+def test_the_brokers_receive_maximum_is_kept() -> None:
+    outbound, wire, _ = connected(window=2)
+    acks = [outbound.acks.owe(mid) for mid in (1, 2, 3, 4)]
+    for number, ack in enumerate(acks):
+        outbound.reply(TOPIC, b"", (b"%d" % number,), ack)
+    assert [each for each in wire.sent if each[0] == "qos1"] == [("qos1", b"0"), ("qos1", b"1")]
+    assert outbound.waiting() == 2
+    assert ("ack", 3) not in wire.sent
+    assert outbound.puback(1, 0)
+    assert wire.sent[-2:] == [("qos1", b"2"), ("ack", 3)]
+    assert not outbound.puback(1, 0)
+
+
+def test_a_qos_0_reply_without_a_connection_is_counted_as_dropped() -> None:
+    outbound, wire, disk = connected()
+    outbound.closed()
+    outbound.reply(TOPIC, b"", (b"x",), None)
+    assert (wire.sent, disk.kept, outbound.dropped) == ([], [], 1)
+
+
+def test_what_is_unacknowledged_at_the_end_of_a_connection_goes_to_disk_in_order() -> None:
+    outbound, _, disk = connected(window=1)
+    acks = [outbound.acks.owe(mid) for mid in (1, 2)]
+    outbound.reply(TOPIC, b"", (b"sent",), acks[0])
+    outbound.reply(TOPIC, b"", (b"queued",), acks[1])
+    outbound.send(Outgoing(TOPIC, b"", b"kept elsewhere", settled=lambda: None))
+    outbound.closed()
+    assert disk.kept == [b"sent", b"queued"]
+    assert not outbound.unacknowledged
+    assert outbound.waiting() == 0
+
+
+def test_a_reply_that_is_ready_after_the_connection_ended_goes_to_disk_and_acknowledges_nothing() -> None:
+    outbound, wire, disk = connected()
+    ack = outbound.acks.owe(9)
+    outbound.closed()
+    outbound.opened(10)
+    again = outbound.acks.owe(9)
+    outbound.reply(TOPIC, b"", (b"late",), ack)
+    assert wire.sent == [("qos1", b"late")]
+    outbound.reply(TOPIC, b"", (b"again",), again)
+    assert wire.sent[1:] == [("qos1", b"again"), ("ack", 9)]
+    assert disk.kept == []
+
+
+def test_results_wait_behind_those_on_disk() -> None:
+    outbound, wire, disk = connected()
+    disk.kept.append(b"older")
+    ack = outbound.acks.owe(5)
+    outbound.result(Outgoing(TOPIC, b"", b"newer", ack))
+    assert disk.kept == [b"older", b"newer"]
+    assert wire.sent == [("ack", 5)]
+
+
+def test_a_refusal_by_the_broker_is_counted() -> None:
+    outbound, _, _ = connected()
+    outbound.reply(TOPIC, b"", (b"x",), outbound.acks.owe(1))
+    assert outbound.puback(1, 0x87)
+    assert outbound.refused == 1
