@@ -34,6 +34,7 @@ from registry.server.routes import (
     versions,
 )
 from registry.server.scheduler import scheduling
+from registry.server.systemd_notify import watched
 
 API_VERSION = "1"
 ROUTERS: tuple[APIRouter, ...] = (
@@ -91,6 +92,7 @@ def _application(limits: Limits) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(watched())
         stack.push_async_callback(run_in_threadpool, services.access.save_last_used)
         for part in BACKGROUND:
             await stack.enter_async_context(part(services))

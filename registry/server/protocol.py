@@ -7,6 +7,7 @@ uvicorn changes them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -19,17 +20,37 @@ class _RefusedError(Exception):
     """Stops the parser; `send_400_response` then says why."""
 
 
+class _Deadline:
+    """A timer that is set or not."""
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._timer is not None
+
+    def set(self, seconds: float, missed: Callable[[], None]) -> None:
+        self.clear()
+        self._timer = asyncio.get_running_loop().call_later(seconds, missed)
+
+    def clear(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class BoundedHttp(HttpToolsProtocol):
     """One connection. `limits` is set by `bounded_http`."""
 
     limits: Limits
-    _timer: asyncio.TimerHandle | None = None
-    _writing: asyncio.TimerHandle | None = None
+    _in_message = False
     _header_bytes = 0
     _refusal: tuple[str, str, int | None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse the connection over the limit; expect a request in time."""
+        self._headers_due, self._reader_due, self._rest_due = _Deadline(), _Deadline(), _Deadline()
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
             self._refuse("busy", f"{self.limits.connections} connections are open; try again in a moment.")
@@ -38,8 +59,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """No timer outlives its connection."""
-        self._stop_timer()
-        self.resume_writing()
+        for deadline in (self._headers_due, self._reader_due, self._rest_due):
+            deadline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -47,24 +68,34 @@ class BoundedHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         cycle: RequestResponseCycle | None = self.cycle
-        idle = cycle is None or cycle.response_complete
-        if idle and self._timer is None:
+        answered = cycle is None or cycle.response_complete
+        if self._in_message and answered and not self._rest_due.is_set:
+            # the rest of a refused body is read and dropped, so that the client gets to see the answer
+            self._rest_due.set(self.limits.body_timeout_s, self.transport.abort)
+        if not self._in_message and answered and not self._headers_due.is_set:
             self._header_bytes = 0
             self._expect_headers()
-        if self._timer is not None:
+        if self._headers_due.is_set:
             self._header_bytes += len(data)
         super().data_received(data)
-        if self._timer is not None and self._header_bytes > self.limits.header_bytes:
+        if self._headers_due.is_set and self._header_bytes > self.limits.header_bytes:
             self._refuse_headers()
 
     def on_headers_complete(self) -> None:
         """The headers are whole: check their size, start the request."""
-        self._stop_timer()
+        self._headers_due.clear()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.limits.header_bytes:
             self._refusal = ("too_large", f"Request line and headers may have {self.limits.header_bytes} bytes.", 431)
             raise _RefusedError
+        self._in_message = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is whole; what follows is another request."""
+        self._in_message = False
+        self._rest_due.clear()
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Whatever stopped the parser, as a problem."""
@@ -73,26 +104,19 @@ class BoundedHttp(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not take what is sent: it has so long to go on."""
         super().pause_writing()
-        if self._writing is None:
-            self._writing = self.loop.call_later(self.limits.send_timeout_s, self.transport.abort)
+        if not self._reader_due.is_set:
+            self._reader_due.set(self.limits.send_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client goes on."""
-        if self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
+        self._reader_due.clear()
         super().resume_writing()
 
     def _expect_headers(self) -> None:
-        self._timer = self.loop.call_later(self.limits.header_timeout_s, self._too_slow)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._headers_due.set(self.limits.header_timeout_s, self._too_slow)
 
     def _too_slow(self) -> None:
-        self._timer = None
+        self._headers_due.clear()
         if not self._header_bytes:
             self.transport.close()  # an idle connection, not a slow request
             return
@@ -103,7 +127,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _refuse(self, code: str, detail: str, status: int | None = None) -> None:
         """Answer without a request, and close."""
-        self._stop_timer()
+        self._headers_due.clear()
         if self.transport.is_closing():
             return
         answer = problem_response(code, detail, status=status)

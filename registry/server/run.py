@@ -13,6 +13,7 @@ from registry.errors import InvalidError
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
 from registry.server.protocol import bounded_http
+from registry.server.systemd_notify import notify
 from registry.services.tokens import read_token
 
 BACKLOG = 1024
@@ -72,6 +73,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            notify("READY=1")
             self._on_started()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -104,8 +105,6 @@ def test_a_hostile_manifest_is_refused(admin: httpx.Client, body: bytes, status:
 def test_a_manifest_with_a_number_that_json_cannot_say_is_refused(admin: httpx.Client) -> None:
     put_blob(admin, b"x")
     manifest = manifest_of("nan", "1", b"x", extra=[float("nan")])
-    import json
-
     headers = {"content-type": "application/json"}
     problem(admin.put("/v1/models/nan/versions/1", content=json.dumps(manifest), headers=headers), 422, "invalid")
 
