@@ -1,0 +1,84 @@
+"""What the agent finds out about this host, and what it tells the service manager."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from agent.adapters import hardware, process_stats
+from agent.adapters.systemd_notify import notify, watchdog_interval_s
+from registry.contracts.platforms import Platform
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def probe(folder: Path, **changes: bool) -> Platform:
+    return hardware.probe_host(interpreter=Path(sys.executable), cores=2, data_dir=folder, now=NOW, **changes)
+
+
+def test_facts_are_those_of_this_host(tmp_path: Path) -> None:
+    facts = probe(tmp_path)
+    assert (facts.os, facts.arch, facts.cpu_count) == ("linux", platform.machine(), 2)
+    assert (facts.memory_bytes or 0) >= (facts.memory_free_bytes or 0) > 0
+    (runtime,) = [backend for backend in facts.backends if backend.name == "onnxruntime"]
+    assert runtime.usable, runtime.reason
+    assert "cpu" in runtime.targets
+
+
+def test_backends_are_probed_once_until_asked_to(tmp_path: Path) -> None:
+    first = probe(tmp_path)
+    kept = tmp_path / "probe.json"
+    text = kept.read_text().replace('"version": "', '"version": "kept-')
+    kept.write_text(text)
+    assert probe(tmp_path).backends[0].version.startswith("kept-")
+    assert probe(tmp_path, fresh=True).facts_digest() == first.facts_digest()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}'])
+def test_a_kept_answer_that_cannot_be_read_is_probed_again(tmp_path: Path, text: str) -> None:
+    (tmp_path / "probe.json").write_text(text)
+    assert probe(tmp_path).backends[0].usable
+
+
+def test_an_interpreter_that_is_not_there_is_a_reason_not_an_error(tmp_path: Path) -> None:
+    facts = hardware.probe_host(interpreter=tmp_path / "python", cores=1, data_dir=tmp_path, now=NOW)
+    assert not facts.backends[0].usable
+    assert facts.backends[0].reason
+
+
+def test_own_memory_and_time_are_known() -> None:
+    assert (process_stats.proportional_memory([os.getpid()]) or 0) > 1 << 20
+    assert process_stats.cpu_seconds([os.getpid()]) > 0
+    assert process_stats.cpu_seconds([1 << 22]) == 0
+    assert process_stats.proportional_memory([]) is None
+
+
+def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notify("READY=1")
+        assert manager.recv(100) == b"READY=1"
+
+
+def test_without_a_service_manager_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("", "relative", str(tmp_path / "nobody")):
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        notify("READY=1")
+
+
+def test_the_watchdog_is_fed_twice_per_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    assert watchdog_interval_s() == 15
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    assert watchdog_interval_s() is None
+    monkeypatch.delenv("WATCHDOG_PID")
+    monkeypatch.delenv("WATCHDOG_USEC")
+    assert watchdog_interval_s() is None
