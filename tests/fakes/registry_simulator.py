@@ -96,7 +96,10 @@ class RegistrySimulator:
         return self
 
     def stop(self) -> None:
+        """May be called twice."""
         self.gate.set()
+        if not self._thread.is_alive():
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

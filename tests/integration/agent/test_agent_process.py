@@ -1,0 +1,258 @@
+"""The command `agent` as a person or systemd runs it, against a registry that can be told to misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.contracts.api import DeviceReports
+from registry.contracts.messages import Desired, DesiredModel
+from tests.fakes.registry_simulator import RegistrySimulator, Stall, one_file_manifest
+from tests.support.broker import Mosquitto, free_port
+
+DEVICE = "edge-1"
+LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+class AgentProcess:
+    """One device: its data folder stays while processes come and go."""
+
+    def __init__(self, folder: Path, registry: str, broker_port: int) -> None:
+        self.folder = folder
+        self._env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("MODELFLEET_")},
+            "MODELFLEET_AGENT_DEVICE": DEVICE,
+            "MODELFLEET_AGENT_DATA_DIR": str(folder),
+            "MODELFLEET_AGENT_REGISTRY__URL": registry,
+            "MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S": "1",
+            "MODELFLEET_AGENT_HEALTH_INTERVAL_S": "1",
+            "MODELFLEET_AGENT_MQTT__PORT": str(broker_port),
+        }
+        self._child: subprocess.Popen[str] | None = None
+
+    def start(self) -> AgentProcess:
+        self._child = subprocess.Popen([sys.executable, "-m", "agent", "run"], env=self._env, text=True)
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
+    def end(self, number: signal.Signals) -> int:
+        assert self._child is not None
+        self._child.send_signal(number)
+        code = self._child.wait(timeout=30)
+        self._child = None
+        return code
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self.end(signal.SIGKILL)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "agent", *arguments]
+        return subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=60, check=False)
+
+    def model(self) -> dict[str, Any]:
+        """What the status file says of LeNet."""
+        try:
+            status = json.loads((self.folder / "status.json").read_text())
+        except FileNotFoundError:
+            return {}
+        found: dict[str, Any] = status["reported"].get("models", {}).get("lenet", {})
+        return found
+
+    def serves(self) -> bool:
+        return bool(self.model().get("state") == "serving")
+
+
+@pytest.fixture
+def registry() -> Iterator[RegistrySimulator]:
+    simulator = RegistrySimulator().start()
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, registry: RegistrySimulator) -> Iterator[AgentProcess]:
+    """Not started. Nothing listens at its broker's port."""
+    process = AgentProcess(tmp_path / "data", registry.url, free_port())
+    yield process
+    process.stop()
+
+
+def wait_until(true: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)
+
+
+def deploy(registry: RegistrySimulator, generation: int = 1) -> None:
+    manifest = one_file_manifest(LENET.read_bytes())
+    digest = registry.publish(manifest, LENET.read_bytes())
+    models = {"lenet": DesiredModel(version=manifest.version, manifest=digest)}
+    registry.desired = Desired(device=DEVICE, generation=generation, issued_at=NOW, models=models)
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def test_without_a_broker_it_serves_what_the_registry_says(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    deploy(registry)
+    agent.start()
+    wait_until(agent.serves)
+    assert agent.model()["backend"].startswith("onnxruntime/")
+    wait_until(lambda: any(b'"serving"' in seen.body for seen in registry.requests("reports")))
+    wait_until(lambda: any(DeviceReports.model_validate_json(s.body).health for s in registry.requests("reports")))
+    assert registry.requests("facts")
+
+
+def test_without_anybody_it_serves_what_it_had(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    deploy(registry)
+    agent.start()
+    wait_until(agent.serves)
+    agent.end(signal.SIGKILL)
+    registry.stop()
+    (agent.folder / "status.json").unlink()
+    agent.start()
+    wait_until(agent.serves)
+
+
+def test_a_kill_in_the_middle_of_a_download_is_got_over(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    deploy(registry)
+    registry.fault("blobs", Stall(100_000))
+    agent.start()
+    assert registry.stalled.wait(30)
+    agent.end(signal.SIGKILL)
+    registry.gate.set()
+    agent.start()
+    wait_until(agent.serves)
+
+
+def test_a_worker_that_is_killed_is_started_again(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    deploy(registry)
+    agent.start()
+    wait_until(agent.serves)
+    (worker,) = children(agent.pid)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: agent.serves() and children(agent.pid) not in ([], [worker]))
+
+
+def test_a_termination_ends_agent_and_workers_and_says_goodbye(
+    tmp_path: Path, registry: RegistrySimulator, mortal_broker: Mosquitto
+) -> None:
+    deploy(registry)
+    agent = AgentProcess(tmp_path / "data", registry.url, mortal_broker.port).start()
+    try:
+        wait_until(agent.serves)
+        workers = children(agent.pid)
+        assert agent.end(signal.SIGTERM) == 0
+        wait_until(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in workers))
+        topic = f"modelfleet/v1/devices/{DEVICE}/presence"
+        presence = subprocess.run(
+            ["mosquitto_sub", "-p", str(mortal_broker.port), "-t", topic, "-C", "1", "-W", "10"],
+            capture_output=True,
+            check=True,
+        )
+        assert json.loads(presence.stdout)["online"] is False
+    finally:
+        agent.stop()
+
+
+def test_a_model_that_is_withdrawn_is_stopped(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    deploy(registry)
+    agent.start()
+    wait_until(agent.serves)
+    registry.desired = Desired(device=DEVICE, generation=2, issued_at=NOW)
+    wait_until(lambda: not children(agent.pid))
+    wait_until(lambda: agent.model() == {})
+
+
+def test_two_agents_do_not_share_their_data(agent: AgentProcess) -> None:
+    agent.start()
+    wait_until((agent.folder / "status.json").exists)
+    second = agent.command("run")
+    assert second.returncode == 1
+    assert "already_running" in second.stderr
+
+
+def test_status_tells_what_serves(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    assert agent.command("status").returncode == 1
+    deploy(registry)
+    agent.start()
+    wait_until(agent.serves)
+    status = agent.command("status")
+    assert status.returncode == 0
+    assert "lenet" in status.stdout
+    assert "serving" in status.stdout
+    assert json.loads(agent.command("status", "--json").stdout)["running"] is True
+    agent.end(signal.SIGTERM)
+    assert agent.command("status").returncode == 1
+
+
+def test_doctor_says_what_is_missing(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    deploy(registry)
+    sick = agent.command("doctor")
+    assert sick.returncode == 1
+    assert "Connection refused" in sick.stdout
+    checks = {check["name"]: check for check in json.loads(agent.command("doctor", "--json").stdout)}
+    assert checks["backend onnxruntime"]["ok"]
+    assert checks["registry"]["ok"]
+    assert not checks["broker"]["ok"]
+
+
+def test_doctor_finds_nothing_where_all_is_well(tmp_path: Path, registry: RegistrySimulator, broker: Mosquitto) -> None:
+    deploy(registry)
+    well = AgentProcess(tmp_path / "data", registry.url, broker.port).command("doctor")
+    assert well.returncode == 0, well.stdout
+
+
+def test_reset_drops_the_state_of_a_stopped_agent_only(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    deploy(registry)
+    agent.start()
+    wait_until(agent.serves)
+    assert agent.command("reset", "--yes").returncode == 1
+    agent.end(signal.SIGTERM)
+    assert agent.command("reset", "--yes").returncode == 0
+    assert {path.name for path in agent.folder.iterdir()} <= {"lock"}
+
+
+def test_settings_that_cannot_be_used_are_said_at_once(agent: AgentProcess, tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text("[mqtt]\nhots = 'x'\n")
+    wrong = agent.command("run", "--config", str(file))
+    assert wrong.returncode == 2
+    assert "mqtt.hots" in wrong.stderr
+
+
+def test_platform_prints_facts(agent: AgentProcess) -> None:
+    facts = json.loads(agent.command("platform", "--json").stdout)
+    assert facts["os"] == "linux"
+    assert facts["facts_digest"].startswith("sha256:")
+
+
+def test_prometheus_is_answered_on_demand(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    import httpx
+
+    port = free_port()
+    agent._env["MODELFLEET_AGENT_PROMETHEUS"] = f"127.0.0.1:{port}"
+    deploy(registry)
+    agent.start()
+    wait_until(agent.serves)
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert 'modelfleet_requests_total{model="lenet",version="1.0.0"} 0.0' in text
