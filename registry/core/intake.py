@@ -93,4 +93,7 @@ def checked(device: str, body: Presence | Reported | Event | Health, at: datetim
         counts += [count for m in body.models.values() for count in m.errors.values()]
         if max(counts) > MAX_COUNT:
             raise ValueError(f"a count over {MAX_COUNT}")
-    return Intake(device, at, body, retained, body.canonical().decode())
+    text = body.canonical()
+    if len(text) > MAX_CONTROL_BYTES:
+        raise ValueError(f"{len(text)} bytes; {MAX_CONTROL_BYTES} are the most")
+    return Intake(device, at, body, retained, text.decode())

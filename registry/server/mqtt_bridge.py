@@ -41,6 +41,8 @@ PUBLISH_TIMEOUT_S = 10.0
 RETRY_FIRST_S = 0.1
 RETRY_S = 5.0
 """After the broker refused a document, and at most between two tries to reach the database."""
+JOIN_S = 5.0
+"""For each thread at the end; a thread that hangs in the database is left behind, its batch not acknowledged."""
 RETAINED_KINDS = ("desired", "presence", "reported")
 TEMPORARY = (BusyError, StorageFullError, OperationalError, InterfaceError)
 """The database is not there for a while; the same messages pass later."""
@@ -86,10 +88,8 @@ class MqttBridge:
         subscriptions = [self._topics.device("+", kind) for kind in KINDS if kind != "results"]
         subscriptions.append(self._topics.results("+", "+"))
         self._session = MqttSession(config, subscriptions, self._received, self._wake.set)
-        self._threads = [
-            threading.Thread(target=self._write, name="mqtt-writer", daemon=True),
-            threading.Thread(target=self._publish, name="mqtt-publisher", daemon=True),
-        ]
+        self._writer = threading.Thread(target=self._write, name="mqtt-writer", daemon=True)
+        self._publisher = threading.Thread(target=self._publish, name="mqtt-publisher", daemon=True)
         self.tally = Tally()
         documents.on_change(self._wake.set)
 
@@ -110,17 +110,17 @@ class MqttBridge:
 
     def start(self) -> None:
         """Begin; returns at once, whether the broker is there or not."""
-        for thread in self._threads:
-            thread.start()
+        self._writer.start()
+        self._publisher.start()
         self._session.start()
 
     def stop(self) -> None:
         """End. What was not stored was not acknowledged: the broker keeps it."""
         self._stopping.set()
         self._wake.set()
-        for thread in self._threads:
-            thread.join(timeout=PUBLISH_TIMEOUT_S + RETRY_S)
+        self._writer.join(JOIN_S)  # before the connection goes: it acknowledges what it has just stored
         self._session.stop()
+        self._publisher.join(JOIN_S)
 
     def _received(self, message: paho.MQTTMessage, connection: int) -> None:
         """In paho's thread. Checks here, so that the inbox never holds a large result that is not kept."""

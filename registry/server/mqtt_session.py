@@ -22,6 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from registry.config import Mqtt
+from registry.contracts.digest import PREFIX, digest_of
 
 RECEIVE_MAXIMUM = 500
 """QoS 1 messages that the broker may have sent and not yet seen acknowledged."""
@@ -122,7 +123,7 @@ class MqttSession:
     def _make_client(self) -> paho.Client:
         config = self._config
         client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=config.client_id, protocol=paho.MQTTv5, manual_ack=True
+            CallbackAPIVersion.VERSION2, client_id=_client_id(config), protocol=paho.MQTTv5, manual_ack=True
         )
         client.suppress_exceptions = True  # it logs them
         client.enable_logger(log)
@@ -190,6 +191,13 @@ class MqttSession:
 
     def _received(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         self._on_message(message, self._connection)
+
+
+def _client_id(config: Mqtt) -> str:
+    """As configured; the default gets the prefix's mark, so that two fleets on a broker do not cut each other off."""
+    if "client_id" in config.model_fields_set:
+        return config.client_id
+    return f"{config.client_id}-{digest_of(config.prefix.encode()).removeprefix(PREFIX)[:8]}"
 
 
 def _no_delay(_client: paho.Client, _data: Any, sock: Any) -> None:

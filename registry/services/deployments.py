@@ -108,7 +108,7 @@ def take_facts(session: Session, device: DeviceRow, facts: Platform, now: dateti
     """
     digest = facts.facts_digest()
     known = digest == device.facts_digest
-    device.facts, device.facts_digest, device.facts_at = facts.model_dump_json(exclude_defaults=True), digest, now
+    device.facts, device.facts_digest, device.facts_at = facts.canonical().decode(), digest, now
     if known:
         return False
     changed = False

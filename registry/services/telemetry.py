@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api import DeviceReports
-from registry.contracts.messages import Event, Health, Presence, Reported
+from registry.contracts.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.contracts.platforms import Platform
 from registry.core.intake import Intake, Recorded, checked
 from registry.db.engine import Database
@@ -68,7 +68,13 @@ class Telemetry:
         self.take(batch)
 
     def put_facts(self, device: str, facts: Platform, now: datetime) -> None:
-        """What a device found out about its host. Raises NotFoundError."""
+        """What a device found out about its host. Raises NotFoundError, InvalidError."""
+        try:
+            size = len(facts.canonical())
+        except ValueError as error:
+            raise InvalidError(f"The facts cannot be kept: {error}") from error
+        if size > MAX_CONTROL_BYTES:
+            raise InvalidError(f"The facts have {size} bytes; {MAX_CONTROL_BYTES} are the most.")
         with self._database.write() as session:
             changed = take_facts(session, find_device(session, device), facts, now)
         if changed:

@@ -5,7 +5,7 @@ FastAPI's own work per request (dependencies, response model) would cost two thi
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -49,6 +49,10 @@ def _device(name: str) -> str:
 
 router = APIRouter(prefix=API, tags=["desired"])
 router.add_route(PATH, get_desired, methods=["GET", "HEAD"])  # answers
-router.get(PATH, response_model=Desired, responses={304: {"description": "It has not changed."}})(
-    get_desired
-)  # documents
+router.get(  # documents: the route above is first, so this one never answers
+    PATH,
+    response_model=Desired,
+    responses={304: {"description": "The client has it: its If-None-Match named the ETag."}},
+    dependencies=[Depends(caller)],
+    openapi_extra={"parameters": [{"name": "device", "in": "path", "required": True, "schema": {"type": "string"}}]},
+)(get_desired)

@@ -217,6 +217,10 @@ def test_reports_over_http_are_the_same_as_over_mqtt(registry: FleetRegistry) ->
     assert len(registry.ask("GET", "/v1/devices/reporter/health")["items"]) == 1
     assert [c["requests"] for c in registry.ask("GET", "/v1/counts?device=reporter")["items"]] == [12]
     assert desired(registry, "reporter")["models"]["lenet"]["variant"] == "cpu"
+    half = rb'{"os": "linux", "arch": "x86_64", "extra": "\ud800"}'
+    json_type = {**headers, "Content-Type": "application/json"}
+    assert registry.http.put("/v1/devices/reporter/facts", content=half, headers=json_type).status_code == 422
+    registry.ask("PUT", "/v1/devices/reporter/facts", facts(extra="x" * (1 << 18)), 422, headers=headers)
     foreign = {"health": [base | {"seq": 2, "device": "other"}]}
     registry.ask("POST", "/v1/devices/reporter/reports", foreign, 422, headers=headers)
 

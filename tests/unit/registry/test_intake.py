@@ -48,6 +48,8 @@ def test_each_kind_is_read_as_what_it_is() -> None:
         ("health", HEALTH | {"session_id": "s" * 65}),
         ("health", HEALTH | {"seq": 1 << 60}),
         ("health", HEALTH | {"cpu_fraction": float("nan")}),
+        ("health", HEALTH | {"window_s": float("inf")}),
+        ("health", HEALTH | {"temperatures_c": {"cpu": float("nan")}}),
         ("health", HEALTH | {"models": {"lenet": {"requests": 1 << 60}}}),
         ("health", HEALTH | {"models": {"lenet": {"errors": {"x": 1 << 60}}}}),
         ("health", HEALTH | {"models": {"../../x": {}}}),
