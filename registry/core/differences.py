@@ -24,33 +24,38 @@ def differences(ours: Any, theirs: Any) -> tuple[str, ...]:
 
 
 def _walk(path: str, ours: Any, theirs: Any) -> Iterator[str]:
-    if _same(ours, theirs):
+    if ours is not _ABSENT and theirs is not _ABSENT and _text(ours) == _text(theirs):
         return
-    one, other = _as_fields(ours), _as_fields(theirs)
-    if one is None or other is None:
+    fields = _as_fields(ours, theirs)
+    if fields is None:
         yield f"{path or 'document'}: published {_shown(ours)}, offered {_shown(theirs)}"
         return
+    one, other = fields
     for key in sorted({*one, *other}):
         yield from _walk(f"{path}.{key}" if path else key, one.get(key, _ABSENT), other.get(key, _ABSENT))
-    if list(one) != list(other) and isinstance(ours, list) and {*one} == {*other}:
-        yield f"{path}: another order"
+    if isinstance(ours, list) and one.keys() == other.keys() and list(one) != list(other):
+        yield f"{path or 'document'}: another order"
 
 
-def _same(ours: Any, theirs: Any) -> bool:
-    return type(ours) is type(theirs) and bool(ours == theirs)
-
-
-def _as_fields(value: Any) -> dict[str, Any] | None:
-    """An object, or a list whose items have distinct names, by field; None for anything else."""
-    if isinstance(value, dict):
-        return value
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        return None
-    for key in _KEYS:
-        names = [item.get(key) for item in value]
-        if all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
-            return dict(zip(names, value, strict=True))
+def _as_fields(ours: Any, theirs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Two objects, or two lists whose items have distinct names, by field; None for anything else."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return ours, theirs
+    if isinstance(ours, list) and isinstance(theirs, list):
+        for key in _KEYS:
+            one, other = _by_name(ours, key), _by_name(theirs, key)
+            if one is not None and other is not None:
+                return one, other
     return None
+
+
+def _by_name(items: list[Any], key: str) -> dict[str, Any] | None:
+    named = {item[key]: item for item in items if isinstance(item, dict) and isinstance(item.get(key), str)}
+    return named if len(named) == len(items) else None
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)  # not ==, to which 1, 1.0 and True are the same
 
 
 def _shown(value: Any) -> str:
