@@ -48,8 +48,9 @@ class Serving:
         limits: OutboxLimits | None = None,
         tls: TlsSettings | None = None,
         host: str = "127.0.0.1",
+        inherit: Serving | None = None,
     ) -> None:
-        self.name = f"dev{next(_numbers)}"
+        self.name = inherit.name if inherit is not None else f"dev{next(_numbers)}"
         self.topics = Topics(f"test/{self.name}")
         self.outbox = Outbox(folder / f"{self.name}.db", limits)
         self.events: queue.Queue[Any] = queue.Queue(1000)
