@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Set
 from pathlib import Path
 
-from agent.adapters.part_file import BUFFER, StepCancelledError, PartFile, disk_error
+from agent.adapters.part_file import BUFFER, PartFile, StepCancelledError, disk_error
 from agent.core.retention import CachedArtifact, to_evict
 from agent.errors import TransientError
 from registry.contracts.codes import DeploymentCode
