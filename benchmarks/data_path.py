@@ -138,7 +138,7 @@ def start_agents(fleet: Fleet, models: list[BenchModel]) -> dict[str, int]:
         fleet.registry("publish", model.name, str(model.path), "--version", "1.0.0", "--target", "cpu")
     for device, env in (
         ("worker", {}),
-        ("inline", {"MODELFLEET_AGENT_INLINE_MODELS": json.dumps([m.name for m in models])}),
+        ("inline", {"MODELFLEET_AGENT_WORKER__INLINE_MODELS": json.dumps([m.name for m in models])}),
     ):
         pids[device] = fleet.start_agent(device, fleet.add_device(device), **env).pid
         for model in models:

@@ -54,11 +54,16 @@ def squeezenet(folder: Path) -> BenchModel:
                 values[node.input[1]].CopyFrom(numpy_helper.from_array(shape, node.input[1]))
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    weights_used = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(weights_used)
     inputs = [i for i in graph.input if i.name not in values]
     del graph.input[:]
     graph.input.extend(inputs)
     for tensor in (graph.input[0], graph.output[0]):
         tensor.type.tensor_type.shape.dim[0].dim_param = "N"
+    model.ir_version = 8  # from 4 on, initializers need not be graph inputs
     path = folder / "squeezenet.onnx"
     onnx.save(model, str(path))
     return BenchModel("squeezenet", path, graph.input[0].name, (3, 224, 224), graph.output[0].name)
