@@ -6,6 +6,7 @@ Stop: scheduler, reconciler, data path (answers what is in flight, says offline)
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import queue
 import random
@@ -38,6 +39,7 @@ from agent.reconciler.loop import QUEUE_LIMIT, Reconciler, pools
 from agent.reconciler.ports import Clock
 from agent.reconciler.steps import RealSteps
 from agent.reconciler.voice import Voice
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import Presence, Reported
 from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
@@ -138,10 +140,11 @@ class Agent:
         )
 
     def _start(self) -> None:
+        if self._journal.put_aside is not None:
+            text = f"the journal could not be read: put aside as {self._journal.put_aside}, begun anew"
+            self._context.voice.tell("agent", phase="journal", code=DeploymentCode.DISK_ERROR, message=text)
         self._reconciler.start()
         self._plane.start()
-        if self._journal.put_aside is not None:
-            log.error("the journal could not be read and was put aside as %s", self._journal.put_aside)
         from agent.adapters.jobs import Jobs  # noqa: PLC0415 - 0.1 s to import: while the workers load
 
         self._jobs = Jobs(
@@ -171,7 +174,7 @@ class Agent:
             return False
         try:
             self._plane.snapshot()
-        except TimeoutError:
+        except concurrent.futures.TimeoutError:  # Before Python 3.11 it is not the built-in one.
             log.error("the data thread hangs")  # noqa: TRY400 - there is nothing more to say
             return False
         return True

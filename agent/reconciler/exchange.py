@@ -29,6 +29,8 @@ class _Answer:
     document: tuple[bytes, str | None] | None
     facts_sent: str | None
     reports_sent: int
+    refused: AgentError | None
+    """Why facts or reports were not taken."""
 
 
 class Exchange:
@@ -70,22 +72,27 @@ class Exchange:
             self._task.cancel()
 
     def _exchange(self, etag: str | None, facts: Platform | None, reports: DeviceReports | None) -> _Answer:
-        """In the pool."""
-        if facts is not None:
-            self._uplink.put_facts(facts)
-        if reports is not None:
-            self._uplink.post_reports(reports)
-        return _Answer(
-            document=self._uplink.desired(etag),
-            facts_sent=facts.facts_digest() if facts else None,
-            reports_sent=len(reports.events) if reports else 0,
-        )
+        """In the pool. What the registry does not take must not keep its desired state from us."""
+        document = self._uplink.desired(etag)
+        facts_sent, reports_sent, refused = None, 0, None
+        try:
+            if facts is not None:
+                self._uplink.put_facts(facts)
+                facts_sent = facts.facts_digest()
+            if reports is not None:
+                self._uplink.post_reports(reports)
+                reports_sent = len(reports.events)
+        except AgentError as error:
+            refused = error
+        return _Answer(document, facts_sent, reports_sent, refused)
 
     def _done(self, answer: _Answer) -> None:
         self._task = None
         if not self.reachable:
             log.info("the registry answers")
         self.reachable = True
+        if answer.refused is not None:
+            log.warning("the registry does not take facts or reports: %s", answer.refused)
         if answer.facts_sent:
             self._context.journal.put(_SENT, answer.facts_sent.encode())
         unsent: Any = self._context.voice.unsent

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from agent.core.backoff import RESTART, STABLE_AFTER_S
 from agent.core.slots import Choice, Serving
-from agent.errors import AgentError
+from agent.errors import AgentError, PermanentError
 from agent.reconciler.context import Context
 from agent.reconciler.ports import LoadedWorker
 from agent.reconciler.tasks import Task
@@ -25,7 +25,7 @@ class Keeper:
     """The worker of one slot's active place."""
 
     def __init__(self, context: Context, lost: Callable[[AgentError], None]) -> None:
-        """`lost` is called when the active artifact itself is broken and has to be pulled again."""
+        """`lost` is called when the active artifact cannot serve here any more and has to be deployed anew."""
         self._context = context
         self._lost = lost
         self.worker: LoadedWorker | None = None
@@ -107,7 +107,7 @@ class Keeper:
 
     def _failed(self, error: AgentError) -> None:
         self._task = None
-        if error.code in BROKEN:
+        if error.code in BROKEN or isinstance(error, PermanentError):
             self._lost(error)
         else:
             self._failed_once(error.code, error.message)

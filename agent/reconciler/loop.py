@@ -155,10 +155,9 @@ class Reconciler:
                 self._slots[event.model].died(event.worker, event.reason)
         elif isinstance(event, Connected):
             voice.connected = self._context.changed = True
-            log.info("connected to the broker")
         elif isinstance(event, Disconnected):
+            self._context.changed |= voice.connected
             voice.connected = False
-            log.warning("the broker is away: %s", event.reason)
         elif isinstance(event, Tick):
             self._tick(event.what)
 

@@ -32,7 +32,7 @@ class Slot:
 
     def __init__(self, context: Context, record: SlotRecord) -> None:
         self.record = record
-        self.keeper = Keeper(context, self._active_is_broken)
+        self.keeper = Keeper(context, self._active_is_lost)
         self._context = context
         self._task: Task[Any] | None = None
         self._candidate: LoadedWorker | None = None
@@ -160,8 +160,14 @@ class Slot:
         desired = record.desired
         self._step(
             lambda cancel: self._context.steps.resolve(record.model, desired, cancel),
-            lambda choice: self._move(Event.STEP_DONE, candidate=choice),
+            self._resolved,
         )
+
+    def _resolved(self, choice: Choice) -> None:
+        if choice.degraded:
+            text = f"variant {choice.variant.name} runs on the CPU, and an accelerator of this host lies idle"
+            self._context.voice.tell("deployment", phase="degraded", message=text, slot=self.record)
+        self._move(Event.STEP_DONE, candidate=choice)
 
     def _do_download(self) -> None:
         choice = self._chosen()
@@ -263,9 +269,9 @@ class Slot:
         fault = Fault(code=error.code, message=error.message[:2000], attempts=attempts)
         self._move(Event.GIVEN_UP if over else Event.RETRY_LATER, attempts=attempts, fault=fault)
 
-    def _active_is_broken(self, error: AgentError) -> None:
-        """Its files are wrong or gone: what is desired is pulled again, as if it had never been here."""
-        self._context.voice.tell("worker", phase="broken", code=error.code, message=error.message, slot=self.record)
+    def _active_is_lost(self, error: AgentError) -> None:
+        """Its files are wrong, or this host cannot run it any more: deployed anew, chosen by the facts of today."""
+        self._context.voice.tell("worker", phase="lost", code=error.code, message=error.message, slot=self.record)
         self._save(self.record.model_copy(update={"active": None}))
 
     def _chosen(self) -> Choice:

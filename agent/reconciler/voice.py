@@ -19,6 +19,8 @@ from registry.contracts.topics import Topics
 log = logging.getLogger(__name__)
 MAX_UNSENT = 500
 MAX_MESSAGE = 2000
+REPEAT_AFTER_S = 60.0
+"""The same fault again is no new event before that."""
 
 
 class Voice:
@@ -31,12 +33,16 @@ class Voice:
         self._clock = clock
         self.unsent: deque[Event] = deque(maxlen=MAX_UNSENT)
         self.connected = False
+        self._last_fault: tuple[str, str, str] | None = None
+        self._fault_again_at = 0.0
 
     def tell(self, kind: str, *, phase: str, code: str = "", message: str = "", slot: SlotRecord | None = None) -> None:
         """One event, to the log and to the registry. A disk that refuses it is logged: nothing waits for events."""
+        if slot is None and code and self._is_repeated((phase, code, message)):
+            return
         desired = slot.desired if slot else None
         model = slot.model if slot else None
-        log.log(logging.WARNING if code else logging.INFO, "%s %s %s %s %s", kind, model or "", phase, code, message)
+        log.log(logging.WARNING if code else logging.INFO, "%s", _line(kind, model, phase, code, message))
         try:
             event = Event(
                 event_id=uuid4().hex,
@@ -57,3 +63,14 @@ class Voice:
         else:
             if not self.connected:
                 self.unsent.append(event)
+
+    def _is_repeated(self, fault: tuple[str, str, str]) -> bool:
+        now = self._clock.monotonic()
+        if fault == self._last_fault and now < self._fault_again_at:
+            return True
+        self._last_fault, self._fault_again_at = fault, now + REPEAT_AFTER_S
+        return False
+
+
+def _line(kind: str, model: str | None, phase: str, code: str, message: str) -> str:
+    return ": ".join(part for part in (f"{kind} {model or ''}".strip(), phase, code, message) if part)

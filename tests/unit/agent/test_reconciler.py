@@ -9,9 +9,10 @@ import pytest
 from agent.adapters.registry_client import UnreachableError
 from agent.core.events import Connected, ControlMessage, Disconnected, Tick, WorkerDied
 from agent.errors import PermanentError, TransientError
+from registry.contracts.api import DeviceReports
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import ServingState
-from tests.fakes.control import DEVICE, MEASURED, START, FakeWorker, Host, desired
+from tests.fakes.control import DEVICE, MEASURED, START, FakeUplink, FakeWorker, Host, desired
 
 DESIRED_TOPIC = f"modelfleet/v1/devices/{DEVICE}/desired"
 
@@ -341,3 +342,29 @@ def test_the_cache_is_swept_only_while_nothing_is_installed() -> None:
     assert "sweep" not in host.steps.done
     host.settle().tell(Tick("sweep")).settle()
     assert host.steps.done[-1] == "sweep"
+
+
+def test_what_this_host_cannot_run_any_more_is_chosen_anew() -> None:
+    host = serving()
+    host.boot()
+    host.steps.fail("warm", PermanentError(DeploymentCode.BACKEND_UNAVAILABLE, "the driver is gone"))
+    host.settle()
+    assert host.steps.done[:3] == ["verify 1.0.0", "warm 1.0.0", "resolve 1.0.0"]
+    assert host.serves() == "1.0.0"
+
+
+def test_a_registry_that_takes_no_reports_still_says_what_is_desired() -> None:
+    class Picky(FakeUplink):
+        def post_reports(self, reports: DeviceReports) -> None:
+            raise PermanentError(DeploymentCode.REGISTRY_REFUSED, "403")
+
+    host = Host(uplink=Picky())
+    host.uplink.document = desired(1, lenet="1.0.0")
+    assert host.tell(Tick("poll")).settle().serves() == "1.0.0"
+
+
+def test_a_flood_of_nonsense_is_one_event() -> None:
+    host = serving()
+    for _ in range(100):
+        host.tell(ControlMessage(DESIRED_TOPIC, b"nonsense")).settle()
+    assert len([event for event in host.data_path.events if event.code == DeploymentCode.BAD_ANSWER]) == 1
