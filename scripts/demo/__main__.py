@@ -55,7 +55,7 @@ def _run(fleet: Fleet, once: bool) -> int:
         fleet.start_registry()
         fleet.start_agent(DEVICE, fleet.add_device(DEVICE))
     console.print(f"[bold]broker[/]    {Path(broker.argv[0]).name} on 127.0.0.1:{fleet.broker_port}")
-    console.print(f"[bold]registry[/]  {fleet.url}   (API: {fleet.url}/docs)")
+    console.print(f"[bold]registry[/]  {fleet.url}   (API: {fleet.url}/openapi.json)")
     console.print(f"[bold]agent[/]     device '{DEVICE}', CPU")
     _publish(fleet, "lenet")
     _publish(fleet, "text-direction")
