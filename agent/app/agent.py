@@ -46,6 +46,8 @@ from registry.contracts.topics import Topics
 
 log = logging.getLogger(__name__)
 STOP_DEADLINE_S = 10.0
+REVIVE_S = 3.0
+"""What served before gets so long to load before the broker is told that this device is there."""
 HUNG_AFTER_S = 90.0
 """A control thread that has not looked for so long hangs: the watchdog is not told that all is well."""
 
@@ -67,6 +69,8 @@ class Agent:
 
     def run(self) -> None:
         """Raises AgentError when it cannot start; what was started by then is stopped again."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
         lock = DataDirLock(self._config.data_dir)
         lock.acquire()
         try:
@@ -144,6 +148,8 @@ class Agent:
             text = f"the journal could not be read: put aside as {self._journal.put_aside}, begun anew"
             self._context.voice.tell("agent", phase="journal", code=DeploymentCode.DISK_ERROR, message=text)
         self._reconciler.start()
+        # The broker delivers again what was under way at a kill: better a moment later than to "not ready".
+        self._reconciler.revived.wait(REVIVE_S)
         self._plane.start()
         from agent.adapters.jobs import Jobs  # noqa: PLC0415 - 0.1 s to import: while the workers load
 
@@ -161,8 +167,6 @@ class Agent:
 
     def _wait(self) -> None:
         """Until a signal; tells the watchdog meanwhile that the threads live."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
         interval = watchdog_interval_s()
         while not self._stop.wait(interval):
             if self._lives():

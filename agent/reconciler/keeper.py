@@ -39,6 +39,11 @@ class Keeper:
         self._up_since = 0.0
         self._task: Task[LoadedWorker] | None = None
 
+    @property
+    def starting(self) -> bool:
+        """A worker for the active place is on its way."""
+        return self._task is not None
+
     def take(self, choice: Choice, worker: LoadedWorker) -> None:
         """`worker` answers from now on; the one before is drained and ended."""
         self.stop_trying()

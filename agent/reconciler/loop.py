@@ -65,6 +65,8 @@ class Reconciler:
         self._health: Health | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control")
+        self.revived = threading.Event()
+        """What served before has a worker again, or could not get one at the first try."""
         self.looked_at = 0.0
         """Monotonic time of the last look: a watchdog's sign of life."""
 
@@ -122,6 +124,8 @@ class Reconciler:
                 self._guard(lambda s=slot, m=model: s.want(desired.models.get(m), desired.generation))  # type: ignore[misc]
         for slot in self._slots.values():
             self._guard(slot.tend)
+        if not any(slot.keeper.starting for slot in self._slots.values()):
+            self.revived.set()
         if context.changed and context.facts is not None:
             context.changed = False
             self._report(context.facts)

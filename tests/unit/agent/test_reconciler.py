@@ -368,3 +368,17 @@ def test_a_flood_of_nonsense_is_one_event() -> None:
     for _ in range(100):
         host.tell(ControlMessage(DESIRED_TOPIC, b"nonsense")).settle()
     assert len([event for event in host.data_path.events if event.code == DeploymentCode.BAD_ANSWER]) == 1
+
+
+def test_it_is_known_when_what_served_before_is_back() -> None:
+    host = serving().boot()
+    host.reconciler.look()
+    assert not host.reconciler.revived.is_set()
+    host.settle()
+    assert host.reconciler.revived.is_set()
+
+
+def test_a_worker_that_cannot_be_started_holds_up_nobody() -> None:
+    host = serving().boot()
+    host.steps.fail("warm", TransientError(DeploymentCode.WORKER_CRASHED, "died"))
+    assert host.settle().reconciler.revived.is_set()
