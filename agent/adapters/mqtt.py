@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -65,8 +66,8 @@ class MqttSettings:
 class SessionEvents(Protocol):
     """What the session tells its owner, on the thread that drives the client."""
 
-    def connected(self, *, session_present: bool, receive_maximum: int) -> None:
-        """CONNACK with success."""
+    def connected(self, *, session_present: bool, receive_maximum: int, maximum_packet: int | None) -> None:
+        """CONNACK with success; `maximum_packet` is the longest packet that the broker takes, None: it names none."""
 
     def refused(self, reason: str) -> None:
         """CONNACK with a failure; the broker closes."""
@@ -97,7 +98,7 @@ class MqttSession:
     def _make_client(self, client_class: type[mqtt.Client]) -> mqtt.Client:
         settings = self.settings
         client = client_class(
-            mqtt.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
             protocol=mqtt.MQTTv5 if settings.v5 else mqtt.MQTTv311,
             clean_session=None if settings.v5 else False,
@@ -159,7 +160,9 @@ class MqttSession:
             self._tell("refused", str(reason))
             return
         maximum = int(getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM))
-        self._tell("connected", session_present=bool(flags.session_present), receive_maximum=maximum)
+        longest = getattr(properties, "MaximumPacketSize", None)
+        present = bool(flags.session_present)
+        self._tell("connected", session_present=present, receive_maximum=maximum, maximum_packet=longest)
 
     def _on_disconnect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._tell("disconnected", str(reason))

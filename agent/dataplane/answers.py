@@ -57,6 +57,10 @@ class Answers:
 
     def result(self, request: Request, reply: Reply) -> None:
         """The request ran well."""
+        longest = self._outbound.longest
+        if longest is not None and sum(map(len, reply.pieces)) > longest:
+            self.error(request, InferenceCode.RESULT_TOO_LARGE, f"the broker takes {longest} bytes at most")
+            return
         request.slot.stats.requests += 1
         self._send(request, reply)
         serving = request.serving

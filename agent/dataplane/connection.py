@@ -127,9 +127,9 @@ class Connection:
             _log.warning("no connection to the broker (%s); next try in %.1f s", reason, delay)
         self._emit(Disconnected(reason))
 
-    def connected(self, *, session_present: bool, receive_maximum: int) -> None:
+    def connected(self, *, session_present: bool, receive_maximum: int, maximum_packet: int | None) -> None:
         """As SessionEvents says."""
-        self._outbound.opened(receive_maximum)
+        self._outbound.opened(receive_maximum, maximum_packet)
         self._session_present = session_present
         self.connections += 1
         self._subscribing = self._session.subscribe(self._greeting.filters)
@@ -194,7 +194,7 @@ class Connection:
         self._outbound.puback(mid, reason)
 
     def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
-        """A control document. Retained ones are kept and sent again on every connection, others only when there is one."""
+        """A control document. Retained ones are kept and sent again on every connection, others need one now."""
         if retain:
             if topic not in self._retained and len(self._retained) >= MAX_RETAINED:
                 raise ValueError(f"more than {MAX_RETAINED} retained topics")

@@ -16,6 +16,7 @@ import ssl
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError)
 HIGH_WATER = 8 << 20
@@ -139,7 +140,7 @@ class _TrialClient(FastClient):
     """Connects to a socket pair in place of a broker."""
 
     def __init__(self, near: socket.socket) -> None:
-        super().__init__(mqtt.CallbackAPIVersion.VERSION2, client_id="trial", protocol=mqtt.MQTTv5)
+        super().__init__(CallbackAPIVersion.VERSION2, client_id="trial", protocol=mqtt.MQTTv5)
         self._near = near
 
     def _create_socket_connection(self) -> socket.socket:
@@ -155,7 +156,8 @@ def _try_out() -> str:
     try:
         client.connect("localhost", 1883)
         buffered = client.buffered
-        if buffered is None or client.socket() is not buffered:  # type: ignore[comparison-overlap]
+        used: object = client.socket()
+        if buffered is None or used is not buffered:
             return "Client does not use the socket that _create_socket returns"
         if client.want_write():
             client.loop_write()

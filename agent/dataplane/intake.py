@@ -147,7 +147,9 @@ class Intake:
         if size - start < 2:
             return -2
         length, body = data[start + 1], start + 2
-        if length > 127:
+        if length > 127 and size - start > 2 and data[start + 2] < 128:
+            length, body = length & 127 | data[start + 2] << 7, start + 3  # the usual case, without a call
+        elif length > 127:
             try:
                 found = remaining_length(data, start + 1)
             except ValueError:

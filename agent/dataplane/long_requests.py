@@ -142,11 +142,7 @@ def _check_gathered(publish: Publish, data: bytes, size: int) -> None:
     if publish.header_length != NO_HEADER_LENGTH:
         raise bad_header(publish.header_length, size)
     start = data[publish.payload : publish.payload + 16]
-    if (
-        size > MAX_JSON_BYTES
-        and not sniff(start)
-       
-    ):
+    if size > MAX_JSON_BYTES and not sniff(start):
         raise RequestError(
             InferenceCode.TOO_LARGE, f"{size} bytes of JSON, over the limit of {MAX_JSON_BYTES}: send tensors as binary"
         )

@@ -19,6 +19,8 @@ from agent.dataplane.packets import Buffer
 
 MAX_WINDOW = 60000
 """QoS 1 messages in flight, whatever the broker allows: packet identifiers are 16 bits and others use some."""
+HEAD_ROOM = 2048
+"""Bytes of a packet that are not its payload, at most: a response topic, correlation data of usual size."""
 REFUSED = 0x80
 """Reason codes from here on are failures."""
 
@@ -69,21 +71,24 @@ class Outbound:
         self.connected = False
         self.window = MAX_WINDOW
         """The broker's Receive Maximum."""
+        self.longest: int | None = None
+        """Bytes of payload that the broker takes; None: it names no limit. It ends a connection that sends more."""
         self.unacknowledged = unacknowledged
         """By packet identifier; the transport takes none of these for a new message."""
         self._later: deque[Outgoing] = deque()
         self.dropped = 0
         """QoS 0 messages that were to be sent without a connection."""
         self.refused = 0
-        """QoS 1 messages that the broker refused."""
+        """QoS 1 messages that the broker refused, or whose payload is longer than it takes."""
 
     def waiting(self) -> int:
         """QoS 1 messages that wait for the window."""
         return len(self._later)
 
-    def opened(self, receive_maximum: int) -> None:
-        """CONNACK came."""
+    def opened(self, receive_maximum: int, maximum_packet: int | None = None) -> None:
+        """CONNACK came, with what the broker takes."""
         self.connected = True
+        self.longest = None if maximum_packet is None else max(0, maximum_packet - HEAD_ROOM)
         self.window = min(receive_maximum, MAX_WINDOW)
 
     def closed(self) -> None:
@@ -125,6 +130,9 @@ class Outbound:
             self._later.append(message)
 
     def _transmit(self, message: Outgoing) -> None:
+        if self.longest is not None and len(message.payload) > self.longest:
+            self._give_up(message)
+            return
         mid = self._transport.publish_acknowledged(
             message.topic, message.properties, message.payload, retain=message.retain
         )
@@ -133,6 +141,14 @@ class Outbound:
         if ack is not None:
             message.ack = None
             self.acks.settle(ack)
+
+    def _give_up(self, message: Outgoing) -> None:
+        """It would end every connection that it is sent on, so it is dropped, and counted."""
+        self.refused += 1
+        if message.settled is not None:
+            message.settled()
+        if message.ack is not None:
+            self.acks.settle(message.ack)
 
     def puback(self, mid: int, reason: int) -> bool:
         """A PUBACK came. False: it is not one of these messages'."""

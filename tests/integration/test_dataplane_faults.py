@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import socket
 import subprocess
@@ -235,9 +236,7 @@ def test_a_takeover_by_the_same_client_id_is_survived(broker: Mosquitto, tmp_pat
     device.stop()
 
 
-def test_a_short_keepalive_holds_while_idle_under_load_and_in_a_slow_payload(
-    broker: Mosquitto, proxy: Proxy, tmp_path: Path
-) -> None:
+def test_a_short_keepalive_holds_while_idle_and_under_load(broker: Mosquitto, proxy: Proxy, tmp_path: Path) -> None:
     device = serve(proxy.port, tmp_path, keepalive_s=2)
     client = Asker(broker.port, device.infer())
     idle_until = time.monotonic() + 5
@@ -347,6 +346,49 @@ def test_a_worker_that_dies_while_a_long_payload_comes_costs_only_that_request(t
     broker.close()
     listener.close()
     device.stop()
+
+
+def test_a_payload_that_takes_longer_than_the_keepalive_does_not_end_the_connection(tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(20)
+    device = Serving(listener.getsockname()[1], tmp_path, keepalive_s=2)
+    device.serve(FakeWorker())
+    device.plane.start()
+    payload, length = binary_request(np.arange(100_000, dtype=np.float32), rows=25_000)
+    header_length = b"\x26" + text(b"inference-header-content-length") + text(b"%d" % length)
+    packet = encode_publish(text(device.infer().encode()), b"\x08" + text(b"r") + header_length, (payload,))
+    broker = greet(listener)
+    pieces = [packet[start : start + 10_000] for start in range(0, len(packet), 10_000)]
+    began = time.monotonic()
+    for number, piece in enumerate(pieces):
+        due = began + 7 * number / len(pieces)
+        until(lambda due=due: time.monotonic() > due)
+        broker.sendall(piece)  # and never a PINGRESP: it would have to wait behind the payload
+    assert b'"outputs"' in _reply(broker)
+    assert device.plane.snapshot().connections == 1
+    broker.close()
+    listener.close()
+    device.stop()
+
+
+def test_a_result_longer_than_the_broker_takes_is_an_error(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    strict = Mosquitto(tmp_path_factory.mktemp("strict"), extra="max_packet_size 100000").start()
+    device = serve(strict.port, tmp_path)
+    client = Asker(strict.port, device.infer())
+    x = np.arange(10_000, dtype=np.float32)
+    numbers = json.dumps({"inputs": [{"name": "x", "shape": [2500, 4], "datatype": "FP32", "data": x.tolist()}]})
+    assert "outputs" in client.one(numbers.encode()).head
+    payload, length = binary_request(np.arange(24_600, dtype=np.float32), rows=6150)
+    assert client.one(payload, header_length=length).head["code"] == "result_too_large"
+    device.plane.publish_durable(device.topics.device(device.name, "events"), b"x" * 200_000)
+    until(lambda: device.plane.snapshot().outbox_rows == 0)
+    snapshot = device.plane.snapshot()
+    assert (snapshot.connections, snapshot.replies_refused) == (1, 1)
+    client.close()
+    device.stop()
+    strict.stop()
 
 
 def _reply(broker: socket.socket) -> bytes:
