@@ -116,7 +116,8 @@ class FastClient(mqtt.Client):
     """Of the newest connection."""
 
     def _create_socket(self) -> Any:
-        self.buffered = BufferedSocket(super()._create_socket())
+        real: Any = super()._create_socket()
+        self.buffered = BufferedSocket(real)
         return self.buffered
 
 
