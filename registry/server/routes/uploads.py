@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import anyio
@@ -83,6 +84,7 @@ def cancel_upload(upload: UploadId, services: ServicesDep, who: Publisher) -> No
 async def _take(request: Request, receiver: Receiver, timeout_s: float) -> None:
     """All of the body into the receiver. What came is written also when the client leaves or is too slow."""
     waiting = bytearray()
+    writing: asyncio.Task[None] | None = None
     body = aiter(request.stream())
     try:
         while True:
@@ -92,9 +94,13 @@ async def _take(request: Request, receiver: Receiver, timeout_s: float) -> None:
                 break
             waiting += piece
             if len(waiting) >= CHUNK:
-                full, waiting = waiting, bytearray()
-                await _write(receiver, full)
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(_write(receiver, waiting))
+                waiting = bytearray()
     finally:
+        if writing is not None:
+            await writing
         fitting = waiting[: receiver.missing]
         await _write(receiver, fitting)
     if len(waiting) > len(fitting):
