@@ -158,8 +158,7 @@ class Client:
                 with self._exchange(method, path, params=params, **request) as response:
                     return self._answer(response)
             except UnreachableError as error:
-                nothing_sent = isinstance(error.__cause__, (httpx.ConnectError, httpx.ConnectTimeout))
-                if attempt == ATTEMPTS or not (repeatable or nothing_sent):
+                if attempt == ATTEMPTS or not _may_repeat(error, repeatable=repeatable):
                     raise
             except ProblemError as problem:
                 if attempt == ATTEMPTS or not repeatable or problem.status not in TRANSIENT:
@@ -198,6 +197,14 @@ class Client:
         if answer.status >= 300:
             raise _problem(answer)
         return answer
+
+
+def _may_repeat(error: UnreachableError, *, repeatable: bool) -> bool:
+    """A refused connection cost nothing; one that hangs has cost a whole timeout already, and would again."""
+    cause = error.__cause__
+    if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return True
+    return repeatable and not isinstance(cause, httpx.TimeoutException)
 
 
 def _read_bounded(response: httpx.Response) -> bytes:

@@ -101,7 +101,7 @@ def reported_models(device: DeviceView) -> dict[str, ReportedModel]:
 def presence_text(device: DeviceView) -> str:
     """Is its agent connected to the broker?"""
     if device.presence is None:
-        return "never seen"
+        return "never seen" if device.last_seen is None else "not on the broker"
     return "online" if device.presence.online else "offline"
 
 

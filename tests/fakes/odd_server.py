@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -23,7 +24,8 @@ class OddServer:
                 for key, value in headers.items():
                     self.send_header(key, value)
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(ConnectionError):  # a client that has heard enough hangs up
+                    self.wfile.write(body)
 
             def __getattr__(self, name: str) -> Callable[[], None]:
                 if name.startswith("do_"):

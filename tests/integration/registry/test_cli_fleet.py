@@ -1,0 +1,237 @@
+"""The other commands, as processes, against a real registry and a device that reports over HTTP."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+
+import httpx
+import pytest
+
+from registry.contracts import api
+from registry.contracts.digest import digest_of
+from registry.contracts.manifest import Format, Target
+from registry.contracts.messages import Desired, Fault, Reported, ReportedModel, ServingState
+from registry.contracts.platforms import BackendFacts, Platform
+from tests.fakes.odd_server import OddServer
+from tests.support.cli import Cli
+from tests.support.fleet_registry import eventually
+from tests.support.registry_process import RegistryProcess
+
+LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
+    """One registry for this file; tests use devices of their own."""
+    process = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
+    """An administrator's shell; lenet 1.0.0 is published."""
+    shell = Cli(tmp_path, server.url, server.admin_token)
+    shell("publish", "lenet", LENET, "--version", "1.0.0", "--target", "cpu", "--alias", "stable", "--json")
+    return shell
+
+
+@pytest.fixture
+def add_device(cli: Cli) -> Iterator[Callable[[str], Device]]:
+    """Registers a device and speaks for it."""
+    with ExitStack() as stack:
+
+        def add(name: str) -> Device:
+            device = Device(cli, name)
+            stack.callback(device.http.close)
+            return device
+
+        yield add
+
+
+class Device:
+    """What an agent does over HTTP: says what it is, reads what it should serve, says what it serves."""
+
+    def __init__(self, cli: Cli, name: str) -> None:
+        self.name = name
+        token = cli("devices", "add", name, "--json").document["token"]
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self.http = httpx.Client(base_url=cli.url, headers=headers, timeout=20, trust_env=False)
+
+    def put_facts(self, *, max_opset: int = 21) -> None:
+        backend = BackendFacts(
+            name="onnxruntime",
+            usable=True,
+            version="1.20",
+            formats=(Format.ONNX,),
+            targets=(Target.CPU,),
+            max_onnx_ir=10,
+            max_onnx_opset=max_opset,
+        )
+        facts = Platform(os="linux", arch="x86_64", cpu_count=4, backends=(backend,))
+        self.http.put(api.facts_path(self.name), content=facts.canonical()).raise_for_status()
+
+    def report(self, state: ServingState, fault: Fault | None = None) -> None:
+        """Waits for a desired version and answers it so."""
+
+        def desired() -> Desired | None:
+            answer = self.http.get(api.desired_path(self.name)).raise_for_status()
+            document = Desired.model_validate_json(answer.content)
+            return document if document.models else None
+
+        document = eventually(desired)
+        version = document.models["lenet"].version
+        model = ReportedModel(state=state, version=None if fault else version, desired_version=version, fault=fault)
+        reported = Reported(
+            device=self.name,
+            session_id="s",
+            generation=document.generation,
+            at=datetime.fromtimestamp(1_700_000_000, timezone.utc),
+            facts_digest=digest_of(b""),
+            models={"lenet": model},
+        )
+        body = api.DeviceReports(reported=reported).canonical()
+        self.http.post(api.reports_path(self.name), content=body).raise_for_status()
+
+
+def test_a_device_is_added_once_and_its_credential_shown_once(cli: Cli) -> None:
+    added = cli("devices", "add", "edge-1", "--label", "site=hall-3")
+    assert 'device = "edge-1"' in added.out
+    assert f'url = "{cli.url}"' in added.out
+    assert "registered already" in cli("devices", "add", "edge-1", "--label", "site=hall-4").out
+    assert "site=hall-4" in cli("devices").out
+    cli("devices", "rotate", "edge-1", "--token-out", "edge-1.token")
+    written = cli.folder / "edge-1.token"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    assert "no credential was made" in cli("devices", "rotate", "edge-1", "--token-out", "edge-1.token", code=4).err
+    assert cli("devices", "show", "edge-1", "--json", MODELFLEET_TOKEN=written.read_text().strip()).code == 0
+    assert "Say --yes" in cli("devices", "remove", "edge-1", code=2).err
+    cli("devices", "remove", "edge-1", "--yes")
+    cli("devices", "show", "edge-1", code=3)
+
+
+def test_deploy_waits_until_the_device_serves(cli: Cli, add_device: Callable[[str], Device]) -> None:
+    device = add_device("serves")
+    device.put_facts()
+    reporter = threading.Thread(target=device.report, args=(ServingState.SERVING,))
+    reporter.start()
+    ran = cli("deploy", "lenet@stable", "--device", "serves", "--wait", "--timeout", 30)
+    reporter.join()
+    assert "variant onnx-cpu" in ran.out
+    assert "serves lenet@1.0.0" in ran.err
+    assert cli("devices", "show", "serves").out.splitlines()[-1].split()[:4] == ["lenet", "1.0.0", "1.0.0", "serving"]
+    assert "device serves" in cli("delete", "lenet@1.0.0", "--yes", code=4).err
+    cli("undeploy", "lenet", "--device", "serves")
+
+
+def test_deploy_says_why_a_device_cannot_serve(cli: Cli, add_device: Callable[[str], Device]) -> None:
+    device = add_device("fails")
+    device.put_facts()
+    fault = Fault(code="load_failed", message="the file is not what it says")
+    reporter = threading.Thread(target=device.report, args=(ServingState.FAILED, fault))
+    reporter.start()
+    error = cli("deploy", "lenet@1.0.0", "-d", "fails", "--wait", "--timeout", 30, "--json", code=1).error
+    reporter.join()
+    assert error["code"] == "load_failed"
+    assert "the file is not what it says" in error["message"]
+
+
+def test_deploy_does_not_wait_for_ever(cli: Cli, add_device: Callable[[str], Device]) -> None:
+    add_device("away")
+    ran = cli("deploy", "lenet@1.0.0", "-d", "away", "--wait", "--timeout", 1, code=7)
+    assert "it takes this up when it is back" in ran.err
+    assert "The assignment stays" in ran.err
+
+
+def test_explain_names_each_rejection_with_its_code(cli: Cli, add_device: Callable[[str], Device]) -> None:
+    device = add_device("explained")
+    assert "has not told what it is yet" in cli("explain", "explained", "lenet", code=1).err
+    device.put_facts()
+    assert "would run variant onnx-cpu" in cli("explain", "explained", "lenet@stable").out
+    device.put_facts(max_opset=9)
+    ran = cli("explain", "explained", "lenet@stable", "--json", code=1)
+    reasons = ran.document["resolution"]["verdicts"][0]["reasons"]
+    assert [reason["code"] for reason in reasons] == ["opset_too_new"]
+    assert (
+        "no variant fits" in (err := cli("deploy", "lenet@stable", "-d", "explained", code=None).err) or "opset" in err
+    )
+
+
+def test_aliases_move_and_keep_their_history(cli: Cli) -> None:
+    cli("publish", "lenet", LENET, "--version", "1.1.0", "--target", "cpu", "--json")
+    assert "is now 1.1.0" in cli("alias", "set", "lenet", "beta", "1.1.0").out
+    assert "nothing to do" in cli("alias", "set", "lenet", "beta", "1.1.0").out
+    cli("alias", "set", "lenet", "beta", "1.0.0")
+    cli("alias", "remove", "lenet", "beta")
+    moves = [entry["version"] for entry in cli("alias", "history", "lenet", "beta", "--json").document]
+    assert moves == [None, "1.0.0", "1.1.0"]
+    cli("alias", "set", "lenet", "beta", "1.1.0")
+    cli("alias", "set", "lenet", "beta", "9.9.9", code=3)
+
+
+def test_tokens_do_only_what_their_scope_says(cli: Cli) -> None:
+    created = cli("token", "create", "reader", "--scope", "read")
+    token = created.out.strip()
+    assert "reader" in cli("token", "list").out
+    cli("models", MODELFLEET_TOKEN=token)
+    refused = cli("record", "lenet", "on", "--json", code=5, MODELFLEET_TOKEN=token).error
+    assert refused["code"] == "forbidden"
+    cli("token", "revoke", "reader", "--yes")
+    assert cli("models", "--json", code=5, MODELFLEET_TOKEN=token).error["code"] == "unauthorized"
+
+
+def test_the_administrators_token_is_found_on_its_own_host_only(cli: Cli, server: RegistryProcess) -> None:
+    del cli.environment["MODELFLEET_TOKEN"]
+    cli("token", "list", code=5)
+    cli("token", "list", MODELFLEET_REGISTRY_DATA_DIR=str(server.data))
+
+
+def test_global_options_stand_before_or_after_the_command(cli: Cli, server: RegistryProcess) -> None:
+    for arguments in (
+        ("--registry", server.url, "--json", "models"),
+        ("models", "--registry", server.url, "--json"),
+        ("--json", "models", "--registry", server.url),
+    ):
+        names = [model["name"] for model in cli(*arguments, MODELFLEET_REGISTRY="http://127.0.0.1:1").document]
+        assert names == ["lenet"]
+
+
+def test_what_the_fleet_says_can_be_asked_before_it_said_anything(
+    cli: Cli, add_device: Callable[[str], Device]
+) -> None:
+    add_device("quiet")
+    assert "on, kept 48 h" in cli("record", "lenet", "on", "--retention-hours", 48).out
+    assert "quiet" in cli("health").out
+    for command in (("health", "quiet"), ("events", "quiet"), ("results", "lenet"), ("counts", "lenet")):
+        assert cli(*command, "--json").document == []
+        assert cli(*command).out.strip()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "said"),
+    [
+        (200, b"<html>hello</html>", 1, "not what its contract says"),
+        (200, b"[" * 100_000, 1, "not what its contract says"),
+        (200, b'{"items": [{"name": "../x"}]}', 1, "items.0.name"),
+        (500, b"oops", 1, "HTTP 500"),
+        (302, b"", 1, "HTTP 302"),
+        (200, b" " * (33 << 20), 1, "more than"),
+    ],
+)
+def test_a_registry_that_answers_garbage_is_told_apart(
+    tmp_path: Path, status: int, body: bytes, code: int, said: str
+) -> None:
+    with OddServer(status, body, Location="http://127.0.0.1:9/") as odd:
+        assert said in Cli(tmp_path, odd.url, "token")("models", code=code).err
+
+
+def test_a_registry_that_is_away_is_said_in_one_block(tmp_path: Path) -> None:
+    ran = Cli(tmp_path, "http://127.0.0.1:1", None)("models", code=6)
+    assert "cannot be reached" in ran.err
+    assert "registry serve" in ran.err
+    assert "Traceback" not in ran.err

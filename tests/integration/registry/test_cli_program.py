@@ -1,0 +1,91 @@
+"""The program itself: what it imports, what its help teaches, and that its reference is current."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.cli.failures import MEANING
+from registry.cli.main import COMMANDS
+from registry.cli.publish_file import load_publish_file
+from registry.cli.reference import render
+from registry.contracts.manifest import Classification, ImageInput
+from tests.support.cli import Cli
+
+DOCS = Path(__file__).parents[3] / "docs"
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from registry.cli.main import main
+main()
+"""
+SERVER_ONLY = ("fastapi", "starlette", "sqlalchemy", "alembic", "uvicorn", "apscheduler", "paho", "prometheus_client")
+
+
+def run_without(names: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = WITHOUT.format(names=repr(set(names)))
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_every_command_but_serve_works_without_the_servers_packages() -> None:
+    for name in COMMANDS:
+        ran = run_without(SERVER_ONLY, name, "--help")
+        assert ran.returncode == 0, (name, ran.stderr)
+    ran = run_without(SERVER_ONLY, "serve")
+    assert ran.returncode == 1
+    assert "pip install 'modelfleet[server]'" in ran.stderr
+
+
+def test_publishing_says_what_to_install_where_the_onnx_package_is_missing(tmp_path: Path) -> None:
+    model = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
+    ran = run_without(("onnx",), "publish", "m", str(model), "--version", "1", "--target", "cpu")
+    assert ran.returncode == 1
+    assert "pip install 'modelfleet[publish]'" in ran.stderr
+
+
+def test_a_light_command_imports_neither_server_nor_publishing(tmp_path: Path) -> None:
+    program = "import sys, registry.cli.main, registry.cli.models; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {module.split(".")[0] for module in loaded} & {*SERVER_ONLY, "onnx", "numpy"}
+
+
+def test_every_command_teaches_with_an_example(tmp_path: Path) -> None:
+    page = render()
+    for name in sorted(set(COMMANDS) - {"serve"}):
+        section = page.split(f"## `registry {name}`")[1].split("\n## `")[0]
+        assert section.count(f"registry {name}") >= 2, name
+    assert all(meaning in page for meaning in MEANING.values())
+
+
+def test_the_reference_is_current() -> None:
+    assert (DOCS / "cli.md").read_text(encoding="utf-8").endswith(render()), "run scripts/docs"
+
+
+def test_the_commented_publish_file_is_valid_and_leaves_nothing_out() -> None:
+    example = load_publish_file(DOCS / "publish.toml")
+    text = (DOCS / "publish.toml").read_text(encoding="utf-8")
+    assert len(example.variant) == 2
+    for field in (*ImageInput.model_fields, *Classification.model_fields, "files", "requirements", "labels_file"):
+        assert field in text, field
+
+
+def test_help_names_the_exit_codes_and_a_typo_its_nearest_command(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, "http://127.0.0.1:1", None)
+    assert "Exit codes" in cli("--help").out
+    assert "models" in cli("mdels", code=2).err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_there_for_the_usual_shells(tmp_path: Path, shell: str) -> None:
+    cli = Cli(tmp_path, "http://127.0.0.1:1", None)
+    completed = cli(_REGISTRY_COMPLETE=f"complete_{shell}", COMP_WORDS="registry un", COMP_CWORD="1",
+                    _TYPER_COMPLETE_ARGS="registry un", _TYPER_COMPLETE_FISH_ACTION="get-args", code=None)  # fmt: skip
+    assert "undeploy" in completed.out
