@@ -36,6 +36,7 @@ def test_sqlite_is_set_to_survive_a_power_cut(tmp_path: Path) -> None:
     database.close()
 
 
+SERVED = {path.replace("{", "").replace("}", "") for path in openapi_document()["paths"]}
 CONTRACT = [
     function
     for name, function in inspect.getmembers(api, inspect.isfunction)
@@ -46,6 +47,5 @@ CONTRACT = [
 @pytest.mark.parametrize("path_of", CONTRACT, ids=lambda function: function.__name__)
 def test_every_path_of_the_contract_is_served(path_of: object) -> None:
     assert callable(path_of)
-    served = {path.replace("{", "").replace("}", "") for path in openapi_document()["paths"]}
     names = list(inspect.signature(path_of).parameters)
-    assert path_of(*names) in served
+    assert path_of(*names) in SERVED
