@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
 from agent.reconciler.context import Context
 from agent.reconciler.ports import Pool, Uplink
 from agent.reconciler.tasks import Task
-from registry.contracts.api import DeviceReports
 from registry.contracts.messages import Health, Reported
 from registry.contracts.platforms import Platform
+
+if TYPE_CHECKING:
+    from registry.contracts.api import DeviceReports
 
 log = logging.getLogger(__name__)
 POLLS_WHILE_CONNECTED = 10
@@ -57,14 +59,17 @@ class Exchange:
         if self._task is not None or (connected and self._polls % POLLS_WHILE_CONNECTED != 1):
             return
         facts = None if self._context.facts is None or self.facts_are_known else self._context.facts
-        events = tuple(self._context.voice.unsent)
-        reports = None
-        if not connected:
-            reports = DeviceReports(reported=reported, health=(health,) if health else (), events=events)
+        reports = None if connected else self._reports(reported, health)
         etag = self._etag
         self._task = Task(lambda _: self._exchange(etag, facts, reports), self._done, self._failed).start(
             self._pool, self._context.put
         )
+
+    def _reports(self, reported: Reported | None, health: Health | None) -> DeviceReports:
+        from registry.contracts.api import DeviceReports  # noqa: PLC0415 - see ports
+
+        events = tuple(self._context.voice.unsent)
+        return DeviceReports(reported=reported, health=(health,) if health else (), events=events)
 
     def cancel(self) -> None:
         """The agent ends."""
