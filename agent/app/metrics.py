@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from agent.core.health import HistogramView
 from agent.dataplane.stats import DataPlaneStats
+from agent.errors import PermanentError
 
 Metric = CounterMetricFamily | GaugeMetricFamily
 QUANTILES = (0.5, 0.9, 0.99)
@@ -27,10 +28,13 @@ class MetricsServer:
         self._running: tuple[WSGIServer, Thread] | None = None
 
     def start(self) -> None:
-        """Raises OSError when the address cannot be had."""
+        """Raises PermanentError when the address cannot be had."""
         registry = CollectorRegistry()
         registry.register(_StatsCollector(self._snapshot))
-        self._running = start_http_server(self._port, self._host, registry)
+        try:
+            self._running = start_http_server(self._port, self._host, registry)
+        except (OSError, OverflowError) as error:
+            raise PermanentError("bad_config", f"prometheus = {self._host}:{self._port}: {error}") from error
 
     def stop(self) -> None:
         """Safe to call when it never started."""

@@ -30,7 +30,7 @@ class AgentProcess:
 
     def __init__(self, folder: Path, registry: str, broker_port: int) -> None:
         self.folder = folder
-        self._env = {
+        self.settings = {
             **{name: value for name, value in os.environ.items() if not name.startswith("MODELFLEET_")},
             "MODELFLEET_AGENT_DEVICE": DEVICE,
             "MODELFLEET_AGENT_DATA_DIR": str(folder),
@@ -42,7 +42,7 @@ class AgentProcess:
         self._child: subprocess.Popen[str] | None = None
 
     def start(self) -> AgentProcess:
-        self._child = subprocess.Popen([sys.executable, "-m", "agent", "run"], env=self._env, text=True)
+        self._child = subprocess.Popen([sys.executable, "-m", "agent", "run"], env=self.settings, text=True)
         return self
 
     @property
@@ -63,7 +63,7 @@ class AgentProcess:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "agent", *arguments]
-        return subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(argv, env=self.settings, capture_output=True, text=True, timeout=60, check=False)
 
     def model(self) -> dict[str, Any]:
         """What the status file says of LeNet."""
@@ -250,9 +250,42 @@ def test_prometheus_is_answered_on_demand(agent: AgentProcess, registry: Registr
     import httpx
 
     port = free_port()
-    agent._env["MODELFLEET_AGENT_PROMETHEUS"] = f"127.0.0.1:{port}"
+    agent.settings["MODELFLEET_AGENT_PROMETHEUS"] = f"127.0.0.1:{port}"
     deploy(registry)
     agent.start()
     wait_until(agent.serves)
     text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     assert 'modelfleet_requests_total{model="lenet",version="1.0.0"} 0.0' in text
+
+
+def test_an_address_that_cannot_be_had_is_a_clear_error_and_nothing_stays_behind(
+    agent: AgentProcess, broker: Mosquitto
+) -> None:
+    agent.settings["MODELFLEET_AGENT_PROMETHEUS"] = f"127.0.0.1:{broker.port}"
+    refused = agent.command("run")
+    assert refused.returncode == 1
+    assert "prometheus" in refused.stderr
+
+
+def test_a_trusted_model_runs_inline(agent: AgentProcess, registry: RegistrySimulator) -> None:
+    agent.settings["MODELFLEET_AGENT_WORKER__INLINE_MODELS"] = '["lenet"]'
+    deploy(registry)
+    agent.start()
+    wait_until(agent.serves)
+    assert agent.model()["execution"] == "inline"
+    assert children(agent.pid) == []
+    assert agent.end(signal.SIGTERM) == 0
+
+
+def test_a_model_that_cannot_be_loaded_is_reported_with_the_reason(
+    agent: AgentProcess, registry: RegistrySimulator
+) -> None:
+    garbage = b"this is no model" * 100
+    manifest = one_file_manifest(garbage)
+    models = {"lenet": DesiredModel(version=manifest.version, manifest=registry.publish(manifest, garbage))}
+    registry.desired = Desired(device=DEVICE, generation=1, issued_at=NOW, models=models)
+    agent.start()
+    wait_until(lambda: agent.model().get("state") == "failed")
+    assert agent.model()["fault"]["code"] == "load_failed"
+    deploy(registry, generation=2)
+    wait_until(agent.serves)
