@@ -111,6 +111,8 @@ class Tokens:
                     f"The administrator's token needs {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters."
                 )
             self._put_admin(given, now)
+            if read_token(file) not in {None, given}:
+                file.unlink(missing_ok=True)  # the token of an earlier start, which works no more
             return
         with self._database.read() as session:
             any_admin = session.scalar(select(TokenRow.name).where(TokenRow.scope == Scope.ADMIN).limit(1))

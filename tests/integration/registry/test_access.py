@@ -138,3 +138,18 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None
     assert done.returncode == 2
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_token_that_the_settings_give_replaces_the_one_of_the_first_start(mortal: RegistryProcess) -> None:
+    mortal.start()
+    first = mortal.admin_token
+    mortal.stop()
+    given = "mf_" + "g" * 40
+    second = RegistryProcess(mortal.folder, {"MODELFLEET_REGISTRY_ADMIN_TOKEN": given}).start()
+    try:
+        with second.client(first) as old, second.client(given) as new:
+            problem(old.get("/v1/models"), 401, "unauthorized")
+            assert new.get("/v1/tokens").status_code == 200
+        assert not (second.data / "admin.token").exists()
+    finally:
+        second.stop()
