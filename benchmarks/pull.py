@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from onnx import TensorProto, helper
+
 from scripts.demo.processes import Fleet, Process, free_port, listens
 
 NGINX = """\
@@ -43,6 +45,25 @@ def start_nginx(folder: Path) -> tuple[Process, int]:
     nginx = Process("nginx", [program, "-c", str(folder / "nginx.conf")], folder)
     nginx.start(lambda: listens(port))
     return nginx, port
+
+
+def model_with_weights(weights: Path) -> Path:
+    """An ONNX file beside `weights`, which holds its one tensor as external data."""
+    rows = weights.stat().st_size // 4
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[rows], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=weights.name)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["w", "x"], ["y"])],
+        "big",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        [tensor],
+    )
+    path = weights.with_name("big.onnx")
+    path.write_bytes(
+        helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    )
+    return path
 
 
 def by_curl(folder: Path, port: int) -> float:
@@ -89,9 +110,10 @@ def main() -> None:
                 out.write(os.urandom(1 << 20))
         with blob.open("rb") as data:
             digest = "sha256:" + hashlib.file_digest(data, "sha256").hexdigest()
+        model = model_with_weights(blob)
         registry = fleet.start_registry(MODELFLEET_REGISTRY_MQTT__HOST="")
         before = peak_rss_mb(registry.pid)
-        fleet.registry("publish", "big", str(blob), "--version", "1", "--target", "ascend310", "--format", "om")
+        fleet.registry("publish", "big", str(model), "--version", "1", "--target", "cpu")
         uploaded = peak_rss_mb(registry.pid)
         token = fleet.add_device("puller")
         nginx, port = start_nginx(fleet.folder)

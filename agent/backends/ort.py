@@ -5,7 +5,6 @@ when the wanted provider is among those it really has. External data is read by 
 paths and symbolic links that leave the model's directory; hard links are the caller's to refuse. No custom operator
 library is ever registered.
 """
-# ruff: noqa: B905 - Python 3.9 has no zip(strict=)
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@
 The request is written by the agent, the reply by the worker over it, in the same form. Neither side trusts the
 other: `read_arena` checks every number it meets. Standard library only, Python 3.9 syntax.
 """
-# ruff: noqa: B905, UP007 - Python 3.9 has neither zip(strict=) nor X | Y at run time
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ Slot ids: 0..slots-1 are fixed slots, slots..slots+arenas-1 are arenas. The door
 little-endian, many per send, both ways.
 Standard library only, Python 3.9 syntax: the worker's interpreter may be a vendor's.
 """
-# ruff: noqa: B905 - Python 3.9 has no zip(strict=)
 
 from __future__ import annotations
 

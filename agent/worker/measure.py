@@ -3,7 +3,6 @@
 Batching helps small models and hurts some others, so it is measured, not configured. A leading dynamic dimension need
 not be a batch (time, for a recurrent model): two different items must give the same alone and together.
 """
-# ruff: noqa: B905 - Python 3.9 has no zip(strict=)
 
 from __future__ import annotations
 

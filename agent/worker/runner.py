@@ -4,7 +4,6 @@ Fixed slots run as batches, arenas one by one. Neighbouring slots are a batch wi
 batch that fails runs again item by item, so that one bad item does not fail its neighbours.
 Standard library, NumPy and backends only, Python 3.9 syntax.
 """
-# ruff: noqa: B905 - Python 3.9 has no zip(strict=)
 
 from __future__ import annotations
 

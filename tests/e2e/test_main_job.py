@@ -1,0 +1,106 @@
+"""The main job, from the outside: publish, deploy, ask over MQTT, see what happened."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.demo.client import FleetClient, RequestFailedError
+from scripts.demo.processes import Fleet, wait_until
+from tests.e2e.conftest import DEVICE, LENET
+
+DIGITS = sorted((LENET / "digits").glob("*.png"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _lenet_serves(fleet: Fleet) -> None:
+    fleet.registry("publish", str(LENET / "lenet.toml"))
+    fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
+
+
+def test_real_digits_are_read_from_png_files(client: FleetClient) -> None:
+    labels = [client.ask_image(DEVICE, "lenet", file.read_bytes()).tensors["label"].flat[0] for file in DIGITS]
+    assert [str(label) for label in labels] == [file.stem.split("-")[1] for file in DIGITS]
+
+
+def test_a_tensor_gives_the_same_answer_as_the_picture(client: FleetClient) -> None:
+    pixels = np.asarray(Image.open(DIGITS[0]).convert("L"), np.float32).reshape(1, 1, 28, 28) / 255
+    answer = client.ask_tensors(DEVICE, "lenet", x=pixels)
+    assert answer.tensors["y"].argmax() == int(DIGITS[0].stem.split("-")[1])
+    assert answer.header["model_name"] == "lenet"
+    assert answer.header["model_version"] == "1.0.0"
+    assert answer.header["parameters"]["device"] == DEVICE
+
+
+def test_a_batch_from_one_client_is_answered_as_a_batch(client: FleetClient) -> None:
+    answer = client.ask_tensors(DEVICE, "lenet", x=np.zeros((7, 1, 28, 28), np.float32))
+    assert answer.tensors["y"].shape == (7, 10)
+
+
+def test_an_unknown_model_is_refused_with_a_code_and_the_next_request_is_answered(client: FleetClient) -> None:
+    with pytest.raises(RequestFailedError) as refused:
+        client.ask_image(DEVICE, "nosuch", b"")
+    assert refused.value.code == "unknown_model"
+    assert client.ask_image(DEVICE, "lenet", DIGITS[0].read_bytes()).tensors["label"].size > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 28, 27), (1, 28, 28), (0, 1, 28)])
+def test_a_wrong_shape_is_refused_with_a_code(client: FleetClient, shape: tuple[int, ...]) -> None:
+    with pytest.raises(RequestFailedError) as refused:
+        client.ask_tensors(DEVICE, "lenet", x=np.zeros(shape, np.float32))
+    assert refused.value.code == "wrong_shape"
+
+
+def test_a_picture_that_is_none_is_refused_with_a_code(client: FleetClient) -> None:
+    with pytest.raises(RequestFailedError) as refused:
+        client.ask_image(DEVICE, "lenet", b"\x89PNG\r\n\x1a\n" + b"garbage" * 100)
+    assert refused.value.code == "bad_image"
+
+
+def test_the_registry_sees_what_serves_and_how_well(fleet: Fleet, client: FleetClient) -> None:
+    client.ask_image(DEVICE, "lenet", DIGITS[0].read_bytes())
+    shown = fleet.registry("devices", "show", DEVICE)
+    assert shown["reported"]["models"]["lenet"]["state"] == "serving"
+    assert shown["reported"]["models"]["lenet"]["version"] == "1.0.0"
+    assert shown["facts"]["backends"][0]["name"] == "onnxruntime"
+
+    def counted() -> bool:
+        health = fleet.registry("devices", "show", DEVICE).get("health")
+        return bool(health and health["models"].get("lenet", {}).get("requests"))
+
+    wait_until(counted, "the device's health")
+
+
+def test_results_are_kept_when_that_is_switched_on(fleet: Fleet, client: FleetClient) -> None:
+    fleet.registry("record", "lenet", "on")
+
+    def kept() -> bool:
+        client.ask_image(DEVICE, "lenet", DIGITS[0].read_bytes())
+        return bool(fleet.registry("results", "lenet"))
+
+    wait_until(kept, "a recorded result")
+    fleet.registry("record", "lenet", "off")
+
+
+def test_publishing_the_same_again_changes_nothing_and_other_content_is_refused(fleet: Fleet) -> None:
+    assert not fleet.registry("publish", str(LENET / "lenet.toml"))["created"]
+    with pytest.raises(RuntimeError, match="exit code 4"):
+        fleet.registry("publish", "lenet", str(LENET / "lenet.onnx"), "--version", "1.0.0", "--target", "gpu")
+
+
+def test_a_device_that_should_no_longer_serve_a_model_refuses_it(fleet: Fleet, client: FleetClient) -> None:
+    fleet.registry("publish", "other", str(LENET / "lenet.onnx"), "--version", "1", "--target", "cpu")
+    fleet.registry("deploy", "other@1", "--device", DEVICE, "--wait")
+    x = np.zeros((1, 1, 28, 28), np.float32)
+    assert client.ask_tensors(DEVICE, "other", x=x).tensors["y"].shape == (1, 10)
+    fleet.registry("undeploy", "other", "--device", DEVICE)
+
+    def refused() -> bool:
+        try:
+            client.ask_tensors(DEVICE, "other", x=x)
+        except RequestFailedError as error:
+            return error.code == "unknown_model"
+        return False
+
+    wait_until(refused, "other to be gone")
