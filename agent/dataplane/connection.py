@@ -203,7 +203,7 @@ class Connection:
                 self._send_retained(topic, payload)
         elif self.open and qos:
             self._outbound.send(Outgoing(text(topic.encode()), b"", payload, settled=_nothing))
-        else:
+        elif self.open:
             self._outbound.reply(text(topic.encode()), b"", (payload,), None)
 
     def _send_retained(self, topic: str, payload: bytes) -> None:

@@ -23,8 +23,10 @@ from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
 
-READ_BYTES = 256 << 10
-MAX_READS = 64
+READ_BYTES = 64 << 10
+"""Of one read while packets are told apart; what is read so of a long payload is copied twice, the rest not at all."""
+SKIP_BYTES = 256 << 10
+MAX_READS = 16
 """Reads per turn, so that a broker that never pauses cannot keep the loop from dispatching."""
 _PINGRESP = b"\xd0\x00"
 
@@ -80,7 +82,7 @@ class FastLink:
         self.puback = outbound.puback
         self._socket: BufferedSocket | None = None
         self._intake = Intake(self, v5=self._v5)
-        self._scratch = memoryview(bytearray(READ_BYTES))
+        self._scratch = memoryview(bytearray(SKIP_BYTES))
         self._body_bytes = 0
 
     def opened(self) -> None:
@@ -130,7 +132,7 @@ class FastLink:
             if count:
                 intake.body_advanced(count)
         elif intake.skip:
-            wanted = min(intake.skip, READ_BYTES)
+            wanted = min(intake.skip, SKIP_BYTES)
             count = buffered.real.recv_into(self._scratch[:wanted])
             self._body_bytes += count
             intake.skipped(count)

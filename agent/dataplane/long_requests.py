@@ -54,9 +54,10 @@ class LongRequests:
             serving = self._admission.serving(request, size)
             if header is None:
                 _check_gathered(publish, data, size)
-            raw = data[publish.payload + header[0] : publish.payload + header[1]] if header is not None else b""
-            direct = self._direct(serving, request, raw, size, header) if header is not None else None
-            self.body = direct or _gathered(request, publish, size)
+                self.body = _gathered(request, publish, size)
+            else:
+                raw = data[publish.payload + header[0] : publish.payload + header[1]]
+                self.body = self._direct(serving, request, raw, size, header) or _gathered(request, publish, size)
         except RequestError as error:
             self._admission.answers.refuse(request, error)
             return None
@@ -65,7 +66,10 @@ class LongRequests:
     def _direct(
         self, serving: Serving, request: Request, raw: bytes, size: int, header: tuple[int, int]
     ) -> LongBody | None:
-        """A body that goes straight to where the worker reads it; None when it must be looked at as a whole first."""
+        """A body that goes straight to where the worker reads it; None when it must be looked at as a whole first.
+
+        `raw` is the JSON header, which lies at `header` (start, end) in a payload of `size` bytes.
+        """
         start, end = header
         plan = serving.codec.decode_header(raw)
         if plan.body_bytes != size - end:
