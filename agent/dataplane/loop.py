@@ -193,7 +193,8 @@ class DataPlane:
         self._wakeup.post(lambda: None)
 
     def snapshot(self) -> DataPlaneStats:
-        """What was counted so far. Raises TimeoutError when the data thread does not answer."""
+        """What was counted so far. Raises concurrent.futures.TimeoutError when the data thread does
+        not answer, or has ended."""
         return self._wakeup.call(self._snapshot).result(CALL_SECONDS)
 
     def _snapshot(self) -> DataPlaneStats:

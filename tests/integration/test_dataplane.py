@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
+from PIL import Image
 
 from agent.core.events import ControlMessage, WorkerDied
+from registry.contracts.manifest import ImageInput
 from tests.fakes.workers import FakeWorker
 from tests.support.asking import Asker, binary_request
 from tests.support.broker import Mosquitto
@@ -88,6 +91,17 @@ def test_a_long_json_request_is_decoded_beside_the_loop(asker: Asker) -> None:
     body = {"inputs": [{"name": "x", "shape": [10_000, 4], "datatype": "FP32", "data": x.tolist()}]}
     answer = asker.one(json.dumps(body).encode())
     assert answer.head["outputs"][0]["data"][-1] == 2 * 39_999
+
+
+def test_pictures_are_decoded_beside_the_loop(asker: Asker, serving: Serving) -> None:
+    serving.serve(FakeWorker((-1, 1, 2, 2)), image=ImageInput(input="x", height=2, width=2, channels="L", scale=1.0))
+    for number in range(10):
+        png = io.BytesIO()
+        Image.fromarray(np.array([[number, 1], [2, 3]], np.uint8)).save(png, "PNG")
+        asker.ask(png.getvalue(), content_type="image/png", correlation=b"%d" % number, qos=number % 2)
+    for answer in asker.wait(10):
+        assert answer.head["outputs"][0]["data"] == [2 * int(answer.correlation), 2, 4, 6]
+    assert asker.one(b"\x89PNG\r\n\x1a\n cut", content_type="image/png").head["code"] == "bad_image"
 
 
 def test_a_3_1_1_client_asks_in_the_payload(serving: Serving, broker: Mosquitto) -> None:
