@@ -129,10 +129,7 @@ class ArtifactCache:
             return
         try:
             write_atomically(staging / "variant.json", variant.canonical(), mode=0o440)
-            for folder in {(staging / "files" / ref.path).parent for ref in variant.files} | {
-                staging / "files",
-                staging,
-            }:
+            for folder in (*(path for path in staging.rglob("*") if path.is_dir()), staging):
                 sync_folder(folder)
             staging.replace(final)
             sync_folder(final.parent)

@@ -13,12 +13,10 @@ that has a digest to check it by. Each call tries once: the reconciler alone dec
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from agent.adapters.part_file import Fill, PartFile
@@ -71,8 +69,10 @@ class RegistryClient:
 
     def desired(self, etag: str | None) -> tuple[bytes, str | None] | None:
         """The desired document and its ETag; None when it is still the one with `etag`."""
+        from registry.contracts.api import desired_path  # noqa: PLC0415 - see above
+
         headers = {"If-None-Match": etag} if etag else {}
-        with self._send("GET", _api().desired_path(self._device), headers) as answer:
+        with self._send("GET", desired_path(self._device), headers) as answer:
             if answer.status_code == 304:
                 return None
             return _bounded(answer, MAX_CONTROL_BYTES), answer.headers.get("etag")
@@ -83,7 +83,9 @@ class RegistryClient:
         Raises:
             TransientError: manifest_mismatch, and as in the table above.
         """
-        with self._send("GET", _api().manifest_path(digest), {}) as answer:
+        from registry.contracts.api import manifest_path  # noqa: PLC0415 - see above
+
+        with self._send("GET", manifest_path(digest), {}) as answer:
             data = _bounded(answer, MAX_MANIFEST_BYTES)
         if digest_of(data) != digest:
             raise TransientError(
@@ -93,12 +95,16 @@ class RegistryClient:
 
     def put_facts(self, facts: Platform) -> None:
         """Tells what this host is."""
-        with self._send("PUT", _api().facts_path(self._device), _JSON, facts.canonical()):
+        from registry.contracts.api import facts_path  # noqa: PLC0415 - see above
+
+        with self._send("PUT", facts_path(self._device), _JSON, facts.canonical()):
             pass
 
     def post_reports(self, reports: DeviceReports) -> None:
         """Tells what would have gone over MQTT; the registry drops what it has seen."""
-        with self._send("POST", _api().reports_path(self._device), _JSON, reports.canonical()):
+        from registry.contracts.api import reports_path  # noqa: PLC0415 - see above
+
+        with self._send("POST", reports_path(self._device), _JSON, reports.canonical()):
             pass
 
     def download(self, part: PartFile, cancel: threading.Event) -> None:
@@ -108,11 +114,13 @@ class RegistryClient:
             UnreachableError: also when the body ends early; what came is kept.
             StepCancelledError: `cancel` was set.
         """
+        from registry.contracts.api import blob_path  # noqa: PLC0415 - see above
+
         headers = {}
         if part.offset:
             headers = {"Range": f"bytes={part.offset}-", "If-Range": f'"{part.ref.digest}"'}
         start = part.offset
-        with self._send("GET", _api().blob_path(part.ref.digest), headers) as answer:
+        with self._send("GET", blob_path(part.ref.digest), headers) as answer:
             _agree_on_range(answer, part)
             try:
                 with _translated(self._url):
@@ -143,11 +151,6 @@ class RegistryClient:
                     base_url=self._url, headers=headers, timeout=self._timeout_s, verify=verify, follow_redirects=False
                 )
             return self._client
-
-
-def _api() -> ModuleType:
-    """The registry's paths."""
-    return importlib.import_module("registry.contracts.api")
 
 
 _JSON = {"Content-Type": "application/json"}

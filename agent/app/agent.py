@@ -45,7 +45,8 @@ from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
 
 log = logging.getLogger(__name__)
-STOP_DEADLINE_S = 10.0
+STOP_CONTROL_S, STOP_DRAIN_S, STOP_WORKER_S = 3.0, 10.0, 3.0
+"""A stop takes 20 s at most: the control thread, what is in flight, workers with nothing left to do."""
 REVIVE_S = 3.0
 """What served before gets so long to load before the broker is told that this device is there."""
 HUNG_AFTER_S = 90.0
@@ -190,13 +191,13 @@ class Agent:
             self._jobs.stop()
         if self._metrics is not None:
             self._metrics.stop()
-        workers = self._reconciler.stop(STOP_DEADLINE_S)
+        workers = self._reconciler.stop(STOP_CONTROL_S)
         if self._registry is not None:
             self._registry.close()
-        self._plane.stop(STOP_DEADLINE_S)
+        self._plane.stop(STOP_DRAIN_S)
         with ThreadPoolExecutor(8, thread_name_prefix="close") as closing:
             for worker in workers:
-                closing.submit(worker.close, self._config.worker.drain_timeout_s)
+                closing.submit(worker.close, STOP_WORKER_S)
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
         self._outbox.close()
