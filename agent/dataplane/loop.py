@@ -148,6 +148,10 @@ class DataPlane:
         if self._thread.is_alive():
             _log.error("the data thread did not end within %.0f s", deadline_s + CALL_SECONDS)
 
+    def assign(self, model: str) -> None:
+        """Requests for the model are `model_not_ready` from now on, unless something serves it already. Idempotent."""
+        self._wakeup.call(lambda: self._router.assign(model))
+
     def swap(self, model: str, worker: Worker | None, binding: Binding | None) -> Future[Worker | None]:
         """Has `worker` serve the model from now on; None: the model is assigned, but nothing serves it (yet).
 
