@@ -75,9 +75,9 @@ class DataPlane:
         session = MqttSession(mqtt, *((FastClient,) if fast else ()))
         taken: dict[int, Outgoing] = {}
         transport: Transport = FastTransport(taken, v5=mqtt.v5) if fast else PublicTransport(session.client, v5=mqtt.v5)
-        self._outbound = Outbound(transport, self._spooling, taken)
         dedupe: Dedupe[Request] = Dedupe(settings.dedupe_entries, settings.dedupe_bytes, settings.dedupe_ttl_s)
         self._router = Router(settings.topics, settings.device, settings.pools)
+        self._outbound = Outbound(transport, self._spooling, taken, self._router.allows_reply)
         self._answers = Answers(self._outbound, dedupe, self._clock)
         self._pool = DecodePool(self._wakeup.post, settings.decode_threads)
         self._admission = Admission(

@@ -4,10 +4,15 @@ At most the broker's Receive Maximum of QoS 1 messages are unacknowledged; the r
 limit of its own: a QoS 1 request is acknowledged only once its reply has left the queue, and the broker delivers no
 more unacknowledged requests than the Receive Maximum that this agent announced.
 What is unacknowledged when the connection ends goes to the outbox, but for documents that are published again anyway.
+
+A broker may end the connection because of a reply: a response topic that breaks a rule of its own. Its request would be
+delivered again on the next connection, and so for ever. So the oldest reply that is unacknowledged at an end gives its
+topic a strike; a PUBACK takes the strikes back, and a topic with too many of them is not sent to any more.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -23,6 +28,10 @@ HEAD_ROOM = 2048
 """Bytes of a packet that are not its payload, at most: a response topic, correlation data of usual size."""
 REFUSED = 0x80
 """Reason codes from here on are failures."""
+MAX_STRIKES = 5
+"""Connections that may end in a row with a reply to the same topic in front."""
+_MAX_STRUCK_TOPICS = 1024
+_log = logging.getLogger(__name__)
 
 
 class Transport(Protocol):
@@ -64,9 +73,18 @@ class Outgoing(msgspec.Struct, gc=False):
 class Outbound:
     """INVARIANT: `connected` is True only between CONNACK and the end of the connection."""
 
-    def __init__(self, transport: Transport, spool: Spool, unacknowledged: dict[int, Outgoing]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        spool: Spool,
+        unacknowledged: dict[int, Outgoing],
+        is_clients: Callable[[bytes], bool] = lambda _topic: True,
+    ) -> None:
+        """`is_clients`: was this topic (with its u16 length) named by a client? The fleet's own get no strikes."""
         self._transport = transport
         self._spool = spool
+        self._is_clients = is_clients
+        self._strikes: dict[bytes, int] = {}
         self.acks = AckQueue(transport.acknowledge)
         self.connected = False
         self.window = MAX_WINDOW
@@ -79,7 +97,7 @@ class Outbound:
         self.dropped = 0
         """QoS 0 messages that were to be sent without a connection."""
         self.refused = 0
-        """QoS 1 messages that the broker refused, or whose payload is longer than it takes."""
+        """QoS 1 messages that the broker refused, or that would end its connections."""
 
     def waiting(self) -> int:
         """QoS 1 messages that wait for the window."""
@@ -94,12 +112,26 @@ class Outbound:
     def closed(self) -> None:
         """The connection has ended."""
         self.connected = False
+        self._strike()
         for message in (*self.unacknowledged.values(), *self._later):
             if message.settled is None:
                 self._spool.spool(message.topic, message.properties, message.payload)
         self.unacknowledged.clear()
         self._later.clear()
         self.acks.clear()
+
+    def _strike(self) -> None:
+        """The connection has ended: the oldest unacknowledged reply may be why."""
+        topics = (message.topic for message in self.unacknowledged.values() if self._is_clients(message.topic))
+        topic = next(topics, None)
+        if topic is None:
+            return
+        if topic not in self._strikes and len(self._strikes) >= _MAX_STRUCK_TOPICS:
+            self._strikes.clear()
+        strikes = self._strikes[topic] = self._strikes.get(topic, 0) + 1
+        if strikes == MAX_STRIKES:
+            shown = topic[2:202].decode("utf-8", "replace")
+            _log.error("the broker ended %d connections in a row at a reply to %r: no more of them", strikes, shown)
 
     def reply(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer], ack: Ack | None) -> None:
         """Answers a request; at QoS 1, and on disk if need be, when it came with QoS 1 (`ack`)."""
@@ -130,7 +162,8 @@ class Outbound:
             self._later.append(message)
 
     def _transmit(self, message: Outgoing) -> None:
-        if self.longest is not None and len(message.payload) > self.longest:
+        too_long = self.longest is not None and len(message.payload) > self.longest
+        if too_long or self._strikes.get(message.topic, 0) >= MAX_STRIKES:
             self._give_up(message)
             return
         mid = self._transport.publish_acknowledged(
@@ -155,6 +188,8 @@ class Outbound:
         message = self.unacknowledged.pop(mid, None)
         if message is None:
             return False
+        if self._strikes:
+            self._strikes.pop(message.topic, None)
         if reason >= REFUSED:
             self.refused += 1
         if message.settled is not None:

@@ -14,11 +14,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 DEFAULT_PREFIX = "modelfleet/v1"
 MAX_TOPIC_BYTES = 1024
 """The longest response topic that an agent will publish to."""
+MAX_TOPIC_LEVELS = 64
+"""And its most levels. Mosquitto ends a connection that publishes to more than 200, EMQX to more than 128."""
+_UNSENDABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff#+]")
+"""Wildcards; NUL and surrogates, which no MQTT string may hold; control and non-characters, for which a broker may
+end the connection (MQTT 5.0, 1.5.4). Of the non-characters, those above U+FFFF are looked at by number."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,16 @@ class Topics:
     def allows_reply(self, topic: str) -> bool:
         """May a client make the agent publish here?
 
-        No: empty, too long, NUL, wildcards, `$…` (broker topics), and this fleet's own tree,
-        where a reply could pose as desired state, a request or a report.
+        No: what a broker would end the connection for (empty, too long, too many levels, wildcards, control and
+        non-characters), `$…` (broker topics), and this fleet's own tree, where a reply could pose as desired state,
+        a request or a report.
         """
         return (
             0 < len(topic.encode("utf-8", "surrogatepass")) <= MAX_TOPIC_BYTES
             and not topic.startswith("$")
-            and not any(c in topic for c in "+#\0")
+            and topic.count("/") < MAX_TOPIC_LEVELS
+            and not _UNSENDABLE.search(topic)
+            and not any(ord(c) & 0xFFFE == 0xFFFE for c in topic)
             and topic != self.prefix
             and not topic.startswith(self.prefix + "/")
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.dataplane.outbound import Outbound, Outgoing
+from agent.dataplane.outbound import MAX_STRIKES, Outbound, Outgoing
 from agent.dataplane.packets import Buffer, text
 
 TOPIC = text(b"replies/a")
@@ -117,3 +117,45 @@ def test_a_refusal_by_the_broker_is_counted() -> None:
     outbound.reply(TOPIC, b"", (b"x",), outbound.acks.owe(1))
     assert outbound.puback(1, 0x87)
     assert outbound.refused == 1
+
+
+def connection_ends_at(outbound: Outbound, topic: bytes, mid: int) -> None:
+    """The request comes, its reply is sent, and the broker hangs up."""
+    outbound.opened(100)
+    outbound.reply(topic, b"", (b"reply",), outbound.acks.owe(mid))
+    outbound.closed()
+
+
+def test_a_reply_that_ends_every_connection_is_given_up_and_its_request_acknowledged() -> None:
+    outbound, wire, _ = connected()
+    for _ in range(MAX_STRIKES):
+        connection_ends_at(outbound, TOPIC, 7)
+    outbound.opened(100)
+    wire.sent.clear()
+    outbound.reply(TOPIC, b"", (b"reply",), outbound.acks.owe(7))
+    outbound.reply(text(b"replies/b"), b"", (b"other",), outbound.acks.owe(8))
+    assert wire.sent == [("ack", 7), ("qos1", b"other"), ("ack", 8)]
+    assert outbound.refused == 1
+
+
+def test_one_delivered_reply_takes_the_strikes_of_its_topic_back() -> None:
+    outbound, wire, _ = connected()
+    for _ in range(3):
+        for _ in range(MAX_STRIKES - 1):
+            connection_ends_at(outbound, TOPIC, 7)
+        outbound.opened(100)
+        outbound.reply(TOPIC, b"", (b"reply",), None)
+        outbound.send(Outgoing(TOPIC, b"", b"delivered"))
+        outbound.puback(max(outbound.unacknowledged), 0)
+    assert wire.sent[-1] == ("qos1", b"delivered")
+    assert outbound.refused == 0
+
+
+def test_the_fleets_own_topics_are_never_given_up() -> None:
+    wire = Wire()
+    outbound = Outbound(wire, Disk(), {}, lambda topic: topic != TOPIC)
+    for _ in range(MAX_STRIKES + 1):
+        connection_ends_at(outbound, TOPIC, 7)
+    outbound.opened(100)
+    outbound.send(Outgoing(TOPIC, b"", b"event"))
+    assert wire.sent[-1] == ("qos1", b"event")

@@ -16,7 +16,7 @@ def test_a_device_topic_is_parsed_as_it_was_built() -> None:
     assert TOPICS.parse_device("fleet/v1/devices/a/b/c/d") is None
 
 
-@pytest.mark.parametrize("topic", ["reply/1", "a", "fleet/v10/x", "ü/ß"])
+@pytest.mark.parametrize("topic", ["reply/1", "a", "fleet/v10/x", "ü/ß", "😀", "/".join("a" * 64)])
 def test_a_reply_may_go_anywhere_outside_the_fleets_tree(topic: str) -> None:
     assert TOPICS.allows_reply(topic)
 
@@ -34,6 +34,14 @@ def test_a_reply_may_go_anywhere_outside_the_fleets_tree(topic: str) -> None:
         "fleet/v1/devices/edge-1/desired",
         "x" * 1025,
         "ü" * 600,
+        "/".join("a" * 65),
+        "/" * 201,
+        "a\x01b",
+        "a\x85b",
+        "a\ufdd0b",
+        "a\ufffeb",
+        "a\U0001fffeb",
+        "a\ud800b",
     ],
 )
 def test_a_reply_topic_that_could_do_harm_is_refused(topic: str) -> None:
