@@ -71,7 +71,15 @@ class _Request(msgspec.Struct, gc=False):
     model_version: str = ""
 
 
+class _Addressed(msgspec.Struct, gc=False):
+    id: _Id = ""
+    parameters: _Parameters = _Parameters()
+
+
 _DECODER = msgspec.json.Decoder(_Request)
+_ADDRESS_DECODER = msgspec.json.Decoder(_Addressed)
+MAX_ADDRESS_SEARCH = 64 << 10
+"""Bytes of JSON that are read only to find out where a refusal should go."""
 
 
 def split_magic(payload: Buffer) -> int:
@@ -92,6 +100,26 @@ def check_header_length(length: int, available: int) -> None:
             InferenceCode.BAD_PAYLOAD,
             f"header length {length}: must be 1..{MAX_HEADER_BYTES} and within the payload's {available} bytes",
         )
+
+
+def find_address(payload: Buffer, error: RequestError) -> None:
+    """Notes in `error` where a refused request, of which nothing was read yet, wants its answer, as far as it says so.
+
+    For requests without a response topic of their own (MQTT 3.1.1): JSON, or the self-contained binary form.
+    """
+    view = memoryview(payload)
+    if view[: len(BINARY_MAGIC)] == BINARY_MAGIC and len(view) >= MAGIC_BYTES:
+        (length,) = struct.unpack_from("<I", view, len(BINARY_MAGIC))
+        view = view[MAGIC_BYTES : MAGIC_BYTES + length]
+    if len(view) > MAX_ADDRESS_SEARCH:
+        return
+    try:
+        found = _ADDRESS_DECODER.decode(view)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return
+    error.id = found.id
+    error.response_topic = found.parameters.response_topic
+    error.correlation_id = found.parameters.correlation_id
 
 
 class RequestReader:

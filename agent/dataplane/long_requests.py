@@ -59,7 +59,7 @@ class LongRequests:
                 raw = data[publish.payload + header[0] : publish.payload + header[1]]
                 self.body = self._direct(serving, request, raw, size, header) or _gathered(request, publish, size)
         except RequestError as error:
-            self._admission.answers.refuse(request, error)
+            self._admission.refuse(request, error)
             return None
         return self.body
 
@@ -123,7 +123,7 @@ class LongRequests:
                 self._admission.answers.expired(request)
         except RequestError as error:
             new = False
-            self._admission.answers.refuse(request, error)
+            self._admission.refuse(request, error)
         if new:
             serving.waiting.append(request.id)
             self._admission.ready.add(serving)

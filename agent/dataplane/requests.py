@@ -11,6 +11,7 @@ from collections.abc import Callable
 from math import inf
 
 from agent.dataplane.answers import Answers
+from agent.dataplane.codec_binary import find_address
 from agent.dataplane.decoding import Decoded, DecodePool
 from agent.dataplane.dedupe import Dedupe, Key, Verdict
 from agent.dataplane.outbound import Outbound
@@ -99,7 +100,17 @@ class Admission:
                 return
             self._place(serving, request, plan, memoryview(data)[start:end], length)
         except RequestError as error:
-            self.answers.refuse(request, error)
+            self.refuse(request, error, memoryview(data)[start:end])
+
+    def refuse(self, request: Request, error: RequestError, payload: Buffer = b"") -> None:
+        """An error result; it goes where the payload says when the PUBLISH had no response topic (MQTT 3.1.1)."""
+        if not request.reply_to:
+            if not error.response_topic:
+                find_address(payload, error)
+            reply_to = text(error.response_topic.encode())
+            if self._router.allows_reply(reply_to):
+                request.reply_to = reply_to
+        self.answers.refuse(request, error)
 
     def serving(self, request: Request, size: int) -> Serving:
         """The worker that shall run it. Raises RequestError: there is none, or `size` is over its limit."""
@@ -195,7 +206,7 @@ class Admission:
             plan, body = done
             self._place(serving, request, plan, memoryview(data), body)
         except RequestError as error:
-            self.answers.refuse(request, error)
+            self.refuse(request, error)
 
     def oversized(self, publish: Publish) -> None:
         """A message on a control topic that nobody could take; it is discarded as it arrives."""

@@ -119,6 +119,23 @@ def test_a_3_1_1_client_asks_in_the_payload(serving: Serving, broker: Mosquitto)
     old.close()
 
 
+@pytest.mark.parametrize("magic", [False, True])
+@pytest.mark.parametrize(("model", "code"), [("", "wrong_shape"), ("nosuch", "unknown_model")])
+def test_a_3_1_1_client_gets_its_refusals_too(
+    serving: Serving, broker: Mosquitto, magic: bool, model: str, code: str
+) -> None:
+    old = Asker(broker.port, serving.infer(), protocol=mqtt.MQTTv311)
+    parameters = {"response_topic": old.reply_topic, "correlation_id": "c-8"}
+    tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
+    payload = json.dumps({"id": "r8", "parameters": parameters, "inputs": [tensor]}).encode()
+    if magic:
+        payload = b"OIPB" + len(payload).to_bytes(4, "little") + payload
+    topic = serving.infer().rpartition("/")[0] + f"/{model}" if model else ""
+    head = old.one(payload, topic=topic).head
+    assert (head["code"], head["id"], head["parameters"]["correlation_id"]) == (code, "r8", "c-8")
+    old.close()
+
+
 def test_an_agent_on_3_1_1_serves_too(broker: Mosquitto, tmp_path: Path) -> None:
     device = Serving(broker.port, tmp_path, protocol=4)
     device.serve(FakeWorker())
