@@ -19,6 +19,8 @@ from registry.contracts.codes import InferenceCode
 
 MAX_KEPT_PROPERTIES = 256
 """Encoded reply properties that are kept: one per form and header length, so clients that vary their id use a few."""
+PROPERTIES_ROOM = 128
+"""Bytes of a result's properties but for the correlation data, at most."""
 
 
 class Answers:
@@ -58,7 +60,7 @@ class Answers:
     def result(self, request: Request, reply: Reply) -> None:
         """The request ran well."""
         longest = self._outbound.longest
-        if longest is not None and sum(map(len, reply.pieces)) > longest:
+        if sum(map(len, reply.pieces)) + len(request.correlation) + PROPERTIES_ROOM > longest:
             self.error(request, InferenceCode.RESULT_TOO_LARGE, f"the broker takes {longest} bytes at most")
             return
         request.slot.stats.requests += 1

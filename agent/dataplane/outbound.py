@@ -20,12 +20,12 @@ from typing import Protocol
 import msgspec
 
 from agent.dataplane.acks import Ack, AckQueue
-from agent.dataplane.packets import Buffer
+from agent.dataplane.packets import MAX_REMAINING, Buffer
 
 MAX_WINDOW = 60000
 """QoS 1 messages in flight, whatever the broker allows: packet identifiers are 16 bits and others use some."""
 HEAD_ROOM = 2048
-"""Bytes of a packet that are not its payload, at most: a response topic, correlation data of usual size."""
+"""Bytes of a packet that are neither payload nor properties, at most: a topic of MAX_TOPIC_BYTES, lengths."""
 REFUSED = 0x80
 """Reason codes from here on are failures."""
 MAX_STRIKES = 5
@@ -89,13 +89,13 @@ class Outbound:
         self.connected = False
         self.window = MAX_WINDOW
         """The broker's Receive Maximum."""
-        self.longest: int | None = None
-        """Bytes of payload that the broker takes; None: it names no limit. It ends a connection that sends more."""
+        self.longest = MAX_REMAINING - HEAD_ROOM
+        """Bytes of payload and properties that the broker takes. It ends a connection that sends more."""
         self.unacknowledged = unacknowledged
         """By packet identifier; the transport takes none of these for a new message."""
         self._later: deque[Outgoing] = deque()
         self.dropped = 0
-        """QoS 0 messages that were to be sent without a connection."""
+        """QoS 0 messages that were to be sent without a connection, or are longer than the broker takes."""
         self.refused = 0
         """QoS 1 messages that the broker refused, or that would end its connections."""
 
@@ -106,7 +106,7 @@ class Outbound:
     def opened(self, receive_maximum: int, maximum_packet: int | None = None) -> None:
         """CONNACK came, with what the broker takes."""
         self.connected = True
-        self.longest = None if maximum_packet is None else max(0, maximum_packet - HEAD_ROOM)
+        self.longest = max(0, min(maximum_packet or MAX_REMAINING, MAX_REMAINING) - HEAD_ROOM)
         self.window = min(receive_maximum, MAX_WINDOW)
 
     def closed(self) -> None:
@@ -137,7 +137,7 @@ class Outbound:
         """Answers a request; at QoS 1, and on disk if need be, when it came with QoS 1 (`ack`)."""
         if ack is not None:
             self.send(Outgoing(topic, properties, b"".join(pieces), ack))
-        elif self.connected:
+        elif self.connected and len(properties) + sum(map(len, pieces)) <= self.longest:
             self._transport.publish(topic, properties, pieces)
         else:
             self.dropped += 1
@@ -162,7 +162,7 @@ class Outbound:
             self._later.append(message)
 
     def _transmit(self, message: Outgoing) -> None:
-        too_long = self.longest is not None and len(message.payload) > self.longest
+        too_long = len(message.properties) + len(message.payload) > self.longest
         if too_long or self._strikes.get(message.topic, 0) >= MAX_STRIKES:
             self._give_up(message)
             return

@@ -159,3 +159,12 @@ def test_the_fleets_own_topics_are_never_given_up() -> None:
     outbound.opened(100)
     outbound.send(Outgoing(TOPIC, b"", b"event"))
     assert wire.sent[-1] == ("qos1", b"event")
+
+
+def test_what_is_longer_than_the_broker_takes_with_its_correlation_data_is_not_sent() -> None:
+    outbound, wire, _ = connected()
+    outbound.opened(100, maximum_packet=70_000)
+    outbound.reply(TOPIC, b"c" * 60_000, (b"r" * 10_000,), outbound.acks.owe(1))
+    outbound.reply(TOPIC, b"c" * 60_000, (b"r" * 10_000,), None)
+    assert wire.sent == [("ack", 1)]
+    assert (outbound.refused, outbound.dropped) == (1, 1)
