@@ -81,13 +81,13 @@ def _decoder(kind: Datatype, depth: int) -> msgspec.json.Decoder[Any]:
 
 
 def _flatten(values: list[Any], shape: tuple[int, ...], name: str) -> list[str]:
-    for dimension in shape[:-1]:
-        if len(values) != dimension or any(len(inner) != len(values[0]) for inner in values):
+    """Row-major; each list must be as long as its dimension says."""
+    if len(values) != shape[0]:
+        raise _mismatch(name, prod(shape), f"{len(values)} in the outermost list")
+    for dimension in shape[1:]:
+        if any(len(inner) != dimension for inner in values):
             raise _mismatch(name, prod(shape), "an array of another shape")
         values = [item for inner in values for item in inner]
-        shape = (dimension * shape[1], *shape[2:])
-    if len(values) != shape[-1]:
-        raise _mismatch(name, shape[-1], f"{len(values)}")
     return values
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -42,7 +42,11 @@ FORMS = st.fixed_dictionaries(
 )
 
 
+NESTED_JSON = {"dynamic": False, "binary": False, "binary_output": False, "nested": True, "magic": False}
+
+
 @given(tensor=tensors(), form=FORMS)
+@example(tensor=("BYTES", np.array([[[b"a"]], [[b"b"]]], dtype=object)), form=NESTED_JSON)
 def test_every_tensor_survives_the_way_to_the_model_and_back(tensor: Any, form: Any) -> None:
     binary_output, magic = form["binary_output"], form["magic"]
     datatype, array = tensor
