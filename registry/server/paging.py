@@ -65,10 +65,20 @@ def decode_cursor(cursor: str, listing: str) -> str | int:
         or value[0] != listing
         or type(value[1]) not in (str, int)
         or (type(value[1]) is int and not 0 <= value[1] <= NEWEST)
+        or (type(value[1]) is str and not is_text(value[1]))
     ):
         raise InvalidError("The cursor is not one that this list gave out; start without a cursor.")
     key: str | int = value[1]
     return key
+
+
+def is_text(key: str) -> bool:
+    """False for half a surrogate pair, which JSON can say and no database can look up."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _paging(

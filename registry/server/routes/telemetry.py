@@ -12,7 +12,7 @@ from registry.contracts.names import Name
 from registry.contracts.platforms import Platform
 from registry.errors import InvalidError
 from registry.server.auth import Caller, Reader, ServicesDep
-from registry.server.paging import PagingDep
+from registry.server.paging import PagingDep, is_text
 
 router = APIRouter(prefix=API, tags=["telemetry"])
 DeviceName = Annotated[Name, Path()]
@@ -51,6 +51,6 @@ def _key(cursor: str) -> tuple[str, str, str]:
         device, model, version = json.loads(cursor)
     except (ValueError, TypeError, RecursionError):
         device = model = version = None
-    if not (isinstance(device, str) and isinstance(model, str) and isinstance(version, str)):
+    if not all(isinstance(part, str) and is_text(part) for part in (device, model, version)):
         raise InvalidError("The cursor is not one that this list gave out; start without a cursor.")
     return device, model, version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +159,19 @@ def test_lists_come_in_pages(admin: httpx.Client) -> None:
     assert seen == [f"1.0.{number}" for number in reversed(range(5))]
     problem(admin.get("/v1/models", params={"cursor": "made up"}), 422, "invalid")
     problem(admin.get("/v1/models", params={"limit": "501"}), 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("listing", "key"),
+    [
+        *[(listing, key) for listing in ("models", "devices", "tokens") for key in ("\ud800", 1, None, [], True)],
+        *[("results", key) for key in (-1, 1 << 63, "1", 1.5)],
+        *[("counts", key) for key in (1, "[1]", '["a","b"]', '["\\ud800","b","c"]', "[[],1,null]")],
+    ],
+)
+def test_a_forged_cursor_is_refused(admin: httpx.Client, listing: str, key: object) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps([listing, key]).encode()).decode().rstrip("=")
+    problem(admin.get(f"/v1/{listing}", params={"cursor": cursor}), 422, "invalid")
 
 
 def test_a_version_in_use_is_not_deleted(admin: httpx.Client) -> None:
