@@ -38,6 +38,8 @@ class Limits(_Section):
     """The largest blob."""
     json_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 28)] = 4 << 20
     """The longest body of any request but an upload's."""
+    held_body_bytes: Bytes = 256 << 20
+    """All such bodies that are on their way or being answered, together; the next one is answered 503."""
     json_depth: Annotated[int, Field(ge=8, le=200)] = 32
     """How deep brackets may nest in a JSON body."""
     header_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 64 << 10

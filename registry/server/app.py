@@ -76,6 +76,7 @@ def _application(limits: Limits) -> FastAPI:
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat whatever host the request names
         lifespan=_lifespan,
         responses=RESPONSES,
     )

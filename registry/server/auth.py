@@ -6,6 +6,7 @@ using DNS rebinding) or that a proxy passed on needs a token even on loopback.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from registry.server.composition import Services
 from registry.services.access import ANONYMOUS, Principal
 
 _PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(?::[0-9]{1,5})?")
+"""A Host header: an address or a name, and a port."""
 _bearer = HTTPBearer(auto_error=False, description="A token of this registry: `Authorization: Bearer mf_…`")
 
 
@@ -56,7 +59,18 @@ async def caller(
 
 
 def _comes_from_this_host(request: Request) -> bool:
-    return is_loopback(request.url.hostname or "") and not any(name in request.headers for name in _PROXIED)
+    hosts = request.headers.getlist("host")  # not request.url: where it cannot read the header it says our own address
+    return all(_names_this_host(host) for host in hosts) and not any(name in request.headers for name in _PROXIED)
+
+
+async def caller_of(request: Request) -> Principal:
+    """Who asks, outside of FastAPI's dependencies. Raises as `caller` does."""
+    return await caller(request, services_of(request), await _bearer(request))
+
+
+def _names_this_host(host: str) -> bool:
+    match = _HOST.fullmatch(host)
+    return match is not None and is_loopback(match[1].lower())
 
 
 def _demanding(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:

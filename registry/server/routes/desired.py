@@ -6,7 +6,6 @@ FastAPI's own work per request (dependencies, response model) would cost two thi
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends
-from fastapi.security import HTTPBearer
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,19 +15,18 @@ from registry.contracts.api import API, Scope
 from registry.contracts.messages import Desired
 from registry.contracts.names import Name
 from registry.errors import InvalidError
-from registry.server.auth import caller, services_of
+from registry.server.auth import caller, caller_of, services_of
 from registry.server.etags import none_match, quoted
 
 PATH = "/devices/{device}/desired"
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
-_bearer = HTTPBearer(auto_error=False)
 
 
 async def get_desired(request: Request) -> Response:
     """The canonical bytes of the document with their digest as ETag; 304 when the client has them."""
     services = services_of(request)
     device = _device(request.path_params["device"])
-    who = await caller(request, services, await _bearer(request))
+    who = await caller_of(request)
     who.demand_device_or(Scope.READ, device)
     documents = services.fleet.documents
     document = documents.remembered(device)

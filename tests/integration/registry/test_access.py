@@ -28,8 +28,21 @@ def test_on_loopback_anyone_reads_and_nobody_writes_without_a_token(anyone: http
 
 
 def test_an_open_read_comes_straight_from_this_host(anyone: httpx.Client) -> None:
-    problem(anyone.get("/v1/models", headers={"Host": "evil.example"}), 401, "unauthorized")
     problem(anyone.get("/v1/models", headers={"X-Forwarded-For": "203.0.113.9"}), 401, "unauthorized")
+    for host in ("127.0.0.1", "localhost:8470", "LOCALHOST", "[::1]:8470"):
+        assert anyone.get("/v1/models", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "{.evil.example", "127.0.0.1@evil.example", "evil.example/@127.0.0.1", "[::1", "localhost."],
+)
+def test_a_web_page_of_another_name_reads_nothing(anyone: httpx.Client, host: str) -> None:
+    problem(anyone.get("/v1/models", headers={"Host": host}), 401, "unauthorized")
+
+
+def test_a_path_that_almost_fits_is_not_there_and_redirects_nobody(anyone: httpx.Client) -> None:
+    problem(anyone.get("/v1/models/", headers={"Host": "127.0.0.1"}), 404, "not_found")
 
 
 @pytest.mark.parametrize("header", ["Bearer mf_wrong", "Bearer", "Basic YWRtaW46", "mf_x", "Bearer " + "x" * 5000])

@@ -151,6 +151,40 @@ def test_a_client_that_sends_its_body_too_slowly_is_cut_off(impatient: RegistryP
         assert all_of(connection).startswith(b"HTTP/1.1 408 ")
 
 
+def test_the_body_of_a_stranger_is_not_even_read(registry: RegistryProcess) -> None:
+    for credential in ("", "Authorization: Bearer mf_unknown\r\n"):
+        with connect(registry) as connection:
+            head = f"POST /v1/tokens HTTP/1.1\r\nHost: 127.0.0.1\r\n{credential}Content-Length: 1000\r\n\r\n{{"
+            connection.sendall(head.encode())
+            answer = all_of(connection)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b'"unauthorized"' in answer
+
+
+def test_the_bodies_of_all_requests_together_have_a_bound(tmp_path: Path) -> None:
+    bounds = {f"MODELFLEET_REGISTRY_LIMITS__{name}_BYTES": str(MIB) for name in ("JSON", "HELD_BODY")}
+    server = RegistryProcess(tmp_path, bounds).start()
+    head = f"POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.admin_token}\r\n"
+    try:
+        with connect(server) as slow, server.client() as client:
+            slow.sendall(head.encode() + f"Content-Length: {MIB}\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert slow.recv(4096).startswith(b"HTTP/1.1 100 ")
+            problem(client.post("/v1/tokens", content=b" "), 503, "busy")
+            slow.sendall(b"0" * MIB)
+            assert b" 4" in slow.recv(4096)[:20]
+            problem(client.post("/v1/tokens", content=b" "), 422, "invalid")
+    finally:
+        server.stop()
+
+
+def test_brackets_do_not_hide_in_another_encoding(admin: httpx.Client) -> None:
+    text = '{"name": ["\u2200", ' + "[" * 100 + "]" * 100 + "]}"
+    for encoding in ("utf-16-le", "utf-16", "utf-32"):
+        answer = admin.post("/v1/tokens", content=text.encode(encoding), headers={"content-type": "application/json"})
+        problem(answer, 422, "invalid")
+        assert "UTF-8" in answer.json()["detail"]
+
+
 def test_an_upload_that_stalls_keeps_what_came(impatient: RegistryProcess) -> None:
     data = os.urandom(MIB)
     with impatient.client() as client:
