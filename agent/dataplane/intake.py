@@ -71,7 +71,7 @@ class Sink(Protocol):
         """True: it acknowledges one of ours; else paho gets it."""
 
     def oversized(self, publish: Publish) -> None:
-        """A PUBLISH on another topic, too long for paho; it is discarded as it arrives."""
+        """A PUBLISH on another topic, too long for paho, or with a head that is too long; discarded as it arrives."""
 
     def foreign(self, packet: Buffer) -> bool:
         """Anything else, for paho. False: the connection has ended by it."""
@@ -186,7 +186,7 @@ class Intake:
         payload = head_end(data, first, body, self._v5)
         if payload is None or payload > len(data):
             needed = len(data) - start + 1 if payload is None else payload - start
-            return -needed if needed <= MAX_HEAD_BYTES else self._fault(len(data))
+            return -needed if needed <= MAX_HEAD_BYTES else self._long_head(data, first, body, end)
         publish = parse_publish(data, first, body, end, self._v5)
         if publish is None or publish.qos > 1:
             return self._pass_on(data, start, end)
@@ -204,6 +204,19 @@ class Intake:
         else:
             self.body = answer
         return publish.payload
+
+    def _long_head(self, data: bytes, first: int, body: int, end: int) -> int:
+        """A PUBLISH whose properties are longer than anybody needs: discarded, but acknowledged.
+
+        It has passed the broker, which would deliver it again on every connection that is ended because of it.
+        """
+        topic_end = body + 2 + int.from_bytes(data[body : body + 2], "big")
+        qos, mid = first >> 1 & 3, int.from_bytes(data[topic_end : topic_end + 2], "big")
+        if qos > 1 or (qos and not mid):
+            return self._fault(len(data))
+        self._sink.oversized(Publish(data[body + 2 : topic_end], qos, first & 1 == 1, mid if qos else 0, len(data)))
+        self.skip = end - len(data)
+        return len(data)
 
     def _keep(self, rest: bytes, need: int) -> None:
         self._parts = [rest]

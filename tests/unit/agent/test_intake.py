@@ -139,7 +139,20 @@ def test_a_request_that_says_it_is_the_longest_that_can_be_is_refused_on_its_hea
     assert intake.skip == 268_435_455 - len(head) - 200
 
 
-def test_a_head_that_never_ends_is_not_waited_for() -> None:
-    record, intake = fed([b"\x30" + variable(200_000_000) + b"\x00\x01t" + variable(100_000_000) + b"\x26" * 70000])
+@pytest.mark.parametrize("first", [b"\x30", b"\x32"])
+def test_a_head_that_never_ends_is_neither_waited_for_nor_answered_by_ending_the_connection(first: bytes) -> None:
+    mid = b"\x00\x07" if first == b"\x32" else b""
+    head = first + variable(200_000_000) + b"\x00\x01t" + mid + variable(100_000_000)
+    record, intake = fed([head, b"\x26" * 100_000, b"\x26" * 70_000])
+    assert record.seen == [("oversized", b"t")]
+    assert intake.skip == 200_000_000 - (len(head) - 5) - 170_000
+    intake.skipped(intake.skip)
+    intake.feed(PINGRESP)
+    assert record.seen[1:] == [("foreign", PINGRESP)]
+
+
+def test_a_head_that_never_ends_and_has_no_packet_identifier_is_paho_s_to_end() -> None:
+    head = b"\x32" + variable(200_000_000) + b"\x00\x01t\x00\x00" + variable(100_000_000)
+    record, intake = fed([head, b"\x26" * 170_000])
     assert record.seen == [("foreign", PROTOCOL_FAULT)]
     assert intake.closed
