@@ -78,7 +78,8 @@ class Runner:
                 feeds = {name: region[where] for name, region in self._fixed_inputs}
                 results = self._session.run(feeds, self._fixed_names)
             else:
-                feeds = {name: region[first] for name, region in self._fixed_inputs}
+                # The ellipsis keeps a scalar input an array, of no dimensions.
+                feeds = {name: region[first, ...] for name, region in self._fixed_inputs}
                 results = [result[np.newaxis] for result in self._session.run(feeds, self._fixed_names)]
             for region, result, name in zip(self._fixed_outputs, results, self._fixed_names):
                 _check_result(name, result.shape, (count, *region.shape[1:]))

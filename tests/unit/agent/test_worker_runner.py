@@ -69,6 +69,16 @@ def test_neighbouring_slots_are_one_batch_without_a_copy(bench: Bench) -> None:
     assert np.shares_memory(bench.session.feeds[0]["x"], np.frombuffer(bench.memory, np.uint8))
 
 
+def test_a_scalar_reaches_the_runtime_as_an_array_without_dimensions() -> None:
+    scalar = TensorInfo("x", "FP32", ())
+    bench = Bench(FunctionSession((scalar,), (TensorInfo("y", "FP32", ()),), lambda feeds: {"y": feeds["x"] * 2}))
+    bench.put(3, 21)
+    bench.runner.run([3])
+    assert bench.get(3) == 42
+    fed = bench.session.feeds[0]["x"]
+    assert (type(fed), fed.shape) == (np.ndarray, ())
+
+
 @pytest.mark.parametrize("ids", [[7, 0, 1], [3, 5, 4], [4, 2, 6]])
 def test_scattered_slots_are_one_batch_too(bench: Bench, ids: list[int]) -> None:
     for slot in ids:
