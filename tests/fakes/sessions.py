@@ -29,7 +29,8 @@ class FunctionSession:
         self.feeds: list[dict[str, Array]] = []
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
-        self.batches.append(len(next(iter(feeds.values()))))
+        first = next(iter(feeds.values()))
+        self.batches.append(len(first) if first.ndim else 1)
         self.feeds.append(feeds)
         try:
             results = self._function(feeds)
