@@ -6,8 +6,9 @@ Desired state is a document, not a command: a device that is away takes it up wh
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -18,6 +19,7 @@ from registry.cli.session import Session, command, split_reference
 from registry.contracts.api import Deployment, DeploymentView, DeviceView, deployment_path, device_path
 from registry.contracts.messages import Profile, ReportedModel, ServingState
 
+T = TypeVar("T")
 POLL_S = 0.5
 
 
@@ -61,7 +63,7 @@ def deploy(
     if version is None:
         raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
     body = Deployment(version=version, variant=variant, profile=Profile(profile.value), force=force)
-    views = [_assign(session, name, model, body) for name in device]
+    views = _for_each(device, lambda name: _assign(session, name, model, body))
     reports: dict[str, ReportedModel] = {}
     if wait:
         deadline = time.monotonic() + timeout
@@ -69,6 +71,19 @@ def deploy(
     if session.out.as_json:
         told = [view.model_dump(mode="json") | {"reported": reports.get(view.device)} for view in views]
         session.out.document(told)
+
+
+def _for_each(devices: list[str], act: Callable[[str], T]) -> list[T]:
+    """`act` for one device after the other; where one fails the error says for which it was done."""
+    done: list[T] = []
+    try:
+        for name in devices:
+            done.append(act(name))  # noqa: PERF401 - what was done is told when one fails
+    except CliError as error:
+        if done:
+            error.errors = (*error.errors, f"before that it was done for {', '.join(devices[: len(done)])}")
+        raise
+    return done
 
 
 def _assign(session: Session, device: str, model: str, body: Deployment) -> DeploymentView:
@@ -160,9 +175,12 @@ def undeploy(
     registry undeploy lenet --device edge-1
     ```
     """
-    for name in device:
+
+    def remove(name: str) -> None:
         session.client.send("DELETE", deployment_path(name, model))
         if not session.out.as_json:
             session.out.say(f"{name} should no longer serve {model}.")
+
+    _for_each(device, remove)
     if session.out.as_json:
         session.out.document([{"device": name, "model": model, "deployed": False} for name in device])

@@ -183,7 +183,7 @@ def add_device(
 ) -> None:
     """Register a device. Prints its agent's credential, once, and the settings that the agent needs.
 
-    For a device that is registered already it changes the labels and leaves the credential.
+    For a device that is registered already --label replaces its labels; the credential stays, as do labels without it.
 
     ```
     registry devices add edge-1 --label site=hall-3
@@ -191,7 +191,8 @@ def add_device(
     ```
     """
     demand_new_file(token_out)
-    body = DeviceCreate(labels=parse_labels(label or []))
+    known = session.client.find(device_path(device), DeviceView) if label is None else None
+    body = DeviceCreate(labels=known.labels if known is not None else parse_labels(label or []))
     answer = session.client.send("PUT", device_path(device), body)
     if answer.status == 201:
         _tell_credential(session, answer.decode(DeviceCreated), token_out, f"Registered {device}.")
@@ -201,7 +202,7 @@ def add_device(
         session.out.document(view)
     else:
         session.out.say(
-            f"{device} was registered already; its labels are now: {_labels(view.labels) or 'none'}. "
+            f"{device} was registered already; its labels are: {_labels(view.labels) or 'none'}. "
             f"A new credential: registry devices rotate {device}"
         )
 

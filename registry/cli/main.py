@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from registry.cli.failures import MEANING, CliError
+from registry.cli.failures import MEANING, CliError, UsageFault
 from registry.cli.output import Output
 from registry.cli.session import DebugOption, JsonOption, RegistryOption, TokenFileOption, TokenOption
 from registry.cli.settings import GlobalOptions
@@ -95,6 +95,8 @@ def _without_server_packages(missing: str) -> Callable[[], None]:
     return serve
 
 
+WrongCommandLine: Any = typer.BadParameter.__base__
+"""Click's UsageError: typer exports only this one kind of it."""
 EXIT_CODES = "Exit codes: " + "; ".join(f"**{int(code)}** {meaning}" for code, meaning in MEANING.items()) + "."
 
 app = typer.Typer(
@@ -132,9 +134,21 @@ def root(
     ctx.obj = GlobalOptions(registry=registry, token=token, token_file=token_file, as_json=as_json, debug=debug)
 
 
+def _run_for_a_program() -> int:
+    """A wrong command line as one JSON object too; typer would draw a box."""
+    try:
+        return app(prog_name="registry", standalone_mode=False) or 0
+    except WrongCommandLine as error:
+        fault = UsageFault(error.format_message() or "Which command?", hint="See --help.")
+        Output(as_json=True).fail(fault)
+        return int(fault.exit_code)
+
+
 def main() -> None:
     """The console script. An error that nobody foresaw is told in one line; --debug shows where it came from."""
     try:
+        if "--json" in sys.argv:
+            sys.exit(_run_for_a_program())
         app(prog_name="registry")
     except Exception as error:
         if "--debug" in sys.argv:

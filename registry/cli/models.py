@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.client import Client
-from registry.cli.failures import CliError, UsageFault
+from registry.cli.failures import CliError, ExitCode, UsageFault
 from registry.cli.output import Output, short, size_text, time_text
 from registry.cli.session import Session, command, split_reference
 from registry.contracts.api import (
@@ -258,12 +258,17 @@ def confirm(session: Session, question: str, *, yes: bool) -> None:
 
     Raises:
         UsageFault: nobody is there to ask.
-        typer.Exit: the answer is no.
+        typer.Exit: the answer is no, or Ctrl-C.
     """
     if yes:
         return
     if session.out.as_json or not sys.stdin.isatty():
         raise UsageFault("This asks before it acts, and nobody is there to answer", hint="Say --yes")
-    if not typer.confirm(question, err=True):
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:  # left to typer it would end as a failure
+        session.out.note("\nNothing was changed.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if not agreed:
         session.out.note("Nothing was changed.")
         raise typer.Exit(0)

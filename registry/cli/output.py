@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from registry.cli.failures import CliError
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from registry.contracts.wire import Wire
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
+GAP = 2
+"""Between two columns of a table."""
+FOLDED = 20
+"""So narrow may a table's last column become."""
 _UNSEEN = dict.fromkeys([*range(32), 127, *range(0x80, 0xA0)], "�")
 _UNSEEN.pop(10)
 
@@ -35,18 +39,28 @@ class Output:
         print(json.dumps(_plain(value), ensure_ascii=False, indent=2))  # noqa: T201
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-        """Rows under headings, or the sentence `empty`. A column named `>x` is a number, right-aligned as `x`."""
+        """Rows under headings, or the sentence `empty`. A column named `>x` is a number, right-aligned as `x`.
+
+        Only the last column folds. What is too wide for the terminal even so comes as a block of lines per row.
+        """
+        lines = [[visible(str(cell)) for cell in row] for row in rows]
+        if not lines:
+            self.say(empty)
+            return
         from rich.table import Table  # noqa: PLC0415 - 40 ms
 
+        console = self._console(sys.stdout)
+        headings = [column.lstrip(">") for column in columns]
+        if console.is_terminal and _least_width(headings, lines) > console.width:
+            self.say("\n\n".join(_block(headings, line) for line in lines))
+            return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(_text(str(cell)) for cell in row))
-        if table.row_count:
-            self._console(sys.stdout).print(table)
-        else:
-            self.say(empty)
+        for number, column in enumerate(columns, 1):
+            side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+            table.add_column(column.lstrip(">"), justify=side, overflow="fold", no_wrap=number < len(columns))
+        for line in lines:
+            table.add_row(*map(_text, line))
+        console.print(table)
 
     def say(self, text: str) -> None:
         """A line of the answer."""
@@ -84,6 +98,19 @@ class Output:
 
         width = None if stream.isatty() else 250
         return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def _least_width(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
+    """Of a table whose last column may fold."""
+    from rich.cells import cell_len  # noqa: PLC0415 - with the table
+
+    widths = [max(map(cell_len, column)) for column in zip(headings, *lines, strict=True)]
+    return sum(widths[:-1]) + min(widths[-1], FOLDED) + GAP * (len(widths) - 1)
+
+
+def _block(headings: Sequence[str], line: Sequence[str]) -> str:
+    width = max(map(len, headings))
+    return "\n".join(f"{heading:{width}}  {cell}" for heading, cell in zip(headings, line, strict=True))
 
 
 def visible(text: str) -> str:
@@ -124,7 +151,7 @@ def short(digest: str) -> str:
 def _text(cell: str) -> Any:
     from rich.text import Text  # noqa: PLC0415 - never parsed as markup
 
-    return Text(visible(cell))
+    return Text(cell)
 
 
 def _plain(value: Any) -> Any:

@@ -131,6 +131,8 @@ def _publish(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
         session.out.warn(warning)
     files = _hash_all(session, plan)
     manifest = build_manifest(plan, files.__getitem__)
+    if manifest.version in plan.source.aliases:
+        raise UsageFault(f"{manifest.version!r} is the version's own name; an alias needs another one")
     _tell_findings(session, plan, manifest)
     outcome = Outcome(manifest, dry_run=dry_run, warnings=plan.warnings)
     if dry_run:
@@ -144,9 +146,18 @@ def _publish(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
         )
         outcome.created = answer.created
     for name in plan.source.aliases:
-        move(session, manifest.model, name, manifest.version)
+        _point(session, manifest, name)
         outcome.aliases.append(name)
     return outcome
+
+
+def _point(session: Session, manifest: Manifest, alias: str) -> None:
+    try:
+        move(session, manifest.model, alias, manifest.version)
+    except CliError as error:
+        done = f"{manifest.model}@{manifest.version} is published"
+        error.what = f"{done}, but the alias {alias} was not set: {error.what}"
+        raise
 
 
 def _hash_all(session: Session, plan: Plan) -> dict[Path, LocalFile]:

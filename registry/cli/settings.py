@@ -65,8 +65,12 @@ def find_address(options: GlobalOptions, environment: Mapping[str, str] = os.env
         UsageFault: the URL is none, or a token file cannot be read.
     """
     url = (options.registry or environment.get(REGISTRY_VARIABLE) or DEFAULT_REGISTRY).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+    try:
+        parts = urlsplit(url)
+        readable = parts.port is None or parts.port > 0  # reading a port that is none raises too
+    except ValueError:
+        parts, readable = urlsplit(""), False
+    if not readable or parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
         raise UsageFault(
             f"{url!r} is not the address of a registry", hint=f"Give one like {DEFAULT_REGISTRY} or https://host"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import date, datetime
 from typing import Annotated
 
 import typer
@@ -48,8 +49,15 @@ def health(
     if session.out.as_json:
         session.out.document(reports)
         return
-    rows = (row for report in reports for row in _health_rows(time_text(report.at), report))
+    today = session.now().astimezone().date()
+    rows = (row for report in reports for row in _health_rows(_clock_text(report.at, today), report))
     session.out.table(("AT", *_HEALTH_COLUMNS), rows, empty=f"{device} has sent no health report yet.")
+
+
+def _clock_text(at: datetime, today: date) -> str:
+    """The time alone where the day is clear: more fits a line."""
+    text = time_text(at)
+    return text.split()[1] if at.astimezone().date() == today else text
 
 
 def _fleet_health(session: Session) -> None:
@@ -72,31 +80,36 @@ def _fleet_rows(session: Session, devices: list[DeviceView]) -> Iterator[tuple[o
 _HEALTH_COLUMNS = (
     ">CPU",
     ">MEMORY",
-    ">WAITING",
     "MODEL",
     ">REQUESTS",
     ">ERRORS",
     ">p50",
     ">p99",
-    ">QUEUE",
-    ">RESTARTS",
+    "NOTES",
 )
 
 
 def _health_rows(at: str, report: Health) -> Iterator[tuple[object, ...]]:
     cpu = "-" if report.cpu_fraction is None else f"{report.cpu_fraction:.0%}"
     memory = "-" if report.rss_bytes is None else size_text(report.rss_bytes)
-    host = (at, cpu, memory, report.outbox_queued)
+    host = (at, cpu, memory)
+    waiting = f"{report.outbox_queued} results wait" if report.outbox_queued else ""
     if not report.models:
-        yield (*host, "-", *["-"] * 6)
+        yield (*host, *["-"] * 5, waiting)
     for name, model in sorted(report.models.items()):
-        yield (*host, f"{name}@{model.version or 'none'}", *_model_cells(model))
+        yield (*host, f"{name}@{model.version or 'none'}", *_model_cells(model), _notes(model, waiting))
 
 
 def _model_cells(model: ModelHealth) -> tuple[object, ...]:
-    latency, queue = model.latency_us, f"{model.queue_depth}/{model.queue_limit}"
-    errors = sum(model.errors.values())
-    return model.requests, errors, _ms(latency.p50), _ms(latency.p99), queue, model.worker_restarts
+    latency = model.latency_us
+    return model.requests, sum(model.errors.values()), _ms(latency.p50), _ms(latency.p99)
+
+
+def _notes(model: ModelHealth, waiting: str) -> str:
+    """What is not at rest."""
+    queue = f"{model.queue_depth} of {model.queue_limit} queued" if model.queue_depth else ""
+    restarts = f"{model.worker_restarts} worker restarts" if model.worker_restarts else ""
+    return ", ".join(note for note in (queue, restarts, waiting) if note)
 
 
 def _ms(microseconds: float) -> str:
@@ -116,10 +129,14 @@ def events(session: Session, device: Annotated[str, typer.Argument(metavar="DEVI
         session.out.document(found)
         return
     session.out.table(
-        ("AT", "KIND", "MODEL", "PHASE", "CODE", "MESSAGE"),
-        ((time_text(e.at), e.kind, _versioned(e.model, e.version), e.phase, e.code, e.message) for e in found),
+        ("AT", "KIND", "MODEL", "PHASE", "MESSAGE"),
+        ((time_text(e.at), e.kind, _versioned(e.model, e.version), e.phase, _told(e)) for e in found),
         empty=f"{device} has told of no event yet.",
     )
+
+
+def _told(event: Event) -> str:
+    return ": ".join(part for part in (event.code, event.message) if part)
 
 
 def _versioned(model: str | None, version: str | None) -> str:
@@ -150,7 +167,7 @@ def results(
             (time_text(r.at), r.device, r.version or "-", r.request_id or "-", r.code or "ok", _shortened(r))
             for r in found
         ),
-        empty=f"No results of {model} are recorded. Switch recording on: registry record {model} on",
+        empty=f"No results of {model} are recorded here. Is recording on? registry record {model} on",
     )
 
 
@@ -177,7 +194,7 @@ def counts(
         session.out.document(found)
         return
     session.out.table(
-        ("DEVICE", "MODEL", ">REQUESTS", ">ERRORS", "BY CODE", "FIRST", "LAST"),
+        ("DEVICE", "MODEL", ">REQUESTS", ">ERRORS", "LAST", "BY CODE"),
         (_count_row(count) for count in found),
         empty="No requests were counted yet.",
     )
@@ -186,5 +203,4 @@ def counts(
 def _count_row(count: CountView) -> tuple[object, ...]:
     by_code = ", ".join(f"{code} {number}" for code, number in sorted(count.errors.items()))
     total = sum(count.errors.values())
-    times = time_text(count.first_at), time_text(count.last_at)
-    return count.device, f"{count.model}@{count.version}", count.requests, total, by_code, *times
+    return count.device, f"{count.model}@{count.version}", count.requests, total, time_text(count.last_at), by_code

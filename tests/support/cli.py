@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +62,33 @@ class Cli:
         assert code is None or ran.code == code, ran
         return ran
 
+    def on_terminal(self, *arguments: object, columns: int = 80, interrupt_at: str = "", code: int = 0) -> str:
+        """What a person sees on a terminal of that width, 20 s at most; Ctrl-C once `interrupt_at` is shown."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        command = [sys.executable, "-m", "registry", *(str(argument) for argument in arguments)]
+        environment = self.environment | {"TERM": "dumb"}
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        seen, deadline = b"", time.monotonic() + 20
+        try:
+            while select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                piece = _read(ours)
+                if not piece:
+                    break
+                seen += piece
+                if interrupt_at and interrupt_at.encode() in seen:
+                    process.send_signal(signal.SIGINT)
+                    interrupt_at = ""
+            assert process.wait(timeout=5) == code, seen
+        finally:
+            process.kill()
+            process.wait()
+            os.close(ours)
+        return seen.decode().replace("\r", "")
+
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
         """Start it, for tests that interrupt."""
         return subprocess.Popen(
@@ -66,3 +100,11 @@ class Cli:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+
+def _read(terminal: int) -> bytes:
+    """Nothing when the other side is closed, which Linux says by an error."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""

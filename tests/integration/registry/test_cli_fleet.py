@@ -105,6 +105,7 @@ def test_a_device_is_added_once_and_its_credential_shown_once(cli: Cli) -> None:
     assert f'url = "{cli.url}"' in added.out
     assert "registered already" in cli("devices", "add", "edge-1", "--label", "site=hall-4").out
     assert "site=hall-4" in cli("devices").out
+    assert "site=hall-4" in cli("devices", "add", "edge-1").out
     cli("devices", "rotate", "edge-1", "--token-out", "edge-1.token")
     written = cli.folder / "edge-1.token"
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
@@ -139,6 +140,14 @@ def test_deploy_says_why_a_device_cannot_serve(cli: Cli, add_device: Callable[[s
     reporter.join()
     assert error["code"] == "load_failed"
     assert "the file is not what it says" in error["message"]
+
+
+def test_a_command_for_many_devices_says_for_which_it_was_done(cli: Cli, add_device: Callable[[str], Device]) -> None:
+    add_device("edge-one")
+    devices = ("--device", "edge-one", "--device", "absent")
+    for command in (("deploy", "lenet@1.0.0"), ("undeploy", "lenet")):
+        refused = cli(*command, *devices, "--json", code=3)
+        assert refused.error["errors"] == ["before that it was done for edge-one"]
 
 
 def test_deploy_does_not_wait_for_ever(cli: Cli, add_device: Callable[[str], Device]) -> None:
@@ -210,6 +219,21 @@ def test_what_the_fleet_says_can_be_asked_before_it_said_anything(
     for command in (("health", "quiet"), ("events", "quiet"), ("results", "lenet"), ("counts", "lenet")):
         assert cli(*command, "--json").document == []
         assert cli(*command).out.strip()
+
+
+def test_tables_stay_readable_on_a_narrow_terminal(cli: Cli, add_device: Callable[[str], Device]) -> None:
+    add_device("narrow").put_facts()
+    for command in (("health",), ("devices",), ("models",), ("show", "lenet"), ("token", "list")):
+        lines = cli.on_terminal(*command, columns=80).splitlines()
+        assert lines
+        assert max(map(len, lines)) <= 80, command
+    assert "\nREQUESTS  -\n" in cli.on_terminal("health", columns=60)
+
+
+def test_ctrl_c_at_a_question_changes_nothing(cli: Cli) -> None:
+    seen = cli.on_terminal("delete", "lenet", interrupt_at="[y/N]", code=130)
+    assert seen.endswith("Nothing was changed.\n")
+    cli("show", "lenet")
 
 
 @pytest.mark.parametrize(

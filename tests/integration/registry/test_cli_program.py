@@ -83,6 +83,15 @@ def test_help_names_the_exit_codes_and_a_typo_its_nearest_command(tmp_path: Path
     assert "models" in cli("mdels", code=2).err
 
 
+@pytest.mark.parametrize(
+    "arguments", [("mdels",), ("models", "--bogus"), ("deploy", "lenet@1"), ("record", "m", "maybe"), ()]
+)
+def test_a_wrong_command_line_is_one_json_object_for_a_program(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ran = Cli(tmp_path, "http://127.0.0.1:1", None)("--json", *arguments, code=2)
+    assert not ran.out
+    assert ran.error["code"] == "usage"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_there_for_the_usual_shells(tmp_path: Path, shell: str) -> None:
     cli = Cli(tmp_path, "http://127.0.0.1:1", None)

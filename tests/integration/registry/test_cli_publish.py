@@ -184,6 +184,16 @@ def test_what_is_missing_or_wrong_is_said_before_anything_is_sent(
     assert said in cli(*arguments, code=code).err
 
 
+def test_an_alias_that_cannot_be_is_told_before_or_with_what_was_done(cli: Cli) -> None:
+    publish = ("publish", "aliased", LENET, "--target", "cpu")
+    assert "own name" in cli(*publish, "--version", "1", "--alias", "1", code=2).err
+    cli("show", "aliased", code=3)
+    cli(*publish, "--version", "1")
+    refused = cli(*publish, "--version", "2", "--label", "a=b", "--alias", "1", code=2)
+    assert "aliased@2 is published, but the alias 1 was not set" in refused.err
+    cli("show", "aliased@2")
+
+
 def test_a_hostile_model_leaves_nothing_in_the_registry(cli: Cli) -> None:
     (cli.folder / "secret").write_text("secret")
     (cli.folder / "in").mkdir()

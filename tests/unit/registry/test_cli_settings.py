@@ -27,7 +27,9 @@ def test_an_option_after_the_command_wins_over_one_before_it() -> None:
     assert after.over(before) == GlobalOptions(registry="http://a", token_file=Path("two"), as_json=True)
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "example.org", "http://", "http://u:p@host", "http://host/?q=1"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "example.org", "http://", "http://u:p@host", "http://host/?q=1", "http://[::1", "http://host:x"]
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UsageFault, match="not the address"):
         find_address(GlobalOptions(registry=url), {})
