@@ -98,9 +98,9 @@ class Mqtt(_Section):
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Mqtt:
         if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("mqtt: cert_file and key_file come together")
+            raise ValueError("cert_file and key_file come together")
         if self.password is not None and self.password_file is not None:
-            raise ValueError("mqtt: give password or password_file, not both")
+            raise ValueError("give password or password_file, not both")
         return self
 
     def read_password(self) -> str | None:

@@ -28,7 +28,9 @@ def serve(
     """Run the registry. Needs no set-up: SQLite and blobs lie in one folder, and it listens on loopback only."""
     try:
         settings = load_config(config, host=host, port=port, data_dir=data_dir)
-    except (ValidationError, OSError, ValueError) as error:
+    except ValidationError as error:
+        _fail("The configuration is not right:\n" + "\n".join(_faults(error)), EXIT_CONFIG)
+    except (OSError, ValueError) as error:
         _fail(f"The configuration is not right: {error}", EXIT_CONFIG)
     try:
         run(settings, lambda url: _announce(settings, url))
@@ -36,6 +38,11 @@ def serve(
         _fail(error.message, EXIT_CONFIG)
     except OSError as error:
         _fail(f"The registry cannot start: {error}", EXIT_FAILED)
+
+
+def _faults(error: ValidationError) -> list[str]:
+    """Which settings and why. Never their values, which may be secrets: this goes into the journal."""
+    return [f"  {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
 
 
 def _announce(settings: RegistryConfig, url: str) -> None:

@@ -141,7 +141,9 @@ def test_two_registries_do_not_share_a_folder(registry: RegistryProcess) -> None
         ("prot = 1", "prot"),
         ("[limits]\nconnections = 0", "connections"),
         ("port =", ""),
-        ("[mqtt]\nhots = 'x'", "hots"),
+        ("[mqtt]\nhots = 'a secret'", "hots"),
+        ("admin_tokn = 'a secret'", "admin_tokn"),
+        ("[mqtt]\npassword = 'a secret'\npassword_file = 'x'", "mqtt: "),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
@@ -151,6 +153,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None
     assert done.returncode == 2
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+    assert "a secret" not in done.stderr
 
 
 def test_a_token_that_the_settings_give_replaces_the_one_of_the_first_start(mortal: RegistryProcess) -> None:
