@@ -1,0 +1,69 @@
+"""What is built and installed holds our two packages and nothing else, and each side imports without the other's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from registry.config import load_config
+
+ROOT = Path(__file__).parents[2]
+
+BANNED = """
+import sys
+class Ban:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {banned!r}:
+            raise ImportError(name + " is not installed on this kind of host")
+sys.meta_path.insert(0, Ban())
+import {module}
+"""
+SERVER_ONLY = {"sqlalchemy", "alembic", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "onnx"}
+AGENT_ONLY = {"paho", "apscheduler", "msgspec", "PIL", "onnxruntime"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("dist")
+    argv = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def test_the_wheel_holds_the_two_packages_and_their_data(wheel: zipfile.ZipFile) -> None:
+    names = wheel.namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"agent", "registry"}
+    assert any(name.startswith("registry/db/migrations/versions/") for name in names)
+
+
+def test_the_wheel_is_never_uploaded_by_accident(wheel: zipfile.ZipFile) -> None:
+    metadata = next(name for name in wheel.namelist() if name.endswith("METADATA"))
+    assert b"Private :: Do Not Upload" in wheel.read(metadata)
+
+
+@pytest.mark.parametrize(
+    ("module", "banned"),
+    [
+        ("agent.app.agent", SERVER_ONLY),
+        ("agent.cli", SERVER_ONLY),
+        ("registry.cli.main", SERVER_ONLY | AGENT_ONLY),
+        ("registry.cli.publish", (SERVER_ONLY - {"onnx"}) | AGENT_ONLY),
+        ("registry.server.app", {"msgspec", "PIL", "onnxruntime", "onnx"}),
+    ],
+)
+def test_a_side_imports_without_what_only_the_other_needs(module: str, banned: set[str]) -> None:
+    code = BANNED.format(banned=banned, module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_settings_of_the_registry_are_valid_when_uncommented(tmp_path: Path) -> None:
+    lines = (ROOT / "docs" / "registry.toml").read_text().splitlines()
+    live = [line[1:] if line.startswith("#") and not line.startswith(("# ", "##")) else line for line in lines]
+    example = tmp_path / "registry.toml"
+    example.write_text("\n".join(line for line in live if not line.endswith("=")))
+    assert load_config(example).port == 8470
