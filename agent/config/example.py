@@ -20,7 +20,7 @@ _HEAD = f"""\
 _SAMPLE = {
     "device": "edge-1",
     "data_dir": "/var/lib/modelfleet-agent",
-    "url": "http://127.0.0.1:8080",
+    "url": "http://127.0.0.1:8470",
     "token": "paste-it-here",
     "token_file": "/etc/modelfleet/token",
     "ca_file": "/etc/modelfleet/ca.pem",
