@@ -19,7 +19,7 @@ from registry.contracts.platforms import Platform
 from registry.core.intake import Intake, Recorded, checked
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow, EventRow
-from registry.db.upsert import insert_new
+from registry.db.insert import insert_new
 from registry.errors import InvalidError
 from registry.services.deployments import take_facts
 from registry.services.desired import DesiredDocuments, find_device

@@ -18,16 +18,6 @@ def insert_new(session: Session, table: type[Base], rows: Sequence[dict[str, Any
         session.execute(_insert(session, table).on_conflict_do_nothing(index_elements=list(keys)), list(rows))
 
 
-def upsert(session: Session, table: type[Base], rows: Sequence[dict[str, Any]]) -> None:
-    """Insert, or replace the values of the row with the same primary key. All rows name the same columns."""
-    if not rows:
-        return
-    keys = [column.name for column in inspect(table).primary_key]
-    insert = _insert(session, table)
-    values = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-    session.execute(insert.on_conflict_do_update(index_elements=keys, set_=values), list(rows))
-
-
 def _insert(session: Session, table: type[Base]) -> Any:
     dialect = session.get_bind().dialect.name
     # The core table, not the mapped class: the ORM would read rows back one by one.
