@@ -151,7 +151,9 @@ def _stay(fleet: Fleet) -> None:
 Everything keeps running until Ctrl-C. Try, in another terminal, from {ROOT}:
   . .venv/bin/activate; export MODELFLEET_REGISTRY={fleet.url} MODELFLEET_REGISTRY_DATA_DIR={fleet.registry_data}
   registry models; registry show lenet; registry devices; registry health {DEVICE}
-  mosquitto_rr -p {fleet.broker_port} -V 5 -t {topic} -e reply/me -D publish content-type image/png -f {picture}
+  mosquitto_sub -p {fleet.broker_port} -V 5 -t reply/me -C 1 &
+  mosquitto_pub -p {fleet.broker_port} -V 5 -t {topic} -D publish response-topic reply/me \\
+    -D publish content-type image/png -f {picture}
 logs: {fleet.folder}/*.log""",
         soft_wrap=True,
     )
