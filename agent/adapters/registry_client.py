@@ -25,6 +25,7 @@ from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.manifest import MAX_MANIFEST_BYTES
 from registry.contracts.messages import MAX_CONTROL_BYTES
+from registry.contracts.paths import blob_path, desired_path, facts_path, manifest_path, reports_path
 from registry.contracts.platforms import Platform
 
 if TYPE_CHECKING:
@@ -69,8 +70,6 @@ class RegistryClient:
 
     def desired(self, etag: str | None) -> tuple[bytes, str | None] | None:
         """The desired document and its ETag; None when it is still the one with `etag`."""
-        from registry.contracts.api import desired_path  # noqa: PLC0415 - see above
-
         headers = {"If-None-Match": etag} if etag else {}
         with self._send("GET", desired_path(self._device), headers) as answer:
             if answer.status_code == 304:
@@ -83,8 +82,6 @@ class RegistryClient:
         Raises:
             TransientError: manifest_mismatch, and as in the table above.
         """
-        from registry.contracts.api import manifest_path  # noqa: PLC0415 - see above
-
         with self._send("GET", manifest_path(digest), {}) as answer:
             data = _bounded(answer, MAX_MANIFEST_BYTES)
         if digest_of(data) != digest:
@@ -95,15 +92,11 @@ class RegistryClient:
 
     def put_facts(self, facts: Platform) -> None:
         """Tells what this host is."""
-        from registry.contracts.api import facts_path  # noqa: PLC0415 - see above
-
         with self._send("PUT", facts_path(self._device), _JSON, facts.canonical()):
             pass
 
     def post_reports(self, reports: DeviceReports) -> None:
         """Tells what would have gone over MQTT; the registry drops what it has seen."""
-        from registry.contracts.api import reports_path  # noqa: PLC0415 - see above
-
         with self._send("POST", reports_path(self._device), _JSON, reports.canonical()):
             pass
 
@@ -114,8 +107,6 @@ class RegistryClient:
             UnreachableError: also when the body ends early; what came is kept.
             StepCancelledError: `cancel` was set.
         """
-        from registry.contracts.api import blob_path  # noqa: PLC0415 - see above
-
         headers = {}
         if part.offset:
             headers = {"Range": f"bytes={part.offset}-", "If-Range": f'"{part.ref.digest}"'}
@@ -146,7 +137,11 @@ class RegistryClient:
                 headers = {"Accept-Encoding": "identity", "User-Agent": "modelfleet-agent"}
                 if self._token:
                     headers["Authorization"] = f"Bearer {self._token}"
-                verify: Any = httpx.create_ssl_context(verify=self._ca_file) if self._ca_file else True
+                try:
+                    verify: Any = httpx.create_ssl_context(verify=self._ca_file) if self._ca_file else True
+                except OSError as error:  # ssl.SSLError is one, too
+                    text = f"registry.ca_file {self._ca_file} cannot be used: {error}"
+                    raise UnreachableError(text) from None
                 self._client = httpx.Client(
                     base_url=self._url, headers=headers, timeout=self._timeout_s, verify=verify, follow_redirects=False
                 )

@@ -16,8 +16,9 @@ from registry.cli.devices import presence_text
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
 from registry.cli.output import age_text
 from registry.cli.session import Session, command, split_reference
-from registry.contracts.api import Deployment, DeploymentView, DeviceView, deployment_path, device_path
+from registry.contracts.api import Deployment, DeploymentView, DeviceView
 from registry.contracts.messages import Profile, ReportedModel, ServingState
+from registry.contracts.paths import deployment_path, device_path
 
 T = TypeVar("T")
 POLL_S = 0.5

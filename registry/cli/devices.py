@@ -12,15 +12,9 @@ from registry.cli.credentials import demand_new_file, write_secret
 from registry.cli.models import confirm
 from registry.cli.output import age_text, size_text, time_text
 from registry.cli.session import Session, command, parse_labels
-from registry.contracts.api import (
-    DeviceCreate,
-    DeviceCreated,
-    DeviceView,
-    device_credential_path,
-    device_path,
-    devices_path,
-)
+from registry.contracts.api import DeviceCreate, DeviceCreated, DeviceView
 from registry.contracts.messages import ReportedModel
+from registry.contracts.paths import device_credential_path, device_path, devices_path
 from registry.contracts.platforms import Platform
 
 app = typer.Typer(

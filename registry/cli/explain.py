@@ -9,7 +9,8 @@ import typer
 from registry.cli.failures import CliError, ExitCode
 from registry.cli.models import fetch_manifest, find_version
 from registry.cli.session import Session, command, split_reference
-from registry.contracts.api import DeviceView, device_path
+from registry.contracts.api import DeviceView
+from registry.contracts.paths import device_path
 from registry.contracts.resolution import Outcome, Resolution, Verdict, resolve
 
 

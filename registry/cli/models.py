@@ -12,18 +12,10 @@ from registry.cli.client import Client
 from registry.cli.failures import CliError, ExitCode, UsageFault
 from registry.cli.output import Output, short, size_text, time_text
 from registry.cli.session import Session, command, split_reference
-from registry.contracts.api import (
-    ModelSettings,
-    ModelView,
-    VersionView,
-    manifest_path,
-    model_path,
-    models_path,
-    version_path,
-    versions_path,
-)
+from registry.contracts.api import ModelSettings, ModelView, VersionView
 from registry.contracts.digest import digest_of
 from registry.contracts.manifest import Manifest, Requirements, TensorSpec, Variant
+from registry.contracts.paths import manifest_path, model_path, models_path, version_path, versions_path
 
 
 class Switch(str, Enum):

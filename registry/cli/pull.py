@@ -23,9 +23,9 @@ from registry.cli.models import fetch_manifest, find_version
 from registry.cli.output import size_text
 from registry.cli.progress import meter
 from registry.cli.session import Session, command, split_reference
-from registry.contracts.api import blob_path
 from registry.contracts.digest import PREFIX, hex_of
 from registry.contracts.manifest import FileRef, Manifest, Target, Variant
+from registry.contracts.paths import blob_path
 
 ATTEMPTS = 8
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 10.0

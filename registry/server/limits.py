@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.config import Limits
-from registry.contracts.api import API
 from registry.contracts.manifest import MAX_MANIFEST_BYTES
+from registry.contracts.paths import API
 from registry.core.nesting import nests_deeper
 from registry.errors import RegistryError, UnauthorizedError
 from registry.server.auth import caller_of

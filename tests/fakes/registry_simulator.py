@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from registry.contracts import api
+from registry.contracts import paths
 from registry.contracts.digest import digest_of
 from registry.contracts.manifest import FileRef, Manifest, Variant
 from registry.contracts.messages import Desired
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         seen = self._see()
-        kind, _, name = seen.path.removeprefix(api.API + "/").partition("/")
+        kind, _, name = seen.path.removeprefix(paths.API + "/").partition("/")
         kind = {"devices": name.rpartition("/")[2]}.get(kind, kind)
         fault = self.sim.next_fault(kind)
         if isinstance(fault, Status):

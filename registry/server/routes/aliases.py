@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from registry.contracts.api import API, AliasMove, AliasView, Page
+from registry.contracts.api import AliasMove, AliasView, Page
 from registry.contracts.names import Name
+from registry.contracts.paths import API
 from registry.server import etags
 from registry.server.auth import CatalogReader, Publisher, ServicesDep
 from registry.server.paging import NEWEST, PagingDep

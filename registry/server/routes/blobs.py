@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from registry.blobs.base import BlobReader
-from registry.contracts.api import API
 from registry.contracts.digest import Digest
+from registry.contracts.paths import API
 from registry.core.ranges import UnsatisfiableRangeError, parse_range
 from registry.server.auth import CatalogReader, ServicesDep
 from registry.server.etags import IMMUTABLE, none_match, quoted

@@ -11,9 +11,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.contracts.api import API, Scope
+from registry.contracts.api import Scope
 from registry.contracts.messages import Desired
 from registry.contracts.names import Name
+from registry.contracts.paths import API
 from registry.errors import InvalidError
 from registry.server.auth import caller, caller_of, services_of
 from registry.server.etags import none_match, quoted

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from registry.contracts.api import API, DeviceCreate, DeviceCreated, DeviceView, HealthHour, Page, Scope
+from registry.contracts.api import DeviceCreate, DeviceCreated, DeviceView, HealthHour, Page, Scope
 from registry.contracts.messages import Event, Health
 from registry.contracts.names import Name
+from registry.contracts.paths import API
 from registry.errors import InvalidError
 from registry.server.auth import Caller, Deployer, Reader, ServicesDep
 from registry.server.paging import NEWEST, PagingDep

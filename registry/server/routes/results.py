@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from registry.contracts.api import API, Page, ResultView
+from registry.contracts.api import Page, ResultView
 from registry.contracts.names import Name
+from registry.contracts.paths import API
 from registry.server.auth import Reader, ServicesDep
 from registry.server.paging import NEWEST, PagingDep
 

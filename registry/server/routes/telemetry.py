@@ -7,8 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from registry.contracts.api import API, CountView, DeviceReports, Page
+from registry.contracts.api import CountView, DeviceReports, Page
 from registry.contracts.names import Name
+from registry.contracts.paths import API
 from registry.contracts.platforms import Platform
 from registry.errors import InvalidError
 from registry.server.auth import Caller, Reader, ServicesDep

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from registry.contracts.api import API, Page, TokenCreate, TokenCreated, TokenView
+from registry.contracts.api import Page, TokenCreate, TokenCreated, TokenView
 from registry.contracts.names import Name
+from registry.contracts.paths import API
 from registry.server.auth import Administrator, ServicesDep
 from registry.server.paging import PagingDep
 

@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from registry.contracts.api import API, Page, PublishAnswer, VersionView
+from registry.contracts.api import Page, PublishAnswer, VersionView
 from registry.contracts.digest import Digest
 from registry.contracts.manifest import Manifest
 from registry.contracts.names import VersionName
+from registry.contracts.paths import API
 from registry.errors import InvalidError
 from registry.server import etags
 from registry.server.auth import CatalogReader, Publisher, ServicesDep

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.contracts import api
+from registry.contracts import api, paths
 from registry.contracts.digest import digest_of
 from registry.contracts.manifest import Format, Target
 from registry.contracts.messages import Desired, Fault, Reported, ReportedModel, ServingState
@@ -74,13 +74,13 @@ class Device:
             max_onnx_opset=max_opset,
         )
         facts = Platform(os="linux", arch="x86_64", cpu_count=4, backends=(backend,))
-        self.http.put(api.facts_path(self.name), content=facts.canonical()).raise_for_status()
+        self.http.put(paths.facts_path(self.name), content=facts.canonical()).raise_for_status()
 
     def report(self, state: ServingState, fault: Fault | None = None) -> None:
         """Waits for a desired version and answers it so."""
 
         def desired() -> Desired | None:
-            answer = self.http.get(api.desired_path(self.name)).raise_for_status()
+            answer = self.http.get(paths.desired_path(self.name)).raise_for_status()
             document = Desired.model_validate_json(answer.content)
             return document if document.models else None
 
@@ -96,7 +96,7 @@ class Device:
             models={"lenet": model},
         )
         body = api.DeviceReports(reported=reported).canonical()
-        self.http.post(api.reports_path(self.name), content=body).raise_for_status()
+        self.http.post(paths.reports_path(self.name), content=body).raise_for_status()
 
 
 def test_a_device_is_added_once_and_its_credential_shown_once(cli: Cli) -> None:

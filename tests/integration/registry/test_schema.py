@@ -9,7 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from registry.contracts import api
+from registry.contracts import paths
 from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
 from registry.db.schema import METADATA
@@ -39,7 +39,7 @@ def test_sqlite_is_set_to_survive_a_power_cut(tmp_path: Path) -> None:
 SERVED = {path.replace("{", "").replace("}", "") for path in openapi_document()["paths"]}
 CONTRACT = [
     function
-    for name, function in inspect.getmembers(api, inspect.isfunction)
+    for name, function in inspect.getmembers(paths, inspect.isfunction)
     if name.endswith("_path") and not name.startswith("_")
 ]
 

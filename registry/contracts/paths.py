@@ -1,0 +1,144 @@
+"""The paths of the registry's HTTP API, all below `/v1`. Functions quote names and say what a path takes and answers.
+
+Imports none of the bodies' models, so that an agent has it at no cost.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+API = "/v1"
+
+
+def _path(*levels: str) -> str:
+    return API + "".join("/" + quote(level, safe=":+") for level in levels)
+
+
+def models_path() -> str:
+    """GET: Page[ModelView]."""
+    return _path("models")
+
+
+def model_path(model: str) -> str:
+    """GET: ModelView. PATCH ModelSettings: ModelView. DELETE: all its versions, when none is in use."""
+    return _path("models", model)
+
+
+def versions_path(model: str) -> str:
+    """GET: Page[VersionView], newest first."""
+    return _path("models", model, "versions")
+
+
+def version_path(model: str, version: str) -> str:
+    """GET (version or alias): VersionView. PUT Manifest: PublishAnswer; 409 with differences. DELETE."""
+    return _path("models", model, "versions", version)
+
+
+def manifest_path(digest: str) -> str:
+    """GET: the manifest's canonical bytes; they have this digest."""
+    return _path("manifests", digest)
+
+
+def blob_path(digest: str) -> str:
+    """HEAD, GET with Range and If-Range; strong ETag."""
+    return _path("blobs", digest)
+
+
+def uploads_path() -> str:
+    """POST UploadRequest: 201 UploadView, or 200 with `complete` when the blob is there."""
+    return _path("uploads")
+
+
+def upload_path(upload: str) -> str:
+    """GET: UploadView. PATCH bytes with Upload-Offset: UploadView; 409 offset_mismatch says the right one. DELETE."""
+    return _path("uploads", upload)
+
+
+def aliases_path(model: str) -> str:
+    """GET: Page[AliasView]."""
+    return _path("models", model, "aliases")
+
+
+def alias_path(model: str, alias: str) -> str:
+    """GET: AliasView with ETag. PUT AliasMove. DELETE with If-Match."""
+    return _path("models", model, "aliases", alias)
+
+
+def alias_history_path(model: str, alias: str) -> str:
+    """GET: Page[AliasView], newest first."""
+    return _path("models", model, "aliases", alias, "history")
+
+
+def devices_path() -> str:
+    """GET: Page[DeviceView]."""
+    return _path("devices")
+
+
+def device_path(device: str) -> str:
+    """GET: DeviceView. PUT DeviceCreate: 201 DeviceCreated, 200 DeviceView. DELETE."""
+    return _path("devices", device)
+
+
+def device_credential_path(device: str) -> str:
+    """POST: DeviceCreated, a new credential in place of the old."""
+    return _path("devices", device, "credential")
+
+
+def facts_path(device: str) -> str:
+    """PUT Platform, by the device itself."""
+    return _path("devices", device, "facts")
+
+
+def desired_path(device: str) -> str:
+    """GET: the Desired document with its ETag; 304 for If-None-Match."""
+    return _path("devices", device, "desired")
+
+
+def reports_path(device: str) -> str:
+    """POST DeviceReports, by the device itself: 204."""
+    return _path("devices", device, "reports")
+
+
+def deployments_path(device: str) -> str:
+    """GET: Page[DeploymentView]."""
+    return _path("devices", device, "deployments")
+
+
+def deployment_path(device: str, model: str) -> str:
+    """PUT Deployment: DeploymentView. DELETE: the device should no longer serve the model."""
+    return _path("devices", device, "deployments", model)
+
+
+def device_health_path(device: str) -> str:
+    """GET: Page[Health], newest first."""
+    return _path("devices", device, "health")
+
+
+def device_health_hours_path(device: str) -> str:
+    """GET: Page[HealthHour], newest first: what is older than the single reports."""
+    return _path("devices", device, "health", "hours")
+
+
+def device_events_path(device: str) -> str:
+    """GET: Page[Event], newest first."""
+    return _path("devices", device, "events")
+
+
+def counts_path() -> str:
+    """GET `?device=&model=`: Page[CountView]."""
+    return _path("counts")
+
+
+def results_path() -> str:
+    """GET `?device=&model=`: Page[ResultView], newest first."""
+    return _path("results")
+
+
+def tokens_path() -> str:
+    """GET: Page[TokenView]. POST TokenCreate: 201 TokenCreated."""
+    return _path("tokens")
+
+
+def token_path(name: str) -> str:
+    """DELETE: the token works no more."""
+    return _path("tokens", name)
