@@ -22,6 +22,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from agent.errors import PermanentError
+
 _log = logging.getLogger(__name__)
 RECEIVE_MAXIMUM = 4096
 """QoS 1 messages that the broker may leave unacknowledged here."""
@@ -190,7 +192,15 @@ class MqttSession:
 
 
 def _tls_context(settings: TlsSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    """Raises PermanentError (bad_config) for files that cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    except OSError as error:  # ssl.SSLError is one, too
+        raise PermanentError("bad_config", f"mqtt.ca_file {settings.ca_file} cannot be used: {error}") from None
     if settings.certificate is not None:
-        context.load_cert_chain(settings.certificate, settings.key)
+        try:
+            context.load_cert_chain(settings.certificate, settings.key)
+        except OSError as error:
+            files = f"mqtt.cert_file {settings.certificate} with mqtt.key_file {settings.key}"
+            raise PermanentError("bad_config", f"{files} cannot be used: {error}") from None
     return context

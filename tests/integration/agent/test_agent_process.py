@@ -240,6 +240,19 @@ def test_settings_that_cannot_be_used_are_said_at_once(agent: AgentProcess, tmp_
     assert "mqtt.hots" in wrong.stderr
 
 
+@pytest.mark.parametrize("setting", ["CA_FILE", "CERT_FILE"])
+def test_a_certificate_that_cannot_be_read_is_named(agent: AgentProcess, setting: str) -> None:
+    file = agent.folder.parent / "no-such.pem"
+    agent.settings["MODELFLEET_AGENT_MQTT__TLS"] = "true"
+    agent.settings["MODELFLEET_AGENT_MQTT__KEY_FILE"] = str(file)
+    agent.settings[f"MODELFLEET_AGENT_MQTT__{setting}"] = str(file)
+    if setting == "CA_FILE":
+        del agent.settings["MODELFLEET_AGENT_MQTT__KEY_FILE"]
+    refused = agent.command("run")
+    assert refused.returncode == 1
+    assert f"bad_config: mqtt.{setting.lower()} {file}" in refused.stderr
+
+
 def test_platform_prints_facts(agent: AgentProcess) -> None:
     facts = json.loads(agent.command("platform", "--json").stdout)
     assert facts["os"] == "linux"
