@@ -29,6 +29,9 @@ RECONNECT = Backoff(first_s=0.2, cap_s=30.0, limit=1)
 """Between tries to reach the broker; there is no last one."""
 GREETING_SECONDS = 20.0
 """A broker that has not sent CONNACK and SUBACK by then is given up."""
+STEADY_SECONDS = 10.0
+"""After a connection that lasted so long the next one comes soon; shorter ones in a row are farther and farther apart,
+or two agents of one name would take it from each other many times a second."""
 MAX_RETAINED = 64
 Notice = Connected | Disconnected | ControlMessage | WorkerDied
 """What the control thread is told."""
@@ -79,9 +82,13 @@ class Connection:
         self.connecting = False
         """True: another thread uses the client."""
         self._attempt = 0
+        self._flaps = 0
+        """Connections in a row that were open, but not for long."""
         self.retry_at: float | None = clock()
         """When to try to connect; None while connected, connecting or stopping."""
         self._greeting_until: float | None = None
+        self._opened_at: float | None = None
+        """Since when it is open; None: it is not."""
         self.open = False
         """True: subscribed; everything may be sent."""
         self.connections = 0
@@ -119,11 +126,20 @@ class Connection:
     def _away(self, reason: str) -> None:
         self.connecting = False
         self._greeting_until = None
-        self._attempt += 1
+        lasted = self._clock() - self._opened_at if self._opened_at is not None else None
+        self._opened_at = None
+        if lasted is None:
+            self._attempt += 1
+        else:
+            self._flaps = 0 if lasted >= STEADY_SECONDS else self._flaps + 1
+            self._attempt = 1 + self._flaps
         delay = RECONNECT.delay(self._attempt, random.random())  # noqa: S311 - spreads a fleet, guards nothing
         self.retry_at = self._clock() + delay
         self.disconnects[reason[:200]] += 1
-        if self._attempt == 1:
+        if lasted is not None and self._flaps > 1:
+            text = "the connection was ended after %.1f s (%s); next try in %.1f s. Does another agent have this name?"
+            _log.warning(text, lasted, reason, delay)
+        elif lasted is not None or self._attempt == 1:
             _log.warning("no connection to the broker (%s); next try in %.1f s", reason, delay)
         self._emit(Disconnected(reason))
 
@@ -146,7 +162,7 @@ class Connection:
         if failures:
             _log.error("the broker refuses subscriptions: %s", ", ".join(failures))
         self._greeting_until = None
-        self._attempt = 0
+        self._opened_at = self._clock()
         self.open = True
         self._send_retained(self._greeting.presence_topic, self._greeting.birth)
         for topic, payload in self._retained.items():
