@@ -32,6 +32,8 @@ GREETING_SECONDS = 20.0
 STEADY_SECONDS = 10.0
 """After a connection that lasted so long the next one comes soon; shorter ones in a row are farther and farther apart,
 or two agents of one name would take it from each other many times a second."""
+MAX_FLAPS = 5
+"""Pauses grow no longer than that (6 s): a bad network is not another agent."""
 MAX_RETAINED = 64
 Notice = Connected | Disconnected | ControlMessage | WorkerDied
 """What the control thread is told."""
@@ -131,7 +133,7 @@ class Connection:
         if lasted is None:
             self._attempt += 1
         else:
-            self._flaps = 0 if lasted >= STEADY_SECONDS else self._flaps + 1
+            self._flaps = 0 if lasted >= STEADY_SECONDS else min(self._flaps + 1, MAX_FLAPS)
             self._attempt = 1 + self._flaps
         delay = RECONNECT.delay(self._attempt, random.random())  # noqa: S311 - spreads a fleet, guards nothing
         self.retry_at = self._clock() + delay
