@@ -22,8 +22,6 @@ from registry.server.problems import problem_response, response_of
 from registry.services.access import ANONYMOUS
 
 _UPLOADS = f"{API}/uploads/"
-CLOSE = {"Connection": "close"}
-"""With a refusal that leaves a body unread."""
 WHOLE_BODY = 5
 """All of a body comes within so many times the deadline between two of its pieces."""
 
@@ -51,7 +49,7 @@ class BodyLimits:
             if await caller_of(Request(scope)) is ANONYMOUS:
                 raise UnauthorizedError("A request with a body needs a token: `Authorization: Bearer <token>`.")
         except RegistryError as error:
-            await _closing(response_of(error))(scope, receive, send)
+            await closing(response_of(error))(scope, receive, send)
             return
         is_manifest = scope["method"] == "PUT" and "/versions/" in scope["path"]
         most = MAX_MANIFEST_BYTES if is_manifest else self._limits.json_bytes
@@ -61,7 +59,7 @@ class BodyLimits:
         announced = int(length) if length.isdigit() else most
         if self._held + announced > max(self._limits.held_body_bytes, most):
             detail = "The registry holds the bodies of too many requests; try again in a moment."
-            await _closing(problem_response("busy", detail))(scope, receive, send)
+            await closing(problem_response("busy", detail))(scope, receive, send)
             return
         self._held += announced
         try:
@@ -92,7 +90,7 @@ class BodyLimits:
                     if not message.get("more_body", False):
                         return None
         except TimeoutError:
-            return _closing(problem_response("timeout", "The body came too slowly."))
+            return closing(problem_response("timeout", "The body came too slowly."))
 
     def _judge(self, body: bytearray) -> Response | None:
         if b"\0" in body:  # JSON in UTF-16 or UTF-32, which a parser would take, and where brackets hide in strings
@@ -107,11 +105,12 @@ class _GoneError(Exception):
 
 
 def _too_large(most: int) -> Response:
-    return _closing(problem_response("too_large", f"The body may have {most} bytes."))
+    return closing(problem_response("too_large", f"The body may have {most} bytes."))
 
 
-def _closing(response: Response) -> Response:
-    response.headers.update(CLOSE)
+def closing(response: Response) -> Response:
+    """For a refusal that leaves a body unread."""
+    response.headers["Connection"] = "close"
     return response
 
 

@@ -15,7 +15,7 @@ from registry.contracts.api import UPLOAD_OFFSET, UploadRequest, UploadView
 from registry.contracts.paths import API
 from registry.errors import TooLargeError
 from registry.server.auth import Publisher, ServicesDep
-from registry.server.limits import CLOSE
+from registry.server.limits import closing
 from registry.server.metrics import BYTES_RECEIVED
 from registry.server.problems import problem_response, response_of
 from registry.services.uploads import CHUNK, Receiver
@@ -61,15 +61,15 @@ async def send_bytes(
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > receiver.missing:
             refusal = TooLargeError(f"{receiver.missing} bytes of this upload are missing, {announced} were announced.")
-            return _closing(response_of(refusal))
+            return closing(response_of(refusal))
         try:
             await _take(request, receiver, services.config.limits.body_timeout_s)
         except TimeoutError:
-            return _closing(problem_response("timeout", "The bytes came too slowly; go on at the offset."))
+            return closing(problem_response("timeout", "The bytes came too slowly; go on at the offset."))
         except ClientDisconnect:
             return Response(status_code=499)
         except TooLargeError as error:
-            return _closing(response_of(error))
+            return closing(response_of(error))
         view = await run_in_threadpool(services.uploads.finish, receiver, services.clock())
     response = Response(view.model_dump_json(), media_type="application/json")
     response.headers[UPLOAD_OFFSET] = str(view.offset)
@@ -117,8 +117,3 @@ def _stated(view: UploadView, response: Response) -> UploadView:
     response.headers[UPLOAD_OFFSET] = str(view.offset)
     response.headers["Cache-Control"] = "no-store"
     return view
-
-
-def _closing(response: Response) -> Response:
-    response.headers.update(CLOSE)
-    return response
