@@ -7,9 +7,12 @@ from collections import Counter
 from agent.dataplane.packets import text
 from agent.dataplane.plan import RequestError
 from agent.dataplane.slot import ModelSlot
+from agent.dataplane.stats import ModelStats
 from registry.contracts.codes import InferenceCode
 from registry.contracts.topics import Topics
 
+MAX_KEPT_COUNTS = 1024
+"""Withdrawn models whose totals go on when they are assigned again; when there are more, the oldest start anew."""
 MAX_KEPT_TOPICS = 1024
 """Response topics whose check is remembered; clients use theirs again and again."""
 _UNKNOWN = "unknown"
@@ -25,6 +28,7 @@ class Router:
         self._device = device
         self._pools = {model for _, model in pools}
         self._leaving: list[ModelSlot] = []
+        self._counted: dict[str, ModelStats] = {}
         self._routes: dict[bytes, ModelSlot] = {}
         self._infer = topics.infer(device, "").encode()
         self._pool_topics = {topics.pool(model).encode() for model in self._pools}
@@ -41,6 +45,7 @@ class Router:
         slot = self.slots.get(model)
         if slot is None:
             slot = self.slots[model] = self._make(model)
+            slot.stats = self._counted.pop(model, slot.stats)  # a session's totals only rise
             self._routes[self._topics.infer(self._device, model).encode()] = slot
             if model in self._pools:
                 self._routes[self._topics.pool(model).encode()] = slot
@@ -51,6 +56,9 @@ class Router:
         slot = self.slots.pop(model, None)
         if slot is not None:
             self._leaving.append(slot)
+            if len(self._counted) >= MAX_KEPT_COUNTS:
+                self._counted.pop(next(iter(self._counted)))
+            self._counted[model] = slot.stats
         self._routes = {topic: kept for topic, kept in self._routes.items() if kept is not slot}
         return slot
 
