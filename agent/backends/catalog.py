@@ -40,6 +40,25 @@ CATALOG = {
         environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
         settings=MappingProxyType({"ORT_DISABLE_TELEMETRY": "1"}),
     ),
+    "ascend_acl": Entry(
+        implementation="agent.backends.ascend_acl:AscendAcl",
+        vendor="acl",
+        install="install Huawei's CANN (runtime or toolkit) and source its set_env.sh before the agent starts; "
+        "packages named acl or pyacl on public indexes are something else",
+        formats=("om",),
+        environment=(
+            *("LD_LIBRARY_PATH", "ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH", "ASCEND_OPP_PATH", "ASCEND_AICPU_PATH"),
+            "ASCEND_RT_VISIBLE_DEVICES",
+        ),
+        # A worker cannot write log files, and is not to wait for the device's log when it ends.
+        settings=MappingProxyType(
+            {
+                "ASCEND_SLOG_PRINT_TO_STDOUT": "1",
+                "ASCEND_GLOBAL_LOG_LEVEL": "3",
+                "ASCEND_LOG_DEVICE_FLUSH_TIMEOUT": "0",
+            }
+        ),
+    ),
 }
 
 

@@ -1,0 +1,194 @@
+"""How pyACL is found, started once per process, and what its error numbers mean.
+
+pyACL comes with CANN and lies outside of every interpreter's packages; the worker's interpreter ignores PYTHONPATH, so
+the folders under ASCEND_TOOLKIT_HOME or ASCEND_HOME_PATH (CANN's set_env.sh sets them) are searched here. `acl.init`
+and `acl.finalize` are called once in the life of a process, whatever is loaded and closed in between: CANN does not
+promise that a process may start ACL again. Numbers: CANN's acl_base.h, rt_error_codes.h, ge_error_codes.h.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from importlib import import_module
+from typing import Any
+
+from agent.backends.base import BackendError
+from agent.backends.catalog import CATALOG
+
+NAME = "ascend_acl"
+DEVICE = 0
+"""The first device that the process sees; ASCEND_RT_VISIBLE_DEVICES chooses which one that is."""
+_PLACES = ("python/site-packages", "pyACL/python/site-packages")
+"""Of `acl` under CANN's folder: since CANN 5.0, and before."""
+_MAX_DETAIL = 300
+_REPEATED_INIT = 100002
+
+RETRY = "retry"
+DEVICE_UNHEALTHY = "device_unhealthy"
+ARTIFACT_FAULT = "artifact_fault"
+CALL_FAILED = "call_failed"
+
+_UNHEALTHY = {
+    107022: "the device task was aborted",
+    200002: "invalid device",
+    207004: "no device",
+    207006: "no permission",
+    507010: "the task scheduler lost its heartbeat",
+    507012: "the task scheduler does not report",
+    507013: "a system DMA error",
+    507014: "an AI Core timed out",
+    507015: "an AI Core exception",
+    507016: "an AI Core trap",
+    507017: "an AI CPU timed out",
+    507018: "an AI CPU exception",
+    507899: "an internal error of the driver",
+}
+_SHORT_OF_RESOURCES = {
+    200000: "no memory",
+    207001: "no device memory",
+    207005: "no resource left",
+    207007: "no event left",
+    207008: "no stream left",
+    207009: "no notify left",
+    207010: "no model slot left",
+    207011: "no runtime resource left",
+    207012: "over the limit of queues",
+    207018: "the device is out of memory",
+    245000: "no memory for the model",
+    245001: "no memory for the model's feature maps",
+    245002: "no device memory for the model",
+}
+_ARTIFACT = {
+    100003: "invalid file",
+    100004: "cannot open the file",
+    100006: "cannot parse the file",
+    100011: "invalid model",
+    100012: "the model cannot be deserialised",
+    100013: "the model cannot be parsed",
+    100014: "the model cannot be read",
+    100015: "invalid model size",
+    100017: "the input does not match the model",
+    500002: "the graph engine refuses the model",
+    507008: "SoC version error",
+    507009: "the model has a task that this SoC does not support",
+}
+_ADVICE = {
+    RETRY: "the device is short of resources: it may work later, or with fewer models on this device",
+    DEVICE_UNHEALTHY: "check the device with `npu-smi info`, its driver, and that the agent's user may use it",
+    ARTIFACT_FAULT: "the OM file must be converted for this SoC, by a CANN not newer than this host's",
+    CALL_FAILED: "CANN's log says more",
+}
+_LOAD_CODES = {ARTIFACT_FAULT: "load_failed", CALL_FAILED: "load_failed"}
+_RUN_CODES = {RETRY: "overloaded", DEVICE_UNHEALTHY: "model_not_ready"}
+
+
+class AclError(BackendError):
+    """A call of pyACL that failed. `number` is the vendor's, `family` one of the four above.
+
+    From load: load_failed for a fault of the artifact, backend_unavailable for the device or its resources. From run:
+    overloaded, model_not_ready and run_failed.
+    """
+
+    def __init__(self, call: str, number: int, detail: str = "", *, running: bool = False) -> None:
+        self.number = number
+        self.family = family_of(number)
+        words = _UNHEALTHY.get(number) or _SHORT_OF_RESOURCES.get(number) or _ARTIFACT.get(number) or ""
+        told = "; ".join(filter(None, (words, detail)))
+        code = _RUN_CODES.get(self.family, "run_failed") if running else _LOAD_CODES.get(self.family)
+        super().__init__(
+            code or "backend_unavailable",
+            f"{self.family}: acl.{call} failed with {number}{f' ({told})' if told else ''}: {_ADVICE[self.family]}",
+        )
+
+
+def family_of(number: int) -> str:
+    """What an error number asks for: try again, look at the device, look at the artifact, or read the log."""
+    if number in _UNHEALTHY:
+        return DEVICE_UNHEALTHY
+    if number in _SHORT_OF_RESOURCES:
+        return RETRY
+    # 145xxx: the graph engine about a model's path, id, batch, shape; 545xxx: about its weights, tasks, partitions.
+    if number in _ARTIFACT or number // 1000 in (145, 545):
+        return ARTIFACT_FAULT
+    return CALL_FAILED
+
+
+def check(call: str, number: int, *, running: bool = False) -> None:
+    """Raises AclError unless the call returned 0."""
+    if number != 0:
+        raise AclError(call, number, _detail(), running=running)
+
+
+def _detail() -> str:
+    """What ACL itself says about the last failure on this thread, in one line; not every CANN has it."""
+    tell = getattr(sys.modules.get("acl"), "get_recent_err_msg", None)
+    text = tell() if callable(tell) else None
+    return " ".join(text.split())[:_MAX_DETAIL] if isinstance(text, str) else ""
+
+
+def vendor() -> Any:
+    """The module `acl`. Raises BackendError(backend_unavailable), saying what to install."""
+    for home in filter(None, (os.environ.get("ASCEND_TOOLKIT_HOME"), os.environ.get("ASCEND_HOME_PATH"))):
+        for place in _PLACES:
+            folder = os.path.join(home, place)
+            if os.path.isabs(home) and os.path.isdir(os.path.join(folder, "acl")) and folder not in sys.path:
+                sys.path.append(folder)  # last: CANN's folder holds more than `acl`, and NumPy stays ours
+    try:
+        acl = import_module("acl")
+    except ImportError as error:
+        message = f"pyACL cannot be imported ({error}): {CATALOG[NAME].install}"
+        raise BackendError("backend_unavailable", message) from None
+    if not all(hasattr(acl, part) for part in ("rt", "mdl", "util", "init", "get_soc_name")):
+        where = getattr(acl, "__file__", "?")
+        message = f"the module acl at {where} is not CANN's pyACL: {CATALOG[NAME].install}"
+        raise BackendError("backend_unavailable", message)
+    return acl
+
+
+class _Process:
+    """ACL in this process: started by the first who needs it, the device held while somebody uses it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started = False
+        self._users = 0
+
+    def start(self) -> Any:
+        """acl.init, once. Returns the module."""
+        acl = vendor()
+        with self._lock:
+            if not self._started:
+                number = acl.init()
+                if number != _REPEATED_INIT:  # somebody else in this process did it, and will finalize
+                    check("init", number)
+                    atexit.register(self._finish, acl)
+                self._started = True
+        return acl
+
+    def take_device(self) -> None:
+        """acl.rt.set_device for the first user."""
+        acl = self.start()
+        with self._lock:
+            if self._users == 0:
+                check("rt.set_device", acl.rt.set_device(DEVICE))
+            self._users += 1
+
+    def give_device(self) -> None:
+        """acl.rt.reset_device after the last user."""
+        acl = vendor()
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                check("rt.reset_device", acl.rt.reset_device(DEVICE))
+
+    def _finish(self, acl: Any) -> None:
+        """At the end of the process, never from a destructor. Models that are still open go with the process."""
+        if self._users == 0:
+            check("finalize", acl.finalize())
+
+
+PROCESS = _Process()
+"""The one of this process."""

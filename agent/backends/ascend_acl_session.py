@@ -1,0 +1,300 @@
+"""One OM model on the device.
+
+Static shapes and dynamic batch (ATC's --dynamic_batch_size). Dynamic image size, dynamic dims, shape ranges and dynamic
+AIPP are refused when loading. Names, datatypes and shapes come from the OM: conversion may change a datatype (AIPP).
+A model has a context of its own, which every thread that uses it binds first; it executes one request at a time. All
+memory of the device is taken when loading. ACL checks no sizes, so everything is checked here before it is copied.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from agent.backends.ascend_acl_calls import DEVICE, PROCESS, check
+from agent.backends.base import NUMPY_DTYPES, BackendError, TensorInfo
+
+if TYPE_CHECKING:
+    from agent.backends.base import Array
+
+DATATYPES = {
+    0: "FP32",
+    1: "FP16",
+    2: "INT8",
+    3: "INT32",
+    4: "UINT8",
+    6: "INT16",
+    7: "UINT16",
+    8: "UINT32",
+    9: "INT64",
+    10: "UINT64",
+    11: "FP64",
+    12: "BOOL",
+    27: "BF16",
+}
+"""CANN's aclDataType in the words of the Open Inference Protocol."""
+DYNAMIC_BATCH_INPUT = "ascend_mbatch_shape_data"
+"""ACL_DYNAMIC_TENSOR_NAME: the input that ATC adds to a model with gears."""
+DYNAMIC_AIPP_INPUT = "ascend_dynamic_aipp_data"
+_ON_DEVICE = 0
+"""acl.rt.get_run_mode: the process runs on the device's own CPU; its memory and the device's are the same kind."""
+_HOST_TO_DEVICE, _DEVICE_TO_HOST, _DEVICE_TO_DEVICE = 1, 2, 3
+_HUGE_PAGES_FIRST = 0
+_MAX_BUFFER = 1 << 32
+_MAX_GEARS = 128
+"""ACL_MAX_BATCH_NUM."""
+_ONNX_OUTPUT_NAME = re.compile(r"[^:]*:\d+:(.+)", re.DOTALL)
+"""`operator:index:name`, as ACL names the outputs of a model that was ONNX."""
+
+
+class _Tensor(NamedTuple):
+    """One input or output with its buffer on the device."""
+
+    info: TensorInfo
+    pointer: int
+    size: int
+    """Bytes of the buffer, for the largest batch."""
+
+
+class AclSession:
+    """One OM model on the device. `run` and `close` may come from any thread, one after the other."""
+
+    concurrent = False
+
+    def __init__(self, acl: Any, soc: str, path: str) -> None:
+        """Raises BackendError; whatever was taken by then is given back."""
+        self._acl = acl
+        self._lock = threading.Lock()
+        self.provider = soc
+        with ExitStack() as stack:
+            self._open(path, stack)
+            self._stack = stack.pop_all()
+
+    def _open(self, path: str, stack: ExitStack) -> None:
+        """Takes everything; the stack gives it back in the opposite order."""
+        acl = self._acl
+        PROCESS.take_device()
+        stack.callback(PROCESS.give_device)
+        self._context = self._take(stack, "rt.create_context", "rt.destroy_context", DEVICE)
+        self._model = self._take(stack, "mdl.load_from_file", "mdl.unload", path)
+        self._desc = acl.mdl.create_desc()
+        stack.callback(self._do, "mdl.destroy_desc", self._desc)
+        self._do("mdl.get_desc", self._desc, self._model)
+        mode, number = acl.rt.get_run_mode()
+        check("rt.get_run_mode", number)
+        self._upload, self._download = (
+            (_DEVICE_TO_DEVICE, _DEVICE_TO_DEVICE) if mode == _ON_DEVICE else (_HOST_TO_DEVICE, _DEVICE_TO_HOST)
+        )
+        self._gears, self._gear_index = self._read_gears()
+        self._given = self._take_dataset(stack)
+        self._feeds = self._take_inputs(stack)
+        self._taken = self._take_dataset(stack)
+        self._results = self._take_outputs(stack)
+        self._staging_size = max((tensor.size for tensor in self._results.values()), default=0)
+        self._staging = self._take(stack, "rt.malloc_host", "rt.free_host", self._staging_size)
+        self.inputs = tuple(tensor.info for tensor in self._feeds.values())
+        self.outputs = tuple(tensor.info for tensor in self._results.values())
+        self._can_pad = all(tensor.shape[:1] == (-1,) for tensor in self.outputs)
+
+    def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """See Session.run. A batch between two gears is padded with zeros to the next."""
+        with self._lock:
+            if self._context is None:
+                raise BackendError("run_failed", "the model is closed")
+            self._do("rt.set_context", self._context, running=True)
+            batch = self._batch_of(feeds)
+            gear = self._gear_for(batch)
+            for name, tensor in self._feeds.items():
+                self._copy_in(tensor, feeds[name], gear)
+            if gear:
+                arguments = (self._model, self._given, self._gear_index, gear)
+                self._do("mdl.set_dynamic_batch_size", *arguments, running=True)
+            self._do("mdl.execute", self._model, self._given, self._taken, running=True)
+            return [self._copy_out(self._results[name], batch) for name in outputs]
+
+    def close(self) -> None:
+        """Gives everything back, even when one part of it fails; then raises what the first failure was."""
+        with self._lock:
+            if self._context is None:
+                return
+            context, self._context = self._context, None
+            try:
+                self._do("rt.set_context", context)
+            finally:
+                self._stack.close()
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def _function(self, call: str) -> Any:
+        function = self._acl
+        for part in call.split("."):
+            function = getattr(function, part)
+        return function
+
+    def _do(self, call: str, *arguments: Any, running: bool = False) -> None:
+        """A call that returns an error number."""
+        check(call, self._function(call)(*arguments), running=running)
+
+    def _take(self, stack: ExitStack, call: str, undo: str, *arguments: Any) -> Any:
+        """A call that returns (handle, error number), and how the handle is given back."""
+        handle, number = self._function(call)(*arguments)
+        check(call, number)
+        stack.callback(self._do, undo, handle)
+        return handle
+
+    # -- loading -------------------------------------------------------------------------------------------------------
+
+    def _read_gears(self) -> tuple[tuple[int, ...], int]:
+        """The batch sizes that the OM was converted for, ascending, and the input that takes them; none: static."""
+        names = [self._input_name(index) for index in range(self._acl.mdl.get_num_inputs(self._desc))]
+        if DYNAMIC_AIPP_INPUT in names:
+            raise BackendError("load_failed", "the OM has dynamic AIPP, which needs parameters that no request carries")
+        if DYNAMIC_BATCH_INPUT not in names:
+            return (), -1
+        found, number = self._acl.mdl.get_dynamic_batch(self._desc)
+        check("mdl.get_dynamic_batch", number)
+        gears = tuple(sorted(found["batch"][: found["batchCount"]]))
+        if not 0 < len(gears) <= _MAX_GEARS or gears[0] < 1:
+            message = "the OM has a dynamic image size or dynamic dims: only a dynamic batch is supported"
+            raise BackendError("load_failed", message)
+        return gears, names.index(DYNAMIC_BATCH_INPUT)
+
+    def _input_name(self, index: int) -> str:
+        return str(self._acl.mdl.get_input_name_by_index(self._desc, index))
+
+    def _take_dataset(self, stack: ExitStack) -> int:
+        dataset = self._acl.mdl.create_dataset()
+        stack.callback(self._do, "mdl.destroy_dataset", dataset)
+        return int(dataset)
+
+    def _take_buffer(self, stack: ExitStack, dataset: int, size: int) -> int:
+        """Memory on the device, in a data buffer of the dataset."""
+        pointer = self._take(stack, "rt.malloc", "rt.free", size, _HUGE_PAGES_FIRST)
+        buffer = self._acl.create_data_buffer(pointer, size)
+        stack.callback(self._do, "destroy_data_buffer", buffer)
+        _, number = self._acl.mdl.add_dataset_buffer(dataset, buffer)
+        check("mdl.add_dataset_buffer", number)
+        return int(pointer)
+
+    def _take_inputs(self, stack: ExitStack) -> dict[str, _Tensor]:
+        mdl = self._acl.mdl
+        tensors = {}
+        for index in range(mdl.get_num_inputs(self._desc)):
+            name, size = self._input_name(index), mdl.get_input_size_by_index(self._desc, index)
+            if not 0 < size <= _MAX_BUFFER:
+                raise BackendError("load_failed", f"input {name!r} has no fixed size: shape ranges are not supported")
+            pointer = self._take_buffer(stack, self._given, size)
+            if index == self._gear_index:
+                continue
+            dims, number = mdl.get_input_dims(self._desc, index)
+            check("mdl.get_input_dims", number)
+            info = _info(name, mdl.get_input_data_type(self._desc, index), dims["dims"])
+            if self._bytes(info) != size:
+                message = f"input {name!r} takes {size} bytes where {info.datatype}{list(info.shape)} has "
+                raise BackendError("load_failed", f"{message}{self._bytes(info)}: a form of AIPP that is not supported")
+            tensors[name] = _Tensor(info, pointer, size)
+        return tensors
+
+    def _take_outputs(self, stack: ExitStack) -> dict[str, _Tensor]:
+        mdl = self._acl.mdl
+        tensors = {}
+        shapes = self._output_shapes()
+        for index, shape in enumerate(shapes):
+            found = str(mdl.get_output_name_by_index(self._desc, index))
+            match = _ONNX_OUTPUT_NAME.fullmatch(found)
+            name, size = match.group(1) if match else found, mdl.get_output_size_by_index(self._desc, index)
+            info = _info(name, mdl.get_output_data_type(self._desc, index), shape)
+            if not 0 < size <= _MAX_BUFFER or self._bytes(info) > size:
+                message = f"output {name!r} has {size} bytes, which is not what {info.datatype}{list(shape)} takes"
+                raise BackendError("load_failed", message)
+            tensors[name] = _Tensor(info, self._take_buffer(stack, self._taken, size), size)
+        if len(tensors) != len(shapes):
+            raise BackendError("load_failed", "two outputs of the OM have the same name")
+        return tensors
+
+    def _output_shapes(self) -> list[list[int]]:
+        """With -1 for the batch: what differs between the smallest and the largest gear."""
+        shapes = self._current_output_shapes(self._gears[-1:])
+        if not self._gears:
+            return shapes
+        ends = (self._gears[0], self._gears[-1])
+        for small, large in zip(self._current_output_shapes(self._gears[:1]), shapes):
+            if large and (small[0], large[0]) == ends:
+                small[0] = large[0] = -1
+            if small != large:
+                raise BackendError("load_failed", "an output's shape follows the batch in another way than being it")
+        return shapes
+
+    def _current_output_shapes(self, gear: Sequence[int]) -> list[list[int]]:
+        if gear:
+            self._do("mdl.set_dynamic_batch_size", self._model, self._given, self._gear_index, gear[0])
+        shapes = []
+        for index in range(self._acl.mdl.get_num_outputs(self._desc)):
+            dims, number = self._acl.mdl.get_cur_output_dims(self._desc, index)
+            check("mdl.get_cur_output_dims", number)
+            shapes.append(list(dims["dims"]))
+        return shapes
+
+    def _bytes(self, info: TensorInfo) -> int:
+        """At the largest batch."""
+        shape = [self._gears[-1] if dim == -1 and self._gears else dim for dim in info.shape]
+        return prod(shape) * np.dtype(NUMPY_DTYPES[info.datatype]).itemsize
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    def _batch_of(self, feeds: dict[str, Array]) -> int:
+        """Items in this request; every input is checked against the OM's signature first."""
+        batch = 0
+        for name, tensor in self._feeds.items():
+            array = feeds.get(name)
+            if array is None:
+                raise BackendError("missing_input", f"input {name!r} is missing")
+            if array.dtype != np.dtype(NUMPY_DTYPES[tensor.info.datatype]):
+                raise BackendError("wrong_datatype", f"input {name!r} is {tensor.info.datatype}, not {array.dtype}")
+            wanted = tensor.info.shape
+            if len(array.shape) != len(wanted) or any(w not in (-1, h) for w, h in zip(wanted, array.shape)):
+                raise BackendError("wrong_shape", f"input {name!r} has shape {list(wanted)}, not {list(array.shape)}")
+            if wanted[:1] == (-1,):
+                if batch not in (0, array.shape[0]):
+                    raise BackendError("wrong_shape", "the inputs have different batch sizes")
+                batch = array.shape[0]
+        return batch
+
+    def _gear_for(self, batch: int) -> int:
+        """The smallest gear that holds the batch; 0 for a static model."""
+        gear = next((gear for gear in self._gears if gear >= max(batch, 1)), 0)
+        if self._gears and (not batch or not gear or (gear != batch and not self._can_pad)):
+            gears = ", ".join(map(str, self._gears))
+            raise BackendError("wrong_shape", f"a batch of {batch} does not fit: the OM was converted for {gears}")
+        return gear
+
+    def _copy_in(self, tensor: _Tensor, array: Array, gear: int) -> None:
+        raw = array.tobytes()
+        if tensor.info.shape[:1] == (-1,):
+            raw = raw.ljust(tensor.size // self._gears[-1] * gear, b"\0")
+        # `raw` must live until the copy is done: its pointer does not keep it.
+        source = self._acl.util.bytes_to_ptr(raw)
+        self._do("rt.memcpy", tensor.pointer, tensor.size, source, len(raw), self._upload, running=True)
+
+    def _copy_out(self, tensor: _Tensor, batch: int) -> Array:
+        info = tensor.info
+        shape = (batch, *info.shape[1:]) if info.shape[:1] == (-1,) else info.shape
+        dtype = np.dtype(NUMPY_DTYPES[info.datatype])
+        size = prod(shape) * dtype.itemsize
+        self._do("rt.memcpy", self._staging, self._staging_size, tensor.pointer, size, self._download, running=True)
+        return np.frombuffer(self._acl.util.ptr_to_bytes(self._staging, size), dtype).reshape(shape)
+
+
+def _info(name: str, datatype: int, dims: Sequence[int]) -> TensorInfo:
+    if datatype not in DATATYPES:
+        message = f"{name!r} has ACL's datatype {datatype}, which the Open Inference Protocol does not know"
+        raise BackendError("load_failed", message)
+    if any(dim < 0 for dim in dims[1:]):
+        raise BackendError("load_failed", f"{name!r} has shape {list(dims)}: only the batch may be dynamic")
+    return TensorInfo(name, DATATYPES[datatype], tuple(dims))
