@@ -15,20 +15,18 @@ from pydantic import ValidationError
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.local_files import LocalFile
 from registry.cli.publish_file import PublishFile, RequirementsSection, VariantSection, faults
+from registry.cli.variant_facts import variant_facts
 from registry.contracts.manifest import (
     Classification,
     FileRef,
-    Format,
     ImageInput,
     Manifest,
     Requirements,
     TensorSpec,
     Variant,
 )
-from registry.inspection import onnx
-from registry.inspection.detect import detect
 from registry.inspection.external_data import checked_size
-from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.facts import ModelFacts
 
 MAX_CARD_BYTES = 1 << 20
 
@@ -123,7 +121,7 @@ def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
 def _plan_variant(section: VariantSection) -> PlannedVariant:
     if not section.file.is_file():
         raise CliError(f"{section.file} is not there, or not a file", code="not_found")
-    facts = _facts(section)
+    facts = variant_facts(section)
     entry = artifact_name(section.file)
     files = {entry: section.file}
     for companion in (*facts.companions, *section.files):
@@ -131,40 +129,6 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
             checked_size(section.file.parent, companion, "the publish file")
         files[companion] = section.file.parent / companion
     return PlannedVariant(section.name or f"{facts.format}-{section.target}", facts, section, entry, files)
-
-
-def _facts(section: VariantSection) -> ModelFacts:
-    found = detect(section.file)
-    wanted = section.format
-    if wanted is None and found is None:
-        raise UsageFault(
-            f"The format of {section.file.name} cannot be told from its content",
-            hint=f"Say it with --format or `format`, one of: {', '.join(Format)}",
-        )
-    if wanted is not None and found is not None and wanted is not found:
-        raise InspectionError(f"{section.file.name} is {found} by its content, not {wanted}")
-    certain = (Format.ONNX, Format.OM)
-    if wanted in certain and found is None:
-        raise InspectionError(f"{section.file.name} is not a file of format {wanted}: its content does not begin so")
-    actual = wanted or found
-    if actual is Format.ONNX:
-        if section.inputs or section.outputs:
-            raise UsageFault("Inputs and outputs of ONNX files are read from them; leave them out")
-        return onnx.inspect(section.file)
-    return _told_facts(section, actual or Format.AIR)
-
-
-def _told_facts(section: VariantSection, actual: Format) -> ModelFacts:
-    """For formats whose files are stored but not read: the publisher says the signature."""
-    inputs = tuple(TensorSpec.model_validate(spec.model_dump()) for spec in section.inputs)
-    outputs = tuple(TensorSpec.model_validate(spec.model_dump()) for spec in section.outputs)
-    if actual is not Format.AIR and not (inputs and outputs):
-        raise UsageFault(
-            f"The inputs and outputs of {actual} files are not read from them; agents need them to check requests",
-            hint="Publish with a TOML file that has [[variant.inputs]] and [[variant.outputs]] with name, datatype "
-            "and shape: see docs/publish.toml",
-        )
-    return ModelFacts(format=actual, inputs=inputs, outputs=outputs)
 
 
 def _variant(planned: PlannedVariant, find: Callable[[Path], LocalFile]) -> Variant:

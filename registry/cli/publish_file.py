@@ -14,7 +14,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry.cli.failures import UsageFault
-from registry.contracts.manifest import Classification, Format, ImageInput, Target, TensorSpec
+from registry.contracts.manifest import (
+    BuildVersion,
+    Classification,
+    ComputeCapability,
+    Format,
+    ImageInput,
+    Target,
+    TensorSpec,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,11 +40,16 @@ class Section(BaseModel):
 
 
 class RequirementsSection(Section):
-    """What a host must have. IR and opsets of ONNX files are read from them."""
+    """What a host must have. What the file says is read from it: IR and opsets of ONNX, MindSpore of MindIR."""
 
     os: str | None = None
     arch: tuple[str, ...] = ()
     memory_bytes: int | None = Field(default=None, ge=1)
+    mindspore_version: BuildVersion | None = None
+    soc_version: BuildVersion | None = None
+    cann_version: BuildVersion | None = None
+    tensorrt_version: BuildVersion | None = None
+    compute_capability: ComputeCapability | None = None
 
 
 class TensorSection(TensorSpec):

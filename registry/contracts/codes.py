@@ -82,6 +82,8 @@ class ResolutionCode(StrEnum):
     """No usable backend for the format."""
     DEVICE_MISSING = "device_missing"
     """The target's accelerator is not on this host."""
+    RT_TOO_OLD = "rt_too_old"
+    """The runtime is older than the one that wrote the file."""
     IR_TOO_NEW = "ir_too_new"
     OPSET_TOO_NEW = "opset_too_new"
     OP_DOMAIN_MISSING = "op_domain_missing"

@@ -57,6 +57,12 @@ class TensorSpec(Wire):
     shape: Annotated[tuple[Annotated[int, Field(ge=-1, le=1 << 31)], ...], Field(max_length=MAX_RANK)]
 
 
+BuildVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+"""A version or a chip, as the vendor's tool says it."""
+ComputeCapability = Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]$")]
+"""Of a CUDA GPU: `8.6`."""
+
+
 class Requirements(Wire):
     """What a host must have. An absent field asks for nothing."""
 
@@ -69,6 +75,16 @@ class Requirements(Wire):
     """Operator domain ("" is ai.onnx) to opset version."""
     memory_bytes: int | None = None
     """Free memory needed to load and run, measured or given by the publisher."""
+    mindspore_version: BuildVersion | None = None
+    """The MindSpore that wrote a MindIR; the host's may not be older."""
+    soc_version: BuildVersion | None = None
+    """The Ascend chip of an OM, as ATC's `--soc_version`: `Ascend310P3`. The host's must be the same."""
+    cann_version: BuildVersion | None = None
+    """The CANN that built an OM: `8.0.RC1`. The host's may not be older."""
+    tensorrt_version: BuildVersion | None = None
+    """The TensorRT that built a plan: `10.13.3.9`. The host's must be the same."""
+    compute_capability: ComputeCapability | None = None
+    """The GPU that a plan was built for: `8.6`. The host's must be the same."""
 
 
 class Variant(Wire):
@@ -177,16 +193,16 @@ class Manifest(Wire):
         return {file.digest: file.size for file in (*files, *((self.card,) if self.card else ()))}
 
 
-def _same_signature(one: Variant, other: Variant) -> bool:
+def same_tensors(one: tuple[TensorSpec, ...], other: tuple[TensorSpec, ...]) -> bool:
     """Names, datatypes and ranks agree; a fixed dimension may stand where the sibling's is dynamic."""
+    return len(one) == len(other) and all(
+        x.name == y.name
+        and x.datatype == y.datatype
+        and len(x.shape) == len(y.shape)
+        and all(p == q or -1 in (p, q) for p, q in zip(x.shape, y.shape, strict=True))
+        for x, y in zip(one, other, strict=True)
+    )
 
-    def compatible(a: tuple[TensorSpec, ...], b: tuple[TensorSpec, ...]) -> bool:
-        return len(a) == len(b) and all(
-            x.name == y.name
-            and x.datatype == y.datatype
-            and len(x.shape) == len(y.shape)
-            and all(p == q or -1 in (p, q) for p, q in zip(x.shape, y.shape, strict=True))
-            for x, y in zip(a, b, strict=True)
-        )
 
-    return compatible(one.inputs, other.inputs) and compatible(one.outputs, other.outputs)
+def _same_signature(one: Variant, other: Variant) -> bool:
+    return same_tensors(one.inputs, other.inputs) and same_tensors(one.outputs, other.outputs)

@@ -7,6 +7,7 @@ so that two hosts with the same facts always get the same variant.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from registry.contracts.codes import ResolutionCode as Code
@@ -28,6 +29,13 @@ TARGET_ORDER = (Target.ASCEND910, Target.ASCEND310, Target.GPU, Target.CPU)
 SOURCE_ONLY = frozenset({Format.AIR})
 BUILT_IN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.training"})
 """Operator domains that ONNX Runtime brings itself."""
+UNREPORTED = {
+    "soc_version": "Ascend chip",
+    "cann_version": "CANN version",
+    "tensorrt_version": "TensorRT version",
+    "compute_capability": "GPU's compute capability",
+}
+"""Requirements that no agent reports a fact for yet, and the fact: a variant that has one fits nowhere."""
 
 
 class Outcome(StrEnum):
@@ -139,6 +147,11 @@ def _runtime_reasons(variant: Variant, platform: Platform, backend: BackendFacts
         return
     if variant.format is Format.ONNX:
         yield from _onnx_reasons(variant, backend)
+    if variant.format is Format.MINDIR:
+        yield from _mindir_reasons(variant, backend)
+    for requirement, fact in UNREPORTED.items():
+        if getattr(variant.requirements, requirement) is not None:
+            yield _unknown(fact)
 
 
 def _no_backend(variant: Variant, platform: Platform) -> Reason:
@@ -165,6 +178,27 @@ def _onnx_reasons(variant: Variant, backend: BackendFacts) -> Iterator[Reason]:
             yield _fail(Code.OPSET_TOO_NEW, f"opset {opset}", f"up to {backend.max_onnx_opset} ({backend.version})")
     for domain in sorted(set(need.onnx_opsets) - BUILT_IN_DOMAINS):
         yield _fail(Code.OP_DOMAIN_MISSING, f"operators of {domain}", "built-in domains only")
+
+
+def _mindir_reasons(variant: Variant, backend: BackendFacts) -> Iterator[Reason]:
+    """A MindIR is read by the MindSpore that wrote it and by later ones."""
+    wanted = variant.requirements.mindspore_version
+    if wanted is None:
+        return
+    need, have = _release(wanted), _release(backend.version)
+    if need is None or have is None:
+        yield _unknown("MindSpore version")
+    elif have < need:
+        yield _fail(Code.RT_TOO_OLD, f"MindSpore {wanted}", backend.version)
+
+
+def _release(version: str) -> tuple[int, ...] | None:
+    """`2.10.0rc1` as (2, 10, 0); None when it does not begin with a number."""
+    found = re.match(r"\d{1,6}(\.\d{1,6}){0,3}", version)
+    if found is None:
+        return None
+    numbers = [int(part) for part in found[0].split(".")]
+    return tuple(numbers + [0] * (4 - len(numbers)))
 
 
 def _fail(code: Code, need: str, have: str) -> Reason:

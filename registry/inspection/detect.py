@@ -2,7 +2,8 @@
 
 ONNX, MindIR and MindSpore checkpoints are all protobuf and are told apart by their outermost fields:
 ONNX has a number in field 1 and a graph in field 7; MindIR a version text in field 1 and its producer
-in field 2; a checkpoint only tensors in field 1. OM starts with a 256-byte header `IMOD`.
+in field 2; a checkpoint only tensors in field 1. OM starts with a 256-byte header `IMOD`, safetensors
+with the length of a JSON header; it is a form of checkpoint here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from registry.contracts.manifest import Format
-from registry.inspection import protobuf
+from registry.inspection import checkpoint, protobuf, safetensors
 from registry.inspection.facts import InspectionError
 
 OM_MAGIC = b"IMOD\x00\x01\x00\x00"
@@ -41,6 +42,8 @@ def detect(path: Path) -> Format | None:
         if size == 0:
             raise InspectionError(f"{path.name} is empty")
         head = file.read(64)
+        if safetensors.looks_so(head, size):  # first: its length may look like a stranger's magic
+            return Format.MINDSPORE_CKPT
         for offset, magic, what in _STRANGERS:
             if head[offset : offset + len(magic)] == magic:
                 raise InspectionError(f"{path.name} is {what}. The registry stores: {STORED}")
@@ -49,22 +52,39 @@ def detect(path: Path) -> Format | None:
         return _protobuf_format(file, size, path.name)
 
 
+def is_protobuf(path: Path) -> bool:
+    """Whether a file is one protobuf message, to its end: all that is sure of AIR."""
+    with path.open("rb") as file:
+        try:
+            return bool(list(protobuf.outer_fields(file, path.stat().st_size)))
+        except protobuf.NotProtobufError:
+            return False
+
+
 def _protobuf_format(file: BinaryIO, size: int, name: str) -> Format | None:
     seen: list[protobuf.Field] = []
     try:
-        seen.extend(protobuf.outer_fields(file, size))
+        seen.extend(protobuf.outer_fields(file, checkpoint.payload_bytes(file, size)))
     except protobuf.TruncatedError as error:
-        if _looks_like_onnx(seen):
-            raise InspectionError(f"{name} is an ONNX file that is cut short: {error}. Copy it again") from error
+        cut = _by_fields(seen)
+        if cut is not None:
+            raise InspectionError(
+                f"{name} is a file of format {cut} that is cut short: {error}. Copy it again"
+            ) from error
         return None
     except protobuf.NotProtobufError:
         return None
+    return _by_fields(seen)
+
+
+def _by_fields(seen: list[protobuf.Field]) -> Format | None:
+    """A file that is cut short has only the first of its fields."""
     if _looks_like_onnx(seen):
         return Format.ONNX
-    numbers = {field.number for field in seen}
-    kinds = {field.wire_type for field in seen}
     if any(field.number == 2 and field.head.startswith(b"MindSpore") for field in seen):
         return Format.MINDIR
+    numbers = {field.number for field in seen}
+    kinds = {field.wire_type for field in seen}
     if numbers == {1} and kinds == {protobuf.LENGTH_DELIMITED} and all(f.head.startswith(b"\n") for f in seen):
         return Format.MINDSPORE_CKPT
     return None

@@ -15,6 +15,18 @@ class InspectionError(RegistryError):
 
 
 @dataclass(frozen=True)
+class Parameter:
+    """One weight of a checkpoint."""
+
+    name: str
+    datatype: str
+    """As the file says it: `Float32` in MindSpore's form, `F32` in safetensors."""
+    shape: tuple[int, ...]
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """What one model file says of itself."""
 
@@ -26,5 +38,7 @@ class ModelFacts:
     """Files that belong to the artifact, as POSIX paths relative to the model's folder, in the order of their names."""
     producer: str = ""
     """The program that wrote the file, as the file says."""
+    parameters: tuple[Parameter, ...] = ()
+    """The weights of a checkpoint, in the order of the file; empty for formats that hold a graph."""
     warnings: tuple[str, ...] = ()
     """What will work, but perhaps not as the publisher expects."""

@@ -175,7 +175,7 @@ def test_wrong_bytes_of_an_earlier_pull_are_thrown_away(cli: Cli) -> None:
             1,
             "not a file of format",
         ),
-        (("publish", "m", __file__, "--version", "1", "--target", "gpu", "--format", "tensorrt-plan"), 2, "inputs and"),
+        (("publish", "m", __file__, "--version", "1", "--target", "gpu", "--format", "tensorrt-plan"), 2, "built for"),
     ],
 )
 def test_what_is_missing_or_wrong_is_said_before_anything_is_sent(

@@ -1,0 +1,165 @@
+"""What a MindSpore checkpoint says of itself: its parameters. Nothing is unpickled, no weight is read.
+
+The file is protobuf (checkpoint.proto of MindSpore 2.10, in its wheel as mindspore.train.checkpoint_pb2):
+one entry per parameter, or, over 512 KiB, several after each other with the same tag. With `crc_check`
+MindSpore puts `crc_num` and ten bytes behind it: the CRC-32 of all before. A checkpoint saved with a key
+is encrypted and cannot be told from noise.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from registry.contracts.manifest import Format
+from registry.inspection.facts import InspectionError, ModelFacts, Parameter
+from registry.inspection.protobuf import Field, TruncatedError, Walk
+
+MAX_PARAMETERS = 100_000
+MAX_RANK = 16
+"""Dimensions of a weight."""
+CRC_MARK = b"crc_num"
+CRC_BYTES = len(CRC_MARK) + 10
+_CHUNK_BYTES = 1 << 20
+
+_ITEM_BYTES: dict[str, int | None] = {
+    "Int8": 1,
+    "UInt8": 1,
+    "Bool": 1,
+    "Int16": 2,
+    "UInt16": 2,
+    "Float16": 2,
+    "BFloat16": 2,
+    "Int32": 4,
+    "UInt32": 4,
+    "Float32": 4,
+    "Int64": 8,
+    "UInt64": 8,
+    "Float64": 8,
+    "str": None,
+    "Int4": None,
+}
+"""The types that load_checkpoint knows. None: the bytes do not follow from the shape."""
+
+
+def inspect(path: Path) -> ModelFacts:
+    """Read the checkpoint at `path`.
+
+    Raises:
+        InspectionError: it is no checkpoint, cut short, changed since it was saved, or disagrees with itself.
+    """
+    if path.suffix == ".safetensors":
+        raise InspectionError(
+            f"{path.name} is a MindSpore checkpoint by its content, but MindSpore reads files of this name as "
+            "safetensors. Call it .ckpt"
+        )
+    with path.open("rb") as file:
+        parameters = read(file, path.stat().st_size, path.name)
+    return ModelFacts(format=Format.MINDSPORE_CKPT, parameters=parameters)
+
+
+def read(file: BinaryIO, size: int, name: str) -> tuple[Parameter, ...]:
+    """The parameters of a checkpoint in an open file of `size` bytes; `name` is for the messages.
+
+    Raises:
+        InspectionError: as `inspect` does.
+    """
+    weights = payload_bytes(file, size)
+    try:
+        parameters = _read(Walk(file, weights), name)
+    except TruncatedError as error:
+        raise InspectionError(f"{name} is a checkpoint that is cut short: {error}. Copy it again") from error
+    except ValueError as error:
+        raise InspectionError(f"{name} is not a readable MindSpore checkpoint: {error}. Save it again") from error
+    if weights < size:
+        _check_crc(file, weights, name)
+    return parameters
+
+
+def payload_bytes(file: BinaryIO, size: int) -> int:
+    """Bytes of the file without the CRC that may stand at its end."""
+    if size < CRC_BYTES:
+        return size
+    file.seek(size - CRC_BYTES)
+    return size - CRC_BYTES if file.read(len(CRC_MARK)) == CRC_MARK else size
+
+
+def _read(walk: Walk, name: str) -> tuple[Parameter, ...]:
+    found: dict[str, Parameter] = {}
+    last = ""
+    for value in walk.fields():
+        if value.number != 1:
+            raise InspectionError(f"{name} is not a MindSpore checkpoint: it has a field {value.number}")
+        part = _parameter(walk, value)
+        earlier = found.get(part.name)
+        if earlier is not None:
+            if part.name != last or (earlier.shape, earlier.datatype) != (part.shape, part.datatype):
+                raise InspectionError(f"{name} has the parameter {part.name!r} twice")
+            part = Parameter(part.name, part.datatype, part.shape, earlier.size + part.size)
+        found[part.name] = part
+        last = part.name
+        if len(found) > MAX_PARAMETERS:
+            raise InspectionError(f"{name} has more than {MAX_PARAMETERS} parameters")
+    if not found:
+        raise InspectionError(f"{name} has no parameters: not a MindSpore checkpoint")
+    for parameter in found.values():
+        _check_size(parameter, name)
+    return tuple(found.values())
+
+
+def _parameter(walk: Walk, value: Field) -> Parameter:
+    tag, tensor, is_map = "", None, False
+    for part in walk.fields(value):
+        if part.number == 1:
+            tag = walk.text(part)
+        elif part.number == 2:
+            tensor = part
+        elif part.number == 3:
+            is_map = True
+    if not tag or (tensor is None and not is_map):
+        raise InspectionError("an entry of the checkpoint has no name or no tensor: not a MindSpore checkpoint")
+    if tensor is None:
+        raise InspectionError(f"parameter {tag[:256]!r} is a hash table, which agents do not load. Save a dense one")
+    dims: list[int] = []
+    datatype, size = "", 0
+    for part in walk.fields(tensor):
+        if part.number == 1:
+            dims.extend(walk.numbers(part))
+        elif part.number == 2:
+            datatype = walk.text(part)
+        elif part.number == 3:
+            size = part.length
+        if len(dims) > MAX_RANK:
+            raise InspectionError(f"parameter {tag[:256]!r} has more than {MAX_RANK} dimensions")
+    return Parameter(tag, datatype, tuple(dims), size)
+
+
+def _check_size(parameter: Parameter, name: str) -> None:
+    """`[0]` is how MindSpore writes the shape of a number."""
+    who = f"{name}: parameter {parameter.name[:256]!r}"
+    if parameter.datatype not in _ITEM_BYTES:
+        raise InspectionError(f"{who} has the type {parameter.datatype[:64]!r}, which MindSpore does not load")
+    if any(not 0 <= dim <= 1 << 50 for dim in parameter.shape):
+        raise InspectionError(f"{who} has an impossible shape: {list(parameter.shape)}")
+    item = _ITEM_BYTES[parameter.datatype]
+    if item is None or (parameter.shape == (0,) and parameter.size == item):
+        return
+    wanted = math.prod(parameter.shape) * item
+    if parameter.size != wanted:
+        raise InspectionError(
+            f"{who} has {parameter.size} bytes, but {list(parameter.shape)} of {parameter.datatype} are {wanted}: "
+            "the file is damaged"
+        )
+
+
+def _check_crc(file: BinaryIO, weights: int, name: str) -> None:
+    file.seek(weights + len(CRC_MARK))
+    said = int.from_bytes(file.read(10), "big")
+    file.seek(0)
+    value, left = 0, weights
+    while left > 0 and (chunk := file.read(min(_CHUNK_BYTES, left))):
+        value, left = zlib.crc32(chunk, value), left - len(chunk)
+    if value != said:
+        raise InspectionError(f"{name} has changed since MindSpore saved it: its CRC is another. Copy it again")

@@ -1,0 +1,252 @@
+"""What a MindIR file says of itself: MindSpore version, operators, inputs, outputs, files beside it.
+
+Reads the protobuf (mind_ir.proto of MindSpore 2.10, which is in its wheel as mindspore.train.mind_ir_pb2)
+without MindSpore and without the weights. A file whose operators bring code of their own is refused:
+`Custom` loads a shared library when the model is loaded, and is also what MindSpore Lite leaves when it
+converts a model for one Ascend chip. MindIR passes tensors by position: its outputs have no names that
+mean anything, so `output` or `output_0`, `output_1`, ... stand for them until the publisher names them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from registry.contracts.manifest import Format, Requirements, TensorSpec
+from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
+from registry.inspection.external_data import ExternalTensor, companions
+from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.protobuf import Field, TruncatedError, Walk
+
+MAX_DEPTH = 40
+"""Messages inside messages: a node's attribute with a tensor is four."""
+MAX_OPERATORS = 4096
+CODE_OPERATORS = ("PyExecute", "PyFunc", "PyInterpret")
+"""Operators that run Python. With them every operator whose name begins with `Custom` is refused."""
+
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?[A-Za-z0-9.+-]{0,20}")
+_DATATYPES = {
+    1: Datatype.FP32,
+    2: Datatype.UINT8,
+    3: Datatype.INT8,
+    4: Datatype.UINT16,
+    5: Datatype.INT16,
+    6: Datatype.INT32,
+    7: Datatype.INT64,
+    9: Datatype.BOOL,
+    10: Datatype.FP16,
+    11: Datatype.FP64,
+    12: Datatype.UINT32,
+    13: Datatype.UINT64,
+    16: Datatype.BF16,
+    17: Datatype.FP64,
+}
+"""TensorProto.DataType; complex, string and 4-bit tensors cannot be requested."""
+
+_CHILDREN: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 8: "graph", 12: "primitive"},
+    "graph": {1: "node", 3: "tensor", 8: "attribute", 10: "map"},
+    "node": {5: "attribute", 8: "attribute", 9: "attribute"},
+    "primitive": {3: "attribute"},
+    "attribute": {6: "tensor", 7: "graph", 12: "tensor", 13: "graph", 17: "attribute", 19: "functor"},
+    "functor": {3: "attribute"},
+    "map": {2: "attribute", 3: "tensor", 4: "tensor", 5: "tensor"},
+}
+"""Message to its fields that hold operators or tensors, directly or deeper."""
+
+
+@dataclass
+class Content:
+    """What was read."""
+
+    producer: str = ""
+    version: str = ""
+    """Of the MindSpore that wrote the file; "": it does not say."""
+    operators: set[str] = field(default_factory=set)
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    """Empty where the file does not say the type and shape of every one."""
+    external: list[ExternalTensor] = field(default_factory=list)
+
+
+def inspect(path: Path) -> ModelFacts:
+    """Read the MindIR file at `path`.
+
+    Raises:
+        InspectionError: it is no MindIR, cut short, brings code, or refers to files that may not be published.
+    """
+    with path.open("rb") as file:
+        content = read(file, path.stat().st_size, path.name)
+    version = content.version if _VERSION.fullmatch(content.version) else None
+    unknown = (
+        () if version else ("the file does not say which MindSpore wrote it; say `mindspore_version` if it matters",)
+    )
+    return ModelFacts(
+        format=Format.MINDIR,
+        inputs=content.inputs,
+        outputs=content.outputs,
+        requirements=Requirements(mindspore_version=version),
+        companions=companions(path.parent, content.external),
+        producer=f"{content.producer} {content.version}".strip(),
+        warnings=unknown,
+    )
+
+
+def read(file: BinaryIO, size: int, name: str) -> Content:
+    """Read MindIR from an open file of `size` bytes; `name` is for the messages.
+
+    Raises:
+        InspectionError: as `inspect` does.
+    """
+    walk = Walk(file, size)
+    try:
+        return _read(walk, name)
+    except TruncatedError as error:
+        raise InspectionError(f"{name} is a MindIR file that is cut short: {error}. Copy it again") from error
+    except ValueError as error:
+        raise InspectionError(f"{name} is not a readable MindIR file: {error}. Export it again") from error
+
+
+def _read(walk: Walk, name: str) -> Content:
+    content, versions, graph = Content(), {}, None
+    for part in walk.fields():
+        if part.number == 2:
+            content.producer = walk.text(part)[:64]
+        elif part.number in (3, 5):
+            versions[part.number] = walk.text(part)[:64]
+        elif part.number == 7:
+            graph = part
+    if not content.producer.startswith("MindSpore"):
+        raise InspectionError(f"{name} is not a MindIR file: it does not name MindSpore as its producer")
+    if graph is None:
+        raise InspectionError(f"{name} is a MindIR file without a graph: encrypted, or not meant to be run")
+    content.version = versions.get(3) or versions.get(5, "")
+    _survey(walk, content)
+    _refuse_code(content.operators, name)
+    content.inputs, content.outputs = _signature(walk, graph)
+    return content
+
+
+def _survey(walk: Walk, content: Content) -> None:
+    """Collect the operators and external tensors of all graphs."""
+    waiting: list[tuple[str, Field | None, int]] = [("model", None, 0)]
+    while waiting:
+        kind, message, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise InspectionError(f"the model nests graphs and attributes more than {MAX_DEPTH} deep")
+        if kind == "tensor":
+            content.external.extend(_external(walk, message))
+            continue
+        for part in walk.fields(message):
+            if (kind, part.number) in {("node", 4), ("primitive", 1), ("primitive", 2)}:
+                content.operators.add(_operator(walk.text(part)))
+                if len(content.operators) > MAX_OPERATORS:
+                    raise InspectionError(f"the model has more than {MAX_OPERATORS} different operators")
+            child = _CHILDREN[kind].get(part.number)
+            if child is not None:
+                waiting.append((child, part, depth + 1))
+
+
+def _operator(text: str) -> str:
+    """`REF::Conv2D:4` and `Conv2D:4`, as nodes and primitives say it, are Conv2D."""
+    return re.sub(r":\d+$", "", text.removeprefix("REF::"))
+
+
+def _refuse_code(operators: set[str], name: str) -> None:
+    if any(operator.startswith("Custom") for operator in operators):
+        raise InspectionError(
+            f"{name} has a Custom operator: either it was converted by MindSpore Lite for one Ascend chip, or it "
+            "loads a library of its own. Publish the MindIR that mindspore.export wrote; for an Ascend chip, publish "
+            "an OM file (atc)"
+        )
+    code = sorted(operators.intersection(CODE_OPERATORS))
+    if code:
+        raise InspectionError(
+            f"{name} has the operator {code[0]}, which runs Python code on the device. Replace it and export again"
+        )
+
+
+def _external(walk: Walk, tensor: Field | None) -> Iterator[ExternalTensor]:
+    name, places = "", []
+    for part in walk.fields(tensor):
+        if part.number == 7:
+            name = walk.text(part)[:256]
+        elif part.number == 12:
+            places.append(part)
+    for place in places:
+        location, offset, length = "", 0, None
+        for part in walk.fields(place):
+            if part.number == 1:
+                location = walk.text(part)
+            elif part.number == 2:
+                offset = part.signed
+            elif part.number == 3:
+                length = part.signed
+        yield ExternalTensor(name, location, offset, length)
+
+
+def _signature(walk: Walk, graph: Field) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    inputs: list[TensorSpec | None] = []
+    outputs: list[TensorSpec | None] = []
+    for part in walk.fields(graph):
+        if part.number == 5:
+            inputs.extend(_specs(walk, part, "input", len(inputs)))
+        elif part.number == 6:
+            outputs.extend(_specs(walk, part, "output", len(outputs)))
+        if max(len(inputs), len(outputs)) > MAX_TENSORS:
+            raise InspectionError(f"the model has more than {MAX_TENSORS} inputs or outputs")
+    named = [spec and spec.model_copy(update={"name": f"output_{i}"}) for i, spec in enumerate(outputs)]
+    if len(named) == 1:
+        named = [spec and spec.model_copy(update={"name": "output"}) for spec in named]
+    return _all_or_nothing(inputs), _all_or_nothing(named)
+
+
+def _all_or_nothing(specs: list[TensorSpec | None]) -> tuple[TensorSpec, ...]:
+    known = tuple(spec for spec in specs if spec is not None)
+    return known if len(known) == len(specs) else ()
+
+
+def _specs(walk: Walk, value: Field, kind: str, index: int) -> Iterator[TensorSpec | None]:
+    """The tensors of a ValueInfoProto: one, or those of a tuple; None where type or shape are missing."""
+    name, tensors = "", []
+    for part in walk.fields(value):
+        if part.number == 1:
+            name = walk.text(part).rpartition(":")[2][:256]
+        elif part.number == 2:
+            tensors.append(part)
+        elif part.number == 5:
+            tensors.extend(_tuple_tensors(walk, part))
+    if not tensors:
+        yield None
+    for place, tensor in enumerate(tensors[: MAX_TENSORS + 1]):
+        label = name if len(tensors) == 1 and name else f"{name or kind}_{index + place}"
+        yield _spec(walk, tensor, kind, label)
+
+
+def _tuple_tensors(walk: Walk, attribute: Field) -> Iterator[Field]:
+    for values in walk.fields(attribute):
+        if values.number == 17:
+            yield from (part for part in walk.fields(values) if part.number in (6, 12))
+
+
+def _spec(walk: Walk, tensor: Field, kind: str, name: str) -> TensorSpec | None:
+    dims: list[int] = []
+    code = 0
+    for part in walk.fields(tensor):
+        if part.number == 1:
+            dims.extend(walk.numbers(part))
+        elif part.number == 2:
+            code = part.length
+        if len(dims) > MAX_RANK:
+            raise InspectionError(f"{kind} {name!r} has more than {MAX_RANK} dimensions")
+    if code == 0 or -2 in dims:  # -2: MindSpore's mark of an unknown rank
+        return None
+    datatype = _DATATYPES.get(code)
+    if datatype is None:
+        raise InspectionError(f"{kind} {name!r} has MindIR type {code}, which requests cannot carry. Cast it inside")
+    if any(not -1 <= dim <= 1 << 31 for dim in dims):
+        raise InspectionError(f"{kind} {name!r} has an impossible shape: {dims}")
+    return TensorSpec(name=name, datatype=datatype, shape=tuple(dims))
