@@ -1,7 +1,7 @@
 """Probes this host: facts from /proc and from using each backend, never from a list.
 
-A backend is probed in a process of its own by the workers' interpreter, which takes a second; the answer is kept in a
-file until the interpreter, its packages, the agent or the boot change.
+A backend is probed in a process of its own by its workers' interpreter, which takes a second; the answer is kept in a
+file until an interpreter, its packages, the agent or the boot change.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,11 +38,13 @@ def agent_version() -> str:
         return "unknown"
 
 
-def probe_host(*, interpreter: Path, cores: int, data_dir: Path, now: datetime, fresh: bool = False) -> Platform:
+def probe_host(
+    *, python_of: Callable[[str], Path], cores: int, data_dir: Path, now: datetime, fresh: bool = False
+) -> Platform:
     """What this host is.
 
     Args:
-        interpreter: The workers' Python.
+        python_of: The Python that runs the workers of a backend.
         cores: Processors that workers may use.
         data_dir: Where the kept answer lies, and whose disk is asked about.
         now: For `observed_at`.
@@ -57,7 +60,7 @@ def probe_host(*, interpreter: Path, cores: int, data_dir: Path, now: datetime, 
         memory_bytes=memory()[0],
         memory_free_bytes=memory()[1],
         disk_free_bytes=disk_free(data_dir) if data_dir.is_dir() else None,
-        backends=_backends(interpreter, data_dir, fresh=fresh),
+        backends=_backends({name: python_of(name) for name in CATALOG}, data_dir, fresh=fresh),
         agent_version=agent_version(),
         locale=os.environ.get("LANG", ""),
         observed_at=now,
@@ -88,12 +91,12 @@ def _cpu_features() -> tuple[str, ...]:
     return ()
 
 
-def _backends(interpreter: Path, data_dir: Path, *, fresh: bool) -> tuple[BackendFacts, ...]:
-    key, file = _probe_key(interpreter), data_dir / "probe.json"
+def _backends(interpreters: Mapping[str, Path], data_dir: Path, *, fresh: bool) -> tuple[BackendFacts, ...]:
+    key, file = _probe_key(interpreters), data_dir / "probe.json"
     kept = None if fresh else _kept(file, key)
     if kept is not None:
         return kept
-    found = tuple(probe_backend(name, str(interpreter)) for name in CATALOG)
+    found = tuple(probe_backend(name, str(interpreter)) for name, interpreter in interpreters.items())
     if data_dir.is_dir():
         with contextlib.suppress(TransientError):  # Not kept: the next start probes again.
             write_atomically(
@@ -111,13 +114,21 @@ def _kept(file: Path, key: str) -> tuple[BackendFacts, ...] | None:
         return None
 
 
-def _probe_key(interpreter: Path) -> str:
+def _probe_key(interpreters: Mapping[str, Path]) -> str:
     """Changes when an answer might: another interpreter, a package installed or removed, a boot (drivers), an agent."""
-    facts = [str(interpreter), agent_version(), repr(CATALOG)]
+    facts = [*(f"{name}={python}" for name, python in interpreters.items()), agent_version(), repr(CATALOG)]
     with contextlib.suppress(OSError):
         facts.append(_BOOT.read_text())
+    for interpreter in sorted(set(interpreters.values())):
+        facts += _traces(interpreter)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _traces(interpreter: Path) -> list[str]:
+    """When the interpreter and its packages last changed."""
+    facts = []
     for pattern in ("lib*/python3*/site-packages", "lib*/python3*/dist-packages", "local/lib/python3*/dist-packages"):
         facts += [f"{folder}={folder.stat().st_mtime_ns}" for folder in sorted(interpreter.parent.parent.glob(pattern))]
     with contextlib.suppress(OSError):
         facts.append(str(interpreter.stat().st_mtime_ns))
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return facts

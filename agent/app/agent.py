@@ -236,7 +236,7 @@ class Agent:
 def probe(config: AgentConfig, *, fresh: bool = False) -> Platform:
     """What this host is."""
     return hardware.probe_host(
-        interpreter=config.worker.python, cores=config.cores, data_dir=config.data_dir, now=utc_now(), fresh=fresh
+        python_of=config.worker.python, cores=config.cores, data_dir=config.data_dir, now=utc_now(), fresh=fresh
     )
 
 

@@ -76,6 +76,9 @@ class LoadOptions(NamedTuple):
     profile: str = "throughput"
     """throughput: one core per run, several runs at once; latency: all cores for one run."""
     cores: int = 1
+    input_names: tuple[str, ...] = ()
+    """As the manifest declares them, in its order; for formats whose files have no names of their own."""
+    output_names: tuple[str, ...] = ()
 
 
 class Session(Protocol):

@@ -40,6 +40,15 @@ CATALOG = {
         environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
         settings=MappingProxyType({"ORT_DISABLE_TELEMETRY": "1"}),
     ),
+    "mindspore": Entry(
+        implementation="agent.backends.mindspore_graph:MindSpore",
+        vendor="mindspore",
+        install='install mindspore and "numpy<2" in an environment of their own and name its Python: '
+        'worker.interpreters = {mindspore = "/opt/mindspore/bin/python"}',
+        formats=("mindir",),
+        environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "ASCEND_HOME_PATH", "ASCEND_OPP_PATH"),
+        settings=MappingProxyType({"GLOG_v": "3"}),
+    ),
     "ascend_acl": Entry(
         implementation="agent.backends.ascend_acl:AscendAcl",
         vendor="acl",

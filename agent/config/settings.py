@@ -130,6 +130,11 @@ class WorkerSettings(Section):
     interpreter: Path | None = Field(
         default=None, description="Python that has the vendor's packages; default: the agent's own. Needs NumPy."
     )
+    interpreters: dict[str, Path] = Field(
+        default_factory=dict,
+        max_length=16,
+        description='Python by backend, e.g. {mindspore = "/opt/mindspore/bin/python"}; the others use interpreter.',
+    )
     memory_bytes: int = Field(
         default=4 * _GIB,
         ge=64 * _MIB,
@@ -160,10 +165,9 @@ class WorkerSettings(Section):
         default_factory=dict, max_length=16, description="Options by backend, e.g. options.onnxruntime = {}."
     )
 
-    @property
-    def python(self) -> Path:
-        """The interpreter to start workers with."""
-        return self.interpreter or Path(sys.executable)
+    def python(self, backend: str) -> Path:
+        """The interpreter to start workers of that backend with."""
+        return self.interpreters.get(backend) or self.interpreter or Path(sys.executable)
 
 
 def _default_data_dir() -> Path:

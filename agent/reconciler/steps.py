@@ -112,7 +112,7 @@ class RealSteps:
             target=str(choice.variant.target),
             profile="latency" if (settings.profile or choice.profile) == "latency" else "throughput",
             cores=self._config.cores,
-            interpreter=str(settings.python),
+            interpreter=str(settings.python(choice.backend)),
             memory_bytes=settings.memory_bytes,
             load_timeout_s=settings.load_timeout_s,
             run_timeout_s=settings.run_timeout_s,

@@ -33,7 +33,8 @@ class InlineWorker:
         self.spec = spec
         self.backend = spec.backend
         self.pid = os.getpid()
-        options = LoadOptions(spec.target, spec.profile, spec.cores)
+        names = tuple(tensor.name for tensor in spec.inputs), tuple(tensor.name for tensor in spec.outputs)
+        options = LoadOptions(spec.target, spec.profile, spec.cores, *names)
         try:
             sandbox.check_artifact(spec.directory)
             self._session = open_backend(spec.backend).load(spec.directory, spec.entry, options)

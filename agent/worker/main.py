@@ -96,7 +96,8 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     backend = open_backend(request["backend"])
     from agent.worker.measure import Measurement, measure, warm_up  # noqa: PLC0415
 
-    options = LoadOptions(request["target"], request["profile"], request["cores"])
+    names = tuple(request["input_names"]), tuple(request["output_names"])
+    options = LoadOptions(request["target"], request["profile"], request["cores"], *names)
     begin = perf_counter()
     session = backend.load(request["directory"], request["entry"], options)
     load_s = perf_counter() - begin

@@ -112,6 +112,8 @@ def _load_request(spec: WorkerSpec) -> dict[str, Any]:
         "memory_bytes": spec.memory_bytes,
         "max_batch": spec.max_batch,
         "known": spec.known,
+        "input_names": [tensor.name for tensor in spec.inputs],
+        "output_names": [tensor.name for tensor in spec.outputs],
     }
 
 

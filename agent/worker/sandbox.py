@@ -29,8 +29,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
 _LANDLOCK_VERSION_FLAG = 1
 _LANDLOCK_RULE_PATH_BENEATH = 1
-_READ_FILE, _READ_FOLDER = 1 << 2, 1 << 3
-"""LANDLOCK_ACCESS_FS_READ_FILE and READ_DIR. Without EXECUTE no other program starts; libraries still map."""
+_WRITE_FILE, _READ_FILE, _READ_FOLDER = 1 << 1, 1 << 2, 1 << 3
+"""LANDLOCK_ACCESS_FS_WRITE_FILE and so on. Without EXECUTE no other program starts; libraries still map."""
 _FS_RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
 _FS_RIGHTS_NEWEST = (1 << 16) - 1
 """ABI 5 added LANDLOCK_ACCESS_FS_IOCTL_DEV."""
@@ -39,7 +39,7 @@ _NET_BIND_AND_CONNECT = 3
 _SCOPE_SOCKETS_AND_SIGNALS = 3
 """Since ABI 6: abstract Unix sockets of, and signals to, processes outside."""
 _SYSTEM_PATHS = (
-    *("/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/urandom"),
+    *("/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom"),
     *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys"),
 )
 
@@ -75,6 +75,7 @@ def limit(memory_bytes: int | None) -> None:
 def confine(directory: str) -> str:
     """From here on only the artifact, Python and the system's libraries can be read, nothing written or started.
 
+    Only /dev/null may be opened for writing.
     No TCP either (ABI 4) and no signal to the agent (ABI 6), as far as this kernel's Landlock goes.
     Returns "landlock <abi>", or "none" and why. For backends that need no device files.
     """
@@ -91,20 +92,21 @@ def confine(directory: str) -> str:
         paths = {directory, sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(__file__)), *sys.path}
         paths.update(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
         for path in sorted({*paths, *_SYSTEM_PATHS}):
-            _allow_reading(ruleset, path)
+            _allow(ruleset, path, _READ_FILE)
+        _allow(ruleset, os.devnull, _READ_FILE | _WRITE_FILE)  # MindSpore opens it for writing
         refused = _syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
     return f"landlock {abi}" if refused == 0 else "none: Landlock refused"
 
 
-def _allow_reading(ruleset: int, path: str) -> None:
+def _allow(ruleset: int, path: str, wanted: int) -> None:
     try:
         beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return  # a path that is not there needs no permission
     try:
-        rights = _READ_FILE | (_READ_FOLDER if stat.S_ISDIR(os.fstat(beneath).st_mode) else 0)
+        rights = wanted | (_READ_FOLDER if stat.S_ISDIR(os.fstat(beneath).st_mode) else 0)
         _syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, struct.pack("<Qi", rights, beneath), 0)
     finally:
         os.close(beneath)

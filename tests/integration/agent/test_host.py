@@ -19,7 +19,7 @@ NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 def probe(folder: Path, **changes: bool) -> Platform:
-    return hardware.probe_host(interpreter=Path(sys.executable), cores=2, data_dir=folder, now=NOW, **changes)
+    return hardware.probe_host(python_of=lambda _: Path(sys.executable), cores=2, data_dir=folder, now=NOW, **changes)
 
 
 def test_facts_are_those_of_this_host(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_kept_answer_that_cannot_be_read_is_probed_again(tmp_path: Path, text:
 
 
 def test_an_interpreter_that_is_not_there_is_a_reason_not_an_error(tmp_path: Path) -> None:
-    facts = hardware.probe_host(interpreter=tmp_path / "python", cores=1, data_dir=tmp_path, now=NOW)
+    facts = hardware.probe_host(python_of=lambda _: tmp_path / "python", cores=1, data_dir=tmp_path, now=NOW)
     assert not facts.backends[0].usable
     assert facts.backends[0].reason
 
