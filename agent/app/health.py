@@ -47,7 +47,11 @@ class HealthReporter:
         stats, at = self._snapshot(), time.monotonic()
         window, earlier = max(at - self._last, 1e-3), self._models
         pids = [os.getpid(), *process_stats.children(os.getpid())]
-        self._last, self._models, self._seq = at, stats.models, self._seq + 1
+        # What a model answered between the last report and its withdrawal is told once more, and then no more.
+        last_words = {name: m for name, m in stats.withdrawn.items() if m.requests != _requests(earlier.get(name))}
+        models = {**stats.models, **last_words}
+        self._last, self._seq = at, self._seq + 1
+        self._models = {**stats.withdrawn, **stats.models}
         return Health(
             device=self._device,
             session_id=self._session_id,
@@ -67,8 +71,7 @@ class HealthReporter:
             mqtt_reconnects=max(stats.connections - 1, 0),
             data_path=stats.data_path,
             models={
-                name: _model_health(model, earlier.get(name), restarts.get(name, 0))
-                for name, model in stats.models.items()
+                name: _model_health(model, earlier.get(name), restarts.get(name, 0)) for name, model in models.items()
             },
         )
 
@@ -78,6 +81,10 @@ class HealthReporter:
         used = sum(max(seconds - self._cpu.get(pid, 0.0), 0.0) for pid, seconds in now.items())
         self._cpu = now
         return used
+
+
+def _requests(model: ModelSnapshot | None) -> int:
+    return model.requests if model is not None else 0
 
 
 def _model_health(now: ModelSnapshot, earlier: ModelSnapshot | None, restarts: int) -> ModelHealth:

@@ -28,7 +28,8 @@ class Router:
         self._device = device
         self._pools = {model for _, model in pools}
         self._leaving: list[ModelSlot] = []
-        self._counted: dict[str, ModelStats] = {}
+        self.counted: dict[str, ModelStats] = {}
+        """Totals of models that were withdrawn."""
         self._routes: dict[bytes, ModelSlot] = {}
         self._infer = topics.infer(device, "").encode()
         self._pool_topics = {topics.pool(model).encode() for model in self._pools}
@@ -45,7 +46,7 @@ class Router:
         slot = self.slots.get(model)
         if slot is None:
             slot = self.slots[model] = self._make(model)
-            slot.stats = self._counted.pop(model, slot.stats)  # a session's totals only rise
+            slot.stats = self.counted.pop(model, slot.stats)  # a session's totals only rise
             self._routes[self._topics.infer(self._device, model).encode()] = slot
             if model in self._pools:
                 self._routes[self._topics.pool(model).encode()] = slot
@@ -56,9 +57,9 @@ class Router:
         slot = self.slots.pop(model, None)
         if slot is not None:
             self._leaving.append(slot)
-            if len(self._counted) >= MAX_KEPT_COUNTS:
-                self._counted.pop(next(iter(self._counted)))
-            self._counted[model] = slot.stats
+            if len(self.counted) >= MAX_KEPT_COUNTS:
+                self.counted.pop(next(iter(self.counted)))
+            self.counted[model] = slot.stats
         self._routes = {topic: kept for topic, kept in self._routes.items() if kept is not slot}
         return slot
 

@@ -217,6 +217,8 @@ class ModelSlot:
         there was none.
         """
         new = Serving(self, worker, binding) if worker is not None and binding is not None else None
+        if binding is not None:
+            self.stats.version = binding.version
         old, self.active = self.active, new
         done: Future[Worker | None] = Future()
         if old is None:

@@ -7,7 +7,7 @@ from agent.dataplane.outbound import Outbound
 from agent.dataplane.router import Router
 from agent.dataplane.slot import ModelSlot
 from agent.dataplane.spooling import Spooling
-from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
+from agent.dataplane.stats import DataPlaneStats, ModelSnapshot, ModelStats
 
 
 def take_snapshot(
@@ -29,14 +29,27 @@ def take_snapshot(
         unacknowledged=len(outbound.unacknowledged) + outbound.waiting(),
         other_errors=router.oddities(),
         models={name: _model(slot) for name, slot in router.slots.items()},
+        withdrawn={name: _totals(name, stats, stats.version) for name, stats in router.counted.items()},
     )
 
 
 def _model(slot: ModelSlot) -> ModelSnapshot:
-    active, stats = slot.active, slot.stats
+    active = slot.active
+    return _totals(
+        slot.model,
+        slot.stats,
+        active.binding.version if active is not None else None,
+        queue_depth=sum(serving.in_flight() for serving in slot.servings()),
+        queue_limit=active.layout.ids if active is not None else 0,
+    )
+
+
+def _totals(
+    model: str, stats: ModelStats, version: str | None, *, queue_depth: int = 0, queue_limit: int = 0
+) -> ModelSnapshot:
     return ModelSnapshot(
-        model=slot.model,
-        version=active.binding.version if active is not None else None,
+        model=model,
+        version=version,
         requests=stats.requests,
         errors=dict(stats.errors),
         expired=stats.expired,
@@ -44,6 +57,6 @@ def _model(slot: ModelSlot) -> ModelSnapshot:
         latency=stats.latency.view(),
         run=stats.run.view(),
         batches=dict(stats.batches),
-        queue_depth=sum(serving.in_flight() for serving in slot.servings()),
-        queue_limit=active.layout.ids if active is not None else 0,
+        queue_depth=queue_depth,
+        queue_limit=queue_limit,
     )

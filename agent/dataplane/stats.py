@@ -12,7 +12,7 @@ from agent.core.health import Histogram, HistogramView
 class ModelStats:
     """Running totals of one model's slot; they outlive its workers."""
 
-    __slots__ = ("batches", "duplicates", "errors", "expired", "latency", "requests", "run")
+    __slots__ = ("batches", "duplicates", "errors", "expired", "latency", "requests", "run", "version")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -26,6 +26,8 @@ class ModelStats:
         """Microseconds of one batch, from its turn in the worker to its answer."""
         self.batches: Counter[int] = Counter()
         """Batch size to how many."""
+        self.version: str | None = None
+        """The version that was given to the slot last."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,5 @@ class DataPlaneStats:
     other_errors: Mapping[str, int] = field(default_factory=dict)
     """Errors of requests to models that are not assigned, by code; `retained_request` and `oversized` too."""
     models: Mapping[str, ModelSnapshot] = field(default_factory=dict)
+    withdrawn: Mapping[str, ModelSnapshot] = field(default_factory=dict)
+    """Models that are not assigned any more, with the totals and the version they ended with."""

@@ -104,3 +104,16 @@ def test_a_device_that_should_no_longer_serve_a_model_refuses_it(fleet: Fleet, c
         return False
 
     wait_until(refused, "other to be gone")
+
+
+def test_what_a_model_answered_just_before_it_was_undeployed_is_counted(fleet: Fleet, client: FleetClient) -> None:
+    fleet.registry("publish", "brief", str(LENET / "lenet.onnx"), "--version", "1", "--target", "cpu")
+    fleet.registry("deploy", "brief@1", "--device", DEVICE, "--wait")
+    for _ in range(3):
+        client.ask_tensors(DEVICE, "brief", x=np.zeros((1, 1, 28, 28), np.float32))
+    fleet.registry("undeploy", "brief", "--device", DEVICE)
+
+    def counted() -> bool:
+        return [row["requests"] for row in fleet.registry("counts") if row["model"] == "brief"] == [3]
+
+    wait_until(counted, "all three requests in the registry's counts")
