@@ -26,7 +26,10 @@ class AscendAcl:
     """The backend for OM files."""
 
     def probe(self) -> BackendProbe:
-        """Starts ACL, counts devices, takes one and asks what it is."""
+        """Starts ACL, counts devices, takes one and asks what it is.
+
+        `version` is CANN's, `providers` the SoC's exact name: what an OM was converted for must be the same.
+        """
         try:
             acl = PROCESS.start()
             count, number = acl.rt.get_device_count()
@@ -73,7 +76,7 @@ def _soc_name(acl: Any) -> str:
 
 
 def _cann_version() -> str:
-    """As CANN's own file says, e.g. `CANN 8.0.RC1`; empty when it is not where the toolkit puts it."""
+    """As CANN's own file says, e.g. `8.0.RC1`; empty when it is not where the toolkit puts it."""
     home = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH") or ""
     folder = os.path.join(home, f"{platform.machine()}-linux")
     for kind in ("toolkit", "nnrt"):
@@ -84,7 +87,7 @@ def _cann_version() -> str:
             continue  # the version is for people to read; pyACL's own takes its place
         match = re.search(r"^version=([\w.-]{1,64})$", text, re.MULTILINE)
         if match:
-            return f"CANN {match.group(1)}"
+            return match.group(1)
     return ""
 
 

@@ -1,8 +1,10 @@
-"""What every backend must do, run on each of the catalogue that works on this host."""
+"""What every backend must do, run on each of the catalogue that works on this host, and on a simulated Ascend."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +14,40 @@ from agent.backends.base import NUMPY_DTYPES, BackendError, LoadOptions, Session
 from agent.backends.catalog import CATALOG, backends_for, open_backend
 from registry.contracts.manifest import Format, Target
 from registry.contracts.platforms import BackendFacts
+from tests.fakes.simulated_acl.in_process import simulated_acl
+from tests.fakes.simulated_acl.om import simulated_om
 from tests.support import onnx_models
 
 USABLE = [name for name in CATALOG if open_backend(name).probe().usable]
-FORMATS_WITH_SAMPLES = {"onnx"}
+SAMPLES_AS_THEY_ARE = [name for name in USABLE if "onnx" in CATALOG[name].formats]
+SIMULATED = "ascend_acl"
+"""Runs the same samples, wrapped as OM files, against a simulated pyACL: the contract, not the hardware."""
+ALL = [*SAMPLES_AS_THEY_ARE, pytest.param(SIMULATED, id="ascend_acl-simulated")]
+BATCH = b"N"
+"""What the samples call a dynamic leading dimension."""
+OPEN: list[Session] = []
 
 
-@pytest.fixture(params=[name for name in USABLE if FORMATS_WITH_SAMPLES.intersection(CATALOG[name].formats)])
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=ALL)
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    with simulated_acl() if request.param == SIMULATED else nullcontext():
+        yield request.param
+        while OPEN:
+            OPEN.pop().close()
+
+
+with_any_tensor = pytest.mark.parametrize("name", SAMPLES_AS_THEY_ARE, indirect=True)
+"""For backends of formats that have strings and empty tensors; OM has neither."""
 
 
 def load(name: str, directory: Path, content: bytes, options: LoadOptions | None = None) -> Session:
-    return open_backend(name).load(onnx_models.write(directory, content), "model.onnx", options or LoadOptions())
+    options = options or LoadOptions()
+    if name == SIMULATED:
+        content = simulated_om(content, gears=(1, 2, 4) if BATCH in content else ())
+        options = options if options.target != "cpu" else options._replace(target="ascend310")
+    session = open_backend(name).load(onnx_models.write(directory, content), "model.onnx", options)
+    OPEN.append(session)
+    return session
 
 
 def test_this_host_has_the_cpu_backend() -> None:
@@ -75,6 +98,7 @@ def test_every_number_datatype_goes_in_and_out_bit_for_bit(name: str, tmp_path: 
     assert result.tobytes() == given.tobytes()
 
 
+@with_any_tensor
 @pytest.mark.parametrize("datatype", ["FP32", "BF16", "BYTES"])
 def test_empty_and_scalar_tensors(name: str, tmp_path: Path, datatype: str) -> None:
     dtype = NUMPY_DTYPES[datatype]
@@ -88,6 +112,7 @@ def test_empty_and_scalar_tensors(name: str, tmp_path: Path, datatype: str) -> N
     assert result.tolist() == scalar.tolist()
 
 
+@with_any_tensor
 def test_strings_are_bytes_outside(name: str, tmp_path: Path) -> None:
     session = load(name, tmp_path, onnx_models.one_op("Identity", ["N"], "BYTES"))
     given = np.array([b"", "é✓".encode(), b"a\0b"], dtype=object)
@@ -98,6 +123,7 @@ def test_strings_are_bytes_outside(name: str, tmp_path: Path) -> None:
     assert caught.value.code == "bad_payload"
 
 
+@with_any_tensor
 def test_mixed_datatypes_and_the_order_of_outputs(name: str, tmp_path: Path) -> None:
     session = load(name, tmp_path, onnx_models.two_by_two())
     ones = np.ones((2, 3), np.float32)
@@ -119,7 +145,7 @@ def test_a_failing_run_raises_and_the_session_goes_on(name: str, tmp_path: Path)
 
 def test_threads_share_a_session(name: str, tmp_path: Path) -> None:
     session = load(name, tmp_path, onnx_models.linear())
-    assert session.concurrent
+    assert session.concurrent is (name != SIMULATED)
 
     def run(value: int) -> list[list[float]]:
         return session.run({"x": np.full((1, 3), value, np.float32)}, ["y"])[0].tolist()  # type: ignore[no-any-return]
@@ -156,7 +182,7 @@ def test_a_bad_artifact_is_refused_with_words(name: str, tmp_path: Path, content
 
 
 def test_a_target_that_this_build_has_no_provider_for_is_never_silently_the_cpu(name: str, tmp_path: Path) -> None:
-    unavailable = {"cpu", "gpu"} - set(open_backend(name).probe().targets)
+    unavailable = {"gpu", "ascend910"} - set(open_backend(name).probe().targets)
     for target in unavailable:
         with pytest.raises(BackendError) as caught:
             load(name, tmp_path, onnx_models.linear(), LoadOptions(target=target))

@@ -109,7 +109,7 @@ def test_the_version_is_canns_where_its_file_says_it(monkeypatch: pytest.MonkeyP
     folder.mkdir()
     (folder / "ascend_nnrt_install.info").write_text("package_name=Ascend-cann-nnrt\nversion=8.0.RC1\narch=x\n")
     monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(tmp_path))
-    assert ascend_acl._cann_version() == "CANN 8.0.RC1"
+    assert ascend_acl._cann_version() == "8.0.RC1"
 
 
 def test_a_static_simulated_model_computes(load: Load) -> None:
