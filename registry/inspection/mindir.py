@@ -23,9 +23,12 @@ from registry.inspection.protobuf import Field, TruncatedError, Walk
 
 MAX_DEPTH = 40
 """Messages inside messages: a node's attribute with a tensor is four."""
-MAX_OPERATORS = 4096
-CODE_OPERATORS = ("PyExecute", "PyFunc", "PyInterpret")
-"""Operators that run Python. With them every operator whose name begins with `Custom` is refused."""
+MAX_OPERATORS = 100_000
+"""Different operators and functions: each call of a graph of its own counts as one."""
+CODE_OPERATORS = ("pyexecute", "pyinterpret", "pyfunc", "resolve", "getattr")
+"""An operator with one of these in its name, whatever the case, runs Python; agents refuse it too."""
+CODE_VALUES = {32: "class", 33: "name space", 34: "symbol"}
+"""AttributeProto.AttributeType of values that are looked up in Python modules."""
 
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?[A-Za-z0-9.+-]{0,20}")
 _DATATYPES = {
@@ -41,10 +44,11 @@ _DATATYPES = {
     11: Datatype.FP64,
     12: Datatype.UINT32,
     13: Datatype.UINT64,
-    16: Datatype.BF16,
     17: Datatype.FP64,
 }
-"""TensorProto.DataType; complex, string and 4-bit tensors cannot be requested."""
+"""TensorProto.DataType; complex, string and 4-bit tensors cannot be requested, and agents cannot hand bfloat16 over."""
+_NAMES = frozenset({("node", 4), ("primitive", 1), ("primitive", 2), ("primitive", 4)})
+"""(message, field) that names an operator."""
 
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 8: "graph", 12: "primitive"},
@@ -124,52 +128,58 @@ def _read(walk: Walk, name: str) -> Content:
     if graph is None:
         raise InspectionError(f"{name} is a MindIR file without a graph: encrypted, or not meant to be run")
     content.version = versions.get(3) or versions.get(5, "")
-    _survey(walk, content)
-    _refuse_code(content.operators, name)
+    _survey(walk, content, name)
     content.inputs, content.outputs = _signature(walk, graph)
     return content
 
 
-def _survey(walk: Walk, content: Content) -> None:
-    """Collect the operators and external tensors of all graphs."""
-    waiting: list[tuple[str, Field | None, int]] = [("model", None, 0)]
-    while waiting:
-        kind, message, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise InspectionError(f"the model nests graphs and attributes more than {MAX_DEPTH} deep")
-        if kind == "tensor":
-            content.external.extend(_external(walk, message))
+def _survey(walk: Walk, content: Content, name: str) -> None:
+    """Collect the operators and external files of all graphs, and refuse what runs code.
+
+    Goes down first, so that what waits is as deep as the file, not as long.
+    """
+    open_messages: list[tuple[str, Iterator[Field]]] = [("model", walk.fields())]
+    while open_messages:
+        kind, parts = open_messages[-1]
+        part = next(parts, None)
+        if part is None:
+            open_messages.pop()
             continue
-        for part in walk.fields(message):
-            if (kind, part.number) in {("node", 4), ("primitive", 1), ("primitive", 2)}:
-                content.operators.add(_operator(walk.text(part)))
-                if len(content.operators) > MAX_OPERATORS:
-                    raise InspectionError(f"the model has more than {MAX_OPERATORS} different operators")
-            child = _CHILDREN[kind].get(part.number)
-            if child is not None:
-                waiting.append((child, part, depth + 1))
+        if (kind, part.number) in _NAMES:
+            _add_operator(content, walk.text(part), name)
+        elif (kind, part.number) == ("graph", 9) and part.length:
+            content.external.append(ExternalTensor("gradients", walk.text(part)))
+        elif (kind, part.number) == ("attribute", 16) and part.length in CODE_VALUES:
+            raise InspectionError(f"{name} names a Python {CODE_VALUES[part.length]}. Export it again without")
+        child = _CHILDREN[kind].get(part.number)
+        if child == "tensor":
+            content.external.extend(_external(walk, part))
+        elif child is not None:
+            if len(open_messages) == MAX_DEPTH:
+                raise InspectionError(f"{name} nests graphs and attributes more than {MAX_DEPTH} deep")
+            open_messages.append((child, walk.fields(part)))
 
 
-def _operator(text: str) -> str:
+def _add_operator(content: Content, text: str, name: str) -> None:
     """`REF::Conv2D:4` and `Conv2D:4`, as nodes and primitives say it, are Conv2D."""
-    return re.sub(r":\d+$", "", text.removeprefix("REF::"))
-
-
-def _refuse_code(operators: set[str], name: str) -> None:
-    if any(operator.startswith("Custom") for operator in operators):
+    operator = text.removeprefix("REF::").split(":")[0]
+    lowered = operator.lower()
+    if "custom" in lowered:
         raise InspectionError(
-            f"{name} has a Custom operator: either it was converted by MindSpore Lite for one Ascend chip, or it "
-            "loads a library of its own. Publish the MindIR that mindspore.export wrote; for an Ascend chip, publish "
-            "an OM file (atc)"
+            f"{name} has the operator {operator[:64]!r}: either it was converted by MindSpore Lite for one Ascend "
+            "chip, or it loads a library of its own. Publish the MindIR that mindspore.export wrote; for an Ascend "
+            "chip, publish an OM file (atc)"
         )
-    code = sorted(operators.intersection(CODE_OPERATORS))
-    if code:
+    if any(part in lowered for part in CODE_OPERATORS):
         raise InspectionError(
-            f"{name} has the operator {code[0]}, which runs Python code on the device. Replace it and export again"
+            f"{name} has the operator {operator[:64]!r}, which runs Python code on the device. Export it again without"
         )
+    content.operators.add(operator)
+    if len(content.operators) > MAX_OPERATORS:
+        raise InspectionError(f"{name} has more than {MAX_OPERATORS} different operators")
 
 
-def _external(walk: Walk, tensor: Field | None) -> Iterator[ExternalTensor]:
+def _external(walk: Walk, tensor: Field) -> Iterator[ExternalTensor]:
     name, places = "", []
     for part in walk.fields(tensor):
         if part.number == 7:
@@ -198,15 +208,20 @@ def _signature(walk: Walk, graph: Field) -> tuple[tuple[TensorSpec, ...], tuple[
             outputs.extend(_specs(walk, part, "output", len(outputs)))
         if max(len(inputs), len(outputs)) > MAX_TENSORS:
             raise InspectionError(f"the model has more than {MAX_TENSORS} inputs or outputs")
-    named = [spec and spec.model_copy(update={"name": f"output_{i}"}) for i, spec in enumerate(outputs)]
-    if len(named) == 1:
-        named = [spec and spec.model_copy(update={"name": "output"}) for spec in named]
-    return _all_or_nothing(inputs), _all_or_nothing(named)
+    known = _all_or_nothing(inputs)
+    if len({spec.name for spec in known}) < len(known):
+        known = _numbered("input", known)
+    return known, _numbered("output", _all_or_nothing(outputs))
 
 
 def _all_or_nothing(specs: list[TensorSpec | None]) -> tuple[TensorSpec, ...]:
     known = tuple(spec for spec in specs if spec is not None)
     return known if len(known) == len(specs) else ()
+
+
+def _numbered(kind: str, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    names = [kind] if len(specs) == 1 else [f"{kind}_{index}" for index in range(len(specs))]
+    return tuple(spec.model_copy(update={"name": name}) for spec, name in zip(specs, names, strict=True))
 
 
 def _specs(walk: Walk, value: Field, kind: str, index: int) -> Iterator[TensorSpec | None]:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 MAX_FIELDS = 4096
 """An ONNX file has one field for its graph and one per operator domain, function and metadata entry."""
-MAX_WALK = 2_000_000
+MAX_WALK = 5_000_000
 """Fields of one file that a walk looks at: a minute of a slow machine; real models have a tenth of that."""
 PEEK_BYTES = 64
 MAX_TEXT_BYTES = 4096
@@ -28,7 +28,7 @@ class TruncatedError(NotProtobufError):
     """A field says that it is longer than the rest of the file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Field:
     """One field of a message."""
 

@@ -26,6 +26,7 @@ KINDS: dict[str, type[Wire]] = {
     "event": Event,
     "health": Health,
     "manifest": Manifest,
+    "manifest-builds": Manifest,
     "platform": Platform,
 }
 

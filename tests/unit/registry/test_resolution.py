@@ -96,3 +96,47 @@ def test_hosts_with_the_same_facts_are_one_class() -> None:
     busy = HOST.model_copy(update={"disk_free_bytes": 5, "memory_free_bytes": 7})
     assert busy.facts_digest() == HOST.facts_digest()
     assert HOST.model_copy(update={"arch": "aarch64"}).facts_digest() != HOST.facts_digest()
+
+
+MINDSPORE = BackendFacts(
+    name="mindspore", usable=True, version="2.10.0", formats=(Format.MINDIR, Format.OM, Format.TENSORRT_PLAN),
+    targets=tuple(Target),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrote", "reads", "outcome"),
+    [
+        ("2.10.0", "2.10.0", Outcome.PASS),
+        ("2.9.1", "2.10.0", Outcome.PASS),
+        ("2.10", "2.10.0", Outcome.PASS),
+        ("2.10.1", "2.10.0", Outcome.FAIL),
+        ("2.10.0", "2.9.5", Outcome.FAIL),
+        ("2.10.0", "", Outcome.UNKNOWN),
+        ("nightly", "2.10.0", Outcome.UNKNOWN),
+        (None, "", Outcome.PASS),
+    ],
+)
+def test_a_mindir_is_read_by_the_mindspore_that_wrote_it_and_by_later_ones(
+    wrote: str | None, reads: str, outcome: Outcome
+) -> None:
+    host = HOST.model_copy(update={"backends": (MINDSPORE.model_copy(update={"version": reads}),)})
+    verdict = resolve(manifest(variant("v", format=Format.MINDIR, mindspore_version=wrote)), host).verdicts[0]
+    assert verdict.outcome is outcome
+    if outcome is Outcome.FAIL:
+        assert verdict.reasons[0].code is Code.RT_TOO_OLD
+
+
+@pytest.mark.parametrize(
+    ("target", "format", "needs"),
+    [
+        (Target.ASCEND310, Format.OM, {"soc_version": "Ascend310P3"}),
+        (Target.ASCEND310, Format.OM, {"cann_version": "8.0.RC1"}),
+        (Target.GPU, Format.TENSORRT_PLAN, {"tensorrt_version": "10.13.3.9"}),
+        (Target.GPU, Format.TENSORRT_PLAN, {"compute_capability": "8.6"}),
+    ],
+)
+def test_what_no_agent_reports_is_not_taken_for_fitting(target: Target, format: Format, needs: dict[str, str]) -> None:  # noqa: A002
+    host = HOST.model_copy(update={"backends": (MINDSPORE,)})
+    assert resolve(manifest(variant("v", target, format, **needs)), host).verdicts[0].outcome is Outcome.UNKNOWN
+    assert resolve(manifest(variant("v", target, format)), host).chosen == "v"

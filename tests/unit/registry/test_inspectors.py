@@ -1,0 +1,286 @@
+"""What each inspector makes of bytes: of hostile ones a refusal, never a crash, a hang or a surprise."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.inspection import checkpoint, mindir, om, safetensors
+from registry.inspection.facts import InspectionError, Parameter
+from tests.support.protobuf import message, number
+
+READERS: tuple[Callable[[BytesIO, int, str], object], ...] = (mindir.read, checkpoint.read, safetensors.read, om.read)
+
+
+def mindir_of(graph: bytes, more: bytes = b"", producer: str = "MindSpore", version: str = "2.10.0") -> mindir.Content:
+    data = message(1, "1.1") + message(2, producer) + message(3, version) + message(7, graph) + more
+    return mindir.read(BytesIO(data), len(data), "m.mindir")
+
+
+def tensor(*dims: int, code: int = 1, more: bytes = b"") -> bytes:
+    return b"".join(number(1, dim) for dim in dims) + number(2, code) + more
+
+
+def value(name: str, content: bytes) -> bytes:
+    return message(1, name) + message(2, content)
+
+
+def parameters(data: bytes) -> tuple[Parameter, ...]:
+    return checkpoint.read(BytesIO(data), len(data), "m.ckpt")
+
+
+def weight(tag: str, dims: tuple[int, ...], content: bytes, datatype: str = "Float32") -> bytes:
+    inner = b"".join(number(1, dim) for dim in dims) + message(2, datatype) + message(3, content)
+    return message(1, message(1, tag) + message(2, inner))
+
+
+def stensors(header: object, data: bytes = b"") -> tuple[Parameter, ...]:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    whole = len(raw).to_bytes(8, "little") + raw + data
+    return safetensors.read(BytesIO(whole), len(whole), "m.safetensors")
+
+
+def om_version(head: bytes, size: int | None = None) -> int:
+    return om.read(BytesIO(head), len(head) if size is None else size, "m.om")
+
+
+def om_header(length: int, encrypted: int = 0) -> bytes:
+    start = b"IMOD" + (256).to_bytes(4, "little") + (0x10000000).to_bytes(4, "little") + bytes(64)
+    return (start + length.to_bytes(4, "little") + bytes([encrypted])).ljust(256, b"\0")
+
+
+W = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+"""A tensor of a safetensors header."""
+
+
+class TestMindir:
+    def test_the_signature_is_read_with_names_of_inputs_and_places_of_outputs(self) -> None:
+        graph = message(5, value("1_main:x", tensor(-1, 3))) + message(5, value("mask", tensor(2, code=9)))
+        content = mindir_of(graph + message(6, value("1_main:CNode_2:3", tensor(-1, 10, code=10))))
+        assert [(s.name, s.datatype, s.shape) for s in content.inputs] == [
+            ("x", "FP32", (-1, 3)),
+            ("mask", "BOOL", (2,)),
+        ]
+        assert [(s.name, s.datatype, s.shape) for s in content.outputs] == [("output", "FP16", (-1, 10))]
+
+    def test_inputs_of_one_name_are_numbered(self) -> None:
+        graph = message(5, value("a:x", tensor(1))) + message(5, value("b:x", tensor(1)))
+        assert [spec.name for spec in mindir_of(graph).inputs] == ["input_0", "input_1"]
+
+    def test_dimensions_may_be_packed(self) -> None:
+        packed = message(1, b"\x02\x03") + number(2, 1)
+        assert mindir_of(message(5, value("x", packed))).inputs[0].shape == (2, 3)
+
+    def test_a_signature_with_an_open_rank_or_type_is_no_signature(self) -> None:
+        for unknown in (tensor(-2), tensor(1, code=0), b""):
+            graph = message(5, value("x", tensor(1))) + message(5, value("y", unknown))
+            assert mindir_of(graph).inputs == ()
+
+    @pytest.mark.parametrize(
+        "operator", ["Custom", "REF::Custom:12", "CustomAOT", "PyExecute", "REF::PyFunc:3", "resolve"]
+    )
+    def test_an_operator_that_runs_code_is_refused_wherever_it_is(self, operator: str) -> None:
+        node = message(1, message(4, operator))
+        inner = message(1, message(5, message(7, node)) + message(4, "If"))
+        for graph, more in (
+            (node, b""),
+            (inner, b""),
+            (b"", message(8, node)),
+            (b"", message(12, message(2, operator))),
+        ):
+            with pytest.raises(InspectionError, match="has the operator"):
+                mindir_of(graph, more)
+
+    def test_a_value_that_names_a_python_object_is_refused(self) -> None:
+        with pytest.raises(InspectionError, match="Python class"):
+            mindir_of(message(1, message(5, message(17, number(16, 32)))))
+
+    def test_weights_in_other_files_are_named(self) -> None:
+        place = message(1, "m_variables/data_0") + number(2, 64) + number(3, 1024)
+        content = mindir_of(message(3, tensor(16, more=message(7, "w") + message(12, place))))
+        external = content.external[0]
+        assert (external.tensor, external.location) == ("w", "m_variables/data_0")
+        assert (external.offset, external.length) == (64, 1024)
+
+    def test_older_exporters_say_their_version_elsewhere(self) -> None:
+        data = message(2, "MindSpore") + message(5, "2.10.0") + message(7, b"")
+        assert mindir.read(BytesIO(data), len(data), "m").version == "2.10.0"
+
+    @pytest.mark.parametrize(
+        ("graph", "reason"),
+        [
+            (message(5, value("x", tensor(*[1] * 9))), "more than 8 dimensions"),
+            (message(5, value("x", tensor(1 << 40))), "impossible shape"),
+            (message(5, value("x", tensor(-3))), "impossible shape"),
+            (message(5, value("x", tensor(1, code=14))), "requests cannot carry"),
+            (message(5, value("x", tensor(1))) * 65, "more than 64"),
+            (message(1, number(4, 5)), "not a readable MindIR"),
+            (message(1, message(4, b"\xff\xfe")), "not a readable MindIR"),
+            (message(1, message(4, "x" * 5000)), "not a readable MindIR"),
+        ],
+    )
+    def test_a_hostile_graph_is_refused(self, graph: bytes, reason: str) -> None:
+        with pytest.raises(InspectionError, match=reason):
+            mindir_of(graph)
+
+    def test_a_thousand_nested_attributes_are_refused(self) -> None:
+        nested = b""
+        for _ in range(1000):
+            nested = message(17, nested)
+        with pytest.raises(InspectionError, match="nests graphs"):
+            mindir_of(message(8, nested))
+
+    def test_another_producer_or_no_graph_is_no_mindir(self) -> None:
+        with pytest.raises(InspectionError, match="does not name MindSpore"):
+            mindir_of(b"", producer="pytorch")
+        data = message(2, "MindSpore")
+        with pytest.raises(InspectionError, match="without a graph"):
+            mindir.read(BytesIO(data), len(data), "m")
+
+
+class TestCheckpoint:
+    def test_a_parameter_in_slices_is_one(self) -> None:
+        assert parameters(weight("w", (4,), bytes(8)) * 2) == (Parameter("w", "Float32", (4,), 16),)
+
+    def test_a_number_has_no_shape(self) -> None:
+        assert parameters(weight("step", (0,), bytes(4), "Int32"))[0].size == 4
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (weight("w", (4,), bytes(15)), "are 16: the file is damaged"),
+            (weight("w", (4,), bytes(16), "Float12"), "does not load"),
+            (weight("w", (-4,), bytes(16)), "impossible shape"),
+            (weight("w", (1,) * 17, bytes(4)), "more than 16 dimensions"),
+            (weight("w", (1,), bytes(4)) + weight("v", (1,), bytes(4)) + weight("w", (1,), bytes(4)), "twice"),
+            (weight("w", (1,), bytes(4)) + number(2, 1), "has a field 2"),
+            (message(1, message(1, "w")), "no name or no tensor"),
+            (message(1, message(1, "w") + message(3, b"")), "hash table"),
+            (b"", "no parameters"),
+            (weight("w", (4,), bytes(16))[:-1], "cut short"),
+            (b"\x80\x02cposix\nsystem\n", "not a"),
+        ],
+    )
+    def test_what_is_no_sound_checkpoint_is_refused(self, data: bytes, reason: str) -> None:
+        with pytest.raises(InspectionError, match=reason):
+            parameters(data)
+
+    def test_a_checkpoint_that_carries_a_crc_is_checked_against_it(self) -> None:
+        data = weight("w", (1,), b"abcd")
+        mark = b"crc_num" + zlib.crc32(data).to_bytes(10, "big")
+        assert len(parameters(data + mark)) == 1
+        with pytest.raises(InspectionError, match="its CRC is another"):
+            parameters(data.replace(b"abcd", b"abcx") + mark)
+
+
+class TestSafetensors:
+    def test_parameters_come_in_the_order_of_their_bytes(self) -> None:
+        header = {"b": {"dtype": "U8", "shape": [], "data_offsets": [8, 9]}, "a": W, "__metadata__": {"f": "ms"}}
+        assert stensors(header, bytes(9)) == (Parameter("a", "F32", (2,), 8), Parameter("b", "U8", (), 1))
+
+    @pytest.mark.parametrize(
+        ("header", "data", "reason"),
+        [
+            ({"w": W | {"data_offsets": [0, 9]}}, bytes(9), "has 9 bytes, but"),
+            ({"w": W | {"data_offsets": [8, 0]}}, bytes(8), "has -8 bytes"),
+            ({"w": W | {"data_offsets": [4, 12]}}, bytes(12), "leaves a hole"),
+            ({"w": W, "v": W}, bytes(16), "overlaps another"),
+            ({"w": W}, bytes(7), "cut short"),
+            ({"w": W}, bytes(9), "belong to no parameter"),
+            ({"w": W | {"dtype": "F8_E4M3"}}, bytes(8), "does not load"),
+            ({"w": W | {"shape": [True, 2]}}, bytes(8), "impossible shape"),
+            ({"w": W | {"shape": [-2, -1]}}, bytes(8), "impossible shape"),
+            ({"w": W | {"shape": [1] * 17}}, bytes(8), "impossible shape"),
+            ({"w": W | {"data_offsets": [0]}}, bytes(8), "impossible data_offsets"),
+            ({"w": 1}, b"", "not described"),
+            ({}, b"", "no parameters"),
+            ([], b"", "no JSON object"),
+            (b'{"w": 1, "w": 2}', b"", "stands twice"),
+            (b"{" * 100_000, b"", "its header"),
+            (b'{"a":' * 100_000, b"", "its header"),
+            (b"\xff{}", b"", "its header"),
+        ],
+    )
+    def test_what_is_no_sound_file_is_refused(self, header: object, data: bytes, reason: str) -> None:
+        with pytest.raises(InspectionError, match=reason):
+            stensors(header, data)
+
+    def test_a_header_beyond_the_file_or_the_limit_is_refused_unread(self) -> None:
+        for length, reason in ((1 << 63, "at most"), (1000, "ends inside its header")):
+            data = length.to_bytes(8, "little") + b"{"
+            with pytest.raises(InspectionError, match=reason):
+                safetensors.read(BytesIO(data), len(data), "m")
+
+
+class TestOm:
+    def test_the_version_is_read(self) -> None:
+        assert om_version(om_header(length=4) + bytes(4)) == 0x10000000
+
+    def test_a_length_that_newer_cann_says_elsewhere_is_not_missed(self) -> None:
+        assert om_version(om_header(length=0) + bytes(100)) == 0x10000000
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"", "not an OM file"),
+            (b"\x08\x09\x12\x07pytorch", "begins with 08 09"),
+            (om_header(4)[:100], "inside its header"),
+            (om_header(100) + bytes(99), "should have 356 bytes and has 355"),
+            (om_header(0, encrypted=1), "encrypted"),
+            (om_header(0, encrypted=9), "damaged"),
+        ],
+    )
+    def test_what_is_no_whole_om_file_is_refused(self, data: bytes, reason: str) -> None:
+        with pytest.raises(InspectionError, match=reason):
+            om_version(data)
+
+    def test_atc_tells_chip_and_version_among_other_attributes(self) -> None:
+        told = [
+            {"key": "opp_version", "value": {"s": "8.0"}},
+            {"key": "atc_version", "value": {"s": "8.0.RC1"}},
+            {"key": "soc_version", "value": {"s": "Ascend310P3"}},
+        ]
+        assert om.attributes({"attr": told}) == {"atc_version": "8.0.RC1", "soc_version": "Ascend310P3"}
+
+    @pytest.mark.parametrize("document", [None, [], {}, {"attr": 3}, {"attr": [1, {"key": "soc_version"}]}])
+    def test_other_json_tells_nothing(self, document: object) -> None:
+        assert om.attributes(document) == {}
+
+    def test_a_chip_that_is_no_name_is_not_believed(self) -> None:
+        for text in ("a b", "", "x" * 65, "$(x)", 3):
+            assert om.attributes({"attr": [{"key": "soc_version", "value": {"s": text}}]}) == {}
+
+
+PIECES = st.recursive(
+    st.one_of(
+        st.binary(max_size=40),
+        st.builds(number, st.integers(1, 20), st.integers(-(1 << 63), (1 << 64) - 1)),
+        st.just(b"\x12\x09MindSpore"),
+    ),
+    lambda inner: st.one_of(st.builds(message, st.integers(1, 20), inner), st.lists(inner, max_size=4).map(b"".join)),
+    max_leaves=12,
+)
+
+
+@given(st.one_of(st.binary(max_size=400), PIECES, PIECES.map(lambda raw: b"\x12\x09MindSpore" + message(7, raw))))
+def test_any_bytes_end_in_facts_or_in_a_refusal(data: bytes) -> None:
+    for read in READERS:
+        with suppress(InspectionError):
+            read(BytesIO(data), len(data), "fuzz")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_any_json_header_ends_in_facts_or_in_a_refusal(header: object) -> None:
+    with suppress(InspectionError):
+        stensors(header, bytes(8))
