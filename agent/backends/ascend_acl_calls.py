@@ -25,6 +25,7 @@ _PLACES = ("python/site-packages", "pyACL/python/site-packages")
 """Of `acl` under CANN's folder: since CANN 5.0, and before."""
 _MAX_DETAIL = 300
 _REPEATED_INIT = 100002
+NO_MEMORY = 200000
 
 RETRY = "retry"
 DEVICE_UNHEALTHY = "device_unhealthy"
@@ -47,7 +48,7 @@ _UNHEALTHY = {
     507899: "an internal error of the driver",
 }
 _SHORT_OF_RESOURCES = {
-    200000: "no memory",
+    NO_MEMORY: "no memory",
     207001: "no device memory",
     207005: "no resource left",
     207007: "no event left",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from agent.backends.ascend_acl_calls import DEVICE, PROCESS, check
+from agent.backends.ascend_acl_calls import DEVICE, NO_MEMORY, PROCESS, AclError, check
 from agent.backends.base import NUMPY_DTYPES, BackendError, TensorInfo
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ class AclSession:
         stack.callback(PROCESS.give_device)
         self._context = self._take(stack, "rt.create_context", "rt.destroy_context", DEVICE)
         self._model = self._take(stack, "mdl.load_from_file", "mdl.unload", path)
-        self._desc = acl.mdl.create_desc()
-        stack.callback(self._do, "mdl.destroy_desc", self._desc)
+        self._desc = self._make(stack, "mdl.create_desc", "mdl.destroy_desc")
         self._do("mdl.get_desc", self._desc, self._model)
         mode, number = acl.rt.get_run_mode()
         check("rt.get_run_mode", number)
@@ -148,6 +147,14 @@ class AclSession:
         stack.callback(self._do, undo, handle)
         return handle
 
+    def _make(self, stack: ExitStack, call: str, undo: str, *arguments: Any) -> int:
+        """A call that returns a handle only, which is 0 or None when ACL has no memory for it."""
+        handle = self._function(call)(*arguments)
+        if not handle:
+            raise AclError(call, NO_MEMORY)
+        stack.callback(self._do, undo, handle)
+        return int(handle)
+
     # -- loading -------------------------------------------------------------------------------------------------------
 
     def _read_gears(self) -> tuple[tuple[int, ...], int]:
@@ -169,15 +176,12 @@ class AclSession:
         return str(self._acl.mdl.get_input_name_by_index(self._desc, index))
 
     def _take_dataset(self, stack: ExitStack) -> int:
-        dataset = self._acl.mdl.create_dataset()
-        stack.callback(self._do, "mdl.destroy_dataset", dataset)
-        return int(dataset)
+        return self._make(stack, "mdl.create_dataset", "mdl.destroy_dataset")
 
     def _take_buffer(self, stack: ExitStack, dataset: int, size: int) -> int:
         """Memory on the device, in a data buffer of the dataset."""
         pointer = self._take(stack, "rt.malloc", "rt.free", size, _HUGE_PAGES_FIRST)
-        buffer = self._acl.create_data_buffer(pointer, size)
-        stack.callback(self._do, "destroy_data_buffer", buffer)
+        buffer = self._make(stack, "create_data_buffer", "destroy_data_buffer", pointer, size)
         _, number = self._acl.mdl.add_dataset_buffer(dataset, buffer)
         check("mdl.add_dataset_buffer", number)
         return int(pointer)

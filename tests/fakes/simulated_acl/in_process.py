@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,12 +21,15 @@ def simulated_acl() -> Iterator[Any]:
     finish: list[Callable[[], None]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASCEND_TOOLKIT_HOME", str(SIMULATED_CANN))
-        patch.setattr(sys, "path", [*sys.path])
+        patch.delenv("ASCEND_HOME_PATH", raising=False)
+        # A host with the real one keeps it: out of sight here, back at the end.
+        patch.setattr(sys, "path", [place for place in sys.path if not Path(place, "acl").exists()])
+        for name in _loaded():
+            patch.delitem(sys.modules, name)
         patch.setattr(ascend_acl_calls.atexit, "register", lambda call, *given: finish.append(lambda: call(*given)))
         process = ascend_acl_calls._Process()
         for module in (ascend_acl, ascend_acl_calls, ascend_acl_session):
             patch.setattr(module, "PROCESS", process)
-        _forget()
         try:
             ascend_acl_calls.vendor()
             acl = import_module("acl")
@@ -34,9 +38,9 @@ def simulated_acl() -> Iterator[Any]:
                 call()
             assert acl.MACHINE.alive() == {}
         finally:
-            _forget()
+            for name in _loaded():
+                del sys.modules[name]
 
 
-def _forget() -> None:
-    for name in [name for name in sys.modules if name == "acl" or name.startswith("acl.")]:
-        del sys.modules[name]
+def _loaded() -> list[str]:
+    return [name for name in sys.modules if name == "acl" or name.startswith("acl.")]

@@ -161,6 +161,19 @@ def test_nothing_of_the_wrong_size_reaches_the_simulated_device(
     assert "rt.memcpy" not in acl.MACHINE.calls
 
 
+def test_an_output_that_is_no_batch_is_never_padded_simulated(load: Load) -> None:
+    session = load(simulated_om(onnx_models.one_op("ReduceSum", ["N", 3], out_shape=[1, 1]), gears=(2, 4)))
+    assert session.outputs == (TensorInfo("y", "FP32", (1, 1)),)
+    assert session.run(ones(4), ["y"])[0].tolist() == [[12]]
+    with pytest.raises(BackendError, match="a batch of 3 does not fit"):
+        session.run(ones(3), ["y"])
+
+
+def test_a_process_on_the_simulated_devices_own_cpu_copies_within_the_device(acl: Any, load: Load) -> None:
+    acl.MACHINE.on_device = True
+    assert load(simulated_om(onnx_models.linear(1))).run(ones(1), ["y"])[0].tolist() == [[6, 60]]
+
+
 def test_threads_take_turns_and_each_binds_the_simulated_context(acl: Any, load: Load) -> None:
     session = load(simulated_om(onnx_models.linear(1)))
     with ThreadPoolExecutor(4) as pool:

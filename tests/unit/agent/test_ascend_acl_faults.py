@@ -60,6 +60,26 @@ def test_a_simulated_load_that_fails_anywhere_gives_everything_back(acl: Any, tm
     load(tmp_path, GOOD).close()
 
 
+@pytest.mark.parametrize("call", ["create_desc", "create_dataset"])
+def test_a_simulated_handle_that_is_not_given_fails_the_load(
+    acl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(acl.mdl, call, lambda: 0)
+    with pytest.raises(AclError, match=rf"retry: acl\.mdl\.{call} failed with 200000 \(no memory\)"):
+        load(tmp_path, GOOD)
+    assert acl.MACHINE.alive() == {}
+
+
+def test_an_output_whose_shape_follows_the_simulated_batch_oddly_is_refused(
+    acl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = iter([[8, 2], [1, 2]])
+    monkeypatch.setattr(acl.mdl, "get_cur_output_dims", lambda *_: ({"dims": next(shapes)}, 0))
+    with pytest.raises(BackendError, match="follows the batch in another way"):
+        load(tmp_path, GOOD)
+    assert acl.MACHINE.alive() == {}
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [
