@@ -181,6 +181,14 @@ def requirement_text(need: Requirements) -> str:
     if need.onnx_ir is not None:
         parts.append(f"IR {need.onnx_ir}")
     parts += [f"{domain or 'opset'} {version}" for domain, version in sorted(need.onnx_opsets.items())]
+    builds = (
+        ("MindSpore ", need.mindspore_version),
+        ("", need.soc_version),
+        ("CANN ", need.cann_version),
+        ("TensorRT ", need.tensorrt_version),
+        ("compute capability ", need.compute_capability),
+    )
+    parts += [f"{what}{version}" for what, version in builds if version is not None]
     if need.memory_bytes is not None:
         parts.append(f"{size_text(need.memory_bytes)} memory")
     return ", ".join(part for part in parts if part)

@@ -178,6 +178,9 @@ def _tell_findings(session: Session, plan: Plan, manifest: Manifest) -> None:
         note(f"  variant {variant.name}: {variant.format} for {variant.target}, {size_text(variant.size)}{by}")
         note(f"    needs   {needs}")
         note(f"    files   {', '.join(file.path for file in variant.files)}")
+        if planned.facts.parameters:
+            total = sum(parameter.size for parameter in planned.facts.parameters)
+            note(f"    holds   {len(planned.facts.parameters)} parameters, {total} bytes")
         for kind, specs in (("input", variant.inputs), ("output", variant.outputs)):
             for spec in specs:
                 note(f"    {kind:<7} {' '.join(tensor_row(spec))}")
