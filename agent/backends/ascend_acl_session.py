@@ -118,7 +118,7 @@ class AclSession:
             return [self._copy_out(self._results[name], batch) for name in outputs]
 
     def close(self) -> None:
-        """Gives everything back, even when one part of it fails; then raises what the first failure was."""
+        """Gives everything back; when a part of that fails, the rest is given back before AclError is raised."""
         with self._lock:
             if self._context is None:
                 return

@@ -11,8 +11,9 @@ import pytest
 from agent.backends.catalog import CATALOG
 from agent.errors import AgentError
 from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
-from registry.contracts.manifest import TensorSpec
-from registry.contracts.platforms import BackendFacts
+from registry.contracts.manifest import FileRef, Format, Target, TensorSpec, Variant
+from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.resolution import Outcome, judge
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC, simulated_om
 from tests.support import onnx_models, worker_client
 
@@ -71,11 +72,19 @@ def test_a_run_that_fails_on_the_simulated_device_names_the_vendors_number(start
     assert "acl.mdl.execute failed with 507011" in text
 
 
+def om_variant(target: Target) -> Variant:
+    file = FileRef(path="model.om", digest="sha256:" + "a" * 64, size=1)
+    return Variant(name="om", format=Format.OM, target=target, entry="model.om", files=(file,))
+
+
 def test_a_simulated_host_is_probed_and_any_other_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(SIMULATED_CANN))
     facts = probe_backend("ascend_acl")
     assert (facts.usable, facts.providers, facts.formats) == (True, (SIMULATED_SOC,), ("om",))
     assert facts.targets == ("ascend310",)
+    host = Platform(os="linux", arch="aarch64", backends=(facts,))
+    assert judge(om_variant(Target.ASCEND310), host).outcome is Outcome.PASS
+    assert judge(om_variant(Target.ASCEND910), host).outcome is not Outcome.PASS
     monkeypatch.setenv("ASCEND_TOOLKIT_HOME", "relative/folder")
     monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
     missing: BackendFacts = probe_backend("ascend_acl")

@@ -184,6 +184,20 @@ def test_threads_take_turns_and_each_binds_the_simulated_context(acl: Any, load:
         pool.submit(session.close).result()
 
 
+def test_the_simulated_device_executes_only_under_the_sessions_lock(
+    acl: Any, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, execute, locked = load(simulated_om(onnx_models.linear(1))), acl.mdl.execute, []
+
+    def watch(*arguments: int) -> Any:
+        locked.append(session._lock.locked())
+        return execute(*arguments)
+
+    monkeypatch.setattr(acl.mdl, "execute", watch)
+    session.run(ones(1), ["y"])
+    assert locked == [True]
+
+
 def test_inputs_that_are_not_contiguous_arrive_in_order_simulated(load: Load) -> None:
     session = load(simulated_om(onnx_models.linear(2)))
     given = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(4, 3))[::2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,27 @@ def test_the_simulated_acl_is_strict(acl: Any) -> None:
         acl.rt.reset_device(0)
     assert acl.finalize() == 0
     assert acl.finalize() == 100037
+
+
+def test_the_simulated_acl_watches_contexts_batches_and_buffers(acl: Any, tmp_path: Path) -> None:
+    session = load(tmp_path, GOOD)
+    parts = (session._model, session._given, session._taken)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(acl.mdl.execute, *parts).result() == 107002
+    empty = acl.mdl.create_dataset()
+    with pytest.raises(acl.SimulatedContractViolation, match="0 buffers where the model has 2"):
+        acl.mdl.execute(session._model, empty, session._taken)
+    acl.mdl.destroy_dataset(empty)
+    assert acl.mdl.set_dynamic_batch_size(session._model, session._given, session._gear_index, 3) == 145013
+    other, _ = acl.rt.create_context(0)
+    with pytest.raises(acl.SimulatedContractViolation, match="another context"):
+        acl.mdl.execute(*parts)
+    acl.rt.destroy_context(other)
+    with acl.MACHINE.get("model", session._model).executing:
+        with pytest.raises(acl.SimulatedContractViolation, match="twice at once"):
+            session.run({"x": np.ones((1, 3), np.float32)}, ["y"])
+    session.close()
+    acl.rt.set_device(0)
+    with pytest.raises(acl.SimulatedContractViolation, match="no live model"):
+        acl.mdl.unload(session._model)
+    acl.rt.reset_device(0)
