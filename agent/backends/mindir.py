@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from agent.backends.base import BackendError, TensorInfo
 
+MAX_OUTPUTS = 64
 MAX_NODES = 1_000_000
 MAX_DEPTH = 32
 """Graphs within attributes of graphs, attributes within attributes."""
@@ -63,8 +64,8 @@ def inspect(path: str) -> MindIr:
             raise BackendError("load_failed", message)
     _check_external_files(model)
     producer = f"{model.producer_name} {model.producer_version}".strip()
-    inputs = tuple(_info(value) for value in model.graph.input)
-    outputs = tuple(_info(value) for value in model.graph.output)
+    inputs = tuple(_info(value.name, value.tensor) for value in model.graph.input)
+    outputs = tuple(info for value in model.graph.output for info in _outputs(value))
     return MindIr(producer, _short(inputs), _short(outputs), tuple(sorted(operators)))
 
 
@@ -131,14 +132,24 @@ def _check_external_files(model: Any) -> None:
             raise BackendError("load_failed", f"the model wants the file {place!r}, which is outside the artifact")
 
 
-def _info(value: Any) -> TensorInfo:
-    if len(value.tensor) != 1:
-        raise BackendError("load_failed", f"{value.name!r} is not one tensor: export the model with plain tensors")
-    tensor = value.tensor[0]
+def _outputs(value: Any) -> list[TensorInfo]:
+    """A network that returns several tensors has one output, a tuple: each element is an output here."""
+    if value.tensor:
+        return [_info(value.name, value.tensor)]
+    elements = value.attr_info.values
+    if not 0 < len(elements) <= MAX_OUTPUTS:
+        raise BackendError("load_failed", f"{value.name!r} is neither a tensor nor a tuple of up to {MAX_OUTPUTS}")
+    return [_info(f"{value.name}_{index}", element.tensors) for index, element in enumerate(elements)]
+
+
+def _info(name: str, tensors: Any) -> TensorInfo:
+    if len(tensors) != 1:
+        raise BackendError("load_failed", f"{name!r} is not one tensor: export the model with plain tensors")
+    tensor = tensors[0]
     datatype = DATATYPES.get(tensor.data_type)
     if datatype is None:
-        raise BackendError("load_failed", f"{value.name!r} has MindSpore's data type {tensor.data_type}: not supported")
-    return TensorInfo(value.name, datatype, tuple(dim if dim >= 0 else -1 for dim in tensor.dims))
+        raise BackendError("load_failed", f"{name!r} has MindSpore's data type {tensor.data_type}: not supported")
+    return TensorInfo(name, datatype, tuple(dim if dim >= 0 else -1 for dim in tensor.dims))
 
 
 def _short(tensors: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:

@@ -9,6 +9,7 @@ exporter's accident (`70_1_..._construct_15:CNode_37:40`): the manifest's names 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -132,9 +133,9 @@ def named(tensors: tuple[TensorInfo, ...], names: Sequence[str]) -> tuple[Tensor
 
 
 def first_line(error: BaseException) -> str:
-    """MindSpore's own words, without the C++ call stacks that it draws below a line of dashes."""
-    said = str(error).strip().lstrip("-").strip()
-    text = " ".join(said.split("\n---", 1)[0].split()) or type(error).__name__
+    """MindSpore's own words in one line, without the ruled lines and the call stack of its C++ code below them."""
+    said = re.split(r"\n-+\n- (?:C\+\+ )?Call Stack|\n-+\n- The Traceback", str(error), maxsplit=1)[0]
+    text = " ".join(word for word in said.split() if word.strip("-")) or type(error).__name__
     return text if len(text) <= 400 else f"{text[:200]} ... {text[-190:]}"
 
 
@@ -155,6 +156,8 @@ def _vendor() -> Any:
     os.environ.update(CATALOG[NAME].settings)  # Read at import: how much it logs, and where.
     try:
         import mindspore  # noqa: PLC0415 - heavy, and absent on hosts that run something else
+    except MemoryError:
+        raise  # the worker names its limit
     except Exception as error:  # noqa: BLE001 - a broken installation raises more than ImportError
         message = f"mindspore cannot be imported ({first_line(error)}): {CATALOG[NAME].install}"
         raise BackendError("backend_unavailable", message) from None
