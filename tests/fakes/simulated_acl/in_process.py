@@ -37,6 +37,7 @@ def simulated_acl() -> Iterator[Any]:
             for call in finish:
                 call()
             assert acl.MACHINE.alive() == {}
+            assert acl.MACHINE.finished is acl.MACHINE.started
         finally:
             for name in _loaded():
                 del sys.modules[name]

@@ -132,6 +132,12 @@ def test_a_simulated_dynamic_batch_runs_on_its_gears_and_pads_between_them(acl: 
     assert acl.MACHINE.calls.count("mdl.set_dynamic_batch_size") == 2 + 5
 
 
+def test_padding_on_the_simulated_device_is_zeros_not_what_an_earlier_request_left(load: Load) -> None:
+    session = load(simulated_om(onnx_models.sum_over_items(), gears=(2, 4)))
+    session.run({"x": np.full((4, 1), 1000, np.float32)}, ["y"])
+    assert session.run({"x": np.full((3, 1), 4, np.float32)}, ["y"])[0].tolist() == [[1], [1], [1]]
+
+
 @pytest.mark.parametrize("batch", [0, 9])
 def test_a_batch_that_no_simulated_gear_holds_is_refused(load: Load, batch: int) -> None:
     session = load(simulated_om(onnx_models.linear(), gears=(4, 8)))
