@@ -13,6 +13,7 @@ from agent.reconciler.ports import Clock, DataPath, Journal, LoadedWorker, Pool,
 from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
+from registry.contracts.messages import Fault
 from registry.contracts.platforms import Platform
 
 
@@ -36,6 +37,8 @@ class Context:
     facts: Platform | None = None
     changed: bool = True
     """Something that a report says has changed."""
+    fault: Fault | None = None
+    """Why the journal refused last; None once it takes something again."""
     records: dict[str, SlotRecord] = field(default_factory=dict)
     """The newest record of every slot, as in the journal."""
 
@@ -48,7 +51,7 @@ class Context:
     def offer(self, document: bytes) -> None:
         """A desired state came in, from the broker or from the registry. Raises AgentError when it is not taken."""
         if document and self.desired.offer(document):  # Empty: a cleared retained message says nothing.
-            self.changed = True
+            self.changed, self.fault = True, None
             self.voice.tell("agent", phase="desired", message=f"generation {self.desired.generation}")
 
     def load_task(self, choice: Choice) -> Callable[[Any], LoadedWorker]:

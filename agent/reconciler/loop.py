@@ -23,7 +23,7 @@ from agent.reconciler.exchange import Exchange
 from agent.reconciler.ports import LoadedWorker, ReportListener
 from agent.reconciler.slot import Slot
 from agent.reconciler.tasks import Task, TaskDone
-from registry.contracts.messages import Health, Reported
+from registry.contracts.messages import Fault, Health, Reported
 from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
 
@@ -185,6 +185,7 @@ class Reconciler:
             facts_digest=facts.facts_digest(),
             facts=None if known else facts,
             models={model: slot.report() for model, slot in self._slots.items()},
+            fault=self._context.fault,
         )
         topic = self._topics.device(self._device, "reported")
         self._context.data_path.publish(topic, self._reported.canonical(), retain=True)
@@ -203,6 +204,9 @@ class Reconciler:
         try:
             work()
         except AgentError as error:
+            fault = Fault(code=error.code[:64], message=error.message[:2000])
+            self._context.changed |= fault != self._context.fault
+            self._context.fault = fault
             self._context.voice.tell("agent", phase="control", code=error.code, message=error.message)
         except Exception as error:
             log.exception("the control thread goes on after a fault of its own")

@@ -141,6 +141,7 @@ class Slot:
 
     def _save(self, record: SlotRecord) -> None:
         self._context.journal.save(record)
+        self._context.fault = None
         self.record = self._context.records[record.model] = record
         self._context.changed = True
 

@@ -157,7 +157,8 @@ def _state(session: Session, device: DeviceView, view: DeploymentView) -> str:
         if device.reported is None or device.reported.generation < view.generation:
             return f"{presence_text(device)} (last seen {seen}); it takes this up when it is back"
     if device.reported is None or device.reported.generation < view.generation:
-        return "has not answered this generation yet"
+        fault = device.reported.fault if device.reported else None
+        return f"cannot take it up: {fault.code}: {fault.message}" if fault else "has not answered this generation yet"
     report = device.reported.models.get(view.model)
     if report is None:
         return "has not started on it yet"

@@ -135,6 +135,8 @@ def show_device(session: Session, device: Device) -> None:
     out.say(f"{view.name}: {presence_text(view)}, last seen {seen}, generation {view.generation}")
     if view.labels:
         out.say(f"  labels  {_labels(view.labels)}")
+    if view.reported is not None and view.reported.fault is not None:
+        out.say(f"  FAULT   {view.reported.fault.code}: {view.reported.fault.message}")
     _say_host(session, view.facts)
     out.say("")
     models = reported_models(view)

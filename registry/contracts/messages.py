@@ -121,6 +121,8 @@ class Reported(Wire):
     facts: Platform | None = None
     """Sent with every report until the registry has them; a reader compares the digest."""
     models: dict[Name, ReportedModel] = Field(default_factory=dict)
+    fault: Fault | None = None
+    """What keeps the whole agent from following its desired state now: a full disk, a broken journal."""
 
 
 class Event(Wire):

@@ -23,6 +23,7 @@ KINDS: dict[str, type[Wire]] = {
     "presence-will": Presence,
     "desired": Desired,
     "reported": Reported,
+    "reported-fault": Reported,
     "event": Event,
     "health": Health,
     "manifest": Manifest,

@@ -265,8 +265,12 @@ def test_a_full_disk_stops_nothing_that_serves_and_is_got_over() -> None:
     host.journal.broken = True
     host.settle()
     assert host.serves() == "1.0.0"
+    fault = host.reports[-1].fault
+    assert fault is not None
+    assert fault.code == "disk_error"
     host.journal.broken = False
     assert host.wait(10.0).serves() == "2.0.0"
+    assert host.reports[-1].fault is None
 
 
 @pytest.mark.parametrize("cut", range(8))
