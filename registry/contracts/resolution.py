@@ -194,7 +194,7 @@ def _mindir_reasons(variant: Variant, backend: BackendFacts) -> Iterator[Reason]
 
 def _release(version: str) -> tuple[int, ...] | None:
     """`2.10.0rc1` as (2, 10, 0); None when it does not begin with a number."""
-    found = re.match(r"\d{1,6}(\.\d{1,6}){0,3}", version)
+    found = re.match(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}", version)
     if found is None:
         return None
     numbers = [int(part) for part in found[0].split(".")]

@@ -30,7 +30,7 @@ CODE_OPERATORS = ("pyexecute", "pyinterpret", "pyfunc", "resolve", "getattr")
 CODE_VALUES = {32: "class", 33: "name space", 34: "symbol"}
 """AttributeProto.AttributeType of values that are looked up in Python modules."""
 
-_VERSION = re.compile(r"\d+\.\d+(\.\d+)?[A-Za-z0-9.+-]{0,20}")
+_VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}[A-Za-z0-9.+-]{0,20}")
 _DATATYPES = {
     1: Datatype.FP32,
     2: Datatype.UINT8,
@@ -47,8 +47,10 @@ _DATATYPES = {
     17: Datatype.FP64,
 }
 """TensorProto.DataType; complex, string and 4-bit tensors cannot be requested, and agents cannot hand bfloat16 over."""
-_NAMES = frozenset({("node", 4), ("primitive", 1), ("primitive", 2), ("primitive", 4)})
+_OPERATORS = frozenset({("node", 4), ("primitive", 1), ("primitive", 2)})
 """(message, field) that names an operator."""
+_REFERENCE = "REF::"
+"""A node whose operator begins so calls a primitive, a graph or a parameter of that name, which the file has too."""
 
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 8: "graph", 12: "primitive"},
@@ -145,7 +147,7 @@ def _survey(walk: Walk, content: Content, name: str) -> None:
         if part is None:
             open_messages.pop()
             continue
-        if (kind, part.number) in _NAMES:
+        if (kind, part.number) in _OPERATORS and not part.head.startswith(_REFERENCE.encode()):
             _add_operator(content, walk.text(part), name)
         elif (kind, part.number) == ("graph", 9) and part.length:
             content.external.append(ExternalTensor("gradients", walk.text(part)))
@@ -161,8 +163,8 @@ def _survey(walk: Walk, content: Content, name: str) -> None:
 
 
 def _add_operator(content: Content, text: str, name: str) -> None:
-    """`REF::Conv2D:4` and `Conv2D:4`, as nodes and primitives say it, are Conv2D."""
-    operator = text.removeprefix("REF::").split(":")[0]
+    """`Conv2D:4`, as primitives are called, is Conv2D."""
+    operator = text.split(":", maxsplit=1)[0]
     lowered = operator.lower()
     if "custom" in lowered:
         raise InspectionError(
@@ -243,8 +245,13 @@ def _specs(walk: Walk, value: Field, kind: str, index: int) -> Iterator[TensorSp
 
 def _tuple_tensors(walk: Walk, attribute: Field) -> Iterator[Field]:
     for values in walk.fields(attribute):
-        if values.number == 17:
-            yield from (part for part in walk.fields(values) if part.number in (6, 12))
+        if values.number != 17:
+            continue
+        for part in walk.fields(values):
+            if part.number == 17:
+                raise InspectionError("the model gives a tuple inside a tuple. Return all tensors in one flat tuple")
+            if part.number in (6, 12):
+                yield part
 
 
 def _spec(walk: Walk, tensor: Field, kind: str, name: str) -> TensorSpec | None:

@@ -179,7 +179,7 @@ def test_atc_is_asked_where_it_is(tmp_path: Path) -> None:
         ("conv.mindir", None, 'target = "cpu"\n' + SIGNATURE.replace("8, 8", "9, 9"), 1, "has the inputs: x FP32"),
         (
             "c.mindir",
-            message(2, "MindSpore") + message(7, message(1, message(4, "REF::Custom:1"))),
+            message(2, "MindSpore") + message(7, b"") + message(12, message(2, "Custom")),
             'target = "cpu"',
             1,
             "operator 'Custom'",

@@ -84,7 +84,7 @@ class TestMindir:
             assert mindir_of(graph).inputs == ()
 
     @pytest.mark.parametrize(
-        "operator", ["Custom", "REF::Custom:12", "CustomAOT", "PyExecute", "REF::PyFunc:3", "resolve"]
+        "operator", ["Custom", "Custom:12", "CustomAOT", "PyExecute", "PyFunc:3", "S-Prim-Custom", "resolve"]
     )
     def test_an_operator_that_runs_code_is_refused_wherever_it_is(self, operator: str) -> None:
         node = message(1, message(4, operator))
@@ -97,6 +97,26 @@ class TestMindir:
         ):
             with pytest.raises(InspectionError, match="has the operator"):
                 mindir_of(graph, more)
+
+    def test_a_graph_may_be_called_as_its_author_likes(self) -> None:
+        call = message(1, message(4, "REF::1_main_CustomNet_construct:2"))
+        content = mindir_of(
+            call, message(8, message(2, "1_main_CustomNet_construct:2")) + message(12, message(4, "custom"))
+        )
+        assert content.operators == set()
+
+    def test_a_tuple_inside_a_tuple_is_refused(self) -> None:
+        def group(content: bytes) -> bytes:
+            return message(17, content)
+
+        flat = group(message(12, tensor(1))) + group(message(12, tensor(2)))
+        assert [spec.shape for spec in mindir_of(message(6, message(1, "t") + message(5, flat))).outputs] == [
+            (1,),
+            (2,),
+        ]
+        nested = group(message(12, tensor(1))) + group(flat)
+        with pytest.raises(InspectionError, match="one flat tuple"):
+            mindir_of(message(6, message(1, "t") + message(5, nested)))
 
     def test_a_value_that_names_a_python_object_is_refused(self) -> None:
         with pytest.raises(InspectionError, match="Python class"):
