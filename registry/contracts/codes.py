@@ -84,6 +84,8 @@ class ResolutionCode(StrEnum):
     """The target's accelerator is not on this host."""
     RT_TOO_OLD = "rt_too_old"
     """The runtime is older than the one that wrote the file."""
+    SOC_MISMATCH = "soc_mismatch"
+    """The file was built for another Ascend chip."""
     IR_TOO_NEW = "ir_too_new"
     OPSET_TOO_NEW = "opset_too_new"
     OP_DOMAIN_MISSING = "op_domain_missing"

@@ -30,8 +30,6 @@ SOURCE_ONLY = frozenset({Format.AIR})
 BUILT_IN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.training"})
 """Operator domains that ONNX Runtime brings itself."""
 UNREPORTED = {
-    "soc_version": "Ascend chip",
-    "cann_version": "CANN version",
     "tensorrt_version": "TensorRT version",
     "compute_capability": "GPU's compute capability",
 }
@@ -149,6 +147,8 @@ def _runtime_reasons(variant: Variant, platform: Platform, backend: BackendFacts
         yield from _onnx_reasons(variant, backend)
     if variant.format is Format.MINDIR:
         yield from _mindir_reasons(variant, backend)
+    if variant.format is Format.OM:
+        yield from _om_reasons(variant, backend)
     for requirement, fact in UNREPORTED.items():
         if getattr(variant.requirements, requirement) is not None:
             yield _unknown(fact)
@@ -190,6 +190,35 @@ def _mindir_reasons(variant: Variant, backend: BackendFacts) -> Iterator[Reason]
         yield _unknown("MindSpore version")
     elif have < need:
         yield _fail(Code.RT_TOO_OLD, f"MindSpore {wanted}", backend.version)
+
+
+def _om_reasons(variant: Variant, backend: BackendFacts) -> Iterator[Reason]:
+    """An OM runs on the very chip that it was built for, with the CANN that built it or a later one.
+
+    The backend's provider is the chip's name, its version CANN's. Not checked: that CANN runs the files of four
+    release cycles only.
+    """
+    chip, built = variant.requirements.soc_version, variant.requirements.cann_version
+    if chip is not None:
+        if not backend.providers:
+            yield _unknown("Ascend chip")
+        elif chip not in backend.providers:
+            yield _fail(Code.SOC_MISMATCH, chip, ", ".join(backend.providers))
+    if built is not None:
+        need, have = _cann_release(built), _cann_release(backend.version)
+        if need is None or have is None:
+            yield _unknown("CANN version")
+        elif have < need:
+            yield _fail(Code.RT_TOO_OLD, f"CANN {built}", f"CANN {backend.version}")
+
+
+def _cann_release(version: str) -> tuple[int, int, bool, int] | None:
+    """`8.0.RC2` comes before `8.0.0`; None when it is written another way."""
+    found = re.match(r"([0-9]{1,4})\.([0-9]{1,4})(?:\.(RC)?([0-9]{1,4}))?(?![0-9])", version)
+    if found is None:
+        return None
+    major, minor, candidate, number = found.groups()
+    return int(major), int(minor), candidate is None, int(number or 0)
 
 
 def _release(version: str) -> tuple[int, ...] | None:

@@ -130,8 +130,6 @@ def test_a_mindir_is_read_by_the_mindspore_that_wrote_it_and_by_later_ones(
 @pytest.mark.parametrize(
     ("target", "format", "needs"),
     [
-        (Target.ASCEND310, Format.OM, {"soc_version": "Ascend310P3"}),
-        (Target.ASCEND310, Format.OM, {"cann_version": "8.0.RC1"}),
         (Target.GPU, Format.TENSORRT_PLAN, {"tensorrt_version": "10.13.3.9"}),
         (Target.GPU, Format.TENSORRT_PLAN, {"compute_capability": "8.6"}),
     ],
@@ -140,3 +138,31 @@ def test_what_no_agent_reports_is_not_taken_for_fitting(target: Target, format: 
     host = HOST.model_copy(update={"backends": (MINDSPORE,)})
     assert resolve(manifest(variant("v", target, format, **needs)), host).verdicts[0].outcome is Outcome.UNKNOWN
     assert resolve(manifest(variant("v", target, format)), host).chosen == "v"
+
+
+ACL = BackendFacts(
+    name="ascend_acl", usable=True, version="8.0.0", formats=(Format.OM,), targets=(Target.ASCEND310,),
+    providers=("Ascend310P3",),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("needs", "host", "outcome", "code"),
+    [
+        ({"soc_version": "Ascend310P3", "cann_version": "8.0.0"}, {}, Outcome.PASS, None),
+        ({"cann_version": "8.0.RC3"}, {}, Outcome.PASS, None),
+        ({"cann_version": "7.0.1"}, {}, Outcome.PASS, None),
+        ({"cann_version": "8.0.0"}, {"version": "8.0.RC3"}, Outcome.FAIL, Code.RT_TOO_OLD),
+        ({"cann_version": "8.2.RC1"}, {}, Outcome.FAIL, Code.RT_TOO_OLD),
+        ({"cann_version": "8.0.0"}, {"version": "pyACL 1.12.0"}, Outcome.UNKNOWN, Code.FACT_UNKNOWN),
+        ({"soc_version": "Ascend310P1"}, {}, Outcome.FAIL, Code.SOC_MISMATCH),
+        ({"soc_version": "Ascend310P3"}, {"providers": ()}, Outcome.UNKNOWN, Code.FACT_UNKNOWN),
+    ],
+)
+def test_an_om_wants_its_chip_and_no_older_cann(
+    needs: dict[str, str], host: dict[str, object], outcome: Outcome, code: Code | None
+) -> None:
+    platform = HOST.model_copy(update={"backends": (ACL.model_copy(update=host),)})
+    verdict = resolve(manifest(variant("v", Target.ASCEND310, Format.OM, **needs)), platform).verdicts[0]
+    assert verdict.outcome is outcome
+    assert [reason.code for reason in verdict.reasons] == ([code] if code else [])
