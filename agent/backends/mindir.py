@@ -7,15 +7,15 @@ that load a library or run Python, values that name Python objects, and paramete
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from agent.backends.base import BackendError, TensorInfo
 
 MAX_OUTPUTS = 64
-MAX_NODES = 1_000_000
-MAX_DEPTH = 32
-"""Graphs within attributes of graphs, attributes within attributes."""
+MAX_MESSAGES = 5_000_000
+MAX_DEPTH = 40
+"""Messages within messages: a tensor in an attribute of a node is four deep."""
 DATATYPES = {
     1: "FP32",
     2: "UINT8",
@@ -52,17 +52,17 @@ class MindIr(NamedTuple):
 def inspect(path: str) -> MindIr:
     """Parses and checks. Raises BackendError(load_failed) for what is no MindIR, and for what may run code."""
     model = _parse(path)
-    operators = set()
-    for operator, values in _walk(model):
-        operators.add(operator)
-        lowered = operator.lower()
-        if any(part in lowered for part in CODE_OPERATORS):
-            message = f"the operator {operator!r} can load and run code: export the model with built-in operators only"
-            raise BackendError("load_failed", message)
-        if values:
-            message = f"the operator {operator!r} names a Python object ({', '.join(sorted(values))}): export it anew"
-            raise BackendError("load_failed", message)
-    _check_external_files(model)
+    calls = {_REFERENCE + function.name for function in model.functions}  # by names that the user gave
+    operators: set[str] = set()
+    for message in _messages(model):
+        names = _operators(message)
+        if message.DESCRIPTOR.name != "NodeProto" or names[0] not in calls:
+            _check_operators(names)
+            operators.update(name.removeprefix(_REFERENCE).rsplit(":", 1)[0] for name in names)
+        _check_place(message)
+        if message.DESCRIPTOR.name == "AttributeProto" and message.type in CODE_VALUES:
+            kind = CODE_VALUES[message.type]
+            raise BackendError("load_failed", f"{message.name!r} names a Python object ({kind}): export the model anew")
     producer = f"{model.producer_name} {model.producer_version}".strip()
     inputs = tuple(_info(value.name, value.tensor) for value in model.graph.input)
     outputs = tuple(info for value in model.graph.output for info in _outputs(value))
@@ -86,50 +86,50 @@ def _parse(path: str) -> Any:
     return model
 
 
-def _walk(model: Any) -> Iterator[tuple[str, set[str]]]:
-    """(operator, kinds of Python objects that it names) of every node and primitive, functions included."""
+def _messages(model: Any) -> Iterator[Any]:
+    """Every message inside the model, wherever it stands; tensors without their data, which may be large."""
     count = 0
-    for primitive in model.primitives:
-        yield primitive.op_type or primitive.name, _objects(primitive.attribute)
-        yield primitive.instance_name, set()
-    graphs = [(graph, 0) for graph in (model.graph, *model.functions)]
-    while graphs:
-        graph, depth = graphs.pop()
-        if depth > MAX_DEPTH:
-            raise BackendError("load_failed", f"graphs within graphs, deeper than {MAX_DEPTH}")
-        for node in graph.node:
-            count += 1
-            if count > MAX_NODES:
-                raise BackendError("load_failed", f"the model has more than {MAX_NODES} operators")
-            attributes = (*node.attribute, *node.node_attr, *node.primal_attr)
-            yield node.op_type.removeprefix(_REFERENCE).split(":")[0], _objects(attributes)
-            inner = (g for attribute in attributes for g in (attribute.g, *attribute.graphs) if g.node)
-            graphs += [(g, depth + 1) for g in inner]
-
-
-def _objects(attributes: Any) -> set[str]:
-    """Which of CODE_VALUES these attributes hold, nested ones too."""
-    found: set[str] = set()
-    pending = [(attribute, 0) for attribute in attributes]
+    pending = [(model, 0)]
     while pending:
-        attribute, depth = pending.pop()
-        if depth > MAX_DEPTH:
-            raise BackendError("load_failed", f"values within values, deeper than {MAX_DEPTH}")
-        if attribute.type in CODE_VALUES:
-            found.add(CODE_VALUES[attribute.type])
-        pending += [(value, depth + 1) for value in attribute.values]
-    return found
+        message, depth = pending.pop()
+        count += 1
+        if count > MAX_MESSAGES or depth > MAX_DEPTH:
+            bounds = f"{MAX_MESSAGES} parts or {MAX_DEPTH} levels"
+            raise BackendError("load_failed", f"the model has more than {bounds}: it is too large to be checked")
+        yield message
+        if message.DESCRIPTOR.name == "TensorProto":
+            continue
+        for field, value in message.ListFields():
+            if field.message_type is not None and not field.message_type.GetOptions().map_entry:
+                inner = [value] if hasattr(value, "DESCRIPTOR") else value
+                pending += [(part, depth + 1) for part in inner]
 
 
-def _check_external_files(model: Any) -> None:
+def _operators(message: Any) -> tuple[str, ...]:
+    """The operators that a message names."""
+    if message.DESCRIPTOR.name == "NodeProto":
+        return (message.op_type,)
+    if message.DESCRIPTOR.name == "PrimitiveProto":
+        return tuple(filter(None, (message.name, message.op_type, message.instance_name)))
+    return ()
+
+
+def _check_operators(names: Sequence[str]) -> None:
+    for name in names:
+        if any(part in name.lower() for part in CODE_OPERATORS):
+            message = f"the operator {name!r} can load and run code: export the model with built-in operators only"
+            raise BackendError("load_failed", message)
+
+
+def _check_place(message: Any) -> None:
     """Large parameters lie in files beside the MindIR, never elsewhere."""
-    places = [
-        parameter.external_data.location for graph in (model.graph, *model.functions) for parameter in graph.parameter
-    ]
-    places += [graph.bprop_filepath for graph in (model.graph, *model.functions)]
-    for place in filter(None, places):
-        if os.path.isabs(place) or ".." in place.replace("\\", "/").split("/"):
-            raise BackendError("load_failed", f"the model wants the file {place!r}, which is outside the artifact")
+    place = ""
+    if message.DESCRIPTOR.name == "TensorProto" and message.HasField("external_data"):
+        place = message.external_data.location
+    elif message.DESCRIPTOR.name == "GraphProto":
+        place = message.bprop_filepath
+    if os.path.isabs(place) or ".." in place.replace("\\", "/").split("/"):
+        raise BackendError("load_failed", f"the model wants the file {place!r}, which is outside the artifact")
 
 
 def _outputs(value: Any) -> list[TensorInfo]:

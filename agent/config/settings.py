@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from agent.backends.catalog import CATALOG
 from agent.errors import PermanentError
 from registry.contracts.messages import Profile
 from registry.contracts.names import Name
@@ -164,6 +165,13 @@ class WorkerSettings(Section):
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, max_length=16, description="Options by backend, e.g. options.onnxruntime = {}."
     )
+
+    @model_validator(mode="after")
+    def _backends_exist(self) -> WorkerSettings:
+        unknown = sorted(set(self.interpreters) - set(CATALOG))
+        if unknown:
+            raise ValueError(f"interpreters: no backend is named {', '.join(unknown)}; there are {', '.join(CATALOG)}")
+        return self
 
     def python(self, backend: str) -> Path:
         """The interpreter to start workers of that backend with."""

@@ -69,8 +69,8 @@ def answers(fleet: Fleet, client: FleetClient, variant: str) -> list[np.ndarray]
     fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--variant", variant, "--wait")
     served = fleet.registry("devices", "show", DEVICE)["reported"]["models"]["lenet"]
     assert (served["variant"], served["state"]) == (variant, "serving")
-    pixels = [np.asarray(Image.open(file).convert("L"), np.float32).reshape(1, 1, 28, 28) / 255 for file in DIGITS]
-    return [client.ask_tensors(DEVICE, "lenet", x=picture).tensors["y"] for picture in pixels]
+    grey = [np.asarray(Image.open(file).convert("L"), np.float32).reshape(1, 1, 28, 28) for file in DIGITS]
+    return [client.ask_tensors(DEVICE, "lenet", x=pixels / np.float32(255)).tensors["y"] for pixels in grey]
 
 
 def test_a_device_with_two_environments_offers_both(fleet: Fleet) -> None:

@@ -57,14 +57,20 @@ def spoil(source: Path, folder: Path) -> None:
         model.ParseFromString(source.read_bytes())
         return model
 
-    custom, python, inner, outside, empty = (changed() for _ in range(5))
+    custom, python, inner, outside, hidden, disguised, empty = (changed() for _ in range(7))
     custom.primitives[0].op_type = "Custom"
     value = python.graph.node[0].attribute.add()
     value.name, value.type = "f", CLASS_TYPE
     inner.graph.node[0].attribute.add().g.node.add().op_type = "PyExecute"
     outside.graph.parameter[0].external_data.location = "../secret.bin"
+    value = hidden.graph.node[0].attribute.add().values.add()
+    value.g.parameter.add().external_data.location = "/etc/passwd"
+    # A function that has the name of the operator does not hide it.
+    disguised.functions.add().name = "Custom"
+    disguised.graph.node[0].op_type = "Custom"
     del empty.graph.output[:]
-    spoilt = {"custom": custom, "python": python, "inner": inner, "outside": outside, "empty": empty}
+    spoilt = {"custom": custom, "python": python, "inner": inner, "disguised": disguised}
+    spoilt.update({"outside": outside, "hidden": hidden, "empty": empty})
     for name, model in spoilt.items():
         (folder / f"{name}.mindir").write_bytes(model.SerializeToString())
 

@@ -138,9 +138,11 @@ def test_a_network_that_returns_a_tuple_has_as_many_outputs(tmp_path: Path) -> N
     ("name", "words"),
     [
         ("custom", "'Custom' can load and run code"),
+        ("disguised", "'Custom' can load and run code"),
         ("inner", "'PyExecute' can load and run code"),
         ("python", "names a Python object"),
         ("outside", "outside the artifact"),
+        ("hidden", "outside the artifact"),
         ("empty", "no graph with outputs"),
     ],
 )

@@ -122,3 +122,8 @@ def test_a_backend_may_have_a_python_of_its_own() -> None:
     settings = WorkerSettings.model_validate({"interpreter": "/a/python", "interpreters": {"mindspore": "/b/python"}})
     assert str(settings.python("mindspore")) == "/b/python"
     assert str(settings.python("onnxruntime")) == "/a/python"
+
+
+def test_a_python_for_a_backend_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="no backend is named mindspre; there are onnxruntime, mindspore"):
+        WorkerSettings.model_validate({"interpreters": {"mindspre": "/b/python"}})
