@@ -40,33 +40,27 @@ _REFERENCE = "REF::"
 
 
 class MindIr(NamedTuple):
-    """The facts of one file."""
+    """What goes into a model and comes out, in the order of its calls."""
 
-    producer: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    operators: tuple[str, ...]
-    """Sorted, each once."""
 
 
 def inspect(path: str) -> MindIr:
     """Parses and checks. Raises BackendError(load_failed) for what is no MindIR, and for what may run code."""
     model = _parse(path)
     calls = {_REFERENCE + function.name for function in model.functions}  # by names that the user gave
-    operators: set[str] = set()
     for message in _messages(model):
         names = _operators(message)
         if message.DESCRIPTOR.name != "NodeProto" or names[0] not in calls:
             _check_operators(names)
-            operators.update(name.removeprefix(_REFERENCE).rsplit(":", 1)[0] for name in names)
         _check_place(message)
         if message.DESCRIPTOR.name == "AttributeProto" and message.type in CODE_VALUES:
             kind = CODE_VALUES[message.type]
             raise BackendError("load_failed", f"{message.name!r} names a Python object ({kind}): export the model anew")
-    producer = f"{model.producer_name} {model.producer_version}".strip()
     inputs = tuple(_info(value.name, value.tensor) for value in model.graph.input)
     outputs = tuple(info for value in model.graph.output for info in _outputs(value))
-    return MindIr(producer, _short(inputs), _short(outputs), tuple(sorted(operators)))
+    return MindIr(_short(inputs), _short(outputs))
 
 
 def _parse(path: str) -> Any:
