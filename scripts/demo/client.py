@@ -42,6 +42,18 @@ class Answer:
     seconds: float
 
 
+def end_session(client: mqtt.Client) -> None:
+    """Disconnects and ends paho's thread, leaving nothing open.
+
+    `loop_stop` leaves a pair of sockets that paho closes when the client is collected; without its callbacks the
+    client is in no cycle, so that is at once.
+    """
+    client.disconnect()
+    client.loop_stop()
+    client.on_socket_open = client.on_connect = client.on_subscribe = None
+    client.on_message = client.on_publish = client.on_disconnect = None
+
+
 class FleetClient:
     """Connects at once; `close()` or a `with` statement ends it. One request at a time."""
 
@@ -68,8 +80,7 @@ class FleetClient:
 
     def close(self) -> None:
         """Disconnects."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        end_session(self._client)
 
     def ask_image(self, device: str, model: str, picture: bytes, content_type: str = "image/png") -> Answer:
         """A JPEG or PNG file as it is; the device decodes and scales it as the manifest says."""

@@ -50,7 +50,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             running.add_device(DEVICE),
             MODELFLEET_AGENT_HEALTH_INTERVAL_S="1",
             MODELFLEET_AGENT_WORKER__LOAD_TIMEOUT_S="6",
-            MODELFLEET_AGENT_WORKER__RUN_TIMEOUT_S="2",
+            MODELFLEET_AGENT_WORKER__RUN_TIMEOUT_S="5",
             MODELFLEET_AGENT_WORKER__MEMORY_BYTES=str(2 << 30),
         )
         running.registry("publish", str(LENET / "lenet.toml"))

@@ -17,7 +17,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from scripts.demo.client import FleetClient, RequestFailedError
+from scripts.demo.client import FleetClient, RequestFailedError, end_session
 from scripts.demo.processes import Fleet, wait_until
 from tests.e2e.conftest import DEVICE, LENET
 
@@ -69,8 +69,7 @@ class Asker:
 
     def close(self) -> None:
         """Disconnects."""
-        self.client.disconnect()
-        self.client.loop_stop()
+        end_session(self.client)
 
 
 @pytest.fixture

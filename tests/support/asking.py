@@ -16,6 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
+from scripts.demo.client import end_session
 
 _numbers = itertools.count()
 
@@ -151,5 +152,4 @@ class Asker:
 
     def close(self) -> None:
         """Disconnects and ends its thread."""
-        self.client.disconnect()
-        self.client.loop_stop()
+        end_session(self.client)

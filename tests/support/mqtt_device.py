@@ -14,6 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 
 from registry.contracts.topics import Topics
+from scripts.demo.client import end_session
 from tests.support.fleet_registry import as_json
 
 
@@ -72,13 +73,11 @@ class MqttDevice:
     def die(self) -> None:
         """The connection breaks as when the host loses power: the broker sends the will."""
         self._socket.shutdown(socket.SHUT_RDWR)
-        self._client.disconnect()
-        self._client.loop_stop()
+        end_session(self._client)
 
     def close(self) -> None:
         """Leave without a will."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        end_session(self._client)
 
     def _opened(self, _client: Any, _data: Any, sock: socket.socket) -> None:
         self._socket = sock
