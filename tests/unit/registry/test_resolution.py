@@ -38,6 +38,17 @@ def test_an_accelerator_is_preferred_where_it_works() -> None:
     assert not result.degraded
 
 
+def test_a_cpu_runs_onnx_rather_than_mindir_and_an_accelerator_the_other_way_round() -> None:
+    both = BackendFacts(
+        name="both", usable=True, formats=(Format.ONNX, Format.MINDIR), targets=(Target.CPU, Target.GPU),
+        max_onnx_ir=10, max_onnx_opset=21,
+    )  # fmt: skip
+    host = HOST.model_copy(update={"backends": (both,)})
+    for target, best in ((Target.CPU, "onnx"), (Target.GPU, "mindir")):
+        forms = manifest(variant("mindir", target, Format.MINDIR), variant("onnx", target))
+        assert resolve(forms, host).chosen == best
+
+
 def test_a_host_whose_accelerator_lies_idle_is_degraded() -> None:
     cuda = ORT.model_copy(update={"targets": (Target.CPU, Target.GPU)})
     assert resolve(manifest(variant("a")), HOST.model_copy(update={"backends": (cuda,)})).degraded
