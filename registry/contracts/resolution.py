@@ -26,7 +26,7 @@ FORMAT_ORDER = (
     Format.AIR,
 )
 CPU_FORMAT_ORDER = (Format.ONNX, Format.MINDIR, Format.MINDSPORE_CKPT, Format.OM, Format.TENSORRT_PLAN, Format.AIR)
-"""On a CPU, ONNX Runtime answers LeNet about 5 times faster than MindSpore in a seventh of its memory: docs/backends.md."""
+"""On a CPU, ONNX Runtime answers LeNet 5 times faster than MindSpore, in a seventh of its memory: docs/backends.md."""
 TARGET_ORDER = (Target.ASCEND910, Target.ASCEND310, Target.GPU, Target.CPU)
 SOURCE_ONLY = frozenset({Format.AIR})
 BUILT_IN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.training"})
