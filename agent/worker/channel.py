@@ -35,6 +35,8 @@ ERROR_CODES = (
     "unknown_input",
     "missing_input",
     "unknown_output",
+    "overloaded",
+    "model_not_ready",
 )
 """What a status names; each is an InferenceCode of registry.contracts.codes. Append only."""
 
