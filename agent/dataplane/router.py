@@ -24,6 +24,9 @@ class Router:
 
     def __init__(self, topics: Topics, device: str, pools: tuple[tuple[str, str], ...] = ()) -> None:
         self.slots: dict[str, ModelSlot] = {}
+        self._told = False
+        """Has anything ever been assigned? Until then nobody can say that a model is unknown: desired state may be on
+        its way, after the first start or after the journal was lost."""
         self._topics = topics
         self._device = device
         self._pools = {model for _, model in pools}
@@ -43,6 +46,7 @@ class Router:
 
     def assign(self, model: str) -> ModelSlot:
         """The model is assigned to this device from now on."""
+        self._told = True
         slot = self.slots.get(model)
         if slot is None:
             slot = self.slots[model] = self._make(model)
@@ -82,6 +86,8 @@ class Router:
             return RequestError(
                 InferenceCode.MODEL_NOT_READY, f"{slot.model} is assigned to {self._device} but nothing serves it yet"
             )
+        if not self._told:
+            return RequestError(InferenceCode.MODEL_NOT_READY, f"{self._device} has not been told yet what to serve")
         return RequestError(InferenceCode.UNKNOWN_MODEL, f"no such model is assigned to {self._device}")
 
     def allows_reply(self, reply_to: bytes) -> bool:

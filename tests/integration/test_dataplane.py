@@ -230,6 +230,17 @@ def test_a_model_that_is_not_there_and_one_that_is_not_ready(asker: Asker, servi
     assert asker.one(b"{}", topic=serving.infer("soon")).head["code"] == "unknown_model"
 
 
+def test_before_anything_was_assigned_a_request_may_be_tried_again(broker: Mosquitto, tmp_path: Path) -> None:
+    device = Serving(broker.port, tmp_path, fast=True)
+    device.start()
+    client = Asker(broker.port, device.infer("lenet"), listen=(device.results(),))
+    try:
+        assert client.one(b"{}").head["code"] == "model_not_ready"
+    finally:
+        client.close()
+        device.stop()
+
+
 def test_overload_is_refused_at_once(asker: Asker, serving: Serving) -> None:
     worker = FakeWorker(slots=4)
     worker.gate.clear()
