@@ -1,7 +1,8 @@
 """What an operator may set: a TOML file, then `MODELFLEET_REGISTRY_*` in the environment, which wins.
 
 Nested values use two underscores: `MODELFLEET_REGISTRY_MQTT__HOST=broker`. Unknown keys in the file are
-refused, so that a typing error is heard. Imports no server package: the CLI reads `default_data_dir` too.
+refused, so that a typing error is heard. Imports no server package.
+`registry.cli.settings` finds the data folder by the same rule: importing this module would slow every command.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from agent.errors import PermanentError
 Metric = CounterMetricFamily | GaugeMetricFamily
 QUANTILES = (0.5, 0.9, 0.99)
 
+STOP_SECONDS = 2.0
+"""For the server's thread to end; it is a daemon, so nothing waits for it after that."""
+
 
 class MetricsServer:
     """Answers `/metrics`. Off unless an address is set; it has no password, so keep it on loopback."""
@@ -42,7 +45,7 @@ class MetricsServer:
             server, thread = self._running
             server.shutdown()
             server.server_close()
-            thread.join()
+            thread.join(STOP_SECONDS)
             self._running = None
 
 

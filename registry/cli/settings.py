@@ -84,8 +84,8 @@ def default_data_dir(environment: Mapping[str, str] = os.environ) -> Path:
     """Where `registry serve` keeps its data when nothing else is configured."""
     if environment.get(DATA_DIR_VARIABLE):
         return Path(environment[DATA_DIR_VARIABLE])
-    base = environment.get("XDG_DATA_HOME") or Path(environment.get("HOME") or "/") / ".local" / "share"
-    return Path(base) / "modelfleet" / "registry"
+    home = environment.get("HOME") or Path.home()
+    return Path(environment.get("XDG_DATA_HOME") or Path(home, ".local/share")) / "modelfleet" / "registry"
 
 
 def _token(options: GlobalOptions, environment: Mapping[str, str], *, local: bool) -> str | None:
