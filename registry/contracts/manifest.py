@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum
+from registry.contracts.golden import MeasuredParity, Tolerance
 from registry.contracts.names import LabelKey, LabelValue, Name, RelativePath, VersionName
 from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
 from registry.contracts.wire import Wire
@@ -87,6 +88,30 @@ class Requirements(Wire):
     """The GPU that a plan was built for: `8.6`. The host's must be the same."""
 
 
+class Network(Wire):
+    """The architecture that a checkpoint's parameters belong to, by its name in the agent's built-in catalogue."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+    """`lenet5`, `resnet50`, ..."""
+    arguments: Annotated[dict[str, int | float | bool | str], Field(max_length=32)] = Field(default_factory=dict)
+    """Keyword arguments of the architecture's constructor: `{"num_class": 10, "num_channel": 1}`."""
+
+
+class Build(Wire):
+    """How a variant was made from a sibling: enough to make it again."""
+
+    parent: Digest
+    """The canonical digest of the variant that it was converted from."""
+    tool: Annotated[str, Field(max_length=64)]
+    """`mindspore-export`, `atc`, `tensorrt`, `onnxruntime-quantize`."""
+    command: Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=128)] = ()
+    """The exact command line, or the call, one argument each; no secrets."""
+    versions: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
+    """Tool and library versions: `{"mindspore": "2.10.0", "cann": "8.0.RC1"}`."""
+    built_on: Name | None = None
+    """The device that built it; None: the publisher's machine."""
+
+
 class Variant(Wire):
     """The version's form for one format and target platform. Its canonical digest names it in reports."""
 
@@ -99,6 +124,12 @@ class Variant(Wire):
     inputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
     outputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
     requirements: Requirements = Requirements()
+    network: Network | None = None
+    """Only of a checkpoint: what its parameters are filled into."""
+    build: Build | None = None
+    """None: it was published as it is."""
+    parity: MeasuredParity | None = None
+    """Measured by the publisher, where the variant could run there."""
 
     @property
     def size(self) -> int:
@@ -157,6 +188,16 @@ class Classification(Wire):
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
 
 
+class Golden(Wire):
+    """The version's golden vectors; see `registry.contracts.golden` for the file."""
+
+    file: FileRef
+    cases: Annotated[int, Field(ge=1, le=64)]
+    reference: Name | None = None
+    """The variant that made the outputs; None: the publisher gave them."""
+    tolerance: Tolerance = Tolerance()
+
+
 class Manifest(Wire):
     """A version: its variants, and what belongs to all of them."""
 
@@ -171,6 +212,8 @@ class Manifest(Wire):
     """An SPDX expression where there is one."""
     card: FileRef | None = None
     """The Markdown model card."""
+    golden: Golden | None = None
+    """What every variant must answer, on every device, before it serves."""
 
     @model_validator(mode="after")
     def _variants_agree(self) -> Manifest:
@@ -190,7 +233,8 @@ class Manifest(Wire):
     def blobs(self) -> dict[Digest, int]:
         """Every blob that the version needs, with its size."""
         files = [file for variant in self.variants for file in variant.files]
-        return {file.digest: file.size for file in (*files, *((self.card,) if self.card else ()))}
+        beside = [file for file in (self.card, self.golden.file if self.golden else None) if file is not None]
+        return {file.digest: file.size for file in (*files, *beside)}
 
 
 def same_tensors(one: tuple[TensorSpec, ...], other: tuple[TensorSpec, ...]) -> bool:

@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
+from registry.contracts.deployments import DeploymentPolicy, DeploymentProgress
 from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum
+from registry.contracts.golden import Parity
+from registry.contracts.jobs import MAX_JOBS, Job, JobStatus
 from registry.contracts.names import Name, VersionName
 from registry.contracts.platforms import Platform
 from registry.contracts.wire import Wire
@@ -51,6 +54,10 @@ class DesiredModel(Wire):
     profile: Profile = Profile.THROUGHPUT
     record_results: bool = False
     """The agent also publishes each result on its results topic, for the registry to keep."""
+    attempt: Annotated[int, Field(ge=0, le=1 << 31)] = 0
+    """Raised by a person's retry: a version that this device has put into quarantine is tried again."""
+    policy: DeploymentPolicy = DeploymentPolicy()
+    """How the device goes from what serves to this."""
 
 
 class Desired(Wire):
@@ -64,6 +71,8 @@ class Desired(Wire):
     expires_at: AwareDatetime | None = None
     """After it nothing new is installed; what serves goes on serving."""
     models: Annotated[dict[Name, DesiredModel], Field(max_length=256)] = Field(default_factory=dict)
+    jobs: Annotated[dict[Name, Job], Field(max_length=MAX_JOBS)] = Field(default_factory=dict)
+    """One-time work, by id. It is done once; a job that is gone from the document is cancelled."""
 
 
 class ServingState(StrEnum):
@@ -106,6 +115,10 @@ class ReportedModel(Wire):
     since: AwareDatetime | None = None
     desired_version: VersionName | None = None
     fault: Fault | None = None
+    parity: Parity | None = None
+    """Of what serves, measured on this host against the version's golden vectors at warm-up."""
+    deployment: DeploymentProgress | None = None
+    """The deployment under way, or how the last one ended."""
 
 
 class Reported(Wire):
@@ -121,6 +134,7 @@ class Reported(Wire):
     facts: Platform | None = None
     """Sent with every report until the registry has them; a reader compares the digest."""
     models: dict[Name, ReportedModel] = Field(default_factory=dict)
+    jobs: Annotated[dict[Name, JobStatus], Field(max_length=MAX_JOBS)] = Field(default_factory=dict)
     fault: Fault | None = None
     """What keeps the whole agent from following its desired state now: a full disk, a broken journal."""
 
