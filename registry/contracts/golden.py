@@ -45,6 +45,8 @@ class Parity(Wire):
     """Everything within the manifest's tolerance, and no NaN where none was expected."""
     run_us: float | None = None
     """Microseconds of one run, median over the cases."""
+    why: Annotated[str, Field(max_length=512)] = ""
+    """Why it did not pass: the first case and output that are off, or what the run failed with."""
 
 
 class MeasuredParity(Wire):

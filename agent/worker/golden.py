@@ -1,0 +1,153 @@
+"""Runs the version's golden vectors through a loaded model, before it serves, and says how it measured up.
+
+Every case runs alone, as one live request, and is timed; then the cases that fit fixed slots run once more together,
+as live requests that came at the same time do. What is compared is in `registry.contracts.parity`.
+A worker that answers wrongly is not an error here: the figures say so, and the caller decides.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agent.errors import PermanentError, TransientError
+from agent.worker.arena import ArenaTensor
+from agent.worker.caller import Caller, Request, RunFailedError
+from agent.worker.spec import Worker
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.golden import MAX_GOLDEN_BYTES, Parity, Tolerance
+from registry.contracts.golden_file import GoldenCase, check_cases, read_cases
+from registry.contracts.manifest import Golden
+from registry.contracts.parity import Array, Comparison
+from registry.contracts.tensor_file import TensorFileError
+from registry.contracts.tensors import NUMPY_NAME
+
+DEFAULT_BUDGET_S = 300.0
+
+
+def measure_parity(
+    worker: Worker,
+    path: Path,
+    golden: Golden,
+    *,
+    budget_s: float = DEFAULT_BUDGET_S,
+    check: Callable[[], None] = lambda: None,
+) -> Parity:
+    """How the worker's answers compare with the golden vectors in the file at `path`.
+
+    The worker must not be with the data path. Its bytes are the caller's to verify; its form is checked here.
+
+    Args:
+        worker: Loaded; after an error it is only fit to be closed.
+        path: The file of `golden.file`, whole and verified.
+        golden: As the manifest has it: the number of cases, the tolerance.
+        budget_s: For all runs together. Each run has the worker's `run_timeout_s` at most.
+        check: Called between runs; what it raises goes through: for cancelling.
+
+    Raises:
+        PermanentError: bad_answer: the file is not one of golden vectors, or not of this model.
+        TransientError: disk_error, worker_crashed, or load_timeout.
+    """
+    content = _read(path)
+    try:
+        cases = read_cases(content, len(content))
+        check_cases(cases, worker.inputs, worker.outputs, golden.cases)
+    except TensorFileError as error:
+        raise PermanentError(
+            DeploymentCode.BAD_ANSWER, f"the golden vectors {golden.file.digest} of {worker.spec.model}: {error}"
+        ) from None
+    trial = _Trial(
+        worker, content, cases, tolerance=golden.tolerance, deadline=time.monotonic() + budget_s, check=check
+    )
+    return trial.run()
+
+
+class _Trial:
+    """One run of all cases."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        content: memoryview,
+        cases: Sequence[GoldenCase],
+        *,
+        tolerance: Tolerance,
+        deadline: float,
+        check: Callable[[], None],
+    ) -> None:
+        self._worker = worker
+        self._content = content
+        self._cases = cases
+        self._deadline = deadline
+        self._check = check
+        self._caller = Caller(worker)
+        self._comparison = Comparison(tolerance)
+
+    def run(self) -> Parity:
+        """See `measure_parity`."""
+        requests = [self._request(case) for case in self._cases]
+        runs_us: list[float] = []
+        for number, request in enumerate(requests):
+            self._go_on()
+            begin = time.perf_counter()
+            try:
+                answer = self._caller.call(request)
+            except RunFailedError as error:
+                self._comparison.refuse(f"case {number}: {error}")
+                continue
+            runs_us.append((time.perf_counter() - begin) * 1e6)
+            self._compare(number, answer)
+        self._run_together([number for number, request in enumerate(requests) if self._caller.is_fixed(request)])
+        return self._comparison.parity(len(self._cases), runs_us)
+
+    def _run_together(self, numbers: Sequence[int]) -> None:
+        """Cases that the worker may batch, as many at once as there are slots."""
+        slots = self._worker.layout.slots
+        if len(numbers) < 2 or self._worker.max_batch < 2 or not self._worker.layout.batchable:
+            return
+        for start in range(0, len(numbers), slots):
+            group = numbers[start : start + slots]
+            self._go_on()
+            try:
+                answers = self._caller.call_together([self._request(self._cases[number]) for number in group])
+            except RunFailedError as error:
+                self._comparison.refuse(f"cases {group[0]} to {group[-1]} together: {error}")
+                continue
+            for number, answer in zip(group, answers):
+                self._compare(number, answer)
+
+    def _go_on(self) -> None:
+        self._check()
+        if time.monotonic() > self._deadline:
+            self._worker.kill()
+            raise TransientError(
+                DeploymentCode.LOAD_TIMEOUT,
+                f"{self._worker.spec.model}: the golden vectors take longer than they may on this host",
+            )
+
+    def _request(self, case: GoldenCase) -> Request:
+        return {
+            name: ArenaTensor(name, str(span.datatype), span.shape, self._content[span.begin : span.end])
+            for name, span in case.inputs.items()
+        }
+
+    def _compare(self, number: int, answer: dict[str, Array]) -> None:
+        outputs = {}
+        for name, span in self._cases[number].outputs.items():
+            want = np.frombuffer(self._content[span.begin : span.end], NUMPY_NAME[span.datatype]).reshape(span.shape)
+            outputs[name] = (span.datatype, answer[name], want)
+        self._comparison.add(number, outputs)
+
+
+def _read(path: Path) -> memoryview:
+    try:
+        with path.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size <= MAX_GOLDEN_BYTES:
+                return memoryview(stream.read(MAX_GOLDEN_BYTES + 1))
+    except OSError as error:
+        raise TransientError(DeploymentCode.DISK_ERROR, f"{path.name}: {error.strerror}") from None
+    raise PermanentError(DeploymentCode.BAD_ANSWER, f"golden vectors of more than {MAX_GOLDEN_BYTES} bytes")
