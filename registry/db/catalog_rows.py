@@ -1,7 +1,8 @@
 """The catalogue's tables: models, versions, blobs, uploads, aliases, tokens.
 
 INVARIANT: a row in `blobs` stands for bytes that are whole and fsynced under their final name.
-INVARIANT: `versions` and `alias_moves` are only inserted or deleted, never updated.
+INVARIANT: `alias_moves` are only inserted or deleted, never updated; a version is updated only to a manifest that
+extends the one it has, which goes to `earlier_manifests`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class VersionRow(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
     created_by: Mapped[str] = mapped_column(String(80), default="")
+    revision: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How often variants were added; the manifests before are in `earlier_manifests`."""
 
 
 class BlobRow(Base):
