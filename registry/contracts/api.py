@@ -11,7 +11,8 @@ from pydantic import AwareDatetime, Field
 
 from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum
-from registry.contracts.manifest import Format, Target
+from registry.contracts.jobs import Job, JobKind, JobStatus
+from registry.contracts.manifest import FileRef, Format, Target, Variant
 from registry.contracts.messages import Event, Health, Presence, Profile, Reported
 from registry.contracts.names import Name, VersionName
 from registry.contracts.platforms import Platform
@@ -82,6 +83,8 @@ class VersionView(Wire):
     size: int
     variants: tuple[VariantView, ...] = ()
     aliases: tuple[Name, ...] = ()
+    revision: int = 0
+    """How often variants were added since it was published."""
 
 
 class ModelView(Wire):
@@ -207,6 +210,51 @@ class DeviceReports(Wire):
     reported: Reported | None = None
     health: Annotated[tuple[Health, ...], Field(max_length=100)] = ()
     events: Annotated[tuple[Event, ...], Field(max_length=1000)] = ()
+
+
+class JobRequest(Wire):
+    """POST body: one-time work for a device."""
+
+    device: Name
+    kind: JobKind
+    model: Name
+    version: VersionName
+    """May be an alias, resolved once, now."""
+    source: Name | None = None
+    """Convert: the variant to start from; None: the device chooses the one that leads to `to`."""
+    to: Format | None = None
+    options: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
+    dataset: Digest | None = None
+    metric: Annotated[str, Field(max_length=64)] = ""
+    timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
+
+
+class JobView(Wire):
+    """A job and how far it is."""
+
+    id: Name
+    device: Name
+    job: Job
+    status: JobStatus
+    created_at: AwareDatetime
+    created_by: str = ""
+    updated_at: AwareDatetime
+    expires_at: AwareDatetime
+    """A job that is not over by then has failed."""
+
+
+class VariantOffer(Wire):
+    """PUT body: a variant to add to a published version, made from one of its variants: `build.parent` says which."""
+
+    variant: Variant
+
+
+class VariantAnswer(Wire):
+    """What became of an offer. While `missing` is not empty: upload these, then offer the same again."""
+
+    missing: tuple[FileRef, ...] = ()
+    manifest: Digest | None = None
+    """The manifest that has the variant; None while files are missing."""
 
 
 class HealthHour(Wire):

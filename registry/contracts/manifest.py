@@ -214,6 +214,8 @@ class Manifest(Wire):
     """The Markdown model card."""
     golden: Golden | None = None
     """What every variant must answer, on every device, before it serves."""
+    extends: Digest | None = None
+    """The manifest of the same version that this one has more variants than; all else is as it was there."""
 
     @model_validator(mode="after")
     def _variants_agree(self) -> Manifest:

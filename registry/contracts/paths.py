@@ -99,6 +99,26 @@ def reports_path(device: str) -> str:
     return _path("devices", device, "reports")
 
 
+def jobs_path() -> str:
+    """GET `?device=&model=&over=`: Page[JobView], newest first. POST JobRequest: 201 JobView."""
+    return _path("jobs")
+
+
+def job_path(job: str) -> str:
+    """GET: JobView. DELETE: JobView, cancelled unless it was over."""
+    return _path("jobs", job)
+
+
+def job_variant_path(job: str) -> str:
+    """PUT VariantOffer by the job's device: VariantAnswer."""
+    return _path("jobs", job, "variant")
+
+
+def variant_path(model: str, version: str, variant: str) -> str:
+    """PUT VariantOffer: VariantAnswer. Adds a converted variant to a published version."""
+    return _path("models", model, "versions", version, "variants", variant)
+
+
 def deployments_path(device: str) -> str:
     """GET: Page[DeploymentView]."""
     return _path("devices", device, "deployments")
