@@ -82,10 +82,19 @@ class Requirements(Wire):
     """The Ascend chip of an OM, as ATC's `--soc_version`: `Ascend310P3`. The host's must be the same."""
     cann_version: BuildVersion | None = None
     """The CANN that built an OM: `8.0.RC1`. The host's may not be older."""
+    opp_version: BuildVersion | None = None
+    """The operator library that an OM was built with. It must be the same on a virtual NPU, and should be for an OM
+    whose shapes are dynamic."""
     tensorrt_version: BuildVersion | None = None
-    """The TensorRT that built a plan: `10.13.3.9`. The host's must be the same."""
+    """The TensorRT that built a plan: `10.13.3.9`. The host's must be the same, unless it is version-compatible."""
+    tensorrt_version_compatible: bool = False
+    """The plan was built with VERSION_COMPATIBLE: later ones of the same major run it, 10's run on 11, 8's on 10."""
     compute_capability: ComputeCapability | None = None
-    """The GPU that a plan was built for: `8.6`. The host's must be the same."""
+    """The GPU that a plan was built for: `8.6`. The host's must be the same, unless `hardware_compat` says so."""
+    hardware_compat: Literal["ampere_plus", "same_compute_capability"] | None = None
+    """The plan's HardwareCompatibilityLevel: any GPU of compute capability 8.0 or newer, or any of the same one."""
+    disk_bytes: int | None = None
+    """Disk that the files and what is made of them need; None: the files' own size."""
 
 
 class Network(Wire):

@@ -29,6 +29,7 @@ KINDS: dict[str, type[Wire]] = {
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "platform": Platform,
+    "platform-facts": Platform,
 }
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.manifest import FileRef, Format, Manifest, Requirements, Target, Variant
-from registry.contracts.platforms import BackendFacts, Platform
-from registry.contracts.resolution import Outcome, resolve
+from registry.contracts.platforms import AscendFacts, BackendFacts, CudaFacts, Evidence, Platform
+from registry.contracts.resolution import Outcome, resolve, ties
 
 BLOB = FileRef(path="m", digest="sha256:" + "0" * 64, size=1)
 ORT = BackendFacts(
@@ -103,6 +103,14 @@ def test_a_pin_allows_only_that_variant() -> None:
     assert resolve(manifest(variant("a")), HOST, pin="z").chosen is None
 
 
+def test_a_pin_that_keeps_out_what_would_fit_is_a_conflict() -> None:
+    fits, not_here = variant("a"), variant("b", Target.GPU)
+    assert resolve(manifest(fits, not_here), HOST, pin="b").conflict is Code.PIN_EXCLUDES_ALL
+    assert "pin_excludes_all" in resolve(manifest(fits, not_here), HOST, pin="b").explain()
+    assert resolve(manifest(not_here), HOST, pin="b").conflict is None
+    assert resolve(manifest(fits, not_here), HOST, pin="a").conflict is None
+
+
 def test_hosts_with_the_same_facts_are_one_class() -> None:
     busy = HOST.model_copy(update={"disk_free_bytes": 5, "memory_free_bytes": 7})
     assert busy.facts_digest() == HOST.facts_digest()
@@ -110,7 +118,7 @@ def test_hosts_with_the_same_facts_are_one_class() -> None:
 
 
 MINDSPORE = BackendFacts(
-    name="mindspore", usable=True, version="2.10.0", formats=(Format.MINDIR, Format.OM, Format.TENSORRT_PLAN),
+    name="mindspore", usable=True, version="2.10.0", formats=(Format.MINDIR,),
     targets=tuple(Target),
 )  # fmt: skip
 
@@ -138,19 +146,6 @@ def test_a_mindir_is_read_by_the_mindspore_that_wrote_it_and_by_later_ones(
         assert verdict.reasons[0].code is Code.RT_TOO_OLD
 
 
-@pytest.mark.parametrize(
-    ("target", "format", "needs"),
-    [
-        (Target.GPU, Format.TENSORRT_PLAN, {"tensorrt_version": "10.13.3.9"}),
-        (Target.GPU, Format.TENSORRT_PLAN, {"compute_capability": "8.6"}),
-    ],
-)
-def test_what_no_agent_reports_is_not_taken_for_fitting(target: Target, format: Format, needs: dict[str, str]) -> None:  # noqa: A002
-    host = HOST.model_copy(update={"backends": (MINDSPORE,)})
-    assert resolve(manifest(variant("v", target, format, **needs)), host).verdicts[0].outcome is Outcome.UNKNOWN
-    assert resolve(manifest(variant("v", target, format)), host).chosen == "v"
-
-
 ACL = BackendFacts(
     name="ascend_acl", usable=True, version="8.0.0", formats=(Format.OM,), targets=(Target.ASCEND310,),
     providers=("Ascend310P3",),
@@ -163,8 +158,8 @@ ACL = BackendFacts(
         ({"soc_version": "Ascend310P3", "cann_version": "8.0.0"}, {}, Outcome.PASS, None),
         ({"cann_version": "8.0.RC3"}, {}, Outcome.PASS, None),
         ({"cann_version": "7.0.1"}, {}, Outcome.PASS, None),
-        ({"cann_version": "8.0.0"}, {"version": "8.0.RC3"}, Outcome.FAIL, Code.RT_TOO_OLD),
-        ({"cann_version": "8.2.RC1"}, {}, Outcome.FAIL, Code.RT_TOO_OLD),
+        ({"cann_version": "8.0.0"}, {"version": "8.0.RC3"}, Outcome.FAIL, Code.CANN_TOO_OLD),
+        ({"cann_version": "8.2.RC1"}, {}, Outcome.FAIL, Code.CANN_TOO_OLD),
         ({"cann_version": "8.0.0"}, {"version": "pyACL 1.12.0"}, Outcome.UNKNOWN, Code.FACT_UNKNOWN),
         ({"soc_version": "Ascend310P1"}, {}, Outcome.FAIL, Code.SOC_MISMATCH),
         ({"soc_version": "Ascend310P3"}, {"providers": ()}, Outcome.UNKNOWN, Code.FACT_UNKNOWN),
@@ -177,3 +172,78 @@ def test_an_om_wants_its_chip_and_no_older_cann(
     verdict = resolve(manifest(variant("v", Target.ASCEND310, Format.OM, **needs)), platform).verdicts[0]
     assert verdict.outcome is outcome
     assert [reason.code for reason in verdict.reasons] == ([code] if code else [])
+
+
+def other(name: str, number: int, **needs: object) -> Variant:
+    """With a file of its own."""
+    file = BLOB.model_copy(update={"digest": "sha256:" + f"{number:064x}"})
+    return variant(name, **needs).model_copy(update={"files": (file,)})
+
+
+def test_the_more_specific_variant_is_chosen() -> None:
+    forms = [other("a", 1), other("b", 2, onnx_opsets={"": 17}), other("c", 3, arch=("x86_64",))]
+    assert resolve(manifest(*forms), HOST).chosen == "c"
+    assert resolve(manifest(*forms[:2]), HOST).chosen == "b"
+
+
+def test_of_variants_that_rank_the_same_the_faster_one_is_chosen_and_without_a_measurement_it_is_a_tie() -> None:
+    slow, fast = other("a", 1), other("b", 2)
+    alike = resolve(manifest(slow, fast), HOST)
+    assert (alike.chosen, alike.tie) == ("a", ("b",))
+    speeds = {slow.canonical_digest(): 900.0, fast.canonical_digest(): 90.0}
+    measured = resolve(manifest(slow, fast), HOST, speeds=speeds)
+    assert (measured.chosen, measured.tie) == ("b", ())
+    assert ties(manifest(slow, fast)) == [("a", "b")]
+
+
+def test_the_same_file_twice_is_no_tie() -> None:
+    assert resolve(manifest(variant("a"), variant("b")), HOST).tie == ()
+    assert ties(manifest(variant("a"), variant("b"))) == []
+
+
+def test_variants_for_two_chips_are_no_tie() -> None:
+    forms = [other(soc.lower(), number, soc_version=soc) for number, soc in enumerate(("Ascend310P3", "Ascend310B4"))]
+    assert ties(manifest(*forms)) == []
+
+
+def test_the_nearest_miss_says_what_would_have_to_change() -> None:
+    acl = BackendFacts(
+        name="ascend_acl", usable=True, version="7.0.0", formats=(Format.OM,), targets=(Target.ASCEND310,),
+        providers=("Ascend310B4",),
+    )  # fmt: skip
+    host = HOST.model_copy(update={"backends": (ORT, acl)})
+    forms = manifest(
+        variant("om-310p3", Target.ASCEND310, Format.OM, soc_version="Ascend310P3"),
+        variant("om-310b4", Target.ASCEND310, Format.OM, soc_version="Ascend310B4", cann_version="8.2"),
+        variant("onnx"),
+    )
+    found = resolve(forms, host)
+    assert (found.chosen, found.degraded, found.nearest) == ("onnx", True, "om-310b4")
+    verdict = found.verdict("om-310b4")
+    assert verdict is not None
+    assert verdict.reasons[0].remedy.startswith("upgrade CANN to >= 8.2")
+
+
+def test_other_hardware_is_no_miss_beside_something_that_fits() -> None:
+    host = HOST.model_copy(update={"cuda": CudaFacts()})
+    assert resolve(manifest(variant("cpu"), variant("gpu", Target.GPU)), host).nearest is None
+    assert resolve(manifest(variant("gpu", Target.GPU)), host).nearest == "gpu"
+
+
+def test_a_chip_that_no_backend_uses_lies_idle_too() -> None:
+    host = HOST.model_copy(update={"ascend": AscendFacts(soc="Ascend310P3", chips=1)})
+    assert resolve(manifest(variant("cpu")), host).degraded
+
+
+def test_where_facts_came_from_and_health_do_not_make_another_class() -> None:
+    npu = HOST.model_copy(update={"ascend": AscendFacts(soc="Ascend310P3", chips=1)})
+    told = npu.model_copy(
+        update={
+            "evidence": {"ascend": Evidence(source="npu-smi info")},
+            "ascend": AscendFacts(soc="Ascend310P3", chips=1, health="Alarm"),
+        }
+    )
+    assert told.facts_digest() == npu.facts_digest()
+    assert npu.facts_digest() != HOST.facts_digest()
+    newer = AscendFacts(soc="Ascend310P3", chips=1, driver="24.1")
+    assert npu.model_copy(update={"ascend": newer}).facts_digest() != npu.facts_digest()
