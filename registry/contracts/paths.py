@@ -162,3 +162,73 @@ def tokens_path() -> str:
 def token_path(name: str) -> str:
     """DELETE: the token works no more."""
     return _path("tokens", name)
+
+
+def rollouts_path() -> str:
+    """GET `?model=&state=`: Page[RolloutView], newest first. POST RolloutSpec: 201 RolloutView, a draft."""
+    return _path("rollouts")
+
+
+def rollout_path(rollout: str) -> str:
+    """GET (id or name): RolloutView with its revision as ETag. PUT RolloutSpec by name: idempotent apply."""
+    return _path("rollouts", rollout)
+
+
+def rollout_plan_path(rollout: str) -> str:
+    """GET: PlanView; of a draft it is computed now, later the frozen one."""
+    return _path("rollouts", rollout, "plan")
+
+
+def plans_path() -> str:
+    """POST RolloutSpec: PlanView. Nothing is kept."""
+    return _path("rollout-plans")
+
+
+def rollout_commands_path(rollout: str) -> str:
+    """POST CommandBody with Idempotency-Key: RolloutView; 409 with the legal commands, 412 for another revision."""
+    return _path("rollouts", rollout, "commands")
+
+
+def rollout_approval_path(rollout: str) -> str:
+    """POST Approval with Idempotency-Key: RolloutView; 412 when the plan is another one."""
+    return _path("rollouts", rollout, "approval")
+
+
+def rollout_devices_path(rollout: str) -> str:
+    """GET `?state=&wave=`: Page[ActionView], without history."""
+    return _path("rollouts", rollout, "devices")
+
+
+def rollout_device_path(rollout: str, device: str) -> str:
+    """GET: ActionView with its history and why it waits."""
+    return _path("rollouts", rollout, "devices", device)
+
+
+def rollout_history_path(rollout: str) -> str:
+    """GET: Page[HistoryEntry], newest first."""
+    return _path("rollouts", rollout, "history")
+
+
+def rollout_events_path() -> str:
+    """GET `?rollout=&cursor=`: server-sent events, each a RolloutEvent with its cursor as id."""
+    return _path("rollout-events")
+
+
+def groups_path() -> str:
+    """GET: Page[GroupView]."""
+    return _path("groups")
+
+
+def group_path(group: str) -> str:
+    """GET: GroupView. PUT GroupBody: GroupView. DELETE, when no rollout that is not over names it."""
+    return _path("groups", group)
+
+
+def webhooks_path() -> str:
+    """GET: Page[WebhookView]."""
+    return _path("webhooks")
+
+
+def webhook_path(name: str) -> str:
+    """PUT WebhookCreate: 201 WebhookCreated with its secret, once. GET: WebhookView. DELETE."""
+    return _path("webhooks", name)
