@@ -64,4 +64,6 @@ class EarlierManifestRow(Base):
     revision: Mapped[int]
     body: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime]
+    """When a variant was added to it."""
     created_by: Mapped[str] = mapped_column(String(80), default="")
+    """Who added it: the name of a token."""

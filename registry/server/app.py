@@ -25,6 +25,7 @@ from registry.server.routes import (
     deployments,
     desired,
     devices,
+    jobs,
     meta,
     models,
     results,
@@ -48,6 +49,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     desired.router,
     devices.router,
     deployments.router,
+    jobs.router,
     telemetry.router,
     results.router,
 )

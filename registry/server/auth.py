@@ -89,6 +89,14 @@ async def _catalog_reader(principal: Annotated[Principal, Depends(caller)]) -> P
     return principal
 
 
+async def _uploader(principal: Annotated[Principal, Depends(caller)]) -> Principal:
+    if principal.device is not None:
+        return principal
+    return await _demanding(Scope.PUBLISH)(principal)
+
+
+Uploader = Annotated[Principal, Depends(_uploader)]
+"""Publishers, and devices: they begin uploads only of what a job of theirs has offered. A session has one owner."""
 Caller = Annotated[Principal, Depends(caller)]
 """Anybody who is known; the route itself demands more: `principal.demand_device(device)` and the like."""
 CatalogReader = Annotated[Principal, Depends(_catalog_reader)]

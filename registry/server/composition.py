@@ -23,6 +23,7 @@ from registry.errors import InvalidError
 from registry.server.fleet import Fleet, build_fleet
 from registry.services.access import Access
 from registry.services.aliases import Aliases
+from registry.services.conversions import Conversions
 from registry.services.garbage import Garbage
 from registry.services.models import Models
 from registry.services.tokens import Tokens, read_token
@@ -49,6 +50,7 @@ class Services:
     models: Models
     versions: Versions
     aliases: Aliases
+    conversions: Conversions
     garbage: Garbage
     fleet: Fleet
 
@@ -90,6 +92,7 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
         models=Models(database),
         versions=Versions(database, blobs),
         aliases=Aliases(database),
+        conversions=Conversions(database, blobs, config.limits.blob_bytes),
         garbage=Garbage(database, blobs, timedelta(seconds=config.limits.blob_grace_s)),
         fleet=build_fleet(config, clock, database, access),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from prometheus_client import REGISTRY
 from starlette.concurrency import run_in_threadpool
@@ -20,6 +20,7 @@ from registry.services.deployments import Deployments
 from registry.services.desired import DesiredDocuments
 from registry.services.devices import Devices
 from registry.services.health import HealthHistory
+from registry.services.jobs import Jobs
 from registry.services.publication import Publication
 from registry.services.results import Results
 from registry.services.retention import Retention
@@ -33,6 +34,7 @@ class Fleet:
     documents: DesiredDocuments
     devices: Devices
     deployments: Deployments
+    jobs: Jobs
     telemetry: Telemetry
     health: HealthHistory
     results: Results
@@ -57,6 +59,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         documents=documents,
         devices=Devices(database, access, documents),
         deployments=Deployments(database, documents),
+        jobs=Jobs(database, documents, timedelta(hours=limits.event_hours)),
         telemetry=telemetry,
         health=HealthHistory(database),
         results=Results(database),

@@ -31,6 +31,7 @@ class Job:
 
 JOBS: tuple[Job, ...] = (
     Job("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
+    Job("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock())),
     Job("last-used", 60, lambda services, _: services.access.save_last_used()),
     Job("uploads", 600, lambda services, _: services.uploads.sweep(services.clock())),
     Job("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock())),

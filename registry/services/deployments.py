@@ -9,19 +9,19 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm import Session
 
 from registry.contracts.api import Deployment, DeploymentView
 from registry.contracts.manifest import Manifest
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
 from registry.contracts.resolution import resolve
-from registry.db.catalog_rows import ModelRow, VersionRow
+from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.errors import ConflictError, InvalidError, NotFoundError
 from registry.services.desired import DesiredDocuments, as_desired, find_device, set_desired
-from registry.services.views import find_model, find_version
+from registry.services.views import find_model, find_version, manifest_body
 
 REISSUE_BATCH = 200
 """Deployments that one transaction issues again after a model's settings changed."""
@@ -114,12 +114,10 @@ def take_facts(session: Session, device: DeviceRow, facts: Platform, now: dateti
     changed = False
     query = select(DeploymentRow).where(DeploymentRow.device_id == device.id, DeploymentRow.pinned.is_(False))
     for row in session.scalars(query).all():
-        version = session.scalar(
-            select(VersionRow).where(VersionRow.manifest == row.manifest).options(undefer(VersionRow.body))
-        )
-        if version is None:
+        body = manifest_body(session, row.manifest)
+        if body is None:
             continue
-        resolution = resolve(Manifest.model_validate_json(version.body), facts)
+        resolution = resolve(Manifest.model_validate_json(body), facts)
         if resolution.chosen == row.variant:
             continue
         note = "" if resolution.chosen else f"No variant fits the facts of {now.isoformat()}:\n{resolution.explain()}"

@@ -18,7 +18,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.digest import digest_of
-from registry.contracts.messages import Desired, DesiredModel, Profile
+from registry.contracts.jobs import Job
+from registry.contracts.messages import MAX_CONTROL_BYTES, Desired, DesiredModel, Profile
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, RevisionRow, TombstoneRow
 from registry.errors import InvalidError, NotFoundError
@@ -102,6 +103,29 @@ def set_desired(
         row.pinned, row.generation, row.set_at, row.set_by, row.note = pinned, generation, now, by, note
     session.flush()
     return generation
+
+
+def set_job(session: Session, device: DeviceRow, job: str, work: Job | None, now: datetime) -> int:
+    """Put a job into a device's document, or take it out; the caller's transaction makes it true.
+
+    The same again writes nothing. After the commit call `DesiredDocuments.changed()`.
+
+    Returns:
+        The generation of the document.
+
+    Raises:
+        InvalidError: the document would be longer than devices take.
+    """
+    row = session.get_one(DesiredRow, device.id)
+    document = Desired.model_validate_json(row.document)
+    jobs = {name: known for name, known in {**document.jobs, job: work}.items() if known is not None}
+    if jobs == document.jobs:
+        return document.generation
+    update = {"jobs": jobs, "generation": document.generation + 1, "issued_at": now}
+    _store(session, row, document.model_copy(update=update))
+    if len(row.document) > MAX_CONTROL_BYTES:
+        raise InvalidError(f"The desired state of device {device.name!r} has no room for another job.")
+    return row.generation
 
 
 def as_desired(row: DeploymentRow) -> DesiredModel:

@@ -24,6 +24,7 @@ from registry.errors import InvalidError
 from registry.services.deployments import take_facts
 from registry.services.desired import DesiredDocuments, find_device
 from registry.services.health import take_health
+from registry.services.jobs import take_statuses
 from registry.services.results import record
 
 
@@ -140,7 +141,8 @@ def _take_reported(session: Session, device: DeviceRow, state: DeviceStateRow, i
     if same_session and state.reported_at is not None and body.at < state.reported_at:
         return False
     state.reported, state.reported_session, state.reported_at = intake.text, body.session_id, body.at
-    return body.facts is not None and take_facts(session, device, body.facts, intake.at)
+    jobs_changed = take_statuses(session, device, body.jobs, intake.at)
+    return (body.facts is not None and take_facts(session, device, body.facts, intake.at)) or jobs_changed
 
 
 def _take_events(session: Session, events: Sequence[tuple[int, Intake, Event]]) -> None:

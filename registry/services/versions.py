@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore
 from registry.contracts.api import PublishAnswer, VariantView, VersionView
-from registry.contracts.digest import digest_of
+from registry.contracts.digest import Digest, digest_of
 from registry.contracts.manifest import Manifest
 from registry.core.differences import differences
 from registry.db.catalog_rows import AliasRow, BlobRow, ModelRow, VersionBlobRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
+from registry.db.job_rows import EarlierManifestRow
 from registry.errors import ConflictError, InUseError, InvalidError, NotFoundError
-from registry.services.views import exact_version, find_model, find_version, version_views
+from registry.services.views import exact_version, find_model, find_version, manifest_body, version_views
 
 MAX_USERS_NAMED = 20
 
@@ -44,7 +47,7 @@ class Versions:
                 _demand_no_alias(session, manifest)
                 row = _insert(session, manifest, body, by, now)
                 return PublishAnswer(version=version_views(session, [row])[0], created=True)
-            if row.manifest == digest_of(body):
+            if digest_of(body) in _manifests(session, row):
                 return PublishAnswer(version=version_views(session, [row])[0], created=False)
             raise ConflictError(
                 f"{manifest.model} {manifest.version} is published with other content, and versions never change; "
@@ -68,7 +71,7 @@ class Versions:
     def manifest_bytes(self, digest: str) -> bytes:
         """The canonical bytes of a published manifest. Raises NotFoundError."""
         with self._database.read() as session:
-            body = session.scalar(select(VersionRow.body).where(VersionRow.manifest == digest))
+            body = manifest_body(session, digest)
         if body is None:
             raise NotFoundError(f"There is no manifest {digest}.")
         return body
@@ -88,19 +91,28 @@ class Versions:
 
     def _demand_blobs(self, session: Session, manifest: Manifest, now: datetime) -> None:
         """All there with the right size, in the database and in the store; the sweep cannot run meanwhile."""
-        wanted = manifest.blobs()
-        sizes = {}
-        for row in session.scalars(select(BlobRow).where(BlobRow.digest.in_(wanted))):
-            sizes[row.digest] = row.size if self._blobs.size_of(row.digest) == row.size else None
-            row.used_at = now
-        faults = [
-            f"{digest}: "
-            + (f"has {sizes[digest]} bytes, the manifest says {size}" if sizes.get(digest) else "not here")
-            for digest, size in wanted.items()
-            if sizes.get(digest) != size
-        ]
+        faults = missing_blobs(session, self._blobs, manifest.blobs(), now)
         if faults:
-            raise InvalidError("Blobs are missing or are not what the manifest says; upload them first.", tuple(faults))
+            raise InvalidError(
+                "Blobs are missing or are not what the manifest says; upload them first.", tuple(faults.values())
+            )
+
+
+def missing_blobs(session: Session, blobs: BlobStore, wanted: Mapping[Digest, int], now: datetime) -> dict[Digest, str]:
+    """Those of the wanted (digest to size) that are not there, in the database and in the store, each with why.
+
+    What is there counts as used: the sweep leaves it for its grace time.
+    """
+    sizes: dict[str, int | None] = {}
+    for row in session.scalars(select(BlobRow).where(BlobRow.digest.in_(wanted))):
+        sizes[row.digest] = row.size if blobs.size_of(row.digest) == row.size else None
+        row.used_at = now
+    return {
+        digest: f"{digest}: "
+        + (f"has {sizes[digest]} bytes, the manifest says {size}" if sizes.get(digest) else "not here")
+        for digest, size in wanted.items()
+        if sizes.get(digest) != size
+    }
 
 
 def delete_rows(session: Session, rows: list[VersionRow], now: datetime) -> None:
@@ -122,7 +134,8 @@ def _users(session: Session, row: VersionRow) -> list[str]:
         .join(DeploymentRow)
         .where(DeploymentRow.model == row.model, DeploymentRow.version == row.version)
     )
-    serving = select(DeviceRow.name).join(DeviceStateRow).where(DeviceStateRow.reported.contains(row.manifest))
+    said = or_(*(DeviceStateRow.reported.contains(manifest) for manifest in _manifests(session, row)))
+    serving = select(DeviceRow.name).join(DeviceStateRow).where(said)
     what = f"{row.model} {row.version}"
     return [
         *(f"alias {alias} points to {what}" for alias in session.scalars(aliased)),
@@ -131,26 +144,37 @@ def _users(session: Session, row: VersionRow) -> list[str]:
     ]
 
 
+def _manifests(session: Session, row: VersionRow) -> list[Digest]:
+    """All that the version ever had, newest first."""
+    query = select(EarlierManifestRow.manifest).where(EarlierManifestRow.version_id == row.id)
+    return [row.manifest, *session.scalars(query.order_by(EarlierManifestRow.revision.desc()))]
+
+
 def _demand_no_alias(session: Session, manifest: Manifest) -> None:
     alias = session.get(AliasRow, (manifest.model, manifest.version))
     if alias is not None and alias.version is not None:
         raise InvalidError(f"{manifest.version!r} is an alias of {manifest.model!r}; a version needs another name.")
 
 
+def variant_views(manifest: Manifest) -> list[Any]:
+    """The summaries that are stored with a version."""
+    views = (
+        VariantView(name=v.name, format=v.format, target=v.target, size=v.size, digest=v.canonical_digest())
+        for v in manifest.variants
+    )
+    return [view.model_dump(mode="json") for view in views]
+
+
 def _insert(session: Session, manifest: Manifest, body: bytes, by: str, now: datetime) -> VersionRow:
     if session.get(ModelRow, manifest.model) is None:
         session.add(ModelRow(name=manifest.model, created_at=now))
         session.flush()
-    variants = [
-        VariantView(name=v.name, format=v.format, target=v.target, size=v.size, digest=v.canonical_digest())
-        for v in manifest.variants
-    ]
     row = VersionRow(
         model=manifest.model,
         version=manifest.version,
         manifest=digest_of(body),
         body=body,
-        variants=[variant.model_dump(mode="json") for variant in variants],
+        variants=variant_views(manifest),
         size=sum(manifest.blobs().values()),
         created_at=now,
         created_by=by,

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.api import AliasView, ModelView, VariantView, VersionView
 from registry.db.catalog_rows import AliasMoveRow, AliasRow, ModelRow, VersionRow
+from registry.db.job_rows import EarlierManifestRow
 from registry.errors import NotFoundError
 
 
@@ -38,6 +39,14 @@ def exact_version(session: Session, model: str, version: str) -> VersionRow | No
     return session.scalar(select(VersionRow).where(VersionRow.model == model, VersionRow.version == version))
 
 
+def manifest_body(session: Session, digest: str) -> bytes | None:
+    """The canonical bytes of a published manifest, the newest of its version or an earlier one; None: not here."""
+    body = session.scalar(select(VersionRow.body).where(VersionRow.manifest == digest))
+    if body is None:
+        body = session.scalar(select(EarlierManifestRow.body).where(EarlierManifestRow.manifest == digest))
+    return body
+
+
 def version_views(session: Session, rows: Sequence[VersionRow]) -> list[VersionView]:
     """The versions with their aliases, in the order given; one query for all."""
     aliases: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -55,6 +64,7 @@ def version_views(session: Session, rows: Sequence[VersionRow]) -> list[VersionV
             size=row.size,
             variants=tuple(VariantView.model_validate(variant) for variant in row.variants),
             aliases=tuple(aliases[row.model, row.version]),
+            revision=row.revision,
         )
         for row in rows
     ]

@@ -72,12 +72,13 @@ class RegistryProcess:
             self._process = None
 
 
-def put_blob(client: httpx.Client, data: bytes) -> Digest:
-    """Upload a blob in one request, unless it is there."""
-    digest = digest_of(data)
-    view = client.post("/v1/uploads", json={"digest": digest, "size": len(data)}).raise_for_status().json()
+def put_blob(client: httpx.Client, data: bytes, headers: dict[str, str] | None = None) -> Digest:
+    """Upload a blob in one request, unless it is there; `headers` may name another's credential."""
+    digest, more = digest_of(data), headers or {}
+    body = {"digest": digest, "size": len(data)}
+    view = client.post("/v1/uploads", json=body, headers=more).raise_for_status().json()
     if not view["complete"]:
-        offset = {"Upload-Offset": str(view["offset"])}
+        offset = {"Upload-Offset": str(view["offset"]), **more}
         answer = client.patch(f"/v1/uploads/{view['id']}", content=data[view["offset"] :], headers=offset)
         assert answer.raise_for_status().json()["complete"], answer.text
     return digest

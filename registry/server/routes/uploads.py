@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from registry.contracts.api import UPLOAD_OFFSET, UploadRequest, UploadView
 from registry.contracts.paths import API
 from registry.errors import TooLargeError
-from registry.server.auth import Publisher, ServicesDep
+from registry.server.auth import ServicesDep, Uploader
 from registry.server.limits import closing
 from registry.server.metrics import BYTES_RECEIVED
 from registry.server.problems import problem_response, response_of
@@ -25,8 +25,10 @@ router = APIRouter(prefix=API, tags=["uploads"])
 
 
 @router.post("/uploads", status_code=201, responses={200: {"model": UploadView, "description": "It is there already"}})
-def begin_upload(body: UploadRequest, services: ServicesDep, response: Response, who: Publisher) -> UploadView:
+def begin_upload(body: UploadRequest, services: ServicesDep, response: Response, who: Uploader) -> UploadView:
     """Begin an upload, or find the one that this token began; `complete` when nothing has to be sent."""
+    if who.device is not None:
+        services.fleet.jobs.demand_offered(who.device, body.digest, body.size)
     view = services.uploads.begin(body, who.name, services.clock())
     if view.complete:
         response.status_code = 200
@@ -36,7 +38,7 @@ def begin_upload(body: UploadRequest, services: ServicesDep, response: Response,
 
 
 @router.get("/uploads/{upload}")
-def get_upload(upload: UploadId, services: ServicesDep, response: Response, who: Publisher) -> UploadView:
+def get_upload(upload: UploadId, services: ServicesDep, response: Response, who: Uploader) -> UploadView:
     """How far it is."""
     return _stated(services.uploads.view(upload, who.name), response)
 
@@ -52,7 +54,7 @@ async def send_bytes(
     upload: UploadId,
     request: Request,
     services: ServicesDep,
-    who: Publisher,
+    who: Uploader,
     offset: Annotated[int, Header(alias=UPLOAD_OFFSET, ge=0, le=1 << 50)],
 ) -> Response:
     """The bytes from `Upload-Offset` on, as many as the client likes; what came before a cut is kept."""
@@ -77,7 +79,7 @@ async def send_bytes(
 
 
 @router.delete("/uploads/{upload}", status_code=204)
-def cancel_upload(upload: UploadId, services: ServicesDep, who: Publisher) -> None:
+def cancel_upload(upload: UploadId, services: ServicesDep, who: Uploader) -> None:
     """Give it up; its bytes are dropped."""
     services.uploads.cancel(upload, who.name)
 

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from registry.contracts.api import Page, PublishAnswer, VersionView
+from registry.contracts.api import Page, PublishAnswer, VariantAnswer, VariantOffer, VersionView
 from registry.contracts.digest import Digest
 from registry.contracts.manifest import Manifest
-from registry.contracts.names import VersionName
+from registry.contracts.names import Name, VersionName
 from registry.contracts.paths import API
 from registry.errors import InvalidError
 from registry.server import etags
@@ -61,6 +61,21 @@ def publish_version(  # noqa: PLR0917 - called by the framework, by name
 def delete_version(model: ModelName, version: Version, services: ServicesDep, _who: Publisher) -> None:
     """Remove a version that no alias points to and no device uses."""
     services.versions.delete(model, version, services.clock())
+
+
+@router.put("/models/{model}/versions/{version}/variants/{variant}")
+def add_variant(  # noqa: PLR0917 - called by the framework, by name
+    model: ModelName,
+    version: Version,
+    variant: Annotated[Name, Path()],
+    body: VariantOffer,
+    services: ServicesDep,
+    who: Publisher,
+) -> VariantAnswer:
+    """Add a converted variant to a version: a new manifest that extends the one there is, which never changes."""
+    if body.variant.name != variant:
+        raise InvalidError(f"The variant is {body.variant.name!r}, the path says {variant!r}.")
+    return services.conversions.add(model, version, body.variant, who.name, services.clock())
 
 
 @router.get("/manifests/{digest}", response_model=Manifest)
