@@ -140,7 +140,8 @@ class RegistryConfig(BaseSettings):
     port: Port = 8470
     """0: a free one, printed at start."""
     database_url: SecretStr | None = None
-    """An SQLAlchemy URL; default: SQLite in the data folder."""
+    """`postgresql://user:password@host/database` (pip install 'modelfleet[postgresql]'), or another SQLAlchemy URL;
+    default: SQLite in the data folder."""
     admin_token: SecretStr | None = None
     """The administrator's token; made at the first start when none is given."""
     admin_token_file: Path | None = None

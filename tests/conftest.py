@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from tests.support.broker import Mosquitto
+from tests.support.postgres import Databases, PostgreSql, programs
 
 # The same examples in every run of CI; by hand, new ones each time. No deadline: tests assert no times.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -30,3 +31,19 @@ def mortal_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitt
     server = Mosquitto(tmp_path_factory.mktemp("mosquitto")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSql]:
+    """A PostgreSQL that lives as long as the session; it does not wait for the disk."""
+    if programs() is None and not os.environ.get("CI"):
+        pytest.skip("no PostgreSQL here: scripts/ensure-postgresql installs it")
+    server = PostgreSql(tmp_path_factory.mktemp("postgresql"), durable=False).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """What asks for it, directly or not, runs once on each database."""
+    return Databases(request.getfixturevalue("postgresql") if request.param == "postgresql" else None)

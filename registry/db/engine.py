@@ -1,9 +1,11 @@
 """The connection to the database: the only file that knows which database it is.
 
 SQLite runs with WAL and `synchronous=FULL` (an acknowledged commit survives a power cut), and a write
-begins with BEGIN IMMEDIATE, so that it never fails half-way for want of the lock. In this process
-writers queue on a mutex, which is fairer than SQLite's polling. Elsewhere a write is a transaction
-with SERIALIZABLE isolation. Callers use `read()` and `write()` and SQL that both understand.
+begins with BEGIN IMMEDIATE, so that it never fails half-way for want of the lock. On PostgreSQL a read is
+REPEATABLE READ and a write SERIALIZABLE, so that both databases promise the same. In this process writers queue
+on a mutex: that is fairer than SQLite's polling, and PostgreSQL, which would let them run side by side and then
+refuse all but one, has nothing to refuse. Another process's write may still be in the way: `BusyError`.
+Callers use `read()` and `write()` and SQL that both understand.
 """
 
 from __future__ import annotations
@@ -15,21 +17,35 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from registry.errors import BusyError, StorageFullError
+from registry.errors import BusyError, InvalidError, StorageFullError
 
 BUSY_TIMEOUT_S = 15.0
 """How long a transaction waits for another one's lock before it is refused."""
 _WRITES = "modelfleet_writes"
+_IN_THE_WAY = ("locked", "could not serialize", "deadlock", "lock timeout")
+_AWAY = (
+    "connection refused",
+    "connection failed",
+    "connection timeout",
+    "server closed the connection",
+    "terminating connection",
+    "the connection is lost",
+    "is starting up",
+    "is shutting down",
+    "too many clients",
+)
+"""What psycopg says; there is no error class for it before a connection stands."""
 
 
 class Database:
     """Hands out sessions. Thread-safe; one per process.
 
     Args:
-        url: An SQLAlchemy URL, e.g. `sqlite:////var/lib/modelfleet/registry.db`.
+        url: `sqlite:////var/lib/modelfleet/registry.db`, `postgresql://user@host/database`.
     """
 
     def __init__(self, url: str) -> None:
@@ -44,7 +60,11 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one state of the database. What it changes is rolled back."""
+        """A session that sees one state of the database. What it changes is rolled back.
+
+        Raises:
+            BusyError: the database server cannot be reached.
+        """
         with _translated(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
@@ -53,17 +73,19 @@ class Database:
         """A transaction: committed when the block ends, rolled back when it raises.
 
         Raises:
-            BusyError: the lock was not to be had within BUSY_TIMEOUT_S.
+            BusyError: the lock was not to be had within BUSY_TIMEOUT_S, another process was in the way, or the
+                database server cannot be reached. Nothing was changed, unless the connection broke while the
+                server committed: repeat only what is idempotent, which every command of the registry is.
+            InvalidError: a text has a character that the database cannot keep.
             StorageFullError: the disk has no room.
         """
-        if self.is_sqlite and not self._writer.acquire(timeout=BUSY_TIMEOUT_S):
+        if not self._writer.acquire(timeout=BUSY_TIMEOUT_S):
             raise BusyError(f"The database was locked for {BUSY_TIMEOUT_S:g} s; try again.")
         try:
             with _translated(), Session(self._write_engine, expire_on_commit=False) as session, session.begin():
                 yield session
         finally:
-            if self.is_sqlite:
-                self._writer.release()
+            self._writer.release()
 
     def close(self) -> None:
         """Close all connections; SQLite then folds its log into the file."""
@@ -72,7 +94,21 @@ class Database:
 
 def _create_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, pool_size=16, max_overflow=32)
+        scheme, colon, rest = url.partition(":")
+        driver = "postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme
+        milliseconds = f"{BUSY_TIMEOUT_S * 1000:.0f}"
+        return create_engine(
+            f"{driver}{colon}{rest}",
+            isolation_level="REPEATABLE READ",
+            pool_pre_ping=True,
+            pool_size=16,
+            max_overflow=48,
+            pool_timeout=BUSY_TIMEOUT_S,
+            connect_args={
+                "connect_timeout": round(BUSY_TIMEOUT_S),
+                "options": f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000",
+            },
+        )
     engine = create_engine(
         url, pool_size=16, max_overflow=48, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
     )
@@ -99,13 +135,23 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """SQLite's full disk and lost lock as errors that a client can act on."""
+    """A full disk, a lost lock, a server that is away: as errors that a client can act on."""
     try:
         yield
     except OperationalError as error:
         text = str(error.orig)
         if "disk is full" in text or "No space left" in text:
             raise StorageFullError("The disk with the registry's database is full.") from error
-        if "locked" in text or "could not serialize" in text or "deadlock" in text:
+        if any(sign in text for sign in _IN_THE_WAY):
             raise BusyError("Another transaction was in the way; try again.") from error
+        if error.connection_invalidated or any(sign in text for sign in _AWAY):
+            raise BusyError("The database server cannot be reached; try again.") from error
         raise
+    except PoolTimeoutError as error:
+        raise BusyError("All connections to the database are in use; try again.") from error
+    except DataError as error:
+        raise InvalidError(f"The database cannot keep this: {_first_line(error)}") from error
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0][:200]

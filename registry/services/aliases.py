@@ -16,6 +16,9 @@ from registry.db.engine import Database
 from registry.errors import InvalidError, NotFoundError, PreconditionError
 from registry.services.views import alias_view, exact_version, find_model
 
+LAST_REVISION = (1 << 31) - 1
+"""What the column can hold: PostgreSQL refuses to compare it with more."""
+
 
 class Aliases:
     """The use cases of aliases. Thread-safe."""
@@ -37,9 +40,8 @@ class Aliases:
 
     def history(self, model: str, alias: str, before: int, limit: int) -> list[AliasView]:
         """Up to `limit` moves, newest first, with a revision below `before`. Raises NotFoundError."""
-        moves = select(AliasMoveRow).where(
-            AliasMoveRow.model == model, AliasMoveRow.alias == alias, AliasMoveRow.revision < before
-        )
+        of_alias = (AliasMoveRow.model == model, AliasMoveRow.alias == alias)
+        moves = select(AliasMoveRow).where(*of_alias, AliasMoveRow.revision <= min(before - 1, LAST_REVISION))
         with self._database.read() as session:
             if session.get(AliasRow, (model, alias)) is None:
                 raise NotFoundError(f"Model {model!r} never had an alias {alias!r}.")

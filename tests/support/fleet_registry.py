@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from sqlalchemy import text
 
+from registry.db.engine import Database
 from tests.support.registry_process import RegistryProcess, put_blob
 
 Found = TypeVar("Found")
@@ -29,17 +31,18 @@ def eventually(look: Callable[[], Found], seconds: float = 20.0) -> Found:
 class FleetRegistry:
     """Started by `with`; may be killed and started again inside it."""
 
-    def __init__(self, folder: Path, broker_port: int | None, prefix: str = "test/v1") -> None:
+    def __init__(self, folder: Path, broker_port: int | None, prefix: str = "test/v1", **environment: str) -> None:
+        """`environment`: more settings for the process."""
         self.prefix = prefix
-        environment = {}
         if broker_port is not None:
-            environment = {
+            environment |= {
                 "MODELFLEET_REGISTRY_MQTT__HOST": "127.0.0.1",
                 "MODELFLEET_REGISTRY_MQTT__PORT": str(broker_port),
                 "MODELFLEET_REGISTRY_MQTT__PREFIX": prefix,
                 "MODELFLEET_REGISTRY_MQTT__CLIENT_ID": f"registry-{prefix.replace('/', '-')}"[:64],
             }
         self.process = RegistryProcess(folder, environment)
+        self._database_url = environment.get("MODELFLEET_REGISTRY_DATABASE_URL")
         self.http: httpx.Client
 
     def __enter__(self) -> FleetRegistry:
@@ -58,6 +61,16 @@ class FleetRegistry:
         answer = self.http.request(method, path, json=body, **kwargs)
         assert answer.status_code == status if status else answer.status_code < 400, (answer.status_code, answer.text)
         return answer.json() if answer.content else None
+
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        """Runs one statement on the registry's database, beside the registry: the rows that it brings."""
+        database = Database(self._database_url or f"sqlite:///{self.process.data / 'registry.db'}")
+        try:
+            with database.write() as session:
+                result = session.connection().execute(text(statement), values)
+                return list(result) if result.returns_rows else []
+        finally:
+            database.close()
 
     def mqtt(self) -> str:
         """What /readyz says of the broker."""

@@ -9,19 +9,20 @@ import pytest
 
 from tests.support.broker import Mosquitto
 from tests.support.fleet_registry import FleetRegistry, eventually
+from tests.support.postgres import Databases
 
 
 @pytest.fixture
-def registry(broker: Mosquitto, tmp_path: Path) -> Iterator[FleetRegistry]:
+def registry(broker: Mosquitto, tmp_path: Path, databases: Databases) -> Iterator[FleetRegistry]:
     """Started and connected, with a topic prefix of its own."""
-    with FleetRegistry(tmp_path, broker.port, prefix=f"test/{tmp_path.name}") as process:
+    with FleetRegistry(tmp_path, broker.port, prefix=f"test/{tmp_path.name}", **databases.environment()) as process:
         eventually(lambda: process.mqtt() == "connected")
         yield process
 
 
 @pytest.fixture
-def mortal_registry(mortal_broker: Mosquitto, tmp_path: Path) -> Iterator[FleetRegistry]:
+def mortal_registry(mortal_broker: Mosquitto, tmp_path: Path, databases: Databases) -> Iterator[FleetRegistry]:
     """Started and connected."""
-    with FleetRegistry(tmp_path, mortal_broker.port) as process:
+    with FleetRegistry(tmp_path, mortal_broker.port, **databases.environment()) as process:
         eventually(lambda: process.mqtt() == "connected")
         yield process

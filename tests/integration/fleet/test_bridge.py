@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -152,8 +150,7 @@ def test_a_message_that_the_database_refuses_holds_up_no_other(registry: FleetRe
     good = MqttDevice(broker.port, registry.prefix, "good")
     bad.health(1, 1)
     eventually(lambda: registry.ask("GET", "/v1/counts?device=bad")["items"])
-    with contextlib.closing(sqlite3.connect(registry.process.data / "registry.db", timeout=15)) as database, database:
-        database.execute("UPDATE counts SET requests = ?", [(1 << 63) - 1])
+    registry.sql("UPDATE counts SET requests = :most", most=(1 << 63) - 1)
     for seq in range(2, 12):
         bad.health(seq, seq)
         good.health(seq, seq)
@@ -192,8 +189,7 @@ def test_what_devices_say_while_the_registry_is_dead_is_kept(
             registry.process.kill()
     registry.process.start()
     eventually(lambda: [c["requests"] for c in registry.ask("GET", "/v1/counts")["items"]] == [199])
-    with contextlib.closing(sqlite3.connect(registry.process.data / "registry.db")) as database:
-        assert database.execute("SELECT count(*) FROM health").fetchone() == (199,)
+    assert registry.sql("SELECT count(*) FROM health") == [(199,)]
     device.close()
 
 

@@ -28,15 +28,16 @@ from registry.services.results import Results
 from registry.services.retention import Retention
 from registry.services.telemetry import Telemetry
 from tests.support.fleet_registry import eventually
+from tests.support.postgres import Databases
 
 START = datetime(2030, 5, 1, 10, tzinfo=timezone.utc)
 
 
 class Store:
-    """The services on one file, and the device `d1`."""
+    """The services on one database, and the device `d1`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = Database(f"sqlite:///{folder / 'registry.db'}")
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
         upgrade(self.database.engine)
         self.documents = DesiredDocuments(self.database)
         self.devices = Devices(self.database, Access(self.database), self.documents)
@@ -57,8 +58,8 @@ class Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path)
+def store(tmp_path: Path, databases: Databases) -> Iterator[Store]:
+    made = Store(databases.url(tmp_path))
     yield made
     made.database.close()
 

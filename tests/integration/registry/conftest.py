@@ -7,19 +7,20 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.support.postgres import Databases
 from tests.support.registry_process import RegistryProcess
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    server = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
+def registry(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[RegistryProcess]:
+    server = RegistryProcess(tmp_path_factory.mktemp("registry"), databases.environment()).start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    server = RegistryProcess(tmp_path_factory.mktemp("registry"))
+def mortal(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[RegistryProcess]:
+    server = RegistryProcess(tmp_path_factory.mktemp("registry"), databases.environment())
     yield server
     server.stop()
 

@@ -15,7 +15,7 @@ from tests.support.registry_process import RegistryProcess, publish
 @pytest.fixture
 def model(admin: httpx.Client, request: pytest.FixtureRequest) -> str:
     """A model of the test's own, with the versions 1 to 3."""
-    name = request.node.name.removeprefix("test_").replace("_", "-")[:40].strip("-")
+    name = request.node.originalname.removeprefix("test_").replace("_", "-")[:40].strip("-")
     for version in ("1", "2", "3"):
         assert publish(admin, name, version, b"weights").status_code in {200, 201}
     return name

@@ -18,6 +18,7 @@ from registry.services.garbage import Garbage
 from registry.services.uploads import UploadLimits, Uploads
 from registry.services.versions import Versions
 from tests.fakes.blobs import MemoryBlobs
+from tests.support.postgres import Databases
 from tests.support.registry_process import manifest_of
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -27,8 +28,8 @@ DAY = timedelta(days=1)
 class Catalogue:
     """The services over a real database and blobs in memory."""
 
-    def __init__(self, folder: Path, capacity: int) -> None:
-        self.database = Database(f"sqlite:///{folder / 'registry.db'}")
+    def __init__(self, url: str, capacity: int) -> None:
+        self.database = Database(url)
         upgrade(self.database.engine)
         self.blobs = MemoryBlobs(capacity)
         limits = UploadLimits(blob_bytes=1 << 30, open_sessions=3, writers=4, ttl=DAY, disk_reserve=0)
@@ -54,8 +55,8 @@ class Catalogue:
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    made = Catalogue(tmp_path, 10_000)
+def catalogue(tmp_path: Path, databases: Databases) -> Iterator[Catalogue]:
+    made = Catalogue(databases.url(tmp_path), 10_000)
     yield made
     made.database.close()
 

@@ -14,10 +14,11 @@ from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
 from registry.db.schema import METADATA
 from registry.server.app import openapi_document
+from tests.support.postgres import Databases
 
 
-def test_migrations_and_rows_agree(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'fresh.db'}")
+def test_migrations_and_rows_agree(tmp_path: Path, databases: Databases) -> None:
+    database = Database(databases.url(tmp_path))
     upgrade(database.engine)
     upgrade(database.engine)
     with database.engine.connect() as connection:
