@@ -1,33 +1,34 @@
-"""Probes this host: facts from /proc and from using each backend, never from a list.
+"""Probes this host: facts from the kernel, from the vendors' own tools, and from using each backend; never from a list.
 
-A backend is probed in a process of its own by its workers' interpreter, which takes a second; the answer is kept in a
-file until an interpreter, its packages, the agent or the boot change.
+Each fact has its source and its time in `Platform.evidence`, and where there is none, the reason.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from agent.adapters.artifact_cache import disk_free, write_atomically
+from agent.adapters.artifact_cache import disk_free
+from agent.adapters.ascend_facts import probe_ascend
+from agent.adapters.cann_facts import probe_cann
+from agent.adapters.nvidia_facts import probe_nvidia
+from agent.adapters.probe_cache import Probed, keep, kept, probe_key
 from agent.backends.catalog import CATALOG
-from agent.errors import TransientError
 from agent.worker.handle import probe_backend
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.platforms import AscendFacts, BackendFacts, Evidence, Platform
 
-MAX_CACHE_BYTES = 1 << 20
 MAX_FEATURES = 512
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_BACKENDS = TypeAdapter(tuple[BackendFacts, ...])
+MAX_REASON = 500
+MEMORY_STEP, DISK_STEP = 16 << 20, 256 << 20
+"""Sizes are rounded down to these: boards of one kind differ by a few pages, and are one class."""
+ACL = "ascend_acl"
+"""The backend whose provider is the SoC's name, as ACL says it."""
 
 
 def agent_version() -> str:
@@ -39,7 +40,13 @@ def agent_version() -> str:
 
 
 def probe_host(
-    *, python_of: Callable[[str], Path], cores: int, data_dir: Path, now: datetime, fresh: bool = False
+    *,
+    python_of: Callable[[str], Path],
+    cores: int,
+    data_dir: Path,
+    now: datetime,
+    fresh: bool = False,
+    environ: Mapping[str, str] = os.environ,
 ) -> Platform:
     """What this host is.
 
@@ -48,22 +55,32 @@ def probe_host(
         cores: Processors that workers may use.
         data_dir: Where the kept answer lies, and whose disk is asked about.
         now: For `observed_at`.
-        fresh: Probe the backends although a kept answer would do.
+        fresh: Probe backends, chips and drivers although a kept answer would do.
+        environ: The variables of the agent.
     """
     libc, libc_version = platform.libc_ver()
+    arch, (memory_bytes, memory_free) = platform.machine(), memory()
+    probed = _probed({name: python_of(name) for name in CATALOG}, data_dir, arch, environ, now, fresh=fresh)
+    disk = shutil.disk_usage(data_dir).total if data_dir.is_dir() else None
     return Platform(
         os=platform.system().lower(),
-        arch=platform.machine(),
+        arch=arch,
         libc=f"{libc} {libc_version}".strip(),
         cpu_count=cores,
         cpu_features=_cpu_features(),
-        memory_bytes=memory()[0],
-        memory_free_bytes=memory()[1],
-        disk_free_bytes=disk_free(data_dir) if data_dir.is_dir() else None,
-        backends=_backends({name: python_of(name) for name in CATALOG}, data_dir, fresh=fresh),
+        memory_bytes=None if memory_bytes is None else memory_bytes // MEMORY_STEP * MEMORY_STEP,
+        memory_free_bytes=memory_free,
+        disk_bytes=None if disk is None else disk // DISK_STEP * DISK_STEP,
+        disk_free_bytes=None if disk is None else disk_free(data_dir),
+        ascend=probed.ascend,
+        cann=probed.cann,
+        cuda=probed.cuda,
+        backends=probed.backends,
         agent_version=agent_version(),
-        locale=os.environ.get("LANG", ""),
+        python=platform.python_version(),
+        locale=environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG", ""),
         observed_at=now,
+        evidence={**_own_evidence(data_dir, now), **probed.evidence},
     )
 
 
@@ -91,44 +108,73 @@ def _cpu_features() -> tuple[str, ...]:
     return ()
 
 
-def _backends(interpreters: Mapping[str, Path], data_dir: Path, *, fresh: bool) -> tuple[BackendFacts, ...]:
-    key, file = _probe_key(interpreters), data_dir / "probe.json"
-    kept = None if fresh else _kept(file, key)
-    if kept is not None:
-        return kept
-    found = tuple(probe_backend(name, str(interpreter)) for name, interpreter in interpreters.items())
-    if data_dir.is_dir():
-        with contextlib.suppress(TransientError):  # Not kept: the next start probes again.
-            write_atomically(
-                file, json.dumps({"key": key, "backends": _BACKENDS.dump_python(found, mode="json")}).encode()
-            )
+def _own_evidence(data_dir: Path, now: datetime) -> dict[str, Evidence]:
+    """Of what the kernel and Python say, asked anew each time."""
+    sources = {
+        "os": "uname",
+        "arch": "uname",
+        "libc": "confstr",
+        "cpu_count": "settings and sched_getaffinity",
+        "cpu_features": "/proc/cpuinfo",
+        "memory_bytes": "/proc/meminfo and the cgroup",
+        "memory_free_bytes": "/proc/meminfo and the cgroup",
+        "disk_bytes": f"statvfs of {data_dir}"[:256],
+        "disk_free_bytes": f"statvfs of {data_dir}"[:256],
+        "agent_version": "the installed package",
+        "python": "the agent's interpreter",
+        "locale": "LC_ALL, LC_CTYPE, LANG",
+    }
+    evidence = {name: Evidence(source=source, observed_at=now) for name, source in sources.items()}
+    if not data_dir.is_dir():
+        missing = Evidence(source=sources["disk_bytes"], observed_at=now, reason="the data directory is not there yet")
+        evidence |= {"disk_bytes": missing, "disk_free_bytes": missing}
+    return evidence
+
+
+def _probed(
+    interpreters: Mapping[str, Path],
+    data_dir: Path,
+    arch: str,
+    environ: Mapping[str, str],
+    now: datetime,
+    *,
+    fresh: bool,
+) -> Probed:
+    key = probe_key((agent_version(), repr(CATALOG)), interpreters, environ, arch)
+    before = None if fresh else kept(data_dir, key)
+    if before is not None:
+        return before
+    backends = tuple(probe_backend(name, str(interpreter)) for name, interpreter in interpreters.items())
+    ascend, ascend_reason = probe_ascend(environ)
+    cann, cann_source = probe_cann(environ, arch)
+    cuda, cuda_reason = probe_nvidia(environ)
+    evidence = {
+        "ascend": _evidence("npu-smi info", ascend_reason, now),
+        "cann": _evidence(cann_source if cann else "CANN's files", "" if cann else cann_source, now),
+        "cuda": _evidence("NVML", cuda_reason, now),
+        **{f"backend.{b.name}": _evidence(f"used by {interpreters[b.name]}", b.reason, now) for b in backends},
+    }
+    ascend = with_acl(ascend, backends)
+    if ascend is not None and ascend.soc and ascend.soc == _acl_soc(backends):
+        evidence["ascend.soc"] = _evidence("acl.get_soc_name", "", now)
+    found = Probed(key=key, backends=backends, ascend=ascend, cann=cann, cuda=cuda, evidence=evidence)
+    keep(data_dir, found)
     return found
 
 
-def _kept(file: Path, key: str) -> tuple[BackendFacts, ...] | None:
-    try:
-        with file.open("rb") as stream:
-            value = json.loads(stream.read(MAX_CACHE_BYTES))
-        return _BACKENDS.validate_python(value["backends"]) if value["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
-        return None
+def with_acl(ascend: AscendFacts | None, backends: tuple[BackendFacts, ...]) -> AscendFacts | None:
+    """What ACL says of the SoC counts more than what npu-smi prints, and is there in containers without npu-smi."""
+    soc = _acl_soc(backends)
+    if not soc:
+        return ascend
+    known = ascend or AscendFacts()
+    virtual = known.virtual if known.virtual is not None else ("vir" in soc.lower() or None)
+    return known.model_copy(update={"soc": soc, "chips": max(known.chips, 1), "virtual": virtual})
 
 
-def _probe_key(interpreters: Mapping[str, Path]) -> str:
-    """Changes when an answer might: another interpreter, a package installed or removed, a boot (drivers), an agent."""
-    facts = [*(f"{name}={python}" for name, python in interpreters.items()), agent_version(), repr(CATALOG)]
-    with contextlib.suppress(OSError):
-        facts.append(_BOOT.read_text())
-    for interpreter in sorted(set(interpreters.values())):
-        facts += _traces(interpreter)
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+def _acl_soc(backends: tuple[BackendFacts, ...]) -> str:
+    return next((b.providers[0] for b in backends if b.name == ACL and b.usable and b.providers), "")
 
 
-def _traces(interpreter: Path) -> list[str]:
-    """When the interpreter and its packages last changed."""
-    facts = []
-    for pattern in ("lib*/python3*/site-packages", "lib*/python3*/dist-packages", "local/lib/python3*/dist-packages"):
-        facts += [f"{folder}={folder.stat().st_mtime_ns}" for folder in sorted(interpreter.parent.parent.glob(pattern))]
-    with contextlib.suppress(OSError):
-        facts.append(str(interpreter.stat().st_mtime_ns))
-    return facts
+def _evidence(source: str, reason: str, now: datetime) -> Evidence:
+    return Evidence(source=source[:256], observed_at=now, reason=reason[:MAX_REASON])

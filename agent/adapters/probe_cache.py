@@ -1,0 +1,78 @@
+"""What the slow probes found (backends, chips, drivers), kept in a file until something changes that could matter.
+
+A backend is probed in a process of its own by its workers' interpreter, which takes a second; MindSpore takes five.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from agent.adapters.artifact_cache import write_atomically
+from agent.adapters.ascend_facts import DRIVER_INFO
+from agent.adapters.cann_facts import cann_files
+from agent.adapters.nvidia_facts import driver_version
+from agent.errors import TransientError
+from registry.contracts.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Evidence
+from registry.contracts.wire import Wire
+
+FILE = "probe.json"
+MAX_BYTES = 1 << 20
+MAX_INFO_BYTES = 16 << 10
+VARIABLES = ("ASCEND_", "CUDA_", "LD_LIBRARY_PATH", "PATH", "MINDSPORE_", "NVIDIA_")
+"""Beginnings of the names of variables that decide what a vendor's library finds."""
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Probed(Wire):
+    """The facts that take time to find out."""
+
+    key: str
+    backends: tuple[BackendFacts, ...] = ()
+    ascend: AscendFacts | None = None
+    cann: CannFacts | None = None
+    cuda: CudaFacts | None = None
+    evidence: dict[str, Evidence] = Field(default_factory=dict)
+
+
+def kept(data_dir: Path, key: str) -> Probed | None:
+    """What was found under the same key; None where there is nothing (readable)."""
+    try:
+        with (data_dir / FILE).open("rb") as stream:
+            found = Probed.model_validate_json(stream.read(MAX_BYTES))
+    except (OSError, ValueError, ValidationError):
+        return None
+    return found if found.key == key else None
+
+
+def keep(data_dir: Path, found: Probed) -> None:
+    """For the next start. Where the disk refuses, that one probes again."""
+    if data_dir.is_dir():
+        with contextlib.suppress(TransientError):
+            write_atomically(data_dir / FILE, found.model_dump_json(indent=1).encode())
+
+
+def probe_key(about: tuple[str, ...], interpreters: Mapping[str, Path], environ: Mapping[str, str], arch: str) -> str:
+    """Changes when an answer might: another interpreter, package, driver, CANN, variable, boot or agent."""
+    facts = [*about, *(f"{name}={python}" for name, python in interpreters.items())]
+    facts += [f"{name}={value}" for name, value in sorted(environ.items()) if name.startswith(VARIABLES)]
+    facts.append(f"nvidia={driver_version()}")
+    for file in (_BOOT, DRIVER_INFO, *cann_files(environ, arch)):
+        with contextlib.suppress(OSError), file.open("rb") as stream:
+            facts.append(f"{file}={stream.read(MAX_INFO_BYTES)!r}")
+    for interpreter in sorted(set(interpreters.values())):
+        facts += _traces(interpreter)
+    return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _traces(interpreter: Path) -> Iterator[str]:
+    """When the interpreter and its packages last changed."""
+    for pattern in ("lib*/python3*/site-packages", "lib*/python3*/dist-packages", "local/lib/python3*/dist-packages"):
+        for folder in sorted(interpreter.parent.parent.glob(pattern)):
+            yield f"{folder}={folder.stat().st_mtime_ns}"
+    with contextlib.suppress(OSError):
+        yield str(interpreter.stat().st_mtime_ns)
