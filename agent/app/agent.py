@@ -32,6 +32,8 @@ from agent.config.settings import AgentConfig, read_secret
 from agent.dataplane.loop import DataPlane
 from agent.dataplane.settings import DataPlaneSettings
 from agent.errors import AgentError
+from agent.jobs.executor import JobExecutor
+from agent.jobs.handlers import RealJobs
 from agent.reconciler.context import Context
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
@@ -98,6 +100,7 @@ class Agent:
         )
         self._registry = registry_client(config)
         self._pools = pools()
+        self._job_pool = ThreadPoolExecutor(1, thread_name_prefix="job")
         self._context = self._make_context(cache)
         self._reconciler = self._make_reconciler()
         self._jobs: Any = None
@@ -107,9 +110,11 @@ class Agent:
         config = self._config
         data_path = DataPathPort(self._plane, config.device, config.limits.max_payload)
         network, loads, _ = self._pools
+        steps = RealSteps(config, cache, self._registry, lambda: probe(config))
+        self._job_work = RealJobs(config, cache, self._registry, steps.facts)
         return Context(
             journal=self._journal,
-            steps=RealSteps(config, cache, self._registry, lambda: probe(config)),
+            steps=steps,
             data_path=data_path,
             clock=self._clock,
             desired=DesiredState(config.device, self._journal),
@@ -142,6 +147,7 @@ class Agent:
             events=self._events,
             on_report=self._keep_status,
             make_health=health,
+            jobs=JobExecutor(self._context, self._job_work, self._job_pool, config.data_dir / "jobs"),
         )
 
     def _start(self) -> None:
@@ -198,7 +204,7 @@ class Agent:
         with ThreadPoolExecutor(8, thread_name_prefix="close") as closing:
             for worker in workers:
                 closing.submit(worker.close, STOP_WORKER_S)
-        for pool in self._pools:
+        for pool in (*self._pools, self._job_pool):
             pool.shutdown(wait=False, cancel_futures=True)
         self._outbox.close()
         self._journal.close()

@@ -20,10 +20,10 @@ from agent.core.slots import SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.context import Context
 from agent.reconciler.exchange import Exchange
-from agent.reconciler.ports import LoadedWorker, ReportListener
+from agent.reconciler.ports import JobWork, LoadedWorker, ReportListener
 from agent.reconciler.slot import Slot
 from agent.reconciler.tasks import Task, TaskDone
-from registry.contracts.messages import Fault, Health, Reported
+from registry.contracts.messages import Desired, Fault, Health, Reported
 from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
 
@@ -51,6 +51,7 @@ class Reconciler:
         events: queue.Queue[Any],
         on_report: ReportListener,
         make_health: HealthMaker,
+        jobs: JobWork | None = None,
     ) -> None:
         self._device = device
         self._session_id = session_id
@@ -60,6 +61,7 @@ class Reconciler:
         self._events = events
         self._on_report = on_report
         self._make_health = make_health
+        self._jobs = jobs
         self._slots: dict[str, Slot] = {}
         self._reported: Reported | None = None
         self._health: Health | None = None
@@ -87,6 +89,8 @@ class Reconciler:
         )
         for slot in self._slots.values():
             self._guard(slot.restart)
+        if self._jobs is not None:
+            self._guard(self._jobs.begin)
 
     def stop(self, timeout_s: float) -> list[LoadedWorker]:
         """Ends the thread; steps under way are cancelled. The workers that still serve, for the caller to close."""
@@ -96,6 +100,8 @@ class Reconciler:
             self._thread.join(timeout_s)
         if self._exchange is not None:
             self._exchange.cancel()
+        if self._jobs is not None:
+            self._jobs.stop()
         return [worker for slot in self._slots.values() for worker in slot.stop()]
 
     def put(self, event: Any) -> None:
@@ -124,11 +130,19 @@ class Reconciler:
                 self._guard(lambda s=slot, m=model: s.want(desired.models.get(m), desired.generation))  # type: ignore[misc]
         for slot in self._slots.values():
             self._guard(slot.tend)
+        self._do_jobs(desired)
         if not any(slot.keeper.starting for slot in self._slots.values()):
             self.revived.set()
         if context.changed and context.facts is not None:
             context.changed = False
             self._report(context.facts)
+
+    def _do_jobs(self, desired: Desired | None) -> None:
+        jobs = self._jobs
+        if jobs is not None:
+            if desired is not None:
+                self._guard(lambda: jobs.want(desired.jobs))
+            self._guard(jobs.tend)
 
     def handle_waiting(self, patience_s: float = 0.0) -> None:
         """Handles the events that are there; waits `patience_s` for the first one."""
@@ -145,6 +159,8 @@ class Reconciler:
         """Seconds until something is due."""
         now = self._context.clock.monotonic()
         dues = [due for slot in self._slots.values() if (due := slot.next_due()) is not None]
+        if self._jobs is not None and (due := self._jobs.next_due()) is not None:
+            dues.append(due)
         return min([max(due - now, 0.0) for due in dues] + [LONGEST_LOOK_S])
 
     def _handle(self, event: Any) -> None:
@@ -185,6 +201,7 @@ class Reconciler:
             facts_digest=facts.facts_digest(),
             facts=None if known else facts,
             models={model: slot.report() for model, slot in self._slots.items()},
+            jobs=self._jobs.statuses() if self._jobs is not None else {},
             fault=self._context.fault,
         )
         topic = self._topics.device(self._device, "reported")

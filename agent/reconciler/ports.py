@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from agent.core.slots import Choice, SlotRecord
 from agent.worker.measure import Measurement
 from registry.contracts.digest import Digest
+from registry.contracts.jobs import Job, JobStatus
 from registry.contracts.messages import DesiredModel, Reported
 from registry.contracts.platforms import Platform
 
@@ -98,6 +99,28 @@ class Uplink(Protocol):
 
     def post_reports(self, reports: DeviceReports) -> None:
         """Tells what would have gone over MQTT."""
+
+
+class JobWork(Protocol):
+    """One-time work; see `agent.jobs.executor`. Control thread only."""
+
+    def begin(self) -> None:
+        """Takes up what the journal says."""
+
+    def want(self, jobs: Mapping[str, Job]) -> None:
+        """What the desired document asks for now."""
+
+    def tend(self) -> None:
+        """Begins and ends what it is time for."""
+
+    def statuses(self) -> dict[str, JobStatus]:
+        """For the report."""
+
+    def next_due(self) -> float | None:
+        """Monotonic time at which `tend` has something to do."""
+
+    def stop(self) -> None:
+        """The agent ends."""
 
 
 class Journal(Protocol):

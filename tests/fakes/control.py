@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, Literal
 
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError, TransientError
+from agent.jobs.executor import JobExecutor, Work
 from agent.reconciler.context import Context
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
@@ -230,6 +232,10 @@ class Host:
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     uplink: FakeUplink = field(default_factory=FakeUplink)
     elapsed: float = 0.0
+    work: Work | None = None
+    """Does the jobs; without it this host does none."""
+    folder: Path = Path("/nonexistent")
+    """Below it the jobs have their folders."""
 
     def __post_init__(self) -> None:
         self.boot()
@@ -253,6 +259,8 @@ class Host:
             put=events.put_nowait,
             drain_timeout_s=1.0,
         )
+        self.job_pool = ManualPool()
+        self.jobs = JobExecutor(self.context, self.work, self.job_pool, self.folder) if self.work else None
         self.reconciler = Reconciler(
             device=DEVICE,
             session_id="s1",
@@ -262,6 +270,7 @@ class Host:
             events=events,
             on_report=self.reports.append,
             make_health=self._health,
+            jobs=self.jobs,
         )
         self._events = events
         self.reconciler.begin()

@@ -1,0 +1,52 @@
+"""Which handler does which kind of job. To add one: a line here; see `agent.jobs.context` for what it must keep to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.adapters.artifact_cache import ArtifactCache
+from agent.adapters.registry_client import RegistryClient
+from agent.config.settings import AgentConfig
+from agent.errors import PermanentError
+from agent.jobs.context import Handler, JobContext, Progress
+from registry.contracts.codes import DeploymentCode, JobCode
+from registry.contracts.jobs import Job, JobKind
+from registry.contracts.platforms import Platform
+
+HANDLERS: dict[JobKind, Handler] = {}
+
+
+class RealJobs:
+    """`executor.Work` with this agent's parts: each try gets a context of its own."""
+
+    def __init__(
+        self, config: AgentConfig, cache: ArtifactCache, registry: RegistryClient | None, facts: Callable[[], Platform]
+    ) -> None:
+        self._config = config
+        self._cache = cache
+        self._registry = registry
+        self._facts = facts
+
+    def __call__(
+        self, name: str, job: Job, folder: Path, cancel: threading.Event, progress: Progress
+    ) -> dict[str, Any]:
+        """Does one job. Raises AgentError, StepCancelledError."""
+        handler = HANDLERS.get(job.kind)
+        if handler is None:
+            raise PermanentError(JobCode.JOB_NOT_KNOWN, f"this agent does no jobs of kind {job.kind}: update it")
+        if self._registry is None:
+            raise PermanentError(DeploymentCode.REGISTRY_REFUSED, "no registry is configured: set registry.url")
+        context = JobContext(
+            id=name,
+            config=self._config,
+            cache=self._cache,
+            registry=self._registry,
+            facts=self._facts,
+            folder=folder,
+            cancel=cancel,
+            progress=progress,
+        )
+        return handler(job, context)

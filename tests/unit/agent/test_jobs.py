@@ -1,0 +1,205 @@
+"""Jobs of a device, driven by hand: done once, one at a time, within their time, whatever happens between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.adapters.part_file import StepCancelledError
+from agent.errors import PermanentError, TransientError
+from agent.jobs.context import Progress
+from agent.jobs.records import MAX_RESULT_BYTES, MAX_TRIES
+from registry.contracts.digest import digest_of
+from registry.contracts.jobs import Job, JobKind, JobState, JobStatus
+from registry.contracts.messages import Desired
+from tests.fakes.control import DEVICE, START, Host
+
+JOB = Job(kind=JobKind.CONVERT, model="lenet", version="1", manifest=digest_of(b""), timeout_s=100)
+
+
+class Work:
+    """Remembers what was done; `behave` says how it goes."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.behave: Callable[[threading.Event, Progress], dict[str, Any]] = lambda _cancel, _progress: {"made": 1}
+
+    def __call__(self, name: str, job: Job, folder: Path, cancel: threading.Event, tell: Progress) -> dict[str, Any]:
+        assert list(folder.iterdir()) == []
+        (folder / "half-done").write_bytes(b"x")
+        self.done.append(name)
+        return self.behave(cancel, tell)
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def host(work: Work, tmp_path: Path) -> Host:
+    return Host(work=work, folder=tmp_path / "jobs")
+
+
+def ask(host: Host, generation: int, *names: str) -> Host:
+    document = Desired(device=DEVICE, generation=generation, issued_at=START, jobs=dict.fromkeys(names, JOB))
+    host.context.offer(document.canonical())
+    return host.settle()
+
+
+def run_one(host: Host) -> Host:
+    host.job_pool.waiting.pop(0)()
+    return host.settle()
+
+
+def status(host: Host, name: str = "a") -> JobStatus:
+    return host.reports[-1].jobs[name]
+
+
+def test_a_job_is_done_once_and_reported_until_it_leaves_the_document(host: Host, work: Work) -> None:
+    ask(host, 1, "a")
+    assert status(host).state is JobState.RUNNING
+    run_one(host)
+    assert (status(host).state, status(host).result) == (JobState.SUCCEEDED, {"made": 1})
+    ask(host, 2, "a")
+    host.boot().settle()
+    assert status(host).state is JobState.SUCCEEDED
+    assert (work.done, host.job_pool.waiting) == (["a"], [])
+    ask(host, 3)
+    assert host.reports[-1].jobs == {}
+
+
+def test_nothing_of_a_job_is_left_on_disk(host: Host, work: Work, tmp_path: Path) -> None:
+    run_one(ask(host, 1, "a"))
+    (tmp_path / "jobs" / "killed").mkdir()
+    host.boot()
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_jobs_are_done_one_after_the_other(host: Host, work: Work) -> None:
+    ask(host, 1, "a", "b")
+    assert len(host.job_pool.waiting) == 1
+    assert status(host, "b").state is JobState.WAITING
+    run_one(host)
+    run_one(host)
+    assert work.done == ["a", "b"]
+
+
+def test_a_job_that_a_restart_interrupts_is_tried_again_a_few_times_only(host: Host, work: Work) -> None:
+    ask(host, 1, "a")
+    for _ in range(MAX_TRIES - 1):
+        host.boot().settle()
+        assert status(host).state is JobState.RUNNING
+    host.boot().settle()
+    assert (status(host).state, status(host).code) == (JobState.FAILED, "job_interrupted")
+    assert host.job_pool.waiting == []
+
+
+def test_an_error_that_may_pass_is_tried_again_after_a_pause(host: Host, work: Work) -> None:
+    def away(_cancel: threading.Event, _tell: Progress) -> dict[str, Any]:
+        raise TransientError("registry_unreachable", "away")
+
+    work.behave = away
+    run_one(ask(host, 1, "a"))
+    assert (status(host).state, status(host).code) == (JobState.WAITING, "registry_unreachable")
+    assert host.job_pool.waiting == []
+    for _ in range(MAX_TRIES - 1):
+        run_one(host.wait(120))
+    assert (status(host).state, status(host).code) == (JobState.FAILED, "registry_unreachable")
+
+
+def test_an_error_for_good_is_not_tried_again(host: Host, work: Work) -> None:
+    def refuse(_cancel: threading.Event, _tell: Progress) -> dict[str, Any]:
+        raise PermanentError("tool_missing", "no atc")
+
+    work.behave = refuse
+    run_one(ask(host, 1, "a")).wait(1000)
+    assert (status(host).state, status(host).code, status(host).message) == (JobState.FAILED, "tool_missing", "no atc")
+    assert work.done == ["a"]
+    assert any(e.kind == "job" and e.code == "tool_missing" for e in host.data_path.events)
+
+
+def test_a_fault_that_nobody_foresaw_fails_the_job_and_not_the_agent(host: Host, work: Work) -> None:
+    work.behave = lambda _cancel, _tell: {}["nothing"]
+    run_one(ask(host, 1, "a"))
+    assert (status(host).state, status(host).code) == (JobState.FAILED, "internal")
+    work.behave = lambda _cancel, _tell: {"text": "x" * MAX_RESULT_BYTES}
+    run_one(ask(host, 2, "b"))
+    assert (status(host, "b").state, status(host, "b").code) == (JobState.FAILED, "internal")
+
+
+def test_a_job_whose_time_is_over_is_stopped_and_the_next_begins_when_it_has_stopped(host: Host, work: Work) -> None:
+    ask(host, 1, "a", "b").wait(101)
+    assert (status(host).state, status(host).code) == (JobState.FAILED, "job_timeout")
+    assert len(host.job_pool.waiting) == 1
+
+    def stopped(cancel: threading.Event, _tell: Progress) -> dict[str, Any]:
+        assert cancel.is_set()
+        raise StepCancelledError
+
+    work.behave = stopped
+    run_one(host)
+    assert status(host).code == "job_timeout"
+    assert status(host, "b").state is JobState.RUNNING
+
+
+def test_a_job_that_leaves_the_document_is_cancelled(host: Host, work: Work) -> None:
+    ask(host, 1, "a")
+    ask(host, 2)
+    assert host.reports[-1].jobs == {}
+    seen: list[bool] = []
+
+    def stopped(cancel: threading.Event, _tell: Progress) -> dict[str, Any]:
+        seen.append(cancel.is_set())
+        raise StepCancelledError
+
+    work.behave = stopped
+    run_one(host)
+    assert seen == [True]
+    assert [e.phase for e in host.data_path.events if e.kind == "job"] == ["running", "cancelled"]
+
+
+def test_progress_is_reported_while_a_job_runs(host: Host, work: Work) -> None:
+    host.elapsed = 5.0
+    told: list[JobStatus] = []
+
+    def tell(_cancel: threading.Event, progress: Progress) -> dict[str, Any]:
+        progress(7.5, "half")
+        host.reconciler.handle_waiting()
+        host.reconciler.look()
+        told.append(status(host))
+        return {}
+
+    work.behave = tell
+    run_one(ask(host, 1, "a"))
+    assert [(s.done, s.message) for s in told] == [(1.0, "half")]
+
+
+def test_a_disk_that_refuses_the_journal_keeps_a_job_from_beginning(host: Host, work: Work) -> None:
+    ask(host, 1)
+    document = Desired(device=DEVICE, generation=2, issued_at=START, jobs={"a": JOB})
+    host.context.offer(document.canonical())
+    host.journal.broken = True
+    host.settle()
+    assert host.job_pool.waiting == []
+    host.journal.broken = False
+    host.wait(400)
+    assert len(host.job_pool.waiting) == 1
+
+
+def test_an_outcome_that_cannot_be_written_down_is_not_reported_and_the_job_is_tried_again(
+    host: Host, work: Work
+) -> None:
+    ask(host, 1, "a")
+    host.journal.broken = True
+    run_one(host)
+    assert status(host).state is JobState.RUNNING
+    host.journal.broken = False
+    host.wait(10)
+    run_one(host)
+    assert status(host).state is JobState.SUCCEEDED
+    assert work.done == ["a", "a"]
