@@ -1,0 +1,127 @@
+"""THE state machine of a rollout: everything that moves one stands in this table.
+
+A move is a person's command or an event that the registry found (`decide`). It is written by compare-and-set on the
+rollout's revision, so of two that come at once one loses and looks again. Abort is legal wherever anything is under
+way, and from `aborting` nothing leads to success. A final state is left only by a command that says so: rollback and
+retry are new generations, with the history kept.
+"""
+
+from __future__ import annotations
+
+from registry.contracts.enums import StrEnum
+from registry.contracts.rollout_states import Command, RolloutState
+from registry.contracts.rollouts import Hold, RolloutSpec
+
+
+class Event(StrEnum):
+    """What the registry itself finds out about a rollout."""
+
+    PLANNED = "planned"
+    """The plan is frozen, and nobody has to approve it."""
+    PLANNED_FOR_APPROVAL = "planned_for_approval"
+    PLAN_FAILED = "plan_failed"
+    """Nobody would get it, or planning took too long: back to the draft, with the reason."""
+    DUE = "due"
+    """`start_at` has come."""
+    GATE_FAILED = "gate_failed"
+    GATE_FAILED_BACK = "gate_failed_back"
+    """The gate failed, and the spec says to roll back at once."""
+    INCONCLUSIVE = "inconclusive"
+    FINISHED = "finished"
+    FINISHED_WITH_EXCEPTIONS = "finished_with_exceptions"
+    EXPIRED = "expired"
+    QUIET = "quiet"
+    """Nothing is under way on any device any more."""
+    BACK = "back"
+    """Every device is back on its own last good version."""
+    NOT_ALL_BACK = "not_all_back"
+
+
+_S, _C, _E = RolloutState, Command, Event
+Move = Command | Event
+
+TRANSITIONS: dict[RolloutState, dict[Move, RolloutState | None]] = {
+    _S.DRAFT: {_C.SUBMIT: _S.PLANNING, _C.DELETE: None},
+    _S.PLANNING: {
+        _E.PLANNED: _S.SCHEDULED,
+        _E.PLANNED_FOR_APPROVAL: _S.AWAITING_APPROVAL,
+        _E.PLAN_FAILED: _S.DRAFT,
+        _C.ABORT: _S.ABORTING,
+    },
+    _S.AWAITING_APPROVAL: {
+        _C.APPROVE: _S.SCHEDULED,
+        _C.DENY: _S.DENIED,
+        _C.ABORT: _S.ABORTING,
+        _E.EXPIRED: _S.EXPIRING,
+    },
+    _S.DENIED: {_C.SUBMIT: _S.PLANNING, _C.ABORT: _S.ABORTING, _C.DELETE: None},
+    _S.SCHEDULED: {_E.DUE: _S.RUNNING, _C.ABORT: _S.ABORTING, _E.EXPIRED: _S.EXPIRING},
+    _S.RUNNING: {
+        _C.PAUSE: _S.PAUSED,
+        _C.ABORT: _S.ABORTING,
+        _C.ROLLBACK: _S.ROLLING_BACK,
+        _E.GATE_FAILED: _S.PAUSED,
+        _E.GATE_FAILED_BACK: _S.ROLLING_BACK,
+        _E.INCONCLUSIVE: _S.PAUSED,
+        _E.FINISHED: _S.SUCCEEDED,
+        _E.FINISHED_WITH_EXCEPTIONS: _S.COMPLETED_WITH_EXCEPTIONS,
+        _E.EXPIRED: _S.EXPIRING,
+    },
+    _S.PAUSED: {
+        _C.RESUME: _S.RUNNING,
+        _C.RETRY: _S.PLANNING,
+        _C.ABORT: _S.ABORTING,
+        _C.ROLLBACK: _S.ROLLING_BACK,
+        _E.EXPIRED: _S.EXPIRING,
+    },
+    _S.ABORTING: {_E.QUIET: _S.ABORTED, _C.ROLLBACK: _S.ROLLING_BACK},
+    _S.ABORTED: {_C.RETRY: _S.PLANNING, _C.ROLLBACK: _S.ROLLING_BACK, _C.DELETE: None},
+    _S.ROLLING_BACK: {_E.BACK: _S.ROLLED_BACK, _E.NOT_ALL_BACK: _S.ROLLBACK_INCOMPLETE, _C.ABORT: _S.ABORTING},
+    _S.ROLLED_BACK: {_C.RETRY: _S.PLANNING, _C.DELETE: None},
+    _S.ROLLBACK_INCOMPLETE: {_C.ROLLBACK: _S.ROLLING_BACK, _C.DELETE: None},
+    _S.EXPIRING: {_E.QUIET: _S.COMPLETED_WITH_EXCEPTIONS, _C.ROLLBACK: _S.ROLLING_BACK},
+    _S.SUCCEEDED: {_C.ROLLBACK: _S.ROLLING_BACK, _C.DELETE: None},
+    _S.COMPLETED_WITH_EXCEPTIONS: {_C.RETRY: _S.PLANNING, _C.ROLLBACK: _S.ROLLING_BACK, _C.DELETE: None},
+}
+"""To None: the rollout is removed."""
+
+FINAL = frozenset(
+    {_S.ABORTED, _S.ROLLED_BACK, _S.ROLLBACK_INCOMPLETE, _S.SUCCEEDED, _S.COMPLETED_WITH_EXCEPTIONS, _S.DENIED}
+)
+"""Nothing happens in these by itself. A denied one may be changed and submitted again."""
+AT_REST = FINAL | {_S.DRAFT}
+"""No timer looks at these."""
+NEW_GENERATION = frozenset({_C.RETRY, _C.ROLLBACK})
+"""Commands after which actions have a new generation (so has GATE_FAILED_BACK)."""
+WITHDRAWS = frozenset({_S.ABORTING, _S.EXPIRING})
+"""On entering these, what has not switched returns to its last good version, without an acknowledgement."""
+
+
+class InvalidMoveError(Exception):
+    """The move has no meaning in that state; `legal` says which commands have."""
+
+    def __init__(self, state: RolloutState, move: Move) -> None:
+        can = ", ".join(legal(state)) or "nothing: it goes on by itself"
+        super().__init__(f"a rollout that is {state} cannot {move}; it can: {can}")
+
+
+def advance(state: RolloutState, move: Move) -> RolloutState | None:
+    """The state that `move` leads to; None: the rollout is removed.
+
+    Raises:
+        InvalidMoveError: the table has no such edge.
+    """
+    try:
+        return TRANSITIONS[state][move]
+    except KeyError:
+        raise InvalidMoveError(state, move) from None
+
+
+def legal(state: RolloutState) -> tuple[Command, ...]:
+    """What a person may ask now, in the order of `Command`."""
+    return tuple(command for command in Command if command in TRANSITIONS[state])
+
+
+def holds(spec: RolloutSpec, state: RolloutState) -> bool:
+    """Whether the desired state of its devices says `hold`: download, and do not switch."""
+    return state is RolloutState.PAUSED and spec.hold is Hold.BEFORE_SWITCH
