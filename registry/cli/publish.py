@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from registry.cli.alias import move
 from registry.cli.failures import CliError, UnreachableError, UsageFault
+from registry.cli.golden import declared, given_golden, measured
+from registry.cli.golden_options import (
+    GoldenFromOption,
+    GoldenInputsOption,
+    GoldenOption,
+    GoldenRandomOption,
+    ToleranceOption,
+    over,
+)
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.models import fetch_manifest, image_text, requirement_text, tensor_row
 from registry.cli.output import size_text
@@ -81,6 +91,11 @@ def publish(
     licence: LicenceOption = None,
     card: CardOption = None,
     alias: AliasOption = None,
+    golden: GoldenOption = None,
+    golden_from: GoldenFromOption = None,
+    golden_inputs: GoldenInputsOption = None,
+    golden_random: GoldenRandomOption = None,
+    tolerance: ToleranceOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Publish a version of a model.
@@ -89,10 +104,14 @@ def publish(
     has is not sent; a cut upload goes on where it stopped, also when the command is started again. The same content
     again changes nothing; other content under a published version is refused, with the differences (exit code 4).
 
+    A version with several variants that run here carries golden vectors: each variant is measured against them, and
+    nothing is published when one is over the tolerance. See docs/parity.md.
+
     ```
     registry publish lenet lenet.onnx --version 1.0.0 --target cpu --alias stable
     registry publish lenet.toml                    # many variants, pictures, labels: see docs/publish.toml
     registry publish lenet.toml --version 1.0.1 --dry-run
+    registry publish lenet.toml --golden-from onnx-cpu --golden-inputs digits.npz --tolerance absolute=1e-3
     ```
     """
     if file is None:
@@ -107,6 +126,8 @@ def publish(
     given: dict[str, Any] = {"version": version, "licence": licence, "card": card}
     update = {key: value for key, value in given.items() if value is not None}
     update["labels"] = described.labels | parse_labels(label or [])
+    said = {"file": golden, "reference": golden_from, "inputs": golden_inputs, "random": golden_random}
+    update["golden"] = over(described.golden, said, tolerance)
     update["aliases"] = tuple(dict.fromkeys([*described.aliases, *(alias or [])]))
     outcome = _publish(session, make_plan(described.model_copy(update=update)), dry_run=dry_run)
     if session.out.as_json:
@@ -135,17 +156,22 @@ def _publish(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
     if manifest.version in plan.source.aliases:
         raise UsageFault(f"{manifest.version!r} is the version's own name; an alias needs another one")
     _tell_findings(session, plan, manifest)
-    outcome = Outcome(manifest, dry_run=dry_run, warnings=plan.warnings)
-    if dry_run:
-        _compare(session, outcome)
-        return outcome
-    published = _published(session, manifest)
-    if published is None:
-        _send_blobs(session, outcome, {file.digest: file for file in files.values()})
-        answer = session.client.change(
-            "PUT", version_path(manifest.model, manifest.version), manifest, PublishAnswer, repeatable=True
-        )
-        outcome.created = answer.created
+    with TemporaryDirectory(prefix="modelfleet-publish-") as folder:
+        manifest, golden = given_golden(plan, manifest, Path(folder))
+        published = _published(session, manifest, dry_run=dry_run)
+        if published is None:
+            manifest, golden = measured(session, plan, manifest, Path(folder))
+        outcome = Outcome(published or manifest, dry_run=dry_run, warnings=plan.warnings)
+        if dry_run:
+            _compare(session, outcome)
+            return outcome
+        if published is None:
+            blobs = {file.digest: file for file in (*files.values(), *([golden] if golden else []))}
+            _send_blobs(session, outcome, blobs)
+            answer = session.client.change(
+                "PUT", version_path(manifest.model, manifest.version), manifest, PublishAnswer, repeatable=True
+            )
+            outcome.created = answer.created
     for name in plan.source.aliases:
         _point(session, manifest, name)
         outcome.aliases.append(name)
@@ -188,40 +214,46 @@ def _tell_findings(session: Session, plan: Plan, manifest: Manifest) -> None:
         note(f"  pictures: {image_text(manifest)}")
 
 
-def _published(session: Session, manifest: Manifest) -> VersionView | None:
-    """The version when it is there with the same content, None when it is not there.
+def _published(session: Session, manifest: Manifest, *, dry_run: bool) -> Manifest | None:
+    """The published version when it is there with the same content, None when it is not there.
+
+    What was measured or made on the publisher's machine may differ: it does from run to run.
 
     Raises:
         CliError: it is there with other content.
     """
     path = version_path(manifest.model, manifest.version)
-    view = session.client.find(path, VersionView)
+    try:
+        view = session.client.find(path, VersionView)
+    except UnreachableError as error:
+        if not dry_run:
+            raise
+        session.out.warn(f"not compared with the registry: {error.what}")
+        return None
     if view is None or view.version != manifest.version:  # an alias of that name
         return None
-    if view.manifest == manifest.canonical_digest():
-        return view
     theirs = fetch_manifest(session.client, view)
+    there, offered = declared(theirs).to_json(), declared(manifest).to_json()
+    if there == offered:
+        return theirs
     raise CliError(
         f"{manifest.model}@{manifest.version} is published with other content, and a published version never changes",
         code="conflict",
         hint="Publish this as a new version: --version",
-        errors=differences(theirs.to_json(), manifest.to_json()),
+        errors=differences(there, offered),
     )
 
 
 def _compare(session: Session, outcome: Outcome) -> None:
-    """What publishing would do, as far as the registry answers."""
+    """What publishing would send, as far as the registry answers."""
     try:
-        if _published(session, outcome.manifest) is not None:
-            outcome.present_bytes = sum(outcome.manifest.blobs().values())
-            return
         for digest, size in outcome.manifest.blobs().items():
             if session.client.exists(blob_path(digest)):
                 outcome.present_bytes += size
             else:
                 outcome.sent_bytes += size
-    except UnreachableError as error:
-        session.out.warn(f"not compared with the registry: {error.what}")
+    except UnreachableError:
+        outcome.sent_bytes = outcome.present_bytes = 0  # it was said before
 
 
 def _send_blobs(session: Session, outcome: Outcome, files: dict[str, LocalFile]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry.cli.failures import UsageFault
+from registry.contracts.golden import MAX_GOLDEN_CASES, Tolerance
 from registry.contracts.manifest import (
     BuildVersion,
     Classification,
@@ -86,6 +87,26 @@ class ClassificationSection(Classification):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ToleranceSection(Tolerance):
+    """`[golden.tolerance]`: how far an output may be from the golden one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GoldenSection(Section):
+    """`[golden]`: what every variant must answer. Given in a file, or made here from one variant."""
+
+    file: Path | None = None
+    """.safetensors or .npz: `<case>/in/<input>` and `<case>/out/<output>`."""
+    reference: str | None = None
+    """The variant that makes the outputs; default: the first that runs here."""
+    inputs: Path | None = None
+    """For the reference: .safetensors or .npz with `<case>/in/<input>`, or with one case of plain input names."""
+    random: int | None = Field(default=None, ge=0, le=MAX_GOLDEN_CASES)
+    """As many random cases for the reference; 0: no golden vectors."""
+    tolerance: ToleranceSection = ToleranceSection()
+
+
 class PublishFile(Section):
     """A whole publish file."""
 
@@ -98,6 +119,7 @@ class PublishFile(Section):
     labels: dict[str, str] = Field(default_factory=dict)
     image: ImageSection | None = None
     classification: ClassificationSection | None = None
+    golden: GoldenSection = GoldenSection()
     variant: tuple[VariantSection, ...] = Field(min_length=1)
 
 
@@ -156,7 +178,9 @@ def _take_labels_file(raw: dict[str, Any], path: Path) -> None:
 def _relative_to(parsed: PublishFile, folder: Path) -> PublishFile:
     variants = tuple(v.model_copy(update={"file": folder / v.file}) for v in parsed.variant)
     card = None if parsed.card is None else folder / parsed.card
-    return parsed.model_copy(update={"variant": variants, "card": card})
+    given = {key: folder / path for key in ("file", "inputs") if (path := getattr(parsed.golden, key)) is not None}
+    golden = parsed.golden.model_copy(update=given)
+    return parsed.model_copy(update={"variant": variants, "card": card, "golden": golden})
 
 
 _KNOWN_KEYS = sorted(
@@ -170,6 +194,8 @@ _KNOWN_KEYS = sorted(
                 TensorSection,
                 ImageSection,
                 ClassificationSection,
+                GoldenSection,
+                ToleranceSection,
             )
             for key in section.model_fields
         ),

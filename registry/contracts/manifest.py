@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum
-from registry.contracts.golden import MeasuredParity, Tolerance
+from registry.contracts.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES, MeasuredParity, Tolerance
 from registry.contracts.names import LabelKey, LabelValue, Name, RelativePath, VersionName
 from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
 from registry.contracts.wire import Wire
@@ -201,10 +201,16 @@ class Golden(Wire):
     """The version's golden vectors; see `registry.contracts.golden` for the file."""
 
     file: FileRef
-    cases: Annotated[int, Field(ge=1, le=64)]
+    cases: Annotated[int, Field(ge=1, le=MAX_GOLDEN_CASES)]
     reference: Name | None = None
     """The variant that made the outputs; None: the publisher gave them."""
     tolerance: Tolerance = Tolerance()
+
+    @model_validator(mode="after")
+    def _file_is_bounded(self) -> Golden:
+        if self.file.size > MAX_GOLDEN_BYTES:
+            raise ValueError(f"golden vectors of {self.file.size} bytes; at most {MAX_GOLDEN_BYTES}")
+        return self
 
 
 class Manifest(Wire):
@@ -235,6 +241,8 @@ class Manifest(Wire):
         for other in self.variants[1:]:
             if other.inputs and first.inputs and not _same_signature(first, other):
                 raise ValueError(f"variants {first.name} and {other.name} disagree in inputs or outputs")
+        if self.golden is not None and self.golden.reference not in (None, *names):
+            raise ValueError(f"the golden vectors come from {self.golden.reference}, which is no variant")
         return self
 
     def variant(self, name: str) -> Variant | None:

@@ -20,6 +20,7 @@ from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.job_rows import EarlierManifestRow
 from registry.errors import ConflictError, InUseError, InvalidError, NotFoundError
+from registry.services.golden import demand_golden
 from registry.services.views import exact_version, find_model, find_version, manifest_body, version_views
 
 MAX_USERS_NAMED = 20
@@ -36,7 +37,8 @@ class Versions:
         """Make a version visible, with all its blobs.
 
         Raises:
-            InvalidError: a blob is missing or has another size, or the name is an alias.
+            InvalidError: a blob is missing or has another size, the golden vectors are not of this model, or the name
+                is an alias.
             ConflictError: the version is published with other content; `errors` names each difference.
         """
         body = manifest.canonical()
@@ -44,6 +46,7 @@ class Versions:
             row = exact_version(session, manifest.model, manifest.version)
             if row is None:
                 self._demand_blobs(session, manifest, now)
+                demand_golden(self._blobs, manifest)
                 _demand_no_alias(session, manifest)
                 row = _insert(session, manifest, body, by, now)
                 return PublishAnswer(version=version_views(session, [row])[0], created=True)

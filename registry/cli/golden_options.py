@@ -1,0 +1,142 @@
+"""What the publisher says of golden vectors: on the command line, in the publish file, in files of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from registry.cli.failures import UsageFault
+from registry.cli.publish_file import GoldenSection, ToleranceSection
+from registry.contracts.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
+from registry.contracts.golden_file import Case, check_cases, read_cases, write_cases
+from registry.contracts.manifest import Manifest, TensorSpec
+from registry.contracts.tensor_file import Tensor, TensorFileError
+from registry.contracts.tensors import MAX_TENSORS, Datatype
+from registry.inspection.arrays import load_tensors
+from registry.inspection.facts import InspectionError
+
+GOLDEN_PANEL = "Golden vectors: what every variant must answer"
+GoldenOption = Annotated[
+    Path | None,
+    typer.Option("--golden", metavar="FILE", help="Given: .safetensors or .npz.", rich_help_panel=GOLDEN_PANEL),
+]
+GoldenFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--golden-from", metavar="VARIANT", help="Made by it; else the first that runs.", rich_help_panel=GOLDEN_PANEL
+    ),
+]
+GoldenInputsOption = Annotated[
+    Path | None,
+    typer.Option("--golden-inputs", metavar="FILE", help="From these inputs.", rich_help_panel=GOLDEN_PANEL),
+]
+GoldenRandomOption = Annotated[
+    int | None,
+    typer.Option(
+        "--golden-random",
+        metavar="N",
+        min=0,
+        max=MAX_GOLDEN_CASES,
+        help="From N random inputs; 0: no golden vectors.",
+        rich_help_panel=GOLDEN_PANEL,
+    ),
+]
+ToleranceOption = Annotated[
+    str | None,
+    typer.Option("--tolerance", metavar="absolute=,relative=,top1=", rich_help_panel=GOLDEN_PANEL),
+]
+
+
+def tolerance_section(text: str) -> ToleranceSection:
+    """`absolute=1e-3,relative=1e-2,top1=0.99`, each at most once. Raises UsageFault."""
+    names = {"absolute": "absolute", "relative": "relative", "top1": "top1_agreement"}
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        try:
+            values[names[key.strip()]] = float(value)
+        except (KeyError, ValueError):
+            raise UsageFault(
+                f"--tolerance has {part!r}", hint="--tolerance absolute=1e-4,relative=1e-3,top1=1"
+            ) from None
+    try:
+        return ToleranceSection(**values)
+    except ValueError as error:
+        raise UsageFault(f"--tolerance {text!r} is out of bounds", errors=tuple(str(error).splitlines()[1:])) from None
+
+
+def over(section: GoldenSection, given: dict[str, Any], tolerance: str | None) -> GoldenSection:
+    """The publish file's section with what the command line says. Raises UsageFault."""
+    update = {key: value for key, value in given.items() if value is not None}
+    if tolerance is not None:
+        update["tolerance"] = tolerance_section(tolerance)
+    merged = section.model_copy(update=update)
+    if merged.file and (merged.reference or merged.inputs or merged.random is not None):
+        raise UsageFault(
+            "Golden vectors are either given (--golden) or made here (--golden-from, --golden-inputs, --golden-random)"
+        )
+    if merged.inputs and merged.random is not None:
+        raise UsageFault("The inputs of golden vectors are either given (--golden-inputs) or random (--golden-random)")
+    return merged
+
+
+def signature(manifest: Manifest) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """What fits every variant: a dimension is only free where it is in all of them."""
+    told = [variant for variant in manifest.variants if variant.inputs]
+    if not told:
+        raise UsageFault("Golden vectors need a variant that says its inputs and outputs")
+    inputs = _narrowed([variant.inputs for variant in told])
+    outputs = _narrowed([variant.outputs for variant in told])
+    if any(spec.datatype is Datatype.BYTES for spec in inputs):
+        raise UsageFault("A model that takes BYTES has no golden vectors: their file has no form for it")
+    return inputs, tuple(spec for spec in outputs if spec.datatype is not Datatype.BYTES)
+
+
+def _narrowed(sides: Sequence[tuple[TensorSpec, ...]]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        same[0].model_copy(
+            update={"shape": tuple(max(dims) for dims in zip(*(spec.shape for spec in same), strict=True))}
+        )
+        for same in zip(*sides, strict=True)
+    )
+
+
+def given_cases(path: Path, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> list[Case]:
+    """The cases of a file that a person gave. Raises InspectionError."""
+    tensors = load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES * 2 * MAX_TENSORS)
+    cases: dict[str, Case] = {}
+    for name, tensor in tensors.items():
+        number, _, rest = name.partition("/")
+        side, _, inner = rest.partition("/")
+        if side not in ("in", "out"):
+            raise InspectionError(f"{path.name}: {name[:256]!r} is not named <case>/in/<input> or <case>/out/<output>")
+        case = cases.setdefault(number, Case({}, {}))
+        (case.inputs if side == "in" else case.outputs)[inner] = tensor
+    try:
+        ordered = [cases[str(number)] for number in range(len(cases))]
+        content = write_cases(ordered)
+        check_cases(read_cases(content, len(content)), *specs)
+    except KeyError as error:
+        raise InspectionError(f"{path.name} has no case {error}; cases are numbered from 0 without a gap") from None
+    except TensorFileError as error:
+        raise InspectionError(f"{path.name}: {error}") from None
+    return ordered
+
+
+def given_requests(path: Path, inputs: Sequence[TensorSpec]) -> list[dict[str, Tensor]]:
+    """`<case>/in/<input>` each, as in a golden file; or the inputs by their names: one case. Raises InspectionError."""
+    tensors = load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES * 2 * MAX_TENSORS)
+    names = {spec.name for spec in inputs}
+    if names <= tensors.keys():
+        return [{name: tensors[name] for name in names}]
+    found: list[dict[str, Tensor]] = []
+    while all(f"{len(found)}/in/{name}" in tensors for name in names):
+        found.append({name: tensors[f"{len(found)}/in/{name}"] for name in names})
+    if not found:
+        raise InspectionError(
+            f"{path.name} has neither the inputs {', '.join(sorted(names))}, nor 0/in/<input> of each"
+        )
+    return found
