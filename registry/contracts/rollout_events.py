@@ -51,6 +51,10 @@ class WebhookView(Wire):
     """In a row."""
     last_error: str = ""
     next_try: AwareDatetime | None = None
+    lost: int = 0
+    """Events that the registry forgot before they could be delivered."""
+    disabled_at: AwareDatetime | None = None
+    """Given up after too many failures in a row; a PUT switches it on again."""
 
 
 class WebhookCreated(Wire):
