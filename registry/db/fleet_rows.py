@@ -82,6 +82,9 @@ class DeploymentRow(Base):
     record_results: Mapped[bool] = mapped_column(default=False)
     """As the desired document says it; where the model's setting is another one, the document is issued again."""
     rollout: Mapped[str | None] = mapped_column(NAME)
+    attempt: Mapped[int] = mapped_column(default=0, server_default="0")
+    policy: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """A `DeploymentPolicy`; empty: all defaults."""
     generation: Mapped[int] = mapped_column(BigId)
     """Of the desired document in which this first stood."""
     set_at: Mapped[datetime]

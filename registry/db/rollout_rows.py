@@ -116,6 +116,8 @@ class ActionRow(Base):
     since: Mapped[datetime]
     due: Mapped[datetime | None]
     """When its silence counts as unknown."""
+    target: Mapped[str | None] = mapped_column(DIGEST)
+    """The manifest that is to serve; None: nothing is, after the way back."""
     variant: Mapped[str | None] = mapped_column(NAME)
     size: Mapped[int] = mapped_column(BigId, default=0)
     """Bytes of the variant."""
@@ -132,13 +134,17 @@ class ActionRow(Base):
     """It reported anything of this attempt."""
     switched: Mapped[bool] = mapped_column(default=False)
     """It has gone over to the new version, and has not come back."""
-    returning: Mapped[bool] = mapped_column(default=False)
+    goes_back: Mapped[bool] = mapped_column(default=False)
     """It was told to go back: its state speaks of the way back."""
     committed_at: Mapped[datetime | None]
     reported_at: Mapped[datetime | None]
     """By the device's clock: an older report changes nothing."""
     told_at: Mapped[datetime | None]
     """When the phase began, by the device's clock."""
+    until: Mapped[datetime | None]
+    """When the device said that its waiting ends by itself."""
+    late: Mapped[bool] = mapped_column(default=False)
+    """It came to its end after it had been timed out."""
     parity: Mapped[float | None]
     """Share of golden items with the right top class, as the device measured it."""
     shadow_compared: Mapped[int] = mapped_column(BigId, default=0)
