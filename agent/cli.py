@@ -1,4 +1,4 @@
-"""The command `agent`: run, doctor, platform, status, reset, config.
+"""The command `agent`: run, doctor, platform, status, lease, reset, config.
 
 Exit codes: 0 all well; 1 something is wrong, and said; 2 wrong usage or settings.
 Heavy imports stand inside the commands: `--help` answers at once.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from agent.cli_lease import app as lease_commands
 from agent.config.settings import AgentConfig, ConfigError, config_file, load_config
 from agent.errors import AgentError
 
@@ -164,6 +165,9 @@ def show_config(
     from agent.config.example import example_toml  # noqa: PLC0415 - see above
 
     typer.echo(example_toml(), nl=False)
+
+
+app.add_typer(lease_commands, name="lease")
 
 
 def _settings(option: Path | None) -> AgentConfig:

@@ -10,7 +10,8 @@ import json
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from agent.config.settings import PREFIX, AgentConfig, Section
+from agent.config.section import Section
+from agent.config.settings import PREFIX, AgentConfig
 
 _HEAD = f"""\
 # The agent's settings, each at its default. Printed by `agent config`.
@@ -34,6 +35,7 @@ _SAMPLE = {
     "cores": 2,
     "profile": "throughput",
     "prometheus": "127.0.0.1:9464",
+    "timezone": "Europe/Paris",
 }
 """What the example shows where the default depends on the host, or there is none."""
 

@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from agent.backends.catalog import CATALOG
+from agent.config.policy import PolicySettings
+from agent.config.section import Section
 from agent.errors import PermanentError
 from registry.contracts.messages import Profile
 from registry.contracts.names import Name
@@ -35,12 +37,6 @@ class ConfigError(PermanentError):
 
     def __init__(self, message: str) -> None:
         super().__init__("bad_config", message)
-
-
-class Section(BaseModel):
-    """A table of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RegistrySettings(Section):
@@ -219,6 +215,7 @@ class AgentConfig(BaseSettings):
     mqtt: MqttSettings = MqttSettings()
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
+    policy: PolicySettings = PolicySettings()
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,100 @@
+"""Leases of local programs, one small file each: `agent lease` writes them, the running agent reads them.
+
+A lease is a wish with a deadline, not a lock: what forgets to give it back holds nothing up for ever. Files that are
+not leases are counted as nothing and said once in the log; expired ones are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydantic import AwareDatetime, ValidationError
+
+from agent.core.local_policy import Lease
+from agent.errors import PermanentError
+from registry.contracts.names import Name
+from registry.contracts.wire import Wire
+
+log = logging.getLogger(__name__)
+MAX_LEASES = 64
+MAX_LEASE = timedelta(days=7)
+MAX_REASON = 200
+_MAX_BYTES = 4096
+
+
+class _LeaseFile(Wire):
+    until: AwareDatetime
+    reason: str
+    model: Name | None = None
+
+
+class Leases:
+    """The folder of leases. Any process of the agent's user may use it at the same time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._said: set[str] = set()
+
+    def living(self, now: datetime) -> list[Lease]:
+        """Those that hold now, by id; the expired ones are removed."""
+        leases = []
+        for path in sorted(self._folder.glob("*.json"))[: 2 * MAX_LEASES]:
+            lease = self._read(path)
+            if lease is None:
+                continue
+            if lease.until <= now:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                continue
+            leases.append(lease)
+        return leases
+
+    def add(self, until: datetime, reason: str, model: str | None, now: datetime) -> Lease:
+        """Write a lease down.
+
+        Raises:
+            PermanentError: too long, too many, or the folder cannot be written.
+        """
+        if not now < until <= now + MAX_LEASE:
+            raise PermanentError("bad_lease", f"a lease ends in the future, within {MAX_LEASE.days} days")
+        if len(self.living(now)) >= MAX_LEASES:
+            raise PermanentError("too_many_leases", f"{MAX_LEASES} leases are held already; give some back")
+        lease = Lease(secrets.token_hex(4), until, reason[:MAX_REASON] or "no reason given", model)
+        body = {"until": until.isoformat(), "reason": lease.reason, **({"model": model} if model else {})}
+        part = self._folder / f".{lease.id}.part"
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with part.open("w") as file:
+                json.dump(body, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(self._folder / f"{lease.id}.json")
+        except OSError as error:
+            raise PermanentError("bad_lease", f"the lease cannot be written: {error}") from None
+        return lease
+
+    def give_back(self, lease: str) -> None:
+        """Remove a lease. PermanentError: there is none of that id."""
+        try:
+            if not lease.isalnum():
+                raise FileNotFoundError(lease)
+            (self._folder / f"{lease}.json").unlink()
+        except OSError as error:
+            raise PermanentError("no_such_lease", f"lease {lease!r}: {error.strerror or 'there is none'}") from None
+
+    def _read(self, path: Path) -> Lease | None:
+        try:
+            with path.open("rb") as file:
+                found = _LeaseFile.model_validate_json(file.read(_MAX_BYTES))
+        except (OSError, ValidationError) as error:
+            if path.name not in self._said and len(self._said) < MAX_LEASES:
+                self._said.add(path.name)
+                log.warning("%s is no lease: %s", path, str(error).splitlines()[0])
+            return None
+        return Lease(path.stem, found.until, found.reason[:MAX_REASON], found.model)

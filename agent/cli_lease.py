@@ -1,0 +1,102 @@
+"""The commands `agent lease …`: a local program asks that no model be switched for a while."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from agent.adapters.leases import Leases
+from agent.config.settings import ConfigError, config_file, load_config
+from agent.core.local_policy import Lease
+from agent.errors import AgentError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""Ask that models are not switched for a while: during a measurement, a show, a shift.
+
+    A lease always has an end, so that a program which forgets it holds nothing up for ever, and all together hold a
+    deployment no longer than the setting policy.max_defer_s. Downloads go on. The registry sees the reason.""",
+)
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@app.command("take")
+def take(
+    duration: Annotated[str, typer.Argument(metavar="DURATION", help="How long: 90s, 30m, 2h, 1d.")],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why; operators see it.")] = "",
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only this model; default: all.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a lease and print its id.
+
+    Example: agent lease take 30m --reason "counting visitors" --model lenet
+    """
+    now = _now()
+    try:
+        lease = _leases(config).add(now + _duration(duration), reason, model, now)
+    except AgentError as error:
+        _fail(error.message)
+    if as_json:
+        typer.echo(json.dumps(_as_json(lease)))
+    else:
+        typer.echo(f"{lease.id} until {lease.until.isoformat(timespec='seconds')}; give it back: agent lease give-back")
+
+
+@app.command("give-back")
+def give_back(lease: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOption = None) -> None:
+    """Give a lease back before its end."""
+    try:
+        _leases(config).give_back(lease)
+    except AgentError as error:
+        _fail(error.message)
+
+
+@app.command("list")
+def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show the leases that hold now."""
+    living = _leases(config).living(_now())
+    if as_json:
+        typer.echo(json.dumps([_as_json(lease) for lease in living], indent=2))
+        return
+    for lease in living:
+        until = lease.until.isoformat(timespec="seconds")
+        typer.echo(f"{lease.id}  until {until}  {lease.model or 'every model':20} {lease.reason}")
+    if not living:
+        typer.echo("no leases")
+
+
+def _leases(config: Path | None) -> Leases:
+    try:
+        return Leases(load_config(config_file(config)).data_dir / "leases")
+    except ConfigError as error:
+        typer.echo(f"agent: {error.message}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), tz=timezone.utc)
+
+
+def _duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{text!r}: write it like 90s, 30m, 2h or 1d", param_hint="DURATION")
+    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+def _as_json(lease: Lease) -> dict[str, str | None]:
+    return {"id": lease.id, "until": lease.until.isoformat(), "reason": lease.reason, "model": lease.model}
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"agent: {message}", err=True)
+    raise typer.Exit(1)

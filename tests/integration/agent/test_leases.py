@@ -1,0 +1,68 @@
+"""Leases as a local program uses them, through the command line, on a real folder."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from agent.adapters.leases import MAX_LEASES, Leases
+from agent.cli import app
+from agent.errors import PermanentError
+
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> Leases:
+    return Leases(tmp_path / "leases")
+
+
+def test_a_lease_is_taken_listed_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_DATA_DIR", str(tmp_path))
+    runner = CliRunner()
+    taken = runner.invoke(app, ["lease", "take", "30m", "--reason", "a show", "--model", "lenet", "--json"])
+    lease = json.loads(taken.stdout)
+    listed = json.loads(runner.invoke(app, ["lease", "list", "--json"]).stdout)
+    assert listed == [lease]
+    assert (lease["reason"], lease["model"]) == ("a show", "lenet")
+    assert runner.invoke(app, ["lease", "give-back", lease["id"]]).exit_code == 0
+    assert runner.invoke(app, ["lease", "list"]).stdout == "no leases\n"
+    assert runner.invoke(app, ["lease", "give-back", lease["id"]]).exit_code == 1
+
+
+@pytest.mark.parametrize("duration", ["", "30", "1w", "-5m", "99d"])
+def test_a_duration_that_is_none_or_too_long_is_refused(
+    duration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_DATA_DIR", str(tmp_path))
+    assert CliRunner().invoke(app, ["lease", "take", "--", duration]).exit_code != 0
+    assert Leases(tmp_path / "leases").living(NOW) == []
+
+
+def test_an_expired_lease_holds_nothing_and_its_file_goes(leases: Leases, tmp_path: Path) -> None:
+    leases.add(NOW + timedelta(minutes=1), "short", None, NOW)
+    assert len(leases.living(NOW)) == 1
+    assert leases.living(NOW + timedelta(minutes=1)) == []
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+def test_files_that_are_no_leases_hold_nothing(leases: Leases, tmp_path: Path) -> None:
+    leases.add(NOW + timedelta(minutes=1), "good", None, NOW)
+    for name, content in (("a.json", b""), ("b.json", b"[" * 10_000), ("c.json", b'{"until": "soon", "reason": "x"}')):
+        (tmp_path / "leases" / name).write_bytes(content)
+    assert [lease.reason for lease in leases.living(NOW)] == ["good"]
+
+
+def test_leases_are_bounded_in_number_and_none_reaches_outside_its_folder(leases: Leases, tmp_path: Path) -> None:
+    for _ in range(MAX_LEASES):
+        leases.add(NOW + timedelta(hours=1), "many", None, NOW)
+    with pytest.raises(PermanentError, match="held already"):
+        leases.add(NOW + timedelta(hours=1), "one more", None, NOW)
+    (tmp_path / "precious.json").write_text("{}")
+    with pytest.raises(PermanentError):
+        leases.give_back("../precious")
+    assert (tmp_path / "precious.json").exists()
