@@ -8,14 +8,19 @@ SOCK_SEQPACKET): one JSON object per packet.
     agent -> {"load": {"backend", "directory", "entry", ...}}        -> {"loaded": {...}} or {"error": {code, message}}
     agent -> {"serve": {"layout", "max_batch"}} + memory and lanes   -> {"ready": {...}}
 
-Then each lane (a stream socket) carries u32 little-endian slot ids: "take this", and back "this is done".
+Then each lane (a stream socket) carries u32 little-endian slot ids: "take this", and back "this is done". When the
+agent hangs up or dies, what runs is finished and the session closed, CLOSE_S at most: a vendor's device must be given
+back, or the next process may not get it. What is left then, the kernel ends.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import mmap
 import os
+import signal
 import socket
 import sys
 import threading
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 
 MAX_PACKET = 192 << 10
 MAX_LANES = 64
+CLOSE_S = 5.0
+"""For the last runs, closing the session and what the vendor does at the end of a process."""
 _MAX_MESSAGE = 1000
 _RELOAD_BELOW_S = 0.1
 """Measuring leaves the buffers of its largest batches behind, 10 to 20 MB: a model that loads fast is loaded anew."""
@@ -47,8 +54,16 @@ _RELOAD_BELOW_S = 0.1
 
 def main() -> None:
     """Serves one control socket until it closes."""
+    status = [1]
+    # Registered first, so it is called last, after what vendors registered: destructors of their libraries may crash.
+    atexit.register(lambda: os._exit(status[0]))
     sandbox.die_with_parent(True)
-    control = socket.socket(fileno=0)
+    _converse(socket.socket(fileno=0))
+    status[0] = 0
+
+
+def _converse(control: socket.socket) -> None:
+    session: Session | None = None
     try:
         name, request = _receive(control)[0]
         if name == "probe":
@@ -57,6 +72,9 @@ def main() -> None:
         session, facts = _load(request)
         _send(control, "loaded", facts)
         (name, request), descriptors = _receive(control)
+    except (EOFError, ConnectionError):  # the agent is gone, or does not want this model any more
+        if session is not None:
+            _end(session, [])
     except BackendError as error:
         _send(control, "error", {"code": error.code, "message": error.message[:_MAX_MESSAGE]})
     except MemoryError:
@@ -69,7 +87,7 @@ def main() -> None:
 def _receive(control: socket.socket) -> tuple[tuple[str, dict[str, Any]], list[int]]:
     data, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET, MAX_LANES + 1)
     if not data:
-        os._exit(0)  # the agent is gone, or does not want this model any more
+        raise EOFError
     ((name, request),) = json.loads(data).items()
     return (name, request), descriptors
 
@@ -97,7 +115,9 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     from agent.worker.measure import Measurement, measure, warm_up  # noqa: PLC0415
 
     names = tuple(request["input_names"]), tuple(request["output_names"])
-    options = LoadOptions(request["target"], request["profile"], request["cores"], *names)
+    shapes = tuple(tuple(shape) for shape in request["input_shapes"])
+    network = None if request["network"] is None else (request["network"][0], request["network"][1])
+    options = LoadOptions(request["target"], request["profile"], request["cores"], *names, shapes, network)
     begin = perf_counter()
     session = backend.load(request["directory"], request["entry"], options)
     load_s = perf_counter() - begin
@@ -137,16 +157,28 @@ def _serve(control: socket.socket, session: Session, request: dict[str, Any], de
     memory = memoryview(mmap.mmap(descriptors[0], layout.total))
     os.close(descriptors[0])
     runner = Runner(session, layout, memory, request["max_batch"])
-    for descriptor in descriptors[1:]:
-        lane = socket.socket(fileno=descriptor)
-        threading.Thread(target=_run_lane, args=(lane, runner), daemon=True).start()
+    lanes = [
+        threading.Thread(target=_run_lane, args=(socket.socket(fileno=descriptor), runner, control), daemon=True)
+        for descriptor in descriptors[1:]
+    ]
+    for lane in lanes:
+        lane.start()
     sandbox.die_with_parent(False)
     _send(control, "ready", {})
     control.recv(1)  # nothing more is said: it returns when the agent closes its end, or dies
-    os._exit(0)
+    _end(session, lanes)
 
 
-def _run_lane(lane: socket.socket, runner: Runner) -> None:
+def _end(session: Session, lanes: list[threading.Thread]) -> None:
+    """Gives the model back once nothing runs. Returning from main calls what vendors registered for the end."""
+    # SIGALRM's default action ends the process wherever it hangs, in a vendor's call as well.
+    signal.setitimer(signal.ITIMER_REAL, CLOSE_S)
+    for lane in lanes:
+        lane.join()
+    session.close()
+
+
+def _run_lane(lane: socket.socket, runner: Runner, control: socket.socket) -> None:
     """Runs whatever has queued by now, never waits for more. Ends the process when the agent hangs up."""
     try:
         pending: list[int] = []
@@ -158,7 +190,8 @@ def _run_lane(lane: socket.socket, runner: Runner) -> None:
             runner.run(group)
             lane.sendall(b"".join(slot.to_bytes(4, "little") for slot in group))
     except (EOFError, ConnectionError):
-        os._exit(0)
+        with contextlib.suppress(OSError):  # the agent may have closed its end already
+            control.shutdown(socket.SHUT_RDWR)
     except BaseException:  # noqa: BLE001 - a lane that cannot go on must not leave a worker that looks alive
         sys.excepthook(*sys.exc_info())
         os._exit(1)

@@ -114,6 +114,8 @@ def _load_request(spec: WorkerSpec) -> dict[str, Any]:
         "known": spec.known,
         "input_names": [tensor.name for tensor in spec.inputs],
         "output_names": [tensor.name for tensor in spec.outputs],
+        "input_shapes": [tensor.shape for tensor in spec.inputs],
+        "network": None if spec.network is None else [spec.network.name, spec.network.arguments],
     }
 
 

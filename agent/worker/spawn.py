@@ -94,7 +94,7 @@ class WorkerProcess:
             return content
         if not isinstance(error, dict):
             raise self._crash("it did not answer in the worker's protocol")
-        known = (DeploymentCode.LOAD_FAILED, DeploymentCode.BACKEND_UNAVAILABLE)
+        known = (DeploymentCode.CHECKPOINT_MISMATCH, DeploymentCode.BACKEND_UNAVAILABLE)
         code = next((code for code in known if code == error.get("code")), DeploymentCode.LOAD_FAILED)
         raise PermanentError(code, printable(str(error.get("message", "")), 1000))
 

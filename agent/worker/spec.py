@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from agent.worker.channel import Layout, make_layout
 from agent.worker.main import MAX_LANES
 from agent.worker.measure import Measurement
-from registry.contracts.manifest import TensorSpec
+from registry.contracts.manifest import Network, TensorSpec
 
 DEFAULT_MEMORY_BYTES = 4 << 30
 
@@ -32,6 +32,8 @@ class WorkerSpec:
     inputs: tuple[TensorSpec, ...] = ()
     """As the manifest declares them; empty: not checked."""
     outputs: tuple[TensorSpec, ...] = ()
+    network: Network | None = None
+    """Of a checkpoint."""
     target: str = "cpu"
     profile: Literal["throughput", "latency"] = "throughput"
     cores: int = 1
