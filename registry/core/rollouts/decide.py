@@ -1,0 +1,234 @@
+"""What the registry does next with a rollout: a snapshot and the clock in, decisions out. Nothing is remembered here.
+
+Called after every event that matters and on a timer, by any number of schedulers. Each decision is applied in a
+transaction that checks what it rests on: a `Shift` the rollout's revision; an `Offer` also the bucket; the others
+the states of the wave and the devices they name. One that comes too late changes nothing. After a Shift, StartWave
+or PassWave the caller asks again, until nothing is decided: each of them leads on, so that ends.
+Every state has a deadline: silent devices are timed out, waves and rollbacks have theirs, and `valid_until` ends
+what waits for a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
+from registry.contracts.rollout_views import ReasonCode
+from registry.contracts.rollouts import OfflinePolicy, OnFailure, Rate
+from registry.core.rollouts import actions, gates
+from registry.core.rollouts.decisions import (
+    Decision,
+    ExcludeOffline,
+    FailOffline,
+    Offer,
+    Overdue,
+    PassWave,
+    Shift,
+    Snapshot,
+    Soak,
+    StartWave,
+    TimeOut,
+    Unsoak,
+    Withdraw,
+)
+from registry.core.rollouts.gates import Kind, Outcome, Verdict, WaveFacts
+from registry.core.rollouts.machine import Event, holds
+from registry.core.rollouts.rates import Candidate, release
+
+PLANNING_S = 600.0
+"""Planning that takes longer has died with its process."""
+_S = ActionState
+_WITHDRAWABLE = actions.PARKED | actions.BEFORE_SWITCH
+
+
+def decide(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    """What to do now, in order; empty: wait."""
+    step = _STEPS.get(snapshot.state)
+    return step(snapshot, now) if step is not None else ()
+
+
+def _planning(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    if now < snapshot.since + timedelta(seconds=PLANNING_S):
+        return ()
+    text = f"planning did not end within {PLANNING_S:g} s; submit it again"
+    return (Shift(Event.PLAN_FAILED, ReasonCode.PLAN_FAILED, text),)
+
+
+def _expired(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    if now < snapshot.valid_until:
+        return ()
+    text = f"it was valid until {snapshot.valid_until.isoformat(timespec='seconds')}"
+    return (Shift(Event.EXPIRED, ReasonCode.EXPIRED, text),)
+
+
+def _scheduled(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    start = snapshot.spec.start_at
+    if expired := _expired(snapshot, now):
+        return expired
+    return (Shift(Event.DUE, ReasonCode.RELEASING, "its time has come"),) if start is None or now >= start else ()
+
+
+def _paused(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    return _expired(snapshot, now) or _timeouts(snapshot, now)
+
+
+def _running(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    if expired := _expired(snapshot, now):
+        return expired
+    timeouts = _timeouts(snapshot, now)
+    for wave in snapshot.waves:  # what had passed may no longer hold, and the tail has a stop of its own
+        if wave.state is WaveState.PASSED or wave.kind is Kind.TAIL:
+            verdict = gates.stops(wave, snapshot.spec.gate)
+            if verdict is not None:
+                code = ReasonCode.REGRESSED if wave.counts.get(_S.REGRESSED) else verdict.code
+                return (*timeouts, _failure(snapshot, wave, verdict, code))
+    current = next((wave for wave in snapshot.waves if wave.state is not WaveState.PASSED), None)
+    if current is None:
+        return (*timeouts, *_ending(snapshot, None, now))
+    if current.state is WaveState.PENDING:
+        return (*timeouts, StartWave(current.index))
+    if current.kind is Kind.TAIL:
+        return (*timeouts, *(_ending(snapshot, current, now) or _feeding(snapshot, current, now)))
+    return (*timeouts, *_judged(snapshot, current, now))
+
+
+def _judged(snapshot: Snapshot, wave: WaveFacts, now: datetime) -> tuple[Decision, ...]:
+    verdict = gates.judge(wave, snapshot.spec.gate, snapshot.cohorts, now)
+    if verdict.outcome is Outcome.PASSED:
+        return (PassWave(wave.index, verdict),)
+    if verdict.outcome is Outcome.FAILED:
+        return (_failure(snapshot, wave, verdict, verdict.code),)
+    if verdict.outcome is Outcome.INCONCLUSIVE:
+        return (Shift(Event.INCONCLUSIVE, verdict.code, _about(wave, verdict), wave.index, verdict),)
+    soak: tuple[Decision, ...] = ()
+    if verdict.soak and wave.soak_since is None:
+        soak = (Soak(wave.index),)
+    elif not verdict.soak and wave.soak_since is not None:
+        soak = (Unsoak(wave.index),)
+    return (*soak, *_feeding(snapshot, wave, now))
+
+
+def _failure(snapshot: Snapshot, wave: WaveFacts, verdict: Verdict, code: ReasonCode) -> Shift:
+    back = snapshot.spec.on_failure is OnFailure.ROLLBACK
+    event = Event.GATE_FAILED_BACK if back else Event.GATE_FAILED
+    return Shift(event, code, _about(wave, verdict), wave.index, verdict)
+
+
+def _about(wave: WaveFacts, verdict: Verdict) -> str:
+    name = "the tail wave" if wave.kind is Kind.TAIL else f"wave {wave.index + 1}"
+    return f"{name}: {verdict.text}"
+
+
+def _feeding(snapshot: Snapshot, wave: WaveFacts, now: datetime) -> tuple[Decision, ...]:
+    """Who is offline leaves the wave; the next ones are offered it."""
+    gone = _gone(snapshot, wave, now)
+    offline: tuple[Decision, ...] = ()
+    if gone and snapshot.spec.offline.policy is OfflinePolicy.FOLLOW_LATER:
+        offline = (ExcludeOffline(gone),)
+    elif gone and snapshot.spec.offline.policy is OfflinePolicy.COUNT_FAILED:
+        offline = (FailOffline(gone),)
+    left = set(gone) if offline else set()
+    candidates = tuple(c for c in snapshot.candidates if c.device not in left)
+    return (*offline, *_offer(snapshot, snapshot.spec.rate, candidates, now, wave))
+
+
+def _gone(snapshot: Snapshot, wave: WaveFacts, now: datetime) -> tuple[str, ...]:
+    grace = timedelta(seconds=snapshot.spec.offline.grace_s)
+    began = wave.started_at or now
+    return tuple(device for device, since in snapshot.away if now >= max(since, began) + grace)
+
+
+def _offer(
+    snapshot: Snapshot, rate: Rate, candidates: tuple[Candidate, ...], now: datetime, wave: WaveFacts
+) -> tuple[Decision, ...]:
+    room = None
+    if rate.max_unavailable is not None:
+        busy = sum(each.count(actions.HOLDS_SLOT) for each in snapshot.waves) + snapshot.lost
+        room = rate.max_unavailable - busy
+        moving = sum(each.count(actions.IN_FLIGHT) for each in snapshot.waves)
+        if room <= 0 and not moving and candidates and snapshot.state is RolloutState.RUNNING:
+            text = f"{busy} devices that failed are not back; max_unavailable is {rate.max_unavailable}"
+            return (Shift(Event.INCONCLUSIVE, ReasonCode.UNAVAILABLE_BUDGET, text, wave.index),)
+    chosen, left = release(snapshot.bucket, rate, candidates, room, now)
+    return (Offer(chosen, left),) if chosen else ()
+
+
+def _ending(snapshot: Snapshot, tail: WaveFacts | None, now: datetime) -> tuple[Decision, ...]:
+    """All waves have passed: is it over?"""
+    waits = sum(wave.count(actions.IN_FLIGHT | actions.PARKED) for wave in snapshot.waves)
+    if waits:
+        follow = timedelta(seconds=snapshot.spec.offline.follow_s)
+        moving = sum(wave.count(actions.IN_FLIGHT) for wave in snapshot.waves)
+        over = tail is None or now >= (tail.started_at or now) + follow
+        if not over or moving or (snapshot.candidates and tail is not None):
+            return ()
+    exceptions = sum(wave.count(frozenset(_S) - _FINE) for wave in snapshot.waves)
+    if exceptions:
+        text = f"{exceptions} devices do not serve it"
+        return (Shift(Event.FINISHED_WITH_EXCEPTIONS, ReasonCode.EXCEPTIONS, text),)
+    return (Shift(Event.FINISHED, ReasonCode.DONE, "every device that could get it was seen serving it"),)
+
+
+_FINE = actions.SUCCESS | {_S.ALREADY_CURRENT, _S.INCOMPATIBLE, _S.DECOMMISSIONED}
+
+
+def _timeouts(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    late = tuple(each for each in snapshot.overdue if each.due <= now and not _is_spared(snapshot, each, now))
+    return (TimeOut(late),) if late else ()
+
+
+def _is_spared(snapshot: Snapshot, each: Overdue, now: datetime) -> bool:
+    """Held by a pause; or offline, where the policy waits for it as long as its wave does."""
+    if each.state is _S.STAGED and holds(snapshot.spec, snapshot.state):
+        return True
+    if each.state is not _S.OFFERED or each.online or snapshot.spec.offline.policy is not OfflinePolicy.WAIT:
+        return False
+    if snapshot.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
+        return False
+    tail = next((w for w in snapshot.waves if w.kind is Kind.TAIL and w.started_at is not None), None)
+    follow = timedelta(seconds=snapshot.spec.offline.follow_s)
+    return tail is None or tail.started_at is None or now < tail.started_at + follow
+
+
+def _withdrawing(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    if any(wave.count(_WITHDRAWABLE) for wave in snapshot.waves):
+        return (Withdraw(),)
+    if not any(wave.count(actions.IN_FLIGHT) for wave in snapshot.waves):
+        code = ReasonCode.EXPIRED if snapshot.state is RolloutState.EXPIRING else ReasonCode.BY_COMMAND
+        return (Shift(Event.QUIET, code, "nothing is under way on any device"),)
+    return _timeouts(snapshot, now)
+
+
+def _rolling_back(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    timeouts = _timeouts(snapshot, now)
+    spec = snapshot.spec.rollback
+    wave = next((each for each in snapshot.waves if each.kind is Kind.ROLLBACK), None)
+    if wave is None:
+        return (Shift(Event.BACK, ReasonCode.DONE, "no device had it"),)
+    lost = wave.failed + wave.unknown
+    if not wave.moving:
+        if lost:
+            return (Shift(Event.NOT_ALL_BACK, ReasonCode.EXCEPTIONS, f"{lost} devices did not come back", wave.index),)
+        return (Shift(Event.BACK, ReasonCode.DONE, "every device serves what it served before", wave.index),)
+    answered = wave.committed + wave.counts.get(_S.ALREADY_CURRENT, 0) + lost
+    if answered >= 10 and lost * 100 > spec.max_failed_pct * answered:
+        text = f"{lost} of {answered} devices that answered did not come back; {spec.max_failed_pct:g} % are allowed"
+        return (*timeouts, Shift(Event.NOT_ALL_BACK, ReasonCode.ROLLBACK_BUDGET, text, wave.index))
+    if now >= snapshot.since + timedelta(seconds=spec.deadline_s):
+        text = f"{wave.moving} devices have not come back within {spec.deadline_s:g} s"
+        return (*timeouts, Shift(Event.NOT_ALL_BACK, ReasonCode.ROLLBACK_DEADLINE, text, wave.index))
+    return (*timeouts, *_offer(snapshot, spec.rate, snapshot.candidates, now, wave))
+
+
+_STEPS: dict[RolloutState, Callable[[Snapshot, datetime], tuple[Decision, ...]]] = {
+    RolloutState.PLANNING: _planning,
+    RolloutState.AWAITING_APPROVAL: _expired,
+    RolloutState.SCHEDULED: _scheduled,
+    RolloutState.RUNNING: _running,
+    RolloutState.PAUSED: _paused,
+    RolloutState.ABORTING: _withdrawing,
+    RolloutState.EXPIRING: _withdrawing,
+    RolloutState.ROLLING_BACK: _rolling_back,
+}
+"""States that a timer looks at; in the others nothing happens by itself."""

@@ -1,0 +1,232 @@
+"""The gate of a wave: counts, health, and the clock in; passed, failed, inconclusive or waiting out.
+
+Denominators: `wave` is every device in it that can still succeed or fail (not superseded, cancelled, decommissioned,
+already current, incompatible); `excluded` are its offline ones; `attempted` are those that began or were timed out.
+What a person accepted by `resume` is taken out of numerators and denominators. A failed measure is no failed
+version: too little data never fails a wave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import ceil
+
+from registry.contracts.enums import StrEnum
+from registry.contracts.rollout_states import ActionState, WaveState
+from registry.contracts.rollout_views import ReasonCode
+from registry.contracts.rollouts import Gate
+from registry.core.rollouts import actions
+from registry.core.rollouts.health import Cohorts, Judged, judge_health
+
+_S = ActionState
+_NOT_BEGUN = actions.PARKED | actions.OUT | {_S.OFFERED, _S.DEFERRED}
+
+
+class Kind(StrEnum):
+    """What a wave is for."""
+
+    WAVE = "wave"
+    TAIL = "tail"
+    """Devices that come back or join; it has no end of its own."""
+    ROLLBACK = "rollback"
+
+
+class Outcome(StrEnum):
+    """Of a gate."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Devices whose end a person accepted by `resume`."""
+
+    failed: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class WaveFacts:
+    """One wave as it is stored and counted now."""
+
+    index: int
+    kind: Kind = Kind.WAVE
+    state: WaveState = WaveState.PENDING
+    counts: Mapping[ActionState, int] = field(default_factory=dict)
+    spoke: int = 0
+    """Devices that reported anything of this rollout."""
+    soak_s: float = 0.0
+    min_committed: int = 0
+    started_at: datetime | None = None
+    """When it began, or was resumed: its deadline counts from here."""
+    soak_since: datetime | None = None
+    accepted: Accepted = Accepted()
+
+    def count(self, states: frozenset[ActionState]) -> int:
+        """Devices in any of these states."""
+        return sum(number for state, number in self.counts.items() if state in states)
+
+    @property
+    def failed(self) -> int:
+        """Failures that nobody has accepted."""
+        return max(0, self.count(actions.FAILURE) - self.accepted.failed)
+
+    @property
+    def unknown(self) -> int:
+        """Timed out, and not accepted."""
+        return max(0, self.counts.get(_S.TIMED_OUT, 0) - self.accepted.unknown)
+
+    @property
+    def attempted(self) -> int:
+        """Began, or were timed out."""
+        every = frozenset(_S) - _NOT_BEGUN
+        return max(0, self.count(every) - self.accepted.failed - self.accepted.unknown)
+
+    @property
+    def size(self) -> int:
+        """The wave, without what is in no denominator and what was accepted."""
+        return max(
+            0, sum(self.counts.values()) - self.count(actions.OUT) - self.accepted.failed - self.accepted.unknown
+        )
+
+    @property
+    def members(self) -> int:
+        """The wave without its excluded devices."""
+        return max(0, self.size - self.counts.get(_S.EXCLUDED, 0))
+
+    @property
+    def committed(self) -> int:
+        """Seen serving, also those that came late."""
+        return self.count(actions.SUCCESS)
+
+    @property
+    def moving(self) -> int:
+        """Devices that may still change the counts by themselves."""
+        return self.count(actions.IN_FLIGHT) + self.counts.get(_S.PLANNED, 0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says, and the figures behind it."""
+
+    outcome: Outcome
+    code: ReasonCode
+    text: str
+    until: datetime | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    soak: bool = False
+    """Enough have committed: the soak may begin."""
+
+
+def judge(wave: WaveFacts, gate: Gate, cohorts: Cohorts, now: datetime) -> Verdict:
+    """What a wave's gate says now.
+
+    Args:
+        wave: It has started.
+        cohorts: Health of the wave's devices and of those that were not yet updated.
+    """
+    figures = figures_of(wave)
+    if wave.size == 0 and not wave.moving:
+        return Verdict(Outcome.PASSED, ReasonCode.DONE, "no device is left in it to wait for", figures=figures)
+    health = judge_health(gate, cohorts)
+    figures = {**figures, **health.figures}
+    found = _budget(wave, gate) or _health_failed(health) or _progress(wave, gate, health, now)
+    outcome, code, text, until, soak = found
+    return Verdict(outcome, code, text, until, figures, health.notes, soak)
+
+
+def stops(wave: WaveFacts, gate: Gate) -> Verdict | None:
+    """What stops the rollout at once, of a wave that nobody waits for: one that passed, the tail."""
+    found = _budget(wave, gate)
+    if found is None:
+        return None
+    outcome, code, text, until, _ = found
+    return Verdict(outcome, code, text, until, figures_of(wave))
+
+
+def figures_of(wave: WaveFacts) -> dict[str, float]:
+    """The percentages that the gate compares; absent where the denominator is 0."""
+    shares = {
+        "failed_pct": (wave.failed, wave.attempted),
+        "unknown_pct": (wave.unknown, wave.attempted),
+        "committed_pct": (wave.committed, wave.members),
+        "coverage_pct": (min(wave.spoke, wave.size), wave.size),
+    }
+    return {name: round(100 * part / whole, 3) for name, (part, whole) in shares.items() if whole}
+
+
+_Found = tuple[Outcome, ReasonCode, str, datetime | None, bool]
+
+
+def _failed(code: ReasonCode, text: str) -> _Found:
+    return Outcome.FAILED, code, text, None, False
+
+
+def _budget(wave: WaveFacts, gate: Gate) -> _Found | None:
+    if gate.max_failed_abs is not None and wave.failed > gate.max_failed_abs:
+        return _failed(ReasonCode.FAILED_BUDGET, f"{wave.failed} devices failed; {gate.max_failed_abs} are allowed")
+    if wave.attempted >= min(gate.min_attempted, wave.members) or not wave.moving:
+        for code, word, number, limit in (
+            (ReasonCode.FAILED_BUDGET, "failed", wave.failed, gate.max_failed_pct),
+            (ReasonCode.UNKNOWN_BUDGET, "fell silent", wave.unknown, gate.max_unknown_pct),
+        ):
+            if limit is not None and _above(number, limit, wave.attempted):
+                return _failed(code, f"{number} of {wave.attempted} attempted devices {word}; {limit:g} % are allowed")
+    need = _needed(wave, gate)
+    if wave.committed + wave.moving < need and wave.failed + wave.unknown and wave.kind is Kind.WAVE:
+        text = f"{wave.committed} committed and {wave.moving} still may; {need} of {wave.members} are needed"
+        return _failed(ReasonCode.TOO_FEW_COMMITTED, text)
+    return None
+
+
+def _above(number: int, percent: float, whole: int) -> bool:
+    return number > 0 and number * 100 > percent * whole + 1e-9
+
+
+def _needed(wave: WaveFacts, gate: Gate) -> int:
+    return max(ceil(wave.members * gate.min_committed_pct / 100 - 1e-9), min(wave.min_committed, wave.size))
+
+
+def _health_failed(health: Judged) -> _Found | None:
+    return _failed(health.failed[0], health.failed[1]) if health.failed else None
+
+
+def _progress(wave: WaveFacts, gate: Gate, health: Judged, now: datetime) -> _Found:
+    """Nothing speaks against it; is there enough that speaks for it?"""
+    began = wave.started_at or now
+    deadline = began + timedelta(seconds=gate.deadline_s)
+    lacks = _lacks(wave, gate)
+    if lacks and not wave.moving:
+        return Outcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, f"nothing moves any more, and {lacks}", None, False
+    if lacks and now >= deadline:
+        return Outcome.INCONCLUSIVE, ReasonCode.WAVE_DEADLINE, f"its deadline is over, and {lacks}", None, False
+    if lacks:
+        return Outcome.WAITING, ReasonCode.RELEASING, lacks, deadline, False
+    end = (wave.soak_since or now) + timedelta(seconds=wave.soak_s)
+    if now < end or wave.soak_since is None:
+        return Outcome.WAITING, ReasonCode.SOAKING, f"{wave.committed} committed; it is watched", end, True
+    if health.inconclusive:
+        return Outcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, health.inconclusive, None, False
+    if health.missing and now < deadline:
+        return Outcome.WAITING, ReasonCode.SOAKING, health.missing, deadline, True
+    if health.missing:
+        return Outcome.INCONCLUSIVE, ReasonCode.WAVE_DEADLINE, f"its deadline is over: {health.missing}", None, False
+    return Outcome.PASSED, ReasonCode.DONE, f"{wave.committed} of {wave.members} committed", None, False
+
+
+def _lacks(wave: WaveFacts, gate: Gate) -> str:
+    """What is missing before the soak may begin; empty: nothing."""
+    need = _needed(wave, gate)
+    if wave.committed < need:
+        return f"{wave.committed} of {need} devices that are needed have committed"
+    if wave.attempted < min(gate.min_attempted, wave.members):
+        return f"{wave.attempted} of {min(gate.min_attempted, wave.members)} devices that are needed have begun"
+    if wave.size and min(wave.spoke, wave.size) * 100 < gate.min_coverage_pct * wave.size - 1e-9:
+        return f"{min(wave.spoke, wave.size)} of {wave.size} devices reported; {gate.min_coverage_pct:g} % are needed"
+    return ""
