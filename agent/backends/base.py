@@ -66,6 +66,8 @@ class BackendProbe(NamedTuple):
     providers: tuple[str, ...] = ()
     max_onnx_ir: int | None = None
     max_onnx_opset: int | None = None
+    networks: tuple[str, ...] = ()
+    """Architectures that it can fill checkpoints into."""
 
 
 class LoadOptions(NamedTuple):
@@ -79,6 +81,10 @@ class LoadOptions(NamedTuple):
     input_names: tuple[str, ...] = ()
     """As the manifest declares them, in its order; for formats whose files have no names of their own."""
     output_names: tuple[str, ...] = ()
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    """As the manifest declares them, in its order; for networks that take any size."""
+    network: tuple[str, dict[str, int | float | bool | str]] | None = None
+    """Of a checkpoint: the architecture's name and arguments."""
 
 
 class Session(Protocol):

@@ -45,7 +45,7 @@ CATALOG = {
         vendor="mindspore",
         install='install mindspore and "numpy<2" in an environment of their own and name its Python: '
         'worker.interpreters = {mindspore = "/opt/mindspore/bin/python"}',
-        formats=("mindir",),
+        formats=("mindir", "mindspore-ckpt"),
         environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "ASCEND_HOME_PATH", "ASCEND_OPP_PATH"),
         settings=MappingProxyType({"GLOG_v": "3"}),
     ),

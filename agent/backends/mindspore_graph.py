@@ -1,4 +1,4 @@
-"""MindSpore: MindIR files, run as they are through GraphCell, without any Python code of the model.
+"""MindSpore: MindIR files, run as they are through GraphCell, and checkpoints (see `mindspore_checkpoint`).
 
 MindSpore crashes when two threads run it and hangs after a fork, so a session is never concurrent and a worker is
 always a fresh process. It takes a wrong batch size in silence, so shapes are checked here. A MindIR may name operators
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.backends import mindir
+from agent.backends import mindir, mindspore_checkpoint
 from agent.backends.base import BackendError, BackendProbe, LoadOptions, TensorInfo
 from agent.backends.catalog import CATALOG
+from agent.backends.mindspore_networks.table import NETWORKS
 
 if TYPE_CHECKING:
     from agent.backends.base import Array
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 NAME = "mindspore"
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "ascend910": "Ascend"}
 """MindSpore's device for each target platform."""
+CHECKPOINTS = (".ckpt", ".safetensors")
 _TRIAL_S = 15.0
 _TRIAL = """\
 import sys
@@ -42,7 +44,7 @@ assert sys.argv[1] != "Ascend" or "910" in name, f"the device is {name!r}, not a
 
 
 class MindSpore:
-    """The backend for MindIR files."""
+    """The backend for MindIR files and checkpoints."""
 
     def probe(self) -> BackendProbe:
         """Computes a number on every device that MindSpore says it has."""
@@ -56,12 +58,15 @@ class MindSpore:
         if not working:
             return BackendProbe(usable=False, reason=reasons["cpu"], version=version)
         providers = tuple(DEVICES[target] for target in working)
-        return BackendProbe(usable=True, version=version, targets=working, providers=providers)
+        networks = tuple(sorted(NETWORKS))
+        return BackendProbe(True, "", version, targets=working, providers=providers, networks=networks)
 
-    def load(self, directory: str, entry: str, options: LoadOptions) -> MindIrSession:
+    def load(self, directory: str, entry: str, options: LoadOptions) -> MindSporeSession:
         """Inspects the file, then loads it for the wanted device. Raises BackendError."""
         mindspore = _vendor()
-        facts = mindir.inspect(os.path.join(directory, entry))
+        path = os.path.join(directory, entry)
+        is_mindir = options.network is None and not entry.endswith(CHECKPOINTS)
+        facts = mindir.inspect(path) if is_mindir else None
         device = DEVICES.get(options.target)
         if device is None:
             raise BackendError("backend_unavailable", f"MindSpore has no device for {options.target}")
@@ -70,18 +75,21 @@ class MindSpore:
         except Exception as error:  # noqa: BLE001 - MindSpore raises whatever its C++ threw
             message = f"MindSpore cannot use {device}: {first_line(error)}; {CATALOG[NAME].install}"
             raise BackendError("backend_unavailable", message) from None
+        if facts is None:
+            cell, inputs, outputs = mindspore_checkpoint.load(mindspore, path, options)
+            return MindSporeSession(cell, mindspore.Tensor, f"MindSpore {device}", inputs, outputs)
         try:
-            cell = mindspore.nn.GraphCell(mindspore.load(os.path.join(directory, entry)))
+            cell = mindspore.nn.GraphCell(mindspore.load(path))
             cell.set_train(False)
         except Exception as error:  # noqa: BLE001 - as above
             raise BackendError("load_failed", f"MindSpore cannot load the model: {first_line(error)}") from None
         inputs = named(facts.inputs, options.input_names)
         outputs = named(facts.outputs, options.output_names)
-        return MindIrSession(cell, mindspore.Tensor, f"MindSpore {device}", inputs, outputs)
+        return MindSporeSession(cell, mindspore.Tensor, f"MindSpore {device}", inputs, outputs)
 
 
-class MindIrSession:
-    """One MindIR in memory. `run` from one thread at a time only."""
+class MindSporeSession:
+    """One model in memory. `run` from one thread at a time only."""
 
     concurrent = False
 

@@ -109,6 +109,7 @@ class RealSteps:
             entry=choice.variant.entry,
             inputs=choice.variant.inputs,
             outputs=choice.variant.outputs,
+            network=choice.variant.network,
             target=str(choice.variant.target),
             profile="latency" if (settings.profile or choice.profile) == "latency" else "throughput",
             cores=self._config.cores,

@@ -34,7 +34,9 @@ class InlineWorker:
         self.backend = spec.backend
         self.pid = os.getpid()
         names = tuple(tensor.name for tensor in spec.inputs), tuple(tensor.name for tensor in spec.outputs)
-        options = LoadOptions(spec.target, spec.profile, spec.cores, *names)
+        shapes = tuple(tensor.shape for tensor in spec.inputs)
+        network = None if spec.network is None else (spec.network.name, dict(spec.network.arguments))
+        options = LoadOptions(spec.target, spec.profile, spec.cores, *names, shapes, network)
         try:
             sandbox.check_artifact(spec.directory)
             self._session = open_backend(spec.backend).load(spec.directory, spec.entry, options)

@@ -142,6 +142,18 @@ def _mindspore(variant: Variant, _platform: Platform, backend: BackendFacts | No
         yield _fail(Code.RT_TOO_OLD, f"MindSpore {wanted}", backend.version, remedy)
 
 
+def _checkpoint(variant: Variant, platform: Platform, backend: BackendFacts | None) -> Reasons:
+    """Weights run only in a network that the host's own catalogue has."""
+    yield from _mindspore(variant, platform, backend)
+    if variant.network is None:
+        remedy = "publish it with --network, or convert it to MindIR or ONNX"
+        yield _fail(Code.NETWORK_MISSING, "a network to fill", "only weights: the manifest names no network", remedy)
+    elif backend is not None and variant.network.name not in backend.networks:
+        have = ", ".join(backend.networks) or "no catalogue of networks"
+        remedy = "upgrade the agent, or publish a MindIR or ONNX variant"
+        yield _fail(Code.NETWORK_UNKNOWN, f"the network {variant.network.name}", have, remedy)
+
+
 def _om(variant: Variant, platform: Platform, backend: BackendFacts | None) -> Reasons:
     """An OM runs on the very chip that it was built for, with the CANN that built it or a later one.
 
@@ -242,7 +254,7 @@ def _compute_capability(variant: Variant, platform: Platform, backend: BackendFa
 _BY_FORMAT: dict[Format, Callable[[Variant, Platform, BackendFacts | None], Reasons]] = {
     Format.ONNX: _onnx,
     Format.MINDIR: _mindspore,
-    Format.MINDSPORE_CKPT: _mindspore,
+    Format.MINDSPORE_CKPT: _checkpoint,
     Format.OM: _om,
     Format.TENSORRT_PLAN: _plan,
 }

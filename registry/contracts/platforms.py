@@ -45,6 +45,8 @@ class BackendFacts(Wire):
     providers: tuple[str, ...] = ()
     max_onnx_ir: int | None = None
     max_onnx_opset: int | None = None
+    networks: tuple[str, ...] = ()
+    """The architectures that it can fill checkpoints into."""
 
 
 class AscendFacts(Wire):

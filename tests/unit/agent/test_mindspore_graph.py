@@ -11,7 +11,7 @@ import pytest
 
 from agent.backends.base import BackendError, TensorInfo
 from agent.backends.catalog import CATALOG, backends_for
-from agent.backends.mindspore_graph import MindIrSession, MindSpore, first_line, named
+from agent.backends.mindspore_graph import MindSpore, MindSporeSession, first_line, named
 from agent.config.settings import WorkerSettings
 
 A, B = TensorInfo("a", "FP32", (-1, 2)), TensorInfo("b", "FP32", (3,))
@@ -39,13 +39,13 @@ class SimulatedTensor:
         return self.array
 
 
-def session(cell: Callable[..., Any], outputs: tuple[TensorInfo, ...] = (A,)) -> MindIrSession:
-    return MindIrSession(cell, SimulatedTensor, "MindSpore CPU", (A,), outputs)
+def session(cell: Callable[..., Any], outputs: tuple[TensorInfo, ...] = (A,)) -> MindSporeSession:
+    return MindSporeSession(cell, SimulatedTensor, "MindSpore CPU", (A,), outputs)
 
 
-def test_the_catalogue_has_it_for_mindir_only() -> None:
-    assert backends_for("mindir") == ("mindspore",)
-    assert CATALOG["mindspore"].formats == ("mindir",)
+def test_the_catalogue_has_it_for_mindir_and_checkpoints_only() -> None:
+    assert backends_for("mindir") == backends_for("mindspore-ckpt") == ("mindspore",)
+    assert CATALOG["mindspore"].formats == ("mindir", "mindspore-ckpt")
 
 
 def test_without_mindspore_the_probe_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
