@@ -40,6 +40,7 @@ from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import QUEUE_LIMIT, Reconciler, pools
 from agent.reconciler.ports import Clock
 from agent.reconciler.steps import RealSteps
+from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import Presence, Reported
@@ -110,7 +111,14 @@ class Agent:
         config = self._config
         data_path = DataPathPort(self._plane, config.device, config.limits.max_payload)
         network, loads, _ = self._pools
-        steps = RealSteps(config, cache, self._registry, lambda: probe(config))
+        steps = RealSteps(
+            config,
+            cache,
+            self._registry,
+            lambda: probe(config),
+            probe_again=lambda: probe(config, fresh=True),
+            tell_facts=lambda facts: self._put(TaskDone(lambda: self._reconciler.take_facts(facts))),
+        )
         self._job_work = RealJobs(config, cache, self._registry, steps.facts)
         return Context(
             journal=self._journal,

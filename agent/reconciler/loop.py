@@ -84,7 +84,7 @@ class Reconciler:
             self._slots[model] = Slot(self._context, record)
         for slot in self._slots.values():
             self._guard(slot.revive)
-        Task(lambda _: self._context.steps.facts(), self._facts_are_here, self._no_facts).start(
+        Task(lambda _: self._context.steps.facts(), self.take_facts, self._no_facts).start(
             self._context.network, self._context.put
         )
         for slot in self._slots.values():
@@ -208,7 +208,8 @@ class Reconciler:
         self._context.data_path.publish(topic, self._reported.canonical(), retain=True)
         self._on_report(self._reported)
 
-    def _facts_are_here(self, facts: Platform) -> None:
+    def take_facts(self, facts: Platform) -> None:
+        """This is what the host is now: the next report says so, and the registry chooses anew. Control thread."""
         self._context.facts = facts
         self._context.changed = True
         self._context.journal.put("facts_digest", facts.facts_digest().encode())

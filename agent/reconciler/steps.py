@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence, Set
 
 from pydantic import ValidationError
@@ -14,8 +15,9 @@ from pydantic import ValidationError
 from agent.adapters.artifact_cache import ArtifactCache
 from agent.adapters.registry_client import RegistryClient, UnreachableError
 from agent.config.settings import AgentConfig
+from agent.core.fitness import points_at_host, unfit
 from agent.core.slots import Choice, SlotRecord
-from agent.errors import PermanentError
+from agent.errors import AgentError, PermanentError
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import checked_measurement
@@ -26,20 +28,42 @@ from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
 from registry.contracts.resolution import resolve
 
+PROBE_AGAIN_S = 60.0
+"""Loads that fail one after the other cost one probe a minute."""
+
 
 class RealSteps:
     """Thread-safe: keeps nothing but the facts of the host."""
 
     def __init__(
-        self, config: AgentConfig, cache: ArtifactCache, registry: RegistryClient | None, probe: Callable[[], Platform]
+        self,
+        config: AgentConfig,
+        cache: ArtifactCache,
+        registry: RegistryClient | None,
+        probe: Callable[[], Platform],
+        *,
+        probe_again: Callable[[], Platform] | None = None,
+        tell_facts: Callable[[Platform], None] = lambda _: None,
     ) -> None:
-        """`probe` finds out what this host is; it is called once."""
+        """`probe` finds out what this host is; it is called once.
+
+        Args:
+            config: The agent's settings.
+            cache: Where artifacts lie.
+            registry: None: none is configured.
+            probe: May take its answer from an earlier start on the same host.
+            probe_again: Never does; None: as `probe`. Called when a load fails as if the host had changed.
+            tell_facts: Called, from the thread of a step, with facts that are other than before.
+        """
         self._config = config
         self._cache = cache
         self._registry = registry
         self._probe = probe
+        self._probe_again = probe_again or probe
+        self._tell_facts = tell_facts
         self._facts: Platform | None = None
         self._probing = threading.Lock()
+        self._probed_again = float("-inf")
 
     def facts(self) -> Platform:
         """As `ports.Steps` says."""
@@ -126,7 +150,36 @@ class RealSteps:
         if measured is not None:
             with contextlib.suppress(TypeError, ValueError):  # The settings have changed since: measured anew.
                 spec = WorkerSpec(**{**vars(spec), "known": checked_measurement(measured, spec)})
-        return start_worker(spec)
+        return self._start(choice, spec)
+
+    def _start(self, choice: Choice, spec: WorkerSpec) -> Worker:
+        """Only what fits this host as it is now; a load that fails as if it had changed looks at it again."""
+        self._check_fits(choice, self.facts(), "")
+        try:
+            return start_worker(spec)
+        except AgentError as error:
+            if points_at_host(error.code, choice.variant.target):
+                self._check_fits(choice, self._new_facts(), f" (it failed with {error.code}: {error.message})")
+            raise
+
+    @staticmethod
+    def _check_fits(choice: Choice, facts: Platform, after: str) -> None:
+        why = unfit(choice, facts)
+        if why:
+            what = f"{choice.model}@{choice.version}: variant {choice.variant.name} does not fit this host any more"
+            raise PermanentError(DeploymentCode.VARIANT_UNFIT, f"{what}: {why}{after}")
+
+    def _new_facts(self) -> Platform:
+        before = self.facts()
+        with self._probing:
+            now = time.monotonic()
+            if now - self._probed_again < PROBE_AGAIN_S:
+                return self._facts or before
+            self._probed_again = now
+            self._facts = found = self._probe_again()
+        if found.facts_digest() != before.facts_digest():
+            self._tell_facts(found)
+        return found
 
     def sweep(self, slots: Sequence[SlotRecord]) -> None:
         """As `ports.Steps` says."""
