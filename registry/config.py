@@ -120,6 +120,22 @@ class Retention(_Section):
     """Of all models together; the oldest go first."""
 
 
+class Rollouts(_Section):
+    """What this registry asks of every rollout, whatever its spec says."""
+
+    two_person: bool = False
+    """Every plan is approved by another person than the one who submitted it."""
+    tick_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """How often rollouts are looked at by the clock; what devices report is looked at at once."""
+
+
+class Webhooks(_Section):
+    """Where events may be POSTed."""
+
+    allow_private: bool = False
+    """Also to addresses inside: loopback, private networks, link-local."""
+
+
 def default_data_dir() -> Path:
     """`$XDG_DATA_HOME/modelfleet/registry`, by default below `~/.local/share`."""
     home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
@@ -154,6 +170,8 @@ class RegistryConfig(BaseSettings):
     limits: Limits = Limits()
     mqtt: Mqtt = Mqtt()
     retention: Retention = Retention()
+    rollouts: Rollouts = Rollouts()
+    webhooks: Webhooks = Webhooks()
 
     @classmethod
     def settings_customise_sources(

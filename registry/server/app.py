@@ -25,14 +25,17 @@ from registry.server.routes import (
     deployments,
     desired,
     devices,
+    groups,
     jobs,
     meta,
     models,
     results,
+    stream,
     telemetry,
     tokens,
     uploads,
     versions,
+    webhooks,
 )
 from registry.server.scheduler import scheduling
 from registry.server.systemd_notify import watched
@@ -52,6 +55,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     jobs.router,
     telemetry.router,
     results.router,
+    groups.router,
+    stream.router,
+    webhooks.router,
 )
 
 Background = Callable[[Services], AbstractAsyncContextManager[None]]

@@ -19,12 +19,15 @@ from registry.services.access import Access
 from registry.services.deployments import Deployments
 from registry.services.desired import DesiredDocuments
 from registry.services.devices import Devices
+from registry.services.fleet_log import FleetLog
+from registry.services.groups import Groups
 from registry.services.health import HealthHistory
 from registry.services.jobs import Jobs
 from registry.services.publication import Publication
 from registry.services.results import Results
 from registry.services.retention import Retention
 from registry.services.telemetry import Telemetry
+from registry.services.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,16 @@ class Fleet:
     health: HealthHistory
     results: Results
     retention: Retention
+    groups: Groups
+    log: FleetLog
+    webhooks: Webhooks
     bridge: MqttBridge | None
     """None: no broker is configured."""
 
 
 def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database: Database, access: Access) -> Fleet:
     """Everything of the fleet; nothing of it runs yet."""
-    documents = DesiredDocuments(database)
+    documents, log = DesiredDocuments(database), FleetLog(database)
     telemetry = Telemetry(database, documents)
     limits = Limits(
         health_hours=config.retention.health_hours,
@@ -64,6 +70,9 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         health=HealthHistory(database),
         results=Results(database),
         retention=Retention(database, limits),
+        groups=Groups(database),
+        log=log,
+        webhooks=Webhooks(database, log, allow_private=config.webhooks.allow_private),
         bridge=bridge,
     )
 

@@ -14,6 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from starlette.concurrency import run_in_threadpool
 
 from registry.server.composition import Services
+from registry.services.idempotency import forget_old
 
 log = logging.getLogger(__name__)
 Stopping = Callable[[], bool]
@@ -32,6 +33,9 @@ class Job:
 JOBS: tuple[Job, ...] = (
     Job("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
     Job("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock())),
+    Job("webhooks", 1, lambda services, _: services.fleet.webhooks.deliver(services.clock)),
+    Job("commands", 3600, lambda services, _: forget_old(services.database, services.clock())),
+    Job("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock())),
     Job("last-used", 60, lambda services, _: services.access.save_last_used()),
     Job("uploads", 600, lambda services, _: services.uploads.sweep(services.clock())),
     Job("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock())),

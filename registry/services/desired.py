@@ -17,6 +17,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.contracts.deployments import DeploymentPolicy
 from registry.contracts.digest import digest_of
 from registry.contracts.jobs import Job
 from registry.contracts.messages import MAX_CONTROL_BYTES, Desired, DesiredModel, Profile
@@ -100,6 +101,7 @@ def set_desired(
         session.add(row)
         row.version, row.manifest, row.variant = wanted.version, wanted.manifest, wanted.variant
         row.profile, row.record_results, row.rollout = wanted.profile, wanted.record_results, wanted.rollout
+        row.attempt, row.policy = wanted.attempt, policy_text(wanted.policy)
         row.pinned, row.generation, row.set_at, row.set_by, row.note = pinned, generation, now, by, note
     session.flush()
     return generation
@@ -137,7 +139,14 @@ def as_desired(row: DeploymentRow) -> DesiredModel:
         rollout=row.rollout,
         profile=Profile(row.profile),
         record_results=row.record_results,
+        attempt=row.attempt,
+        policy=DeploymentPolicy.model_validate_json(row.policy) if row.policy else DeploymentPolicy(),
     )
+
+
+def policy_text(policy: DeploymentPolicy) -> str:
+    """As a deployment keeps it: empty for the defaults."""
+    return "" if policy == DeploymentPolicy() else policy.canonical().decode()
 
 
 def current(session: Session, device: DeviceRow) -> Desired:

@@ -1,0 +1,113 @@
+"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): the fleet's log as it grows.
+
+A stream reads the log from its cursor, so a client that was away, or is slow, misses nothing that is still kept; a
+slow one holds up nobody, because nothing is queued for it. What was forgotten meanwhile is told as an event `gap`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from registry.contracts.names import Name
+from registry.contracts.paths import API
+from registry.errors import BusyError, InvalidError
+from registry.server.auth import Reader, ServicesDep
+from registry.services.fleet_log import FleetLog
+
+router = APIRouter(prefix=API, tags=["rollouts"])
+MAX_CLIENTS = 256
+"""Open streams; the next one is answered 503."""
+BATCH = 200
+HEARTBEAT_S = 15.0
+"""A comment after so long without an event, so that proxies and clients know that the stream lives."""
+LOOK_S = 1.0
+"""The log is looked at so often for what another process wrote."""
+MAX_CURSOR = 1 << 53
+_open = {"streams": 0}
+
+
+@router.get("/rollout-events", response_class=StreamingResponse)
+async def stream_events(
+    request: Request,
+    services: ServicesDep,
+    _who: Reader,
+    cursor: Annotated[int | None, Query(ge=0, le=MAX_CURSOR, description="Go on after this event")] = None,
+    rollout: Annotated[Name | None, Query(description="Only of this rollout (its id)")] = None,
+) -> StreamingResponse:
+    """Events of rollouts, each with its cursor as id. `Last-Event-ID` wins over `?cursor=`; neither: from now on."""
+    if _open["streams"] >= MAX_CLIENTS:
+        raise BusyError(f"{MAX_CLIENTS} event streams are open; that is the most.")
+    log = services.fleet.log
+    start = _last_event_id(request)
+    start = cursor if start is None else start
+    oldest, newest = await run_in_threadpool(log.bounds)
+    if start is None:
+        start = newest
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    lost = max(0, oldest - 1 - start)
+    return StreamingResponse(_events(log, max(start, oldest - 1), rollout, lost), 200, headers, "text/event-stream")
+
+
+def _last_event_id(request: Request) -> int | None:
+    given = request.headers.get("last-event-id")
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) <= 15):
+        raise InvalidError("Last-Event-ID is not one that this stream gave out.")
+    return int(given)
+
+
+async def _events(log: FleetLog, cursor: int, rollout: str | None, lost: int) -> AsyncIterator[str]:
+    with _counted(), _woken(log) as wake:
+        yield "retry: 2000\n\n"
+        if lost:
+            yield f"event: gap\ndata: {json.dumps({'lost': lost})}\n\n"
+        quiet = 0.0
+        while True:
+            wake.clear()
+            entries = await run_in_threadpool(log.after, cursor, BATCH, rollout)
+            for entry in entries:
+                cursor = entry.cursor
+                yield f"id: {entry.cursor}\nevent: {entry.kind}\ndata: {entry.document}\n\n"
+            quiet = 0.0 if entries else quiet
+            if len(entries) == BATCH:
+                continue
+            try:
+                await asyncio.wait_for(wake.wait(), LOOK_S)
+            except asyncio.TimeoutError:
+                quiet += LOOK_S
+            if quiet >= HEARTBEAT_S:
+                quiet = 0.0
+                yield ": still here\n\n"
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    _open["streams"] += 1
+    try:
+        yield
+    finally:
+        _open["streams"] -= 1
+
+
+@contextmanager
+def _woken(log: FleetLog) -> Iterator[asyncio.Event]:
+    """An event that is set when this process has appended to the log."""
+    loop, wake = asyncio.get_running_loop(), asyncio.Event()
+
+    def changed() -> None:
+        loop.call_soon_threadsafe(wake.set)
+
+    log.listen(changed)
+    try:
+        yield wake
+    finally:
+        log.unlisten(changed)

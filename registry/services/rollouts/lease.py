@@ -1,0 +1,46 @@
+"""Who leads: one row that a process holds for LEASE_S and renews. It saves work, it guards nothing:
+every step of a rollout is safe when two take it."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+
+from sqlalchemy import or_, update
+
+from registry.db.engine import Database
+from registry.db.insert import insert_new
+from registry.db.rollout_rows import LeaseRow
+
+LEASE_S = 10.0
+RENEW_S = 4.0
+
+
+class Lease:
+    """One process's claim on a name."""
+
+    def __init__(self, database: Database, name: str, holder: str | None = None) -> None:
+        self._database = database
+        self._name = name
+        self._holder = holder or secrets.token_hex(8)
+        self._until: datetime | None = None
+
+    def hold(self, now: datetime) -> bool:
+        """Take or renew it; False while another process has it. Writes only every RENEW_S."""
+        if self._until is not None and now < self._until - timedelta(seconds=LEASE_S - RENEW_S):
+            return True
+        until = now + timedelta(seconds=LEASE_S)
+        free = or_(LeaseRow.holder == self._holder, LeaseRow.until <= now)
+        with self._database.write() as session:
+            insert_new(session, LeaseRow, [{"name": self._name, "holder": self._holder, "until": now}], ("name",))
+            mine = update(LeaseRow).where(LeaseRow.name == self._name, free)
+            held = bool(session.execute(mine.values(holder=self._holder, until=until)).rowcount)  # type: ignore[attr-defined]
+        self._until = until if held else None
+        return held
+
+    def release(self, now: datetime) -> None:
+        """Let another process have it at once."""
+        self._until = None
+        with self._database.write() as session:
+            mine = update(LeaseRow).where(LeaseRow.name == self._name, LeaseRow.holder == self._holder)
+            session.execute(mine.values(until=now))
