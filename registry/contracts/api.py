@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum
+from registry.contracts.golden import Parity
 from registry.contracts.jobs import Job, JobKind, JobStatus
 from registry.contracts.manifest import FileRef, Format, Target, Variant
 from registry.contracts.messages import Event, Health, Presence, Profile, Reported
@@ -225,6 +226,8 @@ class JobRequest(Wire):
     to: Format | None = None
     options: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
     dataset: Digest | None = None
+    dataset_bytes: Annotated[int, Field(ge=0)] = 0
+    """Evaluate: the size of the validation set's blob."""
     metric: Annotated[str, Field(max_length=64)] = ""
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
 
@@ -255,6 +258,18 @@ class VariantAnswer(Wire):
     missing: tuple[FileRef, ...] = ()
     manifest: Digest | None = None
     """The manifest that has the variant; None while files are missing."""
+
+
+class ParityView(Wire):
+    """How one variant of a version answered the golden vectors, somewhere."""
+
+    variant: Name
+    device: Name | None = None
+    """None: on the publisher's machine."""
+    backend: str
+    parity: Parity
+    at: AwareDatetime
+    """When it was published, or reported by the device."""
 
 
 class HealthHour(Wire):

@@ -37,13 +37,15 @@ class Job(Wire):
     version: VersionName
     manifest: Digest
     source: Name | None = None
-    """Convert: the variant to start from."""
+    """Convert: the variant to start from. Evaluate: the one to run; None: the one that fits best."""
     to: Format | None = None
     """Convert: the format to make."""
     options: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
     """Convert: the tool's options by their own names."""
     dataset: Digest | None = None
     """Evaluate: the blob of the validation set."""
+    dataset_bytes: Annotated[int, Field(ge=0)] = 0
+    """Evaluate: its size."""
     metric: Annotated[str, Field(max_length=64)] = ""
     """Evaluate: `accuracy`, ..."""
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
@@ -68,4 +70,5 @@ class JobStatus(Wire):
     done: Annotated[float, Field(ge=0, le=1)] | None = None
     """Progress, where it is known."""
     result: Annotated[dict[str, Any], Field(max_length=64)] = Field(default_factory=dict)
-    """Convert: `variant`, the Variant that was made. Evaluate: `metric`, `value`, `items`, `variant`, `backend`."""
+    """Convert: `variant`, the Variant that was made. Evaluate: `metric`, `value`, `items`, `variant`, `backend`,
+    `seconds`."""

@@ -119,6 +119,26 @@ def variant_path(model: str, version: str, variant: str) -> str:
     return _path("models", model, "versions", version, "variants", variant)
 
 
+def parity_path(model: str, version: str) -> str:
+    """GET: Page[ParityView], whole: by the publisher, and by the devices that report this version."""
+    return _path("models", model, "versions", version, "parity")
+
+
+def evaluations_path(model: str, version: str) -> str:
+    """GET: Page[EvaluationView], newest first. POST EvaluationCreate: 201 EvaluationView."""
+    return _path("models", model, "versions", version, "evaluations")
+
+
+def datasets_path() -> str:
+    """GET: Page[DatasetView], by name."""
+    return _path("datasets")
+
+
+def dataset_path(name: str) -> str:
+    """GET: DatasetView. PUT DatasetCreate: 201 DatasetView, 200 when it is there; 409 with another blob. DELETE."""
+    return _path("datasets", name)
+
+
 def deployments_path(device: str) -> str:
     """GET: Page[DeploymentView]."""
     return _path("devices", device, "deployments")
