@@ -263,7 +263,8 @@ class VariantAnswer(Wire):
 class ParityView(Wire):
     """How one variant of a version answered the golden vectors, somewhere."""
 
-    variant: Name
+    variant: Name | None
+    """None: a device whose deployment failed did not say which it was."""
     device: Name | None = None
     """None: on the publisher's machine."""
     backend: str

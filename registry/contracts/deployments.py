@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, Field
 from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum
 from registry.contracts.golden import Parity
-from registry.contracts.names import VersionName
+from registry.contracts.names import Name, VersionName
 from registry.contracts.wire import Wire
 
 _Seconds = Annotated[float, Field(ge=0, le=30 * 86400)]
@@ -161,4 +161,6 @@ class DeploymentProgress(Wire):
     """How long nothing answered during the switch; None: not switched, 0.0: beside."""
     parity: Parity | None = None
     """Of the candidate, measured here."""
+    variant: Name | None = None
+    """The candidate's; None: none was chosen yet."""
     shadow: ShadowFigures | None = None
