@@ -44,8 +44,6 @@ class RolloutRow(Base):
     reason: Mapped[str] = mapped_column(NAME)
     reason_text: Mapped[str] = mapped_column(Text, default="")
     since: Mapped[datetime]
-    stopped_by: Mapped[str] = mapped_column(WHO, default="")
-    """Who paused it; empty: a gate."""
     plan_digest: Mapped[str | None] = mapped_column(DIGEST)
     plan: Mapped[str | None] = mapped_column(Text)
     """The frozen `PlanView`."""
@@ -56,8 +54,6 @@ class RolloutRow(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
     valid_until: Mapped[datetime | None]
-    held: Mapped[bool] = mapped_column(default=False)
-    """The devices that have not switched are told to hold: level-triggered, whatever was told before."""
     tokens: Mapped[float] = mapped_column(default=0.0)
     """Of the rate's bucket, in devices, when `filled_at`."""
     byte_tokens: Mapped[float] = mapped_column(default=0.0)
@@ -128,17 +124,13 @@ class ActionRow(Base):
     previous_version: Mapped[str | None] = mapped_column(NAME)
     previous_pinned: Mapped[bool] = mapped_column(default=False)
     offered_at: Mapped[datetime | None]
-    began: Mapped[bool] = mapped_column(default=False)
-    """It left `offered` in this attempt: attempted."""
+    held: Mapped[bool] = mapped_column(default=False)
+    """Its desired state says `hold`."""
     spoke: Mapped[bool] = mapped_column(default=False)
     """It reported anything of this attempt."""
-    switched: Mapped[bool] = mapped_column(default=False)
-    """It has gone over to the new version, and has not come back."""
     goes_back: Mapped[bool] = mapped_column(default=False)
     """It was told to go back: its state speaks of the way back."""
     committed_at: Mapped[datetime | None]
-    reported_at: Mapped[datetime | None]
-    """By the device's clock: an older report changes nothing."""
     told_at: Mapped[datetime | None]
     """When the phase began, by the device's clock."""
     until: Mapped[datetime | None]
