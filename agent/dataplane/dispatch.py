@@ -63,7 +63,9 @@ class Dispatch:
         stats = serving.slot.stats
         stats.run.record((now - lane.progress) * 1e6)
         stats.batches[len(ids)] += 1
-        lane.progress = now
+        run_s, lane.progress = now - lane.progress, now
+        if serving.slot.tap is not None:
+            self._look_on(serving, ids, run_s)
         self._answers.slots_done(serving, ids, now)
         if serving.waiting:
             self._admission.ready.add(serving)
@@ -89,6 +91,8 @@ class Dispatch:
         try:
             for lane, ids in serving.share():
                 live = [id_ for id_ in ids if not self._expired(serving, id_, now)]
+                if live and serving.slot.tap is not None:
+                    self._look_on(serving, live, None)
                 if live:
                     lane.ring(live, now)
         except OSError:
@@ -101,13 +105,32 @@ class Dispatch:
         taken = [waiting.popleft() for _ in range(min(len(waiting), serving.max_batch))]
         live = [id_ for id_ in taken if not self._expired(serving, id_, now)]
         if live:
+            if serving.slot.tap is not None:
+                self._look_on(serving, live, None)
             serving.worker.run(live)
             done = self._clock()
+            if serving.slot.tap is not None:
+                self._look_on(serving, live, done - now)
             serving.slot.stats.run.record((done - now) * 1e6)
             serving.slot.stats.batches[len(live)] += 1
             self._answers.slots_done(serving, live, done)
         if waiting:
             self.again.add(serving)
+
+    def _look_on(self, serving: Serving, ids: list[int], run_s: float | None) -> None:
+        """Lets the tap see slots before (`run_s` None) or after they ran. A tap that fails is taken off: the requests
+        that it looks at are worth more than it is."""
+        tap = serving.slot.tap
+        if tap is None or serving is not serving.slot.active:
+            return
+        try:
+            if run_s is None:
+                tap.before(serving, ids)
+            else:
+                tap.after(serving, ids, run_s)
+        except Exception:  # noqa: BLE001 - see above; logged with its traceback
+            serving.slot.tap = None
+            _log.exception("model %s: the shadow was taken off", serving.slot.model)
 
     def _expired(self, serving: Serving, id_: int, now: float) -> bool:
         request = serving.requests[id_]

@@ -30,7 +30,7 @@ from agent.dataplane.outbound import Outbound, Outgoing, Transport
 from agent.dataplane.requests import Admission
 from agent.dataplane.router import Router
 from agent.dataplane.settings import DataPlaneSettings
-from agent.dataplane.slot import Request, Worker
+from agent.dataplane.slot import Request, Tap, Worker
 from agent.dataplane.snapshot import take_snapshot
 from agent.dataplane.spooling import Spooling
 from agent.dataplane.stats import DataPlaneStats
@@ -175,6 +175,10 @@ class DataPlane:
 
         self._wakeup.post(swap)
         return done
+
+    def look_on(self, model: str, tap: Tap | None) -> None:
+        """Has `tap` see what the active worker of the model answers, until another one or None takes its place."""
+        self._wakeup.call(lambda: setattr(self._router.assign(model), "tap", tap)).result(CALL_SECONDS)
 
     def withdraw(self, model: str) -> Future[Worker | None]:
         """As `swap` with nothing, and the model is not assigned any more: its requests are `unknown_model`."""

@@ -64,6 +64,16 @@ class Worker(Protocol):
         """Ends its process at once, without waiting."""
 
 
+class Tap(Protocol):
+    """Looks on while a model answers: `agent.dataplane.shadow.Shadow`."""
+
+    def before(self, serving: Serving, ids: Sequence[int]) -> None:
+        """These slots are about to run."""
+
+    def after(self, serving: Serving, ids: Sequence[int], run_s: float) -> None:
+        """These slots are done, after a run of so many seconds, and not yet released."""
+
+
 class Request(msgspec.Struct, gc=False):
     """A request on its way through this agent."""
 
@@ -204,6 +214,8 @@ class ModelSlot:
         """With its u16 length."""
         self.active: Serving | None = None
         self.draining: list[Serving] = []
+        self.tap: Tap | None = None
+        """Looks on at what the active one answers."""
         self.stats = ModelStats()
 
     def servings(self) -> list[Serving]:

@@ -127,9 +127,11 @@ class ShadowFigures(Wire):
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of compared answers with the same top class (of [N, classes] outputs), else within the tolerance."""
     max_abs: float | None = None
+    """Largest difference of any element."""
     mean_abs: float | None = None
+    """Mean over the compared answers of each one's largest difference."""
     latency_ratio: float | None = None
-    """Median run of the candidate over that of the active one."""
+    """Median run of the candidate over that of the active one, of requests that ran alone."""
 
 
 class DeploymentProgress(Wire):

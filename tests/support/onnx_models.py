@@ -43,6 +43,13 @@ def linear(batch: int | str = "N") -> bytes:
     return _model([node], [("x", "FP32", [batch, 3])], [("y", "FP32", [batch, 2])], [weights])
 
 
+def scaled(factor: float, width: int) -> bytes:
+    """y[N,width] = factor * x[N,width]."""
+    by = numpy_helper.from_array(np.array([factor], np.float32), "factor")
+    node = helper.make_node("Mul", ["x", "factor"], ["y"])
+    return _model([node], [("x", "FP32", ["N", width])], [("y", "FP32", ["N", width])], [by])
+
+
 def gather_rows() -> bytes:
     """y[N,2] = table[4,2][x[N]]: an index of 4 or more fails the run."""
     table = numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(4, 2), "table")
