@@ -88,21 +88,23 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def platform(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Print the facts of this host, as the registry gets them to choose variants by."""
+    """Print the facts of this host, as the registry gets them to choose variants by: value, source, age.
+
+    Below each "no" stands the reason and what would help. Hosts with the same digest are one class: they get the
+    same variant.
+    """
     settings = _settings(config)
-    from agent.app.agent import probe  # noqa: PLC0415 - see above
+    from agent.app.agent import probe, utc_now  # noqa: PLC0415 - see above
+    from agent.app.facts import fact_documents, fact_lines  # noqa: PLC0415 - see above
 
     facts = probe(settings, fresh=True)
+    digest, now = facts.facts_digest(), utc_now()
     if as_json:
-        _print_json({**facts.to_json(), "facts_digest": facts.facts_digest()})
+        _print_json({**facts.to_json(), "facts_digest": digest, "facts": fact_documents(facts, now)})
         return
-    typer.echo(
-        f"{facts.os} {facts.arch}, {facts.libc}, {facts.cpu_count} processors, {_size(facts.memory_bytes)} memory"
-    )
-    for backend in facts.backends:
-        state = f"{backend.version} on {', '.join(backend.targets)}" if backend.usable else f"no: {backend.reason}"
-        typer.echo(f"  {backend.name:14} {state}")
-    typer.echo(f"facts {facts.facts_digest()}")
+    for line in fact_lines(facts, now):
+        typer.echo(line)
+    typer.echo(f"facts {digest}")
 
 
 @app.command()
@@ -188,7 +190,8 @@ def _print_json(value: Any) -> None:
 
 def _print_check(check: Check) -> None:
     mark = typer.style("ok  ", fg="green") if check.ok else typer.style("no  ", fg="red" if check.needed else "yellow")
-    typer.echo(f"{mark}{check.name:22} {check.text}")
+    source = f"  ({check.source})" if check.source else ""
+    typer.echo(f"{mark}{check.name:22} {check.text}{source}")
     if check.advice and not check.ok:
         typer.echo(f"{'':26} {check.advice}")
 
@@ -208,10 +211,6 @@ def _print_status(settings: AgentConfig, running: bool, kept: dict[str, Any] | N
         fault = model.get("fault")
         if fault:
             typer.echo(f"  {'':20} {fault.get('code')}: {fault.get('message', '')}")
-
-
-def _size(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / (1 << 30):.1f} GiB"
 
 
 def main() -> None:

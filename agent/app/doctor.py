@@ -12,10 +12,12 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 
 from agent.adapters.mqtt import MqttSettings
-from agent.app.agent import mqtt_settings, probe, registry_client
+from agent.app.agent import mqtt_settings, probe, registry_client, utc_now
+from agent.app.facts import age_text
 from agent.app.status import is_running
 from agent.config.settings import AgentConfig
 from agent.errors import AgentError, PermanentError
+from registry.contracts.platforms import Platform
 
 ANSWER_S = 10.0
 
@@ -31,6 +33,8 @@ class Check:
     """What to do when it is not ok."""
     needed: bool = True
     """False: the agent can do its work without."""
+    source: str = ""
+    """What said so, and how long ago."""
 
 
 def examine(config: AgentConfig) -> list[Check]:
@@ -42,6 +46,7 @@ def _host(config: AgentConfig) -> Iterator[Check]:
     facts = probe(config, fresh=True)
     memory = f"{(facts.memory_free_bytes or 0) >> 20} of {(facts.memory_bytes or 0) >> 20} MiB memory free"
     yield Check("host", True, f"{facts.os} {facts.arch}, {facts.libc}, {facts.cpu_count} processors, {memory}")
+    yield from _vendors(facts)
     usable = any(backend.usable for backend in facts.backends)
     for backend in facts.backends:
         where = f"{backend.version} on {', '.join(backend.targets)} ({', '.join(backend.providers)})"
@@ -51,7 +56,29 @@ def _host(config: AgentConfig) -> Iterator[Check]:
             f"{where}, {', '.join(backend.formats)}" if backend.usable else "not usable",
             advice=backend.reason,
             needed=not usable,
+            source=_source(facts, f"backend.{backend.name}"),
         )
+
+
+def _vendors(facts: Platform) -> Iterator[Check]:
+    """Chips, GPUs and what drives them; a host without has a reason, not a fault."""
+    for name, found in (("ascend", facts.ascend), ("cann", facts.cann), ("cuda", facts.cuda)):
+        said = found.to_json() if found else {}
+        there = bool(said) and any(said.get(key) for key in ("chips", "gpus", "version"))
+        text = ", ".join(f"{key} {value}" for key, value in said.items())
+        evidence = facts.evidence.get(name)
+        yield Check(
+            name, there, text or "none", advice=evidence.reason if evidence else "", needed=False,
+            source=_source(facts, name),
+        )  # fmt: skip
+
+
+def _source(facts: Platform, name: str) -> str:
+    row = next((row for row in facts.rows() if row.name == name or row.name.startswith(f"{name}.")), None)
+    evidence = facts.evidence.get(name)
+    if row is None:
+        return evidence.source if evidence else ""
+    return f"{row.evidence.source}, {age_text(row, utc_now())} ago" if row.evidence.source else ""
 
 
 def _disk(data_dir: Path) -> Check:

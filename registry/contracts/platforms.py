@@ -147,15 +147,15 @@ class Platform(Wire):
             value = getattr(self, name)
             if name in ("observed_at", "evidence", "backends", "cpu_features"):
                 continue
-            if isinstance(value, (AscendFacts, CannFacts, CudaFacts)):
+            if isinstance(value, (AscendFacts, CannFacts, CudaFacts)) and value != type(value)():
                 yield from self._within(name, value)
             else:
-                yield FactRow(name, None if value == "" else value, self._evidence(name))
+                yield FactRow(name, None if value == "" or isinstance(value, Wire) else value, self._evidence(name))
         yield FactRow("cpu_features", len(self.cpu_features) or None, self._evidence("cpu_features"))
         for backend in self.backends:
             key = f"backend.{backend.name}"
             told = self._evidence(key)
-            value = f"{backend.version} on {', '.join(backend.targets)}" if backend.usable else None
+            value = _backend_text(backend) if backend.usable else None
             reason = told.reason or ("" if backend.usable else backend.reason[:512])
             yield FactRow(key, value, told.model_copy(update={"reason": reason}))
 
@@ -167,3 +167,14 @@ class Platform(Wire):
 
     def _evidence(self, name: str) -> Evidence:
         return self.evidence.get(name) or Evidence(observed_at=self.observed_at)
+
+
+def _backend_text(backend: BackendFacts) -> str:
+    """`1.32.0 on cpu (CPUExecutionProvider; IR up to 13, opset up to 25)`."""
+    newest = []
+    if backend.max_onnx_ir is not None:
+        newest.append(f"IR up to {backend.max_onnx_ir}")
+    if backend.max_onnx_opset is not None:
+        newest.append(f"opset up to {backend.max_onnx_opset}")
+    more = "; ".join(part for part in (", ".join(backend.providers), ", ".join(newest)) if part)
+    return f"{backend.version} on {', '.join(backend.targets)}" + (f" ({more})" if more else "")

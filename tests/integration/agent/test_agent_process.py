@@ -257,6 +257,16 @@ def test_platform_prints_facts(agent: AgentProcess) -> None:
     facts = json.loads(agent.command("platform", "--json").stdout)
     assert facts["os"] == "linux"
     assert facts["facts_digest"].startswith("sha256:")
+    rows = {row["name"]: row for row in facts["facts"]}
+    assert rows["os"] | {"observed_at": "", "age_s": 0} == {
+        "name": "os", "value": "linux", "source": "uname", "observed_at": "", "age_s": 0, "reason": "",
+    }  # fmt: skip
+    assert "opset up to" in rows["backend.onnxruntime"]["value"]
+    assert all(row["source"] and row["age_s"] is not None for row in rows.values())
+    assert all(row["reason"] for row in rows.values() if row["value"] is None and row["name"] != "locale")
+    printed = agent.command("platform").stdout
+    assert "FACT" in printed
+    assert rows["backend.mindspore"]["reason"] in printed
 
 
 def test_prometheus_is_answered_on_demand(agent: AgentProcess, registry: RegistrySimulator) -> None:
