@@ -72,7 +72,7 @@ class EvaluationCreate(Wire):
     value: Annotated[float, Field(ge=0, le=1)]
     items: _Count
     backend: Annotated[str, Field(max_length=128)]
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class EvaluationView(Wire):

@@ -24,8 +24,11 @@ from registry.server.fleet import Fleet, build_fleet
 from registry.services.access import Access
 from registry.services.aliases import Aliases
 from registry.services.conversions import Conversions
+from registry.services.datasets import Datasets
+from registry.services.evaluations import Evaluations
 from registry.services.garbage import Garbage
 from registry.services.models import Models
+from registry.services.parity import ParityTable
 from registry.services.tokens import Tokens, read_token
 from registry.services.uploads import UploadLimits, Uploads
 from registry.services.versions import Versions
@@ -51,6 +54,9 @@ class Services:
     versions: Versions
     aliases: Aliases
     conversions: Conversions
+    parity: ParityTable
+    datasets: Datasets
+    evaluations: Evaluations
     garbage: Garbage
     fleet: Fleet
 
@@ -93,6 +99,9 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
         versions=Versions(database, blobs),
         aliases=Aliases(database),
         conversions=Conversions(database, blobs, config.limits.blob_bytes),
+        parity=ParityTable(database),
+        datasets=Datasets(database, blobs),
+        evaluations=Evaluations(database),
         garbage=Garbage(database, blobs, timedelta(seconds=config.limits.blob_grace_s)),
         fleet=build_fleet(config, clock, database, access),
     )

@@ -1,4 +1,4 @@
-"""Collecting blobs that no version needs, after a grace time.
+"""Collecting blobs that no version and no validation set needs, after a grace time.
 
 INVARIANT: runs in a write transaction, as publishing and finishing an upload do, so it never comes between a
 check and its use. Files go before the commit: after a crash a row may lack its file, which every reader of
@@ -15,6 +15,7 @@ from registry.blobs.base import BlobStore
 from registry.contracts.digest import Digest
 from registry.db.catalog_rows import BlobRow, UploadRow, VersionBlobRow
 from registry.db.engine import Database
+from registry.db.evaluation_rows import DatasetRow
 
 BATCH = 200
 """Blobs that one transaction removes: others wait that long at most."""
@@ -42,14 +43,15 @@ class Garbage:
         query = (
             select(BlobRow.digest)
             .outerjoin(VersionBlobRow, VersionBlobRow.digest == BlobRow.digest)
-            .where(BlobRow.used_at < now - self._grace, VersionBlobRow.digest.is_(None))
+            .outerjoin(DatasetRow, DatasetRow.digest == BlobRow.digest)
+            .where(BlobRow.used_at < now - self._grace, VersionBlobRow.digest.is_(None), DatasetRow.digest.is_(None))
             .limit(BATCH)
         )
         with self._database.read() as session:
             return list(session.scalars(query))
 
     def _remove(self, digests: list[Digest], now: datetime) -> int:
-        needed = select(VersionBlobRow.digest).union(select(UploadRow.digest))
+        needed = select(VersionBlobRow.digest).union(select(UploadRow.digest), select(DatasetRow.digest))
         still = select(BlobRow.digest).where(
             BlobRow.digest.in_(digests), BlobRow.used_at < now - self._grace, BlobRow.digest.not_in(needed)
         )

@@ -23,6 +23,7 @@ from registry.db.fleet_rows import DeviceRow
 from registry.db.job_rows import JobRow, OfferedBlobRow
 from registry.errors import BusyError, ForbiddenError, InvalidError, NotFoundError
 from registry.services.desired import DesiredDocuments, find_device, set_job
+from registry.services.evaluations import keep_evaluation
 from registry.services.views import find_version
 
 MAX_JOB_BYTES = 8 << 10
@@ -174,6 +175,7 @@ def take_statuses(session: Session, device: DeviceRow, statuses: Mapping[str, Jo
 
 def _end(session: Session, device: DeviceRow, row: JobRow, status: JobStatus, now: datetime) -> None:
     row.status, row.over, row.updated_at = status.canonical().decode(), True, now
+    keep_evaluation(session, device.name, Job.model_validate_json(row.document), status, by=row.created_by, now=now)
     session.execute(delete(OfferedBlobRow).where(OfferedBlobRow.job == row.number))
     set_job(session, device, row.id, None, now)
 
@@ -186,8 +188,8 @@ def _job(session: Session, request: JobRequest) -> Job:
         raise InvalidError(f"{manifest.model} {manifest.version} has no variant {request.source!r}; it has {names}.")
     if request.kind is JobKind.CONVERT and request.to is None:
         raise InvalidError("A conversion needs `to`, the format to make.")
-    if request.kind is JobKind.EVALUATE and not (request.dataset and request.metric):
-        raise InvalidError("An evaluation needs `dataset` and `metric`.")
+    if request.kind is JobKind.EVALUATE and not (request.dataset and request.dataset_bytes and request.metric):
+        raise InvalidError("An evaluation needs `dataset`, `dataset_bytes` and `metric`.")
     try:
         job = Job.model_validate(
             {
