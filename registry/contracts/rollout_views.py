@@ -124,6 +124,7 @@ class PlanView(Wire):
     devices: int
     """That will get it."""
     classes: tuple[PlanClass, ...] = ()
+    """The largest first, at most 1000."""
     nothing: tuple[PlanGap, ...] = ()
     already_current: int = 0
     collisions: tuple[PlanCollision, ...] = ()

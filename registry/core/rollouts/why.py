@@ -1,0 +1,112 @@
+"""One sentence for each waiting state: why it waits, who or what unblocks it, since when."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.rollout_states import ActionState, RolloutState
+from registry.contracts.rollout_views import RolloutReason
+from registry.core.rollouts.actions import Action
+from registry.core.rollouts.machine import legal
+
+_S, _R = ActionState, RolloutState
+
+DEVICE: dict[ActionState, str] = {
+    _S.OFFERED: "it has the offer in its desired state and has not begun; the device itself goes on",
+    _S.DEFERRED: "this host holds it back; its own policy lets it go on",
+    _S.DOWNLOADING: "it downloads; its network decides how fast",
+    _S.VERIFIED: "every byte is there and checked; the device goes on by itself",
+    _S.STAGED: "it is ready and is held before the switch; resume the rollout",
+    _S.WARMING: "it loads the candidate and answers the golden vectors; the device goes on by itself",
+    _S.SHADOWING: "the candidate gets a share of live requests to compare; time ends that",
+    _S.SWITCHING: "it switches; the device goes on by itself",
+    _S.PROBATION: "it serves and is watched; time ends that",
+    _S.ROLLING_BACK: "it puts its previous version back; the device goes on by itself",
+    _S.CONFIRMING: "it says committed; its next report has to show that it serves the digest",
+    _S.COMMITTED: "done: it was seen serving it",
+    _S.COMMITTED_LATE: "done, after it had been counted as silent",
+    _S.REGRESSED: "it committed and then served something else; look at the device, then retry",
+    _S.ROLLED_BACK: "its previous version serves again; mend the cause, then retry",
+    _S.ROLLBACK_FAILED: "neither version serves: it needs hands",
+    _S.FAILED: "it gave up before it served, what served before still does; mend the cause, then retry",
+    _S.SUPERSEDED: "somebody asked for another version on this device",
+    _S.CANCELLED: "it was withdrawn before it switched; retry brings it again",
+    _S.ALREADY_CURRENT: "it served this version before",
+    _S.INCOMPATIBLE: "no variant fits what it reported; publish one, or change the host, then retry",
+    _S.REJECTED: "the device refused it; retry lifts its quarantine",
+    _S.TIMED_OUT: "it fell silent; a late report is still believed, retry asks again",
+    _S.EXCLUDED: "it is offline; when it is back it gets the version in the tail wave",
+    _S.DECOMMISSIONED: "it was removed from the registry",
+}
+"""All but `planned`, which waits for the rollout."""
+HELD_BY: dict[str, str] = {
+    DeploymentCode.MAINTENANCE_WINDOW: "its maintenance window is closed; the window opens it",
+    DeploymentCode.LEASE: "a local program asked for a delay; it, or the end of its lease, lets it go on",
+    DeploymentCode.METERED: "it is on a metered network; another network lets it go on",
+    DeploymentCode.HELD: "the rollout holds it before the switch; resume the rollout",
+}
+
+ROLLOUT: dict[RolloutState, str] = {
+    _R.DRAFT: "somebody has to submit it",
+    _R.PLANNING: "the registry works out who gets what; it goes on by itself",
+    _R.AWAITING_APPROVAL: "somebody has to approve the plan",
+    _R.DENIED: "it was denied; change it and submit it again",
+    _R.SCHEDULED: "its time has to come",
+    _R.RUNNING: "it goes on by itself",
+    _R.PAUSED: "somebody has to decide",
+    _R.ABORTING: "devices that had switched end their probation; timeouts end it at the latest",
+    _R.EXPIRING: "devices that had switched end their probation; timeouts end it at the latest",
+    _R.ROLLING_BACK: "devices return to their last good version; its deadline ends it at the latest",
+}
+
+
+def why_device(action: Action, rollout: RolloutState, reason: RolloutReason, wave_started: bool) -> str:
+    """Why this device is where it is.
+
+    Args:
+        rollout, reason: Of its rollout now.
+        wave_started: Its wave has begun.
+    """
+    if action.state is _S.PLANNED:
+        return _since(_planned(rollout, reason, wave_started), action.since)
+    text = DEVICE[action.state]
+    if action.state in (_S.DEFERRED, _S.STAGED):
+        text = HELD_BY.get(action.code, text)
+    if action.until is not None:
+        text += f", by {_when(action.until)} at the latest"
+    if action.state is _S.TIMED_OUT and action.failed_in is not None:
+        text = f"silent in {action.failed_in}: {text}"
+    if action.state is _S.FAILED and action.failed_in is not None:
+        text = f"failed in {action.failed_in}: {text}"
+    if action.code and action.code not in HELD_BY:
+        text += f" ({action.code}{': ' + action.message if action.message else ''})"
+    return _since(text, action.since)
+
+
+def _planned(rollout: RolloutState, reason: RolloutReason, wave_started: bool) -> str:
+    if rollout is not _R.RUNNING:
+        return f"its rollout is {rollout} ({reason.text or reason.code}): {ROLLOUT.get(rollout, 'it is over')}"
+    if not wave_started:
+        return f"an earlier wave has to pass first ({reason.text or reason.code})"
+    return "its turn has to come; the rollout's rate decides"
+
+
+def why_rollout(state: RolloutState, reason: RolloutReason, since: datetime) -> str:
+    """Why a rollout is where it is, and what can be asked of it."""
+    can = ", ".join(legal(state))
+    waits = ROLLOUT.get(state)
+    text = reason.text or str(reason.code)
+    if waits is not None:
+        text += f"; {waits}"
+    if can:
+        text += f" (legal: {can})"
+    return _since(text, since)
+
+
+def _since(text: str, since: datetime) -> str:
+    return f"{text}; since {_when(since)}"
+
+
+def _when(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")
