@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 BUSY = frozenset({408, 425, 429})
 MAX_RETRY_AFTER_S = 3600.0
 MAX_PROBLEM_BYTES = 16 << 10
+MAX_ANSWER_BYTES = 256 << 10
 STALL_S = 60.0
 STALL_BYTES = 64 << 10
 """A body that brings less than STALL_BYTES in STALL_S has failed: one byte at a time keeps no thread for ever."""
@@ -119,9 +120,19 @@ class RegistryClient:
             except UnreachableError as error:
                 raise UnreachableError(error.message, progress=part.offset > start) from error
 
+    def call(
+        self, method: str, path: str, content: bytes | Iterator[bytes] = b"", headers: dict[str, str] | None = None
+    ) -> bytes:
+        """Any other of the registry's calls: the body of its answer, MAX_ANSWER_BYTES at most.
+
+        `content` in pieces needs a Content-Length among the headers; it cannot be sent a second time.
+        """
+        with self._send(method, path, headers or _JSON, content) as answer:
+            return _bounded(answer, MAX_ANSWER_BYTES)
+
     @contextlib.contextmanager
     def _send(
-        self, method: str, path: str, headers: dict[str, str], content: bytes | None = None
+        self, method: str, path: str, headers: dict[str, str], content: bytes | Iterator[bytes] | None = None
     ) -> Iterator[httpx.Response]:
         with _translated(self._url):
             with self._connected().stream(method, path, headers=headers, content=content) as answer:

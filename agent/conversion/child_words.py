@@ -1,0 +1,19 @@
+"""What a child of ours said when it failed, in one line."""
+
+from __future__ import annotations
+
+import re
+
+from agent.conversion.base import Ran
+
+_SAID = re.compile(r"^CONVERSION (?P<code>[A-Za-z_]{1,64}): (?P<text>.{0,2000})$", re.MULTILINE)
+
+
+def failure(ran: Ran) -> str:
+    """Its error, or how it ended and its last words."""
+    said = list(_SAID.finditer(ran.output))
+    if said:
+        return f"{said[-1]['code']}: {said[-1]['text']}"
+    last = " ".join(ran.output.split())[-300:]
+    ended = f"killed by signal {-ran.code}" if ran.code < 0 else f"exit status {ran.code}"
+    return f"{ended}: {last}" if last else ended

@@ -1,0 +1,166 @@
+"""The conversion job: bring the source, run the tool, measure what came out, give it to the registry.
+
+Built once per class of hosts: what this device compiled becomes a variant of the version, and the next device with the
+same facts pulls it. Where this host can run the result, it is measured against the version's golden vectors first; one
+that does not pass is not offered.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.adapters.offers import give_variant
+from agent.adapters.part_file import StepCancelledError
+from agent.conversion.base import SOURCE, Request, Tools
+from agent.conversion.convert import Made, convert, plan_for
+from agent.conversion.quantize import CALIBRATION
+from agent.conversion.tool import CancelledError
+from agent.errors import PermanentError
+from agent.jobs.context import JobContext
+from agent.jobs.loading import load_beside
+from agent.jobs.sources import bring_file, bring_variant, job_manifest
+from agent.worker.golden import measure_parity
+from registry.contracts.codes import JobCode
+from registry.contracts.conversions import GOALS, source_for
+from registry.contracts.golden import MeasuredParity
+from registry.contracts.golden_file import read_cases
+from registry.contracts.jobs import Job
+from registry.contracts.manifest import Format, Golden, Manifest, Variant
+from registry.contracts.resolution import Outcome, judge
+from registry.contracts.tensors import NUMPY_NAME, Datatype
+
+CLOSE_S = 5.0
+
+
+def handle_conversion(job: Job, context: JobContext) -> dict[str, Any]:
+    """As `agent.jobs.context` says of handlers. The result: `variant`, `manifest`, `measured` (or why not)."""
+    manifest = job_manifest(job, context)
+    source = _source(job, manifest)
+    request = Request(
+        source=source,
+        to=job.to or source.format,
+        tools=host_tools(context),
+        options=job.options,
+        calibration=manifest.golden is not None and source.format is Format.ONNX and job.to is Format.ONNX,
+    )
+    plan = plan_for(request)
+    name = plan.name
+    if manifest.variant(name) is not None:
+        raise PermanentError(
+            JobCode.BAD_OPTION,
+            f"{job.model}@{job.version} has a variant {name} already, and variants never change: give this one "
+            "another name (option name=...)",
+        )
+    context.progress(0.05, f"bringing {source.name}")
+    bring_variant(source, context.folder / SOURCE, context)
+    golden = _golden_file(manifest, context)
+    if golden is not None and request.calibration:
+        write_calibration(golden, context.folder / CALIBRATION)
+    context.progress(0.2, f"{plan.tool} makes {name}")
+    try:
+        made = convert(request, context.folder, timeout_s=job.timeout_s, cancel=context.cancel)
+    except CancelledError:
+        raise StepCancelledError from None
+    context.progress(0.7, f"measuring {name}")
+    variant, why = _measured(made, manifest.golden, golden, context, job.model)
+    context.progress(0.8, f"giving {name} to the registry")
+    size = max(variant.size, 1)
+    digest = give_variant(
+        context.registry,
+        context.id,
+        variant,
+        made.folder,
+        cancel=context.cancel,
+        tell=lambda sent: context.progress(0.8 + 0.2 * min(sent / size, 1.0), f"uploading {name}"),
+    )
+    parity = variant.parity.to_json() if variant.parity is not None else why
+    return {"variant": _summary(variant), "manifest": digest, "measured": parity}
+
+
+def host_tools(context: JobContext) -> Tools:
+    """What this host converts with, from its facts and settings."""
+    facts, settings = context.facts(), context.config.worker
+    mindspore = settings.interpreters.get("mindspore")
+    has_mindspore = any(backend.name == "mindspore" and backend.usable for backend in facts.backends)
+    return Tools(
+        python=str(settings.python("onnxruntime")),
+        mindspore=str(mindspore) if mindspore else sys.executable if has_mindspore else None,
+        atc=shutil.which("atc"),
+        trtexec=shutil.which("trtexec"),
+        soc=facts.ascend.soc if facts.ascend else "",
+        cann=facts.cann.version if facts.cann else "",
+        compute_capability=facts.cuda.compute_capability if facts.cuda else "",
+        device=context.config.device,
+    )
+
+
+def write_calibration(golden: Path, target: Path) -> None:
+    """The golden inputs as an .npz, `case/name`, for tools that want to see data. Raises TensorFileError."""
+    content = memoryview(golden.read_bytes())
+    arrays = {
+        f"{number}/{name}": np.frombuffer(content[span.begin : span.end], NUMPY_NAME[span.datatype]).reshape(span.shape)
+        for number, case in enumerate(read_cases(content, len(content)))
+        for name, span in case.inputs.items()
+        if span.datatype not in (Datatype.BYTES, Datatype.BF16)
+    }
+    with target.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub knows only positional arrays
+
+
+def _source(job: Job, manifest: Manifest) -> Variant:
+    if job.source is not None:
+        source = manifest.variant(job.source)
+    else:
+        found = (source_for(manifest, goal) for goal in GOALS.values() if goal.format is job.to)
+        source = next((variant for variant in found if variant is not None), None)
+    if source is None:
+        raise PermanentError(
+            JobCode.CONVERSION_UNKNOWN, f"{job.model}@{job.version} has no variant that leads to {job.to}"
+        )
+    return source
+
+
+def _golden_file(manifest: Manifest, context: JobContext) -> Path | None:
+    if manifest.golden is None:
+        return None
+    return bring_file(manifest.golden.file, context.folder / "golden", context)
+
+
+def _measured(
+    made: Made, golden: Golden | None, file: Path | None, context: JobContext, model: str
+) -> tuple[Variant, str]:
+    """The variant with its parity; or as it was, with the reason. Raises PermanentError(golden_mismatch)."""
+    variant = made.variant
+    if golden is None or file is None:
+        return variant, "the version has no golden vectors"
+    verdict = judge(variant, context.facts())
+    if verdict.outcome is not Outcome.PASS:
+        return variant, "this host cannot run it: " + "; ".join(f"{r.code}: needs {r.need}" for r in verdict.reasons)
+    worker = load_beside(variant, verdict.backend, made.folder, context, model)
+    try:
+        parity = measure_parity(worker, file, golden, check=context.check)
+        backend = f"{worker.backend}/{worker.provider}"
+    finally:
+        worker.close(CLOSE_S)
+    if not parity.passed:
+        raise PermanentError(
+            JobCode.GOLDEN_MISMATCH,
+            f"{variant.name} does not answer the golden vectors as the manifest says: {parity.why}; largest error "
+            f"{parity.max_abs:.3g}, relative {parity.max_rel:.3g}. It was not given to the registry",
+        )
+    measured = MeasuredParity(parity=parity, backend=backend, reference=golden.reference)
+    return variant.model_copy(update={"parity": measured}), ""
+
+
+def _summary(variant: Variant) -> dict[str, Any]:
+    """The variant for the report, without a command line that may be longer than a report takes."""
+    document = variant.to_json()
+    command = document.get("build", {}).get("command", [])
+    if sum(len(part) for part in command) > 4096:
+        document["build"]["command"] = []
+    return document

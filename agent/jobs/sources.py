@@ -1,0 +1,82 @@
+"""What jobs bring to this host for their own use: manifests, the files of a variant, single blobs.
+
+Below the job's folder, never in the cache: nothing that serves is evicted for a job. What the cache has is copied.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agent.adapters.part_file import PartFile, StepCancelledError, disk_error
+from agent.errors import AgentError, PermanentError, TransientError
+from agent.jobs.context import JobContext
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.jobs import Job
+from registry.contracts.manifest import FileRef, Manifest, Variant
+
+
+def job_manifest(job: Job, context: JobContext) -> Manifest:
+    """The manifest that the job names. Raises AgentError."""
+    data = context.cache.manifest(job.manifest) or context.registry.manifest(job.manifest)
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise PermanentError(DeploymentCode.BAD_ANSWER, f"manifest {job.manifest}: {error}") from None
+
+
+def bring_variant(variant: Variant, folder: Path, context: JobContext) -> None:
+    """All files of a variant, whole and checked, below `folder`. Raises AgentError, StepCancelledError."""
+    demand_room(sum(file.size for file in variant.files), folder, context)
+    if _copied(variant, folder, context):
+        return
+    for file in variant.files:
+        bring_file(file, folder, context)
+
+
+def bring_file(file: FileRef, folder: Path, context: JobContext) -> Path:
+    """One blob, whole and checked, at its path below `folder`. Raises AgentError, StepCancelledError."""
+    target = folder / file.path
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with PartFile(context.folder, file) as part:
+            part.resume(context.cancel)
+            if part.offset < file.size:
+                context.registry.download(part, context.cancel)
+            part.check()
+            part.path.replace(target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+    return target
+
+
+def demand_room(size: int, folder: Path, context: JobContext) -> None:
+    """Raises TransientError(insufficient_disk) when the disk has not so many bytes beyond the reserve."""
+    free = shutil.disk_usage(context.folder).free - context.config.limits.disk_reserve
+    if size > free:
+        raise TransientError(
+            DeploymentCode.INSUFFICIENT_DISK,
+            f"the job needs {size} bytes at {folder}, and {max(free, 0)} are free beyond the reserve: free some",
+        )
+
+
+def _copied(variant: Variant, folder: Path, context: JobContext) -> bool:
+    """From the cache, when it has the variant and it is right."""
+    digest = variant.canonical_digest()
+    if not context.cache.has(digest):
+        return False
+    try:
+        context.cache.verify(variant, digest, context.cancel)
+        for file in variant.files:
+            target = folder / file.path
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(context.cache.files(digest) / file.path, target)
+            context.check()
+    except StepCancelledError:
+        raise
+    except (AgentError, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    return True
