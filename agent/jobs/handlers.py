@@ -13,12 +13,14 @@ from agent.config.settings import AgentConfig
 from agent.errors import PermanentError
 from agent.jobs.context import Handler, JobContext, Progress
 from agent.jobs.convert import handle_conversion
+from agent.jobs.evaluate import evaluate
 from registry.contracts.codes import DeploymentCode, JobCode
 from registry.contracts.jobs import Job, JobKind
 from registry.contracts.platforms import Platform
 
 HANDLERS: dict[JobKind, Handler] = {
     JobKind.CONVERT: handle_conversion,
+    JobKind.EVALUATE: evaluate,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AwareDatetime, Field
 
 from registry.contracts.digest import Digest
-from registry.contracts.manifest import Manifest, TensorSpec
+from registry.contracts.manifest import Classification, TensorSpec
 from registry.contracts.metrics import BY_EXPECTED
 from registry.contracts.names import Name, VersionName
 from registry.contracts.tensor_file import Buffer, TensorFileError, TensorSpan, read_spans, shape_fits
@@ -132,13 +132,13 @@ def input_names(dataset: Dataset, inputs: Sequence[TensorSpec]) -> dict[str, str
     return names
 
 
-def scores_output(manifest: Manifest, outputs: Sequence[TensorSpec]) -> str:
+def scores_output(classification: Classification | None, outputs: Sequence[TensorSpec]) -> str:
     """The output [N, classes] with the scores: the classification's, else the only one of that form.
 
     Raises TensorFileError.
     """
-    if manifest.classification is not None:
-        return manifest.classification.output
+    if classification is not None:
+        return classification.output
     found = [spec.name for spec in outputs if len(spec.shape) == 2 and spec.shape[1] not in (0, 1)]
     if len(found) != 1:
         raise TensorFileError(f"which of its outputs has the scores? {', '.join(found) or 'none is [N, classes]'}")

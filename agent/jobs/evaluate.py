@@ -1,0 +1,181 @@
+"""Evaluate: a validation set through the variant that this device uses, in a worker of its own beside what serves.
+
+The items go the way live requests go, in batches where the worker batches. A variant that is not in the cache is
+fetched into the job's folder; what serves is not disturbed but for the cores and the memory that both need.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.adapters.artifact_cache import ArtifactCache
+from agent.adapters.part_file import PartFile
+from agent.core.slots import Choice
+from agent.errors import PermanentError
+from agent.jobs.context import JobContext
+from agent.reconciler.steps import RealSteps
+from agent.worker.arena import ArenaTensor
+from agent.worker.caller import Caller, Request, RunFailedError
+from agent.worker.spec import Worker
+from registry.contracts.codes import JobCode
+from registry.contracts.datasets import (
+    MAX_DATASET_BYTES,
+    Dataset,
+    input_names,
+    read_dataset,
+    scores_output,
+    target_of,
+)
+from registry.contracts.jobs import Job
+from registry.contracts.manifest import FileRef
+from registry.contracts.messages import DesiredModel
+from registry.contracts.metrics import BY_EXPECTED, METRICS
+from registry.contracts.parity import Array, numbers
+from registry.contracts.tensor_file import TensorFileError, TensorSpan
+from registry.contracts.tensors import NUMPY_NAME
+
+TOGETHER = 64
+"""Items that are handed to the worker at once."""
+_CLOSE_S = 5.0
+
+
+def evaluate(job: Job, context: JobContext) -> dict[str, Any]:
+    """See `agent.jobs.context`. Gives metric, value, items, variant, backend and seconds (of the runs alone)."""
+    if job.metric not in METRICS:
+        known = ", ".join(METRICS)
+        raise PermanentError(JobCode.BAD_OPTION, f"this agent has no metric {job.metric!r}; it has {known}")
+    content = _fetched(job, context)
+    worker, choice = _loaded(job, context)
+    try:
+        run = _Run(job, context, worker, content)
+        begin = time.monotonic()
+        try:
+            value = run.value(choice)
+        except TensorFileError as error:
+            raise PermanentError(
+                JobCode.BAD_OPTION, f"the validation set does not go with this model: {error}"
+            ) from None
+        except RunFailedError as error:
+            raise PermanentError(error.code, f"the variant {choice.variant.name} fails on an item: {error}") from None
+        return {
+            "metric": job.metric,
+            "value": value,
+            "items": run.dataset.items,
+            "variant": choice.variant.name,
+            "backend": f"{worker.backend}/{worker.provider}",
+            "seconds": round(time.monotonic() - begin, 3),
+        }
+    finally:
+        worker.close(_CLOSE_S)
+
+
+class _Run:
+    """One validation set on its way through one worker."""
+
+    def __init__(self, job: Job, context: JobContext, worker: Worker, content: memoryview) -> None:
+        """Raises PermanentError when the file is no validation set."""
+        self._job = job
+        self._context = context
+        self._worker = worker
+        self._content = content
+        self._caller = Caller(worker)
+        try:
+            self.dataset: Dataset = read_dataset(content, len(content))
+        except TensorFileError as error:
+            raise PermanentError(JobCode.BAD_OPTION, f"the validation set {job.dataset}: {error}") from None
+
+    def value(self, choice: Choice) -> float:
+        """The metric over all items. Raises TensorFileError, RunFailedError, TransientError."""
+        dataset, inputs = self.dataset, self._worker.inputs
+        names = input_names(dataset, inputs)
+        output = scores_output(choice.classification, self._worker.outputs)
+        target = target_of(dataset, self._job.metric, output)
+        arrays = {name: self._array(dataset.inputs[there]) for name, there in names.items()}
+        right = self._array(target)
+        if self._job.metric in BY_EXPECTED:
+            right = numbers(target.datatype, right).argmax(-1)
+        metric = METRICS[self._job.metric]()
+        done = 0
+        for scores in self._scores(arrays, output):
+            labels = right[done : done + len(scores)].astype("<i8")
+            if labels.min() < 0 or labels.max() >= scores.shape[1]:
+                raise TensorFileError(f"its labels are not all from 0 to {scores.shape[1] - 1}, as the model's classes")
+            metric.add(scores, labels)
+            done += len(scores)
+            self._context.progress(done / dataset.items, f"{done} of {dataset.items} items")
+        return metric.value()
+
+    def _scores(self, arrays: Mapping[str, Array], output: str) -> Iterator[Array]:
+        """Scores [n, classes] of the items in order, a few at a time."""
+        datatype = next(spec.datatype for spec in self._worker.outputs if spec.name == output)
+        leading = {spec.shape[0] for spec in self._worker.inputs}
+        rows = max(1, *leading)  # a variant that was built for one batch size takes so many items at once
+        together = min(TOGETHER, self._worker.layout.slots or 1) if self._worker.layout.batchable else 1
+        for start in range(0, self.dataset.items, rows * together):
+            self._context.check()
+            stop = min(start + rows * together, self.dataset.items)
+            requests = [self._request(arrays, at, rows) for at in range(start, stop, rows)]
+            if len(requests) > 1 and all(map(self._caller.is_fixed, requests)):
+                answers = self._caller.call_together(requests)
+                parts = [numbers(datatype, answer[output]) for answer in answers]
+            else:
+                parts = [numbers(datatype, self._caller.call(request)[output]) for request in requests]
+            if any(part.ndim != 2 or part.shape[1] < 2 for part in parts):
+                raise TensorFileError(f"its output {output!r} is not [N, classes]")
+            yield np.concatenate(parts)[: stop - start]
+
+    def _request(self, arrays: Mapping[str, Array], at: int, rows: int) -> Request:
+        """The items from `at` on; the last one again where there are not so many left."""
+        request = {}
+        for spec in self._worker.inputs:
+            part = arrays[spec.name][at : at + rows]
+            if len(part) < rows:
+                part = np.concatenate([part, *[part[-1:]] * (rows - len(part))])
+            data = np.ascontiguousarray(part).tobytes()
+            request[spec.name] = ArenaTensor(spec.name, str(spec.datatype), part.shape, data)
+        return request
+
+    def _array(self, span: TensorSpan) -> Array:
+        flat = np.frombuffer(self._content[span.begin : span.end], NUMPY_NAME[span.datatype])
+        return flat.reshape(span.shape)
+
+
+def _fetched(job: Job, context: JobContext) -> memoryview:
+    """The validation set's bytes, which have its digest, mapped from the job's folder."""
+    if job.dataset is None or not 0 < job.dataset_bytes <= MAX_DATASET_BYTES:
+        raise PermanentError(JobCode.BAD_OPTION, f"a validation set has a digest and 1 to {MAX_DATASET_BYTES} bytes")
+    context.progress(None, "fetching the validation set")
+    ref = FileRef(path="dataset.safetensors", digest=job.dataset, size=job.dataset_bytes)
+    with PartFile(context.folder, ref) as part:
+        context.registry.download(part, context.cancel)
+        part.check()
+        return _mapped(part.path)
+
+
+def _mapped(path: Path) -> memoryview:
+    with path.open("rb") as stream:
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _loaded(job: Job, context: JobContext) -> tuple[Worker, Choice]:
+    """A worker of the variant that the job names, or of the one that fits best."""
+    context.progress(None, "loading the variant")
+    limits = context.config.limits
+    own = ArtifactCache(context.folder / "cache", limit=limits.cache_bytes, reserve=limits.disk_reserve)
+    own.open()
+    steps = RealSteps(context.config, own, context.registry, context.facts)
+    desired = DesiredModel(version=job.version, manifest=job.manifest, variant=job.source)
+    choice = steps.resolve(job.model, desired, context.cancel)
+    if context.cache.has(choice.variant_digest):
+        steps = RealSteps(context.config, context.cache, context.registry, context.facts)
+    else:
+        steps.download(choice, frozenset(), context.cancel)
+    steps.verify(choice, context.cancel)
+    context.check()
+    return steps.warm(choice, None, context.cancel), choice
