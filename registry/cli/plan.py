@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from registry.cli.checkpoint_facts import like_siblings, network_of
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.local_files import LocalFile
 from registry.cli.publish_file import PublishFile, RequirementsSection, VariantSection, faults
@@ -77,7 +78,7 @@ def make_plan(source: PublishFile) -> Plan:
     """
     if source.version is None:
         raise UsageFault("Which version is it?", hint="Give --version 1.0.0, or `version` in the publish file")
-    variants = tuple(_plan_variant(section) for section in source.variant)
+    variants = _like_siblings(tuple(_plan_variant(section) for section in source.variant))
     names = [variant.name for variant in variants]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -131,6 +132,12 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
     return PlannedVariant(section.name or f"{facts.format}-{section.target}", facts, section, entry, files)
 
 
+def _like_siblings(variants: tuple[PlannedVariant, ...]) -> tuple[PlannedVariant, ...]:
+    """Checkpoints have no names of their own for what goes in and comes out: a sibling's file has."""
+    siblings = [variant.facts for variant in variants if variant.section.network is None]
+    return tuple(replace(v, facts=like_siblings(v.facts, v.section, siblings)) for v in variants)
+
+
 def _variant(planned: PlannedVariant, find: Callable[[Path], LocalFile]) -> Variant:
     return Variant(
         name=planned.name,
@@ -141,6 +148,7 @@ def _variant(planned: PlannedVariant, find: Callable[[Path], LocalFile]) -> Vari
         inputs=planned.facts.inputs,
         outputs=planned.facts.outputs,
         requirements=planned.requirements,
+        network=network_of(planned.section),
     )
 
 

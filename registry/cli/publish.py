@@ -22,6 +22,7 @@ from registry.cli.golden_options import (
 )
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.models import fetch_manifest, image_text, requirement_text, tensor_row
+from registry.cli.network_options import InputOption, NetworkArgOption, NetworkOption, input_sections, network_section
 from registry.cli.output import size_text
 from registry.cli.plan import Plan, build_manifest, make_plan
 from registry.cli.progress import meter
@@ -91,6 +92,9 @@ def publish(
     licence: LicenceOption = None,
     card: CardOption = None,
     alias: AliasOption = None,
+    network: NetworkOption = None,
+    network_arg: NetworkArgOption = None,
+    model_input: InputOption = None,
     golden: GoldenOption = None,
     golden_from: GoldenFromOption = None,
     golden_inputs: GoldenInputsOption = None,
@@ -109,6 +113,7 @@ def publish(
 
     ```
     registry publish lenet lenet.onnx --version 1.0.0 --target cpu --alias stable
+    registry publish lenet lenet.ckpt --version 1.0.0 --target cpu --network lenet5 --network-arg num_class=10
     registry publish lenet.toml                    # many variants, pictures, labels: see docs/publish.toml
     registry publish lenet.toml --version 1.0.1 --dry-run
     registry publish lenet.toml --golden-from onnx-cpu --golden-inputs digits.npz --tolerance absolute=1e-3
@@ -116,12 +121,15 @@ def publish(
     """
     if file is None:
         described = load_publish_file(_publish_file_path(source))
-        if target or variant or model_format:
-            raise UsageFault("--target, --variant and --format belong into the publish file's [[variant]]")
+        if target or variant or model_format or network or network_arg or model_input:
+            raise UsageFault("--target, --variant, --format, --network and --input belong into its [[variant]]")
     else:
         if target is None:
             raise UsageFault("What is it made for?", hint=f"Give --target, one of: {', '.join(Target)}")
-        section = VariantSection(file=file, target=target, name=variant, format=model_format)
+        section = VariantSection(
+            file=file, target=target, name=variant, format=model_format,
+            network=network_section(network, network_arg or []), inputs=input_sections(model_input or []),
+        )  # fmt: skip
         described = PublishFile(model=source, variant=(section,))
     given: dict[str, Any] = {"version": version, "licence": licence, "card": card}
     update = {key: value for key, value in given.items() if value is not None}

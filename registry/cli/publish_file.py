@@ -21,6 +21,7 @@ from registry.contracts.manifest import (
     ComputeCapability,
     Format,
     ImageInput,
+    Network,
     Target,
     TensorSpec,
 )
@@ -59,6 +60,12 @@ class TensorSection(TensorSpec):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class NetworkSection(Network):
+    """`[variant.network]`: the architecture that a checkpoint's parameters belong to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class VariantSection(Section):
     """`[[variant]]`: one form of the version."""
 
@@ -71,6 +78,8 @@ class VariantSection(Section):
     files: tuple[str, ...] = ()
     """Files beside it that belong to it, besides an ONNX model's external data, which is found by itself."""
     requirements: RequirementsSection = RequirementsSection()
+    network: NetworkSection | None = None
+    """Of a checkpoint only."""
     inputs: tuple[TensorSection, ...] = ()
     outputs: tuple[TensorSection, ...] = ()
 

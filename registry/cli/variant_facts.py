@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from registry.cli.checkpoint_facts import with_network
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import VariantSection
 from registry.contracts.manifest import Format, TensorSpec, same_tensors
@@ -42,7 +43,8 @@ def variant_facts(section: VariantSection) -> ModelFacts:
         raise UsageFault("Inputs and outputs of ONNX files are read from them; leave them out")
     facts = replace(facts, requirements=facts.requirements.model_copy(update=_given(section, facts)))
     _require_build_record(section, facts)
-    if actual is Format.ONNX:
+    facts = with_network(section, facts)
+    if actual is Format.ONNX or section.network is not None:
         return facts
     inputs = _signature("input", facts.inputs, section.inputs, section)
     outputs = _signature("output", facts.outputs, section.outputs, section)

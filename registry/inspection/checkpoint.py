@@ -13,7 +13,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from registry.contracts.manifest import Format
+from registry.contracts import networks
+from registry.contracts.manifest import Format, Network
 from registry.inspection.facts import InspectionError, ModelFacts, Parameter
 from registry.inspection.protobuf import Field, TruncatedError, Walk
 
@@ -58,6 +59,24 @@ def inspect(path: Path) -> ModelFacts:
     with path.open("rb") as file:
         parameters = read(file, path.stat().st_size, path.name)
     return ModelFacts(format=Format.MINDSPORE_CKPT, parameters=parameters)
+
+
+def check_network(facts: ModelFacts, network: Network, name: str) -> None:
+    """The parameters are those of the network, with its shapes; a training's own state beside them does not count.
+
+    Raises:
+        InspectionError: some are missing, are not of it, or have another shape; `errors` lists them.
+        NetworkError: there is no such network, or it does not take those arguments.
+    """
+    found = {parameter.name: parameter.shape for parameter in facts.parameters}
+    wrong = networks.mismatches(networks.parameters(network), found)
+    if wrong:
+        arguments = ", ".join(f"{key}={value}" for key, value in network.arguments.items())
+        raise InspectionError(
+            f"{name} is not a checkpoint of {network.name}({arguments}). Give the network and the arguments that it "
+            "was trained with, or save the checkpoint of that network",
+            wrong,
+        )
 
 
 def read(file: BinaryIO, size: int, name: str) -> tuple[Parameter, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +16,9 @@ from PIL import Image
 from scripts.demo.client import FleetClient
 from scripts.demo.processes import Fleet, wait_until
 from tests.e2e.conftest import DEVICE, LENET
+from tests.support.mindspore_python import PYTHON, needs_mindspore
 
-PYTHON = os.environ.get("MODELFLEET_MINDSPORE_PYTHON", "")
-pytestmark = pytest.mark.skipif(not PYTHON, reason="MODELFLEET_MINDSPORE_PYTHON names no Python that has MindSpore")
+pytestmark = needs_mindspore
 SCRIPT = Path(__file__).parents[1] / "support" / "mindspore_models.py"
 DIGITS = sorted((LENET / "digits").glob("*.png"))
 PUBLISH = """

@@ -2,12 +2,18 @@
 
 PYTHON -I mindspore_models.py lenet WEIGHTS.npz OUT.mindir       LeNet-5 with these weights, any batch
 PYTHON -I mindspore_models.py spoil IN.mindir FOLDER             hostile copies of a MindIR, one for each way
+PYTHON -I mindspore_models.py checkpoints CATALOGUE FOLDER       LeNet-5 of that catalogue: good and bad checkpoints
+PYTHON -I mindspore_models.py catalogue CATALOGUE OUT.json       names and shapes of every network's parameters
 """
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
+import types
 from pathlib import Path
+from types import ModuleType
 
 import mindspore
 import numpy as np
@@ -75,5 +81,46 @@ def spoil(source: Path, folder: Path) -> None:
         (folder / f"{name}.mindir").write_bytes(model.SerializeToString())
 
 
+def networks(catalogue: Path) -> ModuleType:
+    """The agent's catalogue, imported as a worker does: this one package, not what lies beside it."""
+    package = types.ModuleType("agent")
+    package.__path__ = [str(catalogue.parents[1])]
+    sys.modules["agent"] = package
+    return importlib.import_module("agent.backends.mindspore_networks.table")
+
+
+def write_checkpoints(catalogue: Path, folder: Path) -> None:
+    """One network, `good` in both forms, what it answers to `inputs`, and copies that do not fit it."""
+    mindspore.set_seed(1)
+    network = networks(catalogue).build("lenet5", {"num_class": 10, "num_channel": 1}).set_train(False)
+    inputs = np.random.default_rng(0).random((5, 1, 32, 32), dtype=np.float32)
+    np.savez(folder / "golden.npz", inputs=inputs, outputs=network(Tensor(inputs)).asnumpy())
+    parts = [{"name": item.name, "data": Tensor(item.asnumpy())} for item in network.get_parameters()]
+    state = [{"name": "moment1.fc1.bias", "data": Tensor(np.zeros(120, np.float32))}]
+    half = [{"name": part["name"], "data": part["data"].astype(mindspore.float16)} for part in parts]
+    shapes = [*parts[:-1], {"name": "fc3.bias", "data": Tensor(np.zeros(12, np.float32))}]
+    extra = [*parts, {"name": "fc9.bias", "data": Tensor(np.zeros(1, np.float32))}]
+    kinds = {"good": parts, "trained": parts + state, "half": half}
+    kinds |= {"missing": parts[:-1], "shapes": shapes, "extra": extra}
+    for name, content in kinds.items():
+        mindspore.save_checkpoint(content, str(folder / f"{name}.ckpt"))
+    mindspore.save_checkpoint(parts, str(folder / "good.safetensors"), format="safetensors")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    (folder / "cut.ckpt").write_bytes((folder / "good.ckpt").read_bytes()[:100_000])
+
+
+def write_catalogue(catalogue: Path, out: Path) -> None:
+    """Every network with its default arguments, as MindSpore builds it."""
+    table = networks(catalogue)
+    found = {}
+    for name in table.NETWORKS:
+        network = table.build(name, {})
+        shapes = {item.name: list(item.shape) for item in network.get_parameters()}
+        found[name] = {"takes": network.takes, "parameters": shapes}
+    out.write_text(json.dumps(found))
+
+
 if __name__ == "__main__":
-    {"lenet": write_lenet, "spoil": spoil}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
+    orders = {"checkpoints": write_checkpoints, "catalogue": write_catalogue}
+    {**orders, "lenet": write_lenet, "spoil": spoil}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

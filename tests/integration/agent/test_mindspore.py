@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -21,9 +20,9 @@ from agent.worker.measure import Measurement
 from registry.contracts.manifest import TensorSpec
 from registry.contracts.tensors import Datatype
 from tests.support import worker_client
+from tests.support.mindspore_python import PYTHON, needs_mindspore
 
-PYTHON = os.environ.get("MODELFLEET_MINDSPORE_PYTHON", "")
-pytestmark = pytest.mark.skipif(not PYTHON, reason="MODELFLEET_MINDSPORE_PYTHON names no Python that has MindSpore")
+pytestmark = needs_mindspore
 
 ROOT = Path(__file__).parents[3]
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
