@@ -41,8 +41,8 @@ RETRIABLE = FAILURE | {_S.TIMED_OUT, _S.CANCELLED, _S.EXCLUDED, _S.INCOMPATIBLE}
 """What `retry` plans again; of the incompatible, those that fit by now."""
 OUT = frozenset({_S.SUPERSEDED, _S.CANCELLED, _S.ALREADY_CURRENT, _S.INCOMPATIBLE, _S.DECOMMISSIONED})
 """In no denominator: neither did they fail nor can they succeed."""
-GOES_BACK = SUCCESS | IN_FLIGHT | {_S.REGRESSED, _S.ROLLBACK_FAILED, _S.TIMED_OUT, _S.EXCLUDED}
-"""Devices that a rollback tells to return: all that may have the new version or still get it."""
+_MAY_HAVE_IT = SUCCESS | IN_FLIGHT | {_S.REGRESSED, _S.ROLLBACK_FAILED, _S.TIMED_OUT, _S.EXCLUDED}
+_IS_BACK = SUCCESS | {_S.ALREADY_CURRENT, _S.SUPERSEDED, _S.DECOMMISSIONED}
 HOLDS_SLOT = IN_FLIGHT | {_S.ROLLBACK_FAILED}
 """Devices that count against `max_unavailable`."""
 HOLDS_SLOT_WHILE_AWAY = frozenset({_S.FAILED, _S.ROLLED_BACK, _S.REJECTED, _S.REGRESSED, _S.TIMED_OUT})
@@ -210,6 +210,15 @@ def set_by_registry(
         phase_since=None if fresh else action.phase_since,
         late=state is _S.TIMED_OUT and action.state is _S.CONFIRMING,  # it has claimed its commit already
     )
+
+
+def goes_back(state: ActionState, returning: bool) -> bool:
+    """Whether a rollback tells this device to return: it may have the new version, or still get it.
+
+    Args:
+        returning: The action is of an earlier rollback, that was aborted or did not bring it back.
+    """
+    return state not in _IS_BACK if returning else state in _MAY_HAVE_IT
 
 
 def due(state: ActionState, since: datetime, timeouts: Timeouts, policy: DeploymentPolicy) -> datetime | None:
