@@ -7,7 +7,8 @@ arrays are objects of type bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ class LoadOptions(NamedTuple):
     """As the manifest declares them, in its order; for networks that take any size."""
     network: tuple[str, dict[str, int | float | bool | str]] | None = None
     """Of a checkpoint: the architecture's name and arguments."""
+    build: Mapping[str, str] = MappingProxyType({})
+    """What the file was built with and for, by the names of the manifest's requirements: tensorrt_version, ..."""
+    settings: Mapping[str, object] = MappingProxyType({})
+    """The operator's, from worker.options of the agent's configuration; each backend says which it knows."""
+    engines: str = ""
+    """A folder of the artifact's own for what is compiled from it here; empty: nothing is kept."""
 
 
 class Session(Protocol):

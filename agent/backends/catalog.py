@@ -35,9 +35,13 @@ CATALOG = {
     "onnxruntime": Entry(
         implementation="agent.backends.ort:OnnxRuntime",
         vendor="onnxruntime",
-        install="install the package onnxruntime (onnxruntime-gpu on a CUDA host; never both in one environment)",
+        install="install the package onnxruntime (onnxruntime-gpu on a CUDA host, onnxruntime-cann on an Ascend host; "
+        "never two of them in one environment)",
         formats=("onnx",),
-        environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
+        environment=(
+            *("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH", "ASCEND_OPP_PATH"),
+            *("ASCEND_AICPU_PATH", "ASCEND_RT_VISIBLE_DEVICES"),
+        ),
         settings=MappingProxyType({"ORT_DISABLE_TELEMETRY": "1"}),
     ),
     "mindspore": Entry(
@@ -48,6 +52,13 @@ CATALOG = {
         formats=("mindir", "mindspore-ckpt"),
         environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "ASCEND_HOME_PATH", "ASCEND_OPP_PATH"),
         settings=MappingProxyType({"GLOG_v": "3"}),
+    ),
+    "tensorrt_plan": Entry(
+        implementation="agent.backends.tensorrt_plan:TensorRtPlan",
+        vendor="tensorrt",
+        install="install the packages tensorrt (the version that built the plans, for the host's CUDA) and cuda-python",
+        formats=("tensorrt-plan",),
+        environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
     ),
     "ascend_acl": Entry(
         implementation="agent.backends.ascend_acl:AscendAcl",

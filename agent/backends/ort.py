@@ -76,7 +76,7 @@ class OnnxRuntime:
 
     def load(self, directory: str, entry: str, options: LoadOptions) -> OrtSession:
         """By path, never from bytes: only so does ONNX Runtime keep external data inside the directory."""
-        return OrtSession(_open(os.path.join(directory, entry), options), options)
+        return OrtSession(open_session(os.path.join(directory, entry), options), options)
 
 
 class OrtSession:
@@ -147,7 +147,7 @@ def _vendor() -> Any:
     return onnxruntime
 
 
-def _open(model: str | bytes, options: LoadOptions) -> Any:
+def open_session(model: str | bytes, options: LoadOptions) -> Any:
     """An InferenceSession on the wanted provider, or BackendError."""
     ort = _vendor()
     provider = PROVIDERS.get(options.target)
@@ -182,7 +182,7 @@ def _why_unusable(target: str) -> str:
     """Empty when a session really computes on the target's provider."""
     options = LoadOptions(target=target)
     try:
-        session = OrtSession(_open(tiny_model(_OLDEST_IR, _OLDEST_OPSET), options), options)
+        session = OrtSession(open_session(tiny_model(_OLDEST_IR, _OLDEST_OPSET), options), options)
         (result,) = session.run({"x": np.ones((1,), np.float32)}, ["y"])
     except BackendError as error:
         return error.message
@@ -194,7 +194,7 @@ def _newest(build: Callable[[int], bytes], known_good: int) -> int:
     newest = known_good
     while newest < _NEWEST_TRIED:
         try:
-            _open(build(newest + 1), LoadOptions())
+            open_session(build(newest + 1), LoadOptions())
         except BackendError:
             break
         newest += 1

@@ -1,0 +1,154 @@
+"""CUDA as the TensorRT backend needs it: one device, one stream, memory, copies. Through NVIDIA's cuda-python.
+
+Every call of `cuda.bindings.runtime` gives a tuple that begins with its cudaError_t. Numbers: enum cudaError in CUDA
+13's driver_types.h.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from agent.backends.base import BackendError
+from agent.backends.catalog import CATALOG
+
+NAME = "tensorrt_plan"
+DEVICE = 0
+"""The first GPU that the process sees; CUDA_VISIBLE_DEVICES chooses which one that is."""
+RETRY = "retry"
+DEVICE_UNHEALTHY = "device_unhealthy"
+CALL_FAILED = "call_failed"
+
+_SHORT_OF_RESOURCES = {
+    2: "out of memory",
+    46: "the GPU is busy or held by another process",
+    701: "out of registers or threads",
+    808: "too many clients of MPS",
+}
+_UNHEALTHY = {
+    3: "CUDA does not initialise",
+    35: "the driver is older than this CUDA, or there is none",
+    100: "no GPU",
+    101: "no such GPU",
+    214: "an uncorrectable memory error",
+    226: "a contained hardware error",
+    700: "an illegal address",
+    702: "a kernel took too long",
+    709: "the context is gone",
+    714: "a hardware stack error",
+    715: "an illegal instruction",
+    716: "a misaligned address",
+    717: "an invalid address space",
+    718: "an invalid program counter",
+    719: "a kernel failed",
+    802: "the driver is not ready",
+    803: "driver and library do not fit",
+}
+"""From 700 on CUDA says so once and then to every call of the process: only a new process helps."""
+_ADVICE = {
+    RETRY: "it may work later, or with fewer models on this GPU",
+    DEVICE_UNHEALTHY: "check the GPU and its driver with `nvidia-smi`",
+    CALL_FAILED: "see the agent's log",
+}
+_LOAD_CODES = {CALL_FAILED: "load_failed"}
+_RUN_CODES = {RETRY: "overloaded", DEVICE_UNHEALTHY: "model_not_ready"}
+_MAJOR, _MINOR = "cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor"
+_NON_BLOCKING = 1
+"""cudaStreamNonBlocking: no wait for, or of, the default stream."""
+
+
+class CudaError(BackendError):
+    """A call of CUDA that failed. `number` is CUDA's, `family` one of the three above.
+
+    From load: backend_unavailable, load_failed. From run: overloaded, model_not_ready, run_failed.
+    """
+
+    def __init__(self, call: str, number: int, *, running: bool = False) -> None:
+        self.number = number
+        self.family = family_of(number)
+        words = _SHORT_OF_RESOURCES.get(number) or _UNHEALTHY.get(number) or ""
+        code = _RUN_CODES.get(self.family, "run_failed") if running else _LOAD_CODES.get(self.family)
+        super().__init__(
+            code or "backend_unavailable",
+            f"{self.family}: {call} failed with {number}{f' ({words})' if words else ''}: {_ADVICE[self.family]}",
+        )
+
+
+def family_of(number: int) -> str:
+    """What an error number asks for: try again, look at the device, or read the log."""
+    if number in _SHORT_OF_RESOURCES:
+        return RETRY
+    return DEVICE_UNHEALTHY if number in _UNHEALTHY else CALL_FAILED
+
+
+class Cuda:
+    """The first GPU of this process. Calls from any thread; `bind` first in each."""
+
+    def __init__(self) -> None:
+        """Raises BackendError(backend_unavailable) without cuda-python, a driver or a GPU."""
+        self._runtime = _vendor()
+        count = self._call("cudaGetDeviceCount")
+        if count < 1:
+            raise BackendError("backend_unavailable", "CUDA finds no GPU: check with `nvidia-smi`")
+        self.bind()
+
+    def bind(self, *, running: bool = False) -> None:
+        """Makes the GPU the calling thread's; a new thread has another."""
+        self._call("cudaSetDevice", DEVICE, running=running)
+
+    def compute_capability(self) -> str:
+        """`8.6`."""
+        attributes = self._runtime.cudaDeviceAttr
+        major, minor = (
+            self._call("cudaDeviceGetAttribute", getattr(attributes, name), DEVICE) for name in (_MAJOR, _MINOR)
+        )
+        return f"{major}.{minor}"
+
+    def make_stream(self) -> int:
+        """A stream of its own, as the integer that TensorRT takes."""
+        return int(self._call("cudaStreamCreateWithFlags", _NON_BLOCKING))
+
+    def destroy_stream(self, stream: int) -> None:
+        """Gives it back."""
+        self._call("cudaStreamDestroy", stream)
+
+    def synchronize(self, stream: int, *, running: bool = False) -> None:
+        """Waits for all that the stream was given."""
+        self._call("cudaStreamSynchronize", stream, running=running)
+
+    def allocate(self, size: int) -> int:
+        """`size` bytes on the GPU, aligned to 256; their content is not defined."""
+        return int(self._call("cudaMalloc", size))
+
+    def free(self, pointer: int) -> None:
+        """Gives memory back."""
+        self._call("cudaFree", pointer)
+
+    def upload(self, target: int, source: int, size: int, stream: int) -> None:
+        """Copies to the GPU. The source must live until the stream is synchronised."""
+        self._copy(target, source, size, "cudaMemcpyHostToDevice", stream)
+
+    def download(self, target: int, source: int, size: int, stream: int) -> None:
+        """Copies from the GPU. The target may be read once the stream is synchronised."""
+        self._copy(target, source, size, "cudaMemcpyDeviceToHost", stream)
+
+    def _copy(self, target: int, source: int, size: int, kind: str, stream: int) -> None:
+        direction = getattr(self._runtime.cudaMemcpyKind, kind)
+        self._call("cudaMemcpyAsync", target, source, size, direction, stream, running=True)
+
+    def _call(self, name: str, *arguments: Any, running: bool = False) -> Any:
+        error, *values = getattr(self._runtime, name)(*arguments)
+        if int(error) != 0:
+            raise CudaError(name, int(error), running=running)
+        return values[0] if values else None
+
+
+def _vendor() -> Any:
+    """cuda.bindings.runtime; before cuda-python 12.6 it was cuda.cudart."""
+    name = "cuda.bindings.runtime" if find_spec("cuda") and find_spec("cuda.bindings") else "cuda.cudart"
+    try:
+        return import_module(name)
+    except ImportError as error:
+        message = f"CUDA's Python bindings cannot be imported ({error}): {CATALOG[NAME].install}"
+        raise BackendError("backend_unavailable", message) from None
