@@ -1,0 +1,83 @@
+"""`registry group`: named sets of devices for rollouts, by label, by name, or both."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from registry.cli.failures import UsageFault
+from registry.cli.models import confirm
+from registry.cli.output import age_text
+from registry.cli.session import Session, command
+from registry.contracts.groups import GroupBody, GroupView
+from registry.contracts.paths import group_path, groups_path
+
+app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+    help="Named sets of devices, for rollouts. Without a command: list them.",
+)
+Group = Annotated[str, typer.Argument(metavar="GROUP")]
+
+
+@app.callback()
+@command
+def groups(session: Session) -> None:
+    """Named sets of devices, for rollouts. Without a command: list them."""
+    if session.subcommand is not None:
+        return
+    found = session.client.items(groups_path(), GroupView)
+    if session.out.as_json:
+        session.out.document(found)
+        return
+    session.out.table(
+        ("GROUP", ">DEVICES", "SELECTOR", ">NAMED", "CHANGED", "NOTE"),
+        (
+            (each.name, each.count, each.selector or "-", len(each.devices), age_text(each.changed_at, session.now()),
+             each.note)
+            for each in found
+        ),
+        empty="There are no groups. Make one: registry group set kiosks --selector kind=kiosk",
+    )  # fmt: skip
+
+
+@app.command("set")
+@command
+def set_group(
+    session: Session,
+    group: Group,
+    *,
+    selector: Annotated[str, typer.Option("--selector", help="By labels: site=paris,ring!=canary.")] = "",
+    device: Annotated[list[str] | None, typer.Option("--device", "-d", help="By name; may be repeated.")] = None,
+    note: Annotated[str, typer.Option("--note", help="What it is for.")] = "",
+) -> None:
+    """Make a group, or change what is in it.
+
+    ```
+    registry group set kiosks --selector kind=kiosk,site=paris
+    registry group set lab -d edge-1 -d edge-2
+    ```
+    """
+    if not selector and not device:
+        raise UsageFault("Which devices?", hint="Give --selector, --device, or both.")
+    body = GroupBody(selector=selector, devices=tuple(device or ()), note=note)
+    view = session.client.change("PUT", group_path(group), body, GroupView, repeatable=True)
+    if session.out.as_json:
+        session.out.document(view)
+    else:
+        session.out.say(f"Group {view.name} has {view.count} devices now.")
+
+
+@app.command("remove")
+@command
+def remove(
+    session: Session, group: Group, *, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+) -> None:
+    """Remove a group; its devices stay. Refused while a rollout that is not over names it."""
+    confirm(session, f"Remove group {group}?", yes=yes)
+    session.client.send("DELETE", group_path(group))
+    if session.out.as_json:
+        session.out.document({"removed": group})
+    else:
+        session.out.say(f"Removed group {group}.")

@@ -1,0 +1,238 @@
+"""`registry rollout`: a new version to a fleet, wave by wave, stopped by what the devices themselves report.
+
+Here is what makes a rollout, and the table of all its commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from registry.cli import rollout_commands, rollout_read
+from registry.cli.rollout_asking import (
+    Devices,
+    Note,
+    Rollout,
+    Watch,
+    Yes,
+    answer,
+    command_rollout,
+    follow,
+    get_rollout,
+    post,
+)
+from registry.cli.rollout_spec import Asked, read_spec, spec_of
+from registry.cli.rollout_view import label, tell_plan
+from registry.cli.session import Session, command
+from registry.contracts import paths
+from registry.contracts.rollout_states import Command, RolloutState
+from registry.contracts.rollout_views import PlanView, RolloutView
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""Take a version to a fleet: plan, waves, gates, probation, rollback.
+
+    Success means that a device was seen serving the version and stayed healthy. A failed gate pauses the rollout and
+    nobody else is offered it; a device whose own watchdog fails goes back by itself.
+
+    ```
+    registry rollout create lenet@1.1.0 --fleet site=paris --waves 1%,10%,100%
+    registry rollout status lenet-paris --watch
+    registry rollout why edge-17
+    registry rollout rollback lenet-paris
+    ```
+    """,
+)
+
+
+class OnFailureChoice(str, Enum):
+    """What a failed gate does."""
+
+    PAUSE = "pause"
+    ROLLBACK = "rollback"
+
+
+class OfflineChoice(str, Enum):
+    """What is done with devices that are offline when their turn comes."""
+
+    WAIT = "wait"
+    FOLLOW_LATER = "follow_later"
+    COUNT_FAILED = "count_failed"
+
+
+Reference = Annotated[str, typer.Argument(metavar="MODEL@VERSION|MODEL@ALIAS")]
+FleetOption = Annotated[
+    str | None,
+    typer.Option("--fleet", metavar="SELECTOR", help="By labels: site=paris,ring!=canary; 'key in (a,b)'; * is all."),
+]
+Groups = Annotated[list[str] | None, typer.Option("--group", metavar="GROUP", help="May be repeated.")]
+Waves = Annotated[
+    str | None,
+    typer.Option("--waves", help="Cumulative: 1%,10%,100%; 5,50,100% (devices); ring=canary,100% (a label)."),
+]
+Soak = Annotated[str | None, typer.Option("--soak", help="How long a wave is watched: 30m, or one each: 30m,1h,10m.")]
+GateOption = Annotated[
+    list[str] | None, typer.Option("--gate", metavar="KEY=VALUE", help="max_failed_pct=2, min_committed_pct=95, ...")
+]
+RateOption = Annotated[float | None, typer.Option("--rate", metavar="N", help="Devices offered per minute.")]
+Unavailable = Annotated[int | None, typer.Option("--max-unavailable", min=1, help="Devices changing at once.")]
+Probation = Annotated[str | None, typer.Option("--probation", help="How long a device watches itself: 60s, 10m.")]
+ShadowOption = Annotated[
+    str | None, typer.Option("--shadow", help="First compare on this share of live requests: 10%.")
+]
+
+
+@command
+def create(
+    session: Session,
+    reference: Reference,
+    *,
+    fleet: FleetOption = None,
+    group: Groups = None,
+    device: Devices = None,
+    waves: Waves = None,
+    soak: Soak = None,
+    gate: GateOption = None,
+    rate: RateOption = None,
+    max_unavailable: Unavailable = None,
+    probation: Probation = None,
+    shadow: ShadowOption = None,
+    on_failure: Annotated[OnFailureChoice | None, typer.Option(help="What a failed gate does.")] = None,
+    offline: Annotated[OfflineChoice | None, typer.Option(help="Devices that are away when their turn comes.")] = None,
+    approval: Annotated[bool, typer.Option("--approval", help="Another person must approve the plan.")] = False,
+    start_at: Annotated[str | None, typer.Option("--start-at", metavar="TIME", help="2026-12-01T22:00:00Z")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="To call it by; default: an id.")] = None,
+    note: Note = "",
+    draft: Annotated[bool, typer.Option("--draft", help="Only make and plan it: rollout start begins.")] = False,
+    yes: Yes = False,
+    watch: Watch = False,
+) -> None:
+    """Plan a rollout, show who gets what and who cannot, and start it once you say so.
+
+    What is left out is the safe choice: waves of 1 %, 10 % and 100 % with soaking, at least one device of each kind
+    of hardware in the first, a pause when more than 5 % fail or fall silent, a minute of probation on every device.
+
+    ```
+    registry rollout create lenet@1.1.0 --fleet site=paris --waves 1%,10%,100% --watch
+    registry rollout create lenet@1.1.0 --fleet '*' --waves ring=canary,100% --soak 1h --gate max_failed_pct=1 -y
+    registry rollout create lenet@stable --group kiosks --shadow 10% --probation 10m --approval --name kiosks-7
+    ```
+    """
+    spec = spec_of(
+        Asked(
+            reference, fleet, group or (), device or (), waves, soak, gate or (), rate, max_unavailable, probation,
+            shadow, on_failure and on_failure.value, offline and offline.value, approval, start_at, name, note,
+        )
+    )  # fmt: skip
+    view = post(session, paths.rollouts_path(), spec).decode(RolloutView)
+    _begin(session, view, draft=draft, yes=yes, watch=watch)
+
+
+@command
+def plan(
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="MODEL@VERSION|ROLLOUT")],
+    *,
+    fleet: FleetOption = None,
+    group: Groups = None,
+    device: Devices = None,
+    waves: Waves = None,
+    soak: Soak = None,
+    rate: RateOption = None,
+) -> None:
+    """Show what a rollout would do, without making one; or the plan of one that exists.
+
+    ```
+    registry rollout plan lenet@1.1.0 --fleet site=paris --waves 1%,100%
+    registry rollout plan kiosks-7
+    ```
+    """
+    if "@" in what:
+        asked = Asked(
+            what, fleet, group or (), device or (), waves, soak, (), rate, None, None, None, None, None,
+            approval=False, start_at=None, name=None, note="",
+        )  # fmt: skip
+        answer = session.client.send("POST", paths.plans_path(), spec_of(asked), repeatable=True)
+        found = answer.decode(PlanView)
+    else:
+        found = session.client.get(paths.rollout_plan_path(what), PlanView)
+    if session.out.as_json:
+        session.out.document(found)
+    else:
+        tell_plan(session.out, found)
+
+
+@command
+def apply(
+    session: Session,
+    file: Annotated[Path, typer.Option("--file", "-f", metavar="FILE", help="TOML or JSON; - is standard input.")],
+    *,
+    draft: Annotated[bool, typer.Option("--draft", help="Do not start it.")] = False,
+    watch: Watch = False,
+) -> None:
+    """Make sure that the rollout of this file exists and runs. The same file again changes nothing.
+
+    Another content under the same name is refused, with the differences: a rollout is never edited.
+
+    ```
+    registry rollout apply -f rollouts/kiosks-7.toml --watch
+    ```
+    """
+    spec = read_spec(file)
+    answer = session.client.send("PUT", paths.rollout_path(str(spec.name)), spec, repeatable=True)
+    view = answer.decode(RolloutView)
+    if view.state is RolloutState.DRAFT and not draft:
+        view = command_rollout(session, view, Command.SUBMIT)
+    follow(session, view, watch=watch)
+
+
+def _begin(session: Session, view: RolloutView, *, draft: bool, yes: bool, watch: bool) -> None:
+    """After a draft was made: show its plan, ask, start it."""
+    plan_view = session.client.get(paths.rollout_plan_path(view.id), PlanView)
+    if not session.out.as_json:
+        tell_plan(session.out, plan_view)
+        session.out.say("")
+    asks = not yes and not session.out.as_json and sys.stdin.isatty()
+    if draft or not (yes or asks):
+        if not session.out.as_json:
+            session.out.say(f"{label(view)} is a draft. Start it: registry rollout start {label(view)}")
+        answer(session, view)
+        return
+    if asks and not typer.confirm(f"Start rollout {label(view)}?"):
+        session.out.say(f"It stays a draft. Start it later: registry rollout start {label(view)}")
+        return
+    follow(session, command_rollout(session, view, Command.SUBMIT), watch=watch)
+
+
+@command
+def start(session: Session, rollout: Rollout, *, watch: Watch = False) -> None:
+    """Start a draft: its plan is frozen, then it waits for approval or its time, or runs."""
+    follow(session, command_rollout(session, get_rollout(session, rollout), Command.SUBMIT), watch=watch)
+
+
+COMMANDS = (
+    create,
+    plan,
+    apply,
+    start,
+    rollout_commands.approve,
+    rollout_commands.deny,
+    rollout_commands.pause,
+    rollout_commands.resume,
+    rollout_commands.abort,
+    rollout_commands.rollback,
+    rollout_commands.retry,
+    rollout_commands.delete,
+    rollout_read.show_all,
+    rollout_read.status,
+    rollout_read.devices,
+    rollout_read.why,
+    rollout_read.history,
+)
+for _each in COMMANDS:
+    app.command("list" if _each is rollout_read.show_all else _each.__name__)(_each)

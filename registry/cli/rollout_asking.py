@@ -1,0 +1,99 @@
+"""What the commands of `registry rollout` share: finding a rollout, sending a command once, following it to its end."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from registry.cli.client import Answer
+from registry.cli.failures import ExitCode, ProblemError, UnreachableError
+from registry.cli.rollout_view import FOR_A_PERSON, OVER, status_line, tell_status
+from registry.cli.session import Session
+from registry.contracts import paths
+from registry.contracts.rollout_states import Command, RolloutState
+from registry.contracts.rollout_views import IDEMPOTENCY_KEY, CommandBody, RolloutView
+from registry.contracts.wire import Wire
+
+POLL_S = 1.0
+
+Rollout = Annotated[str, typer.Argument(metavar="ROLLOUT", help="Its name or id.")]
+Note = Annotated[str, typer.Option("--note", help="Why; it stands in the history.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Until it is over or waits for a person.")]
+Devices = Annotated[list[str] | None, typer.Option("--device", "-d", metavar="DEVICE", help="May be repeated.")]
+
+
+def get_rollout(session: Session, rollout: str) -> RolloutView:
+    """By name or id."""
+    return session.client.get(paths.rollout_path(rollout), RolloutView)
+
+
+def post(session: Session, path: str, body: Wire) -> Answer:
+    """A POST that may be sent again after a lost answer: its key makes the second the first."""
+    key = {IDEMPOTENCY_KEY: secrets.token_hex(16)}
+    return session.client.send("POST", path, body, headers=key, repeatable=True)
+
+
+def command_rollout(
+    session: Session,
+    view: RolloutView,
+    wanted: Command,
+    *,
+    force: bool = False,
+    devices: tuple[str, ...] = (),
+    note: str = "",
+) -> RolloutView:
+    """Sends a command for the revision that was seen; once more when it moved on meanwhile in the same state."""
+    for last in (False, True):
+        body = CommandBody(command=wanted, revision=view.revision, force=force, devices=devices, note=note)
+        try:
+            return post(session, paths.rollout_commands_path(view.id), body).decode(RolloutView)
+        except ProblemError as problem:
+            newer = get_rollout(session, view.id)
+            if last or problem.code != "precondition_failed" or newer.state is not view.state:
+                raise
+            view = newer
+    raise AssertionError("a loop of two ends by returning or raising")
+
+
+def make_sure(session: Session, question: str, *, yes: bool) -> None:
+    """Asks a person at a terminal; programs said it with the command."""
+    if not yes and not session.out.as_json and sys.stdin.isatty():
+        typer.confirm(question, abort=True)
+
+
+def answer(session: Session, view: RolloutView) -> None:
+    """The rollout as a document, for programs."""
+    if session.out.as_json:
+        session.out.document(view)
+
+
+def follow(session: Session, view: RolloutView, *, watch: bool) -> None:
+    """Tells where it is; with `watch` until it is over or waits for a person, and the exit code says how it ended."""
+    if not watch:
+        if not session.out.as_json:
+            session.out.say(status_line(view))
+        answer(session, view)
+        return
+    told = ""
+    while True:
+        if status_line(view) != told:
+            told = status_line(view)
+            session.out.note(told)
+        if view.state in OVER or view.state in FOR_A_PERSON:
+            break
+        time.sleep(POLL_S)
+        try:
+            view = get_rollout(session, view.id)
+        except UnreachableError as error:
+            session.out.note(f"  {error.what}; still trying")
+    if session.out.as_json:
+        session.out.document(view)
+    else:
+        tell_status(session.out, view, session.now())
+    if view.state is not RolloutState.SUCCEEDED:
+        raise typer.Exit(ExitCode.FAILURE)

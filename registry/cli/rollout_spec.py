@@ -1,0 +1,160 @@
+"""From a command line or a file to a `RolloutSpec`: waves, durations, rates and gates as people write them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from registry.cli.failures import UsageFault
+from registry.cli.session import split_reference
+from registry.contracts.rollouts import Gate, RolloutSpec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+
+MAX_SPEC_BYTES = 4 << 20
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_HINT = "registry rollout create --help shows examples; docs/rollouts.md explains every field."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of `rollout create` and `rollout plan` as they were given; None and empty: not given."""
+
+    reference: str
+    fleet: str | None
+    groups: Sequence[str]
+    devices: Sequence[str]
+    waves: str | None
+    soak: str | None
+    gate: Sequence[str]
+    rate: float | None
+    max_unavailable: int | None
+    probation: str | None
+    shadow: str | None
+    on_failure: str | None
+    offline: str | None
+    approval: bool
+    start_at: str | None
+    name: str | None
+    note: str
+
+
+def spec_of(asked: Asked) -> RolloutSpec:
+    """The spec that the options say; what was not given keeps its safe default. UsageFault says what is wrong."""
+    model, version = split_reference(asked.reference)
+    if version is None:
+        raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.1.0 or {model}@stable")
+    fleet = {"selector": asked.fleet or "", "groups": list(asked.groups), "devices": list(asked.devices)}
+    body: dict[str, Any] = {"model": model, "version": version, "fleet": fleet, "note": asked.note}
+    policy: dict[str, Any] = {}
+    if asked.waves is not None or asked.soak is not None:
+        body["waves"] = waves_of(asked.waves or "1%,10%,100%", asked.soak)
+    if asked.gate:
+        body["gate"] = gate_of(asked.gate)
+    rate = {"devices_per_minute": asked.rate, "max_unavailable": asked.max_unavailable}
+    body["rate"] = {key: value for key, value in rate.items() if value is not None}
+    if asked.probation is not None:
+        policy["probation_s"] = seconds(asked.probation, "--probation")
+    if asked.shadow is not None:
+        policy["shadow"] = {"share": _percent(asked.shadow, "--shadow") / 100}
+    simple = {
+        "policy": policy or None,
+        "on_failure": asked.on_failure,
+        "offline": {"policy": asked.offline} if asked.offline else None,
+        "requires_approval": asked.approval or None,
+        "start_at": asked.start_at,
+        "name": asked.name,
+    }
+    return checked({**body, **{key: value for key, value in simple.items() if value is not None}})
+
+
+def checked(body: Any) -> RolloutSpec:
+    """The body as a spec. UsageFault lists every fault of it."""
+    try:
+        return RolloutSpec.model_validate(body)
+    except ValidationError as error:
+        faults = tuple(
+            f"{'.'.join(str(part) for part in fault['loc']) or 'rollout'}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
+        raise UsageFault("The rollout cannot be made as it was asked for", hint=_HINT, errors=faults) from None
+
+
+def read_spec(file: Path) -> RolloutSpec:
+    """A spec from a TOML or JSON file; `-` is standard input (JSON). UsageFault: unreadable, or not a spec."""
+    try:
+        data = sys.stdin.buffer.read(MAX_SPEC_BYTES + 1) if str(file) == "-" else _bounded(file)
+        if len(data) > MAX_SPEC_BYTES:
+            raise UsageFault(f"{file} is longer than {MAX_SPEC_BYTES} bytes")
+        text = data.decode()
+        body = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageFault(f"{file} cannot be read as a rollout: {error}", hint=_HINT) from None
+    spec = checked(body)
+    if spec.name is None:
+        raise UsageFault(f"{file}: a rollout that is applied needs a name", hint="It is found again by its name.")
+    if spec.model_extra:
+        raise UsageFault(f"{file}: unknown keys: {', '.join(sorted(spec.model_extra))}", hint=_HINT)
+    return spec
+
+
+def _bounded(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(MAX_SPEC_BYTES + 1)
+
+
+def waves_of(text: str, soak: str | None) -> list[dict[str, Any]]:
+    """`1%,50,ring=early,100%` with `30m,1h,10m` (or one soak for all)."""
+    parts = [part.strip() for part in text.split(",")]
+    soaks = [seconds(part, "--soak") for part in soak.split(",")] if soak else []
+    if len(soaks) not in (0, 1, len(parts)):
+        raise UsageFault(f"--soak has {len(soaks)} times for {len(parts)} waves", hint="Give one for all, or one each.")
+    return [{**_wave(part), **({"soak_s": soaks[min(i, len(soaks) - 1)]} if soaks else {})} for i, part in
+            enumerate(parts)]  # fmt: skip
+
+
+def _wave(text: str) -> dict[str, Any]:
+    if text.endswith("%"):
+        return {"percent": _percent(text, "--waves")}
+    if text.isdecimal():
+        return {"count": int(text)}
+    if "=" in text or text.startswith("!"):
+        return {"selector": text}
+    raise UsageFault(f"--waves: {text!r} is no wave", hint="A wave is 10% or 50 (devices) or ring=canary (a label).")
+
+
+def gate_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """`max_failed_pct=2` and the like; `none` switches a rule off."""
+    gate: dict[str, Any] = {}
+    plain = sorted(set(Gate.model_fields) - {"health", "accuracy", "shadow"})
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in plain:
+            raise UsageFault(f"--gate: {pair!r}", hint=f"It is KEY=VALUE, KEY one of {', '.join(plain)}")
+        gate[key] = None if value == "none" else seconds(value, "--gate") if key.endswith("_s") else value
+    return gate
+
+
+def seconds(text: str, option: str) -> float:
+    """`90s`, `30m`, `2h`, `1d` or plain seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if found is None:
+        raise UsageFault(f"{option}: {text!r} is no duration", hint="Write it like 90s, 30m, 2h or 1d.")
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+def _percent(text: str, option: str) -> float:
+    try:
+        return float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise UsageFault(f"{option}: {text!r} is no percentage", hint="Write it like 10%.") from None

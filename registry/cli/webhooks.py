@@ -1,0 +1,96 @@
+"""`registry webhook`: where the registry tells other systems what rollouts do, signed, at least once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from registry.cli.credentials import demand_new_file, write_secret
+from registry.cli.models import confirm
+from registry.cli.output import time_text
+from registry.cli.session import Session, command
+from registry.contracts.paths import webhook_path, webhooks_path
+from registry.contracts.rollout_events import WebhookCreate, WebhookCreated, WebhookView
+
+app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+    help="Tell other systems what rollouts do. Without a command: list the webhooks and how delivery goes.",
+)
+Webhook = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+@app.callback()
+@command
+def webhooks(session: Session) -> None:
+    """Tell other systems what rollouts do. Without a command: list the webhooks and how delivery goes."""
+    if session.subcommand is not None:
+        return
+    found = session.client.items(webhooks_path(), WebhookView)
+    if session.out.as_json:
+        session.out.document(found)
+        return
+    session.out.table(
+        ("WEBHOOK", ">DELIVERED TO", ">LOST", "STATE", "URL"),
+        ((each.name, each.cursor, each.lost, _state(each), each.url) for each in found),
+        empty="There are no webhooks. Make one: registry webhook set ops https://example.com/hook",
+    )
+
+
+def _state(view: WebhookView) -> str:
+    if view.disabled_at is not None:
+        return f"given up after {view.failures} failures: {view.last_error}"
+    if view.failures:
+        return f"{view.failures} failures, next try {time_text(view.next_try)}: {view.last_error}"
+    return "works"
+
+
+@app.command("set")
+@command
+def set_webhook(
+    session: Session,
+    name: Webhook,
+    url: Annotated[str, typer.Argument(metavar="URL")],
+    *,
+    kind: Annotated[list[str] | None, typer.Option("--kind", help="rollout, wave, device; default: the first two.")] = (
+        None
+    ),
+    secret_out: Annotated[
+        Path | None, typer.Option("--secret-out", metavar="FILE", help="Write the secret here (mode 600).")
+    ] = None,
+) -> None:
+    """Have events POSTed to a URL. The secret that signs them is shown once; see docs/rollouts.md for the check.
+
+    Setting it again starts one that was given up, with a new secret.
+
+    ```
+    registry webhook set ops https://example.com/hook --secret-out hook.secret
+    ```
+    """
+    demand_new_file(secret_out)
+    body = WebhookCreate(url=url, kinds=tuple(kind or ()))
+    made = session.client.send("PUT", webhook_path(name), body).decode(WebhookCreated)
+    if secret_out is not None:
+        write_secret(secret_out, made.secret)
+    if session.out.as_json:
+        told = {"webhook": made.webhook.to_json(), "secret": made.secret}
+        session.out.document(told if secret_out is None else {**told, "secret": None, "secret_file": str(secret_out)})
+        return
+    session.out.say(f"Events go to {made.webhook.url}.")
+    session.out.say(f"The secret, shown only now: {made.secret}" if secret_out is None else f"Secret: {secret_out}")
+
+
+@app.command("remove")
+@command
+def remove(
+    session: Session, name: Webhook, *, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+) -> None:
+    """Remove a webhook: nothing is sent there any more."""
+    confirm(session, f"Remove webhook {name}?", yes=yes)
+    session.client.send("DELETE", webhook_path(name))
+    if session.out.as_json:
+        session.out.document({"removed": name})
+    else:
+        session.out.say(f"Removed webhook {name}.")
