@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,12 @@ from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError
 from agent.worker.spec import Worker
 from registry.contracts.codes import JobCode
-from registry.contracts.datasets import (
-    MAX_DATASET_BYTES,
-    Dataset,
-    input_names,
-    read_dataset,
-    scores_output,
-    target_of,
-)
+from registry.contracts.datasets import MAX_DATASET_BYTES, Dataset, read_dataset
 from registry.contracts.jobs import Job
 from registry.contracts.manifest import FileRef
 from registry.contracts.messages import DesiredModel
-from registry.contracts.metrics import BY_EXPECTED, METRICS
-from registry.contracts.parity import Array, numbers
+from registry.contracts.metrics import METRICS, Array
+from registry.contracts.scoring import Scoring, items_at
 from registry.contracts.tensor_file import TensorFileError, TensorSpan
 from registry.contracts.tensors import NUMPY_NAME
 
@@ -92,53 +85,31 @@ class _Run:
 
     def value(self, choice: Choice) -> float:
         """The metric over all items. Raises TensorFileError, RunFailedError, TransientError."""
-        dataset, inputs = self.dataset, self._worker.inputs
-        names = input_names(dataset, inputs)
-        output = scores_output(choice.classification, self._worker.outputs)
-        target = target_of(dataset, self._job.metric, output)
-        arrays = {name: self._array(dataset.inputs[there]) for name, there in names.items()}
-        right = self._array(target)
-        if self._job.metric in BY_EXPECTED:
-            right = numbers(target.datatype, right).argmax(-1)
-        metric = METRICS[self._job.metric]()
-        done = 0
-        for scores in self._scores(arrays, output):
-            labels = right[done : done + len(scores)].astype("<i8")
-            if labels.min() < 0 or labels.max() >= scores.shape[1]:
-                raise TensorFileError(f"its labels are not all from 0 to {scores.shape[1] - 1}, as the model's classes")
-            metric.add(scores, labels)
-            done += len(scores)
-            self._context.progress(done / dataset.items, f"{done} of {dataset.items} items")
-        return metric.value()
-
-    def _scores(self, arrays: Mapping[str, Array], output: str) -> Iterator[Array]:
-        """Scores [n, classes] of the items in order, a few at a time."""
-        datatype = next(spec.datatype for spec in self._worker.outputs if spec.name == output)
-        leading = {spec.shape[0] for spec in self._worker.inputs}
-        rows = max(1, *leading)  # a variant that was built for one batch size takes so many items at once
-        together = min(TOGETHER, self._worker.layout.slots or 1) if self._worker.layout.batchable else 1
-        for start in range(0, self.dataset.items, rows * together):
+        worker, items = self._worker, self.dataset.items
+        scoring = Scoring(self.dataset, self._job.metric, worker.inputs, worker.outputs, choice.classification)
+        arrays = {name: self._array(span) for name, span in scoring.inputs.items()}
+        right = self._array(scoring.target)
+        rows = scoring.rows
+        together = min(TOGETHER, worker.layout.slots or 1) if worker.layout.batchable else 1
+        for start in range(0, items, rows * together):
             self._context.check()
-            stop = min(start + rows * together, self.dataset.items)
-            requests = [self._request(arrays, at, rows) for at in range(start, stop, rows)]
-            if len(requests) > 1 and all(map(self._caller.is_fixed, requests)):
-                answers = self._caller.call_together(requests)
-                parts = [numbers(datatype, answer[output]) for answer in answers]
-            else:
-                parts = [numbers(datatype, self._caller.call(request)[output]) for request in requests]
-            if any(part.ndim != 2 or part.shape[1] < 2 for part in parts):
-                raise TensorFileError(f"its output {output!r} is not [N, classes]")
-            yield np.concatenate(parts)[: stop - start]
+            stop = min(start + rows * together, items)
+            answers = self._answers([self._request(arrays, at, rows) for at in range(start, stop, rows)])
+            scoring.add(np.concatenate([answer[scoring.output] for answer in answers]), right[start:stop])
+            self._context.progress(stop / items, f"{stop} of {items} items")
+        return scoring.value()
+
+    def _answers(self, requests: Sequence[Request]) -> list[dict[str, Array]]:
+        if all(map(self._caller.is_fixed, requests)):
+            return self._caller.call_together(requests)
+        # What comes back is good until the next call.
+        return [{name: array.copy() for name, array in self._caller.call(each).items()} for each in requests]
 
     def _request(self, arrays: Mapping[str, Array], at: int, rows: int) -> Request:
-        """The items from `at` on; the last one again where there are not so many left."""
         request = {}
         for spec in self._worker.inputs:
-            part = arrays[spec.name][at : at + rows]
-            if len(part) < rows:
-                part = np.concatenate([part, *[part[-1:]] * (rows - len(part))])
-            data = np.ascontiguousarray(part).tobytes()
-            request[spec.name] = ArenaTensor(spec.name, str(spec.datatype), part.shape, data)
+            part = items_at(arrays[spec.name], at, rows)
+            request[spec.name] = ArenaTensor(spec.name, str(spec.datatype), part.shape, part.tobytes())
         return request
 
     def _array(self, span: TensorSpan) -> Array:

@@ -1,0 +1,61 @@
+"""Scores a model on a validation set, whoever runs it: what goes in, which output counts, what is right.
+
+Pure, and without an import of NumPy: arrays come in, only their operators and methods are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from registry.contracts.datasets import Dataset, input_names, scores_output, target_of
+from registry.contracts.manifest import Classification, TensorSpec
+from registry.contracts.metrics import BY_EXPECTED, METRICS, Array
+from registry.contracts.parity import numbers
+from registry.contracts.tensor_file import TensorFileError
+
+
+class Scoring:
+    """One validation set through one model, by one metric; items are added in order."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        metric: str,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        classification: Classification | None,
+    ) -> None:
+        """Raises TensorFileError: the set does not go with the model or the metric, which is one of METRICS."""
+        names = input_names(dataset, inputs)
+        self.inputs = {name: dataset.inputs[there] for name, there in names.items()}
+        """Model input to where its items are."""
+        self.output = scores_output(classification, outputs)
+        self.target = target_of(dataset, metric, self.output)
+        """Where the right answers are: labels, or expected scores."""
+        self.rows = max(1, *(spec.shape[0] for spec in inputs))
+        """Items of one request: 1, or as many as a variant was built for."""
+        self._datatype = next((spec.datatype for spec in outputs if spec.name == self.output), None)
+        self._by_expected = metric in BY_EXPECTED
+        self._metric = METRICS[metric]()
+
+    def add(self, output: Array, right: Array) -> None:
+        """What the model gave for the next items, and the same items of the target; of more, the rest is not looked at.
+
+        Raises TensorFileError: the output has no scores, or a label is none of its classes.
+        """
+        if self._datatype is None or output.ndim != 2 or output.shape[1] < 2 or len(output) < len(right):
+            raise TensorFileError(f"the output {self.output!r} is not [N, classes]")
+        scores = numbers(self._datatype, output[: len(right)])
+        labels = (numbers(self.target.datatype, right).argmax(-1) if self._by_expected else right).astype("<i8")
+        if labels.min() < 0 or labels.max() >= scores.shape[1]:
+            raise TensorFileError(f"its labels are not all from 0 to {scores.shape[1] - 1}, as the model's classes are")
+        self._metric.add(scores, labels)
+
+    def value(self) -> float:
+        """Of all items so far."""
+        return self._metric.value()
+
+
+def items_at(array: Array, at: int, count: int) -> Array:
+    """The items from `at` on, `count` of them: the last one again where there are not so many."""
+    return array.take(list(range(at, at + count)), axis=0, mode="clip")
