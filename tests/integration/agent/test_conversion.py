@@ -1,0 +1,242 @@
+"""Conversions with real processes: ONNX Runtime's quantisation and MindSpore's export for real, ATC SIMULATED."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from agent.conversion.base import SOURCE, Request, Tools
+from agent.conversion.convert import Made, convert
+from agent.conversion.tool import HEAD_BYTES, TAIL_BYTES, CancelledError
+from agent.errors import AgentError
+from registry.contracts.digest import digest_of
+from registry.contracts.manifest import FileRef, Format, Network, Target, TensorSpec, Variant
+from registry.inspection import om
+from tests.fakes.simulated_atc import simulated_atc
+from tests.support import onnx_models
+from tests.support.mindspore_python import PYTHON, needs_mindspore
+
+LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
+X, Y = ("x", (-1, 3)), ("y", (-1, 2))
+
+
+def specs(name: str, shape: tuple[int, ...]) -> tuple[TensorSpec, ...]:
+    return (TensorSpec(name=name, datatype="FP32", shape=shape),)
+
+
+def source(folder: Path, content: bytes, kind: Format = Format.ONNX, file: str = "model.onnx") -> Variant:
+    (folder / SOURCE).mkdir(parents=True)
+    (folder / SOURCE / file).write_bytes(content)
+    ref = FileRef(path=file, digest=digest_of(content), size=len(content))
+    return Variant(
+        name="cpu",
+        format=kind,
+        target=Target.CPU,
+        entry=file,
+        files=(ref,),
+        inputs=specs(*X),
+        outputs=specs(*Y),
+    )
+
+
+def run(request: Request, folder: Path, timeout_s: float = 60.0, cancel: threading.Event | None = None) -> Made:
+    return convert(request, folder, timeout_s=timeout_s, cancel=cancel or threading.Event())
+
+
+def with_atc(folder: Path, mode: str = "", kind: Format = Format.ONNX, **options: str) -> Request:
+    program = simulated_atc(folder / "tool", mode)
+    tools = Tools(python=sys.executable, atc=str(program), soc="Ascend310P3", cann="8.0.RC1", device="edge-1")
+    return Request(source(folder / "work", onnx_models.linear(), kind), Format.OM, tools, options)
+
+
+def test_a_simulated_atc_makes_an_om_whose_build_says_how(tmp_path: Path) -> None:
+    request = with_atc(tmp_path, dynamic_batch_size="1,2,4")
+    made = run(request, tmp_path / "work")
+    variant = made.variant
+    assert om.inspect(made.folder / "model.om", atc="").format is Format.OM
+    assert (variant.format, variant.entry, variant.target) == (Format.OM, "model.om", Target.ASCEND310)
+    assert variant.requirements.soc_version == "Ascend310P3"
+    assert variant.requirements.cann_version == "8.0.RC1"
+    assert (variant.inputs[0].shape, variant.outputs[0].shape) == ((-1, 3), (-1, 2))
+    assert variant.build is not None
+    assert variant.build.parent == request.source.canonical_digest()
+    assert (variant.build.tool, variant.build.built_on) == ("atc", "edge-1")
+    assert variant.build.command[1:5] == (
+        "--model=source/model.onnx",
+        "--framework=5",
+        "--output=out/model",
+        "--soc_version=Ascend310P3",
+    )
+    assert variant.build.versions == {"cann": "8.0.RC1"}
+    assert variant.files[0].digest == digest_of((made.folder / "model.om").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "says"),
+    [
+        ("E19010: No parser is registered for Op [Div, optype [ai.onnx::23::Div]].", "tool_failed", "opset"),
+        ("EC0005: SoC version [Ascend310P3] is not supported.", "tool_failed", "soc_version"),
+        ("EZ3003: No supported Ops kernel and engine are found for [x].", "tool_failed", "not supported on this chip"),
+        ("library", "tool_failed", "libascend_hal.so"),
+        ("silent", "tool_no_output", "model.om is not there"),
+        ("truncated", "tool_no_output", "cut short"),
+    ],
+)
+def test_a_simulated_atc_that_fails_is_a_clear_error_and_leaves_nothing(
+    tmp_path: Path, mode: str, code: str, says: str
+) -> None:
+    with pytest.raises(AgentError) as caught:
+        run(with_atc(tmp_path, mode), tmp_path / "work")
+    assert caught.value.code == code
+    assert says in caught.value.message
+    assert not (tmp_path / "work" / "out").exists()
+
+
+def gone(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def until(condition: object, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancelled"])
+def test_a_simulated_atc_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path, how: str) -> None:
+    request, cancel, failed = with_atc(tmp_path, "hang"), threading.Event(), []
+
+    def work() -> None:
+        try:
+            run(request, tmp_path / "work", 3.0 if how == "timeout" else 60.0, cancel)
+        except AgentError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    pids = tmp_path / "tool" / "pids"
+    until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    if how == "cancelled":
+        cancel.set()
+    thread.join(30)
+    assert [error.code for error in failed] == ["tool_timeout" if how == "timeout" else "job_cancelled"]
+    assert isinstance(failed[0], CancelledError) == (how == "cancelled")
+    until(lambda: all(gone(int(pid)) for pid in pids.read_text().split()))
+    assert not (tmp_path / "work" / "out").exists()
+
+
+def test_of_a_tool_that_says_very_much_the_beginning_and_the_end_are_kept(tmp_path: Path) -> None:
+    made = run(with_atc(tmp_path, "noisy"), tmp_path / "work")
+    assert len(made.output) < HEAD_BYTES + TAIL_BYTES + 100
+    assert made.output.startswith("x" * 79)
+    assert "ATC run success" in made.output
+
+
+def test_a_tool_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    request = Request(
+        source(tmp_path, onnx_models.linear()),
+        Format.OM,
+        Tools("python", atc=str(tmp_path / "no-such-atc"), soc="Ascend310P3", cann="8.0.RC1"),
+    )
+    with pytest.raises(AgentError) as caught:
+        run(request, tmp_path)
+    assert caught.value.code == "tool_missing"
+
+
+def answers(path: Path, batch: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: batch})[0])
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_quantised_lenet_keeps_its_signature_and_nearly_its_answers(tmp_path: Path, mode: str) -> None:
+    lenet = source(tmp_path, LENET.read_bytes())
+    batch = np.random.default_rng(1).random((32, 1, 28, 28), np.float32)
+    with (tmp_path / "calibration.npz").open("wb") as stream:
+        np.savez(stream, **{f"{number}/x": batch[number : number + 1] for number in range(32)})
+    request = Request(lenet, Format.ONNX, Tools(python=sys.executable), {"mode": mode}, calibration=True)
+    made = run(request, tmp_path)
+    quantised = made.folder / made.variant.entry
+    assert (made.variant.name, made.variant.format) == ("cpu-int8", Format.ONNX)
+    assert [spec.name for spec in made.variant.inputs] == ["x"]
+    assert made.variant.requirements.onnx_opsets
+    assert made.variant.build is not None
+    assert made.variant.build.versions["onnxruntime"] == onnxruntime.__version__
+    assert quantised.stat().st_size < LENET.stat().st_size / 2
+    assert (answers(quantised, batch).argmax(1) == answers(LENET, batch).argmax(1)).mean() > 0.9
+
+
+def test_a_model_that_onnx_runtime_cannot_quantise_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(AgentError) as caught:
+        run(Request(source(tmp_path, b"no model"), Format.ONNX, Tools(python=sys.executable)), tmp_path)
+    assert caught.value.code == "tool_failed"
+    assert not (tmp_path / "out").exists()
+
+
+def checkpoint(folder: Path) -> Variant:
+    """LeNet-5 with random weights, saved by MindSpore."""
+    (folder / SOURCE).mkdir()
+    path = folder / SOURCE / "lenet.ckpt"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import mindspore; "
+        "from agent.backends.mindspore_networks import table; "
+        "mindspore.save_checkpoint(table.build('lenet5', {}), sys.argv[2])"
+    )
+    root = str(Path(__file__).parents[3])
+    assert os.spawnv(os.P_WAIT, PYTHON, [PYTHON, "-c", code, root, str(path)]) == 0
+    content = path.read_bytes()
+    return Variant(
+        name="ckpt",
+        format=Format.MINDSPORE_CKPT,
+        target=Target.CPU,
+        entry=path.name,
+        files=(FileRef(path=path.name, digest=digest_of(content), size=len(content)),),
+        inputs=specs("x", (-1, 1, 32, 32)),
+        outputs=specs("logits", (-1, 10)),
+        network=Network(name="lenet5"),
+    )
+
+
+@needs_mindspore
+def test_a_checkpoint_becomes_an_onnx_with_an_open_batch_and_the_names_of_the_manifest(tmp_path: Path) -> None:
+    tools = Tools(python=sys.executable, mindspore=PYTHON)
+    made = run(Request(checkpoint(tmp_path), Format.ONNX, tools), tmp_path, 120)
+    assert made.variant.inputs == specs("x", (-1, 1, 32, 32))
+    assert made.variant.outputs == specs("logits", (-1, 10))
+    assert made.variant.build is not None
+    assert made.variant.build.versions["mindspore"]
+    batch = np.random.default_rng(1).random((5, 1, 32, 32), np.float32)
+    together = answers(made.folder / made.variant.entry, batch)
+    alone = [answers(made.folder / made.variant.entry, batch[i : i + 1])[0] for i in range(5)]
+    assert np.allclose(together, alone, atol=1e-5)
+
+
+@needs_mindspore
+def test_a_checkpoint_becomes_a_mindir(tmp_path: Path) -> None:
+    tools = Tools(python=sys.executable, mindspore=PYTHON)
+    made = run(Request(checkpoint(tmp_path), Format.MINDIR, tools), tmp_path, 120)
+    assert made.variant.name == "mindir-cpu"
+    assert made.variant.requirements.mindspore_version
+    assert made.variant.outputs == specs("logits", (-1, 10))
+
+
+@needs_mindspore
+def test_air_without_an_ascend_is_refused_with_mindspores_own_reason(tmp_path: Path) -> None:
+    tools = Tools(python=sys.executable, mindspore=PYTHON)
+    with pytest.raises(AgentError) as caught:
+        run(Request(checkpoint(tmp_path), Format.AIR, tools), tmp_path, 120)
+    assert caught.value.code == "tool_failed"
+    assert "Only support export file in 'AIR' format with Ascend backend" in caught.value.message
+    assert "--on DEVICE" in caught.value.message
