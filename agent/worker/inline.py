@@ -18,7 +18,7 @@ from agent.errors import PermanentError
 from agent.worker import sandbox, signature
 from agent.worker.measure import measure, warm_up
 from agent.worker.runner import Runner
-from agent.worker.spec import WorkerSpec, layout_for
+from agent.worker.spec import WorkerSpec, build_facts, layout_for
 
 
 class InlineWorker:
@@ -37,6 +37,7 @@ class InlineWorker:
         shapes = tuple(tensor.shape for tensor in spec.inputs)
         network = None if spec.network is None else (spec.network.name, dict(spec.network.arguments))
         options = LoadOptions(spec.target, spec.profile, spec.cores, *names, shapes, network)
+        options = options._replace(build=build_facts(spec), settings=spec.settings, engines=spec.engines)
         try:
             sandbox.check_artifact(spec.directory)
             self._session = open_backend(spec.backend).load(spec.directory, spec.entry, options)

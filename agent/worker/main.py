@@ -105,7 +105,7 @@ def _probe(request: dict[str, Any]) -> dict[str, Any]:
 def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     """Limits first, then the vendor's code, then the model's bytes."""
     on_host = request["target"] == "cpu"
-    sandbox.limit(request["memory_bytes"] if on_host else None)
+    sandbox.limit(request["memory_bytes"] if on_host else None, writes=bool(request["engines"]) and not on_host)
     confined = sandbox.confine(request["directory"]) if on_host else "none: the accelerator's driver needs its devices"
     sandbox.check_artifact(request["directory"])
     # Only now: Landlock holds for the threads that start after it, and NumPy starts some.
@@ -118,6 +118,7 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     shapes = tuple(tuple(shape) for shape in request["input_shapes"])
     network = None if request["network"] is None else (request["network"][0], request["network"][1])
     options = LoadOptions(request["target"], request["profile"], request["cores"], *names, shapes, network)
+    options = options._replace(build=request["build"], settings=request["settings"], engines=request["engines"])
     begin = perf_counter()
     session = backend.load(request["directory"], request["entry"], options)
     load_s = perf_counter() - begin

@@ -14,7 +14,7 @@ from agent.errors import PermanentError, TransientError
 from agent.worker import signature
 from agent.worker.measure import Measurement
 from agent.worker.spawn import WorkerProcess, printable
-from agent.worker.spec import WorkerSpec, checked_measurement, layout_for
+from agent.worker.spec import WorkerSpec, build_facts, checked_measurement, layout_for
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.manifest import TensorSpec
 
@@ -106,6 +106,9 @@ def _load_request(spec: WorkerSpec) -> dict[str, Any]:
         "backend": spec.backend,
         "directory": spec.directory,
         "entry": spec.entry,
+        "build": build_facts(spec),
+        "settings": {name: value for name, value in spec.settings.items() if isinstance(value, (str, int, float))},
+        "engines": spec.engines,
         "target": spec.target,
         "profile": spec.profile,
         "cores": spec.cores,

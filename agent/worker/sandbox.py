@@ -19,6 +19,8 @@ from agent.backends.base import BackendError
 
 MAX_FILES = 256
 """Files and folders of an artifact."""
+MAX_ENGINE_BYTES = 4 << 30
+"""The largest file that a backend may keep of what it compiled."""
 _OPEN_FILES = 128
 _OOM_SCORE = b"500"
 """The kernel takes a worker before the agent when memory runs out."""
@@ -52,9 +54,10 @@ def die_with_parent(wanted: bool) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if wanted else 0)
 
 
-def limit(memory_bytes: int | None) -> None:
+def limit(memory_bytes: int | None, *, writes: bool = False) -> None:
     """Resource limits for good: address space, no core file, no file growth, few files; no new privileges.
 
+    `writes`: a backend keeps what it compiles, in files of MAX_ENGINE_BYTES at most.
     `memory_bytes` None: no limit, for accelerators whose drivers reserve far more addresses than memory.
     RLIMIT_NPROC is left alone: it counts every process of the user, the agent's threads too.
     """
@@ -62,7 +65,7 @@ def limit(memory_bytes: int | None) -> None:
     limits = {
         resource.RLIMIT_AS: resource.RLIM_INFINITY if memory_bytes is None else memory_bytes,
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_FSIZE: MAX_ENGINE_BYTES if writes else 0,
         resource.RLIMIT_NOFILE: _OPEN_FILES,
     }
     for kind, wanted in limits.items():

@@ -5,15 +5,20 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, Protocol
 
 from agent.worker.channel import Layout, make_layout
 from agent.worker.main import MAX_LANES
 from agent.worker.measure import Measurement
-from registry.contracts.manifest import Network, TensorSpec
+from registry.contracts.manifest import Network, Requirements, TensorSpec
 
+BUILD_KEYS = (
+    *("mindspore_version", "soc_version", "cann_version", "opp_version", "tensorrt_version"),
+    *("tensorrt_version_compatible", "compute_capability", "hardware_compat"),
+)
+"""Requirements that say how a file was built."""
 DEFAULT_MEMORY_BYTES = 4 << 30
 
 
@@ -34,6 +39,12 @@ class WorkerSpec:
     outputs: tuple[TensorSpec, ...] = ()
     network: Network | None = None
     """Of a checkpoint."""
+    requirements: Requirements = field(default_factory=Requirements)
+    """As the manifest declares them: a backend refuses a file that was built for another host."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The operator's for this backend (worker.options of the configuration)."""
+    engines: str = ""
+    """A folder beside the artifact's files for what the backend compiles from it; empty: nothing is kept."""
     target: str = "cpu"
     profile: Literal["throughput", "latency"] = "throughput"
     cores: int = 1
@@ -111,3 +122,9 @@ def checked_measurement(values: Any, spec: WorkerSpec) -> Measurement:
     if not isfinite(run_us) or run_us < 0 or max_batch < 1 or lanes < 1:
         raise ValueError("a measurement is out of bounds")
     return Measurement(float(run_us), min(max_batch, spec.max_batch), min(lanes, spec.cores, MAX_LANES), fixed)
+
+
+def build_facts(spec: WorkerSpec) -> dict[str, str]:
+    """What the file was built with and for, in words that a worker needs no contracts to read."""
+    need = spec.requirements.model_dump(include=set(BUILD_KEYS), exclude_none=True)
+    return {name: str(value) for name, value in need.items()}
