@@ -41,7 +41,10 @@ RETRIABLE = FAILURE | {_S.TIMED_OUT, _S.CANCELLED, _S.EXCLUDED, _S.INCOMPATIBLE}
 """What `retry` plans again; of the incompatible, those that fit by now."""
 OUT = frozenset({_S.SUPERSEDED, _S.CANCELLED, _S.ALREADY_CURRENT, _S.INCOMPATIBLE, _S.DECOMMISSIONED})
 """In no denominator: neither did they fail nor can they succeed."""
-_MAY_HAVE_IT = SUCCESS | IN_FLIGHT | {_S.REGRESSED, _S.ROLLBACK_FAILED, _S.TIMED_OUT, _S.EXCLUDED}
+WISH_ENDS = frozenset({_S.FAILED, _S.REJECTED, _S.ROLLED_BACK, _S.ROLLBACK_FAILED})
+"""Their desired state still names the new version; withdrawing ends that too, or an agent that starts anew tries it
+again. The state stays as it is. (So it is with a device that was timed out before it was known to have switched.)"""
+_MAY_GET_IT = SUCCESS | IN_FLIGHT | FAILURE | {_S.TIMED_OUT}
 _IS_BACK = SUCCESS | {_S.ALREADY_CURRENT, _S.SUPERSEDED, _S.DECOMMISSIONED}
 HOLDS_SLOT = IN_FLIGHT | {_S.ROLLBACK_FAILED}
 """Devices that count against `max_unavailable`."""
@@ -213,12 +216,12 @@ def set_by_registry(
 
 
 def goes_back(state: ActionState, returning: bool) -> bool:
-    """Whether a rollback tells this device to return: it may have the new version, or still get it.
+    """Whether a rollback tells this device to return: it has the new version, or its desired state still names it.
 
     Args:
         returning: The action is of an earlier rollback, that was aborted or did not bring it back.
     """
-    return state not in _IS_BACK if returning else state in _MAY_HAVE_IT
+    return state not in _IS_BACK if returning else state in _MAY_GET_IT
 
 
 def due(state: ActionState, since: datetime, timeouts: Timeouts, policy: DeploymentPolicy) -> datetime | None:

@@ -126,7 +126,11 @@ class FailOffline:
 
 @dataclass(frozen=True)
 class Withdraw:
-    """Every device that has not switched returns to its last good version; no acknowledgement is waited for."""
+    """Every device that has not switched returns to its last good version; no acknowledgement is waited for.
+
+    Parked and BEFORE_SWITCH actions become cancelled; of those in WISH_ENDS only the desired state changes. While a
+    rollback is aborted nothing is put back: what was planned is cancelled, what was told to return does.
+    """
 
 
 Decision = Shift | StartWave | Soak | Unsoak | PassWave | Offer | TimeOut | ExcludeOffline | FailOffline | Withdraw

@@ -177,6 +177,9 @@ class Fleet:
                 self.take_back(names, S.FAILED)
             case decisions.Withdraw():
                 self.take_back(tuple(self.rows), S.CANCELLED)
+                for name, row in self.rows.items():
+                    if row.state in actions.WISH_ENDS:
+                        self.devices[name].wish(OLD, row.attempt)
 
     def take_back(self, names: tuple[str, ...], state: ActionState) -> list[str]:
         """The device is no longer to change: as it was is what is desired."""

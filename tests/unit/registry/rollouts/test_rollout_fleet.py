@@ -236,7 +236,7 @@ class RolloutMachine(RuleBasedStateMachine):
     @invariant()
     def who_is_rolled_back_serves_what_it_served_before(self) -> None:
         if self.fleet.state is R.ROLLED_BACK:
-            assert all(device.desired == OLD for device in self.fleet.devices.values())
+            assert {device.desired for device in self.fleet.devices.values()} == {OLD}
 
     @invariant()
     def there_is_a_way_out(self) -> None:
@@ -268,6 +268,6 @@ class RolloutMachine(RuleBasedStateMachine):
 
 
 RolloutMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRolloutUnderEveryInterleaving = RolloutMachine.TestCase
