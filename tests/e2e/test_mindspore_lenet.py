@@ -1,0 +1,126 @@
+"""LeNet-5, trained with MindSpore on real digits: checkpoint, MindIR and ONNX serve on a CPU and are equally good."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.backends.mindspore_networks import table
+from scripts.demo.client import FleetClient
+from scripts.demo.processes import Fleet, wait_until
+from tests.e2e.conftest import DEVICE
+from tests.support.mindspore_python import PYTHON, needs_mindspore
+
+pytestmark = [needs_mindspore, pytest.mark.timeout(240)]
+SCRIPT = Path(__file__).parents[1] / "support" / "mindspore_training.py"
+PUBLISH = """
+model = "lenet"
+version = "1.0.0"
+aliases = ["mnist"]
+[labels]
+dataset = "digits"
+[[variant]]
+file = "lenet.ckpt"
+target = "cpu"
+[variant.network]
+name = "lenet5"
+arguments = { num_class = 10 }
+[[variant]]
+file = "lenet.mindir"
+target = "cpu"
+[[variant.inputs]]
+name = "x"
+datatype = "FP32"
+shape = [-1, 1, 32, 32]
+[[variant.outputs]]
+name = "y"
+datatype = "FP32"
+shape = [-1, 10]
+[[variant]]
+file = "lenet.onnx"
+target = "cpu"
+"""
+PROVIDERS = {
+    "mindspore-ckpt-cpu": "MindSpore CPU",
+    "mindir-cpu": "MindSpore CPU",
+    "onnx-cpu": "CPUExecutionProvider",
+}
+"""What really computes each variant."""
+FLOOR = 0.93
+TOLERANCE = 1e-4
+
+
+def run(order: str, folder: Path) -> None:
+    command = [PYTHON, "-I", str(SCRIPT), order, str(Path(table.__file__).parent), str(folder)]
+    done = subprocess.run(command, timeout=150, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    run("train", folder)
+    run("onnx", folder)
+    (folder / "lenet.toml").write_text(PUBLISH)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Iterator[Fleet]:
+    """Like the other fleets; the device has a Python with MindSpore, and lenet@1.0.0 is published in three forms."""
+    with Fleet(tmp_path_factory.mktemp("fleet")) as running:
+        running.start_broker()
+        running.start_registry()
+        interpreters = json.dumps({"mindspore": PYTHON})
+        token = running.add_device(DEVICE)
+        running.start_agent(DEVICE, token, MODELFLEET_AGENT_WORKER__INTERPRETERS=interpreters)
+        wait_until(lambda: running.registry("devices", "show", DEVICE)["facts"], "the device's facts", 60)
+        running.registry("publish", str(trained / "lenet.toml"))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def scores(fleet: Fleet, trained: Path) -> dict[str, np.ndarray]:
+    """What each variant, deployed by name, answers over MQTT to every picture that was not trained on."""
+    pictures = np.load(trained / "test.npz")["pictures"]
+    found = {}
+    with FleetClient(fleet.broker_port) as client:
+        for variant, provider in PROVIDERS.items():
+            fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--variant", variant, "--wait")
+            served = fleet.registry("devices", "show", DEVICE)["reported"]["models"]["lenet"]
+            assert (served["variant"], served["state"]) == (variant, "serving")
+            assert provider in json.dumps(served)
+            parts = [client.ask_tensors(DEVICE, "lenet", x=part).tensors["y"] for part in np.array_split(pictures, 8)]
+            found[variant] = np.concatenate(parts)
+    return found
+
+
+def test_every_form_is_as_good_as_the_training_made_it(scores: dict[str, np.ndarray], trained: Path) -> None:
+    labels = np.load(trained / "test.npz")["labels"]
+    accuracy = {variant: float((answers.argmax(1) == labels).mean()) for variant, answers in scores.items()}
+    assert len(labels) == 397
+    assert len(set(accuracy.values())) == 1, accuracy
+    assert min(accuracy.values()) > FLOOR, accuracy
+
+
+def test_every_form_answers_the_same(scores: dict[str, np.ndarray]) -> None:
+    reference = scores["mindspore-ckpt-cpu"]
+    assert np.abs(reference).max() > 1  # scores of a trained network, not noise around zero
+    for variant, answers in scores.items():
+        assert np.abs(answers - reference).max() < TOLERANCE, variant
+        assert (answers.argmax(1) == reference.argmax(1)).all(), variant
+
+
+def test_what_the_optimizer_saved_is_in_the_published_file_and_does_no_harm(fleet: Fleet) -> None:
+    (checkpoint,) = [
+        variant
+        for variant in fleet.registry("show", "lenet@1.0.0")["manifest"]["variants"]
+        if variant["format"] == "mindspore-ckpt"
+    ]
+    assert checkpoint["network"] == {"name": "lenet5", "arguments": {"num_class": 10}}
+    assert checkpoint["files"][0]["size"] > 2 * 247_000  # moments of Adam beside the weights
