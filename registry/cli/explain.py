@@ -6,12 +6,20 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.failures import CliError, ExitCode
-from registry.cli.models import fetch_manifest, find_version
+from registry.cli.failures import ExitCode, UsageFault
+from registry.cli.models import find_version
+from registry.cli.output import age_text, short, size_text
 from registry.cli.session import Session, command, split_reference
-from registry.contracts.api import DeviceView
-from registry.contracts.paths import device_path
-from registry.contracts.resolution import Outcome, Resolution, Verdict, resolve
+from registry.contracts.choices import ResolutionView, ResolveBody
+from registry.contracts.paths import resolve_path
+from registry.contracts.platforms import FactRow
+from registry.contracts.resolution import Outcome, Reason, Verdict
+from registry.contracts.what_if import SETTABLE
+
+WhatIf = Annotated[
+    list[str] | None,
+    typer.Option("--what-if", metavar="FACT=VALUE", help="With another fact; may be repeated: " + ", ".join(SETTABLE)),
+]
 
 
 @command
@@ -19,49 +27,107 @@ def explain(
     session: Session,
     device: Annotated[str, typer.Argument(metavar="DEVICE")],
     reference: Annotated[str, typer.Argument(metavar="MODEL[@REF]")],
+    *,
+    variant: Annotated[str | None, typer.Option("--variant", help="If only this one could be chosen.")] = None,
+    what_if: WhatIf = None,
+    facts: Annotated[bool, typer.Option("--facts", help="Also every fact with its source and age.")] = False,
 ) -> None:
     """Say which variant a device would run and why the others do not fit, with stable codes.
 
-    It is computed here with the function that registry and agent use, from the facts that the device reported.
-    Exit code 1 when no variant fits.
+    The nearest miss is the better variant for which the least would have to change. --what-if asks what it would run
+    if a fact were another one; nothing is changed. Exit code 1 when no variant fits.
 
     ```
     registry explain edge-1 lenet@1.0.0
+    registry explain edge-1 lenet@stable --what-if cann=8.2 --what-if memory=8GiB
+    registry explain edge-1 lenet --facts
     registry explain edge-1 lenet@stable --json
     ```
     """
     model, version = split_reference(reference)
-    view = session.client.get(device_path(device), DeviceView)
     found = find_version(session.client, model, version)
-    if view.facts is None:
-        raise CliError(
-            f"{device} has not told what it is yet, so nothing can be said", hint="Start its agent: agent run"
-        )
-    resolution = resolve(fetch_manifest(session.client, found), view.facts)
+    asked = ResolveBody(
+        model=model, version=found.version, device=device, variant=variant, what_if=_changes(what_if)
+    )  # fmt: skip
+    view = session.client.change("POST", resolve_path(), asked, ResolutionView, repeatable=True)
     if session.out.as_json:
-        session.out.document({"device": device, "model": model, "version": found.version, "resolution": resolution})
+        session.out.document(view)
     else:
-        _tell(session, f"{model}@{found.version}", device, resolution)
-    if resolution.chosen is None:
+        _tell(session, view, device)
+        _tell_facts(session, view, whole=facts)
+    if view.resolution.chosen is None:
         raise typer.Exit(ExitCode.FAILURE)
 
 
-def _tell(session: Session, what: str, device: str, resolution: Resolution) -> None:
+def _changes(given: list[str] | None) -> dict[str, str]:
+    """Checked here too: a misspelt fact is a wrong command line."""
+    changes: dict[str, str] = {}
+    for text in given or []:
+        name, _, value = text.partition("=")
+        if name not in SETTABLE or not value:
+            examples = "; ".join(f"{name}={example}" for name, (_, example) in SETTABLE.items())
+            raise UsageFault(f"--what-if {text!r} is not FACT=VALUE with a fact that can be imagined", hint=examples)
+        changes[name] = value
+    return changes
+
+
+def _tell(session: Session, view: ResolutionView, device: str) -> None:
+    what, resolution = f"{view.model}@{view.version}", view.resolution
+    imagined = ", ".join(f"{name}={value}" for name, value in sorted(view.what_if.items()))
+    if imagined:
+        session.out.say(f"If {device} had {imagined}:")
     if resolution.chosen is None:
-        session.out.say(f"{device} can run no variant of {what}.\n")
+        session.out.say(f"{device} can run no variant of {what}.")
     else:
-        idle = ", although it has an accelerator: none of its variants fits that" if resolution.degraded else ""
-        session.out.say(f"{device} would run variant {resolution.chosen} of {what}{idle}.\n")
+        idle = ", on the CPU although it has an accelerator" if resolution.degraded else ""
+        session.out.say(f"{device} would run variant {resolution.chosen} of {what}{idle}.")
+    if resolution.conflict is not None:
+        session.out.say(f"{resolution.conflict}: other variants fit, but not the one that was asked for.")
+    if resolution.tie:
+        session.out.say(f"A tie: {', '.join(resolution.tie)} would do as well; only the name decided.")
+    session.out.say("")
     session.out.table(
         ("VARIANT", "VERDICT", "CODE", "NEEDS", "HOST HAS"),
         (row for verdict in resolution.verdicts for row in _rows(verdict, chosen=resolution.chosen)),
         empty="The version has no variants.",
     )
+    nearest = resolution.verdict(resolution.nearest) if resolution.nearest else None
+    if nearest is not None:
+        steps = "; ".join(reason.remedy for reason in nearest.reasons if reason.remedy) or "see above"
+        session.out.say(f"\nNearest miss: {nearest.variant}: {steps}.")
+
+
+def _tell_facts(session: Session, view: ResolutionView, *, whole: bool) -> None:
+    now = session.now()
+    when = f"told {age_text(view.facts_at, now)}" if view.facts_at else "not told by a device"
+    agent = f" by agent {view.facts.agent_version}" if view.facts.agent_version else ""
+    session.out.say(f"\nFacts {short(view.facts_digest)}, {when}{agent}.")
+    if not whole:
+        return
+    session.out.table(
+        ("FACT", "VALUE", "AGE", "SOURCE", "REASON"),
+        (
+            (row.name, _value(row), age_text(row.evidence.observed_at, now), row.evidence.source, row.evidence.reason)
+            for row in view.facts.rows()
+        ),
+        empty="",
+    )
+
+
+def _value(row: FactRow) -> str:
+    if row.value is None:
+        return "no"
+    return size_text(row.value) if row.name.endswith("_bytes") else str(row.value)
 
 
 def _rows(verdict: Verdict, chosen: str | None) -> list[tuple[object, ...]]:
     if verdict.outcome is Outcome.PASS:
         word = "chosen" if verdict.variant == chosen else "fits, ranked lower"
-        return [(verdict.variant, word, "", "", verdict.backend)]
+        first: tuple[object, ...] = (verdict.variant, word, "", "", verdict.backend)
+        return [first, *(_row(verdict, "  warning", reason) for reason in verdict.warnings)]
     word = "rejected" if verdict.outcome is Outcome.FAIL else "unknown"
-    return [(verdict.variant, word, reason.code, reason.need, reason.have) for reason in verdict.reasons]
+    return [_row(verdict, word, reason) for reason in verdict.reasons]
+
+
+def _row(verdict: Verdict, word: str, reason: Reason) -> tuple[object, ...]:
+    return verdict.variant, word, reason.code, reason.need, reason.have

@@ -112,6 +112,8 @@ class PublishAnswer(Wire):
 
     version: VersionView
     created: bool
+    warnings: tuple[str, ...] = ()
+    """What may surprise: a tie between variants, a variant that fits no device that the registry knows."""
 
 
 class UploadRequest(Wire):

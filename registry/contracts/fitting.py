@@ -91,18 +91,20 @@ def _no_backend(variant: Variant, platform: Platform) -> Reason:
         remedy = f"publish a variant for {'/'.join(able[0].targets)}"
         return _fail(Code.DEVICE_MISSING, f"{variant.target} for {variant.format}", have, remedy)
     known = [b for b in platform.backends if variant.format in b.formats]
-    if _has_none(variant.target, platform):
+    count = None if variant.target is Target.CPU else _count(variant.target, platform)
+    if count == 0:
         return _fail(Code.DEVICE_MISSING, f"a device of kind {variant.target}", "none", "publish a variant for cpu")
     why = "; ".join(f"{b.name}: {b.reason}" for b in known)
-    remedy = f"make the backend {known[0].name} work on the device: see `agent doctor` there" if known else ""
+    there = variant.target is Target.CPU or count
+    remedy = f"make the backend {known[0].name} work on the device: see `agent doctor` there" if known and there else ""
     return _fail(Code.RT_MISSING, f"a backend for {variant.format}", why or "none", remedy)
 
 
-def _has_none(target: Target, platform: Platform) -> bool:
-    """The facts say that there is no such accelerator; where they are silent it may be there."""
+def _count(target: Target, platform: Platform) -> int | None:
+    """Accelerators of that kind; None: the facts are silent, and one may be there."""
     if target is Target.GPU:
-        return platform.cuda is not None and platform.cuda.gpus == 0
-    return target is not Target.CPU and platform.ascend is not None and platform.ascend.chips == 0
+        return platform.cuda.gpus if platform.cuda else None
+    return platform.ascend.chips if platform.ascend else None
 
 
 def _onnx(variant: Variant, _platform: Platform, backend: BackendFacts | None) -> Reasons:

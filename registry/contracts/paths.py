@@ -139,6 +139,21 @@ def dataset_path(name: str) -> str:
     return _path("datasets", name)
 
 
+def resolution_path(device: str) -> str:
+    """GET `?model=&version=&variant=&what_if=cann=8.2`: ResolutionView."""
+    return _path("devices", device, "resolution")
+
+
+def coverage_path(model: str, version: str) -> str:
+    """GET `?selector=`: CoverageView."""
+    return _path("models", model, "versions", version, "coverage")
+
+
+def resolve_path() -> str:
+    """POST ResolveBody: ResolutionView. Nothing is kept."""
+    return _path("resolve")
+
+
 def deployments_path(device: str) -> str:
     """GET: Page[DeploymentView]."""
     return _path("devices", device, "deployments")

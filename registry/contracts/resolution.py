@@ -44,7 +44,8 @@ HARDWARE = frozenset(
         *(Code.MEM_INSUFFICIENT, Code.DISK_INSUFFICIENT, Code.SOURCE_ONLY),
     }
 )
-"""What installing something on the host does not change: such a variant is further away than another."""
+"""What installing something on the host does not change: such a variant is further away than another. So is one for
+which nothing can be advised."""
 
 
 class Verdict(Wire):
@@ -195,7 +196,7 @@ def _nearest(judged: list[Verdict], chosen: str | None) -> Name | None:
         if verdict.variant == chosen:
             break
         if verdict.outcome is not Outcome.PASS:
-            hard = sum(reason.code in HARDWARE for reason in verdict.reasons)
+            hard = sum(reason.code in HARDWARE or not reason.remedy for reason in verdict.reasons)
             if not (hard and chosen):
                 better.append((hard, len(verdict.reasons), place, verdict.variant))
     return min(better)[3] if better else None

@@ -16,6 +16,7 @@ from registry.db.engine import Database
 from registry.server.bridge_metrics import BridgeMetrics
 from registry.server.mqtt_bridge import MqttBridge
 from registry.services.access import Access
+from registry.services.coverage import Coverage
 from registry.services.deployments import Deployments
 from registry.services.desired import DesiredDocuments
 from registry.services.devices import Devices
@@ -37,6 +38,7 @@ class Fleet:
     documents: DesiredDocuments
     devices: Devices
     deployments: Deployments
+    coverage: Coverage
     jobs: Jobs
     telemetry: Telemetry
     health: HealthHistory
@@ -65,6 +67,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         documents=documents,
         devices=Devices(database, access, documents),
         deployments=Deployments(database, documents),
+        coverage=Coverage(database),
         jobs=Jobs(database, documents, timedelta(hours=limits.event_hours)),
         telemetry=telemetry,
         health=HealthHistory(database),

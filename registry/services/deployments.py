@@ -15,11 +15,11 @@ from registry.contracts.api import Deployment, DeploymentView
 from registry.contracts.manifest import Manifest
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
-from registry.contracts.resolution import resolve
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.errors import ConflictError, InvalidError, NotFoundError
+from registry.services.choice import choose
 from registry.services.desired import DesiredDocuments, as_desired, find_device, set_desired
 from registry.services.views import find_model, find_version, manifest_body
 
@@ -46,7 +46,7 @@ class Deployments:
             row = find_device(session, device)
             version = find_version(session, model, body.version)
             manifest = Manifest.model_validate_json(version.body)
-            variant, note = _choose(manifest, _facts(row), body, device)
+            variant, note = _choose(session, manifest, body, row)
             settings = find_model(session, model)
             wanted = DesiredModel(
                 version=version.version,
@@ -117,7 +117,7 @@ def take_facts(session: Session, device: DeviceRow, facts: Platform, now: dateti
         body = manifest_body(session, row.manifest)
         if body is None:
             continue
-        resolution = resolve(Manifest.model_validate_json(body), facts)
+        resolution = choose(session, Manifest.model_validate_json(body), facts)
         if resolution.chosen == row.variant:
             continue
         note = "" if resolution.chosen else f"No variant fits the facts of {now.isoformat()}:\n{resolution.explain()}"
@@ -127,19 +127,21 @@ def take_facts(session: Session, device: DeviceRow, facts: Platform, now: dateti
     return changed
 
 
-def _choose(manifest: Manifest, facts: Platform | None, body: Deployment, device: str) -> tuple[str | None, str]:
+def _choose(session: Session, manifest: Manifest, body: Deployment, device: DeviceRow) -> tuple[str | None, str]:
     """The variant and a note for the operator."""
     if body.variant is not None and manifest.variant(body.variant) is None:
         names = ", ".join(variant.name for variant in manifest.variants)
         raise InvalidError(f"{manifest.model} {manifest.version} has no variant {body.variant!r}; it has {names}.")
+    facts = _facts(device)
     if facts is None:
         return body.variant, "The device's facts are not known yet."
-    resolution = resolve(manifest, facts, pin=body.variant)
+    resolution = choose(session, manifest, facts, pin=body.variant)
     if resolution.chosen is not None:
         return resolution.chosen, "An accelerator of this host lies idle." if resolution.degraded else ""
     if not body.force:
         raise ConflictError(
-            f"No variant of {manifest.model} {manifest.version} fits device {device!r}; `force` assigns it anyway.",
+            f"No variant of {manifest.model} {manifest.version} fits device {device.name!r}; "
+            "`force` assigns it anyway.",
             errors=tuple(resolution.explain().splitlines()),
         )
     return body.variant, "Forced, though no variant fits:\n" + resolution.explain()

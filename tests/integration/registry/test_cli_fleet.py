@@ -159,7 +159,7 @@ def test_deploy_does_not_wait_for_ever(cli: Cli, add_device: Callable[[str], Dev
 
 def test_explain_names_each_rejection_with_its_code(cli: Cli, add_device: Callable[[str], Device]) -> None:
     device = add_device("explained")
-    assert "has not told what it is yet" in cli("explain", "explained", "lenet", code=1).err
+    assert "has not told what it is yet" in cli("explain", "explained", "lenet", code=4).err
     device.put_facts()
     assert "would run variant onnx-cpu" in cli("explain", "explained", "lenet@stable").out
     device.put_facts(max_opset=9)
