@@ -2,6 +2,7 @@
 
     artifacts/<variant>/variant.json     the variant's canonical bytes: they have the digest in the folder's name
     artifacts/<variant>/files/<path>     plain files of mode 0440, one link each
+    artifacts/<variant>/golden/<blob>    the version's golden vectors: they come and go with the variant
     staging/<variant>/...                the same, on its way: some files are there, others not yet
     partial/<blob>.part                  one file on its way
     manifests/<digest>.json              manifests as the registry sent them
@@ -82,13 +83,17 @@ class ArtifactCache:
         """Keeps the bytes of a manifest under their digest."""
         write_atomically(self._manifest_file(digest_of(data)), data, mode=0o440)
 
-    def make_room(self, variant: Variant, digest: Digest, keep: Set[Digest]) -> None:
-        """Evicts what may go until the artifact fits into limit and disk.
+    def outstanding(self, variant: Variant, digest: Digest) -> int:
+        """Bytes of the artifact that have still to come."""
+        return sum(ref.size - self._part_size(ref) for ref in self.missing(variant, digest))
+
+    def make_room(self, variant: Variant, digest: Digest, keep: Set[Digest], extra: int = 0) -> None:
+        """Evicts what may go until the artifact, and `extra` bytes beside it, fit into limit and disk.
 
         Raises:
             TransientError: insufficient_disk, with what is needed and what there is.
         """
-        need = sum(ref.size - self._part_size(ref) for ref in self.missing(variant, digest))
+        need = self.outstanding(variant, digest) + extra
         for old in to_evict(self._cached(), keep | {digest}, self._limit, need):
             self._remove(old)
         while (have := self._free(self._folder) - self._reserve) < need:
@@ -135,6 +140,39 @@ class ArtifactCache:
             sync_folder(final.parent)
         except OSError as error:
             raise disk_error(error, final) from error
+
+    def has_golden(self, digest: Digest, ref: FileRef) -> bool:
+        """Are the golden vectors there? `checked_golden` says whether they are right."""
+        return _is_plain(self._golden(digest, ref), ref.size)
+
+    def admit_golden(self, part: PartFile, digest: Digest) -> None:
+        """Moves checked golden vectors beside their artifact, which must be complete."""
+        target = self._golden(digest, part.ref)
+        try:
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            part.path.replace(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            raise disk_error(error, target) from error
+
+    def checked_golden(self, digest: Digest, ref: FileRef, cancel: threading.Event) -> Path:
+        """Where the golden vectors are, every byte hashed.
+
+        Raises:
+            TransientError: digest_mismatch; they are thrown away, so that they are pulled again.
+            StepCancelledError: `cancel` was set.
+        """
+        path = self._golden(digest, ref)
+        try:
+            whole = _is_plain(path, ref.size) and _is_hashed(path, ref, cancel)
+        except OSError as error:
+            raise disk_error(error, path) from error
+        if not whole:
+            _delete(path)
+            raise TransientError(
+                DeploymentCode.DIGEST_MISMATCH, f"{path}: not the golden vectors that were published; thrown away"
+            )
+        return path
 
     def trust(self, digest: Digest) -> None:
         """Every byte was hashed on its way in: `verify` need not read the files again."""
@@ -194,6 +232,9 @@ class ArtifactCache:
     def _staging(self, digest: Digest) -> Path:
         return self._folder / "staging" / hex_of(digest)
 
+    def _golden(self, digest: Digest, ref: FileRef) -> Path:
+        return self.files(digest).parent / "golden" / hex_of(ref.digest)
+
     def _manifest_file(self, digest: Digest) -> Path:
         return self._folder / "manifests" / f"{hex_of(digest)}.json"
 
@@ -226,9 +267,13 @@ def _is_plain(path: Path, size: int) -> bool:
 
 
 def _is_whole(folder: Path, ref: FileRef, cancel: threading.Event) -> bool:
+    return _is_hashed(folder / ref.path, ref, cancel)
+
+
+def _is_hashed(path: Path, ref: FileRef, cancel: threading.Event) -> bool:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(BUFFER))
-    with open(folder / ref.path, "rb", buffering=0) as stream:
+    with open(path, "rb", buffering=0) as stream:
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
             if cancel.is_set():

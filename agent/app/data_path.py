@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, cast
 
+from agent.core.probation import Tally
 from agent.core.slots import Choice
 from agent.dataplane.binding import Binding
 from agent.dataplane.loop import DataPlane
@@ -26,10 +27,23 @@ class DataPathPort:
         """As the port says."""
         self._plane.swap(model, None, None)
 
-    def serve(self, choice: Choice, worker: LoadedWorker) -> Future[LoadedWorker | None]:
+    def serve(self, choice: Choice, worker: LoadedWorker, tally: Tally) -> Future[LoadedWorker | None]:
         """As the port says. `worker` came from `RealSteps.warm`, so it is a whole one."""
         loaded = cast("Worker", worker)
-        binding = Binding(
+        done = self._plane.swap(choice.model, loaded, self._binding(choice, loaded), tally)
+        return cast("Future[LoadedWorker | None]", done)
+
+    def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
+        """As the port says."""
+        loaded = cast("Worker", worker)
+        self._plane.rebind(choice.model, loaded, self._binding(choice, loaded))
+
+    def clear(self, model: str) -> Future[LoadedWorker | None]:
+        """As the port says."""
+        return cast("Future[LoadedWorker | None]", self._plane.swap(model, None, None))
+
+    def _binding(self, choice: Choice, loaded: Worker) -> Binding:
+        return Binding(
             model=choice.model,
             version=choice.version,
             manifest_digest=choice.manifest,
@@ -44,7 +58,6 @@ class DataPathPort:
             max_payload=self._max_payload,
             record_results=choice.record_results,
         )
-        return cast("Future[LoadedWorker | None]", self._plane.swap(choice.model, loaded, binding))
 
     def withdraw(self, model: str) -> Future[LoadedWorker | None]:
         """As the port says."""

@@ -37,3 +37,36 @@ RESTART = Backoff(first_s=0.2, cap_s=60.0, limit=10)
 """Between the starts of a worker that dies."""
 STABLE_AFTER_S = 120.0
 """A worker that served this long has its earlier deaths forgiven."""
+ROLLBACK_TRIES = 5
+"""Starts of the previous version before the rollback is told as failed; it is then tried on, every REPAIR_S."""
+REPAIR_S = 300.0
+
+RETRIABLE = OUTAGES | {
+    Code.ATTEMPTS_EXHAUSTED,
+    Code.WORKER_CRASHED,
+    Code.LOAD_TIMEOUT,
+    Code.MEMORY_INSUFFICIENT,
+    Code.ROLLBACK_FAILED,
+    Code.BAD_ANSWER,
+    Code.DIGEST_MISMATCH,
+}
+JUDGED = frozenset(
+    {
+        Code.GOLDEN_MISMATCH,
+        Code.SHADOW_DISAGREES,
+        Code.PROBATION_ERRORS,
+        Code.PROBATION_LATENCY,
+        Code.PROBATION_NAN,
+        Code.PROBATION_CRASHES,
+        Code.QUARANTINED,
+        Code.MANIFEST_MISMATCH,
+        Code.REGISTRY_REFUSED,
+        Code.DESIRED_EXPIRED,
+    }
+)
+"""What no restart of this host changes."""
+
+
+def is_retriable(code: str) -> bool:
+    """Could another attempt succeed without anything being changed?"""
+    return code in RETRIABLE

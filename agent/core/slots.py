@@ -1,7 +1,7 @@
 """What is known of one model on this device, as the journal keeps it. Values; the reconciler makes new ones.
 
-A slot has three places: active (what answers), candidate (what is being installed), previous (what answered before,
-kept in the cache for going back).
+A slot has three places: active (what should answer), candidate (what is being installed), previous (the last committed
+one that answered before, kept in the cache for going back).
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from agent.core.lifecycle import State
+from registry.contracts.deployments import Phase
 from registry.contracts.digest import Digest
-from registry.contracts.manifest import Classification, ImageInput, Variant
-from registry.contracts.messages import DesiredModel, Fault, Profile, ReportedModel, ServingState
+from registry.contracts.golden import Parity
+from registry.contracts.manifest import Classification, Golden, ImageInput, Variant
+from registry.contracts.messages import DesiredModel, Fault, Profile
 from registry.contracts.names import Name, VersionName
 from registry.contracts.wire import Wire
+
+MAX_QUARANTINE = 32
+"""Variants of one model that are remembered as bad; the oldest is forgotten."""
 
 
 class Choice(Wire):
@@ -33,23 +38,34 @@ class Choice(Wire):
     record_results: bool = False
     image: ImageInput | None = None
     classification: Classification | None = None
+    golden: Golden | None = None
+    parity: Parity | None = None
+    """Measured at warm-up on this host; None before it, and where the version has no golden vectors."""
     degraded: bool = False
     """An accelerator lies idle beside it."""
 
-    def serves(self, desired: DesiredModel) -> bool:
-        """Is this what `desired` asks for? A desired variant of None is content with any."""
+    def is_what(self, desired: DesiredModel) -> bool:
+        """Would the same worker serve `desired`? A desired variant of None is content with any."""
         return (
             self.manifest == desired.manifest
             and desired.variant in (None, self.variant.name)
             and self.profile == desired.profile
-            and self.rollout == desired.rollout
-            and self.record_results == desired.record_results
         )
+
+    def bound_to(self, desired: DesiredModel) -> Choice:
+        """The same under the rollout and the options of `desired`."""
+        return self.model_copy(update={"rollout": desired.rollout, "record_results": desired.record_results})
+
+
+def identity(desired: DesiredModel) -> tuple[str | None, ...]:
+    """What makes two wishes the same deployment; its policy and its options may change under way."""
+    return (desired.manifest, desired.variant, desired.rollout, str(desired.attempt), desired.profile)
 
 
 class Serving(Wire):
     """What a loaded worker turned out to be; for reports."""
 
+    choice: Choice
     backend: str
     """Backend and provider, e.g. `onnxruntime/CPUExecutionProvider`."""
     execution: Literal["process", "inline"]
@@ -57,58 +73,74 @@ class Serving(Wire):
     since: AwareDatetime
 
 
+class Quarantined(Wire):
+    """A variant that this device rolled back, or that answered its golden vectors wrongly."""
+
+    variant_digest: Digest
+    version: VersionName
+    code: str
+    message: Annotated[str, Field(max_length=2048)] = ""
+    attempt: Annotated[int, Field(ge=0)] = 0
+    """Only a desired state with a higher one brings it again."""
+    at: AwareDatetime
+
+
+class Trial(Wire):
+    """What a probation must remember across a restart of the agent."""
+
+    deaths: Annotated[int, Field(ge=0)] = 0
+    """Of the worker and of the agent."""
+    stopped: bool = False
+    """The agent ended in order: the start after it is no death."""
+    before_us: float | None = None
+    """p99 of the previous version's runs, in microseconds; None: too few, or none was there."""
+
+
 class SlotRecord(Wire):
     """One slot in the journal. `desired` None: the model is to go."""
 
     model: Name
     state: State = State.IDLE
+    since: AwareDatetime | None = None
+    """When this state began."""
+    offered_at: AwareDatetime | None = None
+    """When the deployment under way was first seen."""
     desired: DesiredModel | None = None
     generation: Annotated[int, Field(ge=0)] = 0
     """The desired generation that `desired` came with."""
     attempts: Annotated[int, Field(ge=0)] = 0
-    """Tries of the deployment under way."""
+    """Tries of the deployment under way, or of the rollback."""
     fault: Fault | None = None
-    """Why the deployment waits or was given up."""
+    """Why the deployment waits, was given up or was rolled back; of a committed one, what its probation said."""
+    failed_in: Phase | None = None
+    until: AwareDatetime | None = None
+    """When the waiting ends by itself."""
+    gap_s: float | None = None
+    """Seconds in which nothing answered at the last switch; None: not switched."""
+    trial: Trial | None = None
     active: Choice | None = None
+    proven: bool = False
+    """The active one was committed."""
     candidate: Choice | None = None
     previous: Choice | None = None
+    quarantine: Annotated[tuple[Quarantined, ...], Field(max_length=MAX_QUARANTINE)] = ()
 
     def places(self) -> list[Choice]:
-        """Active, candidate and previous, those that are there."""
+        """Active, candidate and previous, those that are there. Previous is the last committed one, or active is."""
         return [choice for choice in (self.active, self.candidate, self.previous) if choice is not None]
 
+    def last_committed(self) -> Choice | None:
+        """What to go back to when the next version fails."""
+        return self.active if self.proven else self.previous
 
-def report(slot: SlotRecord, serving: Serving | None, crash: Fault | None, *, given_up: bool = False) -> ReportedModel:
-    """What a slot says of itself.
+    def barred(self, choice: Choice, attempt: int) -> Quarantined | None:
+        """The reason why `choice` must not be tried in that attempt; None: it may be."""
+        return next(
+            (bad for bad in self.quarantine if bad.variant_digest == choice.variant_digest and attempt <= bad.attempt),
+            None,
+        )
 
-    Args:
-        slot: The slot.
-        serving: The active worker; None while there is none.
-        crash: Why the active worker is not there, while it is being started again or was given up.
-        given_up: It died too often and is not started again.
-    """
-    active = slot.active
-    answering = active is not None and serving is not None
-    return ReportedModel(
-        state=_state(slot, answering, given_up),
-        version=active.version if active and answering else None,
-        manifest=active.manifest if active and answering else None,
-        variant=active.variant.name if active and answering else None,
-        variant_digest=active.variant_digest if active and answering else None,
-        backend=serving.backend if serving else None,
-        execution=serving.execution if serving else None,
-        max_batch=serving.max_batch if serving else None,
-        since=serving.since if serving else None,
-        desired_version=slot.desired.version if slot.desired else None,
-        fault=crash or slot.fault,
-    )
-
-
-def _state(slot: SlotRecord, answering: bool, given_up: bool) -> ServingState:
-    if slot.state is State.FAILED or given_up:
-        return ServingState.FAILED
-    if slot.active is not None and not answering:
-        return ServingState.RECOVERING
-    if slot.state is State.IDLE and answering:
-        return ServingState.SERVING
-    return ServingState.CHANGING if answering else ServingState.PENDING
+    def with_bad(self, bad: Quarantined) -> tuple[Quarantined, ...]:
+        """The quarantine with one more; a newer entry of the same variant takes the place of the older."""
+        others = [entry for entry in self.quarantine if entry.variant_digest != bad.variant_digest]
+        return (*others, bad)[-MAX_QUARANTINE:]

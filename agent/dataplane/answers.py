@@ -14,6 +14,7 @@ from agent.dataplane.packets import reply_properties
 from agent.dataplane.plan import OutputTensor, Plan, Reply, RequestError
 from agent.dataplane.replies import error_reply
 from agent.dataplane.slot import Request, Serving
+from agent.dataplane.watching import count_answer
 from agent.worker.arena import ArenaError, read_arena
 from registry.contracts.codes import InferenceCode
 
@@ -39,6 +40,7 @@ class Answers:
         requests = serving.requests
         fixed = serving.layout.slots
         latency = serving.slot.stats.latency.record
+        tally = serving.tally if serving.tally.watching else None
         for id_ in ids:
             request = requests[id_]
             if request is None or request.plan is None:
@@ -50,8 +52,13 @@ class Answers:
                 elif id_ < fixed:
                     views = [memory[base + id_ * size : base + id_ * size + size] for base, size in serving.outputs]
                     self.result(request, serving.codec.encode_fixed(plan, views))
+                    if tally is not None:
+                        count_answer(tally, serving.layout.outputs, views)
                 else:
-                    self.result(request, serving.codec.encode_reply(plan, _arena_outputs(serving, id_)))
+                    found = _arena_outputs(serving, id_)
+                    self.result(request, serving.codec.encode_reply(plan, found))
+                    if tally is not None:
+                        count_answer(tally, found, [tensor.data for tensor in found])
             except RequestError as error:
                 self.error(request, error.code, error.message)
             latency((now - request.arrived) * 1e6)
@@ -85,6 +92,8 @@ class Answers:
         stats.requests += 1
         stats.errors[str(code)] += 1
         serving, plan = request.serving, request.plan
+        if serving is not None and serving.tally.watching:
+            serving.tally.errors[str(code)] += 1
         request_id, correlation_id = (plan.id, plan.correlation_id) if plan is not None else ("", "")
         if serving is not None:
             reply = serving.codec.encode_error(code, message, request_id, correlation_id)

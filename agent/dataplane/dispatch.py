@@ -61,7 +61,9 @@ class Dispatch:
             return
         now = self._clock()
         stats = serving.slot.stats
-        stats.run.record((now - lane.progress) * 1e6)
+        took = (now - lane.progress) * 1e6
+        stats.run.record(took)
+        serving.tally.run.record(took)
         stats.batches[len(ids)] += 1
         run_s, lane.progress = now - lane.progress, now
         if serving.slot.tap is not None:
@@ -111,7 +113,9 @@ class Dispatch:
             done = self._clock()
             if serving.slot.tap is not None:
                 self._look_on(serving, live, done - now)
-            serving.slot.stats.run.record((done - now) * 1e6)
+            took = (done - now) * 1e6
+            serving.slot.stats.run.record(took)
+            serving.tally.run.record(took)
             serving.slot.stats.batches[len(live)] += 1
             self._answers.slots_done(serving, live, done)
         if waiting:

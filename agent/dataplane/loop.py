@@ -17,6 +17,7 @@ from typing import Any
 
 from agent.adapters.mqtt import MqttSession, MqttSettings
 from agent.adapters.outbox import EVENT, NewMessage, Outbox
+from agent.core.probation import Tally
 from agent.dataplane.answers import Answers
 from agent.dataplane.binding import Binding
 from agent.dataplane.connection import Connection, Greeting, Notice
@@ -152,10 +153,13 @@ class DataPlane:
         """Requests for the model are `model_not_ready` from now on, unless something serves it already. Idempotent."""
         self._wakeup.call(lambda: self._router.assign(model))
 
-    def swap(self, model: str, worker: Worker | None, binding: Binding | None) -> Future[Worker | None]:
+    def swap(
+        self, model: str, worker: Worker | None, binding: Binding | None, tally: Tally | None = None
+    ) -> Future[Worker | None]:
         """Has `worker` serve the model from now on; None: the model is assigned, but nothing serves it (yet).
 
-        The future has the worker that served before, drained, for the caller to close; None when there was none.
+        `tally` counts what it does. The future has the worker that served before, drained, for the caller to close;
+        None when there was none.
         It is fulfilled with the worker also when that dies while draining.
         """
         done: Future[Worker | None] = Future()
@@ -164,7 +168,8 @@ class DataPlane:
             try:
                 slot = self._router.assign(model)
                 old = slot.active
-                slot.swap(worker, binding).add_done_callback(lambda future: done.set_result(future.result()))
+                leaving = slot.swap(worker, binding, tally)
+                leaving.add_done_callback(lambda future: done.set_result(future.result()))
             except Exception as error:  # noqa: BLE001 - a binding that does not fit its worker: the caller's to handle
                 done.set_exception(error)
                 return
@@ -179,6 +184,16 @@ class DataPlane:
     def look_on(self, model: str, tap: Tap | None) -> None:
         """Has `tap` see what the active worker of the model answers, until another one or None takes its place."""
         self._wakeup.call(lambda: setattr(self._router.assign(model), "tap", tap)).result(CALL_SECONDS)
+
+    def rebind(self, model: str, worker: Worker, binding: Binding) -> None:
+        """Has `worker`, if it still serves, go on under another binding: between two batches, without a swap."""
+
+        def rebind() -> None:
+            slot = self._router.slots.get(model)
+            if slot is not None and slot.active is not None and slot.active.worker is worker:
+                slot.active.rebind(binding)
+
+        self._wakeup.post(rebind)
 
     def withdraw(self, model: str) -> Future[Worker | None]:
         """As `swap` with nothing, and the model is not assigned any more: its requests are `unknown_model`."""

@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from agent.core.batching import share_out
+from agent.core.probation import Tally
 from agent.dataplane.acks import Ack
 from agent.dataplane.binding import Binding
 from agent.dataplane.codec import Codec
@@ -149,10 +150,11 @@ class Lane:
 class Serving:
     """A worker with its codec and the requests that it holds."""
 
-    def __init__(self, slot: ModelSlot, worker: Worker, binding: Binding) -> None:
+    def __init__(self, slot: ModelSlot, worker: Worker, binding: Binding, tally: Tally) -> None:
         layout = worker.layout
         self.slot = slot
         self.worker = worker
+        self.tally = tally
         self.binding = binding
         self.codec = Codec(binding, layout)
         self.layout = layout
@@ -174,6 +176,11 @@ class Serving:
         """Lost, or drained: it takes nothing any more."""
         self.decoding = 0
         """Requests in the decode pool, which have no slot yet."""
+
+    def rebind(self, binding: Binding) -> None:
+        """The same worker under another rollout or other options: from the next request on."""
+        self.binding = binding
+        self.codec = Codec(binding, self.layout)
 
     def take(self, request: Request, *, fixed: bool) -> bool:
         """Gives the request a slot. False: none is free."""
@@ -222,13 +229,13 @@ class ModelSlot:
         """The active one and those that drain."""
         return [*([self.active] if self.active is not None else []), *self.draining]
 
-    def swap(self, worker: Worker | None, binding: Binding | None) -> Future[Worker | None]:
+    def swap(self, worker: Worker | None, binding: Binding | None, tally: Tally | None = None) -> Future[Worker | None]:
         """Lets `worker` (None: nothing) take new requests from now on.
 
-        The future is fulfilled with the worker that served before, once it has answered what it held; with None when
-        there was none.
+        `tally` counts what it does. The future is fulfilled with the worker that served before, once it has answered
+        what it held; with None when there was none.
         """
-        new = Serving(self, worker, binding) if worker is not None and binding is not None else None
+        new = Serving(self, worker, binding, tally or Tally()) if worker is not None and binding is not None else None
         if binding is not None:
             self.stats.version = binding.version
         old, self.active = self.active, new

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.core.slots import Choice, SlotRecord
 from agent.reconciler.desired import DesiredState
-from agent.reconciler.ports import Clock, DataPath, Journal, LoadedWorker, Pool, Steps
+from agent.reconciler.ports import Clock, DataPath, HostSay, Journal, LoadedWorker, NoSay, Pool, Steps
 from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
@@ -34,6 +34,8 @@ class Context:
     put: Callable[[Any], None]
     """Into the control queue."""
     drain_timeout_s: float
+    host: HostSay = field(default_factory=NoSay)
+    """When this host lets a deployment download and switch."""
     facts: Platform | None = None
     changed: bool = True
     """Something that a report says has changed."""

@@ -1,14 +1,17 @@
 """Keeps the active place of one slot alive: what should answer has a worker that runs.
 
 At a start of the agent it brings back what served, from cache and journal, without asking anybody. A worker that
-dies is started again, ever more slowly, up to a limit; then it is reported and waits for a new desired generation.
+dies is started again, ever more slowly, up to a limit; then it is reported and waits for another wish. When the
+active place is given to another version (a rollback), what answers goes on until the other's worker is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from agent.core.backoff import RESTART, STABLE_AFTER_S
+from agent.core.probation import Tally
 from agent.core.slots import Choice, Serving
 from agent.errors import AgentError, PermanentError
 from agent.reconciler.context import Context
@@ -21,17 +24,35 @@ BROKEN = frozenset({DeploymentCode.DIGEST_MISMATCH, DeploymentCode.DISK_ERROR})
 """The files in the cache are gone or wrong: starting them again is no use."""
 
 
+@dataclass(frozen=True)
+class Listener:
+    """Whom the keeper tells, in the control thread."""
+
+    came_up: Callable[[], None]
+    """A worker of the active place answers."""
+    failed: Callable[[AgentError], bool]
+    """It could not be started. True: the listener sees to it; False: as the keeper does by itself."""
+    lost: Callable[[AgentError], None]
+    """The active artifact cannot serve here any more and has to be deployed anew."""
+
+
 class Keeper:
     """The worker of one slot's active place."""
 
-    def __init__(self, context: Context, lost: Callable[[AgentError], None]) -> None:
-        """`lost` is called when the active artifact cannot serve here any more and has to be deployed anew."""
+    def __init__(self, context: Context, model: str, listener: Listener) -> None:
         self._context = context
-        self._lost = lost
+        self._model = model
+        self._listener = listener
         self.worker: LoadedWorker | None = None
         self.serving: Serving | None = None
+        self.tally = Tally()
+        """What the version that serves, or served last, did since it began to."""
+        self._counted: Choice | None = None
+        """Whose the tally is."""
         self.crash: Fault | None = None
         self.given_up = False
+        self.cleared_at: float | None = None
+        """Since when nothing answers on purpose (monotonic), while a candidate is loaded in its place."""
         self.restarts = 0
         """Since the agent started; for health."""
         self.wake_at: float | None = None
@@ -44,25 +65,47 @@ class Keeper:
         """A worker for the active place is on its way."""
         return self._task is not None
 
-    def take(self, choice: Choice, worker: LoadedWorker) -> None:
-        """`worker` answers from now on; the one before is drained and ended."""
-        self.stop_trying()
-        leaving = self._context.data_path.serve(choice, worker)
-        self._context.end(leaving, lambda: None)
-        self._now_serves(worker)
+    def answers(self, choice: Choice | None) -> bool:
+        """Does a worker of this choice answer now?"""
+        return self.serving is not None and choice is not None and _same_load(self.serving.choice, choice)
 
-    def withdraw(self, model: str, then: Callable[[], None]) -> None:
-        """Nobody answers from now on; `then` runs when the last worker has ended."""
+    def take(self, choice: Choice, worker: LoadedWorker) -> float:
+        """`worker` answers from now on; the one before is drained and ended. Seconds in which nothing answered."""
         self.stop_trying()
-        self._context.end(self._context.data_path.withdraw(model), then)
-        self.worker, self.serving, self.crash = None, None, None
+        began, self.cleared_at = self.cleared_at, None
+        self._serve(choice, worker)
+        return 0.0 if began is None else self._context.clock.monotonic() - began
+
+    def rebind(self, choice: Choice) -> None:
+        """The worker that answers goes on under another rollout and other options."""
+        if self.worker is not None and self.serving is not None and _same_load(self.serving.choice, choice):
+            self._context.data_path.rebind(choice, self.worker)
+            self.serving = self.serving.model_copy(update={"choice": choice})
+            self._context.changed = True
+
+    def clear(self, then: Callable[[], None]) -> None:
+        """Nothing answers from now on; `then` runs when the worker has ended. Until `resume` nothing is started."""
+        self.stop_trying()
+        self.cleared_at = self._context.clock.monotonic()
+        self._context.end(self._context.data_path.clear(self._model), then)
+        self._forget_worker()
+
+    def resume(self) -> None:
+        """After `clear`: the active version may be started again."""
+        self.cleared_at = None
+
+    def withdraw(self, then: Callable[[], None]) -> None:
+        """The model is not this device's any more; `then` runs when the last worker has ended."""
+        self.stop_trying()
+        self._context.end(self._context.data_path.withdraw(self._model), then)
+        self._forget_worker()
 
     def died(self, worker: object, reason: str) -> bool:
         """A worker died. False when it was not this slot's active one."""
         if self.worker is None or worker is not self.worker:
             return False
         self._context.discard(self.worker)
-        self.worker, self.serving = None, None
+        self._forget_worker()
         self.restarts += 1
         if self._context.clock.monotonic() - self._up_since > STABLE_AFTER_S:
             self._deaths = 0
@@ -70,20 +113,32 @@ class Keeper:
         return True
 
     def forgive(self) -> None:
-        """A person or the registry asked anew: start from the beginning."""
+        """Somebody asks for it anew: a worker that was given up gets another chance."""
         if self.given_up:
             self.given_up, self._deaths, self.crash = False, 0, None
 
+    def give_up(self) -> None:
+        """Starts nothing by itself any more, until `stop_trying` or `forgive`."""
+        self.stop_trying()
+        self.given_up = True
+
     def stop_trying(self) -> None:
-        """Gives up a start under way; another worker takes the place."""
+        """Gives up a start under way, and forgets what went wrong so far."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
         self.wake_at, self.crash, self.given_up, self._deaths = None, None, False, 0
 
     def tend(self, choice: Choice | None) -> None:
-        """Starts the worker of `choice` when it is due and none is there."""
-        if choice is None or self.worker is not None or self._task is not None or self.given_up:
+        """Starts the worker of `choice` when it is due and none is there; None: nothing should answer."""
+        if choice is None:
+            if self.worker is not None:
+                self.clear(lambda: None)
+                self.resume()
+            elif self._task is not None or self.crash is not None:
+                self.stop_trying()
+            return
+        if self.answers(choice) or self._task is not None or self.given_up or self.cleared_at is not None:
             return
         if self.wake_at is not None and self._context.clock.monotonic() < self.wake_at:
             return
@@ -96,24 +151,38 @@ class Keeper:
     def _came_up(self, choice: Choice, worker: LoadedWorker) -> None:
         self._task = None
         self.crash = None
-        self._context.end(self._context.data_path.serve(choice, worker), lambda: None)
-        self._now_serves(worker)
+        self._serve(choice, worker)
+        self._listener.came_up()
 
-    def _now_serves(self, worker: LoadedWorker) -> None:
-        self.worker = worker
-        self._up_since = self._context.clock.monotonic()
+    def _serve(self, choice: Choice, worker: LoadedWorker) -> None:
+        context = self._context
+        if not self._counts(choice):
+            self.tally = Tally()
+        self._context.end(context.data_path.serve(choice, worker, self.tally), lambda: None)
+        self.worker, self._counted = worker, choice
+        self._up_since = context.clock.monotonic()
         self.serving = Serving(
+            choice=choice,
             backend=f"{worker.backend}/{worker.provider}",
             execution=worker.execution,
             max_batch=worker.max_batch,
-            since=self._context.clock.now(),
+            since=context.clock.now(),
         )
+        context.changed = True
+
+    def _counts(self, choice: Choice) -> bool:
+        return self._counted is not None and _same_load(self._counted, choice)
+
+    def _forget_worker(self) -> None:
+        self.worker, self.serving = None, None
         self._context.changed = True
 
     def _failed(self, error: AgentError) -> None:
         self._task = None
+        if self._listener.failed(error):
+            return
         if error.code in BROKEN or isinstance(error, PermanentError):
-            self._lost(error)
+            self._listener.lost(error)
         else:
             self._failed_once(error.code, error.message)
 
@@ -130,3 +199,8 @@ class Keeper:
             clock = self._context.clock
             self.wake_at = clock.monotonic() + RESTART.delay(self._deaths, clock.chance())
         self.crash = Fault(code=str(code), message=reason[:2000], attempts=self._deaths)
+
+
+def _same_load(one: Choice, other: Choice) -> bool:
+    """Would the same worker do? Rollout and options are no part of a worker."""
+    return (one.variant_digest, one.manifest, one.profile) == (other.variant_digest, other.manifest, other.profile)

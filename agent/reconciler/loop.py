@@ -83,7 +83,7 @@ class Reconciler:
         for model, record in self._context.journal.slots().items():
             self._slots[model] = Slot(self._context, record)
         for slot in self._slots.values():
-            self._guard(slot.revive)
+            self._guard(slot.take_up)
         Task(lambda _: self._context.steps.facts(), self.take_facts, self._no_facts).start(
             self._context.network, self._context.put
         )

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
+from agent.core.strategy import Room
 from agent.worker.measure import Measurement
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.deployments import DeploymentPolicy
 from registry.contracts.digest import Digest
+from registry.contracts.golden import Parity
 from registry.contracts.jobs import Job, JobStatus
 from registry.contracts.messages import DesiredModel, Reported
 from registry.contracts.platforms import Platform
@@ -53,8 +58,15 @@ class DataPath(Protocol):
     def assign(self, model: str) -> None:
         """The model is this device's, though nothing serves it yet: its requests are refused as not ready."""
 
-    def serve(self, choice: Choice, worker: LoadedWorker) -> Future[LoadedWorker | None]:
-        """From the next batch on `worker` answers. The future brings the one that answered before, drained."""
+    def serve(self, choice: Choice, worker: LoadedWorker, tally: Tally) -> Future[LoadedWorker | None]:
+        """From the next batch on `worker` answers, and `tally` counts what it does. The future brings the one that
+        answered before, drained."""
+
+    def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
+        """From the next batch on `worker`, if it still serves, answers under the rollout and options of `choice`."""
+
+    def clear(self, model: str) -> Future[LoadedWorker | None]:
+        """Requests are refused as not ready from now on; the future as in `serve`."""
 
     def withdraw(self, model: str) -> Future[LoadedWorker | None]:
         """Requests to the model are refused from now on; the future as in `serve`."""
@@ -76,13 +88,22 @@ class Steps(Protocol):
         """Fetches the manifest and chooses."""
 
     def download(self, choice: Choice, keep: Set[Digest], cancel: threading.Event) -> None:
-        """Brings all files of the choice into the cache; may evict what is not in `keep`."""
+        """Brings all files of the choice, and its golden vectors, into the cache; may evict what is not in `keep`."""
+
+    def received(self, choice: Choice) -> int:
+        """Bytes of the choice's files that are on this disk. Quick."""
 
     def verify(self, choice: Choice, cancel: threading.Event) -> None:
         """Every byte in the cache is what its digest says."""
 
     def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> LoadedWorker:
         """Starts a worker. `measured`: what an earlier start found on this host, so that it need not be measured."""
+
+    def compare(self, choice: Choice, worker: LoadedWorker, cancel: threading.Event) -> Parity:
+        """How the worker, which nobody else uses, answers the version's golden vectors."""
+
+    def room(self, active: LoadedWorker | None) -> Room:
+        """The memory that is free, and what the active worker takes. Quick."""
 
     def sweep(self, slots: Sequence[SlotRecord]) -> None:
         """Removes from the cache what no slot needs. Only while nothing is being installed."""
@@ -149,6 +170,48 @@ class Journal(Protocol):
 
     def keep_measure(self, variant: str, facts: str, found: Measurement) -> None:
         """Remembers a measurement."""
+
+
+class Waiting(Protocol):
+    """Why this host does not go on now; see `agent.core.local_policy`."""
+
+    @property
+    def code(self) -> DeploymentCode:
+        """For reports."""
+
+    @property
+    def message(self) -> str:
+        """For people."""
+
+    @property
+    def until(self) -> datetime:
+        """It is asked again at the latest then."""
+
+
+class HostSay(Protocol):
+    """What this host has a say in. Asked again at every look while a deployment is deferred. Control thread, quick."""
+
+    def may_download(
+        self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing_bytes: int
+    ) -> Waiting | None:
+        """Before a download. None: go on."""
+
+    def may_switch(self, model: str, wish: DeploymentPolicy, offered_at: datetime) -> Waiting | None:
+        """Before a worker is loaded for the switch, and once more before the switch itself. None: go on."""
+
+
+class NoSay:
+    """A host without a policy of its own."""
+
+    def may_download(
+        self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing_bytes: int
+    ) -> Waiting | None:
+        """At any time."""
+        return None
+
+    def may_switch(self, model: str, wish: DeploymentPolicy, offered_at: datetime) -> Waiting | None:
+        """At any time."""
+        return None
 
 
 class Pool(Protocol):

@@ -1,30 +1,39 @@
 """One model's slot: moves its deployment along `core.lifecycle`, one written-down step at a time.
 
-Each `_do_…` method is one effect of the table. A step that runs is the slot's one task; when a journal write fails
-the step it belongs to does not happen, and the slot starts that state again a little later.
+Here is what moves it: wishes, the clock, outcomes, restarts. What the table's effects do is in `effects`, what watches
+a version on probation in `watchdog`. A step that runs is the slot's one task; when a journal write fails the step it
+belongs to does not happen, and the slot starts that state again a little later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from agent.adapters.registry_client import UnreachableError
-from agent.core.backoff import DEPLOYMENT
-from agent.core.lifecycle import ON_RESTART, Effect, Event, State, advance
-from agent.core.slots import Choice, SlotRecord, report
+from agent.core.backoff import DEPLOYMENT, JUDGED, ROLLBACK_TRIES
+from agent.core.lifecycle import BUSY, ON_RESTART, Event, State, Step, advance
+from agent.core.progress import Live, phase_of, report
+from agent.core.slots import Choice, SlotRecord
+from agent.core.wishes import Take, take
 from agent.errors import AgentError, PermanentError
 from agent.reconciler.context import Context
-from agent.reconciler.keeper import Keeper
+from agent.reconciler.effects import EFFECTS
+from agent.reconciler.installing import admit, reconsider
+from agent.reconciler.keeper import Keeper, Listener
 from agent.reconciler.ports import LoadedWorker
 from agent.reconciler.tasks import Task
+from agent.reconciler.watchdog import Watchdog
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.deployments import DeploymentPolicy, Phase
 from registry.contracts.messages import DesiredModel, Fault, ReportedModel
 
 JOURNAL_RETRY_S = 5.0
-_RUNNING = frozenset(
-    {State.RESOLVING, State.DOWNLOADING, State.VERIFYING, State.WARMING, State.SWITCHING, State.RETIRING}
-)
+PROGRESS_EVERY_S = 10.0
+"""While a download runs, a report says so often how far it is."""
+_UNTENDED = frozenset({State.RETIRING, State.SWITCHING})
+"""What should answer is about to change: nothing is started for the active place."""
 
 
 class Slot:
@@ -32,216 +41,162 @@ class Slot:
 
     def __init__(self, context: Context, record: SlotRecord) -> None:
         self.record = record
-        self.keeper = Keeper(context, self._active_is_lost)
-        self._context = context
-        self._task: Task[Any] | None = None
-        self._candidate: LoadedWorker | None = None
-        self._retry_at: float | None = None
-        self._last_delay: float | None = None
-        """The registry's own wish, from Retry-After."""
+        self.context = context
+        self.keeper = Keeper(
+            context, record.model, Listener(self._came_up, self._did_not_come_up, self._active_is_lost)
+        )
+        self.watchdog = Watchdog(self)
+        self.task: Task[Any] | None = None
+        self.candidate: LoadedWorker | None = None
+        """Loaded and warm, not yet with the data path."""
+        self.retry_at: float | None = None
+        self.retry_delay = 0.0
+        """Seconds from the failure of a step to the next try."""
+        self._tell_progress_at = 0.0
         context.records[record.model] = record
         context.data_path.assign(record.model)
 
     @property
     def gone(self) -> bool:
         """The journal has forgotten it."""
-        return self.record.model not in self._context.records
+        return self.record.model not in self.context.records
 
     @property
     def busy(self) -> bool:
         """Something is being installed: the cache must not be swept."""
-        return self._task is not None
+        return self.task is not None
+
+    @property
+    def policy(self) -> DeploymentPolicy:
+        """How the deployment under way is to be carried out."""
+        return self.record.desired.policy if self.record.desired else DeploymentPolicy()
 
     def report(self) -> ReportedModel:
         """What this slot says of itself."""
-        return report(self.record, self.keeper.serving, self.keeper.crash, given_up=self.keeper.given_up)
+        keeper, candidate = self.keeper, self.record.candidate
+        live = Live(
+            serving=keeper.serving,
+            crash=keeper.crash,
+            given_up=keeper.given_up and self.record.state is not State.ROLLBACK_FAILED,
+            bytes_done=self.context.steps.received(candidate) if candidate is not None else 0,
+            cleared=keeper.cleared_at is not None,
+        )
+        return report(self.record, live)
 
     def next_due(self) -> float | None:
         """When `tend` has something to do by the clock, in monotonic seconds."""
-        times = [time for time in (self._retry_at, self.keeper.wake_at) if time is not None]
-        return min(times, default=None)
+        times = (self.retry_at, self.keeper.wake_at, self.watchdog.next_due())
+        return min((time for time in times if time is not None), default=None)
+
+    # --- what moves it ------------------------------------------------------------------------------------------------
+
+    def take_up(self) -> None:
+        """The agent has just started. What died with it is counted before anything is started: a version that takes
+        the agent down with it must not do so for ever."""
+        if self.record.state in (State.WARMING, State.SWITCHING):
+            self.save(self.record.model_copy(update={"attempts": self.record.attempts + 1}))
+        self.watchdog.take_up()
+        self.revive()
 
     def revive(self) -> None:
         """Starts the worker of what should answer, when none is there and it is due."""
-        if self.record.state is not State.RETIRING:
+        if self.record.state not in _UNTENDED:
             self.keeper.tend(self.record.active)
 
     def restart(self) -> None:
-        """The agent has just started: what the journal says is under way is taken up."""
-        step = ON_RESTART[self.record.state]
-        self._enter(step.to, step.effects, {})
+        """What the journal says is under way is taken up: at a start, and when a refused write has left it undone."""
+        state, attempts = self.record.state, self.record.attempts
+        if state in (State.WARMING, State.SWITCHING) and DEPLOYMENT.exhausted(attempts, DeploymentCode.WORKER_CRASHED):
+            text = f"the agent or its worker ended {attempts} times while it was loaded"
+            self._give_up(Fault(code=DeploymentCode.ATTEMPTS_EXHAUSTED, message=text, attempts=attempts))
+        else:
+            self._enter(ON_RESTART[state], {})
 
-    def want(self, desired: DesiredModel | None, generation: int) -> None:
-        """Compares with what is desired, and takes at most one step."""
-        record = self.record
-        if record.state is State.RETIRING:
-            return
-        if generation > record.generation:
-            self.keeper.forgive()
-        if desired is None:
-            self._move(Event.WITHDRAWN, desired=None, generation=generation)
-        elif record.active is not None and record.active.serves(desired):
-            if record.state is not State.IDLE:
-                self._move(Event.SETTLED, desired=desired, generation=generation, candidate=None, fault=None)
-            elif (record.desired, record.generation) != (desired, generation):
-                self._save(record.model_copy(update={"desired": desired, "generation": generation, "fault": None}))
-        elif record.state is State.IDLE or record.desired != desired or self._asked_again(generation):
-            self._move(Event.ASSIGNED, desired=desired, generation=generation, attempts=0, fault=None, candidate=None)
+    def want(self, wish: DesiredModel | None, generation: int) -> None:
+        """Compares with what is desired. What is overtaken ends under its own name, then the wish is taken up."""
+        for _ in range(3):
+            taken = take(self.record, wish)
+            if taken.event is None:
+                if taken.adopt:
+                    self._adopt(wish, generation)
+                return
+            self.move(taken.event, **self._changes(taken, wish, generation))
+            if self.gone:
+                return
 
     def tend(self) -> None:
         """Does what is due by the clock, and what a refused journal write left undone."""
         self.revive()
-        if self._retry_at is not None:
-            if self._context.clock.monotonic() < self._retry_at:
+        now = self.context.clock.monotonic()
+        if self.retry_at is not None:
+            if now < self.retry_at:
                 return
-            self._retry_at = None
-            if self.record.state is State.WAITING:
-                self._move(Event.RETRY_DUE)
+            self.retry_at = None
+            if self.record.state in (State.WAITING, State.ROLLBACK_FAILED):
+                self.move(Event.RETRY_DUE)
         if self._stuck:
-            self._do_cancel()
-            self.restart()
+            self._redo()
+        elif self.record.state is State.STAGED:
+            admit(self)
+        elif self.record.state is State.DEFERRED:
+            reconsider(self)
+        elif self.record.state is State.PROBATION:
+            self.watchdog.look()
+        if self.record.state is State.DOWNLOADING and now >= self._tell_progress_at:
+            self._tell_progress_at = now + PROGRESS_EVERY_S
+            self.context.changed = True
 
     def postpone(self) -> None:
         """The journal refused: the disk is full or broken. Look again later."""
         if self._stuck:
-            self._retry_at = self._context.clock.monotonic() + JOURNAL_RETRY_S
-
-    @property
-    def _stuck(self) -> bool:
-        """In a state that works, with nothing that does: the journal refused to write the next one down."""
-        return self._task is None and self.record.state in _RUNNING
+            self.retry_at = self.context.clock.monotonic() + JOURNAL_RETRY_S
 
     def died(self, worker: object, reason: str) -> None:
         """A worker of this model died."""
         if self.keeper.died(worker, reason):
             crash = self.keeper.crash
             code = crash.code if crash else DeploymentCode.WORKER_CRASHED
-            self._context.voice.tell("worker", phase="died", code=code, message=reason, slot=self.record)
+            self.context.voice.tell("worker", phase="died", code=code, message=reason, slot=self.record)
+            self.watchdog.died()
 
     def stop(self) -> list[LoadedWorker]:
         """The agent ends: no step goes on. The workers that are left, for the caller to close."""
-        self._do_cancel()
+        self.cancel()
         self.keeper.stop_trying()
+        self.watchdog.stop()
         return [self.keeper.worker] if self.keeper.worker is not None else []
 
-    def _asked_again(self, generation: int) -> bool:
-        return self.record.state is State.FAILED and generation > self.record.generation
+    # --- for effects and watchdog -------------------------------------------------------------------------------------
 
-    def _move(self, event: Event, **changes: Any) -> None:
-        step = advance(self.record.state, event)
-        self._enter(step.to, step.effects, changes)
+    def move(self, event: Event, **changes: Any) -> None:
+        """One step of the table: `changes` are written down together with the new state."""
+        self._enter(advance(self.record.state, event), changes, event=event)
 
-    def _enter(self, to: State, effects: tuple[Effect, ...], changes: dict[str, Any]) -> None:
-        """Writes the new state down, then does the effects."""
-        record = self.record.model_copy(update={"state": to, **changes})
-        if record != self.record:
-            self._save(record)
-        for effect in effects:
-            self._EFFECTS[effect](self)
+    def save(self, record: SlotRecord) -> None:
+        """To the journal first. Raises TransientError, and then nothing has changed."""
+        self.context.journal.save(record)
+        self.context.fault = None
+        self.record = self.context.records[record.model] = record
+        self.context.changed = True
 
-    def _save(self, record: SlotRecord) -> None:
-        self._context.journal.save(record)
-        self._context.fault = None
-        self.record = self._context.records[record.model] = record
-        self._context.changed = True
+    def chosen(self) -> Choice:
+        """The candidate. Raises PermanentError when there is none: a fault of the table."""
+        if self.record.candidate is None:
+            raise PermanentError("internal", f"slot {self.record.model} is {self.record.state} without a candidate")
+        return self.record.candidate
 
-    def _do_cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        if self._candidate is not None:
-            self._context.discard(self._candidate)
-            self._candidate = None
-        self._retry_at = None
+    def cancel(self) -> None:
+        """No step goes on, no candidate is kept, and the active version may be started again."""
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+        if self.candidate is not None:
+            self.context.discard(self.candidate)
+            self.candidate = None
+        self.keeper.resume()
+        self.retry_at = None
 
-    def _do_resolve(self) -> None:
-        record = self.record
-        if record.desired is None:
-            raise PermanentError("internal", f"slot {record.model} resolves without a desired state")
-        desired = record.desired
-        self._step(
-            lambda cancel: self._context.steps.resolve(record.model, desired, cancel),
-            self._resolved,
-        )
-
-    def _resolved(self, choice: Choice) -> None:
-        if choice.degraded:
-            text = f"variant {choice.variant.name} runs on the CPU, and an accelerator of this host lies idle"
-            self._context.voice.tell("deployment", phase="degraded", message=text, slot=self.record)
-        self._move(Event.STEP_DONE, candidate=choice)
-
-    def _do_download(self) -> None:
-        choice = self._chosen()
-        keep = {place.variant_digest for record in self._context.records.values() for place in record.places()}
-        self._step(
-            lambda cancel: self._context.steps.download(choice, keep, cancel), lambda _: self._move(Event.STEP_DONE)
-        )
-
-    def _do_verify(self) -> None:
-        choice = self._chosen()
-        self._step(
-            lambda cancel: self._context.steps.verify(choice, cancel),
-            lambda _: self._move(Event.STEP_DONE),
-            loads=True,
-        )
-
-    def _do_warm(self) -> None:
-        choice = self._chosen()
-        measured = self._context.measured(choice)
-        self._step(
-            lambda cancel: self._context.steps.warm(choice, measured, cancel),
-            self._warmed,
-            discard=self._context.discard,
-            loads=True,
-        )
-
-    def _warmed(self, worker: LoadedWorker) -> None:
-        self._candidate = worker
-        self._context.keep_measure(self._chosen(), worker)
-        self._move(Event.STEP_DONE)
-
-    def _do_switch(self) -> None:
-        choice, worker = self._chosen(), self._candidate
-        if worker is None:  # Written down as switching, but the worker is gone: from the beginning.
-            self.restart()
-            return
-        self._candidate = None
-        self.keeper.take(choice, worker)
-        self._move(Event.STEP_DONE, active=choice, previous=self.record.active, candidate=None, attempts=0, fault=None)
-
-    def _do_schedule_retry(self) -> None:
-        clock = self._context.clock
-        delay = DEPLOYMENT.delay(self.record.attempts, clock.chance())
-        self._retry_at = clock.monotonic() + max(delay, self._last_delay or 0.0)
-
-    def _do_retire(self) -> None:
-        def ended() -> None:
-            self._task = None
-            self._move(Event.STEP_DONE)
-
-        self._task = Task[None](lambda _: None, lambda _: None, lambda _: None)
-        self.keeper.withdraw(self.record.model, ended)
-
-    def _do_forget(self) -> None:
-        self._context.journal.forget(self.record.model)
-        self._context.records.pop(self.record.model, None)
-        self._context.changed = True
-
-    def _do_report(self) -> None:
-        fault = self.record.fault
-        self._context.voice.tell(
-            "deployment",
-            phase=self._phase(),
-            code=fault.code if fault else "",
-            message=fault.message if fault else "",
-            slot=self.record,
-        )
-        self._context.changed = True
-
-    def _phase(self) -> str:
-        return "serving" if self.record.state is State.IDLE and self.record.active else str(self.record.state)
-
-    def _step(
+    def step(
         self,
         work: Callable[[Any], Any],
         done: Callable[[Any], None],
@@ -250,45 +205,102 @@ class Slot:
         loads: bool = False,
     ) -> None:
         """Runs one step of the deployment in a pool."""
-        if self._context.desired.expired(self._context.clock.now()):
-            self._failed(PermanentError(DeploymentCode.DESIRED_EXPIRED, "the desired state has expired: nothing new"))
+        if self.context.desired.expired(self.context.clock.now()):
+            self.failed(PermanentError(DeploymentCode.DESIRED_EXPIRED, "the desired state has expired: nothing new"))
             return
 
         def succeeded(result: Any) -> None:
-            self._task = None
+            self.task = None
             done(result)
 
-        pool = self._context.loads if loads else self._context.network
-        self._task = Task(work, succeeded, self._failed, discard).start(pool, self._context.put)
+        pool = self.context.loads if loads else self.context.network
+        self.task = Task(work, succeeded, self.failed, discard).start(pool, self.context.put)
 
-    def _failed(self, error: AgentError) -> None:
-        self._task = None
+    def failed(self, error: AgentError, **changes: Any) -> None:
+        """The step that ran has failed."""
+        self.task = None
         came_further = isinstance(error, UnreachableError) and error.progress
         attempts = 1 if came_further else self.record.attempts + 1
-        self._last_delay = error.retry_after_s if isinstance(error, UnreachableError) else None
-        over = isinstance(error, PermanentError) or DEPLOYMENT.exhausted(attempts, error.code)
         fault = Fault(code=error.code, message=error.message[:2000], attempts=attempts)
-        self._move(Event.GIVEN_UP if over else Event.RETRY_LATER, attempts=attempts, fault=fault)
+        if isinstance(error, PermanentError) or DEPLOYMENT.exhausted(attempts, error.code):
+            self._give_up(fault, **changes)
+            return
+        clock = self.context.clock
+        wished = error.retry_after_s if isinstance(error, UnreachableError) else None
+        self.retry_delay = max(DEPLOYMENT.delay(attempts, clock.chance()), wished or 0.0)
+        until = clock.now() + timedelta(seconds=self.retry_delay)
+        failed_in = phase_of(self.record)
+        self.move(Event.RETRY_LATER, attempts=attempts, fault=fault, failed_in=failed_in, until=until, **changes)
+
+    def try_once(self) -> None:
+        """After a restart. Not what was judged: no restart makes a bad version good."""
+        if self.record.fault is not None and self.record.fault.code not in JUDGED:
+            self.move(Event.RETRY_DUE)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _stuck(self) -> bool:
+        """In a state that works, with nothing that does: the journal refused to write the next one down."""
+        return self.task is None and self.record.state in BUSY
+
+    def _redo(self) -> None:
+        if self.record.state is State.SWITCHING and self.keeper.answers(self.record.candidate):
+            self._enter(Step(State.SWITCHING, advance(State.WARMING, Event.STEP_DONE).effects[-1:]), {})
+            return
+        self.cancel()
+        self.restart()
+
+    def _enter(self, step: Step, changes: dict[str, Any], *, event: Event | None = None) -> None:
+        """Writes the new state down, then does the effects."""
+        if event is not None:
+            now = self.context.clock.now()
+            changes = {"since": now, "until": None, **changes}
+            if step.to is State.PROBATION:
+                changes["until"] = now + timedelta(seconds=self._policy_after(changes).probation_s)
+        record = self.record.model_copy(update={"state": step.to, **changes})
+        if record != self.record:
+            self.save(record)
+        for effect in step.effects:
+            EFFECTS[effect](self)
+
+    def _policy_after(self, changes: dict[str, Any]) -> DeploymentPolicy:
+        wish = changes.get("desired", self.record.desired)
+        return wish.policy if wish is not None else DeploymentPolicy()
+
+    def _give_up(self, fault: Fault, **changes: Any) -> None:
+        self.move(Event.GIVEN_UP, attempts=fault.attempts, fault=fault, failed_in=phase_of(self.record), **changes)
+
+    def _adopt(self, wish: DesiredModel | None, generation: int) -> None:
+        """Nothing moves; what came new with the wish (its policy) is looked at where it matters."""
+        if (self.record.desired, self.record.generation) != (wish, generation):
+            self.save(self.record.model_copy(update={"desired": wish, "generation": generation}))
+
+    def _changes(self, taken: Take, wish: DesiredModel | None, generation: int) -> dict[str, Any]:
+        """What is written down with the event of a wish."""
+        event = taken.event
+        if not taken.adopt:
+            return {"candidate": None, "fault": None}
+        changes: dict[str, Any] = {"desired": wish, "generation": generation, "fault": None, "failed_in": None}
+        if event is Event.WITHDRAWN or wish is None:
+            return {**changes, "candidate": None}
+        self.keeper.forgive()
+        changes.update(attempts=0, candidate=None, gap_s=None)
+        if event is Event.ASSIGNED:
+            return {**changes, "offered_at": self.context.clock.now()}
+        active = self.record.active
+        return {**changes, "active": active.bound_to(wish) if active is not None else None}
+
+    def _came_up(self) -> None:
+        if self.record.state in (State.ROLLING_BACK, State.ROLLBACK_FAILED):
+            bad = self.record.quarantine[-1] if self.record.quarantine else None
+            fault = Fault(code=bad.code, message=bad.message) if bad is not None else None
+            self.move(Event.STEP_DONE, attempts=0, fault=fault, failed_in=Phase.PROBATION)
+
+    def _did_not_come_up(self, error: AgentError) -> bool:
+        return self.watchdog.did_not_come_up(error, ROLLBACK_TRIES)
 
     def _active_is_lost(self, error: AgentError) -> None:
         """Its files are wrong, or this host cannot run it any more: deployed anew, chosen by the facts of today."""
-        self._context.voice.tell("worker", phase="lost", code=error.code, message=error.message, slot=self.record)
-        self._save(self.record.model_copy(update={"active": None}))
-
-    def _chosen(self) -> Choice:
-        if self.record.candidate is None:
-            raise PermanentError("internal", f"slot {self.record.model} is {self.record.state} without a candidate")
-        return self.record.candidate
-
-    _EFFECTS: dict[Effect, Callable[[Slot], None]] = {  # noqa: RUF012 - a table, never changed
-        Effect.CANCEL: _do_cancel,
-        Effect.RESOLVE: _do_resolve,
-        Effect.DOWNLOAD: _do_download,
-        Effect.VERIFY: _do_verify,
-        Effect.WARM: _do_warm,
-        Effect.SWITCH: _do_switch,
-        Effect.SCHEDULE_RETRY: _do_schedule_retry,
-        Effect.RETIRE: _do_retire,
-        Effect.FORGET: _do_forget,
-        Effect.REPORT: _do_report,
-    }
+        self.context.voice.tell("worker", phase="lost", code=error.code, message=error.message, slot=self.record)
+        self.save(self.record.model_copy(update={"active": None, "proven": False}))

@@ -8,21 +8,29 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from typing import cast
 
 from pydantic import ValidationError
 
 from agent.adapters.artifact_cache import ArtifactCache
+from agent.adapters.hardware import memory
+from agent.adapters.part_file import PartFile, StepCancelledError
+from agent.adapters.process_stats import proportional_memory
 from agent.adapters.registry_client import RegistryClient, UnreachableError
 from agent.config.settings import AgentConfig
 from agent.core.fitness import points_at_host, unfit
 from agent.core.slots import Choice, SlotRecord
+from agent.core.strategy import Room
 from agent.errors import AgentError, PermanentError
+from agent.reconciler.ports import LoadedWorker
+from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import checked_measurement
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest
+from registry.contracts.golden import Parity
 from registry.contracts.manifest import FileRef, Manifest
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
@@ -99,6 +107,7 @@ class RealSteps:
             record_results=desired.record_results,
             image=manifest.image,
             classification=manifest.classification,
+            golden=manifest.golden,
             degraded=resolution.degraded,
         )
 
@@ -111,13 +120,21 @@ class RealSteps:
         """
         variant, digest = choice.variant, choice.variant_digest
         missing = self._cache.missing(variant, digest)
+        golden = choice.golden.file if choice.golden is not None else None
         if missing:
-            self._cache.make_room(variant, digest, keep)
+            self._cache.make_room(variant, digest, keep, extra=golden.size if golden is not None else 0)
         for ref in missing:
             self._pull(ref, digest, cancel)
         self._cache.complete(variant, digest)
         if len(missing) == len(variant.files):
             self._cache.trust(digest)
+        if golden is not None and not self._cache.has_golden(digest, golden):
+            with self._whole(golden, cancel) as part:
+                self._cache.admit_golden(part, digest)
+
+    def received(self, choice: Choice) -> int:
+        """As `ports.Steps` says."""
+        return choice.variant.size - self._cache.outstanding(choice.variant, choice.variant_digest)
 
     def verify(self, choice: Choice, cancel: threading.Event) -> None:
         """As `ports.Steps` says."""
@@ -134,6 +151,9 @@ class RealSteps:
             inputs=choice.variant.inputs,
             outputs=choice.variant.outputs,
             network=choice.variant.network,
+            requirements=choice.variant.requirements,
+            settings=settings.options.get(choice.backend, {}),
+            engines=str(self._cache.files(choice.variant_digest).resolve().with_name("engines")),
             target=str(choice.variant.target),
             profile="latency" if (settings.profile or choice.profile) == "latency" else "throughput",
             cores=self._config.cores,
@@ -181,11 +201,37 @@ class RealSteps:
             self._tell_facts(found)
         return found
 
+    def compare(self, choice: Choice, worker: LoadedWorker, cancel: threading.Event) -> Parity:
+        """As `ports.Steps` says.
+
+        Raises:
+            TransientError: digest_mismatch: the file on disk is not the published one; it is thrown away.
+            PermanentError: it is no file of golden vectors.
+        """
+        golden = choice.golden
+        if golden is None:
+            raise PermanentError("internal", f"{choice.version} has no golden vectors")
+        path = self._cache.checked_golden(choice.variant_digest, golden.file, cancel)
+
+        def check() -> None:
+            if cancel.is_set():
+                raise StepCancelledError
+
+        return measure_parity(cast("Worker", worker), path, golden, check=check)
+
+    def room(self, active: LoadedWorker | None) -> Room:
+        """As `ports.Steps` says."""
+        if active is None or active.execution == "inline":
+            return Room(memory()[1])
+        return Room(memory()[1], proportional_memory([cast("Worker", active).pid]))
+
     def sweep(self, slots: Sequence[SlotRecord]) -> None:
         """As `ports.Steps` says."""
         places = [place for slot in slots for place in slot.places()]
         manifests = {place.manifest for place in places} | {slot.desired.manifest for slot in slots if slot.desired}
-        parts = {ref.digest for slot in slots if slot.candidate for ref in slot.candidate.variant.files}
+        candidates = [slot.candidate for slot in slots if slot.candidate]
+        parts = {ref.digest for choice in candidates for ref in choice.variant.files}
+        parts |= {choice.golden.file.digest for choice in candidates if choice.golden}
         self._cache.sweep({place.variant_digest for place in places}, manifests, parts)
 
     def _manifest(self, model: str, desired: DesiredModel) -> Manifest:
@@ -205,12 +251,18 @@ class RealSteps:
         return manifest
 
     def _pull(self, ref: FileRef, variant: Digest, cancel: threading.Event) -> None:
+        with self._whole(ref, cancel) as part:
+            self._cache.admit(part, variant)
+
+    @contextlib.contextmanager
+    def _whole(self, ref: FileRef, cancel: threading.Event) -> Iterator[PartFile]:
+        """The file, received to its end and hashed. A wrong digest is a TransientError."""
         with self._cache.part(ref) as part:
             part.resume(cancel)
             if part.offset < ref.size:
                 self._source().download(part, cancel)
             part.check()
-            self._cache.admit(part, variant)
+            yield part
 
     def _source(self) -> RegistryClient:
         if self._registry is None:

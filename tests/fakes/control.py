@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
+from agent.core.strategy import Room
 from agent.errors import AgentError, TransientError
 from agent.jobs.executor import JobExecutor, Work
 from agent.reconciler.context import Context
@@ -22,6 +24,9 @@ from agent.reconciler.ports import Clock, LoadedWorker
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
 from registry.contracts.api import DeviceReports
+from registry.contracts.deployments import DeploymentProgress
+from registry.contracts.golden import Parity
+from registry.contracts.manifest import Golden
 from registry.contracts.messages import Desired, DesiredModel, Event, Health, Reported, ServingState
 from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
@@ -50,14 +55,20 @@ class FakeWorker:
         self.closed = True
 
 
+class PowerCutError(BaseException):
+    """Everything in memory is gone. No `except Exception` stops it."""
+
+
 class MemoryJournal:
-    """Survives a `Host.reboot`. `broken` makes every write fail, as a full disk does."""
+    """Survives a `Host.boot`. `broken` makes every write fail, as a full disk does; after `power_for` more writes the
+    power is cut: that write is on disk, and nothing runs after it."""
 
     def __init__(self) -> None:
         self.records: dict[str, SlotRecord] = {}
         self.facts: dict[str, bytes] = {}
         self.measures: dict[tuple[str, str], Measurement] = {}
         self.broken = False
+        self.power_for: int | None = None
 
     def slots(self) -> dict[str, SlotRecord]:
         return dict(self.records)
@@ -65,10 +76,12 @@ class MemoryJournal:
     def save(self, record: SlotRecord) -> None:
         self._check()
         self.records[record.model] = SlotRecord.model_validate_json(record.canonical())
+        self._written()
 
     def forget(self, model: str) -> None:
         self._check()
         self.records.pop(model, None)
+        self._written()
 
     def get(self, key: str) -> bytes | None:
         return self.facts.get(key)
@@ -93,6 +106,13 @@ class MemoryJournal:
         if self.broken:
             raise TransientError("disk_error", "no space left")
 
+    def _written(self) -> None:
+        if self.power_for is not None:
+            self.power_for -= 1
+            if self.power_for <= 0:
+                self.power_for = None
+                raise PowerCutError
+
 
 class FakeSteps:
     """Does nothing, at once. `fail(step, *errors)` lets the next calls of a step fail, in order."""
@@ -102,6 +122,12 @@ class FakeSteps:
         self.errors: dict[str, list[AgentError]] = {}
         self.started: list[FakeWorker] = []
         self.measured: list[Measurement | None] = []
+        self.golden: Golden | None = None
+        """Every version has these; None: none has."""
+        self.parity = Parity(cases=1, max_abs=0.0, max_rel=0.0, passed=True)
+        self.free: int | None = None
+        self.missing = False
+        """Nothing of a candidate is on this disk."""
 
     def fail(self, step: str, *errors: AgentError) -> None:
         self.errors.setdefault(step, []).extend(errors)
@@ -123,7 +149,18 @@ class FakeSteps:
             profile=desired.profile,
             rollout=desired.rollout,
             record_results=desired.record_results,
+            golden=self.golden,
         )
+
+    def received(self, choice: Choice) -> int:
+        return 0 if self.missing else choice.variant.size
+
+    def compare(self, choice: Choice, worker: LoadedWorker, cancel: threading.Event) -> Parity:
+        self._do(f"compare {choice.version}")
+        return self.parity
+
+    def room(self, active: LoadedWorker | None) -> Room:
+        return Room(self.free, 100 if active is not None else None)
 
     def download(self, choice: Choice, keep: Set[str], cancel: threading.Event) -> None:
         self._do(f"download {choice.version}")
@@ -153,6 +190,9 @@ class FakeDataPath:
 
     def __init__(self) -> None:
         self.serving: dict[str, LoadedWorker | None] = {}
+        self.tallies: dict[str, Tally] = {}
+        self.bound: dict[str, Choice] = {}
+        """Under which choice the worker answers."""
         self.retained: dict[str, bytes] = {}
         self.published: list[tuple[str, bytes]] = []
         self.events: list[Event] = []
@@ -160,8 +200,16 @@ class FakeDataPath:
     def assign(self, model: str) -> None:
         self.serving.setdefault(model, None)
 
-    def serve(self, choice: Choice, worker: LoadedWorker) -> Future[LoadedWorker | None]:
+    def serve(self, choice: Choice, worker: LoadedWorker, tally: Tally) -> Future[LoadedWorker | None]:
+        self.tallies[choice.model], self.bound[choice.model] = tally, choice
         return self._drained(self.serving.get(choice.model), choice.model, worker)
+
+    def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
+        if self.serving.get(choice.model) is worker:
+            self.bound[choice.model] = choice
+
+    def clear(self, model: str) -> Future[LoadedWorker | None]:
+        return self._drained(self.serving.get(model), model, None)
 
     def withdraw(self, model: str) -> Future[LoadedWorker | None]:
         done = self._drained(self.serving.get(model), model, None)
@@ -303,11 +351,27 @@ class Host:
         self.elapsed += seconds
         return self.settle()
 
-    def desire(self, generation: int, *, expires_at: datetime | None = None, **models: str) -> Host:
-        """The registry desires these versions from now on."""
-        document = desired(generation, expires_at=expires_at, **models)
-        self.context.offer(document)
+    def desire(
+        self,
+        generation: int,
+        *,
+        expires_at: datetime | None = None,
+        wish: Mapping[str, Any] | None = None,
+        **models: str,
+    ) -> Host:
+        """The registry desires these versions from now on; `wish`: fields of `DesiredModel`."""
+        self.context.offer(desired(generation, expires_at=expires_at, wish=wish, **models))
         return self
+
+    def commit(self) -> Host:
+        """Until the longest probation is over."""
+        return self.settle().wait(100.0)
+
+    def progress(self, model: str = "lenet") -> DeploymentProgress:
+        """What the last report says of the deployment."""
+        found = self.reports[-1].models[model].deployment
+        assert found is not None
+        return found
 
     def serves(self, model: str = "lenet") -> str | None:
         worker = self.data_path.serving.get(model)
@@ -323,10 +387,19 @@ class Host:
         return Health(device=DEVICE, session_id="s1", seq=1, at=self.now(), window_s=1, uptime_s=self.elapsed)
 
 
-def desired(generation: int, *, expires_at: datetime | None = None, device: str = DEVICE, **models: str) -> bytes:
+def desired(
+    generation: int,
+    *,
+    expires_at: datetime | None = None,
+    device: str = DEVICE,
+    wish: Mapping[str, Any] | None = None,
+    **models: str,
+) -> bytes:
     """A desired document: model to version."""
     wanted = {
-        model: DesiredModel(version=version, manifest=one_file_manifest(b"", version=version).canonical_digest())
+        model: DesiredModel(
+            version=version, manifest=one_file_manifest(b"", version=version).canonical_digest(), **(wish or {})
+        )
         for model, version in models.items()
     }
     document = Desired(device=device, generation=generation, issued_at=START, expires_at=expires_at, models=wanted)

@@ -395,8 +395,9 @@ def test_profile_and_switches_of_the_deployment_are_in_the_choice(registry: Regi
         version="1.0.0", manifest=manifest.canonical_digest(), profile=Profile.LATENCY, record_results=True, rollout="r"
     )
     choice = puller.steps.resolve("lenet", desired, NEVER)
-    assert choice.serves(desired)
-    assert not choice.serves(desired.model_copy(update={"profile": Profile.THROUGHPUT}))
+    assert choice.is_what(desired)
+    assert (choice.rollout, choice.record_results) == ("r", True)
+    assert not choice.is_what(desired.model_copy(update={"profile": Profile.THROUGHPUT}))
 
 
 def wait_until(true: Callable[[], object], seconds: float = 20.0) -> None:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from agent.core.backoff import DEPLOYMENT, Backoff
 from agent.core.lifecycle import State
+from agent.core.progress import Live, report
 from agent.core.retention import CachedArtifact, to_evict
-from agent.core.slots import Choice, Serving, SlotRecord, report
+from agent.core.slots import Choice, Serving, SlotRecord
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import Fault, Profile, ServingState
 from tests.fakes.registry_simulator import one_file_manifest
@@ -59,42 +60,44 @@ def test_the_longest_unused_goes_first() -> None:
     assert to_evict(cached, set(), 15) == ["old", "mid"]
 
 
-def slot(**fields: object) -> SlotRecord:
-    variant = one_file_manifest(b"x").variants[0]
-    active = Choice(
-        model="lenet",
-        version="1.0.0",
-        manifest=one_file_manifest(b"x").canonical_digest(),
-        variant=variant,
-        variant_digest=variant.canonical_digest(),
-        backend="fake",
-        profile=Profile.THROUGHPUT,
-    )
-    return SlotRecord.model_validate({"model": "lenet", "active": active, **fields})
-
-
-SERVING = Serving(backend="fake/cpu", execution="process", max_batch=4, since=NOW)
+VARIANT = one_file_manifest(b"x").variants[0]
+ACTIVE = Choice(
+    model="lenet",
+    version="1.0.0",
+    manifest=one_file_manifest(b"x").canonical_digest(),
+    variant=VARIANT,
+    variant_digest=VARIANT.canonical_digest(),
+    backend="fake",
+    profile=Profile.THROUGHPUT,
+)
+SERVING = Serving(choice=ACTIVE, backend="fake/cpu", execution="process", max_batch=4, since=NOW)
 CRASH = Fault(code="worker_crashed", attempts=1)
 
 
+def slot(**fields: object) -> SlotRecord:
+    return SlotRecord.model_validate({"model": "lenet", "active": ACTIVE, **fields})
+
+
 @pytest.mark.parametrize(
-    ("record", "serving", "crash", "given_up", "state"),
+    ("record", "live", "state"),
     [
-        (slot(), SERVING, None, False, ServingState.SERVING),
-        (slot(active=None, state=State.DOWNLOADING), None, None, False, ServingState.PENDING),
-        (slot(state=State.DOWNLOADING), SERVING, None, False, ServingState.CHANGING),
-        (slot(state=State.WAITING), SERVING, None, False, ServingState.CHANGING),
-        (slot(state=State.FAILED), SERVING, None, False, ServingState.FAILED),
-        (slot(), None, CRASH, False, ServingState.RECOVERING),
-        (slot(), None, CRASH, True, ServingState.FAILED),
+        (slot(state=State.COMMITTED), Live(SERVING), ServingState.SERVING),
+        (slot(state=State.PROBATION), Live(SERVING), ServingState.SERVING),
+        (slot(active=None, state=State.DOWNLOADING), Live(), ServingState.PENDING),
+        (slot(state=State.DOWNLOADING), Live(SERVING), ServingState.CHANGING),
+        (slot(state=State.WAITING), Live(SERVING), ServingState.CHANGING),
+        (slot(state=State.ROLLING_BACK), Live(SERVING), ServingState.CHANGING),
+        (slot(state=State.WARMING), Live(cleared=True), ServingState.PENDING),
+        (slot(state=State.FAILED), Live(SERVING), ServingState.FAILED),
+        (slot(state=State.ROLLED_BACK), Live(SERVING), ServingState.FAILED),
+        (slot(state=State.COMMITTED), Live(crash=CRASH), ServingState.RECOVERING),
+        (slot(state=State.COMMITTED), Live(crash=CRASH, given_up=True), ServingState.FAILED),
     ],
 )
-def test_a_slot_says_what_really_serves(
-    record: SlotRecord, serving: Serving | None, crash: Fault | None, given_up: bool, state: ServingState
-) -> None:
-    said = report(record, serving, crash, given_up=given_up)
+def test_a_slot_says_what_really_serves(record: SlotRecord, live: Live, state: ServingState) -> None:
+    said = report(record, live)
     assert said.state is state
-    assert said.version == ("1.0.0" if serving else None)
+    assert said.version == ("1.0.0" if live.serving else None)
 
 
 def test_a_slot_record_survives_the_journal() -> None:

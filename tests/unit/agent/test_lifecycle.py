@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from agent.core.lifecycle import ON_RESTART, TRANSITIONS, Effect, Event, InvalidTransitionError, State, advance
+from agent.core.lifecycle import (
+    BUSY,
+    ON_RESTART,
+    PHASES,
+    TRANSITIONS,
+    UNDER_WAY,
+    Effect,
+    Event,
+    InvalidTransitionError,
+    State,
+    advance,
+)
+from agent.reconciler.effects import EFFECTS
+from registry.contracts.deployments import Phase
 
 WORK = {
-    State.RESOLVING: Effect.RESOLVE,
+    State.OFFERED: Effect.RESOLVE,
     State.DOWNLOADING: Effect.DOWNLOAD,
     State.VERIFYING: Effect.VERIFY,
+    State.VERIFIED: Effect.ADMIT,
     State.WARMING: Effect.WARM,
     State.SWITCHING: Effect.SWITCH,
+    State.ROLLING_BACK: Effect.ROLL_BACK,
     State.RETIRING: Effect.RETIRE,
 }
 
@@ -20,13 +35,32 @@ def edges() -> set[tuple[State, State]]:
     return {(state, step.to) for state, row in TRANSITIONS.items() for step in row.values()}
 
 
-def test_every_state_has_a_row_in_both_tables() -> None:
-    assert set(TRANSITIONS) == set(ON_RESTART) == set(State)
+def before(state: State) -> set[State]:
+    return {source for source, to in edges() if to is state}
+
+
+def test_every_state_has_a_row_in_both_tables_and_a_word_on_the_wire() -> None:
+    assert set(TRANSITIONS) == set(ON_RESTART) == set(PHASES) == set(State)
+
+
+def test_every_effect_is_done_somewhere_and_every_event_happens() -> None:
+    used = {e for row in TRANSITIONS.values() for step in row.values() for e in step.effects}
+    used |= {e for step in ON_RESTART.values() for e in step.effects}
+    assert used == set(Effect) == set(EFFECTS)
+    assert {event for row in TRANSITIONS.values() for event in row} == set(Event)
 
 
 def test_every_state_can_be_reached_and_left() -> None:
     assert {to for _, to in edges()} == set(State)
     assert {state for state, to in edges() if to is not state} == set(State)
+
+
+def test_every_state_leads_to_every_other() -> None:
+    for start in State:
+        seen = {start}
+        while fresh := {to for source, to in edges() if source in seen} - seen:
+            seen |= fresh
+        assert seen == set(State)
 
 
 @pytest.mark.parametrize("state", State)
@@ -40,14 +74,22 @@ def test_every_event_in_every_state_is_a_step_or_refused(state: State, event: Ev
 
 
 def test_nothing_switches_before_it_was_verified_and_warmed() -> None:
-    before = {to: {state for state, target in edges() if target is to} for to in State}
-    assert before[State.SWITCHING] == {State.WARMING}
-    assert before[State.WARMING] == {State.VERIFYING}
-    assert before[State.VERIFYING] == {State.DOWNLOADING}
+    assert before(State.SWITCHING) == {State.WARMING}
+    assert before(State.WARMING) == {State.VERIFIED, State.STAGED}
+    assert before(State.STAGED) == {State.VERIFIED, State.WARMING}
+    assert before(State.VERIFIED) == {State.VERIFYING}
+    assert before(State.VERIFYING) == {State.DOWNLOADING}
 
 
-def test_no_restart_skips_verification() -> None:
-    assert {step.to for step in ON_RESTART.values()} <= {State.IDLE, State.RESOLVING, State.RETIRING}
+def test_only_a_probation_or_what_had_passed_one_is_committed() -> None:
+    for state in before(State.COMMITTED) - {State.PROBATION}:
+        assert {event for event, step in TRANSITIONS[state].items() if step.to is State.COMMITTED} == {Event.SETTLED}
+
+
+def test_no_restart_skips_verification_or_probation() -> None:
+    for state, step in ON_RESTART.items():
+        assert step.to in {state, State.OFFERED}
+        assert step.to not in {State.VERIFIED, State.STAGED, State.WARMING, State.SWITCHING}
 
 
 @pytest.mark.parametrize(("state", "effect"), WORK.items())
@@ -57,7 +99,23 @@ def test_a_state_that_works_is_entered_with_its_work(state: State, effect: Effec
     assert all(step.effects[-1] is effect for step in steps)
 
 
-def test_what_is_under_way_can_always_be_called_off() -> None:
-    for state in set(WORK) - {State.RETIRING} | {State.WAITING, State.FAILED}:
-        for event in (Event.ASSIGNED, Event.SETTLED, Event.WITHDRAWN):
-            assert Effect.CANCEL in advance(state, event).effects
+def test_the_newest_wish_wins_over_whatever_is_under_way() -> None:
+    for state in UNDER_WAY:
+        ends = {event: advance(state, event) for event in (Event.ASSIGNED, Event.CALLED_OFF, Event.WITHDRAWN)}
+        assert [step.to for step in ends.values()] == [State.SUPERSEDED, State.CANCELLED, State.CANCELLED]
+        assert all(Effect.CANCEL in step.effects for step in ends.values())
+    assert set(WORK) - UNDER_WAY == {State.ROLLING_BACK, State.RETIRING}
+
+
+def test_a_rollback_needs_no_step_that_could_need_the_network() -> None:
+    network = {Effect.RESOLVE, Effect.DOWNLOAD}
+    assert not network & set(advance(State.PROBATION, Event.PROBATION_FAILED).effects)
+    assert not network & set(ON_RESTART[State.ROLLING_BACK].effects)
+
+
+def test_every_phase_of_the_wire_but_the_shadow_is_some_state() -> None:
+    assert {phase for phase in PHASES.values() if phase is not None} >= set(Phase) - {Phase.SHADOWING}
+
+
+def test_what_is_busy_has_work() -> None:
+    assert set(WORK) - {State.ROLLING_BACK} == BUSY

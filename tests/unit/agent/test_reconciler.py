@@ -18,7 +18,7 @@ DESIRED_TOPIC = f"modelfleet/v1/devices/{DEVICE}/desired"
 
 
 def serving(version: str = "1.0.0") -> Host:
-    host = Host().desire(1, lenet=version).settle()
+    host = Host().desire(1, lenet=version).commit()
     assert host.serves() == version
     return host
 
@@ -34,7 +34,9 @@ def test_what_is_desired_comes_to_serve() -> None:
     assert host.serves() == "1.0.0"
     assert host.state() is ServingState.SERVING
     assert host.reports[-1].generation == 1
-    assert host.phases() == ["resolving", "downloading", "verifying", "warming", "switching", "serving"]
+    steps = ["offered", "downloading", "verified", "warming", "switching", "probation"]
+    assert host.phases() == steps
+    assert host.commit().phases() == [*steps, "committed"]
 
 
 def test_every_deployment_goes_through_all_steps_in_order() -> None:
@@ -111,7 +113,8 @@ def test_what_keeps_failing_on_this_host_is_given_up_until_it_is_asked_for_again
         host.wait(300.0)
     assert host.state() is ServingState.FAILED
     assert len([done for done in host.steps.done if done.startswith("warm")]) == 8
-    assert host.desire(2, lenet="1.0.0").settle().serves() == "1.0.0"
+    assert host.desire(2, lenet="1.0.0", other="1.0.0").settle().serves() is None
+    assert host.desire(3, lenet="1.0.0", wish={"attempt": 1}).settle().serves() == "1.0.0"
 
 
 def test_the_registrys_own_wish_for_a_pause_is_kept() -> None:
@@ -173,7 +176,7 @@ def test_a_worker_that_keeps_dying_is_given_up_until_it_is_asked_for_again() -> 
     fault = host.reports[-1].models["lenet"].fault
     assert fault is not None
     assert fault.code == DeploymentCode.ATTEMPTS_EXHAUSTED
-    host.desire(2, lenet="1.0.0").settle()
+    host.desire(2, lenet="1.0.0", wish={"attempt": 1}).settle()
     assert host.state() is ServingState.SERVING
 
 
@@ -299,7 +302,7 @@ def test_without_a_broker_desired_state_and_reports_go_over_http() -> None:
     assert told.reported is not None
     assert told.reported.models["lenet"].version == "1.0.0"
     assert told.health
-    assert [event.phase for event in told.events if event.kind == "deployment"][-1] == "serving"
+    assert [event.phase for event in told.events if event.kind == "deployment"][-1] == "probation"
     host.tell(Tick("poll")).settle()
     assert host.uplink.reports[-1].events == ()
 

@@ -1,0 +1,186 @@
+"""Watches a version on probation, and sees a rollback through to a previous version that answers.
+
+INVARIANT: nothing here needs the network or the registry. A death is written down before it is judged, so that a
+version which takes the agent down with it is counted across the agent's restarts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from agent.core.backoff import REPAIR_S
+from agent.core.lifecycle import Event, State
+from agent.core.probation import Counts, Verdict, judge
+from agent.core.slots import Quarantined, Trial
+from agent.errors import AgentError, PermanentError, TransientError
+from agent.reconciler.keeper import BROKEN
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.deployments import Phase
+from registry.contracts.messages import Fault
+
+if TYPE_CHECKING:
+    from agent.reconciler.slot import Slot
+
+LOOK_EVERY_S = 1.0
+NOT_ITS_FAULT = BROKEN | {DeploymentCode.VARIANT_UNFIT, DeploymentCode.BACKEND_UNAVAILABLE}
+"""Its files were damaged, or this host has changed."""
+
+
+class Watchdog:
+    """Of one slot; control thread only."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._began: float | None = None
+        """When the probation began, or the agent that goes on with it (monotonic)."""
+        self._look_at: float | None = None
+
+    def next_due(self) -> float | None:
+        """When it wants to look again."""
+        return self._look_at if self._slot.record.state is State.PROBATION else None
+
+    def begin(self) -> None:
+        """The effect WATCH."""
+        self._began = self._slot.context.clock.monotonic()
+        self._slot.keeper.tally.watching = True
+        self.look()
+
+    def end(self) -> None:
+        """The effect UNWATCH."""
+        self._slot.keeper.tally.watching = False
+        self._began = self._look_at = None
+
+    def take_up(self) -> None:
+        """The agent has just started: unless it was stopped in order, it died in this version's probation."""
+        record = self._slot.record
+        if record.state is State.PROBATION and record.trial is not None:
+            trial = record.trial
+            deaths = trial.deaths if trial.stopped else trial.deaths + 1
+            self._write(trial.model_copy(update={"deaths": deaths, "stopped": False}))
+            self.look()
+
+    def stop(self) -> None:
+        """The agent ends in order. A disk that does not take this costs one death."""
+        record = self._slot.record
+        if record.state is State.PROBATION and record.trial is not None:
+            with contextlib.suppress(AgentError):
+                self._write(record.trial.model_copy(update={"stopped": True}))
+
+    def died(self) -> None:
+        """Its worker died, or could not be started again."""
+        record = self._slot.record
+        if record.state is State.PROBATION:
+            trial = record.trial or Trial()
+            self._write(trial.model_copy(update={"deaths": trial.deaths + 1}))
+            self.look()
+
+    def look(self) -> None:
+        """Judges what was counted so far; on a timer, and when something died."""
+        slot = self._slot
+        now = slot.context.clock.monotonic()
+        self._look_at = now + LOOK_EVERY_S
+        slot.keeper.tally.watching = True
+        over = (
+            self._began is not None
+            and now >= self._began + slot.policy.probation_s
+            and slot.keeper.answers(slot.record.active)
+        )
+        verdict = judge(slot.policy.probation, self._counts(), over=over)
+        if verdict is None:
+            return
+        if verdict.code:
+            self.fail(verdict)
+        else:
+            passed = Fault(code="", message=verdict.message)
+            slot.move(Event.PROBATION_PASSED, proven=True, trial=None, fault=passed)
+
+    def fail(self, verdict: Verdict) -> None:
+        """Quarantines what serves and goes back; without a previous version nothing is left to serve."""
+        slot, record = self._slot, self._slot.record
+        bad, wish = record.active, record.desired
+        quarantine = record.quarantine
+        if bad is not None:
+            entry = Quarantined(
+                variant_digest=bad.variant_digest,
+                version=bad.version,
+                code=verdict.code,
+                message=verdict.message,
+                attempt=wish.attempt if wish is not None else 0,
+                at=slot.context.clock.now(),
+            )
+            quarantine = record.with_bad(entry)
+        fault = Fault(code=verdict.code, message=verdict.message[:2000])
+        event = Event.PROBATION_FAILED if record.previous is not None else Event.GIVEN_UP
+        slot.move(
+            event,
+            active=record.previous,
+            proven=record.previous is not None,
+            previous=None,
+            trial=None,
+            attempts=0,
+            quarantine=quarantine,
+            fault=fault,
+            failed_in=Phase.PROBATION,
+        )
+
+    def did_not_come_up(self, error: AgentError, tries: int) -> bool:
+        """A worker of the active place could not be started. False: it is no business of the watchdog."""
+        slot, state = self._slot, self._slot.record.state
+        if state is State.PROBATION:
+            if error.code in NOT_ITS_FAULT:
+                self._again(error)
+            else:
+                self.died()
+            return slot.record.state is not State.PROBATION
+        broken = isinstance(error, PermanentError) or error.code in BROKEN
+        if state is State.ROLLING_BACK:
+            return self._not_back(error, over=broken or slot.record.attempts + 1 >= tries)
+        if state is State.ROLLBACK_FAILED:
+            slot.keeper.give_up()
+            slot.move(Event.RETRY_LATER, **self._later(error))
+            return True
+        return False
+
+    def _again(self, error: AgentError) -> None:
+        """Deployed anew, without quarantine; the previous version answers meanwhile."""
+        slot, previous = self._slot, self._slot.record.previous
+        fault = TransientError(error.code, error.message)
+        slot.failed(fault, active=previous, proven=previous is not None, previous=None, trial=None)
+
+    def _not_back(self, error: AgentError, *, over: bool) -> bool:
+        slot = self._slot
+        attempts = slot.record.attempts + 1
+        if not over:
+            slot.save(slot.record.model_copy(update={"attempts": attempts}))
+            return False
+        slot.keeper.give_up()
+        slot.move(Event.GIVEN_UP, **self._later(error), failed_in=Phase.ROLLING_BACK)
+        return True
+
+    def _later(self, error: AgentError) -> dict[str, object]:
+        """Why the previous version is not back, and when it is tried again."""
+        slot = self._slot
+        attempts = slot.record.attempts + 1
+        text = f"the previous version does not come up: {error.code}: {error.message}"
+        slot.retry_delay = REPAIR_S
+        until = slot.context.clock.now() + timedelta(seconds=REPAIR_S)
+        fault = Fault(code=DeploymentCode.ROLLBACK_FAILED, message=text[:2000], attempts=attempts)
+        return {"attempts": attempts, "fault": fault, "until": until}
+
+    def _counts(self) -> Counts:
+        keeper, trial = self._slot.keeper, self._slot.record.trial or Trial()
+        tally, crash = keeper.tally, keeper.crash
+        return Counts(
+            answered=tally.answered,
+            failed=tally.failed(),
+            not_finite=tally.not_finite,
+            crashes=trial.deaths,
+            given_up=crash.message if keeper.given_up and crash is not None else "",
+            run=tally.run.view(),
+            before_us=trial.before_us,
+        )
+
+    def _write(self, trial: Trial) -> None:
+        self._slot.save(self._slot.record.model_copy(update={"trial": trial}))
