@@ -15,6 +15,7 @@ from typing import Any
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.golden_options import given_cases, given_requests, signature
 from registry.cli.local_files import LocalFile, hash_file
+from registry.cli.measured import parity_figures
 from registry.cli.plan import Plan
 from registry.cli.publish_file import GoldenSection
 from registry.cli.session import Session
@@ -190,9 +191,14 @@ def _tell(session: Session, rows: Sequence[Measured]) -> None:
         if row.measured is None:
             session.out.note(f"  {row.variant}: not measured here: {row.why}")
         else:
-            _, on, max_abs, max_rel, top1, run, passed = parity_row(row.variant, "here", row.measured.parity)
-            figures = f"max abs {max_abs}, max rel {max_rel}, top-1 {top1}, {run} a run"
-            session.out.note(f"  {row.variant}: measured {on} on {row.measured.backend}: {figures}: {passed}")
+            parity = row.measured.parity
+            figures = f"{_figures(parity)}: {'passed' if parity.passed else parity.why}"
+            session.out.note(f"  {row.variant}: measured here on {row.measured.backend}: {figures}")
+
+
+def _figures(parity: Parity) -> str:
+    max_abs, max_rel, top1, run = parity_figures(parity)
+    return f"max abs {max_abs}, max rel {max_rel}, top-1 {top1}, {run} a run"
 
 
 def _demand_passed(manifest: Manifest, rows: Sequence[Measured]) -> None:
@@ -202,23 +208,8 @@ def _demand_passed(manifest: Manifest, rows: Sequence[Measured]) -> None:
             f"{manifest.model}@{manifest.version} is not published: a variant does not answer the golden vectors",
             code="golden_mismatch",
             hint="Convert it again, or say what is acceptable: --tolerance absolute=1e-3,relative=1e-2,top1=0.99",
-            errors=tuple(
-                f"{name}: {parity.why} (max abs {parity.max_abs:.3g}, max rel {parity.max_rel:.3g}, "
-                f"top-1 {_share(parity.top1_agreement)})"
-                for name, parity in off
-            ),
+            errors=tuple(f"{name}: {parity.why} ({_figures(parity)})" for name, parity in off),
         )
-
-
-def parity_row(variant: str, where: str, parity: Parity) -> tuple[str, ...]:
-    """One row of the parity table."""
-    run = "-" if parity.run_us is None else f"{parity.run_us:.0f} us"
-    passed = "yes" if parity.passed else f"NO: {parity.why}"
-    return variant, where, f"{parity.max_abs:.3g}", f"{parity.max_rel:.3g}", _share(parity.top1_agreement), run, passed
-
-
-def _share(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
 
 
 def declared(manifest: Manifest) -> Manifest:

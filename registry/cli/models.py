@@ -10,6 +10,7 @@ import typer
 
 from registry.cli.client import Client
 from registry.cli.failures import CliError, ExitCode, UsageFault
+from registry.cli.measured import evaluations_of, parity_of, show_evaluations, show_parity
 from registry.cli.output import Output, short, size_text, time_text
 from registry.cli.session import Session, command, split_reference
 from registry.contracts.api import ModelSettings, ModelView, VersionView
@@ -57,7 +58,7 @@ def _model_row(model: ModelView) -> tuple[object, ...]:
 
 @command
 def show(session: Session, reference: Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]")]) -> None:
-    """Show a model's versions, or all about one version: inputs, outputs, variants, labels.
+    """Show a model's versions, or all about one version: inputs, outputs, variants, parity, scores, labels.
 
     ```
     registry show lenet
@@ -124,9 +125,9 @@ def _version_row(view: VersionView) -> tuple[object, ...]:
 def _show_version(session: Session, model: str, reference: str) -> None:
     view = find_version(session.client, model, reference)
     manifest = fetch_manifest(session.client, view)
-    out = session.out
+    out, parity, evaluations = session.out, parity_of(session, view), evaluations_of(session, view)
     if out.as_json:
-        out.document({"version": view, "manifest": manifest})
+        out.document({"version": view, "manifest": manifest, "parity": parity, "evaluations": evaluations})
         return
     out.say(f"{view.model}@{view.version}, published {time_text(view.created_at)} by {view.created_by or 'anonymous'}")
     for label, text in (
@@ -140,6 +141,10 @@ def _show_version(session: Session, model: str, reference: str) -> None:
         if text:
             out.say(f"  {label:<9} {text}")
     show_variants(out, manifest)
+    show_parity(out, manifest, parity)
+    if evaluations:
+        out.say("")
+        show_evaluations(session, evaluations)
 
 
 def show_variants(out: Output, manifest: Manifest) -> None:

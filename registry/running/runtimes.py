@@ -16,7 +16,7 @@ from registry.contracts.tensors import Datatype
 from registry.running.process import Order
 
 MINDSPORE_VARIABLE = "MODELFLEET_MINDSPORE_PYTHON"
-"""Names the Python in whose environment MindSpore is: it wants an older NumPy than we do."""
+"""Names the Python in whose environment MindSpore is, where this one's has none: it wants an older NumPy than we do."""
 PROVIDERS = {Target.CPU: "CPUExecutionProvider", Target.GPU: "CUDAExecutionProvider"}
 DEVICES = {Target.CPU: "CPU", Target.GPU: "GPU", Target.ASCEND910: "Ascend"}
 _UNRUNNABLE = frozenset({Datatype.BYTES, Datatype.BF16})
@@ -42,7 +42,7 @@ def order_for(
             return f"ONNX for {target} runs on such a device only"
         return Order("onnxruntime", sys.executable, PROVIDERS[target], file, *names)
     if model_format is Format.MINDIR:
-        interpreter = os.environ.get(MINDSPORE_VARIABLE, "")
+        interpreter = os.environ.get(MINDSPORE_VARIABLE) or (sys.executable if find_spec("mindspore") else "")
         if not interpreter:
             return f"{MINDSPORE_VARIABLE} names no Python that has MindSpore"
         if target not in DEVICES:

@@ -88,6 +88,11 @@ def test_two_variants_that_agree_are_measured_and_carry_golden_vectors(cli: Cli,
     x, y = (np.frombuffer(content[s.begin : s.end], "<f4").reshape(s.shape) for s in spans)
     np.testing.assert_allclose(y, x @ WEIGHTS, rtol=1e-5)
 
+    shown = cli("show", "pair@1").out
+    assert "Golden vectors: 8, made by a; tolerance 0.0001 + 0.001 * |want|, top class of 100.00%" in shown
+    assert "publisher" in shown
+    assert "100.00%" in shown.splitlines()[-1]
+
     again = cli("publish", file, "--json").document
     assert (again["created"], again["sent_bytes"]) == (False, 0), "what is measured anew each time is no new content"
     assert again["manifest"]["golden"]["file"] == manifest["golden"]["file"]

@@ -1,0 +1,219 @@
+"""`registry evaluate`: what a version scores on a validation set: on this machine, or on the devices that use it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from registry.cli.failures import CliError, ExitCode, UsageFault
+from registry.cli.measured import evaluations_of, show_evaluations
+from registry.cli.models import fetch_manifest, find_version
+from registry.cli.progress import meter
+from registry.cli.pull import download
+from registry.cli.session import Session, command, split_reference
+from registry.contracts.api import DeviceView, JobRequest, JobView, VersionView
+from registry.contracts.datasets import DatasetView, EvaluationCreate, EvaluationView
+from registry.contracts.jobs import JobKind, JobState
+from registry.contracts.manifest import FileRef, Manifest, Variant
+from registry.contracts.metrics import METRICS
+from registry.contracts.paths import dataset_path, device_path, devices_path, evaluations_path, job_path, jobs_path
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be measured."""
+
+    version: VersionView
+    dataset: DatasetView
+    metric: str
+    variant: str | None
+    """None: the one that the host uses."""
+    timeout_s: float
+
+
+OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+POLL_S = 0.5
+
+
+@command
+def evaluate(
+    session: Session,
+    reference: Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]", help="Without VERSION: the newest.")],
+    *,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="A published validation set.")] = None,
+    metric: Annotated[str, typer.Option("--metric", help=f"One of: {', '.join(METRICS)}.")] = "accuracy",
+    on: Annotated[list[str] | None, typer.Option("--on", metavar="DEVICE", help="There; may be repeated.")] = None,
+    fleet: Annotated[
+        str | None,
+        typer.Option("--fleet", metavar="SELECTOR", help="On every device with these labels: site=paris,!old"),
+    ] = None,
+    variant: Annotated[str | None, typer.Option("--variant", help="This one; else what the host uses.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Only show what was measured.")] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="Of each device.")
+    ] = 3600.0,
+) -> None:
+    """What a version scores on a validation set, kept by version, variant and device.
+
+    Without --on and --fleet the variant that fits is run here; no device is needed. A device runs the variant that it
+    serves, or would serve, in a worker of its own beside what serves. Exit code 1 when a device fails, 7 when it does
+    not answer in time; the job goes on then.
+
+    ```
+    registry evaluate lenet@1.0.0 --dataset digits-test
+    registry evaluate lenet@1.0.0 --dataset digits-test --metric macro_f1 --on edge-1 --on edge-2
+    registry evaluate lenet@1.0.0 --dataset digits-test --fleet site=paris --json
+    registry evaluate lenet@1.0.0 --list
+    ```
+    """
+    model, named = split_reference(reference)
+    version = find_version(session.client, model, named)
+    if listed:
+        show_evaluations(session, evaluations_of(session, version))
+        return
+    if dataset is None:
+        raise UsageFault("On which validation set?", hint="--dataset NAME; registry dataset lists them")
+    if metric not in METRICS:
+        raise UsageFault(f"There is no metric {metric!r}", hint=f"One of: {', '.join(METRICS)}")
+    view = session.client.get(dataset_path(dataset), DatasetView)
+    wanted = Wanted(version, view, metric, variant, timeout)
+    devices = _devices(session, on or [], fleet) if on or fleet else []
+    show_evaluations(session, _on_devices(session, wanted, devices) if devices else [_here(session, wanted)])
+
+
+def _here(session: Session, wanted: Wanted) -> EvaluationView:
+    from registry.running import evaluate as running  # noqa: PLC0415 - needs NumPy
+    from registry.running.process import ModelProcess  # noqa: PLC0415 - as above
+    from registry.running.runtimes import order_for  # noqa: PLC0415 - as above
+
+    version, dataset = wanted.version, wanted.dataset
+    manifest = fetch_manifest(session.client, version)
+    with TemporaryDirectory(prefix="modelfleet-evaluate-") as folder:
+        variant = _runs_here(manifest, wanted.variant)
+        entry = _fetch(session, variant.files, Path(folder) / "variant", variant.entry)
+        set_ref = FileRef(path="dataset.safetensors", digest=dataset.digest, size=dataset.size)
+        items = _fetch(session, (set_ref,), Path(folder), set_ref.path)
+        order = order_for(entry, variant.format, variant.target, variant.inputs, variant.outputs)
+        if isinstance(order, str):
+            raise CliError(f"The variant {variant.name} cannot be run here: {order}", code="cannot_run")
+        with ModelProcess(order) as process:
+            session.out.note(f"running {variant.name} on {process.backend}")
+            found = running.evaluate(process, variant, manifest.classification, items, wanted.metric)
+            backend = process.backend
+    body = EvaluationCreate(
+        variant=variant.name,
+        dataset=dataset.name,
+        metric=wanted.metric,
+        value=found.value,
+        items=found.items,
+        backend=backend,
+        seconds=found.seconds,
+    )
+    return session.client.change("POST", evaluations_path(version.model, version.version), body, EvaluationView)
+
+
+def _runs_here(manifest: Manifest, name: str | None) -> Variant:
+    """The named variant, or the first that this machine can run."""
+    from registry.running.runtimes import order_for  # noqa: PLC0415 - needs NumPy
+
+    reasons = []
+    for variant in manifest.variants:
+        if name not in (None, variant.name):
+            continue
+        order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
+        if not isinstance(order, str):
+            return variant
+        reasons.append(f"{variant.name}: {order}")
+    if not reasons:
+        have = ", ".join(variant.name for variant in manifest.variants)
+        raise CliError(f"There is no variant {name!r}; there are {have}", code="not_found")
+    raise CliError("No variant can be run here", code="cannot_run", hint="On a device: --on", errors=tuple(reasons))
+
+
+def _fetch(session: Session, files: Sequence[FileRef], folder: Path, entry: str) -> Path:
+    """Bring files into `folder`, verified; the path of `entry`."""
+    for file in files:
+        place = folder / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with meter(f"pulling {file.path}", file.size, quiet=session.out.as_json) as shown:
+            download(session.client, file, place, shown.at, session.out.note)
+    return folder / entry
+
+
+def _devices(session: Session, named: Sequence[str], selector: str | None) -> list[DeviceView]:
+    found = [session.client.get(device_path(name), DeviceView) for name in named]
+    if selector is not None:
+        from registry.core.selectors import SelectorError, parse  # noqa: PLC0415 - only here
+
+        try:
+            wanted = parse(selector)
+        except SelectorError as error:
+            raise UsageFault(f"--fleet {selector!r} is no selector: {error}") from None
+        everyone = session.client.items(devices_path(), DeviceView)
+        found += [device for device in everyone if wanted.matches(device.labels) and device.name not in named]
+    if not found:
+        raise CliError(f"No device has the labels {selector}", code="not_found", hint="registry devices lists them")
+    return found
+
+
+def _on_devices(session: Session, wanted: Wanted, devices: Sequence[DeviceView]) -> list[EvaluationView]:
+    version, dataset = wanted.version, wanted.dataset
+    jobs = [_begin(session, wanted, device) for device in devices]
+    deadline = time.monotonic() + wanted.timeout_s
+    ended = [_wait(session, job, deadline) for job in jobs]
+    failed = [job for job in ended if job.status.state is not JobState.SUCCEEDED]
+    devices_done = {job.device for job in ended} - {job.device for job in failed}
+    scores = [
+        found
+        for found in evaluations_of(session, version)
+        if found.device in devices_done and (found.dataset_digest, found.metric) == (dataset.digest, wanted.metric)
+    ]
+    if failed:
+        late = all(job.status.state not in OVER for job in failed)
+        if scores:
+            show_evaluations(session, scores)
+        raise CliError(
+            f"{len(failed)} of {len(ended)} devices gave no score",
+            code="deadline" if late else failed[0].status.code or "failed",
+            hint="registry evaluate --list shows what comes later" if late else "",
+            errors=tuple(f"{job.device}: {job.status.state}: {job.status.code} {job.status.message}" for job in failed),
+            exit_code=ExitCode.DEADLINE if late else ExitCode.FAILURE,
+        )
+    return scores
+
+
+def _serves(device: DeviceView, version: VersionView) -> str | None:
+    """The variant of this version that the device says it serves; None: the device chooses."""
+    said = device.reported.models.get(version.model) if device.reported else None
+    return said.variant if said is not None and said.version == version.version else None
+
+
+def _begin(session: Session, wanted: Wanted, device: DeviceView) -> JobView:
+    request = JobRequest(
+        device=device.name,
+        kind=JobKind.EVALUATE,
+        model=wanted.version.model,
+        version=wanted.version.version,
+        source=wanted.variant or _serves(device, wanted.version),
+        dataset=wanted.dataset.digest,
+        dataset_bytes=wanted.dataset.size,
+        metric=wanted.metric,
+        timeout_s=wanted.timeout_s,
+    )
+    job = session.client.change("POST", jobs_path(), request, JobView)
+    session.out.note(f"{device.name}: job {job.id}")
+    return job
+
+
+def _wait(session: Session, job: JobView, deadline: float) -> JobView:
+    """Until the job is over, or the time is."""
+    while job.status.state not in OVER and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        job = session.client.get(job_path(job.id), JobView)
+    return job
