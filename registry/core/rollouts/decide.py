@@ -50,9 +50,10 @@ def decide(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
 
 def _planning(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     if now < snapshot.since + timedelta(seconds=PLANNING_S):
-        return ()
+        return _timeouts(snapshot, now)
+    event = Event.PLAN_FAILED if snapshot.generation == 1 else Event.REPLAN_FAILED
     text = f"planning did not end within {PLANNING_S:g} s; submit it again"
-    return (Shift(Event.PLAN_FAILED, ReasonCode.PLAN_FAILED, text),)
+    return (Shift(event, ReasonCode.PLAN_FAILED, text),)
 
 
 def _expired(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
@@ -66,10 +67,13 @@ def _scheduled(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     start = snapshot.spec.start_at
     if expired := _expired(snapshot, now):
         return expired
-    return (Shift(Event.DUE, ReasonCode.RELEASING, "its time has come"),) if start is None or now >= start else ()
+    if start is not None and now < start:
+        return _timeouts(snapshot, now)  # of an earlier generation
+    return (Shift(Event.DUE, ReasonCode.RELEASING, "its time has come"),)
 
 
-def _paused(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+def _waiting(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    """For a person; what has begun on devices is still counted when it falls silent."""
     return _expired(snapshot, now) or _timeouts(snapshot, now)
 
 
@@ -223,10 +227,10 @@ def _rolling_back(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
 
 _STEPS: dict[RolloutState, Callable[[Snapshot, datetime], tuple[Decision, ...]]] = {
     RolloutState.PLANNING: _planning,
-    RolloutState.AWAITING_APPROVAL: _expired,
+    RolloutState.AWAITING_APPROVAL: _waiting,
     RolloutState.SCHEDULED: _scheduled,
     RolloutState.RUNNING: _running,
-    RolloutState.PAUSED: _paused,
+    RolloutState.PAUSED: _waiting,
     RolloutState.ABORTING: _withdrawing,
     RolloutState.EXPIRING: _withdrawing,
     RolloutState.ROLLING_BACK: _rolling_back,

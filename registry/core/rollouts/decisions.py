@@ -50,6 +50,7 @@ class Snapshot:
     lost: int = 0
     """Devices in HOLDS_SLOT_WHILE_AWAY that are offline or serve nothing."""
     bucket: Bucket = field(default_factory=Bucket)
+    generation: int = 1
     cohorts: Cohorts = field(default_factory=Cohorts)
     """For the wave that is judged."""
 

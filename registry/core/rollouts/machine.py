@@ -21,6 +21,8 @@ class Event(StrEnum):
     PLANNED_FOR_APPROVAL = "planned_for_approval"
     PLAN_FAILED = "plan_failed"
     """Nobody would get it, or planning took too long: back to the draft, with the reason."""
+    REPLAN_FAILED = "replan_failed"
+    """The same of a retry: devices have the version already, so it is no draft any more."""
     DUE = "due"
     """`start_at` has come."""
     GATE_FAILED = "gate_failed"
@@ -46,6 +48,7 @@ TRANSITIONS: dict[RolloutState, dict[Move, RolloutState | None]] = {
         _E.PLANNED: _S.SCHEDULED,
         _E.PLANNED_FOR_APPROVAL: _S.AWAITING_APPROVAL,
         _E.PLAN_FAILED: _S.DRAFT,
+        _E.REPLAN_FAILED: _S.PAUSED,
         _C.ABORT: _S.ABORTING,
     },
     _S.AWAITING_APPROVAL: {

@@ -84,6 +84,7 @@ def test_only_a_rollout_that_runs_can_succeed() -> None:
 def test_nothing_runs_that_was_not_planned_and_approved() -> None:
     into = {state for state, row in TRANSITIONS.items() if S.RUNNING in row.values()}
     assert into == {S.SCHEDULED, S.PAUSED}
+    assert TRANSITIONS[S.PAUSED][C.RESUME] is S.RUNNING
     assert {state for state, row in TRANSITIONS.items() if S.SCHEDULED in row.values()} == {
         S.PLANNING,
         S.AWAITING_APPROVAL,

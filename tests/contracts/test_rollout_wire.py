@@ -1,0 +1,53 @@
+"""The wire of rollouts: the safe defaults, and refusals that say what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from registry.contracts.rollouts import RolloutSpec
+
+GOLDEN = Path(__file__).parent / "golden" / "v1" / "rollout.json"
+LEAST = {"model": "lenet", "version": "1.1.0", "fleet": {"selector": "site=paris"}}
+
+
+def test_a_golden_spec_parses_and_is_written_as_it_was() -> None:
+    raw = GOLDEN.read_bytes().strip()
+    assert RolloutSpec.model_validate_json(raw).canonical() == raw
+
+
+def test_unknown_fields_survive_a_round_trip() -> None:
+    document = {**json.loads(GOLDEN.read_bytes()), "from_the_future": {"a": [1]}}
+    assert json.loads(RolloutSpec.model_validate(document).canonical())["from_the_future"] == {"a": [1]}
+
+
+def test_what_is_left_out_is_the_safe_choice() -> None:
+    spec = RolloutSpec.model_validate(LEAST)
+    assert [wave.percent for wave in spec.waves] == [1, 10, 100]
+    assert (spec.on_failure, spec.hold, spec.offline.policy) == ("pause", "before_switch", "follow_later")
+    assert (spec.gate.max_failed_pct, spec.gate.max_unknown_pct, spec.gate.min_committed_pct) == (5, 5, 90)
+
+
+@pytest.mark.parametrize(
+    ("change", "teaches"),
+    [
+        ({"fleet": {}}, "say which devices"),
+        ({"waves": [{"percent": 1}]}, "the last one must be 100%"),
+        ({"waves": [{"percent": 50}, {"percent": 10}, {"percent": 100}]}, "cumulative and must rise"),
+        ({"waves": [{"percent": 1, "count": 3}, {"percent": 100}]}, "one of percent, count, selector"),
+        ({"waves": [{}, {"percent": 100}]}, "this one has none"),
+        ({"waves": []}, "at least 1"),
+        ({"gate": {"health": [{"metric": "nan_share", "success": 1, "failure": 0}]}}, "must not be below success"),
+        ({"gate": {"shadow": {}}}, "needs policy.shadow"),
+        ({"start_at": "2026-01-02T00:00:00Z", "valid_until": "2026-01-01T00:00:00Z"}, "after start_at"),
+        ({"start_at": "2026-01-02T00:00:00"}, "timezone"),
+        ({"rate": {"devices_per_minute": 0}}, "greater than 0"),
+        ({"gate": {"max_failed_pct": 101}}, "less than or equal to 100"),
+    ],
+)
+def test_a_spec_that_cannot_work_is_refused_with_what_to_do(change: dict[str, object], teaches: str) -> None:
+    with pytest.raises(ValidationError, match=teaches):
+        RolloutSpec.model_validate({**LEAST, **change})
