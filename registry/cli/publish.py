@@ -180,6 +180,9 @@ def _publish(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
                 "PUT", version_path(manifest.model, manifest.version), manifest, PublishAnswer, repeatable=True
             )
             outcome.created = answer.created
+            outcome.warnings += answer.warnings
+            for warning in answer.warnings:
+                session.out.warn(warning)
     for name in plan.source.aliases:
         _point(session, manifest, name)
         outcome.aliases.append(name)

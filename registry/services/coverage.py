@@ -90,6 +90,17 @@ def cover(session: Session, manifest: Manifest, of: ColumnElement[bool], selecto
     )
 
 
+def known_classes(session: Session) -> list[tuple[Platform, int]]:
+    """The facts of each class of devices, the largest MAX_CLASSES first, with how many devices have them."""
+    count = func.count()
+    query = select(count, func.min(DeviceRow.id)).where(DeviceRow.facts_digest.is_not(None))
+    query = query.group_by(DeviceRow.facts_digest).order_by(count.desc(), DeviceRow.facts_digest).limit(MAX_CLASSES)
+    return [
+        (Platform.model_validate_json(session.get_one(DeviceRow, first).facts or "{}"), number)
+        for number, first in session.execute(query)
+    ]
+
+
 def read_manifest(session: Session, model: str, version: str) -> Manifest:
     """Of a version or an alias. Raises NotFoundError."""
     return Manifest.model_validate_json(find_version(session, model, version).body)

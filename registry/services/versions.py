@@ -15,11 +15,13 @@ from registry.contracts.api import PublishAnswer, VariantView, VersionView
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.manifest import Manifest
 from registry.core.differences import differences
+from registry.core.publish_warnings import publish_warnings
 from registry.db.catalog_rows import AliasRow, BlobRow, ModelRow, VersionBlobRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.job_rows import EarlierManifestRow
 from registry.errors import ConflictError, InUseError, InvalidError, NotFoundError
+from registry.services.coverage import known_classes
 from registry.services.golden import demand_golden
 from registry.services.views import exact_version, find_model, find_version, manifest_body, version_views
 
@@ -34,13 +36,19 @@ class Versions:
         self._blobs = blobs
 
     def publish(self, manifest: Manifest, by: str, now: datetime) -> PublishAnswer:
-        """Make a version visible, with all its blobs.
+        """Make a version visible, with all its blobs; the answer warns of what no device can run.
 
         Raises:
             InvalidError: a blob is missing or has another size, the golden vectors are not of this model, or the name
                 is an alias.
             ConflictError: the version is published with other content; `errors` names each difference.
         """
+        answer = self._publish(manifest, by, now)
+        with self._database.read() as session:
+            warnings = publish_warnings(manifest, known_classes(session))
+        return answer.model_copy(update={"warnings": warnings})
+
+    def _publish(self, manifest: Manifest, by: str, now: datetime) -> PublishAnswer:
         body = manifest.canonical()
         with self._database.write() as session:
             row = exact_version(session, manifest.model, manifest.version)

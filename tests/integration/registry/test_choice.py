@@ -18,6 +18,7 @@ from registry.contracts.platforms import AscendFacts, BackendFacts, Evidence, Pl
 from tests.support.cli import Cli
 from tests.support.registry_process import RegistryProcess, put_blob
 
+LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 ORT = BackendFacts(
     name="onnxruntime", usable=True, version="1.32.0", formats=(Format.ONNX,), targets=(Target.CPU,),
@@ -208,3 +209,18 @@ def test_the_faster_of_two_that_rank_the_same_is_chosen_for_its_class(http: http
         http.post(paths.reports_path(device), content=body, headers=headers).raise_for_status()
     after = http.get(paths.resolution_path("cpu-2"), params=asked).json()["resolution"]
     assert (after["chosen"], after["tie"]) == ("b", [])
+
+
+def test_publishing_what_no_device_can_run_warns(http: httpx.Client) -> None:
+    answer = publish(http, "future", "1", onnx("onnx", 7, opset=99), om("Ascend310P3"))
+    assert len(answer.warnings) == 2
+    assert "opset_too_new" in answer.warnings[0]
+    assert "soc_mismatch" in answer.warnings[1]
+    assert publish(http, "lenet", "2", onnx("onnx", 1)).warnings == ()
+    assert publish(http, "future", "1", onnx("onnx", 7, opset=99), om("Ascend310P3")).warnings == answer.warnings
+
+
+def test_the_command_shows_the_registrys_warnings(cli: Cli) -> None:
+    told = cli("publish", "digits", LENET, "--version", "1", "--target", "gpu", "--json")
+    assert "fits none of the 4 known devices" in told.err
+    assert len(told.document["warnings"]) == 1
