@@ -100,6 +100,14 @@ def scores(fleet: Fleet, trained: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def test_a_device_with_two_environments_offers_both(fleet: Fleet) -> None:
+    backends = {b["name"]: b for b in fleet.registry("devices", "show", DEVICE)["facts"]["backends"]}
+    assert backends["onnxruntime"]["usable"]
+    assert backends["mindspore"]["usable"]
+    assert "cpu" in backends["mindspore"]["targets"]
+    assert "lenet5" in backends["mindspore"]["networks"]
+
+
 def test_every_form_is_as_good_as_the_training_made_it(scores: dict[str, np.ndarray], trained: Path) -> None:
     labels = np.load(trained / "test.npz")["labels"]
     accuracy = {variant: float((answers.argmax(1) == labels).mean()) for variant, answers in scores.items()}

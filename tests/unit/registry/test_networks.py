@@ -9,8 +9,11 @@ import pytest
 from agent.backends import mindspore_checkpoint
 from agent.backends.mindspore_networks.table import NETWORKS
 from registry.contracts import networks
-from registry.contracts.manifest import Network
+from registry.contracts.codes import ResolutionCode
+from registry.contracts.manifest import FileRef, Format, Network, Target, Variant
 from registry.contracts.networks import NetworkError
+from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.resolution import Outcome, judge
 
 LENET = Network(name="lenet5", arguments={"num_class": 10, "num_channel": 1})
 
@@ -128,3 +131,29 @@ def test_a_network_takes_the_manifests_sizes_where_it_takes_any(
     takes: tuple[int, ...], said: tuple[int, ...], loaded: tuple[int, ...]
 ) -> None:
     assert mindspore_checkpoint.declared(takes, (said,)) == loaded
+
+
+@pytest.mark.parametrize(
+    ("network", "known", "code"),
+    [
+        (LENET, ("alexnet", "lenet5"), None),
+        (LENET, ("alexnet",), ResolutionCode.NETWORK_UNKNOWN),
+        (LENET, (), ResolutionCode.NETWORK_UNKNOWN),
+        (None, ("alexnet", "lenet5"), ResolutionCode.NETWORK_MISSING),
+    ],
+)
+def test_a_checkpoint_fits_a_host_whose_own_catalogue_has_its_network(
+    network: Network | None, known: tuple[str, ...], code: ResolutionCode | None
+) -> None:
+    blob = FileRef(path="lenet.ckpt", digest="sha256:" + "0" * 64, size=1)
+    checkpoint = Variant(
+        name="c", format=Format.MINDSPORE_CKPT, target=Target.CPU, entry="lenet.ckpt", files=(blob,), network=network
+    )
+    backend = BackendFacts(
+        name="mindspore", usable=True, version="2.10.0", formats=(Format.MINDSPORE_CKPT,), targets=(Target.CPU,),
+        networks=known,
+    )  # fmt: skip
+    verdict = judge(checkpoint, Platform(os="linux", arch="x86_64", backends=(backend,)))
+    assert verdict.outcome is (Outcome.FAIL if code else Outcome.PASS)
+    assert [reason.code for reason in verdict.reasons] == ([code] if code else [])
+    assert all(reason.remedy for reason in verdict.reasons)

@@ -1,0 +1,155 @@
+"""The files of variants on this machine: named by digest, checked by digest whenever they are used, bounded.
+
+Below `$XDG_CACHE_HOME/modelfleet/hub` (default `~/.cache`): `artifacts/<variant's digest>/` holds a variant's files,
+`partial/<blob's digest>` what is on its way, `answers/<question's digest>.json` which version a question named. A
+folder under `artifacts` is made by one rename when it is whole, so processes may share the cache; one that is killed
+leaves partial files, with which the next goes on. What was used longest ago goes first when the bound is passed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry.contracts.digest import PREFIX, Digest, hex_of
+from registry.contracts.manifest import FileRef, Variant
+
+BOUND_VARIABLE = "MODELFLEET_HUB_CACHE_BYTES"
+DEFAULT_BOUND = 20 << 30
+OLD_PART_S = 7 * 24 * 3600
+MAX_ANSWERS = 1000
+MAX_ANSWER_BYTES = 4 << 20
+_CHUNK = 1 << 20
+
+Fetch = Callable[[FileRef, Path], None]
+"""Fills a file, which may hold a beginning, until it has the digest; durable then. Raises what the client raises."""
+
+
+def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the cache lies."""
+    home = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home(), ".cache")
+    return Path(home) / "modelfleet" / "hub"
+
+
+def default_bound(environment: Mapping[str, str] = os.environ) -> int:
+    """Bytes that the cache may hold. Raises ValueError for what is no number."""
+    return int(environment.get(BOUND_VARIABLE) or DEFAULT_BOUND)
+
+
+class Cache:
+    """One folder.
+
+    Args:
+        folder: Made where it is not there.
+        bound: Bytes of artifacts; the one that is wanted stays although it alone is larger.
+    """
+
+    def __init__(self, folder: Path, bound: int) -> None:
+        self._folder, self._bound = folder, bound
+
+    def artifact(self, variant: Variant, fetch: Fetch) -> Path:
+        """The folder with the variant's files, every one with its digest; what lacks or is spoilt is fetched."""
+        place = self._folder / "artifacts" / hex_of(variant.canonical_digest())
+        with self._lock():
+            if not _is_whole(place, variant):
+                self._bring(variant, place, fetch)
+            os.utime(place)
+            self._sweep(place)
+        return place
+
+    def answer(self, question: str) -> bytes | None:
+        """What was kept for that question."""
+        file = self._answer_file(question)
+        try:
+            if file.stat().st_size > MAX_ANSWER_BYTES:
+                return None
+            return file.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep_answer(self, question: str, content: bytes) -> None:
+        """For a later `answer` to the same question; the oldest goes when there are too many."""
+        file = self._answer_file(question)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(out.name).replace(file)
+        for old in sorted(file.parent.iterdir(), key=lambda path: -_used(path))[MAX_ANSWERS:]:
+            old.unlink(missing_ok=True)
+
+    def _answer_file(self, question: str) -> Path:
+        return self._folder / "answers" / f"{hashlib.sha256(question.encode()).hexdigest()}.json"
+
+    def _bring(self, variant: Variant, place: Path, fetch: Fetch) -> None:
+        partial = self._folder / "partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=partial, prefix="whole-") as fresh:
+            for file in variant.files:
+                part = partial / hex_of(file.digest)
+                fetch(file, part)
+                target = Path(fresh) / file.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part.replace(target)
+            Path(fresh).rename(place)
+            Path(fresh).mkdir()  # for TemporaryDirectory to remove
+
+    def _sweep(self, keep: Path) -> None:
+        """Down to the bound, the longest unused first; and parts that nobody went on with."""
+        oldest_part = time.time() - OLD_PART_S
+        for part in (self._folder / "partial").glob("*"):
+            if _used(part) < oldest_part:
+                shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+        artifacts = sorted((self._folder / "artifacts").iterdir(), key=_used)
+        total = sum(_size(artifact) for artifact in artifacts)
+        for artifact in artifacts:
+            if total <= self._bound:
+                return
+            if artifact != keep:
+                total -= _size(artifact)
+                shutil.rmtree(artifact, ignore_errors=True)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One process at a time brings or removes artifacts; another waits, as long as a download may take."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _is_whole(place: Path, variant: Variant) -> bool:
+    """Every file is there with its digest: it may have been changed since."""
+    return all(_digest(place / file.path) == file.digest for file in variant.files)
+
+
+def _digest(path: Path) -> Digest | None:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_CHUNK):
+                digest.update(piece)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    return PREFIX + digest.hexdigest()
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

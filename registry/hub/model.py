@@ -1,0 +1,145 @@
+"""`load`: a published model that predicts on this machine, through the best of its variants that runs here.
+
+ONNX runs through ONNX Runtime, MindIR through the Python in MODELFLEET_MINDSPORE_PYTHON, or this one where it has
+MindSpore; each in a process of its own. Accelerators first, then the order of contracts/resolution.py. A checkpoint is
+weights only: `load_weights` fills a network with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from registry.contracts.manifest import Manifest, Target, TensorSpec, Variant
+from registry.contracts.resolution import CPU_FORMAT_ORDER, FORMAT_ORDER, TARGET_ORDER
+from registry.contracts.tensors import NUMPY_NAME
+from registry.hub.errors import HubError
+from registry.hub.source import opened
+from registry.running.process import CannotRunError, ModelProcess, RunFailedError
+from registry.running.runtimes import order_for
+
+Array = NDArray[np.generic]
+
+
+class Model:
+    """One loaded model. Close it, or use it in `with`. One call at a time.
+
+    Attributes: `name`, `version`, `variant` (its name), `backend` (what computes it), `inputs` and `outputs`.
+    """
+
+    def __init__(self, manifest: Manifest, variant: Variant, process: ModelProcess) -> None:
+        self.name, self.version, self.variant = manifest.model, manifest.version, variant.name
+        self.backend = process.backend
+        self.inputs, self.outputs = variant.inputs, variant.outputs
+        self._process = process
+
+    def predict(self, batch: ArrayLike | Mapping[str, ArrayLike]) -> Array | dict[str, Array]:
+        """The answer to a batch.
+
+        Args:
+            batch: The only input as an array, or every input by name. Types and fixed dimensions are the model's.
+
+        Returns:
+            The only output, or every output by name.
+
+        Raises:
+            HubError: `wrong_shape`, `wrong_datatype`, `unknown_input`, `missing_input`, `run_failed`.
+        """
+        feeds = self._feeds(batch)
+        try:
+            answer = self._process.run(feeds)
+        except RunFailedError as error:
+            raise HubError(error.code, error.message) from error
+        return answer[self.outputs[0].name] if len(self.outputs) == 1 else answer
+
+    def close(self) -> None:
+        """Ends the model's process; again is allowed."""
+        self._process.close()
+
+    def __enter__(self) -> Model:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closed."""
+        self.close()
+
+    def _feeds(self, batch: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, Array]:
+        names = [spec.name for spec in self.inputs]
+        if not isinstance(batch, Mapping):
+            if len(names) != 1:
+                raise HubError("missing_input", f"the model has the inputs {', '.join(names)}: give them by name")
+            batch = {names[0]: batch}
+        for name in batch:
+            if name not in names:
+                raise HubError("unknown_input", f"the model has no input {name!r}; it has {', '.join(names)}")
+        missing = [name for name in names if name not in batch]
+        if missing:
+            raise HubError("missing_input", f"input {missing[0]!r} is missing")
+        return {spec.name: _checked(spec, batch[spec.name]) for spec in self.inputs}
+
+
+def load(name: str, version: str | None = None) -> Model:
+    """A model that predicts here.
+
+    Args:
+        name: `lenet`, or `lenet@1.0.0`, `lenet@stable`.
+        version: A version or an alias; default: what stands behind `@`, else the newest.
+
+    Raises:
+        HubError: `not_found`, `unreachable`, `digest_mismatch`, `cannot_run` with the reason of each variant, ...
+    """
+    model, _, said = name.partition("@")
+    if version and said:
+        raise HubError("invalid", f"{name!r} and version={version!r} name two versions")
+    with opened() as source:
+        manifest = source.manifest(model, version or said or None, None)
+        reasons = []
+        for variant in sorted(manifest.variants, key=_rank):
+            reason = why_not(variant)
+            if not reason:
+                try:
+                    return Model(manifest, variant, _started(variant, source.files(variant)))
+                except CannotRunError as error:
+                    reason = error.message
+            reasons.append(f"{variant.name}: {reason}")
+    raise HubError("cannot_run", f"{name} does not run on this machine: {'; '.join(reasons)}", "registry explain tells")
+
+
+def why_not(variant: Variant) -> str:
+    """Why nothing here can run it, before anything is fetched; empty: it may run."""
+    order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
+    return order if isinstance(order, str) else ""
+
+
+def _started(variant: Variant, folder: Path) -> ModelProcess:
+    order = order_for(folder / variant.entry, variant.format, variant.target, variant.inputs, variant.outputs)
+    if isinstance(order, str):
+        raise CannotRunError(order)
+    return ModelProcess(order)
+
+
+def _rank(variant: Variant) -> tuple[int, int, str]:
+    formats = CPU_FORMAT_ORDER if variant.target is Target.CPU else FORMAT_ORDER
+    return TARGET_ORDER.index(variant.target), formats.index(variant.format), variant.name
+
+
+def _checked(spec: TensorSpec, value: Any) -> Array:
+    """The value as the model takes it; numbers are converted only where nothing is lost."""
+    array = np.asarray(value)
+    wanted = np.dtype(NUMPY_NAME[spec.datatype])
+    if array.dtype != wanted and not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise HubError("wrong_datatype", f"input {spec.name!r} is {spec.datatype}, not {array.dtype}")
+    shape = array.shape
+    if len(shape) != len(spec.shape) or any(
+        want not in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
+    ):
+        raise HubError("wrong_shape", f"input {spec.name!r} has shape {list(spec.shape)}, not {list(shape)}")
+    return np.ascontiguousarray(array, wanted)

@@ -1,0 +1,118 @@
+"""Asks the registry which version is meant, and brings a variant's files. URL and token as for the `registry` command:
+MODELFLEET_REGISTRY and MODELFLEET_TOKEN, else this host's registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.cli.client import Client
+from registry.cli.models import fetch_manifest, find_version
+from registry.cli.pull import download
+from registry.cli.settings import GlobalOptions, find_address
+from registry.contracts.api import ModelView, VersionView
+from registry.contracts.manifest import FileRef, Manifest, Variant
+from registry.contracts.paths import models_path, versions_path
+from registry.contracts.wire import canonical_json
+from registry.hub.cache import Cache, default_bound, default_folder
+from registry.hub.errors import HubError, as_hub_errors
+
+DATASET_LABEL = "dataset"
+"""The label of a version, or an alias of the model, that says what it was trained on."""
+MAX_SEARCHED = 100
+"""Newest versions in which a dataset is looked for."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One published model."""
+
+    name: str
+    version: str
+    """The newest; empty when it has none."""
+    variants: tuple[str, ...]
+    aliases: dict[str, str]
+    """Alias to version."""
+
+
+def list_models() -> list[Listed]:
+    """The published models, by name. Raises HubError."""
+    with opened() as source:
+        return source.models()
+
+
+@contextmanager
+def opened() -> Iterator[Source]:
+    """A source for one call; whatever the registry or the disk refuses is a HubError."""
+    with as_hub_errors():
+        client = Client(find_address(GlobalOptions()))
+        try:
+            yield Source(client, Cache(default_folder(), default_bound()))
+        finally:
+            client.close()
+
+
+class Source:
+    """One registry and one cache."""
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self._client, self._cache = client, cache
+
+    def models(self) -> list[Listed]:
+        """As `list_models`."""
+        return [_listed(model) for model in self._client.items(models_path(), ModelView)]
+
+    def manifest(self, model: str, reference: str | None, dataset: str | None, *, ask: bool = True) -> Manifest:
+        """The version that is meant: `reference` (a version or an alias), else the newest of that dataset.
+
+        `ask` False: what an earlier call with the same question got, where there was one, without the registry.
+        """
+        question = canonical_json([self._client.address.url, model, reference, dataset]).decode()
+        kept = None if ask else self._cache.answer(question)
+        if kept is not None:
+            return Manifest.model_validate_json(kept)
+        found = self._named(model, reference, dataset)
+        self._cache.keep_answer(question, found.canonical())
+        return found
+
+    def files(self, variant: Variant) -> Path:
+        """The folder with the variant's verified files."""
+        return self._cache.artifact(variant, self._fetch)
+
+    def _fetch(self, file: FileRef, partial: Path) -> None:
+        download(self._client, file, partial, lambda _: None, lambda _: None)
+
+    def _named(self, model: str, reference: str | None, dataset: str | None) -> Manifest:
+        if reference is None and dataset is not None:
+            return self._of_dataset(model, dataset)
+        view = find_version(self._client, model, reference)
+        manifest = fetch_manifest(self._client, view)
+        if dataset is not None and not _is_of(manifest, view, dataset):
+            said = manifest.labels.get(DATASET_LABEL, "no dataset")
+            message = f"{model}@{view.version} says {said!r} of what it was trained on, not {dataset!r}"
+            raise HubError(
+                "dataset_mismatch", message, "Leave `version` or `dataset` out, or publish it with the label"
+            )
+        return manifest
+
+    def _of_dataset(self, model: str, dataset: str) -> Manifest:
+        views = self._client.items(versions_path(model), VersionView, limit=MAX_SEARCHED)
+        for view in sorted(views, key=lambda view: view.created_at, reverse=True):
+            manifest = fetch_manifest(self._client, view)
+            if _is_of(manifest, view, dataset):
+                return manifest
+        hint = f"Publish it with --label {DATASET_LABEL}={dataset}, or point the alias {dataset} at a version"
+        raise HubError("not_found", f"No version of {model} was trained on {dataset!r}", hint)
+
+
+def _is_of(manifest: Manifest, view: VersionView, dataset: str) -> bool:
+    return manifest.labels.get(DATASET_LABEL) == dataset or dataset in view.aliases
+
+
+def _listed(model: ModelView) -> Listed:
+    newest = model.latest
+    variants = tuple(variant.name for variant in newest.variants) if newest else ()
+    return Listed(model.name, newest.version if newest else "", variants, dict(model.aliases))
