@@ -171,7 +171,7 @@ def _failed(code: ReasonCode, text: str) -> _Found:
 def _budget(wave: WaveFacts, gate: Gate) -> _Found | None:
     if gate.max_failed_abs is not None and wave.failed > gate.max_failed_abs:
         return _failed(ReasonCode.FAILED_BUDGET, f"{wave.failed} devices failed; {gate.max_failed_abs} are allowed")
-    if wave.attempted >= min(gate.min_attempted, wave.members) or not wave.moving:
+    if wave.attempted >= min(gate.min_attempted, wave.members):
         for code, word, number, limit in (
             (ReasonCode.FAILED_BUDGET, "failed", wave.failed, gate.max_failed_pct),
             (ReasonCode.UNKNOWN_BUDGET, "fell silent", wave.unknown, gate.max_unknown_pct),

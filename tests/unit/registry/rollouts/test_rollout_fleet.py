@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,9 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from registry.contracts.deployments import Phase
 from registry.contracts.rollout_states import ActionState, Command, RolloutState
-from registry.contracts.rollouts import (
-    Fleet as FleetSpec,
-)
+from registry.contracts.rollouts import Fleet as FleetSpec
 from registry.contracts.rollouts import (
     Gate,
     Offline,
@@ -24,7 +21,7 @@ from registry.contracts.rollouts import (
     RolloutSpec,
     WaveSpec,
 )
-from registry.core.rollouts import actions, decisions
+from registry.core.rollouts import actions
 from registry.core.rollouts.decide import decide
 from registry.core.rollouts.gates import Kind
 from registry.core.rollouts.machine import AT_REST, TRANSITIONS, legal
@@ -128,24 +125,19 @@ def test_a_silent_device_is_counted_and_not_waited_for() -> None:
     assert {fleet.rows[name].state for name, _ in fleet.offered} == {S.TIMED_OUT}
 
 
-def test_failed_devices_that_are_not_back_free_no_slot() -> None:
+def test_a_failed_device_that_is_not_back_frees_no_slot_and_the_rollout_says_so() -> None:
     gate = Gate(max_failed_pct=100, min_committed_pct=0)
     fleet = fleet_of(10, rate=Rate(max_unavailable=1), gate=gate)
-    run(fleet, 0.5)
+    fleet.tick()
     ((first, _),) = fleet.offered
-    fleet.devices[first].fault = Phase.WARMING
-    run(fleet, 2)
-    while fleet.rows[first].state is not S.FAILED:
-        run(fleet, 0.5)
-    offered = len(fleet.offered)
+    fleet.devices[first].fault = Phase.DOWNLOADING
+    fleet.devices[first].work(fleet.now)
+    fleet.deliver(first, fleet.devices[first].said[-1])
     fleet.devices[first].online = False
-    fleet.offered.clear()
-    snapshot = replace(
-        fleet.snapshot(), waves=tuple(replace(w, counts={S.FAILED: 1, S.PLANNED: 5}) for w in fleet.waves[:1])
-    )
-    decided = decide(replace(snapshot, lost=1), fleet.now)
-    assert not any(isinstance(one, decisions.Offer) for one in decided)
-    assert offered
+    run(fleet, 5)
+    assert fleet.rows[first].state is S.FAILED
+    assert [name for name, _ in fleet.offered] == [first]
+    assert fleet.state is R.PAUSED
 
 
 class RolloutMachine(RuleBasedStateMachine):
