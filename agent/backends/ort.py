@@ -1,15 +1,15 @@
 """ONNX Runtime.
 
-A provider that is listed is not one that works, and ONNX Runtime falls back to the CPU silently: a session counts only
-when the wanted provider is among those it really has. External data is read by ONNX Runtime itself, which refuses
-paths and symbolic links that leave the model's directory; hard links are the caller's to refuse. No custom operator
-library is ever registered.
+Which provider a model runs on, and how a silent fallback is found out: `ort_providers`. External data is read by ONNX
+Runtime itself, which refuses paths and symbolic links that leave the model's directory; hard links are the caller's to
+refuse. No custom operator library is ever registered.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,22 @@ import numpy as np
 
 from agent.backends.base import NUMPY_DTYPES, BackendError, BackendProbe, LoadOptions, TensorInfo
 from agent.backends.catalog import CATALOG
+from agent.backends.ort_providers import (
+    NAME,
+    Provider,
+    first_line,
+    guarded_session,
+    listed,
+    plugin_faults,
+    targets_of,
+    vendor,
+    wanted_for,
+    what_ran,
+)
+from agent.backends.ort_tiny_model import tiny_model
 
 if TYPE_CHECKING:
     from agent.backends.base import Array
-
-NAME = "onnxruntime"
-PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
-"""The provider for each target platform."""
 
 DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -45,48 +54,58 @@ DATATYPES = {
 
 _BFLOAT16 = 16
 """onnx.proto, TensorProto.DataType.BFLOAT16."""
-_FATAL = 4
-"""Log severity: what goes wrong comes as an exception, and a worker's stderr is small."""
 _OLDEST_IR, _OLDEST_OPSET = 7, 13
 _NEWEST_TRIED = 64
+_MAX_REASON = 1000
+_TRY_S = 6.0
+"""For one provider with a tiny model; a probe has 20 s in all, and TensorRT may take longer than that to start."""
 
 
 class OnnxRuntime:
     """The backend for ONNX files."""
 
     def probe(self) -> BackendProbe:
-        """Runs a tiny model on every provider of the table, and tries which IR and opset versions load."""
+        """Runs a tiny model on every provider that is listed, and tries which IR and opset versions load.
+
+        `reason` says of each provider that is listed and does not work why, also where another does.
+        """
         try:
-            ort = _vendor()
+            ort = vendor()
         except BackendError as error:
             return BackendProbe(usable=False, reason=error.message)
-        version = str(ort.__version__)
-        reasons = {target: _why_unusable(target) for target in PROVIDERS}
-        working = tuple(target for target, reason in reasons.items() if not reason)
-        if not working:
-            return BackendProbe(usable=False, reason=reasons["cpu"], version=version)
+        targets: list[str] = []
+        working: list[str] = []
+        providers = listed(ort)
+        reasons = list(plugin_faults())
+        for provider in providers:
+            found, reason = _tried(ort, provider)
+            if reason:
+                reasons.append(f"{provider.name} is listed and does not work: {reason}")
+            else:
+                working.append(provider.name)
+                targets += [target for target in found if target not in targets]
         return BackendProbe(
-            usable=True,
-            version=version,
-            targets=working,
-            providers=tuple(PROVIDERS[target] for target in working),
+            usable=bool(targets),
+            reason="; ".join(reasons)[:_MAX_REASON] or ("" if targets else "this onnxruntime lists no provider"),
+            version=str(ort.__version__),
+            targets=tuple(targets),
+            providers=tuple(working),
             max_onnx_ir=_newest(lambda ir: tiny_model(ir, _OLDEST_OPSET), _OLDEST_IR),
             max_onnx_opset=_newest(lambda opset: tiny_model(_OLDEST_IR, opset), _OLDEST_OPSET),
         )
 
     def load(self, directory: str, entry: str, options: LoadOptions) -> OrtSession:
         """By path, never from bytes: only so does ONNX Runtime keep external data inside the directory."""
-        return OrtSession(open_session(os.path.join(directory, entry), options), options)
+        return open_model(os.path.join(directory, entry), options)
 
 
 class OrtSession:
-    """One ONNX model in memory. `run` may be called from several threads."""
+    """One ONNX model in memory. `run` may be called from several threads where the provider allows it."""
 
-    concurrent = True
-
-    def __init__(self, session: Any, options: LoadOptions) -> None:
+    def __init__(self, session: Any, provider: str, *, concurrent: bool) -> None:
         self._session = session
-        self.provider = PROVIDERS[options.target]
+        self.provider = provider
+        self.concurrent = concurrent
         self.inputs = tuple(_info(node) for node in session.get_inputs())
         self.outputs = tuple(_info(node) for node in session.get_outputs())
         signature = {tensor.name: tensor.datatype for tensor in (*self.inputs, *self.outputs)}
@@ -107,11 +126,11 @@ class OrtSession:
         except BackendError:
             raise
         except Exception as error:  # noqa: BLE001 - the vendor's exceptions derive from Exception only
-            raise BackendError("run_failed", _first_line(error)) from None
+            raise BackendError("run_failed", first_line(error)) from None
 
     def _run_values(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
         """NumPy has no bfloat16: such tensors go in and come out as OrtValue, as their raw bits."""
-        value = _vendor().OrtValue
+        value = vendor().OrtValue
         given = {}
         for name, array in feeds.items():
             if name in self._bfloats:
@@ -135,58 +154,55 @@ class OrtSession:
         self._session = None
 
 
-def _vendor() -> Any:
-    # Some builds carry an uploader of usage data; it must be off before the import.
-    os.environ.update(CATALOG[NAME].settings)
+def open_model(model: str | bytes, options: LoadOptions) -> OrtSession:
+    """A session on the first provider of the target that works here; the next is tried only when one does not work.
+
+    Raises BackendError: load_failed for a fault of the model, backend_unavailable with what each provider said.
+    """
+    ort = vendor()
+    wanted = wanted_for(ort, options)
+    if not wanted:
+        message = f"this onnxruntime {ort.__version__} has no provider for {options.target}: {CATALOG[NAME].install}"
+        raise BackendError("backend_unavailable", message)
+    reasons = []
+    for provider in wanted:
+        found = _on(ort, model, provider, options)
+        if isinstance(found, OrtSession):
+            return found
+        reasons.append(found)
+    raise BackendError("backend_unavailable", "; ".join(reasons)[:_MAX_REASON])
+
+
+def _on(ort: Any, model: str | bytes, provider: Provider, options: LoadOptions) -> OrtSession | str:
+    """A session, or why the provider does not work here; a fault of the model is raised."""
     try:
-        import onnxruntime  # noqa: PLC0415 - heavy, and absent on hosts that run something else
-    except ImportError as error:
-        message = f"onnxruntime cannot be imported ({_first_line(error)}): {CATALOG[NAME].install}"
-        raise BackendError("backend_unavailable", message) from None
-    onnxruntime.set_default_logger_severity(_FATAL)
-    return onnxruntime
-
-
-def open_session(model: str | bytes, options: LoadOptions) -> Any:
-    """An InferenceSession on the wanted provider, or BackendError."""
-    ort = _vendor()
-    provider = PROVIDERS.get(options.target)
-    if provider is None or provider not in ort.get_available_providers():
-        raise BackendError(
-            "backend_unavailable",
-            f"this onnxruntime {ort.__version__} has no provider for {options.target}: {CATALOG[NAME].install}",
-        )
-    settings = ort.SessionOptions()
-    settings.log_severity_level = _FATAL
-    settings.intra_op_num_threads = options.cores if options.profile == "latency" else 1
-    settings.inter_op_num_threads = 1
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if options.target != "cpu":
-        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        session = ort.InferenceSession(model, settings, providers=[provider], enable_fallback=0)
-    except Exception as error:  # noqa: BLE001 - the vendor's exceptions derive from Exception only
-        raise BackendError("load_failed", f"onnxruntime cannot load the model: {_first_line(error)}") from None
-    if provider not in session.get_providers():
-        raise BackendError(
-            "backend_unavailable",
-            f"onnxruntime fell back to {', '.join(session.get_providers())} although {provider} was asked for: "
-            "the provider's libraries are missing or do not fit",
-        )
-    session.disable_fallback()
-    return session
-
-
-def _why_unusable(target: str) -> str:
-    """Empty when a session really computes on the target's provider."""
-    options = LoadOptions(target=target)
-    try:
-        session = OrtSession(open_session(tiny_model(_OLDEST_IR, _OLDEST_OPSET), options), options)
-        (result,) = session.run({"x": np.ones((1,), np.float32)}, ["y"])
+        session = guarded_session(ort, model, provider, options)
+        if options.target not in targets_of(provider):
+            return f"{provider.name} runs here, but not on {options.target}"
+        return OrtSession(session, what_ran(session, provider), concurrent=provider.concurrent)
     except BackendError as error:
+        if error.code != "backend_unavailable":
+            raise
         return error.message
-    return "" if result.tolist() == [-1.0] else f"{PROVIDERS[target]} computed {result.tolist()} where -1 is right"
+
+
+def _tried(ort: Any, provider: Provider) -> tuple[tuple[str, ...], str]:
+    """The targets that a session really computes on, or why none."""
+
+    def run() -> tuple[tuple[str, ...], str]:
+        try:
+            session = guarded_session(ort, tiny_model(_OLDEST_IR, _OLDEST_OPSET), provider, LoadOptions())
+            (result,) = session.run(["y"], {"x": np.ones((1,), np.float32)})
+            targets = targets_of(provider)
+        except Exception as error:  # noqa: BLE001 - the vendor's exceptions derive from Exception only
+            return (), error.message if isinstance(error, BackendError) else first_line(error)
+        return targets, "" if result.tolist() == [-1.0] else f"it computed {result.tolist()} where -1 is right"
+
+    found: list[tuple[tuple[str, ...], str]] = []
+    thread = threading.Thread(target=lambda: found.append(run()), daemon=True)
+    thread.start()
+    thread.join(_TRY_S)
+    return found[0] if found else ((), f"it took longer than {_TRY_S:.0f} s with a model of one operator")
 
 
 def _newest(build: Callable[[int], bytes], known_good: int) -> int:
@@ -194,7 +210,7 @@ def _newest(build: Callable[[int], bytes], known_good: int) -> int:
     newest = known_good
     while newest < _NEWEST_TRIED:
         try:
-            open_session(build(newest + 1), LoadOptions())
+            open_model(build(newest + 1), LoadOptions())
         except BackendError:
             break
         newest += 1
@@ -226,29 +242,3 @@ def _to_bytes(array: Array) -> Array:
     flat = np.empty(array.size, dtype=object)
     flat[:] = [str(element).encode("utf-8") for element in array.ravel().tolist()]
     return flat.reshape(array.shape)
-
-
-def _first_line(error: BaseException) -> str:
-    """What the vendor says, without the source paths and templates it likes to begin with."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 400 else f"{text[:120]} ... {text[-270:]}"
-
-
-def tiny_model(ir_version: int, opset: int) -> bytes:
-    """An ONNX file by hand: y = -x for one float. Field numbers: onnx.proto (ModelProto, GraphProto, NodeProto)."""
-    one = _field(1, _number(1, 1))  # TensorShapeProto with one dimension of 1
-    tensor = _field(1, _number(1, 1) + _field(2, one))  # TypeProto: a float tensor of that shape
-    node = _field(1, b"x") + _field(2, b"y") + _field(4, b"Neg")
-    graph = _field(1, node) + _field(2, b"tiny")
-    graph += _field(11, _field(1, b"x") + _field(2, tensor)) + _field(12, _field(1, b"y") + _field(2, tensor))
-    return _number(1, ir_version) + _field(7, graph) + _field(8, _number(2, opset))
-
-
-def _number(field: int, value: int) -> bytes:
-    """A protobuf varint field; numbers below 128 only."""
-    return bytes((field << 3, value))
-
-
-def _field(field: int, payload: bytes) -> bytes:
-    """A protobuf length-delimited field; payloads below 128 bytes only."""
-    return bytes((field << 3 | 2, len(payload))) + payload

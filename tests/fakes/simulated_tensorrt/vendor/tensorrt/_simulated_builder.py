@@ -12,7 +12,7 @@ from cuda.bindings.runtime import GPU, SimulatedContractViolation
 
 import tensorrt
 from agent.backends.base import BackendError, LoadOptions
-from agent.backends.ort import OrtSession, open_session
+from agent.backends.ort import open_model
 from tensorrt._simulated_engine import ILogger, registered
 from tests.fakes.simulated_tensorrt.plan import simulated_plan
 
@@ -82,7 +82,7 @@ class OnnxParser:
     def parse_from_file(self, model: str) -> bool:
         content = Path(model).read_bytes()
         try:
-            session = OrtSession(open_session(content, LoadOptions()), LoadOptions())
+            session = open_model(content, LoadOptions())
         except BackendError as error:
             self._errors.append(f"simulated parser: {error.message}")
             return False

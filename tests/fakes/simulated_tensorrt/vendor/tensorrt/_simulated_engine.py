@@ -17,7 +17,7 @@ from cuda.bindings.runtime import GPU, SimulatedContractViolation
 
 import tensorrt
 from agent.backends.base import NUMPY_DTYPES, BackendError, LoadOptions, TensorInfo
-from agent.backends.ort import OrtSession, open_session
+from agent.backends.ort import open_model
 
 MAGIC = b"simulated TensorRT plan\0"
 ALIVE: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -121,7 +121,7 @@ class Runtime:
 class SimulatedEngine:
     def __init__(self, meta: dict[str, Any], onnx: bytes, logger: ILogger) -> None:
         self.meta, self.logger = meta, logger
-        self.session = OrtSession(open_session(onnx, LoadOptions()), LoadOptions())
+        self.session = open_model(onnx, LoadOptions())
         self.tensors = {tensor.name: tensor for tensor in (*self.session.inputs, *self.session.outputs)}
         self.inputs = {tensor.name for tensor in self.session.inputs}
         for tensor in self.tensors.values():
