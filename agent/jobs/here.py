@@ -1,0 +1,106 @@
+"""`python -m agent.jobs.here`: one conversion on this machine, without an agent; `registry convert` runs it.
+
+One JSON object on standard input, one on standard output:
+
+    {"source": Variant, "to": format, "options": {}, "folder": path, "golden": path or null, "timeout_s": seconds,
+     "device": null or {"name", "soc", "cann", "compute_capability"}}
+
+With `folder` null nothing is run. `device`: plan for that host instead of this one; only the plan.
+
+    {"plan": {"tool", "command", "name"}}              {"variant": Variant}              {"error": {code, message}}
+
+The files of the source lie in `folder/source`; what was made is in `folder/out`. Exit status 0, or 1 for an error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from agent.adapters.cann_facts import probe_cann
+from agent.adapters.nvidia_facts import probe_nvidia
+from agent.conversion.base import Request, Tools
+from agent.conversion.convert import convert, plan_for
+from agent.conversion.quantize import CALIBRATION
+from agent.errors import AgentError
+from agent.jobs.convert import write_calibration
+from registry.contracts.manifest import Format, Variant
+from registry.contracts.tensor_file import TensorFileError
+
+MAX_ORDER_BYTES = 4 << 20
+MINDSPORE_VARIABLE = "MODELFLEET_MINDSPORE_PYTHON"
+
+
+def main() -> int:
+    """Reads the order, does it, answers."""
+    cancel = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: cancel.set())
+    try:
+        answer = _done(json.loads(sys.stdin.buffer.read(MAX_ORDER_BYTES)), cancel)
+    except AgentError as error:
+        answer = {"error": {"code": error.code, "message": error.message}}
+    except TensorFileError as error:
+        answer = {"error": {"code": "bad_answer", "message": f"the golden vectors: {error}"}}
+    json.dump(answer, sys.stdout)
+    sys.stdout.flush()
+    return 1 if "error" in answer else 0
+
+
+def _done(order: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
+    request = Request(
+        source=Variant.model_validate(order["source"]),
+        to=Format(order["to"]),
+        tools=_tools_of(order["device"]) if order["device"] else tools_here(Format(order["to"])),
+        options=order["options"],
+        calibration=order["golden"] is not None,
+    )
+    if order["folder"] is None:
+        plan = plan_for(request)
+        return {"plan": {"tool": plan.tool, "command": plan.command, "name": plan.name}}
+    folder = Path(order["folder"])
+    if order["golden"] not in (None, ""):
+        write_calibration(Path(order["golden"]), folder / CALIBRATION)
+    made = convert(request, folder, timeout_s=order["timeout_s"], cancel=cancel)
+    return {"variant": made.variant.to_json()}
+
+
+def tools_here(to: Format) -> Tools:
+    """What this machine converts with; only what `to` needs is looked for."""
+    cann = probe_cann(os.environ, platform.machine())[0] if to is Format.OM else None
+    cuda = probe_nvidia(os.environ)[0] if to is Format.TENSORRT_PLAN else None
+    here = importlib.util.find_spec("mindspore") is not None
+    return Tools(
+        python=sys.executable,
+        mindspore=os.environ.get(MINDSPORE_VARIABLE) or (sys.executable if here else None),
+        atc=shutil.which("atc"),
+        trtexec=shutil.which("trtexec"),
+        cann=cann.version if cann else "",
+        compute_capability=cuda.compute_capability if cuda else "",
+    )
+
+
+def _tools_of(device: dict[str, str]) -> Tools:
+    """A device's, for showing: where its programs are, only it knows."""
+    return Tools(
+        python="python",
+        mindspore="python",
+        atc="atc",
+        trtexec="trtexec",
+        soc=device["soc"],
+        cann=device["cann"],
+        compute_capability=device["compute_capability"],
+        device=device["name"],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""`registry jobs`: one-time work of devices: what was asked for, how far it is, and ending it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from registry.cli.output import age_text
+from registry.cli.session import Session, command
+from registry.contracts.api import JobView
+from registry.contracts.paths import job_path, jobs_path
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="One-time work of devices.")
+JobId = Annotated[str, typer.Argument(metavar="JOB")]
+
+
+@app.command("list")
+@command
+def list_jobs(
+    session: Session,
+    *,
+    device: Annotated[str | None, typer.Option("--device", "-d", metavar="DEVICE", help="Only of this one.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only about this one.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, newest first.")] = 50,
+) -> None:
+    """Conversions and evaluations that devices were asked for, newest first.
+
+    ```
+    registry jobs list
+    registry jobs list --device edge-1 --json
+    ```
+    """
+    views = session.client.items(jobs_path(), JobView, limit, device=device, model=model)
+    if session.out.as_json:
+        session.out.document(views)
+        return
+    now = session.now()
+    rows = [
+        (view.id, view.device, _what(view), view.status.state, _note(view), age_text(view.updated_at, now))
+        for view in views
+    ]
+    session.out.table(("job", "device", "what", "state", "note", "changed"), rows, "No device was given a job.")
+
+
+@app.command("show")
+@command
+def show_job(session: Session, job: JobId) -> None:
+    """One job: how far it is, or how it ended.
+
+    ```
+    registry jobs show convert-0a1b2c3d4e5f
+    ```
+    """
+    view = session.client.get(job_path(job), JobView)
+    if session.out.as_json:
+        session.out.document(view)
+        return
+    session.out.say(f"{view.id}: {_what(view)} on {view.device}: {view.status.state}")
+    if _note(view):
+        session.out.say(f"  {_note(view)}")
+    for key, value in view.status.result.items():
+        session.out.say(f"  {key}: {value}")
+
+
+@app.command("cancel")
+@command
+def cancel_job(session: Session, job: JobId) -> None:
+    """End a job that is not over; the device stops when it hears of it.
+
+    ```
+    registry jobs cancel convert-0a1b2c3d4e5f
+    ```
+    """
+    view = session.client.change("DELETE", job_path(job), None, JobView, repeatable=True)
+    if session.out.as_json:
+        session.out.document(view)
+    else:
+        session.out.say(f"{view.id} is {view.status.state}.")
+
+
+def _what(view: JobView) -> str:
+    job = view.job
+    to = f" to {job.to}" if job.to else ""
+    return f"{job.kind} {job.model}@{job.version}{to}"
+
+
+def _note(view: JobView) -> str:
+    status = view.status
+    done = f"{status.done:.0%} " if status.done is not None and not status.code and status.done < 1 else ""
+    return f"{done}{f'{status.code}: ' if status.code else ''}{status.message}"
