@@ -190,12 +190,18 @@ def requirement_text(need: Requirements) -> str:
         ("MindSpore ", need.mindspore_version),
         ("", need.soc_version),
         ("CANN ", need.cann_version),
+        ("operator library ", need.opp_version),
         ("TensorRT ", need.tensorrt_version),
         ("compute capability ", need.compute_capability),
+        ("hardware level ", need.hardware_compat),
     )
     parts += [f"{what}{version}" for what, version in builds if version is not None]
+    if need.tensorrt_version_compatible:
+        parts.append("or a compatible TensorRT")
     if need.memory_bytes is not None:
         parts.append(f"{size_text(need.memory_bytes)} memory")
+    if need.disk_bytes is not None:
+        parts.append(f"{size_text(need.disk_bytes)} disk")
     return ", ".join(part for part in parts if part)
 
 

@@ -49,7 +49,12 @@ class PlannedVariant:
         """What the file says and what the publisher adds."""
         given: RequirementsSection = self.section.requirements
         return self.facts.requirements.model_copy(
-            update={"os": given.os, "arch": given.arch, "memory_bytes": given.memory_bytes}
+            update={
+                "os": given.os,
+                "arch": given.arch,
+                "memory_bytes": given.memory_bytes,
+                "disk_bytes": given.disk_bytes,
+            }
         )
 
 

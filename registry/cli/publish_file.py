@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -47,11 +47,15 @@ class RequirementsSection(Section):
     os: str | None = None
     arch: tuple[str, ...] = ()
     memory_bytes: int | None = Field(default=None, ge=1)
+    disk_bytes: int | None = Field(default=None, ge=1)
     mindspore_version: BuildVersion | None = None
     soc_version: BuildVersion | None = None
     cann_version: BuildVersion | None = None
+    opp_version: BuildVersion | None = None
     tensorrt_version: BuildVersion | None = None
+    tensorrt_version_compatible: bool | None = None
     compute_capability: ComputeCapability | None = None
+    hardware_compat: Literal["ampere_plus", "same_compute_capability"] | None = None
 
 
 class TensorSection(TensorSpec):

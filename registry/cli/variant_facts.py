@@ -27,7 +27,10 @@ BUILD_RECORD = {
     },
 }
 """Requirements without which nobody can say where such a file runs, and how to ask for them."""
-READ_KEYS = ("mindspore_version", "soc_version", "cann_version", "tensorrt_version", "compute_capability")
+READ_KEYS = (
+    *("mindspore_version", "soc_version", "cann_version", "opp_version", "tensorrt_version", "compute_capability"),
+    *("tensorrt_version_compatible", "hardware_compat"),
+)
 
 
 def variant_facts(section: VariantSection) -> ModelFacts:
@@ -105,14 +108,14 @@ def _silence(actual: Format) -> str:
     return "they depend on how it was converted"
 
 
-def _given(section: VariantSection, facts: ModelFacts) -> dict[str, str]:
+def _given(section: VariantSection, facts: ModelFacts) -> dict[str, str | bool]:
     """What the publisher says of the build; a contradiction is refused, not overruled."""
-    said: dict[str, str] = {}
+    said: dict[str, str | bool] = {}
     for key in READ_KEYS:
         given, read = getattr(section.requirements, key), getattr(facts.requirements, key)
         if given is None:
             continue
-        if read is not None and given != read:
+        if read not in (None, False) and given != read:
             raise InspectionError(f"{section.file.name} says {key} = {read!r}; the publish file says {given!r}")
         said[key] = given
     return said

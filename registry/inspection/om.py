@@ -24,6 +24,8 @@ from registry.inspection.facts import InspectionError, ModelFacts
 HEADER_BYTES = 256
 MAGIC = 0x444F4D49
 ATC_TIMEOUT_S = 120
+ATTRIBUTES = ("soc_version", "atc_version", "opp_version")
+"""Of a model, in what `atc --mode=1` prints."""
 MAX_JSON_BYTES = 64 << 20
 """The graph as text; a large vision model gives 20 MB."""
 _VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -41,7 +43,11 @@ def inspect(path: Path, atc: str = "atc") -> ModelFacts:
     told, warnings = ({}, ()) if program is None else _ask(program, path)
     return ModelFacts(
         format=Format.OM,
-        requirements=Requirements(soc_version=told.get("soc_version"), cann_version=told.get("atc_version")),
+        requirements=Requirements(
+            soc_version=told.get("soc_version"),
+            cann_version=told.get("atc_version"),
+            opp_version=told.get("opp_version"),
+        ),
         producer=f"ATC, OM header version {version:#x}",
         warnings=warnings,
     )
@@ -76,7 +82,7 @@ def read(file: BinaryIO, size: int, name: str) -> int:
 
 
 def _ask(program: str, path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """soc_version and atc_version as ATC reads them from the file, and a warning where it did not."""
+    """The `ATTRIBUTES` as ATC reads them from the file, and a warning where it did not."""
     with TemporaryDirectory(prefix="modelfleet-atc-") as folder:
         target = Path(folder) / "model.json"
         command = [program, "--mode=1", f"--om={path.absolute()}", f"--json={target}"]
@@ -91,11 +97,11 @@ def _ask(program: str, path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def attributes(document: Any) -> dict[str, str]:
-    """The model's attributes soc_version and atc_version in the JSON that `atc --mode=1` writes."""
+    """The model's `ATTRIBUTES` in the JSON that `atc --mode=1` writes."""
     listed = document.get("attr") if isinstance(document, dict) else None
     found: dict[str, str] = {}
     for entry in listed if isinstance(listed, list) else ():
-        if not isinstance(entry, dict) or entry.get("key") not in ("soc_version", "atc_version"):
+        if not isinstance(entry, dict) or entry.get("key") not in ATTRIBUTES:
             continue
         value = entry.get("value")
         text = value.get("s") if isinstance(value, dict) else None

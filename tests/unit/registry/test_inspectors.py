@@ -267,7 +267,11 @@ class TestOm:
             {"key": "atc_version", "value": {"s": "8.0.RC1"}},
             {"key": "soc_version", "value": {"s": "Ascend310P3"}},
         ]
-        assert om.attributes({"attr": told}) == {"atc_version": "8.0.RC1", "soc_version": "Ascend310P3"}
+        assert om.attributes({"attr": told}) == {
+            "atc_version": "8.0.RC1",
+            "soc_version": "Ascend310P3",
+            "opp_version": "8.0",
+        }
 
     @pytest.mark.parametrize("document", [None, [], {}, {"attr": 3}, {"attr": [1, {"key": "soc_version"}]}])
     def test_other_json_tells_nothing(self, document: object) -> None:
