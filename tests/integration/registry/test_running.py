@@ -1,0 +1,107 @@
+"""Models that run on the publisher's machine: in a process of their own that may fail, crash or hang."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from registry.contracts.manifest import Format, Target, TensorSpec
+from registry.contracts.tensors import Datatype
+from registry.running.process import CannotRunError, ModelProcess, Order, RunFailedError
+from registry.running.runtimes import MINDSPORE_VARIABLE, order_for
+from tests.support import onnx_models
+from tests.support.worker_client import is_gone
+
+X = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 3))
+Y = TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1, 2))
+PYTHON = os.environ.get(MINDSPORE_VARIABLE, "")
+
+
+def order(folder: Path, content: bytes, **changes: object) -> Order:
+    (folder / "model.onnx").write_bytes(content)
+    found = order_for(folder / "model.onnx", Format.ONNX, Target.CPU, (X,), (Y,))
+    assert isinstance(found, Order), found
+    return Order(**{**vars(found), **changes})  # type: ignore[arg-type]
+
+
+def interpreter(folder: Path, body: str) -> str:
+    """A Python that does something else than it is told."""
+    path = folder / "python"
+    path.write_text(f"#!{sys.executable}\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_a_model_answers_and_outlives_a_request_that_it_refuses(tmp_path: Path) -> None:
+    with ModelProcess(order(tmp_path, onnx_models.linear())) as process:
+        assert process.backend == "onnxruntime/CPUExecutionProvider"
+        assert process.run({"x": np.ones((2, 3), "<f4")})["y"].tolist() == [[6, 60], [6, 60]]
+        with pytest.raises(RunFailedError, match=r"(?i)rank|dim"):
+            process.run({"x": np.ones((2, 4), "<f4")})
+        assert process.run({"x": np.ones((1, 3), "<f4")})["y"].tolist() == [[6, 60]]
+        pid = process._process.pid
+    assert is_gone(pid)
+
+
+def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CannotRunError, match=r"(?i)protobuf|model"):
+        ModelProcess(order(tmp_path, b"no model"))
+    with pytest.raises(CannotRunError, match="has no ACLExecutionProvider"):
+        ModelProcess(order(tmp_path, onnx_models.linear(), device="ACLExecutionProvider"))
+    with pytest.raises(CannotRunError, match="cannot be started"):
+        ModelProcess(order(tmp_path, onnx_models.linear(), interpreter=str(tmp_path / "absent")))
+    with pytest.raises(CannotRunError, match="cannot be imported"):
+        ModelProcess(order(tmp_path, onnx_models.linear(), runtime="mindspore", device="CPU"))
+
+
+def test_a_process_that_dies_or_hangs_is_a_reason_and_is_gone(tmp_path: Path) -> None:
+    dying = interpreter(tmp_path, "import os, sys; sys.stderr.write('driver lost'); os._exit(7)")
+    with pytest.raises(CannotRunError, match="status 7: driver lost"):
+        ModelProcess(order(tmp_path, onnx_models.linear(), interpreter=dying))
+    hanging = interpreter(tmp_path, "import sys; sys.stdin.read()")
+    with pytest.raises(CannotRunError, match="did not answer in time"):
+        ModelProcess(order(tmp_path, onnx_models.linear(), interpreter=hanging), load_timeout_s=0.3)
+    process = ModelProcess(order(tmp_path, onnx_models.linear()))
+    process._process.kill()
+    with pytest.raises(RunFailedError, match="ended"):
+        process.run({"x": np.ones((1, 3), "<f4")})
+    process.close()
+    process.close()
+
+
+@pytest.mark.parametrize(
+    ("model_format", "target", "datatype", "says"),
+    [
+        (Format.MINDSPORE_CKPT, Target.CPU, Datatype.FP32, "no network of its own"),
+        (Format.AIR, Target.ASCEND310, Datatype.FP32, "runs nowhere"),
+        (Format.OM, Target.ASCEND310, Datatype.FP32, "Ascend chip only"),
+        (Format.TENSORRT_PLAN, Target.GPU, Datatype.FP32, "its GPU only"),
+        (Format.ONNX, Target.ASCEND310, Datatype.FP32, "on such a device only"),
+        (Format.ONNX, Target.CPU, Datatype.BYTES, "BYTES or BF16"),
+        (Format.MINDIR, Target.CPU, Datatype.FP32, MINDSPORE_VARIABLE),
+    ],
+)
+def test_what_only_devices_run_is_said(
+    monkeypatch: pytest.MonkeyPatch, model_format: Format, target: Target, datatype: Datatype, says: str
+) -> None:
+    monkeypatch.delenv(MINDSPORE_VARIABLE, raising=False)
+    why = order_for(Path("m"), model_format, target, (X.model_copy(update={"datatype": datatype}),), (Y,))
+    assert isinstance(why, str)
+    assert says in why
+
+
+@pytest.mark.skipif(not PYTHON, reason=f"{MINDSPORE_VARIABLE} names no Python that has MindSpore")
+def test_a_mindir_answers_through_mindspores_own_python() -> None:
+    file = Path(__file__).parents[2] / "data" / "conv-dynamic.mindir"
+    specs = (TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 1, 8, 8)),)
+    found = order_for(file, Format.MINDIR, Target.CPU, specs, (Y,))
+    assert isinstance(found, Order)
+    with ModelProcess(found) as process:
+        assert process.backend == "mindspore/CPU"
+        with pytest.raises(RunFailedError):
+            process.run({"x": np.ones((1, 3), "<f4")})
