@@ -39,8 +39,6 @@ COMMANDS: dict[str, str] = {
     "explain": "registry.cli.explain:explain",
     "convert": "registry.cli.convert:convert",
     "jobs": "registry.cli.jobs:app",
-    "convert": "registry.cli.convert:convert",
-    "jobs": "registry.cli.jobs:app",
     "coverage": "registry.cli.coverage:coverage",
     "health": "registry.cli.telemetry:health",
     "events": "registry.cli.telemetry:events",
