@@ -132,7 +132,9 @@ class Slot:
             if now < self.retry_at:
                 return
             self.retry_at = None
-            if self.record.state in (State.WAITING, State.ROLLBACK_FAILED):
+            if self.record.state is State.WAITING:
+                self.move(Event.RETRY_DUE, fault=None)
+            elif self.record.state is State.ROLLBACK_FAILED:
                 self.move(Event.RETRY_DUE)
         if self._stuck:
             self._redo()

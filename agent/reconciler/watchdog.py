@@ -124,6 +124,7 @@ class Watchdog:
             fault=fault,
             failed_in=Phase.PROBATION,
         )
+        slot.revive()
 
     def did_not_come_up(self, error: AgentError, tries: int) -> bool:
         """A worker of the active place could not be started. False: it is no business of the watchdog."""

@@ -1,0 +1,101 @@
+"""What ends a probation, well and badly; and whether there is room for two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from agent.core.health import Histogram, HistogramView
+from agent.core.probation import Counts, Tally, judge
+from agent.core.strategy import Room, choose
+from agent.dataplane.watching import is_finite
+from registry.contracts.codes import DeploymentCode as Code
+from registry.contracts.deployments import ProbationLimits, Strategy
+from tests.fakes.registry_simulator import one_file_manifest
+
+LIMITS = ProbationLimits()
+VARIANT = one_file_manifest(b"x" * 100).variants[0]
+
+
+def runs(microseconds: float, count: int = 50) -> HistogramView:
+    histogram = Histogram()
+    for _ in range(count):
+        histogram.record(microseconds)
+    return histogram.view()
+
+
+@pytest.mark.parametrize(
+    ("counts", "code"),
+    [
+        (Counts(answered=95, failed=5), None),
+        (Counts(answered=94, failed=6), Code.PROBATION_ERRORS),
+        (Counts(answered=9, failed=9), None),
+        (Counts(answered=19, failed=1, not_finite=1), Code.PROBATION_NAN),
+        (Counts(crashes=1), None),
+        (Counts(crashes=2), Code.PROBATION_CRASHES),
+        (Counts(given_up="it died"), Code.PROBATION_CRASHES),
+        (Counts(answered=50, run=runs(310), before_us=100), Code.PROBATION_LATENCY),
+        (Counts(answered=50, run=runs(250), before_us=100), None),
+        (Counts(answered=50, run=runs(9000)), None),
+        (Counts(answered=50, run=runs(9000, 5), before_us=100), None),
+    ],
+)
+def test_a_limit_that_is_passed_ends_it_and_nothing_else_does(counts: Counts, code: Code | None) -> None:
+    verdict = judge(LIMITS, counts, over=False)
+    assert (verdict.code if verdict else None) == code
+
+
+def test_when_its_time_is_over_it_passes_and_says_how_little_is_known() -> None:
+    verdict = judge(LIMITS, Counts(answered=3), over=True)
+    assert verdict is not None
+    assert verdict.code == ""
+    assert "too few" in verdict.message
+
+
+def test_latency_is_not_judged_where_the_policy_says_so() -> None:
+    limits = ProbationLimits(max_latency_ratio=None)
+    assert judge(limits, Counts(answered=50, run=runs(9000), before_us=1), over=False) is None
+
+
+def test_only_errors_of_the_version_itself_count() -> None:
+    tally = Tally()
+    tally.errors.update({"bad_payload": 5, "overloaded": 5, "deadline_exceeded": 5, "run_failed": 2, "run_timeout": 1})
+    assert tally.failed() == 3
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number_is_seen(datatype: str, value: float) -> None:
+    dtype = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}[datatype]
+    assert is_finite(datatype, np.ones(4, dtype).tobytes())
+    assert not is_finite(datatype, np.array([1, value, 1], dtype).tobytes())
+
+
+def test_bfloat16_is_looked_into_and_integers_are_not() -> None:
+    assert is_finite("BF16", (np.array([1.0, -3e38], "<f4").view("<u4") >> 16).astype("<u2").tobytes())
+    assert not is_finite("BF16", (np.array([1.0, np.nan], "<f4").view("<u4") >> 16).astype("<u2").tobytes())
+    assert is_finite("INT32", np.array([np.nan], "<f4").tobytes())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "room", "chosen"),
+    [
+        (Strategy.AUTO, Room(free=200), Strategy.BESIDE),
+        (Strategy.AUTO, Room(free=199), Strategy.STOP_FIRST),
+        (Strategy.AUTO, Room(free=400, active=500), Strategy.STOP_FIRST),
+        (Strategy.AUTO, Room(free=None), Strategy.BESIDE),
+        (Strategy.BESIDE, Room(free=10), None),
+        (Strategy.BESIDE, Room(free=10**9), Strategy.BESIDE),
+        (Strategy.STOP_FIRST, Room(free=10**9), Strategy.STOP_FIRST),
+    ],
+)
+def test_two_versions_are_loaded_at_once_only_where_there_is_room(
+    strategy: Strategy, room: Room, chosen: Strategy | None
+) -> None:
+    assert choose(strategy, VARIANT, room) is chosen
+
+
+def test_what_the_manifest_asks_for_wins_over_an_estimate() -> None:
+    requirements = VARIANT.requirements.model_copy(update={"memory_bytes": 50})
+    modest = VARIANT.model_copy(update={"requirements": requirements})
+    assert choose(Strategy.AUTO, modest, Room(free=60, active=500)) is Strategy.BESIDE
