@@ -9,6 +9,7 @@ import typer
 
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import NetworkSection, TensorSection
+from registry.contracts.manifest import Network
 from registry.contracts.networks import Value, networks
 from registry.contracts.tensors import Datatype
 
@@ -52,6 +53,11 @@ def network_section(name: str | None, pairs: list[str]) -> NetworkSection | None
             raise UsageFault(f"--network-arg {key} is given twice")
         arguments[key] = _value(text)
     return NetworkSection(name=name, arguments=arguments)
+
+
+def network_text(network: Network) -> str:
+    """As its constructor is called: `lenet5(num_class=10)`."""
+    return f"{network.name}({', '.join(f'{name}={value}' for name, value in network.arguments.items())})"
 
 
 def input_sections(texts: list[str]) -> tuple[TensorSection, ...]:

@@ -22,7 +22,14 @@ from registry.cli.golden_options import (
 )
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.models import fetch_manifest, image_text, requirement_text, tensor_row
-from registry.cli.network_options import InputOption, NetworkArgOption, NetworkOption, input_sections, network_section
+from registry.cli.network_options import (
+    InputOption,
+    NetworkArgOption,
+    NetworkOption,
+    input_sections,
+    network_section,
+    network_text,
+)
 from registry.cli.output import size_text
 from registry.cli.plan import Plan, build_manifest, make_plan
 from registry.cli.progress import meter
@@ -218,6 +225,8 @@ def _tell_findings(session: Session, plan: Plan, manifest: Manifest) -> None:
         if planned.facts.parameters:
             total = sum(parameter.size for parameter in planned.facts.parameters)
             note(f"    holds   {len(planned.facts.parameters)} parameters, {total} bytes")
+        if variant.network is not None:
+            note(f"    network {network_text(variant.network)}")
         for kind, specs in (("input", variant.inputs), ("output", variant.outputs)):
             for spec in specs:
                 note(f"    {kind:<7} {' '.join(tensor_row(spec))}")

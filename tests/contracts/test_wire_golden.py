@@ -30,6 +30,7 @@ KINDS: dict[str, type[Wire]] = {
     "manifest-builds": Manifest,
     "platform": Platform,
     "platform-facts": Platform,
+    "platform-networks": Platform,
 }
 
 

@@ -30,7 +30,8 @@ def publish(cli: Cli, *more: str, code: int = 0, model: str = "lenet") -> str:
 
 
 def test_the_network_gives_inputs_and_outputs_and_stands_in_the_manifest(cli: Cli) -> None:
-    publish(cli, "--network", "lenet5", "--network-arg", "num_class=10")
+    told = publish(cli, "--network", "lenet5", "--network-arg", "num_class=10")
+    assert "network lenet5(num_class=10)" in told
     (variant,) = cli("show", "lenet@1.0.0", "--json").document["manifest"]["variants"]
     assert variant["format"] == "mindspore-ckpt"
     assert variant["network"] == {"name": "lenet5", "arguments": {"num_class": 10}}
