@@ -114,7 +114,7 @@ class Reconciler:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.look()
-            self.handle_waiting(self._patience())
+            self.handle_waiting(self.patience())
 
     def look(self) -> None:
         """One comparison of all slots with the desired state, at most one step for each."""
@@ -155,7 +155,7 @@ class Reconciler:
         except queue.Empty:
             return
 
-    def _patience(self) -> float:
+    def patience(self) -> float:
         """Seconds until something is due."""
         now = self._context.clock.monotonic()
         dues = [due for slot in self._slots.values() if (due := slot.next_due()) is not None]

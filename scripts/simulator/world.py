@@ -1,0 +1,212 @@
+"""Many simulated devices in one thread: their clock, their connections, what they get from the registry.
+
+Time may run faster than the wall clock (`speed`), so that a day offline passes in a minute. Registry and broker keep
+their own time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import httpx
+
+from agent.adapters.registry_client import RegistryClient
+from agent.core.slots import Choice
+from agent.errors import TransientError
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.digest import Digest, digest_of
+from registry.contracts.manifest import Manifest
+from registry.contracts.paths import blob_path, device_path, manifest_path
+from registry.contracts.platforms import Platform
+from registry.contracts.topics import DEFAULT_PREFIX, Topics
+from scripts.simulator.device import SimulatedDevice
+from scripts.simulator.faults import Faults, chance
+from scripts.simulator.host import SimulatedSteps
+from scripts.simulator.mqtt import MqttLinks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FETCH_LIMIT = 1 << 20
+"""Blobs up to this size are really downloaded by every device; of larger ones only the time passes."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one world."""
+
+    registry: str
+    token: str
+    """Of a person who may register devices."""
+    broker: str = "127.0.0.1"
+    port: int = 1883
+    username: str | None = None
+    password: str | None = None
+    prefix: str = DEFAULT_PREFIX
+    speed: float = 1.0
+    seed: int = 1
+    health_s: float = 30.0
+    faults: Faults = field(default_factory=Faults)
+    labels: dict[str, str] = field(default_factory=dict)
+    fetch_blobs: bool = True
+
+
+class World:
+    """`add` devices, then `run`. One thread, but for HTTP."""
+
+    def __init__(self, settings: Settings, platforms: Iterable[Platform]) -> None:
+        self.settings = settings
+        self.topics = Topics(settings.prefix)
+        self.devices: dict[str, SimulatedDevice] = {}
+        self._platforms = tuple(platforms)
+        self._began = time.monotonic()
+        self._epoch = datetime.fromtimestamp(time.time(), timezone.utc)
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._awake: deque[SimulatedDevice] = deque()
+        self._links = MqttLinks(
+            settings.broker, settings.port, self.topics, username=settings.username, password=settings.password
+        )
+        self._http = httpx.Client(
+            base_url=settings.registry,
+            headers={"Authorization": f"Bearer {settings.token}"},
+            timeout=30,
+            trust_env=False,
+        )
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="uplink")
+        self._manifests: dict[Digest, Manifest] = {}
+        self._lock = threading.Lock()
+        self.errors: Counter[str] = Counter()
+
+    # --- the clock ------------------------------------------------------------------------------------------------
+
+    def seconds(self) -> float:
+        """Simulated, since the world began."""
+        return (time.monotonic() - self._began) * self.settings.speed
+
+    def now(self) -> datetime:
+        """Simulated, UTC."""
+        return self._epoch + timedelta(seconds=self.seconds())
+
+    def call_at(self, seconds: float, call: Callable[[], None]) -> None:
+        """As `device.Time` says."""
+        heapq.heappush(self._due, (seconds, next(self._numbers), call))
+
+    def _wake(self, device: SimulatedDevice) -> None:
+        self._awake.append(device)
+
+    # --- devices --------------------------------------------------------------------------------------------------
+
+    def add(self, name: str) -> SimulatedDevice:
+        """Registers a device, with the labels of the settings and its own, and makes it; `boot` starts it."""
+        settings = self.settings
+        labels = {"simulated": "yes", "fault": settings.faults.of(name, settings.seed).value, **settings.labels}
+        answer = self._http.put(device_path(name), json={"labels": labels})
+        answer.raise_for_status()
+        token = answer.json().get("token")
+        platform = self._platforms[int(chance(settings.seed, name, "platform") * len(self._platforms))]
+        steps = SimulatedSteps(
+            platform=platform,
+            manifest=self._manifest,
+            fetch=self._fetch,
+            fault=settings.faults.of(name, settings.seed),
+            faults=settings.faults,
+        )
+        link = self._links.link(name, lambda delay, call: self.call_at(self.seconds() + delay * settings.speed, call))
+        uplink = None
+        if token is not None:  # Registered before: its credential is not known here, MQTT is its only way.
+            uplink = RegistryClient(settings.registry, name, token=token, ca_file=None, timeout_s=20)
+        device = SimulatedDevice(
+            name,
+            topics=self.topics,
+            time=self,
+            seed=settings.seed,
+            faults=settings.faults,
+            steps=steps,
+            link=link,
+            uplink=uplink,
+            uplink_pool=self._pool,
+            wake=self._wake,
+            health_s=settings.health_s,
+            traffic_s=min(5.0, settings.health_s),
+        )
+        link.device = device
+        self.devices[name] = device
+        return device
+
+    def _manifest(self, digest: Digest) -> Manifest:
+        with self._lock:
+            if digest not in self._manifests:
+                data = self._get(manifest_path(digest))
+                if digest_of(data) != digest:
+                    raise TransientError(DeploymentCode.DIGEST_MISMATCH, f"manifest {digest} has other bytes")
+                self._manifests[digest] = Manifest.model_validate_json(data)
+            return self._manifests[digest]
+
+    def _fetch(self, choice: Choice) -> None:
+        for file in choice.variant.files:
+            if self.settings.fetch_blobs and file.size <= FETCH_LIMIT and digest_of(
+                self._get(blob_path(file.digest))
+            ) != file.digest:  # fmt: skip
+                raise TransientError(DeploymentCode.DIGEST_MISMATCH, f"blob {file.digest} has other bytes")
+
+    def _get(self, path: str) -> bytes:
+        try:
+            answer = self._http.get(path)
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            self.errors["http"] += 1
+            raise TransientError(DeploymentCode.REGISTRY_UNREACHABLE, f"{path}: {error}") from None
+        return answer.content
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run_until(self, true: Callable[[], bool], seconds: float) -> bool:
+        """Turns until `true()` or so many seconds of the wall clock are over; which of them it was."""
+        deadline = time.monotonic() + seconds
+        next_misc = 0.0
+        while not true():
+            now = time.monotonic()
+            if now >= deadline:
+                return False
+            if now >= next_misc:
+                next_misc = now + 5.0
+                self._links.keep_alive()
+            self.turn()
+        return True
+
+    def turn(self) -> None:
+        """Everything that is due now, and what came."""
+        now = self.seconds()
+        while self._due and self._due[0][0] <= now:
+            heapq.heappop(self._due)[2]()
+        for _ in range(len(self._awake)):
+            self._awake.popleft().turn()
+        idle = 0.0 if self._awake else 0.02
+        self._links.turn(idle)
+
+    def serving(self, model: str) -> Counter[str | None]:
+        """How many devices answer with which version."""
+        return Counter(device.serves(model) for device in self.devices.values())
+
+    @property
+    def messages(self) -> tuple[int, int, int]:
+        """MQTT messages sent, received, dropped."""
+        return self._links.sent, self._links.received, self._links.dropped
+
+    def close(self) -> None:
+        """Ends connections."""
+        for link in self._links.links:
+            link.disconnect()
+        self._links.turn(0.0)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._http.close()
