@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,8 +20,11 @@ from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
 from tests.support import onnx_models
 from tests.support.cli import Cli
+from tests.support.mindspore_python import PYTHON, needs_mindspore
 from tests.support.registry_process import RegistryProcess, put_blob
 
+ROOT = Path(__file__).parents[3]
+LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 WEIGHTS = np.array([[1, 10], [2, 20], [3, 30]], "<f4")
 
 
@@ -197,6 +203,36 @@ def test_files_that_are_no_archives_and_wrong_options_are_refused(cli: Cli) -> N
     cli(*arguments, "--golden", "a.npz", "--golden-random", 3, code=2)
     for wrong in ("absolut=1", "absolute=x", "top1=2", "absolute=nan"):
         assert "--tolerance" in cli(*arguments, "--tolerance", wrong, code=2).err
+
+
+@needs_mindspore
+def test_a_mindir_and_its_onnx_sibling_are_measured_against_each_other(cli: Cli) -> None:
+    initializers = onnx.load(LENET).graph.initializer
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in initializers}
+    np.savez(cli.folder / "weights.npz", **weights)  # type: ignore[arg-type]  # NumPy's stub takes them for its switch
+    script = ROOT / "tests" / "support" / "mindspore_models.py"
+    command = [PYTHON, "-I", script, "lenet", cli.folder / "weights.npz", cli.folder / "lenet.mindir"]
+    subprocess.run([str(part) for part in command], check=True, timeout=100, capture_output=True)
+    shutil.copy(LENET, cli.folder)
+    signature = """
+    [[variant.inputs]]
+    name = "x"
+    datatype = "FP32"
+    shape = [-1, 1, 28, 28]
+    [[variant.outputs]]
+    name = "y"
+    datatype = "FP32"
+    shape = [-1, 10]
+    """
+    file = described(
+        cli.folder, "forms", ("onnx", "lenet.onnx", "cpu"), ("mindir", "lenet.mindir", "cpu"), extra=signature
+    )
+    ran = cli("publish", file, MODELFLEET_MINDSPORE_PYTHON=PYTHON)
+    assert "mindir: measured here on mindspore/CPU" in ran.err
+    onnx_parity, mindir_parity = (variant["parity"]["parity"] for variant in manifest_of(cli, "forms")["variants"])
+    assert onnx_parity["max_abs"] == 0.0
+    assert 0 < mindir_parity["max_abs"] < 1e-4
+    assert mindir_parity["top1_agreement"] == 1.0
 
 
 def test_the_registry_checks_the_vectors_itself(admin: httpx.Client) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import sys
 from pathlib import Path
@@ -15,11 +14,11 @@ from registry.contracts.tensors import Datatype
 from registry.running.process import CannotRunError, ModelProcess, Order, RunFailedError
 from registry.running.runtimes import MINDSPORE_VARIABLE, order_for
 from tests.support import onnx_models
+from tests.support.mindspore_python import needs_mindspore
 from tests.support.worker_client import is_gone
 
 X = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 3))
 Y = TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1, 2))
-PYTHON = os.environ.get(MINDSPORE_VARIABLE, "")
 
 
 def order(folder: Path, content: bytes, **changes: object) -> Order:
@@ -95,7 +94,7 @@ def test_what_only_devices_run_is_said(
     assert says in why
 
 
-@pytest.mark.skipif(not PYTHON, reason=f"{MINDSPORE_VARIABLE} names no Python that has MindSpore")
+@needs_mindspore
 def test_a_mindir_answers_through_mindspores_own_python() -> None:
     file = Path(__file__).parents[2] / "data" / "conv-dynamic.mindir"
     specs = (TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 1, 8, 8)),)
@@ -103,5 +102,9 @@ def test_a_mindir_answers_through_mindspores_own_python() -> None:
     assert isinstance(found, Order)
     with ModelProcess(found) as process:
         assert process.backend == "mindspore/CPU"
+        x = np.linspace(0, 1, 5 * 64, dtype="<f4").reshape(5, 1, 8, 8)
+        together = process.run({"x": x})["y"]
+        assert together.shape == (5, 3)
+        np.testing.assert_allclose(process.run({"x": x[3:4]})["y"], together[3:4], rtol=1e-4, atol=1e-6)
         with pytest.raises(RunFailedError):
             process.run({"x": np.ones((1, 3), "<f4")})
