@@ -137,8 +137,6 @@ class ActionRow(Base):
     """When the device said that its waiting ends by itself."""
     late: Mapped[bool] = mapped_column(default=False)
     """It came to its end after it had been timed out."""
-    parity: Mapped[float | None]
-    """Share of golden items with the right top class, as the device measured it."""
     shadow_compared: Mapped[int] = mapped_column(BigId, default=0)
     shadow_agreed: Mapped[float] = mapped_column(default=0.0)
 

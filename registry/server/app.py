@@ -19,6 +19,7 @@ from registry.server.fleet import bridging
 from registry.server.limits import BodyLimits
 from registry.server.metrics import CountRequests
 from registry.server.problems import RESPONSES, UnexpectedErrors, install_handlers
+from registry.server.rolling import rolling
 from registry.server.routes import (
     aliases,
     blobs,
@@ -32,6 +33,7 @@ from registry.server.routes import (
     models,
     resolution,
     results,
+    rollouts,
     stream,
     telemetry,
     tokens,
@@ -60,12 +62,17 @@ ROUTERS: tuple[APIRouter, ...] = (
     telemetry.router,
     results.router,
     groups.router,
+    rollouts.router,
     stream.router,
     webhooks.router,
 )
 
 Background = Callable[[Services], AbstractAsyncContextManager[None]]
-BACKGROUND: tuple[Background, ...] = (lambda services: bridging(services.fleet), scheduling)
+BACKGROUND: tuple[Background, ...] = (
+    lambda s: rolling(s.fleet.waker, s.fleet.ticker, s.database, s.clock),
+    lambda services: bridging(services.fleet),
+    scheduling,
+)
 
 
 def create_app(services: Services) -> FastAPI:

@@ -15,6 +15,7 @@ from registry.core.retention import Limits
 from registry.db.engine import Database
 from registry.server.bridge_metrics import BridgeMetrics
 from registry.server.mqtt_bridge import MqttBridge
+from registry.server.rolling import Waker
 from registry.services.access import Access
 from registry.services.coverage import Coverage
 from registry.services.deployments import Deployments
@@ -27,6 +28,9 @@ from registry.services.jobs import Jobs
 from registry.services.publication import Publication
 from registry.services.results import Results
 from registry.services.retention import Retention
+from registry.services.rollouts.planning import Planner
+from registry.services.rollouts.rollouts import Rollouts
+from registry.services.rollouts.ticker import Ticker
 from registry.services.telemetry import Telemetry
 from registry.services.webhooks import Webhooks
 
@@ -47,6 +51,9 @@ class Fleet:
     groups: Groups
     log: FleetLog
     webhooks: Webhooks
+    rollouts: Rollouts
+    ticker: Ticker
+    waker: Waker
     bridge: MqttBridge | None
     """None: no broker is configured."""
 
@@ -54,7 +61,15 @@ class Fleet:
 def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database: Database, access: Access) -> Fleet:
     """Everything of the fleet; nothing of it runs yet."""
     documents, log = DesiredDocuments(database), FleetLog(database)
-    telemetry = Telemetry(database, documents)
+    waker = Waker()
+    two_person = config.rollouts.two_person
+    ticker = Ticker(database, documents, log, Planner(database, two_person=two_person))
+
+    def fleet_changed() -> None:
+        ticker.fleet_changed()
+        waker.wake()
+
+    telemetry = Telemetry(database, documents, on_actions=waker.wake, on_facts=fleet_changed)
     limits = Limits(
         health_hours=config.retention.health_hours,
         event_hours=config.retention.events_hours,
@@ -65,16 +80,19 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         bridge = MqttBridge(config.mqtt, clock, telemetry, Publication(database), documents)
     return Fleet(
         documents=documents,
-        devices=Devices(database, access, documents),
-        deployments=Deployments(database, documents),
+        devices=Devices(database, access, documents, on_change=fleet_changed),
+        deployments=Deployments(database, documents, on_change=waker.wake),
         coverage=Coverage(database),
         jobs=Jobs(database, documents, timedelta(hours=limits.event_hours)),
         telemetry=telemetry,
         health=HealthHistory(database),
         results=Results(database),
         retention=Retention(database, limits),
-        groups=Groups(database),
+        groups=Groups(database, on_change=fleet_changed),
         log=log,
+        rollouts=Rollouts(database, documents, log, waker.wake, two_person=two_person),
+        ticker=ticker,
+        waker=waker,
         webhooks=Webhooks(database, log, allow_private=config.webhooks.allow_private),
         bridge=bridge,
     )

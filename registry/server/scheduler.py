@@ -33,6 +33,7 @@ class Job:
 JOBS: tuple[Job, ...] = (
     Job("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
     Job("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock())),
+    Job("rollouts", 1, lambda services, stopping: services.fleet.ticker.tick(services.clock(), stopping)),
     Job("webhooks", 1, lambda services, _: services.fleet.webhooks.deliver(services.clock)),
     Job("commands", 3600, lambda services, _: forget_old(services.database, services.clock())),
     Job("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock())),

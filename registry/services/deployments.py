@@ -6,6 +6,7 @@ from the facts that are known; a variant that a person pinned stays. Rollouts se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import select
@@ -21,6 +22,7 @@ from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.errors import ConflictError, InvalidError, NotFoundError
 from registry.services.choice import choose
 from registry.services.desired import DesiredDocuments, as_desired, find_device, set_desired
+from registry.services.rollouts.targets import supersede
 from registry.services.views import find_model, find_version, manifest_body
 
 REISSUE_BATCH = 200
@@ -30,9 +32,13 @@ REISSUE_BATCH = 200
 class Deployments:
     """The use cases of deployments on single devices."""
 
-    def __init__(self, database: Database, documents: DesiredDocuments) -> None:
+    def __init__(
+        self, database: Database, documents: DesiredDocuments, on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_change` is called after a person's deployment took a device from a rollout; it must not block."""
         self._database = database
         self._documents = documents
+        self._on_change = on_change
 
     def put(self, device: str, model: str, body: Deployment, by: str, now: datetime) -> DeploymentView:
         """Set what a slot should serve. The same again changes nothing.
@@ -55,9 +61,11 @@ class Deployments:
                 profile=body.profile,
                 record_results=settings.record_results,
             )
+            supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, wanted, by, now=now, pinned=body.variant is not None, note=note)
             view = _view(device, session.get_one(DeploymentRow, (row.id, model)))
         self._documents.changed()
+        self._on_change()
         return view
 
     def remove(self, device: str, model: str, by: str, now: datetime) -> None:
@@ -66,8 +74,10 @@ class Deployments:
             row = find_device(session, device)
             if session.get(DeploymentRow, (row.id, model)) is None:
                 raise NotFoundError(f"Device {device!r} has no deployment of {model!r}.")
+            supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, None, by, now=now)
         self._documents.changed()
+        self._on_change()
 
     def page(self, device: str, after: str, limit: int) -> list[DeploymentView]:
         """Up to `limit` deployments of a device by model, after the model `after`. Raises NotFoundError."""

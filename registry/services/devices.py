@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from pydantic import TypeAdapter, ValidationError
@@ -34,8 +34,16 @@ _LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[LabelKey, LabelValue])
 class Devices:
     """The use cases of devices."""
 
-    def __init__(self, database: Database, access: Access, documents: DesiredDocuments) -> None:
+    def __init__(
+        self,
+        database: Database,
+        access: Access,
+        documents: DesiredDocuments,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_change` is called after devices or labels changed; it must not block."""
         self._database = database
+        self._on_change = on_change
         self._access = access
         self._documents = documents
 
@@ -58,6 +66,7 @@ class Devices:
             session.flush()
             token = put_device_token(session, name, now) if created else ""
             view = _views(session, [row])[0]
+        self._on_change()
         if not created:
             return view
         self._access.forget(device_token_name(name))
@@ -85,6 +94,7 @@ class Devices:
             remove_device_token(session, name)
         self._access.forget(device_token_name(name))
         self._documents.changed()
+        self._on_change()
 
     def view(self, name: str) -> DeviceView:
         """One device. Raises NotFoundError."""

@@ -4,7 +4,7 @@ one query and not 100,000 comparisons."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true
@@ -28,8 +28,8 @@ OVER = tuple(state.value for state in RolloutState if state in AT_REST and state
 class Groups:
     """The use cases of groups."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, on_change: Callable[[], None] = lambda: None) -> None:
+        self._database, self._on_change = database, on_change
 
     def put(self, name: str, body: GroupBody, now: datetime) -> GroupView:
         """Make a group or change it. Raises InvalidError for a selector that is none."""
@@ -45,7 +45,9 @@ class Groups:
             members = [{"group": name, "device": device} for device in dict.fromkeys(body.devices)]
             if members:
                 session.execute(insert(GroupDeviceRow), members)
-            return _view(session, row)
+            view = _view(session, row)
+        self._on_change()
+        return view
 
     def get(self, name: str) -> GroupView:
         """One group. Raises NotFoundError."""

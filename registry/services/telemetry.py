@@ -6,7 +6,7 @@ INVARIANT: the same batch again changes nothing but `last_seen`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,6 +26,7 @@ from registry.services.desired import DesiredDocuments, find_device
 from registry.services.health import take_health
 from registry.services.jobs import take_statuses
 from registry.services.results import record
+from registry.services.rollouts.reports import Said, take_said
 
 
 @dataclass
@@ -40,14 +41,26 @@ class Taken:
     unrecorded: int = 0
     """Results of models that are not recorded."""
     desired_changed: bool = False
+    actions_changed: bool = False
+    """A device of a rollout went on."""
+    facts_changed: bool = False
 
 
 class Telemetry:
     """Takes what devices say."""
 
-    def __init__(self, database: Database, documents: DesiredDocuments) -> None:
+    def __init__(
+        self,
+        database: Database,
+        documents: DesiredDocuments,
+        *,
+        on_actions: Callable[[], None] = lambda: None,
+        on_facts: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_actions` is called after a device of a rollout went on, `on_facts` after facts changed."""
         self._database = database
         self._documents = documents
+        self._on_actions, self._on_facts = on_actions, on_facts
 
     def take(self, batch: Sequence[Intake]) -> Taken:
         """Store a batch in one transaction, in order."""
@@ -55,6 +68,10 @@ class Telemetry:
             taken = _apply(session, batch)
         if taken.desired_changed:
             self._documents.changed()
+        if taken.facts_changed:
+            self._on_facts()
+        elif taken.actions_changed:
+            self._on_actions()
         return taken
 
     def take_reports(self, device: str, reports: DeviceReports, now: datetime) -> None:
@@ -80,6 +97,7 @@ class Telemetry:
             changed = take_facts(session, find_device(session, device), facts, now)
         if changed:
             self._documents.changed()
+        self._on_facts()
 
     def events(self, device: str, before: int, limit: int) -> list[tuple[int, Event]]:
         """Up to `limit` events of a device below the id `before`, newest first, with their ids. NotFoundError."""
@@ -100,6 +118,7 @@ def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
     health: list[tuple[int, Intake, Health]] = []
     events: list[tuple[int, Intake, Event]] = []
     results: list[tuple[int, datetime, Recorded]] = []
+    said: list[Said] = []
     for intake in batch:
         device = devices.get(intake.device)
         if device is None:
@@ -111,17 +130,24 @@ def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
         if isinstance(body, Presence):
             _take_presence(state, intake, body)
         elif isinstance(body, Reported):
-            taken.desired_changed |= _take_reported(session, device, state, intake, body)
+            known = device.facts_digest
+            if (changed := _take_reported(session, device, state, intake, body)) is None:
+                continue
+            taken.desired_changed |= changed
+            taken.facts_changed |= device.facts_digest != known
+            said.append((device.id, intake.at, body))
         elif isinstance(body, Health):
             health.append((device.id, intake, body))
         elif isinstance(body, Event):
             events.append((device.id, intake, body))
+            said.append((device.id, intake.at, body))
         else:
             results.append((device.id, intake.at, body))
     fresh = take_health(session, health)
     for device_id, intake, _ in fresh:
         states[device_id].health = intake.text
     _take_events(session, events)
+    taken.actions_changed = take_said(session, said)
     taken.repeated = len(health) - len(fresh)
     taken.unrecorded = len(results) - record(session, results)
     taken.stored = len(batch) - taken.unknown - taken.repeated - taken.unrecorded
@@ -136,10 +162,13 @@ def _take_presence(state: DeviceStateRow, intake: Intake, body: Presence) -> Non
     state.online, state.presence = body.online, intake.text
 
 
-def _take_reported(session: Session, device: DeviceRow, state: DeviceStateRow, intake: Intake, body: Reported) -> bool:
+def _take_reported(
+    session: Session, device: DeviceRow, state: DeviceStateRow, intake: Intake, body: Reported
+) -> bool | None:
+    """Whether a document changed; None: it is late, and changes nothing."""
     same_session = state.reported_session == body.session_id
     if same_session and state.reported_at is not None and body.at < state.reported_at:
-        return False
+        return None
     state.reported, state.reported_session, state.reported_at = intake.text, body.session_id, body.at
     jobs_changed = take_statuses(session, device, body.jobs, intake.at)
     return (body.facts is not None and take_facts(session, device, body.facts, intake.at)) or jobs_changed

@@ -145,7 +145,6 @@ def upgrade() -> None:
         sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("late", sa.Boolean(), nullable=False),
-        sa.Column("parity", sa.Double(), nullable=True),
         sa.Column("shadow_compared", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("shadow_agreed", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(

@@ -1,0 +1,59 @@
+"""What a command does beside moving the rollout, in the same transaction. What takes long is the ticker's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.contracts.rollout_states import ActionState, Command, WaveState
+from registry.contracts.rollout_views import CommandBody
+from registry.core.rollouts import actions
+from registry.core.rollouts.gates import Kind
+from registry.db.rollout_rows import RolloutRow, WaveRow
+from registry.errors import ConflictError
+from registry.services.rollouts.back import begin_rollback, plan_again
+from registry.services.rollouts.snapshot import counts_of
+from registry.services.rollouts.store import set_wave
+
+_STOPPED = frozenset({WaveState.FAILED.value, WaveState.INCONCLUSIVE.value})
+
+
+def _resume(session: Session, row: RolloutRow, body: CommandBody, by: str, now: datetime) -> None:
+    """What failed so far is accepted: gates count from here. With `force` the wave that runs passes."""
+    counts, _ = counts_of(session, row.id)
+    query = select(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind != Kind.ROLLBACK.value)
+    current = True
+    for wave in session.scalars(query.order_by(WaveRow.number)).all():
+        own = counts.get(wave.number, {})
+        failed = sum(number for state, number in own.items() if state in actions.FAILURE)
+        wave.accepted = {"failed": failed, "unknown": own.get(ActionState.TIMED_OUT, 0)}
+        if wave.state == WaveState.PASSED.value:
+            continue
+        runs = current and wave.started_at is not None and wave.kind == Kind.WAVE.value
+        current = False
+        wave.started_at = now if wave.started_at is not None else None
+        if wave.state in _STOPPED:
+            wave.soak_since, wave.accepted_by = None, by
+            set_wave(session, row, wave, WaveState.RELEASING, now)
+        if body.force and runs:
+            wave.passed_at, wave.accepted_by = now, by
+            set_wave(session, row, wave, WaveState.PASSED, now)
+
+
+def _rollback(session: Session, row: RolloutRow, _body: CommandBody, _by: str, now: datetime) -> None:
+    begin_rollback(session, row, now)
+
+
+def _retry(session: Session, row: RolloutRow, body: CommandBody, _by: str, now: datetime) -> None:
+    if not plan_again(session, row, body.devices, now):
+        raise ConflictError(f"No device of rollout {row.public} can be tried again.")
+
+
+EFFECTS: dict[Command, Callable[[Session, RolloutRow, CommandBody, str, datetime], None]] = {
+    Command.RESUME: _resume,
+    Command.ROLLBACK: _rollback,
+    Command.RETRY: _retry,
+}

@@ -1,0 +1,308 @@
+"""The use cases of rollouts: making one, commands, approval, reading.
+
+Every command names the revision that was seen and may carry an idempotency key; a repeat gets the first answer. What
+follows from a command (offers, withdrawals, the way back) is the ticker's, which is woken after the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.contracts.rollout_states import Command, RolloutState
+from registry.contracts.rollout_views import (
+    ActionView,
+    Approval,
+    CommandBody,
+    HistoryEntry,
+    PlanView,
+    ReasonCode,
+    RolloutReason,
+    RolloutView,
+)
+from registry.contracts.rollouts import MAX_VALID_S, RolloutSpec
+from registry.core.differences import differences
+from registry.core.rollouts.machine import InvalidMoveError, advance, legal
+from registry.core.rollouts.waves import selectors
+from registry.core.selectors import SelectorError
+from registry.db.engine import Database
+from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
+from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
+from registry.services.desired import DesiredDocuments
+from registry.services.fleet_log import FleetLog
+from registry.services.groups import find_group
+from registry.services.idempotency import first_answer, remember
+from registry.services.rollouts.effects import EFFECTS
+from registry.services.rollouts.planning import find_manifest, work_out
+from registry.services.rollouts.store import demand_revision, find_rollout, move, reason_of, record, spec_of
+from registry.services.rollouts.views import action_view, history_entry, rollout_view, waves_of
+from registry.services.views import find_version
+
+MAX_OPEN = 1000
+"""Rollouts that are not over; another one is refused."""
+_CHANGEABLE = frozenset({RolloutState.DRAFT, RolloutState.DENIED})
+
+
+class Rollouts:
+    """Thread-safe. `wake` is called after a commit that the ticker should hear of."""
+
+    def __init__(
+        self,
+        database: Database,
+        documents: DesiredDocuments,
+        log: FleetLog,
+        wake: Callable[[], None],
+        *,
+        two_person: bool = False,
+    ) -> None:
+        self._database, self._documents, self._log, self._wake = database, documents, log, wake
+        self._two_person = two_person
+
+    def create(self, spec: RolloutSpec, key: str | None, by: str, now: datetime) -> RolloutView:
+        """A draft.
+
+        Raises:
+            NotFoundError: no such version, alias or group.
+            InvalidError: a selector is none.
+            ConflictError: a rollout has this name.
+        """
+        request = b"create " + spec.canonical()
+        with self._database.write() as session:
+            if (answer := first_answer(session, by, key, request, now)) is not None:
+                return RolloutView.model_validate_json(answer)
+            if spec.name is not None and _named(session, spec.name) is not None:
+                raise ConflictError(f"There is a rollout named {spec.name!r}; apply changes it while it is a draft.")
+            view = rollout_view(session, _insert(session, spec, by, now))
+            remember(session, by, key, request, answer=view.model_dump_json(), now=now)
+        self._log.changed()
+        return view
+
+    def apply(self, name: str, spec: RolloutSpec, by: str, now: datetime) -> tuple[RolloutView, bool]:
+        """The rollout of that name is this one: made when it is not there, changed while it is a draft.
+
+        Returns:
+            The rollout, and whether it is new.
+
+        Raises:
+            ConflictError: it has begun with another spec; `errors` names the differences.
+        """
+        if spec.name not in (None, name):
+            raise InvalidError(f"The spec is named {spec.name!r}, the path says {name!r}.")
+        spec = spec.model_copy(update={"name": name})
+        with self._database.write() as session:
+            row = _named(session, name)
+            created = row is None
+            if row is None:
+                row = _insert(session, spec, by, now)
+            elif row.spec != spec.canonical().decode():
+                _change(session, row, spec, by, now)
+            view = rollout_view(session, row)
+        self._log.changed()
+        return view, created
+
+    def command(self, name: str, body: CommandBody, key: str | None, by: str, now: datetime) -> RolloutView:
+        """Carry a command out.
+
+        Raises:
+            PreconditionError: somebody moved it since `body.revision`.
+            ConflictError: not legal in its state; `errors` names what is.
+        """
+        if body.command in (Command.APPROVE, Command.DENY):
+            raise InvalidError("Approve and deny with the plan's digest, at the path `approval`.")
+        request = f"command {name} ".encode() + body.canonical()
+        with self._database.write() as session:
+            if (answer := first_answer(session, by, key, request, now)) is not None:
+                return RolloutView.model_validate_json(answer)
+            row = find_rollout(session, name)
+            demand_revision(row, body.revision)
+            view = self._carry_out(session, row, body, by, now)
+            remember(session, by, key, request, answer=view.model_dump_json(), now=now)
+        self._told()
+        return view
+
+    def _carry_out(self, session: Session, row: RolloutRow, body: CommandBody, by: str, now: datetime) -> RolloutView:
+        _demand_legal(row, body.command)
+        if body.command is Command.DELETE:
+            view = rollout_view(session, row)
+            session.delete(row)
+            return view
+        reason = RolloutReason(code=_REASONS.get(body.command, ReasonCode.BY_COMMAND), text=f"{body.command} by {by}")
+        if body.command in (Command.RETRY, Command.ROLLBACK):
+            row.generation += 1
+        if body.command is Command.SUBMIT:
+            spec = spec_of(row)
+            row.submitted_by, row.approved_by = by, ""
+            row.valid_until = spec.valid_until or max(now, spec.start_at or now) + timedelta(seconds=MAX_VALID_S)
+        if body.command is Command.RETRY and (row.valid_until is None or row.valid_until <= now):
+            row.valid_until = now + timedelta(seconds=MAX_VALID_S)
+        move(session, row, body.command, reason, now, by=by, note=body.note)
+        effect = EFFECTS.get(body.command)
+        if effect is not None:
+            effect(session, row, body, by, now)
+        session.flush()
+        return rollout_view(session, row)
+
+    def approve(self, name: str, body: Approval, key: str | None, by: str, now: datetime) -> RolloutView:
+        """Approve the plan that was read, or deny it.
+
+        Raises:
+            PreconditionError: the plan is another one now.
+            ForbiddenError: the plan must be approved by another person than the one who submitted it.
+        """
+        request = f"approval {name} ".encode() + body.canonical()
+        with self._database.write() as session:
+            if (answer := first_answer(session, by, key, request, now)) is not None:
+                return RolloutView.model_validate_json(answer)
+            row = find_rollout(session, name)
+            demand_revision(row, body.revision)
+            command = Command.APPROVE if body.approve else Command.DENY
+            _demand_legal(row, command)
+            if row.plan_digest != body.plan:
+                raise PreconditionError(f"The plan of rollout {row.public} is {row.plan_digest} now; read it again.")
+            another = self._two_person or spec_of(row).approved_by_another
+            if body.approve and another and by == row.submitted_by:
+                raise ForbiddenError(f"{by!r} submitted this rollout; another person has to approve its plan.")
+            row.approved_by = by if body.approve else ""
+            code = ReasonCode.NOT_YET_TIME if body.approve else ReasonCode.DENIED
+            move(session, row, command, RolloutReason(code=code, text=f"{command} by {by}"), now, by=by, note=body.note)
+            view = rollout_view(session, row)
+            remember(session, by, key, request, answer=view.model_dump_json(), now=now)
+        self._told()
+        return view
+
+    def get(self, name: str, now: datetime) -> RolloutView:
+        """One rollout, by id or name. Raises NotFoundError."""
+        with self._database.read() as session:
+            return rollout_view(session, find_rollout(session, name), now)
+
+    def page(
+        self, model: str | None, state: RolloutState | None, before: int, limit: int
+    ) -> list[tuple[int, RolloutView]]:
+        """Up to `limit` rollouts below the key `before`, newest first, with their keys."""
+        query = select(RolloutRow).where(RolloutRow.id < before)
+        if model is not None:
+            query = query.where(RolloutRow.model == model)
+        if state is not None:
+            query = query.where(RolloutRow.state == state.value)
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(RolloutRow.id.desc()).limit(limit)).all()
+            return [(row.id, rollout_view(session, row)) for row in rows]
+
+    def plan(self, name: str, now: datetime) -> PlanView:
+        """The frozen plan; of one that has none, what it would be now. Raises NotFoundError, InvalidError."""
+        with self._database.read() as session:
+            row = find_rollout(session, name)
+            if row.plan is not None and RolloutState(row.state) is not RolloutState.DRAFT:
+                return PlanView.model_validate_json(row.plan)
+            return work_out(session, row.public, spec_of(row), find_manifest(session, row.manifest), now).view
+
+    def plan_only(self, spec: RolloutSpec, now: datetime) -> PlanView:
+        """What a rollout would do; nothing is kept. Raises NotFoundError, InvalidError."""
+        with self._database.read() as session:
+            version = find_version(session, spec.model, spec.version)
+            return work_out(session, "plan", spec, find_manifest(session, version.manifest), now).view
+
+    def devices(self, name: str, state: str | None, wave: int | None, after: str, limit: int) -> list[ActionView]:
+        """Up to `limit` devices by name, after the name `after`; only in this state, this wave. NotFoundError."""
+        with self._database.read() as session:
+            row = find_rollout(session, name)
+            query = select(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.device > after)
+            if state is not None:
+                query = query.where(ActionRow.state == state)
+            if wave is not None:
+                query = query.where(ActionRow.wave == wave)
+            waves = waves_of(session, row)
+            found = session.scalars(query.order_by(ActionRow.device).limit(limit)).all()
+            return [action_view(session, row, action, waves, steps=False) for action in found]
+
+    def device(self, name: str, device: str) -> ActionView:
+        """One device with its steps, and why it waits. NotFoundError when the rollout has no such device."""
+        with self._database.read() as session:
+            row = find_rollout(session, name)
+            query = select(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.device == device)
+            action = session.scalar(query)
+            if action is None:
+                raise NotFoundError(f"Rollout {row.public} has no device {device!r}.")
+            return action_view(session, row, action, waves_of(session, row), steps=True)
+
+    def history(self, name: str, before: int, limit: int) -> list[tuple[int, HistoryEntry]]:
+        """Up to `limit` transitions below the key `before`, newest first, with their keys. NotFoundError."""
+        with self._database.read() as session:
+            row = find_rollout(session, name)
+            query = select(RolloutHistoryRow).where(RolloutHistoryRow.rollout_id == row.id)
+            query = query.where(RolloutHistoryRow.id < before).order_by(RolloutHistoryRow.id.desc()).limit(limit)
+            return [(entry.id, history_entry(entry)) for entry in session.scalars(query)]
+
+    def _told(self) -> None:
+        self._documents.changed()
+        self._log.changed()
+        self._wake()
+
+
+_REASONS = {
+    Command.SUBMIT: ReasonCode.PLANNING,
+    Command.RETRY: ReasonCode.PLANNING,
+    Command.RESUME: ReasonCode.RELEASING,
+}
+
+
+def _named(session: Session, name: str) -> RolloutRow | None:
+    return session.scalar(select(RolloutRow).where(RolloutRow.name == name))
+
+
+def _check(session: Session, spec: RolloutSpec) -> None:
+    try:
+        selectors(spec)
+    except SelectorError as error:
+        raise InvalidError(f"{error}.") from error
+    for group in spec.fleet.groups:
+        find_group(session, group)
+
+
+def _insert(session: Session, spec: RolloutSpec, by: str, now: datetime) -> RolloutRow:
+    _check(session, spec)
+    still_open = select(RolloutRow.id).where(RolloutRow.ended_at.is_(None)).limit(MAX_OPEN)
+    if len(session.scalars(still_open).all()) >= MAX_OPEN:
+        raise ConflictError(f"{MAX_OPEN} rollouts are not over; end or delete some first.")
+    version = find_version(session, spec.model, spec.version)
+    row = RolloutRow(
+        public=f"r-{secrets.token_hex(6)}", name=spec.name, model=spec.model, version=version.version,
+        manifest=version.manifest, spec=spec.canonical().decode(), state=RolloutState.DRAFT.value, revision=1,
+        generation=1, reason=ReasonCode.NEW.value, reason_text="", since=now, created_at=now, created_by=by,
+        tokens=0.0, byte_tokens=0.0,
+    )  # fmt: skip
+    session.add(row)
+    session.flush()
+    record(session, row, None, "create", now, by=by, note=spec.note)
+    return row
+
+
+def _change(session: Session, row: RolloutRow, spec: RolloutSpec, by: str, now: datetime) -> None:
+    if RolloutState(row.state) not in _CHANGEABLE:
+        raise ConflictError(
+            f"Rollout {row.name!r} is {row.state} with another spec; give the new one another name.",
+            differences(json.loads(row.spec), spec.to_json()),
+        )
+    _check(session, spec)
+    version = find_version(session, spec.model, spec.version)
+    row.spec, row.model = spec.canonical().decode(), spec.model
+    row.version, row.manifest, row.plan, row.plan_digest = version.version, version.manifest, None, None
+    row.revision += 1
+    record(session, row, RolloutState(row.state), "change", now, by=by, note=spec.note)
+
+
+def _demand_legal(row: RolloutRow, command: Command) -> None:
+    state = RolloutState(row.state)
+    try:
+        advance(state, command)
+    except InvalidMoveError as error:
+        why = reason_of(row)
+        raise ConflictError(
+            f"Rollout {row.public}: {error}. It is there because: {why.text or why.code}.",
+            tuple(each.value for each in legal(state)),
+        ) from error

@@ -1,0 +1,152 @@
+"""A rollout as `decide` sees it, read from the rows: everything is counted, nothing is remembered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy.orm import Session
+
+from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
+from registry.contracts.rollouts import OfflinePolicy, RolloutSpec
+from registry.core.rollouts import actions
+from registry.core.rollouts.decisions import Away, Overdue, Snapshot
+from registry.core.rollouts.gates import Accepted, Kind, WaveFacts
+from registry.core.rollouts.health import Cohorts
+from registry.core.rollouts.rates import MAX_BATCH, Bucket, Candidate
+from registry.db.fleet_rows import DeviceRow, DeviceStateRow
+from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
+from registry.services.rollouts.cohorts import cohorts_of
+from registry.services.rollouts.store import spec_of
+
+SEEN_S = 600.0
+"""A device without a session at the broker counts as online so long after it was heard: it may poll over HTTP."""
+MAX_ROWS = 1000
+"""Of any list in a snapshot; the rest comes next time."""
+_S = ActionState
+_MOVING = (RolloutState.RUNNING, RolloutState.ROLLING_BACK)
+
+
+def is_online(now: datetime) -> ColumnElement[bool]:
+    """A condition on `device_states`."""
+    return or_(DeviceStateRow.online, DeviceStateRow.last_seen > now - timedelta(seconds=SEEN_S))
+
+
+def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
+    """What is stored and counted now."""
+    spec, state = spec_of(row), RolloutState(row.state)
+    waves = wave_facts(session, row)
+    started = [wave.index for wave in waves if wave.state is not WaveState.PENDING]
+    judged = next((wave for wave in waves if wave.kind is Kind.WAVE and wave.state is not WaveState.PASSED), None)
+    measured = state is RolloutState.RUNNING and judged is not None and judged.state is not WaveState.PENDING
+    return Snapshot(
+        spec=spec,
+        state=state,
+        since=row.since,
+        valid_until=row.valid_until or row.since + timedelta(days=36500),
+        waves=waves,
+        candidates=_candidates(session, row, waves, now) if state in _MOVING else (),
+        overdue=_overdue(session, row, now),
+        away=_away(session, row, spec, started, now) if state is RolloutState.RUNNING else (),
+        lost=_lost(session, row, spec, now),
+        bucket=Bucket(row.tokens, row.byte_tokens, row.filled_at),
+        cohorts=cohorts_of(session, row, spec, judged, now) if measured and judged is not None else Cohorts(),
+    )
+
+
+def wave_facts(session: Session, row: RolloutRow) -> tuple[WaveFacts, ...]:
+    """Every wave that counts in this state, in order."""
+    back = row.state == RolloutState.ROLLING_BACK.value
+    rows = session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id).order_by(WaveRow.number)).all()
+    counts, spoke = counts_of(session, row.id)
+    return tuple(
+        WaveFacts(
+            index=wave.number,
+            kind=Kind(wave.kind),
+            state=WaveState(wave.state),
+            counts=counts.get(wave.number, {}),
+            spoke=spoke.get(wave.number, 0),
+            soak_s=wave.soak_s,
+            min_committed=wave.min_committed,
+            started_at=wave.started_at,
+            soak_since=wave.soak_since,
+            accepted=Accepted(**(wave.accepted or {})),
+        )
+        for wave in rows
+        if (wave.kind == Kind.ROLLBACK) == back
+    )
+
+
+def counts_of(session: Session, rollout_id: int) -> tuple[dict[int, dict[ActionState, int]], dict[int, int]]:
+    """Wave to state to devices; wave to devices that reported anything. Devices without a wave stand under -1."""
+    spoke = func.sum(case((ActionRow.spoke, 1), else_=0))
+    query = select(ActionRow.wave, ActionRow.state, func.count(), spoke).where(ActionRow.rollout_id == rollout_id)
+    counts: dict[int, dict[ActionState, int]] = defaultdict(dict)
+    heard: dict[int, int] = defaultdict(int)
+    for wave, state, number, said in session.execute(query.group_by(ActionRow.wave, ActionRow.state)):
+        key = -1 if wave is None else wave
+        counts[key][ActionState(state)] = number
+        heard[key] += int(said or 0)
+    return counts, heard
+
+
+def _candidates(session: Session, row: RolloutRow, waves: Sequence[WaveFacts], now: datetime) -> tuple[Candidate, ...]:
+    started = [wave.index for wave in waves if wave.state is not WaveState.PENDING]
+    tail = any(wave.kind is Kind.TAIL and wave.state is not WaveState.PENDING for wave in waves)
+    planned = and_(ActionRow.wave.in_(started), ActionRow.state == _S.PLANNED.value)
+    columns = (ActionRow.device, ActionRow.size)
+    query = select(*columns).where(ActionRow.rollout_id == row.id, planned)
+    found = session.execute(query.order_by(ActionRow.wave, ActionRow.rank).limit(MAX_BATCH)).all()
+    if tail and len(found) < MAX_BATCH:
+        offline = select(*columns).join(DeviceStateRow, DeviceStateRow.device_id == ActionRow.device_id)
+        excluded = (ActionRow.rollout_id == row.id, ActionRow.state == _S.EXCLUDED.value, is_online(now))
+        found = [*found, *session.execute(offline.where(*excluded).order_by(ActionRow.rank).limit(MAX_BATCH))]
+    back = row.state == RolloutState.ROLLING_BACK.value  # what it goes back to is on its disk
+    return tuple(Candidate(device, 0 if back else size) for device, size in found)
+
+
+def _overdue(session: Session, row: RolloutRow, now: datetime) -> tuple[Overdue, ...]:
+    online = select(DeviceStateRow.device_id).where(DeviceStateRow.device_id == ActionRow.device_id, is_online(now))
+    query = select(ActionRow.device, ActionRow.state, ActionRow.due, online.exists())
+    late = (ActionRow.rollout_id == row.id, ActionRow.due <= now)
+    rows = session.execute(query.where(*late).order_by(ActionRow.due).limit(MAX_ROWS))
+    return tuple(Overdue(device, ActionState(state), due or now, bool(on)) for device, state, due, on in rows)
+
+
+def _away(
+    session: Session, row: RolloutRow, spec: RolloutSpec, started: Sequence[int], now: datetime
+) -> tuple[Away, ...]:
+    if spec.offline.policy is OfflinePolicy.WAIT:
+        return ()
+    since = func.coalesce(DeviceStateRow.last_seen, DeviceRow.created_at)
+    query = (
+        select(ActionRow.device, DeviceStateRow.last_seen, DeviceRow.created_at)
+        .join(DeviceRow, DeviceRow.id == ActionRow.device_id)
+        .join(DeviceStateRow, DeviceStateRow.device_id == ActionRow.device_id)
+        .where(
+            ActionRow.rollout_id == row.id,
+            ActionRow.wave.in_(started),
+            ActionRow.state.in_((_S.PLANNED.value, _S.OFFERED.value)),
+            ~is_online(now),
+            since <= now - timedelta(seconds=spec.offline.grace_s),
+        )
+    )
+    found = session.execute(query.order_by(ActionRow.wave, ActionRow.rank).limit(MAX_ROWS))
+    return tuple(Away(device, seen or made) for device, seen, made in found)
+
+
+def _lost(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> int:
+    """Devices that failed and are not back: offline now."""
+    if spec.rate.max_unavailable is None and spec.rollback.rate.max_unavailable is None:
+        return 0
+    states = [state.value for state in actions.HOLDS_SLOT_WHILE_AWAY]
+    query: Any = (
+        select(func.count())
+        .select_from(ActionRow)
+        .join(DeviceStateRow, DeviceStateRow.device_id == ActionRow.device_id)
+        .where(ActionRow.rollout_id == row.id, ActionRow.state.in_(states), ~is_online(now))
+    )
+    return session.scalar(query) or 0

@@ -1,0 +1,225 @@
+"""Rows of rollouts and what may change them: finding one, moving one by compare-and-set, writing what devices became.
+
+Everything here works within the caller's transaction; after its commit the caller tells `DesiredDocuments.changed()`
+where documents changed and `FleetLog.changed()` where events were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import insert, or_, select
+from sqlalchemy.orm import Session
+
+from registry.contracts.deployments import DeploymentPolicy, Phase
+from registry.contracts.messages import DesiredModel
+from registry.contracts.rollout_events import RolloutEvent
+from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
+from registry.contracts.rollout_views import ReasonCode, RolloutReason
+from registry.contracts.rollouts import RolloutSpec
+from registry.core.rollouts import actions
+from registry.core.rollouts.actions import Action
+from registry.core.rollouts.machine import AT_REST, FINAL, Move, advance
+from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
+from registry.errors import NotFoundError, PreconditionError
+from registry.services.fleet_log import append
+
+BATCH = 500
+"""Devices that one transaction changes, so that none holds the database for long."""
+ACTIVE = tuple(state.value for state in RolloutState if state not in AT_REST)
+OPEN = (*ACTIVE, RolloutState.DRAFT.value)
+SYSTEM = ""
+"""Who did it, where the registry itself did."""
+
+
+def find_rollout(session: Session, name: str) -> RolloutRow:
+    """The rollout of that id or name. Raises NotFoundError."""
+    row = session.scalar(select(RolloutRow).where(or_(RolloutRow.public == name, RolloutRow.name == name)))
+    if row is None:
+        raise NotFoundError(f"There is no rollout {name!r}.")
+    return row
+
+
+def spec_of(row: RolloutRow) -> RolloutSpec:
+    """What was asked for."""
+    return RolloutSpec.model_validate_json(row.spec)
+
+
+def reason_of(row: RolloutRow) -> RolloutReason:
+    """Why it is where it is."""
+    return RolloutReason(code=ReasonCode(row.reason), text=row.reason_text)
+
+
+def by_of(row: RolloutRow) -> str:
+    """Who stands in the deployments that it makes."""
+    return f"rollout/{row.public}"
+
+
+def demand_revision(row: RolloutRow, revision: int) -> None:
+    """Raises PreconditionError when somebody moved it since."""
+    if row.revision != revision:
+        raise PreconditionError(
+            f"Rollout {row.public} is at revision {row.revision} ({row.state}), not {revision}; read it again."
+        )
+
+
+def move(
+    session: Session,
+    row: RolloutRow,
+    cause: Move,
+    reason: RolloutReason,
+    now: datetime,
+    *,
+    by: str = SYSTEM,
+    note: str = "",
+) -> RolloutState:
+    """Take one edge of the machine; the revision rises. Raises InvalidMoveError.
+
+    The caller has checked the revision in this same transaction, whose isolation makes that a compare-and-set.
+    """
+    before = RolloutState(row.state)
+    after = advance(before, cause)
+    if after is None:
+        raise ValueError(f"{cause} removes a rollout; it does not move it")
+    row.state, row.since, row.revision = after.value, now, row.revision + 1
+    row.reason, row.reason_text = reason.code.value, reason.text[:2048]
+    row.ended_at = now if after in FINAL else None
+    record(session, row, before, cause.value, now, by=by, note=note)
+    return after
+
+
+def record(
+    session: Session,
+    row: RolloutRow,
+    before: RolloutState | None,
+    cause: str,
+    now: datetime,
+    *,
+    by: str = SYSTEM,
+    note: str = "",
+) -> None:
+    """A line of the history and an event, for the row as it stands now."""
+    session.add(
+        RolloutHistoryRow(
+            rollout_id=row.id, at=now, revision=row.revision, generation=row.generation,
+            before=before.value if before else None, after=row.state, cause=cause, by=by,
+            reason=row.reason, reason_text=row.reason_text, note=note,
+        )
+    )  # fmt: skip
+    append(session, [event_of(row, "rollout", now)])
+
+
+def event_of(row: RolloutRow, kind: str, now: datetime, **more: object) -> RolloutEvent:
+    """An event about the rollout as it stands now."""
+    base = RolloutEvent(
+        cursor=0,
+        at=now,
+        kind=kind,
+        rollout=row.public,
+        state=RolloutState(row.state),
+        revision=row.revision,
+        reason=reason_of(row),
+    )
+    return base.model_copy(update=more)
+
+
+def set_wave(session: Session, row: RolloutRow, wave: WaveRow, state: WaveState, now: datetime) -> None:
+    """The wave's state, with an event."""
+    wave.state = state.value
+    append(session, [event_of(row, "wave", now, wave=wave.number, wave_state=state)])
+
+
+def as_action(row: ActionRow, rollout: str) -> Action:
+    """The row as the core sees it."""
+    return Action(
+        rollout=rollout,
+        attempt=row.attempt,
+        target=row.target,
+        state=ActionState(row.state),
+        since=row.since,
+        phase=Phase(row.phase) if row.phase else None,
+        phase_since=row.told_at,
+        failed_in=Phase(row.failed_in) if row.failed_in else None,
+        code=row.code,
+        message=row.message,
+        until=row.until,
+        late=row.late,
+    )
+
+
+def put_action(row: ActionRow, after: Action, due: datetime | None) -> None:
+    """The core's answer into the row."""
+    row.state, row.since, row.due = after.state.value, after.since, due
+    row.phase = after.phase.value if after.phase else None
+    row.told_at, row.until, row.late = after.phase_since, after.until, after.late
+    row.failed_in = after.failed_in.value if after.failed_in else None
+    row.code, row.message = after.code[:64], after.message[:2048]
+    if after.state in actions.SUCCESS and row.committed_at is None:
+        row.committed_at = after.since
+
+
+def policy_of(row: RolloutRow, spec: RolloutSpec, *, hold: bool = False) -> DeploymentPolicy:
+    """How devices carry out this generation: a rollback waits for no window and shadows nothing."""
+    if row.state == RolloutState.ROLLING_BACK.value:
+        return spec.policy.model_copy(update={"urgent": True, "hold": False, "shadow": None})
+    return spec.policy.model_copy(update={"hold": hold or spec.policy.hold})
+
+
+def previous_of(row: ActionRow) -> DesiredModel | None:
+    """The device's own last good; None: it served nothing."""
+    return DesiredModel.model_validate_json(row.previous) if row.previous else None
+
+
+class Changes:
+    """Collects what devices became, and writes their steps and events together."""
+
+    def __init__(self, session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> None:
+        self._session, self._row, self.spec, self._now = session, row, spec, now
+        self._steps: list[dict[str, object]] = []
+        self._events: list[RolloutEvent] = []
+
+    def put(self, row: ActionRow, after: Action | None) -> bool:
+        """Write the core's answer; None changes nothing. Whether it changed."""
+        if after is None:
+            return False
+        before = row.state
+        policy = policy_of(self._row, self.spec)
+        put_action(row, after, actions.due(after.state, after.since, self.spec.timeouts, policy))
+        if row.state != before or row.code:
+            self._step(row)
+        if row.state != before and after.state in actions.FINAL:
+            more = {"device": row.device, "device_state": after.state, "wave": row.wave, "code": row.code}
+            self._events.append(event_of(self._row, "device", self._now, **more))
+        return True
+
+    def set(
+        self, rows: Iterable[ActionRow], state: ActionState, code: str = "", message: str = ""
+    ) -> Sequence[ActionRow]:
+        """What the registry decides about devices; those that are beyond it stay. Returns those that changed."""
+        return [
+            row
+            for row in rows
+            if self.put(row, actions.set_by_registry(as_action(row, self._row.public), state, self._now, code, message))
+        ]
+
+    def flush(self) -> None:
+        """Write the rows, their steps and events."""
+        self._session.flush()
+        if self._steps:
+            self._session.execute(insert(StepRow), self._steps)
+        append(self._session, self._events)
+        self._steps, self._events = [], []
+
+    def _step(self, row: ActionRow) -> None:
+        self._steps.append(
+            {
+                "action_id": row.id,
+                "at": self._now,
+                "generation": row.generation,
+                "attempt": row.attempt,
+                "state": row.state,
+                "code": row.code,
+                "message": row.message,
+            }
+        )

@@ -1,0 +1,202 @@
+"""What a rollout writes into desired states: the offer, the way back, the hold. Always with the action that it is for,
+in one transaction; what another one wants from the device by now is left alone.
+
+A device's last good version is what served there when it was offered: its desired state, unless that came from a
+rollout that had not committed there (then that one's last good is taken over), or the device serves something else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.contracts.manifest import Manifest
+from registry.contracts.messages import DesiredModel, ServingState
+from registry.contracts.platforms import Platform
+from registry.contracts.rollout_states import ActionState, RolloutState
+from registry.contracts.rollouts import RolloutSpec
+from registry.core.rollouts import actions
+from registry.db.catalog_rows import ModelRow
+from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
+from registry.db.rollout_rows import ActionRow, RolloutRow
+from registry.services.choice import choose
+from registry.services.desired import as_desired
+from registry.services.desired_batch import Change, set_many
+from registry.services.rollouts.store import ACTIVE, Changes, by_of, policy_of, previous_of
+from registry.services.views import manifest_body
+
+_S = ActionState
+_UNPROVEN = tuple(state.value for state in actions.IN_FLIGHT | actions.PARKED | actions.FAILURE | {_S.TIMED_OUT})
+
+
+def offer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes, now: datetime) -> int:
+    """Put it into the desired state of these devices; how many were told."""
+    rows = _fitting(session, row, rows, changes)
+    if row.state != RolloutState.ROLLING_BACK.value:
+        _remember_last_good(session, row, rows)
+        supersede(session, row.model, [r.device_id for r in rows if r.device_id is not None], row.id, now)
+    told = changes.set(rows, _S.OFFERED)
+    for each in told:
+        each.offered_at, each.held, each.spoke = now, False, False
+    spec = changes.spec
+    wanted = [Change(r.device_id, target_of(session, row, spec, r)) for r in told if r.device_id is not None]
+    refused = set_many(session, row.model, wanted, by_of(row), now)
+    changes.set((r for r in told if r.device_id in refused), _S.FAILED, "no_room", "its desired state has no room")
+    return len(told) - len(refused)
+
+
+def target_of(session: Session, row: RolloutRow, spec: RolloutSpec, action: ActionRow) -> DesiredModel | None:
+    """What the device is told in this generation."""
+    policy = policy_of(row, spec, hold=action.held)
+    if action.goes_back:
+        previous = previous_of(action)
+        update = {"rollout": row.public, "attempt": action.attempt, "policy": policy}
+        return previous.model_copy(update=update) if previous is not None else None
+    settings = session.get(ModelRow, row.model)
+    return DesiredModel(
+        version=row.version,
+        manifest=row.manifest,
+        variant=action.variant,
+        rollout=row.public,
+        profile=spec.profile,
+        record_results=settings is not None and settings.record_results,
+        attempt=action.attempt,
+        policy=policy,
+    )
+
+
+def restore(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: datetime) -> None:
+    """The desired state of these devices returns to what it was before this rollout, as it stood."""
+    ours = _still_ours(session, row, rows)
+    wanted = [Change(r.device_id, previous_of(r), r.previous_pinned) for r in ours if r.device_id is not None]
+    set_many(session, row.model, wanted, by_of(row), now)
+
+
+def hold(session: Session, row: RolloutRow, spec: RolloutSpec, rows: Iterable[ActionRow], now: datetime) -> None:
+    """Tell devices that have not switched to go no further than `staged`, or to go on, as their `held` says."""
+    ours = _still_ours(session, row, rows)
+    wanted = [Change(r.device_id, target_of(session, row, spec, r)) for r in ours if r.device_id is not None]
+    session.flush()
+    set_many(session, row.model, wanted, by_of(row), now)
+
+
+def supersede(session: Session, model: str, devices: Sequence[int], but: int | None, now: datetime) -> list[int]:
+    """Another version is wanted on these devices: what other rollouts had for them is over.
+
+    Returns:
+        The rollouts that lost a device.
+    """
+    found: dict[int, list[ActionRow]] = {}
+    for start in range(0, len(devices), 500):
+        query = (
+            select(ActionRow)
+            .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+            .where(ActionRow.device_id.in_(devices[start : start + 500]), RolloutRow.model == model)
+            .where(RolloutRow.state.in_(ACTIVE), RolloutRow.id != (but or 0))
+        )
+        for action in session.scalars(query):
+            found.setdefault(action.rollout_id, []).append(action)
+    for rollout_id, lost in found.items():
+        other = session.get_one(RolloutRow, rollout_id)
+        changes = Changes(session, other, RolloutSpec.model_validate_json(other.spec), now)
+        changes.set(lost, _S.SUPERSEDED)
+        changes.flush()
+    return list(found)
+
+
+def _still_ours(session: Session, row: RolloutRow, rows: Iterable[ActionRow]) -> list[ActionRow]:
+    """Those whose slot still wants what this rollout wrote: a later deployment or rollout is left alone."""
+    by_device = {r.device_id: r for r in rows if r.device_id is not None}
+    query = select(DeploymentRow.device_id).where(
+        DeploymentRow.device_id.in_(by_device), DeploymentRow.model == row.model, DeploymentRow.rollout == row.public
+    )
+    return [by_device[device] for device in session.scalars(query)]
+
+
+def _reported(session: Session, ids: Sequence[int]) -> dict[int, str | None]:
+    query = select(DeviceStateRow.device_id, DeviceStateRow.reported)
+    return {
+        found.device_id: found.reported for found in session.execute(query.where(DeviceStateRow.device_id.in_(ids)))
+    }
+
+
+def _fitting(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes) -> list[ActionRow]:
+    """Facts that changed since the plan choose anew; who fits nothing any more is told nothing."""
+    ids = [r.device_id for r in rows if r.device_id is not None]
+    digests: dict[int, str | None] = {}
+    for start in range(0, len(ids), 500):
+        query = select(DeviceRow.id, DeviceRow.facts_digest).where(DeviceRow.id.in_(ids[start : start + 500]))
+        digests.update((device, digest) for device, digest in session.execute(query))
+    changes.set((r for r in rows if r.device_id is None), _S.DECOMMISSIONED)
+    present = [r for r in rows if r.device_id in digests]
+    if row.state == RolloutState.ROLLING_BACK.value:
+        return present
+    changed = [r for r in present if digests[r.device_id or 0] != r.facts]
+    chosen = variants_for(session, row.manifest, {d for r in changed if (d := digests[r.device_id or 0])})
+    for each in changed:
+        digest = digests[each.device_id or 0]
+        each.facts, each.variant, each.size = digest, *chosen.get(digest or "", (None, 0))
+    changes.set((r for r in changed if r.variant is None), _S.INCOMPATIBLE, "no_fitting_variant")
+    return [r for r in present if r.variant is not None]
+
+
+def variants_for(session: Session, manifest: str, digests: Iterable[str]) -> dict[str, tuple[str | None, int]]:
+    """The variant and its size for hosts with these facts, resolved once for each digest."""
+    found: dict[str, tuple[str | None, int]] = {}
+    body = None
+    for digest in digests:
+        body = body or manifest_body(session, manifest)
+        facts = session.scalar(select(DeviceRow.facts).where(DeviceRow.facts_digest == digest).limit(1))
+        if body is None or facts is None:
+            continue
+        parsed = Manifest.model_validate_json(body)
+        name = choose(session, parsed, Platform.model_validate_json(facts)).chosen
+        variant = parsed.variant(name) if name is not None else None
+        found[digest] = (name, variant.size if variant is not None else 0)
+    return found
+
+
+def _remember_last_good(session: Session, row: RolloutRow, rows: Sequence[ActionRow]) -> None:
+    ids = [r.device_id for r in rows if r.device_id is not None]
+    slots: dict[int, DeploymentRow] = {}
+    unproven: dict[int, ActionRow] = {}
+    reported: dict[int, str | None] = {}
+    for start in range(0, len(ids), 500):
+        some = ids[start : start + 500]
+        reported.update(_reported(session, some))
+        query = select(DeploymentRow).where(DeploymentRow.device_id.in_(some), DeploymentRow.model == row.model)
+        slots.update((slot.device_id, slot) for slot in session.scalars(query))
+        others = (
+            select(ActionRow)
+            .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+            .join(DeploymentRow, (DeploymentRow.rollout == RolloutRow.public)
+                  & (DeploymentRow.device_id == ActionRow.device_id) & (DeploymentRow.model == RolloutRow.model))
+            .where(ActionRow.device_id.in_(some), RolloutRow.model == row.model, ActionRow.state.in_(_UNPROVEN))
+        )  # fmt: skip
+        unproven.update((action.device_id or 0, action) for action in session.scalars(others))
+    for each in rows:
+        device = each.device_id or 0
+        before, slot = unproven.get(device), slots.get(device)
+        if before is not None:
+            each.previous, each.previous_version = before.previous, before.previous_version
+            each.previous_pinned = before.previous_pinned
+        elif slot is not None:
+            good = _serving_instead(as_desired(slot), reported.get(device), row.model)
+            each.previous, each.previous_version = good.canonical().decode(), good.version
+            each.previous_pinned = slot.pinned and good.version == slot.version
+        else:
+            each.previous, each.previous_version, each.previous_pinned = None, None, False
+
+
+def _serving_instead(wanted: DesiredModel, reported: str | None, model: str) -> DesiredModel:
+    """What the device serves at rest instead of what is wanted from it: that is its last good."""
+    slot = json.loads(reported).get("models", {}).get(model, {}) if reported else {}
+    settled = slot.get("state") == ServingState.FAILED and slot.get("desired_version") == wanted.version
+    if not settled or not slot.get("manifest") or slot["manifest"] == wanted.manifest:
+        return wanted
+    names = {key: slot.get(key) for key in ("version", "manifest", "variant")}
+    return wanted.model_copy(update={**names, "rollout": None})

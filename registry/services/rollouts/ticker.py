@@ -1,0 +1,146 @@
+"""What moves rollouts: looks at each one that is under way, by the clock and when something happened.
+
+One process leads by a lease; a step is safe when two take it. A rollout whose look fails holds up no other: it is
+logged, and looked at again by the next tick.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+
+from registry.contracts.rollout_states import RolloutState
+from registry.core.rollouts import actions
+from registry.core.rollouts.decide import decide
+from registry.core.rollouts.machine import holds
+from registry.db.engine import Database
+from registry.db.rollout_rows import ActionRow, RolloutRow
+from registry.errors import BusyError
+from registry.services.desired import DesiredDocuments
+from registry.services.fleet_log import FleetLog
+from registry.services.rollouts import newcomers
+from registry.services.rollouts.apply import Apply
+from registry.services.rollouts.lease import Lease
+from registry.services.rollouts.planning import Planner
+from registry.services.rollouts.snapshot import take_snapshot
+from registry.services.rollouts.store import ACTIVE, BATCH, spec_of
+from registry.services.rollouts.targets import hold
+
+MAX_STEPS = 64
+"""Looks at one rollout in one tick; the next tick goes on."""
+SWEEP_S = 30.0
+"""How often the fleet is compared with the actions though nothing said that it changed."""
+_BEFORE_SWITCH = tuple(state.value for state in actions.BEFORE_SWITCH)
+_MAY_HOLD = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
+log = logging.getLogger(__name__)
+
+
+class Ticker:
+    """Ticks. Thread-safe: of two ticks in one process the second waits for the first."""
+
+    def __init__(self, database: Database, documents: DesiredDocuments, fleet_log: FleetLog, planner: Planner) -> None:
+        self._database, self._documents, self._log, self._planner = database, documents, fleet_log, planner
+        self._lease = Lease(database, "rollouts")
+        self._one = threading.Lock()
+        self._fleet_changed = threading.Event()
+        self._swept: datetime | None = None
+
+    def fleet_changed(self) -> None:
+        """Devices, labels, facts or groups changed: the next tick looks for newcomers."""
+        self._fleet_changed.set()
+
+    def tick(self, now: datetime, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Look at every rollout that is under way; False when another process leads."""
+        with self._one:
+            with self._database.read() as session:
+                ids = session.scalars(select(RolloutRow.id).where(RolloutRow.state.in_(ACTIVE))).all()
+            if not ids:
+                return True
+            if not self._lease.hold(now):
+                return False
+            sweep = self._is_sweep_due(now)
+            for rollout_id in ids:
+                if stop():
+                    break
+                self._look_safely(rollout_id, now, sweep)
+            return True
+
+    def look(self, rollout_id: int, now: datetime, *, sweep: bool = False) -> None:
+        """Decide and apply until nothing is decided any more."""
+        if sweep:
+            newcomers.sweep(self._database, rollout_id, now)
+        for _ in range(MAX_STEPS):
+            if not self._step(rollout_id, now):
+                break
+            self._documents.changed()
+            self._log.changed()
+        if self._sync_hold(rollout_id, now):
+            self._documents.changed()
+
+    def _look_safely(self, rollout_id: int, now: datetime, sweep: bool) -> None:
+        try:
+            self.look(rollout_id, now, sweep=sweep)
+        except BusyError as error:
+            log.warning("rollout %d: %s", rollout_id, error.message)
+        except Exception:
+            log.exception("rollout %d could not be looked at; the next tick tries again", rollout_id)
+        finally:
+            self._documents.changed()
+            self._log.changed()
+
+    def _is_sweep_due(self, now: datetime) -> bool:
+        due = self._fleet_changed.is_set() or self._swept is None or now >= self._swept + timedelta(seconds=SWEEP_S)
+        if due:
+            self._fleet_changed.clear()
+            self._swept = now
+        return due
+
+    def _step(self, rollout_id: int, now: datetime) -> bool:
+        """One look; True when something led on."""
+        with self._database.read() as session:
+            row = session.get(RolloutRow, rollout_id)
+            if row is None or row.state not in ACTIVE:
+                return False
+            snapshot = take_snapshot(session, row, now)
+        apply = Apply(self._database, rollout_id, row.revision, now)
+        leads_on = False
+        for decision in decide(snapshot, now):
+            leads_on |= apply.one(decision)
+        if snapshot.state is RolloutState.PLANNING and not leads_on:
+            return self._planner.run(rollout_id, now)
+        return leads_on
+
+    def _sync_hold(self, rollout_id: int, now: datetime) -> bool:
+        """Devices that have not switched hold while the rollout says so; whether any was told anew."""
+        done = False
+        while True:
+            with self._database.read() as session:
+                if not self._to_tell(session.get(RolloutRow, rollout_id)):
+                    return done
+                if session.scalar(self._wrongly_held(session.get_one(RolloutRow, rollout_id)).limit(1)) is None:
+                    return done
+            with self._database.write() as session:
+                row = session.get(RolloutRow, rollout_id)
+                if row is None or not self._to_tell(row):
+                    return done
+                rows = session.scalars(self._wrongly_held(row).limit(BATCH)).all()
+                wanted = holds(spec_of(row), RolloutState(row.state))
+                for each in rows:
+                    each.held = wanted
+                hold(session, row, spec_of(row), rows, now)
+            done = True
+
+    @staticmethod
+    def _to_tell(row: RolloutRow | None) -> bool:
+        return row is not None and RolloutState(row.state) in _MAY_HOLD
+
+    @staticmethod
+    def _wrongly_held(row: RolloutRow):  # type: ignore[no-untyped-def]
+        wanted = holds(spec_of(row), RolloutState(row.state))
+        return select(ActionRow).where(
+            ActionRow.rollout_id == row.id, ActionRow.state.in_(_BEFORE_SWITCH), ActionRow.held.is_not(wanted)
+        )

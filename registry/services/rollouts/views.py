@@ -1,0 +1,165 @@
+"""Rollouts as the API shows them. Counters are counted now, from the actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.contracts.deployments import Phase
+from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
+from registry.contracts.rollout_views import (
+    ActionStep,
+    ActionView,
+    GateVerdict,
+    HistoryEntry,
+    PlanView,
+    ReasonCode,
+    RolloutReason,
+    RolloutView,
+    WaveView,
+)
+from registry.core.rollouts import actions
+from registry.core.rollouts.gates import Kind, judge
+from registry.core.rollouts.machine import legal
+from registry.core.rollouts.plan import release_s
+from registry.core.rollouts.why import why_device
+from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
+from registry.services.rollouts.apply import verdict_text
+from registry.services.rollouts.snapshot import counts_of, take_snapshot
+from registry.services.rollouts.store import as_action, reason_of, spec_of
+
+MAX_STEPS = 200
+_Counts = Mapping[int, Mapping[ActionState, int]]
+
+
+def rollout_view(session: Session, row: RolloutRow, now: datetime | None = None) -> RolloutView:
+    """One rollout; with `now` the gate of the wave that runs is judged, so that people see what it waits for."""
+    waves = session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id).order_by(WaveRow.number)).all()
+    counts, _ = counts_of(session, row.id)
+    total: dict[ActionState, int] = {}
+    for of_wave in counts.values():
+        for each, number in of_wave.items():
+            total[each] = total.get(each, 0) + number
+    verdicts = _live_verdicts(session, row, now) if now is not None else {}
+    state = RolloutState(row.state)
+    return RolloutView(
+        id=row.public,
+        spec=spec_of(row),
+        version=row.version,
+        manifest=row.manifest,
+        state=state,
+        revision=row.revision,
+        generation=row.generation,
+        reason=reason_of(row),
+        since=row.since,
+        legal=legal(state),
+        counts=total,
+        waves=tuple(_wave(wave, counts, verdicts.get(wave.number)) for wave in waves),
+        plan=row.plan_digest,
+        approved_by=row.approved_by,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        valid_until=row.valid_until,
+        eta=_eta(row, waves, counts, now),
+    )
+
+
+def _live_verdicts(session: Session, row: RolloutRow, now: datetime) -> dict[int, str]:
+    if row.state not in (RolloutState.RUNNING.value, RolloutState.PAUSED.value):
+        return {}
+    snapshot = take_snapshot(session, row, now)
+    wave = next((w for w in snapshot.waves if w.kind is Kind.WAVE and w.state is not WaveState.PASSED), None)
+    if wave is None or wave.state not in (WaveState.RELEASING, WaveState.SOAKING):
+        return {}
+    return {wave.index: verdict_text(judge(wave, snapshot.spec.gate, snapshot.cohorts, now))}
+
+
+def _wave(wave: WaveRow, counts: _Counts, verdict: str | None) -> WaveView:
+    own = dict(counts.get(wave.number, {}))
+    text = verdict or wave.verdict
+    return WaveView(
+        index=wave.number,
+        kind=wave.kind,
+        label=wave.label,
+        state=WaveState(wave.state),
+        devices=sum(own.values()),
+        counts=own,
+        started_at=wave.started_at,
+        soak_since=wave.soak_since,
+        verdict=GateVerdict.model_validate_json(text) if text else None,
+        accepted_by=wave.accepted_by,
+    )
+
+
+def _eta(row: RolloutRow, waves: Sequence[WaveRow], counts: _Counts, now: datetime | None) -> datetime | None:
+    """When it would end if nothing fails: what is left at the rate, probation and soak of each wave."""
+    if now is None or row.plan is None or row.state not in (RolloutState.RUNNING.value, RolloutState.SCHEDULED.value):
+        return None
+    spec, seconds = spec_of(row), 0.0
+    planned = {wave.index: wave for wave in PlanView.model_validate_json(row.plan).waves}
+    for wave in waves:
+        own = counts.get(wave.number, {})
+        left = sum(number for state, number in own.items() if state in actions.PARKED | actions.IN_FLIGHT)
+        if wave.state == WaveState.PASSED.value or not (left or wave.started_at):
+            continue
+        share = planned.get(wave.number)
+        size = round(share.bytes * left / share.devices) if share is not None and share.devices else 0
+        watched = (now - wave.soak_since).total_seconds() if wave.soak_since else 0.0
+        seconds += release_s(spec.rate, left, size) + (spec.policy.probation_s if left else 0.0)
+        seconds += max(0.0, wave.soak_s - watched)
+    return max(now, spec.start_at or now) + timedelta(seconds=seconds)
+
+
+def action_view(
+    session: Session, row: RolloutRow, action: ActionRow, waves: Mapping[int, WaveRow], *, steps: bool
+) -> ActionView:
+    """One device in a rollout, and why it is where it is; with its steps."""
+    wave = waves.get(action.wave) if action.wave is not None else None
+    started = wave is not None and wave.state != WaveState.PENDING.value
+    history: tuple[ActionStep, ...] = ()
+    if steps:
+        query = select(StepRow).where(StepRow.action_id == action.id).order_by(StepRow.id.desc()).limit(MAX_STEPS)
+        found = reversed(session.scalars(query).all())
+        history = tuple(ActionStep(at=s.at, state=ActionState(s.state), code=s.code, message=s.message) for s in found)
+    return ActionView(
+        device=action.device,
+        wave=action.wave,
+        state=ActionState(action.state),
+        phase=Phase(action.phase) if action.phase else None,
+        failed_in=Phase(action.failed_in) if action.failed_in else None,
+        code=action.code,
+        message=action.message,
+        since=action.since,
+        due=action.due,
+        why=why_device(as_action(action, row.public), RolloutState(row.state), reason_of(row), started),
+        variant=action.variant,
+        generation=action.generation,
+        attempt=action.attempt,
+        previous=action.previous_version,
+        history=history,
+    )
+
+
+def waves_of(session: Session, row: RolloutRow) -> dict[int, WaveRow]:
+    """The rollout's waves by number."""
+    return {w.number: w for w in session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id))}
+
+
+def history_entry(row: RolloutHistoryRow) -> HistoryEntry:
+    """One transition."""
+    return HistoryEntry(
+        at=row.at,
+        revision=row.revision,
+        generation=row.generation,
+        before=RolloutState(row.before) if row.before else None,
+        after=RolloutState(row.after),
+        cause=row.cause,
+        by=row.by,
+        reason=RolloutReason(code=ReasonCode(row.reason), text=row.reason_text),
+        note=row.note,
+    )

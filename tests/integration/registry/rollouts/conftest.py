@@ -1,0 +1,18 @@
+"""A world of each test's own, on each database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.registry.rollouts.world import World
+from tests.support.postgres import Databases
+
+
+@pytest.fixture
+def world(tmp_path: Path, databases: Databases) -> Iterator[World]:
+    made = World(databases.url(tmp_path))
+    yield made
+    made.close()
