@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.adapters.registry_client import UnreachableError
 from agent.core.backoff import DEPLOYMENT, JUDGED, ROLLBACK_TRIES
-from agent.core.lifecycle import BUSY, ON_RESTART, Event, State, Step, advance
+from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State, Step, advance
 from agent.core.progress import Live, phase_of, report
 from agent.core.slots import Choice, SlotRecord
 from agent.core.wishes import Take, take
@@ -32,6 +32,7 @@ from registry.contracts.messages import DesiredModel, Fault, ReportedModel
 JOURNAL_RETRY_S = 5.0
 PROGRESS_EVERY_S = 10.0
 """While a download runs, a report says so often how far it is."""
+_ROLLS_BACK = frozenset({State.ROLLING_BACK, State.ROLLBACK_FAILED})
 _UNTENDED = frozenset({State.RETIRING, State.SWITCHING})
 """What should answer is about to change: nothing is started for the active place."""
 
@@ -132,12 +133,12 @@ class Slot:
             if now < self.retry_at:
                 return
             self.retry_at = None
-            if self.record.state is State.WAITING:
-                self.move(Event.RETRY_DUE, fault=None)
-            elif self.record.state is State.ROLLBACK_FAILED:
-                self.move(Event.RETRY_DUE)
         if self._stuck:
             self._redo()
+        elif self._retries:
+            self.move(Event.RETRY_DUE, **({"fault": None} if self.record.state is State.WAITING else {}))
+        elif self.keeper.answers(self.record.active) and self.record.state in _ROLLS_BACK:
+            self._came_up()
         elif self.record.state is State.STAGED:
             admit(self)
         elif self.record.state is State.DEFERRED:
@@ -150,7 +151,7 @@ class Slot:
 
     def postpone(self) -> None:
         """The journal refused: the disk is full or broken. Look again later."""
-        if self._stuck:
+        if self._stuck or self._retries:
             self.retry_at = self.context.clock.monotonic() + JOURNAL_RETRY_S
 
     def died(self, worker: object, reason: str) -> None:
@@ -246,9 +247,17 @@ class Slot:
         """In a state that works, with nothing that does: the journal refused to write the next one down."""
         return self.task is None and self.record.state in BUSY
 
+    @property
+    def _retries(self) -> bool:
+        """Nothing runs, and the time of the next try is over."""
+        if self.task is not None or self.retry_at is not None:
+            return False
+        state = self.record.state
+        return state is State.WAITING or (state is State.ROLLBACK_FAILED and self.keeper.given_up)
+
     def _redo(self) -> None:
         if self.record.state is State.SWITCHING and self.keeper.answers(self.record.candidate):
-            self._enter(Step(State.SWITCHING, advance(State.WARMING, Event.STEP_DONE).effects[-1:]), {})
+            EFFECTS[Effect.SWITCH](self)
             return
         self.cancel()
         self.restart()
@@ -294,7 +303,7 @@ class Slot:
         return {**changes, "active": active.bound_to(wish) if active is not None else None}
 
     def _came_up(self) -> None:
-        if self.record.state in (State.ROLLING_BACK, State.ROLLBACK_FAILED):
+        if self.record.state in _ROLLS_BACK:
             bad = self.record.quarantine[-1] if self.record.quarantine else None
             fault = Fault(code=bad.code, message=bad.message) if bad is not None else None
             self.move(Event.STEP_DONE, attempts=0, fault=fault, failed_in=Phase.PROBATION)

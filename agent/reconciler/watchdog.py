@@ -139,8 +139,8 @@ class Watchdog:
         if state is State.ROLLING_BACK:
             return self._not_back(error, over=broken or slot.record.attempts + 1 >= tries)
         if state is State.ROLLBACK_FAILED:
-            slot.keeper.give_up()
             slot.move(Event.RETRY_LATER, **self._later(error))
+            slot.keeper.give_up()
             return True
         return False
 
@@ -156,8 +156,8 @@ class Watchdog:
         if not over:
             slot.save(slot.record.model_copy(update={"attempts": attempts}))
             return False
-        slot.keeper.give_up()
         slot.move(Event.GIVEN_UP, **self._later(error), failed_in=Phase.ROLLING_BACK)
+        slot.keeper.give_up()
         return True
 
     def _later(self, error: AgentError) -> dict[str, object]:
