@@ -10,7 +10,7 @@ import platform
 import re
 from typing import Any
 
-from agent.backends.ascend_acl_calls import PROCESS, check
+from agent.backends.ascend_acl_calls import MAX_DEVICES, PROCESS, check
 from agent.backends.ascend_acl_session import AclSession
 from agent.backends.base import BackendError, BackendProbe, LoadOptions
 
@@ -59,7 +59,10 @@ class AscendAcl:
         soc = _soc_name(acl)
         if options.target != target_of(soc):
             raise BackendError("backend_unavailable", f"this device is a {soc}, which is not {options.target!r}")
-        return AclSession(acl, soc, path)
+        device = options.settings.get("device")
+        if device is not None and (type(device) is not int or not 0 <= device < MAX_DEVICES):
+            raise BackendError("backend_unavailable", f"options.ascend_acl.device is {device!r}, not a device's number")
+        return AclSession(acl, soc, path, device)
 
 
 def target_of(soc: str) -> str | None:

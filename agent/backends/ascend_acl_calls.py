@@ -19,8 +19,9 @@ from agent.backends.base import BackendError
 from agent.backends.catalog import CATALOG
 
 NAME = "ascend_acl"
-DEVICE = 0
-"""The first device that the process sees; ASCEND_RT_VISIBLE_DEVICES chooses which one that is."""
+_MEMORIES = (1, 0)
+"""aclrtMemAttr: ACL_HBM_MEM, ACL_DDR_MEM; a device has the one or the other."""
+MAX_DEVICES = 64
 _PLACES = ("python/site-packages", "pyACL/python/site-packages")
 """Of `acl` under CANN's folder: since CANN 5.0, and before."""
 _MAX_DETAIL = 300
@@ -149,6 +150,29 @@ def vendor() -> Any:
     return acl
 
 
+def _choose(acl: Any) -> int:
+    """The device with the most memory left, of several; the first of equals."""
+    count, number = acl.rt.get_device_count()
+    check("rt.get_device_count", number)
+    if count < 1:
+        raise BackendError("backend_unavailable", "ACL finds no Ascend device: check with `npu-smi info`")
+    if count == 1:
+        return 0
+    free = [_free_memory(acl, device) for device in range(min(count, MAX_DEVICES))]
+    return free.index(max(free))
+
+
+def _free_memory(acl: Any, device: int) -> int:
+    """Bytes; -1 when the device cannot be taken, which is another one's to serve then."""
+    if acl.rt.set_device(device) != 0:
+        return -1
+    try:
+        found = [acl.rt.get_mem_info(kind) for kind in _MEMORIES]
+        return max((free for free, _, number in found if number == 0), default=-1)
+    finally:
+        check("rt.reset_device", acl.rt.reset_device(device))
+
+
 class _Process:
     """ACL in this process: started by the first who needs it, the device held while somebody uses it."""
 
@@ -156,6 +180,7 @@ class _Process:
         self._lock = threading.Lock()
         self._started = False
         self._users = 0
+        self._device = 0
 
     def start(self) -> Any:
         """acl.init, once. Returns the module."""
@@ -169,13 +194,22 @@ class _Process:
                 self._started = True
         return acl
 
-    def take_device(self) -> None:
-        """acl.rt.set_device for the first user."""
+    def take_device(self, wanted: int | None = None) -> int:
+        """acl.rt.set_device for the first user: the wanted one, or the one with the most memory left. Returns its id.
+
+        A process holds one device; ids count what ASCEND_RT_VISIBLE_DEVICES lets it see. Raises BackendError.
+        """
         acl = self.start()
         with self._lock:
             if self._users == 0:
-                check("rt.set_device", acl.rt.set_device(DEVICE))
+                device = _choose(acl) if wanted is None else wanted
+                check("rt.set_device", acl.rt.set_device(device))
+                self._device = device
+            elif wanted not in (None, self._device):
+                message = f"this process holds the Ascend device {self._device} already, and {wanted} is asked for"
+                raise BackendError("backend_unavailable", message)
             self._users += 1
+            return self._device
 
     def give_device(self) -> None:
         """acl.rt.reset_device after the last user."""
@@ -183,7 +217,7 @@ class _Process:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                check("rt.reset_device", acl.rt.reset_device(DEVICE))
+                check("rt.reset_device", acl.rt.reset_device(self._device))
 
     def _finish(self, acl: Any) -> None:
         """At the end of the process, never from a destructor. Models that are still open go with the process."""

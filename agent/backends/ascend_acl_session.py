@@ -1,9 +1,10 @@
 """One OM model on the device.
 
-Static shapes and dynamic batch (ATC's --dynamic_batch_size). Dynamic image size, dynamic dims, shape ranges and dynamic
-AIPP are refused when loading. Names, datatypes and shapes come from the OM: conversion may change a datatype (AIPP).
-A model has a context of its own, which every thread that uses it binds first; it executes one request at a time. All
-memory of the device is taken when loading. ACL checks no sizes, so everything is checked here before it is copied.
+Static shapes and gears (`ascend_acl_shapes`). Shape ranges and dynamic AIPP are refused when loading. Names, datatypes
+and shapes come from the OM: conversion may change them (AIPP); an input that takes the bytes of a picture and no plain
+tensor, YUV for one, is UINT8 with the bytes of an item. A model has a context of its own, which each thread binds first;
+it executes one request at a time. All memory of the device is taken when loading. ACL checks no sizes, so everything is
+checked here before it is copied.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from agent.backends.ascend_acl_calls import DEVICE, NO_MEMORY, PROCESS, AclError, check
+from agent.backends.ascend_acl_calls import NO_MEMORY, PROCESS, AclError, check
+from agent.backends.ascend_acl_shapes import (
+    AIPP_INPUT,
+    SHAPE_INPUT,
+    Gear,
+    batch_of,
+    choose_gear,
+    declared_outputs,
+    read_gears,
+    static_gear,
+)
 from agent.backends.base import NUMPY_DTYPES, BackendError, TensorInfo
 
 if TYPE_CHECKING:
@@ -39,16 +50,11 @@ DATATYPES = {
     27: "BF16",
 }
 """CANN's aclDataType in the words of the Open Inference Protocol."""
-DYNAMIC_BATCH_INPUT = "ascend_mbatch_shape_data"
-"""ACL_DYNAMIC_TENSOR_NAME: the input that ATC adds to a model with gears."""
-DYNAMIC_AIPP_INPUT = "ascend_dynamic_aipp_data"
 _ON_DEVICE = 0
 """acl.rt.get_run_mode: the process runs on the device's own CPU; its memory and the device's are the same kind."""
 _HOST_TO_DEVICE, _DEVICE_TO_HOST, _DEVICE_TO_DEVICE = 1, 2, 3
 _HUGE_PAGES_FIRST = 0
 _MAX_BUFFER = 1 << 32
-_MAX_GEARS = 128
-"""ACL_MAX_BATCH_NUM."""
 _ONNX_OUTPUT_NAME = re.compile(r"[^:]*:\d+:(.+)", re.DOTALL)
 """`operator:index:name`, as ACL names the outputs of a model that was ONNX."""
 
@@ -59,7 +65,7 @@ class _Tensor(NamedTuple):
     info: TensorInfo
     pointer: int
     size: int
-    """Bytes of the buffer, for the largest batch."""
+    """Bytes of the buffer, for the largest shape."""
 
 
 class AclSession:
@@ -67,9 +73,13 @@ class AclSession:
 
     concurrent = False
 
-    def __init__(self, acl: Any, soc: str, path: str) -> None:
-        """Raises BackendError; whatever was taken by then is given back."""
+    def __init__(self, acl: Any, soc: str, path: str, device: int | None = None) -> None:
+        """On that device, or on the one with the most memory left.
+
+        Raises BackendError; whatever was taken by then is given back.
+        """
         self._acl = acl
+        self._wanted_device = device
         self._lock = threading.Lock()
         self.provider = soc
         with ExitStack() as stack:
@@ -79,9 +89,9 @@ class AclSession:
     def _open(self, path: str, stack: ExitStack) -> None:
         """Takes everything; the stack gives it back in the opposite order."""
         acl = self._acl
-        PROCESS.take_device()
+        device = PROCESS.take_device(self._wanted_device)
         stack.callback(PROCESS.give_device)
-        self._context = self._take(stack, "rt.create_context", "rt.destroy_context", DEVICE)
+        self._context = self._take(stack, "rt.create_context", "rt.destroy_context", device)
         self._model = self._take(stack, "mdl.load_from_file", "mdl.unload", path)
         self._desc = self._make(stack, "mdl.create_desc", "mdl.destroy_desc")
         self._do("mdl.get_desc", self._desc, self._model)
@@ -107,15 +117,15 @@ class AclSession:
             if self._context is None:
                 raise BackendError("run_failed", "the model is closed")
             self._do("rt.set_context", self._context, running=True)
-            batch = self._batch_of(feeds)
-            gear = self._gear_for(batch)
+            shapes = self._check(feeds)
+            gear = choose_gear(self._gears, shapes, can_pad=self._can_pad)
             for name, tensor in self._feeds.items():
-                self._copy_in(tensor, feeds[name], gear)
-            if gear:
-                arguments = (self._model, self._given, self._gear_index, gear)
-                self._do("mdl.set_dynamic_batch_size", *arguments, running=True)
+                self._copy_in(tensor, feeds[name], gear.inputs[name])
+            self._set_gear(gear, running=True)
             self._do("mdl.execute", self._model, self._given, self._taken, running=True)
-            return [self._copy_out(self._results[name], batch) for name in outputs]
+            batch = batch_of(gear, shapes)
+            taken = dict(zip(self._results, gear.outputs))
+            return [self._copy_out(self._results[name], taken[name], batch) for name in outputs]
 
     def close(self) -> None:
         """Gives everything back; when a part of that fails, the rest is given back before AclError is raised."""
@@ -148,7 +158,7 @@ class AclSession:
         return handle
 
     def _make(self, stack: ExitStack, call: str, undo: str, *arguments: Any) -> int:
-        """A call that returns a handle only, which is 0 or None when ACL has no memory for it."""
+        """A call that returns a handle only: 0 or None when ACL has no memory for it."""
         handle = self._function(call)(*arguments)
         if not handle:
             raise AclError(call, NO_MEMORY)
@@ -157,20 +167,32 @@ class AclSession:
 
     # -- loading -------------------------------------------------------------------------------------------------------
 
-    def _read_gears(self) -> tuple[tuple[int, ...], int]:
-        """The batch sizes that the OM was converted for, ascending, and the input that takes them; none: static."""
+    def _read_gears(self) -> tuple[tuple[Gear, ...], int]:
+        """What the OM was converted for, and the input that takes it; none: static."""
         names = [self._input_name(index) for index in range(self._acl.mdl.get_num_inputs(self._desc))]
-        if DYNAMIC_AIPP_INPUT in names:
+        if AIPP_INPUT in names:
             raise BackendError("load_failed", "the OM has dynamic AIPP, which needs parameters that no request carries")
-        if DYNAMIC_BATCH_INPUT not in names:
-            return (), -1
-        found, number = self._acl.mdl.get_dynamic_batch(self._desc)
-        check("mdl.get_dynamic_batch", number)
-        gears = tuple(sorted(found["batch"][: found["batchCount"]]))
-        if not 0 < len(gears) <= _MAX_GEARS or gears[0] < 1:
-            message = "the OM has a dynamic image size or dynamic dims: only a dynamic batch is supported"
-            raise BackendError("load_failed", message)
-        return gears, names.index(DYNAMIC_BATCH_INPUT)
+        self._infos = {name: self._input_info(index, name) for index, name in enumerate(names) if name != SHAPE_INPUT}
+        shapes = {name: info.shape for name, info in self._infos.items()}
+        if SHAPE_INPUT not in names:
+            if any(-1 in shape for shape in shapes.values()):
+                raise BackendError("load_failed", "shape ranges are not supported: convert the model with gears")
+            return static_gear(shapes), -1
+        return read_gears(self._acl, self._desc, shapes), names.index(SHAPE_INPUT)
+
+    def _input_info(self, index: int, name: str) -> TensorInfo:
+        """As the OM says it; the bytes of a picture where that is all that fits the input's size (AIPP)."""
+        mdl = self._acl.mdl
+        dims, number = mdl.get_input_dims(self._desc, index)
+        check("mdl.get_input_dims", number)
+        info = _info(name, mdl.get_input_data_type(self._desc, index), dims["dims"])
+        size = mdl.get_input_size_by_index(self._desc, index)
+        if info.datatype != "UINT8" or -1 in info.shape or _bytes(info, info.shape) == size:
+            return info
+        items = info.shape[0] if info.shape else 1
+        if size % items:
+            raise BackendError("load_failed", f"input {name!r} takes {size} bytes, which are not {items} pictures")
+        return info._replace(shape=(items, size // items))
 
     def _input_name(self, index: int) -> str:
         return str(self._acl.mdl.get_input_name_by_index(self._desc, index))
@@ -196,25 +218,25 @@ class AclSession:
             pointer = self._take_buffer(stack, self._given, size)
             if index == self._gear_index:
                 continue
-            dims, number = mdl.get_input_dims(self._desc, index)
-            check("mdl.get_input_dims", number)
-            info = _info(name, mdl.get_input_data_type(self._desc, index), dims["dims"])
-            if self._bytes(info) != size:
-                message = f"input {name!r} takes {size} bytes where {info.datatype}{list(info.shape)} has "
-                raise BackendError("load_failed", f"{message}{self._bytes(info)}: a form of AIPP that is not supported")
+            info = self._infos[name]
+            wanted = max(_bytes(info, gear.inputs[name]) for gear in self._gears)
+            if wanted != size:
+                message = f"input {name!r} takes {size} bytes where {info.datatype}{list(info.shape)} has {wanted}"
+                raise BackendError("load_failed", f"{message}: a form of AIPP that is not supported")
             tensors[name] = _Tensor(info, pointer, size)
         return tensors
 
     def _take_outputs(self, stack: ExitStack) -> dict[str, _Tensor]:
         mdl = self._acl.mdl
         tensors = {}
-        shapes = self._output_shapes()
+        self._gears = tuple(gear._replace(outputs=self._outputs_of(gear)) for gear in self._gears)
+        shapes = declared_outputs(self._gears)
         for index, shape in enumerate(shapes):
             found = str(mdl.get_output_name_by_index(self._desc, index))
             match = _ONNX_OUTPUT_NAME.fullmatch(found)
             name, size = match.group(1) if match else found, mdl.get_output_size_by_index(self._desc, index)
             info = _info(name, mdl.get_output_data_type(self._desc, index), shape)
-            if not 0 < size <= _MAX_BUFFER or self._bytes(info) > size:
+            if not 0 < size <= _MAX_BUFFER or max(_bytes(info, gear.outputs[index]) for gear in self._gears) > size:
                 message = f"output {name!r} has {size} bytes, which is not what {info.datatype}{list(shape)} takes"
                 raise BackendError("load_failed", message)
             tensors[name] = _Tensor(info, self._take_buffer(stack, self._taken, size), size)
@@ -222,39 +244,27 @@ class AclSession:
             raise BackendError("load_failed", "two outputs of the OM have the same name")
         return tensors
 
-    def _output_shapes(self) -> list[list[int]]:
-        """With -1 for the batch: what differs between the smallest and the largest gear."""
-        shapes = self._current_output_shapes(self._gears[-1:])
-        if not self._gears:
-            return shapes
-        ends = (self._gears[0], self._gears[-1])
-        for small, large in zip(self._current_output_shapes(self._gears[:1]), shapes):
-            if large and (small[0], large[0]) == ends:
-                small[0] = large[0] = -1
-            if small != large:
-                raise BackendError("load_failed", "an output's shape follows the batch in another way than being it")
-        return shapes
-
-    def _current_output_shapes(self, gear: Sequence[int]) -> list[list[int]]:
-        if gear:
-            self._do("mdl.set_dynamic_batch_size", self._model, self._given, self._gear_index, gear[0])
+    def _outputs_of(self, gear: Gear) -> tuple[tuple[int, ...], ...]:
+        """As ACL infers them once it is told the gear."""
+        self._set_gear(gear)
         shapes = []
         for index in range(self._acl.mdl.get_num_outputs(self._desc)):
             dims, number = self._acl.mdl.get_cur_output_dims(self._desc, index)
             check("mdl.get_cur_output_dims", number)
-            shapes.append(list(dims["dims"]))
-        return shapes
-
-    def _bytes(self, info: TensorInfo) -> int:
-        """At the largest batch."""
-        shape = [self._gears[-1] if dim == -1 and self._gears else dim for dim in info.shape]
-        return prod(shape) * np.dtype(NUMPY_DTYPES[info.datatype]).itemsize
+            if any(dim < 0 for dim in dims["dims"]):
+                raise BackendError("load_failed", "the size of an output depends on the data of a request")
+            shapes.append(tuple(dims["dims"]))
+        return tuple(shapes)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
-    def _batch_of(self, feeds: dict[str, Array]) -> int:
-        """Items in this request; every input is checked against the OM's signature first."""
-        batch = 0
+    def _set_gear(self, gear: Gear, *, running: bool = False) -> None:
+        if gear.call:
+            self._do(gear.call, self._model, self._given, self._gear_index, *gear.argument, running=running)
+
+    def _check(self, feeds: dict[str, Array]) -> dict[str, tuple[int, ...]]:
+        """The shapes of this request; every input is checked against the OM's signature first."""
+        shapes = {}
         for name, tensor in self._feeds.items():
             array = feeds.get(name)
             if array is None:
@@ -264,41 +274,32 @@ class AclSession:
             wanted = tensor.info.shape
             if len(array.shape) != len(wanted) or any(w not in (-1, h) for w, h in zip(wanted, array.shape)):
                 raise BackendError("wrong_shape", f"input {name!r} has shape {list(wanted)}, not {list(array.shape)}")
-            if wanted[:1] == (-1,):
-                if batch not in (0, array.shape[0]):
-                    raise BackendError("wrong_shape", "the inputs have different batch sizes")
-                batch = array.shape[0]
-        return batch
+            shapes[name] = array.shape
+        return shapes
 
-    def _gear_for(self, batch: int) -> int:
-        """The smallest gear that holds the batch; 0 for a static model."""
-        gear = next((gear for gear in self._gears if gear >= max(batch, 1)), 0)
-        if self._gears and (not batch or not gear or (gear != batch and not self._can_pad)):
-            gears = ", ".join(map(str, self._gears))
-            raise BackendError("wrong_shape", f"a batch of {batch} does not fit: the OM was converted for {gears}")
-        return gear
-
-    def _copy_in(self, tensor: _Tensor, array: Array, gear: int) -> None:
-        raw = array.tobytes()
-        if tensor.info.shape[:1] == (-1,):
-            raw = raw.ljust(tensor.size // self._gears[-1] * gear, b"\0")
+    def _copy_in(self, tensor: _Tensor, array: Array, shape: Sequence[int]) -> None:
+        """Padded with zeros to `shape`."""
+        raw = array.tobytes().ljust(_bytes(tensor.info, shape), b"\0")
         # `raw` must live until the copy is done: its pointer does not keep it.
         source = self._acl.util.bytes_to_ptr(raw)
         self._do("rt.memcpy", tensor.pointer, tensor.size, source, len(raw), self._upload, running=True)
 
-    def _copy_out(self, tensor: _Tensor, batch: int) -> Array:
-        info = tensor.info
-        shape = (batch, *info.shape[1:]) if info.shape[:1] == (-1,) else info.shape
-        dtype = np.dtype(NUMPY_DTYPES[info.datatype])
+    def _copy_out(self, tensor: _Tensor, shape: tuple[int, ...], batch: int) -> Array:
+        """Without what padding added."""
+        if batch and tensor.info.shape[:1] == (-1,):
+            shape = (batch, *shape[1:])
+        dtype = np.dtype(NUMPY_DTYPES[tensor.info.datatype])
         size = prod(shape) * dtype.itemsize
         self._do("rt.memcpy", self._staging, self._staging_size, tensor.pointer, size, self._download, running=True)
         return np.frombuffer(self._acl.util.ptr_to_bytes(self._staging, size), dtype).reshape(shape)
+
+
+def _bytes(info: TensorInfo, shape: Sequence[int]) -> int:
+    return prod(shape) * np.dtype(NUMPY_DTYPES[info.datatype]).itemsize
 
 
 def _info(name: str, datatype: int, dims: Sequence[int]) -> TensorInfo:
     if datatype not in DATATYPES:
         message = f"{name!r} has ACL's datatype {datatype}, which the Open Inference Protocol does not know"
         raise BackendError("load_failed", message)
-    if any(dim < 0 for dim in dims[1:]):
-        raise BackendError("load_failed", f"{name!r} has shape {list(dims)}: only the batch may be dynamic")
     return TensorInfo(name, DATATYPES[datatype], tuple(dims))

@@ -13,13 +13,22 @@ SIMULATED_SOC = "Ascend310P3-simulated"
 
 
 def simulated_om(
-    onnx: bytes, gears: Sequence[int] = (), *, soc: str = SIMULATED_SOC, **faults: Mapping[str, int] | int | str
+    onnx: bytes,
+    gears: Sequence[int | Sequence[int]] = (),
+    *,
+    kind: str = "batch",
+    soc: str = SIMULATED_SOC,
+    **faults: Mapping[str, int] | Sequence[str] | Sequence[int] | int | str,
 ) -> bytes:
-    """An OM that computes as `onnx` does. `gears`: batch sizes, for a leading dynamic dimension.
+    """An OM that computes as `onnx` does.
+
+    `gears`: by `kind`, batch: sizes of a leading dynamic dimension; image: [height, width] of the two dynamic
+    dimensions; dims: the dimensions of all inputs in a row.
 
     `faults` may be: calls={call: the error number that it returns}, extra_input=a name, pad_inputs=bytes that each
-    input takes more than its shape says.
+    input takes more than its shape says, aipp_dims=what ACL says of an input whose picture has fewer bytes,
+    external_weights=names of files that must lie in weight/ beside it, tell_end=acl.finalize says that it was called.
     """
     header = struct.pack("<4sII", b"IMOD", 256, 0x10000000).ljust(100, b"\0") + b"simulated OM"
-    meta = json.dumps({"gears": list(gears), "soc": soc, **faults}).encode()
+    meta = json.dumps({"gears": list(gears), "kind": kind, "soc": soc, **faults}).encode()
     return header.ljust(256, b"\0") + struct.pack("<I", len(meta)) + meta + onnx

@@ -129,7 +129,7 @@ def test_a_simulated_dynamic_batch_runs_on_its_gears_and_pads_between_them(acl: 
         given = np.arange(batch * 3, dtype=np.float32).reshape(batch, 3)
         (result,) = session.run({"x": given}, ["y"])
         assert result.tolist() == (given @ np.array([[1, 10], [2, 20], [3, 30]])).tolist()
-    assert acl.MACHINE.calls.count("mdl.set_dynamic_batch_size") == 2 + 5
+    assert acl.MACHINE.calls.count("mdl.set_dynamic_batch_size") == 3 + 5
 
 
 def test_padding_on_the_simulated_device_is_zeros_not_what_an_earlier_request_left(load: Load) -> None:
