@@ -17,12 +17,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from registry.cli.failures import CliError, UsageFault
 from registry.contracts.digest import PREFIX, Digest, hex_of
 from registry.contracts.manifest import FileRef, Variant
 
 BOUND_VARIABLE = "MODELFLEET_HUB_CACHE_BYTES"
 DEFAULT_BOUND = 20 << 30
+POLL_S = 0.1
 OLD_PART_S = 7 * 24 * 3600
 MAX_ANSWERS = 1000
 MAX_ANSWER_BYTES = 4 << 20
@@ -39,8 +42,11 @@ def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def default_bound(environment: Mapping[str, str] = os.environ) -> int:
-    """Bytes that the cache may hold. Raises ValueError for what is no number."""
-    return int(environment.get(BOUND_VARIABLE) or DEFAULT_BOUND)
+    """Bytes that the cache may hold. Raises UsageFault for what is no number."""
+    said = environment.get(BOUND_VARIABLE) or str(DEFAULT_BOUND)
+    if not said.isascii() or not said.isdigit():
+        raise UsageFault(f"{BOUND_VARIABLE} is a number of bytes, not {said!r}")
+    return int(said)
 
 
 class Cache:
@@ -49,10 +55,11 @@ class Cache:
     Args:
         folder: Made where it is not there.
         bound: Bytes of artifacts; the one that is wanted stays although it alone is larger.
+        patience_s: How long another process may keep the cache to itself.
     """
 
-    def __init__(self, folder: Path, bound: int) -> None:
-        self._folder, self._bound = folder, bound
+    def __init__(self, folder: Path, bound: int, patience_s: float = 1800.0) -> None:
+        self._folder, self._bound, self._patience_s = folder, bound, patience_s
 
     def artifact(self, variant: Variant, fetch: Fetch) -> Path:
         """The folder with the variant's files, every one with its digest; what lacks or is spoilt is fetched."""
@@ -123,9 +130,23 @@ class Cache:
     def _lock(self) -> Iterator[None]:
         """One process at a time brings or removes artifacts; another waits, as long as a download may take."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self._patience_s
         with (self._folder / "lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _locked(file):
+                if time.monotonic() > deadline:
+                    text = f"Another process has been using {self._folder} for {self._patience_s:.0f} s"
+                    raise CliError(text, code="busy", hint="Wait for its download, or set XDG_CACHE_HOME")
+                time.sleep(POLL_S)
             yield
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Takes the lock; it goes when the file is closed, also by a crash."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_whole(place: Path, variant: Variant) -> bool:

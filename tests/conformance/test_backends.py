@@ -1,4 +1,8 @@
-"""What every backend must do, run on each of the catalogue that works on this host, and on a simulated Ascend."""
+"""What every backend must do, run on each of the catalogue that works on this host, and on simulated accelerators.
+
+Those are strict stand-ins for pyACL and for TensorRT with CUDA that compute through ONNX Runtime: they show that a
+backend keeps to the vendor's documented contract, and nothing about the hardware. Their tests are called `simulated`.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,22 @@ import pytest
 
 from agent.backends.base import NUMPY_DTYPES, BackendError, LoadOptions, Session, TensorInfo
 from agent.backends.catalog import CATALOG, backends_for, open_backend
+from agent.backends.ort import open_model
+from agent.backends.tensorrt_session import DATATYPES as TENSORRT_DATATYPES
 from registry.contracts.manifest import Format, Target
 from registry.contracts.platforms import BackendFacts
 from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import simulated_om
+from tests.fakes.simulated_tensorrt.in_process import simulated_tensorrt
+from tests.fakes.simulated_tensorrt.plan import simulated_plan
 from tests.support import onnx_models
 
 USABLE = [name for name in CATALOG if open_backend(name).probe().usable]
 SAMPLES_AS_THEY_ARE = [name for name in USABLE if "onnx" in CATALOG[name].formats]
-SIMULATED = "ascend_acl"
-"""Runs the same samples, wrapped as OM files, against a simulated pyACL: the contract, not the hardware."""
-ALL = [*SAMPLES_AS_THEY_ARE, pytest.param(SIMULATED, id="ascend_acl-simulated")]
+SIMULATED = {"ascend_acl": simulated_acl, "tensorrt_plan": simulated_tensorrt}
+"""They run the same samples, wrapped as OM files and plans: the contract, not the hardware."""
+TARGETS = {"ascend_acl": "ascend310", "tensorrt_plan": "gpu"}
+ALL = [*SAMPLES_AS_THEY_ARE, *(pytest.param(name, id=f"{name}-simulated") for name in SIMULATED)]
 BATCH = b"N"
 """What the samples call a dynamic leading dimension."""
 OPEN: list[Session] = []
@@ -30,24 +39,45 @@ OPEN: list[Session] = []
 
 @pytest.fixture(params=ALL)
 def name(request: pytest.FixtureRequest) -> Iterator[str]:
-    with simulated_acl() if request.param == SIMULATED else nullcontext():
+    with SIMULATED.get(request.param, nullcontext)():
         yield request.param
         while OPEN:
             OPEN.pop().close()
 
 
 with_any_tensor = pytest.mark.parametrize("name", SAMPLES_AS_THEY_ARE, indirect=True)
-"""For backends of formats that have strings and empty tensors; OM has neither."""
+"""For backends of formats that have strings and empty tensors; OM and plans have neither."""
+where_a_bad_index_fails_the_run = pytest.mark.parametrize(
+    "name", [param for param in ALL if param != ALL[-1]], indirect=True
+)
+"""On a GPU it is undefined, or breaks the process: tests/unit/agent/test_tensorrt_plan.py has that."""
 
 
 def load(name: str, directory: Path, content: bytes, options: LoadOptions | None = None) -> Session:
     options = options or LoadOptions()
-    if name == SIMULATED:
-        content = simulated_om(content, gears=(1, 2, 4) if BATCH in content else ())
-        options = options if options.target != "cpu" else options._replace(target="ascend310")
+    if name in SIMULATED:
+        content = wrapped(name, content)
+        options = options if options.target != "cpu" else options._replace(target=TARGETS[name])
     session = open_backend(name).load(onnx_models.write(directory, content), "model.onnx", options)
     OPEN.append(session)
     return session
+
+
+def wrapped(name: str, content: bytes) -> bytes:
+    """As a file of the simulated vendor."""
+    dynamic = BATCH in content
+    if name == "ascend_acl":
+        return simulated_om(content, gears=(1, 2, 4) if dynamic else ())
+    return simulated_plan(content, [batches(content)] if dynamic else ())
+
+
+def batches(content: bytes) -> dict[str, list[list[int]]]:
+    """An optimisation profile for the batches 1 to 4."""
+    try:
+        inputs = open_model(content, LoadOptions()).inputs
+    except BackendError:
+        return {}  # one of the bad artifacts
+    return {t.name: [[size if dim == -1 else dim for dim in t.shape] for size in (1, 2, 4)] for t in inputs}
 
 
 def test_this_host_has_the_cpu_backend() -> None:
@@ -72,6 +102,9 @@ def test_a_usable_backend_says_what_it_is(name: str) -> None:
 
 def test_every_format_finds_its_backends() -> None:
     assert backends_for("onnx") == ("onnxruntime",)
+    assert backends_for("mindir") == backends_for("mindspore-ckpt") == ("mindspore",)
+    assert backends_for("tensorrt-plan") == ("tensorrt_plan",)
+    assert backends_for("om") == ("ascend_acl",)
     assert backends_for("air") == ()
     with pytest.raises(BackendError, match="no backend is named 'nothing'") as caught:
         open_backend("nothing")
@@ -88,6 +121,10 @@ def test_a_session_tells_its_signature_and_computes(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("datatype", [kind for kind in NUMPY_DTYPES if kind != "BYTES"])
 def test_every_number_datatype_goes_in_and_out_bit_for_bit(name: str, tmp_path: Path, datatype: str) -> None:
+    if name == "tensorrt_plan" and datatype not in TENSORRT_DATATYPES.values():
+        with pytest.raises(BackendError):
+            load(name, tmp_path, onnx_models.one_op("Identity", ["N", 4], datatype))
+        return
     session = load(name, tmp_path, onnx_models.one_op("Identity", ["N", 4], datatype))
     assert session.inputs[0].datatype == datatype
     size = np.dtype(NUMPY_DTYPES[datatype]).itemsize
@@ -133,6 +170,7 @@ def test_mixed_datatypes_and_the_order_of_outputs(name: str, tmp_path: Path) -> 
     assert total.tolist() == [[2, 2, 2], [2, 2, 2]]
 
 
+@where_a_bad_index_fails_the_run
 def test_a_failing_run_raises_and_the_session_goes_on(name: str, tmp_path: Path) -> None:
     session = load(name, tmp_path, onnx_models.gather_rows())
     with pytest.raises(BackendError) as caught:
@@ -145,7 +183,7 @@ def test_a_failing_run_raises_and_the_session_goes_on(name: str, tmp_path: Path)
 
 def test_threads_share_a_session(name: str, tmp_path: Path) -> None:
     session = load(name, tmp_path, onnx_models.linear())
-    assert session.concurrent is (name != SIMULATED)
+    assert session.concurrent is (name not in SIMULATED)
 
     def run(value: int) -> list[list[float]]:
         return session.run({"x": np.full((1, 3), value, np.float32)}, ["y"])[0].tolist()  # type: ignore[no-any-return]

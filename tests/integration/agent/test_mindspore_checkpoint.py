@@ -19,6 +19,7 @@ from registry.contracts import networks
 from registry.contracts.manifest import Network, TensorSpec
 from registry.contracts.tensors import Datatype
 from tests.support import worker_client
+from tests.support.checkpoints import safetensors
 from tests.support.mindspore_python import PYTHON, needs_mindspore
 
 pytestmark = needs_mindspore
@@ -113,6 +114,21 @@ def test_another_input_than_the_manifests_is_a_mismatch(tmp_path: Path, checkpoi
     with pytest.raises(AgentError) as refused:
         start_worker(spec(tmp_path, checkpoints / "good.ckpt", inputs=(other,)))
     assert refused.value.code == "signature_mismatch"
+
+
+def test_a_network_that_takes_any_size_is_loaded_with_the_manifests(tmp_path: Path) -> None:
+    network = Network(name="mobilenet_v2", arguments={"num_classes": 5, "width_mult": 0.25})
+    (tmp_path / "small.safetensors").write_bytes(safetensors(networks.parameters(network), 0.5))
+    x = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 3, 48, 64))
+    y = TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1, 5))
+    worker = start_worker(spec(tmp_path, tmp_path / "small.safetensors", inputs=(x,), outputs=(y,), network=network))
+    try:
+        assert (worker.inputs, worker.outputs) == ((x,), (y,))
+        items = np.zeros((3, 3, 48, 64), np.float32)
+        reply = worker_client.arena(worker, ArenaTensor("x", "FP32", items.shape, items.tobytes()))["y"]
+        assert reply.shape == (3, 5)
+    finally:
+        worker.close(5.0)
 
 
 def test_a_fixed_batch_is_not_exceeded_in_silence(tmp_path: Path, checkpoints: Path) -> None:

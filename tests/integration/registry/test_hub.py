@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from registry import hub
+from registry.cli.failures import CliError, UnreachableError
 from registry.contracts import networks
 from registry.contracts.digest import digest_of, hex_of
 from registry.contracts.manifest import FileRef, Format, Manifest, Network, Target, Variant
@@ -134,8 +136,6 @@ def test_an_earlier_answer_does_without_the_registry_when_it_may(monkeypatch: py
 
 
 def unreachable(*_arguments: object, **_named: object) -> None:
-    from registry.cli.failures import UnreachableError
-
     raise UnreachableError("the registry is away")
 
 
@@ -177,6 +177,20 @@ def test_threads_and_processes_that_want_the_same_fetch_it_once(tmp_path: Path) 
         places = list(pool.map(lambda _: Cache(tmp_path, 1000).artifact(variant("a", b"weights"), fetch), range(8)))
     assert fetched == ["a.bin"]
     assert {place.joinpath("a.bin").read_bytes() for place in places} == {b"weights"}
+
+
+def test_a_cache_that_another_process_keeps_is_waited_for_only_so_long(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(CliError) as caught:
+            Cache(tmp_path, 1000, patience_s=0.0).artifact(variant("a", b"a"), lambda _, part: None)
+    assert caught.value.code == "busy"
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_bound_that_is_no_number_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELFLEET_HUB_CACHE_BYTES", "20 GB")
+    assert "a number of bytes, not '20 GB'" in refused("usage", hub.load, "linear")
 
 
 def test_a_checkpoint_for_the_device_is_preferred_but_weights_are_the_same_everywhere() -> None:
