@@ -208,9 +208,31 @@ def _print_status(settings: AgentConfig, running: bool, kept: dict[str, Any] | N
     for name, model in sorted(models.items()):
         serves = f"{model.get('version')} on {model.get('backend')}" if model.get("version") else "nothing"
         typer.echo(f"  {name:20} {model.get('state'):10} serves {serves}")
-        fault = model.get("fault")
-        if fault:
-            typer.echo(f"  {'':20} {fault.get('code')}: {fault.get('message', '')}")
+        for line in _deployment_lines(model):
+            typer.echo(f"  {'':20} {line}")
+    for name, entries in sorted(kept.get("quarantine", {}).items()):
+        for bad in entries:
+            text = f"{bad.get('code')}: {bad.get('message', '')}"
+            typer.echo(f"  {name:20} in quarantine: {bad.get('version')} ({bad.get('variant_digest')}): {text}")
+
+
+def _deployment_lines(model: dict[str, Any]) -> list[str]:
+    """How far the deployment is, or how the last one ended; then what is wrong."""
+    lines = []
+    progress = model.get("deployment") or {}
+    if progress:
+        parts = [f"{progress.get('version')}: {progress.get('phase')} since {progress.get('since')}"]
+        if progress.get("failed_in"):
+            parts.append(f"failed in {progress['failed_in']}")
+        if progress.get("until"):
+            parts.append(f"until {progress['until']}")
+        if progress.get("phase") == "downloading":
+            parts.append(f"{progress.get('bytes_done', 0)} of {progress.get('bytes_total', 0)} bytes")
+        lines.append(", ".join(parts))
+    fault = model.get("fault")
+    if fault:
+        lines.append(f"{fault.get('code')}: {fault.get('message', '')}")
+    return lines
 
 
 def main() -> None:

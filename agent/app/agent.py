@@ -222,7 +222,14 @@ class Agent:
 
     def _keep_status(self, reported: Reported) -> None:
         try:
-            write_status(self._config.data_dir, reported, connected=self._context.voice.connected, at=utc_now())
+            context = self._context
+            write_status(
+                self._config.data_dir,
+                reported,
+                connected=context.voice.connected,
+                at=utc_now(),
+                slots=list(context.records.values()),
+            )
         except AgentError as error:
             log.warning("the status file cannot be written: %s", error)
 

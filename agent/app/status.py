@@ -8,12 +8,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from agent.adapters.artifact_cache import write_atomically
 from agent.adapters.part_file import disk_error
+from agent.core.slots import SlotRecord
 from agent.errors import PermanentError
 from registry.contracts.messages import Reported
 
@@ -70,13 +72,21 @@ def is_running(data_dir: Path) -> bool:
         os.close(descriptor)
 
 
-def write_status(data_dir: Path, reported: Reported, *, connected: bool, at: datetime) -> None:
-    """Replaces the file.
+def write_status(
+    data_dir: Path, reported: Reported, *, connected: bool, at: datetime, slots: Iterable[SlotRecord] = ()
+) -> None:
+    """Replaces the file. `slots`: for what a report does not say, the quarantine.
 
     Raises:
         TransientError: the disk refuses.
     """
-    status = {"pid": os.getpid(), "written_at": at.isoformat(), "connected": connected, "reported": reported.to_json()}
+    status = {
+        "pid": os.getpid(),
+        "written_at": at.isoformat(),
+        "connected": connected,
+        "reported": reported.to_json(),
+        "quarantine": {slot.model: [bad.to_json() for bad in slot.quarantine] for slot in slots if slot.quarantine},
+    }
     write_atomically(data_dir / "status.json", json.dumps(status).encode())
 
 

@@ -1,0 +1,21 @@
+"""`agent status` says how far a deployment is, and what is wrong with it."""
+
+from __future__ import annotations
+
+from agent.cli import _deployment_lines
+
+PROGRESS = {"version": "2.0.0", "phase": "rolled_back", "since": "2026-01-01T00:00:00Z", "failed_in": "probation"}
+
+
+def test_it_names_the_phase_in_which_a_version_failed_and_why() -> None:
+    model = {"deployment": PROGRESS, "fault": {"code": "probation_nan", "message": "3 of 30"}}
+    assert _deployment_lines(model) == [
+        "2.0.0: rolled_back since 2026-01-01T00:00:00Z, failed in probation",
+        "probation_nan: 3 of 30",
+    ]
+
+
+def test_a_download_says_how_far_it_is_and_a_model_without_a_deployment_says_nothing() -> None:
+    model = {"deployment": {"version": "2", "phase": "downloading", "since": "t", "bytes_done": 3, "bytes_total": 9}}
+    assert _deployment_lines(model) == ["2: downloading since t, 3 of 9 bytes"]
+    assert _deployment_lines({}) == []
