@@ -12,6 +12,7 @@ from registry.cli.failures import UsageFault
 from registry.cli.local_files import hash_file
 from registry.cli.models import confirm
 from registry.cli.output import short, size_text, time_text
+from registry.cli.pictures import picture_set
 from registry.cli.progress import meter
 from registry.cli.session import Session, command
 from registry.cli.upload import upload
@@ -59,19 +60,30 @@ def list_datasets(session: Session) -> None:
 def add(
     session: Session,
     name: SetName,
-    source: Annotated[Path, typer.Argument(metavar="FILE", help=".npz or .safetensors.")],
+    source: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help=".npz, .safetensors, or a folder of pictures.")],
+    *,
+    like: Annotated[
+        str | None,
+        typer.Option("--like", metavar="MODEL@VERSION", help="Pictures become inputs as this version says."),
+    ] = None,
 ) -> None:
     """Publish a validation set; it never changes.
 
     An .npz or .safetensors file has the arrays `in/<input>`, [items, ...], and `labels`, the right class of each item,
     from 0; or `out/<output>`, the expected scores, for the metric `agreement`. A plain name stands for `in/<name>`,
-    `y` for `labels`.
+    `y` for `labels`. A folder of pictures has a folder for each class, called by its label or its number.
 
     ```
     registry dataset add digits-test digits.npz
+    registry dataset add signs-test pictures/ --like signs@1.0.0
     ```
     """
-    tensors = _given(source)
+    if source.is_dir():
+        if like is None:
+            raise UsageFault("How do these pictures become inputs?", hint="As a version says it: --like MODEL@1.0.0")
+        tensors = picture_set(session, source, like)
+    else:
+        tensors = _given(source)
     with TemporaryDirectory(prefix="modelfleet-dataset-") as folder:
         view = _publish(session, name, tensors, Path(folder))
     if session.out.as_json:

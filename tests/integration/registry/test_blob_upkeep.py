@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 from registry.contracts.api import UploadRequest
+from registry.contracts.datasets import DatasetCreate
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.manifest import Manifest
+from registry.contracts.tensor_file import Tensor, write_tensors
+from registry.contracts.tensors import Datatype
 from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
 from registry.errors import BusyError, NotFoundError, StorageFullError
+from registry.services.datasets import Datasets
 from registry.services.garbage import Garbage
 from registry.services.uploads import UploadLimits, Uploads
 from registry.services.versions import Versions
@@ -155,3 +159,17 @@ def test_a_blob_that_somebody_is_about_to_publish_stays(catalogue: Catalogue) ->
     assert catalogue.garbage.sweep(later) == 0
     catalogue.versions.publish(Manifest.model_validate(manifest_of("lenet", "1", b"old")), "me", later)
     assert catalogue.garbage.sweep(later + 5 * DAY) == 0
+
+
+def test_the_blob_of_a_validation_set_stays_until_the_set_is_removed(catalogue: Catalogue) -> None:
+    content = write_tensors(
+        {"in/x": Tensor(Datatype.FP32, (1, 1), bytes(4)), "labels": Tensor(Datatype.INT8, (1,), bytes(1))}
+    )
+    digest = catalogue.put(content)
+    datasets = Datasets(catalogue.database, catalogue.blobs)
+    datasets.publish("digits", DatasetCreate(digest=digest, size=len(content)), "me", START)
+    assert catalogue.garbage.sweep(START + 3 * DAY) == 0
+    assert catalogue.blobs.size_of(digest) == len(content)
+    datasets.delete("digits", START + 3 * DAY)
+    assert catalogue.garbage.sweep(START + 5 * DAY) == 1
+    assert catalogue.blobs.size_of(digest) is None

@@ -1,0 +1,106 @@
+"""A validation set made of pictures has the bytes that a device makes of the same pictures."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from agent.dataplane.images import ImageDecoder
+from registry.cli.pictures import decoder_for
+from registry.contracts.manifest import ImageInput, TensorSpec
+from registry.contracts.tensors import NUMPY_NAME, Datatype
+from registry.inspection.facts import InspectionError
+from tests.support.cli import Cli
+from tests.support.registry_process import RegistryProcess
+
+LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Grey, colour, alpha, palette, 16 bit, turned by EXIF; PNG and JPEG."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(1)
+    colour = Image.fromarray(random.integers(0, 256, (11, 17, 3), np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    colour.save(folder / "colour.png")
+    colour.convert("L").save(folder / "grey.png")
+    colour.convert("RGBA").save(folder / "alpha.png")
+    colour.convert("P").save(folder / "palette.png", transparency=0)
+    colour.save(folder / "turned.jpg", exif=turned)
+    Image.fromarray(random.integers(0, 65536, (9, 9)).astype(np.uint16)).save(folder / "deep.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("channels", "layout", "resize"), list(itertools.product(("L", "RGB", "BGR"), ("NCHW", "NHWC"), ("stretch", "pad")))
+)
+def test_both_sides_make_the_same_bytes_of_a_picture(
+    pictures: list[Path], channels: str, layout: str, resize: str
+) -> None:
+    count = 1 if channels == "L" else 3
+    declared = ImageInput.model_validate(
+        {
+            "input": "x",
+            "height": 8,
+            "width": 10,
+            "channels": channels,
+            "layout": layout,
+            "resize": resize,
+            "pad_value": 7,
+            "mean": [0.485, 0.456, 0.406][:count],
+            "std": [0.229, 0.224, 0.225][:count],
+        }
+    )
+    shape = (-1, count, 8, 10) if layout == "NCHW" else (-1, 8, 10, count)
+    for datatype in (Datatype.FP16, Datatype.FP32, Datatype.FP64):
+        device = ImageDecoder(declared, TensorSpec(name="x", datatype=datatype, shape=shape))
+        here = decoder_for(declared, NUMPY_NAME[datatype])
+        for file in pictures:
+            item = here(file)
+            assert item.shape == shape[1:]
+            assert item.tobytes() == device.decode(file.read_bytes()), file.name
+
+
+def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+    decode = decoder_for(ImageInput(input="x", height=8, width=8), "<f4")
+    whole = tmp_path / "whole.png"
+    Image.new("RGB", (50, 50), (1, 2, 3)).save(whole)
+    for name, content in (("a.png", b"no picture"), ("b.png", whole.read_bytes()[:60]), ("c.png", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InspectionError, match=name):
+            decode(tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
+    process = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
+    yield process
+    process.stop()
+
+
+def test_a_folder_of_digits_becomes_a_validation_set_that_lenet_reads(server: RegistryProcess, tmp_path: Path) -> None:
+    cli = Cli(tmp_path, server.url, server.admin_token)
+    cli("publish", LENET / "lenet.toml")
+    folder = tmp_path / "digits"
+    for file in sorted((LENET / "digits").glob("*.png")):
+        inner = folder / file.stem.split("-")[1]
+        inner.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, inner)
+    cli("dataset", "add", "digits", folder, code=2)
+    added = cli("dataset", "add", "digits", folder, "--like", "lenet@1.0.0", "--json").document
+    (score,) = cli("evaluate", "lenet@1.0.0", "--dataset", "digits", "--json").document
+    assert (score["value"], score["items"]) == (1.0, added["items"])
+    (folder / "elephant").mkdir()
+    refused = cli("dataset", "add", "others", folder, "--like", "lenet@1.0.0", code=2)
+    assert "'elephant' is neither a label" in refused.err
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert "0 pictures" in cli("dataset", "add", "none", folder, "--like", "lenet@1.0.0", code=2).err
