@@ -90,7 +90,7 @@ class Ran:
     """How the command ended."""
 
     code: int
-    """Its exit status; negative: the signal that killed it."""
+    """Its exit status; over 128: the signal that killed it, and 128."""
     output: str
     """The beginning and the end of what it printed."""
 

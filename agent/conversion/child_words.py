@@ -15,5 +15,5 @@ def failure(ran: Ran) -> str:
     if said:
         return f"{said[-1]['code']}: {said[-1]['text']}"
     last = " ".join(ran.output.split())[-300:]
-    ended = f"killed by signal {-ran.code}" if ran.code < 0 else f"exit status {ran.code}"
+    ended = f"killed by signal {ran.code - 128}" if ran.code > 128 else f"exit status {ran.code}"
     return f"{ended}: {last}" if last else ended

@@ -1,20 +1,24 @@
 """Runs one command of a toolchain: bounded in time and in what is kept of its output, and with nothing left running.
 
-The command gets a session of its own. When it ends, takes too long or is cancelled, everything in that session is
-killed, before the leader is reaped, so that its number cannot have become another's.
+The command gets a session of its own. When it ends, takes too long or is cancelled, everything in its process group is
+killed, before the leader is reaped, so that its number cannot have become another's. The leader is a guard of ours that
+does the same when this process is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from agent.conversion import children
 from agent.conversion.base import Ran
 from agent.errors import AgentError, PermanentError
 from registry.contracts.codes import JobCode
@@ -23,6 +27,7 @@ HEAD_BYTES, TAIL_BYTES = 16 << 10, 48 << 10
 """Of the output, what is kept: the first error is at the beginning, the verdict at the end."""
 POLL_S = 0.05
 KILL_WAIT_S = 5.0
+GUARD = str(Path(children.__file__).with_name("guard.py"))
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "HOME", "TMPDIR", "CUDA_VISIBLE_DEVICES", "PYTHONPATH")
 _PASSED_ON_PREFIX = ("ASCEND_", "TOOLCHAIN_HOME", "TBE_", "OPP_")
 
@@ -65,7 +70,6 @@ def run(
     folder: Path,
     timeout_s: float,
     cancel: threading.Event,
-    settings: Mapping[str, str] | None = None,
 ) -> Ran:
     """Runs `command` in `folder`.
 
@@ -73,20 +77,22 @@ def run(
         PermanentError: tool_missing, it cannot be started; tool_timeout, it was killed.
         CancelledError: `cancel` was set; it was killed.
     """
+    if shutil.which(command[0]) is None:
+        raise PermanentError(JobCode.TOOL_MISSING, f"{command[0]} is not there, or is not a program: install it")
     reading, writing = os.pipe()
     try:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-B", GUARD, *command],
             cwd=folder,
-            env={**_environment(), **(settings or {})},
-            stdin=subprocess.DEVNULL,
+            env=_environment(),
+            stdin=subprocess.PIPE,
             stdout=writing,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     except OSError as error:
         os.close(reading)
-        raise PermanentError(JobCode.TOOL_MISSING, f"{command[0]} cannot be started: {error.strerror}") from None
+        raise PermanentError(JobCode.TOOL_MISSING, f"no process can be started: {error.strerror}") from None
     finally:
         os.close(writing)
     with process, os.fdopen(reading, "rb") as stream:

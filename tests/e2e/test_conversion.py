@@ -120,6 +120,7 @@ def test_a_job_that_a_kill_interrupts_is_done_after_the_restart(fleet: Fleet) ->
     job = fleet.registry(*arguments)["id"]
     wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "the tool runs")
     agent.kill()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), "no process")
     simulated_atc(fleet.folder / "tool-hang")
     fleet.start_agent("npu-killed", token, **settings)
     wait_until(lambda: fleet.registry("jobs", "show", job)["status"]["state"] == "succeeded", job, 40)
