@@ -148,7 +148,7 @@ class Event(Wire):
     """Rises per device across restarts."""
     at: AwareDatetime
     kind: Annotated[str, Field(max_length=64)]
-    """`deployment`, `worker`, `outbox`, `agent`."""
+    """`deployment`, `worker`, `job`, `outbox`, `agent`."""
     model: Name | None = None
     version: VersionName | None = None
     generation: Count = 0
