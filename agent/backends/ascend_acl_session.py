@@ -2,9 +2,9 @@
 
 Static shapes and gears (`ascend_acl_shapes`). Shape ranges and dynamic AIPP are refused when loading. Names, datatypes
 and shapes come from the OM: conversion may change them (AIPP); an input that takes the bytes of a picture and no plain
-tensor, YUV for one, is UINT8 with the bytes of an item. A model has a context of its own, which each thread binds first;
-it executes one request at a time. All memory of the device is taken when loading. ACL checks no sizes, so everything is
-checked here before it is copied.
+tensor, YUV for one, is UINT8 with the bytes of an item. A model has a context of its own, which each thread binds
+first; it executes one request at a time. All memory of the device is taken when loading. ACL checks no sizes, so
+everything is checked here before it is copied.
 """
 
 from __future__ import annotations

@@ -5,12 +5,6 @@ It is not TensorRT, knows no GPU and proves nothing about numbers or speed on on
 
 from __future__ import annotations
 
-from tensorrt._simulated_builder import (
-    Builder,
-    BuilderFlag,
-    MemoryPoolType,
-    OnnxParser,
-)
 from tensorrt._simulated_engine import (
     ALIVE,
     DataType,
@@ -25,13 +19,9 @@ from tensorrt._simulated_engine import (
 __version__ = "10.13.3.9"
 __all__ = [
     "ALIVE",
-    "Builder",
-    "BuilderFlag",
     "DataType",
     "ILogger",
     "Logger",
-    "MemoryPoolType",
-    "OnnxParser",
     "Runtime",
     "TensorFormat",
     "TensorIOMode",
