@@ -117,7 +117,7 @@ def main() -> None:
             if stop:
                 break
             world.add(f"{options.name}-{number:05}").boot()
-            world.turn()
+            world.turn(0.0)
     except httpx.HTTPError as error:
         world.close()
         raise SystemExit(f"fleet-sim: the registry at {options.registry} does not register devices: {error}") from None

@@ -101,6 +101,7 @@ class SimulatedDevice:
         self._health_s, self._traffic_s = health_s, traffic_s
         self._epoch = 0
         self._sequence = 0
+        self._turns = 0
 
     def boot(self) -> None:
         """Starts the agent over its journal, and connects unless it is away."""
@@ -180,11 +181,11 @@ class SimulatedDevice:
         """Handles what came, looks, and asks to be turned again when something is due."""
         self.reconciler.handle_waiting()
         self.reconciler.look()
-        epoch = self._epoch
-        self._time.call_at(
-            self._time.seconds() + self.reconciler.patience(),
-            lambda: self._wake(self) if epoch == self._epoch else None,
-        )
+        self._turns += 1
+        turn = self._turns
+        due = self._time.seconds() + self.reconciler.patience()
+        # Only the newest turn's due counts, or every event would begin another chain of them.
+        self._time.call_at(due, lambda: self._wake(self) if turn == self._turns else None)
 
     def serves(self, model: str) -> str | None:
         """The version that answers."""

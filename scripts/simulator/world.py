@@ -184,15 +184,14 @@ class World:
             self.turn()
         return True
 
-    def turn(self) -> None:
-        """Everything that is due now, and what came."""
+    def turn(self, idle_s: float = 0.02) -> None:
+        """Everything that is due now, and what came; waits at most `idle_s` when there is nothing."""
         now = self.seconds()
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)[2]()
         for _ in range(len(self._awake)):
             self._awake.popleft().turn()
-        idle = 0.0 if self._awake else 0.02
-        self._links.turn(idle)
+        self._links.turn(0.0 if self._awake or (self._due and self._due[0][0] <= self.seconds()) else idle_s)
 
     def serving(self, model: str) -> Counter[str | None]:
         """How many devices answer with which version."""
