@@ -33,7 +33,7 @@ def check_journal(host: Host) -> None:
     for record in host.journal.records.values():
         if record.previous is not None and record.active is not None:
             assert record.previous.variant_digest != record.active.variant_digest
-        if record.proven or record.state is State.COMMITTED:
+        if record.proven:
             assert record.active is not None
         if record.state is State.PROBATION:
             assert not record.proven
