@@ -58,6 +58,11 @@ class Order:
     outputs: tuple[str, ...]
 
 
+def _environment() -> dict[str, str]:
+    """Ours without our own settings: a vendor's code needs no token."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("MODELFLEET_")}
+
+
 class ModelProcess:
     """Started by construction, ended by `with`. One request at a time; every wait has a deadline."""
 
@@ -73,7 +78,9 @@ class ModelProcess:
         command = [order.interpreter, "-I", str(CHILD)]
         try:
             pipe = subprocess.PIPE
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._words)
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=self._words, env=_environment(), start_new_session=True
+            )
         except OSError as error:
             self._words.close()
             raise CannotRunError(f"{order.interpreter} cannot be started: {error.strerror}") from None

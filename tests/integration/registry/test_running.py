@@ -14,7 +14,7 @@ from registry.contracts.tensors import Datatype
 from registry.running.process import CannotRunError, ModelProcess, Order, RunFailedError
 from registry.running.runtimes import MINDSPORE_VARIABLE, order_for
 from tests.support import onnx_models
-from tests.support.mindspore_python import needs_mindspore
+from tests.support.mindspore_python import PYTHON, needs_mindspore
 from tests.support.worker_client import is_gone
 
 X = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 3))
@@ -95,7 +95,8 @@ def test_what_only_devices_run_is_said(
 
 
 @needs_mindspore
-def test_a_mindir_answers_through_mindspores_own_python() -> None:
+def test_a_mindir_answers_through_mindspores_own_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MINDSPORE_VARIABLE, PYTHON)
     file = Path(__file__).parents[2] / "data" / "conv-dynamic.mindir"
     specs = (TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 1, 8, 8)),)
     found = order_for(file, Format.MINDIR, Target.CPU, specs, (Y,))
