@@ -45,6 +45,8 @@ class Exchange:
         self._task: Task[_Answer] | None = None
         self._etag: str | None = None
         self._polls = 0
+        self._asked_at = 0
+        """The desired generation that was known when the request under way began."""
         self.reachable: bool | None = None
         """Did the last request get through? None before the first."""
 
@@ -61,6 +63,7 @@ class Exchange:
         facts = None if self._context.facts is None or self.facts_are_known else self._context.facts
         reports = None if connected else self._reports(reported, health)
         etag = self._etag
+        self._asked_at = self._context.desired.generation
         self._task = Task(lambda _: self._exchange(etag, facts, reports), self._done, self._failed).start(
             self._pool, self._context.put
         )
@@ -103,9 +106,10 @@ class Exchange:
         unsent: Any = self._context.voice.unsent
         for _ in range(min(answer.reports_sent, len(unsent))):
             unsent.popleft()
-        if answer.document is not None:
+        if answer.document is not None and self._context.desired.generation == self._asked_at:
             data, self._etag = answer.document
             self._context.offer(data)
+        # Else the broker has brought a newer one meanwhile; an older answer is no sign of anything.
 
     def _failed(self, error: AgentError) -> None:
         self._task = None

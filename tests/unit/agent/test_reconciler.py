@@ -389,3 +389,15 @@ def test_a_worker_that_cannot_be_started_holds_up_nobody() -> None:
     host = serving().boot()
     host.steps.fail("warm", TransientError(DeploymentCode.WORKER_CRASHED, "died"))
     assert host.settle().reconciler.revived.is_set()
+
+
+def test_an_answer_that_the_broker_has_overtaken_is_no_fault() -> None:
+    host = Host()
+    host.uplink.document = desired(1, lenet="1.0.0")
+    host.tell(Tick("poll")).reconciler.handle_waiting()
+    while host.pool.waiting:  # the registry has answered, and nobody has looked at it yet
+        host.pool.waiting.pop(0)()
+    host.context.offer(desired(2, lenet="1.1.0"))
+    host.settle()
+    assert host.serves() == "1.1.0"
+    assert host.reports[-1].fault is None
