@@ -40,7 +40,7 @@ def list_jobs(
         (view.id, view.device, _what(view), view.status.state, _note(view), age_text(view.updated_at, now))
         for view in views
     ]
-    session.out.table(("job", "device", "what", "state", "note", "changed"), rows, "No device was given a job.")
+    session.out.table(("JOB", "DEVICE", "WHAT", "STATE", "NOTE", "CHANGED"), rows, "No device was given a job.")
 
 
 @app.command("show")

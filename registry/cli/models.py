@@ -132,6 +132,7 @@ def _show_version(session: Session, model: str, reference: str) -> None:
     out.say(f"{view.model}@{view.version}, published {time_text(view.created_at)} by {view.created_by or 'anonymous'}")
     for label, text in (
         ("manifest", view.manifest),
+        ("extended", f"{view.revision} times since it was published" if view.revision else ""),
         ("aliases", ", ".join(view.aliases)),
         ("licence", manifest.licence or ""),
         ("labels", ", ".join(f"{key}={value}" for key, value in sorted(manifest.labels.items()))),
@@ -141,6 +142,7 @@ def _show_version(session: Session, model: str, reference: str) -> None:
         if text:
             out.say(f"  {label:<9} {text}")
     show_variants(out, manifest)
+    show_builds(out, manifest)
     show_parity(out, manifest, parity)
     if evaluations:
         out.say("")
@@ -159,6 +161,19 @@ def show_variants(out: Output, manifest: Manifest) -> None:
         (_variant_row(variant) for variant in manifest.variants),
         empty="It has no variants.",
     )
+
+
+def show_builds(out: Output, manifest: Manifest) -> None:
+    """How variants were made from others, a line each."""
+    names = {variant.canonical_digest(): variant.name for variant in manifest.variants}
+    for variant in manifest.variants:
+        build = variant.build
+        if build is not None:
+            versions = ", ".join(f"{name} {version}" for name, version in sorted(build.versions.items()))
+            where = f"on {build.built_on}" if build.built_on else "by the publisher"
+            out.say(
+                f"  {variant.name}: made from {names.get(build.parent, '?')} with {build.tool} {where} ({versions})"
+            )
 
 
 def _variant_row(variant: Variant) -> tuple[object, ...]:
