@@ -15,14 +15,14 @@ from agent.errors import TransientError
 from agent.reconciler.steps import RealSteps
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef, Golden, Manifest
+from registry.contracts.manifest import FileRef, Format, Golden, Manifest, Target
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import BackendFacts, Platform
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 
 DATA = b"golden vectors"
 NEVER = threading.Event()
-BACKEND = BackendFacts(name="onnxruntime", version="1.20", usable=True, formats=("onnx",), targets=("cpu",))
+BACKEND = BackendFacts(name="onnxruntime", version="1.20", usable=True, formats=(Format.ONNX,), targets=(Target.CPU,))
 HOST = Platform(os="linux", arch="x86_64", backends=(BACKEND,))
 REF = FileRef(path="golden.safetensors", digest=digest_of(DATA), size=len(DATA))
 

@@ -18,7 +18,7 @@ from registry.contracts.digest import digest_of
 from registry.contracts.golden import Parity
 from registry.contracts.manifest import FileRef, Golden
 from registry.contracts.messages import ServingState
-from tests.fakes.control import FakeWorker, Host
+from tests.fakes.control import Host
 
 GOLDEN = Golden(file=FileRef(path="golden.safetensors", digest=digest_of(b"golden"), size=6), cases=1)
 
@@ -368,4 +368,4 @@ def test_a_candidate_that_keeps_taking_the_agent_down_is_given_up() -> None:
 def test_all_workers_but_the_one_that_serves_are_ended() -> None:
     host = fail_requests(on_probation())
     alive = [worker for worker in host.steps.started if not worker.closed]
-    assert [worker.choice.version for worker in alive if isinstance(worker, FakeWorker)] == ["1.0.0"]
+    assert [worker.choice.version for worker in alive] == ["1.0.0"]

@@ -140,7 +140,7 @@ class Life(RuleBasedStateMachine):
         self.generation += 1
         self.attempt += retry
         wish = {"policy": DeploymentPolicy(**policy), "attempt": self.attempt, "rollout": rollout}
-        models = {"lenet": version} if version else {}
+        models: dict[str, Any] = {"lenet": version} if version else {}
         with_disk(self.host, lambda: self.host.desire(self.generation, wish=wish, **models))
 
     @rule(steps=st.integers(1, 12))
