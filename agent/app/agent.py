@@ -21,12 +21,15 @@ from uuid import uuid4
 from agent.adapters import hardware
 from agent.adapters.artifact_cache import ArtifactCache
 from agent.adapters.journal import Journal
+from agent.adapters.leases import Leases
+from agent.adapters.metered import Metered
 from agent.adapters.mqtt import MqttSettings, TlsSettings
 from agent.adapters.outbox import Outbox, OutboxLimits
 from agent.adapters.registry_client import RegistryClient
 from agent.adapters.systemd_notify import notify, watchdog_interval_s
 from agent.app.data_path import DataPathPort
 from agent.app.health import HealthReporter
+from agent.app.host_say import LocalSay
 from agent.app.status import DataDirLock, write_status
 from agent.config.settings import AgentConfig, read_secret
 from agent.dataplane.loop import DataPlane
@@ -131,6 +134,12 @@ class Agent:
             loads=loads,
             put=self._put,
             drain_timeout_s=config.worker.drain_timeout_s,
+            host=LocalSay(
+                config.policy.host_policy(),
+                Leases(config.data_dir / "leases"),
+                Metered(config.policy.metered),
+                self._clock.now,
+            ),
         )
 
     def _make_reconciler(self) -> Reconciler:

@@ -1,0 +1,29 @@
+"""What this host has a say in, with its settings, leases and network: fits `core.local_policy` into the port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from agent.adapters.leases import Leases
+from agent.core.local_policy import HostNow, HostPolicy, Wait, may_download, may_switch
+from registry.contracts.deployments import DeploymentPolicy
+
+
+class LocalSay:
+    """Implements `agent.reconciler.ports.HostSay`."""
+
+    def __init__(
+        self, policy: HostPolicy, leases: Leases, metered: Callable[[], bool], now: Callable[[], datetime]
+    ) -> None:
+        self._policy, self._leases, self._metered, self._now = policy, leases, metered, now
+
+    def may_download(self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing_bytes: int) -> Wait | None:
+        """As the port says."""
+        at = HostNow(self._now(), offered_at, metered=self._metered())
+        return may_download(model, wish, self._policy, at, missing_bytes)
+
+    def may_switch(self, model: str, wish: DeploymentPolicy, offered_at: datetime) -> Wait | None:
+        """As the port says."""
+        now = self._now()
+        return may_switch(model, wish, self._policy, HostNow(now, offered_at, leases=self._leases.living(now)))
