@@ -122,6 +122,7 @@ class ActionRow(Base):
     previous: Mapped[str | None] = mapped_column(Text)
     """The device's own last good `DesiredModel`; None: it served nothing, and returns to that."""
     previous_version: Mapped[str | None] = mapped_column(NAME)
+    previous_manifest: Mapped[str | None] = mapped_column(DIGEST)
     previous_pinned: Mapped[bool] = mapped_column(default=False)
     offered_at: Mapped[datetime | None]
     held: Mapped[bool] = mapped_column(default=False)

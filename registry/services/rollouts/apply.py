@@ -17,7 +17,7 @@ from registry.core.rollouts.gates import Kind, Verdict
 from registry.core.rollouts.machine import Event, InvalidMoveError
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
-from registry.services.rollouts.back import begin_rollback
+from registry.services.rollouts.back import begin_rollback, cancel_parked
 from registry.services.rollouts.store import BATCH, Changes, move, set_wave, spec_of
 from registry.services.rollouts.targets import offer, restore
 
@@ -164,8 +164,15 @@ def _fail_offline(session: Session, row: RolloutRow, decision: d.FailOffline, no
 
 def withdraw_some(database: Database, rollout_id: int, revision: int, now: datetime) -> bool:
     """Every device that has not switched returns to its last good version, a batch a transaction."""
-    states = [state.value for state in actions.PARKED | actions.BEFORE_SWITCH]
-    done = False
+    states = [state.value for state in actions.BEFORE_SWITCH]
+    quiet = [state.value for state in (_S.FAILED, _S.ROLLED_BACK, _S.REJECTED)]
+    with database.write() as session:
+        row = session.get(RolloutRow, rollout_id)
+        if row is None or row.revision != revision:
+            return False
+        done = cancel_parked(session, row, now) > 0
+        gave_up = select(ActionRow).where(ActionRow.rollout_id == rollout_id, ActionRow.state.in_(quiet))
+        restore(session, row, session.scalars(gave_up.where(ActionRow.goes_back.is_(False))).all(), now)
     while True:
         with database.write() as session:
             row = session.get(RolloutRow, rollout_id)
@@ -173,11 +180,10 @@ def withdraw_some(database: Database, rollout_id: int, revision: int, now: datet
                 return done
             query = select(ActionRow).where(ActionRow.rollout_id == rollout_id, ActionRow.state.in_(states))
             rows = session.scalars(query.limit(BATCH)).all()
-            begun = {r.id for r in rows if ActionState(r.state) in actions.BEFORE_SWITCH}
             changes = Changes(session, row, spec_of(row), now)
             left = changes.set(rows, _S.CANCELLED)
             changes.flush()
-            restore(session, row, [r for r in left if r.id in begun], now)
+            restore(session, row, left, now)
         done = done or bool(left)
         if len(rows) < BATCH or not left:
             return done

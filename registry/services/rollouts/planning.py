@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.manifest import Manifest
@@ -38,6 +38,8 @@ from registry.services.views import manifest_body
 
 CHUNK = 5000
 """Rows that one transaction writes."""
+_ACTIONS = inspect(ActionRow).local_table
+"""The table itself: the ORM would take half of the time of an insert of 100,000 rows."""
 _S = ActionState
 _MAY_COLLIDE = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
 
@@ -137,7 +139,7 @@ class Planner:
                     ]
                     session.execute(update(ActionRow), [{k: v for k, v in r.items() if k != "device"} for r in some])
                 else:
-                    session.execute(insert(ActionRow), rows[start : start + CHUNK])
+                    session.execute(insert(_ACTIONS), rows[start : start + CHUNK])
         return True
 
     def _end(self, row: RolloutRow, event: Event, text: str, now: datetime, found: Plan | None = None) -> bool:

@@ -42,31 +42,35 @@ def offer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes:
     told = changes.set(rows, _S.OFFERED)
     for each in told:
         each.offered_at, each.held, each.spoke = now, False, False
-    spec = changes.spec
-    wanted = [Change(r.device_id, target_of(session, row, spec, r)) for r in told if r.device_id is not None]
+    targets = targets_of(session, row, changes.spec, told)
+    wanted = [Change(r.device_id, target) for r, target in targets if r.device_id is not None]
     refused = set_many(session, row.model, wanted, by_of(row), now)
     changes.set((r for r in told if r.device_id in refused), _S.FAILED, "no_room", "its desired state has no room")
     return len(told) - len(refused)
 
 
-def target_of(session: Session, row: RolloutRow, spec: RolloutSpec, action: ActionRow) -> DesiredModel | None:
-    """What the device is told in this generation."""
-    policy = policy_of(row, spec, hold=action.held)
-    if action.goes_back:
-        previous = previous_of(action)
-        update = {"rollout": row.public, "attempt": action.attempt, "policy": policy}
-        return previous.model_copy(update=update) if previous is not None else None
+def targets_of(
+    session: Session, row: RolloutRow, spec: RolloutSpec, rows: Sequence[ActionRow]
+) -> list[tuple[ActionRow, DesiredModel | None]]:
+    """What each device is told in this generation."""
     settings = session.get(ModelRow, row.model)
-    return DesiredModel(
+    policies = {held: policy_of(row, spec, hold=held) for held in (False, True)}
+    new = DesiredModel(
         version=row.version,
         manifest=row.manifest,
-        variant=action.variant,
         rollout=row.public,
         profile=spec.profile,
         record_results=settings is not None and settings.record_results,
-        attempt=action.attempt,
-        policy=policy,
     )
+
+    def target(action: ActionRow) -> DesiredModel | None:
+        update = {"rollout": row.public, "attempt": action.attempt, "policy": policies[action.held]}
+        if not action.goes_back:
+            return new.model_copy(update={**update, "variant": action.variant})
+        previous = previous_of(action)
+        return previous.model_copy(update=update) if previous is not None else None
+
+    return [(action, target(action)) for action in rows]
 
 
 def restore(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: datetime) -> None:
@@ -79,7 +83,8 @@ def restore(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: d
 def hold(session: Session, row: RolloutRow, spec: RolloutSpec, rows: Iterable[ActionRow], now: datetime) -> None:
     """Tell devices that have not switched to go no further than `staged`, or to go on, as their `held` says."""
     ours = _still_ours(session, row, rows)
-    wanted = [Change(r.device_id, target_of(session, row, spec, r)) for r in ours if r.device_id is not None]
+    targets = targets_of(session, row, spec, ours)
+    wanted = [Change(r.device_id, target) for r, target in targets if r.device_id is not None]
     session.flush()
     set_many(session, row.model, wanted, by_of(row), now)
 
@@ -182,14 +187,16 @@ def _remember_last_good(session: Session, row: RolloutRow, rows: Sequence[Action
         device = each.device_id or 0
         before, slot = unproven.get(device), slots.get(device)
         if before is not None:
-            each.previous, each.previous_version = before.previous, before.previous_version
-            each.previous_pinned = before.previous_pinned
+            each.previous, each.previous_pinned = before.previous, before.previous_pinned
+            each.previous_version, each.previous_manifest = before.previous_version, before.previous_manifest
         elif slot is not None:
             good = _serving_instead(as_desired(slot), reported.get(device), row.model)
-            each.previous, each.previous_version = good.canonical().decode(), good.version
+            each.previous = good.canonical().decode()
+            each.previous_version, each.previous_manifest = good.version, good.manifest
             each.previous_pinned = slot.pinned and good.version == slot.version
         else:
-            each.previous, each.previous_version, each.previous_pinned = None, None, False
+            each.previous, each.previous_pinned = None, False
+            each.previous_version = each.previous_manifest = None
 
 
 def _serving_instead(wanted: DesiredModel, reported: str | None, model: str) -> DesiredModel:

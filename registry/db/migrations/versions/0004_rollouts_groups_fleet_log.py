@@ -136,6 +136,7 @@ def upgrade() -> None:
         sa.Column("facts", sa.String(length=71), nullable=True),
         sa.Column("previous", sa.Text(), nullable=True),
         sa.Column("previous_version", sa.String(length=64), nullable=True),
+        sa.Column("previous_manifest", sa.String(length=71), nullable=True),
         sa.Column("previous_pinned", sa.Boolean(), nullable=False),
         sa.Column("offered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("held", sa.Boolean(), nullable=False),

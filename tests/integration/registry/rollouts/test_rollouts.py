@@ -179,11 +179,11 @@ def test_a_command_that_comes_again_gets_the_first_answer(world: World) -> None:
     assert world.view(rollout).revision == first.revision
     with pytest.raises(PreconditionError):
         world.rollouts.command(rollout, body, "k2", "alice", world.now)
+    other = CommandBody(command=Command.ABORT, revision=first.revision)
     with pytest.raises(InvalidError):
-        other = CommandBody(command=Command.ABORT, revision=first.revision)
         world.rollouts.command(rollout, other, "k1", "alice", world.now)
+    again = CommandBody(command=Command.PAUSE, revision=first.revision)
     with pytest.raises(ConflictError) as refused:
-        again = CommandBody(command=Command.PAUSE, revision=first.revision)
         world.rollouts.command(rollout, again, None, "alice", world.now)
     assert "resume" in refused.value.errors
 
