@@ -16,7 +16,7 @@ from scripts.demo.processes import Fleet, wait_until
 from tests.e2e.conftest import DEVICE
 from tests.support.mindspore_python import PYTHON, needs_mindspore
 
-pytestmark = [needs_mindspore, pytest.mark.timeout(240)]
+pytestmark = [needs_mindspore, pytest.mark.timeout(500)]
 SCRIPT = Path(__file__).parents[1] / "support" / "mindspore_training.py"
 PUBLISH = """
 model = "lenet"
@@ -57,7 +57,7 @@ TOLERANCE = 1e-4
 
 def run(order: str, folder: Path) -> None:
     command = [PYTHON, "-I", str(SCRIPT), order, str(Path(table.__file__).parent), str(folder)]
-    done = subprocess.run(command, timeout=150, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, timeout=300, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -80,7 +80,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Iterator[F
         token = running.add_device(DEVICE)
         running.start_agent(DEVICE, token, MODELFLEET_AGENT_WORKER__INTERPRETERS=interpreters)
         wait_until(lambda: running.registry("devices", "show", DEVICE)["facts"], "the device's facts", 60)
-        running.registry("publish", str(trained / "lenet.toml"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MODELFLEET_MINDSPORE_PYTHON", PYTHON)  # so that publishing measures the MindIR too
+            running.registry("publish", str(trained / "lenet.toml"))
         yield running
 
 
@@ -122,6 +124,12 @@ def test_every_form_answers_the_same(scores: dict[str, np.ndarray]) -> None:
     for variant, answers in scores.items():
         assert np.abs(answers - reference).max() < TOLERANCE, variant
         assert (answers.argmax(1) == reference.argmax(1)).all(), variant
+
+
+def test_publishing_measured_the_forms_that_run_here(fleet: Fleet) -> None:
+    variants = fleet.registry("show", "lenet@1.0.0")["manifest"]["variants"]
+    measured = {variant["format"] for variant in variants if variant.get("parity")}
+    assert measured == {"onnx", "mindir"}
 
 
 def test_what_the_optimizer_saved_is_in_the_published_file_and_does_no_harm(fleet: Fleet) -> None:
