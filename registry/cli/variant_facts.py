@@ -12,7 +12,7 @@ from registry.cli.checkpoint_facts import with_network
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import VariantSection
 from registry.contracts.manifest import Format, TensorSpec, same_tensors
-from registry.inspection import checkpoint, mindir, om, onnx, safetensors
+from registry.inspection import checkpoint, mindir, om, onnx, plan, safetensors
 from registry.inspection.detect import detect, is_protobuf
 from registry.inspection.facts import InspectionError, ModelFacts
 
@@ -88,6 +88,8 @@ def _inspected(path: Path, actual: Format) -> ModelFacts:
         return mindir.inspect(path)
     if actual is Format.OM:
         return om.inspect(path)
+    if actual is Format.TENSORRT_PLAN:
+        return plan.inspect(path)
     if actual is Format.MINDSPORE_CKPT:
         with path.open("rb") as file:
             head = file.read(16)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from registry.contracts.manifest import Format
-from registry.inspection import checkpoint, protobuf, safetensors
+from registry.inspection import checkpoint, plan, protobuf, safetensors
 from registry.inspection.facts import InspectionError
 
 OM_MAGIC = b"IMOD\x00\x01\x00\x00"
@@ -49,6 +49,8 @@ def detect(path: Path) -> Format | None:
                 raise InspectionError(f"{path.name} is {what}. The registry stores: {STORED}")
         if head.startswith(OM_MAGIC):
             return Format.OM
+        if head.startswith(plan.MAGIC):
+            return Format.TENSORRT_PLAN
         return _protobuf_format(file, size, path.name)
 
 

@@ -159,6 +159,8 @@ def test_atc_is_asked_where_it_is(tmp_path: Path) -> None:
         ("m.om", OM_MAGIC + bytes(248), 'target = "ascend310"\n' + OM_BUILD, 2, "[[variant.inputs]]"),
         ("m.om", OM_MAGIC + bytes(100), 'target = "ascend310"', 1, "cut short inside its header"),
         ("m.om", b"IMOD" + bytes(300), 'target = "ascend310"\nformat = "om"', 1, "not a file of format om"),
+        ("m.plan", b"ftrt" + bytes(10), 'target = "gpu"', 1, "cut short inside its header"),
+        ("m.plan", b"ftrt" + bytes(20) + b"\x0a\x0d\x03\x09", 'target = "gpu"', 2, "compute_capability"),
         ("m.plan", b"ftrt" + bytes(99), 'target = "gpu"\nformat = "tensorrt-plan"', 2, "compute_capability"),
         (
             "m.plan",
