@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from registry.contracts.digest import digest_of
+from registry.contracts.golden_file import Case, write_cases
 from registry.contracts.manifest import Manifest
+from registry.contracts.tensor_file import Tensor
+from registry.contracts.tensors import Datatype
 from tests.support.fleet_registry import FleetRegistry, facts
 from tests.support.mqtt_device import now
 from tests.support.registry_process import put_blob
@@ -193,7 +196,10 @@ def test_a_variant_that_does_not_fit_the_version_is_not_added(
     file = {"path": "model.onnx", "digest": put_blob(registry.http, content), "size": len(content)}
     variant = {**CPU, "format": "onnx", "entry": "model.onnx", "files": [file]}
     signature = {"inputs": tensor("x", "FP32"), "outputs": tensor("y", "FP32")}
-    golden = {"file": {**file, "path": "golden.safetensors"}, "cases": 1}
+    zeros = Tensor(Datatype.FP32, (1, 10), bytes(40))
+    vectors = write_cases([Case({"x": zeros}, {"y": zeros})])
+    golden_file = {"path": "golden.safetensors", "digest": put_blob(registry.http, vectors), "size": len(vectors)}
+    golden = {"file": golden_file, "cases": 1}
     manifest = {"model": "lenet", "version": "4.0.0", "variants": [{**variant, **signature}], "golden": golden}
     registry.ask("PUT", "/v1/models/lenet/versions/4.0.0", manifest)
     offered = variant_of(registry, None, "4.0.0", **{**signature, **change})
