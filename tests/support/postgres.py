@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import psycopg
@@ -46,15 +47,15 @@ class PostgreSql:
             raise FileNotFoundError("no PostgreSQL here: scripts/ensure-postgresql installs it")
         self.port = free_port()
         self._names = itertools.count(1)
-        data = folder / "postgresql"
+        # A folder of its own, not below pytest's: those are closed to every user but root.
+        self._root = Path(tempfile.mkdtemp(prefix="modelfleet-postgresql-"))
+        data = self._root / "data"
         data.mkdir()
         as_owner: list[str] = []
         if os.geteuid() == 0:
             as_owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+            self._root.chmod(0o711)
             shutil.chown(data, "postgres", "postgres")
-            for parent in (folder, *folder.parents):  # The user must be able to go down to its folder, no more.
-                if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
         made = subprocess.run(
             [*as_owner, str(binaries / "initdb"), "-D", str(data), "-U", "fleet", "-A", "trust", "-E", "UTF8",
              "--locale=C", "--no-sync"],
@@ -84,10 +85,11 @@ class PostgreSql:
         self._process.stop(10)
 
     def stop(self) -> None:
-        """SIGINT, PostgreSQL's fast shutdown, which does not wait for clients."""
+        """SIGINT, PostgreSQL's fast shutdown, which does not wait for clients. What it kept is gone."""
         if self._process.running:
             os.kill(self._process.pid, signal.SIGINT)
         self._process.stop(10)
+        shutil.rmtree(self._root, ignore_errors=True)
 
     def _dsn(self, database: str) -> str:
         return f"host=127.0.0.1 port={self.port} user=fleet dbname={database} connect_timeout=2"
