@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.simulated_atc import simulated_atc
 from tests.support import onnx_models
 from tests.support.cli import Cli
+from tests.support.mindspore_python import PYTHON, needs_mindspore
 from tests.support.registry_process import RegistryProcess
 
 LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
@@ -132,3 +133,26 @@ def test_a_job_is_given_listed_shown_and_cancelled(cli: Cli) -> None:
     assert cli("jobs", "cancel", given["id"], "--json").document["status"]["state"] == "cancelled"
     waited = cli("jobs", "show", given["id"], "--json").document
     assert waited["status"]["code"] == "job_cancelled"
+
+
+@needs_mindspore
+def test_a_published_checkpoint_becomes_onnx_and_mindir_for_real_and_air_only_elsewhere(
+    cli: Cli, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import mindspore; "
+        "from agent.backends.mindspore_networks import table; "
+        "mindspore.save_checkpoint(table.build('lenet5', {}), sys.argv[2])"
+    )
+    path, root = tmp_path / "lenet.ckpt", str(Path(__file__).parents[3])
+    assert os.spawnv(os.P_WAIT, PYTHON, [PYTHON, "-c", code, root, str(path)]) == 0
+    path.chmod(0o644)
+    cli("publish", "ms", path, "--version", "1.0.0", "--target", "cpu", "--network", "lenet5", "--json")
+    for goal, name in (("onnx", "onnx-cpu"), ("mindir", "mindir-cpu")):
+        made = cli("convert", "ms@1.0.0", "--to", goal, "--json", MODELFLEET_MINDSPORE_PYTHON=PYTHON).document
+        assert (made["variant"]["name"], made["variant"]["build"]["tool"]) == (name, "mindspore-export")
+    refused = cli("convert", "ms@1.0.0", "--to", "air", "--json", code=1, MODELFLEET_MINDSPORE_PYTHON=PYTHON)
+    assert "Only support export file in 'AIR' format with Ascend backend" in refused.error["message"]
+    found = cli("show", "ms@1.0.0", "--json").document["manifest"]["variants"]
+    assert [variant["format"] for variant in found] == ["mindspore-ckpt", "onnx", "mindir"]
+    assert "made from" in cli("show", "ms@1.0.0").out
