@@ -121,8 +121,9 @@ class TombstoneRow(Base):
 
 
 class RevisionRow(Base):
-    """One row. Every change of a desired document or a credential raises it in its transaction, which orders them:
-    a reader that has seen revision n misses nothing at or below n."""
+    """Two counters. Every change of a desired document or a credential raises the first (id 1) in its transaction,
+    which orders them: a reader that has seen revision n misses nothing at or below n. The second (id 2) counts the
+    fleet's log in the same way."""
 
     __tablename__ = "fleet_revision"
 

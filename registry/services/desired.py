@@ -225,7 +225,7 @@ class DesiredDocuments:
 
     def _refresh(self, session: Session) -> None:
         asked, changes = time.monotonic(), self._changes
-        newest = session.scalar(select(RevisionRow.value)) or 0
+        newest = session.scalar(select(RevisionRow.value).where(RevisionRow.id == 1)) or 0
         if newest != self._seen:
             moved = select(DeviceRow.name).join(DesiredRow).where(DesiredRow.revision > self._seen)
             gone = select(TombstoneRow.name).where(TombstoneRow.revision > self._seen)

@@ -38,7 +38,7 @@ from registry.services.views import manifest_body
 
 CHUNK = 5000
 """Rows that one transaction writes."""
-_ACTIONS = inspect(ActionRow).local_table
+_ACTIONS: Any = inspect(ActionRow).local_table
 """The table itself: the ORM would take half of the time of an insert of 100,000 rows."""
 _S = ActionState
 _MAY_COLLIDE = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
