@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from registry.contracts.rollout_states import Command
 from registry.contracts.rollouts import Fleet, Offline, OfflinePolicy
 from registry.db.rollout_rows import RolloutRow
 from registry.services.desired import DesiredDocuments
+from registry.services.rollouts.ticker import Ticker
 from tests.integration.registry.rollouts.world import FACTS, SLOW, R, S, World, quick
 
 NAMES = tuple(f"d{number}" for number in range(4))
@@ -156,21 +157,13 @@ def test_two_schedulers_offer_each_device_once(world: World) -> None:
     before = {name: world.desired(name).generation for name in NAMES}
     world.rollouts.command(made.id, command(world, made.id), None, "alice", world.now)
     tickers = [world.new_ticker() for _ in range(4)]
-    failures: list[BaseException] = []
 
-    def race(ticker: Any) -> None:
-        try:
-            for _ in range(5):
-                ticker.look(number, world.now)  # past the lease: each believes that it leads
-        except Exception as error:
-            failures.append(error)
+    def race(ticker: Ticker) -> None:
+        for _ in range(5):
+            ticker.look(number, world.now)  # past the lease: each believes that it leads
 
-    threads = [threading.Thread(target=race, args=(ticker,)) for ticker in tickers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with ThreadPoolExecutor(len(tickers)) as pool:
+        list(pool.map(race, tickers))
     assert [world.desired(name).generation - before[name] for name in NAMES] == [1] * 4
     causes = [entry.cause for _, entry in world.rollouts.history(made.id, 1 << 40, 100)]
     assert sorted(causes) == sorted(["create", "submit", "planned", "due"])
