@@ -106,7 +106,7 @@ def retry(
 
 @command
 def delete(session: Session, rollout: Rollout, *, yes: Yes = False) -> None:
-    """Delete a draft. A rollout that was started is never deleted: it is history."""
+    """Delete a draft, or a rollout that is over, with its history. What devices serve stays as it is."""
     make_sure(session, f"Delete {rollout}?", yes=yes)
     view = get_rollout(session, rollout)
     post(session, paths.rollout_commands_path(view.id), CommandBody(command=Command.DELETE, revision=view.revision))
