@@ -20,9 +20,11 @@ from registry.db.catalog_rows import AliasRow, BlobRow, ModelRow, VersionBlobRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.job_rows import EarlierManifestRow
+from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.errors import ConflictError, InUseError, InvalidError, NotFoundError
 from registry.services.coverage import known_classes
 from registry.services.golden import demand_golden
+from registry.services.rollouts.store import OPEN
 from registry.services.views import exact_version, find_model, find_version, manifest_body, version_views
 
 MAX_USERS_NAMED = 20
@@ -148,7 +150,12 @@ def _users(session: Session, row: VersionRow) -> list[str]:
     said = or_(*(DeviceStateRow.reported.contains(manifest) for manifest in _manifests(session, row)))
     serving = select(DeviceRow.name).join(DeviceStateRow).where(said)
     what = f"{row.model} {row.version}"
+    rolling = select(RolloutRow.public).where(RolloutRow.state.in_(OPEN), RolloutRow.model == row.model)
+    brings = rolling.where(RolloutRow.version == row.version)
+    returns = rolling.join(ActionRow).where(ActionRow.previous_version == row.version).distinct()
     return [
+        *(f"rollout {rollout} brings {what}" for rollout in session.scalars(brings.limit(MAX_USERS_NAMED))),
+        *(f"rollout {rollout} may return to {what}" for rollout in session.scalars(returns.limit(MAX_USERS_NAMED))),
         *(f"alias {alias} points to {what}" for alias in session.scalars(aliased)),
         *(f"device {name} is assigned to {what}" for name in session.scalars(assigned.limit(MAX_USERS_NAMED))),
         *(f"device {name} reports that it serves {what}" for name in session.scalars(serving.limit(MAX_USERS_NAMED))),

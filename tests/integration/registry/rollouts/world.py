@@ -6,14 +6,16 @@ A device answers through the same `Telemetry` as over MQTT and HTTP, with the re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sqlalchemy import func, select
 
+from registry.contracts.api import Deployment
 from registry.contracts.deployments import DeploymentProgress, Phase
 from registry.contracts.digest import digest_of
+from registry.contracts.golden import Parity
 from registry.contracts.manifest import FileRef, Format, Manifest, Target, Variant
 from registry.contracts.messages import Desired, DesiredModel, Presence, Reported, ReportedModel, ServingState
 from registry.contracts.platforms import Platform
@@ -55,7 +57,8 @@ class Simulated:
     deployment: DeploymentProgress | None = None
     generation: int = 0
     online: bool = True
-    refused: set[str] = field(default_factory=set)
+    parity: Parity | None = None
+    """Of what it serves."""
 
 
 class World:
@@ -115,8 +118,6 @@ class World:
 
     def deploy(self, name: str, version: str) -> None:
         """As a person does."""
-        from registry.contracts.api import Deployment
-
         self.deployments.put(name, "lenet", Deployment(version=version), "somebody", self.now)
 
     def offline(self, name: str) -> None:
@@ -194,6 +195,7 @@ class World:
             manifest=device.serving.manifest if device.serving else None,
             variant="cpu",
             deployment=device.deployment,
+            parity=device.parity,
         )
         models = {"lenet": model} if device.serving or device.deployment else {}
         reported = Reported(
