@@ -155,7 +155,7 @@ Everything keeps running until Ctrl-C. Try, in another terminal, from {ROOT}:
   mosquitto_pub -p {fleet.broker_port} -V 5 -t {topic} -D publish response-topic reply/me \\
     -D publish content-type image/png -f {picture}
 A rollout to simulated devices:
-  scripts/fleet-sim --registry {fleet.url} --port {fleet.broker_port} --devices 60 --site paris --speed 5 --failing 0.05 &
+  scripts/fleet-sim --registry {fleet.url} --port {fleet.broker_port} --devices 60 --site paris --speed 5 &
   registry rollout create lenet@1.0.0 --fleet site=paris --waves 5%,100% --soak 2s --probation 5s --yes --watch
 logs: {fleet.folder}/*.log""",
         soft_wrap=True,
