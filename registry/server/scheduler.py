@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from registry.server.composition import Services
 from registry.services.idempotency import forget_old
+from registry.services.rollouts.forget import forget_steps
 
 log = logging.getLogger(__name__)
 Stopping = Callable[[], bool]
@@ -30,12 +31,17 @@ class Job:
     run: Callable[[Services, Stopping], object]
 
 
+def _forget_steps(services: Services, stopping: Stopping) -> int:
+    return forget_steps(services.database, services.clock(), services.config.retention.events_hours, stopping)
+
+
 JOBS: tuple[Job, ...] = (
     Job("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
     Job("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock())),
     Job("rollouts", 1, lambda services, stopping: services.fleet.ticker.tick(services.clock(), stopping)),
     Job("webhooks", 1, lambda services, _: services.fleet.webhooks.deliver(services.clock)),
     Job("commands", 3600, lambda services, _: forget_old(services.database, services.clock())),
+    Job("rollout-steps", 3600, _forget_steps),
     Job("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock())),
     Job("last-used", 60, lambda services, _: services.access.save_last_used()),
     Job("uploads", 600, lambda services, _: services.uploads.sweep(services.clock())),

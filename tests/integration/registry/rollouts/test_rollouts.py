@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from registry.contracts.rollout_states import Command, WaveState
 from registry.contracts.rollout_views import Approval, CommandBody, ReasonCode
 from registry.contracts.rollouts import Hold, OnFailure
 from registry.errors import ConflictError, ForbiddenError, InvalidError, PreconditionError
+from registry.services.rollouts.forget import forget_steps
 from tests.integration.registry.rollouts.world import START, R, S, World, quick
 
 NAMES = tuple(f"d{number}" for number in range(6))
@@ -209,6 +212,16 @@ def test_a_rollout_that_nobody_would_get_says_so_and_stays_a_draft(world: World)
     view = world.view(rollout)
     assert (view.state, view.reason.code) == (R.DRAFT, ReasonCode.PLAN_FAILED)
     assert world.rollouts.plan(rollout, world.now).nothing[0].code == "facts_unknown"
+
+
+def test_steps_are_forgotten_long_after_the_end_and_what_became_of_devices_is_not(world: World) -> None:
+    world.add(*NAMES)
+    rollout = world.start()
+    world.run(rollout, R.SUCCEEDED)
+    assert forget_steps(world.database, world.now, 24) == 0
+    assert forget_steps(world.database, world.now + timedelta(days=2), 24) > 0
+    assert world.rollouts.device(rollout, "d0").history == ()
+    assert world.view(rollout).counts == {S.COMMITTED: 6}
 
 
 def test_the_event_log_tells_what_happened(world: World) -> None:

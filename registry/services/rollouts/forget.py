@@ -1,0 +1,36 @@
+"""Forgetting the steps of devices in rollouts that ended long ago; what became of each device stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import delete, select
+
+from registry.core.retention import before
+from registry.db.engine import Database
+from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow
+
+BATCH = 5000
+"""Rows that one transaction deletes."""
+
+
+def forget_steps(database: Database, now: datetime, hours: int, stop: Callable[[], bool] = lambda: False) -> int:
+    """Remove the steps of rollouts that ended more than `hours` ago, a batch a transaction; how many."""
+    done = 0
+    query = (
+        select(StepRow.id)
+        .join(ActionRow, ActionRow.id == StepRow.action_id)
+        .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+        .where(RolloutRow.ended_at < before(now, hours))
+        .limit(BATCH)
+    )
+    while not stop():
+        with database.write() as session:
+            ids = session.scalars(query).all()
+            for start in range(0, len(ids), 500):
+                session.execute(delete(StepRow).where(StepRow.id.in_(ids[start : start + 500])))
+        done += len(ids)
+        if len(ids) < BATCH:
+            break
+    return done
