@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from registry.contracts.codes import ResolutionCode as Code
+from registry.contracts.entry_points import EntryPoint
 from registry.contracts.enums import StrEnum
 from registry.contracts.manifest import Format, Target, Variant
 from registry.contracts.platforms import BackendFacts, Platform
@@ -145,15 +146,32 @@ def _mindspore(variant: Variant, _platform: Platform, backend: BackendFacts | No
 
 
 def _checkpoint(variant: Variant, platform: Platform, backend: BackendFacts | None) -> Reasons:
-    """Weights run only in a network that the host's own catalogue has."""
+    """Weights run only in a network that the host's own catalogue has, or that signed code builds."""
     yield from _mindspore(variant, platform, backend)
-    if variant.network is None:
+    if variant.entry_point is not None:
+        yield from _entry_point(variant.entry_point, backend)
+    elif variant.network is None:
         remedy = "publish it with --network, or convert it to MindIR or ONNX"
         yield _fail(Code.NETWORK_MISSING, "a network to fill", "only weights: the manifest names no network", remedy)
     elif backend is not None and variant.network.name not in backend.networks:
         have = ", ".join(backend.networks) or "no catalogue of networks"
         remedy = "upgrade the agent, or publish a MindIR or ONNX variant"
         yield _fail(Code.NETWORK_UNKNOWN, f"the network {variant.network.name}", have, remedy)
+
+
+def _entry_point(code: EntryPoint, backend: BackendFacts | None) -> Reasons:
+    """Code runs where it is switched on, of signers whom the host trusts. The agent itself checks the signature."""
+    if backend is None or code.key in backend.entry_points:
+        return
+    if not backend.entry_points:
+        remedy = (
+            "set entry_points.enabled and entry_points.trusted_keys on the host, or publish a MindIR or ONNX variant"
+        )
+        yield _fail(Code.ENTRY_POINT_DISABLED, f"to run {code.module}:{code.function}", "code of models off", remedy)
+        return
+    remedy = "sign it with a key that the host trusts, or add this one to entry_points.trusted_keys there"
+    have = ", ".join(backend.entry_points)
+    yield _fail(Code.ENTRY_POINT_UNTRUSTED, f"trust in the key {code.key}", have, remedy)
 
 
 def _om(variant: Variant, platform: Platform, backend: BackendFacts | None) -> Reasons:

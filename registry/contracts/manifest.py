@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from registry.contracts.digest import Digest
+from registry.contracts.entry_points import MAX_MODULE_BYTES, EntryPoint
 from registry.contracts.enums import StrEnum
 from registry.contracts.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES, MeasuredParity, Tolerance
 from registry.contracts.names import LabelKey, LabelValue, Name, RelativePath, VersionName
@@ -135,6 +136,8 @@ class Variant(Wire):
     requirements: Requirements = Requirements()
     network: Network | None = None
     """Only of a checkpoint: what its parameters are filled into."""
+    entry_point: EntryPoint | None = None
+    """Only of a checkpoint, instead of `network`: signed code that builds what its parameters are filled into."""
     build: Build | None = None
     """None: it was published as it is."""
     parity: MeasuredParity | None = None
@@ -152,6 +155,22 @@ class Variant(Wire):
             raise ValueError(f"variant {self.name}: a file path appears twice")
         if self.entry not in paths:
             raise ValueError(f"variant {self.name}: entry {self.entry!r} is not among its files")
+        return self
+
+    @model_validator(mode="after")
+    def _entry_point_is_one_of_the_files(self) -> Variant:
+        code = self.entry_point
+        if code is None:
+            return self
+        if self.format is not Format.MINDSPORE_CKPT or self.network is not None:
+            raise ValueError(f"variant {self.name}: an entry point is for a checkpoint that names no network")
+        module = next((file for file in self.files if file.path == code.module), None)
+        if module is None or code.module == self.entry:
+            raise ValueError(f"variant {self.name}: the module {code.module!r} is not a file beside its checkpoint")
+        if module.size > MAX_MODULE_BYTES:
+            raise ValueError(f"variant {self.name}: a module of {module.size} bytes; at most {MAX_MODULE_BYTES}")
+        if not self.inputs or not self.outputs:
+            raise ValueError(f"variant {self.name}: code does not say its inputs and outputs, so the variant must")
         return self
 
 

@@ -47,6 +47,8 @@ class BackendFacts(Wire):
     max_onnx_opset: int | None = None
     networks: tuple[str, ...] = ()
     """The architectures that it can fill checkpoints into."""
+    entry_points: tuple[Digest, ...] = ()
+    """Ids of the public keys whose signed entry points this host runs; empty: no code of a model runs here."""
 
 
 class AscendFacts(Wire):

@@ -29,6 +29,7 @@ KINDS: dict[str, type[Wire]] = {
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "manifest-extended": Manifest,
+    "manifest-entry-point": Manifest,
     "desired-jobs": Desired,
     "reported-jobs": Reported,
     "platform": Platform,
