@@ -5,9 +5,9 @@ the version's newest; the earlier one stays to be had by its digest, and devices
 
 | an added variant must | else |
 |---|---|
-| name in `build.parent` a variant of the version | invalid |
 | have the inputs and outputs of the others | invalid |
-| not have failed the golden vectors where they were measured | invalid |
+| be made from a sibling, for hardware that it names, not off in its parity: `registry.core.added_variants` | invalid |
+| from a device: be what its job was to make, once | invalid |
 | have a name of its own; the same variant again changes nothing | conflict |
 """
 
@@ -24,6 +24,8 @@ from registry.contracts.api import VariantAnswer
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.jobs import Job, JobKind
 from registry.contracts.manifest import MAX_MANIFEST_BYTES, Manifest, Variant
+from registry.contracts.platforms import Platform
+from registry.core.added_variants import faults, job_faults
 from registry.db.catalog_rows import VersionBlobRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
@@ -31,7 +33,7 @@ from registry.db.job_rows import EarlierManifestRow, OfferedBlobRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, TooLargeError
 from registry.services.jobs import find_job
 from registry.services.versions import missing_blobs, variant_views
-from registry.services.views import exact_version
+from registry.services.views import exact_version, manifest_body
 
 
 class Conversions:
@@ -78,6 +80,7 @@ class Conversions:
             version = exact_version(session, work.model, work.version)
             if version is None:
                 raise NotFoundError(f"Model {work.model!r} has no version {work.version!r} any more.")
+            _demand_made_for(session, work, row.device_id, variant, Manifest.model_validate_json(version.body))
             answer = self._add(session, version, variant, f"device/{device}", now)
             session.execute(delete(OfferedBlobRow).where(OfferedBlobRow.job == row.number))
             offered = {file.digest: file.size for file in answer.missing}
@@ -101,25 +104,31 @@ class Conversions:
         return VariantAnswer(manifest=_store(session, row, extended, by, now))
 
 
+def _demand_made_for(session: Session, work: Job, device: int, variant: Variant, newest: Manifest) -> None:
+    """Raises InvalidError: it is not what the job was to make."""
+    told = session.get_one(DeviceRow, device).facts
+    facts = Platform.model_validate_json(told) if told else None
+    before = manifest_body(session, work.manifest)
+    wrong = job_faults(
+        work, facts, variant, Manifest.model_validate_json(before) if before is not None else newest, newest
+    )
+    if wrong and newest.variant(variant.name) is None:
+        raise InvalidError(f"Variant {variant.name!r} is not what the job was to make: {'; '.join(wrong)}.")
+
+
 def _extended(manifest: Manifest, digest: Digest, variant: Variant) -> Manifest:
     """The manifest with one more variant. Raises InvalidError."""
     what = f"Variant {variant.name!r} cannot be added to {manifest.model} {manifest.version}"
-    parents = {known.canonical_digest() for known in manifest.variants}
-    if variant.build is None or variant.build.parent not in parents:
-        raise InvalidError(f"{what}: its build does not name the variant of this version that it was made from.")
-    if manifest.golden is not None and variant.parity is not None and not variant.parity.parity.passed:
-        found = variant.parity.parity
-        raise InvalidError(
-            f"{what}: it does not answer the golden vectors as the manifest says (largest error {found.max_abs:.3g}, "
-            f"relative {found.max_rel:.3g})."
-        )
+    wrong = faults(manifest, variant)
+    if wrong:
+        raise InvalidError(f"{what}: {'; '.join(wrong)}.")
     update = {"variants": (*manifest.variants, variant), "extends": digest}
     try:
         extended = Manifest.model_validate(manifest.model_copy(update=update).to_json())
         size = len(extended.canonical())
     except (ValidationError, ValueError) as error:
-        faults = error.errors() if isinstance(error, ValidationError) else []
-        raise InvalidError(f"{what}.", tuple(str(fault["msg"]) for fault in faults) or (str(error),)) from error
+        found = error.errors() if isinstance(error, ValidationError) else []
+        raise InvalidError(f"{what}.", tuple(str(fault["msg"]) for fault in found) or (str(error),)) from error
     if size > MAX_MANIFEST_BYTES:
         raise InvalidError(f"{what}: the manifest would have {size} bytes; {MAX_MANIFEST_BYTES} are the most.")
     return extended

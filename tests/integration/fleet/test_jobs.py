@@ -154,6 +154,28 @@ def test_a_device_uploads_only_what_its_own_running_job_offered_and_the_version_
     registry.ask("POST", "/v1/uploads", {**upload, "digest": digest_of(b"x")}, 403, headers=headers)
 
 
+def test_a_job_to_make_one_variant_does_not_let_its_device_add_others(registry: FleetRegistry) -> None:
+    headers = register(registry, "greedy")
+    registry.publish("lenet", "5.0.0", CPU, content=b"five")
+    put_blob(registry.http, MADE)
+    path = f"/v1/jobs/{convert(registry, 'greedy', '5.0.0')['id']}/variant"
+    first = {"variant": variant_of(registry, "greedy", "5.0.0")}
+    assert registry.ask("PUT", path, first, 200, headers=headers)["manifest"]
+    second = {"variant": {**first["variant"], "name": "also"}}
+    assert "made cpu-int8 already" in registry.ask("PUT", path, second, 422, headers=headers)["detail"]
+    assert registry.ask("GET", "/v1/models/lenet/versions/5.0.0")["revision"] == 1
+
+
+def test_the_jobs_of_a_device_that_is_removed_go_with_it(registry: FleetRegistry) -> None:
+    headers = register(registry, "removed")
+    job = convert(registry, "removed")["id"]
+    registry.ask("DELETE", "/v1/devices/removed", None, 204)
+    registry.ask("GET", f"/v1/jobs/{job}", None, 404)
+    registry.ask("PUT", f"/v1/jobs/{job}/variant", {"variant": variant_of(registry, "removed")}, 401, headers=headers)
+    register(registry, "removed")
+    assert desired(registry, "removed").get("jobs", {}) == {}
+
+
 def test_a_deployment_made_before_keeps_its_manifest_and_a_new_one_gets_the_newest(registry: FleetRegistry) -> None:
     headers = register(registry, "early")
     register(registry, "late")
