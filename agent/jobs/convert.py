@@ -39,11 +39,13 @@ CLOSE_S = 5.0
 
 def handle_conversion(job: Job, context: JobContext) -> dict[str, Any]:
     """As `agent.jobs.context` says of handlers. The result: `variant`, `manifest`, `measured` (or why not)."""
+    if not isinstance(job.to, Format):
+        raise PermanentError(JobCode.CONVERSION_UNKNOWN, f"this agent cannot make {job.to or 'nothing'}: update it")
     manifest = job_manifest(job, context)
     source = _source(job, manifest)
     request = Request(
         source=source,
-        to=job.to or source.format,
+        to=job.to,
         tools=host_tools(context),
         options=job.options,
         calibration=manifest.golden is not None and source.format is Format.ONNX and job.to is Format.ONNX,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from registry.contracts.codes import DeploymentCode, JobCode
 from registry.contracts.jobs import Job, JobKind
 from registry.contracts.platforms import Platform
 
-HANDLERS: dict[JobKind, Handler] = {
+HANDLERS: Mapping[str, Handler] = {
     JobKind.CONVERT: handle_conversion,
     JobKind.EVALUATE: evaluate,
 }

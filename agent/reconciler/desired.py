@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from agent.errors import PermanentError
 from agent.reconciler.ports import Journal
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.enums import OLDER_READER
 from registry.contracts.messages import MAX_CONTROL_BYTES, Desired
 
 _KEY = "desired"
@@ -70,7 +71,7 @@ class DesiredState:
                 DeploymentCode.BAD_ANSWER, f"the desired state is longer than {MAX_CONTROL_BYTES} bytes"
             )
         try:
-            document = Desired.model_validate_json(data)
+            document = Desired.model_validate_json(data, context=dict(OLDER_READER))
         except ValidationError as error:
             raise PermanentError(DeploymentCode.BAD_ANSWER, f"this is no desired state: {_first(error)}") from None
         if document.device != self._device:

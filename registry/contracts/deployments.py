@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from registry.contracts.digest import Digest
-from registry.contracts.enums import StrEnum
+from registry.contracts.enums import StrEnum, newer
 from registry.contracts.golden import Parity
 from registry.contracts.names import Name, VersionName
 from registry.contracts.wire import Wire
@@ -105,7 +105,7 @@ class ShadowPolicy(Wire):
 class DeploymentPolicy(Wire):
     """How the device carries a deployment out. The host's own policy (windows, leases, metered) comes on top."""
 
-    strategy: Strategy = Strategy.AUTO
+    strategy: Annotated[Strategy, BeforeValidator(newer(Strategy, Strategy.AUTO))] = Strategy.AUTO
     probation_s: _Seconds = 60.0
     """0: it is committed as soon as it serves."""
     probation: ProbationLimits = ProbationLimits()

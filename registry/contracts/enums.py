@@ -1,8 +1,17 @@
-"""`StrEnum` for Python 3.10, which lacks it: a member is its string, also when printed or formatted."""
+"""`StrEnum` for Python 3.10, which lacks it: a member is its string, also when printed or formatted.
+
+An agent may be older than the registry that tells it what to do. One value that it does not know must not make it
+refuse all the rest, so what a device reads is open: see `newer`.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationInfo
 
 if sys.version_info >= (3, 11):
     from enum import StrEnum
@@ -18,4 +27,21 @@ else:
             return str.__format__(self, format_spec)
 
 
-__all__ = ["StrEnum"]
+OLDER_READER: Mapping[str, Any] = MappingProxyType({"older_reader": True})
+"""Validation context of who may be older than the writer. Without it an unknown value is refused: it is a mistake."""
+
+
+def newer(kind: type[StrEnum], instead: StrEnum) -> Callable[[Any, ValidationInfo], Any]:
+    """For `pydantic.BeforeValidator`: to an older reader, a value that it does not know is `instead`.
+
+    Only for how something is done. What is to be done is kept as it was said, and refused by itself.
+    """
+
+    def read(value: Any, info: ValidationInfo) -> Any:
+        older = bool(info.context) and isinstance(value, str) and value not in set(kind)
+        return instead if older else value
+
+    return read
+
+
+__all__ = ["OLDER_READER", "StrEnum", "newer"]

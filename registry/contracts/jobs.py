@@ -29,16 +29,20 @@ class JobKind(StrEnum):
     """Run a validation set through the variant that this device uses, and report the metric."""
 
 
+_Unknown = Annotated[str, Field(max_length=64)]
+"""What a newer registry may ask for: that job fails with `job_not_known`, the rest of the document is followed."""
+
+
 class Job(Wire):
     """What is to be done, whole: a device needs nothing else to do it."""
 
-    kind: JobKind
+    kind: Annotated[JobKind | _Unknown, Field(union_mode="left_to_right")]
     model: Name
     version: VersionName
     manifest: Digest
     source: Name | None = None
     """Convert: the variant to start from. Evaluate: the one to run; None: the one that fits best."""
-    to: Format | None = None
+    to: Annotated[Format | _Unknown | None, Field(union_mode="left_to_right")] = None
     """Convert: the format to make."""
     options: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
     """Convert: the tool's options by their own names."""

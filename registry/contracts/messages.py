@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from registry.contracts.deployments import DeploymentPolicy, DeploymentProgress
 from registry.contracts.digest import Digest
-from registry.contracts.enums import StrEnum
+from registry.contracts.enums import StrEnum, newer
 from registry.contracts.golden import Parity
 from registry.contracts.jobs import MAX_JOBS, Job, JobStatus
 from registry.contracts.names import Name, VersionName
@@ -51,7 +51,7 @@ class DesiredModel(Wire):
     variant: Name | None = None
     """The registry's choice for the facts it knew. None: the agent chooses by the same function."""
     rollout: str | None = None
-    profile: Profile = Profile.THROUGHPUT
+    profile: Annotated[Profile, BeforeValidator(newer(Profile, Profile.THROUGHPUT))] = Profile.THROUGHPUT
     record_results: bool = False
     """The agent also publishes each result on its results topic, for the registry to keep."""
     attempt: Annotated[int, Field(ge=0, le=1 << 31)] = 0

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from registry.contracts.deployments import Strategy
 from registry.contracts.digest import digest_of
+from registry.contracts.enums import OLDER_READER
 from registry.contracts.manifest import Manifest
 from registry.contracts.messages import Desired, Event, Health, Presence, Reported
 from registry.contracts.platforms import Platform
@@ -81,3 +83,20 @@ def test_variants_that_disagree_in_their_signature_are_refused() -> None:
     document["variants"][1]["inputs"][0]["datatype"] = "INT8"
     with pytest.raises(ValidationError, match="disagree"):
         Manifest.model_validate(document)
+
+
+def test_a_value_of_how_that_only_a_newer_reader_knows_is_refused_as_a_mistake_but_not_by_an_agent() -> None:
+    document = json.loads((GOLDEN / "desired.json").read_bytes())
+    model: dict[str, object] = next(iter(document["models"].values()))
+    model["policy"] = {"strategy": "levitate"}
+    with pytest.raises(ValidationError, match="strategy"):
+        Desired.model_validate(document)
+    read = Desired.model_validate(document, context=dict(OLDER_READER))
+    assert {each.policy.strategy for each in read.models.values()} == {Strategy.AUTO}
+
+
+def test_a_kind_of_job_that_is_not_known_is_passed_on_as_it_was_said() -> None:
+    document = json.loads((GOLDEN / "desired-jobs.json").read_bytes())
+    for job in document["jobs"].values():
+        job["kind"] = "prune"
+    assert json.loads(Desired.model_validate(document).canonical()) == document

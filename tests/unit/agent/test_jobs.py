@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 import pytest
 
 from agent.adapters.part_file import StepCancelledError
+from agent.config.settings import AgentConfig
 from agent.errors import PermanentError, TransientError
 from agent.jobs.context import Progress
+from agent.jobs.handlers import RealJobs
 from agent.jobs.records import MAX_RESULT_BYTES, MAX_TRIES
 from registry.contracts.digest import digest_of
 from registry.contracts.jobs import Job, JobKind, JobState, JobStatus
 from registry.contracts.messages import Desired
-from tests.fakes.control import DEVICE, START, Host
+from tests.fakes.control import DEVICE, START, Host, desired
 
 JOB = Job(kind=JobKind.CONVERT, model="lenet", version="1", manifest=digest_of(b""), timeout_s=100)
 
@@ -73,6 +76,20 @@ def test_a_job_is_done_once_and_reported_until_it_leaves_the_document(host: Host
     assert host.reports[-1].jobs == {}
 
 
+def test_what_only_a_newer_agent_understands_fails_that_job_and_all_else_is_followed(tmp_path: Path) -> None:
+    nothing: Any = None  # a job of no known kind touches none of it
+    work = RealJobs(AgentConfig(device=DEVICE), nothing, nothing, nothing)
+    host = Host(work=work, folder=tmp_path / "jobs")
+    document = json.loads(desired(2, lenet="1.1.0"))
+    document["models"]["lenet"] |= {"profile": "frugal", "policy": {"strategy": "levitate"}}
+    document["jobs"] = {"a": {**JOB.to_json(), "kind": "prune", "to": "unheard-of"}}
+    host.context.offer(json.dumps(document).encode())
+    run_one(host.settle())
+    assert (status(host).state, status(host).code) == (JobState.FAILED, "job_not_known")
+    assert "update" in status(host).message
+    assert (host.reports[-1].generation, set(host.reports[-1].models)) == (2, {"lenet"})
+
+
 def test_nothing_of_a_job_is_left_on_disk(host: Host, work: Work, tmp_path: Path) -> None:
     run_one(ask(host, 1, "a"))
     (tmp_path / "jobs" / "killed").mkdir()
@@ -124,7 +141,7 @@ def test_an_error_for_good_is_not_tried_again(host: Host, work: Work) -> None:
 
 
 def test_a_fault_that_nobody_foresaw_fails_the_job_and_not_the_agent(host: Host, work: Work) -> None:
-    work.behave = lambda _cancel, _tell: {}["nothing"]
+    work.behave = lambda _cancel, _tell: dict[str, Any]()["nothing"]
     run_one(ask(host, 1, "a"))
     assert (status(host).state, status(host).code) == (JobState.FAILED, "internal")
     work.behave = lambda _cancel, _tell: {"text": "x" * MAX_RESULT_BYTES}
