@@ -48,6 +48,9 @@ def deploy(
         ProfileChoice.THROUGHPUT
     ),
     force: Annotated[bool, typer.Option("--force", help="Although no variant fits what the device reported.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Once more, also where the device has put this version into quarantine.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until the device serves it, or says why it does not.")] = False,
     timeout: Timeout = 300.0,
 ) -> None:
@@ -58,12 +61,13 @@ def deploy(
     ```
     registry deploy lenet@1.0.0 --device edge-1 --wait
     registry deploy lenet@stable -d edge-1 -d edge-2 --profile latency
+    registry deploy lenet@1.0.0 -d edge-1 --retry --wait   # after it failed there
     ```
     """
     model, version = split_reference(reference)
     if version is None:
         raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
-    body = Deployment(version=version, variant=variant, profile=Profile(profile.value), force=force)
+    body = Deployment(version=version, variant=variant, profile=Profile(profile.value), force=force, retry=retry)
     views = _for_each(device, lambda name: _assign(session, name, model, body))
     reports: dict[str, ReportedModel] = {}
     if wait:
@@ -145,7 +149,8 @@ def _decided(device: DeviceView, view: DeploymentView) -> ReportedModel | None:
             f"{device.name} cannot serve {view.model}@{view.version}: "
             f"{fault.message if fault else 'no reason given'}.{instead}",
             code=fault.code if fault else "failed",
-            hint=f"See: registry explain {device.name} {view.model}@{view.version}; registry events {device.name}",
+            hint=f"See: registry explain {device.name} {view.model}@{view.version}; registry events {device.name}. "
+            "The same once more: --retry.",
             exit_code=ExitCode.FAILURE,
         )
     return None

@@ -191,6 +191,8 @@ class Deployment(Wire):
     profile: Profile = Profile.THROUGHPUT
     force: bool = False
     """Assign although no variant fits the facts that the registry knows."""
+    retry: bool = False
+    """Another attempt: also of a version that the device has put into quarantine."""
 
 
 class DeploymentView(Wire):

@@ -21,7 +21,7 @@ from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.errors import ConflictError, InvalidError, NotFoundError
 from registry.services.choice import choose
-from registry.services.desired import DesiredDocuments, as_desired, find_device, set_desired
+from registry.services.desired import DesiredDocuments, as_desired, current, find_device, set_desired
 from registry.services.rollouts.targets import supersede
 from registry.services.views import find_model, find_version, manifest_body
 
@@ -41,7 +41,7 @@ class Deployments:
         self._on_change = on_change
 
     def put(self, device: str, model: str, body: Deployment, by: str, now: datetime) -> DeploymentView:
-        """Set what a slot should serve. The same again changes nothing.
+        """Set what a slot should serve. The same again changes nothing, unless it says `retry`.
 
         Raises:
             NotFoundError: no such device, model, version or alias.
@@ -60,6 +60,7 @@ class Deployments:
                 variant=variant,
                 profile=body.profile,
                 record_results=settings.record_results,
+                attempt=_attempt(session, row, model, version.manifest, retry=body.retry),
             )
             supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, wanted, by, now=now, pinned=body.variant is not None, note=note)
@@ -155,6 +156,14 @@ def _choose(session: Session, manifest: Manifest, body: Deployment, device: Devi
             errors=tuple(resolution.explain().splitlines()),
         )
     return body.variant, "Forced, though no variant fits:\n" + resolution.explain()
+
+
+def _attempt(session: Session, device: DeviceRow, model: str, manifest: str, *, retry: bool) -> int:
+    """A retry is above every attempt that the device was ever told of: none is above the generation it came with."""
+    if retry:
+        return current(session, device).generation + 1
+    before = session.get(DeploymentRow, (device.id, model))
+    return before.attempt if before is not None and before.manifest == manifest else 0
 
 
 def _facts(device: DeviceRow) -> Platform | None:

@@ -143,6 +143,24 @@ def test_the_same_deployment_again_changes_nothing(registry: FleetRegistry) -> N
     assert deploy(registry, "again", version="2.0.0")["generation"] == first["generation"] + 1
 
 
+def test_a_retry_is_a_higher_attempt_than_any_before_and_the_same_again_keeps_it(registry: FleetRegistry) -> None:
+    registry.publish("lenet", "1.0.0", CPU)
+    registry.publish("lenet", "2.0.0", CPU, content=b"other")
+    registry.ask("PUT", "/v1/devices/d1", {}, 201)
+
+    def attempt(**body: object) -> int:
+        registry.ask("PUT", "/v1/devices/d1/deployments/lenet", body)
+        model = registry.ask("GET", "/v1/devices/d1/desired")["models"]["lenet"]
+        return int(model.get("attempt", 0))
+
+    assert attempt(version="1.0.0") == 0
+    first = attempt(version="1.0.0", retry=True)
+    assert first > 0
+    assert attempt(version="1.0.0") == first
+    assert attempt(version="2.0.0") == 0
+    assert attempt(version="1.0.0", retry=True) > first
+
+
 def test_an_alias_is_resolved_once(registry: FleetRegistry) -> None:
     register(registry, "aliased", facts())
     alias = "/v1/models/lenet/aliases/stable"
