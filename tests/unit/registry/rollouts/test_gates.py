@@ -109,6 +109,13 @@ def test_health_is_compared_with_the_devices_that_were_not_updated(new: Cohort, 
     assert judged(GOOD, cohorts=Cohorts(new, OLD)).outcome is outcome
 
 
+def test_a_latency_that_differs_by_less_than_what_a_busy_host_adds_is_the_same() -> None:
+    tiny, busy = Cohort(requests=1000, nan=0, run_p99_us=30.0), Cohort(requests=1000, nan=0, run_p99_us=900.0)
+    slow = Cohort(requests=1000, nan=0, run_p99_us=1100.0)
+    assert judged(GOOD, cohorts=Cohorts(busy, tiny)).outcome is Outcome.PASSED
+    assert judged(GOOD, cohorts=Cohorts(slow, tiny)).outcome is Outcome.FAILED
+
+
 def test_inconclusive_health_is_said_only_after_the_soak_and_bad_health_at_once() -> None:
     early = T0 + timedelta(seconds=1)
     so_so = Cohorts(Cohort(requests=1000, errors=45, run_p99_us=1.0), OLD)
