@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, literal, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.rollout_states import ActionState, WaveState
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Kind
+from registry.core.rollouts.waves import tail
 from registry.db.base import UtcDateTime
+from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow, WaveRow
-from registry.services.rollouts.store import spec_of
+from registry.services.rollouts.store import by_of, spec_of
 from registry.services.rollouts.targets import restore
 
 _S = ActionState
@@ -23,6 +25,9 @@ _S = ActionState
 
 def begin_rollback(session: Session, row: RolloutRow, now: datetime) -> None:
     """All that may have the new version are planned to go back; the rest is withdrawn. `row.generation` is the new one.
+
+    Devices that somebody else took since stay as they are. Who is told to go back once more is told so as another
+    attempt: a device that gave one up does not begin it again.
 
     In one transaction, so a few statements for any number of devices: a rollback that was begun for half of the
     fleet would leave the other half no way back.
@@ -45,9 +50,10 @@ def begin_rollback(session: Session, row: RolloutRow, now: datetime) -> None:
     again = ActionRow.goes_back.is_(True) & ActionRow.state.in_(_goes_back(returning=True))
     session.execute(
         update(ActionRow)
-        .where(*told, first | again)
+        .where(*told, first | again, _still_ours(row))
         .values(**_FRESH, since=now, wave=number, generation=row.generation, goes_back=True,
-                target=ActionRow.previous_manifest)
+                attempt=ActionRow.attempt + case((ActionRow.goes_back, 1), else_=0), target=ActionRow.previous_manifest)
+        .execution_options(synchronize_session=False)
     )  # fmt: skip
 
 
@@ -64,6 +70,15 @@ def _goes_back(*, returning: bool) -> list[str]:
     return [state.value for state in ActionState if actions.goes_back(state, returning=returning)]
 
 
+def _still_ours(row: RolloutRow) -> ColumnElement[bool]:
+    """Of an action: what its slot wants was written by this rollout, or it wants nothing, as before the rollout."""
+    slot = select(DeploymentRow.model).where(
+        DeploymentRow.device_id == ActionRow.device_id, DeploymentRow.model == row.model
+    )
+    emptied = and_(ActionRow.previous_manifest.is_(None), ~slot.exists())
+    return or_(slot.where(DeploymentRow.set_by == by_of(row)).exists(), emptied)
+
+
 def cancel_parked(session: Session, row: RolloutRow, now: datetime) -> int:
     """Devices that wait for an offer get none any more; how many. One statement for any number."""
     parked = (ActionRow.rollout_id == row.id, ActionRow.state.in_([state.value for state in actions.PARKED]))
@@ -78,18 +93,24 @@ def cancel_parked(session: Session, row: RolloutRow, now: datetime) -> int:
 def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> int:
     """Devices that did not get there are to be planned for another attempt, and the waves begin anew; how many.
 
+    Not those that somebody else took since they were offered it.
+
     Args:
         devices: Only these; none named: all that can be retried.
     """
     states = [state.value for state in actions.RETRIABLE]
     chosen = [ActionRow.rollout_id == row.id, ActionRow.device_id.is_not(None)]
-    back = ActionRow.goes_back.is_(True) & ActionRow.state.in_([s.value for s in actions.SUCCESS])
-    chosen.append(ActionRow.state.in_(states) | back)
+    went = [state.value for state in actions.SUCCESS | {_S.ALREADY_CURRENT}]
+    chosen.append(ActionRow.state.in_(states) | (ActionRow.goes_back.is_(True) & ActionRow.state.in_(went)))
+    chosen.append(ActionRow.offered_at.is_(None) | _still_ours(row))
     if devices:
         chosen.append(ActionRow.device.in_(devices))
     values: dict[str, Any] = {"generation": row.generation, "attempt": ActionRow.attempt + 1, "goes_back": False}
     values |= {"since": now, "target": row.manifest, "facts": None}
-    planned = session.execute(update(ActionRow).where(*chosen).values(**_FRESH, **values)).rowcount  # type: ignore[attr-defined]
+    last = tail(spec_of(row))  # until the plan says which: the rollback's wave is gone
+    values["wave"] = case((ActionRow.wave > last, last), else_=ActionRow.wave)
+    again = update(ActionRow).where(*chosen).values(**_FRESH, **values).execution_options(synchronize_session=False)
+    planned = session.execute(again).rowcount  # type: ignore[attr-defined]
     waves = update(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind != Kind.ROLLBACK.value)
     fresh: dict[str, object] = dict.fromkeys(("started_at", "soak_since", "passed_at", "verdict"))
     session.execute(waves.values(state=WaveState.PENDING.value, accepted={}, accepted_by="", **fresh))

@@ -99,6 +99,7 @@ class Planner:
 
     def _freeze(self, row: RolloutRow, lease: Lease, now: datetime) -> bool:
         spec = spec_of(row)
+        failure = Event.PLAN_FAILED if row.generation == 1 else Event.REPLAN_FAILED
         try:
             with self._database.read() as session:
                 manifest = find_manifest(session, row.manifest)
@@ -109,10 +110,10 @@ class Planner:
                 )
                 ids = {name: device for device, name in session.execute(select(DeviceRow.id, DeviceRow.name))}
         except (InvalidError, NotFoundError) as error:
-            return self._end(row, Event.PLAN_FAILED, error.message, now)
+            return self._end(row, failure, error.message, now)
         if not found.placed:
             why = f"no device would get it: {found.view.already_current} serve it already, {len(found.gaps)} cannot"
-            return self._end(row, Event.PLAN_FAILED, why, now)
+            return self._end(row, failure, why, now)
         if not self._write(row, spec, found, ids, again, lease, now):
             return False
         approve = spec.requires_approval or self._two_person

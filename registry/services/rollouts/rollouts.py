@@ -138,8 +138,10 @@ class Rollouts:
             spec = spec_of(row)
             row.submitted_by, row.approved_by = by, ""
             row.valid_until = spec.valid_until or max(now, spec.start_at or now) + timedelta(seconds=MAX_VALID_S)
-        if body.command is Command.RETRY and (row.valid_until is None or row.valid_until <= now):
-            row.valid_until = now + timedelta(seconds=MAX_VALID_S)
+        if body.command is Command.RETRY:
+            row.submitted_by, row.approved_by = by, ""
+            if row.valid_until is None or row.valid_until <= now:
+                row.valid_until = now + timedelta(seconds=MAX_VALID_S)
         move(session, row, body.command, reason, now, by=by, note=body.note)
         effect = EFFECTS.get(body.command)
         if effect is not None:
@@ -283,7 +285,7 @@ def _insert(session: Session, spec: RolloutSpec, by: str, now: datetime) -> Roll
 
 
 def _change(session: Session, row: RolloutRow, spec: RolloutSpec, by: str, now: datetime) -> None:
-    if RolloutState(row.state) not in _CHANGEABLE:
+    if RolloutState(row.state) not in _CHANGEABLE or row.generation > 1:  # devices may have the earlier one
         raise ConflictError(
             f"Rollout {row.name!r} is {row.state} with another spec; give the new one another name.",
             differences(json.loads(row.spec), spec.to_json()),

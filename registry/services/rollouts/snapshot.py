@@ -53,6 +53,7 @@ def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
         away=_away(session, row, spec, started, now) if state is RolloutState.RUNNING else (),
         lost=_lost(session, row, spec, now),
         bucket=Bucket(row.tokens, row.byte_tokens, row.filled_at),
+        generation=row.generation,
         cohorts=cohorts_of(session, row, spec, judged, now) if measured and judged is not None else Cohorts(),
     )
 
@@ -60,6 +61,7 @@ def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
 def wave_facts(session: Session, row: RolloutRow) -> tuple[WaveFacts, ...]:
     """Every wave that counts in this state, in order."""
     back = row.state == RolloutState.ROLLING_BACK.value
+    every = row.state == RolloutState.ABORTING.value  # perhaps a rollback that is aborted
     rows = session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id).order_by(WaveRow.number)).all()
     counts, spoke = counts_of(session, row.id)
     return tuple(
@@ -76,7 +78,7 @@ def wave_facts(session: Session, row: RolloutRow) -> tuple[WaveFacts, ...]:
             accepted=Accepted(**(wave.accepted or {})),
         )
         for wave in rows
-        if (wave.kind == Kind.ROLLBACK) == back
+        if every or (wave.kind == Kind.ROLLBACK) == back
     )
 
 

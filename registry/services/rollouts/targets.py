@@ -30,6 +30,9 @@ from registry.services.rollouts.store import ACTIVE, Changes, by_of, policy_of, 
 from registry.services.views import manifest_body
 
 _S = ActionState
+_GOES_ON = (RolloutState.RUNNING.value, RolloutState.PAUSED.value)
+_WILL_HAVE = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
+_HAS = tuple(state.value for state in actions.SUCCESS)
 _UNPROVEN = tuple(state.value for state in actions.IN_FLIGHT | actions.PARKED | actions.FAILURE | {_S.TIMED_OUT})
 
 
@@ -37,6 +40,7 @@ def offer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes:
     """Put it into the desired state of these devices; how many were told."""
     rows = _fitting(session, row, rows, changes)
     if row.state != RolloutState.ROLLING_BACK.value:
+        rows = _not_newer(session, row, rows, changes)
         _remember_last_good(session, row, rows)
         supersede(session, row.model, [r.device_id for r in rows if r.device_id is not None], row.id, now)
     told = changes.set(rows, _S.OFFERED)
@@ -87,6 +91,30 @@ def hold(session: Session, row: RolloutRow, spec: RolloutSpec, rows: Iterable[Ac
     wanted = [Change(r.device_id, target) for r, target in targets if r.device_id is not None]
     session.flush()
     set_many(session, row.model, wanted, by_of(row), now)
+
+
+def _not_newer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes) -> list[ActionRow]:
+    """Without those that a rollout of the same model, begun after this one, has or is to have: the newer one wins."""
+    ids = [r.device_id for r in rows if r.device_id is not None]
+    began_later = (RolloutRow.started_at > row.started_at) | (
+        (RolloutRow.started_at == row.started_at) & (RolloutRow.id > row.id)
+    )
+    has = DeploymentRow.rollout == RolloutRow.public
+    will = RolloutRow.state.in_(_GOES_ON) & ActionRow.state.in_(_WILL_HAVE)
+    newer = (
+        select(ActionRow.device_id)
+        .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+        .outerjoin(
+            DeploymentRow, (DeploymentRow.device_id == ActionRow.device_id) & (DeploymentRow.model == RolloutRow.model)
+        )
+        .where(RolloutRow.model == row.model, RolloutRow.id != row.id, began_later)
+        .where(ActionRow.goes_back.is_(False), will | (ActionRow.state.in_(_HAS) & has))
+    )
+    taken: set[int | None] = set()
+    for start in range(0, len(ids), 500):
+        taken.update(session.scalars(newer.where(ActionRow.device_id.in_(ids[start : start + 500]))))
+    changes.set((r for r in rows if r.device_id in taken), _S.SUPERSEDED)
+    return [r for r in rows if r.device_id not in taken]
 
 
 def supersede(session: Session, model: str, devices: Sequence[int], but: int | None, now: datetime) -> list[int]:
