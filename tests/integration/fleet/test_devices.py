@@ -144,13 +144,13 @@ def test_the_same_deployment_again_changes_nothing(registry: FleetRegistry) -> N
 
 
 def test_a_retry_is_a_higher_attempt_than_any_before_and_the_same_again_keeps_it(registry: FleetRegistry) -> None:
-    registry.publish("lenet", "1.0.0", CPU)
-    registry.publish("lenet", "2.0.0", CPU, content=b"other")
-    registry.ask("PUT", "/v1/devices/d1", {}, 201)
+    registry.publish("again", "1.0.0", CPU)
+    registry.publish("again", "2.0.0", CPU, content=b"other")
+    registry.ask("PUT", "/v1/devices/d9", {}, 201)
 
     def attempt(**body: object) -> int:
-        registry.ask("PUT", "/v1/devices/d1/deployments/lenet", body)
-        model = registry.ask("GET", "/v1/devices/d1/desired")["models"]["lenet"]
+        registry.ask("PUT", "/v1/devices/d9/deployments/again", body)
+        model = registry.ask("GET", "/v1/devices/d9/desired")["models"]["again"]
         return int(model.get("attempt", 0))
 
     assert attempt(version="1.0.0") == 0
