@@ -1,6 +1,6 @@
 """Converts one variant: plan, run, look at what came out, hand it over as a Variant with its build record.
 
-The same for a device's job and for `registry convert` on the publisher's machine (`python -m agent.conversion`).
+The same for a device's job and for `registry convert` on the publisher's machine (`python -m agent.jobs.here`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from pydantic import TypeAdapter, ValidationError
+
 from agent.conversion import atc, mindspore_export, quantize, tensorrt
-from agent.conversion.base import OUT, Plan, Ran, Request
+from agent.conversion.base import OUT, Plan, Ran, Request, bad_option
 from agent.conversion.results import Inspected, inspect
 from agent.conversion.tool import run
 from agent.errors import PermanentError
 from registry.contracts.codes import JobCode
 from registry.contracts.manifest import Build, Format, Variant
+from registry.contracts.names import Name
 
 TOOLCHAINS: Mapping[tuple[Format, Format], ModuleType] = {
     (Format.MINDSPORE_CKPT, Format.ONNX): mindspore_export,
@@ -32,6 +35,7 @@ TOOLCHAINS: Mapping[tuple[Format, Format], ModuleType] = {
 }
 """From, to: a module with `plan(request)` and `check(request, plan, ran)`. To add one: a file and a line."""
 REPORT = "report.json"
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
 MAX_REPORT_BYTES = 16 << 10
 
 
@@ -49,7 +53,16 @@ class Made:
 def plan_for(request: Request) -> Plan:
     """The exact command, run nowhere yet. Raises PermanentError: conversion_unknown, bad_option, tool_missing."""
     toolchain = _toolchain(request)
-    plan: Plan = toolchain.plan(request)
+    try:
+        plan: Plan = toolchain.plan(request)
+        _NAME.validate_python(plan.name)
+        Build(
+            parent=request.source.canonical_digest(), tool=plan.tool, command=plan.command, versions=dict(plan.versions)
+        )
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "name"
+        bad_option(f"{where} {str(fault['input'])[:64]!r} cannot stand in a variant: {fault['msg']}")
     return plan
 
 

@@ -3,9 +3,10 @@
 One JSON object on standard input, one on standard output:
 
     {"source": Variant, "to": format, "options": {}, "folder": path, "golden": path or null, "timeout_s": seconds,
-     "device": null or {"name", "soc", "cann", "compute_capability"}}
+     "device": null or {"name", "soc", "cann", "compute_capability"}, "parent": process id}
 
-With `folder` null nothing is run. `device`: plan for that host instead of this one; only the plan.
+With `folder` null nothing is run. `device`: plan for that host instead of this one; only the plan. `parent`: who waits
+for the answer. When that process is gone, killed for instance, the conversion ends and the folder goes with it.
 
     {"plan": {"tool", "command", "name"}}              {"variant": Variant}              {"error": {code, message}}
 
@@ -36,6 +37,7 @@ from registry.contracts.manifest import Format, Variant
 from registry.contracts.tensor_file import TensorFileError
 
 MAX_ORDER_BYTES = 4 << 20
+PARENT_EVERY_S = 0.2
 MINDSPORE_VARIABLE = "MODELFLEET_MINDSPORE_PYTHON"
 
 
@@ -44,15 +46,28 @@ def main() -> int:
     cancel = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancel.set())
+    order = json.loads(sys.stdin.buffer.read(MAX_ORDER_BYTES))
+    threading.Thread(target=_watch, args=(order["parent"], cancel), name="parent", daemon=True).start()
     try:
-        answer = _done(json.loads(sys.stdin.buffer.read(MAX_ORDER_BYTES)), cancel)
+        answer = _done(order, cancel)
     except AgentError as error:
         answer = {"error": {"code": error.code, "message": error.message}}
     except TensorFileError as error:
         answer = {"error": {"code": "bad_answer", "message": f"the golden vectors: {error}"}}
+    if os.getppid() != order["parent"]:
+        if order["folder"] is not None:
+            shutil.rmtree(order["folder"], ignore_errors=True)
+        return 1
     json.dump(answer, sys.stdout)
     sys.stdout.flush()
     return 1 if "error" in answer else 0
+
+
+def _watch(parent: int, cancel: threading.Event) -> None:
+    while os.getppid() == parent:
+        if cancel.wait(PARENT_EVERY_S):
+            return
+    cancel.set()
 
 
 def _done(order: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:

@@ -5,6 +5,8 @@ The version's manifest is extended, never changed: see docs/conversion.md.
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from enum import Enum
 from pathlib import Path
@@ -103,8 +105,9 @@ def convert(
             options=options,
             timeout_s=timeout,
         )
-        _on_device(session, request, wait=wait)
+        _on_device(session, request, wait=wait, online=is_online(session, on))
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
         with TemporaryDirectory(prefix="modelfleet-convert-") as folder:
             convert_here.convert(
                 session, manifest, start, goal=goal, options=options, folder=Path(folder), timeout_s=timeout
@@ -155,10 +158,19 @@ def _tell_plan(session: Session, plan: dict[str, Any], start: Variant, on: str |
     session.out.say("  " + " ".join(convert_here.quoted(part) for part in plan["command"]))
 
 
-def _on_device(session: Session, request: JobRequest, *, wait: bool) -> None:
+def is_online(session: Session, device: str) -> bool:
+    """Is its agent connected? Raises CliError: there is no such device."""
+    presence = session.client.get(device_path(device), DeviceView).presence
+    return presence is not None and presence.online
+
+
+def _on_device(session: Session, request: JobRequest, *, wait: bool, online: bool) -> None:
     view = session.client.change("POST", jobs_path(), request, JobView)
     session.out.note(f"Job {view.id} for {view.device}.")
+    if not online:
+        session.out.note(f"  {view.device} is offline: it begins when it comes back, by {view.expires_at:%F %R} UTC.")
     if wait:
+        session.out.note(f"  Ctrl-C ends the waiting, not the job: registry jobs cancel {view.id}")
         view = wait_until_over(session, view)
     if session.out.as_json:
         session.out.document(view)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -59,6 +60,7 @@ def order(
         "golden": golden,
         "timeout_s": timeout_s,
         "device": device,
+        "parent": os.getpid(),
     }
 
 

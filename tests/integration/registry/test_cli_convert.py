@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from scripts.demo.processes import wait_until
 from tests.fakes.simulated_atc import simulated_atc
 from tests.support import onnx_models
 from tests.support.cli import Cli
@@ -104,6 +106,23 @@ def test_a_simulated_atc_that_fails_here_changes_nothing(
     assert len(variants(cli, "3.0.0")) == 1
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_the_command_ends_the_tool_and_its_files(cli: Cli, tmp_path: Path, how: signal.Signals) -> None:
+    publish(cli, "6.0.0")
+    path, scratch = path_with(simulated_atc(tmp_path / "cann", "hang")), tmp_path / "scratch"
+    scratch.mkdir()
+    pids = tmp_path / "cann" / "pids"
+    with cli.start("convert", "lenet@6.0.0", "--to", "om", *CHIP, PATH=path, TMPDIR=str(scratch)) as process:
+        wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "the tool runs")
+        assert list(scratch.iterdir())
+        process.send_signal(how)
+        process.communicate(timeout=20)
+    assert process.returncode in {130, 128 + how, -how}
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), "no process")
+    wait_until(lambda: not list(scratch.iterdir()), "no files")
+    assert len(variants(cli, "6.0.0")) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -113,6 +132,7 @@ def test_a_simulated_atc_that_fails_here_changes_nothing(
         (("lenet@4.0.0", "--to", "onnx-int8", "--from", "nothing"), 2, "made from"),
         (("lenet@4.0.0", "--to", "onnx-int8", "-O", "mode=static"), 1, "golden"),
         (("lenet@4.0.0", "--to", "onnx-int8", "-O", "mode"), 2, "KEY=VALUE"),
+        (("lenet@4.0.0", "--to", "onnx-int8", "-O", "name=Not A Name"), 1, "cannot stand in a variant"),
         (("lenet@4.0.0", "--to", "tensorrt-plan"), 1, "GPU"),
         (("lenet@4.0.0", "--to", "om", "--on", "nobody"), 3, "nobody"),
     ],
@@ -128,6 +148,7 @@ def test_a_job_is_given_listed_shown_and_cancelled(cli: Cli) -> None:
     cli("devices", "add", "edge-1", "--json")
     given = cli("convert", "lenet@5.0.0", "--to", "onnx-int8", "--on", "edge-1", "--json").document
     assert (given["status"]["state"], given["job"]["to"]) == ("waiting", "onnx")
+    assert "offline" in cli("convert", "lenet@5.0.0", "--to", "onnx-int8", "--on", "edge-1").err
     assert given["id"] in cli("jobs", "list").out
     assert "convert lenet@5.0.0" in cli("jobs", "show", given["id"]).out
     assert cli("jobs", "cancel", given["id"], "--json").document["status"]["state"] == "cancelled"

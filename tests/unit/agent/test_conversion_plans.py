@@ -45,7 +45,7 @@ def planned(to: Format, source: Variant | None = None, tools: Tools = TOOLS, **o
     return plan_for(Request(source=source or variant(), to=to, tools=tools, options=options))
 
 
-def refused(to: Format, source: Variant | None = None, tools: Tools = TOOLS, **options: str) -> PermanentError:
+def refused(to: Format, source: Variant | None = None, tools: Tools = TOOLS, **options: Any) -> PermanentError:
     with pytest.raises(PermanentError) as caught:
         planned(to, source, tools, **options)
     return caught.value
@@ -118,7 +118,7 @@ def test_atc_takes_air_as_it_is() -> None:
         (variant(), {"target": "tpu"}, "one of"),
     ],
 )
-def test_what_atc_would_refuse_is_refused_before_it_runs(source: Variant, options: dict[str, str], says: str) -> None:
+def test_what_atc_would_refuse_is_refused_before_it_runs(source: Variant, options: dict[str, Any], says: str) -> None:
     error = refused(Format.OM, source, **options)
     assert error.code == "bad_option"
     assert says in error.message
@@ -213,3 +213,17 @@ def test_the_first_known_error_is_explained_and_not_the_inner_error_that_follows
     assert explain("E12345: never seen") == "E12345: never seen"
     assert explain("nothing to say") == ""
     assert "libascend_hal.so" in explain("atc.bin: error while loading shared libraries: libascend_hal.so: cannot open")
+
+
+@pytest.mark.parametrize(
+    ("to", "options"),
+    [
+        (Format.ONNX, {"name": "Not A Name"}),
+        (Format.ONNX, {"name": "a" * 65}),
+        (Format.OM, {"cann_version": "8 or so"}),
+        (Format.OM, {"soc_version": "Ascend310_"}),
+    ],
+)
+def test_what_no_variant_can_be_called_is_refused_before_a_tool_runs(to: Format, options: dict[str, Any]) -> None:
+    fault = refused(to, None, TOOLS, **options)
+    assert (fault.code, "cannot stand in a variant" in fault.message) == ("bad_option", True)
