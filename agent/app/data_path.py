@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, cast
 
 from agent.core.probation import Tally
 from agent.core.slots import Choice
 from agent.dataplane.binding import Binding
 from agent.dataplane.loop import DataPlane
+from agent.dataplane.shadow import Shadow
+from agent.errors import AgentError
 from agent.reconciler.ports import LoadedWorker
+from registry.contracts.deployments import ShadowFigures
+from registry.contracts.golden import Tolerance
 
 if TYPE_CHECKING:
     from agent.worker.spec import Worker
+
+
+class RunningShadow:
+    """Implements `agent.reconciler.ports.ShadowRun`: looks on from the moment it is made."""
+
+    def __init__(self, plane: DataPlane, model: str, shadow: Shadow) -> None:
+        self._plane = plane
+        self._model = model
+        self._shadow = shadow
+        plane.look_on(model, shadow)
+
+    @property
+    def failure(self) -> AgentError | None:
+        """As the port says."""
+        return self._shadow.failure
+
+    def figures(self) -> ShadowFigures:
+        """As the port says."""
+        return self._shadow.figures()
+
+    def end(self, timeout_s: float) -> bool:
+        """As the port says."""
+        off = self._plane.look_away(self._model, self._shadow)
+        with contextlib.suppress(FutureTimeoutError):  # The data thread has ended: it shows the shadow nothing more.
+            off.result(timeout_s)
+        return self._shadow.close(timeout_s)
 
 
 class DataPathPort:
@@ -37,6 +69,11 @@ class DataPathPort:
         """As the port says."""
         loaded = cast("Worker", worker)
         self._plane.rebind(choice.model, loaded, self._binding(choice, loaded))
+
+    def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> RunningShadow:
+        """As the port says. Within the tolerance of the version's golden vectors, or the usual one."""
+        tolerance = choice.golden.tolerance if choice.golden is not None else Tolerance()
+        return RunningShadow(self._plane, choice.model, Shadow(cast("Worker", worker), share, tolerance))
 
     def clear(self, model: str) -> Future[LoadedWorker | None]:
         """As the port says."""

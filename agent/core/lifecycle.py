@@ -36,6 +36,8 @@ class State(StrEnum):
     """Held there by its policy."""
     WARMING = "warming"
     """A worker loads the candidate, checks its signature, runs and measures it, answers the golden vectors."""
+    SHADOWING = "shadowing"
+    """The candidate, loaded and warm, gets a share of the live requests; its answers are only compared."""
     SWITCHING = "switching"
     PROBATION = "probation"
     """It answers requests and is watched."""
@@ -72,6 +74,8 @@ class Event(StrEnum):
     WITHDRAWN = "withdrawn"
     """The model is no longer desired."""
     STEP_DONE = "step_done"
+    COMPARE = "compare"
+    """The candidate is warm, its policy asks for a shadow, and something serves that it can be compared with."""
     RETRY_LATER = "retry_later"
     """The step failed in a way that may pass."""
     GIVEN_UP = "given_up"
@@ -99,6 +103,8 @@ class Effect(StrEnum):
     ADMIT = "admit"
     """Ask the policy and this host whether it may go on: GO, HELD or DEFER follows."""
     WARM = "warm"
+    SHADOW = "shadow"
+    """Begin to ask the candidate a share of what the active version is asked."""
     SWITCH = "switch"
     REBIND = "rebind"
     """The same worker goes on under the rollout and the options that are desired now."""
@@ -137,11 +143,15 @@ _PROVE = Step(_S.PROBATION, (_F.REBIND, _F.REPORT, _F.WATCH))
 _RETIRE = Step(_S.RETIRING, (_F.REPORT, _F.RETIRE))
 _LATER = Step(_S.WAITING, (_F.CANCEL, _F.SCHEDULE_RETRY, _F.REPORT))
 _GIVE_UP = Step(_S.FAILED, (_F.CANCEL, _F.REPORT))
-_SUPERSEDE = Step(_S.SUPERSEDED, (_F.CANCEL, _F.UNWATCH, _F.REPORT))
+# What is overtaken in its probation goes on answering, so it goes on being watched: see `agent.reconciler.watchdog`.
+_SUPERSEDE = Step(_S.SUPERSEDED, (_F.CANCEL, _F.REPORT))
 _CALL_OFF = Step(_S.CANCELLED, (_F.CANCEL, _F.UNWATCH, _F.REPORT))
 _DEFER = Step(_S.DEFERRED, (_F.CANCEL, _F.REPORT))
 _HOLD = Step(_S.STAGED, (_F.CANCEL, _F.REPORT))
 _GO = Step(_S.WARMING, (_F.REPORT, _F.WARM))
+_SWITCH = Step(_S.SWITCHING, (_F.REPORT, _F.SWITCH))
+_NOT_NOW: dict[Event, Step] = {_E.HELD: _HOLD, _E.DEFER: _DEFER}
+"""Asked once more when the candidate is ready: its policy or this host may have changed their mind."""
 
 _OVERTAKEN: dict[Event, Step] = {_E.ASSIGNED: _SUPERSEDE, _E.CALLED_OFF: _CALL_OFF, _E.WITHDRAWN: _CALL_OFF}
 """The newest wish wins over whatever is under way."""
@@ -173,7 +183,8 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
     _S.VERIFYING: _working(Step(_S.VERIFIED, (_F.REPORT, _F.ADMIT))),
     _S.VERIFIED: {_E.GO: _GO, _E.HELD: _HOLD, _E.DEFER: _DEFER, **_OVERTAKEN},
     _S.STAGED: {_E.GO: _GO, _E.DEFER: _DEFER, **_OVERTAKEN},
-    _S.WARMING: _working(Step(_S.SWITCHING, (_F.REPORT, _F.SWITCH)), {_E.HELD: _HOLD, _E.DEFER: _DEFER}),
+    _S.WARMING: _working(_SWITCH, {_E.COMPARE: Step(_S.SHADOWING, (_F.REPORT, _F.SHADOW)), **_NOT_NOW}),
+    _S.SHADOWING: _working(_SWITCH, _NOT_NOW),
     _S.SWITCHING: _working(Step(_S.PROBATION, (_F.REPORT, _F.WATCH))),
     _S.PROBATION: {
         _E.PROBATION_PASSED: Step(_S.COMMITTED, (_F.UNWATCH, _F.REPORT)),
@@ -220,6 +231,7 @@ ON_RESTART: dict[State, Step] = {
     _S.STAGED: _AGAIN,
     # A candidate that takes the agent down with it is counted: see `agent.reconciler.slot`.
     _S.WARMING: _AGAIN,
+    _S.SHADOWING: _AGAIN,
     _S.SWITCHING: _AGAIN,
     # Its time begins anew; the deaths of worker and agent are in the journal and go on counting.
     _S.PROBATION: Step(_S.PROBATION, (_F.WATCH,)),
@@ -243,6 +255,7 @@ PHASES: dict[State, Phase | None] = {
     _S.VERIFIED: Phase.VERIFIED,
     _S.STAGED: Phase.STAGED,
     _S.WARMING: Phase.WARMING,
+    _S.SHADOWING: Phase.SHADOWING,
     _S.SWITCHING: Phase.SWITCHING,
     _S.PROBATION: Phase.PROBATION,
     _S.COMMITTED: Phase.COMMITTED,
@@ -261,7 +274,8 @@ PHASES: dict[State, Phase | None] = {
 UNDER_WAY = frozenset(state for state, row in TRANSITIONS.items() if row.get(_E.ASSIGNED) is _SUPERSEDE)
 """A deployment is being carried out: another wish overtakes it."""
 BUSY = frozenset({_S.OFFERED, _S.DOWNLOADING, _S.VERIFYING, _S.VERIFIED, _S.WARMING, _S.SWITCHING, _S.RETIRING})
-"""A step is running; when none does, a refused journal write has left it undone."""
+"""A step is running; when none does, a refused journal write has left it undone. So it is in SHADOWING, but for the
+time in which requests are compared."""
 
 
 def advance(state: State, event: Event) -> Step:

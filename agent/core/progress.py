@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from agent.core.backoff import is_retriable
 from agent.core.lifecycle import PHASES, State
 from agent.core.slots import Serving, SlotRecord
-from registry.contracts.deployments import DeploymentProgress, Phase
+from registry.contracts.deployments import DeploymentProgress, Phase, ShadowFigures
 from registry.contracts.messages import Fault, ReportedModel, ServingState
 
 _ENDED_BADLY = frozenset({State.FAILED, State.ROLLED_BACK, State.ROLLBACK_FAILED})
@@ -27,6 +27,8 @@ class Live:
     """It died too often and is not started again."""
     bytes_done: int = 0
     """Of the candidate, on this disk."""
+    shadow: ShadowFigures | None = None
+    """Of a shadow under way."""
     cleared: bool = False
     """The active one was ended on purpose: there is no room for two."""
 
@@ -84,6 +86,8 @@ def progress(slot: SlotRecord, live: Live) -> DeploymentProgress | None:
         serves=live.serving.choice.version if live.serving else None,
         gap_s=slot.gap_s,
         parity=aimed_at.parity if aimed_at else None,
+        variant=aimed_at.variant.name if aimed_at else None,
+        shadow=live.shadow or slot.shadow,
     )
 
 

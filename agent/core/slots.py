@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from agent.core.lifecycle import State
-from registry.contracts.deployments import Phase
+from registry.contracts.deployments import Phase, ShadowFigures
 from registry.contracts.digest import Digest
 from registry.contracts.golden import Parity
 from registry.contracts.manifest import Classification, Golden, ImageInput, Variant
@@ -117,7 +117,10 @@ class SlotRecord(Wire):
     """When the waiting ends by itself."""
     gap_s: float | None = None
     """Seconds in which nothing answered at the last switch; None: not switched."""
+    shadow: ShadowFigures | None = None
+    """What the shadow of this deployment's candidate found, once it is over; not begun again when that was good."""
     trial: Trial | None = None
+    """Of the active version, until it is proven."""
     active: Choice | None = None
     proven: bool = False
     """The active one was committed."""
@@ -132,6 +135,10 @@ class SlotRecord(Wire):
     def last_committed(self) -> Choice | None:
         """What to go back to when the next version fails."""
         return self.active if self.proven else self.previous
+
+    def on_trial(self) -> bool:
+        """Has what should answer still to prove itself? Also while the next version is on its way, or has failed."""
+        return self.active is not None and not self.proven and self.trial is not None
 
     def barred(self, choice: Choice, attempt: int) -> Quarantined | None:
         """The reason why `choice` must not be tried in that attempt; None: it may be."""

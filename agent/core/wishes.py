@@ -53,4 +53,6 @@ def _it_serves(record: SlotRecord, wish: DesiredModel, *, same: bool) -> Take:
         return Take(Event.SETTLED if state is State.COMMITTED else Event.PROVE, adopt=True)
     if state in UNDER_WAY:
         return Take(Event.CALLED_OFF, adopt=False)
+    if state is State.FAILED and same:  # The first version, which failed its probation and has none to go back to.
+        return Take(None, adopt=True)
     return Take(Event.SETTLED if record.proven else Event.PROVE, adopt=True)

@@ -181,9 +181,19 @@ class DataPlane:
         self._wakeup.post(swap)
         return done
 
-    def look_on(self, model: str, tap: Tap | None) -> None:
-        """Has `tap` see what the active worker of the model answers, until another one or None takes its place."""
-        self._wakeup.call(lambda: setattr(self._router.assign(model), "tap", tap)).result(CALL_SECONDS)
+    def look_on(self, model: str, tap: Tap) -> Future[None]:
+        """Has `tap` see what the active worker of the model answers, until another one takes its place."""
+        return self._wakeup.call(lambda: setattr(self._router.assign(model), "tap", tap))
+
+    def look_away(self, model: str, tap: Tap) -> Future[None]:
+        """`tap` sees nothing any more once the future is fulfilled."""
+
+        def look_away() -> None:
+            slot = self._router.slots.get(model)
+            if slot is not None and slot.tap is tap:
+                slot.tap = None
+
+        return self._wakeup.call(look_away)
 
     def rebind(self, model: str, worker: Worker, binding: Binding) -> None:
         """Has `worker`, if it still serves, go on under another binding: between two batches, without a swap."""

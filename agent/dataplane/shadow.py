@@ -139,14 +139,21 @@ class Shadow:
             )
 
     def close(self, timeout_s: float) -> bool:
-        """No more samples; True: the candidate is idle and may serve. False: it still runs after `timeout_s`."""
+        """No more samples. True: the candidate is idle and may serve. False: it ended, or runs on after `timeout_s`."""
         self._closing = True
         try:
             self._samples.put(None, timeout=timeout_s)
         except queue.Full:
             return False
         self._thread.join(timeout_s)
-        return not self._thread.is_alive() and self.failure is None
+        if self._thread.is_alive():
+            return False
+        if self.failure is None:
+            try:
+                self._caller.check()
+            except AgentError as error:
+                self.failure = error
+        return self.failure is None
 
     # --- the shadow's own thread --------------------------------------------------------------------------------------
 

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 
 from agent.core.lifecycle import Effect, Event
 from agent.core.progress import phase_of
-from agent.core.strategy import choose
 from agent.errors import AgentError, PermanentError
 from agent.reconciler import installing
 from agent.reconciler.tasks import Task
-from registry.contracts.deployments import Strategy
 
 if TYPE_CHECKING:
     from agent.reconciler.slot import Slot
@@ -27,6 +25,10 @@ def _cancel(slot: Slot) -> None:
 def _rebind(slot: Slot) -> None:
     if slot.record.active is not None:
         slot.keeper.rebind(slot.record.active)
+
+
+def _shadow(slot: Slot) -> None:
+    slot.shadowing.begin()
 
 
 def _watch(slot: Slot) -> None:
@@ -44,11 +46,7 @@ def _roll_back(slot: Slot) -> None:
     if keeper.answers(active):  # The agent was started anew, and brought it back before anything else.
         slot.move(Event.STEP_DONE, attempts=0)
         return
-    if active is not None and keeper.worker is not None:
-        room = slot.context.steps.room(keeper.worker)
-        if choose(Strategy.AUTO, active.variant, room) is Strategy.STOP_FIRST:
-            keeper.clear(keeper.resume)
-            return
+    installing.clear_if_tight(slot)
     slot.revive()
 
 
@@ -115,6 +113,7 @@ EFFECTS: dict[Effect, Callable[[Slot], None]] = {
     Effect.VERIFY: installing.verify,
     Effect.ADMIT: installing.admit,
     Effect.WARM: installing.warm,
+    Effect.SHADOW: _shadow,
     Effect.SWITCH: installing.switch,
     Effect.REBIND: _rebind,
     Effect.WATCH: _watch,

@@ -49,11 +49,14 @@ def _resolved(slot: Slot, choice: Choice) -> None:
     if choice.degraded:
         text = f"variant {choice.variant.name} runs on the CPU, and an accelerator of this host lies idle"
         slot.context.voice.tell("worker", phase="degraded", message=text, slot=slot.record)
+    before = slot.record.candidate
+    same = before is not None and before.variant_digest == choice.variant_digest
+    shadow = slot.record.shadow if same else None
     wait = _may_download(slot, choice)
     if wait is not None:
-        slot.move(Event.DEFER, candidate=choice, **_waiting(wait))
+        slot.move(Event.DEFER, candidate=choice, shadow=shadow, **_waiting(wait))
     else:
-        slot.move(Event.STEP_DONE, candidate=choice)
+        slot.move(Event.STEP_DONE, candidate=choice, shadow=shadow)
 
 
 def _may_download(slot: Slot, choice: Choice) -> Waiting | None:
@@ -154,6 +157,15 @@ def _clear_first(slot: Slot, then: Callable[[], None]) -> None:
     slot.keeper.clear(ended)
 
 
+def clear_if_tight(slot: Slot) -> None:
+    """Where there is no room for what should answer beside what does, that ends first; then the keeper starts it."""
+    active, keeper = slot.record.active, slot.keeper
+    if active is not None and keeper.worker is not None:
+        room = slot.context.steps.room(keeper.worker)
+        if choose(Strategy.AUTO, active.variant, room) is Strategy.STOP_FIRST:
+            keeper.clear(keeper.resume)
+
+
 def _load(slot: Slot, choice: Choice) -> None:
     context = slot.context
     measured = context.measured(choice)
@@ -180,34 +192,66 @@ def _warmed(slot: Slot, worker: LoadedWorker, parity: Parity | None) -> None:
         _answers_wrongly(slot, choice, parity)
         return
     slot.context.keep_measure(choice, worker)
+    why_not = _why_no_shadow(slot)
+    if why_not is None and not slot.policy.hold:
+        slot.move(Event.COMPARE, candidate=choice)
+    else:
+        go_on(slot, candidate=choice, fault=Fault(code="", message=why_not) if why_not else None)
+
+
+def _why_no_shadow(slot: Slot) -> str | None:
+    """None: the candidate is compared with what serves first. Empty: nobody asks for it."""
+    if slot.policy.shadow is None:
+        return ""
+    if slot.record.shadow is not None:
+        return "shadow: done before it was held up"
+    if slot.keeper.cleared_at is not None:
+        return "no shadow: the version before had to end first"
+    if slot.keeper.serving is None:
+        return "no shadow: nothing serves beside it"
+    return None
+
+
+def go_on(slot: Slot, **changes: Any) -> None:
+    """The candidate is ready: on to the switch, unless its policy or this host says otherwise by now."""
     if slot.keeper.cleared_at is None:  # With nothing answering there is no way but on.
         if slot.policy.hold:
-            slot.move(Event.HELD, fault=_held())
+            slot.move(Event.HELD, **{**changes, "fault": _held()})
             return
         wait = _may_switch(slot)
         if wait is not None:
-            slot.move(Event.DEFER, **_waiting(wait))
+            slot.move(Event.DEFER, **{**changes, **_waiting(wait)})
             return
-    slot.move(Event.STEP_DONE, candidate=choice)
+    slot.move(Event.STEP_DONE, **changes)
 
 
 def _answers_wrongly(slot: Slot, choice: Choice, parity: Parity) -> None:
-    wish = slot.record.desired
     text = (
         f"{choice.variant.name} is off by {parity.max_abs:.3g} (relative {parity.max_rel:.3g}) from the golden vectors"
     )
     if parity.top1_agreement is not None:
         text += f", and agrees in {parity.top1_agreement:.1%} of the top classes"
+    bar(slot, choice, DeploymentCode.GOLDEN_MISMATCH, text)
+
+
+def bar(slot: Slot, choice: Choice, code: str, text: str, **changes: Any) -> None:
+    """The candidate was judged and is given up; on this device only another attempt brings it again."""
+    bad = quarantined(slot, choice, code, text)
+    slot.failed(PermanentError(code, text), candidate=choice, quarantine=bad, **changes)
+
+
+def quarantined(slot: Slot, choice: Choice, code: str, text: str) -> tuple[Quarantined, ...]:
+    """The quarantine with `choice` in it."""
+    wish = slot.record.desired
     bad = Quarantined(
         variant_digest=choice.variant_digest,
         version=choice.version,
-        code=DeploymentCode.GOLDEN_MISMATCH,
-        message=text,
+        code=code,
+        message=text[:2000],
         attempt=wish.attempt if wish is not None else 0,
         at=slot.context.clock.now(),
     )
-    error = PermanentError(DeploymentCode.GOLDEN_MISMATCH, text)
-    slot.failed(error, candidate=choice, quarantine=slot.record.with_bad(bad))
+    return slot.record.with_bad(bad)
 
 
 def switch(slot: Slot) -> None:
@@ -230,7 +274,6 @@ def switch(slot: Slot) -> None:
         previous=last if last is not None and last.variant_digest != choice.variant_digest else None,
         candidate=None,
         attempts=0,
-        fault=None,
         gap_s=gap,
         trial=Trial(before_us=before if record.proven or record.trial is None else record.trial.before_us),
     )

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
+from agent.errors import AgentError
 from agent.worker.measure import Measurement
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy
+from registry.contracts.deployments import DeploymentPolicy, ShadowFigures
 from registry.contracts.digest import Digest
 from registry.contracts.golden import Parity
 from registry.contracts.jobs import Job, JobStatus
@@ -52,6 +53,20 @@ class LoadedWorker(Protocol):
         """Asks it to end, kills it after `timeout_s`. May be called twice."""
 
 
+class ShadowRun(Protocol):
+    """A candidate that is asked what the active version is asked; only compared."""
+
+    @property
+    def failure(self) -> AgentError | None:
+        """Why the candidate's worker ended; None: it lives."""
+
+    def figures(self) -> ShadowFigures:
+        """What was found so far."""
+
+    def end(self, timeout_s: float) -> bool:
+        """Nothing is compared any more. Slow; may be called twice. True: the candidate lives, is idle and may serve."""
+
+
 class DataPath(Protocol):
     """Requests in, results out. All methods may be called from the control thread and never block."""
 
@@ -64,6 +79,10 @@ class DataPath(Protocol):
 
     def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
         """From the next batch on `worker`, if it still serves, answers under the rollout and options of `choice`."""
+
+    def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> ShadowRun:
+        """From the next batch on `worker`, which is not with the data path, is asked a share (0..1) of what the model's
+        active one is asked. To be ended before anything else happens to it."""
 
     def clear(self, model: str) -> Future[LoadedWorker | None]:
         """Requests are refused as not ready from now on; the future as in `serve`."""

@@ -23,6 +23,7 @@ from agent.reconciler.effects import EFFECTS
 from agent.reconciler.installing import admit, reconsider
 from agent.reconciler.keeper import Keeper, Listener
 from agent.reconciler.ports import LoadedWorker
+from agent.reconciler.shadowing import Shadowing
 from agent.reconciler.tasks import Task
 from agent.reconciler.watchdog import Watchdog
 from registry.contracts.codes import DeploymentCode
@@ -31,8 +32,11 @@ from registry.contracts.messages import DesiredModel, Fault, ReportedModel
 
 JOURNAL_RETRY_S = 5.0
 PROGRESS_EVERY_S = 10.0
-"""While a download runs, a report says so often how far it is."""
+"""While a download or a shadow runs, a report says so often how far it is."""
+_TELLS_PROGRESS = frozenset({State.DOWNLOADING, State.SHADOWING})
 _ROLLS_BACK = frozenset({State.ROLLING_BACK, State.ROLLBACK_FAILED})
+_LOADED = frozenset({State.WARMING, State.SHADOWING, State.SWITCHING})
+"""A worker of the candidate is there: if the agent dies now, the candidate may be why."""
 _UNTENDED = frozenset({State.RETIRING, State.SWITCHING})
 """What should answer is about to change: nothing is started for the active place."""
 
@@ -47,6 +51,7 @@ class Slot:
             context, record.model, Listener(self._came_up, self._did_not_come_up, self._active_is_lost)
         )
         self.watchdog = Watchdog(self)
+        self.shadowing = Shadowing(self)
         self.task: Task[Any] | None = None
         self.candidate: LoadedWorker | None = None
         """Loaded and warm, not yet with the data path."""
@@ -80,13 +85,14 @@ class Slot:
             crash=keeper.crash,
             given_up=keeper.given_up and self.record.state is not State.ROLLBACK_FAILED,
             bytes_done=self.context.steps.received(candidate) if candidate is not None else 0,
+            shadow=self.shadowing.figures(),
             cleared=keeper.cleared_at is not None,
         )
         return report(self.record, live)
 
     def next_due(self) -> float | None:
         """When `tend` has something to do by the clock, in monotonic seconds."""
-        times = (self.retry_at, self.keeper.wake_at, self.watchdog.next_due())
+        times = (self.retry_at, self.keeper.wake_at, self.watchdog.next_due(), self.shadowing.next_due())
         return min((time for time in times if time is not None), default=None)
 
     # --- what moves it ------------------------------------------------------------------------------------------------
@@ -94,7 +100,7 @@ class Slot:
     def take_up(self) -> None:
         """The agent has just started. What died with it is counted before anything is started: a version that takes
         the agent down with it must not do so for ever."""
-        if self.record.state in (State.WARMING, State.SWITCHING):
+        if self.record.state in _LOADED:
             self.save(self.record.model_copy(update={"attempts": self.record.attempts + 1}))
         self.watchdog.take_up()
         self.revive()
@@ -107,7 +113,7 @@ class Slot:
     def restart(self) -> None:
         """What the journal says is under way is taken up: at a start, and when a refused write has left it undone."""
         state, attempts = self.record.state, self.record.attempts
-        if state in (State.WARMING, State.SWITCHING) and DEPLOYMENT.exhausted(attempts, DeploymentCode.WORKER_CRASHED):
+        if state in _LOADED and DEPLOYMENT.exhausted(attempts, DeploymentCode.WORKER_CRASHED):
             text = f"the agent or its worker ended {attempts} times while it was loaded"
             self._give_up(Fault(code=DeploymentCode.ATTEMPTS_EXHAUSTED, message=text, attempts=attempts))
         else:
@@ -143,9 +149,10 @@ class Slot:
             admit(self)
         elif self.record.state is State.DEFERRED:
             reconsider(self)
-        elif self.record.state is State.PROBATION:
-            self.watchdog.look()
-        if self.record.state is State.DOWNLOADING and now >= self._tell_progress_at:
+        elif self.record.state is State.SHADOWING:
+            self.shadowing.look()
+        self.watchdog.tend()
+        if self.record.state in _TELLS_PROGRESS and now >= self._tell_progress_at:
             self._tell_progress_at = now + PROGRESS_EVERY_S
             self.context.changed = True
 
@@ -194,7 +201,7 @@ class Slot:
             self.task.cancel()
             self.task = None
         if self.candidate is not None:
-            self.context.discard(self.candidate)
+            self.shadowing.discard(self.candidate)
             self.candidate = None
         self.keeper.resume()
         self.retry_at = None
@@ -245,7 +252,8 @@ class Slot:
     @property
     def _stuck(self) -> bool:
         """In a state that works, with nothing that does: the journal refused to write the next one down."""
-        return self.task is None and self.record.state in BUSY
+        state = self.record.state
+        return self.task is None and (state in BUSY or (state is State.SHADOWING and not self.shadowing.runs))
 
     @property
     def _retries(self) -> bool:
@@ -267,17 +275,22 @@ class Slot:
         if event is not None:
             now = self.context.clock.now()
             changes = {"since": now, "until": None, **changes}
-            if step.to is State.PROBATION:
-                changes["until"] = now + timedelta(seconds=self._policy_after(changes).probation_s)
+            lasts = self._lasts(step.to, changes)
+            if lasts is not None:
+                changes["until"] = now + timedelta(seconds=lasts)
         record = self.record.model_copy(update={"state": step.to, **changes})
         if record != self.record:
             self.save(record)
         for effect in step.effects:
             EFFECTS[effect](self)
 
-    def _policy_after(self, changes: dict[str, Any]) -> DeploymentPolicy:
+    def _lasts(self, state: State, changes: dict[str, Any]) -> float | None:
+        """Seconds after which `state` ends by itself, by the policy that holds then; None: it does not."""
         wish = changes.get("desired", self.record.desired)
-        return wish.policy if wish is not None else DeploymentPolicy()
+        policy = wish.policy if wish is not None else DeploymentPolicy()
+        if state is State.PROBATION:
+            return policy.probation_s
+        return policy.shadow.duration_s if state is State.SHADOWING and policy.shadow is not None else None
 
     def _give_up(self, fault: Fault, **changes: Any) -> None:
         self.move(Event.GIVEN_UP, attempts=fault.attempts, fault=fault, failed_in=phase_of(self.record), **changes)
@@ -296,7 +309,7 @@ class Slot:
         if event is Event.WITHDRAWN or wish is None:
             return {**changes, "candidate": None}
         self.keeper.forgive()
-        changes.update(attempts=0, candidate=None, gap_s=None)
+        changes.update(attempts=0, candidate=None, gap_s=None, shadow=None)
         if event is Event.ASSIGNED:
             return {**changes, "offered_at": self.context.clock.now()}
         active = self.record.active
@@ -314,4 +327,4 @@ class Slot:
     def _active_is_lost(self, error: AgentError) -> None:
         """Its files are wrong, or this host cannot run it any more: deployed anew, chosen by the facts of today."""
         self.context.voice.tell("worker", phase="lost", code=error.code, message=error.message, slot=self.record)
-        self.save(self.record.model_copy(update={"active": None, "proven": False}))
+        self.watchdog.lost()

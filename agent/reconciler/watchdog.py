@@ -1,4 +1,7 @@
-"""Watches a version on probation, and sees a rollback through to a previous version that answers.
+"""Watches what has still to prove itself, and sees a rollback through to a previous version that answers.
+
+A version that was superseded in its probation goes on answering until the next one is there, or for ever when that
+fails: so it goes on being watched, beside whatever deployment is under way, and is kept or taken back all the same.
 
 INVARIANT: nothing here needs the network or the registry. A death is written down before it is judged, so that a
 version which takes the agent down with it is counted across the agent's restarts.
@@ -8,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.core.backoff import REPAIR_S
 from agent.core.lifecycle import Event, State
 from agent.core.probation import Counts, Verdict, judge
-from agent.core.slots import Quarantined, Trial
+from agent.core.slots import SlotRecord, Trial
 from agent.errors import AgentError, PermanentError, TransientError
+from agent.reconciler.installing import clear_if_tight, quarantined
 from agent.reconciler.keeper import BROKEN
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import Phase
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from agent.reconciler.slot import Slot
 
 LOOK_EVERY_S = 1.0
+_NOTHING_TO_WATCH = frozenset({State.SWITCHING, State.RETIRING})
+"""What is counted may be another version's by now, or is not wanted any more."""
 NOT_ITS_FAULT = BROKEN | {DeploymentCode.VARIANT_UNFIT, DeploymentCode.BACKEND_UNAVAILABLE}
 """Its files were damaged, or this host has changed."""
 
@@ -39,11 +45,18 @@ class Watchdog:
 
     def next_due(self) -> float | None:
         """When it wants to look again."""
-        return self._look_at if self._slot.record.state is State.PROBATION else None
+        return self._look_at if self._watches else None
+
+    @property
+    def _watches(self) -> bool:
+        record = self._slot.record
+        return record.on_trial() and record.state not in _NOTHING_TO_WATCH
 
     def begin(self) -> None:
         """The effect WATCH."""
         self._began = self._slot.context.clock.monotonic()
+        if self._slot.record.trial is None:  # Desired again after all, when its probation was not over.
+            self._write(Trial())
         self._slot.keeper.tally.watching = True
         self.look()
 
@@ -54,26 +67,28 @@ class Watchdog:
 
     def take_up(self) -> None:
         """The agent has just started: unless it was stopped in order, it died in this version's probation."""
-        record = self._slot.record
-        if record.state is State.PROBATION and record.trial is not None:
-            trial = record.trial
+        if self._watches:
+            self._began = self._slot.context.clock.monotonic()
+            trial = self._trial
             deaths = trial.deaths if trial.stopped else trial.deaths + 1
             self._write(trial.model_copy(update={"deaths": deaths, "stopped": False}))
             self.look()
 
     def stop(self) -> None:
         """The agent ends in order. A disk that does not take this costs one death."""
-        record = self._slot.record
-        if record.state is State.PROBATION and record.trial is not None:
+        if self._slot.record.on_trial():
             with contextlib.suppress(AgentError):
-                self._write(record.trial.model_copy(update={"stopped": True}))
+                self._write(self._trial.model_copy(update={"stopped": True}))
 
     def died(self) -> None:
         """Its worker died, or could not be started again."""
-        record = self._slot.record
-        if record.state is State.PROBATION:
-            trial = record.trial or Trial()
-            self._write(trial.model_copy(update={"deaths": trial.deaths + 1}))
+        if self._watches:
+            self._write(self._trial.model_copy(update={"deaths": self._trial.deaths + 1}))
+            self.look()
+
+    def tend(self) -> None:
+        """Looks, while there is something to watch."""
+        if self._watches:
             self.look()
 
     def look(self) -> None:
@@ -92,39 +107,44 @@ class Watchdog:
             return
         if verdict.code:
             self.fail(verdict)
-        else:
+        elif slot.record.state is State.PROBATION:
             passed = Fault(code="", message=verdict.message)
             slot.move(Event.PROBATION_PASSED, proven=True, trial=None, fault=passed)
+        else:
+            slot.save(slot.record.model_copy(update={"proven": True, "trial": None}))
+            self.end()
 
     def fail(self, verdict: Verdict) -> None:
-        """Quarantines what serves and goes back; without a previous version nothing is left to serve."""
+        """Quarantines what serves and goes back. Without a previous version it goes on answering as well as it can: a
+        device that answers badly is worth more than one that does not answer."""
         slot, record = self._slot, self._slot.record
-        bad, wish = record.active, record.desired
-        quarantine = record.quarantine
-        if bad is not None:
-            entry = Quarantined(
-                variant_digest=bad.variant_digest,
-                version=bad.version,
-                code=verdict.code,
-                message=verdict.message,
-                attempt=wish.attempt if wish is not None else 0,
-                at=slot.context.clock.now(),
-            )
-            quarantine = record.with_bad(entry)
-        fault = Fault(code=verdict.code, message=verdict.message[:2000])
-        event = Event.PROBATION_FAILED if record.previous is not None else Event.GIVEN_UP
-        slot.move(
-            event,
-            active=record.previous,
-            proven=record.previous is not None,
-            previous=None,
-            trial=None,
-            attempts=0,
-            quarantine=quarantine,
-            fault=fault,
-            failed_in=Phase.PROBATION,
-        )
+        changes = {**_back_to_previous(record), "active": record.previous or record.active}
+        if record.active is not None:
+            changes["quarantine"] = quarantined(slot, record.active, verdict.code, verdict.message)
+        if record.state is State.PROBATION:
+            fault = Fault(code=verdict.code, message=verdict.message[:2000])
+            event = Event.PROBATION_FAILED if record.previous is not None else Event.GIVEN_UP
+            slot.move(event, attempts=0, fault=fault, failed_in=Phase.PROBATION, **changes)
+        else:
+            self._fail_beside(verdict, changes)
         slot.revive()
+
+    def _fail_beside(self, verdict: Verdict, changes: dict[str, Any]) -> None:
+        """It was superseded, so this is no step of the deployment that the slot is about."""
+        slot, bad = self._slot, self._slot.record.active
+        slot.save(slot.record.model_copy(update=changes))
+        self.end()
+        text = f"{bad.version if bad is not None else 'what served'} fails its probation: {verdict.message}"
+        slot.context.voice.tell("worker", phase="taken_back", code=verdict.code, message=text, slot=slot.record)
+        if bad != slot.record.active:
+            slot.keeper.stop_trying()
+            clear_if_tight(slot)
+
+    def lost(self) -> None:
+        """What should answer cannot be started here any more, and its probation is not what the slot is about."""
+        slot, record = self._slot, self._slot.record
+        back = _back_to_previous(record) if record.on_trial() else {"active": None, "proven": False}
+        slot.save(record.model_copy(update=back))
 
     def did_not_come_up(self, error: AgentError, tries: int) -> bool:
         """A worker of the active place could not be started. False: it is no business of the watchdog."""
@@ -135,6 +155,9 @@ class Watchdog:
             else:
                 self.died()
             return slot.record.state is not State.PROBATION
+        if self._watches and error.code not in NOT_ITS_FAULT:
+            self.died()
+            return not self._watches
         broken = isinstance(error, PermanentError) or error.code in BROKEN
         if state is State.ROLLING_BACK:
             return self._not_back(error, over=broken or slot.record.attempts + 1 >= tries)
@@ -146,9 +169,7 @@ class Watchdog:
 
     def _again(self, error: AgentError) -> None:
         """Deployed anew, without quarantine; the previous version answers meanwhile."""
-        slot, previous = self._slot, self._slot.record.previous
-        fault = TransientError(error.code, error.message)
-        slot.failed(fault, active=previous, proven=previous is not None, previous=None, trial=None)
+        self._slot.failed(TransientError(error.code, error.message), **_back_to_previous(self._slot.record))
 
     def _not_back(self, error: AgentError, *, over: bool) -> bool:
         slot = self._slot
@@ -171,7 +192,7 @@ class Watchdog:
         return {"attempts": attempts, "fault": fault, "until": until}
 
     def _counts(self) -> Counts:
-        keeper, trial = self._slot.keeper, self._slot.record.trial or Trial()
+        keeper, trial = self._slot.keeper, self._trial
         tally, crash = keeper.tally, keeper.crash
         return Counts(
             answered=tally.answered,
@@ -183,5 +204,15 @@ class Watchdog:
             before_us=trial.before_us,
         )
 
+    @property
+    def _trial(self) -> Trial:
+        return self._slot.record.trial or Trial()
+
     def _write(self, trial: Trial) -> None:
         self._slot.save(self._slot.record.model_copy(update={"trial": trial}))
+
+
+def _back_to_previous(record: SlotRecord) -> dict[str, Any]:
+    """The last committed version is what should answer again; nothing, where there is none."""
+    previous = record.previous
+    return {"active": previous, "proven": previous is not None, "previous": None, "trial": None}

@@ -95,6 +95,14 @@ class Caller:
             )
         return answers
 
+    def check(self) -> None:
+        """Between calls: raises TransientError when the worker has ended meanwhile."""
+        poll = select.poll()
+        for lane in self._worker.lanes[:1]:
+            poll.register(lane, select.POLLIN)
+        if poll.poll(0):
+            raise self._lost(DeploymentCode.WORKER_CRASHED, "the worker ended between two runs")
+
     def _array(self, tensor: ArenaTensor) -> Array:
         spec = self._specs.get(tensor.name)
         if spec is None or str(spec.datatype) != tensor.datatype or len(spec.shape) != len(tensor.shape):

@@ -24,7 +24,7 @@ from agent.reconciler.ports import Clock, LoadedWorker
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
 from registry.contracts.api import DeviceReports
-from registry.contracts.deployments import DeploymentProgress
+from registry.contracts.deployments import DeploymentProgress, ShadowFigures
 from registry.contracts.golden import Parity
 from registry.contracts.manifest import Golden
 from registry.contracts.messages import Desired, DesiredModel, Event, Health, Reported, ServingState
@@ -185,10 +185,31 @@ class FakeSteps:
             raise errors.pop(0)
 
 
+@dataclass(eq=False)
+class FakeShadow:
+    """A shadow that finds what the test says."""
+
+    worker: LoadedWorker
+    share: float
+    found: ShadowFigures
+    failure: AgentError | None = None
+    ended: bool = False
+
+    def figures(self) -> ShadowFigures:
+        return self.found
+
+    def end(self, timeout_s: float) -> bool:
+        self.ended = True
+        return self.failure is None
+
+
 class FakeDataPath:
     """Who answers which model; a replaced worker drains at once."""
 
     def __init__(self) -> None:
+        self.shadows: list[FakeShadow] = []
+        self.found = ShadowFigures()
+        """What the next shadow has found from its beginning."""
         self.serving: dict[str, LoadedWorker | None] = {}
         self.tallies: dict[str, Tally] = {}
         self.bound: dict[str, Choice] = {}
@@ -201,12 +222,17 @@ class FakeDataPath:
         self.serving.setdefault(model, None)
 
     def serve(self, choice: Choice, worker: LoadedWorker, tally: Tally) -> Future[LoadedWorker | None]:
+        assert all(shadow.ended for shadow in self.shadows if shadow.worker is worker)
         self.tallies[choice.model], self.bound[choice.model] = tally, choice
         return self._drained(self.serving.get(choice.model), choice.model, worker)
 
     def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
         if self.serving.get(choice.model) is worker:
             self.bound[choice.model] = choice
+
+    def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> FakeShadow:
+        self.shadows.append(FakeShadow(worker, share, self.found))
+        return self.shadows[-1]
 
     def clear(self, model: str) -> Future[LoadedWorker | None]:
         return self._drained(self.serving.get(model), model, None)

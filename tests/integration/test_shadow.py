@@ -69,7 +69,7 @@ def test_a_candidate_that_answers_alike_agrees_and_clients_notice_nothing(
     serving: Serving, asker: Asker, candidate: Callable[..., Worker], values: np.ndarray
 ) -> None:
     shadow = Shadow(candidate(2.0), 1.0, Tolerance())
-    serving.plane.look_on("double", shadow)
+    serving.plane.look_on("double", shadow).result(5)
     ask(asker, values, 10)
     figures = until(lambda: (found := shadow.figures()).compared + found.skipped == 10 and found)
     assert (figures.errors, figures.agreement, figures.max_abs) == (0, 1.0, 0.0)
@@ -81,7 +81,7 @@ def test_a_candidate_that_answers_otherwise_is_found_out_while_clients_get_the_a
     serving: Serving, asker: Asker, candidate: Callable[..., Worker]
 ) -> None:
     shadow = Shadow(candidate(-2.0), 1.0, Tolerance())
-    serving.plane.look_on("double", shadow)
+    serving.plane.look_on("double", shadow).result(5)
     ask(asker, X, 5)
     figures = until(lambda: (found := shadow.figures()).compared + found.skipped == 5 and found)
     assert (figures.agreement, figures.max_abs, figures.mean_abs) == (0.0, 16.0, 16.0)
@@ -92,7 +92,7 @@ def test_only_the_asked_share_of_requests_is_compared(
     serving: Serving, asker: Asker, candidate: Callable[..., Worker]
 ) -> None:
     shadow = Shadow(candidate(2.0), 0.25, Tolerance())
-    serving.plane.look_on("double", shadow)
+    serving.plane.look_on("double", shadow).result(5)
     ask(asker, X, 40)
     figures = until(lambda: (found := shadow.figures()).compared + found.skipped == 10 and found)
     assert figures.errors == 0
@@ -103,7 +103,7 @@ def test_a_candidate_that_takes_other_inputs_is_counted_as_failing(
     serving: Serving, asker: Asker, candidate: Callable[..., Worker]
 ) -> None:
     shadow = Shadow(candidate(2.0, width=3), 1.0, Tolerance())
-    serving.plane.look_on("double", shadow)
+    serving.plane.look_on("double", shadow).result(5)
     ask(asker, X, 4)
     figures = until(lambda: (found := shadow.figures()).errors + found.skipped == 4 and found)
     assert (figures.compared, figures.agreement) == (0, None)
@@ -115,7 +115,7 @@ def test_a_candidate_that_dies_ends_its_shadow_and_nothing_else(
 ) -> None:
     worker = candidate(2.0)
     shadow = Shadow(worker, 1.0, Tolerance())
-    serving.plane.look_on("double", shadow)
+    serving.plane.look_on("double", shadow).result(5)
     worker.kill()
     ask(asker, X, 3)
     until(lambda: shadow.failure)
@@ -128,9 +128,9 @@ def test_a_shadow_that_was_closed_leaves_an_idle_candidate_that_can_serve(
 ) -> None:
     worker = candidate(2.0)
     shadow = Shadow(worker, 1.0, Tolerance())
-    serving.plane.look_on("double", shadow)
+    serving.plane.look_on("double", shadow).result(5)
     ask(asker, X, 5)
-    serving.plane.look_on("double", None)
+    serving.plane.look_away("double", shadow).result(5)
     assert shadow.close(5)
     before = shadow.figures()
     serving.plane.swap("double", worker, binding_for(serving.workers[0], "double"))

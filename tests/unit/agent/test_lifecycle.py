@@ -25,6 +25,7 @@ WORK = {
     State.VERIFYING: Effect.VERIFY,
     State.VERIFIED: Effect.ADMIT,
     State.WARMING: Effect.WARM,
+    State.SHADOWING: Effect.SHADOW,
     State.SWITCHING: Effect.SWITCH,
     State.ROLLING_BACK: Effect.ROLL_BACK,
     State.RETIRING: Effect.RETIRE,
@@ -74,9 +75,10 @@ def test_every_event_in_every_state_is_a_step_or_refused(state: State, event: Ev
 
 
 def test_nothing_switches_before_it_was_verified_and_warmed() -> None:
-    assert before(State.SWITCHING) == {State.WARMING}
+    assert before(State.SWITCHING) == {State.WARMING, State.SHADOWING}
+    assert before(State.SHADOWING) == {State.WARMING}
     assert before(State.WARMING) == {State.VERIFIED, State.STAGED}
-    assert before(State.STAGED) == {State.VERIFIED, State.WARMING}
+    assert before(State.STAGED) == {State.VERIFIED, State.WARMING, State.SHADOWING}
     assert before(State.VERIFIED) == {State.VERIFYING}
     assert before(State.VERIFYING) == {State.DOWNLOADING}
 
@@ -89,7 +91,7 @@ def test_only_a_probation_or_what_had_passed_one_is_committed() -> None:
 def test_no_restart_skips_verification_or_probation() -> None:
     for state, step in ON_RESTART.items():
         assert step.to in {state, State.OFFERED}
-        assert step.to not in {State.VERIFIED, State.STAGED, State.WARMING, State.SWITCHING}
+        assert step.to not in {State.VERIFIED, State.STAGED, State.WARMING, State.SHADOWING, State.SWITCHING}
 
 
 @pytest.mark.parametrize(("state", "effect"), WORK.items())
@@ -113,9 +115,9 @@ def test_a_rollback_needs_no_step_that_could_need_the_network() -> None:
     assert not network & set(ON_RESTART[State.ROLLING_BACK].effects)
 
 
-def test_every_phase_of_the_wire_but_the_shadow_is_some_state() -> None:
-    assert {phase for phase in PHASES.values() if phase is not None} >= set(Phase) - {Phase.SHADOWING}
+def test_every_phase_of_the_wire_is_some_state() -> None:
+    assert {phase for phase in PHASES.values() if phase is not None} == set(Phase)
 
 
 def test_what_is_busy_has_work() -> None:
-    assert set(WORK) - {State.ROLLING_BACK} == BUSY
+    assert set(WORK) - {State.ROLLING_BACK, State.SHADOWING} == BUSY

@@ -17,7 +17,7 @@ from agent.core.events import WorkerDied
 from agent.core.lifecycle import State
 from agent.errors import AgentError, PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import FINAL, DeploymentPolicy, Phase, Strategy
+from registry.contracts.deployments import FINAL, DeploymentPolicy, Phase, ShadowFigures, ShadowPolicy, Strategy
 from tests.fakes.control import FakeWorker, Host, PowerCutError
 
 VERSIONS = ("1.0.0", "2.0.0", "3.0.0")
@@ -66,14 +66,18 @@ def to_the_end(host: Host) -> Host:
     return host
 
 
+@pytest.mark.parametrize("shadow", [None, ShadowPolicy(duration_s=30.0)], ids=["no shadow", "shadow"])
 @pytest.mark.parametrize("free", [None, 0], ids=["beside", "stop first"])
-def test_a_power_cut_at_any_write_of_a_good_deployment_ends_with_it_committed(free: int | None) -> None:
+def test_a_power_cut_at_any_write_of_a_good_deployment_ends_with_it_committed(
+    free: int | None, shadow: ShadowPolicy | None
+) -> None:
+    wish = {"policy": DeploymentPolicy(shadow=shadow)}
     writes = 0
     while True:
         writes += 1
         host = Host().desire(1, lenet="1.0.0").commit()
         host.steps.free = free
-        host.desire(2, lenet="2.0.0")
+        host.desire(2, lenet="2.0.0", wish=wish)
         was_cut = cut_after(host, writes)
         check_journal(host)
         host.boot().steps.free = free
@@ -125,7 +129,7 @@ class Life(RuleBasedStateMachine):
         self.host = Host()
         self.generation = 0
         self.attempt = 0
-        self.wish("1.0.0", hold=False, probation_s=30.0, strategy=Strategy.AUTO, rollout=None, retry=False)
+        self.wish("1.0.0", hold=False, probation_s=30.0, strategy=Strategy.AUTO, rollout=None, retry=False, shadow=None)
         self.host.commit()
 
     @rule(
@@ -134,6 +138,7 @@ class Life(RuleBasedStateMachine):
         probation_s=st.sampled_from((0.0, 30.0)),
         strategy=st.sampled_from(list(Strategy)),
         rollout=st.sampled_from((None, "r1", "r2")),
+        shadow=st.sampled_from((None, ShadowPolicy(duration_s=20.0, min_agreement=0.9))),
         retry=st.booleans(),
     )
     def wish(self, version: str | None, retry: bool, rollout: str | None, **policy: Any) -> None:
@@ -176,6 +181,14 @@ class Life(RuleBasedStateMachine):
     def memory(self, free: int | None) -> None:
         self.host.steps.free = free
 
+    @rule(agreement=st.sampled_from((None, 0.0, 1.0)), dies=st.booleans())
+    def compare(self, agreement: float | None, dies: bool) -> None:
+        data_path = self.host.data_path
+        data_path.found = ShadowFigures(compared=0 if agreement is None else 50, agreement=agreement)
+        for shadow in data_path.shadows[-1:]:
+            shadow.found = data_path.found
+            shadow.failure = TransientError(DeploymentCode.WORKER_CRASHED, "signal 11") if dies else None
+
     @rule()
     def answer_badly(self) -> None:
         bad_request_rate(self.host)
@@ -207,6 +220,12 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def one_worker_answers_and_at_most_one_candidate_is_beside_it(self) -> None:
         assert len(alive(self.host)) <= 3  # The third drains, or was started for what is not wanted any more.
+
+    @invariant()
+    def a_worker_is_compared_or_answers_and_never_both(self) -> None:
+        data_path = self.host.data_path
+        answers = data_path.serving.get("lenet")
+        assert all(shadow.ended for shadow in data_path.shadows if shadow.worker is answers)
 
     @invariant()
     def committed_is_only_said_of_what_answers_or_is_being_started_again(self) -> None:
