@@ -169,9 +169,7 @@ def _is_stale(action: Action, progress: DeploymentProgress, state: ActionState) 
 
 def _confirmed(action: Action, report: Report, now: datetime) -> Action:
     """What is seen serving decides: the commit, and whether it lasts."""
-    if not report.steady or (
-        report.at is not None and action.phase_since is not None and report.at < action.phase_since
-    ):
+    if not report.steady or _is_from_before(action, report):
         return action
     serves = report.serving == action.target
     if serves and action.state is _S.CONFIRMING:
@@ -188,6 +186,15 @@ def _confirmed(action: Action, report: Report, now: datetime) -> Action:
     if serves and settled and action.state is _S.OFFERED:  # it serves it, and owes that to an earlier deployment
         return _moved(action, _S.ALREADY_CURRENT, now)
     return action
+
+
+def _is_from_before(action: Action, report: Report) -> bool:
+    """What serves was seen before the phase that is known; not so when the message itself tells of that phase: then
+    the device's clock was set back since."""
+    if report.at is None or action.phase_since is None or report.at >= action.phase_since:
+        return False
+    told = report.progress
+    return told is None or not _speaks_of(action, told) or told.phase is not action.phase
 
 
 def _moved(action: Action, state: ActionState, now: datetime) -> Action:

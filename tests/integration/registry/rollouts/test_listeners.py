@@ -21,6 +21,7 @@ from registry.contracts.rollout_views import ReasonCode, RolloutReason
 from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
 from registry.errors import InvalidError
+from registry.services import webhooks
 from registry.services.fleet_log import FleetLog, append
 from registry.services.rollouts.lease import Lease
 from registry.services.webhooks import CURSOR, MAX_FAILURES, SIGNATURE, Webhooks, is_public
@@ -197,7 +198,8 @@ def test_events_do_not_go_inside_unless_that_is_allowed(database: Database, rece
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "64:ff9b::a00:1",
-     "2002:7f00:1::", "0.0.0.0", "224.0.0.1", "100.64.0.1"],
+     "2002:7f00:1::", "0.0.0.0", "224.0.0.1", "100.64.0.1", "::127.0.0.1", "::ffff:0:127.0.0.1", "fec0::1",
+     "64:ff9b:1::7f00:1"],
 )  # fmt: skip
 def test_an_address_inside_is_known_whatever_it_is_wrapped_in(address: str) -> None:
     assert not is_public(address)
@@ -206,6 +208,28 @@ def test_an_address_inside_is_known_whatever_it_is_wrapped_in(address: str) -> N
 def test_a_public_address_is_public() -> None:
     assert is_public("8.8.8.8")
     assert is_public("2606:4700::1111")
+
+
+def test_a_host_that_is_no_name_holds_up_no_other_webhook(database: Database, receiver: Receiver) -> None:
+    hooks = Webhooks(database, FleetLog(database), allow_private=True)
+    hooks.put("bad", WebhookCreate(url=f"http://{'a' * 64}.example.org/"), START)
+    hooks.put("good", WebhookCreate(url=receiver.url), START)
+    write(database, event())
+    assert hooks.deliver(lambda: START) == 1
+    assert receiver.cursors() == [1]
+    assert hooks.get("bad").failures == 1
+
+
+def test_a_slow_receiver_gets_the_rest_in_the_next_pass(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "PASS_S", 0.0)  # whoever takes any time is slow
+    hooks = Webhooks(database, FleetLog(database), allow_private=True)
+    hooks.put("slow", WebhookCreate(url=receiver.url), START)
+    write(database, *(event() for _ in range(3)))
+    assert [hooks.deliver(lambda: START) for _ in range(4)] == [1, 1, 1, 0]
+    assert receiver.cursors() == [1, 2, 3]
+    assert hooks.get("slow").failures == 0
 
 
 @pytest.mark.parametrize("url", ["http://", "http://user:secret@example.org/", "http://example.org:99999/", "http://["])

@@ -95,6 +95,15 @@ def test_a_device_whose_clock_was_set_back_still_gets_on() -> None:
     assert after(warming, says(Phase.COMMITTED, -9999)).state is S.CONFIRMING
 
 
+@pytest.mark.parametrize("claimed_by", ["reported state", "event"])
+def test_a_commit_is_seen_though_the_clock_was_set_back_since(claimed_by: str) -> None:
+    claim = says(Phase.COMMITTED, 9999 if claimed_by == "event" else 9998)
+    claimed = after(action(), claim)
+    told = replace(says(Phase.COMMITTED, 9998), serving=NEW, steady=True, at=NOW)
+    assert after(claimed, told).state is S.COMMITTED
+    assert after(claimed, replace(told, progress=None)).state is S.CONFIRMING
+
+
 @pytest.mark.parametrize("other", [{"rollout": "r2"}, {"attempt": 1}, {"manifest": OLD}])
 def test_a_report_of_another_deployment_changes_nothing(other: dict[str, object]) -> None:
     assert take(action(), says(Phase.FAILED, **other), NOW) is None
