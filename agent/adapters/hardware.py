@@ -21,6 +21,8 @@ from agent.adapters.nvidia_facts import probe_nvidia
 from agent.adapters.probe_cache import Probed, keep, kept, probe_key
 from agent.backends.catalog import CATALOG
 from agent.worker.handle import probe_backend
+from registry.contracts.digest import Digest
+from registry.contracts.manifest import Format
 from registry.contracts.platforms import AscendFacts, BackendFacts, Evidence, Platform
 
 MAX_FEATURES = 512
@@ -46,6 +48,7 @@ def probe_host(
     data_dir: Path,
     now: datetime,
     fresh: bool = False,
+    entry_points: tuple[Digest, ...] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Platform:
     """What this host is.
@@ -56,6 +59,7 @@ def probe_host(
         data_dir: Where the kept answer lies, and whose disk is asked about.
         now: For `observed_at`.
         fresh: Probe backends, chips and drivers although a kept answer would do.
+        entry_points: Ids of the keys whose signed code this host runs; a setting, so not among what is kept.
         environ: The variables of the agent.
     """
     libc, libc_version = platform.libc_ver()
@@ -75,13 +79,18 @@ def probe_host(
         ascend=probed.ascend,
         cann=probed.cann,
         cuda=probed.cuda,
-        backends=probed.backends,
+        backends=tuple(_with_entry_points(backend, entry_points) for backend in probed.backends),
         agent_version=agent_version(),
         python=platform.python_version(),
         locale=environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG", ""),
         observed_at=now,
         evidence={**_own_evidence(data_dir, now), **probed.evidence},
     )
+
+
+def _with_entry_points(backend: BackendFacts, keys: tuple[Digest, ...]) -> BackendFacts:
+    """Only checkpoints come with code."""
+    return backend.model_copy(update={"entry_points": keys}) if Format.MINDSPORE_CKPT in backend.formats else backend
 
 
 def memory() -> tuple[int | None, int | None]:

@@ -26,6 +26,7 @@ from agent.adapters.metered import Metered
 from agent.adapters.mqtt import MqttSettings, TlsSettings
 from agent.adapters.outbox import Outbox, OutboxLimits
 from agent.adapters.registry_client import RegistryClient
+from agent.adapters.signatures import trusted
 from agent.adapters.systemd_notify import notify, watchdog_interval_s
 from agent.app.data_path import DataPathPort
 from agent.app.health import HealthReporter
@@ -266,7 +267,12 @@ class Agent:
 def probe(config: AgentConfig, *, fresh: bool = False) -> Platform:
     """What this host is."""
     return hardware.probe_host(
-        python_of=config.worker.python, cores=config.cores, data_dir=config.data_dir, now=utc_now(), fresh=fresh
+        python_of=config.worker.python,
+        cores=config.cores,
+        data_dir=config.data_dir,
+        now=utc_now(),
+        fresh=fresh,
+        entry_points=trusted(config.entry_points),
     )
 
 

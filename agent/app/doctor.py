@@ -11,10 +11,12 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 
+from agent.adapters import signatures
 from agent.adapters.mqtt import MqttSettings
 from agent.app.agent import mqtt_settings, probe, registry_client, utc_now
 from agent.app.facts import age_text
 from agent.app.status import is_running
+from agent.config.entry_points import EntryPointSettings
 from agent.config.settings import AgentConfig
 from agent.errors import AgentError, PermanentError
 from registry.contracts.platforms import Platform
@@ -39,7 +41,13 @@ class Check:
 
 def examine(config: AgentConfig) -> list[Check]:
     """All checks, in the order in which things are needed."""
-    return [*_host(config), _disk(config.data_dir), _broker(config), _registry(config)]
+    return [
+        *_host(config),
+        _entry_points(config.entry_points),
+        _disk(config.data_dir),
+        _broker(config),
+        _registry(config),
+    ]
 
 
 def _host(config: AgentConfig) -> Iterator[Check]:
@@ -71,6 +79,15 @@ def _vendors(facts: Platform) -> Iterator[Check]:
             name, there, text or "none", advice=evidence.reason if evidence else "", needed=False,
             source=_source(facts, name),
         )  # fmt: skip
+
+
+def _entry_points(settings: EntryPointSettings) -> Check:
+    keys = settings.keys()
+    if not keys:
+        return Check("entry points", True, "off: no code of a model runs here")
+    missing = not signatures.trusted(settings)
+    text = f"on, for {len(keys)} trusted keys" + (", but no signature can be verified" if missing else "")
+    return Check("entry points", not missing, text, advice=signatures.INSTALL, needed=False)
 
 
 def _source(facts: Platform, name: str) -> str:

@@ -71,6 +71,17 @@ class BackendProbe(NamedTuple):
     """Architectures that it can fill checkpoints into."""
 
 
+class EntryPoint(NamedTuple):
+    """Code that came with a checkpoint and whose signature the agent verified."""
+
+    module: str
+    """The Python source, relative to the artifact's folder."""
+    function: str
+    arguments: dict[str, int | float | bool | str]
+    digest: str
+    """`sha256:<hex>` of the source, which the signature holds for."""
+
+
 class LoadOptions(NamedTuple):
     """How a model shall run."""
 
@@ -92,6 +103,10 @@ class LoadOptions(NamedTuple):
     """The operator's, from worker.options of the agent's configuration; each backend says which it knows."""
     engines: str = ""
     """A folder of the artifact's own for what is compiled from it here; empty: nothing is kept."""
+    input_datatypes: tuple[str, ...] = ()
+    """As the manifest declares them, in its order; for networks that do not say what they take."""
+    entry_point: EntryPoint | None = None
+    """Of a checkpoint, instead of `network`: the code that builds it."""
 
 
 class Session(Protocol):

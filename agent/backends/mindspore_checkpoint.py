@@ -63,8 +63,8 @@ def fill(mindspore: Any, network: Any, path: str, name: str) -> None:
     wrong = mismatches(shapes, {key: tuple(value.shape) for key, value in found.items()})
     if wrong:
         message = (
-            f"the checkpoint is not one of the network {name}: {'; '.join(wrong)}. Publish it with the --network and "
-            "--network-arg that it was trained with"
+            f"the checkpoint is not one of the network {name}: {'; '.join(wrong)}. Publish it with the network and "
+            "the arguments that it was trained with (--network, --network-arg)"
         )
         raise BackendError("checkpoint_mismatch", message)
     for key, parameter in wanted.items():

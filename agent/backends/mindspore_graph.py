@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.backends import mindir, mindspore_checkpoint
+from agent.backends import mindir, mindspore_checkpoint, mindspore_entry_point
 from agent.backends.base import BackendError, BackendProbe, LoadOptions, TensorInfo
 from agent.backends.catalog import CATALOG
 from agent.backends.mindspore_networks.table import NETWORKS
@@ -65,7 +65,7 @@ class MindSpore:
         """Inspects the file, then loads it for the wanted device. Raises BackendError."""
         mindspore = _vendor()
         path = os.path.join(directory, entry)
-        is_mindir = options.network is None and not entry.endswith(CHECKPOINTS)
+        is_mindir = options.network is None and options.entry_point is None and not entry.endswith(CHECKPOINTS)
         facts = mindir.inspect(path) if is_mindir else None
         device = DEVICES.get(options.target)
         if device is None:
@@ -75,6 +75,9 @@ class MindSpore:
         except Exception as error:  # noqa: BLE001 - MindSpore raises whatever its C++ threw
             message = f"MindSpore cannot use {device}: {first_line(error)}; {CATALOG[NAME].install}"
             raise BackendError("backend_unavailable", message) from None
+        if options.entry_point is not None:
+            cell, inputs, outputs = mindspore_entry_point.load(mindspore, directory, entry, options)
+            return MindSporeSession(cell, mindspore.Tensor, f"MindSpore {device}", inputs, outputs)
         if facts is None:
             cell, inputs, outputs = mindspore_checkpoint.load(mindspore, path, options)
             return MindSporeSession(cell, mindspore.Tensor, f"MindSpore {device}", inputs, outputs)

@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from agent.backends.catalog import CATALOG
+from agent.config.entry_points import EntryPointSettings
 from agent.config.policy import PolicySettings
 from agent.config.section import Section
 from agent.errors import PermanentError
@@ -216,6 +217,7 @@ class AgentConfig(BaseSettings):
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
     policy: PolicySettings = PolicySettings()
+    entry_points: EntryPointSettings = EntryPointSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from agent.core.slots import Choice
-from registry.contracts.codes import DeploymentCode
+from registry.contracts.codes import DeploymentCode, ResolutionCode
 from registry.contracts.manifest import Target
 from registry.contracts.platforms import Platform
-from registry.contracts.resolution import Outcome, judge
+from registry.contracts.resolution import Outcome, Resolution, judge
 
 
 def unfit(choice: Choice, facts: Platform) -> str:
@@ -19,6 +19,16 @@ def unfit(choice: Choice, facts: Platform) -> str:
         why = backend.reason if backend else "this agent has none of that name"
         return f"the backend {choice.backend} does not work any more: {why}"
     return ""
+
+
+def why_none(resolution: Resolution, *, pinned: bool) -> DeploymentCode:
+    """The code of a version of which nothing fits: where only code keeps it from fitting, that says so."""
+    codes = {reason.code for verdict in resolution.verdicts for reason in verdict.reasons}
+    if codes == {ResolutionCode.ENTRY_POINT_DISABLED}:
+        return DeploymentCode.ENTRY_POINT_DISABLED
+    if codes == {ResolutionCode.ENTRY_POINT_UNTRUSTED}:
+        return DeploymentCode.ENTRY_POINT_UNTRUSTED
+    return DeploymentCode.VARIANT_UNFIT if pinned else DeploymentCode.NO_FITTING_VARIANT
 
 
 def points_at_host(code: str, target: Target) -> bool:

@@ -18,8 +18,9 @@ from agent.adapters.hardware import memory
 from agent.adapters.part_file import PartFile, StepCancelledError
 from agent.adapters.process_stats import proportional_memory
 from agent.adapters.registry_client import RegistryClient, UnreachableError
+from agent.adapters.signatures import verified
 from agent.config.settings import AgentConfig
-from agent.core.fitness import points_at_host, unfit
+from agent.core.fitness import points_at_host, unfit, why_none
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
 from agent.errors import AgentError, PermanentError
@@ -85,15 +86,16 @@ class RealSteps:
 
         Raises:
             TransientError: the manifest cannot be had now.
-            PermanentError: it is not what was desired, or no variant fits this host.
+            PermanentError: it is not what was desired, no variant fits this host, or its code is not to be run here.
         """
         manifest = self._manifest(model, desired)
         resolution = resolve(manifest, self.facts(), desired.variant)
         variant = manifest.variant(resolution.chosen) if resolution.chosen else None
         if variant is None:
-            code = DeploymentCode.VARIANT_UNFIT if desired.variant else DeploymentCode.NO_FITTING_VARIANT
+            code = why_none(resolution, pinned=desired.variant is not None)
             why = resolution.explain() or f"the version has no variant {desired.variant}"
             raise PermanentError(code, f"{model}@{desired.version}: no variant fits this host: {why}")
+        verified(model, desired.version, variant, self._config)
         verdict = next(v for v in resolution.verdicts if v.variant == variant.name)
         return Choice(
             model=model,
@@ -151,6 +153,7 @@ class RealSteps:
             inputs=choice.variant.inputs,
             outputs=choice.variant.outputs,
             network=choice.variant.network,
+            entry_point=verified(choice.model, choice.version, choice.variant, self._config),
             requirements=choice.variant.requirements,
             settings=settings.options.get(choice.backend, {}),
             engines=str(self._cache.files(choice.variant_digest).resolve().with_name("engines")),

@@ -19,6 +19,7 @@ from agent.worker import sandbox, signature
 from agent.worker.measure import measure, warm_up
 from agent.worker.runner import Runner
 from agent.worker.spec import WorkerSpec, build_facts, layout_for
+from registry.contracts.codes import DeploymentCode
 
 
 class InlineWorker:
@@ -30,6 +31,9 @@ class InlineWorker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         """Loads, warms up, measures. Raises PermanentError."""
+        if spec.entry_point is not None:
+            message = f"the code that {spec.model} brings runs only in a worker process, never in the agent's own"
+            raise PermanentError(DeploymentCode.ENTRY_POINT_DISABLED, message)
         self.spec = spec
         self.backend = spec.backend
         self.pid = os.getpid()

@@ -34,7 +34,7 @@ if __name__ == "__main__":
     package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
     sys.modules["agent"] = package
 
-from agent.backends.base import BackendError, LoadOptions
+from agent.backends.base import BackendError, EntryPoint, LoadOptions
 from agent.worker import sandbox
 from agent.worker.arena import MAX_NAME, MAX_TENSORS
 from agent.worker.channel import layout_from_json
@@ -119,6 +119,8 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     network = None if request["network"] is None else (request["network"][0], request["network"][1])
     options = LoadOptions(request["target"], request["profile"], request["cores"], *names, shapes, network)
     options = options._replace(build=request["build"], settings=request["settings"], engines=request["engines"])
+    code = None if request["entry_point"] is None else EntryPoint(*request["entry_point"])
+    options = options._replace(entry_point=code, input_datatypes=tuple(request["input_datatypes"]))
     begin = perf_counter()
     session = backend.load(request["directory"], request["entry"], options)
     load_s = perf_counter() - begin

@@ -118,7 +118,9 @@ def _load_request(spec: WorkerSpec) -> dict[str, Any]:
         "input_names": [tensor.name for tensor in spec.inputs],
         "output_names": [tensor.name for tensor in spec.outputs],
         "input_shapes": [tensor.shape for tensor in spec.inputs],
+        "input_datatypes": [str(tensor.datatype) for tensor in spec.inputs],
         "network": None if spec.network is None else [spec.network.name, spec.network.arguments],
+        "entry_point": spec.entry_point,
     }
 
 

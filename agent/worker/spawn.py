@@ -94,7 +94,10 @@ class WorkerProcess:
             return content
         if not isinstance(error, dict):
             raise self._crash("it did not answer in the worker's protocol")
-        known = (DeploymentCode.CHECKPOINT_MISMATCH, DeploymentCode.BACKEND_UNAVAILABLE)
+        known = (
+            *(DeploymentCode.CHECKPOINT_MISMATCH, DeploymentCode.BACKEND_UNAVAILABLE),
+            DeploymentCode.ENTRY_POINT_SIGNATURE,
+        )
         code = next((code for code in known if code == error.get("code")), DeploymentCode.LOAD_FAILED)
         raise PermanentError(code, printable(str(error.get("message", "")), 1000))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, Protocol
 
+from agent.backends.base import EntryPoint
 from agent.worker.channel import Layout, make_layout
 from agent.worker.main import MAX_LANES
 from agent.worker.measure import Measurement
@@ -39,6 +40,8 @@ class WorkerSpec:
     outputs: tuple[TensorSpec, ...] = ()
     network: Network | None = None
     """Of a checkpoint."""
+    entry_point: EntryPoint | None = None
+    """Of a checkpoint that brings its code. Only what `adapters.signatures` verified stands here."""
     requirements: Requirements = field(default_factory=Requirements)
     """As the manifest declares them: a backend refuses a file that was built for another host."""
     settings: dict[str, Any] = field(default_factory=dict)

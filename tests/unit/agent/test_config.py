@@ -83,3 +83,16 @@ def test_the_example_changes_nothing_and_is_valid_when_uncommented(tmp_path: Pat
     )
     config = load_config(write(tmp_path, everything))
     assert config.mqtt.username == "edge-1"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[entry_points]\nenabled = true", "enabled needs trusted_keys"),
+        ('[entry_points]\ntrusted_keys = ["ed25519:AAAA"]', "not a public key"),
+        ('[entry_points]\ntrusted_keys = ["ssh-ed25519 AAAA"]', "not a public key"),
+    ],
+)
+def test_entry_points_without_a_key_that_can_be_are_refused(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        load_config(write(tmp_path, text))
