@@ -26,7 +26,7 @@ def serve(world: World, seq: int, **of_updated: Any) -> None:
     for name, device in world.fleet.items():
         assert device.serving is not None
         version = device.serving.version
-        base: dict[str, Any] = {"version": version, "requests": 1000 * seq, "run_us": {"p99": 100.0}}
+        base: dict[str, Any] = {"version": version, "requests": 1000 * seq, "run_us": {"p99": 10_000.0}}
         model = base | (of_updated if version == "2.0.0" else {})
         report = {"device": name, "session_id": "s", "seq": seq, "at": world.now, "window_s": 60, "uptime_s": 1}
         health = Health.model_validate({**report, "models": {"lenet": model}})
@@ -48,7 +48,7 @@ def until_soaking(world: World, gate: Gate) -> str:
     ("metric", "figures"),
     [
         (Metric.ERROR_SHARE, {"errors": {"run_failed": 200}}),
-        (Metric.RUN_P99_RATIO, {"run_us": {"p99": 900.0}}),
+        (Metric.RUN_P99_RATIO, {"run_us": {"p99": 90_000.0}}),
     ],
 )
 def test_an_updated_cohort_that_is_worse_than_the_waiting_one_stops_the_rollout(
