@@ -16,6 +16,8 @@ from registry.contracts.deployments import ProbationLimits
 
 COUNTED = frozenset({InferenceCode.RUN_FAILED, InferenceCode.RUN_TIMEOUT, InferenceCode.WORKER_CRASHED})
 """Errors that are the version's own; refusals for bad input, overload or a late request are not."""
+NOISE_US = 1000.0
+"""Less is no difference in latency: a busy host takes a thread off its core for so long, whatever the version."""
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ def _shares(limits: ProbationLimits, counts: Counts, total: int) -> Verdict | No
 def _latency(limits: ProbationLimits, counts: Counts) -> Verdict | None:
     now = p99(counts.run, limits.min_requests)
     before, most = counts.before_us, limits.max_latency_ratio
-    if now is None or most is None or not before or now <= most * before:
+    if now is None or most is None or not before or now <= max(most * before, before + NOISE_US):
         return None
     text = f"p99 of a run is {now:.0f} us, {now / before:.1f} times the previous version's {before:.0f} us"
     return Verdict(DeploymentCode.PROBATION_LATENCY, text)

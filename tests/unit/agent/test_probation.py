@@ -34,8 +34,8 @@ def runs(microseconds: float, count: int = 50) -> HistogramView:
         (Counts(crashes=1), None),
         (Counts(crashes=2), Code.PROBATION_CRASHES),
         (Counts(given_up="it died"), Code.PROBATION_CRASHES),
-        (Counts(answered=50, run=runs(310), before_us=100), Code.PROBATION_LATENCY),
-        (Counts(answered=50, run=runs(250), before_us=100), None),
+        (Counts(answered=50, run=runs(6200), before_us=2000), Code.PROBATION_LATENCY),
+        (Counts(answered=50, run=runs(5000), before_us=2000), None),
         (Counts(answered=50, run=runs(9000)), None),
         (Counts(answered=50, run=runs(9000, 5), before_us=100), None),
     ],
@@ -50,6 +50,13 @@ def test_when_its_time_is_over_it_passes_and_says_how_little_is_known() -> None:
     assert verdict is not None
     assert verdict.code == ""
     assert "too few" in verdict.message
+
+
+def test_a_difference_that_a_busy_host_makes_is_no_latency_of_the_version() -> None:
+    assert judge(LIMITS, Counts(answered=50, run=runs(900), before_us=30), over=False) is None
+    verdict = judge(LIMITS, Counts(answered=50, run=runs(1200), before_us=30), over=False)
+    assert verdict is not None
+    assert verdict.code == "probation_latency"
 
 
 def test_latency_is_not_judged_where_the_policy_says_so() -> None:
