@@ -84,7 +84,10 @@ def _tell(session: Session, view: ResolutionView, device: str) -> None:
     if resolution.conflict is not None:
         session.out.say(f"{resolution.conflict}: other variants fit, but not the one that was asked for.")
     if resolution.tie:
-        session.out.say(f"A tie: {', '.join(resolution.tie)} would do as well; only the name decided.")
+        session.out.say(
+            f"A tie: {', '.join(resolution.tie)} would do as well, and no speeds were measured on such hosts. What was "
+            "published goes before what was converted, then the name decides; --variant pins another."
+        )
     session.out.say("")
     session.out.table(
         ("VARIANT", "VERDICT", "CODE", "NEEDS", "HOST HAS"),

@@ -2,8 +2,9 @@
 
 Each predicate (`fitting`) gives pass, fail or unknown; unknown is not eligible. The ranking is deterministic: the
 best target, the format closest to the hardware, the most specific requirements, the speed measured on hosts with the
-same facts, then the variant's name. Where only the name decides, that is a tie, and it is told. Hosts with the same
-`Platform.facts_digest` have the same answer, so it is computed once a class of hosts.
+same facts, what was published before what was converted, then the variant's name. Where only the last two decide, that
+is a tie, and it is told. So an INT8 form is taken by itself only where both it and the original were measured and it
+was faster. Hosts with the same `Platform.facts_digest` have the same answer, so it is computed once a class of hosts.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Resolution(Wire):
     degraded: bool = False
     """An accelerator lies idle: the chosen variant runs on the CPU of a host that has one."""
     tie: tuple[Name, ...] = ()
-    """These fit as well as the chosen one, which only its name put first; empty: none does."""
+    """These fit as well as the chosen one, which went first because it was published and they were converted, or only
+    by its name; empty: none does."""
     nearest: Name | None = None
     """The rejected variant, better than the chosen one, for which the least would have to change. Beside a chosen one
     only what no other hardware is needed for."""
@@ -103,9 +105,11 @@ def resolve(
         speeds: Microseconds of one run by the variant's digest, measured on hosts with these facts. It decides only
             between variants of the same target, format and specificity.
     """
-    measured = speeds or {}
-    ranked = sorted(manifest.variants, key=lambda variant: (*_rank(variant, measured), variant.name))
-    judged = [judge(variant, platform) for variant in ranked]
+    verdicts = {variant.name: judge(variant, platform) for variant in manifest.variants}
+    fit = [variant for variant in manifest.variants if verdicts[variant.name].outcome is Outcome.PASS]
+    measured = _comparable(fit, speeds or {})
+    ranked = sorted(manifest.variants, key=lambda v: (*_rank(v, measured), v.build is not None, v.name))
+    judged = [verdicts[variant.name] for variant in ranked]
     fitting = [v for v, verdict in zip(ranked, judged, strict=True) if verdict.outcome is Outcome.PASS]
     best = next((variant for variant in fitting if pin in (None, variant.name)), None)
     alike = () if best is None or pin else _alike(best, fitting, measured)
@@ -132,7 +136,7 @@ def judge(variant: Variant, platform: Platform) -> Verdict:
 
 
 def ties(manifest: Manifest) -> list[tuple[Name, ...]]:
-    """Groups of variants that some host may run alike, so that only the name decides.
+    """Groups of variants that some host may run alike, so that only a measured speed, or else the name, decides.
 
     Those that ask for different things of the same kind (two chips, two GPUs) meet no host together.
     """
@@ -172,6 +176,15 @@ def _rank(variant: Variant, speeds: Mapping[Digest, float]) -> tuple[int, int, i
         _generality(variant.requirements),
         speeds.get(variant.canonical_digest(), float("inf")) if speeds else 0.0,
     )
+
+
+def _comparable(fitting: list[Variant], speeds: Mapping[Digest, float]) -> Mapping[Digest, float]:
+    """Without those of converted variants beside which a published one of the same rank was never measured."""
+    if not speeds:
+        return speeds
+    unknown = {_rank(v, {}) for v in fitting if v.build is None and v.canonical_digest() not in speeds}
+    unfair = {v.canonical_digest() for v in fitting if v.build is not None and _rank(v, {}) in unknown}
+    return {digest: speed for digest, speed in speeds.items() if digest not in unfair}
 
 
 def _generality(need: Requirements) -> int:

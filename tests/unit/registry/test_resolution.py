@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry.contracts.codes import ResolutionCode as Code
-from registry.contracts.manifest import FileRef, Format, Manifest, Requirements, Target, Variant
+from registry.contracts.manifest import Build, FileRef, Format, Manifest, Requirements, Target, Variant
 from registry.contracts.platforms import AscendFacts, BackendFacts, CudaFacts, Evidence, Platform
 from registry.contracts.resolution import Outcome, resolve, ties
 
@@ -194,6 +194,19 @@ def test_of_variants_that_rank_the_same_the_faster_one_is_chosen_and_without_a_m
     measured = resolve(manifest(slow, fast), HOST, speeds=speeds)
     assert (measured.chosen, measured.tie) == ("b", ())
     assert ties(manifest(slow, fast)) == [("a", "b")]
+
+
+def test_what_was_published_goes_before_what_was_converted_from_it_whatever_its_name_unless_that_is_faster() -> None:
+    original = other("z-original", 1)
+    build = Build(parent=original.canonical_digest(), tool="onnxruntime-quantize")
+    int8 = other("a-fast", 2).model_copy(update={"build": build})
+    alike = resolve(manifest(int8, original), HOST)
+    assert (alike.chosen, alike.tie) == ("z-original", ("a-fast",))
+    speeds = {original.canonical_digest(): 900.0, int8.canonical_digest(): 90.0}
+    assert resolve(manifest(int8, original), HOST, speeds=speeds).chosen == "a-fast"
+    only_int8 = {int8.canonical_digest(): 90.0}
+    assert resolve(manifest(int8, original), HOST, speeds=only_int8).chosen == "z-original"
+    assert resolve(manifest(int8, original), HOST, pin="a-fast").chosen == "a-fast"
 
 
 def test_the_same_file_twice_is_no_tie() -> None:
