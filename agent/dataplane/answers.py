@@ -52,13 +52,13 @@ class Answers:
                 elif id_ < fixed:
                     views = [memory[base + id_ * size : base + id_ * size + size] for base, size in serving.outputs]
                     self.result(request, serving.codec.encode_fixed(plan, views))
-                    if tally is not None:
-                        count_answer(tally, serving.layout.outputs, views)
+                    if tally is not None and not count_answer(tally, serving.layout.outputs, views):
+                        serving.slot.stats.not_finite += 1
                 else:
                     found = _arena_outputs(serving, id_)
                     self.result(request, serving.codec.encode_reply(plan, found))
-                    if tally is not None:
-                        count_answer(tally, found, [tensor.data for tensor in found])
+                    if tally is not None and not count_answer(tally, found, [tensor.data for tensor in found]):
+                        serving.slot.stats.not_finite += 1
             except RequestError as error:
                 self.error(request, error.code, error.message)
             latency((now - request.arrived) * 1e6)

@@ -54,6 +54,7 @@ def _totals(
         errors=dict(stats.errors),
         expired=stats.expired,
         duplicates=stats.duplicates,
+        not_finite=stats.not_finite,
         latency=stats.latency.view(),
         run=stats.run.view(),
         batches=dict(stats.batches),

@@ -12,7 +12,7 @@ from agent.core.health import Histogram, HistogramView
 class ModelStats:
     """Running totals of one model's slot; they outlive its workers."""
 
-    __slots__ = ("batches", "duplicates", "errors", "expired", "latency", "requests", "run", "version")
+    __slots__ = ("batches", "duplicates", "errors", "expired", "latency", "not_finite", "requests", "run", "version")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -20,6 +20,8 @@ class ModelStats:
         self.errors: Counter[str] = Counter()
         self.expired = 0
         self.duplicates = 0
+        self.not_finite = 0
+        """Results with a NaN or an infinity, of versions that were being watched."""
         self.latency = Histogram()
         """Microseconds from the request's last byte to the reply handed to the socket."""
         self.run = Histogram()
@@ -41,6 +43,8 @@ class ModelSnapshot:
     errors: Mapping[str, int]
     expired: int
     duplicates: int
+    not_finite: int
+    """Results with a NaN or an infinity; counted while a version has still to prove itself."""
     latency: HistogramView
     run: HistogramView
     batches: Mapping[int, int]

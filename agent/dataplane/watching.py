@@ -23,11 +23,12 @@ class Typed(Protocol):
         """`FP32`, ..."""
 
 
-def count_answer(tally: Tally, outputs: Sequence[Typed], data: Sequence[Buffer]) -> None:
-    """Counts one result: `data` holds the bytes of each of `outputs`."""
+def count_answer(tally: Tally, outputs: Sequence[Typed], data: Sequence[Buffer]) -> bool:
+    """Counts one result: `data` holds the bytes of each of `outputs`. True: nothing in it is NaN or infinite."""
     tally.answered += 1
-    if not all(is_finite(str(output.datatype), view) for output, view in zip(outputs, data, strict=True)):
-        tally.not_finite += 1
+    finite = all(is_finite(str(output.datatype), view) for output, view in zip(outputs, data, strict=True))
+    tally.not_finite += not finite
+    return finite
 
 
 def is_finite(datatype: str, data: Buffer) -> bool:

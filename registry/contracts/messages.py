@@ -187,6 +187,9 @@ class ModelHealth(Wire):
     batch_sizes: dict[str, Count] = Field(default_factory=dict)
     """Batch size to how many batches."""
     worker_restarts: Count = 0
+    not_finite: Count | None = None
+    """Results with a NaN or an infinity in a floating-point output. Looked for only while a version has still to prove
+    itself (its probation), so it says nothing of the requests after that. None: this agent does not look."""
 
 
 class Health(Wire):

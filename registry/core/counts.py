@@ -29,6 +29,8 @@ class Totals:
 
     requests: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
+    not_finite: int | None = None
+    """Results with a NaN or an infinity; None: not told."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Increase:
     version: str
     requests: int
     errors: Mapping[str, int]
+    not_finite: int | None = None
+    """Results with a NaN or an infinity; None: not told."""
 
 
 def advance(
@@ -55,7 +59,7 @@ def advance(
         health = models[model]
         if health.version is None:
             continue
-        now = Totals(health.requests, bounded_errors(health.errors))
+        now = Totals(health.requests, bounded_errors(health.errors), health.not_finite)
         increase = _increase(model, health.version, seen.get(model, Totals()), now)
         if increase.requests or increase.errors:
             increases.append(increase)
@@ -93,4 +97,7 @@ def _increase(model: str, version: str, before: Totals, now: Totals) -> Increase
         for code, count in now.errors.items()
         if fell or count > before.errors.get(code, 0)
     }
-    return Increase(model, version, now.requests if fell else now.requests - before.requests, errors)
+    not_finite = now.not_finite
+    if not_finite is not None and not fell:
+        not_finite = max(0, not_finite - (before.not_finite or 0))
+    return Increase(model, version, now.requests if fell else now.requests - before.requests, errors, not_finite)

@@ -169,7 +169,7 @@ class HealthRow(Base):
     """When the registry took it: a device's clock may be wrong."""
     document: Mapped[str] = mapped_column(Text)
     increases: Mapped[list[Any]]
-    """What it added to the counts: [model, version, requests, errors]."""
+    """What it added to the counts: [model, version, requests, errors, not finite]."""
 
 
 class HealthHourRow(Base):

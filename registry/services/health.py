@@ -41,11 +41,11 @@ def take_health(session: Session, reports: Sequence[Report]) -> list[Report]:
         row = sessions[device_id, health.session_id]
         if health.seq <= row.seq:
             continue
-        seen = {model: Totals(total[0], total[1]) for model, total in row.totals.items()}
+        seen = {model: Totals(*total) for model, total in row.totals.items()}
         added, totals = advance(seen, health.models)
         row.seq, row.seen_at = health.seq, intake.at
-        row.totals = {model: [total.requests, dict(total.errors)] for model, total in totals.items()}
-        counted = [[i.model, i.version, i.requests, dict(i.errors)] for i in added]
+        row.totals = {model: [t.requests, dict(t.errors), t.not_finite] for model, t in totals.items()}
+        counted = [[i.model, i.version, i.requests, dict(i.errors), i.not_finite] for i in added]
         rows.append({"device_id": device_id, "at": intake.at, "document": intake.text, "increases": counted})
         increases.extend((device_id, intake.at, increase) for increase in added)
         fresh.append(report)
@@ -95,7 +95,7 @@ def summary(rows: Sequence[HealthRow]) -> HourOfHealth:
     """What stays of these reports, all of one hour."""
     hour = HourOfHealth()
     for row in rows:
-        increases = [Increase(model, version, requests, errors) for model, version, requests, errors in row.increases]
+        increases = [Increase(*fields) for fields in row.increases]
         hour.add(Health.model_validate_json(row.document), increases)
     return hour
 

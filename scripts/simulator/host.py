@@ -15,10 +15,11 @@ from typing import Literal
 from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
-from agent.errors import PermanentError
+from agent.errors import AgentError, PermanentError
 from agent.reconciler.ports import LoadedWorker
 from agent.worker.measure import Measurement
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.deployments import ShadowFigures
 from registry.contracts.digest import Digest
 from registry.contracts.golden import Parity
 from registry.contracts.manifest import Manifest
@@ -180,6 +181,38 @@ class _Count:
     errors: int = 0
 
 
+class SimulatedShadow:
+    """Compares the share of the made-up requests: all alike, or none."""
+
+    failure: AgentError | None = None
+
+    def __init__(self, model: str, share: float, agrees: bool) -> None:
+        self._model = model
+        self._share = share
+        self._agrees = agrees
+        self._due = 0.0
+        self.ended = False
+
+    def ask(self, model: str, count: int) -> None:
+        """So many requests to a model were answered."""
+        if model == self._model and not self.ended:
+            self._due += count * self._share
+
+    def figures(self) -> ShadowFigures:
+        """As the port says."""
+        compared = int(self._due)
+        if not compared:
+            return ShadowFigures()
+        off = 0.0 if self._agrees else 9.0
+        agreement = 1.0 if self._agrees else 0.0
+        return ShadowFigures(compared=compared, agreement=agreement, max_abs=off, mean_abs=off, latency_ratio=1.0)
+
+    def end(self, timeout_s: float) -> bool:
+        """As the port says."""
+        self.ended = True
+        return True
+
+
 class SimulatedDataPath:
     """Who answers which model. Requests are made up by `serve_for`, at a steady rate."""
 
@@ -188,6 +221,8 @@ class SimulatedDataPath:
         self._steps = steps
         self.serving: dict[str, tuple[Choice, LoadedWorker, _Count] | None] = {}
         self._totals: dict[str, tuple[int, int]] = {}
+        self._not_finite: dict[str, int] = {}
+        self._shadows: list[SimulatedShadow] = []
 
     def assign(self, model: str) -> None:
         """As the port says."""
@@ -202,6 +237,13 @@ class SimulatedDataPath:
         place = self.serving.get(choice.model)
         if place is not None and place[1] is worker:
             self.serving[choice.model] = (choice, worker, place[2])
+
+    def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> SimulatedShadow:
+        """As the port says."""
+        agrees = self._steps.bad(choice) not in (Bad.WRONG, Bad.NAN)
+        self._shadows = [shadow for shadow in self._shadows if not shadow.ended]
+        self._shadows.append(SimulatedShadow(choice.model, share, agrees))
+        return self._shadows[-1]
 
     def clear(self, model: str) -> Future[LoadedWorker | None]:
         """As the port says."""
@@ -225,7 +267,10 @@ class SimulatedDataPath:
         """Answers the requests of so much time."""
         for place in self.serving.values():
             if place is not None:
-                self._answer(*place, count=max(1, round(seconds * REQUESTS_A_SECOND)))
+                count = max(1, round(seconds * REQUESTS_A_SECOND))
+                self._answer(*place, count=count)
+                for shadow in self._shadows:
+                    shadow.ask(place[0].model, count)
 
     def _answer(self, choice: Choice, _worker: LoadedWorker, count_: _Count, *, count: int) -> None:
         steps, tally = self._steps, count_.tally
@@ -236,7 +281,9 @@ class SimulatedDataPath:
         for _ in range(count):
             tally.run.record(RUN_US * (10 if bad is Bad.SLOW else 1))
         tally.answered += count - failed
-        tally.not_finite += count if bad is Bad.NAN else 0
+        if bad is Bad.NAN and tally.watching:
+            tally.not_finite += count
+            self._not_finite[choice.model] = self._not_finite.get(choice.model, 0) + count
         if failed:
             tally.errors["run_failed"] += failed
         requests, errors = self._totals.get(choice.model, (0, 0))
@@ -257,6 +304,7 @@ class SimulatedDataPath:
                 run_us=run,
                 latency_us=run,
                 queue_limit=256,
+                not_finite=self._not_finite.get(model, 0),
             )
         return found
 

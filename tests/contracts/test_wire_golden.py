@@ -28,6 +28,7 @@ KINDS: dict[str, type[Wire]] = {
     "reported-fault": Reported,
     "event": Event,
     "health": Health,
+    "health-not-finite": Health,
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "manifest-extended": Manifest,

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from registry.contracts.codes import InferenceCode as Code
 from registry.contracts.rollout_states import ActionState
 from registry.contracts.rollouts import RolloutSpec
+from registry.core.counts import Increase
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import WaveFacts
 from registry.core.rollouts.health import Cohort, Cohorts
@@ -30,8 +31,6 @@ WINDOW_S = 3600.0
 BATCH = 250
 FAULTS = frozenset({Code.RUN_FAILED, Code.RUN_TIMEOUT, Code.WORKER_CRASHED, Code.RESULT_TOO_LARGE})
 """Errors that speak against a version; refusals of bad input and of overload do not."""
-NAN = "nan"
-"""Key of a model's health in reports that count answers with a NaN or an infinity."""
 _UPDATED = tuple(state.value for state in actions.SUCCESS | {ActionState.PROBATION, ActionState.CONFIRMING})
 _WAITING = tuple(state.value for state in actions.PARKED)
 
@@ -66,10 +65,12 @@ def _cohort(session: Session, devices: Sequence[int], model: str, version: str |
         ids = devices[start : start + BATCH]
         recent = (HealthRow.device_id.in_(ids), HealthRow.at >= since)
         for (increases,) in session.execute(select(HealthRow.increases).where(*recent)):
-            for of_model, of_version, answered, failed in increases:
-                if of_model == model and version in (None, of_version):
-                    requests += answered
-                    errors += sum(count for code, count in failed.items() if code in FAULTS)
+            for increase in (Increase(*fields) for fields in increases):
+                if increase.model == model and version in (None, increase.version):
+                    requests += increase.requests
+                    errors += sum(count for code, count in increase.errors.items() if code in FAULTS)
+                    if increase.not_finite is not None:
+                        nan = (nan or 0) + increase.not_finite
         newest = select(func.max(HealthRow.id)).where(*recent).group_by(HealthRow.device_id)
         for text in session.scalars(select(HealthRow.document).where(HealthRow.id.in_(newest))):
             report = json.loads(text).get("models", {}).get(model, {})
@@ -77,8 +78,6 @@ def _cohort(session: Session, devices: Sequence[int], model: str, version: str |
                 continue
             if report.get("run_us", {}).get("p99"):
                 p99.append(float(report["run_us"]["p99"]))
-            if isinstance(report.get(NAN), int):
-                nan = (nan or 0) + report[NAN]
     measured = _accuracy(session, devices, model)
     return Cohort(
         devices=len(devices),

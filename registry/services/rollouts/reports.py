@@ -137,8 +137,9 @@ def _take(action: ActionRow, rollout: RolloutRow, report: Report, changes: Chang
 
 def _take_shadow(action: ActionRow, progress: DeploymentProgress) -> None:
     shadow = progress.shadow
-    if shadow is None or shadow.agreement is None:
+    if shadow is None:
         return
-    compared, agreed = shadow.compared, shadow.agreement * shadow.compared
+    # What the candidate could not answer, where the active version did, it did not agree on.
+    compared, agreed = shadow.compared + shadow.errors, (shadow.agreement or 0.0) * shadow.compared
     if (action.shadow_compared, action.shadow_agreed) != (compared, agreed):
         action.shadow_compared, action.shadow_agreed = compared, agreed

@@ -13,7 +13,7 @@ from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
 def model(requests: int) -> ModelSnapshot:
     empty = Histogram().view()
     return ModelSnapshot(
-        model="lenet", version="1", requests=requests, errors={}, expired=0, duplicates=0,
+        model="lenet", version="1", requests=requests, errors={}, expired=0, duplicates=0, not_finite=0,
         latency=empty, run=empty, batches={}, queue_depth=0, queue_limit=0,
     )  # fmt: skip
 

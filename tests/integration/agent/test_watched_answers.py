@@ -44,6 +44,7 @@ def test_a_version_on_probation_is_counted_by_answers_errors_and_what_is_no_numb
     asker.one(b"{", header_length=1)
     assert (tally.answered, tally.not_finite, tally.failed()) == (3, 2, 1)
     assert tally.run.view().total == 4
+    assert device.plane.snapshot().models["double"].not_finite == 2
 
 
 def test_a_version_that_is_not_watched_costs_no_look_into_its_answers(device: Serving, asker: Asker) -> None:

@@ -12,6 +12,15 @@ def test_the_first_report_of_a_session_counts_whole() -> None:
     assert totals == {"lenet": Totals(7, {"overloaded": 2})}
 
 
+def test_answers_with_a_nan_are_counted_where_an_agent_tells_them() -> None:
+    first, totals = advance({}, {"m": ModelHealth(version="1", requests=7, not_finite=3)})
+    then, totals = advance(totals, {"m": ModelHealth(version="1", requests=9, not_finite=4)})
+    anew, _ = advance(totals, {"m": ModelHealth(version="1", requests=2, not_finite=1)})
+    assert [increase.not_finite for increase in (*first, *then, *anew)] == [3, 1, 1]
+    (silent,), _ = advance({}, {"m": ModelHealth(version="1", requests=7)})
+    assert silent.not_finite is None
+
+
 def test_a_later_report_counts_what_is_new() -> None:
     seen = {"lenet": Totals(7, {"overloaded": 2})}
     health = ModelHealth(version="1.0.0", requests=10, errors={"overloaded": 2, "wrong_shape": 1})

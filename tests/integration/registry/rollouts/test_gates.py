@@ -49,6 +49,7 @@ def until_soaking(world: World, gate: Gate) -> str:
     [
         (Metric.ERROR_SHARE, {"errors": {"run_failed": 200}}),
         (Metric.RUN_P99_RATIO, {"run_us": {"p99": 90_000.0}}),
+        (Metric.NAN_SHARE, {"not_finite": 300}),
     ],
 )
 def test_an_updated_cohort_that_is_worse_than_the_waiting_one_stops_the_rollout(
@@ -95,10 +96,17 @@ def test_accuracy_that_falls_stops_it_and_a_person_may_let_it_go_on(world: World
 
 def test_a_version_that_a_rollout_brings_or_may_return_to_is_not_deleted(world: World) -> None:
     world.add(*NAMES)
-    world.start()
+    rollout = world.start()
     world.answer()
     versions = Versions(world.database, MemoryBlobs())
     for version, word in (("2.0.0", "brings"), ("1.0.0", "may return")):
         with pytest.raises(InUseError) as refused:
             versions.delete("lenet", version, world.now)
         assert any(word in line for line in refused.value.errors)
+    world.run(rollout, R.SUCCEEDED)
+    with pytest.raises(InUseError):  # a rollback is still legal
+        versions.delete("lenet", "1.0.0", world.now)
+    for name in NAMES:
+        world.deploy(name, "3.0.0")
+    world.answer()
+    versions.delete("lenet", "1.0.0", world.now)
