@@ -125,8 +125,6 @@ class Rollouts(_Section):
 
     two_person: bool = False
     """Every plan is approved by another person than the one who submitted it."""
-    tick_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
-    """How often rollouts are looked at by the clock; what devices report is looked at at once."""
 
 
 class Webhooks(_Section):
