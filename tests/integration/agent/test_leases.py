@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.adapters.leases import MAX_LEASES, Leases
-from agent.cli import app
+from agent.cli.main import app
 from agent.errors import PermanentError
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)

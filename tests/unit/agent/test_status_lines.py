@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from agent.cli import _deployment_lines
+from agent.cli.status import deployment_lines
 
 PROGRESS = {"version": "2.0.0", "phase": "rolled_back", "since": "2026-01-01T00:00:00Z", "failed_in": "probation"}
 
 
 def test_it_names_the_phase_in_which_a_version_failed_and_why() -> None:
     model = {"deployment": PROGRESS, "fault": {"code": "probation_nan", "message": "3 of 30"}}
-    assert _deployment_lines(model) == [
+    assert deployment_lines(model) == [
         "2.0.0: rolled_back since 2026-01-01T00:00:00Z, failed in probation",
         "probation_nan: 3 of 30",
     ]
@@ -17,5 +17,14 @@ def test_it_names_the_phase_in_which_a_version_failed_and_why() -> None:
 
 def test_a_download_says_how_far_it_is_and_a_model_without_a_deployment_says_nothing() -> None:
     model = {"deployment": {"version": "2", "phase": "downloading", "since": "t", "bytes_done": 3, "bytes_total": 9}}
-    assert _deployment_lines(model) == ["2: downloading since t, 3 of 9 bytes"]
-    assert _deployment_lines({}) == []
+    assert deployment_lines(model) == ["2: downloading since t, 3 of 9 bytes"]
+    assert deployment_lines({}) == []
+
+
+def test_what_a_probation_or_a_shadow_found_is_told() -> None:
+    shadow = {"compared": 40, "agreement": 1.0}
+    progress = {"version": "2", "phase": "probation", "since": "t", "until": "u", "message": "fine", "shadow": shadow}
+    assert deployment_lines({"deployment": progress}) == [
+        "2: probation since t, until u, 40 requests compared in its shadow",
+        "fine",
+    ]

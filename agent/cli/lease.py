@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from agent.adapters.leases import Leases
-from agent.config.settings import ConfigError, config_file, load_config
+from agent.cli.common import ConfigOption, JsonOption, fail, print_json, settings_of
 from agent.core.local_policy import Lease
 from agent.errors import AgentError
 
@@ -23,8 +22,6 @@ app = typer.Typer(
     A lease always has an end, so that a program which forgets it holds nothing up for ever, and all together hold a
     deployment no longer than the setting policy.max_defer_s. Downloads go on. The registry sees the reason.""",
 )
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -44,9 +41,9 @@ def take(
     try:
         lease = _leases(config).add(now + _duration(duration), reason, model, now)
     except AgentError as error:
-        _fail(error.message)
+        fail(error.message)
     if as_json:
-        typer.echo(json.dumps(_as_json(lease)))
+        print_json(_as_json(lease))
     else:
         typer.echo(f"{lease.id} until {lease.until.isoformat(timespec='seconds')}; give it back: agent lease give-back")
 
@@ -57,7 +54,7 @@ def give_back(lease: Annotated[str, typer.Argument(metavar="ID")], config: Confi
     try:
         _leases(config).give_back(lease)
     except AgentError as error:
-        _fail(error.message)
+        fail(error.message)
 
 
 @app.command("list")
@@ -65,7 +62,7 @@ def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show the leases that hold now."""
     living = _leases(config).living(_now())
     if as_json:
-        typer.echo(json.dumps([_as_json(lease) for lease in living], indent=2))
+        print_json([_as_json(lease) for lease in living])
         return
     for lease in living:
         until = lease.until.isoformat(timespec="seconds")
@@ -75,11 +72,7 @@ def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 def _leases(config: Path | None) -> Leases:
-    try:
-        return Leases(load_config(config_file(config)).data_dir / "leases")
-    except ConfigError as error:
-        typer.echo(f"agent: {error.message}", err=True)
-        raise typer.Exit(2) from None
+    return Leases(settings_of(config).data_dir / "leases")
 
 
 def _now() -> datetime:
@@ -95,8 +88,3 @@ def _duration(text: str) -> timedelta:
 
 def _as_json(lease: Lease) -> dict[str, str | None]:
     return {"id": lease.id, "until": lease.until.isoformat(), "reason": lease.reason, "model": lease.model}
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"agent: {message}", err=True)
-    raise typer.Exit(1)

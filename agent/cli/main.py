@@ -6,18 +6,17 @@ Heavy imports stand inside the commands: `--help` answers at once.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli_lease import app as lease_commands
-from agent.config.settings import AgentConfig, ConfigError, config_file, load_config
+from agent.cli.common import ConfigOption, JsonOption, fail, print_json, settings_of
+from agent.cli.lease import app as lease_commands
+from agent.cli.status import status_lines
 from agent.errors import AgentError
 
 if TYPE_CHECKING:
@@ -34,10 +33,6 @@ app = typer.Typer(
 
     New here? `agent doctor` says what this host can do and what is missing, then `agent run`.""",
 )
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False, dir_okay=False)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.command()
@@ -46,7 +41,7 @@ def run(config: ConfigOption = None) -> None:
 
     It starts with what it served last, even without registry and broker, and catches up when they are there.
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     logging.basicConfig(
         stream=sys.stderr,
         level=settings.log_level.upper(),
@@ -74,12 +69,12 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
     Exit code 1 when the agent could not do its work here.
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     from agent.app.doctor import examine  # noqa: PLC0415 - see above
 
     checks = examine(settings)
     if as_json:
-        _print_json([check.__dict__ for check in checks])
+        print_json([check.__dict__ for check in checks])
     else:
         for check in checks:
             _print_check(check)
@@ -93,14 +88,14 @@ def platform(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     Below each "no" stands the reason and what would help. Hosts with the same digest are one class: they get the
     same variant.
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     from agent.app.agent import probe, utc_now  # noqa: PLC0415 - see above
     from agent.app.facts import fact_documents, fact_lines  # noqa: PLC0415 - see above
 
     facts = probe(settings, fresh=True)
     digest, now = facts.facts_digest(), utc_now()
     if as_json:
-        _print_json({**facts.to_json(), "facts_digest": digest, "facts": fact_documents(facts, now)})
+        print_json({**facts.to_json(), "facts_digest": digest, "facts": fact_documents(facts, now)})
         return
     for line in fact_lines(facts, now):
         typer.echo(line)
@@ -110,15 +105,16 @@ def platform(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what this agent serves. Exit code 1 when it does not run or a model failed."""
-    settings = _settings(config)
+    settings = settings_of(config)
     from agent.app.status import is_running, read_status  # noqa: PLC0415 - see above
 
     running, kept = is_running(settings.data_dir), read_status(settings.data_dir)
     models: dict[str, Any] = (kept or {}).get("reported", {}).get("models", {})
     if as_json:
-        _print_json({"device": settings.device, "running": running, "status": kept})
+        print_json({"device": settings.device, "running": running, "status": kept})
     else:
-        _print_status(settings, running, kept, models)
+        for line in status_lines(settings, running, kept):
+            typer.echo(line)
     failed = any(model.get("state") == "failed" for model in models.values())
     raise typer.Exit(0 if running and not failed else 1)
 
@@ -131,7 +127,7 @@ def reset(
 
     The agent must be stopped. It takes its desired state from the registry again when it is started.
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     from agent.app.status import DataDirLock  # noqa: PLC0415 - see above
 
     if not settings.data_dir.is_dir():
@@ -148,7 +144,7 @@ def reset(
         if (settings.data_dir / "cache").is_dir():
             shutil.rmtree(settings.data_dir / "cache")
     except (AgentError, OSError) as error:
-        _fail(str(error), 1)
+        fail(str(error), 1)
     finally:
         lock.release()
     typer.echo(f"dropped the state in {settings.data_dir}")
@@ -161,7 +157,7 @@ def show_config(
 ) -> None:
     """Print a settings file with every key, its meaning, bounds and default; or check the one in use."""
     if check:
-        settings = _settings(config)
+        settings = settings_of(config)
         typer.echo(settings.model_dump_json(indent=2))
         return
     from agent.config.example import example_toml  # noqa: PLC0415 - see above
@@ -172,67 +168,12 @@ def show_config(
 app.add_typer(lease_commands, name="lease")
 
 
-def _settings(option: Path | None) -> AgentConfig:
-    try:
-        return load_config(config_file(option))
-    except ConfigError as error:
-        _fail(error.message, 2)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"agent: {message}", err=True)
-    raise typer.Exit(code)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
-
-
 def _print_check(check: Check) -> None:
     mark = typer.style("ok  ", fg="green") if check.ok else typer.style("no  ", fg="red" if check.needed else "yellow")
     source = f"  ({check.source})" if check.source else ""
     typer.echo(f"{mark}{check.name:22} {check.text}{source}")
     if check.advice and not check.ok:
         typer.echo(f"{'':26} {check.advice}")
-
-
-def _print_status(settings: AgentConfig, running: bool, kept: dict[str, Any] | None, models: dict[str, Any]) -> None:
-    state = f"runs (pid {kept.get('pid')})" if running and kept else "runs" if running else "does not run"
-    typer.echo(f"{settings.device} {state}, data in {settings.data_dir}")
-    if kept is None:
-        typer.echo("no status yet")
-        return
-    reported = kept.get("reported", {})
-    broker = "connected" if running and kept.get("connected") else "away"
-    typer.echo(f"broker {broker}; desired generation {reported.get('generation', 0)}; as of {kept.get('written_at')}")
-    for name, model in sorted(models.items()):
-        serves = f"{model.get('version')} on {model.get('backend')}" if model.get("version") else "nothing"
-        typer.echo(f"  {name:20} {model.get('state'):10} serves {serves}")
-        for line in _deployment_lines(model):
-            typer.echo(f"  {'':20} {line}")
-    for name, entries in sorted(kept.get("quarantine", {}).items()):
-        for bad in entries:
-            text = f"{bad.get('code')}: {bad.get('message', '')}"
-            typer.echo(f"  {name:20} in quarantine: {bad.get('version')} ({bad.get('variant_digest')}): {text}")
-
-
-def _deployment_lines(model: dict[str, Any]) -> list[str]:
-    """How far the deployment is, or how the last one ended; then what is wrong."""
-    lines = []
-    progress = model.get("deployment") or {}
-    if progress:
-        parts = [f"{progress.get('version')}: {progress.get('phase')} since {progress.get('since')}"]
-        if progress.get("failed_in"):
-            parts.append(f"failed in {progress['failed_in']}")
-        if progress.get("until"):
-            parts.append(f"until {progress['until']}")
-        if progress.get("phase") == "downloading":
-            parts.append(f"{progress.get('bytes_done', 0)} of {progress.get('bytes_total', 0)} bytes")
-        lines.append(", ".join(parts))
-    fault = model.get("fault")
-    if fault:
-        lines.append(f"{fault.get('code')}: {fault.get('message', '')}")
-    return lines
 
 
 def main() -> None:
