@@ -193,11 +193,12 @@ class Reconciler:
 
     def _report(self, facts: Platform) -> None:
         known = self._exchange is not None and self._exchange.facts_are_known
+        now = self._context.clock.now()  # which may be set back: the registry takes an older report for a late one
         self._reported = Reported(
             device=self._device,
             session_id=self._session_id,
             generation=self._context.desired.generation,
-            at=self._context.clock.now(),
+            at=now if self._reported is None else max(now, self._reported.at),
             facts_digest=facts.facts_digest(),
             facts=None if known else facts,
             models={model: slot.report() for model, slot in self._slots.items()},

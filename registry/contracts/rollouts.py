@@ -24,6 +24,8 @@ MAX_LISTED_DEVICES = 10_000
 MAX_SELECTOR_CHARS = 2048
 MAX_VALID_S = 30 * 86400
 """A rollout without `valid_until` ends this long after it was submitted."""
+MIN_YEAR, MAX_YEAR = 2000, 9000
+"""Of times in a spec: far enough from what calendars and databases can keep."""
 
 DAY_S = 86400.0
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -280,6 +282,11 @@ class RolloutSpec(Wire):
 
     @model_validator(mode="after")
     def _times_are_ordered(self) -> RolloutSpec:
+        for name, at in (("start_at", self.start_at), ("valid_until", self.valid_until)):
+            if at is not None and not MIN_YEAR <= at.year < MAX_YEAR:
+                raise ValueError(f"{name} must lie in the years {MIN_YEAR} to {MAX_YEAR - 1}")
+        if self.policy.hold:
+            raise ValueError("policy.hold is the registry's: pausing a rollout sets it, resuming takes it away")
         if self.start_at and self.valid_until and self.valid_until <= self.start_at:
             raise ValueError("valid_until must be after start_at")
         if self.gate.shadow is not None and self.policy.shadow is None:

@@ -152,7 +152,15 @@ def _users(session: Session, row: VersionRow) -> list[str]:
     what = f"{row.model} {row.version}"
     rolling = select(RolloutRow.public).where(RolloutRow.state.in_(OPEN), RolloutRow.model == row.model)
     brings = rolling.where(RolloutRow.version == row.version)
-    returns = rolling.join(ActionRow).where(ActionRow.previous_version == row.version).distinct()
+    follows = (DeploymentRow.rollout == RolloutRow.public) & (DeploymentRow.device_id == ActionRow.device_id)
+    returns = (
+        select(RolloutRow.public)
+        .join(ActionRow)
+        .outerjoin(DeploymentRow, follows & (DeploymentRow.model == RolloutRow.model))
+        .where(RolloutRow.model == row.model, ActionRow.previous_version == row.version)
+        .where(RolloutRow.state.in_(OPEN) | DeploymentRow.device_id.is_not(None))  # a rollback is legal after the end
+        .distinct()
+    )
     return [
         *(f"rollout {rollout} brings {what}" for rollout in session.scalars(brings.limit(MAX_USERS_NAMED))),
         *(f"rollout {rollout} may return to {what}" for rollout in session.scalars(returns.limit(MAX_USERS_NAMED))),

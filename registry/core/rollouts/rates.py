@@ -8,13 +8,15 @@ or a large one would never be sent; the debt is waited for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf
 from typing import NamedTuple
 
 from registry.contracts.rollouts import Rate
 
 BURST_S = 10.0
+SET_BACK_S = 60.0
+"""A bucket that was filled later than this from now tells of a clock that was set back: it begins anew."""
 MAX_BATCH = 1000
 """Devices offered in one decision: a pause waits for one transaction at most."""
 
@@ -36,16 +38,21 @@ class Candidate(NamedTuple):
 
 
 def fill(bucket: Bucket, rate: Rate, now: datetime) -> Bucket:
-    """The bucket at `now`. A clock that was set back adds nothing."""
+    """The bucket at `now`. A clock that is a little behind adds nothing."""
     per_s = rate.devices_per_minute / 60 if rate.devices_per_minute is not None else inf
     bytes_per_s = rate.bytes_per_second if rate.bytes_per_second is not None else inf
     full = Bucket(max(1.0, per_s * BURST_S), bytes_per_s * BURST_S, now)
-    if bucket.at is None:
+    if bucket.at is None or was_set_back(bucket.at, now):
         return full
     passed = max(0.0, (now - bucket.at).total_seconds())
     devices = full.devices if per_s == inf else min(full.devices, bucket.devices + per_s * passed)
     sent = full.bytes if bytes_per_s == inf else min(full.bytes, bucket.bytes + bytes_per_s * passed)
     return Bucket(devices, sent, max(now, bucket.at))
+
+
+def was_set_back(filled: datetime, now: datetime) -> bool:
+    """Whether the clock that filled the bucket was set back since; less may be another scheduler's clock."""
+    return filled > now + timedelta(seconds=SET_BACK_S)
 
 
 def release(

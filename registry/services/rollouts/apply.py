@@ -15,6 +15,7 @@ from registry.core.rollouts import actions
 from registry.core.rollouts import decisions as d
 from registry.core.rollouts.gates import Kind, Verdict
 from registry.core.rollouts.machine import Event, InvalidMoveError
+from registry.core.rollouts.rates import was_set_back
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.services.rollouts.back import begin_rollback, cancel_parked
@@ -118,7 +119,8 @@ def _pass_wave(session: Session, row: RolloutRow, decision: d.PassWave, now: dat
 
 def _offer(session: Session, row: RolloutRow, decision: d.Offer, now: datetime) -> bool:
     spec = spec_of(row)
-    if row.filled_at is not None and decision.bucket.at is not None and decision.bucket.at < row.filled_at:
+    at = decision.bucket.at
+    if row.filled_at is not None and at is not None and at < row.filled_at and not was_set_back(row.filled_at, at):
         return False
     rows = _rows(session, row, decision.devices, actions.PARKED)
     tail = len(spec.waves)

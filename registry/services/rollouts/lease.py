@@ -14,6 +14,8 @@ from registry.db.rollout_rows import LeaseRow
 
 LEASE_S = 10.0
 RENEW_S = 4.0
+AHEAD_S = 60.0
+"""A lease that ends later than this was taken by a clock that has been set back since: it is nobody's."""
 
 
 class Lease:
@@ -30,7 +32,8 @@ class Lease:
         if self._until is not None and now < self._until - timedelta(seconds=LEASE_S - RENEW_S):
             return True
         until = now + timedelta(seconds=LEASE_S)
-        free = or_(LeaseRow.holder == self._holder, LeaseRow.until <= now)
+        ahead = LeaseRow.until > now + timedelta(seconds=AHEAD_S)
+        free = or_(LeaseRow.holder == self._holder, LeaseRow.until <= now, ahead)
         with self._database.write() as session:
             insert_new(session, LeaseRow, [{"name": self._name, "holder": self._holder, "until": now}], ("name",))
             mine = update(LeaseRow).where(LeaseRow.name == self._name, free)

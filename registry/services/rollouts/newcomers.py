@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.rollout_states import ActionState, RolloutState
@@ -66,7 +66,7 @@ def _left(row: RolloutRow):  # type: ignore[no-untyped-def]
 
 
 def _new(session: Session, row: RolloutRow, spec: RolloutSpec):  # type: ignore[no-untyped-def]
-    has = select(ActionRow.id).where(ActionRow.rollout_id == row.id, ActionRow.device == DeviceRow.name)
+    has = select(ActionRow.id).where(ActionRow.device_id == DeviceRow.id, ActionRow.rollout_id == row.id)
     query = select(DeviceRow.id, DeviceRow.name, DeviceRow.facts_digest)
     return query.where(in_fleet(session, spec.fleet), ~has.exists())
 
@@ -107,6 +107,9 @@ def _join(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -
                 "wave": tail(spec) if state is _S.PLANNED else None,
             }
         )  # fmt: skip
+    names = [name for _, name, _ in found]  # one that was deleted and registered anew is another device
+    orphans = delete(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.device_id.is_(None))
+    session.execute(orphans.where(ActionRow.device.in_(names)))
     session.execute(insert(ActionRow), rows)
     return len(rows)
 

@@ -7,6 +7,7 @@ follows from a command (offers, withdrawals, the way back) is the ticker's, whic
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -45,6 +46,8 @@ from registry.services.views import find_version
 
 MAX_OPEN = 1000
 """Rollouts that are not over; another one is refused."""
+_PUBLIC = re.compile(r"r-[0-9a-f]{12}")
+"""An id, by which a rollout is found as by its name."""
 _CHANGEABLE = frozenset({RolloutState.DRAFT, RolloutState.DENIED})
 
 
@@ -258,6 +261,8 @@ def _named(session: Session, name: str) -> RolloutRow | None:
 
 
 def _check(session: Session, spec: RolloutSpec) -> None:
+    if spec.name is not None and _PUBLIC.fullmatch(spec.name):
+        raise InvalidError(f"{spec.name!r} has the form of a rollout's id; give it another name.")
     try:
         selectors(spec)
     except SelectorError as error:

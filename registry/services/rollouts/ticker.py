@@ -19,7 +19,7 @@ from registry.core.rollouts.decide import decide
 from registry.core.rollouts.machine import holds
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.errors import BusyError
+from registry.errors import BusyError, InvalidError, NotFoundError
 from registry.services.desired import DesiredDocuments
 from registry.services.fleet_log import FleetLog
 from registry.services.rollouts import newcomers
@@ -72,7 +72,7 @@ class Ticker:
     def look(self, rollout_id: int, now: datetime, *, sweep: bool = False) -> None:
         """Decide and apply until nothing is decided any more."""
         if sweep:
-            newcomers.sweep(self._database, rollout_id, now)
+            self._sweep(rollout_id, now)
         for _ in range(MAX_STEPS):
             if not self._step(rollout_id, now):
                 break
@@ -80,6 +80,12 @@ class Ticker:
             self._log.changed()
         if self._sync_hold(rollout_id, now):
             self._documents.changed()
+
+    def _sweep(self, rollout_id: int, now: datetime) -> None:
+        try:
+            newcomers.sweep(self._database, rollout_id, now)
+        except (InvalidError, NotFoundError) as error:  # a group was deleted while the rollout was over
+            log.warning("rollout %d takes in no newcomers: %s", rollout_id, error.message)
 
     def _look_safely(self, rollout_id: int, now: datetime, sweep: bool) -> None:
         try:
@@ -93,7 +99,8 @@ class Ticker:
             self._log.changed()
 
     def _is_sweep_due(self, now: datetime) -> bool:
-        due = self._fleet_changed.is_set() or self._swept is None or now >= self._swept + timedelta(seconds=SWEEP_S)
+        fresh = self._swept is not None and self._swept <= now < self._swept + timedelta(seconds=SWEEP_S)
+        due = self._fleet_changed.is_set() or not fresh
         if due:
             self._fleet_changed.clear()
             self._swept = now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -27,6 +27,25 @@ def worker_of(host: Host, model: str = "lenet") -> FakeWorker:
     worker = host.data_path.serving[model]
     assert isinstance(worker, FakeWorker)
     return worker
+
+
+class SetBack(Host):
+    """Its clock can be set back; nothing else can."""
+
+    back = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() - self.back
+
+
+def test_a_clock_that_is_set_back_makes_no_report_older_than_the_last() -> None:
+    host = SetBack()
+    host.desire(1, lenet="1.0.0").commit()
+    host.back = timedelta(days=1)
+    host.desire(2, lenet="2.0.0").commit()
+    times = [report.at for report in host.reports]
+    assert times == sorted(times)
+    assert host.reports[-1].generation == 2
 
 
 def test_what_is_desired_comes_to_serve() -> None:

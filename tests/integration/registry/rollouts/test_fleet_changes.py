@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select
 
+from registry.contracts.groups import GroupBody
 from registry.contracts.rollout_states import Command
-from registry.contracts.rollouts import Fleet, Offline, OfflinePolicy
+from registry.contracts.rollouts import Fleet, Offline, OfflinePolicy, Rate
 from registry.db.rollout_rows import RolloutRow
+from registry.errors import InvalidError
 from registry.services.desired import DesiredDocuments
 from registry.services.rollouts.ticker import Ticker
 from tests.integration.registry.rollouts.world import FACTS, SLOW, R, S, World, quick
@@ -248,3 +250,45 @@ def test_a_poll_and_a_look_that_change_nothing_write_nothing(world: World) -> No
         world.tick(0)
     event.remove(world.database.engine, "before_cursor_execute", watch)
     assert writes == []
+
+
+def test_a_device_that_is_registered_anew_is_another_one_and_joins(world: World) -> None:
+    world.add(*NAMES)
+    rollout = world.start()
+    world.devices.delete("d0", world.now)
+    world.tick()
+    assert world.states(rollout)["d0"] is S.DECOMMISSIONED
+    world.add("d0")
+    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
+
+
+def test_a_group_that_was_deleted_meanwhile_does_not_keep_a_retry_from_its_end(world: World) -> None:
+    world.add(*NAMES)
+    world.fleet["d0"].behaviour = "failing"
+    world.groups.put("front", GroupBody(devices=NAMES), world.now)
+    gate = quick().gate.model_copy(update={"max_failed_pct": 50, "min_committed_pct": 50})
+    rollout = world.start(fleet=Fleet(groups=("front",)), waves=AT_ONCE, gate=gate)
+    world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS)
+    world.groups.delete("front")
+    world.fleet["d0"].behaviour = "good"
+    world.command(rollout, Command.RETRY)
+    world.ticker.fleet_changed()
+    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
+
+
+def test_a_registrys_clock_that_is_set_back_stops_nothing(world: World) -> None:
+    world.add(*NAMES)
+    rollout = world.start(rate=Rate(devices_per_minute=1))
+    restarted = world.new_ticker()  # the lease of the one before ends in a month, so does its bucket
+    for _ in range(30):
+        world.answer()
+        world.now += timedelta(seconds=60)
+        restarted.tick(world.now - timedelta(days=30))
+    assert world.state(rollout) is R.SUCCEEDED
+    assert world.view(rollout).counts == {S.COMMITTED: 4}
+
+
+def test_a_name_that_may_be_another_rollouts_id_is_refused(world: World) -> None:
+    world.add(*NAMES)
+    with pytest.raises(InvalidError):
+        world.rollouts.create(quick(name=world.start()), None, "alice", world.now)

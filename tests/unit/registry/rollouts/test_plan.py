@@ -84,10 +84,20 @@ def test_bytes_may_be_overdrawn_once_and_are_waited_for() -> None:
     assert len(release(bucket, rate, heavy[1:], None, T0 + timedelta(seconds=91))[0]) == 1
 
 
-def test_a_clock_that_was_set_back_gives_no_tokens() -> None:
+def test_a_scheduler_whose_clock_is_behind_gets_no_tokens() -> None:
     rate = Rate(devices_per_minute=6)
     _, bucket = release(Bucket(), rate, [Candidate("a")], None, T0)
-    assert release(bucket, rate, [Candidate("b")], None, T0 - timedelta(hours=1))[0] == ()
+    assert release(bucket, rate, [Candidate("b")], None, T0 - timedelta(seconds=30))[0] == ()
+
+
+def test_a_clock_that_was_set_back_far_does_not_stop_the_offers_until_it_has_caught_up() -> None:
+    rate = Rate(devices_per_minute=6)
+    _, bucket = release(Bucket(), rate, [Candidate("a")], None, T0)
+    earlier = T0 - timedelta(days=30)
+    chosen, bucket = release(bucket, rate, [Candidate("b"), Candidate("c")], None, earlier)
+    assert chosen == ("b",)
+    assert release(bucket, rate, [Candidate("c")], None, earlier)[0] == ()
+    assert release(bucket, rate, [Candidate("c")], None, earlier + timedelta(seconds=10))[0] == ("c",)
 
 
 @pytest.mark.parametrize(("room", "count"), [(None, 3), (2, 2), (0, 0), (-1, 0)])
