@@ -26,6 +26,9 @@ def with_network(section: VariantSection, facts: ModelFacts) -> ModelFacts:
         UsageFault: the network is not in the catalogue, or goes with no such file or inputs.
     """
     network = network_of(section)
+    if section.entry_point is not None:
+        _demand_code_belongs(section, facts)
+        return facts
     if network is None:
         warn = facts.format is Format.MINDSPORE_CKPT
         return replace(facts, warnings=(*facts.warnings, NO_NETWORK)) if warn else facts
@@ -46,6 +49,15 @@ def with_network(section: VariantSection, facts: ModelFacts) -> ModelFacts:
         shown = ", ".join(f"{spec.datatype} {list(spec.shape)}" for spec in outputs)
         raise InspectionError(f"{section.file.name}: the network {network.name} gives {shown}; another was given")
     return replace(facts, inputs=given or inputs, outputs=told or outputs)
+
+
+def _demand_code_belongs(section: VariantSection, facts: ModelFacts) -> None:
+    if facts.format is not Format.MINDSPORE_CKPT:
+        raise UsageFault(
+            f"An entry point is for checkpoints; {section.file.name} is {facts.format} and brings its own network"
+        )
+    if section.network is not None:
+        raise UsageFault(f"{section.file.name}: network and entry_point: one of them builds the network")
 
 
 def network_of(section: VariantSection) -> Network | None:

@@ -23,11 +23,14 @@ def demand_new_file(path: Path | None) -> None:
         )
 
 
-def write_secret(path: Path, secret: str) -> None:
+AGAIN = "Make it anew with another file: registry devices rotate, or registry token revoke and create."
+
+
+def write_secret(path: Path, secret: str, hint: str = AGAIN) -> None:
     """Create `path` with mode 600 and the secret in it; on disk when this returns.
 
     Raises:
-        CliError: it cannot be written; the registry keeps only the credential's hash, so it has to be made anew.
+        CliError: it cannot be written, and nothing else has the secret, so it has to be made anew as `hint` says.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -39,5 +42,5 @@ def write_secret(path: Path, secret: str) -> None:
         raise CliError(
             f"The credential was made but {path} cannot be written: {error.strerror}",
             code="disk_error",
-            hint="Make it anew with another file: registry devices rotate, or registry token revoke and create.",
+            hint=hint,
         ) from error

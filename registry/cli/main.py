@@ -45,6 +45,7 @@ COMMANDS: dict[str, str] = {
     "results": "registry.cli.telemetry:results",
     "counts": "registry.cli.telemetry:counts",
     "token": "registry.cli.tokens:app",
+    "key": "registry.cli.keys:app",
     "serve": "registry.cli.serve:serve",
 }
 """Command to `module:function`, or `module:app` for a group of commands."""

@@ -1,15 +1,16 @@
-"""`--network`, `--network-arg` and `--input`: what a checkpoint does not say of itself, on the command line."""
+"""`--network`, `--entry-point` and their kin: what a checkpoint does not say of itself, on the command line."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from registry.cli.failures import UsageFault
-from registry.cli.publish_file import NetworkSection, TensorSection
-from registry.contracts.manifest import Network
+from registry.cli.publish_file import EntryPointSection, NetworkSection, TensorSection
+from registry.contracts.manifest import Variant
 from registry.contracts.networks import Value, networks
 from registry.contracts.tensors import Datatype
 
@@ -23,7 +24,7 @@ NetworkArgOption = Annotated[
     typer.Option(
         "--network-arg",
         metavar="NAME=VALUE",
-        help="Of its constructor; may be repeated.",
+        help="Of its constructor, or of the entry point's function; may be repeated.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -36,14 +37,55 @@ InputOption = Annotated[
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
+OutputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--output",
+        metavar="NAME:TYPE:DIMS",
+        help="As --input; an entry point needs both.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+EntryPointOption = Annotated[
+    str | None,
+    typer.Option(
+        "--entry-point",
+        metavar="FILE.py:FUNCTION",
+        help="Code that builds the network, instead of --network. It runs only on devices that trust its signer.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+SigningKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key",
+        metavar="FILE",
+        help="Signs the entry points; see `registry key new`.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
 
 
-def network_section(name: str | None, pairs: list[str]) -> NetworkSection | None:
-    """The options as a publish file would say it. Raises UsageFault."""
-    if name is None:
-        if pairs:
-            raise UsageFault("--network-arg without --network", hint=f"Networks: {', '.join(networks())}")
-        return None
+def architecture(name: str | None, entry_point: str | None, pairs: list[str]) -> dict[str, Any]:
+    """The options as a publish file would say them: `network` or `entry_point`, or nothing. Raises UsageFault."""
+    if name is not None and entry_point is not None:
+        raise UsageFault("--network and --entry-point: one of them builds the network")
+    if name is not None:
+        return {"network": NetworkSection(name=name, arguments=_arguments(pairs))}
+    if entry_point is not None:
+        module, _, function = entry_point.rpartition(":")
+        if not module.endswith(".py") or not function:
+            raise UsageFault(
+                f"{entry_point!r} is not of the form FILE.py:FUNCTION", hint="--entry-point network.py:create"
+            )
+        section = EntryPointSection(module=Path(module), function=function, arguments=_arguments(pairs))
+        return {"entry_point": section}
+    if pairs:
+        raise UsageFault("--network-arg without --network", hint=f"Networks: {', '.join(networks())}")
+    return {}
+
+
+def _arguments(pairs: list[str]) -> dict[str, Value]:
     arguments: dict[str, Value] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -52,17 +94,26 @@ def network_section(name: str | None, pairs: list[str]) -> NetworkSection | None
         if key in arguments:
             raise UsageFault(f"--network-arg {key} is given twice")
         arguments[key] = _value(text)
-    return NetworkSection(name=name, arguments=arguments)
+    return arguments
 
 
-def network_text(network: Network) -> str:
-    """As its constructor is called: `lenet5(num_class=10)`."""
-    return f"{network.name}({', '.join(f'{name}={value}' for name, value in network.arguments.items())})"
+def network_text(variant: Variant) -> str:
+    """What builds the network, as it is called: `lenet5(num_class=10)`; empty: nothing does."""
+    if variant.network is not None:
+        return _call(variant.network.name, variant.network.arguments)
+    if variant.entry_point is not None:
+        code = variant.entry_point
+        return f"{_call(f'{code.module}:{code.function}', code.arguments)}, signed with {code.key}"
+    return ""
 
 
-def input_sections(texts: list[str]) -> tuple[TensorSection, ...]:
+def _call(name: str, arguments: dict[str, Value]) -> str:
+    return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
+
+
+def tensor_sections(texts: list[str] | None) -> tuple[TensorSection, ...]:
     """`x:FP32:-1,1,32,32` each. Raises UsageFault."""
-    return tuple(_tensor(text) for text in texts)
+    return tuple(_tensor(text) for text in texts or ())
 
 
 def _tensor(text: str) -> TensorSection:

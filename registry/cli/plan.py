@@ -16,7 +16,9 @@ from registry.cli.checkpoint_facts import like_siblings, network_of
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.local_files import LocalFile
 from registry.cli.publish_file import PublishFile, RequirementsSection, VariantSection, faults
+from registry.cli.signing import Signer, load_signer
 from registry.cli.variant_facts import variant_facts
+from registry.contracts.entry_points import EntryCode
 from registry.contracts.manifest import (
     Classification,
     FileRef,
@@ -43,6 +45,8 @@ class PlannedVariant:
     """The model file's path inside the artifact."""
     files: dict[str, Path]
     """Path inside the artifact to the file here."""
+    module: str = ""
+    """The entry point's path inside the artifact."""
 
     @property
     def requirements(self) -> Requirements:
@@ -66,6 +70,8 @@ class Plan:
     version: str
     variants: tuple[PlannedVariant, ...]
     warnings: tuple[str, ...] = field(default=())
+    signer: Signer | None = None
+    """Where a variant has an entry point."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -83,6 +89,7 @@ def make_plan(source: PublishFile) -> Plan:
     """
     if source.version is None:
         raise UsageFault("Which version is it?", hint="Give --version 1.0.0, or `version` in the publish file")
+    signer = _signer(source)
     variants = _like_siblings(tuple(_plan_variant(section) for section in source.variant))
     names = [variant.name for variant in variants]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -94,7 +101,7 @@ def make_plan(source: PublishFile) -> Plan:
         if source.card.stat().st_size > MAX_CARD_BYTES:
             raise UsageFault(f"The model card {source.card} is over {MAX_CARD_BYTES} bytes")
     warnings = tuple(f"{variant.name}: {text}" for variant in variants for text in variant.facts.warnings)
-    return Plan(source, source.version, variants, warnings + _picture_warnings(source, variants))
+    return Plan(source, source.version, variants, warnings + _picture_warnings(source, variants), signer)
 
 
 def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
@@ -105,7 +112,7 @@ def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
     """
     source = plan.source
     try:
-        variants = tuple(_variant(planned, find) for planned in plan.variants)
+        variants = tuple(_signed(_variant(planned, find), planned, plan) for planned in plan.variants)
         return Manifest(
             model=source.model,
             version=plan.version,
@@ -134,7 +141,43 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
         if companion in section.files:
             checked_size(section.file.parent, companion, "the publish file")
         files[companion] = section.file.parent / companion
-    return PlannedVariant(section.name or f"{facts.format}-{section.target}", facts, section, entry, files)
+    module = _add_module(section, files)
+    return PlannedVariant(section.name or f"{facts.format}-{section.target}", facts, section, entry, files, module)
+
+
+def _add_module(section: VariantSection, files: dict[str, Path]) -> str:
+    """The entry point's name among the files; empty: there is none."""
+    if section.entry_point is None:
+        return ""
+    path = section.entry_point.module
+    name = artifact_name(path)
+    if not path.is_file():
+        raise CliError(f"{path} is not there, or not a file", code="not_found")
+    if name in files:
+        raise UsageFault(f"The entry point {path} has the name of another file of the variant")
+    files[name] = path
+    return name
+
+
+def _signer(source: PublishFile) -> Signer | None:
+    """Raises CliError, UsageFault: no key, or none that can be used. Before anything is hashed."""
+    wanted = any(section.entry_point is not None for section in source.variant)
+    if wanted and source.signing_key is None:
+        raise UsageFault(
+            "An entry point is published only when it is signed",
+            hint="Give --signing-key FILE, or `signing_key` in the publish file; registry key new FILE makes one",
+        )
+    if source.signing_key is not None and not wanted:
+        raise UsageFault("There is a signing key, and no entry point to sign", hint="--entry-point FILE.py:FUNCTION")
+    return None if source.signing_key is None else load_signer(source.signing_key)
+
+
+def _signed(variant: Variant, planned: PlannedVariant, plan: Plan) -> Variant:
+    section = planned.section.entry_point
+    if section is None or plan.signer is None:
+        return variant
+    code = EntryCode(module=planned.module, function=section.function, arguments=section.arguments)
+    return plan.signer.signed(plan.source.model, plan.version, variant, code)
 
 
 def _like_siblings(variants: tuple[PlannedVariant, ...]) -> tuple[PlannedVariant, ...]:

@@ -23,12 +23,15 @@ from registry.cli.golden_options import (
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.models import fetch_manifest, image_text, requirement_text, tensor_row
 from registry.cli.network_options import (
+    EntryPointOption,
     InputOption,
     NetworkArgOption,
     NetworkOption,
-    input_sections,
-    network_section,
+    OutputOption,
+    SigningKeyOption,
+    architecture,
     network_text,
+    tensor_sections,
 )
 from registry.cli.output import size_text
 from registry.cli.plan import Plan, build_manifest, make_plan
@@ -101,7 +104,10 @@ def publish(
     alias: AliasOption = None,
     network: NetworkOption = None,
     network_arg: NetworkArgOption = None,
+    entry_point: EntryPointOption = None,
+    signing_key: SigningKeyOption = None,
     model_input: InputOption = None,
+    model_output: OutputOption = None,
     golden: GoldenOption = None,
     golden_from: GoldenFromOption = None,
     golden_inputs: GoldenInputsOption = None,
@@ -128,17 +134,18 @@ def publish(
     """
     if file is None:
         described = load_publish_file(_publish_file_path(source))
-        if target or variant or model_format or network or network_arg or model_input:
-            raise UsageFault("--target, --variant, --format, --network and --input belong into its [[variant]]")
+        if any((target, variant, model_format, network, network_arg, entry_point, model_input, model_output)):
+            raise UsageFault("--target, --variant, --format, --network, --input and so on belong into its [[variant]]")
     else:
         if target is None:
             raise UsageFault("What is it made for?", hint=f"Give --target, one of: {', '.join(Target)}")
         section = VariantSection(
             file=file, target=target, name=variant, format=model_format,
-            network=network_section(network, network_arg or []), inputs=input_sections(model_input or []),
+            inputs=tensor_sections(model_input), outputs=tensor_sections(model_output),
+            **architecture(network, entry_point, network_arg or []),
         )  # fmt: skip
         described = PublishFile(model=source, variant=(section,))
-    given: dict[str, Any] = {"version": version, "licence": licence, "card": card}
+    given: dict[str, Any] = {"version": version, "licence": licence, "card": card, "signing_key": signing_key}
     update = {key: value for key, value in given.items() if value is not None}
     update["labels"] = described.labels | parse_labels(label or [])
     said = {"file": golden, "reference": golden_from, "inputs": golden_inputs, "random": golden_random}
@@ -225,8 +232,8 @@ def _tell_findings(session: Session, plan: Plan, manifest: Manifest) -> None:
         if planned.facts.parameters:
             total = sum(parameter.size for parameter in planned.facts.parameters)
             note(f"    holds   {len(planned.facts.parameters)} parameters, {total} bytes")
-        if variant.network is not None:
-            note(f"    network {network_text(variant.network)}")
+        if network_text(variant):
+            note(f"    network {network_text(variant)}")
         for kind, specs in (("input", variant.inputs), ("output", variant.outputs)):
             for spec in specs:
                 note(f"    {kind:<7} {' '.join(tensor_row(spec))}")

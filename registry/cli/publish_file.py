@@ -70,6 +70,15 @@ class NetworkSection(Network):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class EntryPointSection(Section):
+    """`[variant.entry_point]`: code that builds the network that a checkpoint's parameters belong to."""
+
+    module: Path
+    """A Python file, relative to the publish file; in the artifact it has its own name only."""
+    function: str
+    arguments: dict[str, int | float | bool | str] = Field(default_factory=dict)
+
+
 class VariantSection(Section):
     """`[[variant]]`: one form of the version."""
 
@@ -84,6 +93,8 @@ class VariantSection(Section):
     requirements: RequirementsSection = RequirementsSection()
     network: NetworkSection | None = None
     """Of a checkpoint only."""
+    entry_point: EntryPointSection | None = None
+    """Of a checkpoint only, instead of `network`."""
     inputs: tuple[TensorSection, ...] = ()
     outputs: tuple[TensorSection, ...] = ()
 
@@ -133,6 +144,8 @@ class PublishFile(Section):
     image: ImageSection | None = None
     classification: ClassificationSection | None = None
     golden: GoldenSection = GoldenSection()
+    signing_key: Path | None = None
+    """Signs the entry points of all variants; a file of `registry key new`. May be given with --signing-key instead."""
     variant: tuple[VariantSection, ...] = Field(min_length=1)
 
 
@@ -189,11 +202,18 @@ def _take_labels_file(raw: dict[str, Any], path: Path) -> None:
 
 
 def _relative_to(parsed: PublishFile, folder: Path) -> PublishFile:
-    variants = tuple(v.model_copy(update={"file": folder / v.file}) for v in parsed.variant)
-    card = None if parsed.card is None else folder / parsed.card
+    variants = tuple(_variant_relative_to(variant, folder) for variant in parsed.variant)
+    beside = {key: folder / path for key in ("card", "signing_key") if (path := getattr(parsed, key)) is not None}
     given = {key: folder / path for key in ("file", "inputs") if (path := getattr(parsed.golden, key)) is not None}
     golden = parsed.golden.model_copy(update=given)
-    return parsed.model_copy(update={"variant": variants, "card": card, "golden": golden})
+    return parsed.model_copy(update={"variant": variants, "golden": golden, **beside})
+
+
+def _variant_relative_to(section: VariantSection, folder: Path) -> VariantSection:
+    code = section.entry_point
+    if code is not None:
+        code = code.model_copy(update={"module": folder / code.module})
+    return section.model_copy(update={"file": folder / section.file, "entry_point": code})
 
 
 _KNOWN_KEYS = sorted(
@@ -203,6 +223,7 @@ _KNOWN_KEYS = sorted(
             for section in (
                 PublishFile,
                 VariantSection,
+                EntryPointSection,
                 RequirementsSection,
                 TensorSection,
                 ImageSection,

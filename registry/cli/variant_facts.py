@@ -55,8 +55,8 @@ def variant_facts(section: VariantSection) -> ModelFacts:
         raise UsageFault(
             f"The inputs and outputs of {section.file.name} are not read from it: {_silence(actual)}; agents need them "
             "to check requests",
-            hint="Publish with a TOML file that has [[variant.inputs]] and [[variant.outputs]] with name, datatype "
-            "and shape: see docs/publish.toml",
+            hint="Say them with --input and --output, or in a publish file with [[variant.inputs]] and "
+            "[[variant.outputs]]: name, datatype and shape, see docs/publish.toml",
         )
     return replace(facts, inputs=inputs, outputs=outputs)
 

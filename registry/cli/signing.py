@@ -1,0 +1,101 @@
+"""Signs entry points with a private key from a file. Ed25519 (RFC 8032) by the package cryptography, imported on use.
+
+The file is what `registry key new` or `openssl genpkey -algorithm ed25519` writes: PKCS #8 in PEM, without a password.
+Whoever can read it decides what runs on every device that trusts it, so a file that others can read is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.cli.failures import CliError, UsageFault
+from registry.contracts.digest import Digest
+from registry.contracts.entry_points import EntryCode, key_id, key_text, signed_bytes
+from registry.contracts.manifest import Variant
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+MAX_KEY_FILE_BYTES = 1 << 14
+OTHERS = 0o077
+
+
+class Signer:
+    """Holds one private key."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self._public = private.public_key().public_bytes_raw()
+
+    @property
+    def key(self) -> Digest:
+        """The public key's id, as it stands in manifests."""
+        return key_id(self._public)
+
+    @property
+    def public_key(self) -> str:
+        """The public key, as it stands in an agent's settings."""
+        return key_text(self._public)
+
+    def signed(self, model: str, version: str, variant: Variant, code: EntryCode) -> Variant:
+        """The variant with its entry point. Raises ValidationError: such a variant cannot be."""
+        signature = self._private.sign(signed_bytes(model, version, variant, code))
+        said = {**code.to_json(), "key": self.key, "signature": base64.b64encode(signature).decode("ascii")}
+        return Variant.model_validate({**variant.to_json(), "entry_point": said})
+
+
+def new_key() -> tuple[Signer, str]:
+    """A new key, and its file's content. Raises CliError: the library is missing."""
+    demand_library()
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
+    private = Ed25519PrivateKey.generate()
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return Signer(private), private.private_bytes(*form).decode("ascii").strip()
+
+
+def load_signer(path: Path) -> Signer:
+    """The key in a file.
+
+    Raises:
+        CliError: the library is missing, or the file is not there or can be read by others.
+        UsageFault: it holds no Ed25519 private key without a password.
+    """
+    demand_library()
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    try:
+        with path.open("rb") as file:
+            mode, data = path.stat().st_mode, file.read(MAX_KEY_FILE_BYTES)
+    except OSError as error:
+        raise CliError(f"The signing key {path} cannot be read: {error.strerror}", code="not_found") from error
+    if mode & OTHERS:
+        raise CliError(
+            f"The signing key {path} can be read by others", code="forbidden", hint=f"chmod 600 {path}; or a new key"
+        )
+    try:
+        private = load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise UsageFault(
+            f"{path} holds no private key that can be used: {error}", hint="registry key new FILE"
+        ) from None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise UsageFault(f"{path} holds a key of another kind than Ed25519", hint="registry key new FILE")
+    return Signer(private)
+
+
+def demand_library() -> None:
+    """Raises CliError: the library is missing."""
+    try:
+        import cryptography  # noqa: F401, PLC0415 - only who signs needs it
+    except ImportError as error:
+        raise CliError(
+            "Signing needs the package cryptography, which is not installed here",
+            code="tool_missing",
+            hint="pip install 'modelfleet[signing]'",
+        ) from error
