@@ -33,6 +33,8 @@ from registry.services.telemetry import Taken, Telemetry
 BATCH = 1000
 GATHER_S = 0.05
 INBOX = 4000
+PATIENCE_S = 3.0
+"""A message of QoS 1 waits so long for room in the inbox; less than the shortest keepalive."""
 IDLE_S = 1.0
 PUBLISH_BATCH = 200
 PUBLISH_RATE = 2000.0
@@ -82,7 +84,7 @@ class MqttBridge:
         self._clock = clock
         self._telemetry = telemetry
         self._publication = publication
-        self._inbox = Inbox(INBOX, reserve=2 * RECEIVE_MAXIMUM)
+        self._inbox = Inbox(INBOX, reserve=2 * RECEIVE_MAXIMUM, patience_s=PATIENCE_S)
         self._stopping = threading.Event()
         self._wake = threading.Event()
         subscriptions = [self._topics.device("+", kind) for kind in KINDS if kind != "results"]
@@ -118,6 +120,7 @@ class MqttBridge:
         """End. What was not stored was not acknowledged: the broker keeps it."""
         self._stopping.set()
         self._wake.set()
+        self._inbox.close()
         self._writer.join(JOIN_S)  # before the connection goes: it acknowledges what it has just stored
         self._session.stop()
         self._publisher.join(JOIN_S)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from registry.contracts.api import DeviceReports
 from registry.contracts.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
@@ -108,11 +108,16 @@ class Telemetry:
         return [(row.id, Event.model_validate_json(row.document)) for row in rows]
 
 
+_UNREAD = tuple(defer(text) for text in (DeviceStateRow.presence, DeviceStateRow.reported, DeviceStateRow.health))
+"""Documents that are replaced, whatever they say."""
+
+
 def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
     names = {intake.device for intake in batch}
-    devices = {row.name: row for row in session.scalars(select(DeviceRow).where(DeviceRow.name.in_(names)))}
+    by_name = select(DeviceRow).where(DeviceRow.name.in_(names)).options(defer(DeviceRow.facts))
+    devices = {row.name: row for row in session.scalars(by_name)}
     ids = [row.id for row in devices.values()]
-    query = select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids))
+    query = select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids)).options(*_UNREAD)
     states = {row.device_id: row for row in session.scalars(query)}
     taken = Taken()
     health: list[tuple[int, Intake, Health]] = []
