@@ -12,6 +12,7 @@ from registry.contracts.api import JobView
 from registry.contracts.paths import job_path, jobs_path
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="One-time work of devices.")
+NOTE_CHARS = 72
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
 
 
@@ -37,7 +38,7 @@ def list_jobs(
         return
     now = session.now()
     rows = [
-        (view.id, view.device, _what(view), view.status.state, _note(view), age_text(view.updated_at, now))
+        (view.id, view.device, _what(view), view.status.state, shortened(_note(view)), age_text(view.updated_at, now))
         for view in views
     ]
     session.out.table(("JOB", "DEVICE", "WHAT", "STATE", "NOTE", "CHANGED"), rows, "No device was given a job.")
@@ -83,6 +84,11 @@ def _what(view: JobView) -> str:
     job = view.job
     to = f" to {job.to}" if job.to else ""
     return f"{job.kind} {job.model}@{job.version}{to}"
+
+
+def shortened(text: str) -> str:
+    """For a table, where a long reason would leave no room for the rest; `show` has all of it."""
+    return text if len(text) <= NOTE_CHARS else text[: NOTE_CHARS - 3] + "..."
 
 
 def _note(view: JobView) -> str:

@@ -55,23 +55,39 @@ FLOOR = 0.93
 TOLERANCE = 1e-4
 
 
-def run(order: str, folder: Path) -> None:
+def started(order: str, folder: Path) -> subprocess.Popen[str]:
     command = [PYTHON, "-I", str(SCRIPT), order, str(Path(table.__file__).parent), str(folder)]
-    done = subprocess.run(command, timeout=300, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait(process: subprocess.Popen[str]) -> None:
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, errors[-3000:]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """Goes on while the fleet starts and its device looks at what it has; `trained` waits for the end."""
     folder = tmp_path_factory.mktemp("trained")
-    run("train", folder)
-    run("onnx", folder)
+    process = started("train", folder)
+    yield folder, process
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def trained(training: tuple[Path, subprocess.Popen[str]]) -> Path:
+    folder, process = training
+    wait(process)
+    wait(started("onnx", folder))
     (folder / "lenet.toml").write_text(PUBLISH)
     return folder
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Iterator[Fleet]:
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, training: object, request: pytest.FixtureRequest
+) -> Iterator[Fleet]:
     """Like the other fleets; the device has a Python with MindSpore, and lenet@1.0.0 is published in three forms."""
     with Fleet(tmp_path_factory.mktemp("fleet")) as running:
         running.start_broker()
@@ -80,6 +96,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Iterator[F
         token = running.add_device(DEVICE)
         running.start_agent(DEVICE, token, MODELFLEET_AGENT_WORKER__INTERPRETERS=interpreters)
         wait_until(lambda: running.registry("devices", "show", DEVICE)["facts"], "the device's facts", 60)
+        trained = request.getfixturevalue("trained")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MODELFLEET_MINDSPORE_PYTHON", PYTHON)  # so that publishing measures the MindIR too
             running.registry("publish", str(trained / "lenet.toml"))

@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 sys.path.insert(0, str(Path(__file__).parent))
 from mindspore_models import networks
 
-EPOCHS, BATCH, TRAINING = 5, 32, 1400
+EPOCHS, BATCH, RATE, TRAINING = 3, 32, 2e-3, 1400
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def train(catalogue: Path, folder: Path) -> None:
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     pictures, labels = digits()
     network = networks(catalogue).build("lenet5", {"num_class": 10})
-    optimizer = nn.Adam(network.trainable_params(), learning_rate=1e-3)
+    optimizer = nn.Adam(network.trainable_params(), learning_rate=RATE)
     model = Model(network, nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean"), optimizer)
     rows = {"data": pictures[:TRAINING], "label": labels[:TRAINING]}
     model.train(EPOCHS, NumpySlicesDataset(rows, shuffle=True).batch(BATCH), dataset_sink_mode=False)
