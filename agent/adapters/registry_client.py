@@ -13,6 +13,7 @@ that has a digest to check it by. Each call tries once: the reconciler alone dec
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -188,9 +189,14 @@ def _refusal(answer: httpx.Response, what: str) -> TransientError | PermanentErr
 
 
 def _excerpt(answer: httpx.Response) -> str:
-    """The beginning of an error's body, printable."""
-    text = next(answer.iter_bytes(MAX_PROBLEM_BYTES), b"")[:300].decode(errors="replace")
-    return "".join(c if c.isprintable() else " " for c in text)
+    """What an error's body says: `detail` and `errors` of a problem (RFC 9457), else its beginning; printable."""
+    data = next(answer.iter_bytes(MAX_PROBLEM_BYTES), b"")
+    try:
+        problem = json.loads(data)
+        text = "; ".join([problem["detail"], *problem.get("errors", ())])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        text = data[:300].decode(errors="replace")
+    return "".join(c if c.isprintable() else " " for c in text[:600])
 
 
 def _retry_after(value: str) -> float:

@@ -93,9 +93,10 @@ class Conversions:
         if there is not None:
             if there.canonical_digest() == variant.canonical_digest():
                 return VariantAnswer(manifest=row.manifest)
+            whose = f"made on {there.build.built_on or 'a publisher'}" if there.build else "published"
             raise ConflictError(
-                f"{row.model} {row.version} has a variant {variant.name!r} with other content, and variants never "
-                "change; give this one another name."
+                f"{row.model} {row.version} has a variant {variant.name!r} with other content, {whose}, and variants "
+                "never change. Deploy gives it to every host that it fits; if you want another, give that another name."
             )
         extended = _extended(manifest, row.manifest, variant)
         missing = missing_blobs(session, self._blobs, {file.digest: file.size for file in variant.files}, now)

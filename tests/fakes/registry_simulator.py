@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(fault, Body):
             self._answer(200, fault.data, {})
         elif not self.sim.allows(seen.headers):
-            self._answer(401, b"{}", {})
+            self._answer(401, b'{"detail": "No such token.", "errors": ["it ended"]}', {})
         elif kind == "desired":
             self._desired(seen)
         else:

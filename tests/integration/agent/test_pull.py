@@ -238,8 +238,10 @@ def test_the_registrys_wish_for_a_pause_is_passed_on(registry: RegistrySimulator
     assert busy.value.retry_after_s == 7
 
 
-def test_a_wrong_credential_is_refused_for_good(registry: RegistrySimulator, start: PullerMaker) -> None:
-    with pytest.raises(PermanentError, match="401"):
+def test_a_wrong_credential_is_refused_for_good_in_the_registrys_words(
+    registry: RegistrySimulator, start: PullerMaker
+) -> None:
+    with pytest.raises(PermanentError, match=r"401 Unauthorized: No such token\.; it ended$"):
         start(token="wrong").pull(publish(registry))
 
 

@@ -163,6 +163,9 @@ def test_a_job_to_make_one_variant_does_not_let_its_device_add_others(registry: 
     assert registry.ask("PUT", path, first, 200, headers=headers)["manifest"]
     second = {"variant": {**first["variant"], "name": "also"}}
     assert "made cpu-int8 already" in registry.ask("PUT", path, second, 422, headers=headers)["detail"]
+    other = variant_of(registry, "greedy", "5.0.0", entry="other.onnx")
+    other["files"][0]["path"] = "other.onnx"
+    assert "made on greedy" in registry.ask("PUT", path, {"variant": other}, 409, headers=headers)["detail"]
     assert registry.ask("GET", "/v1/models/lenet/versions/5.0.0")["revision"] == 1
 
 
