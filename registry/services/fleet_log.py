@@ -86,14 +86,15 @@ class FleetLog:
         self, cursor: int, limit: int = MAX_READ, rollout: str | None = None, kinds: Sequence[str] = ()
     ) -> list[Entry]:
         """Up to `limit` entries above the cursor, oldest first; of one rollout, of these kinds."""
-        query = select(FleetLogRow).where(FleetLogRow.id > cursor)
+        columns = (FleetLogRow.id, FleetLogRow.kind, FleetLogRow.rollout, FleetLogRow.document)
+        query = select(*columns).where(FleetLogRow.id > cursor)
         if rollout is not None:
             query = query.where(FleetLogRow.rollout == rollout)
         if kinds:
             query = query.where(FleetLogRow.kind.in_(kinds))
         with self._database.read() as session:
-            rows = session.scalars(query.order_by(FleetLogRow.id).limit(min(limit, MAX_READ))).all()
-        return [Entry(row.id, row.kind, row.rollout, row.document) for row in rows]
+            rows = session.execute(query.order_by(FleetLogRow.id).limit(min(limit, MAX_READ))).all()
+        return [Entry(*row) for row in rows]
 
     def bounds(self) -> tuple[int, int]:
         """The oldest cursor that is kept and the newest that was given; (1, 0) before the first."""
