@@ -12,11 +12,13 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from registry.cli.deployment_text import progress_text, quarantine_text
 from registry.cli.devices import presence_text
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
-from registry.cli.output import age_text
+from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command, split_reference
 from registry.contracts.api import Deployment, DeploymentView, DeviceView
+from registry.contracts.deployments import Phase
 from registry.contracts.messages import Profile, ReportedModel, ServingState
 from registry.contracts.paths import deployment_path, device_path
 
@@ -56,7 +58,9 @@ def deploy(
 ) -> None:
     """Say which version a device should serve. An alias is resolved now, once.
 
-    With --wait: exit code 0 when it serves, 1 when the device says that it cannot, 7 when the time is over.
+    With --wait: exit code 0 when it serves, 1 when the device says that it cannot, 7 when the time is over. It is then
+    in its probation, a minute in which the device watches it and goes back by itself when it fails; when that is over
+    `registry devices show` says that it is committed.
 
     ```
     registry deploy lenet@1.0.0 --device edge-1 --wait
@@ -117,6 +121,9 @@ def wait_until_served(session: Session, view: DeploymentView, deadline: float) -
             report = _decided(device, view)
             if report is not None:
                 session.out.note(f"{view.device} serves {view.model}@{report.version} on {report.backend or '?'}.")
+                if report.deployment is not None and report.deployment.phase is Phase.PROBATION:
+                    end = time_text(report.deployment.until)
+                    session.out.note(f"  It is in probation until {end}; then: registry devices show {view.device}")
                 return report
             state = _state(session, device, view)
         if state != told:
@@ -145,12 +152,15 @@ def _decided(device: DeviceView, view: DeploymentView) -> ReportedModel | None:
     if report.state is ServingState.FAILED:
         fault = report.fault
         instead = f" It serves {report.version} instead." if report.version else ""
+        progress = report.deployment
+        where = f" (failed in {progress.failed_in})" if progress is not None and progress.failed_in else ""
+        again = quarantine_text(device.name, view.model, progress) or "The same once more: --retry."
         raise CliError(
-            f"{device.name} cannot serve {view.model}@{view.version}: "
+            f"{device.name} cannot serve {view.model}@{view.version}{where}: "
             f"{fault.message if fault else 'no reason given'}.{instead}",
             code=fault.code if fault else "failed",
             hint=f"See: registry explain {device.name} {view.model}@{view.version}; registry events {device.name}. "
-            "The same once more: --retry.",
+            f"{again}",
             exit_code=ExitCode.FAILURE,
         )
     return None
@@ -167,7 +177,8 @@ def _state(session: Session, device: DeviceView, view: DeploymentView) -> str:
     report = device.reported.models.get(view.model)
     if report is None:
         return "has not started on it yet"
-    return f"{report.state}{f', serves {report.version} meanwhile' if report.version else ''}"
+    progress = f": {progress_text(report.deployment)}" if report.deployment is not None else ""
+    return f"{report.state}{f', serves {report.version} meanwhile' if report.version else ''}{progress}"
 
 
 @command

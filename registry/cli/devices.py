@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.credentials import demand_new_file, write_secret
+from registry.cli.deployment_text import progress_text, quarantine_text
 from registry.cli.models import confirm
 from registry.cli.output import age_text, size_text, time_text
 from registry.cli.session import Session, command, parse_labels
@@ -149,6 +150,12 @@ def show_device(session: Session, device: Device) -> None:
         rows,
         empty=f"It should serve nothing. Deploy: registry deploy MODEL@VERSION --device {view.name}",
     )
+    for name, model in sorted(models.items()):
+        if model.deployment is not None:
+            out.say(f"\n{name}@{progress_text(model.deployment)}")
+            again = quarantine_text(view.name, name, model.deployment)
+            if again:
+                out.say(f"  {again}")
 
 
 def _say_host(session: Session, facts: Platform | None) -> None:

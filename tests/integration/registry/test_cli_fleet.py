@@ -13,6 +13,8 @@ import httpx
 import pytest
 
 from registry.contracts import api, paths
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.deployments import DeploymentProgress, Phase
 from registry.contracts.digest import digest_of
 from registry.contracts.manifest import Format, Target
 from registry.contracts.messages import Desired, Fault, Reported, ReportedModel, ServingState
@@ -76,8 +78,8 @@ class Device:
         facts = Platform(os="linux", arch="x86_64", cpu_count=4, backends=(backend,))
         self.http.put(paths.facts_path(self.name), content=facts.canonical()).raise_for_status()
 
-    def report(self, state: ServingState, fault: Fault | None = None) -> None:
-        """Waits for a desired version and answers it so."""
+    def report(self, state: ServingState, fault: Fault | None = None, phase: Phase | None = None) -> None:
+        """Waits for a desired version and answers it so; with a phase it tells its deployment too."""
 
         def desired() -> Desired | None:
             answer = self.http.get(paths.desired_path(self.name)).raise_for_status()
@@ -87,6 +89,19 @@ class Device:
         document = eventually(desired)
         version = document.models["lenet"].version
         model = ReportedModel(state=state, version=None if fault else version, desired_version=version, fault=fault)
+        if phase is not None:
+            since = datetime.fromtimestamp(1_700_000_000, timezone.utc)
+            progress = DeploymentProgress(
+                version=version,
+                manifest=document.models["lenet"].manifest,
+                phase=phase,
+                since=since,
+                until=since if phase is Phase.PROBATION else None,
+                code=fault.code if fault else "",
+                message=fault.message if fault else "",
+                failed_in=Phase.PROBATION if fault else None,
+            )
+            model = model.model_copy(update={"deployment": progress})
         reported = Reported(
             device=self.name,
             session_id="s",
@@ -140,6 +155,35 @@ def test_deploy_says_why_a_device_cannot_serve(cli: Cli, add_device: Callable[[s
     reporter.join()
     assert error["code"] == "load_failed"
     assert "the file is not what it says" in error["message"]
+
+
+def test_deploy_says_that_what_serves_is_in_probation(cli: Cli, add_device: Callable[[str], Device]) -> None:
+    device = add_device("proving")
+    device.put_facts()
+    reporter = threading.Thread(target=device.report, args=(ServingState.SERVING, None, Phase.PROBATION))
+    reporter.start()
+    ran = cli("deploy", "lenet@1.0.0", "-d", "proving", "--wait", "--timeout", 30)
+    reporter.join()
+    assert "It is in probation until" in ran.err
+    assert "lenet@1.0.0: probation since" in cli("devices", "show", "proving").out
+    cli("undeploy", "lenet", "--device", "proving")
+
+
+def test_what_a_device_took_back_is_told_with_its_phase_and_how_it_leaves_quarantine(
+    cli: Cli, add_device: Callable[[str], Device]
+) -> None:
+    device = add_device("took-back")
+    device.put_facts()
+    fault = Fault(code=DeploymentCode.PROBATION_NAN, message="3 of 30 answers hold NaN")
+    reporter = threading.Thread(target=device.report, args=(ServingState.FAILED, fault, Phase.ROLLED_BACK))
+    reporter.start()
+    ran = cli("deploy", "lenet@1.0.0", "-d", "took-back", "--wait", "--timeout", 30, code=1)
+    reporter.join()
+    shown = cli("devices", "show", "took-back").out
+    for text in (ran.err, shown):
+        assert "failed in probation" in text
+        assert "3 of 30 answers hold NaN" in text
+        assert "registry deploy lenet@1.0.0 --device took-back --retry" in " ".join(text.split())
 
 
 def test_a_command_for_many_devices_says_for_which_it_was_done(cli: Cli, add_device: Callable[[str], Device]) -> None:
