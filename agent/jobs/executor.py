@@ -30,6 +30,8 @@ from registry.contracts.jobs import Job, JobState, JobStatus
 log = logging.getLogger(__name__)
 _KEY = "jobs"
 PROGRESS_EVERY_S = 1.0
+PROGRESS_BURST = 8
+"""Told at once before the pace counts, so that the short steps before a long one do not hide that it began."""
 
 Work = Callable[[str, Job, Path, threading.Event, Progress], dict[str, Any]]
 """Does one job, as `agent.jobs.context` says of handlers."""
@@ -45,6 +47,7 @@ class _Run:
     """Monotonic."""
     cancel: threading.Event = field(default_factory=threading.Event)
     told_at: float = 0.0
+    allowance: float = PROGRESS_BURST
 
 
 class JobExecutor:
@@ -163,8 +166,10 @@ class JobExecutor:
     def _tell(self, run: _Run, done: float | None, text: str) -> None:
         """In the pool: progress, not too often. It is not worth a write to the journal."""
         now = self._context.clock.monotonic()
-        if now - run.told_at >= PROGRESS_EVERY_S:
-            run.told_at = now
+        run.allowance = min(run.allowance + (now - run.told_at) / PROGRESS_EVERY_S, PROGRESS_BURST)
+        run.told_at = now
+        if run.allowance >= 1:
+            run.allowance -= 1
             self._context.put(TaskDone(lambda: self._progressed(run, done, text)))
 
     def _progressed(self, run: _Run, done: float | None, text: str) -> None:

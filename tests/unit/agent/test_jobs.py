@@ -196,6 +196,29 @@ def test_progress_is_reported_while_a_job_runs(host: Host, work: Work) -> None:
     assert [(s.done, s.message) for s in told] == [(1.0, "half")]
 
 
+def test_the_last_of_some_quick_steps_is_told_and_a_flood_of_them_is_held_back(host: Host, work: Work) -> None:
+    told: list[str] = []
+
+    def look() -> None:
+        host.reconciler.handle_waiting()
+        host.reconciler.look()
+        told.append(status(host).message)
+
+    def tell(_cancel: threading.Event, progress: Progress) -> dict[str, Any]:
+        for text in ("bringing", "the tool runs"):
+            progress(None, text)
+        look()
+        for number in range(1000):
+            progress(None, f"{number} of 1000")
+        look()
+        return {}
+
+    work.behave = tell
+    run_one(ask(host, 1, "a"))
+    assert told[0] == "the tool runs"
+    assert int(told[1].split()[0]) < 10
+
+
 def test_a_disk_that_refuses_the_journal_keeps_a_job_from_beginning(host: Host, work: Work) -> None:
     ask(host, 1)
     document = Desired(device=DEVICE, generation=2, issued_at=START, jobs={"a": JOB})
