@@ -132,13 +132,22 @@ def test_an_agent_that_is_stopped_in_order_counts_as_no_death() -> None:
     assert host.wait(100.0).progress().phase is Phase.COMMITTED
 
 
-def test_a_first_version_that_fails_leaves_nothing_and_says_so() -> None:
+def test_a_first_version_that_fails_says_so_and_answers_on_as_well_as_it_can() -> None:
     host = Host().desire(1, lenet="1.0.0").settle()
     fail_requests(host)
-    assert host.serves() is None
-    said = host.progress()
+    said = host.wait(1000.0).progress()
     assert (said.phase, said.code, said.failed_in) == (Phase.FAILED, DeploymentCode.PROBATION_ERRORS, Phase.PROBATION)
-    assert all(worker.closed for worker in host.steps.started)
+    assert host.serves() == "1.0.0"
+    assert host.boot().settle().serves() == "1.0.0"
+    assert host.progress().phase is Phase.FAILED
+
+
+def test_a_first_version_whose_workers_keep_dying_is_started_again_and_again() -> None:
+    host = Host().desire(1, lenet="1.0.0").settle()
+    for _ in range(3):
+        host.tell(WorkerDied("lenet", host.data_path.serving["lenet"], "killed")).settle().wait(5.0)
+    assert host.progress().code == DeploymentCode.PROBATION_CRASHES
+    assert host.serves() == "1.0.0"
 
 
 def test_a_previous_version_that_does_not_come_up_is_told_and_tried_on() -> None:
