@@ -14,6 +14,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from starlette.concurrency import run_in_threadpool
 
 from registry.server.composition import Services
+from registry.services.access import CACHE_SECONDS
 from registry.services.idempotency import forget_old
 from registry.services.rollouts.forget import forget_steps
 
@@ -43,6 +44,7 @@ JOBS: tuple[Job, ...] = (
     Job("commands", 3600, lambda services, _: forget_old(services.database, services.clock())),
     Job("rollout-steps", 3600, _forget_steps),
     Job("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock())),
+    Job("tokens", CACHE_SECONDS / 3, lambda services, _: services.access.refresh()),
     Job("last-used", 60, lambda services, _: services.access.save_last_used()),
     Job("uploads", 600, lambda services, _: services.uploads.sweep(services.clock())),
     Job("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock())),

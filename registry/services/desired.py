@@ -28,8 +28,12 @@ from registry.errors import InvalidError, NotFoundError
 STALE_S = 1.0
 MAX_MODELS = 256
 """Of one device; the bound of `Desired.models`."""
-MAX_COPIES = 1 << 16
+MAX_COPIES = 1 << 17
 """Documents held in memory; when there are more, all are dropped and read again as they are asked for."""
+READ_AHEAD = 500
+"""Documents read where one is missing: a fleet asks for all of them, and one by one costs a hundred times as much."""
+MAX_MOVED = 2000
+"""Documents that changed since the last look and are read anew at once; where there are more, all are dropped."""
 
 
 @dataclass(frozen=True)
@@ -215,31 +219,42 @@ class DesiredDocuments:
         with self._lock, self._database.read() as session:  # one at a time: an old copy must not replace a new one
             if time.monotonic() >= self._fresh_until:
                 self._refresh(session)
-            copy = self._copies.get(device)
-            if copy is None:
-                copy = self._read(session, device)
-                if len(self._copies) >= MAX_COPIES:
-                    self._copies = {}
-                self._copies[device] = copy
-            return copy
+            if device not in self._copies:
+                self._read(session, device)
+            return self._copies[device]
 
     def _refresh(self, session: Session) -> None:
         asked, changes = time.monotonic(), self._changes
         newest = session.scalar(select(RevisionRow.value).where(RevisionRow.id == 1)) or 0
         if newest != self._seen:
-            moved = select(DeviceRow.name).join(DesiredRow).where(DesiredRow.revision > self._seen)
-            gone = select(TombstoneRow.name).where(TombstoneRow.revision > self._seen)
-            for name in (*session.scalars(moved), *session.scalars(gone)):
+            query = _DOCUMENTS.where(DesiredRow.revision > self._seen).limit(MAX_MOVED + 1)
+            moved = session.execute(query).all() if self._copies else []
+            if len(moved) > MAX_MOVED:
+                self._copies = {}
+            for name, document, digest, generation in moved[:MAX_MOVED]:
+                if name in self._copies:
+                    self._copies[name] = Document(document, digest, generation)
+            for name in session.scalars(select(TombstoneRow.name).where(TombstoneRow.revision > self._seen)):
                 self._copies.pop(name, None)
             self._seen = newest
         with self._freshness:
             if changes == self._changes:
                 self._fresh_until = asked + STALE_S
 
-    @staticmethod
-    def _read(session: Session, device: str) -> Document:
-        query = select(DesiredRow).join(DeviceRow).where(DeviceRow.name == device)
-        row = session.scalar(query)
-        if row is None:
+    def _read(self, session: Session, device: str) -> None:
+        """Copies of this one and of those that follow it by name."""
+        query = _DOCUMENTS.where(DeviceRow.name >= device).order_by(DeviceRow.name).limit(READ_AHEAD)
+        found = {
+            name: Document(document, digest, generation)
+            for name, document, digest, generation in session.execute(query)
+        }
+        if device not in found:
             raise NotFoundError(f"There is no device named {device!r}; register it first.")
-        return Document(row.document, row.digest, row.generation)
+        if len(self._copies) + len(found) > MAX_COPIES:
+            self._copies = {}
+        self._copies.update(found)
+
+
+_DOCUMENTS = select(DeviceRow.name, DesiredRow.document, DesiredRow.digest, DesiredRow.generation).join(
+    DesiredRow, DesiredRow.device_id == DeviceRow.id
+)

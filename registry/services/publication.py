@@ -41,13 +41,13 @@ class Publication:
 
     def acknowledged(self, documents: Sequence[Unpublished]) -> None:
         """The broker has these. A document that was replaced meanwhile stays to be published."""
+        generations: dict[int, list[int]] = {}
+        for document in documents:
+            generations.setdefault(document.generation, []).append(document.device_id)
         with self._database.write() as session:
-            for document in documents:
-                session.execute(
-                    update(DesiredRow)
-                    .where(DesiredRow.device_id == document.device_id, DesiredRow.generation == document.generation)
-                    .values(published=True)
-                )
+            for generation, devices in generations.items():
+                these = (DesiredRow.device_id.in_(devices), DesiredRow.generation == generation)
+                session.execute(update(DesiredRow).where(*these).values(published=True))
 
     def deleted(self, limit: int) -> list[str]:
         """Up to `limit` deleted devices whose retained messages are still there."""
