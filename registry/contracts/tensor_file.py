@@ -128,6 +128,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name stands twice")
+    "".join(found).encode()  # half of a surrogate pair, which JSON can say and no message can carry: a ValueError
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,12 @@ from registry.inspection.facts import InspectionError
 
 DATATYPES = {np.dtype(code): datatype for datatype, code in NUMPY_NAME.items() if datatype is not Datatype.BF16}
 """NumPy's types; BF16 has none, and comes in safetensors only."""
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, SyntaxError, tokenize.TokenError),
+    *(NotImplementedError, RuntimeError),  # another compression; a password
+    MemoryError,  # a shape that the bytes do not fill: NumPy asks for the room before it reads
+)
+"""What zipfile and NumPy raise for an .npz that was cut, damaged or made to harm."""
 
 
 def load_tensors(path: Path, max_bytes: int, max_tensors: int) -> dict[str, Tensor]:
@@ -50,9 +58,14 @@ def _from_npz(path: Path, max_bytes: int, max_tensors: int) -> dict[str, Tensor]
         _demand_size(path, sum(member.file_size for member in members), max_bytes)  # unpacked, before it is
         if len(members) > max_tensors:
             raise InspectionError(f"{path.name} has {len(members)} arrays; at most {max_tensors}")
+        names = {member.filename for member in members}
+        strangers = sorted(name for name in names if not name.endswith(".npy"))
+        if strangers or len(names) != len(members):
+            what = f"{strangers[0][:256]!r}, which is no array" if strangers else "a name twice"
+            raise InspectionError(f"{path.name} has {what}. Write it with numpy.savez")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: as_tensor(f"{path.name}: {name!r}", arrays[name]) for name in arrays.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+    except _BROKEN as error:
         raise InspectionError(f"{path.name} is no .npz file of plain arrays: {str(error)[:200]}") from None
 
 

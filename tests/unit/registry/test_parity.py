@@ -162,6 +162,7 @@ _U8 = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
         _file([]),
         _file({}),
         _file(b'{"a":{},"a":{}}'),
+        _file(b'{"\\ud800": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}', b"1"),
         _file({"a": []}),
         _file({"a": {**_U8, "dtype": "STR"}}, b"1"),
         _file({"a": {**_U8, "dtype": ["U8"]}}, b"1"),
