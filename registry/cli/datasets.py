@@ -158,7 +158,11 @@ def _given(source: Path) -> dict[str, Tensor]:
     from registry.inspection.arrays import load_tensors  # noqa: PLC0415 - needs NumPy
 
     tensors = load_tensors(source, MAX_DATASET_BYTES, 2 * MAX_TENSORS + 1)
-    return {_full_name(name): tensor for name, tensor in tensors.items()}
+    full = {_full_name(name): tensor for name, tensor in tensors.items()}
+    if len(full) != len(tensors):
+        names = ", ".join(sorted(tensors))
+        raise UsageFault(f"{source.name} says the same twice: {names}", hint="`y` is `labels`, and `x` is `in/x`")
+    return full
 
 
 def _full_name(name: str) -> str:

@@ -21,6 +21,7 @@ from registry.contracts.wire import Wire
 
 MAX_DATASET_BYTES = 1 << 30
 MAX_ITEMS = 1_000_000
+MAX_NAME = 256
 LABELS = "labels"
 _LABEL_TYPES = frozenset(
     {Datatype.UINT8, Datatype.UINT16, Datatype.UINT32, Datatype.INT8, Datatype.INT16, Datatype.INT32, Datatype.INT64}
@@ -100,6 +101,11 @@ def read_dataset(head: Buffer, size: int) -> Dataset:
     if size > MAX_DATASET_BYTES:
         raise TensorFileError(f"it has {size} bytes; a validation set has at most {MAX_DATASET_BYTES}")
     spans = read_spans(head, size, 2 * MAX_TENSORS + 1)
+    for name in spans:
+        if not name.isprintable() or len(name) > MAX_NAME or name in ("in/", "out/"):
+            raise TensorFileError(
+                f"{name[:64]!r} is no name: 1 to {MAX_NAME} characters, with in/ or out/, that one can see"
+            )
     labels = spans.pop(LABELS, None)
     inputs = {name[3:]: span for name, span in spans.items() if name[:3] == "in/"}
     expected = {name[4:]: span for name, span in spans.items() if name[:4] == "out/"}

@@ -85,11 +85,19 @@ def test_validation_sets_are_listed_shown_and_removed(cli: Cli) -> None:
         {"x": X, "y": np.array(CLASSES[:4])},
         {"x": X, "y": np.array(CLASSES, "<f4")},
         {"y": np.array(CLASSES)},
+        {"n" * 300: X, "y": np.array(CLASSES)},
+        {"\x1b[31m": X, "y": np.array(CLASSES)},
+        {"in/": X, "y": np.array(CLASSES)},
     ],
 )
 def test_a_file_that_is_no_validation_set_is_refused(cli: Cli, arrays: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
     np.savez(cli.folder / "set.npz", **arrays)  # type: ignore[arg-type]
     assert "no validation set" in cli("dataset", "add", "bad", "set.npz", code=2).err
+
+
+def test_a_file_that_says_the_same_twice_is_refused(cli: Cli) -> None:
+    np.savez(cli.folder / "set.npz", x=X, y=np.zeros(5, "u1"), labels=np.ones(5, "u1"))
+    assert "says the same twice: labels, x, y" in cli("dataset", "add", "twice", "set.npz", code=2).err
 
 
 def test_what_cannot_be_evaluated_says_why(cli: Cli) -> None:
