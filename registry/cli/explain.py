@@ -14,7 +14,7 @@ from registry.contracts.choices import ResolutionView, ResolveBody
 from registry.contracts.paths import resolve_path
 from registry.contracts.platforms import FactRow
 from registry.contracts.resolution import Outcome, Reason, Verdict
-from registry.contracts.what_if import SETTABLE
+from registry.contracts.what_if import MAX_VALUE, SETTABLE
 
 WhatIf = Annotated[
     list[str] | None,
@@ -67,6 +67,8 @@ def _changes(given: list[str] | None) -> dict[str, str]:
         if name not in SETTABLE or not value:
             examples = "; ".join(f"{name}={example}" for name, (_, example) in SETTABLE.items())
             raise UsageFault(f"--what-if {text!r} is not FACT=VALUE with a fact that can be imagined", hint=examples)
+        if len(value) > MAX_VALUE:
+            raise UsageFault(f"--what-if {name}={value[:64]!r}...: a value has at most {MAX_VALUE} characters")
         changes[name] = value
     return changes
 

@@ -11,7 +11,7 @@ from registry.contracts.manifest import Target
 from registry.contracts.names import Name, VersionName
 from registry.contracts.platforms import Platform
 from registry.contracts.resolution import Resolution
-from registry.contracts.what_if import MAX_CHANGES
+from registry.contracts.what_if import MAX_CHANGES, MAX_VALUE
 from registry.contracts.wire import Wire
 
 MAX_CLASSES = 500
@@ -19,7 +19,7 @@ MAX_CLASSES = 500
 NAMED = 20
 """Devices of a class that are named."""
 
-Changes = Annotated[dict[str, Annotated[str, Field(max_length=128)]], Field(max_length=MAX_CHANGES)]
+Changes = Annotated[dict[str, Annotated[str, Field(max_length=MAX_VALUE)]], Field(max_length=MAX_CHANGES)]
 """Name of a fact to its imagined value; see `registry.contracts.what_if`."""
 
 

@@ -5,6 +5,7 @@ A runtime that is imagined is imagined to work: a backend that had no CANN becom
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,8 +13,11 @@ from pydantic import ValidationError
 
 from registry.contracts.manifest import Format, Target
 from registry.contracts.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Platform
+from registry.contracts.releases import cann_release, numbers
 
 MAX_CHANGES = 32
+MAX_VALUE = 128
+"""Characters."""
 SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 """Of sizes: 8GiB, 8G, 8g."""
 _SOC_TARGETS = {"Ascend310": Target.ASCEND310, "Ascend910": Target.ASCEND910}
@@ -72,6 +76,8 @@ def _soc(platform: Platform, value: str) -> Platform:
 
 
 def _cann(platform: Platform, value: str) -> Platform:
+    if cann_release(value) is None:
+        raise ValueError(f"cann={value!r} is no version like 8.2 or 8.0.RC2")
     cann = (platform.cann or CannFacts()).model_copy(update={"version": value})
     return _acl(platform.model_copy(update={"cann": cann}), value)
 
@@ -98,6 +104,8 @@ def _driver(platform: Platform, value: str) -> Platform:
 
 
 def _compute_capability(platform: Platform, value: str) -> Platform:
+    if re.fullmatch(r"[0-9]{1,2}\.[0-9]", value) is None:
+        raise ValueError(f"compute_capability={value!r} is not like 8.6")
     gpus = max(platform.cuda.gpus if platform.cuda else 0, 1)
     cuda = (platform.cuda or CudaFacts()).model_copy(update={"compute_capability": value, "gpus": gpus})
     return platform.model_copy(update={"cuda": cuda})
@@ -174,8 +182,8 @@ def _working(
     more: dict[str, Any] | None = None,
 ) -> Platform:
     """The backend of that name as if it worked in that version; a new one where there was none."""
-    if not version:
-        raise ValueError(f"{name}: a version is missing")
+    if numbers(version) is None:
+        raise ValueError(f"{name} {version!r} is no version: it does not begin with a number")
     known = next((b for b in platform.backends if b.name == name), BackendFacts(name=name, usable=False))
     update = {"usable": True, "reason": "", "version": version, "targets": known.targets or targets, **(more or {})}
     imagined = known.model_copy(update=update | {"formats": known.formats or (loads,)})
