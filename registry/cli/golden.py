@@ -219,3 +219,38 @@ def declared(manifest: Manifest) -> Manifest:
     if golden is not None and golden.reference is not None:
         golden = None
     return manifest.model_copy(update={"variants": variants, "golden": golden})
+
+
+def demand_as_asked(plan: Plan, published: Manifest) -> None:
+    """A published version whose golden vectors are not what is asked for now is other content.
+
+    Vectors made here differ from run to run, so they are compared by what was said of them: tolerance and reference.
+
+    Raises:
+        CliError: conflict.
+    """
+    section, theirs = plan.source.golden, published.golden
+    tolerance = Tolerance.model_validate(section.tolerance.model_dump())
+    faults: list[str] = []
+    if theirs is None:
+        if section.random != 0 and section != GoldenSection(tolerance=section.tolerance):
+            faults.append("golden: has none; some are asked for")
+    else:
+        if section.random == 0:
+            faults.append(f"golden: has {theirs.cases}; none are asked for")
+        if tolerance != theirs.tolerance:
+            faults.append(f"golden.tolerance: is {_said(theirs.tolerance)}; {_said(tolerance)} is asked for")
+        if section.reference not in (None, theirs.reference):
+            faults.append(f"golden.reference: is {theirs.reference}; {section.reference} is asked for")
+    if faults:
+        raise CliError(
+            f"{published.model}@{published.version} is published with other golden vectors, and a published version "
+            "never changes",
+            code="conflict",
+            hint="Publish this as a new version: --version",
+            errors=tuple(faults),
+        )
+
+
+def _said(tolerance: Tolerance) -> str:
+    return f"absolute={tolerance.absolute:g},relative={tolerance.relative:g},top1={tolerance.top1_agreement:g}"

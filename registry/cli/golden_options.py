@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import GoldenSection, ToleranceSection
@@ -64,8 +65,9 @@ def tolerance_section(text: str) -> ToleranceSection:
             ) from None
     try:
         return ToleranceSection(**values)
-    except ValueError as error:
-        raise UsageFault(f"--tolerance {text!r} is out of bounds", errors=tuple(str(error).splitlines()[1:])) from None
+    except ValidationError as error:
+        faults = tuple(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        raise UsageFault(f"--tolerance {text!r} is out of bounds", errors=faults) from None
 
 
 def over(section: GoldenSection, given: dict[str, Any], tolerance: str | None) -> GoldenSection:

@@ -11,7 +11,7 @@ import typer
 
 from registry.cli.alias import move
 from registry.cli.failures import CliError, UnreachableError, UsageFault
-from registry.cli.golden import declared, given_golden, measured
+from registry.cli.golden import declared, demand_as_asked, given_golden, measured
 from registry.cli.golden_options import (
     GoldenFromOption,
     GoldenInputsOption,
@@ -183,6 +183,8 @@ def _publish(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
         published = _published(session, manifest, dry_run=dry_run)
         if published is None:
             manifest, golden = measured(session, plan, manifest, Path(folder))
+        else:
+            demand_as_asked(plan, published)
         outcome = Outcome(published or manifest, dry_run=dry_run, warnings=plan.warnings)
         if dry_run:
             _compare(session, outcome)

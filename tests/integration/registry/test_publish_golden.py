@@ -133,6 +133,25 @@ def test_one_variant_has_golden_vectors_only_when_asked(cli: Cli) -> None:
     assert manifest_of(cli, "off")["golden"] is None
 
 
+def test_a_published_version_is_not_the_same_when_other_golden_vectors_are_asked_for(cli: Cli) -> None:
+    model = linear(cli.folder, "model")
+    command = ("publish", "strict", model, "--version", "1", "--target", "cpu")
+    cli(*command, "--golden-random", "3")
+    cli(*command)
+    cli(*command, "--golden-random", "3", "--golden-from", "onnx-cpu")
+    for asked, says in (
+        (("--tolerance", "absolute=1e-9"), "absolute=1e-09,relative=0.001,top1=1 is asked for"),
+        (("--golden-random", "0"), "none are asked for"),
+        (("--golden-from", "other"), "other is asked for"),
+    ):
+        refused = cli(*command, *asked, code=4).err
+        assert "published with other golden vectors" in refused
+        assert says in refused
+    plain = ("publish", "plain", model, "--version", "1", "--target", "cpu")
+    cli(*plain)
+    assert "has none; some are asked for" in cli(*plain, "--golden-random", "2", code=4).err
+
+
 def test_given_vectors_are_what_the_variant_must_answer(cli: Cli) -> None:
     model = linear(cli.folder, "model")
     arguments = ("publish", "given", model, "--version", "1", "--target", "cpu", "--golden", golden_npz(cli.folder))
