@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agent.adapters.offers import give_variant
-from agent.adapters.part_file import StepCancelledError
+from agent.adapters.part_file import StepCancelledError, disk_error
 from agent.conversion.base import SOURCE, Request, Tools
 from agent.conversion.convert import Made, convert, plan_for
 from agent.conversion.quantize import CALIBRATION
@@ -68,6 +68,8 @@ def handle_conversion(job: Job, context: JobContext) -> dict[str, Any]:
         made = convert(request, context.folder, timeout_s=job.timeout_s, cancel=context.cancel)
     except CancelledError:
         raise StepCancelledError from None
+    except OSError as error:
+        raise disk_error(error, context.folder) from error
     context.progress(0.7, f"measuring {name}")
     variant, why = _measured(made, manifest.golden, golden, context, job.model)
     context.progress(0.8, f"giving {name} to the registry")

@@ -52,6 +52,8 @@ def main() -> int:
         answer = _done(order, cancel)
     except AgentError as error:
         answer = {"error": {"code": error.code, "message": error.message}}
+    except OSError as error:
+        answer = {"error": {"code": "disk_error", "message": f"{order['folder']}: {error}: free some space there"}}
     except TensorFileError as error:
         answer = {"error": {"code": "bad_answer", "message": f"the golden vectors: {error}"}}
     if os.getppid() != order["parent"]:

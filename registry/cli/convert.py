@@ -10,7 +10,7 @@ import sys
 import time
 from enum import Enum
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Annotated, Any
 
 import typer
@@ -108,10 +108,14 @@ def convert(
         _on_device(session, request, wait=wait, online=is_online(session, on))
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
-        with TemporaryDirectory(prefix="modelfleet-convert-") as folder:
-            convert_here.convert(
-                session, manifest, start, goal=goal, options=options, folder=Path(folder), timeout_s=timeout
-            )
+        try:
+            with TemporaryDirectory(prefix="modelfleet-convert-") as folder:
+                convert_here.convert(
+                    session, manifest, start, goal=goal, options=options, folder=Path(folder), timeout_s=timeout
+                )
+        except OSError as error:
+            hint = "Free some space there, or name another folder in TMPDIR."
+            raise CliError(f"{gettempdir()}: {error}", code="disk_error", hint=hint) from error
 
 
 def _options(pairs: list[str]) -> dict[str, str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +107,19 @@ def test_a_simulated_atc_that_fails_here_changes_nothing(
     assert says in failed.error["message"]
     assert list(scratch.iterdir()) == []
     assert len(variants(cli, "3.0.0")) == 1
+
+
+def test_a_full_disk_here_is_said_and_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
+    publish(cli, "7.0.0")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "registry", "convert", "lenet@7.0.0", "--to", "onnx-int8", "--json"]
+    limited = ["sh", "-c", 'ulimit -f 100; trap "" XFSZ; exec "$@"', "sh", *command]  # files of 100 blocks at most
+    environment = cli.environment | {"TMPDIR": str(scratch)}
+    done = subprocess.run(limited, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done
+    assert json.loads(done.stderr.strip().splitlines()[-1])["error"]["code"] == "disk_error"
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
