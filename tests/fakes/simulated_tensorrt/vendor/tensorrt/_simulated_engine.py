@@ -176,6 +176,7 @@ class SimulatedContext:
         self.addresses: dict[str, int] = {}
         self.pending = 0
         ALIVE.add(self)
+        GPU.contexts.add(self)
 
     def _refuse(self, text: str) -> bool:
         self.engine.logger.log(ILogger.Severity.ERROR, text)

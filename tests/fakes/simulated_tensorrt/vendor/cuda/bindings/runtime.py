@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -57,6 +58,8 @@ class SimulatedGpu:
         self._streams: dict[int, list[Callable[[], None]]] = {}
         self._next = itertools.count(7000)
         self._threads = threading.local()
+        self.contexts: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Execution contexts of TensorRT that live: they hold addresses of this memory."""
 
     def number(self, call: str, *, bound: bool = True) -> int:
         """The error number of a call; without cudaSetDevice a thread would be on a device by chance."""
@@ -80,6 +83,8 @@ class SimulatedGpu:
             raise SimulatedContractViolation("cudaFree while a stream still has work")
         if pointer not in self._memory:
             raise SimulatedContractViolation(f"cudaFree of {pointer:#x}, which was freed before or never taken")
+        if any(pointer in context.addresses.values() for context in self.contexts):
+            raise SimulatedContractViolation("cudaFree of memory that an execution context still has the address of")
         self.memory_left += len(self._memory.pop(pointer))
 
     def require(self, pointer: int, size: int) -> None:
