@@ -65,7 +65,7 @@ class Cache:
         """The folder with the variant's files, every one with its digest; what lacks or is spoilt is fetched."""
         place = self._folder / "artifacts" / hex_of(variant.canonical_digest())
         with self._lock():
-            if not _is_whole(place, variant):
+            if place.is_symlink() or not _is_whole(place, variant):
                 self._bring(variant, place, fetch)
             os.utime(place)
             self._sweep(place)
@@ -100,6 +100,8 @@ class Cache:
         partial = self._folder / "partial"
         partial.mkdir(parents=True, exist_ok=True)
         place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_symlink() or place.is_file():  # nothing of ours: a link is not followed
+            place.unlink()
         shutil.rmtree(place, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=partial, prefix="whole-") as fresh:
             for file in variant.files:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from registry.cli.client import Client
 from registry.cli.models import fetch_manifest, find_version
 from registry.cli.pull import download
@@ -73,7 +75,10 @@ class Source:
         question = canonical_json([self._client.address.url, model, reference, dataset]).decode()
         kept = None if ask else self._cache.answer(question)
         if kept is not None:
-            return Manifest.model_validate_json(kept)
+            try:
+                return Manifest.model_validate_json(kept)
+            except ValidationError:
+                pass  # spoilt, as a file in the cache may be: asked again
         found = self._named(model, reference, dataset)
         self._cache.keep_answer(question, found.canonical())
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -110,6 +111,30 @@ def test_a_spoilt_file_in_the_cache_is_never_used(cache: Path) -> None:
     file.write_bytes(whole[:-1] + b"!")
     hub.load("linear").close()
     assert file.read_bytes() == whole
+
+
+def test_what_else_lies_where_a_model_should_is_replaced_and_never_followed(cache: Path, tmp_path: Path) -> None:
+    hub.load("linear").close()
+    (place,) = (cache / "artifacts").iterdir()
+    elsewhere = place.rename(tmp_path / "elsewhere")
+    place.symlink_to(elsewhere)
+    hub.load("linear").close()
+    assert place.is_dir()
+    assert not place.is_symlink()
+    assert any(elsewhere.iterdir())
+    shutil.rmtree(place)
+    place.write_bytes(b"half")
+    hub.load("linear").close()
+    assert place.is_dir()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"half', b"{}", b"\xff"])
+def test_a_spoilt_answer_is_asked_for_again(cache: Path, content: bytes) -> None:
+    with opened() as source:
+        source.manifest("linear", "1", None)
+        for kept in (cache / "answers").iterdir():
+            kept.write_bytes(content)
+        assert source.manifest("linear", "1", None, ask=False).version == "1"
 
 
 def test_a_download_goes_on_where_another_process_was_killed(cache: Path) -> None:
