@@ -63,7 +63,7 @@ def take_health(session: Session, reports: Sequence[Report]) -> list[Report]:
             continue
         added, known.totals = advance(known.totals, health.models)
         known.seq, known.seen_at = health.seq, intake.at
-        counted = [[i.model, i.version, i.requests, dict(i.errors)] for i in added]
+        counted = [[i.model, i.version, i.requests, dict(i.errors), i.not_finite] for i in added]
         rows.append({"device_id": device_id, "at": intake.at, "document": intake.text, "increases": counted})
         increases.extend((device_id, intake.at, increase) for increase in added)
         fresh.append(report)
@@ -93,7 +93,7 @@ def _sessions(session: Session, reports: Sequence[Report]) -> dict[tuple[int, st
     # Pairs: two lists, one of devices and one of sessions, would make the database try each with each.
     which = tuple_(_SESSIONS.c.device_id, _SESSIONS.c.session_id).in_(pairs)
     for device_id, session_id, seq, totals in session.execute(select(*columns).where(which)):
-        seen = {model: Totals(total[0], total[1]) for model, total in totals.items()}
+        seen = {model: Totals(*total) for model, total in totals.items()}
         known[device_id, session_id] = _Known(new=False, seq=seq, totals=seen)
     return known
 
@@ -104,7 +104,7 @@ def _keep(session: Session, sessions: Mapping[tuple[int, str], _Known]) -> None:
     for (device_id, session_id), known in sessions.items():
         if known.seen_at is None:
             continue
-        totals = {model: [total.requests, dict(total.errors)] for model, total in known.totals.items()}
+        totals = {model: [t.requests, dict(t.errors), t.not_finite] for model, t in known.totals.items()}
         row = {"of_device": device_id, "of_session": session_id, "seq": known.seq, "totals": totals,
                "seen_at": known.seen_at}  # fmt: skip
         (new if known.new else changed).append(row)

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from registry.contracts.deployments import DeploymentPolicy, ShadowFigures, ShadowPolicy
 from registry.contracts.golden import Parity
 from registry.contracts.messages import Health
 from registry.contracts.rollout_states import Command, WaveState
 from registry.contracts.rollout_views import ReasonCode
-from registry.contracts.rollouts import DEFAULT_HEALTH, AccuracyRule, Gate, HealthRule, Metric, WaveSpec
+from registry.contracts.rollouts import DEFAULT_HEALTH, AccuracyRule, Gate, HealthRule, Metric, ShadowRule, WaveSpec
 from registry.core.intake import checked
 from registry.errors import InUseError
 from registry.services.versions import Versions
@@ -33,10 +34,10 @@ def serve(world: World, seq: int, **of_updated: Any) -> None:
         world.telemetry.take([checked(name, health, world.now)])
 
 
-def until_soaking(world: World, gate: Gate) -> str:
+def until_soaking(world: World, gate: Gate, policy: DeploymentPolicy | None = None) -> str:
     world.add(*NAMES)
     serve(world, 1)
-    rollout = world.start(waves=WAVES, gate=gate)
+    rollout = world.start(waves=WAVES, gate=gate, policy=policy or DeploymentPolicy())
     for _ in range(3):
         world.answer()
         world.tick(1)
@@ -92,6 +93,29 @@ def test_accuracy_that_falls_stops_it_and_a_person_may_let_it_go_on(world: World
     view = world.view(rollout)
     assert (view.waves[0].state, view.waves[0].accepted_by) == (WaveState.PASSED, "bob")
     assert view.waves[1].state is not WaveState.PENDING
+
+
+@pytest.mark.parametrize(
+    ("figures", "passes"),
+    [
+        (ShadowFigures(compared=100, agreement=1.0), True),
+        (ShadowFigures(compared=100, agreement=0.5), False),
+        (ShadowFigures(errors=100), False),
+    ],
+)
+def test_what_the_shadows_of_a_wave_found_is_judged_together(
+    world: World, figures: ShadowFigures, passes: bool
+) -> None:
+    gate = Gate(min_attempted=1, health=(), shadow=ShadowRule(min_agreement=0.9))
+    rollout = until_soaking(world, gate, DeploymentPolicy(shadow=ShadowPolicy()))
+    for device in world.fleet.values():
+        if device.deployment is not None and device.deployment.rollout == rollout:
+            device.deployment = device.deployment.model_copy(update={"shadow": figures})
+            world.say(device.name)
+    world.tick(1)
+    view = world.view(rollout)
+    assert view.state is (R.RUNNING if passes else R.PAUSED)
+    assert (view.reason.code is ReasonCode.SHADOW) is not passes
 
 
 def test_a_version_that_a_rollout_brings_or_may_return_to_is_not_deleted(world: World) -> None:
