@@ -198,6 +198,19 @@ def test_a_simulated_load_that_fails_anywhere_gives_everything_back(trt: Any, lo
     assert trt.GPU.alive() == {}
 
 
+def test_a_simulated_run_that_fails_in_the_middle_leaves_nothing_copying(trt: Any, load: Load) -> None:
+    session = load(simulated_plan(onnx_models.linear(2)))
+    x = np.ones((2, 3), np.float32)
+    session.run({"x": x}, ("y",))
+    trt.GPU.faults["cudaMemcpyAsync"] = 2
+    trt.GPU.calls.clear()
+    with pytest.raises(BackendError):
+        session.run({"x": x}, ("y",))
+    trt.GPU.faults.clear()
+    assert trt.GPU.calls[-2:] == ["cudaMemcpyAsync", "cudaStreamSynchronize"]
+    assert session.run({"x": x}, ("y",))[0].tolist() == [[6.0, 60.0]] * 2
+
+
 def test_a_simulated_gpu_without_memory_for_the_context_or_the_tensors_says_so(trt: Any, load: Load) -> None:
     with pytest.raises(BackendError, match="makes no execution context: simulated: out of memory") as caught:
         load(simulated_plan(onnx_models.linear(2), no_context=True))
