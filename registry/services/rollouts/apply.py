@@ -74,7 +74,13 @@ def _shift(session: Session, row: RolloutRow, decision: d.Shift, now: datetime) 
             wave.verdict = verdict_text(decision.verdict)
     if decision.event is Event.GATE_FAILED_BACK:
         begin_rollback(session, row, now)
+    if decision.wave is not None and after in _ENDS_BACK:
+        set_wave(session, row, session.get_one(WaveRow, (row.id, decision.wave)), _ENDS_BACK[after], now)
     return True
+
+
+_ENDS_BACK = {RolloutState.ROLLED_BACK: WaveState.PASSED, RolloutState.ROLLBACK_INCOMPLETE: WaveState.FAILED}
+"""What the rollback's own wave becomes."""
 
 
 def _start_wave(session: Session, row: RolloutRow, decision: d.StartWave, now: datetime) -> bool:

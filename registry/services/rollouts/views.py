@@ -126,6 +126,9 @@ def action_view(
         query = select(StepRow).where(StepRow.action_id == action.id).order_by(StepRow.id.desc()).limit(MAX_STEPS)
         found = reversed(session.scalars(query).all())
         history = tuple(ActionStep(at=s.at, state=ActionState(s.state), code=s.code, message=s.message) for s in found)
+    why = why_device(as_action(action, row.public), RolloutState(row.state), reason_of(row), started)
+    if action.goes_back:
+        why = f"on its way back to {action.previous_version or 'nothing'}: {why}"
     return ActionView(
         device=action.device,
         wave=action.wave,
@@ -136,7 +139,7 @@ def action_view(
         message=action.message,
         since=action.since,
         due=action.due,
-        why=why_device(as_action(action, row.public), RolloutState(row.state), reason_of(row), started),
+        why=why,
         variant=action.variant,
         generation=action.generation,
         attempt=action.attempt,

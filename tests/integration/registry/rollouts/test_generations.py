@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from registry.contracts.deployments import DeploymentProgress, Phase
-from registry.contracts.rollout_states import Command
+from registry.contracts.rollout_states import Command, WaveState
 from registry.contracts.rollout_views import Approval
 from registry.contracts.rollouts import Offline, Rate, RollbackSpec, WaveSpec
 from registry.errors import ConflictError, ForbiddenError
@@ -38,6 +38,16 @@ def test_a_rollback_leaves_devices_alone_that_a_person_took_after_the_end(world:
     world.command(rollout, Command.ROLLBACK)
     world.run(rollout, R.ROLLED_BACK)
     assert [world.wants(name) for name in NAMES] == ["3.0.0", None, "1.0.0", "1.0.0"]
+
+
+def test_a_rollback_says_of_its_wave_and_its_devices_that_they_went_back(world: World) -> None:
+    world.add(*NAMES)
+    rollout = world.start(waves=AT_ONCE)
+    world.run(rollout, R.SUCCEEDED)
+    world.command(rollout, Command.ROLLBACK)
+    view = world.run(rollout, R.ROLLED_BACK)
+    assert view.waves[-1].state is WaveState.PASSED
+    assert "on its way back to 1.0.0" in world.rollouts.device(rollout, "d0").why
 
 
 def test_a_rollback_that_is_aborted_leaves_no_device_under_way(world: World) -> None:
