@@ -15,6 +15,7 @@ from registry.contracts.api import PublishAnswer, VariantView, VersionView
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.manifest import Manifest
 from registry.core.differences import differences
+from registry.core.publish_faults import publish_faults
 from registry.core.publish_warnings import publish_warnings
 from registry.db.catalog_rows import AliasRow, BlobRow, ModelRow, VersionBlobRow, VersionRow
 from registry.db.engine import Database
@@ -41,8 +42,8 @@ class Versions:
         """Make a version visible, with all its blobs; the answer warns of what no device can run.
 
         Raises:
-            InvalidError: a blob is missing or has another size, the golden vectors are not of this model, or the name
-                is an alias.
+            InvalidError: a blob is missing or has another size, the golden vectors are not of this model or a
+                variant did not pass them, or the name is an alias.
             ConflictError: the version is published with other content; `errors` names each difference.
         """
         answer = self._publish(manifest, by, now)
@@ -57,6 +58,8 @@ class Versions:
             if row is None:
                 self._demand_blobs(session, manifest, now)
                 demand_golden(self._blobs, manifest)
+                if faults := publish_faults(manifest):
+                    raise InvalidError("What it says of its variants does not go with its golden vectors.", faults)
                 _demand_no_alias(session, manifest)
                 row = _insert(session, manifest, body, by, now)
                 return PublishAnswer(version=version_views(session, [row])[0], created=True)

@@ -1,0 +1,43 @@
+"""What a manifest says of its variants' parity has to agree with its golden vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from registry.contracts.golden import MeasuredParity, Parity
+from registry.contracts.manifest import FileRef, Golden, Manifest
+from registry.core.publish_faults import publish_faults
+from tests.unit.registry.test_resolution import manifest, variant
+
+GOLDEN = Golden(file=FileRef(path="g.safetensors", digest="sha256:" + "0" * 64, size=100), cases=2, reference="a")
+
+
+def measured(golden: Golden | None = GOLDEN, reference: str | None = "a", **said: Any) -> Manifest:
+    parity = Parity(**{"cases": 2, "max_abs": 0.0, "max_rel": 0.0, "passed": True, "top1_agreement": 1.0, **said})
+    told = MeasuredParity(parity=parity, backend="onnxruntime/CPUExecutionProvider", reference=reference)
+    one = variant("a").model_copy(update={"parity": told})
+    return manifest(one, variant("b")).model_copy(update={"golden": golden})
+
+
+def test_what_was_measured_and_passed_has_no_fault() -> None:
+    assert publish_faults(measured()) == ()
+    assert publish_faults(measured(reference=None, top1_agreement=None)) == ()
+    assert publish_faults(manifest(variant("a"))) == ()
+
+
+@pytest.mark.parametrize(
+    ("lying", "says"),
+    [
+        (measured(passed=False, why="case 0 is off"), "over the tolerance: case 0 is off"),
+        (measured(golden=None), "the version has none"),
+        (measured(cases=3), "by 3 golden vectors, the version has 2"),
+        (measured(reference="c"), "against c, which is no variant"),
+        (measured(top1_agreement=0.5), "a top class of 0.5; the tolerance asks for 1"),
+    ],
+)
+def test_what_does_not_agree_is_named_with_its_variant(lying: Manifest, says: str) -> None:
+    (fault,) = publish_faults(lying)
+    assert fault.startswith("variant a: ")
+    assert says in fault
