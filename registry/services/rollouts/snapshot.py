@@ -42,6 +42,7 @@ def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
     started = [wave.index for wave in waves if wave.state is not WaveState.PENDING]
     judged = next((wave for wave in waves if wave.kind is Kind.WAVE and wave.state is not WaveState.PASSED), None)
     measured = state is RolloutState.RUNNING and judged is not None and judged.state is not WaveState.PENDING
+    watched = state is RolloutState.RUNNING and _grace_is_over(waves, spec, now)
     return Snapshot(
         spec=spec,
         state=state,
@@ -50,7 +51,7 @@ def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
         waves=waves,
         candidates=_candidates(session, row, waves, now) if state in _MOVING else (),
         overdue=_overdue(session, row, now),
-        away=_away(session, row, spec, started, now) if state is RolloutState.RUNNING else (),
+        away=_away(session, row, spec, started, now) if watched else (),
         lost=_lost(session, row, spec, now),
         bucket=Bucket(row.tokens, row.byte_tokens, row.filled_at),
         generation=row.generation,
@@ -116,6 +117,14 @@ def _overdue(session: Session, row: RolloutRow, now: datetime) -> tuple[Overdue,
     late = (ActionRow.rollout_id == row.id, ActionRow.due <= now)
     rows = session.execute(query.where(*late).order_by(ActionRow.due).limit(MAX_ROWS))
     return tuple(Overdue(device, ActionState(state), due or now, bool(on)) for device, state, due, on in rows)
+
+
+def _grace_is_over(waves: Sequence[WaveFacts], spec: RolloutSpec, now: datetime) -> bool:
+    """May a device of the wave under way leave it? Before that nobody has to be looked for, which takes long."""
+    current = next((wave for wave in waves if wave.state is not WaveState.PASSED), None)
+    if current is None or current.kind is Kind.ROLLBACK or current.started_at is None:
+        return False
+    return now >= current.started_at + timedelta(seconds=spec.offline.grace_s)
 
 
 def _away(
