@@ -236,3 +236,4 @@ COMMANDS = (
 )
 for _each in COMMANDS:
     app.command("list" if _each is rollout_read.show_all else _each.__name__)(_each)
+app.command(Command.SUBMIT.value, hidden=True)(start)  # what the API calls it, and what a status says one may do

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from registry.cli import rollout
 from registry.cli.failures import UsageFault
 from registry.cli.rollout_spec import Asked, read_spec, seconds, spec_of, waves_of
 from registry.cli.rollout_view import COLUMNS, FOR_A_PERSON, OVER, counted
-from registry.contracts.rollout_states import ActionState
+from registry.contracts.rollout_states import ActionState, Command
 from registry.contracts.rollouts import RolloutSpec
 from registry.core.rollouts.machine import legal
 
@@ -110,3 +111,7 @@ def test_watching_ends_where_only_a_person_can_go_on() -> None:
 
 def test_durations_are_seconds() -> None:
     assert [seconds(text, "x") for text in ("90", "90s", "1.5m", "2h", "1d")] == [90, 90, 90, 7200, 86400]
+
+
+def test_whatever_a_status_says_one_may_do_is_a_command() -> None:
+    assert {each.value for each in Command} <= {known.name for known in rollout.app.registered_commands}
