@@ -37,11 +37,11 @@ def probe_backend(name: str, interpreter: str = sys.executable, timeout_s: float
     try:
         process = WorkerProcess(interpreter, name)
     except AgentError as error:
-        return BackendFacts(name=name, usable=False, reason=error.message)
+        return BackendFacts(name=name, usable=False, reason=error.message, formats=formats)
     try:
         facts = process.ask("probe", {"backend": name}, "probed", deadline=time.monotonic() + timeout_s)
         return BackendFacts.model_validate({**facts, "name": name, "formats": formats})
     except (AgentError, ValueError) as error:
-        return BackendFacts(name=name, usable=False, reason=printable(str(error), 1000))
+        return BackendFacts(name=name, usable=False, reason=printable(str(error), 1000), formats=formats)
     finally:
         process.end(0.5)
