@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
@@ -30,8 +31,15 @@ OVER = frozenset(
         RolloutState.COMPLETED_WITH_EXCEPTIONS,
     }
 )
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\+00:00|Z)")
+_SINCE = re.compile(rf"; since {_TIME.pattern}$")
 FOR_A_PERSON = frozenset({RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED})
 """It goes no further until somebody says something."""
+
+
+def local_times(text: str) -> str:
+    """The registry's sentence with its times, which are UTC, in this host's zone."""
+    return _TIME.sub(lambda found: time_text(datetime.fromisoformat(found[0].replace("Z", "+00:00"))), text)
 
 
 def counted(counts: Mapping[ActionState, int]) -> dict[str, int]:
@@ -61,7 +69,7 @@ def tell_status(out: Output, view: RolloutView, now: datetime) -> None:
     out.say("")
     out.table(
         ("WAVE", "STATE", ">DEVICES", *(f">{name}" for name in COLUMNS), "GATE"),
-        (_wave_row(wave) for wave in view.waves),
+        (_wave_row(wave) for wave in view.waves if wave.kind == "wave" or wave.devices),
         empty="There is no plan yet.",
     )
     out.say("")
@@ -159,7 +167,7 @@ def tell_devices(out: Output, views: Iterable[ActionView], now: datetime) -> Non
         ("DEVICE", "WAVE", "STATE", "CODE", "SINCE", "WHY"),
         (
             (each.device, "-" if each.wave is None else each.wave + 1, each.state, each.code or "-",
-             age_text(each.since, now), each.why or each.message)
+             age_text(each.since, now), local_times(_SINCE.sub("", each.why)) or each.message)
             for each in views
         ),
         empty="No device is in that state.",
@@ -169,7 +177,7 @@ def tell_devices(out: Output, views: Iterable[ActionView], now: datetime) -> Non
 def tell_device(out: Output, rollout: str, view: ActionView, now: datetime) -> None:
     """One device: why it is where it is, and how it got there."""
     out.say(f"{view.device} in {rollout}: {view.state}, {age_text(view.since, now)}")
-    out.say(view.why or view.message or "Nothing keeps it.")
+    out.say(local_times(view.why) or view.message or "Nothing keeps it.")
     if view.previous:
         out.say(f"If it has to go back: to {view.previous}.")
     out.say("")

@@ -78,7 +78,7 @@ class PlanClass(Wire):
     degraded: bool = False
     """An accelerator lies idle."""
     platform: str = ""
-    """In words: os, architecture, target."""
+    """In words: os, architecture, chip, memory, runtime."""
 
 
 class PlanGap(Wire):

@@ -182,6 +182,14 @@ def _kind(platform: Platform, variant: str) -> str:
     return " ".join(part for part in (variant, "on", platform.os, platform.arch, chip, gpu) if part)
 
 
+def _hosts(platform: Platform, resolution: Resolution, variant: str) -> str:
+    """The hardware class with what tells two sorts of hosts of it apart: memory, and the runtime that would run it."""
+    backend = next((verdict.backend for verdict in resolution.verdicts if verdict.variant == variant), None)
+    versions = (f"{each.name} {each.version}" for each in platform.backends if each.name == backend and each.version)
+    memory = f"{platform.memory_bytes / 1e9:.1f} GB" if platform.memory_bytes else ""
+    return ", ".join(part for part in (_kind(platform, variant), memory, next(versions, "")) if part)
+
+
 def _members(found: _Sorted, platforms: Mapping[Digest, Platform]) -> Iterable[waves.Member]:
     kinds = {facts: _kind(platforms[facts], r.chosen) for facts, r in found.resolutions.items() if r.chosen}
     for device in found.members:
@@ -203,7 +211,7 @@ def _classes(found: _Sorted, manifest: Manifest, platforms: Mapping[Digest, Plat
             variant_digest=digests[name],
             bytes=variants[name].size,
             degraded=found.resolutions[facts].degraded,
-            platform=_kind(platforms[facts], name),
+            platform=_hosts(platforms[facts], found.resolutions[facts], name),
         )
         for facts, count in counts.items()
         if (name := found.resolutions[facts].chosen) is not None
