@@ -13,13 +13,18 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from agent.core.events import Connected, ControlMessage, Disconnected, Tick
+from agent.core.slots import Choice
+from agent.errors import TransientError
 from agent.reconciler.context import Context
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock, Uplink
 from agent.reconciler.voice import Voice
+from registry.contracts.api import DeviceReports
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import Health, Presence, Reported
+from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
 from scripts.simulator.faults import Fault, Faults, chance
 from scripts.simulator.host import MemoryJournal, SimulatedDataPath, SimulatedSteps
@@ -71,6 +76,45 @@ class _DelayedPool:
         return None
 
 
+@dataclass(frozen=True)
+class _Network:
+    """The way to the registry over HTTP, as long as the device is there."""
+
+    is_there: Callable[[], bool]
+    uplink: Uplink | None = None
+
+    def check(self) -> None:
+        """TransientError while it is away."""
+        if not self.is_there():
+            raise TransientError(DeploymentCode.REGISTRY_UNREACHABLE, "simulated: the device is away")
+
+    def fetching(self, fetch: Callable[[Choice], None]) -> Callable[[Choice], None]:
+        """A download that fails while it is away."""
+
+        def fetch_here(choice: Choice) -> None:
+            self.check()
+            fetch(choice)
+
+        return fetch_here
+
+    def desired(self, etag: str | None) -> tuple[bytes, str | None] | None:
+        """As `Uplink` says."""
+        self.check()
+        return self.uplink.desired(etag) if self.uplink else None
+
+    def put_facts(self, facts: Platform) -> None:
+        """As `Uplink` says."""
+        self.check()
+        if self.uplink:
+            self.uplink.put_facts(facts)
+
+    def post_reports(self, reports: DeviceReports) -> None:
+        """As `Uplink` says."""
+        self.check()
+        if self.uplink:
+            self.uplink.post_reports(reports)
+
+
 class SimulatedDevice:
     """`boot`, then `turn` whenever `put` or the clock says so."""
 
@@ -89,6 +133,7 @@ class SimulatedDevice:
         wake: Callable[[SimulatedDevice], None],
         health_s: float,
         traffic_s: float,
+        poll_s: float = 30.0,
     ) -> None:
         self.name = name
         self.fault = steps.fault
@@ -97,8 +142,13 @@ class SimulatedDevice:
         self.link = link
         self.reported: Reported | None = None
         self._topics, self._time, self._seed, self._faults = topics, time, seed, faults
-        self._uplink, self._uplink_pool, self._wake = uplink, uplink_pool, wake
-        self._health_s, self._traffic_s = health_s, traffic_s
+        self.there = False
+        """Reached by broker and registry, and reaching them."""
+        network = _Network(lambda: self.there, uplink)
+        steps.fetch = network.fetching(steps.fetch)
+        self._uplink = network if uplink is not None else None
+        self._uplink_pool, self._wake = uplink_pool, wake
+        self._health_s, self._traffic_s, self._poll_s = health_s, traffic_s, poll_s
         self._epoch = 0
         self._sequence = 0
         self._turns = 0
@@ -137,7 +187,7 @@ class SimulatedDevice:
         self.reconciler.begin()
         epoch = self._epoch
         self._every(self._health_s, lambda: self.put(Tick("health")), epoch)
-        self._every(30.0, lambda: self.put(Tick("poll")), epoch)
+        self._every(self._poll_s, lambda: self.put(Tick("poll")), epoch)
         self._every(self._traffic_s, lambda: self.data_path.serve_for(self._traffic_s), epoch)
         if self.fault is Fault.OFFLINE:
             self._time.call_at(self._time.seconds() + self._faults.offline_s, self.connect)
@@ -148,15 +198,21 @@ class SimulatedDevice:
         self.turn()
 
     def connect(self) -> None:
-        """To the broker."""
+        """It is there, and connects to the broker."""
+        self.there = True
         birth = Presence(
             device=self.name, online=True, session_id=self.session_id, agent_version="simulated", at=self._time.now()
         )
         death = Presence(device=self.name, online=False, session_id=self.session_id)
         self.link.connect(birth.canonical(), death.canonical())
 
-    def _flap(self) -> None:
+    def leave(self) -> None:
+        """The network is gone, for MQTT and HTTP."""
+        self.there = False
         self.link.disconnect()
+
+    def _flap(self) -> None:
+        self.leave()
         self._time.call_at(self._time.seconds() + FLAP_S / 4, self.connect)
         self._time.call_at(self._time.seconds() + FLAP_S, self._flap)
 
