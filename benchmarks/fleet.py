@@ -86,7 +86,7 @@ def _growth(here: World) -> None:
     found = growth(database, 8, 4)
     days = [f"{size / 1e6:.2f}" for size in found.days]
     last = found.days[-1] - found.days[-2]
-    print(f"database of one device, {found.reports_a_day:,} reports a day, MB at the end of each day: "
+    print(f"database, {found.reports_a_day:,} reports of a device a day: MB a device at the end of each day: "
           f"{', '.join(days)}; the last day added {last / 1e3:.0f} kB")  # fmt: skip
     database.close()
 

@@ -45,7 +45,7 @@ class Ingested:
 
 @dataclass(frozen=True)
 class Growth:
-    """Bytes of the whole database for one device, at the end of each simulated day."""
+    """Bytes that the database has grown by for each device, at the end of each simulated day."""
 
     days: list[float]
     reports_a_day: int
@@ -128,6 +128,7 @@ def growth(database: Database, devices: int, days: int) -> Growth:
     """A small fleet's reports on a simulated clock, with the retention sweep of every hour; on a database of its own,
     whose migrations have been run."""
     seed(database, devices, {"1": digest_of(b"no version")})
+    empty = _size(database)
     telemetry, retention = Telemetry(database, DesiredDocuments(database)), Retention(database, Limits())
     rng, clock = random.Random(1), datetime(2026, 1, 1, tzinfo=timezone.utc)
     batch: list[Intake] = []
@@ -144,7 +145,7 @@ def growth(database: Database, devices: int, days: int) -> Growth:
             retention.sweep(clock)
         telemetry.take(batch)
         batch = []
-        sizes.append(_size(database) / devices)
+        sizes.append((_size(database) - empty) / devices)
     return Growth(sizes, 86400 // INTERVAL_S)
 
 

@@ -61,7 +61,7 @@ def plans(here: World) -> Planned:
         begin = time.perf_counter()
         http.post("/v1/rollout-plans", json=spec("2", "*")).raise_for_status()
         only = time.perf_counter() - begin
-        view, submitted = _submit(http, spec("2", "*"))
+        view, submitted = _submit(here, http, spec("2", "*"))
         plan = http.get(f"/v1/rollouts/{view['id']}/plan").raise_for_status().json()
         approval = {"plan": view["plan"], "revision": view["revision"], "approve": False}
         denied = http.post(f"/v1/rollouts/{view['id']}/approval", json=approval).raise_for_status().json()
@@ -73,7 +73,7 @@ def plans(here: World) -> Planned:
 def offers(here: World, selector: str, *, bridge: bool) -> Offered:
     """Everybody who matches is offered version 2 at once."""
     with here.client() as http:
-        view, _ = _submit(http, spec("2", selector))
+        view, _ = _submit(here, http, spec("2", selector))
         rollout = _row(here, view)
         begin = time.perf_counter()
         _approve(http, view)
@@ -90,7 +90,7 @@ def offers(here: World, selector: str, *, bridge: bool) -> Offered:
 def pause(here: World, selector: str) -> Paused:
     """A pause after about a third of those who match was offered version 3."""
     with here.client() as http:
-        view, _ = _submit(http, spec("3", selector))
+        view, _ = _submit(here, http, spec("3", selector))
         rollout = _row(here, view)
         total = here.scalar("SELECT count(*) FROM rollout_actions WHERE rollout_id = :id", id=rollout)
         _approve(http, view)
@@ -111,19 +111,20 @@ def pause(here: World, selector: str) -> Paused:
     return Paused(answered, ended, seen, seen - at_answer, total - seen)
 
 
-def _submit(http: httpx.Client, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
+def _submit(here: World, http: httpx.Client, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
     """The rollout as it waits for approval, and the seconds that its planning took."""
     view = http.post("/v1/rollouts", json=body).raise_for_status().json()
     path = f"/v1/rollouts/{view['id']}"
     begin = time.perf_counter()
     command = {"command": "submit", "revision": view["revision"]}
     view = http.post(f"{path}/commands", json=command).raise_for_status().json()
-    while view["state"] == "planning":
+    while here.scalar("SELECT state FROM rollouts WHERE public = :id", id=view["id"]) == "planning":
         _check(begin)
-        view = http.get(path).raise_for_status().json()
+    seconds = time.perf_counter() - begin
+    view = http.get(path).raise_for_status().json()
     if view["state"] != "awaiting_approval":
         raise RuntimeError(f"the rollout is {view['state']}: {view['reason']}")
-    return view, time.perf_counter() - begin
+    return view, seconds
 
 
 def _approve(http: httpx.Client, view: dict[str, Any]) -> None:

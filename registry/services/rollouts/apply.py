@@ -135,7 +135,8 @@ def _offer(session: Session, row: RolloutRow, decision: d.Offer, now: datetime) 
             each.wave = tail
     row.tokens, row.byte_tokens, row.filled_at = decision.bucket
     changes = Changes(session, row, spec, now)
-    told = offer(session, row, rows, changes, now)
+    with session.no_autoflush:  # one update of an action, not one before each query
+        told = offer(session, row, rows, changes, now)
     changes.flush()
     return told > 0
 
