@@ -16,6 +16,7 @@ from agent.worker.inline import InlineWorker
 from agent.worker.process import ProcessWorker, start_process
 from agent.worker.spawn import WorkerProcess, printable
 from agent.worker.spec import Worker, WorkerSpec
+from registry.contracts.manifest import Format
 from registry.contracts.platforms import BackendFacts
 
 __all__ = ["Worker", "WorkerSpec", "probe_backend", "start_worker"]
@@ -33,7 +34,7 @@ def start_worker(spec: WorkerSpec) -> Worker:
 
 def probe_backend(name: str, interpreter: str = sys.executable, timeout_s: float = 20.0) -> BackendFacts:
     """What a backend is on this host, found by using it in a process of its own. Never raises for what is missing."""
-    formats = CATALOG[name].formats
+    formats = tuple(Format(each) for each in CATALOG[name].formats)
     try:
         process = WorkerProcess(interpreter, name)
     except AgentError as error:
