@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,7 @@ def set_webhook(
 ) -> None:
     """Have events POSTed to a URL. The secret that signs them is shown once; see docs/rollouts.md for the check.
 
-    Setting it again starts one that was given up, with a new secret.
+    Setting it again changes it, and starts one that was given up; its secret stays what it was.
 
     ```
     registry webhook set ops https://example.com/hook --secret-out hook.secret
@@ -71,7 +72,11 @@ def set_webhook(
     """
     demand_new_file(secret_out)
     body = WebhookCreate(url=url, kinds=tuple(kind or ()))
-    made = session.client.send("PUT", webhook_path(name), body).decode(WebhookCreated)
+    answer = session.client.send("PUT", webhook_path(name), body)
+    if answer.status != HTTPStatus.CREATED:
+        _tell_changed(session, answer.decode(WebhookView), secret_out)
+        return
+    made = answer.decode(WebhookCreated)
     if secret_out is not None:
         write_secret(secret_out, made.secret)
     if session.out.as_json:
@@ -80,6 +85,16 @@ def set_webhook(
         return
     session.out.say(f"Events go to {made.webhook.url}.")
     session.out.say(f"The secret, shown only now: {made.secret}" if secret_out is None else f"Secret: {secret_out}")
+
+
+def _tell_changed(session: Session, view: WebhookView, secret_out: Path | None) -> None:
+    """It was there: no secret is made."""
+    if session.out.as_json:
+        session.out.document({"webhook": view.to_json(), "secret": None})
+        return
+    session.out.say(f"Events go to {view.url}. The secret stays what it was.")
+    if secret_out is not None:
+        session.out.warn(f"{secret_out} was not written: for a new secret remove the webhook and set it again")
 
 
 @app.command("remove")

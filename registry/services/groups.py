@@ -64,10 +64,10 @@ class Groups:
         """Forget a group. Raises NotFoundError; InUseError while a rollout that is not over names it."""
         with self._database.write() as session:
             row = find_group(session, name)
-            open_specs = select(RolloutRow.public, RolloutRow.spec).where(RolloutRow.state.not_in(OVER))
+            open_specs = select(RolloutRow.public, RolloutRow.name, RolloutRow.spec)
             users = [
-                public
-                for public, spec in session.execute(open_specs)
+                called or public
+                for public, called, spec in session.execute(open_specs.where(RolloutRow.state.not_in(OVER)))
                 if name in json.loads(spec).get("fleet", {}).get("groups", ())
             ]
             if users:
