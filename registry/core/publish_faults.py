@@ -1,23 +1,38 @@
-"""What a manifest may not say of its own golden vectors, however it came to the registry. Pure.
+"""What a manifest may not say or leave out, however it came to the registry. Pure.
 
-A refusal, where `publish_warnings` warns: a version in which a variant is over the tolerance is not published.
+A refusal, where `publish_warnings` warns: a version in which a variant is over the tolerance is not published, nor a
+compiled one that does not say what it was compiled for: it would fit every host.
 """
 
 from __future__ import annotations
 
 from registry.contracts.golden import MeasuredParity
-from registry.contracts.manifest import Golden, Manifest
+from registry.contracts.manifest import Format, Golden, Manifest, Variant
+
+BUILT_FOR = {
+    Format.OM: ("soc_version", "cann_version"),
+    Format.TENSORRT_PLAN: ("compute_capability", "tensorrt_version"),
+}
+"""What a compiled format must say of the host that it was compiled for."""
 
 
 def publish_faults(manifest: Manifest) -> tuple[str, ...]:
-    """One sentence per fault; empty: what is said of each variant's parity agrees with the golden vectors."""
+    """One sentence per fault; empty: nothing is missing, and each variant's parity agrees with the golden vectors."""
     names = {variant.name for variant in manifest.variants}
     faults: list[str] = []
     for variant in manifest.variants:
+        missing = _unsaid(variant)
+        if missing:
+            faults.append(f"variant {variant.name}: a {variant.format} must say {' and '.join(missing)}")
         if variant.parity is not None:
             fault = _parity_fault(variant.parity, manifest.golden, names)
             faults += [f"variant {variant.name}: {fault}"] if fault else []
     return tuple(faults)
+
+
+def _unsaid(variant: Variant) -> list[str]:
+    wanted = BUILT_FOR.get(variant.format, ())
+    return [name for name in wanted if getattr(variant.requirements, name) is None]
 
 
 def _parity_fault(measured: MeasuredParity, golden: Golden | None, names: set[str]) -> str:

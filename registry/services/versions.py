@@ -59,7 +59,7 @@ class Versions:
                 self._demand_blobs(session, manifest, now)
                 demand_golden(self._blobs, manifest)
                 if faults := publish_faults(manifest):
-                    raise InvalidError("What it says of its variants does not go with its golden vectors.", faults)
+                    raise InvalidError("What it says of its variants is not enough, or does not go together.", faults)
                 _demand_no_alias(session, manifest)
                 row = _insert(session, manifest, body, by, now)
                 return PublishAnswer(version=version_views(session, [row])[0], created=True)

@@ -34,6 +34,7 @@ class FleetRegistry:
     def __init__(self, folder: Path, broker_port: int | None, prefix: str = "test/v1", **environment: str) -> None:
         """`environment`: more settings for the process."""
         self.prefix = prefix
+        self.broker_port = broker_port or 0
         if broker_port is not None:
             environment |= {
                 "MODELFLEET_REGISTRY_MQTT__HOST": "127.0.0.1",

@@ -82,6 +82,7 @@ def test_what_numpy_saves_is_read(tmp_path: Path) -> None:
         (pickle.dumps({"x": 1}), "no .npz file of plain arrays"),
         (b"", "no .npz file of plain arrays"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "archive",
 )  # fmt: skip
 def test_an_archive_that_is_none_or_lies_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
     with pytest.raises(InspectionError) as raised:

@@ -77,7 +77,7 @@ def onnx(name: str, number: int, opset: int = 17) -> dict[str, Any]:
 
 
 def om(soc: str = "Ascend310B4", **needs: str) -> dict[str, Any]:
-    needs["soc_version"] = soc
+    needs = {"cann_version": "8.0.RC1", "soc_version": soc, **needs}
     return {"name": f"om-{soc.lower()}", "format": "om", "target": "ascend310", "requirements": needs, "content": "om"}
 
 

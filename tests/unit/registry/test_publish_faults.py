@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registry.contracts.golden import MeasuredParity, Parity
-from registry.contracts.manifest import FileRef, Golden, Manifest
+from registry.contracts.manifest import FileRef, Format, Golden, Manifest, Requirements, Target
 from registry.core.publish_faults import publish_faults
 from tests.unit.registry.test_resolution import manifest, variant
 
@@ -41,3 +41,23 @@ def test_what_does_not_agree_is_named_with_its_variant(lying: Manifest, says: st
     (fault,) = publish_faults(lying)
     assert fault.startswith("variant a: ")
     assert says in fault
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "complete"),
+    [
+        (Format.OM, Target.ASCEND310, {"soc_version": "Ascend310P3", "cann_version": "8.0.RC1"}),
+        (Format.TENSORRT_PLAN, Target.GPU, {"compute_capability": "8.6", "tensorrt_version": "10.13.3.9"}),
+    ],
+)
+def test_a_compiled_variant_says_what_it_was_compiled_for(
+    kind: Format, target: Target, complete: dict[str, str]
+) -> None:
+    def faults(said: dict[str, str]) -> tuple[str, ...]:
+        changes = {"format": kind, "target": target, "requirements": Requirements(**said)}  # type: ignore[arg-type]
+        return publish_faults(manifest(variant("a").model_copy(update=changes)))
+
+    assert faults(complete) == ()
+    for missing in complete:
+        (fault,) = faults({name: value for name, value in complete.items() if name != missing})
+        assert missing in fault

@@ -60,7 +60,7 @@ def test_every_state_is_waiting_for_the_registry_for_the_device_or_final() -> No
     assert not (PARKED & FINAL)
 
 
-@pytest.mark.parametrize("state", IN_FLIGHT)
+@pytest.mark.parametrize("state", sorted(IN_FLIGHT))
 def test_every_state_that_waits_for_a_device_has_a_deadline(state: ActionState) -> None:
     end = due(state, NOW, Timeouts(), DeploymentPolicy())
     assert end is not None
@@ -109,7 +109,7 @@ def test_a_report_of_another_deployment_changes_nothing(other: dict[str, object]
     assert take(action(), says(Phase.FAILED, **other), NOW) is None
 
 
-@pytest.mark.parametrize("state", FINAL - {S.TIMED_OUT, S.COMMITTED, S.COMMITTED_LATE, S.REGRESSED})
+@pytest.mark.parametrize("state", sorted(FINAL - {S.TIMED_OUT, S.COMMITTED, S.COMMITTED_LATE, S.REGRESSED}))
 @pytest.mark.parametrize("phase", Phase)
 def test_a_final_state_absorbs_every_report(state: ActionState, phase: Phase) -> None:
     for serving in (None, OLD, NEW):
@@ -137,7 +137,7 @@ def test_a_failure_after_the_time_out_is_known_as_one() -> None:
     assert after(silent, says(Phase.ROLLED_BACK, 9)).state is S.ROLLED_BACK
 
 
-@pytest.mark.parametrize("state", SUCCESS)
+@pytest.mark.parametrize("state", sorted(SUCCESS))
 def test_another_digest_after_the_commit_is_a_regression_until_it_serves_again(state: ActionState) -> None:
     gone = after(action(state), serves(OLD))
     assert gone.state is S.REGRESSED
@@ -165,7 +165,7 @@ def test_a_rollback_to_nothing_is_done_when_the_model_is_gone() -> None:
 
 
 @pytest.mark.parametrize("state", S)
-@pytest.mark.parametrize("wanted", BY_REGISTRY)
+@pytest.mark.parametrize("wanted", sorted(BY_REGISTRY))
 def test_what_the_registry_decides_comes_too_late_where_the_device_was_faster(
     state: ActionState, wanted: ActionState
 ) -> None:

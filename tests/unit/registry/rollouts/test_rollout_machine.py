@@ -41,7 +41,7 @@ def test_no_state_is_without_a_way_out(state: RolloutState) -> None:
     assert set(TRANSITIONS[state].values()) - {state}
 
 
-@pytest.mark.parametrize("state", set(S) - AT_REST)
+@pytest.mark.parametrize("state", sorted(set(S) - AT_REST))
 def test_what_is_not_at_rest_can_end_without_a_person(state: RolloutState) -> None:
     ended, here = {state}, [state]
     while here:
@@ -63,7 +63,7 @@ def test_every_move_in_every_state_is_a_step_or_refused_with_what_is_legal(state
         assert all(command in str(refused.value) for command in legal(state))
 
 
-@pytest.mark.parametrize("state", FINAL - {S.DENIED})
+@pytest.mark.parametrize("state", sorted(FINAL - {S.DENIED}))
 def test_a_final_state_is_left_only_by_the_commands_that_say_so(state: RolloutState) -> None:
     assert set(TRANSITIONS[state]) <= {C.ROLLBACK, C.RETRY, C.DELETE}
 
