@@ -36,6 +36,7 @@ from scripts.simulator.mqtt import MqttLinks
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+CLOSE_S = 10.0
 FETCH_LIMIT = 1 << 20
 """Blobs up to this size are really downloaded by every device; of larger ones only the time passes."""
 
@@ -83,6 +84,7 @@ class World:
             trust_env=False,
         )
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="uplink")
+        self._uplinks: list[RegistryClient] = []
         self._manifests: dict[Digest, Manifest] = {}
         self._lock = threading.Lock()
         self.errors: Counter[str] = Counter()
@@ -125,6 +127,7 @@ class World:
         uplink = None
         if token is not None:  # Registered before: its credential is not known here, MQTT is its only way.
             uplink = RegistryClient(settings.registry, name, token=token, ca_file=None, timeout_s=20)
+            self._uplinks.append(uplink)
         device = SimulatedDevice(
             name,
             topics=self.topics,
@@ -206,6 +209,11 @@ class World:
         """Ends connections."""
         for link in self._links.links:
             link.disconnect()
-        self._links.turn(0.0)
+        deadline = time.monotonic() + CLOSE_S
+        while self._links.selector.get_map() and time.monotonic() < deadline:
+            self._links.turn(0.05)
+        self._links.selector.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for uplink in self._uplinks:
+            uplink.close()
         self._http.close()
