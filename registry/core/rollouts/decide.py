@@ -183,10 +183,11 @@ def _timeouts(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
 
 
 def _is_spared(snapshot: Snapshot, each: Overdue, now: datetime) -> bool:
-    """Held by a pause; or offline, where the policy waits for it as long as its wave does."""
+    """Held by a pause; or offered under a policy that waits for who is away: its wave's deadline bounds it, also when
+    it has just come back, its offer's own time long over."""
     if each.state is _S.STAGED and holds(snapshot.spec, snapshot.state):
         return True
-    if each.state is not _S.OFFERED or each.online or snapshot.spec.offline.policy is not OfflinePolicy.WAIT:
+    if each.state is not _S.OFFERED or snapshot.spec.offline.policy is not OfflinePolicy.WAIT:
         return False
     if snapshot.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
         return False

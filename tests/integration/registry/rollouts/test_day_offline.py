@@ -108,10 +108,6 @@ def test_who_does_not_come_back_is_an_exception_once_the_tail_is_over(days: Days
     assert view.counts == {ActionState.COMMITTED: 3, ActionState.EXCLUDED: 1}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="its offer's time is over when it is back: it counts as silent at once, which stops the rollout",
-)
 def test_a_wave_waits_a_day_for_who_is_away_where_it_should(days: Days) -> None:
     rollout = days.start(OfflinePolicy.WAIT, gate=Gate(health=(), deadline_s=2 * DAY_S))
     days.network.advance(DAY_S)
