@@ -21,7 +21,6 @@ class Overdue(NamedTuple):
     device: str
     state: ActionState
     due: datetime
-    online: bool = True
 
 
 class Away(NamedTuple):

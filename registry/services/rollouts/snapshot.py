@@ -112,11 +112,10 @@ def _candidates(session: Session, row: RolloutRow, waves: Sequence[WaveFacts], n
 
 
 def _overdue(session: Session, row: RolloutRow, now: datetime) -> tuple[Overdue, ...]:
-    online = select(DeviceStateRow.device_id).where(DeviceStateRow.device_id == ActionRow.device_id, is_online(now))
-    query = select(ActionRow.device, ActionRow.state, ActionRow.due, online.exists())
+    query = select(ActionRow.device, ActionRow.state, ActionRow.due)
     late = (ActionRow.rollout_id == row.id, ActionRow.due <= now)
     rows = session.execute(query.where(*late).order_by(ActionRow.due).limit(MAX_ROWS))
-    return tuple(Overdue(device, ActionState(state), due or now, bool(on)) for device, state, due, on in rows)
+    return tuple(Overdue(device, ActionState(state), due or now) for device, state, due in rows)
 
 
 def _grace_is_over(waves: Sequence[WaveFacts], spec: RolloutSpec, now: datetime) -> bool:

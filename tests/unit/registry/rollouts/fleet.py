@@ -127,7 +127,7 @@ class Fleet:
         for name, row in self.rows.items():
             end = actions.due(row.state, row.since, self.spec.timeouts, self.spec.policy)
             if end is not None and end <= self.now:
-                found.append(decisions.Overdue(name, row.state, end, self.devices[name].online))
+                found.append(decisions.Overdue(name, row.state, end))
         return found
 
     # -- what the services do
