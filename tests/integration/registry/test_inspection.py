@@ -201,7 +201,8 @@ def test_other_formats_are_told_by_their_content(tmp_path: Path) -> None:
         (OM_MAGIC + bytes(248), Format.OM),
         (mindir, Format.MINDIR),
         (checkpoint, Format.MINDSPORE_CKPT),
-        (b"ftrt" + bytes(100), None),
+        (b"ftrt" + bytes(100), Format.TENSORRT_PLAN),
+        (b"none" + bytes(100), None),
     ):
         (tmp_path / "file").write_bytes(content)
         assert detect(tmp_path / "file") is expected
