@@ -28,6 +28,11 @@ def plan(request: Request) -> Plan:
     """The exact command. Raises PermanentError: bad_option, tool_missing."""
     check_options(request.options, OPTIONS, TOOL)
     network = request.source.network
+    if request.source.entry_point is not None:
+        bad_option(
+            f"variant {request.source.name} brings signed code of its own, and a conversion runs no code of a version: "
+            "export it where it was trained, and publish that beside it"
+        )
     if network is None:
         bad_option(
             f"variant {request.source.name} is a checkpoint that names no network: publish it with --network, so that "

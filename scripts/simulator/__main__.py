@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--offline-s", type=float, default=86400.0, help="how long the offline ones are away (a day)")
     parser.add_argument(
         "--bad", action="append", default=[], metavar="VERSION=HOW",
-        help=f"this version is bad on every device: {', '.join(Bad)}",
+        help=f"this version is bad on every device: {', '.join(Bad)} (wrong: only where it has golden vectors)",
     )  # fmt: skip
     return parser
 

@@ -33,7 +33,10 @@ BAD = {
     "no-load": rollout_models.unloadable(),
     "slow": rollout_models.slow(),
     "nan": rollout_models.not_a_number(),
+    "slow-gate": rollout_models.slow(2),
+    "again": rollout_models.unloadable(2),
 }
+"""Each for one rollout only: any device may be its canary, and what one has put into quarantine it refuses."""
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +220,7 @@ def test_a_bad_version_stops_in_its_first_wave_and_nobody_keeps_it(
 def test_what_only_the_registry_finds_slow_stops_in_its_first_wave_and_is_taken_back(halls: Fleet) -> None:
     before, gate = serving(halls), {"health": [{"metric": "run_p99_ratio", "success": 3, "failure": 5}]}
     with requests(halls):
-        view = run(halls, "slow", "slow-gate", 15, gate=gate, on_failure="rollback")
+        view = run(halls, "slow-gate", "slow-gate", 15, gate=gate, on_failure="rollback")
     assert view["state"] == "rolled_back", view
     # The history has what stopped it; the wave's verdict is today's, which also knows of the way back.
     (stop,) = [e for e in halls.registry("rollout", "history", "slow-gate") if e["after"] == "rolling_back"]
@@ -229,7 +232,7 @@ def test_what_only_the_registry_finds_slow_stops_in_its_first_wave_and_is_taken_
 
 def test_a_retry_offers_it_again_to_who_failed_and_nobody_else(halls: Fleet) -> None:
     before = serving(halls)
-    assert run(halls, "no-load", "again", 1)["state"] == "paused"
+    assert run(halls, "again", "again", 1)["state"] == "paused"
     assert halls.registry("rollout", "retry", "again", "--failed")["generation"] == 2
     view = follow(halls, "again")
     assert (view["state"], view["counts"]) == ("paused", {"failed": 1, "planned": 2})

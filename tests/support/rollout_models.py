@@ -37,9 +37,9 @@ def good(factor: float) -> bytes:
     return _file([helper.make_node("MatMul", ["x", "w"], ["y"])], ("w", np.full((4, 3), factor, np.float32)))
 
 
-def unloadable() -> bytes:
+def unloadable(factor: float = 1) -> bytes:
     """Five weights for each of four inputs: a runtime refuses it when it infers the shapes."""
-    return _file([helper.make_node("MatMul", ["x", "w"], ["y"])], ("w", np.ones((5, 3), np.float32)))
+    return _file([helper.make_node("MatMul", ["x", "w"], ["y"])], ("w", np.full((5, 3), factor, np.float32)))
 
 
 def not_a_number() -> bytes:
@@ -48,8 +48,8 @@ def not_a_number() -> bytes:
     return _file(nodes, ("w", np.full((4, 3), -1, np.float32)))
 
 
-def slow() -> bytes:
-    """y = x @ ones, after some large products that depend on x and come to nothing."""
+def slow(factor: float = 1) -> bytes:
+    """y = factor * x @ ones, after some large products that depend on x and come to nothing."""
     nodes = [
         helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
         helper.make_node("Mul", ["large", "sum"], ["p0"]),
@@ -60,7 +60,7 @@ def slow() -> bytes:
         helper.make_node("Add", ["z", "nothing"], ["y"]),
     ]
     large = np.full((_SLOW_WIDTH, _SLOW_WIDTH), 1 / _SLOW_WIDTH, np.float32)
-    return _file(nodes, ("large", large), ("zero", np.zeros((), np.float32)), ("w", np.ones((4, 3), np.float32)))
+    return _file(nodes, ("large", large), ("zero", np.zeros((), np.float32)), ("w", np.full((4, 3), factor, np.float32)))
 
 
 def client_of(fleet: Fleet) -> httpx.Client:

@@ -157,7 +157,8 @@ def _sort_out(
             why[facts] = _why_not(resolution)
             if resolution.tie and resolution.chosen:
                 found.ties.add(
-                    f"{resolution.chosen} and {', '.join(resolution.tie)} fit equally well: the name decided"
+                    f"{resolution.chosen} and {', '.join(resolution.tie)} fit equally well; what was published goes "
+                    "before what was converted, then the name decides"
                 )
         chosen = found.resolutions[facts].chosen
         if chosen is None:

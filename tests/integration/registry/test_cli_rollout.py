@@ -98,7 +98,9 @@ def test_create_without_yes_leaves_a_draft_that_start_begins_and_delete_removes(
 def test_pause_resume_and_why_say_what_waits_for_whom(cli: Cli) -> None:
     running(cli, "paused", "--waves", "ring=early,100%")
     assert "paused: paused" in cli("rollout", "pause", "paused", "--note", "lunch").out
-    assert "legal" in (cli("rollout", "pause", "paused", code=4).err + "legal")
+    again = cli("rollout", "pause", "paused", "--json", code=4).error
+    assert "paused" in again["message"], again
+    assert "resume" in json.dumps(again["errors"]), again
     why = cli("rollout", "why", "edge-2").out
     assert "edge-2 in paused: planned" in why
     assert "its rollout is paused" in why

@@ -14,6 +14,7 @@ from agent.conversion.tensorrt import version_of
 from agent.errors import PermanentError
 from registry.contracts.conversions import GOALS, is_known, source_for
 from registry.contracts.digest import digest_of
+from registry.contracts.entry_points import EntryPoint
 from registry.contracts.manifest import Build, FileRef, Format, Manifest, Network, Target, TensorSpec, Variant
 from registry.contracts.tensors import Datatype
 
@@ -160,6 +161,14 @@ def test_mindspores_export_gets_the_network_and_the_names_of_the_manifest(to: Fo
     assert order["arguments"] == {"num_class": 10}
     assert (order["shape"], order["inputs"], order["outputs"]) == ([None, 1, 28, 28], ["x"], ["y"])
     assert refused(to, variant(Format.MINDSPORE_CKPT)).code == "bad_option"
+
+
+def test_a_checkpoint_with_signed_code_is_not_converted_for_a_conversion_runs_no_code_of_a_version() -> None:
+    point = EntryPoint(module="net.py", function="build", key=digest_of(b""), signature="A" * 86 + "==")
+    source = variant(Format.MINDSPORE_CKPT).model_copy(update={"entry_point": point})
+    error = refused(Format.ONNX, source)
+    assert error.code == "bad_option"
+    assert "signed code" in error.message
 
 
 def test_trtexec_and_the_builder_get_the_same_profile() -> None:
