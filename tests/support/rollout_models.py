@@ -60,7 +60,8 @@ def slow(factor: float = 1) -> bytes:
         helper.make_node("Add", ["z", "nothing"], ["y"]),
     ]
     large = np.full((_SLOW_WIDTH, _SLOW_WIDTH), 1 / _SLOW_WIDTH, np.float32)
-    return _file(nodes, ("large", large), ("zero", np.zeros((), np.float32)), ("w", np.full((4, 3), factor, np.float32)))
+    w = np.full((4, 3), factor, np.float32)
+    return _file(nodes, ("large", large), ("zero", np.zeros((), np.float32)), ("w", w))
 
 
 def client_of(fleet: Fleet) -> httpx.Client:
