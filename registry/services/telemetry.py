@@ -18,11 +18,12 @@ from registry.contracts.messages import MAX_CONTROL_BYTES, Event, Health, Presen
 from registry.contracts.platforms import Platform
 from registry.core.intake import Intake, Recorded, checked
 from registry.db.engine import Database
-from registry.db.fleet_rows import DeviceRow, DeviceStateRow, EventRow
+from registry.db.fleet_rows import DeviceRow, EventRow
 from registry.db.insert import insert_new
 from registry.errors import InvalidError
 from registry.services.deployments import take_facts
 from registry.services.desired import DesiredDocuments, find_device
+from registry.services.device_states import DeviceState, find_states, keep_states
 from registry.services.health import take_health
 from registry.services.jobs import take_statuses
 from registry.services.results import record
@@ -108,49 +109,37 @@ class Telemetry:
         return [(row.id, Event.model_validate_json(row.document)) for row in rows]
 
 
-_UNREAD = tuple(defer(text) for text in (DeviceStateRow.presence, DeviceStateRow.reported, DeviceStateRow.health))
-"""Documents that are replaced, whatever they say."""
-
-
 def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
-    names = {intake.device for intake in batch}
-    by_name = select(DeviceRow).where(DeviceRow.name.in_(names)).options(defer(DeviceRow.facts))
-    devices = {row.name: row for row in session.scalars(by_name)}
-    ids = [row.id for row in devices.values()]
-    query = select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids)).options(*_UNREAD)
-    states = {row.device_id: row for row in session.scalars(query)}
+    states = find_states(session, {intake.device for intake in batch})
     taken = Taken()
     health: list[tuple[int, Intake, Health]] = []
     events: list[tuple[int, Intake, Event]] = []
     results: list[tuple[int, datetime, Recorded]] = []
     said: list[Said] = []
     for intake in batch:
-        device = devices.get(intake.device)
-        if device is None:
+        state, body = states.get(intake.device), intake.body
+        if state is None:
             taken.unknown += 1
             continue
-        state, body = states[device.id], intake.body
+        device_id = state.device_id
         if not intake.retained and not (isinstance(body, Presence) and not body.online):
-            state.last_seen = intake.at
+            state.heard(intake.at)
         if isinstance(body, Presence):
             _take_presence(state, intake, body)
         elif isinstance(body, Reported):
-            known = device.facts_digest
-            if (changed := _take_reported(session, device, state, intake, body)) is None:
-                continue
-            taken.desired_changed |= changed
-            taken.facts_changed |= device.facts_digest != known
-            said.append((device.id, intake.at, body))
+            if _take_reported(session, state, intake, body, taken):
+                said.append((device_id, intake.at, body))
         elif isinstance(body, Health):
-            health.append((device.id, intake, body))
+            health.append((device_id, intake, body))
         elif isinstance(body, Event):
-            events.append((device.id, intake, body))
-            said.append((device.id, intake.at, body))
+            events.append((device_id, intake, body))
+            said.append((device_id, intake.at, body))
         else:
-            results.append((device.id, intake.at, body))
+            results.append((device_id, intake.at, body))
     fresh = take_health(session, health)
-    for device_id, intake, _ in fresh:
-        states[device_id].health = intake.text
+    for _, intake, _ in fresh:
+        states[intake.device].changes["health"] = intake.text
+    keep_states(session, states.values())
     _take_events(session, events)
     taken.actions_changed = take_said(session, said)
     taken.repeated = len(health) - len(fresh)
@@ -159,24 +148,29 @@ def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
     return taken
 
 
-def _take_presence(state: DeviceStateRow, intake: Intake, body: Presence) -> None:
+def _take_presence(state: DeviceState, intake: Intake, body: Presence) -> None:
     if body.online:
-        state.session_id = body.session_id
+        state.born(body.session_id)
     elif state.session_id is not None and state.session_id != body.session_id:
         return  # the will of an earlier session, late: the device is back already
-    state.online, state.presence = body.online, intake.text
+    state.changes.update(online=body.online, presence=intake.text)
 
 
-def _take_reported(
-    session: Session, device: DeviceRow, state: DeviceStateRow, intake: Intake, body: Reported
-) -> bool | None:
-    """Whether a document changed; None: it is late, and changes nothing."""
+def _take_reported(session: Session, state: DeviceState, intake: Intake, body: Reported, taken: Taken) -> bool:
+    """False: it is late, and changes nothing."""
     same_session = state.reported_session == body.session_id
     if same_session and state.reported_at is not None and body.at < state.reported_at:
-        return None
-    state.reported, state.reported_session, state.reported_at = intake.text, body.session_id, body.at
-    jobs_changed = take_statuses(session, device, body.jobs, intake.at)
-    return (body.facts is not None and take_facts(session, device, body.facts, intake.at)) or jobs_changed
+        return False
+    state.reported(intake.text, body.session_id, body.at)
+    if not body.jobs and body.facts is None:
+        return True
+    device = session.get_one(DeviceRow, state.device_id, options=[defer(DeviceRow.facts)])
+    known = device.facts_digest
+    taken.desired_changed |= take_statuses(session, device, body.jobs, intake.at)
+    if body.facts is not None:
+        taken.desired_changed |= take_facts(session, device, body.facts, intake.at)
+    taken.facts_changed |= device.facts_digest != known
+    return True
 
 
 def _take_events(session: Session, events: Sequence[tuple[int, Intake, Event]]) -> None:
