@@ -17,6 +17,7 @@ from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.groups import in_fleet
+from registry.services.rollouts.planning import serving
 from registry.services.rollouts.store import BATCH, Changes, spec_of
 from registry.services.rollouts.targets import variants_for
 
@@ -90,9 +91,7 @@ def _join(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -
     if not found:
         return 0
     chosen = variants_for(session, row.manifest, {d for _, _, d in found if d is not None})
-    has_it = (DeploymentRow.model == row.model, DeploymentRow.manifest == row.manifest)
-    query = select(DeploymentRow.device_id).where(DeploymentRow.device_id.in_([d for d, _, _ in found]), *has_it)
-    current = set(session.scalars(query))
+    current = serving(session, row.model, row.manifest, DeploymentRow.device_id.in_([d for d, _, _ in found]))
     rows = []
     for device, name, digest in found:
         variant, size = chosen.get(digest or "", (None, 0))

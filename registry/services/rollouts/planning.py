@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, inspect, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, inspect, select, true, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.manifest import Manifest
@@ -40,6 +40,7 @@ CHUNK = 5000
 """Rows that one transaction writes."""
 _ACTIONS: Any = inspect(ActionRow).local_table
 """The table itself: the ORM would take half of the time of an insert of 100,000 rows."""
+_EVERY: ColumnElement[bool] = true()
 _S = ActionState
 _MAY_COLLIDE = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
 
@@ -181,14 +182,14 @@ def _known(
     """The devices, with what decides about them; in one query, whatever their number."""
     digest = manifest.canonical_digest()
     labels = _labels(session) if any(wave.selector for wave in spec.waves) else {}
-    serving = set() if again else _serving(session, manifest.model, digest)
+    current = set() if again else serving(session, manifest.model, digest)
     query = (
         select(DeviceRow.id, DeviceRow.name, DeviceRow.facts_digest, is_online(now))
         .join(DeviceStateRow, DeviceStateRow.device_id == DeviceRow.id)
         .where(which)
     )
     return [
-        Known(name, facts, device in serving, bool(online), labels.get(device, {}))
+        Known(name, facts, device in current, bool(online), labels.get(device, {}))
         for device, name, facts, online in session.execute(query)
     ]
 
@@ -202,12 +203,13 @@ def _labels(session: Session) -> dict[int, dict[str, str]]:
     return found
 
 
-def _serving(session: Session, model: str, digest: str) -> set[int]:
-    """Devices that should serve the manifest, and say that they do."""
+def serving(session: Session, model: str, digest: str, which: ColumnElement[bool] = _EVERY) -> set[int]:
+    """Devices that should serve the manifest, and say that they do; of those that the condition names."""
     query = (
         select(DeviceStateRow.device_id, DeviceStateRow.reported)
         .join(DeploymentRow, DeploymentRow.device_id == DeviceStateRow.device_id)
         .where(DeploymentRow.model == model, DeploymentRow.manifest == digest, DeviceStateRow.reported.is_not(None))
+        .where(which)
     )
     return {
         device

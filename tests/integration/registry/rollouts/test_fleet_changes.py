@@ -36,6 +36,21 @@ def test_a_device_that_begins_to_match_joins_the_tail_wave(world: World) -> None
     assert world.wants("elsewhere") == "1.0.0"
 
 
+def test_a_newcomer_that_is_assigned_the_version_counts_as_current_once_it_serves_it(world: World) -> None:
+    world.add(*NAMES)
+    world.add("assigned", "serving", site="oslo")
+    for name in ("assigned", "serving"):
+        world.deploy(name, "2.0.0")
+    world.answer("serving")
+    rollout = world.start(fleet=Fleet(selector="site=paris"))
+    for name in ("assigned", "serving"):
+        world.devices.put(name, {"site": "paris"}, world.now)
+    world.tick()
+    assert world.states(rollout)["assigned"] is S.PLANNED
+    assert world.states(rollout)["serving"] is S.ALREADY_CURRENT
+    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 5, S.ALREADY_CURRENT: 1}
+
+
 def test_newcomers_stay_out_where_the_spec_says_so(world: World) -> None:
     world.add(*NAMES)
     rollout = world.start(newcomers=False)
