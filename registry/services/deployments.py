@@ -103,9 +103,7 @@ class Deployments:
             with self._database.write() as session:
                 rows = session.execute(query).all()
                 for row, device, record in rows:
-                    wanted = as_desired(row).model_copy(update={"record_results": record})
-                    by, pinned, note = row.set_by, row.pinned, row.note
-                    set_desired(session, device, row.model, wanted, by, now=now, pinned=pinned, note=note)
+                    _adapt(session, device, row, now, note=row.note, record_results=record)
             done += len(rows)
             self._documents.changed()
         return done
@@ -132,10 +130,18 @@ def take_facts(session: Session, device: DeviceRow, facts: Platform, now: dateti
         if resolution.chosen == row.variant:
             continue
         note = "" if resolution.chosen else f"No variant fits the facts of {now.isoformat()}:\n{resolution.explain()}"
-        wanted = as_desired(row).model_copy(update={"variant": resolution.chosen})
-        set_desired(session, device, row.model, wanted, row.set_by, now=now, note=note)
+        _adapt(session, device, row, now, note=note, variant=resolution.chosen)
         changed = True
     return changed
+
+
+def _adapt(
+    session: Session, device: DeviceRow, row: DeploymentRow, now: datetime, *, note: str, **changes: object
+) -> None:
+    """The registry brings a deployment in line; who asked for it, and when, stays."""
+    wanted, asked_at = as_desired(row).model_copy(update=changes), row.set_at
+    set_desired(session, device, row.model, wanted, row.set_by, now=now, pinned=row.pinned, note=note)
+    row.set_at = asked_at
 
 
 def _choose(session: Session, manifest: Manifest, body: Deployment, device: DeviceRow) -> tuple[str | None, str]:

@@ -18,7 +18,7 @@ from registry.db.base import UtcDateTime
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow, WaveRow
 from registry.services.rollouts.store import by_of, spec_of
-from registry.services.rollouts.targets import restore
+from registry.services.rollouts.targets import by_hand_since, restore
 
 _S = ActionState
 
@@ -79,6 +79,12 @@ def _still_ours(row: RolloutRow) -> ColumnElement[bool]:
     return or_(slot.where(DeploymentRow.set_by == by_of(row)).exists(), emptied)
 
 
+def _taken_by_hand(row: RolloutRow) -> ColumnElement[bool]:
+    """Of an action: a person set what its slot wants since the rollout was planned."""
+    taken = select(DeploymentRow.model).where(DeploymentRow.device_id == ActionRow.device_id, by_hand_since(row))
+    return taken.exists()
+
+
 def cancel_parked(session: Session, row: RolloutRow, now: datetime) -> int:
     """Devices that wait for an offer get none any more; how many. One statement for any number."""
     parked = (ActionRow.rollout_id == row.id, ActionRow.state.in_([state.value for state in actions.PARKED]))
@@ -93,7 +99,7 @@ def cancel_parked(session: Session, row: RolloutRow, now: datetime) -> int:
 def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> int:
     """Devices that did not get there are to be planned for another attempt, and the waves begin anew; how many.
 
-    Not those that somebody else took since they were offered it.
+    Not those that somebody else took since they were offered it or, never offered it, since it was planned.
 
     Args:
         devices: Only these; none named: all that can be retried.
@@ -102,7 +108,7 @@ def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: d
     chosen = [ActionRow.rollout_id == row.id, ActionRow.device_id.is_not(None)]
     went = [state.value for state in actions.SUCCESS | {_S.ALREADY_CURRENT}]
     chosen.append(ActionRow.state.in_(states) | (ActionRow.goes_back.is_(True) & ActionRow.state.in_(went)))
-    chosen.append(ActionRow.offered_at.is_(None) | _still_ours(row))
+    chosen.append(case((ActionRow.offered_at.is_(None), ~_taken_by_hand(row)), else_=_still_ours(row)))
     if devices:
         chosen.append(ActionRow.device.in_(devices))
     values: dict[str, Any] = {"generation": row.generation, "attempt": ActionRow.attempt + 1, "goes_back": False}

@@ -31,6 +31,8 @@ ACTIVE = tuple(state.value for state in RolloutState if state not in AT_REST)
 OPEN = (*ACTIVE, RolloutState.DRAFT.value)
 SYSTEM = ""
 """Who did it, where the registry itself did."""
+BY_ROLLOUT = "rollout/"
+"""How they begin who stand in deployments that no person made."""
 
 
 def find_rollout(session: Session, name: str) -> RolloutRow:
@@ -53,7 +55,7 @@ def reason_of(row: RolloutRow) -> RolloutReason:
 
 def by_of(row: RolloutRow) -> str:
     """Who stands in the deployments that it makes."""
-    return f"rollout/{row.public}"
+    return BY_ROLLOUT + row.public
 
 
 def demand_revision(row: RolloutRow, revision: int) -> None:

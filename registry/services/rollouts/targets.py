@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.manifest import Manifest
@@ -20,16 +20,18 @@ from registry.contracts.platforms import Platform
 from registry.contracts.rollout_states import ActionState, RolloutState
 from registry.contracts.rollouts import RolloutSpec
 from registry.core.rollouts import actions
+from registry.core.rollouts.machine import Event
 from registry.db.catalog_rows import ModelRow
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
-from registry.db.rollout_rows import ActionRow, RolloutRow
+from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
 from registry.services.choice import choose
 from registry.services.desired import as_desired
 from registry.services.desired_batch import Change, set_many
-from registry.services.rollouts.store import ACTIVE, Changes, by_of, policy_of, previous_of
+from registry.services.rollouts.store import ACTIVE, BY_ROLLOUT, Changes, by_of, policy_of, previous_of
 from registry.services.views import manifest_body
 
 _S = ActionState
+_PLANNED = (Event.PLANNED.value, Event.PLANNED_FOR_APPROVAL.value)
 _GOES_ON = (RolloutState.RUNNING.value, RolloutState.PAUSED.value)
 _WILL_HAVE = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
 _HAS = tuple(state.value for state in actions.SUCCESS)
@@ -41,6 +43,7 @@ def offer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes:
     rows = _fitting(session, row, rows, changes)
     if row.state != RolloutState.ROLLING_BACK.value:
         rows = _not_newer(session, row, rows, changes)
+        rows = _not_by_hand(session, row, rows, changes)
         _remember_last_good(session, row, rows)
         supersede(session, row.model, [r.device_id for r in rows if r.device_id is not None], row.id, now)
     told = changes.set(rows, _S.OFFERED)
@@ -115,6 +118,26 @@ def _not_newer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], cha
         taken.update(session.scalars(newer.where(ActionRow.device_id.in_(ids[start : start + 500]))))
     changes.set((r for r in rows if r.device_id in taken), _S.SUPERSEDED)
     return [r for r in rows if r.device_id not in taken]
+
+
+def _not_by_hand(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes) -> list[ActionRow]:
+    """Without those that a person deployed to after the rollout was planned, while it had no action to supersede."""
+    ids = [r.device_id for r in rows if r.device_id is not None]
+    taken: set[int] = set()
+    for start in range(0, len(ids), 500):
+        some = DeploymentRow.device_id.in_(ids[start : start + 500])
+        taken.update(session.scalars(select(DeploymentRow.device_id).where(some, by_hand_since(row))))
+    changes.set((r for r in rows if r.device_id in taken), _S.SUPERSEDED)
+    return [r for r in rows if r.device_id not in taken]
+
+
+def by_hand_since(row: RolloutRow) -> ColumnElement[bool]:
+    """Of a deployment: a person made it for the rollout's model after the rollout was first planned."""
+    planned = select(func.max(RolloutHistoryRow.at)).where(
+        RolloutHistoryRow.rollout_id == row.id, RolloutHistoryRow.generation == 1, RolloutHistoryRow.cause.in_(_PLANNED)
+    )
+    by_person = ~DeploymentRow.set_by.startswith(BY_ROLLOUT)
+    return (DeploymentRow.model == row.model) & by_person & (DeploymentRow.set_at > planned.scalar_subquery())
 
 
 def supersede(session: Session, model: str, devices: Sequence[int], but: int | None, now: datetime) -> list[int]:

@@ -26,8 +26,8 @@ AT_ONCE = quick().waves[1:]
 
 def test_a_device_that_begins_to_match_joins_the_tail_wave(world: World) -> None:
     world.add(*NAMES)
-    rollout = world.start(fleet=Fleet(selector="site=paris"))
     world.add("new", "elsewhere", site="oslo")
+    rollout = world.start(fleet=Fleet(selector="site=paris"))
     world.devices.put("new", {"site": "paris"}, world.now)
     world.tick()
     assert world.rollouts.device(rollout, "new").wave == 2
@@ -51,10 +51,36 @@ def test_a_newcomer_that_is_assigned_the_version_counts_as_current_once_it_serve
     assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 5, S.ALREADY_CURRENT: 1}
 
 
+def test_a_newcomer_that_a_person_deployed_to_after_the_plan_stays_as_the_person_wants(world: World) -> None:
+    world.add(*NAMES)
+    world.add("new", site="oslo")
+    rollout = world.start(fleet=Fleet(selector="site=paris"))
+    world.now += timedelta(seconds=1)
+    world.deploy("new", "3.0.0")
+    world.answer()
+    world.devices.put("new", {"site": "paris"}, world.now)
+    world.tick()
+    assert world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS).counts == {S.COMMITTED: 4, S.SUPERSEDED: 1}
+    assert world.wants("new") == "3.0.0"
+
+
+def test_facts_that_choose_another_variant_make_no_deployment_newer(world: World) -> None:
+    world.publish("1.5.0", arch=("x86_64",))
+    world.add(*NAMES)
+    world.deploy("d0", "1.5.0")
+    world.answer()
+    rollout = world.start()
+    asked = world.deployments.page("d0", "", 1)[0].set_at
+    world.telemetry.put_facts("d0", SLOW, world.now)
+    found = world.deployments.page("d0", "", 1)[0]
+    assert (found.set_at, found.variant) == (asked, None)
+    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
+
+
 def test_newcomers_stay_out_where_the_spec_says_so(world: World) -> None:
     world.add(*NAMES)
     rollout = world.start(newcomers=False)
-    world.add("new")
+    world.add("new", version=None)
     assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
 
 
@@ -273,7 +299,7 @@ def test_a_device_that_is_registered_anew_is_another_one_and_joins(world: World)
     world.devices.delete("d0", world.now)
     world.tick()
     assert world.states(rollout)["d0"] is S.DECOMMISSIONED
-    world.add("d0")
+    world.add("d0", version=None)
     assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
 
 

@@ -11,7 +11,7 @@ from registry.contracts.rollout_states import Command, WaveState
 from registry.contracts.rollout_views import Approval
 from registry.contracts.rollouts import Offline, Rate, RollbackSpec, WaveSpec
 from registry.errors import ConflictError, ForbiddenError
-from tests.integration.registry.rollouts.world import SLOW, R, S, World, quick
+from tests.integration.registry.rollouts.world import FACTS, SLOW, R, S, World, quick
 
 NAMES = tuple(f"d{number}" for number in range(4))
 AT_ONCE = quick().waves[1:]
@@ -186,6 +186,28 @@ def test_a_retry_of_an_older_rollout_leaves_what_a_newer_one_brought(world: Worl
     assert {world.wants(name) for name in NAMES} == {"3.0.0"}
 
 
+def test_a_retry_leaves_alone_whom_a_person_took_before_it_was_ever_offered(world: World) -> None:
+    world.publish("4.0.0", arch=("x86_64",))
+    world.add("d0", "d1")
+    world.add("unfit", "person", platform=SLOW)
+    rollout = world.start(version="4.0.0", waves=AT_ONCE)
+    assert world.states(rollout)["person"] is S.INCOMPATIBLE
+    world.fleet["d1"].behaviour = "failing"
+    world.now += timedelta(seconds=1)
+    world.deploy("person", "3.0.0")
+    world.answer()
+    world.tick()
+    assert world.state(rollout) is R.PAUSED
+    for name in ("unfit", "person"):
+        world.telemetry.put_facts(name, FACTS, world.now)
+    world.fleet["d1"].behaviour = "good"
+    world.command(rollout, Command.RETRY)
+    world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS)
+    assert {name: world.wants(name) for name in world.fleet} == {
+        "d0": "4.0.0", "d1": "4.0.0", "unfit": "4.0.0", "person": "3.0.0"
+    }  # fmt: skip
+
+
 def test_who_is_back_after_a_newer_rollout_began_gets_the_newer_version(world: World) -> None:
     world.add(*NAMES)
     world.offline("d3")
@@ -200,7 +222,7 @@ def test_who_is_back_after_a_newer_rollout_began_gets_the_newer_version(world: W
     newer = world.start(version="3.0.0", offline=offline, waves=waves)
     assert [world.states(each)["d3"] for each in (older, newer)] == [S.EXCLUDED, S.PLANNED]
     world.back("d3")
-    world.add("late")
+    world.add("late", version=None)
     world.run(newer, R.SUCCEEDED, rounds=100)
     assert {world.wants(name) for name in world.fleet} == {"3.0.0"}
     assert world.states(older)["d3"] is S.SUPERSEDED

@@ -102,8 +102,15 @@ class World:
             session.add(row)
         return digest_of(body)
 
-    def add(self, *names: str, behaviour: str = "good", platform: Platform | None = FACTS, **labels: str) -> None:
-        """Register devices that are online; with facts, and serving 1.0.0."""
+    def add(
+        self,
+        *names: str,
+        behaviour: str = "good",
+        platform: Platform | None = FACTS,
+        version: str | None = "1.0.0",
+        **labels: str,
+    ) -> None:
+        """Register devices that are online; with facts, and serving a version that a person deployed."""
         for name in names:
             self.devices.put(name, labels or {"site": "paris"}, self.now)
             self.fleet[name] = Simulated(name, behaviour)
@@ -111,7 +118,8 @@ class World:
             self.telemetry.take([checked(name, birth, self.now)])
             if platform is not None:
                 self.telemetry.put_facts(name, platform, self.now)
-                self.deploy(name, "1.0.0")
+            if platform is not None and version is not None:
+                self.deploy(name, version)
                 self.fleet[name].behaviour = "good"
                 self.answer(name)
                 self.fleet[name].behaviour = behaviour
