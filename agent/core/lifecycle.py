@@ -40,7 +40,7 @@ class State(StrEnum):
     """The candidate, loaded and warm, gets a share of the live requests; its answers are only compared."""
     SWITCHING = "switching"
     PROBATION = "probation"
-    """It answers requests and is watched."""
+    """It answers requests and is watched. While its policy holds it, it may fail and go back, and is not committed."""
     COMMITTED = "committed"
     """What is desired serves and has proven itself."""
     ROLLING_BACK = "rolling_back"

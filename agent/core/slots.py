@@ -94,6 +94,8 @@ class Trial(Wire):
     """The agent ended in order: the start after it is no death."""
     before_us: float | None = None
     """p99 of the previous version's runs, in microseconds; None: too few, or none was there."""
+    held: bool = False
+    """Its policy says `hold`, or said so when another version was wanted: it may fail, and it does not pass."""
 
 
 class SlotRecord(Wire):

@@ -5,6 +5,8 @@ fails: so it goes on being watched, beside whatever deployment is under way, and
 
 INVARIANT: nothing here needs the network or the registry. A death is written down before it is judged, so that a
 version which takes the agent down with it is counted across the agent's restarts.
+INVARIANT: what is held does not pass, however long: also when another version is wanted by then, or the agent starts
+anew, and when the registry never comes back (it serves, is watched, and says so).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from agent.reconciler.slot import Slot
 
 LOOK_EVERY_S = 1.0
+_HELD = "the rollout is paused: it serves and is watched, and is not committed before that ends"
 _NOTHING_TO_WATCH = frozenset({State.SWITCHING, State.RETIRING})
 """What is counted may be another version's by now, or is not wanted any more."""
 NOT_ITS_FAULT = BROKEN | {DeploymentCode.VARIANT_UNFIT, DeploymentCode.BACKEND_UNAVAILABLE}
@@ -97,8 +100,10 @@ class Watchdog:
         now = slot.context.clock.monotonic()
         self._look_at = now + LOOK_EVERY_S
         slot.keeper.tally.watching = True
+        self._heed_hold()
         over = (
-            self._began is not None
+            not self._trial.held
+            and self._began is not None
             and now >= self._began + slot.policy.probation_s
             and slot.keeper.answers(slot.record.active)
         )
@@ -113,6 +118,18 @@ class Watchdog:
         else:
             slot.save(slot.record.model_copy(update={"proven": True, "trial": None}))
             self.end()
+
+    def _heed_hold(self) -> None:
+        """What its policy says now; a version that was overtaken keeps what it was told last."""
+        record, trial, held = self._slot.record, self._trial, self._slot.policy.hold
+        told = record.fault is not None and record.fault.code == DeploymentCode.HELD
+        if record.state is not State.PROBATION or (trial.held, told) == (held, held):
+            return
+        since = record.since or self._slot.context.clock.now()
+        until = None if held else since + timedelta(seconds=self._slot.policy.probation_s)
+        fault = Fault(code=DeploymentCode.HELD, message=_HELD) if held else None
+        changes = {"trial": trial.model_copy(update={"held": held}), "fault": fault, "until": until}
+        self._slot.save(record.model_copy(update=changes))
 
     def fail(self, verdict: Verdict) -> None:
         """Quarantines what serves and goes back. Without a previous version it goes on answering as well as it can: a

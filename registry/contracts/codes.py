@@ -94,7 +94,7 @@ class DeploymentCode(StrEnum):
     MEMORY_INSUFFICIENT = "memory_insufficient"
     """Beside the active one there is no room, and the policy forbids to stop it first."""
     HELD = "held"
-    """The rollout holds it before the switch."""
+    """Its rollout is paused: it goes no further than `staged`, or stays in `probation`."""
     MAINTENANCE_WINDOW = "maintenance_window"
     LEASE = "lease"
     """A local program asked for a delay."""

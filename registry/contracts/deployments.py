@@ -111,7 +111,8 @@ class DeploymentPolicy(Wire):
     probation: ProbationLimits = ProbationLimits()
     shadow: ShadowPolicy | None = None
     hold: bool = False
-    """Go no further than `staged`: the rollout is paused."""
+    """The rollout is paused: go no further than `staged`. What serves by then stays in `probation`, watched: it may
+    fail and go back, and is not committed while this holds. What is committed stays so."""
     urgent: bool = False
     """Maintenance windows, leases and metered networks do not hold it up: a rollback, a fix."""
 

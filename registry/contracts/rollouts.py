@@ -40,7 +40,7 @@ class Hold(StrEnum):
     """What a pause does with devices that have begun."""
 
     BEFORE_SWITCH = "before_switch"
-    """Downloads finish; nothing switches."""
+    """Downloads finish; nothing switches, and what has switched is not committed: it stays in probation, watched."""
     NONE = "none"
     """What has begun may finish."""
 
@@ -218,7 +218,7 @@ class Timeouts(Wire):
     downloading: Timeout = 6 * 3600.0
     verified: Timeout = 3600.0
     staged: Timeout = 7 * DAY_S
-    """Not counted while a pause holds it there."""
+    """Not counted while a pause holds it there; so it is with `probation`. Afterwards it counts from the beginning."""
     warming: Timeout = 1800.0
     shadowing: Timeout = 900.0
     """On top of the shadow's own duration."""
