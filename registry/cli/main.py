@@ -1,13 +1,11 @@
 """The `registry` command: a table of commands, each imported when it is used.
 
-So `registry models` starts without the packages of the server, of publishing or of progress bars,
-and `registry serve` can say what to install where its packages are missing.
+So `registry models` starts without the packages of the server, of publishing or of progress bars.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -50,9 +48,6 @@ COMMANDS: dict[str, str] = {
 }
 """Command to `module:function`, or `module:app` for a group of commands."""
 
-SERVER_PACKAGES = "`registry serve` needs the server's packages, which are not all installed here (missing: {})."
-SERVER_HINT = "Install them with: pip install 'modelfleet[server]'. The other commands work without."
-
 
 class LazyGroup(TyperGroup):
     """Finds a command in `COMMANDS` and imports only that."""
@@ -79,12 +74,7 @@ class LazyGroup(TyperGroup):
 
 def _load(name: str) -> Any:
     module, _, attribute = COMMANDS[name].partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if name != "serve" or (error.name or "").startswith("registry."):
-            raise
-        found = _without_server_packages(error.name or "unknown")
+    found = getattr(import_module(module), attribute)
     if isinstance(found, typer.Typer):
         group = get_group(found)
         group.name = name
@@ -92,16 +82,6 @@ def _load(name: str) -> Any:
     single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     single.command(name)(found)
     return get_command(single)
-
-
-def _without_server_packages(missing: str) -> Callable[[], None]:
-    def serve() -> None:
-        """Run the registry. Its packages are missing here: pip install 'modelfleet[server]'."""
-        error = CliError(SERVER_PACKAGES.format(missing), hint=SERVER_HINT)
-        Output().fail(error)
-        raise typer.Exit(error.exit_code)
-
-    return serve
 
 
 WrongCommandLine: Any = typer.BadParameter.__base__

@@ -1,17 +1,21 @@
-"""`registry serve`: the only command that needs the server's packages; `main` imports this file when it is called."""
+"""`registry serve`: the only command that needs the server's packages, which are imported when it runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
+from registry.cli.failures import CliError
+from registry.cli.output import Output
 from registry.config import ADMIN_TOKEN_FILE, RegistryConfig, load_config
 from registry.errors import RegistryError
-from registry.server.run import run
 
+SERVER_PACKAGES = "`registry serve` needs the server's packages, which are not all installed here (missing: {})."
+SERVER_HINT = "Install them with: pip install 'modelfleet[server]'. The other commands work without."
 EXIT_CONFIG = 2
 """A setting is missing, wrong or not safe."""
 EXIT_FAILED = 1
@@ -26,6 +30,7 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
 ) -> None:
     """Run the registry. Needs no set-up: SQLite and blobs lie in one folder, and it listens on loopback only."""
+    run = _runner()
     try:
         settings = load_config(config, host=host, port=port, data_dir=data_dir)
     except ValidationError as error:
@@ -38,6 +43,18 @@ def serve(
         _fail(error.message, EXIT_CONFIG)
     except OSError as error:
         _fail(f"The registry cannot start: {error}", EXIT_FAILED)
+
+
+def _runner() -> Callable[[RegistryConfig, Callable[[str], None]], None]:
+    try:
+        from registry.server.run import run  # noqa: PLC0415 - 1 s, and absent where nothing is served
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("registry."):
+            raise
+        missing = CliError(SERVER_PACKAGES.format(error.name), hint=SERVER_HINT)
+        Output().fail(missing)
+        raise typer.Exit(missing.exit_code) from error
+    return run
 
 
 def _faults(error: ValidationError) -> list[str]:
