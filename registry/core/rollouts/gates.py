@@ -49,6 +49,16 @@ class Accepted:
     failed: int = 0
     unknown: int = 0
 
+    def at_most(self, there: Accepted) -> Accepted:
+        """What is left of it when no more than these are there."""
+        return Accepted(min(self.failed, there.failed), min(self.unknown, there.unknown))
+
+
+def accepted_of(counts: Mapping[ActionState, int]) -> Accepted:
+    """All that a person accepts who accepts these."""
+    failed = sum(number for state, number in counts.items() if state in actions.FAILURE)
+    return Accepted(failed, counts.get(_S.TIMED_OUT, 0))
+
 
 @dataclass(frozen=True)
 class WaveFacts:

@@ -3,19 +3,21 @@ for devices that did not get there. Both only prepare rows; the offers follow at
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.rollout_states import ActionState, WaveState
 from registry.core.rollouts import actions
-from registry.core.rollouts.gates import Kind
+from registry.core.rollouts.gates import Accepted, Kind, accepted_of
 from registry.core.rollouts.waves import tail
 from registry.db.base import UtcDateTime
-from registry.db.fleet_rows import DeploymentRow
+from registry.db.fleet_rows import DeploymentRow, DesiredRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow, WaveRow
 from registry.services.rollouts.store import by_of, spec_of
 from registry.services.rollouts.targets import by_hand_since, restore
@@ -26,8 +28,8 @@ _S = ActionState
 def begin_rollback(session: Session, row: RolloutRow, now: datetime) -> None:
     """All that may have the new version are planned to go back; the rest is withdrawn. `row.generation` is the new one.
 
-    Devices that somebody else took since stay as they are. Who is told to go back once more is told so as another
-    attempt: a device that gave one up does not begin it again.
+    Devices that somebody else took since stay as they are. The way back is another attempt: a device that gave one
+    up does not begin it again, and may once have given up what it goes back to.
 
     In one transaction, so a few statements for any number of devices: a rollback that was begun for half of the
     fleet would leave the other half no way back.
@@ -52,7 +54,7 @@ def begin_rollback(session: Session, row: RolloutRow, now: datetime) -> None:
         update(ActionRow)
         .where(*told, first | again, _still_ours(row))
         .values(**_FRESH, since=now, wave=number, generation=row.generation, goes_back=True,
-                attempt=ActionRow.attempt + case((ActionRow.goes_back, 1), else_=0), target=ActionRow.previous_manifest)
+                attempt=_another_attempt(), target=ActionRow.previous_manifest)
         .execution_options(synchronize_session=False)
     )  # fmt: skip
 
@@ -61,9 +63,9 @@ _GAVE_UP = tuple(state.value for state in (_S.FAILED, _S.ROLLED_BACK, _S.REJECTE
 """What served before still does on these; only their desired state has to return."""
 _FRESH = {
     "state": _S.PLANNED.value, "due": None, "phase": None, "failed_in": None, "told_at": None, "until": None,
-    "late": False, "spoke": False, "held": False, "code": "", "message": "", "committed_at": None,
+    "late": False, "spoke": False, "code": "", "message": "", "committed_at": None,
 }  # fmt: skip
-"""Of an action that begins anew."""
+"""Of an action that begins anew. Whether it is held stays: its desired state says so until it is offered something."""
 
 
 def _goes_back(*, returning: bool) -> list[str]:
@@ -101,6 +103,8 @@ def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: d
 
     Not those that somebody else took since they were offered it or, never offered it, since it was planned.
 
+    What a person accepted of other devices stays accepted.
+
     Args:
         devices: Only these; none named: all that can be retried.
     """
@@ -111,14 +115,44 @@ def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: d
     chosen.append(case((ActionRow.offered_at.is_(None), ~_taken_by_hand(row)), else_=_still_ours(row)))
     if devices:
         chosen.append(ActionRow.device.in_(devices))
-    values: dict[str, Any] = {"generation": row.generation, "attempt": ActionRow.attempt + 1, "goes_back": False}
+    values: dict[str, Any] = {"generation": row.generation, "attempt": _another_attempt(), "goes_back": False}
     values |= {"since": now, "target": row.manifest, "facts": None}
     last = tail(spec_of(row))  # until the plan says which: the rollback's wave is gone
     values["wave"] = case((ActionRow.wave > last, last), else_=ActionRow.wave)
     again = update(ActionRow).where(*chosen).values(**_FRESH, **values).execution_options(synchronize_session=False)
     planned = session.execute(again).rowcount  # type: ignore[attr-defined]
-    waves = update(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind != Kind.ROLLBACK.value)
-    fresh: dict[str, object] = dict.fromkeys(("started_at", "soak_since", "passed_at", "verdict"))
-    session.execute(waves.values(state=WaveState.PENDING.value, accepted={}, accepted_by="", **fresh))
     session.execute(delete(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind == Kind.ROLLBACK.value))
+    _begin_waves_anew(session, row, now)
     return int(planned or 0)
+
+
+def _begin_waves_anew(session: Session, row: RolloutRow, now: datetime) -> None:
+    accepted = _still_accepted(session, row, now)
+    for wave in session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id)):
+        wave.state, wave.started_at, wave.soak_since = WaveState.PENDING.value, None, None
+        wave.passed_at = wave.verdict = None
+        left = Accepted(**(wave.accepted or {})).at_most(accepted.get(wave.number, Accepted()))
+        wave.accepted, wave.accepted_by = asdict(left), wave.accepted_by if left != Accepted() else ""
+    session.flush()
+
+
+def _still_accepted(session: Session, row: RolloutRow, now: datetime) -> dict[int, Accepted]:
+    """By wave: devices whose end a person may have accepted, since it came before the wave began or went on."""
+    began = ActionRow.since <= func.coalesce(WaveRow.started_at, literal(now, UtcDateTime))
+    query = (
+        select(ActionRow.wave, ActionRow.state, func.count())
+        .join(WaveRow, (WaveRow.rollout_id == ActionRow.rollout_id) & (WaveRow.number == ActionRow.wave))
+        .where(ActionRow.rollout_id == row.id, began)
+        .group_by(ActionRow.wave, ActionRow.state)
+    )
+    counts: dict[int, dict[ActionState, int]] = defaultdict(dict)
+    for wave, state, number in session.execute(query):
+        counts[wave][ActionState(state)] = number
+    return {wave: accepted_of(own) for wave, own in counts.items()}
+
+
+def _another_attempt() -> ScalarSelect[int]:
+    """Of an action: above every attempt that the device was ever told of, by whomever: none is above the generation
+    of the document that it came with."""
+    query = select(DesiredRow.generation + 1).where(DesiredRow.device_id == ActionRow.device_id)
+    return query.scalar_subquery()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import ActionState, Command, WaveState
+from registry.contracts.rollout_states import Command, WaveState
 from registry.contracts.rollout_views import CommandBody
-from registry.core.rollouts import actions
-from registry.core.rollouts.gates import Kind
+from registry.core.rollouts.gates import Kind, accepted_of
 from registry.db.rollout_rows import RolloutRow, WaveRow
 from registry.errors import ConflictError
 from registry.services.rollouts.back import begin_rollback, plan_again
@@ -27,9 +27,7 @@ def _resume(session: Session, row: RolloutRow, body: CommandBody, by: str, now: 
     query = select(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind != Kind.ROLLBACK.value)
     current = True
     for wave in session.scalars(query.order_by(WaveRow.number)).all():
-        own = counts.get(wave.number, {})
-        failed = sum(number for state, number in own.items() if state in actions.FAILURE)
-        wave.accepted = {"failed": failed, "unknown": own.get(ActionState.TIMED_OUT, 0)}
+        wave.accepted = asdict(accepted_of(counts.get(wave.number, {})))
         if wave.state == WaveState.PASSED.value:
             continue
         runs = current and wave.started_at is not None and wave.kind == Kind.WAVE.value

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from registry.contracts.api import Deployment
 from registry.contracts.deployments import DeploymentProgress, Phase
 from registry.contracts.rollout_states import Command, WaveState
-from registry.contracts.rollout_views import Approval
+from registry.contracts.rollout_views import Approval, ReasonCode
 from registry.contracts.rollouts import Offline, Rate, RollbackSpec, WaveSpec
 from registry.errors import ConflictError, ForbiddenError
 from tests.integration.registry.rollouts.world import FACTS, SLOW, R, S, World, quick
@@ -206,6 +207,63 @@ def test_a_retry_leaves_alone_whom_a_person_took_before_it_was_ever_offered(worl
     assert {name: world.wants(name) for name in world.fleet} == {
         "d0": "4.0.0", "d1": "4.0.0", "unfit": "4.0.0", "person": "3.0.0"
     }  # fmt: skip
+
+
+def test_a_retry_of_one_device_leaves_accepted_what_a_person_accepted_of_others(world: World) -> None:
+    world.add(*NAMES)
+    for name in ("d0", "d1"):
+        world.fleet[name].behaviour = "failing"
+    rollout = world.start(waves=AT_ONCE)
+    world.answer()
+    world.tick()
+    assert world.state(rollout) is R.PAUSED
+    world.command(rollout, Command.RESUME, by="bob")
+    world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS)
+    world.fleet["d0"].behaviour = "good"
+    world.command(rollout, Command.RETRY, devices=("d0",))
+    view = world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS)
+    assert view.counts == {S.COMMITTED: 3, S.ROLLED_BACK: 1}
+    assert view.waves[0].accepted_by == "bob"
+
+
+def test_a_retry_of_all_that_was_accepted_is_judged_anew(world: World) -> None:
+    world.add(*NAMES)
+    world.fleet["d0"].behaviour = "failing"
+    rollout = world.start(waves=AT_ONCE)
+    world.answer()
+    world.tick()
+    world.command(rollout, Command.RESUME, by="bob")
+    world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS)
+    world.command(rollout, Command.RETRY)
+    assert world.run(rollout, R.PAUSED).reason.code is ReasonCode.FAILED_BUDGET
+
+
+def test_the_attempt_of_a_retry_is_above_all_that_the_device_was_ever_told(world: World) -> None:
+    """One that a person's retry was given up in would be refused once more."""
+    world.add(*NAMES)
+    world.deployments.put("d0", "lenet", Deployment(version="2.0.0", retry=True), "somebody", world.now)
+    by_hand = world.desired("d0").models["lenet"].attempt
+    world.fleet["d0"].behaviour = "failing"
+    rollout = world.start(waves=AT_ONCE)
+    world.answer()
+    world.tick()
+    assert world.state(rollout) is R.PAUSED
+    world.command(rollout, Command.RETRY)
+    assert world.states(rollout)["d0"] is S.OFFERED
+    assert world.desired("d0").models["lenet"].attempt > by_hand > 1
+
+
+def test_the_way_back_to_what_a_persons_retry_brought_is_a_higher_attempt(world: World) -> None:
+    world.add(*NAMES)
+    world.deployments.put("d0", "lenet", Deployment(version="1.0.0", retry=True), "somebody", world.now)
+    by_hand = world.desired("d0").models["lenet"].attempt
+    world.answer()
+    rollout = world.start(waves=AT_ONCE)
+    world.run(rollout, R.SUCCEEDED)
+    world.command(rollout, Command.ROLLBACK)
+    wanted = world.desired("d0").models["lenet"]
+    assert (wanted.version, wanted.attempt > by_hand) == ("1.0.0", True)
+    world.run(rollout, R.ROLLED_BACK)
 
 
 def test_who_is_back_after_a_newer_rollout_began_gets_the_newer_version(world: World) -> None:
