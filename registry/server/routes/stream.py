@@ -16,6 +16,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from registry.contracts.names import Name
 from registry.contracts.paths import API
@@ -46,8 +47,6 @@ async def stream_events(
     rollout: Annotated[Name | None, Query(description="Only of this rollout (its id)")] = None,
 ) -> StreamingResponse:
     """Events of rollouts, each with its cursor as id. `Last-Event-ID` wins over `?cursor=`; neither: from now on."""
-    if _open["streams"] >= MAX_CLIENTS:
-        raise BusyError(f"{MAX_CLIENTS} event streams are open; that is the most.")
     log = services.fleet.log
     start = _last_event_id(request)
     start = cursor if start is None else start
@@ -56,7 +55,15 @@ async def stream_events(
         start = newest
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     lost = max(0, oldest - 1 - start)
-    return StreamingResponse(_events(log, max(start, oldest - 1), rollout, lost), 200, headers, "text/event-stream")
+    return _Stream(_events(log, max(start, oldest - 1), rollout, lost), 200, headers, "text/event-stream")
+
+
+class _Stream(StreamingResponse):
+    """Counted while it is being answered: between the look whether there is room and the count nothing waits."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with _counted():
+            await super().__call__(scope, receive, send)
 
 
 def _last_event_id(request: Request) -> int | None:
@@ -70,7 +77,7 @@ def _last_event_id(request: Request) -> int | None:
 
 async def _events(log: FleetLog, cursor: int, rollout: str | None, lost: int) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    with _counted(), _woken(log) as wake:
+    with _woken(log) as wake:
         yield "retry: 2000\n\n"
         if lost:
             yield f"event: gap\ndata: {json.dumps({'lost': lost})}\n\n"
@@ -95,6 +102,8 @@ async def _events(log: FleetLog, cursor: int, rollout: str | None, lost: int) ->
 
 @contextmanager
 def _counted() -> Iterator[None]:
+    if _open["streams"] >= MAX_CLIENTS:
+        raise BusyError(f"{MAX_CLIENTS} event streams are open; that is the most.")
     _open["streams"] += 1
     try:
         yield

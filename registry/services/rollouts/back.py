@@ -140,10 +140,10 @@ def _still_accepted(session: Session, row: RolloutRow, now: datetime) -> dict[in
     """By wave: devices whose end a person may have accepted, since it came before the wave began or went on."""
     began = ActionRow.since <= func.coalesce(WaveRow.started_at, literal(now, UtcDateTime))
     query = (
-        select(ActionRow.wave, ActionRow.state, func.count())
+        select(WaveRow.number, ActionRow.state, func.count())
         .join(WaveRow, (WaveRow.rollout_id == ActionRow.rollout_id) & (WaveRow.number == ActionRow.wave))
         .where(ActionRow.rollout_id == row.id, began)
-        .group_by(ActionRow.wave, ActionRow.state)
+        .group_by(WaveRow.number, ActionRow.state)
     )
     counts: dict[int, dict[ActionState, int]] = defaultdict(dict)
     for wave, state, number in session.execute(query):

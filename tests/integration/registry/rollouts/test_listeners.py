@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from registry.contracts.rollout_views import ReasonCode, RolloutReason
 from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
 from registry.errors import InvalidError
+from registry.server.routes.stream import MAX_CLIENTS
 from registry.services import webhooks
 from registry.services.fleet_log import FleetLog, append
 from registry.services.rollouts.lease import Lease
@@ -289,6 +294,23 @@ def test_a_stream_goes_on_after_the_last_event_that_was_seen(registry: FleetRegi
 def test_a_cursor_that_is_none_is_refused(registry: FleetRegistry) -> None:
     registry.ask("GET", "/v1/rollout-events", status=422, headers={"Last-Event-ID": "x"})
     registry.ask("GET", "/v1/rollout-events?cursor=-1", status=422)
+
+
+def test_no_more_streams_are_open_than_are_allowed_however_they_come(registry: FleetRegistry) -> None:
+    head = f"GET /v1/rollout-events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {registry.process.admin_token}\r\n\r\n"
+    with ExitStack() as opened:
+        ask = partial(socket.create_connection, ("127.0.0.1", registry.process.port), 30)
+        streams = [opened.enter_context(ask()) for _ in range(MAX_CLIENTS + 20)]
+        for stream in streams:
+            stream.sendall(head.encode())
+        lines = [opened.enter_context(stream.makefile("rb")).readline() for stream in streams]
+        assert Counter(line.split()[1] for line in lines) == {b"200": MAX_CLIENTS, b"503": 20}
+    eventually(lambda: stream_status(registry) == 200)  # those that ended make room
+
+
+def stream_status(registry: FleetRegistry) -> int:
+    with registry.process.client() as client, client.stream("GET", "/v1/rollout-events") as answer:
+        return answer.status_code
 
 
 def test_only_those_who_deploy_see_webhooks(registry: FleetRegistry) -> None:
