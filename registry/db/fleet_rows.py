@@ -96,7 +96,7 @@ class DesiredRow(Base):
     """The newest desired document of a device: canonical bytes, their digest, and whether the broker has them."""
 
     __tablename__ = "desired"
-    __table_args__ = (Index("ix_desired_published", "published", "device_id"),)
+    __table_args__ = (Index("ix_desired_published", "published", "revision", "device_id"),)
 
     device_id: Mapped[int] = _device(primary_key=True)
     generation: Mapped[int] = mapped_column(BigId)

@@ -27,7 +27,7 @@ from registry.errors import BusyError, StorageFullError
 from registry.server.inbox import Inbox, Received
 from registry.server.mqtt_session import RECEIVE_MAXIMUM, MqttSession
 from registry.services.desired import DesiredDocuments
-from registry.services.publication import Publication, Unpublished
+from registry.services.publication import NEWEST, Publication, Unpublished
 from registry.services.telemetry import Taken, Telemetry
 
 BATCH = 1000
@@ -217,15 +217,18 @@ class MqttBridge:
                 self._session.lost_again()
                 raise
         complete = self._clear_deleted()
-        after = 0
+        after = NEWEST
         while not self._stopping.is_set() and self._session.ready:
             began = time.monotonic()
+            if complete and self._wake.is_set():  # something newer goes first; not what was refused, again and again
+                self._wake.clear()
+                after = NEWEST
             pending = self._publication.pending(after, PUBLISH_BATCH)
             if pending:
                 complete &= self._publish_batch(pending)
             if len(pending) < PUBLISH_BATCH:
                 break
-            after = pending[-1].device_id
+            after = pending[-1].place
             self._stopping.wait(max(0.0, len(pending) / PUBLISH_RATE - (time.monotonic() - began)))
         return complete
 

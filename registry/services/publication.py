@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, tuple_, update
 
 from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow, DeviceRow, TombstoneRow
+
+Place = tuple[int, int]
+"""Revision and device."""
+NEWEST: Place = (1 << 62, 0)
+"""Before everything that waits."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,14 @@ class Unpublished:
     device_id: int
     device: str
     generation: int
+    revision: int
+    """Of the fleet: the higher, the newer."""
     document: bytes
+
+    @property
+    def place(self) -> Place:
+        """Where it stands among all that wait."""
+        return self.revision, self.device_id
 
 
 class Publication:
@@ -31,13 +43,15 @@ class Publication:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def pending(self, after: int, limit: int) -> list[Unpublished]:
-        """Up to `limit` documents, of devices with an id above `after`, in order of the id."""
+    def pending(self, after: Place, limit: int) -> list[Unpublished]:
+        """Up to `limit` documents that come after `after`, the newest first: what one device waits for is not behind
+        a change of the whole fleet."""
+        order = (DesiredRow.revision, DesiredRow.device_id)
         query = select(DesiredRow, DeviceRow.name).join(DeviceRow, DeviceRow.id == DesiredRow.device_id)
-        query = query.where(DesiredRow.published.is_(False), DesiredRow.device_id > after)
+        query = query.where(DesiredRow.published.is_(False), tuple_(*order) < after)
         with self._database.read() as session:
-            rows = session.execute(query.order_by(DesiredRow.device_id).limit(limit)).all()
-        return [Unpublished(row.device_id, name, row.generation, row.document) for row, name in rows]
+            rows = session.execute(query.order_by(*(column.desc() for column in order)).limit(limit)).all()
+        return [Unpublished(row.device_id, name, row.generation, row.revision, row.document) for row, name in rows]
 
     def acknowledged(self, documents: Sequence[Unpublished]) -> None:
         """The broker has these. A document that was replaced meanwhile stays to be published."""

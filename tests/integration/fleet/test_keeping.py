@@ -23,7 +23,7 @@ from registry.services.access import Access
 from registry.services.desired import DesiredDocuments
 from registry.services.devices import Devices
 from registry.services.health import HealthHistory
-from registry.services.publication import Publication
+from registry.services.publication import NEWEST, Publication
 from registry.services.results import Results
 from registry.services.retention import Retention
 from registry.services.telemetry import Telemetry
@@ -189,12 +189,23 @@ def test_another_process_changes_a_document_and_this_one_sees_it(store: Store) -
 
 def test_an_acknowledgement_of_an_old_document_does_not_hide_the_new_one(store: Store) -> None:
     publication = Publication(store.database)
-    (old,) = publication.pending(0, 10)
+    (old,) = publication.pending(NEWEST, 10)
     store.devices.delete("d1", START)
     store.devices.put("d1", {}, START)
     publication.acknowledged([old])
-    assert [document.generation for document in publication.pending(0, 10)] == [2]
-    publication.acknowledged(publication.pending(0, 10))
-    assert publication.pending(0, 10) == []
+    assert [document.generation for document in publication.pending(NEWEST, 10)] == [2]
+    publication.acknowledged(publication.pending(NEWEST, 10))
+    assert publication.pending(NEWEST, 10) == []
     publication.forget()
     assert publication.count() == 1
+
+
+def test_what_changed_last_is_published_first_and_nothing_is_left_out(store: Store) -> None:
+    for name in ("d2", "d3", "d4"):
+        store.devices.put(name, {}, START)
+    store.devices.delete("d2", START)
+    store.devices.put("d2", {}, START)
+    publication = Publication(store.database)
+    first = publication.pending(NEWEST, 3)
+    rest = publication.pending(first[-1].place, 3)
+    assert [document.device for document in (*first, *rest)] == ["d2", "d4", "d3", "d1"]
