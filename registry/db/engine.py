@@ -17,16 +17,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from registry.errors import BusyError, InvalidError, StorageFullError
+from registry.errors import BusyError, ConflictError, InvalidError, StorageFullError
 
 BUSY_TIMEOUT_S = 15.0
 """How long a transaction waits for another one's lock before it is refused."""
 _WRITES = "modelfleet_writes"
 _IN_THE_WAY = ("locked", "could not serialize", "deadlock", "lock timeout")
+_MADE_OR_GONE = ("23503", "23505")
+"""SQLSTATEs of PostgreSQL (appendix A): foreign_key_violation, unique_violation. Every use case looks first, so another
+process was faster; on SQLite, where a writer is alone, it would be a fault of ours and stays one."""
 _AWAY = (
     "connection refused",
     "connection failed",
@@ -76,6 +79,7 @@ class Database:
             BusyError: the lock was not to be had within BUSY_TIMEOUT_S, another process was in the way, or the
                 database server cannot be reached. Nothing was changed, unless the connection broke while the
                 server committed: repeat only what is idempotent, which every command of the registry is.
+            ConflictError: another process made or removed the same thing at the same moment.
             InvalidError: a text has a character that the database cannot keep.
             StorageFullError: the disk has no room.
         """
@@ -149,6 +153,12 @@ def _translated() -> Iterator[None]:
         raise
     except PoolTimeoutError as error:
         raise BusyError("All connections to the database are in use; try again.") from error
+    except IntegrityError as error:
+        if getattr(error.orig, "sqlstate", None) not in _MADE_OR_GONE:
+            raise
+        raise ConflictError(
+            "Another request made or removed the same thing at this moment; look at it again."
+        ) from error
     except DataError as error:
         raise InvalidError(f"The database cannot keep this: {_first_line(error)}") from error
 

@@ -6,14 +6,21 @@ That it does everything else as on SQLite is shown by the other tests of this fo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from registry.contracts.groups import GroupBody
+from registry.contracts.rollout_events import WebhookCreate
+from registry.db.base import Base
 from registry.db.engine import Database
-from registry.errors import BusyError
+from registry.db.rollout_rows import GroupRow, RolloutRow, WebhookRow
+from registry.errors import BusyError, ConflictError
+from registry.services.webhooks import Webhooks
+from tests.integration.registry.rollouts.world import START, World, quick
 from tests.support.fleet_registry import eventually
 from tests.support.postgres import PostgreSql
 from tests.support.registry_process import RegistryProcess, publish
@@ -73,6 +80,51 @@ def test_of_two_processes_that_write_what_they_read_one_is_told_to_come_again(po
         assert session.execute(text("SELECT value FROM counter")).scalar_one() == 1
     one.close()
     other.close()
+
+
+@pytest.mark.parametrize("thing", ["rollout", "group", "webhook"])
+def test_of_two_processes_that_make_the_same_name_the_slower_is_told_of_the_conflict(
+    postgresql: PostgreSql, thing: str
+) -> None:
+    """The faster one's row is not to be seen yet when the slower one looks, and is there when it writes."""
+    world = World(postgresql.new_database())
+    faster = Database(world.database.engine.url.render_as_string(hide_password=False))
+    rows: dict[str, Base] = {
+        "rollout": rollout_row("same"),
+        "group": GroupRow(name="same", selector="*", changed_at=START),
+        "webhook": WebhookRow(
+            name="same", url="https://example.org/", kinds=[], secret="s", cursor=0, created_at=START
+        ),
+    }
+    make: dict[str, Callable[[], object]] = {
+        "rollout": lambda: world.rollouts.create(quick(name="same"), None, "alice", START),
+        "group": lambda: world.groups.put("same", GroupBody(selector="*"), START),
+        "webhook": lambda: Webhooks(world.database, world.log).put("same", WebhookCreate(url="https://a.org/"), START),
+    }
+    with ThreadPoolExecutor(1) as pool:
+        with faster.write() as session:
+            session.add(rows[thing])
+            session.flush()
+            slower = pool.submit(make[thing])
+            eventually(lambda: waiting(faster))
+        with pytest.raises(ConflictError):
+            slower.result(30)
+    faster.close()
+    world.close()
+
+
+def waiting(database: Database) -> bool:
+    """Somebody waits for another one's lock."""
+    with database.read() as session:
+        found = session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+    return bool(found)
+
+
+def rollout_row(name: str) -> RolloutRow:
+    return RolloutRow(
+        public="r-000000000000", name=name, model="lenet", version="2.0.0", manifest="", spec="{}", state="draft",
+        revision=1, reason="new", since=START, created_at=START,
+    )  # fmt: skip
 
 
 def test_a_text_that_the_server_cannot_keep_is_refused_and_the_next_one_works(
