@@ -9,6 +9,7 @@ from datetime import datetime
 from registry.cli.output import Output, age_text, short, size_text, time_text
 from registry.contracts.rollout_states import ActionState, RolloutState
 from registry.contracts.rollout_views import ActionView, HistoryEntry, PlanView, RolloutView, WaveView
+from registry.core.wording import how_many
 
 _A = ActionState
 COLUMNS: dict[str, frozenset[ActionState]] = {
@@ -186,6 +187,8 @@ def tell_device(out: Output, rollout: str, view: ActionView, now: datetime) -> N
         ((time_text(step.at), step.state, step.code or "-", step.message) for step in view.history),
         empty="It has said nothing yet.",
     )
+    if view.forgotten:
+        out.say(f"Before those: {how_many(view.forgotten, 'step')} that nobody keeps any more.")
 
 
 def tell_history(out: Output, entries: Iterable[HistoryEntry]) -> None:

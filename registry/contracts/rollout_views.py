@@ -226,6 +226,9 @@ class ActionView(Wire):
     previous: VersionName | None = None
     """What it returns to."""
     history: tuple[ActionStep, ...] = ()
+    """The newest, oldest first."""
+    forgotten: int = 0
+    """Steps before those, which are kept no more."""
 
 
 class CommandBody(Wire):

@@ -138,6 +138,8 @@ class ActionRow(Base):
     """When the device said that its waiting ends by itself."""
     late: Mapped[bool] = mapped_column(default=False)
     """It came to its end after it had been timed out."""
+    steps: Mapped[int] = mapped_column(BigId, default=0, server_default="0")
+    """Ever taken; the newest are kept."""
     shadow_compared: Mapped[int] = mapped_column(BigId, default=0)
     shadow_agreed: Mapped[float] = mapped_column(default=0.0)
 

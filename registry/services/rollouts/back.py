@@ -94,7 +94,8 @@ def cancel_parked(session: Session, row: RolloutRow, now: datetime) -> int:
     steps = select(*what, literal(_S.CANCELLED.value), literal(""), literal("")).where(*parked)
     columns = ["action_id", "at", "generation", "attempt", "state", "code", "message"]
     session.execute(insert(StepRow).from_select(columns, steps))
-    gone = update(ActionRow).where(*parked).values(state=_S.CANCELLED.value, since=now, due=None, code="", message="")
+    cancelled = {"state": _S.CANCELLED.value, "since": now, "due": None, "code": "", "message": ""}
+    gone = update(ActionRow).where(*parked).values(**cancelled, steps=ActionRow.steps + 1)
     return int(session.execute(gone).rowcount or 0)  # type: ignore[attr-defined]
 
 

@@ -261,7 +261,7 @@ def _rows(row: RolloutRow, found: Plan, ids: dict[str, int], now: datetime) -> l
         "rollout_id": row.id, "generation": row.generation, "since": now, "target": row.manifest, "code": "",
         "wave": None, "rank": 0, "variant": None, "size": 0, "facts": None, "attempt": 0, "message": "",
         "previous_pinned": False, "held": False, "spoke": False, "goes_back": False, "late": False,
-        "shadow_compared": 0, "shadow_agreed": 0.0,
+        "steps": 0, "shadow_compared": 0, "shadow_agreed": 0.0,
     }  # fmt: skip  # every column that has a default: SQLAlchemy would fill each in row by row
     made = [
         {**base, "device": p.device, "state": _S.PLANNED.value, "wave": p.wave, "rank": rank, "variant": p.variant,

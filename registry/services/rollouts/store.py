@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, or_, select
+from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.deployments import DeploymentPolicy, Phase
@@ -29,6 +29,10 @@ BATCH = 500
 """Devices that one transaction changes, so that none holds the database for long."""
 ACTIVE = tuple(state.value for state in RolloutState if state not in AT_REST)
 OPEN = (*ACTIVE, RolloutState.DRAFT.value)
+MAX_STEPS = 100
+"""Of one device, the newest: what flaps for days fills no disk."""
+_FORGET_EVERY = 50
+"""Steps of a device after which its oldest are deleted."""
 SYSTEM = ""
 """Who did it, where the registry itself did."""
 BY_ROLLOUT = "rollout/"
@@ -179,6 +183,8 @@ class Changes:
     def __init__(self, session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> None:
         self._session, self._row, self.spec, self._now = session, row, spec, now
         self._steps: list[dict[str, object]] = []
+        self._long: set[int] = set()
+        """Actions with more steps than are kept."""
         self._events: list[RolloutEvent] = []
 
     def put(self, row: ActionRow, after: Action | None) -> bool:
@@ -210,10 +216,15 @@ class Changes:
         self._session.flush()
         if self._steps:
             self._session.execute(insert(StepRow), self._steps)
+        for action in sorted(self._long):
+            _forget_oldest(self._session, action)
         append(self._session, self._events)
-        self._steps, self._events = [], []
+        self._steps, self._events, self._long = [], [], set()
 
     def _step(self, row: ActionRow) -> None:
+        row.steps += 1
+        if row.steps > MAX_STEPS and row.steps % _FORGET_EVERY == 0:
+            self._long.add(row.id)
         self._steps.append(
             {
                 "action_id": row.id,
@@ -225,3 +236,9 @@ class Changes:
                 "message": row.message,
             }
         )
+
+
+def _forget_oldest(session: Session, action: int) -> None:
+    newest = select(StepRow.id).where(StepRow.action_id == action).order_by(StepRow.id.desc())
+    oldest_kept = newest.offset(MAX_STEPS - 1).limit(1).scalar_subquery()
+    session.execute(delete(StepRow).where(StepRow.action_id == action, StepRow.id < oldest_kept))

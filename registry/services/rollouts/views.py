@@ -29,9 +29,8 @@ from registry.core.rollouts.why import why_device
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
 from registry.services.rollouts.apply import verdict_text
 from registry.services.rollouts.snapshot import counts_of, take_snapshot
-from registry.services.rollouts.store import as_action, reason_of, spec_of
+from registry.services.rollouts.store import MAX_STEPS, as_action, reason_of, spec_of
 
-MAX_STEPS = 200
 _Counts = Mapping[int, Mapping[ActionState, int]]
 
 
@@ -145,6 +144,7 @@ def action_view(
         attempt=action.attempt,
         previous=action.previous_version,
         history=history,
+        forgotten=max(0, action.steps - len(history)) if steps else 0,
     )
 
 
