@@ -1,4 +1,4 @@
-"""The use cases of rollouts: making one, commands, approval, reading.
+"""The use cases of rollouts: making one (`drafts`), commands, approval, reading.
 
 Every command names the revision that was seen and may carry an idempotency key; a repeat gets the first answer. What
 follows from a command (offers, withdrawals, the way back) is the ticker's, which is woken after the commit.
@@ -6,9 +6,6 @@ follows from a command (offers, withdrawals, the way back) is the ticker's, whic
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -27,28 +24,19 @@ from registry.contracts.rollout_views import (
     RolloutView,
 )
 from registry.contracts.rollouts import MAX_VALID_S, RolloutSpec
-from registry.core.differences import differences
 from registry.core.rollouts.machine import InvalidMoveError, advance, legal
-from registry.core.rollouts.waves import selectors
-from registry.core.selectors import SelectorError
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
 from registry.services.desired import DesiredDocuments
 from registry.services.fleet_log import FleetLog
-from registry.services.groups import find_group
 from registry.services.idempotency import first_answer, remember
+from registry.services.rollouts.drafts import change_draft, make_draft, named
 from registry.services.rollouts.effects import EFFECTS
 from registry.services.rollouts.planning import find_manifest, work_out
-from registry.services.rollouts.store import demand_revision, find_rollout, move, reason_of, record, spec_of
+from registry.services.rollouts.store import demand_revision, find_rollout, move, reason_of, spec_of
 from registry.services.rollouts.views import action_view, history_entry, rollout_view, waves_of
 from registry.services.views import find_version
-
-MAX_OPEN = 1000
-"""Rollouts that are not over; another one is refused."""
-_PUBLIC = re.compile(r"r-[0-9a-f]{12}")
-"""An id, by which a rollout is found as by its name."""
-_CHANGEABLE = frozenset({RolloutState.DRAFT, RolloutState.DENIED})
 
 
 class Rollouts:
@@ -78,9 +66,9 @@ class Rollouts:
         with self._database.write() as session:
             if (answer := first_answer(session, by, key, request, now)) is not None:
                 return RolloutView.model_validate_json(answer)
-            if spec.name is not None and _named(session, spec.name) is not None:
+            if spec.name is not None and named(session, spec.name) is not None:
                 raise ConflictError(f"There is a rollout named {spec.name!r}; apply changes it while it is a draft.")
-            view = rollout_view(session, _insert(session, spec, by, now))
+            view = rollout_view(session, make_draft(session, spec, by, now))
             remember(session, by, key, request, answer=view.model_dump_json(), now=now)
         self._log.changed()
         return view
@@ -98,12 +86,12 @@ class Rollouts:
             raise InvalidError(f"The spec is named {spec.name!r}, the path says {name!r}.")
         spec = spec.model_copy(update={"name": name})
         with self._database.write() as session:
-            row = _named(session, name)
+            row = named(session, name)
             created = row is None
             if row is None:
-                row = _insert(session, spec, by, now)
+                row = make_draft(session, spec, by, now)
             elif row.spec != spec.canonical().decode():
-                _change(session, row, spec, by, now)
+                change_draft(session, row, spec, by, now)
             view = rollout_view(session, row)
         self._log.changed()
         return view, created
@@ -254,53 +242,6 @@ _REASONS = {
     Command.RETRY: ReasonCode.PLANNING,
     Command.RESUME: ReasonCode.RELEASING,
 }
-
-
-def _named(session: Session, name: str) -> RolloutRow | None:
-    return session.scalar(select(RolloutRow).where(RolloutRow.name == name))
-
-
-def _check(session: Session, spec: RolloutSpec) -> None:
-    if spec.name is not None and _PUBLIC.fullmatch(spec.name):
-        raise InvalidError(f"{spec.name!r} has the form of a rollout's id; give it another name.")
-    try:
-        selectors(spec)
-    except SelectorError as error:
-        raise InvalidError(f"{error}.") from error
-    for group in spec.fleet.groups:
-        find_group(session, group)
-
-
-def _insert(session: Session, spec: RolloutSpec, by: str, now: datetime) -> RolloutRow:
-    _check(session, spec)
-    still_open = select(RolloutRow.id).where(RolloutRow.ended_at.is_(None)).limit(MAX_OPEN)
-    if len(session.scalars(still_open).all()) >= MAX_OPEN:
-        raise ConflictError(f"{MAX_OPEN} rollouts are not over; end or delete some first.")
-    version = find_version(session, spec.model, spec.version)
-    row = RolloutRow(
-        public=f"r-{secrets.token_hex(6)}", name=spec.name, model=spec.model, version=version.version,
-        manifest=version.manifest, spec=spec.canonical().decode(), state=RolloutState.DRAFT.value, revision=1,
-        generation=1, reason=ReasonCode.NEW.value, reason_text="", since=now, created_at=now, created_by=by,
-        tokens=0.0, byte_tokens=0.0,
-    )  # fmt: skip
-    session.add(row)
-    session.flush()
-    record(session, row, None, "create", now, by=by, note=spec.note)
-    return row
-
-
-def _change(session: Session, row: RolloutRow, spec: RolloutSpec, by: str, now: datetime) -> None:
-    if RolloutState(row.state) not in _CHANGEABLE or row.generation > 1:  # devices may have the earlier one
-        raise ConflictError(
-            f"Rollout {row.name!r} is {row.state} with another spec; give the new one another name.",
-            differences(json.loads(row.spec), spec.to_json()),
-        )
-    _check(session, spec)
-    version = find_version(session, spec.model, spec.version)
-    row.spec, row.model = spec.canonical().decode(), spec.model
-    row.version, row.manifest, row.plan, row.plan_digest = version.version, version.manifest, None, None
-    row.revision += 1
-    record(session, row, RolloutState(row.state), "change", now, by=by, note=spec.note)
 
 
 def _demand_legal(row: RolloutRow, command: Command) -> None:
