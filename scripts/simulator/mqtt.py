@@ -5,6 +5,7 @@ Every device has its own session, will and subscription, as a real one has; what
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 from collections import deque
@@ -103,7 +104,8 @@ class MqttLink:
         """As `Link` says: the socket goes, the broker publishes the will."""
         self._wanted = False
         if self._socket is not None:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # the broker may have been faster
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """As `Link` says."""
