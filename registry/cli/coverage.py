@@ -12,6 +12,7 @@ from registry.cli.output import short
 from registry.cli.session import Session, command, split_reference
 from registry.contracts.choices import ClassCoverage, CoverageView
 from registry.contracts.paths import coverage_path
+from registry.core.wording import how_many
 
 FleetOption = Annotated[
     str, typer.Option("--fleet", metavar="SELECTOR", help="Devices by label: site=paris,ring!=canary; else all.")
@@ -52,7 +53,7 @@ def coverage(
 def _tell(session: Session, view: CoverageView) -> None:
     say = session.out.say
     runs = view.devices - view.without - view.silent
-    say(f"{view.model}@{view.version} on {view.devices} devices ({view.selector}): {runs} would run it,")
+    say(f"{view.model}@{view.version} on {how_many(view.devices, 'device')} ({view.selector}): {runs} would run it,")
     say(f"{view.without} can run no variant, {view.degraded} leave an accelerator idle, {view.silent} are not known.\n")
     session.out.table(
         ("CLASS", ">DEVICES", "VARIANT", "NOTE", "HOSTS", "WHAT IT IS"),

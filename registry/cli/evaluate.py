@@ -23,6 +23,7 @@ from registry.contracts.jobs import JobKind, JobState
 from registry.contracts.manifest import FileRef, Manifest, Variant
 from registry.contracts.metrics import METRICS
 from registry.contracts.paths import dataset_path, device_path, devices_path, evaluations_path, job_path, jobs_path
+from registry.core.wording import how_many
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _on_devices(session: Session, wanted: Wanted, devices: Sequence[DeviceView])
         if scores:
             show_evaluations(session, scores)
         raise CliError(
-            f"{len(failed)} of {len(ended)} devices gave no score",
+            f"{len(failed)} of {how_many(len(ended), 'device')} gave no score",
             code="deadline" if late else failed[0].status.code or "failed",
             hint="registry evaluate --list shows what comes later" if late else "",
             errors=tuple(f"{job.device}: {job.status.state}: {job.status.code} {job.status.message}" for job in failed),

@@ -12,6 +12,7 @@ from registry.cli.output import age_text
 from registry.cli.session import Session, command
 from registry.contracts.groups import GroupBody, GroupView
 from registry.contracts.paths import group_path, groups_path
+from registry.core.wording import how_many
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -66,7 +67,7 @@ def set_group(
     if session.out.as_json:
         session.out.document(view)
     else:
-        session.out.say(f"Group {view.name} has {view.count} devices now.")
+        session.out.say(f"Group {view.name} has {how_many(view.count, 'device')} now.")
 
 
 @app.command("remove")

@@ -34,7 +34,7 @@ def approve(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note 
 
 @command
 def deny(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = "") -> None:
-    """Deny the plan; the rollout is over."""
+    """Deny the plan: no device gets it. The rollout may be changed and submitted again."""
     _decide(session, rollout, approve=False, yes=yes, note=note)
 
 

@@ -119,7 +119,7 @@ def tell_list(out: Output, views: Iterable[RolloutView], now: datetime) -> None:
 
 def tell_plan(out: Output, plan: PlanView) -> None:
     """Who gets what, who cannot and why, what it costs and how long it takes."""
-    out.say(f"Plan {short(plan.digest)}: {plan.model}@{plan.version} to {plan.devices} devices\n")
+    out.say(f"Plan {short(plan.digest)}: {plan.model}@{plan.version} to {how_many(plan.devices, 'device')}\n")
     out.table(
         (">DEVICES", "HOSTS", "VARIANT", ">SIZE", "NOTE"),
         (
@@ -149,13 +149,13 @@ def tell_plan(out: Output, plan: PlanView) -> None:
 
 def _remarks(plan: PlanView) -> Iterable[str]:
     if plan.already_current:
-        yield f"{plan.already_current} devices serve it already and are left alone."
+        yield f"Left alone, because they serve it already: {how_many(plan.already_current, 'device')}."
     if plan.offline:
         yield f"{plan.offline} of the devices are offline now."
     for each in plan.collisions:
-        which = _names(each.devices, each.count)
+        which = f"{how_many(each.count, 'device')} ({_names(each.devices, each.count)})"
         yield (
-            f"Collision: {each.count} devices ({which}) are in rollout {each.name or each.rollout} of {each.version}, "
+            f"Collision: {which} of rollout {each.name or each.rollout} of {each.version}, "
             f"which is {each.state}; this one would take them over."
         )
     for tie in plan.ties:

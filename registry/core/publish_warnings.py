@@ -12,6 +12,7 @@ from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.manifest import Manifest, Variant
 from registry.contracts.platforms import Platform
 from registry.contracts.resolution import SOURCE_ONLY, Outcome, Reason, judge, ties
+from registry.core.wording import how_many
 
 TOLD_FIRST = (Code.OPSET_TOO_NEW, Code.IR_TOO_NEW, Code.SOC_MISMATCH, Code.SM_MISMATCH, Code.TRT_VERSION)
 """Of several reasons the one that says most about the file."""
@@ -48,9 +49,9 @@ def _unfit(variant: Variant, fleet: Classes) -> list[str]:
     for reason, devices in reasons:
         if reason.code is code:
             have[reason.have] += devices
-    found = "; ".join(f"{text} ({number} devices)" for text, number in have.most_common(SHOWN))
+    found = "; ".join(f"{text} ({how_many(number, 'device')})" for text, number in have.most_common(SHOWN))
     count = sum(devices for _, devices in fleet)
-    what = f"variant {variant.name}{_made_for(variant)} fits none of the {count} known devices"
+    what = f"variant {variant.name}{_made_for(variant)} fits none of the {how_many(count, 'known device')}"
     return [f"{what}: {code}: needs {needs}, they have {found}"]
 
 

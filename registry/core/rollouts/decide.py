@@ -35,6 +35,7 @@ from registry.core.rollouts.decisions import (
 from registry.core.rollouts.gates import Kind, Outcome, Verdict, WaveFacts
 from registry.core.rollouts.machine import Event, holds
 from registry.core.rollouts.rates import Candidate, release
+from registry.core.wording import how_many
 
 PLANNING_S = 600.0
 """Planning that takes longer has died with its process."""
@@ -152,7 +153,7 @@ def _offer(
         room = rate.max_unavailable - busy
         moving = sum(each.count(actions.IN_FLIGHT) for each in snapshot.waves)
         if room <= 0 and not moving and candidates and snapshot.state is RolloutState.RUNNING:
-            text = f"{busy} devices that failed are not back; max_unavailable is {rate.max_unavailable}"
+            text = f"failed and not back: {how_many(busy, 'device')}; max_unavailable is {rate.max_unavailable}"
             return (Shift(Event.INCONCLUSIVE, ReasonCode.UNAVAILABLE_BUDGET, text, wave.index),)
     chosen, left = release(snapshot.bucket, rate, candidates, room, now)
     return (Offer(chosen, left),) if chosen else ()
@@ -169,7 +170,7 @@ def _ending(snapshot: Snapshot, tail: WaveFacts | None, now: datetime) -> tuple[
             return ()
     exceptions = sum(wave.count(frozenset(_S) - _FINE) for wave in snapshot.waves)
     if exceptions:
-        text = f"{exceptions} devices do not serve it"
+        text = f"not served by {how_many(exceptions, 'device')}"
         return (Shift(Event.FINISHED_WITH_EXCEPTIONS, ReasonCode.EXCEPTIONS, text),)
     return (Shift(Event.FINISHED, ReasonCode.DONE, "every device that could get it was seen serving it"),)
 
@@ -214,14 +215,15 @@ def _rolling_back(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     lost = wave.failed + wave.unknown
     if not wave.moving:
         if lost:
-            return (Shift(Event.NOT_ALL_BACK, ReasonCode.EXCEPTIONS, f"{lost} devices did not come back", wave.index),)
+            text = f"not back: {how_many(lost, 'device')}"
+            return (Shift(Event.NOT_ALL_BACK, ReasonCode.EXCEPTIONS, text, wave.index),)
         return (Shift(Event.BACK, ReasonCode.DONE, "every device serves what it served before", wave.index),)
     answered = wave.committed + wave.counts.get(_S.ALREADY_CURRENT, 0) + lost
     if answered >= 10 and lost * 100 > spec.max_failed_pct * answered:
         text = f"{lost} of {answered} devices that answered did not come back; {spec.max_failed_pct:g} % are allowed"
         return (*timeouts, Shift(Event.NOT_ALL_BACK, ReasonCode.ROLLBACK_BUDGET, text, wave.index))
     if now >= snapshot.since + timedelta(seconds=spec.deadline_s):
-        text = f"{wave.moving} devices have not come back within {spec.deadline_s:g} s"
+        text = f"not back within {spec.deadline_s:g} s: {how_many(wave.moving, 'device')}"
         return (*timeouts, Shift(Event.NOT_ALL_BACK, ReasonCode.ROLLBACK_DEADLINE, text, wave.index))
     return (*timeouts, *_offer(snapshot, spec.rate, snapshot.candidates, now, wave))
 

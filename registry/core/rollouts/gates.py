@@ -19,6 +19,7 @@ from registry.contracts.rollout_views import ReasonCode
 from registry.contracts.rollouts import Gate
 from registry.core.rollouts import actions
 from registry.core.rollouts.health import Cohorts, Judged, judge_health
+from registry.core.wording import how_many
 
 _S = ActionState
 _NOT_BEGUN = actions.PARKED | actions.OUT | {_S.OFFERED, _S.DEFERRED}
@@ -180,7 +181,8 @@ def _failed(code: ReasonCode, text: str) -> _Found:
 
 def _budget(wave: WaveFacts, gate: Gate) -> _Found | None:
     if gate.max_failed_abs is not None and wave.failed > gate.max_failed_abs:
-        return _failed(ReasonCode.FAILED_BUDGET, f"{wave.failed} devices failed; {gate.max_failed_abs} are allowed")
+        text = f"{how_many(wave.failed, 'device')} failed; max_failed_abs is {gate.max_failed_abs}"
+        return _failed(ReasonCode.FAILED_BUDGET, text)
     if wave.attempted >= min(gate.min_attempted, wave.members):
         for code, word, number, limit in (
             (ReasonCode.FAILED_BUDGET, "failed", wave.failed, gate.max_failed_pct),
@@ -234,9 +236,10 @@ def _lacks(wave: WaveFacts, gate: Gate) -> str:
     """What is missing before the soak may begin; empty: nothing."""
     need = _needed(wave, gate)
     if wave.committed < need:
-        return f"{wave.committed} of {need} devices that are needed have committed"
+        return f"{wave.committed} committed, {need} needed"
     if wave.attempted < min(gate.min_attempted, wave.members):
-        return f"{wave.attempted} of {min(gate.min_attempted, wave.members)} devices that are needed have begun"
+        return f"{wave.attempted} begun, {min(gate.min_attempted, wave.members)} needed"
     if wave.size and min(wave.spoke, wave.size) * 100 < gate.min_coverage_pct * wave.size - 1e-9:
-        return f"{min(wave.spoke, wave.size)} of {wave.size} devices reported; {gate.min_coverage_pct:g} % are needed"
+        spoke = f"{min(wave.spoke, wave.size)} of {how_many(wave.size, 'device')} reported"
+        return f"{spoke}; {gate.min_coverage_pct:g} % are needed"
     return ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from registry.contracts.rollout_views import ReasonCode
 from registry.contracts.rollouts import Gate, HealthRule, Metric
+from registry.core.wording import how_many
 
 NOISE_US = 1000.0
 """A busy host takes a thread off its core for so long; measured on two loaded cores: 30 us became 400 us."""
@@ -120,7 +121,8 @@ def _judge_accuracy(gate: Gate, cohorts: Cohorts, judged: Judged) -> None:
     if rule is None:
         return
     if new.accuracy is None or new.accuracy_devices < rule.min_devices:
-        judged.lack(f"accuracy: {new.accuracy_devices} of {rule.min_devices} devices measured it", rule.required)
+        measured = f"{new.accuracy_devices} of {how_many(rule.min_devices, 'device')} measured it"
+        judged.lack(f"accuracy: {measured}", rule.required)
         return
     drop = (old.accuracy if old.accuracy is not None else 1.0) - new.accuracy
     judged.figures["accuracy_drop"] = round(drop, 6)

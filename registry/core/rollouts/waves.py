@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from registry.contracts.rollouts import RolloutSpec, WaveSpec
 from registry.core.selectors import Selector, parse
+from registry.core.wording import how_many
 
 
 class Member(NamedTuple):
@@ -87,7 +88,7 @@ def label(wave: WaveSpec) -> str:
     """A wave as it was asked for."""
     if wave.selector is not None:
         return wave.selector
-    return f"{wave.count} devices" if wave.count is not None else f"{wave.percent:g}%"
+    return how_many(wave.count, "device") if wave.count is not None else f"{wave.percent:g}%"
 
 
 def selectors(spec: RolloutSpec) -> tuple[Selector, ...]:

@@ -25,6 +25,7 @@ from registry.core.rollouts.machine import Event
 from registry.core.rollouts.plan import Known, Other, Plan, plan
 from registry.core.rollouts.waves import label, tail
 from registry.core.selectors import SelectorError
+from registry.core.wording import how_many
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceLabelRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
@@ -119,7 +120,7 @@ class Planner:
             return False
         approve = spec.requires_approval or self._two_person
         event = Event.PLANNED_FOR_APPROVAL if approve else Event.PLANNED
-        return self._end(row, event, f"{len(found.placed)} devices", now, found)
+        return self._end(row, event, how_many(len(found.placed), "device"), now, found)
 
     def _write(  # noqa: PLR0917 - private, called once
         self, row: RolloutRow, spec: RolloutSpec, found: Plan, ids: dict[str, int], again: bool, lease: Lease,

@@ -200,7 +200,7 @@ def test_an_option_that_cannot_be_taught_says_how_it_is_written(cli: Cli, option
 
 def test_a_group_is_made_rolled_out_to_and_kept_while_it_is_named(cli: Cli) -> None:
     assert "There are no groups." in cli("group").out
-    assert cli("group", "set", "early", "--selector", "ring=early").out == "Group early has 1 devices now.\n"
+    assert cli("group", "set", "early", "--selector", "ring=early").out == "Group early has 1 device now.\n"
     assert cli("group", "--json").document[0]["count"] == 1
     assert "early" in cli("group").out
     assert "Which devices?" in cli("group", "set", "none", code=2).err

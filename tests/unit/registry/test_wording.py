@@ -1,0 +1,27 @@
+"""What people read about numbers of things."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from registry.contracts.rollout_states import ActionState, WaveState
+from registry.contracts.rollouts import Gate, WaveSpec
+from registry.core.rollouts.gates import WaveFacts, judge
+from registry.core.rollouts.health import Cohorts
+from registry.core.rollouts.waves import label
+from registry.core.wording import how_many
+
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 devices"), (1, "1 device"), (2, "2 devices")])
+def test_one_of_something_is_no_plural(number: int, text: str) -> None:
+    assert how_many(number, "device") == text
+    assert label(WaveSpec(count=number or 1)) == ("1 device" if number < 2 else text)
+
+
+def test_a_gate_says_that_one_device_failed() -> None:
+    wave = WaveFacts(0, state=WaveState.RELEASING, counts={ActionState.FAILED: 1, ActionState.OFFERED: 5})
+    assert judge(wave, Gate(max_failed_abs=0), Cohorts(), NOW).text == "1 device failed; max_failed_abs is 0"
