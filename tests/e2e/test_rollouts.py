@@ -34,6 +34,7 @@ BAD = {
     "slow": rollout_models.slow(),
     "nan": rollout_models.not_a_number(),
     "slow-gate": rollout_models.slow(2),
+    "slow-held": rollout_models.slow(3),
     "again": rollout_models.unloadable(2),
 }
 """Each for one rollout only: any device may be its canary, and what one has put into quarantine it refuses."""
@@ -227,6 +228,25 @@ def test_what_only_the_registry_finds_slow_stops_in_its_first_wave_and_is_taken_
     assert stop["reason"]["code"] == "health", stop
     assert "run_p99_ratio" in stop["reason"]["text"]
     assert view["counts"] == {"committed": 1, "cancelled": 2}
+    wait_until(lambda: serving(halls) == before, "everybody to serve what they served before")
+
+
+def test_a_canary_whose_gate_failed_stays_in_probation_until_a_person_takes_it_back(halls: Fleet) -> None:
+    before, gate = serving(halls), {"health": [{"metric": "run_p99_ratio", "success": 3, "failure": 5}]}
+    with requests(halls):
+        view = run(halls, "slow-held", "slow-held", 15, gate=gate)
+        assert (view["state"], view["reason"]["code"]) == ("paused", "health"), view
+        assert view["counts"] == {"probation": 1, "planned": 2}
+
+        def canary() -> Any:
+            (found,) = halls.registry("rollout", "devices", "slow-held", "--state", "probation")
+            return found
+
+        wait_until(lambda: canary()["code"] == "held", "the canary to hear of the pause")
+        assert "roll it back" in canary()["why"]
+        halls.registry("rollout", "rollback", "slow-held", "--yes")
+        view = follow(halls, "slow-held")
+    assert (view["state"], view["counts"]) == ("rolled_back", {"committed": 1, "cancelled": 2}), view
     wait_until(lambda: serving(halls) == before, "everybody to serve what they served before")
 
 

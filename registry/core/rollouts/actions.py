@@ -51,6 +51,11 @@ HOLDS_SLOT = IN_FLIGHT | {_S.ROLLBACK_FAILED}
 HOLDS_SLOT_WHILE_AWAY = frozenset({_S.FAILED, _S.ROLLED_BACK, _S.REJECTED, _S.REGRESSED, _S.TIMED_OUT})
 """These count too while the device is offline or serves nothing: a failed host that is not back frees no slot."""
 
+MAY_HOLD = IN_FLIGHT | WISH_ENDS | {_S.TIMED_OUT}
+"""Their desired state names the new version, and they have not committed it: a pause tells them to hold."""
+WAITS_HELD = frozenset({_S.STAGED, _S.PROBATION})
+"""Where a device that was told to hold comes to rest: it waits for a person, and is not silent."""
+
 LATE: dict[ActionState, frozenset[ActionState]] = {
     _S.TIMED_OUT: frozenset({_S.CONFIRMING, _S.FAILED, _S.ROLLED_BACK, _S.ROLLBACK_FAILED}),
 }
@@ -123,12 +128,13 @@ def take(action: Action, report: Report, now: datetime) -> Action | None:
         report: Of this device and model.
         now: The registry's clock.
     """
-    after = _progressed(action, report.progress, now)
+    after = _progressed(action, report, now)
     after = _confirmed(after, report, now)
     return after if after != action else None
 
 
-def _progressed(action: Action, progress: DeploymentProgress | None, now: datetime) -> Action:
+def _progressed(action: Action, report: Report, now: datetime) -> Action:
+    progress = report.progress
     if progress is None or not _speaks_of(action, progress):
         return action
     state = OF_PHASE[progress.phase]
@@ -139,7 +145,7 @@ def _progressed(action: Action, progress: DeploymentProgress | None, now: dateti
             return action
         if state is _S.CONFIRMING:  # claimed, not yet seen: it stays timed out until it is
             return replace(action, late=True, phase=progress.phase, phase_since=progress.since)
-    elif _is_stale(action, progress, state):
+    elif _is_stale(action, progress, report.at, state):
         return action
     return replace(
         action,
@@ -160,10 +166,12 @@ def _speaks_of(action: Action, progress: DeploymentProgress) -> bool:
     return named == (action.rollout, action.attempt, action.target)
 
 
-def _is_stale(action: Action, progress: DeploymentProgress, state: ActionState) -> bool:
+def _is_stale(action: Action, progress: DeploymentProgress, at: datetime | None, state: ActionState) -> bool:
     """From before what is known, and leads no further: a second channel, or the outbox, delivered it late."""
     if action.phase_since is None or progress.since >= action.phase_since or action.state not in IN_FLIGHT:
         return False
+    if state is action.state and at is not None and at >= action.phase_since:
+        return False  # more of the same phase: an event is written a little after the phase that it tells of began
     return state in IN_FLIGHT and ORDER.index(state) <= ORDER.index(action.state)
 
 
@@ -231,13 +239,16 @@ def goes_back(state: ActionState, returning: bool) -> bool:
     return state not in _IS_BACK if returning else state in _MAY_GET_IT
 
 
-def due(state: ActionState, since: datetime, timeouts: Timeouts, policy: DeploymentPolicy) -> datetime | None:
+def due(
+    state: ActionState, since: datetime, timeouts: Timeouts, policy: DeploymentPolicy, *, held: bool = False
+) -> datetime | None:
     """When a device in `state` counts as unknown; None: the state is no waiting for the device.
 
     Args:
-        since: When the registry learned of the state.
+        since: When the registry learned of the state, or told a device that was held to go on.
+        held: Its desired state says `hold`.
     """
-    if state not in IN_FLIGHT:
+    if state not in IN_FLIGHT or (held and state in WAITS_HELD):
         return None
     seconds: float = getattr(timeouts, state.value)
     if state is _S.PROBATION:

@@ -33,7 +33,7 @@ from registry.core.rollouts.decisions import (
     Withdraw,
 )
 from registry.core.rollouts.gates import Kind, Outcome, Verdict, WaveFacts
-from registry.core.rollouts.machine import Event, holds
+from registry.core.rollouts.machine import Event
 from registry.core.rollouts.rates import Candidate, release
 from registry.core.wording import how_many
 
@@ -184,10 +184,8 @@ def _timeouts(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
 
 
 def _is_spared(snapshot: Snapshot, each: Overdue, now: datetime) -> bool:
-    """Held by a pause; or offered under a policy that waits for who is away: its wave's deadline bounds it, also when
-    it has just come back, its offer's own time long over."""
-    if each.state is _S.STAGED and holds(snapshot.spec, snapshot.state):
-        return True
+    """Offered under a policy that waits for who is away: its wave's deadline bounds it, also when it has just come
+    back, its offer's own time long over."""
     if each.state is not _S.OFFERED or snapshot.spec.offline.policy is not OfflinePolicy.WAIT:
         return False
     if snapshot.state not in (RolloutState.RUNNING, RolloutState.PAUSED):

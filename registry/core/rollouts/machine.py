@@ -99,6 +99,9 @@ NEW_GENERATION = frozenset({_C.RETRY, _C.ROLLBACK})
 WITHDRAWS = frozenset({_S.ABORTING, _S.EXPIRING})
 """On entering these, what has not switched returns to its last good version, without an acknowledgement."""
 
+TELLS_HOLD = frozenset({_S.RUNNING, _S.PAUSED}) | WITHDRAWS
+"""In these devices are told to hold, or to go on: what has switched when a rollout is aborted ends its probation."""
+
 
 class InvalidMoveError(Exception):
     """The move has no meaning in that state; `legal` says which commands have."""
@@ -126,5 +129,9 @@ def legal(state: RolloutState) -> tuple[Command, ...]:
 
 
 def holds(spec: RolloutSpec, state: RolloutState) -> bool:
-    """Whether the desired state of its devices says `hold`: download, and do not switch."""
+    """Whether the desired state of its devices says `hold`: download, do not switch, do not commit.
+
+    In states that are not in TELLS_HOLD it goes on saying what it said before: a retry that waits for approval lets
+    nobody go on, and who waits to be told to go back does not commit before.
+    """
     return state is RolloutState.PAUSED and spec.hold is Hold.BEFORE_SWITCH

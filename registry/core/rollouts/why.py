@@ -46,6 +46,9 @@ HELD_BY: dict[str, str] = {
     DeploymentCode.METERED: "it is on a metered network; another network lets it go on",
     DeploymentCode.HELD: "the rollout holds it before the switch; resume the rollout",
 }
+_HELD_IN_PROBATION = (
+    "it serves and is watched, and is not committed while the rollout is paused; resume the rollout, or roll it back"
+)
 
 ROLLOUT: dict[RolloutState, str] = {
     _R.DRAFT: "somebody has to submit it",
@@ -71,7 +74,9 @@ def why_device(action: Action, rollout: RolloutState, reason: RolloutReason, wav
     if action.state is _S.PLANNED:
         return _since(_planned(rollout, reason, wave_started), action.since)
     text = DEVICE[action.state]
-    if action.state in (_S.DEFERRED, _S.STAGED):
+    if action.state is _S.PROBATION and action.code == DeploymentCode.HELD:
+        text = _HELD_IN_PROBATION
+    elif action.state in (_S.DEFERRED, _S.STAGED):
         text = HELD_BY.get(action.code, text)
     if action.until is not None:
         text += f", by {_when(action.until)} at the latest"

@@ -35,6 +35,7 @@ from registry.services.rollouts.drafts import change_draft, make_draft, named
 from registry.services.rollouts.effects import EFFECTS
 from registry.services.rollouts.planning import find_manifest, work_out
 from registry.services.rollouts.store import demand_revision, find_rollout, move, reason_of, spec_of
+from registry.services.rollouts.targets import let_go
 from registry.services.rollouts.views import action_view, history_entry, rollout_view, waves_of
 from registry.services.views import find_version
 
@@ -120,6 +121,7 @@ class Rollouts:
         _demand_legal(row, body.command)
         if body.command is Command.DELETE:
             view = rollout_view(session, row)
+            let_go(session, row, now)
             session.delete(row)
             return view
         reason = RolloutReason(code=_REASONS.get(body.command, ReasonCode.BY_COMMAND), text=f"{body.command} by {by}")

@@ -165,11 +165,11 @@ def put_action(row: ActionRow, after: Action, due: datetime | None) -> None:
         row.committed_at = after.since
 
 
-def policy_of(row: RolloutRow, spec: RolloutSpec, *, hold: bool = False) -> DeploymentPolicy:
+def policy_of(row: RolloutRow, spec: RolloutSpec) -> DeploymentPolicy:
     """How devices carry out this generation: a rollback waits for no window and shadows nothing."""
     if row.state == RolloutState.ROLLING_BACK.value:
-        return spec.policy.model_copy(update={"urgent": True, "hold": False, "shadow": None})
-    return spec.policy.model_copy(update={"hold": hold or spec.policy.hold})
+        return spec.policy.model_copy(update={"urgent": True, "shadow": None})
+    return spec.policy
 
 
 def previous_of(row: ActionRow) -> DesiredModel | None:
@@ -192,8 +192,11 @@ class Changes:
         if after is None:
             return False
         before = row.state
-        policy = policy_of(self._row, self.spec)
-        put_action(row, after, actions.due(after.state, after.since, self.spec.timeouts, policy))
+        policy, timeouts = policy_of(self._row, self.spec), self.spec.timeouts
+        due = row.due
+        if (row.state, row.since) != (after.state.value, after.since):
+            due = actions.due(after.state, after.since, timeouts, policy, held=row.held)
+        put_action(row, after, due)
         if row.state != before or row.code:
             self._step(row)
         if row.state != before and after.state in actions.FINAL:

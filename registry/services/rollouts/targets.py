@@ -59,9 +59,9 @@ def offer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes:
 def targets_of(
     session: Session, row: RolloutRow, spec: RolloutSpec, rows: Sequence[ActionRow]
 ) -> list[tuple[ActionRow, DesiredModel | None]]:
-    """What each device is told in this generation."""
+    """What each device is offered in this generation."""
     settings = session.get(ModelRow, row.model)
-    policies = {held: policy_of(row, spec, hold=held) for held in (False, True)}
+    policy = policy_of(row, spec)
     new = DesiredModel(
         version=row.version,
         manifest=row.manifest,
@@ -71,7 +71,7 @@ def targets_of(
     )
 
     def target(action: ActionRow) -> DesiredModel | None:
-        update = {"rollout": row.public, "attempt": action.attempt, "policy": policies[action.held]}
+        update = {"rollout": row.public, "attempt": action.attempt, "policy": policy}
         if not action.goes_back:
             return new.model_copy(update={**update, "variant": action.variant})
         previous = previous_of(action)
@@ -87,13 +87,26 @@ def restore(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: d
     set_many(session, row.model, wanted, by_of(row), now)
 
 
-def hold(session: Session, row: RolloutRow, spec: RolloutSpec, rows: Iterable[ActionRow], now: datetime) -> None:
-    """Tell devices that have not switched to go no further than `staged`, or to go on, as their `held` says."""
-    ours = _still_ours(session, row, rows)
-    targets = targets_of(session, row, spec, ours)
-    wanted = [Change(r.device_id, target) for r, target in targets if r.device_id is not None]
+def let_go(session: Session, row: RolloutRow, now: datetime) -> None:
+    """The rollout is deleted, and nobody has said that its version is good: who is still held by it returns to its last
+    good version."""
+    held = select(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.held)
+    restore(session, row, session.scalars(held).all(), now)
+
+
+def hold(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: datetime) -> None:
+    """Tell these devices to hold, or to go on, as their `held` says. Nothing else of their desired state changes, and a
+    slot that a later deployment or rollout took is left alone."""
+    held = {r.device_id: r.held for r in rows if r.device_id is not None}
+    ours = (DeploymentRow.device_id.in_(held), DeploymentRow.model == row.model, DeploymentRow.rollout == row.public)
+    slots = session.scalars(select(DeploymentRow).where(*ours)).all()
+    wanted = [Change(s.device_id, _held(as_desired(s), held[s.device_id]), s.pinned, s.note) for s in slots]
     session.flush()
     set_many(session, row.model, wanted, by_of(row), now)
+
+
+def _held(wanted: DesiredModel, held: bool) -> DesiredModel:
+    return wanted.model_copy(update={"policy": wanted.policy.model_copy(update={"hold": held})})
 
 
 def _not_newer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes) -> list[ActionRow]:
@@ -241,7 +254,7 @@ def _remember_last_good(session: Session, row: RolloutRow, rows: Sequence[Action
             each.previous, each.previous_pinned = before.previous, before.previous_pinned
             each.previous_version, each.previous_manifest = before.previous_version, before.previous_manifest
         elif slot is not None:
-            good = _serving_instead(as_desired(slot), reported.get(device), row.model)
+            good = _held(_serving_instead(as_desired(slot), reported.get(device), row.model), held=False)
             each.previous = good.canonical().decode()
             each.previous_version, each.previous_manifest = good.version, good.manifest
             each.previous_pinned = slot.pinned and good.version == slot.version

@@ -10,13 +10,15 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TypeGuard
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import RolloutState
+from registry.contracts.rollout_states import ActionState, RolloutState
 from registry.core.rollouts import actions
 from registry.core.rollouts.decide import decide
-from registry.core.rollouts.machine import holds
+from registry.core.rollouts.machine import TELLS_HOLD, WITHDRAWS, holds
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.errors import BusyError, InvalidError, NotFoundError
@@ -27,7 +29,7 @@ from registry.services.rollouts.apply import Apply
 from registry.services.rollouts.lease import Lease
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.snapshot import take_snapshot
-from registry.services.rollouts.store import ACTIVE, BATCH, spec_of
+from registry.services.rollouts.store import ACTIVE, BATCH, policy_of, spec_of
 from registry.services.rollouts.targets import hold
 
 MAX_STEPS = 64
@@ -35,7 +37,8 @@ MAX_STEPS = 64
 SWEEP_S = 30.0
 """How often the fleet is compared with the actions though nothing said that it changed."""
 _BEFORE_SWITCH = tuple(state.value for state in actions.BEFORE_SWITCH)
-_MAY_HOLD = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
+_WITHDRAWS = tuple(state.value for state in WITHDRAWS)
+_MAY_HOLD = tuple(state.value for state in actions.MAY_HOLD)
 log = logging.getLogger(__name__)
 
 
@@ -74,12 +77,12 @@ class Ticker:
         if sweep:
             self._sweep(rollout_id, now)
         for _ in range(MAX_STEPS):
+            if self._sync_hold(rollout_id, now):  # before each step: the next one may end the rollout
+                self._documents.changed()
             if not self._step(rollout_id, now):
                 break
             self._documents.changed()
             self._log.changed()
-        if self._sync_hold(rollout_id, now):
-            self._documents.changed()
 
     def _sweep(self, rollout_id: int, now: datetime) -> None:
         try:
@@ -122,32 +125,41 @@ class Ticker:
         return leads_on
 
     def _sync_hold(self, rollout_id: int, now: datetime) -> bool:
-        """Devices that have not switched hold while the rollout says so; whether any was told anew."""
+        """Who has not committed holds while the rollout says so, and goes on with fresh time; whether any was told."""
         done = False
         while True:
             with self._database.read() as session:
-                if not self._to_tell(session.get(RolloutRow, rollout_id)):
-                    return done
-                if session.scalar(self._wrongly_held(session.get_one(RolloutRow, rollout_id)).limit(1)) is None:
+                row = session.get(RolloutRow, rollout_id)
+                if not _tells(row) or session.scalar(_wrongly_held(row).limit(1)) is None:
                     return done
             with self._database.write() as session:
                 row = session.get(RolloutRow, rollout_id)
-                if row is None or not self._to_tell(row):
+                if not _tells(row):
                     return done
-                rows = session.scalars(self._wrongly_held(row).limit(BATCH)).all()
-                wanted = holds(spec_of(row), RolloutState(row.state))
-                for each in rows:
-                    each.held = wanted
-                hold(session, row, spec_of(row), rows, now)
+                _tell_hold(session, row, now)
             done = True
 
-    @staticmethod
-    def _to_tell(row: RolloutRow | None) -> bool:
-        return row is not None and RolloutState(row.state) in _MAY_HOLD
 
-    @staticmethod
-    def _wrongly_held(row: RolloutRow):  # type: ignore[no-untyped-def]
-        wanted = holds(spec_of(row), RolloutState(row.state))
-        return select(ActionRow).where(
-            ActionRow.rollout_id == row.id, ActionRow.state.in_(_BEFORE_SWITCH), ActionRow.held.is_not(wanted)
-        )
+def _tells(row: RolloutRow | None) -> TypeGuard[RolloutRow]:
+    return row is not None and RolloutState(row.state) in TELLS_HOLD
+
+
+def _wrongly_held(row: RolloutRow) -> Select[ActionRow]:
+    wanted = holds(spec_of(row), RolloutState(row.state))
+    query = select(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.held.is_(not wanted))
+    if wanted:
+        return query.where(ActionRow.state.in_(_MAY_HOLD), ActionRow.goes_back.is_(False))
+    # Who has not switched is not let go when it is about to be withdrawn.
+    return query.where(ActionRow.state.not_in(_BEFORE_SWITCH)) if row.state in _WITHDRAWS else query
+
+
+def _tell_hold(session: Session, row: RolloutRow, now: datetime) -> None:
+    spec = spec_of(row)
+    wanted = holds(spec, RolloutState(row.state))
+    rows = session.scalars(_wrongly_held(row).limit(BATCH)).all()
+    for each in rows:
+        each.held = wanted
+        state = ActionState(each.state)
+        if state in actions.WAITS_HELD:
+            each.due = actions.due(state, now, spec.timeouts, policy_of(row, spec), held=wanted)
+    hold(session, row, rows, now)

@@ -172,3 +172,17 @@ def test_what_the_registry_decides_comes_too_late_where_the_device_was_faster(
     changed = set_by_registry(action(state), wanted, NOW)
     assert (changed is not None) == (state in BY_REGISTRY[wanted] and state is not wanted)
     assert changed is None or changed.state is wanted
+
+
+def test_a_reason_that_comes_up_within_a_phase_is_heard_though_the_phase_began_before_its_event_was_written() -> None:
+    begun = after(action(), Report(says(Phase.PROBATION, 1).progress, at=None), says(Phase.PROBATION, 0.9))
+    assert begun.phase_since == NOW + timedelta(seconds=1)
+    held = replace(says(Phase.PROBATION, 0.9, code="held"), at=NOW + timedelta(seconds=9))
+    assert after(begun, held).code == "held"
+    assert after(begun, replace(held, at=NOW)).code == ""
+
+
+@pytest.mark.parametrize("state", [S.STAGED, S.PROBATION])
+def test_who_was_told_to_hold_and_came_to_rest_has_no_deadline(state: ActionState) -> None:
+    assert due(state, NOW, Timeouts(), DeploymentPolicy(), held=True) is None
+    assert due(S.DOWNLOADING, NOW, Timeouts(), DeploymentPolicy(), held=True) is not None
