@@ -169,7 +169,9 @@ class World:
                 self.say(name)
 
     def _carry_out(self, device: Simulated, wanted: DesiredModel) -> None:
-        for phase in STEPS:
+        for phase in STEPS[self._done(device, wanted) :]:
+            if wanted.policy.hold and phase is Phase.COMMITTED:
+                return self._step(device, wanted, Phase.PROBATION, code="held")
             if wanted.policy.hold and phase is Phase.WARMING:
                 return self._step(device, wanted, Phase.STAGED)
             if device.behaviour == "failing" and phase is Phase.SWITCHING and wanted.version != "1.0.0":
@@ -182,15 +184,24 @@ class World:
             self._step(device, wanted, phase)
         return None
 
+    @staticmethod
+    def _done(device: Simulated, wanted: DesiredModel) -> int:
+        """How many of STEPS it has behind it: a hold, or its end, begins nothing anew."""
+        known = device.deployment
+        if known is None or (known.manifest, known.rollout, known.attempt) != _identity(wanted):
+            return 0
+        return STEPS.index(Phase.PROBATION) + 1 if known.phase is Phase.PROBATION else 0
+
     def _step(self, device: Simulated, wanted: DesiredModel, phase: Phase, code: str = "") -> None:
         self.now += timedelta(milliseconds=1)
         known = device.deployment
-        same = known is not None and known.phase is phase and known.attempt == wanted.attempt
-        if not (same and known is not None and known.manifest == wanted.manifest and known.rollout == wanted.rollout):
-            device.deployment = DeploymentProgress(
+        of = (known.manifest, known.rollout, known.attempt) if known is not None else None
+        if known is None or known.phase is not phase or of != _identity(wanted):
+            known = DeploymentProgress(
                 version=wanted.version, manifest=wanted.manifest, rollout=wanted.rollout, attempt=wanted.attempt,
-                phase=phase, since=self.now, code=code,
+                phase=phase, since=self.now,
             )  # fmt: skip
+        device.deployment = known.model_copy(update={"code": code})
         self.say(device.name)
 
     def say(self, name: str) -> None:
