@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ PROVIDERS = {
 """What really computes each variant."""
 FLOOR = 0.93
 TOLERANCE = 1e-4
+
+
+class Scored(NamedTuple):
+    """What each variant was found to do, by its name."""
+
+    answers: dict[str, np.ndarray]
+    """Over MQTT, to every picture that was not trained on: [397, 10]."""
+    evaluations: dict[str, dict[str, Any]]
+    """What `registry evaluate` says of the device, while it serves that variant."""
 
 
 def started(order: str, folder: Path) -> subprocess.Popen[str]:
@@ -104,10 +114,14 @@ def fleet(
 
 
 @pytest.fixture(scope="module")
-def scores(fleet: Fleet, trained: Path) -> dict[str, np.ndarray]:
-    """What each variant, deployed by name, answers over MQTT to every picture that was not trained on."""
-    pictures = np.load(trained / "test.npz")["pictures"]
-    found = {}
+def scored(fleet: Fleet, trained: Path) -> Scored:
+    """Each variant is deployed by name, asked over MQTT, and evaluated on the device that serves it now."""
+    with np.load(trained / "test.npz") as test:
+        pictures, labels = test["pictures"], test["labels"]
+    np.savez(trained / "digits-test.npz", x=pictures, y=labels)
+    fleet.registry("dataset", "add", "digits-test", str(trained / "digits-test.npz"))
+    wanted = ("lenet@1.0.0", "--dataset", "digits-test", "--on", DEVICE, "--metric", "accuracy")
+    found = Scored({}, {})
     with FleetClient(fleet.broker_port) as client:
         for variant, provider in PROVIDERS.items():
             fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--variant", variant, "--wait")
@@ -115,7 +129,9 @@ def scores(fleet: Fleet, trained: Path) -> dict[str, np.ndarray]:
             assert (served["variant"], served["state"]) == (variant, "serving")
             assert provider in json.dumps(served)
             parts = [client.ask_tensors(DEVICE, "lenet", x=part).tensors["y"] for part in np.array_split(pictures, 8)]
-            found[variant] = np.concatenate(parts)
+            found.answers[variant] = np.concatenate(parts)
+            said = {view["variant"]: view for view in fleet.registry("evaluate", *wanted)}
+            found.evaluations[variant] = said[variant]
     return found
 
 
@@ -127,18 +143,32 @@ def test_a_device_with_two_environments_offers_both(fleet: Fleet) -> None:
     assert "lenet5" in backends["mindspore"]["networks"]
 
 
-def test_every_form_is_as_good_as_the_training_made_it(scores: dict[str, np.ndarray], trained: Path) -> None:
+def test_every_form_is_as_good_as_the_training_made_it(scored: Scored, trained: Path) -> None:
     labels = np.load(trained / "test.npz")["labels"]
-    accuracy = {variant: float((answers.argmax(1) == labels).mean()) for variant, answers in scores.items()}
+    accuracy = {variant: float((answers.argmax(1) == labels).mean()) for variant, answers in scored.answers.items()}
     assert len(labels) == 397
     assert len(set(accuracy.values())) == 1, accuracy
     assert min(accuracy.values()) > FLOOR, accuracy
 
 
-def test_every_form_answers_the_same(scores: dict[str, np.ndarray]) -> None:
-    reference = scores["mindspore-ckpt-cpu"]
+def test_evaluate_finds_the_accuracy_that_clients_see_for_every_form(
+    fleet: Fleet, scored: Scored, trained: Path
+) -> None:
+    labels = np.load(trained / "test.npz")["labels"]
+    for variant, evaluation in scored.evaluations.items():
+        seen = float((scored.answers[variant].argmax(1) == labels).mean())
+        assert (evaluation["value"], evaluation["items"]) == (pytest.approx(seen), 397), variant
+        assert PROVIDERS[variant] in evaluation["backend"]
+    shown = fleet.registry("show", "lenet@1.0.0")["evaluations"]
+    kept = {(view["version"], view["variant"], view["device"], view["metric"]): view["value"] for view in shown}
+    assert set(kept) == {("1.0.0", variant, DEVICE, "accuracy") for variant in PROVIDERS}
+    assert len(set(kept.values())) == 1, kept
+
+
+def test_every_form_answers_the_same(scored: Scored) -> None:
+    reference = scored.answers["mindspore-ckpt-cpu"]
     assert np.abs(reference).max() > 1  # scores of a trained network, not noise around zero
-    for variant, answers in scores.items():
+    for variant, answers in scored.answers.items():
         assert np.abs(answers - reference).max() < TOLERANCE, variant
         assert (answers.argmax(1) == reference.argmax(1)).all(), variant
 
