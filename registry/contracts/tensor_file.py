@@ -16,8 +16,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from registry.contracts.tensors import ITEM_BYTES, MAX_ELEMENTS, MAX_RANK, Datatype
 
-MAX_HEADER_BYTES = 4 << 20
-"""The longest header that is read: 8 Ki tensors with names of 256 characters."""
 _ALIGNMENT = 8
 _DTYPES = {
     "BOOL": Datatype.BOOL,
@@ -36,6 +34,23 @@ _DTYPES = {
 }
 _NAMES = {datatype: name for name, datatype in _DTYPES.items()}
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class Bounds(NamedTuple):
+    """What a file may have beside its number of tensors."""
+
+    header_bytes: int
+    """The longest header that is read."""
+    rank: int
+    """Dimensions of a tensor."""
+    elements: int
+    """Of a tensor."""
+
+
+MESSAGES = Bounds(4 << 20, MAX_RANK, MAX_ELEMENTS)
+"""Of tensors that requests carry. The header: 8 Ki tensors with names of 256 characters."""
+WEIGHTS = Bounds(16 << 20, 16, 1 << 50)
+"""Of a checkpoint. The header: the reference implementation takes 100 MB; 100 000 parameters need a tenth of that."""
 
 
 class TensorFileError(ValueError):
@@ -61,7 +76,7 @@ class Tensor(NamedTuple):
     data: Buffer
 
 
-def header_end(head: Buffer, size: int) -> int:
+def header_end(head: Buffer, size: int, bounds: Bounds = MESSAGES) -> int:
     """Where the header of a file of `size` bytes ends, that begins with `head` (its first 8 bytes are enough).
 
     Raises TensorFileError.
@@ -69,19 +84,19 @@ def header_end(head: Buffer, size: int) -> int:
     length = int.from_bytes(head[:8], "little")
     if size < 8 or len(head) < 8:
         raise TensorFileError("it is no safetensors file: it has not even 8 bytes")
-    if length > MAX_HEADER_BYTES:
-        raise TensorFileError(f"it says that its header has {length} bytes; at most {MAX_HEADER_BYTES} are read")
+    if length > bounds.header_bytes:
+        raise TensorFileError(f"it says that its header has {length} bytes; at most {bounds.header_bytes} are read")
     if 8 + length > size:
         raise TensorFileError("it ends inside its header")
     return 8 + length
 
 
-def read_spans(head: Buffer, size: int, max_tensors: int) -> dict[str, TensorSpan]:
+def read_spans(head: Buffer, size: int, max_tensors: int, bounds: Bounds = MESSAGES) -> dict[str, TensorSpan]:
     """The tensors of a file of `size` bytes, by name in the order of their bytes.
 
     `head`: at least the header; the whole file will do. Raises TensorFileError.
     """
-    end = header_end(head, size)
+    end = header_end(head, size, bounds)
     if len(head) < end:
         raise TensorFileError("it ends inside its header")
     try:
@@ -93,7 +108,7 @@ def read_spans(head: Buffer, size: int, max_tensors: int) -> dict[str, TensorSpa
     header.pop("__metadata__", None)
     if not 1 <= len(header) <= max_tensors:
         raise TensorFileError(f"it has {len(header)} tensors, 1 to {max_tensors} are allowed")
-    spans = {name: _span(name, entry, end) for name, entry in header.items()}
+    spans = {name: _span(name, entry, end, bounds) for name, entry in header.items()}
     ordered = dict(sorted(spans.items(), key=lambda item: item[1][2:]))
     _check_gaps(ordered, end, size)
     return ordered
@@ -132,7 +147,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _span(name: str, entry: Any, start: int) -> TensorSpan:
+def _span(name: str, entry: Any, start: int, bounds: Bounds) -> TensorSpan:
     who = f"tensor {name[:256]!r}"
     if not isinstance(entry, dict):
         raise TensorFileError(f"{who} is not described by a JSON object")
@@ -140,7 +155,7 @@ def _span(name: str, entry: Any, start: int) -> TensorSpan:
     shape, offsets = _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
     if datatype is None:
         raise TensorFileError(f"{who} has the type {str(entry.get('dtype'))[:64]!r}, which is not one of ours")
-    if shape is None or len(shape) > MAX_RANK or prod(shape) > MAX_ELEMENTS:
+    if shape is None or len(shape) > bounds.rank or prod(shape) > bounds.elements:
         raise TensorFileError(f"{who} has an impossible shape")
     if offsets is None or len(offsets) != 2:
         raise TensorFileError(f"{who} has impossible data_offsets")

@@ -20,7 +20,7 @@ class Parameter:
 
     name: str
     datatype: str
-    """As the file says it: `Float32` in MindSpore's form, `F32` in safetensors."""
+    """`Float32`, as MindSpore's own form says it; of safetensors the wire's `FP32`."""
     shape: tuple[int, ...]
     size: int
     """Bytes."""
