@@ -40,6 +40,7 @@ JOBS: tuple[Job, ...] = (
     Job("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
     Job("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock())),
     Job("rollouts", 1, lambda services, stopping: services.fleet.ticker.tick(services.clock(), stopping)),
+    Job("plans", 1, lambda services, stopping: services.fleet.ticker.plan(services.clock, stopping)),
     Job("webhooks", 1, lambda services, _: services.fleet.webhooks.deliver(services.clock)),
     Job("commands", 3600, lambda services, _: forget_old(services.database, services.clock())),
     Job("rollout-steps", 3600, _forget_steps),

@@ -182,6 +182,7 @@ class InProcess:
 
     def _look(self) -> None:
         self._heard, self._next_tick = False, self._seconds + TICK_S
+        self.services.ticker.plan(self.now)
         self.services.ticker.tick(self.now())
         for link in self._links:
             link.deliver()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, update
+from sqlalchemy import delete, or_, update
 
 from registry.db.engine import Database
 from registry.db.insert import insert_new
@@ -41,9 +41,8 @@ class Lease:
         self._until = until if held else None
         return held
 
-    def release(self, now: datetime) -> None:
-        """Let another process have it at once."""
+    def release(self) -> None:
+        """Let another process have it at once; nothing is left of it."""
         self._until = None
         with self._database.write() as session:
-            mine = update(LeaseRow).where(LeaseRow.name == self._name, LeaseRow.holder == self._holder)
-            session.execute(mine.values(until=now))
+            session.execute(delete(LeaseRow).where(LeaseRow.name == self._name, LeaseRow.holder == self._holder))

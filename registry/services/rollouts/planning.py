@@ -1,13 +1,13 @@
 """Working a plan out and freezing it: devices in bulk, resolved once per class of facts, rows written in batches.
 
-A planner that dies leaves the rollout in `planning`: whoever ticks next begins anew, with the same result. While one
-plans, it holds a lease of the rollout, and each batch is written only while it does.
+A planner that dies, or is stopped, leaves the rollout in `planning`: whoever plans next begins anew, with the same
+result. While one plans, it holds a lease of the rollout, and each batch is written only while it does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -85,21 +85,21 @@ class Planner:
     def __init__(self, database: Database, *, two_person: bool = False) -> None:
         self._database, self._two_person = database, two_person
 
-    def run(self, rollout_id: int, now: datetime) -> bool:
-        """Plan it and move it on; False when another process does, or it is no longer to be planned."""
+    def run(self, rollout_id: int, clock: Callable[[], datetime], stop: Callable[[], bool] = lambda: False) -> bool:
+        """Plan it and move it on; False when another process does, it is no longer to be planned, or `stop` says so."""
         with self._database.read() as session:
             row = session.get(RolloutRow, rollout_id)
             if row is None or row.state != RolloutState.PLANNING.value:
                 return False
             lease = Lease(self._database, f"plan/{row.public}")
-        if not lease.hold(now):
+        if not lease.hold(clock()):
             return False
         try:
-            return self._freeze(row, lease, now)
+            return self._freeze(row, lambda: not stop() and lease.hold(clock()), clock())
         finally:
-            lease.release(now)
+            lease.release()
 
-    def _freeze(self, row: RolloutRow, lease: Lease, now: datetime) -> bool:
+    def _freeze(self, row: RolloutRow, goes_on: Callable[[], bool], now: datetime) -> bool:
         spec = spec_of(row)
         failure = Event.PLAN_FAILED if row.generation == 1 else Event.REPLAN_FAILED
         try:
@@ -116,19 +116,19 @@ class Planner:
         if not found.placed:
             why = f"no device would get it: {found.view.already_current} serve it already, {len(found.gaps)} cannot"
             return self._end(row, failure, why, now)
-        if not self._write(row, spec, found, ids, again, lease, now):
+        if not self._write(row, spec, found, ids, again, goes_on, now):
             return False
         approve = spec.requires_approval or self._two_person
         event = Event.PLANNED_FOR_APPROVAL if approve else Event.PLANNED
         return self._end(row, event, how_many(len(found.placed), "device"), now, found)
 
     def _write(  # noqa: PLR0917 - private, called once
-        self, row: RolloutRow, spec: RolloutSpec, found: Plan, ids: dict[str, int], again: bool, lease: Lease,
-        now: datetime,
+        self, row: RolloutRow, spec: RolloutSpec, found: Plan, ids: dict[str, int], again: bool,
+        goes_on: Callable[[], bool], now: datetime,
     ) -> bool:  # fmt: skip
         rows = _rows_again(row, found, now) if again else _rows(row, found, ids, now)
         for start in range(0, len(rows), CHUNK):
-            if not lease.hold(now):
+            if not goes_on():
                 return False
             with self._database.write() as session:
                 if not _still(session, row):

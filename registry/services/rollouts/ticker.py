@@ -1,4 +1,4 @@
-"""What moves rollouts: looks at each one that is under way, by the clock and when something happened.
+"""What moves rollouts: looks at each one that is under way, by the clock and when something happened; and plans them.
 
 One process leads by a lease; a step is safe when two take it. A rollout whose look fails holds up no other: it is
 logged, and looked at again by the next tick.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TypeGuard
 
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Ticker:
-    """Ticks. Thread-safe: of two ticks in one process the second waits for the first."""
+    """Ticks and plans. Thread-safe: of two ticks in one process the second waits for the first."""
 
     def __init__(self, database: Database, documents: DesiredDocuments, fleet_log: FleetLog, planner: Planner) -> None:
         self._database, self._documents, self._log, self._planner = database, documents, fleet_log, planner
@@ -69,8 +70,21 @@ class Ticker:
             for rollout_id in ids:
                 if stop():
                     break
-                self._look_safely(rollout_id, now, sweep)
+                with self._safely(rollout_id):
+                    self.look(rollout_id, now, sweep=sweep)
             return True
+
+    def plan(self, clock: Callable[[], datetime], stop: Callable[[], bool] = lambda: False) -> None:
+        """Plan every rollout that waits for its plan, one after the other. That takes long: no tick waits for it."""
+        with self._database.read() as session:
+            waiting = select(RolloutRow.id).where(RolloutRow.state == RolloutState.PLANNING.value)
+            ids = session.scalars(waiting).all()
+        for rollout_id in ids:
+            if stop():
+                break
+            with self._safely(rollout_id):
+                if self._planner.run(rollout_id, clock, stop):
+                    self.look(rollout_id, clock())
 
     def look(self, rollout_id: int, now: datetime, *, sweep: bool = False) -> None:
         """Decide and apply until nothing is decided any more."""
@@ -90,9 +104,10 @@ class Ticker:
         except (InvalidError, NotFoundError) as error:  # a group was deleted while the rollout was over
             log.warning("rollout %d takes in no newcomers: %s", rollout_id, error.message)
 
-    def _look_safely(self, rollout_id: int, now: datetime, sweep: bool) -> None:
+    @contextmanager
+    def _safely(self, rollout_id: int) -> Iterator[None]:
         try:
-            self.look(rollout_id, now, sweep=sweep)
+            yield
         except BusyError as error:
             log.warning("rollout %d: %s", rollout_id, error.message)
         except Exception:
@@ -120,8 +135,6 @@ class Ticker:
         leads_on = False
         for decision in decide(snapshot, now):
             leads_on |= apply.one(decision)
-        if snapshot.state is RolloutState.PLANNING and not leads_on:
-            return self._planner.run(rollout_id, now)
         return leads_on
 
     def _sync_hold(self, rollout_id: int, now: datetime) -> bool:

@@ -203,6 +203,7 @@ def test_two_schedulers_offer_each_device_once(world: World) -> None:
 
     def race(ticker: Ticker) -> None:
         for _ in range(5):
+            ticker.plan(lambda: world.now)
             ticker.look(number, world.now)  # past the lease: each believes that it leads
 
     with ThreadPoolExecutor(len(tickers)) as pool:

@@ -48,7 +48,7 @@ def test_of_two_processes_one_leads_until_it_lets_go(database: Database) -> None
     assert not other.hold(START + timedelta(seconds=12))
     assert other.hold(START + timedelta(seconds=30))
     assert not one.hold(START + timedelta(seconds=30))
-    other.release(START + timedelta(seconds=30))
+    other.release()
     assert one.hold(START + timedelta(seconds=30))
 
 

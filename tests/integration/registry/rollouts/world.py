@@ -241,6 +241,7 @@ class World:
 
     def tick(self, seconds: float = 0.0) -> None:
         self.now += timedelta(seconds=seconds)
+        self.ticker.plan(lambda: self.now)
         self.ticker.tick(self.now)
 
     def view(self, rollout: str) -> RolloutView:
