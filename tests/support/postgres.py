@@ -6,6 +6,7 @@ PostgreSQL refuses to run as root, so root starts it as the user `postgres` that
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import psycopg
 
+from registry.db.engine import Database
+from registry.db.migrations.upgrade import upgrade
 from scripts.demo.processes import Process, free_port
 
 DEBIAN = Path("/usr/lib/postgresql")
@@ -47,6 +50,7 @@ class PostgreSql:
             raise FileNotFoundError("no PostgreSQL here: scripts/ensure-postgresql installs it")
         self.port = free_port()
         self._names = itertools.count(1)
+        self._migrated: str | None = None
         # A folder of its own, not below pytest's: those are closed to every user but root.
         self._root = Path(tempfile.mkdtemp(prefix="modelfleet-postgresql-"))
         data = self._root / "data"
@@ -72,12 +76,20 @@ class PostgreSql:
         self._process.start(self._answers)
         return self
 
-    def new_database(self) -> str:
-        """The URL of an empty database."""
+    def new_database(self, like: str = "template1") -> str:
+        """The URL of a database like that one, which is empty unless it is named."""
         name = f"registry_{next(self._names)}"
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}")
         return f"postgresql://fleet@127.0.0.1:{self.port}/{name}"
+
+    def migrated_database(self) -> str:
+        """The URL of a database with the newest schema."""
+        if self._migrated is None:
+            url = self.new_database()
+            _migrate(url)
+            self._migrated = url.rpartition("/")[2]
+        return self.new_database(self._migrated)
 
     def crash(self) -> None:
         """SIGQUIT, PostgreSQL's immediate shutdown: nothing is written any more, the next start recovers."""
@@ -115,8 +127,35 @@ class Databases:
 
     def url(self, folder: Path) -> str:
         """An empty database's."""
-        return self._server.new_database() if self._server is not None else f"sqlite:///{folder / 'registry.db'}"
+        return self._server.new_database() if self._server is not None else _file(folder)
+
+    def migrated(self, folder: Path) -> str:
+        """The URL of a database with the newest schema; the migrations are run once, then copied."""
+        return self._server.migrated_database() if self._server is not None else migrated_file(folder)
 
     def environment(self) -> dict[str, str]:
         """What a new registry process is told."""
-        return {} if self._server is None else {"MODELFLEET_REGISTRY_DATABASE_URL": self._server.new_database()}
+        return {} if self._server is None else {"MODELFLEET_REGISTRY_DATABASE_URL": self._server.migrated_database()}
+
+
+def migrated_file(folder: Path) -> str:
+    """The URL of a new SQLite database with the newest schema."""
+    (folder / "registry.db").write_bytes(_empty_schema())
+    return _file(folder)
+
+
+@functools.cache
+def _empty_schema() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        _migrate(_file(Path(folder)))
+        return (Path(folder) / "registry.db").read_bytes()
+
+
+def _file(folder: Path) -> str:
+    return f"sqlite:///{folder / 'registry.db'}"
+
+
+def _migrate(url: str) -> None:
+    database = Database(url)
+    upgrade(database.engine)
+    database.close()

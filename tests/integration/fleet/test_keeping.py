@@ -18,7 +18,6 @@ from registry.db.base import Base
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import CountRow, EventRow, HealthRow, ResultRow, SessionRow
-from registry.db.migrations.upgrade import upgrade
 from registry.services.access import Access
 from registry.services.desired import DesiredDocuments
 from registry.services.devices import Devices
@@ -38,7 +37,6 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
-        upgrade(self.database.engine)
         self.documents = DesiredDocuments(self.database)
         self.devices = Devices(self.database, Access(self.database), self.documents)
         self.telemetry = Telemetry(self.database, self.documents)
@@ -59,7 +57,7 @@ class Store:
 
 @pytest.fixture
 def store(tmp_path: Path, databases: Databases) -> Iterator[Store]:
-    made = Store(databases.url(tmp_path))
+    made = Store(databases.migrated(tmp_path))
     yield made
     made.database.close()
 

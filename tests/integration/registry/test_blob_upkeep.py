@@ -15,7 +15,6 @@ from registry.contracts.manifest import Manifest
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
 from registry.db.engine import Database
-from registry.db.migrations.upgrade import upgrade
 from registry.errors import BusyError, NotFoundError, StorageFullError
 from registry.services.datasets import Datasets
 from registry.services.garbage import Garbage
@@ -34,7 +33,6 @@ class Catalogue:
 
     def __init__(self, url: str, capacity: int) -> None:
         self.database = Database(url)
-        upgrade(self.database.engine)
         self.blobs = MemoryBlobs(capacity)
         limits = UploadLimits(blob_bytes=1 << 30, open_sessions=3, writers=4, ttl=DAY, disk_reserve=0)
         self.uploads = Uploads(self.database, self.blobs, limits)
@@ -60,7 +58,7 @@ class Catalogue:
 
 @pytest.fixture
 def catalogue(tmp_path: Path, databases: Databases) -> Iterator[Catalogue]:
-    made = Catalogue(databases.url(tmp_path), 10_000)
+    made = Catalogue(databases.migrated(tmp_path), 10_000)
     yield made
     made.database.close()
 

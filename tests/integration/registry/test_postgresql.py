@@ -87,7 +87,7 @@ def test_of_two_processes_that_make_the_same_name_the_slower_is_told_of_the_conf
     postgresql: PostgreSql, thing: str
 ) -> None:
     """The faster one's row is not to be seen yet when the slower one looks, and is there when it writes."""
-    world = World(postgresql.new_database())
+    world = World(postgresql.migrated_database())
     faster = Database(world.database.engine.url.render_as_string(hide_password=False))
     rows: dict[str, Base] = {
         "rollout": rollout_row("same"),

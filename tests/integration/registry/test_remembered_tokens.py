@@ -12,16 +12,15 @@ from sqlalchemy import delete
 from registry.contracts.api import Scope
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
-from registry.db.migrations.upgrade import upgrade
 from registry.services.access import MANY, Access, hash_token
+from tests.support.postgres import migrated_file
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'registry.db'}")
-    upgrade(database.engine)
+    database = Database(migrated_file(tmp_path))
     with database.write() as session:
         session.add_all(
             TokenRow(

@@ -8,21 +8,19 @@ from pathlib import Path
 import pytest
 
 from registry.db.engine import Database
-from registry.db.migrations.upgrade import upgrade
 from tests.integration.registry.rollouts.world import World
 from tests.support.postgres import Databases
 
 
 @pytest.fixture
 def world(tmp_path: Path, databases: Databases) -> Iterator[World]:
-    made = World(databases.url(tmp_path))
+    made = World(databases.migrated(tmp_path))
     yield made
     made.close()
 
 
 @pytest.fixture
 def database(tmp_path: Path, databases: Databases) -> Iterator[Database]:
-    made = Database(databases.url(tmp_path))
-    upgrade(made.engine)
+    made = Database(databases.migrated(tmp_path))
     yield made
     made.close()

@@ -20,6 +20,7 @@ from registry.contracts.rollouts import Fleet, Gate, Offline, OfflinePolicy, Rol
 from registry.db.catalog_rows import VersionRow
 from scripts.simulator.inprocess import InProcess, Services
 from tests.integration.registry.rollouts.world import FACTS, START, World
+from tests.support.postgres import migrated_file
 
 DAY_S = 86400.0
 NAMES = tuple(f"d{number}" for number in range(4))
@@ -82,7 +83,7 @@ class Days:
 
 @pytest.fixture
 def days(tmp_path: Path) -> Iterator[Days]:
-    world = World(f"sqlite:///{tmp_path / 'registry.db'}")
+    world = World(migrated_file(tmp_path))
     yield Days(world)
     world.close()
 

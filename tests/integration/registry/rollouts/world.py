@@ -26,7 +26,6 @@ from registry.core.intake import checked
 from registry.db.base import Base
 from registry.db.catalog_rows import ModelRow, VersionRow
 from registry.db.engine import Database
-from registry.db.migrations.upgrade import upgrade
 from registry.services.access import Access
 from registry.services.deployments import Deployments
 from registry.services.desired import DesiredDocuments
@@ -67,7 +66,6 @@ class World:
     def __init__(self, url: str, *, two_person: bool = False) -> None:
         self.now = START
         self.database = Database(url)
-        upgrade(self.database.engine)
         self.documents = DesiredDocuments(self.database)
         self.log = FleetLog(self.database)
         self.ticker = self.new_ticker(two_person=two_person)
