@@ -18,79 +18,10 @@ from registry.db.rollout_rows import RolloutRow
 from registry.errors import InvalidError
 from registry.services.desired import DesiredDocuments
 from registry.services.rollouts.ticker import Ticker
-from tests.integration.registry.rollouts.world import FACTS, SLOW, R, S, World, quick
+from tests.integration.registry.rollouts.world import SLOW, R, S, World, quick
 
 NAMES = tuple(f"d{number}" for number in range(4))
 AT_ONCE = quick().waves[1:]
-
-
-def test_a_device_that_begins_to_match_joins_the_tail_wave(world: World) -> None:
-    world.add(*NAMES)
-    world.add("new", "elsewhere", site="oslo")
-    rollout = world.start(fleet=Fleet(selector="site=paris"))
-    world.devices.put("new", {"site": "paris"}, world.now)
-    world.tick()
-    assert world.rollouts.device(rollout, "new").wave == 2
-    view = world.run(rollout, R.SUCCEEDED)
-    assert view.counts == {S.COMMITTED: 5}
-    assert world.wants("elsewhere") == "1.0.0"
-
-
-def test_a_newcomer_that_is_assigned_the_version_counts_as_current_once_it_serves_it(world: World) -> None:
-    world.add(*NAMES)
-    world.add("assigned", "serving", site="oslo")
-    for name in ("assigned", "serving"):
-        world.deploy(name, "2.0.0")
-    world.answer("serving")
-    rollout = world.start(fleet=Fleet(selector="site=paris"))
-    for name in ("assigned", "serving"):
-        world.devices.put(name, {"site": "paris"}, world.now)
-    world.tick()
-    assert world.states(rollout)["assigned"] is S.PLANNED
-    assert world.states(rollout)["serving"] is S.ALREADY_CURRENT
-    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 5, S.ALREADY_CURRENT: 1}
-
-
-def test_a_newcomer_that_a_person_deployed_to_after_the_plan_stays_as_the_person_wants(world: World) -> None:
-    world.add(*NAMES)
-    world.add("new", site="oslo")
-    rollout = world.start(fleet=Fleet(selector="site=paris"))
-    world.now += timedelta(seconds=1)
-    world.deploy("new", "3.0.0")
-    world.answer()
-    world.devices.put("new", {"site": "paris"}, world.now)
-    world.tick()
-    assert world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS).counts == {S.COMMITTED: 4, S.SUPERSEDED: 1}
-    assert world.wants("new") == "3.0.0"
-
-
-def test_facts_that_choose_another_variant_make_no_deployment_newer(world: World) -> None:
-    world.publish("1.5.0", arch=("x86_64",))
-    world.add(*NAMES)
-    world.deploy("d0", "1.5.0")
-    world.answer()
-    rollout = world.start()
-    asked = world.deployments.page("d0", "", 1)[0].set_at
-    world.telemetry.put_facts("d0", SLOW, world.now)
-    found = world.deployments.page("d0", "", 1)[0]
-    assert (found.set_at, found.variant) == (asked, None)
-    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
-
-
-def test_newcomers_stay_out_where_the_spec_says_so(world: World) -> None:
-    world.add(*NAMES)
-    rollout = world.start(newcomers=False)
-    world.add("new", version=None)
-    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
-
-
-def test_a_device_whose_facts_come_later_joins_when_they_are_there(world: World) -> None:
-    world.add(*NAMES)
-    world.add("dark", platform=None)
-    rollout = world.start()
-    assert world.states(rollout)["dark"] is S.INCOMPATIBLE
-    world.telemetry.put_facts("dark", FACTS, world.now)
-    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 5}
 
 
 def test_facts_that_change_before_the_offer_choose_anew(world: World) -> None:
@@ -292,16 +223,6 @@ def test_a_poll_and_a_look_that_change_nothing_write_nothing(world: World) -> No
         world.tick(0)
     event.remove(world.database.engine, "before_cursor_execute", watch)
     assert writes == []
-
-
-def test_a_device_that_is_registered_anew_is_another_one_and_joins(world: World) -> None:
-    world.add(*NAMES)
-    rollout = world.start()
-    world.devices.delete("d0", world.now)
-    world.tick()
-    assert world.states(rollout)["d0"] is S.DECOMMISSIONED
-    world.add("d0", version=None)
-    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
 
 
 def test_a_group_that_was_deleted_meanwhile_does_not_keep_a_retry_from_its_end(world: World) -> None:

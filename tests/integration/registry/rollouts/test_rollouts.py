@@ -249,3 +249,25 @@ def test_of_a_device_that_flaps_only_the_newest_steps_are_kept_and_the_rest_is_c
     assert (len(seen.history), seen.forgotten) == (MAX_STEPS, before + MAX_STEPS)
     assert [step.state for step in seen.history[-2:]] == [S.REGRESSED, S.COMMITTED]
     assert world.count(StepRow) < 2 * MAX_STEPS
+
+
+def test_a_rollout_whose_validity_ends_takes_back_only_what_has_not_switched_and_lifts_its_holds(world: World) -> None:
+    world.add(*NAMES[:3])
+    world.add(NAMES[3], behaviour="silent")
+    world.fleet["d1"].behaviour = "slow"
+    end = world.now + timedelta(hours=1)
+    rollout = world.start(waves=quick().waves[1:], valid_until=end)
+    world.answer("d0", "d1")
+    world.command(rollout, Command.PAUSE)
+    world.answer("d2")
+    assert world.desired("d2").models["lenet"].policy.hold
+    assert world.states(rollout) == {"d0": S.COMMITTED, "d1": S.PROBATION, "d2": S.STAGED, "d3": S.OFFERED}
+    world.tick((end - world.now).total_seconds())
+    assert world.state(rollout) is R.EXPIRING
+    world.fleet["d1"].behaviour = "good"
+    view = world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS)
+    assert view.reason.code is ReasonCode.EXPIRED
+    assert view.counts == {S.COMMITTED: 2, S.CANCELLED: 2}
+    wanted = {name: world.desired(name).models["lenet"] for name in NAMES[:4]}
+    assert [wanted[name].version for name in NAMES[:4]] == ["2.0.0", "2.0.0", "1.0.0", "1.0.0"]
+    assert not any(each.policy.hold for each in wanted.values())
