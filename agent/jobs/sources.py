@@ -14,6 +14,7 @@ from agent.adapters.part_file import PartFile, StepCancelledError, disk_error
 from agent.errors import AgentError, PermanentError, TransientError
 from agent.jobs.context import JobContext
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.enums import OLDER_READER
 from registry.contracts.jobs import Job
 from registry.contracts.manifest import FileRef, Manifest, Variant
 
@@ -22,7 +23,7 @@ def job_manifest(job: Job, context: JobContext) -> Manifest:
     """The manifest that the job names. Raises AgentError."""
     data = context.cache.manifest(job.manifest) or context.registry.manifest(job.manifest)
     try:
-        return Manifest.model_validate_json(data)
+        return Manifest.model_validate_json(data, context=dict(OLDER_READER))
     except ValidationError as error:
         raise PermanentError(DeploymentCode.BAD_ANSWER, f"manifest {job.manifest}: {error}") from None
 

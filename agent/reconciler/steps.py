@@ -31,6 +31,7 @@ from agent.worker.measure import Measurement
 from agent.worker.spec import checked_measurement
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest
+from registry.contracts.enums import OLDER_READER
 from registry.contracts.golden import Parity
 from registry.contracts.manifest import FileRef, Manifest
 from registry.contracts.messages import DesiredModel
@@ -243,7 +244,7 @@ class RealSteps:
             data = self._source().manifest(desired.manifest)
             self._cache.keep_manifest(data)
         try:
-            manifest = Manifest.model_validate_json(data)
+            manifest = Manifest.model_validate_json(data, context=dict(OLDER_READER))
         except ValidationError as error:
             raise PermanentError(DeploymentCode.BAD_ANSWER, f"manifest {desired.manifest}: {error}") from None
         if (manifest.model, manifest.version) != (model, desired.version):

@@ -131,6 +131,8 @@ class JobCode(StrEnum):
 class ResolutionCode(StrEnum):
     """Why a variant does not fit a platform."""
 
+    FORMAT_UNKNOWN = "format_unknown"
+    """The agent is too old to know this format, or this kind of target."""
     OS_MISMATCH = "os_mismatch"
     ARCH_MISMATCH = "arch_mismatch"
     RT_MISSING = "rt_missing"

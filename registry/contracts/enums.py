@@ -44,4 +44,21 @@ def newer(kind: type[StrEnum], instead: StrEnum) -> Callable[[Any, ValidationInf
     return read
 
 
-__all__ = ["OLDER_READER", "StrEnum", "newer"]
+def as_said(kind: type[StrEnum]) -> Callable[[Any, ValidationInfo], Any]:
+    """For `pydantic.BeforeValidator`: to an older reader, a value that it does not know stands for itself.
+
+    It is written as it was read, and `kind` does not have it: `value in tuple(kind)` is False. For what names a part
+    that the reader can leave out.
+    """
+
+    def read(value: Any, info: ValidationInfo) -> Any:
+        if not info.context or not isinstance(value, str) or value in tuple(kind):
+            return value
+        member = str.__new__(kind, value)
+        member._name_ = member._value_ = value
+        return member
+
+    return read
+
+
+__all__ = ["OLDER_READER", "StrEnum", "as_said", "newer"]

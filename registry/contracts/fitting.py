@@ -74,6 +74,10 @@ def host_reasons(variant: Variant, platform: Platform) -> Reasons:
 
 def runtime_reasons(variant: Variant, platform: Platform, backend: BackendFacts | None) -> Reasons:
     """What concerns the backend that would run it, and the chip; warnings have the outcome `pass`."""
+    for said, known in ((variant.format, tuple(Format)), (variant.target, tuple(Target))):
+        if said not in known:
+            yield _fail(Code.FORMAT_UNKNOWN, said, f"a program that knows {', '.join(known)}", "upgrade the agent")
+            return
     if variant.format in SOURCE_ONLY:
         yield _fail(Code.SOURCE_ONLY, "conversion to OM", variant.format, "registry convert ... --to om")
         return

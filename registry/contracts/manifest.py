@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from registry.contracts.digest import Digest
 from registry.contracts.entry_points import MAX_MODULE_BYTES, EntryPoint
-from registry.contracts.enums import StrEnum
+from registry.contracts.enums import StrEnum, as_said
 from registry.contracts.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES, MeasuredParity, Tolerance
 from registry.contracts.names import LabelKey, LabelValue, Name, RelativePath, VersionName
 from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
@@ -126,8 +126,9 @@ class Variant(Wire):
     """The version's form for one format and target platform. Its canonical digest names it in reports."""
 
     name: Name
-    format: Format
-    target: Target
+    format: Annotated[Format, BeforeValidator(as_said(Format))]
+    target: Annotated[Target, BeforeValidator(as_said(Target))]
+    """A device that is older than the registry passes over a variant whose format or target it does not know."""
     entry: RelativePath
     """The file that the backend opens; the others (external data, labels) lie beside it."""
     files: Annotated[tuple[FileRef, ...], Field(min_length=1, max_length=64)]

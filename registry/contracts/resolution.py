@@ -9,7 +9,7 @@ was faster. Hosts with the same `Platform.facts_digest` have the same answer, so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.digest import Digest
@@ -171,11 +171,16 @@ def _judge(variant: Variant, platform: Platform, backend: BackendFacts | None) -
 def _rank(variant: Variant, speeds: Mapping[Digest, float]) -> tuple[int, int, int, float]:
     formats = CPU_FORMAT_ORDER if variant.target is Target.CPU else FORMAT_ORDER
     return (
-        TARGET_ORDER.index(variant.target),
-        formats.index(variant.format),
+        _place(variant.target, TARGET_ORDER),
+        _place(variant.format, formats),
         _generality(variant.requirements),
         speeds.get(variant.canonical_digest(), float("inf")) if speeds else 0.0,
     )
+
+
+def _place(kind: str, order: Sequence[str]) -> int:
+    """What this program does not know comes last."""
+    return order.index(kind) if kind in order else len(order)
 
 
 def _comparable(fitting: list[Variant], speeds: Mapping[Digest, float]) -> Mapping[Digest, float]:

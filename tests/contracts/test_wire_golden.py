@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from registry.contracts.deployments import Strategy
 from registry.contracts.digest import digest_of
 from registry.contracts.enums import OLDER_READER
-from registry.contracts.manifest import Manifest
+from registry.contracts.manifest import Format, Manifest, Target
 from registry.contracts.messages import Desired, Event, Health, Presence, Reported
 from registry.contracts.platforms import Platform
 from registry.contracts.wire import Wire
@@ -94,6 +94,16 @@ def test_a_value_of_how_that_only_a_newer_reader_knows_is_refused_as_a_mistake_b
         Desired.model_validate(document)
     read = Desired.model_validate(document, context=dict(OLDER_READER))
     assert {each.policy.strategy for each in read.models.values()} == {Strategy.AUTO}
+
+
+def test_a_variant_that_only_a_newer_reader_knows_is_refused_at_publish_and_kept_to_the_byte_by_an_agent() -> None:
+    raw = (GOLDEN / "manifest-newer.json").read_bytes().strip()
+    with pytest.raises(ValidationError, match=r"(?s)format.*target"):
+        Manifest.model_validate_json(raw)
+    read = Manifest.model_validate_json(raw, context=dict(OLDER_READER))
+    assert read.canonical() == raw
+    assert [variant.format in tuple(Format) for variant in read.variants] == [True, True, False, True]
+    assert [variant.target in tuple(Target) for variant in read.variants] == [True, True, True, False]
 
 
 def test_a_kind_of_job_that_is_not_known_is_passed_on_as_it_was_said() -> None:

@@ -15,9 +15,11 @@ from agent.core.slots import Choice
 from agent.errors import PermanentError
 from agent.reconciler.steps import RealSteps
 from registry.contracts.codes import DeploymentCode as Code
+from registry.contracts.digest import digest_of
 from registry.contracts.manifest import Requirements
-from registry.contracts.messages import Profile
+from registry.contracts.messages import DesiredModel, Profile
 from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.wire import canonical_json
 from tests.fakes.registry_simulator import one_file_manifest
 
 NEVER = threading.Event()
@@ -44,7 +46,7 @@ class Agent:
     """Steps whose host is what the test says."""
 
     def __init__(self, folder: Path, first: Platform, again: Platform, interpreter: Path) -> None:
-        cache = ArtifactCache(folder, limit=1 << 40, reserve=0)
+        self.cache = cache = ArtifactCache(folder, limit=1 << 40, reserve=0)
         cache.open()
         self.told: list[Platform] = []
         self.probes = 0
@@ -87,6 +89,18 @@ def test_a_host_that_is_what_it_was_keeps_the_error_of_the_load(tmp_path: Path) 
     assert agent.load().code == Code.BACKEND_UNAVAILABLE
     assert agent.load().code == Code.BACKEND_UNAVAILABLE
     assert (agent.probes, agent.told) == (1, [])
+
+
+def test_a_variant_of_a_format_from_a_newer_registry_does_not_keep_the_agent_from_the_others(tmp_path: Path) -> None:
+    agent = Agent(tmp_path, host(17), host(17), Path(sys.executable))
+    document = one_file_manifest(b"a model").to_json()
+    document["variants"].insert(0, {**document["variants"][0], "name": "newer", "format": "weights-of-2031"})
+    data = canonical_json(document)
+    agent.cache.keep_manifest(data)
+    desired = DesiredModel(version=document["version"], manifest=digest_of(data))
+    assert agent.steps.resolve(document["model"], desired, NEVER).variant.name == document["variants"][1]["name"]
+    with pytest.raises(PermanentError, match="format_unknown: needs weights-of-2031"):
+        agent.steps.resolve(document["model"], desired.model_copy(update={"variant": "newer"}), NEVER)
 
 
 def test_a_bad_file_on_a_cpu_says_nothing_about_the_host(tmp_path: Path) -> None:

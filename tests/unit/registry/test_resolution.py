@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry.contracts.codes import ResolutionCode as Code
+from registry.contracts.enums import OLDER_READER
 from registry.contracts.manifest import Build, FileRef, Format, Manifest, Requirements, Target, Variant
 from registry.contracts.platforms import AscendFacts, BackendFacts, CudaFacts, Evidence, Platform
 from registry.contracts.resolution import Outcome, resolve, ties
@@ -47,6 +48,22 @@ def test_a_cpu_runs_onnx_rather_than_mindir_and_an_accelerator_the_other_way_rou
     for target, best in ((Target.CPU, "onnx"), (Target.GPU, "mindir")):
         forms = manifest(variant("mindir", target, Format.MINDIR), variant("onnx", target))
         assert resolve(forms, host).chosen == best
+
+
+def test_a_variant_that_this_program_does_not_know_is_passed_over_and_the_others_are_chosen_from() -> None:
+    forms = manifest(
+        variant("mindir", format=Format.MINDIR), variant("onnx"), variant("om", Target.ASCEND310)
+    ).to_json()
+    forms["variants"][0]["format"] = "weights-of-2031"
+    forms["variants"][2]["target"] = "qpu"
+    result = resolve(Manifest.model_validate(forms, context=dict(OLDER_READER)), HOST)
+    assert (result.chosen, result.nearest, result.tie) == ("onnx", None, ())
+    for name, need in (("mindir", "weights-of-2031"), ("om", "qpu")):
+        verdict = result.verdict(name)
+        assert verdict is not None
+        assert [(reason.code, reason.need) for reason in verdict.reasons] == [(Code.FORMAT_UNKNOWN, need)]
+    alone = Manifest.model_validate({**forms, "variants": forms["variants"][:1]}, context=dict(OLDER_READER))
+    assert (resolve(alone, HOST).chosen, resolve(alone, HOST).nearest) == (None, "mindir")
 
 
 def test_a_host_whose_accelerator_lies_idle_is_degraded() -> None:
