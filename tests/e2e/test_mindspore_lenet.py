@@ -52,7 +52,7 @@ PROVIDERS = {
     "onnx-cpu": "CPUExecutionProvider",
 }
 """What really computes each variant."""
-FLOOR = 0.93
+FLOOR = 0.95
 TOLERANCE = 1e-4
 
 
