@@ -46,8 +46,8 @@ WISH_ENDS = frozenset({_S.FAILED, _S.REJECTED, _S.ROLLED_BACK, _S.ROLLBACK_FAILE
 again. The state stays as it is. (So it is with a device that was timed out before it was known to have switched.)"""
 _MAY_GET_IT = SUCCESS | IN_FLIGHT | FAILURE | {_S.TIMED_OUT}
 _IS_BACK = SUCCESS | {_S.ALREADY_CURRENT, _S.SUPERSEDED, _S.DECOMMISSIONED}
-HOLDS_SLOT = IN_FLIGHT | {_S.ROLLBACK_FAILED}
-"""Devices that count against `max_unavailable`."""
+LOST = frozenset({_S.ROLLBACK_FAILED})
+"""Devices that count against `max_unavailable` as those IN_FLIGHT do: neither version serves."""
 HOLDS_SLOT_WHILE_AWAY = frozenset({_S.FAILED, _S.ROLLED_BACK, _S.REJECTED, _S.REGRESSED, _S.TIMED_OUT})
 """These count too while the device is offline or serves nothing: a failed host that is not back frees no slot."""
 

@@ -149,11 +149,14 @@ def _offer(
 ) -> tuple[Decision, ...]:
     room = None
     if rate.max_unavailable is not None:
-        busy = sum(each.count(actions.HOLDS_SLOT) for each in snapshot.waves) + snapshot.lost
-        room = rate.max_unavailable - busy
         moving = sum(each.count(actions.IN_FLIGHT) for each in snapshot.waves)
+        lost = max(0, snapshot.lost - sum(each.accepted.lost for each in snapshot.waves))
+        room = rate.max_unavailable - moving - lost
         if room <= 0 and not moving and candidates and snapshot.state is RolloutState.RUNNING:
-            text = f"failed and not back: {how_many(busy, 'device')}; max_unavailable is {rate.max_unavailable}"
+            text = (
+                f"failed and not back: {how_many(lost, 'device')}; max_unavailable is {rate.max_unavailable}: bring "
+                "them back, or resume to go on without them"
+            )
             return (Shift(Event.INCONCLUSIVE, ReasonCode.UNAVAILABLE_BUDGET, text, wave.index),)
     chosen, left = release(snapshot.bucket, rate, candidates, room, now)
     return (Offer(chosen, left),) if chosen else ()

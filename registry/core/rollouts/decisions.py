@@ -47,7 +47,7 @@ class Snapshot:
     overdue: tuple[Overdue, ...] = ()
     away: tuple[Away, ...] = ()
     lost: int = 0
-    """Devices in HOLDS_SLOT_WHILE_AWAY that are offline or serve nothing."""
+    """Devices in LOST, and those in HOLDS_SLOT_WHILE_AWAY that are offline."""
     bucket: Bucket = field(default_factory=Bucket)
     generation: int = 1
     cohorts: Cohorts = field(default_factory=Cohorts)

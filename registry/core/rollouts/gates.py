@@ -49,16 +49,20 @@ class Accepted:
 
     failed: int = 0
     unknown: int = 0
+    lost: int = 0
+    """Of these, not back when it was accepted: they hold no slot of `max_unavailable`. As many others that are lost
+    after they are back hold none either."""
 
     def at_most(self, there: Accepted) -> Accepted:
         """What is left of it when no more than these are there."""
-        return Accepted(min(self.failed, there.failed), min(self.unknown, there.unknown))
+        lost = min(self.lost, there.failed + there.unknown)
+        return Accepted(min(self.failed, there.failed), min(self.unknown, there.unknown), lost)
 
 
-def accepted_of(counts: Mapping[ActionState, int]) -> Accepted:
-    """All that a person accepts who accepts these."""
+def accepted_of(counts: Mapping[ActionState, int], lost: int = 0) -> Accepted:
+    """All that a person accepts who accepts these, of which `lost` are not back."""
     failed = sum(number for state, number in counts.items() if state in actions.FAILURE)
-    return Accepted(failed, counts.get(_S.TIMED_OUT, 0))
+    return Accepted(failed, counts.get(_S.TIMED_OUT, 0), lost)
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,21 @@ from registry.core.rollouts.gates import Kind, accepted_of
 from registry.db.rollout_rows import RolloutRow, WaveRow
 from registry.errors import ConflictError
 from registry.services.rollouts.back import begin_rollback, plan_again
-from registry.services.rollouts.snapshot import counts_of
-from registry.services.rollouts.store import set_wave
+from registry.services.rollouts.snapshot import counts_of, lost_of
+from registry.services.rollouts.store import set_wave, spec_of
 
 _STOPPED = frozenset({WaveState.FAILED.value, WaveState.INCONCLUSIVE.value})
 
 
 def _resume(session: Session, row: RolloutRow, body: CommandBody, by: str, now: datetime) -> None:
-    """What failed so far is accepted: gates count from here. With `force` the wave that runs passes."""
+    """What failed or is lost so far is accepted: gates and `max_unavailable` count from here. With `force` the wave
+    that runs passes."""
     counts, _ = counts_of(session, row.id)
+    lost = lost_of(session, row, spec_of(row), now)
     query = select(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind != Kind.ROLLBACK.value)
     current = True
     for wave in session.scalars(query.order_by(WaveRow.number)).all():
-        wave.accepted = asdict(accepted_of(counts.get(wave.number, {})))
+        wave.accepted = asdict(accepted_of(counts.get(wave.number, {}), lost.get(wave.number, 0)))
         if wave.state == WaveState.PASSED.value:
             continue
         runs = current and wave.started_at is not None and wave.kind == Kind.WAVE.value

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.orm import Session
@@ -52,7 +51,7 @@ def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
         candidates=_candidates(session, row, waves, now) if state in _MOVING else (),
         overdue=_overdue(session, row, now),
         away=_away(session, row, spec, started, now) if watched else (),
-        lost=_lost(session, row, spec, now),
+        lost=sum(lost_of(session, row, spec, now).values()),
         bucket=Bucket(row.tokens, row.byte_tokens, row.filled_at),
         generation=row.generation,
         cohorts=cohorts_of(session, row, spec, judged, now) if measured and judged is not None else Cohorts(),
@@ -148,15 +147,16 @@ def _away(
     return tuple(Away(device, seen or made) for device, seen, made in found)
 
 
-def _lost(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> int:
-    """Devices that failed and are not back: offline now."""
+def lost_of(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> dict[int | None, int]:
+    """Wave to devices that failed and are not back; empty where nothing is limited by them."""
     if spec.rate.max_unavailable is None and spec.rollback.rate.max_unavailable is None:
-        return 0
-    states = [state.value for state in actions.HOLDS_SLOT_WHILE_AWAY]
-    query: Any = (
-        select(func.count())
-        .select_from(ActionRow)
+        return {}
+    dead = ActionRow.state.in_([state.value for state in actions.LOST])
+    away = ActionRow.state.in_([state.value for state in actions.HOLDS_SLOT_WHILE_AWAY]) & ~is_online(now)
+    query = (
+        select(ActionRow.wave, func.count())
         .join(DeviceStateRow, DeviceStateRow.device_id == ActionRow.device_id)
-        .where(ActionRow.rollout_id == row.id, ActionRow.state.in_(states), ~is_online(now))
+        .where(ActionRow.rollout_id == row.id, dead | away)
+        .group_by(ActionRow.wave)
     )
-    return session.scalar(query) or 0
+    return {wave: number for wave, number in session.execute(query)}  # noqa: C416 - rows are no pairs

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from registry.contracts.deployments import Phase
 from registry.contracts.rollout_states import Command
-from registry.contracts.rollout_views import Approval, CommandBody
+from registry.contracts.rollout_views import Approval, CommandBody, ReasonCode
 from registry.contracts.rollouts import Rate, RollbackSpec, Timeouts
 from tests.integration.registry.rollouts.world import R, S, World, quick
 
@@ -197,3 +198,25 @@ def test_a_last_good_version_is_remembered_without_the_hold_of_the_rollout_that_
     world.command(later, Command.ABORT)
     world.run(later, R.ABORTED)
     assert (world.wants("d0"), holds(world, "d0")) == ("2.0.0", False)
+
+
+def test_who_resumes_without_a_lost_device_goes_on_until_another_is_lost(world: World) -> None:
+    world.add(*NAMES, behaviour="failing")
+    gate = quick().gate.model_copy(update={"max_failed_pct": 100, "min_committed_pct": 0})
+    rollout = world.start(waves=AT_ONCE, gate=gate, rate=Rate(max_unavailable=1))
+    for offered in (1, 2):
+        (name,) = (name for name, state in world.states(rollout).items() if state is S.OFFERED)
+        world.answer(name)
+        world.offline(name)
+        world.now += timedelta(seconds=700)
+        for other in NAMES:
+            if world.fleet[other].online:
+                world.back(other)
+        world.tick()
+        view = world.view(rollout)
+        assert (view.state, view.reason.code) == (R.PAUSED, ReasonCode.UNAVAILABLE_BUDGET)
+        assert "1 device;" in view.reason.text
+        assert "resume to go on without" in view.reason.text
+        assert world.command(rollout, Command.RESUME).state is R.RUNNING
+        counts = world.view(rollout).counts
+        assert (counts[S.OFFERED], counts[S.ROLLED_BACK]) == (1, offered)

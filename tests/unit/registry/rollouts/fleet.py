@@ -12,7 +12,7 @@ from registry.contracts.rollouts import RolloutSpec
 from registry.core.rollouts import actions, decisions
 from registry.core.rollouts.actions import Action, Report
 from registry.core.rollouts.decide import decide
-from registry.core.rollouts.gates import Accepted, Kind, WaveFacts
+from registry.core.rollouts.gates import Kind, WaveFacts, accepted_of
 from registry.core.rollouts.health import Cohorts
 from registry.core.rollouts.machine import Event, Move, advance
 from registry.core.rollouts.rates import Bucket, Candidate
@@ -101,9 +101,6 @@ class Fleet:
         open_rows = {n: r for n, r in self.rows.items() if self.wave_of[n] in started}
         back = [n for n, r in open_rows.items() if r.state is S.EXCLUDED and self.devices[n].online]
         planned = [n for n, r in open_rows.items() if r.state is S.PLANNED]
-        lost = sum(
-            1 for n, r in self.rows.items() if r.state in actions.HOLDS_SLOT_WHILE_AWAY and not self.devices[n].online
-        )
         return decisions.Snapshot(
             self.spec,
             self.state,
@@ -117,10 +114,16 @@ class Fleet:
                 for n, r in open_rows.items()
                 if r.state in (S.PLANNED, S.OFFERED) and not self.devices[n].online
             ),
-            lost,
+            sum(self.lost().values()),
             self.bucket,
-            Cohorts(),
+            cohorts=Cohorts(),
         )
+
+    def lost(self) -> Counter[int]:
+        away = {n for n, device in self.devices.items() if not device.online}
+        lost = [n for n, r in self.rows.items() if r.state in actions.HOLDS_SLOT_WHILE_AWAY and n in away]
+        dead = [n for n, r in self.rows.items() if r.state in actions.LOST]
+        return Counter(self.wave_of[n] for n in (*lost, *dead))
 
     def overdue(self) -> list[decisions.Overdue]:
         found = []
@@ -224,12 +227,11 @@ class Fleet:
                 self.resume(wave)
 
     def resume(self, wave: WaveFacts) -> None:
-        counts = self.facts(wave).counts
-        failed = sum(counts.get(state, 0) for state in actions.FAILURE)
+        accepted = accepted_of(self.facts(wave).counts, self.lost()[wave.index])
         live = wave.state in (WaveState.PENDING, WaveState.PASSED)
         self.set_wave(
             wave.index,
-            accepted=Accepted(failed, counts.get(S.TIMED_OUT, 0)),
+            accepted=accepted,
             started_at=self.now if wave.started_at else None,
             soak_since=wave.soak_since if live else None,
             state=wave.state if live else WaveState.RELEASING,

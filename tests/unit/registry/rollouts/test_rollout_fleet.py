@@ -140,6 +140,28 @@ def test_a_failed_device_that_is_not_back_frees_no_slot_and_the_rollout_says_so(
     assert fleet.state is R.PAUSED
 
 
+def test_who_resumes_without_a_lost_device_goes_on_until_another_is_lost() -> None:
+    gate = Gate(max_failed_pct=100, min_committed_pct=0)
+    fleet = fleet_of(10, rate=Rate(max_unavailable=1), gate=gate, waves=(WaveSpec(percent=100, soak_s=0),))
+    fleet.tick()
+    for lost in (1, 2):
+        name, _ = fleet.offered[-1]
+        device = fleet.devices[name]
+        device.fault = Phase.DOWNLOADING
+        device.work(fleet.now)
+        fleet.deliver(name, device.said[-1])
+        device.online = False
+        fleet.tick()
+        assert (fleet.state, len(fleet.offered)) == (R.PAUSED, lost)
+        fleet.move(C.RESUME)
+        fleet.now += timedelta(seconds=30)
+        fleet.tick()
+        assert (fleet.state, len(fleet.offered)) == (R.RUNNING, lost + 1)
+    run(fleet, 60)
+    assert fleet.state is R.COMPLETED_WITH_EXCEPTIONS
+    assert sum(row.state is S.COMMITTED for row in fleet.rows.values()) == 8
+
+
 class RolloutMachine(RuleBasedStateMachine):
     """Devices, people, two schedulers and the clock, in any order."""
 
