@@ -1,11 +1,15 @@
-"""What a new desired state means for a slot: which event it is, or that it is only to be written down. Pure."""
+"""What a new desired state means for a slot: which event it is, or that it is only to be written down, and
+what is written down with it. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from agent.core.lifecycle import UNDER_WAY, Event, State
 from agent.core.slots import SlotRecord, identity
+from registry.contracts.deployments import DeploymentPolicy
 from registry.contracts.messages import DesiredModel
 
 _FINISHES_FIRST = frozenset({State.RETIRING, State.ROLLING_BACK})
@@ -56,3 +60,30 @@ def _it_serves(record: SlotRecord, wish: DesiredModel, *, same: bool) -> Take:
     if state is State.FAILED and same:  # The first version, which failed its probation and has none to go back to.
         return Take(None, adopt=True)
     return Take(Event.SETTLED if record.proven else Event.PROVE, adopt=True)
+
+
+def changes_of(
+    taken: Take, record: SlotRecord, wish: DesiredModel | None, generation: int, now: datetime
+) -> dict[str, Any]:
+    """What changes in the slot's record together with the event of a wish.
+
+    Args:
+        generation: Of the document that the wish came with.
+    """
+    if not taken.adopt:
+        return {"candidate": None, "fault": None}
+    changes: dict[str, Any] = {"desired": wish, "generation": generation, "candidate": None}
+    changes.update(fault=None, failed_in=None)
+    if taken.event is Event.WITHDRAWN or wish is None:
+        return changes
+    changes.update(attempts=0, gap_s=None, shadow=None)
+    if taken.event is Event.ASSIGNED:
+        return {**changes, "offered_at": now}
+    return {**changes, "active": record.active.bound_to(wish) if record.active is not None else None}
+
+
+def lasts(state: State, policy: DeploymentPolicy) -> float | None:
+    """Seconds after which `state` ends by itself; None: it does not."""
+    if state is State.PROBATION:
+        return policy.probation_s
+    return policy.shadow.duration_s if state is State.SHADOWING and policy.shadow is not None else None

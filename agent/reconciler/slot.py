@@ -12,11 +12,11 @@ from datetime import timedelta
 from typing import Any
 
 from agent.adapters.registry_client import UnreachableError
-from agent.core.backoff import DEPLOYMENT, JUDGED, ROLLBACK_TRIES
+from agent.core.backoff import DEPLOYMENT, JUDGED
 from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State, Step, advance
 from agent.core.progress import Live, phase_of, report
 from agent.core.slots import Choice, SlotRecord
-from agent.core.wishes import Take, take
+from agent.core.wishes import changes_of, lasts, take
 from agent.errors import AgentError, PermanentError
 from agent.reconciler.context import Context
 from agent.reconciler.effects import EFFECTS
@@ -25,16 +25,15 @@ from agent.reconciler.keeper import Keeper, Listener
 from agent.reconciler.ports import LoadedWorker
 from agent.reconciler.shadowing import Shadowing
 from agent.reconciler.tasks import Task
-from agent.reconciler.watchdog import Watchdog
+from agent.reconciler.watchdog import ROLLS_BACK, Watchdog
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy, Phase
+from registry.contracts.deployments import DeploymentPolicy
 from registry.contracts.messages import DesiredModel, Fault, ReportedModel
 
 JOURNAL_RETRY_S = 5.0
 PROGRESS_EVERY_S = 10.0
 """While a download or a shadow runs, a report says so often how far it is."""
 _TELLS_PROGRESS = frozenset({State.DOWNLOADING, State.SHADOWING})
-_ROLLS_BACK = frozenset({State.ROLLING_BACK, State.ROLLBACK_FAILED})
 _LOADED = frozenset({State.WARMING, State.SHADOWING, State.SWITCHING})
 """A worker of the candidate is there: if the agent dies now, the candidate may be why."""
 _UNTENDED = frozenset({State.RETIRING, State.SWITCHING})
@@ -47,10 +46,9 @@ class Slot:
     def __init__(self, context: Context, record: SlotRecord) -> None:
         self.record = record
         self.context = context
-        self.keeper = Keeper(
-            context, record.model, Listener(self._came_up, self._did_not_come_up, self._active_is_lost)
-        )
         self.watchdog = Watchdog(self)
+        listener = Listener(self.watchdog.came_up, self.watchdog.did_not_come_up, self.watchdog.lost)
+        self.keeper = Keeper(context, record.model, listener)
         self.shadowing = Shadowing(self)
         self.task: Task[Any] | None = None
         self.candidate: LoadedWorker | None = None
@@ -127,7 +125,10 @@ class Slot:
                 if taken.adopt:
                     self._adopt(wish, generation)
                 return
-            self.move(taken.event, **self._changes(taken, wish, generation))
+            if taken.event is not Event.WITHDRAWN and taken.adopt:
+                self.keeper.forgive()
+            now = self.context.clock.now()
+            self.move(taken.event, **changes_of(taken, self.record, wish, generation, now))
             if self.gone:
                 return
 
@@ -143,8 +144,8 @@ class Slot:
             self._redo()
         elif self._retries:
             self.move(Event.RETRY_DUE, **({"fault": None} if self.record.state is State.WAITING else {}))
-        elif self.keeper.answers(self.record.active) and self.record.state in _ROLLS_BACK:
-            self._came_up()
+        elif self.keeper.answers(self.record.active) and self.record.state in ROLLS_BACK:
+            self.watchdog.came_up()
         elif self.record.state is State.STAGED:
             admit(self)
         elif self.record.state is State.DEFERRED:
@@ -275,22 +276,15 @@ class Slot:
         if event is not None:
             now = self.context.clock.now()
             changes = {"since": now, "until": None, **changes}
-            lasts = self._lasts(step.to, changes)
-            if lasts is not None:
-                changes["until"] = now + timedelta(seconds=lasts)
+            wish = changes.get("desired", self.record.desired)
+            seconds = lasts(step.to, wish.policy if wish is not None else DeploymentPolicy())
+            if seconds is not None:
+                changes["until"] = now + timedelta(seconds=seconds)
         record = self.record.model_copy(update={"state": step.to, **changes})
         if record != self.record:
             self.save(record)
         for effect in step.effects:
             EFFECTS[effect](self)
-
-    def _lasts(self, state: State, changes: dict[str, Any]) -> float | None:
-        """Seconds after which `state` ends by itself, by the policy that holds then; None: it does not."""
-        wish = changes.get("desired", self.record.desired)
-        policy = wish.policy if wish is not None else DeploymentPolicy()
-        if state is State.PROBATION:
-            return policy.probation_s
-        return policy.shadow.duration_s if state is State.SHADOWING and policy.shadow is not None else None
 
     def _give_up(self, fault: Fault, **changes: Any) -> None:
         self.move(Event.GIVEN_UP, attempts=fault.attempts, fault=fault, failed_in=phase_of(self.record), **changes)
@@ -299,32 +293,3 @@ class Slot:
         """Nothing moves; what came new with the wish (its policy) is looked at where it matters."""
         if (self.record.desired, self.record.generation) != (wish, generation):
             self.save(self.record.model_copy(update={"desired": wish, "generation": generation}))
-
-    def _changes(self, taken: Take, wish: DesiredModel | None, generation: int) -> dict[str, Any]:
-        """What is written down with the event of a wish."""
-        event = taken.event
-        if not taken.adopt:
-            return {"candidate": None, "fault": None}
-        changes: dict[str, Any] = {"desired": wish, "generation": generation, "fault": None, "failed_in": None}
-        if event is Event.WITHDRAWN or wish is None:
-            return {**changes, "candidate": None}
-        self.keeper.forgive()
-        changes.update(attempts=0, candidate=None, gap_s=None, shadow=None)
-        if event is Event.ASSIGNED:
-            return {**changes, "offered_at": self.context.clock.now()}
-        active = self.record.active
-        return {**changes, "active": active.bound_to(wish) if active is not None else None}
-
-    def _came_up(self) -> None:
-        if self.record.state in _ROLLS_BACK:
-            bad = self.record.quarantine[-1] if self.record.quarantine else None
-            fault = Fault(code=bad.code, message=bad.message) if bad is not None else None
-            self.move(Event.STEP_DONE, attempts=0, fault=fault, failed_in=Phase.PROBATION)
-
-    def _did_not_come_up(self, error: AgentError) -> bool:
-        return self.watchdog.did_not_come_up(error, ROLLBACK_TRIES)
-
-    def _active_is_lost(self, error: AgentError) -> None:
-        """Its files are wrong, or this host cannot run it any more: deployed anew, chosen by the facts of today."""
-        self.context.voice.tell("worker", phase="lost", code=error.code, message=error.message, slot=self.record)
-        self.watchdog.lost()

@@ -15,7 +15,7 @@ import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from agent.core.backoff import REPAIR_S
+from agent.core.backoff import REPAIR_S, ROLLBACK_TRIES
 from agent.core.lifecycle import Event, State
 from agent.core.probation import Counts, Verdict, judge
 from agent.core.slots import SlotRecord, Trial
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 1.0
 _HELD = "the rollout is paused: it serves and is watched, and is not committed before that ends"
+ROLLS_BACK = frozenset({State.ROLLING_BACK, State.ROLLBACK_FAILED})
 _NOTHING_TO_WATCH = frozenset({State.SWITCHING, State.RETIRING})
 """What is counted may be another version's by now, or is not wanted any more."""
 NOT_ITS_FAULT = BROKEN | {DeploymentCode.VARIANT_UNFIT, DeploymentCode.BACKEND_UNAVAILABLE}
@@ -157,13 +158,23 @@ class Watchdog:
             slot.keeper.stop_trying()
             clear_if_tight(slot)
 
-    def lost(self) -> None:
-        """What should answer cannot be started here any more, and its probation is not what the slot is about."""
+    def lost(self, error: AgentError) -> None:
+        """What should answer cannot be started here any more, and its probation is not what the slot is about.
+        Its files are wrong, or this host cannot run it any more: deployed anew, chosen by the facts of today."""
         slot, record = self._slot, self._slot.record
+        slot.context.voice.tell("worker", phase="lost", code=error.code, message=error.message, slot=record)
         back = _back_to_previous(record) if record.on_trial() else {"active": None, "proven": False}
         slot.save(record.model_copy(update=back))
 
-    def did_not_come_up(self, error: AgentError, tries: int) -> bool:
+    def came_up(self) -> None:
+        """A worker of the active place answers: a rollback is done."""
+        slot, record = self._slot, self._slot.record
+        if record.state in ROLLS_BACK:
+            bad = record.quarantine[-1] if record.quarantine else None
+            fault = Fault(code=bad.code, message=bad.message) if bad is not None else None
+            slot.move(Event.STEP_DONE, attempts=0, fault=fault, failed_in=Phase.PROBATION)
+
+    def did_not_come_up(self, error: AgentError, tries: int = ROLLBACK_TRIES) -> bool:
         """A worker of the active place could not be started. False: it is no business of the watchdog."""
         slot, state = self._slot, self._slot.record.state
         if state is State.PROBATION:
