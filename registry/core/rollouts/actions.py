@@ -215,6 +215,8 @@ def set_by_registry(
     """The action after a decision of the registry; None: it is beyond that already, and stays as it is."""
     if action.state is state or action.state not in BY_REGISTRY.get(state, frozenset()):
         return None
+    if state is _S.TIMED_OUT and action.code not in ("", DeploymentCode.HELD):  # it said what it waits for
+        code, message = action.code, action.message
     fresh = state in (_S.PLANNED, _S.OFFERED)
     return replace(
         action,

@@ -418,6 +418,24 @@ def test_a_report_that_cannot_be_sent_rolls_nothing_back() -> None:
     assert host.wait(100.0).progress().phase is Phase.COMMITTED
 
 
+def test_a_full_disk_is_told_and_waited_out_while_the_version_before_serves() -> None:
+    host = committed()
+    host.steps.fail("download", *[TransientError(DeploymentCode.INSUFFICIENT_DISK, "no space left on device")] * 20)
+    host.desire(2, lenet="2.0.0").settle()
+    for _ in range(15):
+        said = host.wait(301.0).progress()
+        assert (host.serves(), said.phase, said.code) == (
+            "1.0.0",
+            Phase.DOWNLOADING,
+            DeploymentCode.INSUFFICIENT_DISK,
+        )
+    assert host.state() is ServingState.CHANGING
+    assert said.tries > 8, "an outage has no last try"
+    host.steps.errors.clear()
+    assert host.wait(301.0).commit().serves() == "2.0.0"
+    assert host.progress().phase is Phase.COMMITTED
+
+
 def test_files_that_rot_during_a_probation_are_no_fault_of_the_version() -> None:
     host = on_probation()
     host.steps.fail("verify", TransientError(DeploymentCode.DIGEST_MISMATCH, "bit rot"))

@@ -51,7 +51,7 @@ class Simulated:
 
     name: str
     behaviour: str = "good"
-    """good, failing (rolls back), silent, slow (stays in probation)."""
+    """good, failing (rolls back), silent, slow (stays in probation), full (its disk is)."""
     serving: DesiredModel | None = None
     deployment: DeploymentProgress | None = None
     generation: int = 0
@@ -168,6 +168,8 @@ class World:
 
     def _carry_out(self, device: Simulated, wanted: DesiredModel) -> None:
         for phase in STEPS[self._done(device, wanted) :]:
+            if device.behaviour == "full" and phase is Phase.DOWNLOADING and wanted.version != "1.0.0":
+                return self._step(device, wanted, phase, code="insufficient_disk")
             if wanted.policy.hold and phase is Phase.COMMITTED:
                 return self._step(device, wanted, Phase.PROBATION, code="held")
             if wanted.policy.hold and phase is Phase.WARMING:
