@@ -2,7 +2,8 @@
 
 Started by file path (`python -I main.py`, spawn.py does it) under an interpreter that may be a vendor's: standard
 library, NumPy and the vendor's package only, Python 3.9 syntax. Standard input is the control socket (AF_UNIX,
-SOCK_SEQPACKET): one JSON object per packet.
+SOCK_SEQPACKET): one JSON object per packet, {"protocol": PROTOCOL, what: content}. Both sides refuse another number: a
+package that was upgraded under a running agent starts workers of the new one.
 
     agent -> {"probe": {"backend"}}                                  -> {"probed": BackendProbe}
     agent -> {"load": {"backend", "directory", "entry", ...}}        -> {"loaded": {...}} or {"error": {code, message}}
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from agent.backends.base import Session
     from agent.worker.runner import Runner
 
+PROTOCOL = 1
+"""Raised with every change of what is said here, of the memory's layout (channel.py) or of arenas (arena.py)."""
 MAX_PACKET = 192 << 10
 MAX_LANES = 64
 CLOSE_S = 5.0
@@ -88,12 +91,17 @@ def _receive(control: socket.socket) -> tuple[tuple[str, dict[str, Any]], list[i
     data, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET, MAX_LANES + 1)
     if not data:
         raise EOFError
-    ((name, request),) = json.loads(data).items()
+    said = json.loads(data)
+    protocol = said.pop("protocol", None)
+    if protocol != PROTOCOL:
+        reason = f"this worker speaks protocol {PROTOCOL}, its agent {protocol}"
+        raise BackendError("backend_unavailable", f"{reason}: the package was changed; restart the agent")
+    ((name, request),) = said.items()
     return (name, request), descriptors
 
 
 def _send(control: socket.socket, name: str, answer: dict[str, Any]) -> None:
-    control.sendall(json.dumps({name: answer}).encode())
+    control.sendall(json.dumps({"protocol": PROTOCOL, name: answer}).encode())
 
 
 def _probe(request: dict[str, Any]) -> dict[str, Any]:

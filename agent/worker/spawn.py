@@ -67,9 +67,10 @@ class WorkerProcess:
 
         Raises PermanentError or TransientError with the code that the worker says, load_timeout or worker_crashed.
         """
+        said = json.dumps({"protocol": worker_main.PROTOCOL, name: request}).encode()
         try:
             self.control.settimeout(max(deadline - time.monotonic(), 0.001))
-            socket.send_fds(self.control, [json.dumps({name: request}).encode()], list(descriptors))
+            socket.send_fds(self.control, [said], list(descriptors))
             self.control.settimeout(max(deadline - time.monotonic(), 0.001))
             packet, _, flags, _ = self.control.recvmsg(worker_main.MAX_PACKET)
         except TimeoutError:
@@ -86,10 +87,14 @@ class WorkerProcess:
     def _checked(self, packet: bytes, answer: str) -> dict[str, Any]:
         try:
             document = json.loads(packet)
-            content = document.get(answer)
+            protocol, content = document.get("protocol"), document.get(answer)
             error = document.get("error")
         except (ValueError, AttributeError, RecursionError):
             raise self._crash("it did not answer in the worker's protocol") from None
+        if protocol != worker_main.PROTOCOL:
+            reason = f"the worker speaks protocol {printable(str(protocol), 20)}, this agent {worker_main.PROTOCOL}"
+            message = f"{reason}: the package was changed while the agent ran; restart the agent"
+            raise PermanentError(DeploymentCode.BACKEND_UNAVAILABLE, message)
         if isinstance(content, dict):
             return content
         if not isinstance(error, dict):

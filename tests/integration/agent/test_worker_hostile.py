@@ -13,8 +13,9 @@ import pytest
 
 import agent
 from agent.errors import AgentError
+from agent.worker import main as worker_main
 from agent.worker.arena import ArenaTensor
-from agent.worker.handle import WorkerSpec, start_worker
+from agent.worker.handle import WorkerSpec, probe_backend, start_worker
 from agent.worker.measure import Measurement
 from tests.support import onnx_models, worker_client
 
@@ -110,33 +111,62 @@ LIES = {
     "noise": "control.send(b'\\xff\\xfe')",
     "array": "control.send(b'[1]')",
     "deep": "control.send(b'[' * 100000)",
-    "no_facts": """control.send(b'{"loaded": {}}')""",
-    "measure": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1]]], "outputs": [["y", "FP32", [1]]],
-        "measured": [float("nan"), 1, 1, True]}}).encode())""",
-    "types": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1]]], "outputs": [["y", "FP32", [1]]],
-        "measured": [1, "64", 1, True]}}).encode())""",
-    "shape": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1] * 99]], "outputs": [],
-        "measured": [1, 1, 1, True]}}).encode())""",
-    "twice": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1]]] * 2, "outputs": [],
-        "measured": [1, 1, 1, True]}}).encode())""",
-    "many": """control.send(json.dumps({"loaded": {"inputs": [["x", "FP32", [1]]] * 65, "outputs": [],
-        "measured": [1, 1, 1, True]}}).encode())""",
+    "no_facts": "facts()",
+    "measure": """facts(inputs=[X], outputs=[X], measured=[float("nan"), 1, 1, True])""",
+    "types": """facts(inputs=[X], outputs=[X], measured=[1, "64", 1, True])""",
+    "shape": """facts(inputs=[["x", "FP32", [1] * 99]], outputs=[], measured=[1, 1, 1, True])""",
+    "twice": """facts(inputs=[X] * 2, outputs=[], measured=[1, 1, 1, True])""",
+    "many": """facts(inputs=[X] * 65, outputs=[], measured=[1, 1, 1, True])""",
 }
+
+
+LIAR = """import json, socket, sys
+control = socket.socket(fileno=0)
+X = ["x", "FP32", [1]]
+def facts(**said):
+    control.send(json.dumps({"protocol": 1, "loaded": said}).encode())
+control.recv(1 << 18)
+"""
+
+
+def lying(folder: Path, script: str) -> str:
+    """An interpreter that runs `script` instead of a worker, once it was asked for something."""
+    file, wrapper = folder / "liar.py", folder / "python"
+    file.write_text(f"{LIAR}{script}\n")
+    wrapper.write_text(f"#!/bin/sh\nexec {sys.executable} -I {file}\n")
+    wrapper.chmod(0o755)
+    return str(wrapper)
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_worker_that_lies_is_not_believed(spec: WorkerSpec, tmp_path: Path, lie: str) -> None:
-    script = tmp_path / "liar.py"
-    script.write_text(
-        "import json, socket, sys\ncontrol = socket.socket(fileno=0)\ncontrol.recv(1 << 18)\n"
-        f"sys.stderr.write('\\x1b[31mlast\\0 words\\n' * 100000 if {lie == 'nothing'} else '')\n{LIES[lie]}\n"
-    )
-    wrapper = tmp_path / "python"
-    wrapper.write_text(f"#!/bin/sh\nexec {sys.executable} -I {script}\n")
-    wrapper.chmod(0o755)
-    error = refused(spec, interpreter=str(wrapper), load_timeout_s=10.0)
+    words = f"sys.stderr.write('\\x1b[31mlast\\0 words\\n' * 100000 if {lie == 'nothing'} else '')"
+    interpreter = lying(tmp_path, f"{words}\n{LIES[lie]}")
+    error = refused(spec, interpreter=interpreter, load_timeout_s=10.0)
     assert error.code == "worker_crashed"
     assert len(error.message) < 5000
+
+
+@pytest.mark.parametrize("said", ['"protocol": 0, ', ""], ids=["older", "before there was a number"])
+def test_a_worker_of_another_protocol_is_refused_before_it_is_understood(
+    spec: WorkerSpec, tmp_path: Path, said: str
+) -> None:
+    script = f"""control.send(b'{{{said}"loaded": {{"outputs": "in another form"}}}}')"""
+    error = refused(spec, interpreter=lying(tmp_path, script))
+    assert error.code == "backend_unavailable"
+    assert "restart the agent" in error.message
+
+
+def test_a_package_that_was_changed_under_a_running_agent_starts_no_worker_for_it(
+    spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_main, "PROTOCOL", 2)  # the agent's; the worker reads its own from the disk
+    error = refused(spec, onnx_models.linear())
+    assert error.code == "backend_unavailable"
+    assert "the worker speaks protocol 1, this agent 2" in error.message
+    probed = probe_backend("onnxruntime")
+    assert not probed.usable
+    assert "restart the agent" in probed.reason
 
 
 def test_a_worker_cannot_shrink_the_memory_it_shares(spec: WorkerSpec) -> None:
