@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, Text
+from sqlalchemy import ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from registry.db.base import Base, BigId
@@ -91,6 +91,7 @@ class ActionRow(Base):
         Index("ix_rollout_actions_rollout_id", "rollout_id", "wave", "state", "rank"),
         Index("ix_rollout_actions_due", "rollout_id", "due"),
         Index("ix_rollout_actions_device_id", "device_id", "rollout_id"),
+        Index("ix_rollout_actions_held", "rollout_id", sqlite_where=text("held = 1"), postgresql_where=text("held")),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

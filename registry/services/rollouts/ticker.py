@@ -159,7 +159,7 @@ def _tells(row: RolloutRow | None) -> TypeGuard[RolloutRow]:
 
 def _wrongly_held(row: RolloutRow) -> Select[ActionRow]:
     wanted = holds(spec_of(row), RolloutState(row.state))
-    query = select(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.held.is_(not wanted))
+    query = select(ActionRow).where(ActionRow.rollout_id == row.id, ~ActionRow.held if wanted else ActionRow.held)
     if wanted:
         return query.where(ActionRow.state.in_(_MAY_HOLD), ActionRow.goes_back.is_(False))
     # Who has not switched is not let go when it is about to be withdrawn.
