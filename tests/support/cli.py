@@ -11,18 +11,21 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.warm_start import run_registry
+
 
 @dataclass(frozen=True)
 class Ran:
     """How a command ended."""
 
-    code: int
+    code: int | None
     out: str
     err: str
 
@@ -56,9 +59,12 @@ class Cli:
 
     def __call__(self, *arguments: object, code: int | None = 0, **environment: str) -> Ran:
         """Run to the end (60 s at most); `code` is the exit status that is expected, None: any."""
-        with self.start(*arguments, **environment) as process:
-            out, err = process.communicate(timeout=60)
-        ran = Ran(process.returncode, out, err)
+        with tempfile.TemporaryDirectory() as name:
+            out, err = Path(name) / "out", Path(name) / "err"
+            words = [str(argument) for argument in arguments]
+            status = run_registry(words, self.folder, self.environment | environment, out, err)
+            ran = Ran(status, out.read_text(), err.read_text())
+        assert status is not None, f"it did not end: {ran}"
         assert code is None or ran.code == code, ran
         return ran
 
