@@ -15,8 +15,7 @@ from agent.conversion.base import OUT, Plan
 from agent.errors import PermanentError
 from registry.contracts.codes import JobCode
 from registry.contracts.manifest import FileRef, Format, Requirements, TensorSpec
-from registry.inspection import mindir, om, onnx
-from registry.inspection.detect import is_protobuf
+from registry.inspection import air, mindir, om, onnx
 from registry.inspection.facts import InspectionError, ModelFacts
 
 MAX_FILES = 16
@@ -43,9 +42,9 @@ def inspect(to: Format, entry: Path, plan: Plan) -> Inspected:
             facts = mindir.inspect(entry)
         elif to is Format.OM:
             facts = om.inspect(entry, atc="")  # the chip is known: it was said to ATC
+        elif to is Format.AIR:
+            facts = air.inspect(entry)
         else:
-            if to is Format.AIR and not is_protobuf(entry):
-                _refuse(plan, f"{entry.name} is not an AIR file: those are protobuf, this is not, or is cut short")
             facts = ModelFacts(format=to)
     except InspectionError as error:
         _refuse(plan, error.message)

@@ -12,8 +12,8 @@ from registry.cli.checkpoint_facts import with_network
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import VariantSection
 from registry.contracts.manifest import Format, TensorSpec, same_tensors
-from registry.inspection import checkpoint, mindir, om, onnx, plan, safetensors
-from registry.inspection.detect import detect, is_protobuf
+from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safetensors
+from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError, ModelFacts
 
 BUILD_RECORD = {
@@ -74,10 +74,6 @@ def _format(section: VariantSection) -> Format:
         raise InspectionError(f"{section.file.name} is {found} by its content, not {wanted}")
     if found is None and wanted not in (Format.AIR, Format.TENSORRT_PLAN):
         raise InspectionError(f"{section.file.name} is not a file of format {wanted}: its content does not begin so")
-    if wanted is Format.AIR and not is_protobuf(section.file):
-        raise InspectionError(
-            f"{section.file.name} is not an AIR file: those are protobuf, this is not, or is cut short"
-        )
     return found or wanted or Format.AIR
 
 
@@ -96,7 +92,7 @@ def _inspected(path: Path, actual: Format) -> ModelFacts:
         if safetensors.looks_so(head, path.stat().st_size):
             return safetensors.inspect(path)
         return checkpoint.inspect(path)
-    return ModelFacts(format=actual)
+    return air.inspect(path)
 
 
 def _silence(actual: Format) -> str:

@@ -2,8 +2,8 @@
 
 ONNX, MindIR and MindSpore checkpoints are all protobuf and are told apart by their outermost fields:
 ONNX has a number in field 1 and a graph in field 7; MindIR a version text in field 1 and its producer
-in field 2; a checkpoint only tensors in field 1. OM starts with a 256-byte header `IMOD`, safetensors
-with the length of a JSON header; it is a form of checkpoint here.
+in field 2; a checkpoint only tensors in field 1; AIR graphs of Graph Engine in field 7. OM starts with a
+256-byte header `IMOD`, safetensors with the length of a JSON header; it is a form of checkpoint here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from registry.contracts.manifest import Format
-from registry.inspection import checkpoint, plan, protobuf, safetensors
+from registry.inspection import air, checkpoint, plan, protobuf, safetensors
 from registry.inspection.facts import InspectionError
 
 OM_MAGIC = b"IMOD\x00\x01\x00\x00"
@@ -32,7 +32,7 @@ _STRANGERS: tuple[tuple[int, bytes, str], ...] = (
 
 
 def detect(path: Path) -> Format | None:
-    """The format of a file, or None when nothing about it is certain (TensorRT plans and AIR have no sure sign).
+    """The format of a file, or None when nothing about it is certain (some TensorRT plans; AIR of a form not known).
 
     Raises:
         InspectionError: it is empty, cut short, or surely something that the registry does not store.
@@ -54,15 +54,6 @@ def detect(path: Path) -> Format | None:
         return _protobuf_format(file, size, path.name)
 
 
-def is_protobuf(path: Path) -> bool:
-    """Whether a file is one protobuf message, to its end: all that is sure of AIR."""
-    with path.open("rb") as file:
-        try:
-            return bool(list(protobuf.outer_fields(file, path.stat().st_size)))
-        except protobuf.NotProtobufError:
-            return False
-
-
 def _protobuf_format(file: BinaryIO, size: int, name: str) -> Format | None:
     seen: list[protobuf.Field] = []
     try:
@@ -76,7 +67,7 @@ def _protobuf_format(file: BinaryIO, size: int, name: str) -> Format | None:
         return None
     except protobuf.NotProtobufError:
         return None
-    return _by_fields(seen)
+    return _by_fields(seen) or (Format.AIR if air.operators(file, size) else None)
 
 
 def _by_fields(seen: list[protobuf.Field]) -> Format | None:

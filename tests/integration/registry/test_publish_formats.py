@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.inspection import checkpoint, mindir, om, safetensors
+from registry.inspection import air, checkpoint, mindir, om, safetensors
 from registry.inspection.detect import OM_MAGIC, detect
 from registry.inspection.facts import InspectionError
 from registry.inspection.protobuf import Walk
@@ -33,7 +33,8 @@ datatype = "FP32"
 shape = [-1, 3]
 """
 OM_BUILD = '[variant.requirements]\nsoc_version = "Ascend310P3"\ncann_version = "8.0.RC1"\n'
-AIR = message(1, "main") + number(2, 1) + message(7, message(1, "g"))
+AIR = message(7, message(1, "g") + message(6, message(1, "x") + message(2, "Data")))
+"""As Graph Engine's published source writes it; no file of a real Ascend is at hand."""
 
 
 @pytest.fixture
@@ -129,6 +130,17 @@ def test_a_checkpoint_keeps_the_name_that_mindspore_reads_its_form_by(tmp_path: 
         safetensors.inspect(tmp_path / "a.ckpt")
 
 
+def test_air_is_told_by_its_graphs_and_another_protobuf_only_by_who_says_so(tmp_path: Path) -> None:
+    (tmp_path / "m.air").write_bytes(AIR)
+    (tmp_path / "other.air").write_bytes(message(1, "main") + number(2, 1) + message(7, message(1, "g")))
+    assert (detect(tmp_path / "m.air"), detect(tmp_path / "other.air")) == ("air", None)
+    assert air.inspect(tmp_path / "m.air").warnings == ()
+    assert "because you say so" in air.inspect(tmp_path / "other.air").warnings[0]
+    (tmp_path / "m.air").write_bytes(AIR[:-1])
+    with pytest.raises(InspectionError, match="cut short"):
+        air.inspect(tmp_path / "m.air")
+
+
 def test_atc_is_asked_where_it_is(tmp_path: Path) -> None:
     """A stand-in for `atc` that writes the JSON of CANN's documentation; the real one was never run."""
     told = {
@@ -214,7 +226,7 @@ def test_one_version_holds_every_format(cli: Cli) -> None:
         put(cli, "conv.safetensors") + 'target = "gpu"\n' + SIGNATURE,
         put(cli, "m.om", OM_MAGIC + bytes(248)) + 'target = "ascend310"\n' + SIGNATURE + OM_BUILD,
         put(cli, "m.plan", b"ftrt" + bytes(99)) + 'target = "gpu"\nformat = "tensorrt-plan"\n' + plan_build + SIGNATURE,
-        put(cli, "m.air", AIR) + 'target = "ascend310"\nformat = "air"',
+        put(cli, "m.air", AIR) + 'target = "ascend310"',
         code=0,
     )
     for finding in ("MindSpore 2.10.0", "3 parameters, 948 bytes", "Ascend310P3, CANN 8.0.RC1"):
