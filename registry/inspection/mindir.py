@@ -5,6 +5,8 @@ without MindSpore and without the weights. A file whose operators bring code of 
 `Custom` loads a shared library when the model is loaded, and is also what MindSpore Lite leaves when it
 converts a model for one Ascend chip. MindIR passes tensors by position: its outputs have no names that
 mean anything, so `output` or `output_0`, `output_1`, ... stand for them until the publisher names them.
+Protobuf has no end mark: that a file was cut between two of its parts shows in what it calls and does not have. A cut
+that takes only the last two bytes, the number of the form, leaves all of the model, and is not seen.
 """
 
 from __future__ import annotations
@@ -19,10 +21,9 @@ from registry.contracts.manifest import Format, Requirements, TensorSpec
 from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
 from registry.inspection.external_data import ExternalTensor, companions
 from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.mindir_walk import CHILDREN, REFERENCE, check_references, parts
 from registry.inspection.protobuf import Field, TruncatedError, Walk
 
-MAX_DEPTH = 40
-"""Messages inside messages: a node's attribute with a tensor is four."""
 MAX_OPERATORS = 100_000
 """Different operators and functions: each call of a graph of its own counts as one."""
 CODE_OPERATORS = ("pyexecute", "pyinterpret", "pyfunc", "resolve", "getattr")
@@ -49,19 +50,6 @@ _DATATYPES = {
 """TensorProto.DataType; complex, string and 4-bit tensors cannot be requested, and agents cannot hand bfloat16 over."""
 _OPERATORS = frozenset({("node", 4), ("primitive", 1), ("primitive", 2)})
 """(message, field) that names an operator."""
-_REFERENCE = "REF::"
-"""A node whose operator begins so calls a primitive, a graph or a parameter of that name, which the file has too."""
-
-_CHILDREN: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 8: "graph", 12: "primitive"},
-    "graph": {1: "node", 3: "tensor", 8: "attribute", 10: "map"},
-    "node": {5: "attribute", 8: "attribute", 9: "attribute"},
-    "primitive": {3: "attribute"},
-    "attribute": {6: "tensor", 7: "graph", 12: "tensor", 13: "graph", 17: "attribute", 19: "functor"},
-    "functor": {3: "attribute"},
-    "map": {2: "attribute", 3: "tensor", 4: "tensor", 5: "tensor"},
-}
-"""Message to its fields that hold operators or tensors, directly or deeper."""
 
 
 @dataclass
@@ -72,6 +60,8 @@ class Content:
     version: str = ""
     """Of the MindSpore that wrote the file; "": it does not say."""
     operators: set[str] = field(default_factory=set)
+    references: set[str] = field(default_factory=set)
+    """What nodes call by a name that the file defines."""
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     """Empty where the file does not say the type and shape of every one."""
@@ -131,35 +121,29 @@ def _read(walk: Walk, name: str) -> Content:
         raise InspectionError(f"{name} is a MindIR file without a graph: encrypted, or not meant to be run")
     content.version = versions.get(3) or versions.get(5, "")
     _survey(walk, content, name)
+    check_references(walk, content.references, name)
     content.inputs, content.outputs = _signature(walk, graph)
     return content
 
 
 def _survey(walk: Walk, content: Content, name: str) -> None:
-    """Collect the operators and external files of all graphs, and refuse what runs code.
-
-    Goes down first, so that what waits is as deep as the file, not as long.
-    """
-    open_messages: list[tuple[str, Iterator[Field]]] = [("model", walk.fields())]
-    while open_messages:
-        kind, parts = open_messages[-1]
-        part = next(parts, None)
-        if part is None:
-            open_messages.pop()
-            continue
-        if (kind, part.number) in _OPERATORS and not part.head.startswith(_REFERENCE.encode()):
-            _add_operator(content, walk.text(part), name)
+    """Collect the operators, what is called and external files of all graphs, and refuse what runs code."""
+    for kind, part in parts(walk, name):
+        if (kind, part.number) in _OPERATORS:
+            text = walk.text(part)
+            called = text.removeprefix(REFERENCE)
+            if kind == "node" and called != text:
+                content.references.add(called)
+            else:
+                _add_operator(content, text, name)
+            if len(content.operators) + len(content.references) > MAX_OPERATORS:
+                raise InspectionError(f"{name} has more than {MAX_OPERATORS} different operators")
         elif (kind, part.number) == ("graph", 9) and part.length:
             content.external.append(ExternalTensor("gradients", walk.text(part)))
         elif (kind, part.number) == ("attribute", 16) and part.length in CODE_VALUES:
             raise InspectionError(f"{name} names a Python {CODE_VALUES[part.length]}. Export it again without")
-        child = _CHILDREN[kind].get(part.number)
-        if child == "tensor":
+        elif CHILDREN[kind].get(part.number) == "tensor":
             content.external.extend(_external(walk, part))
-        elif child is not None:
-            if len(open_messages) == MAX_DEPTH:
-                raise InspectionError(f"{name} nests graphs and attributes more than {MAX_DEPTH} deep")
-            open_messages.append((child, walk.fields(part)))
 
 
 def _add_operator(content: Content, text: str, name: str) -> None:
@@ -177,8 +161,6 @@ def _add_operator(content: Content, text: str, name: str) -> None:
             f"{name} has the operator {operator[:64]!r}, which runs Python code on the device. Export it again without"
         )
     content.operators.add(operator)
-    if len(content.operators) > MAX_OPERATORS:
-        raise InspectionError(f"{name} has more than {MAX_OPERATORS} different operators")
 
 
 def _external(walk: Walk, tensor: Field) -> Iterator[ExternalTensor]:
@@ -210,6 +192,8 @@ def _signature(walk: Walk, graph: Field) -> tuple[tuple[TensorSpec, ...], tuple[
             outputs.extend(_specs(walk, part, "output", len(outputs)))
         if max(len(inputs), len(outputs)) > MAX_TENSORS:
             raise InspectionError(f"the model has more than {MAX_TENSORS} inputs or outputs")
+    if not outputs:
+        raise InspectionError("the model has no outputs: it was not exported to be run, or is damaged")
     known = _all_or_nothing(inputs)
     if len({spec.name for spec in known}) < len(known):
         known = _numbered("input", known)

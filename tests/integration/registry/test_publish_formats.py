@@ -14,7 +14,7 @@ import pytest
 from registry.inspection import air, checkpoint, mindir, om, safetensors
 from registry.inspection.detect import OM_MAGIC, detect
 from registry.inspection.facts import InspectionError
-from registry.inspection.protobuf import Walk
+from registry.inspection.protobuf import Field, Walk
 from tests.support import onnx_models
 from tests.support.cli import Cli, Ran
 from tests.support.protobuf import message, number
@@ -100,7 +100,8 @@ def test_no_cut_of_a_real_file_passes(tmp_path: Path, name: str) -> None:
     form = {"mindir": mindir, "ckpt": checkpoint, "safetensors": safetensors}[name.rpartition(".")[2]]
     cut = tmp_path / name
     ends = {0, *_whole_ends(name, whole)}
-    for end in [*range(1, len(whole), 37), len(whole) - 1]:
+    parts = [field.start + field.length for field in _fields(whole) if field.start]
+    for end in [*range(1, len(whole), 37), *parts[:-1], len(whole) - 1]:
         cut.write_bytes(whole[:end])
         if end not in ends:
             with pytest.raises(InspectionError):
@@ -110,12 +111,19 @@ def test_no_cut_of_a_real_file_passes(tmp_path: Path, name: str) -> None:
 def _whole_ends(name: str, whole: bytes) -> Iterator[int]:
     """Where a cut leaves a smaller file of the same format: after any parameter of a checkpoint."""
     if name.endswith(".ckpt"):
-        for field in Walk(BytesIO(whole), checkpoint.payload_bytes(BytesIO(whole), len(whole))).fields():
-            yield field.start + field.length
+        yield from (field.start + field.length for field in _fields(whole))
+
+
+def _fields(whole: bytes) -> list[Field]:
+    """The outermost fields of a protobuf file; none of another."""
+    if whole[8:9] == b"{":
+        return []
+    return list(Walk(BytesIO(whole), checkpoint.payload_bytes(BytesIO(whole), len(whole))).fields())
 
 
 def test_weights_of_a_mindir_that_leave_its_folder_are_refused(tmp_path: Path) -> None:
-    weights = message(3, message(7, "w") + message(12, message(1, "../secret")))
+    output = message(6, message(1, "y") + message(2, number(1, 1) + number(2, 1)))
+    weights = message(3, message(7, "w") + message(12, message(1, "../secret"))) + output
     (tmp_path / "m.mindir").write_bytes(message(2, "MindSpore") + message(7, weights))
     with pytest.raises(InspectionError, match="not a plain path below the model's folder"):
         mindir.inspect(tmp_path / "m.mindir")
