@@ -14,17 +14,13 @@ from registry.contracts.golden import MeasuredParity
 from registry.contracts.jobs import Job
 from registry.contracts.manifest import Format, Golden, Manifest, Target, Variant
 from registry.contracts.platforms import Platform
+from registry.core.publish_faults import BUILT_FOR, variant_faults
 
 TARGETS: Mapping[Format, tuple[Target, ...]] = {
     Format.OM: (Target.ASCEND310, Target.ASCEND910),
     Format.TENSORRT_PLAN: (Target.GPU,),
 }
 """Of formats that run on one kind of hardware only."""
-NEEDS: Mapping[Format, tuple[str, ...]] = {
-    Format.OM: ("soc_version", "cann_version"),
-    Format.TENSORRT_PLAN: ("tensorrt_version", "compute_capability"),
-}
-"""Requirements without which a host that cannot run the file would be given it."""
 
 
 def faults(manifest: Manifest, variant: Variant) -> tuple[str, ...]:
@@ -56,9 +52,7 @@ def _faults(manifest: Manifest, variant: Variant) -> Iterator[str]:
         yield f"it does not say its inputs or outputs, which {parent.name} has"
     if variant.target not in TARGETS.get(variant.format, (variant.target,)):
         yield f"{variant.format} does not run on the target {variant.target}"
-    missing = [name for name in NEEDS.get(variant.format, ()) if getattr(variant.requirements, name) is None]
-    if missing:
-        yield f"its requirements do not say the {' and '.join(missing)} that it was built for"
+    yield from variant_faults(variant)
     if variant.parity is not None:
         yield from _parity_faults(manifest.golden, variant.parity)
 
@@ -94,7 +88,7 @@ def _job_faults(
         ("compute_capability", facts.cuda.compute_capability if facts and facts.cuda else None),
     )
     for name, real in chips:
-        if name in NEEDS.get(variant.format, ()) and real and getattr(variant.requirements, name) != real:
+        if name in BUILT_FOR.get(variant.format, ()) and real and getattr(variant.requirements, name) != real:
             yield f"it was built for the {name} {getattr(variant.requirements, name)}, and should be for {real}"
     earlier = _made_since(before.variants, newest.variants, variant)
     if earlier is not None and "name" not in job.options:

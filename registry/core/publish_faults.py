@@ -1,17 +1,21 @@
 """What a manifest may not say or leave out, however it came to the registry. Pure.
 
 A refusal, where `publish_warnings` warns: a version in which a variant is over the tolerance is not published, nor a
-compiled one that does not say what it was compiled for: it would fit every host.
+compiled one that does not say what it was compiled for: nobody could say where it runs. Nor is a network that no
+catalogue has; who publishes for agents with a newer one upgrades the registry first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from registry.contracts import networks
 from registry.contracts.golden import MeasuredParity
 from registry.contracts.manifest import Format, Golden, Manifest, Variant
 
 BUILT_FOR = {
     Format.OM: ("soc_version", "cann_version"),
-    Format.TENSORRT_PLAN: ("compute_capability", "tensorrt_version"),
+    Format.TENSORRT_PLAN: ("tensorrt_version", "compute_capability"),
 }
 """What a compiled format must say of the host that it was compiled for."""
 
@@ -21,18 +25,27 @@ def publish_faults(manifest: Manifest) -> tuple[str, ...]:
     names = {variant.name for variant in manifest.variants}
     faults: list[str] = []
     for variant in manifest.variants:
-        missing = _unsaid(variant)
-        if missing:
-            faults.append(f"variant {variant.name}: a {variant.format} must say {' and '.join(missing)}")
+        faults += [f"variant {variant.name}: {fault}" for fault in variant_faults(variant)]
         if variant.parity is not None:
             fault = _parity_fault(variant.parity, manifest.golden, names)
             faults += [f"variant {variant.name}: {fault}"] if fault else []
     return tuple(faults)
 
 
-def _unsaid(variant: Variant) -> list[str]:
-    wanted = BUILT_FOR.get(variant.format, ())
-    return [name for name in wanted if getattr(variant.requirements, name) is None]
+def variant_faults(variant: Variant) -> Iterator[str]:
+    """Of one variant by itself, published or added."""
+    missing = [name for name in BUILT_FOR.get(variant.format, ()) if getattr(variant.requirements, name) is None]
+    if missing:
+        yield f"a {variant.format} must say the {' and '.join(missing)} that it was built for"
+    if variant.network is None:
+        return
+    if variant.format is not Format.MINDSPORE_CKPT:
+        yield f"a network is for checkpoints, and {variant.format} brings its own"
+        return
+    try:
+        networks.arguments(variant.network)
+    except networks.NetworkError as error:
+        yield str(error)
 
 
 def _parity_fault(measured: MeasuredParity, golden: Golden | None, names: set[str]) -> str:

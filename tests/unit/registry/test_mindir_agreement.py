@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.backends import mindir as on_device
 from registry.inspection import mindir as at_publish
+from registry.inspection.mindir_walk import MAX_DEPTH
 
 
 def test_both_refuse_the_same_operators() -> None:
@@ -13,4 +14,4 @@ def test_both_refuse_the_same_operators() -> None:
 def test_both_refuse_the_same_values_and_know_the_same_datatypes() -> None:
     assert set(at_publish.CODE_VALUES) == set(on_device.CODE_VALUES)
     assert {code: str(name) for code, name in at_publish._DATATYPES.items()} == on_device.DATATYPES
-    assert at_publish.MAX_DEPTH == on_device.MAX_DEPTH
+    assert MAX_DEPTH == on_device.MAX_DEPTH

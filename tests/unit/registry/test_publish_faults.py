@@ -1,4 +1,4 @@
-"""What a manifest says of its variants' parity has to agree with its golden vectors."""
+"""What a manifest may not say of its variants, or leave out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registry.contracts.golden import MeasuredParity, Parity
-from registry.contracts.manifest import FileRef, Format, Golden, Manifest, Requirements, Target
+from registry.contracts.manifest import FileRef, Format, Golden, Manifest, Network, Requirements, Target
 from registry.core.publish_faults import publish_faults
 from tests.unit.registry.test_resolution import manifest, variant
 
@@ -61,3 +61,19 @@ def test_a_compiled_variant_says_what_it_was_compiled_for(
     for missing in complete:
         (fault,) = faults({name: value for name, value in complete.items() if name != missing})
         assert missing in fault
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "says"),
+    [
+        (Format.MINDSPORE_CKPT, Network(name="lenet5", arguments={"num_class": 10}), ""),
+        (Format.MINDSPORE_CKPT, Network(name="lenet6"), "no network is called 'lenet6'"),
+        (Format.MINDSPORE_CKPT, Network(name="lenet5", arguments={"depth": 1}), "has no argument 'depth'"),
+        (Format.ONNX, Network(name="lenet5"), "a network is for checkpoints, and onnx brings its own"),
+    ],
+)
+def test_a_network_is_of_a_checkpoint_and_in_the_catalogue(kind: Format, network: Network, says: str) -> None:
+    named = variant("a").model_copy(update={"format": kind, "network": network})
+    found = publish_faults(manifest(named))
+    assert len(found) == (1 if says else 0)
+    assert says in "".join(found)
