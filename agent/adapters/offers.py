@@ -17,7 +17,8 @@ from agent.adapters.part_file import StepCancelledError, disk_error
 from agent.adapters.registry_client import RegistryClient, UnreachableError
 from agent.core.backoff import Backoff
 from agent.errors import PermanentError
-from registry.contracts.api import UPLOAD_OFFSET, UploadRequest, UploadView, VariantAnswer, VariantOffer
+from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
+from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest
 from registry.contracts.manifest import FileRef, Variant

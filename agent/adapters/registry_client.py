@@ -32,7 +32,7 @@ from registry.contracts.platforms import Platform
 if TYPE_CHECKING:
     import httpx  # These two take 0.15 s to import: an agent that has all it needs starts without them.
 
-    from registry.contracts.api import DeviceReports
+    from registry.contracts.api.devices import DeviceReports
 
 BUSY = frozenset({408, 425, 429})
 MAX_RETRY_AFTER_S = 3600.0

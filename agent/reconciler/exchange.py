@@ -18,7 +18,7 @@ from registry.contracts.messages import Health, Reported
 from registry.contracts.platforms import Platform
 
 if TYPE_CHECKING:
-    from registry.contracts.api import DeviceReports
+    from registry.contracts.api.devices import DeviceReports
 
 log = logging.getLogger(__name__)
 POLLS_WHILE_CONNECTED = 10
@@ -69,7 +69,7 @@ class Exchange:
         )
 
     def _reports(self, reported: Reported | None, health: Health | None) -> DeviceReports:
-        from registry.contracts.api import DeviceReports  # noqa: PLC0415 - see ports
+        from registry.contracts.api.devices import DeviceReports  # noqa: PLC0415 - see ports
 
         events = tuple(self._context.voice.unsent)
         return DeviceReports(reported=reported, health=(health,) if health else (), events=events)

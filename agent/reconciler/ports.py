@@ -23,7 +23,7 @@ from registry.contracts.messages import DesiredModel, Reported
 from registry.contracts.platforms import Platform
 
 if TYPE_CHECKING:
-    from registry.contracts.api import DeviceReports  # Takes 40 ms to import: nobody waits for it at a start.
+    from registry.contracts.api.devices import DeviceReports  # Takes 40 ms to import: nobody waits for it at a start.
 
 
 class LoadedWorker(Protocol):

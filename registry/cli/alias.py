@@ -9,7 +9,7 @@ import typer
 from registry.cli.failures import CliError
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
-from registry.contracts.api import AliasMove, AliasView
+from registry.contracts.api.versions import AliasMove, AliasView
 from registry.contracts.paths import alias_history_path, alias_path, aliases_path
 
 app = typer.Typer(

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from registry.cli.failures import CliError, ProblemError, UnreachableError
 from registry.cli.settings import Address
-from registry.contracts.api import MAX_PAGE, Page, Problem
+from registry.contracts.api.answers import MAX_PAGE, Page, Problem
 from registry.contracts.wire import Wire
 
 MAX_ANSWER_BYTES = 32 << 20

@@ -19,7 +19,8 @@ from registry.cli import convert_here
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
 from registry.cli.models import fetch_manifest, find_version
 from registry.cli.session import Session, command, split_reference
-from registry.contracts.api import DeviceView, JobRequest, JobView
+from registry.contracts.api.devices import DeviceView
+from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.conversions import GOALS, Goal, source_for
 from registry.contracts.jobs import JobKind, JobState
 from registry.contracts.manifest import Manifest, Variant

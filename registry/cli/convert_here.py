@@ -25,7 +25,7 @@ from registry.cli.progress import meter
 from registry.cli.pull import download
 from registry.cli.session import Session
 from registry.cli.upload import upload
-from registry.contracts.api import VariantAnswer, VariantOffer
+from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.conversions import Goal
 from registry.contracts.golden import MeasuredParity
 from registry.contracts.golden_file import Case, read_cases

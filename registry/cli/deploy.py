@@ -17,7 +17,7 @@ from registry.cli.devices import presence_text
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
 from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command, split_reference
-from registry.contracts.api import Deployment, DeploymentView, DeviceView
+from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
 from registry.contracts.deployments import Phase
 from registry.contracts.messages import Profile, ReportedModel, ServingState
 from registry.contracts.paths import deployment_path, device_path

@@ -17,7 +17,9 @@ from registry.cli.models import fetch_manifest, find_version
 from registry.cli.progress import meter
 from registry.cli.pull import download
 from registry.cli.session import Session, command, split_reference
-from registry.contracts.api import DeviceView, JobRequest, JobView, VersionView
+from registry.contracts.api.devices import DeviceView
+from registry.contracts.api.jobs import JobRequest, JobView
+from registry.contracts.api.versions import VersionView
 from registry.contracts.datasets import DatasetView, EvaluationCreate, EvaluationView
 from registry.contracts.jobs import JobKind, JobState
 from registry.contracts.manifest import FileRef, Manifest, Variant

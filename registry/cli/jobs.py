@@ -8,7 +8,7 @@ import typer
 
 from registry.cli.output import age_text
 from registry.cli.session import Session, command
-from registry.contracts.api import JobView
+from registry.contracts.api.jobs import JobView
 from registry.contracts.paths import job_path, jobs_path
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="One-time work of devices.")

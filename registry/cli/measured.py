@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from registry.cli.output import Output, time_text
 from registry.cli.session import Session
-from registry.contracts.api import ParityView, VersionView
+from registry.contracts.api.versions import ParityView, VersionView
 from registry.contracts.datasets import EvaluationView
 from registry.contracts.golden import Parity
 from registry.contracts.manifest import Manifest

@@ -13,7 +13,7 @@ from registry.cli.failures import CliError, ExitCode, UsageFault
 from registry.cli.measured import evaluations_of, parity_of, show_evaluations, show_parity
 from registry.cli.output import Output, short, size_text, time_text
 from registry.cli.session import Session, command, split_reference
-from registry.contracts.api import ModelSettings, ModelView, VersionView
+from registry.contracts.api.versions import ModelSettings, ModelView, VersionView
 from registry.contracts.digest import digest_of
 from registry.contracts.manifest import Manifest, Requirements, TensorSpec, Variant
 from registry.contracts.paths import manifest_path, model_path, models_path, version_path, versions_path

@@ -39,7 +39,7 @@ from registry.cli.progress import meter
 from registry.cli.publish_file import PublishFile, VariantSection, load_publish_file
 from registry.cli.session import Session, command, parse_labels
 from registry.cli.upload import upload
-from registry.contracts.api import PublishAnswer, VersionView
+from registry.contracts.api.versions import PublishAnswer, VersionView
 from registry.contracts.manifest import Format, Manifest, Target
 from registry.contracts.paths import blob_path, version_path
 from registry.core.differences import differences

@@ -12,7 +12,7 @@ from registry.cli.credentials import demand_new_file, write_secret
 from registry.cli.models import confirm
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
-from registry.contracts.api import Scope, TokenCreate, TokenCreated, TokenView
+from registry.contracts.api.tokens import Scope, TokenCreate, TokenCreated, TokenView
 from registry.contracts.paths import token_path, tokens_path
 
 app = typer.Typer(

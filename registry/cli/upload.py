@@ -16,7 +16,7 @@ import httpx
 from registry.cli.client import TRANSIENT, Client
 from registry.cli.failures import CliError, ProblemError, UnreachableError
 from registry.cli.local_files import BUFFER_BYTES, LocalFile
-from registry.contracts.api import UPLOAD_OFFSET, UploadRequest, UploadView
+from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
 from registry.contracts.paths import upload_path, uploads_path
 
 SEGMENT_BYTES = 256 << 20

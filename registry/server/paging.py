@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query
 
-from registry.contracts.api import MAX_PAGE, Page
+from registry.contracts.api.answers import MAX_PAGE, Page
 from registry.errors import InvalidError
 
 Item = TypeVar("Item")

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.contracts.api import UPLOAD_OFFSET, Problem
+from registry.contracts.api.answers import Problem
+from registry.contracts.api.uploads import UPLOAD_OFFSET
 from registry.errors import OffsetMismatchError, RegistryError
 
 MEDIA_TYPE = "application/problem+json"

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api import AliasView
+from registry.contracts.api.versions import AliasView
 from registry.db.catalog_rows import AliasMoveRow, AliasRow
 from registry.db.engine import Database
 from registry.errors import InvalidError, NotFoundError, PreconditionError

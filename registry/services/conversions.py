@@ -20,7 +20,7 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore
-from registry.contracts.api import VariantAnswer
+from registry.contracts.api.versions import VariantAnswer
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.jobs import Job, JobKind
 from registry.contracts.manifest import MAX_MANIFEST_BYTES, Manifest, Variant

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api import Deployment, DeploymentView
+from registry.contracts.api.devices import Deployment, DeploymentView
 from registry.contracts.manifest import Manifest
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform

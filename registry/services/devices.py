@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api import DeviceCreated, DeviceView
+from registry.contracts.api.devices import DeviceCreated, DeviceView
 from registry.contracts.messages import Health, Presence, Reported
 from registry.contracts.names import LabelKey, LabelValue
 from registry.contracts.platforms import Platform

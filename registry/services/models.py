@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from registry.contracts.api import ModelSettings, ModelView
+from registry.contracts.api.versions import ModelSettings, ModelView
 from registry.db.catalog_rows import AliasRow, ModelRow, VersionRow
 from registry.db.engine import Database
 from registry.services.aliases import point

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api import ParityView
+from registry.contracts.api.versions import ParityView
 from registry.contracts.manifest import Manifest
 from registry.contracts.messages import Reported
 from registry.db.catalog_rows import VersionRow

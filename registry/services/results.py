@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api import ResultView
+from registry.contracts.api.telemetry import ResultView
 from registry.contracts.names import Name
 from registry.contracts.tensors import CONTENT_JSON
 from registry.core.intake import Recorded

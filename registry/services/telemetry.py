@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
-from registry.contracts.api import DeviceReports
+from registry.contracts.api.devices import DeviceReports
 from registry.contracts.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.contracts.platforms import Platform
 from registry.core.intake import Intake, Recorded, checked

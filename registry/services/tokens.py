@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api import Scope, TokenCreated, TokenView
+from registry.contracts.api.tokens import Scope, TokenCreated, TokenView
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
 from registry.errors import ConflictError, InvalidError, NotFoundError

@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore, PartWriter
-from registry.contracts.api import UploadRequest, UploadView
+from registry.contracts.api.uploads import UploadRequest, UploadView
 from registry.contracts.digest import PREFIX
 from registry.db.catalog_rows import BlobRow, UploadRow
 from registry.db.engine import Database

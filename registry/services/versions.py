@@ -11,7 +11,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore
-from registry.contracts.api import PublishAnswer, VariantView, VersionView
+from registry.contracts.api.versions import PublishAnswer, VariantView, VersionView
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.manifest import Manifest
 from registry.core.differences import differences

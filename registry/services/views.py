@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api import AliasView, ModelView, VariantView, VersionView
+from registry.contracts.api.versions import AliasView, ModelView, VariantView, VersionView
 from registry.db.catalog_rows import AliasMoveRow, AliasRow, ModelRow, VersionRow
 from registry.db.job_rows import EarlierManifestRow
 from registry.errors import NotFoundError

@@ -21,7 +21,7 @@ from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock, Uplink
 from agent.reconciler.voice import Voice
-from registry.contracts.api import DeviceReports
+from registry.contracts.api.devices import DeviceReports
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import Health, Presence, Reported
 from registry.contracts.platforms import Platform

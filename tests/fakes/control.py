@@ -23,7 +23,7 @@ from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock, LoadedWorker
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
-from registry.contracts.api import DeviceReports
+from registry.contracts.api.devices import DeviceReports
 from registry.contracts.deployments import DeploymentProgress, ShadowFigures
 from registry.contracts.golden import Parity
 from registry.contracts.manifest import Golden

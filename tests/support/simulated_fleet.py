@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from registry.contracts import paths
-from registry.contracts.api import MAX_PAGE
+from registry.contracts.api.answers import MAX_PAGE
 from registry.contracts.rollout_states import Command
 from scripts.simulator.platforms import PLATFORMS
 from scripts.simulator.world import Settings, World

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from registry.contracts.api import AliasMove, AliasView, Page
+from registry.contracts.api.answers import Page
+from registry.contracts.api.versions import AliasMove, AliasView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.server import etags

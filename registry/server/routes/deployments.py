@@ -6,7 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from registry.contracts.api import Deployment, DeploymentView, Page, Scope
+from registry.contracts.api.answers import Page
+from registry.contracts.api.devices import Deployment, DeploymentView
+from registry.contracts.api.tokens import Scope
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.server.auth import Caller, Deployer, ServicesDep

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.contracts.api import Scope
+from registry.contracts.api.tokens import Scope
 from registry.contracts.messages import Desired
 from registry.contracts.names import Name
 from registry.contracts.paths import API

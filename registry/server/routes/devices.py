@@ -7,7 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from registry.contracts.api import DeviceCreate, DeviceCreated, DeviceView, HealthHour, Page, Scope
+from registry.contracts.api.answers import Page
+from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
+from registry.contracts.api.telemetry import HealthHour
+from registry.contracts.api.tokens import Scope
 from registry.contracts.messages import Event, Health
 from registry.contracts.names import Name
 from registry.contracts.paths import API

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from registry.contracts.api import Page, ParityView
+from registry.contracts.api.answers import Page
+from registry.contracts.api.versions import ParityView
 from registry.contracts.datasets import DatasetCreate, DatasetView, EvaluationCreate, EvaluationView
 from registry.contracts.names import Name
 from registry.contracts.paths import API

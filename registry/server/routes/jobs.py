@@ -6,7 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from registry.contracts.api import JobRequest, JobView, Page, Scope, VariantAnswer, VariantOffer
+from registry.contracts.api.answers import Page
+from registry.contracts.api.jobs import JobRequest, JobView
+from registry.contracts.api.tokens import Scope
+from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.server.auth import Caller, Deployer, Reader, ServicesDep

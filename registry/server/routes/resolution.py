@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from registry.contracts.api import Scope
+from registry.contracts.api.tokens import Scope
 from registry.contracts.choices import CoverageView, ResolutionView, ResolveBody
 from registry.contracts.names import Name, VersionName
 from registry.contracts.paths import API

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from registry.contracts.api import Page, ResultView
+from registry.contracts.api.answers import Page
+from registry.contracts.api.telemetry import ResultView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.server.auth import Reader, ServicesDep

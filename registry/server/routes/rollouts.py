@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
-from registry.contracts.api import Page
+from registry.contracts.api.answers import Page
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.contracts.rollout_states import ActionState, RolloutState

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from registry.contracts.api import CountView, DeviceReports, Page
+from registry.contracts.api.answers import Page
+from registry.contracts.api.devices import DeviceReports
+from registry.contracts.api.telemetry import CountView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.contracts.platforms import Platform

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from registry.contracts.api import Page, TokenCreate, TokenCreated, TokenView
+from registry.contracts.api.answers import Page
+from registry.contracts.api.tokens import TokenCreate, TokenCreated, TokenView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.server.auth import Administrator, ServicesDep

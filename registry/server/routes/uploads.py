@@ -11,7 +11,7 @@ from fastapi.concurrency import contextmanager_in_threadpool
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from registry.contracts.api import UPLOAD_OFFSET, UploadRequest, UploadView
+from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
 from registry.contracts.paths import API
 from registry.errors import TooLargeError
 from registry.server.auth import ServicesDep, Uploader

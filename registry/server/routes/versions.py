@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from registry.contracts.api import Page, PublishAnswer, VariantAnswer, VariantOffer, VersionView
+from registry.contracts.api.answers import Page
+from registry.contracts.api.versions import PublishAnswer, VariantAnswer, VariantOffer, VersionView
 from registry.contracts.digest import Digest
 from registry.contracts.manifest import Manifest
 from registry.contracts.names import Name, VersionName

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.config import RegistryConfig
-from registry.contracts.api import JobRequest
+from registry.contracts.api.jobs import JobRequest
 from registry.contracts.digest import digest_of
 from registry.contracts.jobs import JobKind, JobState, JobStatus
 from registry.contracts.manifest import FileRef, Format, Manifest, Target, Variant

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from registry.contracts.api import AliasView, Page
+from registry.contracts.api.answers import Page
+from registry.contracts.api.versions import AliasView
 from tests.integration.registry.test_publishing import problem
 from tests.support.registry_process import RegistryProcess, publish
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.contracts.api import UploadRequest
+from registry.contracts.api.uploads import UploadRequest
 from registry.contracts.datasets import DatasetCreate
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.manifest import Manifest

@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.contracts import api, paths
+from registry.contracts import paths
+from registry.contracts.api.devices import DeviceReports
+from registry.contracts.api.versions import PublishAnswer, VersionView
 from registry.contracts.digest import digest_of
 from registry.contracts.manifest import Format, Target
 from registry.contracts.messages import Reported
@@ -81,7 +83,7 @@ def om(soc: str = "Ascend310B4", **needs: str) -> dict[str, Any]:
     return {"name": f"om-{soc.lower()}", "format": "om", "target": "ascend310", "requirements": needs, "content": "om"}
 
 
-def publish(http: httpx.Client, model: str, version: str, *variants: dict[str, Any]) -> api.PublishAnswer:
+def publish(http: httpx.Client, model: str, version: str, *variants: dict[str, Any]) -> PublishAnswer:
     forms = []
     for variant in variants:
         content = variant["content"].encode()
@@ -90,7 +92,7 @@ def publish(http: httpx.Client, model: str, version: str, *variants: dict[str, A
     manifest = {"model": model, "version": version, "variants": forms}
     answer = http.put(paths.version_path(model, version), json=manifest)
     assert answer.status_code in (200, 201), answer.text
-    return api.PublishAnswer.model_validate_json(answer.content)
+    return PublishAnswer.model_validate_json(answer.content)
 
 
 def test_explain_says_what_would_have_to_change(cli: Cli) -> None:
@@ -190,7 +192,7 @@ def test_the_faster_of_two_that_rank_the_same_is_chosen_for_its_class(http: http
     asked = {"model": "twins", "version": "1"}
     before = http.get(paths.resolution_path("cpu-2"), params=asked).json()["resolution"]
     assert (before["chosen"], before["tie"]) == ("a", ["b"])
-    version = api.VersionView.model_validate_json(http.get(paths.version_path("twins", "1")).content)
+    version = VersionView.model_validate_json(http.get(paths.version_path("twins", "1")).content)
     a, b = (variant.digest for variant in version.variants)
     for device, digest, run_us in (("cpu-1", a, 900.0), ("cpu-2", b, 90.0)):
         token = http.post(paths.device_credential_path(device)).json()["token"]
@@ -204,7 +206,7 @@ def test_the_faster_of_two_that_rank_the_same_is_chosen_for_its_class(http: http
                 "models": {"twins": served},
             }
         )  # fmt: skip
-        body = api.DeviceReports(reported=reported).canonical()
+        body = DeviceReports(reported=reported).canonical()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         http.post(paths.reports_path(device), content=body, headers=headers).raise_for_status()
     after = http.get(paths.resolution_path("cpu-2"), params=asked).json()["resolution"]

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.contracts import api, paths
+from registry.contracts import paths
+from registry.contracts.api.devices import DeviceReports
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import DeploymentProgress, Phase
 from registry.contracts.digest import digest_of
@@ -110,7 +111,7 @@ class Device:
             facts_digest=digest_of(b""),
             models={"lenet": model},
         )
-        body = api.DeviceReports(reported=reported).canonical()
+        body = DeviceReports(reported=reported).canonical()
         self.http.post(paths.reports_path(self.name), content=body).raise_for_status()
 
 

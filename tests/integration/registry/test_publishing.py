@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.contracts.api import ModelView, Page, PublishAnswer, VersionView
+from registry.contracts.api.answers import Page
+from registry.contracts.api.versions import ModelView, PublishAnswer, VersionView
 from registry.contracts.digest import digest_of
 from registry.contracts.manifest import Manifest
 from tests.support.registry_process import RegistryProcess, manifest_of, publish, put_blob

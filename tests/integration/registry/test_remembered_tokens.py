@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
-from registry.contracts.api import Scope
+from registry.contracts.api.tokens import Scope
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
 from registry.services.access import MANY, Access, hash_token

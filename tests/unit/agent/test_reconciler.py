@@ -9,7 +9,7 @@ import pytest
 from agent.adapters.registry_client import UnreachableError
 from agent.core.events import Connected, ControlMessage, Disconnected, Tick, WorkerDied
 from agent.errors import PermanentError, TransientError
-from registry.contracts.api import DeviceReports
+from registry.contracts.api.devices import DeviceReports
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import ServingState
 from tests.fakes.control import DEVICE, MEASURED, START, FakeUplink, FakeWorker, Host, desired

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.api import Deployment
+from registry.contracts.api.devices import Deployment
 from registry.contracts.digest import Digest
 from registry.contracts.manifest import Manifest
 from registry.contracts.rollout_states import ActionState, Command, RolloutState

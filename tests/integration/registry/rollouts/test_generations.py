@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from registry.contracts.api import Deployment
+from registry.contracts.api.devices import Deployment
 from registry.contracts.deployments import DeploymentProgress, Phase
 from registry.contracts.rollout_states import Command, WaveState
 from registry.contracts.rollout_views import Approval, ReasonCode

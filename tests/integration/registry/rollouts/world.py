@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from registry.contracts.api import Deployment
+from registry.contracts.api.devices import Deployment
 from registry.contracts.deployments import DeploymentProgress, Phase
 from registry.contracts.digest import digest_of
 from registry.contracts.golden import Parity

@@ -1,0 +1,77 @@
+"""The registry's HTTP API: devices, what each of them should serve, and what it says when it cannot use MQTT."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
+
+from registry.contracts.messages import Event, Health, Presence, Profile, Reported
+from registry.contracts.names import Name, VersionName
+from registry.contracts.platforms import Platform
+from registry.contracts.wire import Wire
+
+
+class DeviceCreate(Wire):
+    """Register a device, or change its labels. The answer of a new one has its credential, once."""
+
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class DeviceCreated(Wire):
+    """The credential is shown only here; the registry keeps its hash."""
+
+    device: Name
+    token: str
+
+
+class DeviceView(Wire):
+    """A device as the registry knows it."""
+
+    name: Name
+    labels: dict[str, str] = Field(default_factory=dict)
+    created_at: AwareDatetime
+    last_seen: AwareDatetime | None = None
+    presence: Presence | None = None
+    reported: Reported | None = None
+    facts: Platform | None = None
+    facts_at: AwareDatetime | None = None
+    health: Health | None = None
+    """The newest."""
+    generation: int = 0
+    desired: dict[Name, VersionName] = Field(default_factory=dict)
+
+
+class Deployment(Wire):
+    """PUT body: what one slot of a device should serve. `version` may be an alias, resolved once, now."""
+
+    version: VersionName
+    variant: Name | None = None
+    """Pin a variant; None: the best that fits."""
+    profile: Profile = Profile.THROUGHPUT
+    force: bool = False
+    """Assign although no variant fits the facts that the registry knows."""
+    retry: bool = False
+    """Another attempt: also of a version that the device has put into quarantine."""
+
+
+class DeploymentView(Wire):
+    """What a slot should serve, and who said so."""
+
+    device: Name
+    model: Name
+    version: VersionName
+    variant: Name | None
+    """None: the facts are not known yet; the agent will choose."""
+    generation: int
+    set_at: AwareDatetime
+    set_by: str = ""
+    note: str = ""
+
+
+class DeviceReports(Wire):
+    """POST body of a device: what it would have sent over MQTT. Taken whole, idempotent."""
+
+    reported: Reported | None = None
+    health: Annotated[tuple[Health, ...], Field(max_length=100)] = ()
+    events: Annotated[tuple[Event, ...], Field(max_length=1000)] = ()
