@@ -1,4 +1,4 @@
-"""What moves rollouts beside the requests: a thread that ticks when something happened, and the metrics of rollouts.
+"""What moves rollouts beside the requests: threads that tick and plan when something happened, and the metrics.
 
 The clock's ticks are the scheduler's. Events come together: after a tick the next one waits PAUSE_S, so that a
 thousand reports a second are not a thousand ticks.
@@ -32,34 +32,40 @@ log = logging.getLogger(__name__)
 
 
 class Waker:
-    """Ticks soon after `wake`. Thread-safe; `wake` never blocks."""
+    """Takes steps soon after `wake`, each kind in a thread of its own. Thread-safe; `wake` never waits for a step."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._changed = threading.Condition()
+        self._wakes = 0
         self._stopping = threading.Event()
 
     def wake(self) -> None:
         """Something happened that a rollout may wait for."""
-        self._event.set()
+        with self._changed:
+            self._wakes += 1
+            self._changed.notify_all()
 
     def stop(self) -> None:
-        """No more ticks."""
+        """No more steps."""
         self._stopping.set()
-        self._event.set()
+        self.wake()
 
-    def run(self, ticker: Ticker, clock: Callable[[], datetime]) -> None:
-        """Until `stop`."""
-        while not self._stopping.is_set():
-            self._event.wait()
-            self._event.clear()
+    def run(self, step: Callable[[Callable[[], bool]], object]) -> None:
+        """Until `stop`; `step` gets what tells it to end early."""
+        seen = 0
+        while True:
+            with self._changed:
+                while self._wakes == seen:
+                    self._changed.wait()
+                seen = self._wakes
             if self._stopping.is_set():
                 return
             try:
-                ticker.tick(clock(), self._stopping.is_set)
+                step(self._stopping.is_set)
             except RegistryError as error:
-                log.warning("rollouts: %s; the scheduler's next tick tries again", error.message)
+                log.warning("rollouts: %s; the scheduler tries again", error.message)
             except Exception:
-                log.exception("rollouts: a tick failed; the scheduler's next one tries again")
+                log.exception("rollouts: a step failed; the scheduler tries again")
             self._stopping.wait(PAUSE_S)
 
 
@@ -92,10 +98,15 @@ class RolloutMetrics(Collector):
 async def rolling(
     waker: Waker, ticker: Ticker, database: Database, clock: Callable[[], datetime]
 ) -> AsyncIterator[None]:
-    """The thread and the metrics, as long as the server runs."""
+    """The threads and the metrics, as long as the server runs."""
     metrics = RolloutMetrics(database)
-    thread = threading.Thread(target=waker.run, args=(ticker, clock), name="rollouts", daemon=True)
-    thread.start()
+    steps = {
+        "rollouts": lambda stop: ticker.tick(clock(), stop),
+        "plans": lambda stop: ticker.plan(clock, stop),
+    }
+    threads = [threading.Thread(target=waker.run, args=(step,), name=name, daemon=True) for name, step in steps.items()]
+    for thread in threads:
+        thread.start()
     waker.wake()  # what a killed process left undone
     REGISTRY.register(metrics)
     try:
@@ -103,4 +114,5 @@ async def rolling(
     finally:
         REGISTRY.unregister(metrics)
         waker.stop()
-        await run_in_threadpool(thread.join, JOIN_S)
+        for thread in threads:
+            await run_in_threadpool(thread.join, JOIN_S)
