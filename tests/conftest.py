@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -11,6 +12,8 @@ import pytest
 from tests.support.broker import Mosquitto
 from tests.support.postgres import Databases, PostgreSql, programs
 
+# A shell that starts the suite in the background ignores SIGINT for it and for all that it starts; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples in every run of CI; by hand, new ones each time. No deadline: tests assert no times.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("by hand", deadline=None)

@@ -51,7 +51,10 @@ def _decide(session: Session, rollout: str, *, approve: bool, yes: bool, note: s
 
 @command
 def pause(session: Session, rollout: Rollout, *, note: Note = "") -> None:
-    """No device is offered it any more; those that have not switched are held (unless its spec says hold: none)."""
+    """No device is offered it any more, and nobody commits it: those that were offered it stay where they are.
+
+    Before the switch they wait staged, after it in probation, watched (unless the spec says hold: none).
+    """
     _simple(session, rollout, Command.PAUSE, note)
 
 
