@@ -14,16 +14,16 @@ uses or sweeps away.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
-import stat
 import threading
 from collections.abc import Callable, Set
 from pathlib import Path
 
-from agent.adapters.part_file import BUFFER, PartFile, StepCancelledError, disk_error
+from agent.adapters.checked_files import content_fault, is_hashed, is_plain, layout_fault
+from agent.adapters.durable import delete, disk_error, sync_folder, write_atomically
+from agent.adapters.part_file import PartFile
 from agent.core.retention import CachedArtifact, to_evict
 from agent.errors import TransientError
 from registry.contracts.codes import DeploymentCode
@@ -111,7 +111,7 @@ class ArtifactCache:
         if self.has(digest):
             return []
         staged = self._staging(digest) / "files"
-        return [ref for ref in variant.files if not _is_plain(staged / ref.path, ref.size)]
+        return [ref for ref in variant.files if not is_plain(staged / ref.path, ref.size)]
 
     def part(self, ref: FileRef) -> PartFile:
         """The file to receive a blob into; `admit` it when it is checked."""
@@ -143,7 +143,7 @@ class ArtifactCache:
 
     def has_golden(self, digest: Digest, ref: FileRef) -> bool:
         """Are the golden vectors there? `checked_golden` says whether they are right."""
-        return _is_plain(self._golden(digest, ref), ref.size)
+        return is_plain(self._golden(digest, ref), ref.size)
 
     def admit_golden(self, part: PartFile, digest: Digest) -> None:
         """Moves checked golden vectors beside their artifact, which must be complete."""
@@ -164,11 +164,11 @@ class ArtifactCache:
         """
         path = self._golden(digest, ref)
         try:
-            whole = _is_plain(path, ref.size) and _is_hashed(path, ref, cancel)
+            whole = is_plain(path, ref.size) and is_hashed(path, ref, cancel)
         except OSError as error:
             raise disk_error(error, path) from error
         if not whole:
-            _delete(path)
+            delete(path)
             raise TransientError(
                 DeploymentCode.DIGEST_MISMATCH, f"{path}: not the golden vectors that were published; thrown away"
             )
@@ -187,11 +187,9 @@ class ArtifactCache:
         """
         folder = self.files(digest)
         try:
-            wrong = _layout_fault(folder, variant)
+            wrong = layout_fault(folder, variant)
             if not wrong and digest not in self._known:
-                wrong = next(
-                    (f"{r.path} is not what it was" for r in variant.files if not _is_whole(folder, r, cancel)), ""
-                )
+                wrong = content_fault(folder, variant, cancel)
         except OSError as error:
             raise disk_error(error, folder) from error
         if wrong:
@@ -210,7 +208,7 @@ class ArtifactCache:
             names = {hex_of(digest) for digest in wanted}
             for path in (self._folder / folder).iterdir():
                 if path.name.split(".")[0] not in names or path.name.endswith(".new"):
-                    _delete(path)
+                    delete(path)
                     removed += 1
         return removed
 
@@ -218,7 +216,7 @@ class ArtifactCache:
         artifacts: list[CachedArtifact] = []
         for folder in (self._folder / "artifacts").iterdir():
             if not _HEX_NAME.fullmatch(folder.name):
-                _delete(folder)
+                delete(folder)
                 continue
             size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
             digest = "sha256:" + folder.name
@@ -227,7 +225,7 @@ class ArtifactCache:
 
     def _remove(self, digest: Digest) -> None:
         self._known.discard(digest)
-        _delete(self.files(digest).parent)
+        delete(self.files(digest).parent)
 
     def _staging(self, digest: Digest) -> Path:
         return self._folder / "staging" / hex_of(digest)
@@ -243,84 +241,3 @@ class ArtifactCache:
             return min((self._folder / "partial" / f"{hex_of(ref.digest)}.part").stat().st_size, ref.size)
         except OSError:
             return 0
-
-
-def _layout_fault(folder: Path, variant: Variant) -> str:
-    """What is there that should not be, or the other way round; empty when all is as it should be."""
-    wanted = {ref.path: ref.size for ref in variant.files}
-    found = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
-    }
-    if found != set(wanted):
-        return f"files {sorted(found ^ set(wanted))[:4]} are missing or should not be there"
-    odd = [path for path, size in wanted.items() if not _is_plain(folder / path, size)]
-    return f"{odd[0]} is no plain file of its size with one link" if odd else ""
-
-
-def _is_plain(path: Path, size: int) -> bool:
-    """A regular file of that size with one link: a hard link could be changed from elsewhere."""
-    try:
-        facts = path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and facts.st_size == size
-
-
-def _is_whole(folder: Path, ref: FileRef, cancel: threading.Event) -> bool:
-    return _is_hashed(folder / ref.path, ref, cancel)
-
-
-def _is_hashed(path: Path, ref: FileRef, cancel: threading.Event) -> bool:
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(BUFFER))
-    with open(path, "rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            digest.update(buffer[:count])
-            if cancel.is_set():
-                raise StepCancelledError
-    return digest.hexdigest() == hex_of(ref.digest)
-
-
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Readers see the old bytes or the new ones; the new ones are on disk when this returns.
-
-    Raises:
-        TransientError: the disk refuses.
-    """
-    fresh = path.with_name(path.name + ".new")
-    try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        fresh.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise disk_error(error, path) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """A rename is on disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _delete(path: Path) -> None:
-    """Removes a file or a tree; a tree is renamed first, so that half of it is never seen under its name."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            doomed = path.with_name(path.name + ".gone")
-            if doomed != path and not doomed.exists():
-                path.rename(doomed)
-                path = doomed
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise disk_error(error, path) from error

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from agent.adapters.part_file import StepCancelledError, disk_error
+from agent.adapters.durable import disk_error
+from agent.adapters.part_file import StepCancelledError
 from agent.adapters.registry_client import RegistryClient, UnreachableError
 from agent.core.backoff import Backoff
 from agent.errors import PermanentError

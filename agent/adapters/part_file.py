@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
-from agent.errors import PermanentError, TransientError
+from agent.adapters.durable import disk_error
+from agent.errors import TransientError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import hex_of
 from registry.contracts.manifest import FileRef
@@ -158,10 +159,3 @@ class PartFile:
             buffer, count = item
             self._hash.update(buffer[:count])
             free.put(buffer)
-
-
-def disk_error(error: OSError, path: Path) -> TransientError | PermanentError:
-    """What an operating-system error on our own files means."""
-    full = error.errno in (28, 122)  # ENOSPC, EDQUOT
-    code = DeploymentCode.INSUFFICIENT_DISK if full else DeploymentCode.DISK_ERROR
-    return TransientError(code, f"{path}: {error.strerror or error}")

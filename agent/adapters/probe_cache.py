@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from agent.adapters.artifact_cache import write_atomically
 from agent.adapters.ascend_facts import DRIVER_INFO
 from agent.adapters.cann_facts import cann_files
+from agent.adapters.durable import write_atomically
 from agent.adapters.nvidia_facts import driver_version
 from agent.errors import TransientError
 from registry.contracts.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Evidence

@@ -13,8 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.artifact_cache import write_atomically
-from agent.adapters.part_file import disk_error
+from agent.adapters.durable import disk_error, write_atomically
 from agent.core.slots import SlotRecord
 from agent.errors import PermanentError
 from registry.contracts.messages import Reported

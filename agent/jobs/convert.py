@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from agent.adapters.durable import disk_error
 from agent.adapters.offers import give_variant
-from agent.adapters.part_file import StepCancelledError, disk_error
+from agent.adapters.part_file import StepCancelledError
 from agent.conversion.base import SOURCE, Request, Tools
 from agent.conversion.convert import Made, convert, plan_for
 from agent.conversion.quantize import CALIBRATION

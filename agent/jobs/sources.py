@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agent.adapters.part_file import PartFile, StepCancelledError, disk_error
+from agent.adapters.durable import disk_error
+from agent.adapters.part_file import PartFile, StepCancelledError
 from agent.errors import AgentError, PermanentError, TransientError
 from agent.jobs.context import JobContext
 from registry.contracts.codes import DeploymentCode
