@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from agent.backends.catalog import CATALOG
 from agent.config.entry_points import EntryPointSettings
+from agent.config.mqtt import MqttSettings
 from agent.config.policy import PolicySettings
 from agent.config.section import Section
+from agent.config.worker import WorkerSettings
 from agent.errors import PermanentError
-from registry.contracts.messages import Profile
 from registry.contracts.names import Name
-from registry.contracts.topics import DEFAULT_PREFIX, Topics
 
 PREFIX = "MODELFLEET_AGENT_"
 DEFAULT_FILE = Path("/etc/modelfleet/agent.toml")
 MAX_SECRET_BYTES = 4096
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
-
-
-PoolName = Annotated[str, Field(pattern=r"^[^/+#$]{1,64}$")]
 
 
 class ConfigError(PermanentError):
@@ -60,48 +55,6 @@ class RegistrySettings(Section):
     )
 
 
-class MqttSettings(Section):
-    """The broker. The topics below the prefix belong to one fleet."""
-
-    host: str = Field(
-        default="127.0.0.1", min_length=1, max_length=253, description="Host name or address of the broker."
-    )
-    port: int = Field(default=1883, ge=1, le=65535, description="1883 is usual, 8883 with TLS.")
-    prefix: str = Field(default=DEFAULT_PREFIX, max_length=200, description="First levels of all topics of this fleet.")
-    protocol: Literal["5", "3.1.1"] = Field(default="5", description="3.1.1 only for a broker that lacks MQTT 5.")
-    client_id: str | None = Field(default=None, max_length=128, description="Default: modelfleet-<device>.")
-    username: str | None = Field(default=None, max_length=256, description="User name at the broker.")
-    password: SecretStr | None = Field(default=None, description="Password at the broker. Better: password_file.")
-    password_file: Path | None = Field(default=None, description="File with the password.")
-    tls: bool = Field(default=False, description="Encrypt, and check the broker's certificate.")
-    ca_file: Path | None = Field(
-        default=None, description="Certificate authority of the broker; default: the system's."
-    )
-    cert_file: Path | None = Field(
-        default=None, description="This device's certificate, where the broker asks for one."
-    )
-    key_file: Path | None = Field(default=None, description="The key of that certificate.")
-    pools: dict[PoolName, tuple[Name, ...]] = Field(
-        default_factory=dict, max_length=16, description="Pools to share requests in, and the models: {pool = [model]}."
-    )
-    keepalive_s: int = Field(default=30, ge=5, le=3600, description="Seconds between signs of life.")
-    session_expiry_s: int = Field(
-        default=3600,
-        ge=0,
-        le=30 * 86400,
-        description="How long the broker keeps requests for an agent that is away, seconds.",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> MqttSettings:
-        Topics(self.prefix)
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file belong together")
-        if not self.tls and (self.ca_file or self.cert_file):
-            raise ValueError("ca_file and cert_file need tls = true")
-        return self
-
-
 class LimitSettings(Section):
     """What one request, one model and the disk may take. Beyond them there is an error with a code."""
 
@@ -120,59 +73,6 @@ class LimitSettings(Section):
         default=10_000, ge=1, le=10_000_000, description="Results and events that may wait on disk."
     )
     outbox_bytes: int = Field(default=256 * _MIB, ge=_MIB, le=1 << 40, description="Their bytes.")
-
-
-class WorkerSettings(Section):
-    """The processes that run the models."""
-
-    interpreter: Path | None = Field(
-        default=None, description="Python that has the vendor's packages; default: the agent's own. Needs NumPy."
-    )
-    interpreters: dict[str, Path] = Field(
-        default_factory=dict,
-        max_length=16,
-        description='Python by backend, e.g. {mindspore = "/opt/mindspore/bin/python"}; the others use interpreter.',
-    )
-    memory_bytes: int = Field(
-        default=4 * _GIB,
-        ge=64 * _MIB,
-        le=1 << 44,
-        description="Address space of one worker, bytes; an accelerator's runtime needs far more than it uses.",
-    )
-    load_timeout_s: float = Field(
-        default=120, ge=1, le=3600, description="A model that is not loaded by then has failed, s."
-    )
-    run_timeout_s: float = Field(
-        default=30, ge=0.05, le=3600, description="A run that takes longer kills its worker, seconds."
-    )
-    drain_timeout_s: float = Field(
-        default=10, ge=0.1, le=600, description="What a replaced worker gets to finish, seconds."
-    )
-    cores: int | None = Field(
-        default=None, ge=1, le=1024, description="Processors to use; default: all this process may use."
-    )
-    profile: Profile | None = Field(
-        default=None, description="throughput or latency for every model, whatever the deployment says."
-    )
-    inline_models: tuple[Name, ...] = Field(
-        default=(),
-        max_length=256,
-        description="Models that run in the agent's own process: faster; a crash takes the agent.",
-    )
-    options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, max_length=16, description="Options by backend, e.g. options.onnxruntime = {}."
-    )
-
-    @model_validator(mode="after")
-    def _backends_exist(self) -> WorkerSettings:
-        unknown = sorted(set(self.interpreters) - set(CATALOG))
-        if unknown:
-            raise ValueError(f"interpreters: no backend is named {', '.join(unknown)}; there are {', '.join(CATALOG)}")
-        return self
-
-    def python(self, backend: str) -> Path:
-        """The interpreter to start workers of that backend with."""
-        return self.interpreters.get(backend) or self.interpreter or Path(sys.executable)
 
 
 def _default_data_dir() -> Path:
