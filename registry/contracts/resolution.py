@@ -13,17 +13,11 @@ from collections.abc import Mapping, Sequence
 
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.digest import Digest
-from registry.contracts.fitting import (
-    BUILT_IN_DOMAINS,
-    SOURCE_ONLY,
-    Outcome,
-    Reason,
-    host_reasons,
-    runtime_reasons,
-)
+from registry.contracts.fitting import BUILT_IN_DOMAINS, SOURCE_ONLY, host_reasons, runtime_reasons
 from registry.contracts.manifest import Format, Manifest, Requirements, Target, Variant
 from registry.contracts.names import Name
 from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.reasons import Outcome, Reason
 from registry.contracts.wire import Wire
 
 __all__ = ["BUILT_IN_DOMAINS", "SOURCE_ONLY", "Outcome", "Reason", "Resolution", "Verdict", "judge", "resolve", "ties"]

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 
+from registry.contracts.fitting import BUILT_FOR
 from registry.contracts.golden import MeasuredParity
 from registry.contracts.jobs import Job
 from registry.contracts.manifest import Format, Golden, Manifest, Target, Variant
 from registry.contracts.platforms import Platform
-from registry.core.publish_faults import BUILT_FOR, variant_faults
+from registry.core.publish_faults import variant_faults
 
 TARGETS: Mapping[Format, tuple[Target, ...]] = {
     Format.OM: (Target.ASCEND310, Target.ASCEND910),

@@ -10,14 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from registry.contracts import networks
+from registry.contracts.fitting import BUILT_FOR
 from registry.contracts.golden import MeasuredParity
 from registry.contracts.manifest import Format, Golden, Manifest, Variant
-
-BUILT_FOR = {
-    Format.OM: ("soc_version", "cann_version"),
-    Format.TENSORRT_PLAN: ("tensorrt_version", "compute_capability"),
-}
-"""What a compiled format must say of the host that it was compiled for."""
 
 
 def publish_faults(manifest: Manifest) -> tuple[str, ...]:

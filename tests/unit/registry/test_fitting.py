@@ -10,7 +10,7 @@ from registry.contracts.platforms import AscendFacts, BackendFacts, CannFacts, C
 from registry.contracts.releases import cann_release, tensorrt_runs
 from registry.contracts.resolution import Outcome, Verdict, judge
 from registry.contracts.tensors import Datatype
-from tests.unit.registry.test_resolution import ACL, HOST, variant
+from tests.unit.registry.test_resolution import ACL, BUILT, HOST, variant
 
 TENSORRT = BackendFacts(
     name="tensorrt", usable=True, version="10.13.3.9", formats=(Format.TENSORRT_PLAN,), targets=(Target.GPU,)
@@ -85,6 +85,18 @@ def test_a_plan_for_ampere_and_newer_does_not_run_on_an_older_gpu() -> None:
     turing = GPU.model_copy(update={"cuda": CudaFacts(gpus=1, compute_capability="7.5")})
     asked = plan(compute_capability="8.6", hardware_compat="ampere_plus")
     assert codes(judge(asked, turing)) == [Code.SM_MISMATCH]
+
+
+@pytest.mark.parametrize("form", [plan(), om()])
+def test_what_does_not_say_what_it_was_built_for_is_not_taken_for_fitting(form: Variant) -> None:
+    host = GPU.model_copy(update={"backends": (*GPU.backends, *NPU.backends), "ascend": NPU.ascend, "cann": NPU.cann})
+    assert judge(form, host).outcome is Outcome.PASS
+    for name in BUILT[form.format]:
+        verdict = judge(
+            form.model_copy(update={"requirements": form.requirements.model_copy(update={name: None})}), host
+        )
+        assert (verdict.outcome, codes(verdict)) == (Outcome.UNKNOWN, [Code.FACT_UNKNOWN])
+        assert name in verdict.reasons[0].need
 
 
 @pytest.mark.parametrize("cuda", [None, CudaFacts(gpus=2)])

@@ -15,11 +15,16 @@ ORT = BackendFacts(
     name="onnxruntime", usable=True, version="1.32.0", formats=(Format.ONNX,), targets=(Target.CPU,),
     max_onnx_ir=10, max_onnx_opset=21,
 )  # fmt: skip
+BUILT = {
+    Format.OM: {"soc_version": "Ascend310P3", "cann_version": "8.0.0"},
+    Format.TENSORRT_PLAN: {"tensorrt_version": "10.13.3.9", "compute_capability": "8.6"},
+}
+"""What a compiled variant says, where the test says nothing else."""
 HOST = Platform(os="linux", arch="x86_64", memory_bytes=1 << 30, backends=(ORT,))
 
 
 def variant(name: str, target: Target = Target.CPU, format: Format = Format.ONNX, **needs: object) -> Variant:  # noqa: A002
-    requirements = Requirements.model_validate(needs)
+    requirements = Requirements.model_validate({**BUILT.get(format, {}), **needs})
     return Variant(name=name, format=format, target=target, entry="m", files=(BLOB,), requirements=requirements)
 
 
