@@ -206,3 +206,21 @@ def test_settings_of_a_model_change_alone(admin: httpx.Client) -> None:
     view = admin.patch("/v1/models/recorded", json={"result_retention_hours": 48}).json()
     assert (view["record_results"], view["result_retention_hours"]) == (True, 48)
     problem(admin.patch("/v1/models/recorded", json={"result_retention_hours": 0}), 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "says"),
+    [
+        ("onnx", {"name": "lenet5"}, "variant cpu: a network is for checkpoints, and onnx brings its own"),
+        ("mindspore-ckpt", {"name": "lenet6"}, "variant cpu: no network is called 'lenet6'; the catalogue has "),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused(
+    admin: httpx.Client, kind: str, network: dict[str, str], says: str
+) -> None:
+    put_blob(admin, b"weights of a network")
+    manifest = manifest_of("networks", "1", b"weights of a network")
+    manifest["variants"][0] |= {"format": kind, "network": network}
+    body = problem(admin.put("/v1/models/networks/versions/1", json=manifest), 422, "invalid")
+    assert body["errors"][0].startswith(says)
+    assert admin.get("/v1/models/networks").status_code == 404
