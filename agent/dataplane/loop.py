@@ -20,10 +20,12 @@ from agent.adapters.outbox import EVENT, NewMessage, Outbox
 from agent.core.probation import Tally
 from agent.dataplane.answers import Answers
 from agent.dataplane.binding import Binding
+from agent.dataplane.broker_socket import BrokerSocket
 from agent.dataplane.connection import Connection, Greeting, Notice
 from agent.dataplane.decoding import DecodePool
 from agent.dataplane.dedupe import Dedupe
 from agent.dataplane.dispatch import Dispatch
+from agent.dataplane.farewell import Farewell
 from agent.dataplane.fastpath import FastClient, fast_path_fault
 from agent.dataplane.link import FastLink, Link, PublicLink
 from agent.dataplane.long_requests import LongRequests
@@ -42,7 +44,6 @@ TICK_SECONDS = 0.1
 """How often hung runs and keepalive are looked at."""
 CALL_SECONDS = 5.0
 """How long another thread waits for the data thread; it answers within milliseconds when all is well."""
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _log = logging.getLogger(__name__)
 
 
@@ -62,11 +63,6 @@ class DataPlane:
         self.data_path_reason = fast_path_fault() if settings.fast_path else "switched off in the configuration"
         self._wire(mqtt)
         self._thread = threading.Thread(target=self._run, name="data", daemon=True)
-        self._registered: object = None
-        self._interest = 0
-        self._more = False
-        self._stop_at: float | None = None
-        self._offline_said = False
         self._dropped_events = 0
 
     def _wire(self, mqtt: MqttSettings) -> None:
@@ -117,7 +113,15 @@ class DataPlane:
         )
         session.events = self._connection
         self._client = session.client
-        self._client.on_socket_close = self._socket_closed
+        self._socket = BrokerSocket(self._selector, self._client, self._link)
+        self._farewell = Farewell(
+            admission=self._admission,
+            router=self._router,
+            connection=self._connection,
+            outbound=self._outbound,
+            flush=self._flush,
+            clock=self._clock,
+        )
         self._keepalive_tick = max(0.5, mqtt.keepalive_s / 4)
         self._next_keepalive = 0.0
 
@@ -144,7 +148,7 @@ class DataPlane:
         which delivers them again. After `deadline_s` it ends whatever is left. Idempotent."""
         if not self._thread.is_alive():
             return
-        self._wakeup.post(lambda: self._begin_stop(deadline_s))
+        self._wakeup.post(lambda: self._farewell.begin(deadline_s))
         self._thread.join(deadline_s + CALL_SECONDS)
         if self._thread.is_alive():
             _log.error("the data thread did not end within %.0f s", deadline_s + CALL_SECONDS)
@@ -183,27 +187,15 @@ class DataPlane:
 
     def look_on(self, model: str, tap: Tap) -> Future[None]:
         """Has `tap` see what the active worker of the model answers, until another one takes its place."""
-        return self._wakeup.call(lambda: setattr(self._router.assign(model), "tap", tap))
+        return self._wakeup.call(lambda: self._router.look_on(model, tap))
 
     def look_away(self, model: str, tap: Tap) -> Future[None]:
         """`tap` sees nothing any more once the future is fulfilled."""
-
-        def look_away() -> None:
-            slot = self._router.slots.get(model)
-            if slot is not None and slot.tap is tap:
-                slot.tap = None
-
-        return self._wakeup.call(look_away)
+        return self._wakeup.call(lambda: self._router.look_away(model, tap))
 
     def rebind(self, model: str, worker: Worker, binding: Binding) -> None:
         """Has `worker`, if it still serves, go on under another binding: between two batches, without a swap."""
-
-        def rebind() -> None:
-            slot = self._router.slots.get(model)
-            if slot is not None and slot.active is not None and slot.active.worker is worker:
-                slot.active.rebind(binding)
-
-        self._wakeup.post(rebind)
+        self._wakeup.post(lambda: self._router.rebind(model, worker, binding))
 
     def withdraw(self, model: str) -> Future[Worker | None]:
         """As `swap` with nothing, and the model is not assigned any more: its requests are `unknown_model`."""
@@ -237,10 +229,10 @@ class DataPlane:
     # --- the data thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._selector.register(self._wakeup.socket, _READ, lambda _events: self._wakeup.run())
+        self._selector.register(self._wakeup.socket, selectors.EVENT_READ, lambda _events: self._wakeup.run())
         next_tick = 0.0
         try:
-            while not self._finished():
+            while not self._farewell.over():
                 next_tick = self._turn(next_tick)
         finally:
             self._pool.close()
@@ -253,11 +245,10 @@ class DataPlane:
         """One round. A fault in it is logged and costs one message at most, not the agent."""
         try:
             now = self._clock()
-            timeout = 0.0 if self._more or self._dispatch.again else max(0.0, next_tick - now)
+            timeout = 0.0 if self._socket.more or self._dispatch.again else max(0.0, next_tick - now)
             events = self._selector.select(timeout)
             self._admission.now = now = self._clock()
-            if self._more:
-                self._more = self._link.readable()
+            self._socket.read_rest()
             for key, mask in events:
                 key.data(mask)
             self._dispatch.run()
@@ -280,34 +271,10 @@ class DataPlane:
             self._link.alive()
             self._client.loop_misc()
 
-    def _network(self, events: int) -> None:
-        if events & _READ:
-            self._more = self._link.readable()
-
     def _flush(self) -> None:
-        """Sends everything, and asks the selector for what the socket needs next."""
-        if self._connection.connecting:
-            return
-        left = self._link.flush()
-        sock = self._client.socket()
-        if sock is not self._registered:
-            self._socket_closed()
-            if sock is not None:
-                self._selector.register(sock, _READ, self._network)
-                self._registered, self._interest = sock, _READ
-        if sock is None:
-            return
-        interest = (0 if self._link.congested() else _READ) | (_WRITE if left else 0)
-        if interest != self._interest:
-            self._interest = interest
-            self._selector.modify(sock, interest or _WRITE, self._network)
-
-    def _socket_closed(self, *_: Any) -> None:
-        """paho is about to close its socket."""
-        registered, self._registered = self._registered, None
-        if registered is not None:
-            self._more = False
-            self._selector.unregister(registered)  # type: ignore[arg-type]
+        """Sends everything that is ready."""
+        if not self._connection.connecting:
+            self._socket.flush()
 
     def _emit(self, notice: Notice) -> None:
         try:
@@ -315,22 +282,3 @@ class DataPlane:
         except queue.Full:
             self._dropped_events += 1
             _log.error("the control thread is behind: %s was dropped", type(notice).__name__)
-
-    def _begin_stop(self, deadline_s: float) -> None:
-        if self._stop_at is None:
-            self._stop_at = self._clock() + deadline_s
-            self._admission.stopping = True
-
-    def _finished(self) -> bool:
-        """True once a stop was asked for and nothing is left to wait for."""
-        if self._stop_at is None:
-            return False
-        if self._clock() >= self._stop_at:
-            return True
-        if any(each.in_flight() for slot in self._router.live() for each in slot.servings()):
-            return False
-        if not self._offline_said:
-            self._offline_said = True
-            self._connection.say_offline()
-            self._flush()
-        return not self._connection.open or not (self._outbound.unacknowledged or self._outbound.waiting())

@@ -1,12 +1,13 @@
-"""Topics to models: which messages are requests, whom they are for, and where a reply may go."""
+"""Topics to models: which messages are requests, whom they are for, who looks on, and where a reply may go."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+from agent.dataplane.binding import Binding
 from agent.dataplane.packets import text
 from agent.dataplane.plan import RequestError
-from agent.dataplane.slot import ModelSlot
+from agent.dataplane.slot import ModelSlot, Tap, Worker
 from agent.dataplane.stats import ModelStats
 from registry.contracts.codes import InferenceCode
 from registry.contracts.topics import Topics
@@ -55,6 +56,22 @@ class Router:
             if model in self._pools:
                 self._routes[self._topics.pool(model).encode()] = slot
         return slot
+
+    def look_on(self, model: str, tap: Tap) -> None:
+        """`tap` sees what the active worker of the model answers, until another one takes its place."""
+        self.assign(model).tap = tap
+
+    def look_away(self, model: str, tap: Tap) -> None:
+        """`tap` sees nothing any more; another one that has taken its place goes on."""
+        slot = self.slots.get(model)
+        if slot is not None and slot.tap is tap:
+            slot.tap = None
+
+    def rebind(self, model: str, worker: Worker, binding: Binding) -> None:
+        """`worker`, if it still serves the model, goes on under another binding."""
+        slot = self.slots.get(model)
+        if slot is not None and slot.active is not None and slot.active.worker is worker:
+            slot.active.rebind(binding)
 
     def withdraw(self, model: str) -> ModelSlot | None:
         """The model is not assigned any more; its requests are refused as `unknown_model`."""
