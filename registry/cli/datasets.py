@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.confirm import confirm
 from registry.cli.failures import UsageFault
 from registry.cli.local_files import hash_file
-from registry.cli.models import confirm
 from registry.cli.output import short, size_text, time_text
 from registry.cli.pictures import picture_set
 from registry.cli.progress import meter

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.confirm import confirm
 from registry.cli.failures import UsageFault
-from registry.cli.models import confirm
 from registry.cli.output import age_text
 from registry.cli.session import Session, command
 from registry.contracts.groups import GroupBody, GroupView

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.confirm import confirm
 from registry.cli.credentials import demand_new_file, write_secret
-from registry.cli.models import confirm
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
 from registry.contracts.api.tokens import Scope, TokenCreate, TokenCreated, TokenView

@@ -1,0 +1,77 @@
+"""What a manifest says, for people: the signature, the variants and what they need."""
+
+from __future__ import annotations
+
+from registry.cli.output import Output, size_text
+from registry.contracts.manifest import Manifest, Requirements, TensorSpec, Variant
+
+
+def show_variants(out: Output, manifest: Manifest) -> None:
+    """The signature and the variants, as tables."""
+    first = manifest.variants[0]
+    out.say("")
+    tensors = [("input", spec) for spec in first.inputs] + [("output", spec) for spec in first.outputs]
+    out.table(("TENSOR", "NAME", "DATATYPE", "SHAPE"), ((kind, *tensor_row(s)) for kind, s in tensors), "No signature.")
+    out.say("")
+    out.table(
+        ("VARIANT", "FORMAT", "TARGET", ">SIZE", "FILES", "NEEDS"),
+        (_variant_row(variant) for variant in manifest.variants),
+        empty="It has no variants.",
+    )
+
+
+def show_builds(out: Output, manifest: Manifest) -> None:
+    """How variants were made from others, a line each."""
+    names = {variant.canonical_digest(): variant.name for variant in manifest.variants}
+    for variant in manifest.variants:
+        build = variant.build
+        if build is not None:
+            versions = ", ".join(f"{name} {version}" for name, version in sorted(build.versions.items()))
+            where = f"on {build.built_on}" if build.built_on else "by the publisher"
+            out.say(
+                f"  {variant.name}: made from {names.get(build.parent, '?')} with {build.tool} {where} ({versions})"
+            )
+
+
+def _variant_row(variant: Variant) -> tuple[object, ...]:
+    files, needs = ", ".join(file.path for file in variant.files), requirement_text(variant.requirements)
+    return variant.name, variant.format, variant.target, size_text(variant.size), files, needs
+
+
+def tensor_row(spec: TensorSpec) -> tuple[str, str, str]:
+    """Name, datatype and shape, with `?` for a dimension of any size."""
+    return spec.name, spec.datatype, "[" + ", ".join("?" if d < 0 else str(d) for d in spec.shape) + "]"
+
+
+def image_text(manifest: Manifest) -> str:
+    """How pictures are taken, in a few words."""
+    image = manifest.image
+    if image is None:
+        return ""
+    classes = f", answers {len(manifest.classification.labels)} labels" if manifest.classification else ""
+    return f"{image.channels} {image.width}x{image.height} into {image.input!r}{classes}"
+
+
+def requirement_text(need: Requirements) -> str:
+    """What a host must have, in a few words."""
+    parts = [need.os or "", "/".join(need.arch)]
+    if need.onnx_ir is not None:
+        parts.append(f"IR {need.onnx_ir}")
+    parts += [f"{domain or 'opset'} {version}" for domain, version in sorted(need.onnx_opsets.items())]
+    builds = (
+        ("MindSpore ", need.mindspore_version),
+        ("", need.soc_version),
+        ("CANN ", need.cann_version),
+        ("operator library ", need.opp_version),
+        ("TensorRT ", need.tensorrt_version),
+        ("compute capability ", need.compute_capability),
+        ("hardware level ", need.hardware_compat),
+    )
+    parts += [f"{what}{version}" for what, version in builds if version is not None]
+    if need.tensorrt_version_compatible:
+        parts.append("or a compatible TensorRT")
+    if need.memory_bytes is not None:
+        parts.append(f"{size_text(need.memory_bytes)} memory")
+    if need.disk_bytes is not None:
+        parts.append(f"{size_text(need.disk_bytes)} disk")
+    return ", ".join(part for part in parts if part)
