@@ -19,7 +19,7 @@ from agent.jobs.records import MAX_RESULT_BYTES, MAX_TRIES
 from registry.contracts.digest import digest_of
 from registry.contracts.jobs import Job, JobKind, JobState, JobStatus
 from registry.contracts.messages import Desired
-from tests.fakes.control import DEVICE, START, Host, desired
+from tests.fakes.host import DEVICE, START, Host, desired
 
 JOB = Job(kind=JobKind.CONVERT, model="lenet", version="1", manifest=digest_of(b""), timeout_s=100)
 

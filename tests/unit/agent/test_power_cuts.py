@@ -18,7 +18,8 @@ from agent.core.lifecycle import State
 from agent.errors import AgentError, PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import FINAL, DeploymentPolicy, Phase, ShadowFigures, ShadowPolicy, Strategy
-from tests.fakes.control import FakeWorker, Host, PowerCutError
+from tests.fakes.control import FakeWorker, PowerCutError
+from tests.fakes.host import Host
 
 VERSIONS = ("1.0.0", "2.0.0", "3.0.0")
 ENDED = FINAL - {Phase.ROLLBACK_FAILED}

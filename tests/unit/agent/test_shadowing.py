@@ -13,7 +13,8 @@ from agent.core.shadowing import judge
 from agent.errors import TransientError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import DeploymentPolicy, Phase, ShadowFigures, ShadowPolicy, Strategy
-from tests.fakes.control import FakeShadow, Host
+from tests.fakes.control import FakeShadow
+from tests.fakes.host import Host
 
 POLICY = ShadowPolicy(share=0.5, duration_s=30.0, min_requests=20, min_agreement=0.9)
 GOOD = ShadowFigures(compared=20, agreement=0.95, max_abs=0.1, mean_abs=0.01, latency_ratio=1.1)

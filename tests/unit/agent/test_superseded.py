@@ -6,7 +6,7 @@ from agent.adapters.registry_client import UnreachableError
 from agent.errors import PermanentError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import Phase
-from tests.fakes.control import Host
+from tests.fakes.host import Host
 
 
 def unproven_beside_a_failure() -> Host:
