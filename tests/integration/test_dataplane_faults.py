@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,7 +15,6 @@ import pytest
 from agent.adapters.mqtt import TlsSettings
 from agent.adapters.outbox import OutboxLimits
 from agent.core.events import Disconnected
-from agent.dataplane.packets import encode_publish, text, variable
 from tests.fakes.workers import FakeWorker
 from tests.support.asking import Asker, binary_request
 from tests.support.broker import Mosquitto, free_port
@@ -260,117 +257,6 @@ def test_a_broker_that_goes_silent_is_given_up(broker: Mosquitto, proxy: Proxy, 
     device.stop()
 
 
-def greet(listener: socket.socket) -> socket.socket:
-    """Takes one agent through CONNECT and SUBSCRIBE."""
-    connection, _ = listener.accept()
-    connection.settimeout(20)
-    assert connection.recv(4096)[0] == 0x10
-    connection.sendall(b"\x20\x03\x00\x00\x00")
-    subscribe = connection.recv(4096)
-    assert subscribe[0] == 0x82
-    connection.sendall(b"\x90\x05" + subscribe[2:4] + b"\x00\x01\x01")
-    return connection
-
-
-def test_300_megabytes_of_payload_leave_no_trace(tmp_path: Path) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    device = Serving(listener.getsockname()[1], tmp_path)
-    device.serve(FakeWorker())
-    device.plane.start()
-    broker = greet(listener)
-    head = encode_publish(text(device.infer().encode()), b"\x08" + text(b"r") + b"\x09" + text(b"big"), ())[2:]
-    size = 268_435_455 - len(head)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    broker.sendall(b"\x30" + variable(268_435_455) + head)
-    chunk = bytes(1 << 20)
-    for _ in range(size >> 20):
-        broker.sendall(chunk)
-    broker.sendall(bytes(size & (1 << 20) - 1))
-    answer = _reply(broker)
-    assert b"too_large" in answer
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 16 << 10, f"{grown} KiB"
-    small, length = binary_request(X)
-    header_length = b"\x26" + text(b"inference-header-content-length") + text(b"%d" % length)
-    broker.sendall(encode_publish(text(device.infer().encode()), b"\x08" + text(b"r") + header_length, (small,)))
-    assert b'"outputs"' in _reply(broker)
-    broker.close()
-    listener.close()
-    device.stop()
-
-
-def test_a_connection_cut_in_a_long_payload_gives_its_place_back(tmp_path: Path) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(20)
-    device = Serving(listener.getsockname()[1], tmp_path)
-    device.serve(FakeWorker(arenas=2))
-    device.plane.start()
-    x = np.arange(100_000, dtype=np.float32)
-    payload, length = binary_request(x, rows=25_000)
-    header_length = b"\x26" + text(b"inference-header-content-length") + text(b"%d" % length)
-    packet = encode_publish(text(device.infer().encode()), b"\x08" + text(b"r") + header_length, (payload,))
-    for _ in range(4):
-        broker = greet(listener)
-        broker.sendall(packet[:200_000])
-        until(lambda: device.plane.snapshot().models["double"].queue_depth == 1)
-        broker.close()
-        device.event(Disconnected)
-    assert device.plane.snapshot().models["double"].queue_depth == 0
-    broker = greet(listener)
-    broker.sendall(packet)
-    assert b'"outputs"' in _reply(broker)
-    broker.close()
-    listener.close()
-    device.stop()
-
-
-def test_a_worker_that_dies_while_a_long_payload_comes_costs_only_that_request(tmp_path: Path) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(20)
-    device = Serving(listener.getsockname()[1], tmp_path)
-    device.serve(FakeWorker())
-    device.plane.start()
-    payload, length = binary_request(np.arange(100_000, dtype=np.float32), rows=25_000)
-    header_length = b"\x26" + text(b"inference-header-content-length") + text(b"%d" % length)
-    packet = encode_publish(text(device.infer().encode()), b"\x08" + text(b"r") + header_length, (payload,))
-    broker = greet(listener)
-    broker.sendall(packet[:200_000])
-    until(lambda: device.plane.snapshot().models["double"].queue_depth == 1)
-    device.workers[0].die()
-    assert b"worker_crashed" in _reply(broker)
-    device.serve(FakeWorker())
-    device.plane.snapshot()
-    broker.sendall(packet[200_000:] + packet)
-    assert b'"outputs"' in _reply(broker)
-    assert device.plane.snapshot().connections == 1
-    broker.close()
-    listener.close()
-    device.stop()
-
-
-def test_a_payload_that_takes_longer_than_the_keepalive_does_not_end_the_connection(tmp_path: Path) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(20)
-    device = Serving(listener.getsockname()[1], tmp_path, keepalive_s=2)
-    device.serve(FakeWorker())
-    device.plane.start()
-    payload, length = binary_request(np.arange(100_000, dtype=np.float32), rows=25_000)
-    header_length = b"\x26" + text(b"inference-header-content-length") + text(b"%d" % length)
-    packet = encode_publish(text(device.infer().encode()), b"\x08" + text(b"r") + header_length, (payload,))
-    broker = greet(listener)
-    pieces = [packet[start : start + 10_000] for start in range(0, len(packet), 10_000)]
-    began = time.monotonic()
-    for number, piece in enumerate(pieces):
-        due = began + 7 * number / len(pieces)
-        until(lambda due=due: time.monotonic() > due)
-        broker.sendall(piece)  # and never a PINGRESP: it would have to wait behind the payload
-    assert b'"outputs"' in _reply(broker)
-    assert device.plane.snapshot().connections == 1
-    broker.close()
-    listener.close()
-    device.stop()
-
-
 def test_a_result_longer_than_the_broker_takes_is_an_error(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -389,38 +275,6 @@ def test_a_result_longer_than_the_broker_takes_is_an_error(
     client.close()
     device.stop()
     strict.stop()
-
-
-def _reply(broker: socket.socket) -> bytes:
-    """What the agent sends until a whole result is in it; presence and pings are passed over."""
-    received = b""
-    while b'"code"' not in received and b'"outputs"' not in received:
-        data = broker.recv(65536)
-        assert data, "the agent hung up"
-        received += data
-    return received
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [b"\x30\xff\xff\xff\xff\xff", b"\x32\x05\x00\x09abc", b"\xf0\x00", b"\x30\x04\x00\x01t\x7f", b"\x00" * 64],
-    ids=["endless length", "topic past its packet", "reserved type", "properties past their packet", "zeros"],
-)
-def test_what_is_not_mqtt_ends_the_connection_and_the_agent_comes_back(tmp_path: Path, garbage: bytes) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(20)
-    device = Serving(listener.getsockname()[1], tmp_path)
-    device.plane.start()
-    broker = greet(listener)
-    device.connected()
-    broker.sendall(garbage + b"\x30\x04\x00\x01t\x7f" * 3)
-    device.event(Disconnected)
-    again = greet(listener)
-    device.connected()
-    again.close()
-    broker.close()
-    listener.close()
-    device.stop()
 
 
 def test_tls(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
