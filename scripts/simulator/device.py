@@ -26,8 +26,9 @@ from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import Health, Presence, Reported
 from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
+from scripts.simulator.data_path import SimulatedDataPath
 from scripts.simulator.faults import Fault, Faults, chance
-from scripts.simulator.host import MemoryJournal, SimulatedDataPath, SimulatedSteps
+from scripts.simulator.host import MemoryJournal, SimulatedSteps
 
 SLOW_FACTOR = 20.0
 BYTES_A_SECOND = 10e6
