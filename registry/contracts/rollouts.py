@@ -184,8 +184,8 @@ class Gate(Wire):
 class Rate(Wire):
     """How fast devices are offered it. A token bucket of ten seconds' worth."""
 
-    devices_per_minute: Annotated[float, Field(gt=0, le=10_000_000)] | None = 600.0
-    bytes_per_second: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    devices_per_minute: Annotated[float, Field(ge=0.001, le=10_000_000)] | None = 600.0
+    bytes_per_second: Annotated[float, Field(ge=1, le=1e12)] | None = None
     """Of artifacts that the offered devices will download."""
     max_unavailable: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Devices that have begun and are not done, and those that failed and are not back."""

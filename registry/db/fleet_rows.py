@@ -55,6 +55,8 @@ class DeviceStateRow(Base):
     device_id: Mapped[int] = _device(primary_key=True)
     last_seen: Mapped[datetime | None]
     online: Mapped[bool] = mapped_column(default=False, index=True)
+    gone_at: Mapped[datetime | None]
+    """When the broker told the registry that its session ended; None: it has one, or never had."""
     session_id: Mapped[str | None] = mapped_column(NAME)
     """Of the last birth."""
     presence: Mapped[str | None] = mapped_column(Text)

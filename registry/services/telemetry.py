@@ -153,7 +153,7 @@ def _take_presence(state: DeviceState, intake: Intake, body: Presence) -> None:
         state.born(body.session_id)
     elif state.session_id is not None and state.session_id != body.session_id:
         return  # the will of an earlier session, late: the device is back already
-    state.changes.update(online=body.online, presence=intake.text)
+    state.changes.update(online=body.online, presence=intake.text, gone_at=None if body.online else intake.at)
 
 
 def _take_reported(session: Session, state: DeviceState, intake: Intake, body: Reported, taken: Taken) -> bool:

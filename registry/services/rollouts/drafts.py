@@ -38,7 +38,14 @@ def named(session: Session, name: str) -> RolloutRow | None:
     return session.scalar(select(RolloutRow).where(RolloutRow.name == name))
 
 
-def _check(session: Session, spec: RolloutSpec) -> None:
+def demand_time(spec: RolloutSpec, now: datetime) -> None:
+    """Raises InvalidError when the rollout would end before it could begin."""
+    if spec.valid_until is not None and spec.valid_until <= now:
+        raise InvalidError(f"valid_until, {spec.valid_until.isoformat(timespec='seconds')}, is over.")
+
+
+def _check(session: Session, spec: RolloutSpec, now: datetime) -> None:
+    demand_time(spec, now)
     if spec.name is not None and _PUBLIC.fullmatch(spec.name):
         raise InvalidError(f"{spec.name!r} has the form of a rollout's id; give it another name.")
     try:
@@ -54,10 +61,10 @@ def make_draft(session: Session, spec: RolloutSpec, by: str, now: datetime) -> R
 
     Raises:
         NotFoundError: no such version, alias or group.
-        InvalidError: a selector is none, or the name has the form of an id.
+        InvalidError: a selector is none, its time is over, or the name has the form of an id.
         ConflictError: MAX_OPEN are not over.
     """
-    _check(session, spec)
+    _check(session, spec, now)
     still_open = select(RolloutRow.id).where(RolloutRow.ended_at.is_(None)).limit(MAX_OPEN)
     if len(session.scalars(still_open).all()) >= MAX_OPEN:
         raise ConflictError(f"{MAX_OPEN} rollouts are not over; end or delete some first.")
@@ -79,7 +86,7 @@ def change_draft(session: Session, row: RolloutRow, spec: RolloutSpec, by: str, 
 
     Raises:
         NotFoundError: no such version, alias or group.
-        InvalidError: a selector is none.
+        InvalidError: a selector is none, or its time is over.
         ConflictError: it has begun with another spec; `errors` names the differences.
     """
     if RolloutState(row.state) not in _CHANGEABLE or row.generation > 1:  # devices may have the earlier one
@@ -87,7 +94,7 @@ def change_draft(session: Session, row: RolloutRow, spec: RolloutSpec, by: str, 
             f"Rollout {row.name!r} is {row.state} with another spec; give the new one another name.",
             differences(json.loads(row.spec), spec.to_json()),
         )
-    _check(session, spec)
+    _check(session, spec, now)
     version = find_version(session, spec.model, spec.version)
     row.spec, row.model = spec.canonical().decode(), spec.model
     row.version, row.manifest, row.plan, row.plan_digest = version.version, version.manifest, None, None

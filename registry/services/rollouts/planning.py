@@ -120,7 +120,7 @@ class Planner:
             return False
         approve = spec.requires_approval or self._two_person
         event = Event.PLANNED_FOR_APPROVAL if approve else Event.PLANNED
-        return self._end(row, event, how_many(len(found.placed), "device"), now, found)
+        return self._end(row, event, _what_it_waits_for(spec, len(found.placed), approve=approve), now, found)
 
     def _write(  # noqa: PLR0917 - private, called once
         self, row: RolloutRow, spec: RolloutSpec, found: Plan, ids: dict[str, int], again: bool,
@@ -156,6 +156,15 @@ class Planner:
                 fresh.plan_digest, fresh.plan = found.view.digest, found.view.model_dump_json()
             move(session, fresh, event, reason, now)
         return True
+
+
+def _what_it_waits_for(spec: RolloutSpec, devices: int, *, approve: bool) -> str:
+    planned = f"{how_many(devices, 'device')} would get it"
+    if approve:
+        return f"{planned}; somebody has to approve the plan"
+    return (
+        planned if spec.start_at is None else f"{planned}; it starts at {spec.start_at.isoformat(timespec='seconds')}"
+    )
 
 
 def _still(session: Session, row: RolloutRow) -> bool:

@@ -100,10 +100,12 @@ def _report(
 def _from_event(
     event: Event, action: ActionRow, rollout: RolloutRow, slot: DeploymentRow | None
 ) -> DeploymentProgress | None:
-    """An event names no attempt; that it answers this one, its generation says."""
+    """An event names no attempt; that it answers this one, its generation says, once the slot is told of this one."""
     ours = event.kind == "deployment" and event.rollout == rollout.public and event.model == rollout.model
     if not ours or event.phase not in _PHASES or action.target is None or slot is None:
         return None
+    if (slot.manifest, slot.attempt) != (action.target, action.attempt):
+        return None  # what it tells of is the deployment that this action is to replace
     if event.generation < slot.generation or event.version not in (None, slot.version):
         return None
     return DeploymentProgress(

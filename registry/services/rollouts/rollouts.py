@@ -31,7 +31,7 @@ from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoun
 from registry.services.desired import DesiredDocuments
 from registry.services.fleet_log import FleetLog
 from registry.services.idempotency import first_answer, remember
-from registry.services.rollouts.drafts import change_draft, make_draft, named
+from registry.services.rollouts.drafts import change_draft, demand_time, make_draft, named
 from registry.services.rollouts.effects import EFFECTS
 from registry.services.rollouts.planning import find_manifest, work_out
 from registry.services.rollouts.store import demand_revision, find_rollout, move, reason_of, spec_of
@@ -129,6 +129,7 @@ class Rollouts:
             row.generation += 1
         if body.command is Command.SUBMIT:
             spec = spec_of(row)
+            demand_time(spec, now)
             row.submitted_by, row.approved_by = by, ""
             row.valid_until = spec.valid_until or max(now, spec.start_at or now) + timedelta(seconds=MAX_VALID_S)
         if body.command is Command.RETRY:

@@ -22,7 +22,8 @@ from registry.services.rollouts.cohorts import cohorts_of
 from registry.services.rollouts.store import spec_of
 
 SEEN_S = 600.0
-"""A device without a session at the broker counts as online so long after it was heard: it may poll over HTTP."""
+"""A device without a session at the broker counts as online so long after it was heard: it may poll over HTTP. One
+whose session ended is offline at once, until it is heard again."""
 MAX_ROWS = 1000
 """Of any list in a snapshot; the rest comes next time."""
 _S = ActionState
@@ -31,7 +32,9 @@ _MOVING = (RolloutState.RUNNING, RolloutState.ROLLING_BACK)
 
 def is_online(now: datetime) -> ColumnElement[bool]:
     """A condition on `device_states`."""
-    return or_(DeviceStateRow.online, DeviceStateRow.last_seen > now - timedelta(seconds=SEEN_S))
+    heard_since = or_(DeviceStateRow.gone_at.is_(None), DeviceStateRow.last_seen > DeviceStateRow.gone_at)
+    recently = DeviceStateRow.last_seen > now - timedelta(seconds=SEEN_S)
+    return or_(DeviceStateRow.online, and_(heard_since, recently))
 
 
 def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:

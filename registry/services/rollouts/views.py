@@ -31,6 +31,8 @@ from registry.services.rollouts.apply import verdict_text
 from registry.services.rollouts.snapshot import counts_of, take_snapshot
 from registry.services.rollouts.store import MAX_STEPS, as_action, reason_of, spec_of
 
+MAX_ETA_S = 10 * 365 * 86400.0
+"""A time that is further away says nothing."""
 _Counts = Mapping[int, Mapping[ActionState, int]]
 
 
@@ -111,7 +113,7 @@ def _eta(row: RolloutRow, waves: Sequence[WaveRow], counts: _Counts, now: dateti
         watched = (now - wave.soak_since).total_seconds() if wave.soak_since else 0.0
         seconds += release_s(spec.rate, left, size) + (spec.policy.probation_s if left else 0.0)
         seconds += max(0.0, wave.soak_s - watched)
-    return max(now, spec.start_at or now) + timedelta(seconds=seconds)
+    return max(now, spec.start_at or now) + timedelta(seconds=seconds) if seconds <= MAX_ETA_S else None
 
 
 def action_view(

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import event, select
 
 from registry.contracts.groups import GroupBody
@@ -255,3 +256,39 @@ def test_a_name_that_may_be_another_rollouts_id_is_refused(world: World) -> None
     world.add(*NAMES)
     with pytest.raises(InvalidError):
         world.rollouts.create(quick(name=world.start()), None, "alice", world.now)
+
+
+def test_a_device_whose_session_ended_is_offline_at_once_until_it_is_heard_again(world: World) -> None:
+    world.add(*NAMES)
+    world.offline("d0")
+    rollout = world.start(waves=AT_ONCE, offline=Offline(grace_s=5, policy=OfflinePolicy.COUNT_FAILED))
+    world.tick(10)
+    assert world.states(rollout)["d0"] is S.FAILED
+    world.offline("d1")
+    world.say("d1")  # over HTTP: there is no broker for it
+    another = world.start(version="3.0.0", waves=AT_ONCE, offline=Offline(grace_s=5, policy=OfflinePolicy.COUNT_FAILED))
+    world.tick(10)
+    assert world.states(another)["d1"] is S.OFFERED
+
+
+def test_a_rollout_that_would_end_before_it_begins_is_refused(world: World) -> None:
+    world.add("d0")
+    with pytest.raises(InvalidError, match="is over"):
+        world.start(valid_until=world.now - timedelta(seconds=1))
+    made = world.rollouts.create(quick(valid_until=world.now + timedelta(seconds=5)), None, "alice", world.now)
+    world.tick(10)
+    with pytest.raises(InvalidError, match="is over"):
+        world.command(made.id, Command.SUBMIT)
+
+
+def test_a_rate_that_would_take_for_ever_is_shown_without_an_end(world: World) -> None:
+    world.add(*(f"d{number}" for number in range(30)))
+    with pytest.raises(ValidationError):
+        Rate(devices_per_minute=1e-300)
+    rollout = world.start(waves=AT_ONCE, rate=Rate(devices_per_minute=0.001))
+    view = world.view(rollout)
+    assert view.eta is not None
+    assert view.eta < world.now + timedelta(days=365)
+    world.publish("9.0.0", size=10**9)
+    slower = world.start(version="9.0.0", waves=AT_ONCE, rate=Rate(bytes_per_second=1))
+    assert (world.state(slower), world.view(slower).eta) == (R.RUNNING, None)

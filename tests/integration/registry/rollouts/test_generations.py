@@ -8,9 +8,11 @@ import pytest
 
 from registry.contracts.api.devices import Deployment
 from registry.contracts.deployments import DeploymentProgress, Phase
+from registry.contracts.messages import Event
 from registry.contracts.rollout_states import Command, WaveState
 from registry.contracts.rollout_views import Approval, ReasonCode
 from registry.contracts.rollouts import Offline, Rate, RollbackSpec, WaveSpec
+from registry.core.intake import checked
 from registry.errors import ConflictError, ForbiddenError
 from tests.integration.registry.rollouts.world import FACTS, SLOW, R, S, World, quick
 
@@ -284,3 +286,20 @@ def test_who_is_back_after_a_newer_rollout_began_gets_the_newer_version(world: W
     world.run(newer, R.SUCCEEDED, rounds=100)
     assert {world.wants(name) for name in world.fleet} == {"3.0.0"}
     assert world.states(older)["d3"] is S.SUPERSEDED
+
+
+def test_who_commits_while_it_waits_for_its_way_back_is_still_told_to_go_back(world: World) -> None:
+    world.add(*NAMES, behaviour="slow")
+    rollout = world.start(waves=AT_ONCE, rollback=RollbackSpec(rate=Rate(devices_per_minute=1)))
+    world.answer()
+    world.command(rollout, Command.ROLLBACK)
+    for name in NAMES:
+        wanted, device = world.desired(name).models["lenet"], world.fleet[name]
+        if wanted.version == "2.0.0":  # not its turn yet: what it was offered goes on, and is told as an event
+            told = Event(kind="deployment", model="lenet", version="2.0.0", rollout=rollout, phase="committed",
+                         event_id=f"e-{name}", seq=1, generation=device.generation, at=world.now)  # fmt: skip
+            world.telemetry.take([checked(name, told, world.now)])
+        device.behaviour = "good"
+    assert sorted(world.states(rollout).values()) == [S.OFFERED, S.PLANNED, S.PLANNED, S.PLANNED]
+    world.run(rollout, R.ROLLED_BACK)
+    assert {world.wants(name) for name in NAMES} == {"1.0.0"}

@@ -85,9 +85,9 @@ class World:
     def close(self) -> None:
         self.database.close()
 
-    def publish(self, version: str, **requirements: Any) -> str:
+    def publish(self, version: str, size: int = 1000, **requirements: Any) -> str:
         """A version of `lenet` for CPU hosts; its digest."""
-        ref = FileRef(path="model.onnx", digest=digest_of(version.encode()), size=1000)
+        ref = FileRef(path="model.onnx", digest=digest_of(version.encode()), size=size)
         variant = Variant(name="cpu", format=Format.ONNX, target=Target.CPU, entry="model.onnx", files=(ref,))
         variant = variant.model_copy(update={"requirements": variant.requirements.model_copy(update=requirements)})
         body = Manifest(model="lenet", version=version, variants=(variant,)).canonical()
