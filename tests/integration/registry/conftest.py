@@ -1,12 +1,14 @@
-"""A registry that all tests of a module share, and one that a test may kill."""
+"""Registries that all tests of a module share, and one that a test may kill; a shell that speaks to one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.support.cli import Cli
 from tests.support.postgres import Databases
 from tests.support.registry_process import RegistryProcess
 
@@ -35,3 +37,17 @@ def admin(registry: RegistryProcess) -> Iterator[httpx.Client]:
 def anyone(registry: RegistryProcess) -> Iterator[httpx.Client]:
     with registry.client("") as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
+    """On SQLite alone, where the database is not what is tested; tests use models and devices of their own."""
+    process = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
+    """An administrator's shell in an empty folder."""
+    return Cli(tmp_path, server.url, server.admin_token)

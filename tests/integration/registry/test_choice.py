@@ -51,11 +51,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess
 
 
 @pytest.fixture
-def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
-    return Cli(tmp_path, server.url, server.admin_token)
-
-
-@pytest.fixture
 def http(server: RegistryProcess) -> Iterator[httpx.Client]:
     with server.client() as client:
         yield client

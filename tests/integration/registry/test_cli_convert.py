@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,22 +16,9 @@ from tests.fakes.simulated_atc import simulated_atc
 from tests.support import onnx_models
 from tests.support.cli import Cli
 from tests.support.mindspore_python import PYTHON, needs_mindspore
-from tests.support.registry_process import RegistryProcess
 
 LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 CHIP = ("-O", "soc_version=Ascend310P3", "-O", "cann_version=8.0.RC1")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    process = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture
-def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
-    return Cli(tmp_path, server.url, server.admin_token)
 
 
 def publish(cli: Cli, version: str, *more: object) -> None:

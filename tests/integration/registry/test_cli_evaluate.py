@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from tests.support import onnx_models
 from tests.support.cli import Cli
-from tests.support.registry_process import RegistryProcess
 
 X = np.array([[1, 0, 0], [-1, 0, 0], [0, 2, 0], [0, 0, -3], [1, 1, 1]], "<f4")
 """Through onnx_models.linear: the second class wins where the sum is positive, else the first."""
 CLASSES = [1, 0, 1, 0, 1]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    """One registry for this file; tests use models of their own."""
-    process = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture
-def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
-    """An administrator's shell in an empty folder."""
-    return Cli(tmp_path, server.url, server.admin_token)
 
 
 def publish(cli: Cli, model: str, content: bytes | None = None, *more: object) -> None:

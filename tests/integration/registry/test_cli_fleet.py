@@ -28,14 +28,6 @@ from tests.support.registry_process import RegistryProcess
 LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    """One registry for this file; tests use devices of their own."""
-    process = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
-    yield process
-    process.stop()
-
-
 @pytest.fixture
 def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
     """An administrator's shell; lenet 1.0.0 is published."""

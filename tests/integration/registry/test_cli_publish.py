@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,20 +19,6 @@ from tests.support.registry_process import RegistryProcess
 
 ROOT = Path(__file__).parents[3]
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    """One registry for this file; tests use models of their own."""
-    process = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture
-def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
-    """An administrator's shell in an empty folder."""
-    return Cli(tmp_path, server.url, server.admin_token)
 
 
 def through(cli: Cli, proxy: CuttingProxy) -> Cli:

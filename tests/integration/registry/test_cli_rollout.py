@@ -41,12 +41,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess
 
 
 @pytest.fixture
-def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
-    """An administrator's shell."""
-    return Cli(tmp_path, server.url, server.admin_token)
-
-
-@pytest.fixture
 def other(cli: Cli, tmp_path: Path) -> Cli:
     """Another person's shell, who may deploy."""
     made = cli("token", "create", f"bob-{tmp_path.name}"[:60], "--scope", "deploy")

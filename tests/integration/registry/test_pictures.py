@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,13 +76,6 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InspectionError, match=name):
             decode(tmp_path / name)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    process = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
-    yield process
-    process.stop()
 
 
 def test_a_folder_of_digits_becomes_a_validation_set_that_lenet_reads(server: RegistryProcess, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +25,6 @@ from tests.support.registry_process import RegistryProcess, put_blob
 ROOT = Path(__file__).parents[3]
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 WEIGHTS = np.array([[1, 10], [2, 20], [3, 30]], "<f4")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    """One registry for this file; tests use models of their own."""
-    process = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture
-def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
-    """An administrator's shell in an empty folder."""
-    return Cli(tmp_path, server.url, server.admin_token)
 
 
 def linear(folder: Path, name: str, off: float = 0.0) -> str:
