@@ -47,7 +47,7 @@ def test_what_is_left_out_is_the_safe_choice() -> None:
         ({"start_at": "9999-12-31T00:00:00Z"}, "start_at must lie in the years"),
         ({"valid_until": "0001-01-01T00:00:00+14:00"}, "valid_until must lie in the years"),
         ({"policy": {"hold": True}}, "pausing a rollout sets it"),
-        ({"rate": {"devices_per_minute": 0}}, "greater than 0"),
+        ({"rate": {"devices_per_minute": 0}}, "greater than or equal to 0.001"),
         ({"gate": {"max_failed_pct": 101}}, "less than or equal to 100"),
     ],
 )
