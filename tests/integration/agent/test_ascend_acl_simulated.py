@@ -11,8 +11,8 @@ import pytest
 from agent.backends.catalog import CATALOG
 from agent.errors import AgentError
 from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
-from registry.contracts.manifest import FileRef, Format, Target, TensorSpec, Variant
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.manifest import FileRef, Format, Requirements, Target, TensorSpec, Variant
+from registry.contracts.platforms import BackendFacts, CannFacts, Platform
 from registry.contracts.resolution import Outcome, judge
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC, simulated_om
 from tests.support import onnx_models, worker_client
@@ -74,7 +74,8 @@ def test_a_run_that_fails_on_the_simulated_device_names_the_vendors_number(start
 
 def om_variant(target: Target) -> Variant:
     file = FileRef(path="model.om", digest="sha256:" + "a" * 64, size=1)
-    return Variant(name="om", format=Format.OM, target=target, entry="model.om", files=(file,))
+    built_for = Requirements(soc_version=SIMULATED_SOC, cann_version="7.0.0")
+    return Variant(name="om", format=Format.OM, target=target, entry="model.om", files=(file,), requirements=built_for)
 
 
 def test_a_simulated_host_is_probed_and_any_other_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +83,7 @@ def test_a_simulated_host_is_probed_and_any_other_is_told_what_is_missing(monkey
     facts = probe_backend("ascend_acl")
     assert (facts.usable, facts.providers, facts.formats) == (True, (SIMULATED_SOC,), ("om",))
     assert facts.targets == ("ascend310",)
-    host = Platform(os="linux", arch="aarch64", backends=(facts,))
+    host = Platform(os="linux", arch="aarch64", backends=(facts,), cann=CannFacts(version="8.0.RC1"))
     assert judge(om_variant(Target.ASCEND310), host).outcome is Outcome.PASS
     assert judge(om_variant(Target.ASCEND910), host).outcome is not Outcome.PASS
     monkeypatch.setenv("ASCEND_TOOLKIT_HOME", "relative/folder")
