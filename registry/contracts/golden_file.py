@@ -63,6 +63,8 @@ def check_cases(
 ) -> None:
     """Every case has all inputs and at least one output, of the declared datatypes and shapes; and nothing else.
 
+    No tensor is without elements: it would be compared with nothing.
+
     `count`: as many as the manifest says. Raises TensorFileError.
     """
     if count is not None and len(cases) != count:
@@ -73,8 +75,8 @@ def check_cases(
             raise TensorFileError(f"case {number} has no input {missing[0]!r}")
         if not case.outputs:
             raise TensorFileError(f"case {number} has no output: nothing would be compared")
-        _check_side(f"case {number}: input", case.inputs, inputs)
-        _check_side(f"case {number}: output", case.outputs, outputs)
+        check_tensors(f"case {number}: input", case.inputs, inputs)
+        check_tensors(f"case {number}: output", case.outputs, outputs)
 
 
 def write_cases(cases: Sequence[Case], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -107,9 +109,10 @@ def _parts(name: str) -> tuple[int, str, str]:
     return int(number), side, tensor
 
 
-def _check_side(where: str, spans: Mapping[str, TensorSpan], specs: Sequence[TensorSpec]) -> None:
+def check_tensors(where: str, tensors: Mapping[str, TensorSpan | Tensor], specs: Sequence[TensorSpec]) -> None:
+    """Each is one of these by name, datatype and shape, and has elements. `where` begins the text. TensorFileError."""
     declared = {spec.name: spec for spec in specs}
-    for name, span in spans.items():
+    for name, span in tensors.items():
         spec = declared.get(name)
         if spec is None:
             known = ", ".join(declared)
@@ -118,3 +121,5 @@ def _check_side(where: str, spans: Mapping[str, TensorSpan], specs: Sequence[Ten
             raise TensorFileError(f"{where} {name!r} is {span.datatype}, the model has {spec.datatype}")
         if not shape_fits(span.shape, spec.shape):
             raise TensorFileError(f"{where} {name!r} is {list(span.shape)}, the model has {list(spec.shape)}")
+        if 0 in span.shape:
+            raise TensorFileError(f"{where} {name!r} is {list(span.shape)}, without elements: nothing to compare")

@@ -5,6 +5,7 @@ A version holds one or more variants, each the version's form for one format and
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -260,7 +261,9 @@ class Manifest(Wire):
         first = self.variants[0]
         for other in self.variants[1:]:
             if other.inputs and first.inputs and not _same_signature(first, other):
-                raise ValueError(f"variants {first.name} and {other.name} disagree in inputs or outputs")
+                raise ValueError(
+                    f"variants {first.name} and {other.name} disagree in inputs or outputs: {_difference(first, other)}"
+                )
         if self.golden is not None and self.golden.reference not in (None, *names):
             raise ValueError(f"the golden vectors come from {self.golden.reference}, which is no variant")
         return self
@@ -289,3 +292,17 @@ def same_tensors(one: tuple[TensorSpec, ...], other: tuple[TensorSpec, ...]) -> 
 
 def _same_signature(one: Variant, other: Variant) -> bool:
     return same_tensors(one.inputs, other.inputs) and same_tensors(one.outputs, other.outputs)
+
+
+def _difference(one: Variant, other: Variant) -> str:
+    """The first tensor that they do not have in common, and what each says of it."""
+    sides = (("input", one.inputs, other.inputs), ("output", one.outputs, other.outputs))
+    for side, ours, theirs in sides:
+        for number, (x, y) in enumerate(zip_longest(ours, theirs), 1):
+            if x is None or y is None or not same_tensors((x,), (y,)):
+                return f"{side} {number} of {one.name} is {_said(x)}, of {other.name} {_said(y)}"
+    return ""
+
+
+def _said(spec: TensorSpec | None) -> str:
+    return "not there" if spec is None else f"{spec.name!r} {spec.datatype} {list(spec.shape)}"

@@ -7,21 +7,15 @@ the figures of a parity themselves, every device measures again at warm-up befor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from math import isfinite
 
 from registry.contracts.fitting import BUILT_FOR
 from registry.contracts.golden import MeasuredParity
 from registry.contracts.jobs import Job
-from registry.contracts.manifest import Format, Golden, Manifest, Target, Variant
+from registry.contracts.manifest import Golden, Manifest, Variant
 from registry.contracts.platforms import Platform
 from registry.core.publish_faults import variant_faults
-
-TARGETS: Mapping[Format, tuple[Target, ...]] = {
-    Format.OM: (Target.ASCEND310, Target.ASCEND910),
-    Format.TENSORRT_PLAN: (Target.GPU,),
-}
-"""Of formats that run on one kind of hardware only."""
 
 
 def faults(manifest: Manifest, variant: Variant) -> tuple[str, ...]:
@@ -51,8 +45,6 @@ def _faults(manifest: Manifest, variant: Variant) -> Iterator[str]:
         return
     if (parent.inputs and not variant.inputs) or (parent.outputs and not variant.outputs):
         yield f"it does not say its inputs or outputs, which {parent.name} has"
-    if variant.target not in TARGETS.get(variant.format, (variant.target,)):
-        yield f"{variant.format} does not run on the target {variant.target}"
     yield from variant_faults(variant)
     if variant.parity is not None:
         yield from _parity_faults(manifest.golden, variant.parity)

@@ -1,18 +1,33 @@
 """What a manifest may not say or leave out, however it came to the registry. Pure.
 
 A refusal, where `publish_warnings` warns: a version in which a variant is over the tolerance is not published, nor a
-compiled one that does not say what it was compiled for: nobody could say where it runs. Nor is a network that no
-catalogue has; who publishes for agents with a newer one upgrades the registry first.
+compiled one that does not say what it was compiled for, nor one for a target that no backend serves: nobody could say
+where it runs. Nor is a network that no catalogue has; who publishes for agents with a newer one upgrades the registry
+first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from registry.contracts import networks
 from registry.contracts.fitting import BUILT_FOR
 from registry.contracts.golden import MeasuredParity
-from registry.contracts.manifest import Format, Golden, Manifest, Variant
+from registry.contracts.manifest import Format, Golden, Manifest, Target, Variant
+from registry.contracts.releases import cann_release, numbers
+
+TARGETS: Mapping[Format, tuple[Target, ...]] = {
+    Format.MINDIR: (Target.CPU, Target.GPU, Target.ASCEND910),
+    Format.OM: (Target.ASCEND310, Target.ASCEND910),
+    Format.TENSORRT_PLAN: (Target.GPU,),
+}
+"""Of formats that do not run on every kind of platform. AIR runs nowhere, whatever its target; a checkpoint for any of
+them is of use without a backend, too: `registry.hub` loads its weights."""
+_COMPARED: Mapping[str, tuple[Callable[[str], object], str]] = {
+    "cann_version": (cann_release, "8.0.RC1"),
+    "tensorrt_version": (numbers, "10.13.3.9"),
+}
+"""Requirements that are compared as numbers: how they are read, and an example."""
 
 
 def publish_faults(manifest: Manifest) -> tuple[str, ...]:
@@ -29,6 +44,13 @@ def publish_faults(manifest: Manifest) -> tuple[str, ...]:
 
 def variant_faults(variant: Variant) -> Iterator[str]:
     """Of one variant by itself, published or added."""
+    able = TARGETS.get(variant.format)
+    if able is not None and variant.target not in able:
+        yield f"{variant.format} does not run on the target {variant.target}, only on {' or '.join(able)}"
+    for name, (read, example) in _COMPARED.items():
+        said = getattr(variant.requirements, name)
+        if said is not None and read(said) is None:
+            yield f"{name} {said!r} is no version that can be compared; it is written as {example}"
     missing = [name for name in BUILT_FOR.get(variant.format, ()) if getattr(variant.requirements, name) is None]
     if missing:
         yield f"a {variant.format} must say the {' and '.join(missing)} that it was built for"

@@ -19,7 +19,7 @@ DATATYPES = {np.dtype(code): datatype for datatype, code in NUMPY_NAME.items() i
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, SyntaxError, tokenize.TokenError),
     *(NotImplementedError, RuntimeError),  # another compression; a password
-    MemoryError,  # a shape that the bytes do not fill: NumPy asks for the room before it reads
+    *(MemoryError, OverflowError),  # a shape that the bytes do not fill: NumPy asks for the room before it reads
 )
 """What zipfile and NumPy raise for an .npz that was cut, damaged or made to harm."""
 

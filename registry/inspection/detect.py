@@ -19,10 +19,14 @@ OM_MAGIC = b"IMOD\x00\x01\x00\x00"
 """Magic 0x444F4D49 and the header's length, 256, both little-endian."""
 STORED = ", ".join(Format)
 
+_PICKLE = "a Python pickle, which runs code when it is read; export the model to ONNX"
+_PICKLES = (
+    *(b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+    *(b"(dp0\n", b"(lp0\n", b"ccopy_reg\n", b"}q\x00", b"]q\x00"),  # protocols 0 and 1 say no number
+)
 _STRANGERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "a zip archive, as PyTorch writes it; export the model to ONNX (torch.onnx.export)"),
-    (0, b"\x80\x02", "a Python pickle, which runs code when it is read; export the model to ONNX"),
-    (0, b"\x80\x04", "a Python pickle, which runs code when it is read; export the model to ONNX"),
+    *((0, magic, _PICKLE) for magic in _PICKLES),
     (4, b"TFL3", "a TensorFlow Lite model; convert it to ONNX (tf2onnx)"),
     (0, b"\x89HDF\r\n", "an HDF5 file, as Keras writes it; convert it to ONNX (tf2onnx)"),
     (0, b"\x1f\x8b", "gzip-compressed; unpack it first"),

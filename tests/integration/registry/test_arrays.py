@@ -67,6 +67,7 @@ def test_what_numpy_saves_is_read(tmp_path: Path) -> None:
     [
         (archive(("x.npy", npy("(1152921504606846976,)"))), "no .npz file of plain arrays"),
         (archive(("x.npy", npy("(274877906944,)"))), "no .npz file of plain arrays"),
+        (archive(("x.npy", npy(f"({10**20},)"))), "no .npz file of plain arrays"),
         (archive(("x.npy", npy("(-1,)"))), "no .npz file of plain arrays"),
         (archive(("x.npy", npy("(((("))), "no .npz file of plain arrays"),
         (archive(("x.npy", npy("(1,)", "'|O'", pickle.dumps(1)))), "Object arrays cannot be loaded"),

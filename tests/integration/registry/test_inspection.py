@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -182,7 +183,8 @@ def test_a_domain_that_the_model_itself_defines_is_no_requirement(tmp_path: Path
     [
         (b"", "is empty"),
         (b"PK\x03\x04rest", "PyTorch"),
-        (b"\x80\x04rest", "pickle"),
+        *((pickle.dumps({"w": [1.5]}, protocol), "pickle") for protocol in range(6)),
+        *((pickle.dumps([1.5], protocol), "pickle") for protocol in range(6)),
         (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite"),
         (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
         (b"<!DOCTYPE html>", "download probably failed"),

@@ -30,6 +30,9 @@ def floats(*values: float) -> Tensor:
     return Tensor(Datatype.FP32, (1, len(values)), np.array(values, "<f4").tobytes())
 
 
+EMPTY = Tensor(Datatype.FP32, (0, 2), b"")
+
+
 def golden(**changes: Tensor) -> bytes:
     return write_tensors({"0/in/x": floats(1, 2), "0/out/a/y": floats(3, 4), **changes})
 
@@ -129,6 +132,8 @@ def test_cases_come_back_as_they_were_written() -> None:
         ({"0/in/z": floats(1, 2)}, "'z' is not the model's"),
         ({"0/in/x": floats(1, 2, 3)}, r"is \[1, 3\], the model has \[-1, 2\]"),
         ({"0/in/x": Tensor(Datatype.INT8, (1, 2), b"12")}, "is INT8, the model has FP32"),
+        ({"0/in/x": EMPTY}, r"case 0: input 'x' is \[0, 2\], without elements"),
+        ({"1/out/a/y": EMPTY, "1/in/x": floats(1, 2)}, r"case 1: output 'a/y' is \[0, 2\], without elements"),
     ],
 )
 def test_a_golden_file_that_is_not_of_this_model_is_refused(changes: dict[str, Tensor], says: str) -> None:

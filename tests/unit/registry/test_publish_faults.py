@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from agent.backends.mindspore_graph import DEVICES
 from registry.contracts.golden import MeasuredParity, Parity
 from registry.contracts.manifest import FileRef, Format, Golden, Manifest, Network, Requirements, Target
-from registry.core.publish_faults import publish_faults
+from registry.core.publish_faults import TARGETS, publish_faults
 from tests.unit.registry.test_resolution import manifest, variant
 
 GOLDEN = Golden(file=FileRef(path="g.safetensors", digest="sha256:" + "0" * 64, size=100), cases=2, reference="a")
@@ -61,6 +62,30 @@ def test_a_compiled_variant_says_what_it_was_compiled_for(
     for missing in complete:
         (fault,) = faults({name: value for name, value in complete.items() if name != missing})
         assert missing in fault
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "needs", "says"),
+    [
+        (Format.OM, Target.CPU, {}, "om does not run on the target cpu, only on ascend310 or ascend910"),
+        (Format.TENSORRT_PLAN, Target.ASCEND310, {}, "tensorrt-plan does not run on the target ascend310, only on gpu"),
+        (Format.MINDIR, Target.ASCEND310, {}, "mindir does not run on the target ascend310"),
+        (Format.AIR, Target.ASCEND310, {}, ""),
+        (Format.ONNX, Target.ASCEND310, {}, ""),
+        (Format.OM, Target.ASCEND310, {"cann_version": "banana"}, "cann_version 'banana' is no version"),
+        (Format.TENSORRT_PLAN, Target.GPU, {"tensorrt_version": "new"}, "it is written as 10.13.3.9"),
+    ],
+)
+def test_what_no_host_could_be_matched_with_is_refused(
+    kind: Format, target: Target, needs: dict[str, str], says: str
+) -> None:
+    found = publish_faults(manifest(variant("a", target, kind, **needs)))
+    assert len(found) == (1 if says else 0)
+    assert says in "".join(found)
+
+
+def test_the_targets_of_mindir_are_those_that_the_agent_computes_on() -> None:
+    assert TARGETS[Format.MINDIR] == tuple(DEVICES)
 
 
 @pytest.mark.parametrize(
