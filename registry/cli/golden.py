@@ -1,5 +1,6 @@
 """The golden vectors of a version that is being published: given, or made; every variant that runs here is measured.
 
+A version of several variants gets them as soon as one of them runs here, one of a single variant when they are asked.
 A version in which a variant is over the tolerance is not published. What cannot run here is named, and is measured by
 the devices that get it.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.cli.failures import CliError, UsageFault
-from registry.cli.golden_options import given_cases, given_requests, signature
+from registry.cli.golden_options import demand_comparable, given_cases, given_requests, signature
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.measured import parity_figures
 from registry.cli.plan import Plan
@@ -23,6 +24,7 @@ from registry.contracts.golden import MeasuredParity, Parity, Tolerance
 from registry.contracts.golden_file import Case, write_cases
 from registry.contracts.manifest import FileRef, Golden, Manifest
 from registry.contracts.tensor_file import TensorFileError
+from registry.core.wording import without_call_stack
 
 FILE_NAME = "golden.safetensors"
 DEFAULT_CASES = 8
@@ -61,11 +63,16 @@ def measured(session: Session, plan: Plan, manifest: Manifest, folder: Path) -> 
     if section.random == 0:
         return manifest, None
     with ExitStack() as stack:
-        trial = _Trial(plan, manifest, stack)
-        if not asked and trial.runnable() < 2:
+        if not asked and len(manifest.variants) < 2:
             return manifest, None
+        trial = _Trial(plan, manifest, stack)
         try:
             cases, reference = trial.cases()
+        except _NothingRunsError as error:
+            if asked:
+                raise
+            session.out.note(f"  no golden vectors: {error.what}")
+            return manifest, None
         except CliError as error:
             if asked:
                 raise
@@ -80,6 +87,10 @@ def measured(session: Session, plan: Plan, manifest: Manifest, folder: Path) -> 
         for variant, row in zip(manifest.variants, rows, strict=True)
     )
     return manifest.model_copy(update={"variants": variants}), file
+
+
+class _NothingRunsError(CliError):
+    """No variant runs on this machine."""
 
 
 class _Trial:
@@ -102,10 +113,6 @@ class _Trial:
             )
         self._running: dict[str, Any] = {}
 
-    def runnable(self) -> int:
-        """How many variants this machine should be able to run."""
-        return sum(not isinstance(order, str) for order in self._orders.values())
-
     def process(self, name: str) -> Any:
         """The running variant, or why it does not run here."""
         if name not in self._running:
@@ -113,7 +120,7 @@ class _Trial:
             try:
                 found = order if isinstance(order, str) else self._stack.enter_context(self._start(order))
             except self._failure as error:
-                found = error.message
+                found = without_call_stack(error.message)
             self._running[name] = found
         return self._running[name]
 
@@ -126,27 +133,35 @@ class _Trial:
 
         name = self._reference()
         process = self.process(name)
-        if isinstance(process, str):
-            raise CliError(f"The reference {name} cannot run here: {process}", code="cannot_run")
-        inputs, outputs = signature(self._manifest)
+        specs = inputs, outputs = signature(self._manifest)
         if self._section.inputs is not None:
             requests: list[Any] = given_requests(self._section.inputs, inputs)
         else:
             count = DEFAULT_CASES if self._section.random is None else self._section.random
             requests = random_inputs(inputs, count, self._manifest.image)
         try:
-            return make_cases(process, requests, outputs), name
+            cases = make_cases(process, requests, outputs)
+            demand_comparable(cases, specs)
         except RunFailedError as error:
-            raise CliError(f"The reference {name} does not answer: {error.message}", code="run_failed") from None
+            said = without_call_stack(error.message)
+            raise CliError(f"The reference {name} does not answer: {said}", code="run_failed") from None
+        except TensorFileError as error:
+            raise CliError(f"What {name} answers cannot be compared with: {error}", code="invalid_golden") from None
+        return cases, name
 
     def _reference(self) -> str:
-        """The named one, else the first that should run here."""
+        """The named one, else the first that runs here."""
         wanted = self._section.reference
         if wanted is None:
-            running = [name for name, order in self._orders.items() if not isinstance(order, str)]
-            return running[0] if running else next(iter(self._orders))
+            found = next((name for name in self._orders if not isinstance(self.process(name), str)), None)
+            if found is None:
+                why = "; ".join(f"{name}: {self.process(name)}" for name in self._orders)
+                raise _NothingRunsError(f"no variant runs here ({why})", code="cannot_run")
+            return found
         if wanted not in self._orders:
             raise UsageFault(f"There is no variant {wanted!r} to make golden vectors", hint=", ".join(self._orders))
+        if isinstance(why := self.process(wanted), str):
+            raise CliError(f"The reference {wanted} cannot run here: {why}", code="cannot_run")
         return wanted
 
     def measure(self, cases: Sequence[Case], reference: str | None) -> Iterator[Measured]:
@@ -192,7 +207,7 @@ def _tell(session: Session, rows: Sequence[Measured]) -> None:
             session.out.note(f"  {row.variant}: not measured here: {row.why}")
         else:
             parity = row.measured.parity
-            figures = f"{_figures(parity)}: {'passed' if parity.passed else parity.why}"
+            figures = f"{_figures(parity)}: {'passed' if parity.passed else without_call_stack(parity.why)}"
             session.out.note(f"  {row.variant}: measured here on {row.measured.backend}: {figures}")
 
 
@@ -208,7 +223,7 @@ def _demand_passed(manifest: Manifest, rows: Sequence[Measured]) -> None:
             f"{manifest.model}@{manifest.version} is not published: a variant does not answer the golden vectors",
             code="golden_mismatch",
             hint="Convert it again, or say what is acceptable: --tolerance absolute=1e-3,relative=1e-2,top1=0.99",
-            errors=tuple(f"{name}: {parity.why} ({_figures(parity)})" for name, parity in off),
+            errors=tuple(f"{name}: {without_call_stack(parity.why)} ({_figures(parity)})" for name, parity in off),
         )
 
 

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from pydantic import ValidationError
 
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import GoldenSection, ToleranceSection
 from registry.contracts.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
-from registry.contracts.golden_file import Case, check_cases, read_cases, write_cases
+from registry.contracts.golden_file import Case, check_cases, check_tensors, read_cases, write_cases
 from registry.contracts.manifest import Manifest, TensorSpec
+from registry.contracts.parity import numbers
 from registry.contracts.tensor_file import Tensor, TensorFileError
-from registry.contracts.tensors import MAX_TENSORS, Datatype
+from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype
 from registry.inspection.arrays import load_tensors
 from registry.inspection.facts import InspectionError
 
@@ -119,8 +121,7 @@ def given_cases(path: Path, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpe
         (case.inputs if side == "in" else case.outputs)[inner] = tensor
     try:
         ordered = [cases[str(number)] for number in range(len(cases))]
-        content = write_cases(ordered)
-        check_cases(read_cases(content, len(content)), *specs)
+        demand_comparable(ordered, specs)
     except KeyError as error:
         raise InspectionError(f"{path.name} has no case {error}; cases are numbered from 0 without a gap") from None
     except TensorFileError as error:
@@ -128,17 +129,41 @@ def given_cases(path: Path, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpe
     return ordered
 
 
+def demand_comparable(cases: Sequence[Case], specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> None:
+    """They are of this model, and there is something in every output to compare with. Raises TensorFileError."""
+    content = write_cases(cases)
+    check_cases(read_cases(content, len(content)), *specs)
+    for number, case in enumerate(cases):
+        for name, (datatype, _, data) in case.outputs.items():
+            if not np.isfinite(numbers(datatype, np.frombuffer(data, NUMPY_NAME[datatype]))).any():
+                raise TensorFileError(
+                    f"case {number}: output {name!r} has no finite element, only NaN or infinity: nothing to compare"
+                )
+
+
 def given_requests(path: Path, inputs: Sequence[TensorSpec]) -> list[dict[str, Tensor]]:
-    """`<case>/in/<input>` each, as in a golden file; or the inputs by their names: one case. Raises InspectionError."""
+    """`<case>/in/<input>` each; or the inputs by their names: one case. Nothing else. Raises InspectionError."""
     tensors = load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES * 2 * MAX_TENSORS)
     names = {spec.name for spec in inputs}
-    if names <= tensors.keys():
-        return [{name: tensors[name] for name in names}]
     found: list[dict[str, Tensor]] = []
-    while all(f"{len(found)}/in/{name}" in tensors for name in names):
-        found.append({name: tensors[f"{len(found)}/in/{name}"] for name in names})
+    if names <= tensors.keys():
+        found.append({name: tensors.pop(name) for name in names})
+    else:
+        while all(f"{len(found)}/in/{name}" in tensors for name in names):
+            number = len(found)
+            found.append({name: tensors.pop(f"{number}/in/{name}") for name in names})
     if not found:
         raise InspectionError(
             f"{path.name} has neither the inputs {', '.join(sorted(names))}, nor 0/in/<input> of each"
         )
+    if tensors:
+        wanted = ", ".join(sorted(names))
+        raise InspectionError(
+            f"{path.name}: {min(tensors)[:256]!r} belongs to no case; of each it has the inputs {wanted}, no outputs"
+        )
+    try:
+        for number, request in enumerate(found):
+            check_tensors(f"case {number}: input", request, inputs)
+    except TensorFileError as error:
+        raise InspectionError(f"{path.name}: {error}") from None
     return found

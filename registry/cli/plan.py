@@ -28,6 +28,7 @@ from registry.contracts.manifest import (
     TensorSpec,
     Variant,
 )
+from registry.core.publish_faults import publish_faults
 from registry.inspection.external_data import checked_size
 from registry.inspection.facts import ModelFacts
 
@@ -113,7 +114,7 @@ def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
     source = plan.source
     try:
         variants = tuple(_signed(_variant(planned, find), planned, plan) for planned in plan.variants)
-        return Manifest(
+        manifest = Manifest(
             model=source.model,
             version=plan.version,
             variants=variants,
@@ -129,6 +130,9 @@ def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
         )
     except ValidationError as error:
         raise UsageFault("This cannot be published as it is", errors=faults(error)) from error
+    if found := publish_faults(manifest):
+        raise UsageFault("This cannot be published as it is", errors=found)
+    return manifest
 
 
 def _plan_variant(section: VariantSection) -> PlannedVariant:

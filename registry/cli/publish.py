@@ -79,8 +79,9 @@ def publish(
     has is not sent; a cut upload goes on where it stopped, also when the command is started again. The same content
     again changes nothing; other content under a published version is refused, with the differences (exit code 4).
 
-    A version with several variants that run here carries golden vectors: each variant is measured against them, and
-    nothing is published when one is over the tolerance. See docs/parity.md.
+    A version with several variants carries golden vectors, made by the first that runs here: each that runs here is
+    measured by them, the others on their devices, and nothing is published when one is over the tolerance. Where none
+    runs here it has none, unless they are given; a single variant has them when asked. See docs/parity.md.
 
     ```
     registry publish lenet lenet.onnx --version 1.0.0 --target cpu --alias stable

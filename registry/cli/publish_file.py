@@ -7,6 +7,7 @@ a misspelt `normalise` must not publish a model that sees its pictures wrongly.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -175,13 +176,23 @@ def load_publish_file(path: Path) -> PublishFile:
 
 def faults(error: ValidationError) -> tuple[str, ...]:
     """One line per fault: where, what; with the nearest known key for an unknown one."""
-    return tuple(_fault(dict(fault)) for fault in error.errors())
+    found = [dict(fault) for fault in error.errors()]
+    return tuple(_fault(fault) for fault in found if not _is_echo(fault, found))
+
+
+def _is_echo(fault: dict[str, Any], found: Sequence[dict[str, Any]]) -> bool:
+    """Items that are wrong are missing in their list as well; only what is wrong with them is of interest."""
+    where = fault["loc"]
+    inside = [other for other in found if len(other["loc"]) > len(where) and other["loc"][: len(where)] == where]
+    return fault["type"] == "too_short" and bool(inside)
 
 
 def _fault(fault: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in fault["loc"]) or "the file"
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "value_error":  # our own words
+        return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
     if fault["type"] != "extra_forbidden":
-        return f"{where}: {fault['msg']}"
+        return f"{where or 'the file'}: {fault['msg']}"
     near = get_close_matches(str(fault["loc"][-1]), _KNOWN_KEYS, n=1)
     return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
 

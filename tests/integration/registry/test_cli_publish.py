@@ -207,6 +207,20 @@ def test_a_wrong_publish_file_is_refused_with_each_fault(cli: Cli, text: str, sa
     assert said in cli("publish", "m.toml", code=None).err
 
 
+def test_a_fault_is_said_once_and_in_our_own_words(cli: Cli) -> None:
+    (cli.folder / "m.toml").write_text("model = 'm'\n[[variant]]\nfile='f'\ntarget='tpu'")
+    faults = cli("publish", "m.toml", "--json", code=2).error["errors"]
+    assert [fault.partition(":")[0] for fault in faults] == ["variant.0.target"]
+    (cli.folder / "other.onnx").write_bytes(onnx_models.one_op("Relu", [1, 3]))
+    variants = "".join(f"[[variant]]\nfile='{name}'\ntarget='{kind}'\n" for name, kind in (
+        (LENET, "cpu"), ("other.onnx", "gpu"),
+    ))  # fmt: skip
+    (cli.folder / "m.toml").write_text(f"model = 'm'\nversion = '1'\n{variants}")
+    (fault,) = cli("publish", "m.toml", "--json", code=2).error["errors"]
+    assert fault.startswith("variants onnx-cpu and onnx-gpu disagree in inputs or outputs: input 1 of onnx-cpu is '")
+    assert fault.endswith("of onnx-gpu 'x' FP32 [1, 3]")
+
+
 def test_pictures_that_the_model_cannot_take_are_noticed(cli: Cli) -> None:
     def publish_file(image: str) -> None:
         variant = f"[[variant]]\nfile = '{LENET}'\ntarget = 'cpu'\n"

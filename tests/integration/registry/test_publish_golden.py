@@ -172,6 +172,37 @@ def test_what_cannot_run_here_is_named_and_left_to_its_devices(cli: Cli) -> None
         assert "gpu: not measured here: " in ran.err
 
 
+def test_one_of_several_variants_that_runs_here_makes_golden_vectors_for_all(cli: Cli) -> None:
+    """The first is for a chip that no publisher's machine has."""
+    model = linear(cli.folder, "model")
+    ran = cli("publish", described(cli.folder, "one-here", ("npu", model, "ascend310"), ("cpu", model, "cpu")))
+    manifest = manifest_of(cli, "one-here")
+    assert (manifest["golden"]["cases"], manifest["golden"]["reference"]) == (8, "cpu")
+    assert "npu: not measured here: ONNX for ascend310 runs on such a device only" in ran.err
+
+
+def test_where_no_variant_runs_it_is_said_once_that_there_are_no_golden_vectors(cli: Cli) -> None:
+    model = linear(cli.folder, "model")
+    file = described(cli.folder, "none-here", ("a", model, "ascend310"), ("b", model, "ascend910"))
+    ran = cli("publish", file)
+    said = "no golden vectors: no variant runs here (a: ONNX for ascend310 runs on such a device only; b: ONNX for"
+    assert ran.err.count(said) == ran.err.count("golden vectors") == 1
+    assert manifest_of(cli, "none-here")["golden"] is None
+    assert "no variant runs here" in cli("publish", file, "--version", "2", "--golden-random", 2, code=1).err
+
+
+def test_an_answer_of_which_nothing_is_finite_makes_no_golden_vectors(cli: Cli) -> None:
+    model = linear(cli.folder, "model")
+    np.savez(cli.folder / "inputs.npz", x=np.full((1, 3), np.nan, "<f4"))
+    single = ("publish", "nan", model, "--version", "1", "--target", "cpu")
+    refused = cli(*single, "--golden-inputs", "inputs.npz", code=1).err
+    assert "What onnx-cpu answers cannot be compared with: case 0: output 'y' has no finite element" in refused
+    nothing = linear(cli.folder, "nothing", off=float("nan"))
+    ran = cli("publish", described(cli.folder, "nans", ("a", nothing, "cpu"), ("b", nothing, "cpu")))
+    assert "no golden vectors: What a answers cannot be compared with" in ran.err
+    assert manifest_of(cli, "nans")["golden"] is None
+
+
 def test_random_inputs_that_the_model_refuses_do_not_hinder_publishing(cli: Cli) -> None:
     (cli.folder / "gather.onnx").write_bytes(onnx_models.gather_rows())
     file = described(cli.folder, "loops", ("a", "gather.onnx", "cpu"), ("b", "gather.onnx", "cpu"))
@@ -187,6 +218,8 @@ def test_random_inputs_that_the_model_refuses_do_not_hinder_publishing(cli: Cli)
         ({"0/in/x": np.ones((1, 3), "<f4")}, "has no output"),
         ({"0/in/x": np.ones((1, 4), "<f4"), "0/out/y": np.ones((1, 2), "<f4")}, "is [1, 4], the model has [-1, 3]"),
         ({"0/in/x": np.ones((1, 3)), "0/out/y": np.ones((1, 2))}, "is FP64, the model has FP32"),
+        ({"0/in/x": np.ones((0, 3), "<f4"), "0/out/y": np.ones((0, 2), "<f4")}, "[0, 3], without elements"),
+        ({"0/in/x": np.ones((1, 3), "<f4"), "0/out/y": np.full((1, 2), np.inf, "<f4")}, "'y' has no finite element"),
         ({"0/in/x": np.array([object()])}, "no .npz file of plain arrays"),
         ({"0/in/x": np.array(["text"])}, "which no request can carry"),
     ],
@@ -195,6 +228,26 @@ def test_a_file_that_is_not_of_golden_vectors_is_refused(cli: Cli, arrays: Any, 
     model = linear(cli.folder, "model")
     np.savez(cli.folder / "bad.npz", **arrays)
     arguments = ("publish", "bad", model, "--version", "1", "--target", "cpu", "--golden", "bad.npz")
+    assert says in cli(*arguments, code=1).err
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"x": np.ones((1, 4), "<f4")}, "case 0: input 'x' is [1, 4], the model has [-1, 3]"),
+        ({"x": np.ones((1, 3))}, "case 0: input 'x' is FP64, the model has FP32"),
+        ({"x": np.ones((0, 3), "<f4")}, "without elements"),
+        ({"x": np.ones((1, 3), "<f4"), "w": np.ones(1)}, "'w' belongs to no case; of each it has the inputs x"),
+        ({"0/in/x": np.ones((1, 3), "<f4"), "2/in/x": np.ones((1, 3), "<f4")}, "'2/in/x' belongs to no case"),
+        ({"0/in/x": np.ones((1, 3), "<f4"), "0/out/y": np.ones((1, 2), "<f4")}, "'0/out/y' belongs to no case"),
+        ({"0/in/x": np.ones((1, 3), "<f4"), "1/in/x": np.ones(3, "<f4")}, "case 1: input 'x' is [3]"),
+        ({"z": np.ones((1, 3), "<f4")}, "has neither the inputs x"),
+    ],
+)
+def test_golden_inputs_that_are_not_the_models_are_refused_before_it_runs(cli: Cli, arrays: Any, says: str) -> None:
+    model = linear(cli.folder, "model")
+    np.savez(cli.folder / "inputs.npz", **arrays)
+    arguments = ("publish", "bad", model, "--version", "1", "--target", "cpu", "--golden-inputs", "inputs.npz")
     assert says in cli(*arguments, code=1).err
 
 

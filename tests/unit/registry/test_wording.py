@@ -6,12 +6,14 @@ from datetime import datetime, timezone
 
 import pytest
 
+from agent.conversion.base import Ran
+from agent.conversion.child_words import failure
 from registry.contracts.rollout_states import ActionState, WaveState
 from registry.contracts.rollouts import Gate, WaveSpec
 from registry.core.rollouts.gates import WaveFacts, judge
 from registry.core.rollouts.health import Cohorts
 from registry.core.rollouts.waves import label
-from registry.core.wording import how_many
+from registry.core.wording import how_many, without_call_stack
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -25,3 +27,22 @@ def test_one_of_something_is_no_plural(number: int, text: str) -> None:
 def test_a_gate_says_that_one_device_failed() -> None:
     wave = WaveFacts(0, state=WaveState.RELEASING, counts={ActionState.FAILED: 1, ActionState.OFFERED: 5})
     assert judge(wave, Gate(max_failed_abs=0), Cohorts(), NOW).text == "1 device failed; max_failed_abs is 0"
+
+
+RULE = "-" * 52
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        (f"No memory. {RULE} - C++ Call Stack: (For framework developers) {RULE} a.cc:1", "No memory."),
+        (f"No memory.\n\n{RULE}\n- The Traceback of Net Construct Code:\n{RULE}\nline 1", "No memory."),
+        (f"{RULE} - Memory: {RULE} is gone {RULE} - C++ Call Stack: {RULE} a.cc:1", "- Memory: is gone"),
+        (f"cut off {RULE}", "cut off"),
+        ("3 - 2 is 1 -- not 2", "3 - 2 is 1 -- not 2"),
+    ],
+)
+def test_what_mindspore_says_is_read_without_its_call_stack(said: str, read: str) -> None:
+    assert without_call_stack(said) == read
+    ran = Ran(1, f"CONVERSION RuntimeError: {' '.join(said.split())}")
+    assert failure(ran) == f"RuntimeError: {read}"
