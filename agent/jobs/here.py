@@ -3,12 +3,13 @@
 One JSON object on standard input, one on standard output:
 
     {"source": Variant, "to": format, "options": {}, "folder": path, "golden": path or null, "timeout_s": seconds,
-     "device": null or {"name", "soc", "cann", "compute_capability"}, "parent": process id}
+     "device": null or {"name", "soc", "cann", "compute_capability"}, "dry_run": bool, "parent": process id}
 
-With `folder` null nothing is run. `device`: plan for that host instead of this one; only the plan. `parent`: who waits
-for the answer. When that process is gone, killed for instance, the conversion ends and the folder goes with it.
+With `folder` null nothing is run. `device`: plan for that host instead of this one; only the plan. `dry_run`: plan also
+with a program that is `missing` here. `parent`: who waits for the answer. When that process is gone, killed for
+instance, the conversion ends and the folder goes with it.
 
-    {"plan": {"tool", "command", "name"}}              {"variant": Variant}              {"error": {code, message}}
+    {"plan": {"tool", "command", "name", "missing": bool}}       {"variant": Variant}       {"error": {code, message}}
 
 The files of the source lie in `folder/source`; what was made is in `folder/out`. Exit status 0, or 1 for an error.
 """
@@ -23,6 +24,7 @@ import shutil
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +83,23 @@ def _done(order: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
         calibration=order["golden"] is not None,
     )
     if order["folder"] is None:
-        plan = plan_for(request)
-        return {"plan": {"tool": plan.tool, "command": plan.command, "name": plan.name}}
+        return {"plan": _planned(request, shown=order["dry_run"])}
     folder = Path(order["folder"])
     if order["golden"] not in (None, ""):
         write_calibration(Path(order["golden"]), folder / CALIBRATION)
     made = convert(request, folder, timeout_s=order["timeout_s"], cancel=cancel)
     return {"variant": made.variant.to_json()}
+
+
+def _planned(request: Request, *, shown: bool) -> dict[str, Any]:
+    """The plan; `shown`: with the plain names of programs that are not here."""
+    here = request.tools
+    if shown:
+        named = {"atc": here.atc or "atc", "trtexec": here.trtexec or "trtexec"}
+        request = replace(request, tools=replace(here, mindspore=here.mindspore or "python", **named))
+    plan = plan_for(request)
+    missing = plan.command[0] not in (here.python, here.mindspore, here.atc, here.trtexec)
+    return {"tool": plan.tool, "command": plan.command, "name": plan.name, "missing": missing}
 
 
 def tools_here(to: Format) -> Tools:

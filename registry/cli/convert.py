@@ -85,7 +85,8 @@ def convert(
     start = _source(manifest, goal, to.value, source)
     device = _device(session, on) if on is not None else None
     golden = "" if manifest.golden else None
-    plan = convert_here.plan(convert_here.order(start, goal, options, golden=golden, device=device))
+    order = convert_here.order(start, goal, options, golden=golden, device=device, dry_run=dry_run)
+    plan = convert_here.plan(order)
     if manifest.variant(plan["name"]) is not None:
         raise CliError(
             f"{model}@{manifest.version} has a variant {plan['name']!r} already, and variants never change",
@@ -138,8 +139,10 @@ def _source(manifest: Manifest, goal: Goal, to: str, name: str | None) -> Varian
     """The variant to start from. Raises UsageFault."""
     wanted = ", ".join(goal.sources)
     found = source_for(manifest, goal) if name is None else manifest.variant(name)
+    have = ", ".join(f"{variant.name} ({variant.format})" for variant in manifest.variants)
+    if name is not None and found is None:
+        raise UsageFault(f"{manifest.model}@{manifest.version} has no variant {name!r}; it has: {have}")
     if found is None or found.format not in goal.sources:
-        have = ", ".join(f"{variant.name} ({variant.format})" for variant in manifest.variants)
         raise UsageFault(f"{to} is made from: {wanted}; {manifest.model}@{manifest.version} has: {have}")
     return found
 
@@ -161,6 +164,8 @@ def _tell_plan(session: Session, plan: dict[str, Any], start: Variant, on: str |
         return
     session.out.say(f"{plan['tool']} would make {plan['name']} from {start.name}, {f'on {on}' if on else 'here'}:")
     session.out.say("  " + " ".join(convert_here.quoted(part) for part in plan["command"]))
+    if plan["missing"]:
+        session.out.note("  What runs this is not installed here: install it, or convert on a device: --on DEVICE")
 
 
 def is_online(session: Session, device: str) -> bool:

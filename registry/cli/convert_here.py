@@ -50,8 +50,12 @@ def order(
     device: dict[str, str] | None = None,
     folder: Path | None = None,
     timeout_s: float = 0,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
-    """As `agent.jobs.here` takes it. `golden`: the file, empty where there will be one, None where there is none."""
+    """As `agent.jobs.here` takes it. `golden`: the file, empty where there will be one, None where there is none.
+
+    `dry_run`: the command is wanted even if its program is not here.
+    """
     return {
         "source": source.to_json(),
         "to": str(goal.format),
@@ -60,12 +64,13 @@ def order(
         "golden": golden,
         "timeout_s": timeout_s,
         "device": device,
+        "dry_run": dry_run,
         "parent": os.getpid(),
     }
 
 
 def plan(wanted: dict[str, Any]) -> dict[str, Any]:
-    """What would be run: `tool`, `command`, `name`. Raises CliError: it cannot be done so."""
+    """What would be run: `tool`, `command`, `name`; is its program `missing` here? Raises CliError: it cannot be."""
     found: dict[str, Any] = _run(wanted, PLAN_TIMEOUT_S)["plan"]
     return found
 

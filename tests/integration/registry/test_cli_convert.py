@@ -59,6 +59,7 @@ def test_a_simulated_atc_here_adds_an_om_and_a_dry_run_shows_the_command(cli: Cl
     path = path_with(simulated_atc(tmp_path / "cann"))
     command = ("convert", "linear@1.0.0", "--to", "om", *CHIP, "-O", "dynamic_batch_size=1,2,4")
     shown = cli(*command, "--dry-run", "--json", PATH=path).document
+    assert shown["missing"] is False
     assert shown["command"][1:] == [
         "--model=source/linear.onnx",
         "--framework=5",
@@ -71,6 +72,16 @@ def test_a_simulated_atc_here_adds_an_om_and_a_dry_run_shows_the_command(cli: Cl
     made = cli(*command, "--json", PATH=path).document["variant"]
     assert made["build"]["command"] == shown["command"]
     assert made["requirements"] == {"soc_version": "Ascend310P3", "cann_version": "8.0.RC1"}
+
+
+def test_a_dry_run_shows_the_command_also_where_its_program_is_not_installed(cli: Cli) -> None:
+    publish(cli, "8.0.0")
+    command = ("convert", "lenet@8.0.0", "--to", "om", *CHIP, "--dry-run")
+    shown = cli(*command)
+    assert "atc --model=source/lenet.onnx --framework=5" in shown.out
+    assert "What runs this is not installed here" in shown.err
+    plan = cli(*command, "--json").document
+    assert (plan["command"][0], plan["missing"]) == ("atc", True)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +142,13 @@ def test_whatever_ends_the_command_ends_the_tool_and_its_files(cli: Cli, tmp_pat
         (("lenet", "--to", "onnx-int8"), 2, "Which version"),
         (("lenet@4.0.0", "--to", "mindir"), 2, "mindspore-ckpt"),
         (("lenet@4.0.0", "--to", "onnx-int8", "--wait"), 2, "--on"),
-        (("lenet@4.0.0", "--to", "onnx-int8", "--from", "nothing"), 2, "made from"),
+        (
+            ("lenet@4.0.0", "--to", "onnx-int8", "--from", "nothing"),
+            2,
+            "lenet@4.0.0 has no variant 'nothing'; it has: onnx-cpu (onnx)",
+        ),
+        (("lenet@4.0.0", "--to", "air", "--from", "onnx-cpu"), 2, "air is made from: mindspore-ckpt"),
+        (("lenet@4.0.0", "--to", "om", *CHIP), 1, "there is no `atc` here"),
         (("lenet@4.0.0", "--to", "onnx-int8", "-O", "mode=static"), 1, "golden"),
         (("lenet@4.0.0", "--to", "onnx-int8", "-O", "mode"), 2, "KEY=VALUE"),
         (("lenet@4.0.0", "--to", "onnx-int8", "-O", "name=Not A Name"), 1, "cannot stand in a variant"),
