@@ -23,8 +23,9 @@ MAX_DATASET_BYTES = 1 << 30
 MAX_ITEMS = 1_000_000
 MAX_NAME = 256
 LABELS = "labels"
-_LABEL_TYPES = frozenset(
-    {Datatype.UINT8, Datatype.UINT16, Datatype.UINT32, Datatype.INT8, Datatype.INT16, Datatype.INT32, Datatype.INT64}
+_LABEL_TYPES = (
+    *(Datatype.UINT8, Datatype.UINT16, Datatype.UINT32),
+    *(Datatype.INT8, Datatype.INT16, Datatype.INT32, Datatype.INT64),
 )
 _Count = Annotated[int, Field(ge=1, le=MAX_ITEMS)]
 
@@ -115,8 +116,10 @@ def read_dataset(head: Buffer, size: int) -> Dataset:
     (items,) = counts.pop() or (0,)
     if counts or not 1 <= items <= MAX_ITEMS:
         raise TensorFileError(f"its tensors do not all have the same number of items, 1 to {MAX_ITEMS}")
-    if labels is not None and (labels.datatype not in _LABEL_TYPES or len(labels.shape) != 1):
-        raise TensorFileError(f"its labels are {labels.datatype} {list(labels.shape)}, not one integer for each item")
+    if labels is not None and labels.datatype not in _LABEL_TYPES:
+        raise TensorFileError(f"its labels are {labels.datatype}; class numbers are {', '.join(_LABEL_TYPES)}")
+    if labels is not None and len(labels.shape) != 1:
+        raise TensorFileError(f"its labels are {list(labels.shape)}, not one number for each item")
     return Dataset(items, inputs, expected, labels)
 
 

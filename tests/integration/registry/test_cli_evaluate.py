@@ -77,6 +77,20 @@ def test_a_file_that_is_no_validation_set_is_refused(cli: Cli, arrays: dict[str,
     assert "no validation set" in cli("dataset", "add", "bad", "set.npz", code=2).err
 
 
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (np.array([0, 1, -2, 0, -1]), "the label of item 2 is -2; classes are numbered from 0"),
+        (np.array(CLASSES, "u8"), "its labels are UINT64; class numbers are UINT8, "),
+        (np.array(CLASSES, bool), "its labels are BOOL; class numbers are UINT8, "),
+        (np.array([CLASSES]).T, "its labels are [5, 1], not one number for each item"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_refused_at_once(cli: Cli, labels: np.ndarray, says: str) -> None:  # type: ignore[type-arg]
+    np.savez(cli.folder / "set.npz", x=X, y=labels)
+    assert says in cli("dataset", "add", "bad", "set.npz", code=2).err
+
+
 def test_a_file_that_says_the_same_twice_is_refused(cli: Cli) -> None:
     np.savez(cli.folder / "set.npz", x=X, y=np.zeros(5, "u1"), labels=np.ones(5, "u1"))
     assert "says the same twice: labels, x, y" in cli("dataset", "add", "twice", "set.npz", code=2).err
