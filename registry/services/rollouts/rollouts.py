@@ -24,7 +24,7 @@ from registry.contracts.rollout_views import (
     RolloutView,
 )
 from registry.contracts.rollouts import MAX_VALID_S, RolloutSpec
-from registry.core.rollouts.machine import InvalidMoveError, advance, legal
+from registry.core.rollouts.machine import InvalidMoveError, legal
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
@@ -32,7 +32,7 @@ from registry.services.desired import DesiredDocuments
 from registry.services.fleet_log import FleetLog
 from registry.services.idempotency import first_answer, remember
 from registry.services.rollouts.drafts import change_draft, demand_time, make_draft, named
-from registry.services.rollouts.effects import EFFECTS
+from registry.services.rollouts.effects import EFFECTS, retry
 from registry.services.rollouts.planning import find_manifest, work_out
 from registry.services.rollouts.store import demand_revision, find_rollout, move, reason_of, spec_of
 from registry.services.rollouts.targets import let_go
@@ -124,7 +124,8 @@ class Rollouts:
             let_go(session, row, now)
             session.delete(row)
             return view
-        reason = RolloutReason(code=_REASONS.get(body.command, ReasonCode.BY_COMMAND), text=f"{body.command} by {by}")
+        forced = body.force and body.command is Command.RESUME
+        said = f"{body.command}{' --force' if forced else ''} by {by}"
         if body.command in (Command.RETRY, Command.ROLLBACK):
             row.generation += 1
         if body.command is Command.SUBMIT:
@@ -136,6 +137,8 @@ class Rollouts:
             row.submitted_by, row.approved_by = by, ""
             if row.valid_until is None or row.valid_until <= now:
                 row.valid_until = now + timedelta(seconds=MAX_VALID_S)
+            said += retry(session, row, body.devices, now)
+        reason = RolloutReason(code=_REASONS.get(body.command, ReasonCode.BY_COMMAND), text=said)
         move(session, row, body.command, reason, now, by=by, note=body.note)
         effect = EFFECTS.get(body.command)
         if effect is not None:
@@ -249,11 +252,11 @@ _REASONS = {
 
 def _demand_legal(row: RolloutRow, command: Command) -> None:
     state = RolloutState(row.state)
-    try:
-        advance(state, command)
-    except InvalidMoveError as error:
+    can = legal(state, row.generation)
+    if command not in can:
         why = reason_of(row)
         raise ConflictError(
-            f"Rollout {row.public}: {error}. It is there because: {why.text or why.code}.",
-            tuple(each.value for each in legal(state)),
-        ) from error
+            f"Rollout {row.public}: {InvalidMoveError(state, command, can)}. "
+            f"It is there because: {why.text or why.code}.",
+            tuple(each.value for each in can),
+        )

@@ -168,6 +168,27 @@ def test_who_asks_for_a_retry_does_not_approve_it(world: World) -> None:
     assert world.state(rollout) is R.RUNNING
 
 
+def test_a_retry_that_waits_for_approval_can_be_rolled_back_and_a_first_plan_cannot(world: World) -> None:
+    """Also the device that is to be retried goes back: it was silent, and may have switched since."""
+    world.add(*NAMES)
+    world.fleet["d0"].behaviour = "silent"
+    lenient = {"max_failed_pct": 100.0, "max_unknown_pct": 100.0, "min_committed_pct": 0.0}
+    gate = quick().gate.model_copy(update=lenient)
+    rollout = world.start(waves=AT_ONCE, requires_approval=True, gate=gate)
+    assert Command.ROLLBACK not in world.view(rollout).legal
+    with pytest.raises(ConflictError, match="cannot rollback; it can: approve, deny, abort"):
+        world.command(rollout, Command.ROLLBACK)
+    approve(world, rollout, "bob")
+    world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS, rounds=200)
+    world.fleet["d0"].behaviour = "good"
+    world.command(rollout, Command.RETRY)
+    assert (world.state(rollout), world.wants("d0")) == (R.AWAITING_APPROVAL, "2.0.0")
+    assert Command.ROLLBACK in world.view(rollout).legal
+    world.command(rollout, Command.ROLLBACK)
+    world.run(rollout, R.ROLLED_BACK)
+    assert {world.wants(name) for name in NAMES} == {"1.0.0"}
+
+
 def approve(world: World, rollout: str, by: str, *, approve: bool = True) -> None:
     view = world.view(rollout)
     body = Approval(plan=str(view.plan), revision=view.revision, approve=approve)

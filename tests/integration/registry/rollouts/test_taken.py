@@ -1,0 +1,70 @@
+"""Devices that somebody else took are no rollout's any more: its rollback and retry leave them alone, and say so."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry.contracts.rollout_states import Command
+from registry.errors import ConflictError
+from tests.integration.registry.rollouts.world import R, S, World, quick
+
+NAMES = tuple(f"d{number}" for number in range(4))
+AT_ONCE = quick().waves[1:]
+LENIENT = quick().gate.model_copy(
+    update={"max_failed_pct": 100, "max_failed_abs": None, "max_unknown_pct": 100, "min_committed_pct": 0}
+)
+
+
+def taken_and_back(world: World) -> str:
+    """Three of four failed; a later rollout took two of these and was rolled back."""
+    world.add(*NAMES, behaviour="failing")
+    world.fleet["d3"].behaviour = "good"
+    first = world.start(waves=AT_ONCE, name="first", gate=LENIENT)
+    world.run(first, R.COMPLETED_WITH_EXCEPTIONS)
+    for name in NAMES:
+        world.fleet[name].behaviour = "good"
+    fleet = quick().fleet.model_copy(update={"selector": "", "devices": ("d0", "d1")})
+    second = world.start(version="3.0.0", waves=AT_ONCE, name="second", fleet=fleet)
+    world.run(second, R.SUCCEEDED)
+    world.command(second, Command.ROLLBACK)
+    world.run(second, R.ROLLED_BACK)
+    return first
+
+
+def test_a_retry_names_the_devices_that_another_rollout_took_and_supersedes_them(world: World) -> None:
+    first = taken_and_back(world)
+    said = world.command(first, Command.RETRY).reason.text
+    assert "left out: d0 (rollout second of 3.0.0 took it), d1 (rollout second of 3.0.0 took it)" in said
+    states = world.states(first)
+    assert [states["d0"], states["d1"]] == [S.SUPERSEDED, S.SUPERSEDED]
+    world.run(first, R.COMPLETED_WITH_EXCEPTIONS)
+    assert {name: world.wants(name) for name in NAMES} == {"d0": "1.0.0", "d1": "1.0.0", "d2": "2.0.0", "d3": "2.0.0"}
+    history = [entry.reason.text for _, entry in world.rollouts.history(first, 10**9, 100)]
+    assert any("left out: d0" in text for text in history)
+
+
+def test_a_retry_of_a_device_that_cannot_be_retried_is_refused_with_the_reason(world: World) -> None:
+    first = taken_and_back(world)
+    for name, why in (("d0", "rollout second of 3.0.0 took it"), ("d3", "it is committed"), ("no", "no such device")):
+        with pytest.raises(ConflictError, match=rf"{name} \(.*{why}"):
+            world.command(first, Command.RETRY, devices=(name,))
+
+
+def test_a_rollback_supersedes_what_others_took_and_does_not_say_that_these_are_back(world: World) -> None:
+    world.add(*NAMES)
+    rollout = world.start(waves=AT_ONCE)
+    world.run(rollout, R.SUCCEEDED)
+    fleet = quick().fleet.model_copy(update={"selector": "", "devices": ("d0",)})
+    world.run(world.start(version="3.0.0", waves=AT_ONCE, name="newer", fleet=fleet), R.SUCCEEDED)
+    world.deploy("d1", "3.0.0")
+    world.deployments.remove("d2", "lenet", "somebody", world.now)
+    world.command(rollout, Command.ROLLBACK)
+    view = world.run(rollout, R.ROLLED_BACK)
+    assert view.reason.text == "every device serves what it served before, but for 3 devices that others took since"
+    assert view.counts == {S.SUPERSEDED: 3, S.COMMITTED: 1}
+    told = [world.rollouts.device(rollout, name).message for name in ("d0", "d1", "d2")]
+    assert told == [
+        "rollout newer of 3.0.0 took it",
+        "a deployment by somebody took it",
+        "whoever removed the model from it took it",
+    ]
