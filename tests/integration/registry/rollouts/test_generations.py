@@ -50,7 +50,7 @@ def test_a_rollback_says_of_its_wave_and_its_devices_that_they_went_back(world: 
     world.command(rollout, Command.ROLLBACK)
     view = world.run(rollout, R.ROLLED_BACK)
     assert view.waves[-1].state is WaveState.PASSED
-    assert "on its way back to 1.0.0" in world.rollouts.device(rollout, "d0").why
+    assert "it is back on 1.0.0; since" in world.rollouts.device(rollout, "d0", world.now).why
 
 
 def test_a_rollback_that_is_aborted_leaves_no_device_under_way(world: World) -> None:

@@ -50,6 +50,30 @@ def test_a_retry_of_a_device_that_cannot_be_retried_is_refused_with_the_reason(w
             world.command(first, Command.RETRY, devices=(name,))
 
 
+def test_why_says_who_took_a_device_where_it_would_advise_a_retry(world: World) -> None:
+    first = taken_and_back(world)
+    why = world.rollouts.device(first, "d0", world.now).why
+    assert "it was rolled_back; then rollout second of 3.0.0 took it, so a retry leaves it alone" in why
+    assert "then retry" in world.rollouts.device(first, "d2", world.now).why
+    world.command(first, Command.RETRY)
+    why = world.rollouts.device(first, "d0", world.now).why
+    assert "another version is wanted from this device by now: rollout second of 3.0.0 took it; since" in why
+
+
+def test_why_says_that_a_device_is_offline_and_by_when_it_counts_as_silent(world: World) -> None:
+    world.add(*NAMES, behaviour="silent")
+    rollout = world.start(waves=AT_ONCE)
+    went = world.now
+    world.offline("d0")
+    due = world.rollouts.device(rollout, "d1", world.now).due
+    assert due is not None
+    silent = f"unless it reports, it counts as silent at {due.isoformat(timespec='seconds')}"
+    away, there = (world.rollouts.device(rollout, name, world.now).why for name in ("d0", "d1"))
+    assert silent in there
+    assert "offline" not in there
+    assert f"it is offline since {went.isoformat(timespec='seconds')}" in away
+
+
 def test_a_rollback_supersedes_what_others_took_and_does_not_say_that_these_are_back(world: World) -> None:
     world.add(*NAMES)
     rollout = world.start(waves=AT_ONCE)
@@ -62,7 +86,7 @@ def test_a_rollback_supersedes_what_others_took_and_does_not_say_that_these_are_
     view = world.run(rollout, R.ROLLED_BACK)
     assert view.reason.text == "every device serves what it served before, but for 3 devices that others took since"
     assert view.counts == {S.SUPERSEDED: 3, S.COMMITTED: 1}
-    told = [world.rollouts.device(rollout, name).message for name in ("d0", "d1", "d2")]
+    told = [world.rollouts.device(rollout, name, world.now).message for name in ("d0", "d1", "d2")]
     assert told == [
         "rollout newer of 3.0.0 took it",
         "a deployment by somebody took it",
