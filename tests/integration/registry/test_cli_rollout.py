@@ -113,6 +113,8 @@ def test_pause_resume_and_why_say_what_waits_for_whom(cli: Cli) -> None:
     missing = cli("rollout", "why", "nobody", "--json", code=3).error
     assert missing["hint"] == "See: registry rollout list"
     assert cli("rollout", "resume", "paused", "--json").document["state"] == "running"
+    eventually(lambda: "It waits for (3 at most are named):" in cli("rollout", "status", "paused").out)
+    assert "counts as silent at" in cli("rollout", "status", "paused").out
     devices = cli("rollout", "devices", "paused", "--state", "offered").out
     assert "edge-1" in devices
     assert "; since" not in devices, "it stands in its own column"
