@@ -159,10 +159,12 @@ def supersede(session: Session, model: str, devices: Sequence[int], but: int | N
         )
         for action in session.scalars(query):
             found.setdefault(action.rollout_id, []).append(action)
+    winner = session.get(RolloutRow, but) if but is not None else None
+    who = f"rollout {winner.name or winner.public} of {winner.version}" if winner is not None else "a person"
     for rollout_id, lost in found.items():
         other = session.get_one(RolloutRow, rollout_id)
         changes = Changes(session, other, RolloutSpec.model_validate_json(other.spec), now)
-        changes.set(lost, _S.SUPERSEDED)
+        changes.set(lost, _S.SUPERSEDED, message=f"{who} took it")
         changes.flush()
     return list(found)
 

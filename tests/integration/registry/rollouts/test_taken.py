@@ -74,6 +74,13 @@ def test_why_says_that_a_device_is_offline_and_by_when_it_counts_as_silent(world
     assert f"it is offline since {went.isoformat(timespec='seconds')}" in away
 
 
+def test_a_device_that_a_newer_rollout_takes_names_it(world: World) -> None:
+    world.add(*NAMES, behaviour="silent")
+    older = world.start(waves=AT_ONCE)
+    world.start(version="3.0.0", waves=AT_ONCE, name="newer")
+    assert "by now: rollout newer of 3.0.0 took it" in world.rollouts.device(older, "d0", world.now).why
+
+
 def test_a_rollback_supersedes_what_others_took_and_does_not_say_that_these_are_back(world: World) -> None:
     world.add(*NAMES)
     rollout = world.start(waves=AT_ONCE)
