@@ -69,7 +69,7 @@ def test_a_validation_set_is_published_once_and_never_changes(fleet: FleetRegist
     [
         (b"not one", "no validation set"),
         (validation_set(labels=Tensor(Datatype.FP32, (3,), bytes(12))), "labels are FP32"),
-        (validation_set(labels=Tensor(Datatype.INT8, (3, 1), bytes(3))), "labels are INT8 [3, 1]"),
+        (validation_set(labels=Tensor(Datatype.INT8, (3, 1), bytes(3))), "labels are [3, 1]"),
         (validation_set(labels=Tensor(Datatype.INT8, (2,), bytes(2))), "same number of items"),
         (validation_set(labels=Tensor(Datatype.INT8, (), bytes(1))), "same number of items"),
         (validation_set(x=Tensor(Datatype.INT8, (3,), bytes(3))), "nothing else"),
