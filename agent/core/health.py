@@ -23,13 +23,13 @@ class Histogram:
     def __init__(self) -> None:
         self.counts = [0] * BUCKETS
 
-    def record(self, microseconds: float) -> None:
-        """Counts one duration."""
+    def record(self, microseconds: float, times: int = 1) -> None:
+        """Counts one duration, or so many alike."""
         if microseconds < 1.0:
-            self.counts[0] += 1
+            self.counts[0] += times
         else:
             bucket = int(log(microseconds) * _PER_LOG)
-            self.counts[bucket if bucket < BUCKETS else BUCKETS - 1] += 1
+            self.counts[bucket if bucket < BUCKETS else BUCKETS - 1] += times
 
     def view(self) -> HistogramView:
         """What was counted so far, unchanging."""

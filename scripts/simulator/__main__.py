@@ -91,7 +91,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _say(world: World) -> None:
     sent, received, dropped = world.messages
     serving = Counter(
-        f"{model}@{place[0].version}" if place else f"{model}: nothing"
+        f"{model}@{place.choice.version}" if place else f"{model}: nothing"
         for device in world.devices.values()
         for model, place in device.data_path.serving.items()
     )

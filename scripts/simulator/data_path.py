@@ -1,4 +1,5 @@
-"""The data path of a simulated host: who answers which model, and who looks on. Requests are numbers."""
+"""The data path of a simulated host: who answers which model, and who looks on. Requests are numbers: so many for the
+simulated time that passed, so that a world that falls behind makes up for them and no probation sees too few."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ REQUESTS_A_SECOND = 5.0
 
 
 @dataclass
-class _Count:
+class _Serving:
+    choice: Choice
+    worker: LoadedWorker
     tally: Tally
-    requests: int = 0
-    errors: int = 0
+    answered_to_s: float
+    """Requests up to this moment of simulated time are answered."""
 
 
 class SimulatedShadow:
@@ -58,12 +61,15 @@ class SimulatedShadow:
 
 
 class SimulatedDataPath:
-    """Who answers which model. Requests are made up by `serve_for`, at a steady rate."""
+    """Who answers which model. Requests are made up by `catch_up`, at a steady rate."""
 
-    def __init__(self, publish: Callable[[str, bytes, bool], None], steps: SimulatedSteps) -> None:
+    def __init__(
+        self, publish: Callable[[str, bytes, bool], None], steps: SimulatedSteps, seconds: Callable[[], float]
+    ) -> None:
         self._publish = publish
         self._steps = steps
-        self.serving: dict[str, tuple[Choice, LoadedWorker, _Count] | None] = {}
+        self._seconds = seconds
+        self.serving: dict[str, _Serving | None] = {}
         self._totals: dict[str, tuple[int, int]] = {}
         self._not_finite: dict[str, int] = {}
         self._shadows: list[SimulatedShadow] = []
@@ -74,13 +80,13 @@ class SimulatedDataPath:
 
     def serve(self, choice: Choice, worker: LoadedWorker, tally: Tally) -> Future[LoadedWorker | None]:
         """As the port says."""
-        return self._swap(choice.model, (choice, worker, _Count(tally)))
+        return self._swap(choice.model, _Serving(choice, worker, tally, self._seconds()))
 
     def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
         """As the port says."""
         place = self.serving.get(choice.model)
-        if place is not None and place[1] is worker:
-            self.serving[choice.model] = (choice, worker, place[2])
+        if place is not None and place.worker is worker:
+            place.choice = choice
 
     def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> SimulatedShadow:
         """As the port says."""
@@ -107,31 +113,32 @@ class SimulatedDataPath:
         """As the port says."""
         self._publish(topic, payload, False)
 
-    def serve_for(self, seconds: float) -> None:
-        """Answers the requests of so much time."""
+    def catch_up(self) -> None:
+        """Answers the requests of the time since the last call."""
+        now = self._seconds()
         for place in self.serving.values():
             if place is not None:
-                count = max(1, round(seconds * REQUESTS_A_SECOND))
-                self._answer(*place, count=count)
+                count = int((now - place.answered_to_s) * REQUESTS_A_SECOND)
+                place.answered_to_s += count / REQUESTS_A_SECOND
+                self._answer(place, count)
                 for shadow in self._shadows:
-                    shadow.ask(place[0].model, count)
+                    shadow.ask(place.choice.model, count)
 
-    def _answer(self, choice: Choice, _worker: LoadedWorker, count_: _Count, *, count: int) -> None:
-        steps, tally = self._steps, count_.tally
-        bad = steps.bad(choice)
-        if steps.fault is Fault.ROLLING_BACK and choice.version != steps.first:
+    def _answer(self, place: _Serving, count: int) -> None:
+        steps, tally, model = self._steps, place.tally, place.choice.model
+        bad = steps.bad(place.choice)
+        if steps.fault is Fault.ROLLING_BACK and place.choice.version != steps.first:
             bad = Bad.ERRORS
-        failed = count // 3 + 1 if bad is Bad.ERRORS else 0
-        for _ in range(count):
-            tally.run.record(RUN_US * (10 if bad is Bad.SLOW else 1))
+        failed = (count + 2) // 3 if bad is Bad.ERRORS else 0
+        tally.run.record(RUN_US * (10 if bad is Bad.SLOW else 1), count)
         tally.answered += count - failed
         if bad is Bad.NAN and tally.watching:
             tally.not_finite += count
-            self._not_finite[choice.model] = self._not_finite.get(choice.model, 0) + count
+            self._not_finite[model] = self._not_finite.get(model, 0) + count
         if failed:
             tally.errors["run_failed"] += failed
-        requests, errors = self._totals.get(choice.model, (0, 0))
-        self._totals[choice.model] = (requests + count, errors + failed)
+        requests, errors = self._totals.get(model, (0, 0))
+        self._totals[model] = (requests + count, errors + failed)
 
     def health(self) -> dict[str, ModelHealth]:
         """For the health report."""
@@ -139,10 +146,10 @@ class SimulatedDataPath:
         for model, place in self.serving.items():
             requests, errors = self._totals.get(model, (0, 0))
             quick = Quantiles(p50=RUN_US, p90=RUN_US, p99=RUN_US, max=RUN_US)
-            slow = place is not None and self._steps.bad(place[0]) is Bad.SLOW
+            slow = place is not None and self._steps.bad(place.choice) is Bad.SLOW
             run = Quantiles(p50=RUN_US * 10, p90=RUN_US * 10, p99=RUN_US * 10, max=RUN_US * 10) if slow else quick
             found[model] = ModelHealth(
-                version=place[0].version if place else None,
+                version=place.choice.version if place else None,
                 requests=requests,
                 errors={"run_failed": errors} if errors else {},
                 run_us=run,
@@ -152,8 +159,8 @@ class SimulatedDataPath:
             )
         return found
 
-    def _swap(self, model: str, place: tuple[Choice, LoadedWorker, _Count] | None) -> Future[LoadedWorker | None]:
+    def _swap(self, model: str, place: _Serving | None) -> Future[LoadedWorker | None]:
         old, self.serving[model] = self.serving.get(model), place
         done: Future[LoadedWorker | None] = Future()
-        done.set_result(old[1] if old else None)
+        done.set_result(old.worker if old else None)
         return done

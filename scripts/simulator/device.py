@@ -160,7 +160,7 @@ class SimulatedDevice:
         self.session_id = uuid4().hex
         self._events: queue.Queue[Any] = queue.Queue()
         clock = Clock(self._time.now, self._time.seconds, lambda: chance(self._seed, self.name, str(self._sequence)))
-        self.data_path = SimulatedDataPath(self._say, self.steps)
+        self.data_path = SimulatedDataPath(self._say, self.steps, self._time.seconds)
         factor = SLOW_FACTOR if self.fault is Fault.SLOW else 1.0
         self._context = Context(
             journal=self.journal,
@@ -189,7 +189,7 @@ class SimulatedDevice:
         epoch = self._epoch
         self._every(self._health_s, lambda: self.put(Tick("health")), epoch)
         self._every(self._poll_s, lambda: self.put(Tick("poll")), epoch)
-        self._every(self._traffic_s, lambda: self.data_path.serve_for(self._traffic_s), epoch)
+        self._every(self._traffic_s, self.data_path.catch_up, epoch)
         if self.fault is Fault.OFFLINE:
             self._time.call_at(self._time.seconds() + self._faults.offline_s, self.connect)
         else:
@@ -235,7 +235,8 @@ class SimulatedDevice:
         self._wake(self)
 
     def turn(self) -> None:
-        """Handles what came, looks, and asks to be turned again when something is due."""
+        """Answers requests, handles what came, looks, and asks to be turned again when something is due."""
+        self.data_path.catch_up()
         self.reconciler.handle_waiting()
         self.reconciler.look()
         self._turns += 1
@@ -247,7 +248,7 @@ class SimulatedDevice:
     def serves(self, model: str) -> str | None:
         """The version that answers."""
         place = self.data_path.serving.get(model)
-        return place[0].version if place else None
+        return place.choice.version if place else None
 
     def _say(self, topic: str, payload: bytes, retain: bool) -> None:
         if self.fault is Fault.SILENT and self.steps.told_another and not topic.endswith("presence"):
