@@ -10,15 +10,18 @@ from typing import Annotated
 import typer
 
 from registry.cli.client import Answer
-from registry.cli.failures import ExitCode, ProblemError, UnreachableError
-from registry.cli.rollout_view import FOR_A_PERSON, OVER, status_line, tell_status
+from registry.cli.failures import CliError, ExitCode, ProblemError, UnreachableError
+from registry.cli.rollout_view import FOR_A_PERSON, OVER, label, status_line, tell_status
 from registry.cli.session import Session
 from registry.contracts import paths
 from registry.contracts.rollout_states import Command, RolloutState
-from registry.contracts.rollout_views import IDEMPOTENCY_KEY, CommandBody, RolloutView
+from registry.contracts.rollout_views import IDEMPOTENCY_KEY, CommandBody, ReasonCode, RolloutView
 from registry.contracts.wire import Wire
 
 POLL_S = 1.0
+PLAN_POLL_S = 0.2
+PLAN_S = 120.0
+"""How long a command waits for its plan; 100,000 devices take seconds."""
 
 Rollout = Annotated[str, typer.Argument(metavar="ROLLOUT", help="Its name or id.")]
 Note = Annotated[str, typer.Option("--note", help="Why; it stands in the history.")]
@@ -72,8 +75,29 @@ def answer(session: Session, view: RolloutView) -> None:
         session.out.document(view)
 
 
-def follow(session: Session, view: RolloutView, *, watch: bool) -> None:
-    """Tells where it is; with `watch` until it is over or waits for a person, and the exit code says how it ended."""
+def planned(session: Session, view: RolloutView) -> RolloutView:
+    """The rollout once its plan is there, or as it is after PLAN_S. Raises CliError when planning failed."""
+    if view.state is not RolloutState.PLANNING:
+        return view
+    session.out.note(status_line(view))
+    deadline = time.monotonic() + PLAN_S
+    now = view
+    while now.state is RolloutState.PLANNING and time.monotonic() < deadline:
+        time.sleep(PLAN_POLL_S)
+        now = get_rollout(session, view.id)
+    if now.reason.code is ReasonCode.PLAN_FAILED:
+        raise CliError(
+            f"{label(now)} was not planned: {now.reason.text}. It is {now.state}.",
+            code="plan_failed",
+            hint=f"See who gets nothing and why: registry rollout plan {label(now)}",
+        )
+    return now
+
+
+def follow(session: Session, view: RolloutView, *, watch: bool, success: RolloutState = RolloutState.SUCCEEDED) -> None:
+    """Tells where it is, once it is planned; with `watch` until it is over or waits for a person, and the exit code
+    says whether it ended in `success`."""
+    view = planned(session, view)
     if not watch:
         if not session.out.as_json:
             session.out.say(status_line(view))
@@ -95,5 +119,5 @@ def follow(session: Session, view: RolloutView, *, watch: bool) -> None:
         session.out.document(view)
     else:
         tell_status(session.out, view, session.now())
-    if view.state is not RolloutState.SUCCEEDED:
+    if view.state is not success:
         raise typer.Exit(ExitCode.FAILURE)

@@ -22,7 +22,7 @@ from registry.cli.rollout_asking import (
 from registry.cli.rollout_view import label, tell_plan
 from registry.cli.session import Session, command
 from registry.contracts import paths
-from registry.contracts.rollout_states import Command
+from registry.contracts.rollout_states import Command, RolloutState
 from registry.contracts.rollout_views import Approval, CommandBody, PlanView, RolloutView
 
 
@@ -81,7 +81,8 @@ def abort(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = 
 def rollback(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = "", watch: Watch = False) -> None:
     """Every device goes back to its own last good version, from its own disk, without a download."""
     make_sure(session, f"Roll back {rollout}: every device returns to what it served before?", yes=yes)
-    follow(session, command_rollout(session, get_rollout(session, rollout), Command.ROLLBACK, note=note), watch=watch)
+    view = command_rollout(session, get_rollout(session, rollout), Command.ROLLBACK, note=note)
+    follow(session, view, watch=watch, success=RolloutState.ROLLED_BACK)
 
 
 @command

@@ -21,6 +21,10 @@ from registry.cli.rollout_view import (
 from registry.cli.session import Session, command
 from registry.contracts import paths
 from registry.contracts.rollout_views import ActionView, HistoryEntry, RolloutView
+from registry.core.rollouts.actions import ORDER as IN_FLIGHT
+
+MAX_WAITED_FOR = 3
+"""Devices that a status names."""
 
 
 @command
@@ -52,6 +56,19 @@ def status(session: Session, rollout: Rollout, *, watch: Watch = False) -> None:
         session.out.document(view)
     else:
         tell_status(session.out, view, session.now())
+        _tell_whom_it_waits_for(session, view)
+
+
+def _tell_whom_it_waits_for(session: Session, view: RolloutView) -> None:
+    """The first devices that are under way, each with why: a rollout that stands still waits for one of them."""
+    found: list[ActionView] = []
+    path = paths.rollout_devices_path(view.id)
+    for state in (state for state in IN_FLIGHT if view.counts.get(state)):
+        if len(found) < MAX_WAITED_FOR:
+            found += session.client.items(path, ActionView, MAX_WAITED_FOR - len(found), state=str(state))
+    if found and view.state not in OVER:
+        session.out.say("It waits for (3 at most are named):")
+        tell_devices(session.out, found, session.now())
 
 
 @command

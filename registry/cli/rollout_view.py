@@ -197,7 +197,7 @@ def tell_history(out: Output, entries: Iterable[HistoryEntry]) -> None:
         ("AT", "FROM", "TO", "CAUSE", "BY", "REASON"),
         (
             (time_text(each.at), each.before or "-", each.after, each.cause, each.by or "the registry",
-             each.note or each.reason.text or each.reason.code)
+             "; ".join(filter(None, (each.reason.text or each.reason.code, each.note))))
             for each in entries
         ),
         empty="Nothing happened yet.",

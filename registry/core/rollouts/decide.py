@@ -218,7 +218,7 @@ def _rolling_back(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
         if lost:
             text = f"not back: {how_many(lost, 'device')}"
             return (Shift(Event.NOT_ALL_BACK, ReasonCode.EXCEPTIONS, text, wave.index),)
-        return (Shift(Event.BACK, ReasonCode.DONE, "every device serves what it served before", wave.index),)
+        return (Shift(Event.BACK, ReasonCode.DONE, _all_back(wave), wave.index),)
     answered = wave.committed + wave.counts.get(_S.ALREADY_CURRENT, 0) + lost
     if answered >= 10 and lost * 100 > spec.max_failed_pct * answered:
         text = f"{lost} of {answered} devices that answered did not come back; {spec.max_failed_pct:g} % are allowed"
@@ -227,6 +227,11 @@ def _rolling_back(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
         text = f"not back within {spec.deadline_s:g} s: {how_many(wave.moving, 'device')}"
         return (*timeouts, Shift(Event.NOT_ALL_BACK, ReasonCode.ROLLBACK_DEADLINE, text, wave.index))
     return (*timeouts, *_offer(snapshot, spec.rate, snapshot.candidates, now, wave))
+
+
+def _all_back(wave: WaveFacts) -> str:
+    text, taken = "every device serves what it served before", wave.counts.get(_S.SUPERSEDED, 0)
+    return text if not taken else f"{text}, but for {how_many(taken, 'device')} that others took since"
 
 
 _STEPS: dict[RolloutState, Callable[[Snapshot, datetime], tuple[Decision, ...]]] = {

@@ -55,9 +55,10 @@ TRANSITIONS: dict[RolloutState, dict[Move, RolloutState | None]] = {
         _C.APPROVE: _S.SCHEDULED,
         _C.DENY: _S.DENIED,
         _C.ABORT: _S.ABORTING,
+        _C.ROLLBACK: _S.ROLLING_BACK,
         _E.EXPIRED: _S.EXPIRING,
     },
-    _S.DENIED: {_C.SUBMIT: _S.PLANNING, _C.ABORT: _S.ABORTING, _C.DELETE: None},
+    _S.DENIED: {_C.SUBMIT: _S.PLANNING, _C.ABORT: _S.ABORTING, _C.ROLLBACK: _S.ROLLING_BACK, _C.DELETE: None},
     _S.SCHEDULED: {_E.DUE: _S.RUNNING, _C.ABORT: _S.ABORTING, _E.EXPIRED: _S.EXPIRING},
     _S.RUNNING: {
         _C.PAUSE: _S.PAUSED,
@@ -99,16 +100,19 @@ NEW_GENERATION = frozenset({_C.RETRY, _C.ROLLBACK})
 WITHDRAWS = frozenset({_S.ABORTING, _S.EXPIRING})
 """On entering these, what has not switched returns to its last good version, without an acknowledgement."""
 
+OF_A_RETRY = frozenset({_S.AWAITING_APPROVAL, _S.DENIED})
+"""In these there is something to roll back in a later generation only: before, no device has heard of the rollout."""
+
 TELLS_HOLD = frozenset({_S.RUNNING, _S.PAUSED}) | WITHDRAWS
 """In these devices are told to hold, or to go on: what has switched when a rollout is aborted ends its probation."""
 
 
 class InvalidMoveError(Exception):
-    """The move has no meaning in that state; `legal` says which commands have."""
+    """The move has no meaning in that state; `can` says which commands have."""
 
-    def __init__(self, state: RolloutState, move: Move) -> None:
-        can = ", ".join(legal(state)) or "nothing: it goes on by itself"
-        super().__init__(f"a rollout that is {state} cannot {move}; it can: {can}")
+    def __init__(self, state: RolloutState, move: Move, can: tuple[Command, ...]) -> None:
+        named = ", ".join(can) or "nothing: it goes on by itself"
+        super().__init__(f"a rollout that is {state} cannot {move}; it can: {named}")
 
 
 def advance(state: RolloutState, move: Move) -> RolloutState | None:
@@ -120,12 +124,14 @@ def advance(state: RolloutState, move: Move) -> RolloutState | None:
     try:
         return TRANSITIONS[state][move]
     except KeyError:
-        raise InvalidMoveError(state, move) from None
+        raise InvalidMoveError(state, move, legal(state)) from None
 
 
-def legal(state: RolloutState) -> tuple[Command, ...]:
-    """What a person may ask now, in the order of `Command`."""
-    return tuple(command for command in Command if command in TRANSITIONS[state])
+def legal(state: RolloutState, generation: int = 2) -> tuple[Command, ...]:
+    """What a person may ask now, in the order of `Command`; in the first generation not what is only OF_A_RETRY."""
+    can = tuple(command for command in Command if command in TRANSITIONS[state])
+    nothing_to_undo = generation == 1 and state in OF_A_RETRY
+    return tuple(command for command in can if not (nothing_to_undo and command is _C.ROLLBACK))
 
 
 def holds(spec: RolloutSpec, state: RolloutState) -> bool:

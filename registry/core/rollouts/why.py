@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.rollout_states import ActionState, RolloutState
 from registry.contracts.rollout_views import RolloutReason
-from registry.core.rollouts.actions import Action
+from registry.core.rollouts.actions import IN_FLIGHT, PARKED, RETRIABLE, SUCCESS, Action
 from registry.core.rollouts.machine import legal
 
 _S, _R = ActionState, RolloutState
@@ -30,7 +31,7 @@ DEVICE: dict[ActionState, str] = {
     _S.ROLLED_BACK: "its previous version serves again; mend the cause, then retry",
     _S.ROLLBACK_FAILED: "neither version serves: it needs hands",
     _S.FAILED: "it gave up before it served, what served before still does; mend the cause, then retry",
-    _S.SUPERSEDED: "somebody asked for another version on this device",
+    _S.SUPERSEDED: "another version is wanted from this device by now",
     _S.CANCELLED: "it was withdrawn before it switched; retry brings it again",
     _S.ALREADY_CURRENT: "it served this version before",
     _S.INCOMPATIBLE: "no variant fits what it reported; publish one, or change the host, then retry",
@@ -64,29 +65,63 @@ ROLLOUT: dict[RolloutState, str] = {
 }
 
 
-def why_device(action: Action, rollout: RolloutState, reason: RolloutReason, wave_started: bool) -> str:
+@dataclass(frozen=True)
+class Standing:
+    """What else is known of a device now."""
+
+    due: datetime | None = None
+    """When it counts as silent."""
+    offline_since: datetime | None = None
+    taken: str = ""
+    """By whom, when another version is wanted from it since: `rollout kiosks-8 of 3.0.0 took it`."""
+    back_to: str = ""
+    """It was told to go back, to this version."""
+
+
+def why_device(
+    action: Action, rollout: RolloutState, reason: RolloutReason, wave_started: bool, standing: Standing | None = None
+) -> str:
     """Why this device is where it is.
 
     Args:
         rollout, reason: Of its rollout now.
         wave_started: Its wave has begun.
+        standing: Nothing is known but the action: None.
     """
-    if action.state is _S.PLANNED:
-        return _since(_planned(rollout, reason, wave_started), action.since)
+    known = standing or Standing()
+    text = _planned(rollout, reason, wave_started) if action.state is _S.PLANNED else _told(action, known)
+    if known.back_to and action.state in SUCCESS | {_S.ALREADY_CURRENT}:
+        text = f"it is back on {known.back_to}"
+    elif known.back_to and action.state is not _S.SUPERSEDED:
+        text = f"on its way back to {known.back_to}: {text}"
+    if action.state in PARKED | IN_FLIGHT:
+        if known.offline_since is not None:
+            text += f"; it is offline since {_when(known.offline_since)}"
+        if known.due is not None:
+            text += f"; unless it reports, it counts as silent at {_when(known.due)}"
+    elif known.taken and action.state in SUCCESS:
+        text += f"; {known.taken} since"
+    return _since(text, action.since)
+
+
+def _told(action: Action, known: Standing) -> str:
     text = DEVICE[action.state]
     if action.state is _S.PROBATION and action.code == DeploymentCode.HELD:
         text = _HELD_IN_PROBATION
     elif action.state in (_S.DEFERRED, _S.STAGED):
         text = HELD_BY.get(action.code, text)
+    elif known.taken and action.state in RETRIABLE:
+        text = f"it was {action.state}; then {known.taken}, so a retry leaves it alone"
     if action.until is not None:
         text += f", by {_when(action.until)} at the latest"
-    if action.state is _S.TIMED_OUT and action.failed_in is not None:
-        text = f"silent in {action.failed_in}: {text}"
-    if action.state is _S.FAILED and action.failed_in is not None:
-        text = f"failed in {action.failed_in}: {text}"
+    if action.state in (_S.TIMED_OUT, _S.FAILED) and action.failed_in is not None:
+        how = "silent" if action.state is _S.TIMED_OUT else "failed"
+        text = f"{how} in {action.failed_in}: {text}"
+    if action.state is _S.SUPERSEDED and action.message:
+        return f"{text}: {action.message}"
     if action.code and action.code not in HELD_BY:
         text += f" ({action.code}{': ' + action.message if action.message else ''})"
-    return _since(text, action.since)
+    return text
 
 
 def _planned(rollout: RolloutState, reason: RolloutReason, wave_started: bool) -> str:

@@ -100,7 +100,8 @@ def list_rollout_devices(
     """Its devices by name, each with why it is where it is."""
     listing = f"rollout-devices/{rollout}"
     chosen = state.value if state is not None else None
-    found = services.fleet.rollouts.devices(rollout, chosen, wave, paging.start(listing, ""), paging.limit + 1)
+    start = paging.start(listing, "")
+    found = services.fleet.rollouts.devices(rollout, chosen, wave, start, paging.limit + 1, services.clock())
     return paging.page(listing, found, lambda action: action.device)
 
 
@@ -109,7 +110,7 @@ def get_rollout_device(
     rollout: RolloutName, device: Annotated[Name, Path()], services: ServicesDep, _who: Reader
 ) -> ActionView:
     """One device: why it is where it is, and every step that it took."""
-    return services.fleet.rollouts.device(rollout, device)
+    return services.fleet.rollouts.device(rollout, device, services.clock())
 
 
 @router.get("/rollouts/{rollout}/history")

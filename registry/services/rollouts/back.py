@@ -4,12 +4,12 @@ for devices that did not get there. Both only prepare rows; the offers follow at
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, and_, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, and_, case, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.rollout_states import ActionState, WaveState
@@ -17,10 +17,11 @@ from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Accepted, Kind, accepted_of
 from registry.core.rollouts.waves import tail
 from registry.db.base import UtcDateTime
-from registry.db.fleet_rows import DeploymentRow, DesiredRow
+from registry.db.fleet_rows import DesiredRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow, WaveRow
-from registry.services.rollouts.store import by_of, spec_of
-from registry.services.rollouts.targets import by_hand_since, restore
+from registry.services.rollouts.store import spec_of
+from registry.services.rollouts.taken import is_taken, still_wants_it, taker
+from registry.services.rollouts.targets import restore
 
 _S = ActionState
 
@@ -28,8 +29,8 @@ _S = ActionState
 def begin_rollback(session: Session, row: RolloutRow, now: datetime) -> None:
     """All that may have the new version are planned to go back; the rest is withdrawn. `row.generation` is the new one.
 
-    Devices that somebody else took since stay as they are. The way back is another attempt: a device that gave one
-    up does not begin it again, and may once have given up what it goes back to.
+    Devices that somebody else took since stay as they are, and are superseded here. The way back is another
+    attempt: a device that gave one up does not begin it again, and may once have given up what it goes back to.
 
     In one transaction, so a few statements for any number of devices: a rollback that was begun for half of the
     fleet would leave the other half no way back.
@@ -48,11 +49,13 @@ def begin_rollback(session: Session, row: RolloutRow, now: datetime) -> None:
     told = (ActionRow.rollout_id == row.id, ActionRow.offered_at.is_not(None), ActionRow.device_id.is_not(None))
     quiet = select(ActionRow).where(*told, ActionRow.goes_back.is_(False), ActionRow.state.in_(_GAVE_UP))
     restore(session, row, session.scalars(quiet).all(), now)
-    first = ActionRow.goes_back.is_(False) & ActionRow.state.in_(_goes_back(returning=False))
+    withdrawn = (ActionRow.state == _S.CANCELLED.value) & still_wants_it(row)  # a retry's that was never offered it
+    first = ActionRow.goes_back.is_(False) & (ActionRow.state.in_(_goes_back(returning=False)) | withdrawn)
     again = ActionRow.goes_back.is_(True) & ActionRow.state.in_(_goes_back(returning=True))
+    _supersede_taken(session, row, and_(*told, first | again), now, wave=literal(number))
     session.execute(
         update(ActionRow)
-        .where(*told, first | again, _still_ours(row))
+        .where(*told, first | again)
         .values(**_FRESH, since=now, wave=number, generation=row.generation, goes_back=True,
                 attempt=_another_attempt(), target=ActionRow.previous_manifest)
         .execution_options(synchronize_session=False)
@@ -72,59 +75,89 @@ def _goes_back(*, returning: bool) -> list[str]:
     return [state.value for state in ActionState if actions.goes_back(state, returning=returning)]
 
 
-def _still_ours(row: RolloutRow) -> ColumnElement[bool]:
-    """Of an action: what its slot wants was written by this rollout, or it wants nothing, as before the rollout."""
-    slot = select(DeploymentRow.model).where(
-        DeploymentRow.device_id == ActionRow.device_id, DeploymentRow.model == row.model
-    )
-    emptied = and_(ActionRow.previous_manifest.is_(None), ~slot.exists())
-    return or_(slot.where(DeploymentRow.set_by == by_of(row)).exists(), emptied)
-
-
-def _taken_by_hand(row: RolloutRow) -> ColumnElement[bool]:
-    """Of an action: a person set what its slot wants since the rollout was planned."""
-    taken = select(DeploymentRow.model).where(DeploymentRow.device_id == ActionRow.device_id, by_hand_since(row))
-    return taken.exists()
-
-
 def cancel_parked(session: Session, row: RolloutRow, now: datetime) -> int:
     """Devices that wait for an offer get none any more; how many. One statement for any number."""
-    parked = (ActionRow.rollout_id == row.id, ActionRow.state.in_([state.value for state in actions.PARKED]))
+    parked = ActionRow.state.in_([state.value for state in actions.PARKED])
+    return _end(session, row, parked, {"state": literal(_S.CANCELLED.value), "message": literal("")}, now)
+
+
+def _supersede_taken(
+    session: Session, row: RolloutRow, which: ColumnElement[bool], now: datetime, **more: ColumnElement[int]
+) -> int:
+    """Of these devices, those that somebody else took since are no longer this rollout's; how many."""
+    superseded: dict[str, ColumnElement[Any]] = {"state": literal(_S.SUPERSEDED.value), "message": taker(row), **more}
+    return _end(session, row, which & is_taken(row), superseded, now)
+
+
+def _end(
+    session: Session,
+    row: RolloutRow,
+    which: ColumnElement[bool],
+    values: Mapping[str, ColumnElement[Any]],
+    now: datetime,
+) -> int:
+    chosen = (ActionRow.rollout_id == row.id, which)
     what = (ActionRow.id, literal(now, UtcDateTime), ActionRow.generation, ActionRow.attempt)
-    steps = select(*what, literal(_S.CANCELLED.value), literal(""), literal("")).where(*parked)
+    steps = select(*what, values["state"], literal(""), values["message"]).where(*chosen)
     columns = ["action_id", "at", "generation", "attempt", "state", "code", "message"]
     session.execute(insert(StepRow).from_select(columns, steps))
-    cancelled = {"state": _S.CANCELLED.value, "since": now, "due": None, "code": "", "message": ""}
-    gone = update(ActionRow).where(*parked).values(**cancelled, steps=ActionRow.steps + 1)
-    return int(session.execute(gone).rowcount or 0)  # type: ignore[attr-defined]
+    ended = {**values, "since": now, "due": None, "until": None, "code": "", "steps": ActionRow.steps + 1}
+    done = session.execute(
+        update(ActionRow).where(*chosen).values(**ended).execution_options(synchronize_session=False)
+    )
+    return int(done.rowcount or 0)  # type: ignore[attr-defined]
 
 
-def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> int:
-    """Devices that did not get there are to be planned for another attempt, and the waves begin anew; how many.
+@dataclass(frozen=True)
+class Retried:
+    """What a retry makes of the devices that were asked for."""
 
-    Not those that somebody else took since they were offered it or, never offered it, since it was planned.
+    planned: int
+    left_out: Mapping[str, str]
+    """Device to why it is not tried again: all that were named, else those that somebody else took; MAX_LEFT_OUT."""
 
-    What a person accepted of other devices stays accepted.
+
+MAX_LEFT_OUT = 1000
+
+
+def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> Retried:
+    """Devices that did not get there are to be planned for another attempt, and the waves begin anew.
+
+    Not those that somebody else took since they were offered it or, never offered it, since it was planned: these
+    are superseded. What a person accepted of other devices stays accepted.
 
     Args:
         devices: Only these; none named: all that can be retried.
     """
     states = [state.value for state in actions.RETRIABLE]
-    chosen = [ActionRow.rollout_id == row.id, ActionRow.device_id.is_not(None)]
     went = [state.value for state in actions.SUCCESS | {_S.ALREADY_CURRENT}]
-    chosen.append(ActionRow.state.in_(states) | (ActionRow.goes_back.is_(True) & ActionRow.state.in_(went)))
-    chosen.append(case((ActionRow.offered_at.is_(None), ~_taken_by_hand(row)), else_=_still_ours(row)))
-    if devices:
-        chosen.append(ActionRow.device.in_(devices))
+    fit = ActionRow.state.in_(states) | (ActionRow.goes_back.is_(True) & ActionRow.state.in_(went))
+    asked = [ActionRow.device.in_(devices)] if devices else []
+    chosen = and_(ActionRow.rollout_id == row.id, ActionRow.device_id.is_not(None), fit, *asked)
+    left_out = _left_out(session, row, chosen, devices)
+    last = tail(spec_of(row))  # until the plan says which: the rollback's wave is gone
+    _supersede_taken(session, row, chosen, now, wave=func.coalesce(ActionRow.wave, last))
     values: dict[str, Any] = {"generation": row.generation, "attempt": _another_attempt(), "goes_back": False}
     values |= {"since": now, "target": row.manifest, "facts": None}
-    last = tail(spec_of(row))  # until the plan says which: the rollback's wave is gone
     values["wave"] = case((ActionRow.wave > last, last), else_=ActionRow.wave)
-    again = update(ActionRow).where(*chosen).values(**_FRESH, **values).execution_options(synchronize_session=False)
+    again = update(ActionRow).where(chosen).values(**_FRESH, **values).execution_options(synchronize_session=False)
     planned = session.execute(again).rowcount  # type: ignore[attr-defined]
     session.execute(delete(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind == Kind.ROLLBACK.value))
     _begin_waves_anew(session, row, now)
-    return int(planned or 0)
+    return Retried(int(planned or 0), left_out)
+
+
+def _left_out(session: Session, row: RolloutRow, chosen: ColumnElement[bool], devices: Sequence[str]) -> dict[str, str]:
+    query = select(ActionRow.device, taker(row)).where(chosen, is_taken(row)).order_by(ActionRow.device)
+    found = {device: why for device, why in session.execute(query.limit(MAX_LEFT_OUT))}  # noqa: C416 - rows are no pairs
+    named = ActionRow.device.in_(devices)
+    known = select(ActionRow.device, ActionRow.state, chosen).where(ActionRow.rollout_id == row.id, named)
+    fits = {device: (state, fit) for device, state, fit in session.execute(known)} if devices else {}
+    for device in devices:
+        state, fit = fits.get(device, ("", False))
+        if not fit:
+            found[device] = f"it is {state}" if state else "this rollout has no such device"
+    return found
 
 
 def _begin_waves_anew(session: Session, row: RolloutRow, now: datetime) -> None:

@@ -15,14 +15,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.rollout_states import RolloutState
-from registry.contracts.rollout_views import ReasonCode
+from registry.contracts.rollout_views import MAX_NAMED, PlanGap, PlanView, ReasonCode
 from registry.contracts.rollouts import RolloutSpec
 from registry.core.differences import differences
 from registry.core.rollouts.waves import selectors
 from registry.core.selectors import SelectorError
-from registry.db.rollout_rows import RolloutRow
+from registry.db.fleet_rows import DeviceRow
+from registry.db.rollout_rows import GroupDeviceRow, RolloutRow
 from registry.errors import ConflictError, InvalidError
 from registry.services.groups import find_group
+from registry.services.groups import named as named_devices
 from registry.services.rollouts.store import record
 from registry.services.views import find_version
 
@@ -100,3 +102,19 @@ def change_draft(session: Session, row: RolloutRow, spec: RolloutSpec, by: str, 
     row.version, row.manifest, row.plan, row.plan_digest = version.version, version.manifest, None, None
     row.revision += 1
     record(session, row, RolloutState(row.state), "change", now, by=by, note=spec.note)
+
+
+def with_missing(session: Session, spec: RolloutSpec, found: PlanView) -> PlanView:
+    """The plan, which says also of names in the fleet and its groups that no device has them: most are misspelt.
+
+    They are no part of its digest: a device may be registered later, and joins as a newcomer.
+    """
+    listed = select(GroupDeviceRow.device).where(GroupDeviceRow.group.in_(spec.fleet.groups))
+    asked = sorted({*spec.fleet.devices, *session.scalars(listed)})
+    known = {name for some in named_devices(asked) for name in session.scalars(select(DeviceRow.name).where(some))}
+    missing = tuple(name for name in asked if name not in known)
+    if not missing:
+        return found
+    why = "no device of this name is registered; once it is, it joins while the rollout runs"
+    gap = PlanGap(code="not_registered", why=why, count=len(missing), devices=missing[:MAX_NAMED])
+    return found.model_copy(update={"nothing": (*found.nothing, gap)})

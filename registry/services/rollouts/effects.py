@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -18,6 +18,8 @@ from registry.services.rollouts.back import begin_rollback, plan_again
 from registry.services.rollouts.snapshot import counts_of, lost_of
 from registry.services.rollouts.store import set_wave, spec_of
 
+MAX_TOLD = 5
+"""Devices that a sentence names."""
 _STOPPED = frozenset({WaveState.FAILED.value, WaveState.INCONCLUSIVE.value})
 
 
@@ -47,13 +49,25 @@ def _rollback(session: Session, row: RolloutRow, _body: CommandBody, _by: str, n
     begin_rollback(session, row, now)
 
 
-def _retry(session: Session, row: RolloutRow, body: CommandBody, _by: str, now: datetime) -> None:
-    if not plan_again(session, row, body.devices, now):
-        raise ConflictError(f"No device of rollout {row.public} can be tried again.")
-
-
 EFFECTS: dict[Command, Callable[[Session, RolloutRow, CommandBody, str, datetime], None]] = {
     Command.RESUME: _resume,
     Command.ROLLBACK: _rollback,
-    Command.RETRY: _retry,
 }
+
+
+def retry(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> str:
+    """Plan devices again; who was left out and why, as the end of a sentence. Raises ConflictError when all were."""
+    done = plan_again(session, row, devices, now)
+    left = _named(done.left_out)
+    if not done.planned:
+        raise ConflictError(f"No device of rollout {row.public} can be tried again{left}.")
+    return left
+
+
+def _named(left_out: Mapping[str, str]) -> str:
+    """The first of them, each with its reason."""
+    if not left_out:
+        return ""
+    told = [f"{device} ({why})" for device, why in list(left_out.items())[:MAX_TOLD]]
+    more = len(left_out) - len(told)
+    return f"; left out: {', '.join(told)}{f' and {more} more' if more else ''}"

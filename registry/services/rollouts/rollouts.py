@@ -24,19 +24,19 @@ from registry.contracts.rollout_views import (
     RolloutView,
 )
 from registry.contracts.rollouts import MAX_VALID_S, RolloutSpec
-from registry.core.rollouts.machine import InvalidMoveError, advance, legal
+from registry.core.rollouts.machine import InvalidMoveError, legal
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
 from registry.services.desired import DesiredDocuments
 from registry.services.fleet_log import FleetLog
 from registry.services.idempotency import first_answer, remember
-from registry.services.rollouts.drafts import change_draft, demand_time, make_draft, named
-from registry.services.rollouts.effects import EFFECTS
+from registry.services.rollouts.drafts import change_draft, demand_time, make_draft, named, with_missing
+from registry.services.rollouts.effects import EFFECTS, retry
 from registry.services.rollouts.planning import find_manifest, work_out
 from registry.services.rollouts.store import demand_revision, find_rollout, move, reason_of, spec_of
 from registry.services.rollouts.targets import let_go
-from registry.services.rollouts.views import action_view, history_entry, rollout_view, waves_of
+from registry.services.rollouts.views import action_views, history_entry, rollout_view
 from registry.services.views import find_version
 
 
@@ -124,7 +124,8 @@ class Rollouts:
             let_go(session, row, now)
             session.delete(row)
             return view
-        reason = RolloutReason(code=_REASONS.get(body.command, ReasonCode.BY_COMMAND), text=f"{body.command} by {by}")
+        forced = body.force and body.command is Command.RESUME
+        said = f"{body.command}{' --force' if forced else ''} by {by}"
         if body.command in (Command.RETRY, Command.ROLLBACK):
             row.generation += 1
         if body.command is Command.SUBMIT:
@@ -136,6 +137,8 @@ class Rollouts:
             row.submitted_by, row.approved_by = by, ""
             if row.valid_until is None or row.valid_until <= now:
                 row.valid_until = now + timedelta(seconds=MAX_VALID_S)
+            said += retry(session, row, body.devices, now)
+        reason = RolloutReason(code=_REASONS.get(body.command, ReasonCode.BY_COMMAND), text=said)
         move(session, row, body.command, reason, now, by=by, note=body.note)
         effect = EFFECTS.get(body.command)
         if effect is not None:
@@ -195,15 +198,20 @@ class Rollouts:
             row = find_rollout(session, name)
             if row.plan is not None and RolloutState(row.state) is not RolloutState.DRAFT:
                 return PlanView.model_validate_json(row.plan)
-            return work_out(session, row.public, spec_of(row), find_manifest(session, row.manifest), now).view
+            spec = spec_of(row)
+            found = work_out(session, row.public, spec, find_manifest(session, row.manifest), now).view
+            return with_missing(session, spec, found)
 
     def plan_only(self, spec: RolloutSpec, now: datetime) -> PlanView:
         """What a rollout would do; nothing is kept. Raises NotFoundError, InvalidError."""
         with self._database.read() as session:
             version = find_version(session, spec.model, spec.version)
-            return work_out(session, "plan", spec, find_manifest(session, version.manifest), now).view
+            found = work_out(session, "plan", spec, find_manifest(session, version.manifest), now).view
+            return with_missing(session, spec, found)
 
-    def devices(self, name: str, state: str | None, wave: int | None, after: str, limit: int) -> list[ActionView]:
+    def devices(  # noqa: PLR0917 - as they stand in the path
+        self, name: str, state: str | None, wave: int | None, after: str, limit: int, now: datetime
+    ) -> list[ActionView]:
         """Up to `limit` devices by name, after the name `after`; only in this state, this wave. NotFoundError."""
         with self._database.read() as session:
             row = find_rollout(session, name)
@@ -212,19 +220,17 @@ class Rollouts:
                 query = query.where(ActionRow.state == state)
             if wave is not None:
                 query = query.where(ActionRow.wave == wave)
-            waves = waves_of(session, row)
-            found = session.scalars(query.order_by(ActionRow.device).limit(limit)).all()
-            return [action_view(session, row, action, waves, steps=False) for action in found]
+            return action_views(session, row, query.order_by(ActionRow.device).limit(limit), now, steps=False)
 
-    def device(self, name: str, device: str) -> ActionView:
+    def device(self, name: str, device: str, now: datetime) -> ActionView:
         """One device with its steps, and why it waits. NotFoundError when the rollout has no such device."""
         with self._database.read() as session:
             row = find_rollout(session, name)
             query = select(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.device == device)
-            action = session.scalar(query)
-            if action is None:
+            found = action_views(session, row, query, now, steps=True)
+            if not found:
                 raise NotFoundError(f"Rollout {row.public} has no device {device!r}.")
-            return action_view(session, row, action, waves_of(session, row), steps=True)
+            return found[0]
 
     def history(self, name: str, before: int, limit: int) -> list[tuple[int, HistoryEntry]]:
         """Up to `limit` transitions below the key `before`, newest first, with their keys. NotFoundError."""
@@ -249,11 +255,11 @@ _REASONS = {
 
 def _demand_legal(row: RolloutRow, command: Command) -> None:
     state = RolloutState(row.state)
-    try:
-        advance(state, command)
-    except InvalidMoveError as error:
+    can = legal(state, row.generation)
+    if command not in can:
         why = reason_of(row)
         raise ConflictError(
-            f"Rollout {row.public}: {error}. It is there because: {why.text or why.code}.",
-            tuple(each.value for each in legal(state)),
-        ) from error
+            f"Rollout {row.public}: {InvalidMoveError(state, command, can)}. "
+            f"It is there because: {why.text or why.code}.",
+            tuple(each.value for each in can),
+        )

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.manifest import Manifest
@@ -20,18 +20,17 @@ from registry.contracts.platforms import Platform
 from registry.contracts.rollout_states import ActionState, RolloutState
 from registry.contracts.rollouts import RolloutSpec
 from registry.core.rollouts import actions
-from registry.core.rollouts.machine import Event
 from registry.db.catalog_rows import ModelRow
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
-from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
+from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.choice import choose
 from registry.services.desired import as_desired
 from registry.services.desired_batch import Change, set_many
-from registry.services.rollouts.store import ACTIVE, BY_ROLLOUT, Changes, by_of, policy_of, previous_of
+from registry.services.rollouts.store import ACTIVE, Changes, by_of, policy_of, previous_of
+from registry.services.rollouts.taken import by_hand_since
 from registry.services.views import manifest_body
 
 _S = ActionState
-_PLANNED = (Event.PLANNED.value, Event.PLANNED_FOR_APPROVAL.value)
 _GOES_ON = (RolloutState.RUNNING.value, RolloutState.PAUSED.value)
 _WILL_HAVE = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
 _HAS = tuple(state.value for state in actions.SUCCESS)
@@ -144,15 +143,6 @@ def _not_by_hand(session: Session, row: RolloutRow, rows: Sequence[ActionRow], c
     return [r for r in rows if r.device_id not in taken]
 
 
-def by_hand_since(row: RolloutRow) -> ColumnElement[bool]:
-    """Of a deployment: a person made it for the rollout's model after the rollout was first planned."""
-    planned = select(func.max(RolloutHistoryRow.at)).where(
-        RolloutHistoryRow.rollout_id == row.id, RolloutHistoryRow.generation == 1, RolloutHistoryRow.cause.in_(_PLANNED)
-    )
-    by_person = ~DeploymentRow.set_by.startswith(BY_ROLLOUT)
-    return (DeploymentRow.model == row.model) & by_person & (DeploymentRow.set_at > planned.scalar_subquery())
-
-
 def supersede(session: Session, model: str, devices: Sequence[int], but: int | None, now: datetime) -> list[int]:
     """Another version is wanted on these devices: what other rollouts had for them is over.
 
@@ -169,10 +159,12 @@ def supersede(session: Session, model: str, devices: Sequence[int], but: int | N
         )
         for action in session.scalars(query):
             found.setdefault(action.rollout_id, []).append(action)
+    winner = session.get(RolloutRow, but) if but is not None else None
+    who = f"rollout {winner.name or winner.public} of {winner.version}" if winner is not None else "a person"
     for rollout_id, lost in found.items():
         other = session.get_one(RolloutRow, rollout_id)
         changes = Changes(session, other, RolloutSpec.model_validate_json(other.spec), now)
-        changes.set(lost, _S.SUPERSEDED)
+        changes.set(lost, _S.SUPERSEDED, message=f"{who} took it")
         changes.flush()
     return list(found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.deployments import Phase
@@ -25,11 +25,13 @@ from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Kind, judge
 from registry.core.rollouts.machine import legal
 from registry.core.rollouts.plan import release_s
-from registry.core.rollouts.why import why_device
+from registry.core.rollouts.why import Standing, why_device
+from registry.db.fleet_rows import DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
 from registry.services.rollouts.apply import verdict_text
-from registry.services.rollouts.snapshot import counts_of, take_snapshot
+from registry.services.rollouts.snapshot import counts_of, is_online, take_snapshot
 from registry.services.rollouts.store import MAX_STEPS, as_action, reason_of, spec_of
+from registry.services.rollouts.taken import is_taken, taker
 
 MAX_ETA_S = 10 * 365 * 86400.0
 """A time that is further away says nothing."""
@@ -56,7 +58,7 @@ def rollout_view(session: Session, row: RolloutRow, now: datetime | None = None)
         generation=row.generation,
         reason=reason_of(row),
         since=row.since,
-        legal=legal(state),
+        legal=legal(state, row.generation),
         counts=total,
         waves=tuple(_wave(wave, counts, verdicts.get(wave.number)) for wave in waves),
         plan=row.plan_digest,
@@ -116,10 +118,30 @@ def _eta(row: RolloutRow, waves: Sequence[WaveRow], counts: _Counts, now: dateti
     return max(now, spec.start_at or now) + timedelta(seconds=seconds) if seconds <= MAX_ETA_S else None
 
 
-def action_view(
-    session: Session, row: RolloutRow, action: ActionRow, waves: Mapping[int, WaveRow], *, steps: bool
-) -> ActionView:
-    """One device in a rollout, and why it is where it is; with its steps."""
+def action_views(
+    session: Session, row: RolloutRow, chosen: Select[ActionRow], now: datetime, *, steps: bool
+) -> list[ActionView]:
+    """The chosen devices of a rollout, each with why it is where it is; with their steps."""
+    waves = {w.number: w for w in session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id))}
+    heard = func.coalesce(DeviceStateRow.gone_at, DeviceStateRow.last_seen)
+    taken = case((is_taken(row), taker(row)), else_="")
+    known = chosen.outerjoin(DeviceStateRow, DeviceStateRow.device_id == ActionRow.device_id)
+    query = known.add_columns(case((~is_online(now), heard), else_=None), taken)
+    return [
+        _action_view(session, row, action, waves, _standing(action, away, taken_by), steps=steps)
+        for action, away, taken_by in session.execute(query).all()
+    ]
+
+
+def _standing(action: ActionRow, away: datetime | None, taken: str) -> Standing:
+    back = (action.previous_version or "nothing") if action.goes_back else ""
+    return Standing(action.due, away, taken, back)
+
+
+def _action_view(
+    session: Session, row: RolloutRow, action: ActionRow, waves: Mapping[int, WaveRow], standing: Standing, *,
+    steps: bool,
+) -> ActionView:  # fmt: skip
     wave = waves.get(action.wave) if action.wave is not None else None
     started = wave is not None and wave.state != WaveState.PENDING.value
     history: tuple[ActionStep, ...] = ()
@@ -127,9 +149,7 @@ def action_view(
         query = select(StepRow).where(StepRow.action_id == action.id).order_by(StepRow.id.desc()).limit(MAX_STEPS)
         found = reversed(session.scalars(query).all())
         history = tuple(ActionStep(at=s.at, state=ActionState(s.state), code=s.code, message=s.message) for s in found)
-    why = why_device(as_action(action, row.public), RolloutState(row.state), reason_of(row), started)
-    if action.goes_back:
-        why = f"on its way back to {action.previous_version or 'nothing'}: {why}"
+    why = why_device(as_action(action, row.public), RolloutState(row.state), reason_of(row), started, standing)
     return ActionView(
         device=action.device,
         wave=action.wave,
@@ -148,11 +168,6 @@ def action_view(
         history=history,
         forgotten=max(0, action.steps - len(history)) if steps else 0,
     )
-
-
-def waves_of(session: Session, row: RolloutRow) -> dict[int, WaveRow]:
-    """The rollout's waves by number."""
-    return {w.number: w for w in session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id))}
 
 
 def history_entry(row: RolloutHistoryRow) -> HistoryEntry:

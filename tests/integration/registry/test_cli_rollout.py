@@ -89,6 +89,16 @@ def test_create_without_yes_leaves_a_draft_that_start_begins_and_delete_removes(
     assert "tail" not in status, "an empty tail wave says nothing"
 
 
+def test_a_rollout_that_nobody_would_get_fails_at_once_and_names_who_is_missing(cli: Cli) -> None:
+    ran = cli("rollout", "create", "lenet@1.1.0", "--device", "mispelt", "--name", "nobody", "--yes", code=1)
+    assert "mispelt" in ran.out
+    assert "not_registered" in ran.out
+    assert "no device would get it" in ran.err
+    assert "registry rollout plan nobody" in ran.err
+    assert cli("rollout", "start", "nobody", "--json", code=1).error["code"] == "plan_failed"
+    cli("rollout", "delete", "nobody", "--yes")
+
+
 def test_pause_resume_and_why_say_what_waits_for_whom(cli: Cli) -> None:
     running(cli, "paused", "--waves", "ring=early,100%")
     assert "paused: paused" in cli("rollout", "pause", "paused", "--note", "lunch").out
@@ -103,6 +113,8 @@ def test_pause_resume_and_why_say_what_waits_for_whom(cli: Cli) -> None:
     missing = cli("rollout", "why", "nobody", "--json", code=3).error
     assert missing["hint"] == "See: registry rollout list"
     assert cli("rollout", "resume", "paused", "--json").document["state"] == "running"
+    eventually(lambda: "It waits for (3 at most are named):" in cli("rollout", "status", "paused").out)
+    assert "counts as silent at" in cli("rollout", "status", "paused").out
     devices = cli("rollout", "devices", "paused", "--state", "offered").out
     assert "edge-1" in devices
     assert "; since" not in devices, "it stands in its own column"
@@ -112,6 +124,7 @@ def test_pause_resume_and_why_say_what_waits_for_whom(cli: Cli) -> None:
     ]
     history = cli("rollout", "history", "paused").out
     assert "lunch" in history
+    assert "pause by" in history
     causes = [entry["cause"] for entry in cli("rollout", "history", "paused", "--json").document]
     assert causes[:2] == ["resume", "pause"]
     cli("rollout", "abort", "paused", "--yes")

@@ -95,7 +95,7 @@ def test_who_follows_later_leaves_the_wave_and_joins_the_tail_when_it_is_back(da
     days.network.advance(DAY_S)
     view = days.view(rollout)
     assert (view.state, view.reason.code) == (RolloutState.RUNNING, "tail")
-    assert "offline" in days.world.rollouts.device(rollout, AWAY[0]).why
+    assert "offline" in days.world.rollouts.device(rollout, AWAY[0], days.world.now).why
     days.come_back()
     view = days.run_to(rollout, RolloutState.SUCCEEDED, 3600)
     assert [wave.counts for wave in view.waves] == [{ActionState.COMMITTED: 3}, {ActionState.COMMITTED: 1}]

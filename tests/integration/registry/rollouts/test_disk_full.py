@@ -14,13 +14,13 @@ def test_a_full_disk_stops_the_rollout_by_its_budget_and_is_named_as_the_cause(w
     rollout = world.start()
     world.answer()
     (first,) = (name for name, state in world.states(rollout).items() if state is S.DOWNLOADING)
-    assert "insufficient_disk" in world.rollouts.device(rollout, first).why
+    assert "insufficient_disk" in world.rollouts.device(rollout, first, world.now).why
     world.tick(6 * 3600 + 60)
     world.answer()
     view = world.view(rollout)
     assert (view.state, view.reason.code) == (R.PAUSED, ReasonCode.UNKNOWN_BUDGET)
     assert view.counts == {S.TIMED_OUT: 1, S.PLANNED: 2}
-    action = world.rollouts.device(rollout, first)
+    action = world.rollouts.device(rollout, first, world.now)
     assert (action.code, action.failed_in) == ("insufficient_disk", "downloading")
     assert {device.serving.version for device in world.fleet.values() if device.serving} == {"1.0.0"}
     world.fleet[first].behaviour = "good"

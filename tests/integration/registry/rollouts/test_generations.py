@@ -50,7 +50,7 @@ def test_a_rollback_says_of_its_wave_and_its_devices_that_they_went_back(world: 
     world.command(rollout, Command.ROLLBACK)
     view = world.run(rollout, R.ROLLED_BACK)
     assert view.waves[-1].state is WaveState.PASSED
-    assert "on its way back to 1.0.0" in world.rollouts.device(rollout, "d0").why
+    assert "it is back on 1.0.0; since" in world.rollouts.device(rollout, "d0", world.now).why
 
 
 def test_a_rollback_that_is_aborted_leaves_no_device_under_way(world: World) -> None:
@@ -166,6 +166,27 @@ def test_who_asks_for_a_retry_does_not_approve_it(world: World) -> None:
         approve(world, rollout, "bob")
     approve(world, rollout, "alice")
     assert world.state(rollout) is R.RUNNING
+
+
+def test_a_retry_that_waits_for_approval_can_be_rolled_back_and_a_first_plan_cannot(world: World) -> None:
+    """Also the device that is to be retried goes back: it was silent, and may have switched since."""
+    world.add(*NAMES)
+    world.fleet["d0"].behaviour = "silent"
+    lenient = {"max_failed_pct": 100.0, "max_unknown_pct": 100.0, "min_committed_pct": 0.0}
+    gate = quick().gate.model_copy(update=lenient)
+    rollout = world.start(waves=AT_ONCE, requires_approval=True, gate=gate)
+    assert Command.ROLLBACK not in world.view(rollout).legal
+    with pytest.raises(ConflictError, match="cannot rollback; it can: approve, deny, abort"):
+        world.command(rollout, Command.ROLLBACK)
+    approve(world, rollout, "bob")
+    world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS, rounds=200)
+    world.fleet["d0"].behaviour = "good"
+    world.command(rollout, Command.RETRY)
+    assert (world.state(rollout), world.wants("d0")) == (R.AWAITING_APPROVAL, "2.0.0")
+    assert Command.ROLLBACK in world.view(rollout).legal
+    world.command(rollout, Command.ROLLBACK)
+    world.run(rollout, R.ROLLED_BACK)
+    assert {world.wants(name) for name in NAMES} == {"1.0.0"}
 
 
 def approve(world: World, rollout: str, by: str, *, approve: bool = True) -> None:

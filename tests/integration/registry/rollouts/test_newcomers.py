@@ -16,7 +16,7 @@ def test_a_device_that_begins_to_match_joins_the_tail_wave(world: World) -> None
     rollout = world.start(fleet=Fleet(selector="site=paris"))
     world.devices.put("new", {"site": "paris"}, world.now)
     world.tick()
-    assert world.rollouts.device(rollout, "new").wave == 2
+    assert world.rollouts.device(rollout, "new", world.now).wave == 2
     view = world.run(rollout, R.SUCCEEDED)
     assert view.counts == {S.COMMITTED: 5}
     assert world.wants("elsewhere") == "1.0.0"

@@ -58,7 +58,7 @@ def holds(world: World, name: str = "d0") -> bool:
 
 def test_devices_in_probation_wait_for_the_end_of_a_pause_however_long_and_say_so(world: World) -> None:
     rollout = paused(world)
-    action = world.rollouts.device(rollout, "d0")
+    action = world.rollouts.device(rollout, "d0", world.now)
     assert (action.state, action.due, action.code) == (S.PROBATION, None, "held")
     assert "while the rollout is paused; resume the rollout, or roll it back" in action.why
     world.command(rollout, Command.RESUME)

@@ -70,7 +70,7 @@ def test_a_pause_offers_nothing_more_and_holds_what_has_not_switched(world: Worl
     world.tick(600)
     assert world.states(rollout)[first] is S.STAGED
     assert sorted(world.states(rollout).values()).count(S.PLANNED) == 5
-    assert "resume" in world.rollouts.device(rollout, first).why
+    assert "resume" in world.rollouts.device(rollout, first, world.now).why
     world.command(rollout, Command.RESUME)
     assert not world.desired(first).models["lenet"].policy.hold
     world.run(rollout, R.SUCCEEDED)
@@ -129,7 +129,7 @@ def test_retry_asks_only_those_that_failed_again(world: World) -> None:
     world.command(rollout, Command.RETRY)
     view = world.run(rollout, R.SUCCEEDED)
     assert (view.counts, view.generation) == ({S.COMMITTED: 6}, 2)
-    action = world.rollouts.device(rollout, "d3")
+    action = world.rollouts.device(rollout, "d3", world.now)
     assert action.attempt > 0
     assert [step.state for step in action.history].count(S.ROLLED_BACK) == 1
     assert all(world.desired(name).generation == generations[name] for name in NAMES if name != "d3")
@@ -222,7 +222,7 @@ def test_steps_are_forgotten_long_after_the_end_and_what_became_of_devices_is_no
     world.run(rollout, R.SUCCEEDED)
     assert forget_steps(world.database, world.now, 24) == 0
     assert forget_steps(world.database, world.now + timedelta(days=2), 24) > 0
-    assert world.rollouts.device(rollout, "d0").history == ()
+    assert world.rollouts.device(rollout, "d0", world.now).history == ()
     assert world.view(rollout).counts == {S.COMMITTED: 6}
 
 
@@ -239,13 +239,13 @@ def test_of_a_device_that_flaps_only_the_newest_steps_are_kept_and_the_rest_is_c
     world.add("d0")
     rollout = world.start(waves=quick().waves[1:])
     world.run(rollout, R.SUCCEEDED)
-    before = len(world.rollouts.device(rollout, "d0").history)
+    before = len(world.rollouts.device(rollout, "d0", world.now).history)
     device = world.fleet["d0"]
     serving = device.serving
     for number in range(2 * MAX_STEPS):
         device.serving = None if number % 2 == 0 else serving
         world.say("d0")
-    seen = world.rollouts.device(rollout, "d0")
+    seen = world.rollouts.device(rollout, "d0", world.now)
     assert (len(seen.history), seen.forgotten) == (MAX_STEPS, before + MAX_STEPS)
     assert [step.state for step in seen.history[-2:]] == [S.REGRESSED, S.COMMITTED]
     assert world.count(StepRow) < 2 * MAX_STEPS

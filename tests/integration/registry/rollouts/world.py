@@ -251,7 +251,7 @@ class World:
         return self.view(rollout).state
 
     def states(self, rollout: str) -> dict[str, ActionState]:
-        found = self.rollouts.devices(rollout, None, None, "", 1000)
+        found = self.rollouts.devices(rollout, None, None, "", 1000, self.now)
         return {action.device: action.state for action in found}
 
     def run(self, rollout: str, until: Callable[[RolloutState], bool] | RolloutState, rounds: int = 60) -> RolloutView:
