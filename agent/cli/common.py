@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from agent.config.settings import AgentConfig, ConfigError, config_file, load_config
+from registry.contracts.texts import visible
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False, dir_okay=False)
@@ -26,8 +27,13 @@ def settings_of(option: Path | None) -> AgentConfig:
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Says what is wrong and ends the command."""
-    typer.echo(f"agent: {message}", err=True)
+    say(f"agent: {message}", err=True)
     raise typer.Exit(code)
+
+
+def say(text: str, mark: str = "", *, err: bool = False) -> None:
+    """A line for people. What it holds may come from elsewhere, and does not steer the terminal; the mark may."""
+    typer.echo(mark + visible(text), err=err)
 
 
 def print_json(value: Any) -> None:

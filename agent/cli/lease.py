@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from agent.adapters.leases import Leases
-from agent.cli.common import ConfigOption, JsonOption, fail, print_json, settings_of
+from agent.cli.common import ConfigOption, JsonOption, fail, print_json, say, settings_of
 from agent.core.local_policy import Lease
 from agent.errors import AgentError
 
@@ -45,7 +45,7 @@ def take(
     if as_json:
         print_json(_as_json(lease))
     else:
-        typer.echo(f"{lease.id} until {lease.until.isoformat(timespec='seconds')}; give it back: agent lease give-back")
+        say(f"{lease.id} until {lease.until.isoformat(timespec='seconds')}; give it back: agent lease give-back")
 
 
 @app.command("give-back")
@@ -66,9 +66,9 @@ def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         return
     for lease in living:
         until = lease.until.isoformat(timespec="seconds")
-        typer.echo(f"{lease.id}  until {until}  {lease.model or 'every model':20} {lease.reason}")
+        say(f"{lease.id}  until {until}  {lease.model or 'every model':20} {lease.reason}")
     if not living:
-        typer.echo("no leases")
+        say("no leases")
 
 
 def _leases(config: Path | None) -> Leases:

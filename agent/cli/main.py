@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.common import ConfigOption, JsonOption, fail, print_json, settings_of
+from agent.cli.common import ConfigOption, JsonOption, fail, print_json, say, settings_of
 from agent.cli.lease import app as lease_commands
 from agent.cli.status import status_lines
 from agent.errors import AgentError
@@ -55,7 +55,7 @@ def run(config: ConfigOption = None) -> None:
     try:
         Agent(settings).run()
     except AgentError as error:
-        typer.echo(f"agent: {error.code}: {error.message}", err=True)
+        say(f"agent: {error.code}: {error.message}", err=True)
         code = 1
     logging.shutdown()
     sys.stdout.flush()
@@ -98,8 +98,8 @@ def platform(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         print_json({**facts.to_json(), "facts_digest": digest, "facts": fact_documents(facts, now)})
         return
     for line in fact_lines(facts, now):
-        typer.echo(line)
-    typer.echo(f"facts {digest}")
+        say(line)
+    say(f"facts {digest}")
 
 
 @app.command()
@@ -114,7 +114,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         print_json({"device": settings.device, "running": running, "status": kept})
     else:
         for line in status_lines(settings, running, kept):
-            typer.echo(line)
+            say(line)
     failed = any(model.get("state") == "failed" for model in models.values())
     raise typer.Exit(0 if running and not failed else 1)
 
@@ -131,7 +131,7 @@ def reset(
     from agent.app.status import DataDirLock  # noqa: PLC0415 - see above
 
     if not settings.data_dir.is_dir():
-        typer.echo(f"nothing to drop: {settings.data_dir} is not there")
+        say(f"nothing to drop: {settings.data_dir} is not there")
         return
     if not yes:
         typer.confirm(f"Drop everything below {settings.data_dir}?", abort=True)
@@ -147,7 +147,7 @@ def reset(
         fail(str(error), 1)
     finally:
         lock.release()
-    typer.echo(f"dropped the state in {settings.data_dir}")
+    say(f"dropped the state in {settings.data_dir}")
 
 
 @app.command("config")
@@ -171,9 +171,9 @@ app.add_typer(lease_commands, name="lease")
 def _print_check(check: Check) -> None:
     mark = typer.style("ok  ", fg="green") if check.ok else typer.style("no  ", fg="red" if check.needed else "yellow")
     source = f"  ({check.source})" if check.source else ""
-    typer.echo(f"{mark}{check.name:22} {check.text}{source}")
+    say(f"{check.name:22} {check.text}{source}", mark)
     if check.advice and not check.ok:
-        typer.echo(f"{'':26} {check.advice}")
+        say(f"{'':26} {check.advice}")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from registry.cli.failures import CliError
+from registry.contracts.texts import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +21,6 @@ GAP = 2
 """Between two columns of a table."""
 FOLDED = 20
 """So narrow may a table's last column become."""
-_UNSEEN = dict.fromkeys([*range(32), 127, *range(0x80, 0xA0)], "�")
-_UNSEEN.pop(10)
 
 
 class Output:
@@ -36,7 +35,7 @@ class Output:
 
     def document(self, value: Wire | Sequence[Wire] | dict[str, Any] | list[Any]) -> None:
         """The whole answer, for programs. Fields at their default are there too, so that scripts can rely on them."""
-        print(json.dumps(_plain(value), ensure_ascii=False, indent=2))  # noqa: T201
+        print(_json(_plain(value), indent=2))  # noqa: T201
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
         """Rows under headings, or the sentence `empty`. A column named `>x` is a number, right-aligned as `x`.
@@ -85,7 +84,7 @@ class Output:
                 "errors": list(error.errors),
                 "exit_code": int(error.exit_code),
             }
-            print(json.dumps({"error": told}, ensure_ascii=False), file=sys.stderr)  # noqa: T201
+            print(_json({"error": told}), file=sys.stderr)  # noqa: T201
             return
         lines = [f"error: {error.what}", *(f"  - {fault}" for fault in error.errors)]
         if error.hint:
@@ -111,11 +110,6 @@ def _least_width(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int
 def _block(headings: Sequence[str], line: Sequence[str]) -> str:
     width = max(map(len, headings))
     return "\n".join(f"{heading:{width}}  {cell}" for heading, cell in zip(headings, line, strict=True))
-
-
-def visible(text: str) -> str:
-    """Text from the registry or a model file must not steer the terminal: control characters are replaced."""
-    return text.translate(_UNSEEN)
 
 
 def size_text(count: float) -> str:
@@ -152,6 +146,12 @@ def _text(cell: str) -> Any:
     from rich.text import Text  # noqa: PLC0415 - never parsed as markup
 
     return Text(cell)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Readable letters stay; what would steer a terminal is escaped, which JSON undoes."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return visible(text, lambda character: json.dumps(character)[1:-1])
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from registry.cli.output import size_text, visible
+from registry.cli.output import size_text
+from registry.contracts.texts import visible
 
 LINE_EVERY_S = 5.0
 

@@ -34,6 +34,17 @@ def test_a_lease_is_taken_listed_and_given_back(tmp_path: Path, monkeypatch: pyt
     assert runner.invoke(app, ["lease", "give-back", lease["id"]]).exit_code == 1
 
 
+def test_a_reason_cannot_steer_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_DATA_DIR", str(tmp_path))
+    runner = CliRunner()
+    taken = runner.invoke(app, ["lease", "take", "30m", "--reason", "a\x1b[2Jb\u202e"], color=True)
+    assert taken.exit_code == 0
+    assert runner.invoke(app, ["lease", "list"], color=True).stdout.endswith("a�[2Jb�\n")
+    refused = runner.invoke(app, ["lease", "give-back", "\x1b[2J"], color=True)
+    assert refused.exit_code == 1
+    assert "\x1b" not in refused.output
+
+
 @pytest.mark.parametrize("duration", ["", "30", "1w", "-5m", "99d"])
 def test_a_duration_that_is_none_or_too_long_is_refused(
     duration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

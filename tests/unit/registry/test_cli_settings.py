@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from registry.cli.failures import UsageFault
-from registry.cli.output import size_text, visible
+from registry.cli.failures import CliError, UsageFault
+from registry.cli.output import Output, size_text
 from registry.cli.plan import artifact_name
 from registry.cli.session import parse_labels, split_reference
 from registry.cli.settings import GlobalOptions, default_data_dir, find_address
+from registry.contracts.texts import visible
 
 
 def test_options_come_before_the_environment_and_that_before_this_host() -> None:
@@ -66,7 +68,18 @@ def test_references_and_labels() -> None:
 
 
 def test_text_from_elsewhere_cannot_steer_the_terminal() -> None:
-    assert visible("a\x1b[2Jb\x07\x9b") == "a�[2Jb��"
+    assert visible("a\x1b[2Jb\x07\x9b\u202e\u2066\u200f\ud800c\n") == "a�[2Jb������c\n"
+    assert visible("naïve 模型 🚀") == "naïve 模型 🚀"
+
+
+def test_for_programs_such_text_is_escaped_and_stays_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    note = "a\x1b\x9b\u202e模\n"
+    Output(as_json=True).document({"note": note})
+    Output(as_json=True).fail(CliError(note))
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["note"], json.loads(err)["error"]["message"]) == (note, note)
+    assert not {"\x1b", "\x9b", "\u202e"} & set(out + err)
+    assert "模" in out
 
 
 def test_sizes_are_said_as_people_say_them() -> None:
