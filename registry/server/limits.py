@@ -2,10 +2,12 @@
 
 The body is read whole, with a deadline between its pieces, before a route starts: a slow client holds no thread.
 Only a known caller's body is read, and all bodies together have a bound: nobody fills the memory by many slow
-requests. Size and the nesting of brackets are checked before anything parses it.
+requests. Size, the nesting of brackets and NUL characters are checked before anything parses it.
 """
 
 from __future__ import annotations
+
+import re
 
 import anyio
 from starlette.requests import Request
@@ -22,6 +24,8 @@ from registry.server.problems import problem_response, response_of
 from registry.services.access import ANONYMOUS
 
 _UPLOADS = f"{API}/uploads/"
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON escapes it: after an even number of backslashes. PostgreSQL could not keep it, SQLite could."""
 WHOLE_BODY = 5
 """All of a body comes within so many times the deadline between two of its pieces."""
 
@@ -95,6 +99,8 @@ class BodyLimits:
     def _judge(self, body: bytearray) -> Response | None:
         if b"\0" in body:  # JSON in UTF-16 or UTF-32, which a parser would take, and where brackets hide in strings
             return problem_response("invalid", "The body has a NUL byte; JSON is sent as UTF-8.")
+        if b"\\u0000" in body and _NUL.search(body):
+            return problem_response("invalid", "A text in the body has a NUL character, which no text may have.")
         if nests_deeper(bytes(body), self._limits.json_depth):
             return problem_response("invalid", f"The JSON nests deeper than {self._limits.json_depth} levels.")
         return None

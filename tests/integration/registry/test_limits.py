@@ -185,6 +185,14 @@ def test_brackets_do_not_hide_in_another_encoding(admin: httpx.Client) -> None:
         assert "UTF-8" in answer.json()["detail"]
 
 
+def test_a_text_with_a_nul_character_is_refused_by_every_database(admin: httpx.Client) -> None:
+    group = {"devices": ["edge-1"], "note": "a\x00b"}
+    problem(admin.put("/v1/groups/front", json=group), 422, "invalid")
+    problem(admin.put("/v1/devices/edge-1", json={"labels": {"site": "\\\x00"}}), 422, "invalid")
+    written = r"a backslash, and u0000: \u0000"
+    assert admin.put("/v1/groups/front", json={**group, "note": written}).json()["note"] == written
+
+
 def test_an_upload_that_stalls_keeps_what_came(impatient: RegistryProcess) -> None:
     data = os.urandom(MIB)
     with impatient.client() as client:
