@@ -8,6 +8,7 @@ at their default left out) name a document by digest and are what a signature is
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +21,10 @@ class Wire(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
+    def unknown_fields(self) -> tuple[str, ...]:
+        """Where it has fields that this reader does not know, at any depth: `rate.max_unavailble`, `waves.0.soak`."""
+        return tuple(_unknown_in(self, ""))
+
     def to_json(self) -> dict[str, Any]:
         """The value as JSON types, without fields that are at their default."""
         return self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
@@ -31,6 +36,18 @@ class Wire(BaseModel):
     def canonical_digest(self) -> Digest:
         """`sha256:<hex>` of `canonical()`."""
         return digest_of(self.canonical())
+
+
+def _unknown_in(value: object, where: str) -> Iterator[str]:
+    if isinstance(value, Wire):
+        yield from (f"{where}{name}" for name in sorted(value.model_extra or ()))
+        parts: Iterable[tuple[object, object]] = ((name, getattr(value, name)) for name in type(value).model_fields)
+    elif isinstance(value, Mapping):
+        parts = value.items()
+    else:
+        parts = enumerate(value) if isinstance(value, (tuple, list)) else ()
+    for name, part in parts:
+        yield from _unknown_in(part, f"{where}{name}.")
 
 
 def canonical_json(value: Any) -> bytes:

@@ -12,6 +12,7 @@ from registry.contracts.paths import API
 from registry.contracts.rollout_states import ActionState, RolloutState
 from registry.contracts.rollout_views import ActionView, Approval, CommandBody, HistoryEntry, PlanView, RolloutView
 from registry.contracts.rollouts import RolloutSpec
+from registry.errors import InvalidError
 from registry.server import etags
 from registry.server.auth import Deployer, Reader, ServicesDep
 from registry.server.paging import NEWEST, PagingDep
@@ -40,6 +41,7 @@ def create_rollout(
     body: RolloutSpec, services: ServicesDep, response: Response, who: Deployer, key: Key = None
 ) -> RolloutView:
     """A draft. Nothing happens before it is submitted."""
+    _demand_known(body)
     return _tagged(services.fleet.rollouts.create(body, key, who.name, services.clock()), response)
 
 
@@ -54,6 +56,7 @@ def apply_rollout(
     rollout: RolloutName, body: RolloutSpec, services: ServicesDep, response: Response, who: Deployer
 ) -> RolloutView:
     """The rollout of that name is this one: 201 when it is new; the same again changes nothing; a draft is changed."""
+    _demand_known(body)
     view, created = services.fleet.rollouts.apply(rollout, body, who.name, services.clock())
     if created:
         response.status_code = 201
@@ -69,6 +72,7 @@ def get_plan(rollout: RolloutName, services: ServicesDep, _who: Reader) -> PlanV
 @router.post("/rollout-plans")
 def plan_rollout(body: RolloutSpec, services: ServicesDep, _who: Reader) -> PlanView:
     """What a rollout would do. Nothing is kept."""
+    _demand_known(body)
     return services.fleet.rollouts.plan_only(body, services.clock())
 
 
@@ -120,6 +124,17 @@ def rollout_history(rollout: RolloutName, services: ServicesDep, paging: PagingD
     found = services.fleet.rollouts.history(rollout, paging.start(listing, NEWEST), paging.limit + 1)
     page = paging.page(listing, found, lambda item: item[0])
     return Page[HistoryEntry](items=tuple(entry for _, entry in page.items), next=page.next)
+
+
+def _demand_known(spec: RolloutSpec) -> None:
+    """What a person misspelt must not silently keep its default. Specs in the database may have fields of later days.
+
+    Raises:
+        InvalidError: it has fields that this registry does not know; `errors` names them.
+    """
+    unknown = spec.unknown_fields()
+    if unknown:
+        raise InvalidError("The rollout has fields that this registry does not know; are they misspelt?", unknown)
 
 
 def _tagged(view: RolloutView, response: Response) -> RolloutView:

@@ -119,6 +119,15 @@ def test_what_is_no_spec_is_refused(registry: FleetRegistry) -> None:
         registry.ask("POST", "/v1/rollouts", {**SPEC, **change}, status)
 
 
+def test_a_misspelt_field_of_a_spec_is_refused_by_its_name(registry: FleetRegistry) -> None:
+    misspelt = {**SPEC, "rat": {}, "rate": {"max_unavailble": 1}, "waves": [{"percent": 100, "soak": 0}]}
+    for method, path in (("PUT", "/v1/rollouts/spring"), ("POST", "/v1/rollouts"), ("POST", "/v1/rollout-plans")):
+        answer = registry.ask(method, path, misspelt, 422)
+        assert answer["code"] == "invalid"
+        assert answer["errors"] == ["rat", "waves.0.soak", "rate.max_unavailble"]
+    assert registry.ask("GET", "/v1/rollouts")["items"] == []
+
+
 def test_a_registry_that_is_killed_goes_on_where_it_was(registry: FleetRegistry) -> None:
     headers = register(registry, "h1")
     rollout = registry.ask("POST", "/v1/rollouts", SPEC, 201)["id"]
