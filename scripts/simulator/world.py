@@ -1,7 +1,8 @@
 """Many simulated devices in one thread: their clock, their connections, what they get from the registry.
 
-Time may run faster than the wall clock (`speed`), so that a day offline passes in a minute. Registry and broker keep
-their own time.
+Time may run faster than the wall clock (`speed`), so that a day offline passes in a minute. It stands still while a
+device is turned: whatever keeps this process off its core, a device sees no time pass in which it did nothing. Registry
+and broker keep their own time.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class World:
         self.devices: dict[str, SimulatedDevice] = {}
         self._platforms = tuple(platforms)
         self._began = time.monotonic()
+        self._seconds = 0.0
         self._epoch = datetime.fromtimestamp(time.time(), timezone.utc)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -93,7 +95,11 @@ class World:
 
     def seconds(self) -> float:
         """Simulated, since the world began."""
-        return (time.monotonic() - self._began) * self.settings.speed
+        return self._seconds
+
+    def _move_on(self) -> float:
+        self._seconds = (time.monotonic() - self._began) * self.settings.speed
+        return self._seconds
 
     def now(self) -> datetime:
         """Simulated, UTC."""
@@ -189,12 +195,13 @@ class World:
 
     def turn(self, idle_s: float = 0.02) -> None:
         """Everything that is due now, and what came; waits at most `idle_s` when there is nothing."""
-        now = self.seconds()
+        now = self._move_on()
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)[2]()
         for _ in range(len(self._awake)):
+            self._move_on()
             self._awake.popleft().turn()
-        self._links.turn(0.0 if self._awake or (self._due and self._due[0][0] <= self.seconds()) else idle_s)
+        self._links.turn(0.0 if self._awake or (self._due and self._due[0][0] <= self._move_on()) else idle_s)
 
     def serving(self, model: str) -> Counter[str | None]:
         """How many devices answer with which version."""
