@@ -44,15 +44,23 @@ async def stream_events(
     services: ServicesDep,
     _who: Reader,
     cursor: Annotated[int | None, Query(ge=0, le=MAX_CURSOR, description="Go on after this event")] = None,
-    rollout: Annotated[Name | None, Query(description="Only of this rollout (its id)")] = None,
+    rollout: Annotated[Name | None, Query(description="Only of this rollout: its id or its name")] = None,
 ) -> StreamingResponse:
-    """Events of rollouts, each with its cursor as id. `Last-Event-ID` wins over `?cursor=`; neither: from now on."""
+    """Events of rollouts, each with its cursor as id. `Last-Event-ID` wins over `?cursor=`; neither: from now on.
+
+    A cursor that was never given out, as after the database came back from a backup, is refused: what was missed can
+    only be read from the rollouts themselves.
+    """
     log = services.fleet.log
     start = _last_event_id(request)
     start = cursor if start is None else start
     oldest, newest = await run_in_threadpool(log.bounds)
     if start is None:
         start = newest
+    if start > newest:
+        raise InvalidError(f"This registry has given out no cursor above {newest}; begin without one.")
+    if rollout is not None:
+        rollout = (await run_in_threadpool(services.fleet.rollouts.get, rollout, services.clock())).id
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     lost = max(0, oldest - 1 - start)
     return _Stream(_events(log, max(start, oldest - 1), rollout, lost), 200, headers, "text/event-stream")

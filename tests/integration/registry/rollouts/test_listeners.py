@@ -73,10 +73,11 @@ def test_a_group_has_devices_by_name_and_by_selector(registry: FleetRegistry) ->
     registry.ask("GET", "/v1/groups/front", status=404)
 
 
-def read_stream(registry: FleetRegistry, count: int, **headers: str) -> list[str]:
+def read_stream(registry: FleetRegistry, count: int, query: str = "", **headers: str) -> list[str]:
     """The ids of the first `count` events."""
     ids: list[str] = []
-    with registry.process.client() as client, client.stream("GET", "/v1/rollout-events", headers=headers) as answer:
+    path = f"/v1/rollout-events{query}"
+    with registry.process.client() as client, client.stream("GET", path, headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         for line in answer.iter_lines():
             if line.startswith("id: "):
@@ -103,6 +104,24 @@ def test_a_stream_goes_on_after_the_last_event_that_was_seen(registry: FleetRegi
 def test_a_cursor_that_is_none_is_refused(registry: FleetRegistry) -> None:
     registry.ask("GET", "/v1/rollout-events", status=422, headers={"Last-Event-ID": "x"})
     registry.ask("GET", "/v1/rollout-events?cursor=-1", status=422)
+    for above in ({"params": {"cursor": 999_999}}, {"headers": {"Last-Event-ID": "999999"}}):
+        refused = registry.ask("GET", "/v1/rollout-events", status=422, timeout=30, **above)
+        assert (refused["code"], "given out" in refused["detail"]) == ("invalid", True)
+
+
+def test_a_stream_of_one_rollout_is_asked_for_by_its_name_or_its_id(registry: FleetRegistry) -> None:
+    registry.publish("streamed", "1.0.0", {"name": "cpu", "target": "cpu"})
+    spec = {"model": "streamed", "version": "1.0.0", "fleet": {"devices": ["nobody"]}}
+    rollout = registry.ask("PUT", "/v1/rollouts/spring", spec, 201)["id"]
+    database = Database(f"sqlite:///{registry.process.data / 'registry.db'}")
+    far = START + timedelta(days=9999)
+    write(database, event(at=far), event(rollout=rollout, at=far))
+    newest = FleetLog(database).bounds()[1]
+    database.close()
+    for name in ("spring", rollout):
+        assert read_stream(registry, 1, f"?rollout={name}&cursor={newest - 2}") == [str(newest)]
+    refused = registry.ask("GET", "/v1/rollout-events?rollout=sprung", status=404, timeout=30)
+    assert refused["code"] == "not_found"
 
 
 def test_no_more_streams_are_open_than_are_allowed_however_they_come(registry: FleetRegistry) -> None:
