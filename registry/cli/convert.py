@@ -17,8 +17,8 @@ import typer
 
 from registry.cli import convert_here
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
-from registry.cli.models import fetch_manifest, find_version
 from registry.cli.session import Session, command, split_reference
+from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.conversions import GOALS, Goal, source_for

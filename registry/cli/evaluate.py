@@ -13,10 +13,10 @@ import typer
 
 from registry.cli.failures import CliError, ExitCode, UsageFault
 from registry.cli.measured import evaluations_of, show_evaluations
-from registry.cli.models import fetch_manifest, find_version
 from registry.cli.progress import meter
 from registry.cli.pull import download
 from registry.cli.session import Session, command, split_reference
+from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.api.versions import VersionView

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from registry.cli.failures import ExitCode, UsageFault
-from registry.cli.models import find_version
 from registry.cli.output import age_text, short, size_text
 from registry.cli.session import Session, command, split_reference
+from registry.cli.versions import find_version
 from registry.contracts.choices import ResolutionView, ResolveBody
 from registry.contracts.paths import resolve_path
 from registry.contracts.platforms import FactRow

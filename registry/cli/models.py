@@ -7,17 +7,15 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.client import Client
 from registry.cli.confirm import confirm
-from registry.cli.failures import CliError, UsageFault
+from registry.cli.failures import UsageFault
 from registry.cli.manifest_text import image_text, show_builds, show_variants
 from registry.cli.measured import evaluations_of, parity_of, show_evaluations, show_parity
 from registry.cli.output import short, size_text, time_text
 from registry.cli.session import Session, command, split_reference
+from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelSettings, ModelView, VersionView
-from registry.contracts.digest import digest_of
-from registry.contracts.manifest import Manifest
-from registry.contracts.paths import manifest_path, model_path, models_path, version_path, versions_path
+from registry.contracts.paths import model_path, models_path, version_path, versions_path
 
 
 class Switch(str, Enum):
@@ -72,34 +70,6 @@ def show(session: Session, reference: Annotated[str, typer.Argument(metavar="MOD
         _show_model(session, model)
     else:
         _show_version(session, model, version)
-
-
-def find_version(client: Client, model: str, reference: str | None) -> VersionView:
-    """The version that a reference names; the newest when there is none.
-
-    Raises:
-        CliError: it is not there.
-    """
-    if reference is not None:
-        return client.get(version_path(model, reference), VersionView)
-    latest = client.get(model_path(model), ModelView).latest
-    if latest is None:
-        raise CliError(f"Model {model} has no versions", code="not_found")
-    return latest
-
-
-def fetch_manifest(client: Client, version: VersionView) -> Manifest:
-    """The manifest of a version, which has the digest that the registry says.
-
-    Raises:
-        CliError: its bytes are others.
-    """
-    answer = client.call("GET", manifest_path(version.manifest), repeatable=True)
-    if digest_of(answer.body) != version.manifest:
-        raise CliError(
-            f"The manifest of {version.model}@{version.version} does not have its digest", code="digest_mismatch"
-        )
-    return answer.decode(Manifest)
 
 
 def _show_model(session: Session, name: str) -> None:

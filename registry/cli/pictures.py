@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.cli.failures import CliError, UsageFault
-from registry.cli.models import fetch_manifest, find_version
 from registry.cli.session import Session, split_reference
+from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.datasets import LABELS, MAX_DATASET_BYTES, MAX_ITEMS
 from registry.contracts.manifest import ImageInput, Manifest
 from registry.contracts.tensor_file import Tensor

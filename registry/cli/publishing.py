@@ -12,13 +12,13 @@ from registry.cli.failures import CliError, UnreachableError, UsageFault
 from registry.cli.golden import declared, demand_as_asked, given_golden, measured
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.manifest_text import image_text, requirement_text, tensor_row
-from registry.cli.models import fetch_manifest
 from registry.cli.network_options import network_text
 from registry.cli.output import size_text
 from registry.cli.plan import Plan, build_manifest
 from registry.cli.progress import meter
 from registry.cli.session import Session
 from registry.cli.upload import upload
+from registry.cli.versions import fetch_manifest
 from registry.contracts.api.versions import PublishAnswer, VersionView
 from registry.contracts.manifest import Manifest
 from registry.contracts.paths import blob_path, version_path

@@ -19,10 +19,10 @@ import typer
 from registry.cli.client import TRANSIENT, Client
 from registry.cli.failures import CliError, ExitCode, ProblemError, UnreachableError
 from registry.cli.local_files import BUFFER_BYTES, hash_file
-from registry.cli.models import fetch_manifest, find_version
 from registry.cli.output import size_text
 from registry.cli.progress import meter
 from registry.cli.session import Session, command, split_reference
+from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.digest import PREFIX, hex_of
 from registry.contracts.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.paths import blob_path

@@ -1,0 +1,38 @@
+"""Which version a reference means, and its manifest: for the commands and for the Python client."""
+
+from __future__ import annotations
+
+from registry.cli.client import Client
+from registry.cli.failures import CliError
+from registry.contracts.api.versions import ModelView, VersionView
+from registry.contracts.digest import digest_of
+from registry.contracts.manifest import Manifest
+from registry.contracts.paths import manifest_path, model_path, version_path
+
+
+def find_version(client: Client, model: str, reference: str | None) -> VersionView:
+    """The version that a reference names; the newest when there is none.
+
+    Raises:
+        CliError: it is not there.
+    """
+    if reference is not None:
+        return client.get(version_path(model, reference), VersionView)
+    latest = client.get(model_path(model), ModelView).latest
+    if latest is None:
+        raise CliError(f"Model {model} has no versions", code="not_found")
+    return latest
+
+
+def fetch_manifest(client: Client, version: VersionView) -> Manifest:
+    """The manifest of a version, which has the digest that the registry says.
+
+    Raises:
+        CliError: its bytes are others.
+    """
+    answer = client.call("GET", manifest_path(version.manifest), repeatable=True)
+    if digest_of(answer.body) != version.manifest:
+        raise CliError(
+            f"The manifest of {version.model}@{version.version} does not have its digest", code="digest_mismatch"
+        )
+    return answer.decode(Manifest)
