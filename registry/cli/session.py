@@ -113,11 +113,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         session = Session(options, ctx.invoked_subcommand)
         try:
             function(session, *args, **values)
-        except (CliError, RegistryError) as error:
-            session.out.fail(as_cli_error(error))
+        except (CliError, RegistryError, ValueError) as error:
+            failure = as_cli_error(error)
+            if failure is None:
+                raise
+            session.out.fail(failure)
             if options.debug:
                 raise
-            raise typer.Exit(as_cli_error(error).exit_code) from error
+            raise typer.Exit(failure.exit_code) from error
         finally:
             session.close()
 
@@ -132,11 +135,19 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def as_cli_error(error: CliError | RegistryError) -> CliError:
-    """What an inspection refuses ends a command like any other failure."""
+def as_cli_error(error: CliError | RegistryError | ValueError) -> CliError | None:
+    """What an inspection or a contract refuses ends a command like any other failure; None: nobody foresaw it."""
     if isinstance(error, CliError):
         return error
-    return CliError(error.message, code=error.code, errors=error.errors, exit_code=ExitCode.FAILURE)
+    if isinstance(error, RegistryError):
+        return CliError(error.message, code=error.code, errors=error.errors, exit_code=ExitCode.FAILURE)
+    from pydantic import ValidationError  # noqa: PLC0415 - `registry --help` needs none
+
+    if not isinstance(error, ValidationError):
+        return None
+    # Answers are checked by the client: what is left is a request made of the command line.
+    faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+    return UsageFault("What was given breaks a rule of the API", hint="See --help.", errors=tuple(faults))
 
 
 _COMMON: dict[str, tuple[Any, Any]] = {
