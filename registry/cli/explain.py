@@ -63,7 +63,7 @@ def _changes(given: list[str] | None) -> dict[str, str]:
     """Checked here too: a misspelt fact is a wrong command line."""
     changes: dict[str, str] = {}
     for text in given or []:
-        name, _, value = text.partition("=")
+        name, _, value = (part.strip() for part in text.partition("="))
         if name not in SETTABLE or not value:
             examples = "; ".join(f"{name}={example}" for name, (_, example) in SETTABLE.items())
             raise UsageFault(f"--what-if {text!r} is not FACT=VALUE with a fact that can be imagined", hint=examples)

@@ -30,7 +30,7 @@ def imagine(platform: Platform, changes: Mapping[str, str]) -> Platform:
 
     Args:
         platform: As it was reported.
-        changes: Name of a fact, one of `SETTABLE`, to its value.
+        changes: Name of a fact, one of `SETTABLE`, to its value; blanks around it are none of it.
 
     Raises:
         ValueError: there is no such fact, or it cannot have that value; the message says which can be set.
@@ -41,7 +41,7 @@ def imagine(platform: Platform, changes: Mapping[str, str]) -> Platform:
         if name not in SETTABLE:
             raise ValueError(f"there is no fact {name[:64]!r} to imagine; there are: {', '.join(SETTABLE)}")
         try:
-            changed = SETTABLE[name][0](platform, changes[name])
+            changed = SETTABLE[name][0](platform, changes[name].strip())
             platform = Platform.model_validate(changed.model_dump())
         except ValidationError as error:
             text = "; ".join(fault["msg"] for fault in error.errors())

@@ -113,12 +113,13 @@ def test_what_if_changes_the_answer_and_nothing_else(cli: Cli) -> None:
     told = cli("explain", "npu-1", "lenet@1", "--what-if", "cann=8.2").out
     assert told.startswith("If npu-1 had cann=8.2:")
     assert "would run variant om-ascend310b4" in told
+    assert cli("explain", "npu-1", "lenet@1", "--what-if", "cann= 8.2 ").out == told
     assert "would run variant onnx" in cli("explain", "npu-1", "lenet@1").out
     assert cli("explain", "old-1", "lenet@1", "--what-if", "onnx_opset=17").code == 0
     assert "Nearest miss: onnx" in cli("explain", "old-1", "lenet@1", code=1).out
 
 
-@pytest.mark.parametrize("given", ["can=8.2", "cann", "cann="])
+@pytest.mark.parametrize("given", ["can=8.2", "cann", "cann=", "cann= "])
 def test_a_fact_that_cannot_be_imagined_is_a_wrong_command_line(cli: Cli, given: str) -> None:
     refused = cli("explain", "npu-1", "lenet@1", "--what-if", given, code=2)
     assert "compute_capability=8.6" in refused.err

@@ -24,6 +24,10 @@ def test_with_a_newer_cann_the_om_would_run() -> None:
     assert resolve(manifest(OM), imagine(NPU, {"cann": "8.2"})).chosen == "om"
 
 
+def test_blanks_around_a_value_are_none_of_it() -> None:
+    assert imagine(NPU, {"soc": " Ascend310P3 "}) == imagine(NPU, {"soc": "Ascend310P3"})
+
+
 def test_chip_and_cann_may_be_imagined_in_any_order() -> None:
     both = {"soc": "Ascend310B4", "cann": "8.2"}
     assert imagine(HOST, both) == imagine(HOST, dict(reversed(both.items())))
