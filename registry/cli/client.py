@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import httpx
 from pydantic import ValidationError
@@ -176,6 +177,7 @@ class Client:
 
     @contextmanager
     def _exchange(self, method: str, path: str, **request: Any) -> Iterator[httpx.Response]:
+        _demand_names(path)
         try:
             with self._http.stream(method, path, **request) as response:
                 yield response
@@ -197,6 +199,19 @@ class Client:
         if answer.status >= 300:
             raise _problem(answer)
         return answer
+
+
+def _demand_names(path: str) -> None:
+    """Raises CliError for a level that a server would take as the way to something else: empty, `.`, `..`, `a/b`.
+
+    Every other bad name reaches the registry, which refuses it with the same code.
+    """
+    for name in map(unquote, path.split("/")[1:]):
+        if name in ("", ".", "..") or "/" in name:
+            fault = (
+                f"{name!r} is no name: a name has 1 to 64 of a-z 0-9 . _ - and begins and ends with a letter or digit"
+            )
+            raise CliError("The request breaks a rule of the API.", code="invalid", errors=(fault,))
 
 
 def _may_repeat(error: UnreachableError, *, repeatable: bool) -> bool:

@@ -98,3 +98,22 @@ def test_completion_is_there_for_the_usual_shells(tmp_path: Path, shell: str) ->
     completed = cli(_REGISTRY_COMPLETE=f"complete_{shell}", COMP_WORDS="registry un", COMP_CWORD="1",
                     _TYPER_COMPLETE_ARGS="registry un", _TYPER_COMPLETE_FISH_ACTION="get-args", code=None)  # fmt: skip
     assert "undeploy" in completed.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", ".."),
+        ("show", "."),
+        ("show", "a/b"),
+        ("show", "lenet@.."),
+        ("pull", "../x"),
+        ("delete", "lenet@..", "--yes"),
+        ("devices", "show", ".."),
+        ("devices", "show", ""),
+    ],
+)
+def test_what_is_no_name_never_becomes_a_part_of_an_address(cli: Cli, arguments: tuple[str, ...]) -> None:
+    refused = cli(*arguments, "--json", code=2).error
+    assert (refused["code"], refused["message"]) == ("invalid", "The request breaks a rule of the API.")
+    assert "is no name" in refused["errors"][0]

@@ -243,6 +243,15 @@ def test_a_wrong_argument_is_refused_before_anything_is_asked(arguments: dict[st
     assert said in refused("invalid", hub.load_weights, object(), "lenet", **arguments)
 
 
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    "arguments",
+    [(None,), (5,), ("",), ("..",), ("../..",), ("@1",), ("linear", ".."), ("linear", "../.."), ("linear", 1)],
+)
+def test_what_is_no_name_is_refused_with_the_same_code_as_other_bad_names(arguments: tuple[Any, ...]) -> None:
+    refused("invalid", hub.load, *arguments)
+
+
 @needs_mindspore
 @pytest.mark.parametrize(
     ("classes", "arguments", "values", "code"),
