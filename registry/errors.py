@@ -88,3 +88,7 @@ class BusyError(RegistryError):
     """Too much at once, or a lock was not to be had in time: the same request may pass a little later."""
 
     code = "busy"
+
+
+class InTheWayError(BusyError):
+    """Another transaction was faster, as happens where several write: what was meant is simply done again."""

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from registry.errors import BusyError, ConflictError, InvalidError, StorageFullError
+from registry.errors import BusyError, ConflictError, InTheWayError, InvalidError, StorageFullError
 
 BUSY_TIMEOUT_S = 15.0
 """How long a transaction waits for another one's lock before it is refused."""
@@ -60,6 +60,8 @@ class Database:
             else self.engine.execution_options(isolation_level="SERIALIZABLE")
         )
         self._writer = threading.Lock()
+        self.conflicts = 0
+        """Writes that another process was in the way of."""
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -88,6 +90,9 @@ class Database:
         try:
             with _translated(), Session(self._write_engine, expire_on_commit=False) as session, session.begin():
                 yield session
+        except InTheWayError:
+            self.conflicts += 1
+            raise
         finally:
             self._writer.release()
 
@@ -147,7 +152,7 @@ def _translated() -> Iterator[None]:
         if "disk is full" in text or "No space left" in text:
             raise StorageFullError("The disk with the registry's database is full.") from error
         if any(sign in text for sign in _IN_THE_WAY):
-            raise BusyError("Another transaction was in the way; try again.") from error
+            raise InTheWayError("Another transaction was in the way; try again.") from error
         if error.connection_invalidated or any(sign in text for sign in _AWAY):
             raise BusyError("The database server cannot be reached; try again.") from error
         raise

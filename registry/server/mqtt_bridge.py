@@ -23,7 +23,7 @@ from registry.config import Mqtt
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.contracts.topics import Topics
 from registry.core.intake import KINDS, Intake, read_message
-from registry.errors import BusyError, StorageFullError
+from registry.errors import BusyError, InTheWayError, StorageFullError
 from registry.server.inbox import Inbox, Received
 from registry.server.mqtt_session import RECEIVE_MAXIMUM, MqttSession
 from registry.services.desired import DesiredDocuments
@@ -192,7 +192,8 @@ class MqttBridge:
             return self._telemetry.take(intakes)
         except TEMPORARY as error:
             self.tally.retries += 1
-            log.warning("MQTT: the database cannot take messages now: %s", error)
+            level = logging.INFO if isinstance(error, InTheWayError) else logging.WARNING
+            log.log(level, "MQTT: the database cannot take messages now: %s", error)
             return None
 
     def _publish(self) -> None:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 from prometheus_client import REGISTRY
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from registry.contracts.rollout_states import ActionState, RolloutState
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.errors import RegistryError
+from registry.errors import InTheWayError, RegistryError
 from registry.services.rollouts.store import ACTIVE
 from registry.services.rollouts.ticker import Ticker
 
@@ -62,6 +62,8 @@ class Waker:
                 return
             try:
                 step(self._stopping.is_set)
+            except InTheWayError as error:
+                log.info("rollouts: %s", error.message)
             except RegistryError as error:
                 log.warning("rollouts: %s; the scheduler tries again", error.message)
             except Exception:
@@ -70,13 +72,14 @@ class Waker:
 
 
 class RolloutMetrics(Collector):
-    """Rollouts by state, and devices by state in the rollouts that are under way; counted when somebody asks."""
+    """Rollouts by state, devices by state in the rollouts that are under way, counted when somebody asks; and how often
+    another process's transaction was in the way."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def collect(self) -> Iterator[Metric]:
-        """Both gauges, with every state."""
+        """The gauges with every state, and the counter."""
         rollouts = GaugeMetricFamily("modelfleet_rollouts", "Rollouts by state", labels=["state"])
         devices = GaugeMetricFamily(
             "modelfleet_rollout_devices", "Devices in rollouts that are under way, by state", labels=["state"]
@@ -92,6 +95,11 @@ class RolloutMetrics(Collector):
             devices.add_metric([each.value], counted.get(each.value, 0))
         yield rollouts
         yield devices
+        yield CounterMetricFamily(
+            "modelfleet_database_conflicts",
+            "Writes that another process was in the way of, and that are done again",
+            self._database.conflicts,
+        )
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from registry.core.rollouts.decide import decide
 from registry.core.rollouts.machine import TELLS_HOLD, WITHDRAWS, holds
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.errors import BusyError, InvalidError, NotFoundError
+from registry.errors import BusyError, InTheWayError, InvalidError, NotFoundError
 from registry.services.desired import DesiredDocuments
 from registry.services.fleet_log import FleetLog
 from registry.services.rollouts import newcomers
@@ -108,6 +108,8 @@ class Ticker:
     def _safely(self, rollout_id: int) -> Iterator[None]:
         try:
             yield
+        except InTheWayError as error:
+            log.info("rollout %d: %s", rollout_id, error.message)
         except BusyError as error:
             log.warning("rollout %d: %s", rollout_id, error.message)
         except Exception:

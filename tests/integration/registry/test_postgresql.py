@@ -76,6 +76,7 @@ def test_of_two_processes_that_write_what_they_read_one_is_told_to_come_again(po
     for thread in threads:
         thread.join(30)
     assert sorted(outcomes) == ["busy", "written"]
+    assert one.conflicts + other.conflicts == 1
     with one.read() as session:
         assert session.execute(text("SELECT value FROM counter")).scalar_one() == 1
     one.close()

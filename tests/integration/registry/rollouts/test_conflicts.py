@@ -1,0 +1,52 @@
+"""A transaction that was in another one's way is everyday life: told as such, counted, and done again."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from registry.contracts.rollout_states import RolloutState
+from registry.errors import BusyError, InTheWayError, RegistryError
+from registry.server.rolling import RolloutMetrics, Waker
+from tests.integration.registry.rollouts.world import World
+
+FAULTS = [(InTheWayError("faster"), logging.INFO), (BusyError("away"), logging.WARNING)]
+
+
+@pytest.mark.parametrize(("fault", "level"), FAULTS)
+def test_a_rollout_whose_look_another_process_was_in_the_way_of_is_no_warning(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, fault: RegistryError, level: int
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise fault
+
+    world.add("d0")
+    rollout = world.start()
+    with caplog.at_level(logging.INFO, "registry"), monkeypatch.context() as patch:
+        patch.setattr(world.ticker, "look", fails)
+        world.ticker.tick(world.now)
+    assert [(record.levelno, fault.message in record.getMessage()) for record in caplog.records] == [(level, True)]
+    world.run(rollout, RolloutState.SUCCEEDED)
+
+
+@pytest.mark.parametrize(("fault", "level"), FAULTS)
+def test_a_step_that_another_process_was_in_the_way_of_is_no_warning(
+    caplog: pytest.LogCaptureFixture, fault: RegistryError, level: int
+) -> None:
+    waker = Waker()
+
+    def step(_: object) -> None:
+        waker.stop()
+        raise fault
+
+    waker.wake()
+    with caplog.at_level(logging.INFO, "registry"):
+        waker.run(step)
+    assert [record.levelno for record in caplog.records] == [level]
+
+
+def test_conflicts_are_in_the_metrics(world: World) -> None:
+    world.database.conflicts = 3
+    figures = {metric.name: metric.samples for metric in RolloutMetrics(world.database).collect()}
+    assert [sample.value for sample in figures["modelfleet_database_conflicts"]] == [3]
