@@ -206,6 +206,7 @@ def _begin(session: Session, wanted: Wanted, device: DeviceView) -> JobView:
         source=wanted.variant or _serves(device, wanted.version),
         dataset=wanted.dataset.digest,
         dataset_bytes=wanted.dataset.size,
+        dataset_name=wanted.dataset.name,
         metric=wanted.metric,
         timeout_s=wanted.timeout_s,
     )

@@ -50,6 +50,8 @@ class Job(Wire):
     """Evaluate: the blob of the validation set."""
     dataset_bytes: Annotated[int, Field(ge=0)] = 0
     """Evaluate: its size."""
+    dataset_name: Name | None = None
+    """Evaluate: its name, for the registry that keeps the score; a device needs none."""
     metric: Annotated[str, Field(max_length=64)] = ""
     """Evaluate: `accuracy`, ..."""
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0

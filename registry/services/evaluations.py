@@ -60,7 +60,8 @@ def keep_evaluation(session: Session, device: str, job: Job, status: JobStatus, 
     row = exact_version(session, job.model, job.version)
     if row is None:  # deleted meanwhile: nobody asks for it any more
         return
-    name = session.scalar(select(DatasetRow.name).where(DatasetRow.digest == job.dataset).limit(1))
+    named = session.scalar(select(DatasetRow.name).where(DatasetRow.digest == job.dataset).limit(1))
+    name = job.dataset_name or named  # of several names for one content, the one that was asked for
     try:
         said = EvaluationCreate.model_validate({**status.result, "dataset": name or "removed", "metric": job.metric})
     except ValidationError:  # the job's status says what the device said

@@ -22,6 +22,7 @@ from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
 from registry.db.job_rows import JobRow, OfferedBlobRow
 from registry.errors import BusyError, ForbiddenError, InvalidError, NotFoundError
+from registry.services.datasets import find_dataset
 from registry.services.desired import DesiredDocuments, find_device, set_job
 from registry.services.evaluations import keep_evaluation
 from registry.services.views import find_version
@@ -50,7 +51,7 @@ class Jobs:
         """Give a device a job.
 
         Raises:
-            NotFoundError: no such device, model, version.
+            NotFoundError: no such device, model, version, validation set.
             InvalidError: something that this kind of job needs is missing, or it is too long.
             BusyError: the device has MAX_JOBS jobs that are not over.
         """
@@ -190,6 +191,9 @@ def _job(session: Session, request: JobRequest) -> Job:
         raise InvalidError("A conversion needs `to`, the format to make.")
     if request.kind is JobKind.EVALUATE and not (request.dataset and request.dataset_bytes and request.metric):
         raise InvalidError("An evaluation needs `dataset`, `dataset_bytes` and `metric`.")
+    named = None if request.dataset_name is None else find_dataset(session, request.dataset_name)
+    if named is not None and named.digest != request.dataset:
+        raise InvalidError(f"The validation set {named.name!r} is {named.digest}, not {request.dataset}.")
     try:
         job = Job.model_validate(
             {

@@ -34,6 +34,7 @@ KINDS: dict[str, type[Wire]] = {
     "manifest-extended": Manifest,
     "manifest-entry-point": Manifest,
     "desired-jobs": Desired,
+    "desired-named-dataset": Desired,
     "reported-jobs": Reported,
     "platform": Platform,
     "platform-facts": Platform,

@@ -28,6 +28,8 @@ class JobRequest(Wire):
     dataset: Digest | None = None
     dataset_bytes: Annotated[int, Field(ge=0)] = 0
     """Evaluate: the size of the validation set's blob."""
+    dataset_name: Name | None = None
+    """Evaluate: the name under which that blob is published, and its score kept; None: any that it has."""
     metric: Annotated[str, Field(max_length=64)] = ""
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
 

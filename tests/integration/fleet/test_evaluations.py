@@ -140,6 +140,26 @@ def test_a_devices_job_leaves_its_score_with_the_version(fleet: FleetRegistry) -
         assert len(fleet.ask("GET", evaluations_path("judged", "1"))["items"]) == 1
 
 
+def test_a_devices_score_has_the_name_that_was_asked_for_where_two_sets_have_the_same_content(
+    fleet: FleetRegistry,
+) -> None:
+    fleet.publish("doubled", "1", {"name": "a", "target": "cpu"})
+    for name in ("double-a", "double-b"):
+        view = put(fleet, name, validation_set(9))
+    request = {"device": "doubler", "kind": "evaluate", "model": "doubled", "version": "1", "metric": "accuracy"}
+    request |= {"dataset": view["digest"], "dataset_bytes": view["size"]}
+    result = {"metric": "accuracy", "value": 0.5, "items": 9, "variant": "a", "backend": "x/y", "seconds": 1.5}
+    with device(fleet, "doubler") as client:
+        for second, name in enumerate(("double-b", "double-a", "double-b")):
+            job = fleet.ask("POST", jobs_path(), {**request, "dataset_name": name}, 201)["id"]
+            report(client, "doubler", second, jobs={job: {"state": "succeeded", "result": result}})
+            (found,) = fleet.ask("GET", evaluations_path("doubled", "1"))["items"]
+            assert (found["dataset"], found["dataset_digest"]) == (name, view["digest"])
+    other = put(fleet, "double-c", validation_set(10))
+    fleet.ask("POST", jobs_path(), {**request, "dataset_name": "absent"}, 404)
+    assert other["digest"] in fleet.ask("POST", jobs_path(), {**request, "dataset_name": "double-c"}, 422)["detail"]
+
+
 def test_parity_is_shown_by_variant_and_device_from_the_newest_report(fleet: FleetRegistry) -> None:
     fleet.publish("equal", "1", {"name": "a", "target": "cpu"})  # the publisher's own: test_publish_golden
     manifest = fleet.ask("GET", "/v1/models/equal/versions/1")["manifest"]
