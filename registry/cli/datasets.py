@@ -21,11 +21,12 @@ from registry.contracts.datasets import (
     MAX_DATASET_BYTES,
     DatasetCreate,
     DatasetView,
+    demand_classes,
     read_dataset,
 )
 from registry.contracts.paths import blob_path, dataset_path, datasets_path
 from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
-from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME
+from registry.contracts.tensors import MAX_TENSORS
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -165,18 +166,6 @@ def _given(source: Path) -> dict[str, Tensor]:
     return full
 
 
-def _demand_classes(tensors: dict[str, Tensor]) -> None:
-    """Labels are class numbers. Raises TensorFileError."""
-    import numpy as np  # noqa: PLC0415 - 80 ms
-
-    labels = tensors.get(LABELS)
-    if labels is not None:
-        numbers = np.frombuffer(labels.data, NUMPY_NAME[labels.datatype])
-        if numbers.min() < 0:
-            item = int(numbers.argmin())
-            raise TensorFileError(f"the label of item {item} is {numbers[item]}; classes are numbered from 0")
-
-
 def _full_name(name: str) -> str:
     if name in ("y", LABELS):
         return LABELS
@@ -186,8 +175,9 @@ def _full_name(name: str) -> str:
 def _publish(session: Session, name: str, tensors: dict[str, Tensor], folder: Path) -> DatasetView:
     try:
         content = write_tensors(tensors)
-        read_dataset(content, len(content))
-        _demand_classes(tensors)
+        labels = read_dataset(content, len(content)).labels
+        if labels is not None:
+            demand_classes(labels.datatype, content[labels.begin : labels.end])
     except TensorFileError as error:
         raise UsageFault(f"This is no validation set: {error}", hint="registry dataset add --help") from None
     path = folder / "dataset.safetensors"

@@ -16,17 +16,15 @@ from registry.contracts.manifest import Classification, TensorSpec
 from registry.contracts.metrics import BY_EXPECTED
 from registry.contracts.names import Name, VersionName
 from registry.contracts.tensor_file import Buffer, TensorFileError, TensorSpan, read_spans, shape_fits
-from registry.contracts.tensors import MAX_TENSORS, Datatype
+from registry.contracts.tensors import ITEM_BYTES, MAX_TENSORS, Datatype
 from registry.contracts.wire import Wire
 
 MAX_DATASET_BYTES = 1 << 30
 MAX_ITEMS = 1_000_000
 MAX_NAME = 256
 LABELS = "labels"
-_LABEL_TYPES = (
-    *(Datatype.UINT8, Datatype.UINT16, Datatype.UINT32),
-    *(Datatype.INT8, Datatype.INT16, Datatype.INT32, Datatype.INT64),
-)
+_SIGNED = (Datatype.INT8, Datatype.INT16, Datatype.INT32, Datatype.INT64)
+_LABEL_TYPES = (Datatype.UINT8, Datatype.UINT16, Datatype.UINT32, *_SIGNED)
 _Count = Annotated[int, Field(ge=1, le=MAX_ITEMS)]
 
 
@@ -121,6 +119,16 @@ def read_dataset(head: Buffer, size: int) -> Dataset:
     if labels is not None and len(labels.shape) != 1:
         raise TensorFileError(f"its labels are {list(labels.shape)}, not one number for each item")
     return Dataset(items, inputs, expected, labels)
+
+
+def demand_classes(datatype: Datatype, labels: bytes) -> None:
+    """None of these labels, little-endian as they are in the file, is negative. Raises TensorFileError."""
+    width = ITEM_BYTES[datatype]
+    highest = labels[width - 1 :: width]  # its first bit is the sign
+    item = next((item for item, byte in enumerate(highest) if byte & 0x80), None) if datatype in _SIGNED else None
+    if item is not None:
+        label = int.from_bytes(labels[item * width : (item + 1) * width], "little", signed=True)
+        raise TensorFileError(f"the label of item {item} is {label}; classes are numbered from 0")
 
 
 def input_names(dataset: Dataset, inputs: Sequence[TensorSpec]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore
-from registry.contracts.datasets import Dataset, DatasetCreate, DatasetView, read_dataset
+from registry.contracts.datasets import Dataset, DatasetCreate, DatasetView, demand_classes, read_dataset
 from registry.contracts.manifest import TensorSpec
 from registry.contracts.tensor_file import TensorFileError, header_end
 from registry.db.catalog_rows import BlobRow
@@ -80,11 +80,15 @@ class Datasets:
     def _read(self, body: DatasetCreate) -> Dataset:
         reader = self._blobs.open(body.digest)
         try:
-            return read_dataset(reader.read_at(0, header_end(reader.read_at(0, 8), reader.size)), reader.size)
+            found = read_dataset(reader.read_at(0, header_end(reader.read_at(0, 8), reader.size)), reader.size)
+            if found.labels is not None:
+                begin, end = found.labels.begin, found.labels.end
+                demand_classes(found.labels.datatype, reader.read_at(begin, end - begin))
         except TensorFileError as error:
             raise InvalidError(f"The blob {body.digest} is no validation set: {error}.") from None
         finally:
             reader.close()
+        return found
 
 
 def find_dataset(session: Session, name: str) -> DatasetRow:

@@ -75,11 +75,17 @@ def test_a_validation_set_is_published_once_and_never_changes(fleet: FleetRegist
         (validation_set(x=Tensor(Datatype.INT8, (3,), bytes(3))), "nothing else"),
         (write_tensors({"in/x": Tensor(Datatype.INT8, (3,), bytes(3))}), "labels"),
         (validation_set(0), "same number of items"),
+        (validation_set(labels=Tensor(Datatype.INT8, (3,), b"\0\xff\0")), "the label of item 1 is -1"),
+        (validation_set(labels=Tensor(Datatype.INT64, (3,), np.array([2, 1, -(1 << 63)], "<i8").tobytes())), "item 2"),
     ],
 )
 def test_a_blob_that_is_no_validation_set_is_refused(fleet: FleetRegistry, content: bytes, says: str) -> None:
     assert says in put(fleet, "bad", content, 422)["detail"]
     fleet.ask("PUT", dataset_path("bad"), {"digest": "sha256:" + "0" * 64, "size": 9}, 422)
+
+
+def test_labels_without_a_sign_may_be_large(fleet: FleetRegistry) -> None:
+    assert put(fleet, "large", validation_set(labels=Tensor(Datatype.UINT8, (3,), b"\xff\0\x80")), 201)["items"] == 3
 
 
 def test_only_the_newest_score_of_a_variant_on_a_device_counts(fleet: FleetRegistry) -> None:
