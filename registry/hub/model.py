@@ -48,7 +48,8 @@ class Model:
             The only output, or every output by name.
 
         Raises:
-            HubError: `wrong_shape`, `wrong_datatype`, `unknown_input`, `missing_input`, `run_failed`.
+            HubError: `wrong_shape`, `wrong_datatype`, `unknown_input`, `missing_input`, `run_failed`,
+                `closed`.
         """
         feeds = self._feeds(batch)
         try:

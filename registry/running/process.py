@@ -43,6 +43,12 @@ class RunFailedError(RegistryError):
     code = "run_failed"
 
 
+class ClosedError(RunFailedError):
+    """It was closed before; nothing runs any more."""
+
+    code = "closed"
+
+
 @dataclass(frozen=True)
 class Order:
     """What to run, on what."""
@@ -108,7 +114,14 @@ class ModelProcess:
         self.close()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Every output by name. Raises RunFailedError; after a timeout or a crash every further call fails too."""
+        """Every output by name.
+
+        Raises:
+            ClosedError: after `close`.
+            RunFailedError: it fails; after a timeout or a crash every further call does too.
+        """
+        if self._words.closed:
+            raise ClosedError("the model is closed; load it again")
         request = io.BytesIO()
         np.savez(request, *(feeds[name] for name in self._order.inputs))
         reply = self._ask(request.getvalue(), self._run_timeout_s)

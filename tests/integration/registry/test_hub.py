@@ -97,6 +97,14 @@ def test_a_batch_that_does_not_fit_is_refused_with_words() -> None:
 
 
 @pytest.mark.usefixtures("cache")
+def test_a_model_that_is_closed_says_so() -> None:
+    model = hub.load("linear")
+    model.close()
+    model.close()
+    assert "is closed" in refused("closed", model.predict, X)
+
+
+@pytest.mark.usefixtures("cache")
 def test_what_is_not_there_or_cannot_run_here_is_said() -> None:
     refused("not_found", hub.load, "nothing")
     refused("not_found", hub.load, "linear@2")
