@@ -22,7 +22,7 @@ from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.api.versions import VersionView
 from registry.contracts.datasets import DatasetView, EvaluationCreate, EvaluationView
 from registry.contracts.jobs import JobKind, JobState
-from registry.contracts.manifest import FileRef, Manifest, Variant
+from registry.contracts.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.metrics import METRICS
 from registry.contracts.paths import dataset_path, device_path, devices_path, evaluations_path, job_path, jobs_path
 from registry.core.wording import how_many
@@ -122,21 +122,35 @@ def _here(session: Session, wanted: Wanted) -> EvaluationView:
 
 
 def _runs_here(manifest: Manifest, name: str | None) -> Variant:
-    """The named variant, or the first that this machine can run."""
-    from registry.running.runtimes import order_for  # noqa: PLC0415 - needs NumPy
-
+    """The named variant, or the first that this machine can run: nothing is fetched to find that out."""
     reasons = []
     for variant in manifest.variants:
         if name not in (None, variant.name):
             continue
-        order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
-        if not isinstance(order, str):
+        reason = _why_not(variant)
+        if not reason:
             return variant
-        reasons.append(f"{variant.name}: {order}")
+        reasons.append(f"{variant.name}: {reason}")
     if not reasons:
         have = ", ".join(variant.name for variant in manifest.variants)
         raise CliError(f"There is no variant {name!r}; there are {have}", code="not_found")
     raise CliError("No variant can be run here", code="cannot_run", hint="On a device: --on", errors=tuple(reasons))
+
+
+def _why_not(variant: Variant) -> str:
+    """Why this machine cannot run it; empty: it can."""
+    from registry.running.process import CannotRunError, demand_device  # noqa: PLC0415 - needs NumPy
+    from registry.running.runtimes import order_for  # noqa: PLC0415 - as above
+
+    order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
+    if isinstance(order, str):
+        return order
+    try:
+        if variant.target is not Target.CPU:  # every machine has that one
+            demand_device(order)
+    except CannotRunError as error:
+        return error.message
+    return ""
 
 
 def _fetch(session: Session, files: Sequence[FileRef], folder: Path, entry: str) -> Path:

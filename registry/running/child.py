@@ -5,8 +5,9 @@ only, Python 3.9 syntax. Messages both ways are frames: u32 little-endian length
 
     {"runtime": "onnxruntime" | "mindspore", "file": path, "device": name, "inputs": [names], "outputs": [names]}
 
-and goes {"provider": name} or {"code": code, "error": text}. Then each request is an .npz of the inputs in that order;
-each answer is a byte 0 and an .npz of the outputs in that order, or a byte 1 and a text. It trusts its parent only.
+and goes {"provider": name} or {"code": code, "error": text}; an empty path tries runtime and device only. Then each
+request is an .npz of the inputs in that order; each answer is a byte 0 and an .npz of the outputs in that order, or a
+byte 1 and a text. It trusts its parent only.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def open_onnxruntime(order: dict[str, Any]) -> tuple[str, Run]:
     if provider not in onnxruntime.get_available_providers():
         raise Refusal("backend_unavailable", f"this onnxruntime has no {provider}")
     onnxruntime.set_default_logger_severity(4)
+    if not order["file"]:
+        return provider, list
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     if provider != "CPUExecutionProvider":
@@ -67,6 +70,8 @@ def open_mindspore(order: dict[str, Any]) -> tuple[str, Run]:
         mindspore.set_device(order["device"])
     except Exception as error:  # noqa: BLE001 - MindSpore raises whatever its C++ threw
         raise Refusal("backend_unavailable", f"MindSpore cannot use {order['device']}: {error}") from None
+    if not order["file"]:
+        return order["device"], list
     try:
         cell = mindspore.nn.GraphCell(mindspore.load(order["file"]))
         cell.set_train(False)

@@ -13,7 +13,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -59,9 +59,15 @@ class Order:
     """The Python that has the runtime."""
     device: str
     """In the runtime's words: `CPUExecutionProvider`, `CPU`."""
-    file: Path
+    file: Path | None
+    """None: only runtime and device are tried."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+def demand_device(order: Order) -> None:
+    """Its runtime and its device are here; the file may be elsewhere still. Raises CannotRunError."""
+    ModelProcess(replace(order, file=None)).close()
 
 
 def _environment() -> dict[str, str]:
@@ -147,7 +153,7 @@ class ModelProcess:
         order = self._order
         return {
             "runtime": order.runtime,
-            "file": str(order.file.resolve()),
+            "file": str(order.file.resolve()) if order.file else "",
             "device": order.device,
             "inputs": order.inputs,
             "outputs": order.outputs,

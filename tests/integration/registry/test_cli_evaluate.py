@@ -116,3 +116,20 @@ def test_what_cannot_be_evaluated_says_why(cli: Cli) -> None:
     refused = cli("evaluate", "away@1", "--dataset", "four", code=1)
     assert "No variant can be run here" in refused.err
     assert "ascend310 runs on such a device only" in refused.err
+
+
+def test_what_this_machine_has_no_device_for_is_refused_before_it_is_fetched(cli: Cli) -> None:
+    np.savez(cli.folder / "set.npz", x=X, y=np.array(CLASSES))
+    cli("dataset", "add", "here", "set.npz")
+    (cli.folder / "model.onnx").write_bytes(onnx_models.linear())
+    cli("publish", "gpus", "model.onnx", "--version", "1", "--target", "gpu")
+    refused = cli("evaluate", "gpus@1", "--dataset", "here", code=1)
+    assert "No variant can be run here" in refused.err
+    assert "onnx-gpu: this onnxruntime has no CUDAExecutionProvider" in refused.err
+    assert "pulling" not in refused.err
+    both = "".join(f'[[variant]]\nfile = "model.onnx"\ntarget = "{target}"\n' for target in ("gpu", "cpu"))
+    (cli.folder / "both.toml").write_text(f'model = "both"\nversion = "1"\n{both}')
+    cli("publish", "both.toml")
+    ran = cli("evaluate", "both@1", "--dataset", "here")
+    assert "running onnx-cpu" in ran.err
+    assert ran.err.count("pulling model.onnx") == 1
