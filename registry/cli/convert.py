@@ -5,8 +5,6 @@ The version's manifest is extended, never changed: see docs/conversion.md.
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from enum import Enum
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from registry.cli import convert_here
-from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
+from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault, end_well
 from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView
@@ -109,7 +107,7 @@ def convert(
         )
         _on_device(session, request, wait=wait, online=is_online(session, on))
     else:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
+        end_well()
         try:
             with TemporaryDirectory(prefix="modelfleet-convert-") as folder:
                 convert_here.convert(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.confirm import confirm
-from registry.cli.failures import UsageFault
+from registry.cli.failures import UsageFault, end_well
 from registry.cli.local_files import hash_file
 from registry.cli.output import short, size_text, time_text
 from registry.cli.pictures import picture_set
@@ -79,6 +79,7 @@ def add(
     registry dataset add signs-test pictures/ --like signs@1.0.0
     ```
     """
+    end_well()
     if source.is_dir():
         if like is None:
             raise UsageFault("How do these pictures become inputs?", hint="As a version says it: --like MODEL@1.0.0")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.failures import CliError, ExitCode, UsageFault
+from registry.cli.failures import CliError, ExitCode, UsageFault, end_well
 from registry.cli.measured import evaluations_of, show_evaluations
 from registry.cli.progress import meter
 from registry.cli.pull import download
@@ -95,6 +95,7 @@ def _here(session: Session, wanted: Wanted) -> EvaluationView:
     from registry.running.process import ModelProcess  # noqa: PLC0415 - as above
     from registry.running.runtimes import order_for  # noqa: PLC0415 - as above
 
+    end_well()
     version, dataset = wanted.version, wanted.dataset
     manifest = fetch_manifest(session.client, version)
     with TemporaryDirectory(prefix="modelfleet-evaluate-") as folder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from enum import IntEnum
 
 
@@ -48,6 +50,11 @@ _HINT_BY_CODE = {
     "precondition_failed": "Somebody changed it in between. Look at it again, then repeat the command.",
     "insufficient_storage": "Free space on the registry's disk; registry delete MODEL@VERSION removes what is unused.",
 }
+
+
+def end_well() -> None:
+    """From here on SIGTERM ends the command as Ctrl-C does, with exit code 143: folders and processes go with it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 class CliError(Exception):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from registry.cli.failures import CliError, UsageFault
+from registry.cli.failures import CliError, UsageFault, end_well
 from registry.cli.golden_options import (
     GoldenFromOption,
     GoldenInputsOption,
@@ -91,6 +91,7 @@ def publish(
     registry publish lenet.toml --golden-from onnx-cpu --golden-inputs digits.npz --tolerance absolute=1e-3
     ```
     """
+    end_well()
     if file is None:
         described = load_publish_file(_publish_file_path(source))
         if any((target, variant, model_format, network, network_arg, entry_point, model_input, model_output)):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from registry.cli.failures import MEANING
@@ -13,6 +16,7 @@ from registry.cli.main import COMMANDS
 from registry.cli.publish_file import load_publish_file
 from registry.cli.reference import render
 from registry.contracts.manifest import Classification, ImageInput
+from tests.support import onnx_models
 from tests.support.cli import Cli
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -49,6 +53,34 @@ def test_publishing_says_what_to_install_where_the_onnx_package_is_missing(tmp_p
     ran = run_without(("onnx",), "publish", "m", str(model), "--version", "1", "--target", "cpu")
     assert ran.returncode == 1
     assert "pip install 'modelfleet[publish]'" in ran.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "arguments",
+    [("publish", "m", "model.onnx", "--version", "1", "--target", "cpu"), ("dataset", "add", "set", "set.npz")],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_command_that_is_told_to_end_leaves_no_files(
+    arguments: tuple[str, ...], how: signal.Signals, tmp_path: Path
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(onnx_models.linear())
+    np.savez(tmp_path / "set.npz", x=np.zeros((2, 3), "<f4"), y=np.zeros(2, "<i8"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a registry that never answers
+        silent.settimeout(60)
+        cli = Cli(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}", None)
+        with cli.start(*arguments, TMPDIR=str(scratch)) as process:
+            try:
+                with silent.accept()[0]:  # it asks
+                    assert list(scratch.iterdir())
+                    process.send_signal(how)
+                    process.communicate(timeout=60)
+            finally:
+                process.kill()
+    assert process.returncode == 128 + how
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_light_command_imports_neither_server_nor_publishing(tmp_path: Path) -> None:
