@@ -8,10 +8,10 @@ rollout that had not committed there (then that one's last good is taken over), 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.manifest import Manifest
@@ -117,30 +117,42 @@ def _not_newer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], cha
     has = DeploymentRow.rollout == RolloutRow.public
     will = RolloutRow.state.in_(_GOES_ON) & ActionRow.state.in_(_WILL_HAVE)
     newer = (
-        select(ActionRow.device_id)
+        select(ActionRow.device_id, func.coalesce(RolloutRow.name, RolloutRow.public), RolloutRow.version)
         .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
         .outerjoin(
             DeploymentRow, (DeploymentRow.device_id == ActionRow.device_id) & (DeploymentRow.model == RolloutRow.model)
         )
         .where(RolloutRow.model == row.model, RolloutRow.id != row.id, began_later)
         .where(ActionRow.goes_back.is_(False), will | (ActionRow.state.in_(_HAS) & has))
+        .order_by(RolloutRow.started_at, RolloutRow.id)
     )
-    taken: set[int | None] = set()
+    taken: dict[int | None, str] = {}
     for start in range(0, len(ids), 500):
-        taken.update(session.scalars(newer.where(ActionRow.device_id.in_(ids[start : start + 500]))))
-    changes.set((r for r in rows if r.device_id in taken), _S.SUPERSEDED)
-    return [r for r in rows if r.device_id not in taken]
+        found = session.execute(newer.where(ActionRow.device_id.in_(ids[start : start + 500])))
+        taken.update((device, _who(name, version)) for device, name, version in found)
+    return _without_taken(rows, taken, changes)
 
 
 def _not_by_hand(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes) -> list[ActionRow]:
     """Without those that a person deployed to after the rollout was planned, while it had no action to supersede."""
     ids = [r.device_id for r in rows if r.device_id is not None]
-    taken: set[int] = set()
+    taken: dict[int | None, str] = {}
     for start in range(0, len(ids), 500):
         some = DeploymentRow.device_id.in_(ids[start : start + 500])
-        taken.update(session.scalars(select(DeploymentRow.device_id).where(some, by_hand_since(row))))
-    changes.set((r for r in rows if r.device_id in taken), _S.SUPERSEDED)
+        query = select(DeploymentRow.device_id, DeploymentRow.set_by).where(some, by_hand_since(row))
+        taken.update((device, f"a deployment by {person}") for device, person in session.execute(query))
+    return _without_taken(rows, taken, changes)
+
+
+def _without_taken(rows: Sequence[ActionRow], taken: Mapping[int | None, str], changes: Changes) -> list[ActionRow]:
+    for who in sorted(set(taken.values())):
+        lost = (r for r in rows if taken.get(r.device_id) == who)
+        changes.set(lost, _S.SUPERSEDED, message=f"{who} took it")
     return [r for r in rows if r.device_id not in taken]
+
+
+def _who(name: str, version: str) -> str:
+    return f"rollout {name} of {version}"
 
 
 def supersede(session: Session, model: str, devices: Sequence[int], but: int | None, now: datetime) -> list[int]:
@@ -160,7 +172,7 @@ def supersede(session: Session, model: str, devices: Sequence[int], but: int | N
         for action in session.scalars(query):
             found.setdefault(action.rollout_id, []).append(action)
     winner = session.get(RolloutRow, but) if but is not None else None
-    who = f"rollout {winner.name or winner.public} of {winner.version}" if winner is not None else "a person"
+    who = _who(winner.name or winner.public, winner.version) if winner is not None else "a person"
     for rollout_id, lost in found.items():
         other = session.get_one(RolloutRow, rollout_id)
         changes = Changes(session, other, RolloutSpec.model_validate_json(other.spec), now)

@@ -300,13 +300,14 @@ def test_who_is_back_after_a_newer_rollout_began_gets_the_newer_version(world: W
         world.tick(60)
     assert world.view(older).counts == {S.COMMITTED: 3, S.EXCLUDED: 1}
     waves = (WaveSpec(count=1, soak_s=3600), WaveSpec(percent=100, soak_s=10))
-    newer = world.start(version="3.0.0", offline=offline, waves=waves)
+    newer = world.start(version="3.0.0", offline=offline, waves=waves, name="newer")
     assert [world.states(each)["d3"] for each in (older, newer)] == [S.EXCLUDED, S.PLANNED]
     world.back("d3")
     world.add("late", version=None)
     world.run(newer, R.SUCCEEDED, rounds=100)
     assert {world.wants(name) for name in world.fleet} == {"3.0.0"}
     assert world.states(older)["d3"] is S.SUPERSEDED
+    assert "rollout newer of 3.0.0 took it" in world.rollouts.device(older, "d3", world.now).why
 
 
 def test_who_commits_while_it_waits_for_its_way_back_is_still_told_to_go_back(world: World) -> None:

@@ -48,6 +48,7 @@ def test_a_newcomer_that_a_person_deployed_to_after_the_plan_stays_as_the_person
     world.tick()
     assert world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS).counts == {S.COMMITTED: 4, S.SUPERSEDED: 1}
     assert world.wants("new") == "3.0.0"
+    assert "by now: a deployment by somebody took it" in world.rollouts.device(rollout, "new", world.now).why
 
 
 def test_facts_that_choose_another_variant_make_no_deployment_newer(world: World) -> None:
