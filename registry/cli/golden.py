@@ -24,7 +24,6 @@ from registry.contracts.golden import MeasuredParity, Parity, Tolerance
 from registry.contracts.golden_file import Case, write_cases
 from registry.contracts.manifest import FileRef, Golden, Manifest
 from registry.contracts.tensor_file import TensorFileError
-from registry.core.wording import without_call_stack
 
 FILE_NAME = "golden.safetensors"
 DEFAULT_CASES = 8
@@ -120,7 +119,7 @@ class _Trial:
             try:
                 found = order if isinstance(order, str) else self._stack.enter_context(self._start(order))
             except self._failure as error:
-                found = without_call_stack(error.message)
+                found = error.message
             self._running[name] = found
         return self._running[name]
 
@@ -143,8 +142,7 @@ class _Trial:
             cases = make_cases(process, requests, outputs)
             demand_comparable(cases, specs)
         except RunFailedError as error:
-            said = without_call_stack(error.message)
-            raise CliError(f"The reference {name} does not answer: {said}", code="run_failed") from None
+            raise CliError(f"The reference {name} does not answer: {error.message}", code="run_failed") from None
         except TensorFileError as error:
             raise CliError(f"What {name} answers cannot be compared with: {error}", code="invalid_golden") from None
         return cases, name
@@ -207,7 +205,7 @@ def _tell(session: Session, rows: Sequence[Measured]) -> None:
             session.out.note(f"  {row.variant}: not measured here: {row.why}")
         else:
             parity = row.measured.parity
-            figures = f"{_figures(parity)}: {'passed' if parity.passed else without_call_stack(parity.why)}"
+            figures = f"{_figures(parity)}: {'passed' if parity.passed else parity.why}"
             session.out.note(f"  {row.variant}: measured here on {row.measured.backend}: {figures}")
 
 
@@ -223,7 +221,7 @@ def _demand_passed(manifest: Manifest, rows: Sequence[Measured]) -> None:
             f"{manifest.model}@{manifest.version} is not published: a variant does not answer the golden vectors",
             code="golden_mismatch",
             hint="Convert it again, or say what is acceptable: --tolerance absolute=1e-3,relative=1e-2,top1=0.99",
-            errors=tuple(f"{name}: {without_call_stack(parity.why)} ({_figures(parity)})" for name, parity in off),
+            errors=tuple(f"{name}: {parity.why} ({_figures(parity)})" for name, parity in off),
         )
 
 

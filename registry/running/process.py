@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.core.wording import without_call_stack
 from registry.errors import RegistryError
 
 Array = NDArray[np.generic]
@@ -106,7 +107,7 @@ class ModelProcess:
             raise
         if "error" in said:
             self.close()
-            raise CannotRunError(said["error"])
+            raise CannotRunError(without_call_stack(said["error"]))
         self.backend = f"{order.runtime}/{said['provider']}"
 
     def __enter__(self) -> ModelProcess:
@@ -132,7 +133,7 @@ class ModelProcess:
         np.savez(request, *(feeds[name] for name in self._order.inputs))
         reply = self._ask(request.getvalue(), self._run_timeout_s)
         if reply[:1] != b"\0":
-            raise RunFailedError(reply[1:].decode("utf-8", "replace"))
+            raise RunFailedError(without_call_stack(reply[1:].decode("utf-8", "replace")))
         try:
             with np.load(io.BytesIO(reply[1:]), allow_pickle=False) as archive:
                 return {name: archive[f"arr_{index}"] for index, name in enumerate(self._order.outputs)}

@@ -73,6 +73,27 @@ def test_a_process_that_dies_or_hangs_is_a_reason_and_is_gone(tmp_path: Path) ->
     process.close()
 
 
+RULE = "-" * 52
+STACK = f"Memory not enough. {RULE} - C++ Call Stack: (For framework developers) {RULE} graph_scheduler.cc:1200 Run"
+
+
+def test_mindspores_call_stack_is_not_told(tmp_path: Path) -> None:
+    says = """import json, os, struct, sys
+def say(payload): os.write(1, struct.pack("<I", len(payload)) + payload)
+say(json.dumps({!r}).encode())
+say(b"\\1" + {!r}.encode())
+sys.stdin.buffer.read()"""
+    refusing = interpreter(tmp_path, says.format({"error": STACK}, ""))
+    with pytest.raises(CannotRunError) as cannot:
+        ModelProcess(order(tmp_path, onnx_models.linear(), interpreter=refusing))
+    assert cannot.value.message == "Memory not enough."
+    failing = interpreter(tmp_path, says.format({"provider": "CPU"}, STACK))
+    with ModelProcess(order(tmp_path, onnx_models.linear(), interpreter=failing)) as process:
+        with pytest.raises(RunFailedError) as failed:
+            process.run({"x": np.ones((1, 3), "<f4")})
+    assert failed.value.message == "Memory not enough."
+
+
 @pytest.mark.parametrize(
     ("model_format", "target", "datatype", "says"),
     [
