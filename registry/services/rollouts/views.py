@@ -23,7 +23,7 @@ from registry.contracts.rollout_views import (
 )
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Kind, judge
-from registry.core.rollouts.machine import legal
+from registry.core.rollouts.machine import FINAL, WITHDRAWS, legal
 from registry.core.rollouts.plan import release_s
 from registry.core.rollouts.why import Standing, why_device
 from registry.db.fleet_rows import DeviceStateRow
@@ -60,7 +60,7 @@ def rollout_view(session: Session, row: RolloutRow, now: datetime | None = None)
         since=row.since,
         legal=legal(state, row.generation),
         counts=total,
-        waves=tuple(_wave(wave, counts, verdicts.get(wave.number)) for wave in waves),
+        waves=tuple(_wave(state, wave, counts, verdicts.get(wave.number)) for wave in waves),
         plan=row.plan_digest,
         approved_by=row.approved_by,
         created_at=row.created_at,
@@ -82,14 +82,14 @@ def _live_verdicts(session: Session, row: RolloutRow, now: datetime) -> dict[int
     return {wave.index: verdict_text(judge(wave, snapshot.spec.gate, snapshot.cohorts, now))}
 
 
-def _wave(wave: WaveRow, counts: _Counts, verdict: str | None) -> WaveView:
+def _wave(rollout: RolloutState, wave: WaveRow, counts: _Counts, verdict: str | None) -> WaveView:
     own = dict(counts.get(wave.number, {}))
     text = verdict or wave.verdict
     return WaveView(
         index=wave.number,
         kind=wave.kind,
         label=wave.label,
-        state=WaveState(wave.state),
+        state=_wave_state(rollout, wave, own),
         devices=sum(own.values()),
         counts=own,
         started_at=wave.started_at,
@@ -97,6 +97,17 @@ def _wave(wave: WaveRow, counts: _Counts, verdict: str | None) -> WaveView:
         verdict=GateVerdict.model_validate_json(text) if text else None,
         accepted_by=wave.accepted_by,
     )
+
+
+def _wave_state(rollout: RolloutState, wave: WaveRow, own: Mapping[ActionState, int]) -> WaveState:
+    """As stored, but for a wave that the end of its rollout, or a rollback, cut short: it has come to no conclusion.
+    A tail has passed with the rollout, or once every device of it has the version."""
+    state = WaveState(wave.state)
+    over = rollout in FINAL | WITHDRAWS or (rollout is RolloutState.ROLLING_BACK) != (wave.kind == Kind.ROLLBACK)
+    if not over or state not in (WaveState.RELEASING, WaveState.SOAKING):
+        return state
+    done = rollout is RolloutState.SUCCEEDED or actions.SUCCESS.issuperset(own)
+    return WaveState.PASSED if done and wave.kind == Kind.TAIL else WaveState.INCONCLUSIVE
 
 
 def _eta(row: RolloutRow, waves: Sequence[WaveRow], counts: _Counts, now: datetime | None) -> datetime | None:
