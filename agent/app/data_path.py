@@ -71,9 +71,11 @@ class DataPathPort:
         self._plane.rebind(choice.model, loaded, self._binding(choice, loaded))
 
     def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> RunningShadow:
-        """As the port says. Within the tolerance of the version's golden vectors, or the usual one."""
+        """As the port says. By the top class of a classifier, else within the tolerance of the version's golden
+        vectors, or the usual one."""
         tolerance = choice.golden.tolerance if choice.golden is not None else Tolerance()
-        return RunningShadow(self._plane, choice.model, Shadow(cast("Worker", worker), share, tolerance))
+        scores = choice.classification.output if choice.classification is not None else None
+        return RunningShadow(self._plane, choice.model, Shadow(cast("Worker", worker), share, tolerance, scores))
 
     def clear(self, model: str) -> Future[LoadedWorker | None]:
         """As the port says."""

@@ -22,7 +22,7 @@ from agent.worker.arena import ArenaTensor, read_arena
 from agent.worker.caller import Caller, RunFailedError
 from agent.worker.spec import Worker
 from registry.contracts.deployments import ShadowFigures
-from registry.contracts.golden import Tolerance
+from registry.contracts.golden import Parity, Tolerance
 from registry.contracts.parity import Array, Comparison
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 
@@ -32,6 +32,8 @@ MAX_SAMPLE_BYTES = 64 << 20
 """Of one request with its answer; a longer one is skipped."""
 KEPT_TIMES = 512
 """Runs whose times the latency ratio is taken from: the newest."""
+SAME_TOP_CLASS = Tolerance(absolute=1e9, relative=1e9, top1_agreement=1.0)
+"""Of a classifier's scores: how far they are is measured, the class decides."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,14 +49,20 @@ class Sample(NamedTuple):
 class Shadow:
     """Made with a worker that the data path does not have; `close` gives it back idle."""
 
-    def __init__(self, worker: Worker, share: float, tolerance: Tolerance) -> None:
-        """`share`: 0..1 of the active model's requests, evenly spread over them."""
+    def __init__(self, worker: Worker, share: float, tolerance: Tolerance, scores: str | None = None) -> None:
+        """Args:
+        worker: The candidate.
+        share: 0..1 of the active model's requests, evenly spread over them.
+        tolerance: Answers agree within it, but for a classifier's.
+        scores: The output [N, classes] of a classifier: answers agree whose top class there is the same.
+        """
         self._caller = Caller(worker)
         self._outputs = {spec.name: spec for spec in worker.outputs}
         self._inputs = {spec.name: str(spec.datatype) for spec in worker.inputs}
         self._share = share
         self._due = 0.0
         self._tolerance = tolerance
+        self._scores = scores
         self._kept: dict[int, dict[str, ArenaTensor]] = {}
         """Tensors of requests in arenas, by slot id: the answer is written over them."""
         self._samples: queue.Queue[Sample | None] = queue.Queue(QUEUE)
@@ -180,17 +188,17 @@ class Shadow:
         begun = time.perf_counter()
         got = self._caller.call(sample.request)
         took = time.perf_counter() - begun
-        comparison = Comparison(self._tolerance)
         pairs = {
             name: (Datatype(want.datatype), got[name], _array(want))
             for name, want in sample.answer.items()
             if name in got and want.datatype != "BYTES"
         }
-        if len(pairs) < len(sample.answer):
-            comparison.refuse("the candidate lacks outputs")
-        comparison.add(0, pairs)
-        found = comparison.parity(1, [])
-        agrees = found.top1_agreement == 1.0 if found.top1_agreement is not None else found.passed
+        whole = len(pairs) == len(sample.answer)
+        found = _compared(self._tolerance, pairs)
+        if self._scores in pairs:
+            agrees = whole and _compared(SAME_TOP_CLASS, {self._scores: pairs[self._scores]}).passed
+        else:
+            agrees = whole and found.passed
         with self._lock:
             self._compared += 1
             self._agreed += agrees
@@ -198,6 +206,12 @@ class Shadow:
             self._sum_abs += found.max_abs
             if sample.run_s is not None:
                 self._times = [*self._times[-KEPT_TIMES + 1 :], (took, sample.run_s)]
+
+
+def _compared(tolerance: Tolerance, pairs: Mapping[str, tuple[Datatype, Array, Array]]) -> Parity:
+    comparison = Comparison(tolerance)
+    comparison.add(0, pairs)
+    return comparison.parity(1, [])
 
 
 def _copied(tensors: Sequence[ArenaTensor]) -> dict[str, ArenaTensor]:

@@ -31,7 +31,9 @@ def progress_text(progress: DeploymentProgress) -> str:
     if progress.phase is Phase.DOWNLOADING:
         parts.append(f"{size_text(progress.bytes_done)} of {size_text(progress.bytes_total)}")
     if progress.shadow is not None:
-        parts.append(f"{progress.shadow.compared} requests compared in its shadow")
+        share = progress.shadow.agreement
+        agree = "" if share is None else f", {share:.1%} agree"
+        parts.append(f"{progress.shadow.compared} requests compared in its shadow{agree}")
     return ": ".join([", ".join(parts), *(text for text in (progress.code, progress.message) if text)])
 
 

@@ -99,7 +99,8 @@ class ShadowPolicy(Wire):
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Compared before it may go on early; when the time is over with fewer, it goes on, and the figures say how few."""
     min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The least share of compared answers within the tolerance and with the same top class; None: only measured."""
+    """The least share of answers that agree, as `ShadowFigures.agreement` says it; None: only measured. Another
+    training's numbers are seldom within a tolerance: give a classifier its `classification`."""
 
 
 class DeploymentPolicy(Wire):
@@ -126,7 +127,8 @@ class ShadowFigures(Wire):
     errors: Annotated[int, Field(ge=0)] = 0
     """The candidate failed where the active one answered."""
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of compared answers with the same top class (of [N, classes] outputs), else within the tolerance."""
+    """Share of compared answers that agree: where the manifest has a `classification`, those with the same top class in
+    its output; else those within the tolerance of the version's golden vectors (or the usual one)."""
     max_abs: float | None = None
     """Largest difference of any element."""
     mean_abs: float | None = None

@@ -88,6 +88,20 @@ def test_a_candidate_that_answers_otherwise_is_found_out_while_clients_get_the_a
     shadow.close(5)
 
 
+@pytest.mark.parametrize(
+    ("scores", "agreement"), [("y", 1.0), (None, 0.0)], ids=["a classifier", "a regression of four numbers"]
+)
+def test_other_numbers_in_the_same_order_are_the_same_answer_of_a_classifier_only(
+    serving: Serving, asker: Asker, candidate: Callable[..., Worker], scores: str | None, agreement: float
+) -> None:
+    shadow = Shadow(candidate(3.0), 1.0, Tolerance(), scores)
+    serving.plane.look_on("double", shadow).result(5)
+    ask(asker, X, 5)
+    figures = until(lambda: (found := shadow.figures()).compared + found.skipped == 5 and found)
+    assert (figures.agreement, figures.max_abs) == (agreement, 4.0)
+    shadow.close(5)
+
+
 def test_only_the_asked_share_of_requests_is_compared(
     serving: Serving, asker: Asker, candidate: Callable[..., Worker]
 ) -> None:
