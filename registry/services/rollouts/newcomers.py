@@ -17,7 +17,7 @@ from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.groups import in_fleet
-from registry.services.rollouts.planning import serving
+from registry.services.rollouts.known import serving
 from registry.services.rollouts.store import BATCH, Changes, spec_of
 from registry.services.rollouts.targets import variants_for
 

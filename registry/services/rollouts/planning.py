@@ -6,16 +6,14 @@ result. While one plans, it holds a lease of the rollout, and each batch is writ
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, inspect, select, true, update
+from sqlalchemy import delete, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.manifest import Manifest
-from registry.contracts.platforms import Platform
 from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout_views import ReasonCode, RolloutReason
 from registry.contracts.rollouts import RolloutSpec
@@ -27,13 +25,13 @@ from registry.core.rollouts.waves import label, tail
 from registry.core.selectors import SelectorError
 from registry.core.wording import how_many
 from registry.db.engine import Database
-from registry.db.fleet_rows import DeploymentRow, DeviceLabelRow, DeviceRow, DeviceStateRow
+from registry.db.fleet_rows import DeviceRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.errors import InvalidError, NotFoundError
 from registry.services.choice import choose
 from registry.services.groups import in_fleet
+from registry.services.rollouts.known import known_devices, platforms_of
 from registry.services.rollouts.lease import Lease
-from registry.services.rollouts.snapshot import is_online
 from registry.services.rollouts.store import ACTIVE, move, spec_of
 from registry.services.views import manifest_body
 
@@ -41,7 +39,6 @@ CHUNK = 5000
 """Rows that one transaction writes."""
 _ACTIONS: Any = inspect(ActionRow).local_table
 """The table itself: the ORM would take half of the time of an insert of 100,000 rows."""
-_EVERY: ColumnElement[bool] = true()
 _S = ActionState
 _MAY_COLLIDE = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
 
@@ -53,7 +50,8 @@ def work_out(session: Session, rollout: str, spec: RolloutSpec, manifest: Manife
         InvalidError: a selector is none.
         NotFoundError: there is no such group.
     """
-    return _plan(session, rollout, spec, manifest, _known(session, spec, manifest, now, in_fleet(session, spec.fleet)))
+    known = known_devices(session, spec, manifest, now, in_fleet(session, spec.fleet))
+    return _plan(session, rollout, spec, manifest, known)
 
 
 def _plan(session: Session, rollout: str, spec: RolloutSpec, manifest: Manifest, known: Sequence[Known]) -> Plan:
@@ -63,7 +61,7 @@ def _plan(session: Session, rollout: str, spec: RolloutSpec, manifest: Manifest,
             spec,
             manifest,
             known,
-            _platforms(session, known),
+            platforms_of(session, known),
             resolver=lambda of, platform: choose(session, of, platform),
             others=_others(session, manifest.model, rollout),
         )
@@ -108,7 +106,7 @@ class Planner:
                 again = _was_offered(session, row)
                 which = DeviceRow.id.in_(_planned(row)) if again else in_fleet(session, spec.fleet)
                 found = _plan(
-                    session, row.public, spec, manifest, _known(session, spec, manifest, now, which, again=again)
+                    session, row.public, spec, manifest, known_devices(session, spec, manifest, now, which, again=again)
                 )
                 ids = {name: device for device, name in session.execute(select(DeviceRow.id, DeviceRow.name))}
         except (InvalidError, NotFoundError) as error:
@@ -178,65 +176,6 @@ def _was_offered(session: Session, row: RolloutRow) -> bool:
 
 def _planned(row: RolloutRow) -> Any:
     return select(ActionRow.device_id).where(ActionRow.rollout_id == row.id, ActionRow.state == _S.PLANNED.value)
-
-
-def _known(
-    session: Session,
-    spec: RolloutSpec,
-    manifest: Manifest,
-    now: datetime,
-    which: ColumnElement[bool],
-    *,
-    again: bool = False,
-) -> list[Known]:
-    """The devices, with what decides about them; in one query, whatever their number."""
-    digest = manifest.canonical_digest()
-    labels = _labels(session) if any(wave.selector for wave in spec.waves) else {}
-    current = set() if again else serving(session, manifest.model, digest)
-    query = (
-        select(DeviceRow.id, DeviceRow.name, DeviceRow.facts_digest, is_online(now))
-        .join(DeviceStateRow, DeviceStateRow.device_id == DeviceRow.id)
-        .where(which)
-    )
-    return [
-        Known(name, facts, device in current, bool(online), labels.get(device, {}))
-        for device, name, facts, online in session.execute(query)
-    ]
-
-
-def _labels(session: Session) -> dict[int, dict[str, str]]:
-    found: dict[int, dict[str, str]] = {}
-    for device, key, value in session.execute(
-        select(DeviceLabelRow.device_id, DeviceLabelRow.key, DeviceLabelRow.value)
-    ):
-        found.setdefault(device, {})[key] = value
-    return found
-
-
-def serving(session: Session, model: str, digest: str, which: ColumnElement[bool] = _EVERY) -> set[int]:
-    """Devices that should serve the manifest, and say that they do; of those that the condition names."""
-    query = (
-        select(DeviceStateRow.device_id, DeviceStateRow.reported)
-        .join(DeploymentRow, DeploymentRow.device_id == DeviceStateRow.device_id)
-        .where(DeploymentRow.model == model, DeploymentRow.manifest == digest, DeviceStateRow.reported.is_not(None))
-        .where(which)
-    )
-    return {
-        device
-        for device, text in session.execute(query)
-        if json.loads(text or "{}").get("models", {}).get(model, {}).get("manifest") == digest
-    }
-
-
-def _platforms(session: Session, known: Iterable[Known]) -> dict[str, Platform]:
-    wanted = {device.facts for device in known if device.facts is not None}
-    one = select(func.min(DeviceRow.id)).where(DeviceRow.facts_digest.is_not(None)).group_by(DeviceRow.facts_digest)
-    query = select(DeviceRow.facts_digest, DeviceRow.facts).where(DeviceRow.id.in_(one))
-    return {
-        digest: Platform.model_validate_json(facts)
-        for digest, facts in session.execute(query)
-        if digest in wanted and facts is not None
-    }
 
 
 def _others(session: Session, model: str, rollout: str) -> list[Other]:
