@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from registry.cli.checkpoint_facts import like_siblings, network_of
+from registry.cli.entry_function import demand_function
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.local_files import LocalFile
 from registry.cli.publish_file import PublishFile, RequirementsSection, VariantSection, faults
@@ -159,6 +160,7 @@ def _add_module(section: VariantSection, files: dict[str, Path]) -> str:
         raise CliError(f"{path} is not there, or not a file", code="not_found")
     if name in files:
         raise UsageFault(f"The entry point {path} has the name of another file of the variant")
+    demand_function(path, section.entry_point.function)
     files[name] = path
     return name
 

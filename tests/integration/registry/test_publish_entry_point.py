@@ -21,7 +21,7 @@ from tests.support import checkpoints, onnx_models
 from tests.support.cli import Cli
 from tests.support.registry_process import RegistryProcess
 
-CODE = "raise RuntimeError('publishing runs no code')\n"
+CODE = "def create(classes): ...\nraise RuntimeError('publishing runs no code')\n"
 TENSORS = ("--input", "x:FP32:-1,4", "--output", "y:FP32:-1,3")
 OPTIONS = ("--entry-point", "network.py:create", "--network-arg", "classes=3", *TENSORS)
 KEY = ("--signing-key", "release.key")
@@ -132,6 +132,40 @@ def test_an_entry_point_that_cannot_be_is_refused(cli: Cli, options: tuple[str, 
     (cli.folder / "network.py").chmod(0o644)
     assert said in publish(cli, *options, code=code, model="refused")
     cli("show", "refused", code=3)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def build(classes): ...\n", "network.py has no function 'create' at its top level"),
+        ("class Net:\n    def create(self): ...\n", "network.py has no function 'create' at its top level"),
+        ("create(3)\n", "network.py has no function 'create' at its top level"),
+        ("create = 3 +\n", "line 1: invalid syntax"),
+        ("a\0b\n", "null bytes"),
+        ("#" * ((1 << 20) + 1), "over 1048576 bytes"),
+    ],
+)
+def test_code_without_the_named_function_is_refused_before_anything_is_sent(cli: Cli, code: str, said: str) -> None:
+    (cli.folder / "network.py").write_text(code)
+    assert said in publish(cli, *OPTIONS, *KEY, code=2, model="lacking")
+    cli("show", "lacking", code=3)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class create: ...\n",
+        "create = make = print\n",
+        "from networks import lenet as create\n",
+        "from networks import *\n",
+        "try:\n    import create\nexcept ImportError:\n    def create(classes): ...\n",
+        "def make():\n    global create\n",
+        "globals()['create'] = print\n",
+    ],
+)
+def test_a_function_may_come_to_its_name_in_any_way(cli: Cli, code: str) -> None:
+    (cli.folder / "network.py").write_text(code)
+    publish(cli, *OPTIONS, *KEY, "--dry-run", model="named")
 
 
 def test_code_is_for_checkpoints(cli: Cli) -> None:
