@@ -38,13 +38,13 @@ class Leases:
     """The folder of leases. Any process of the agent's user may use it at the same time."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._said: set[str] = set()
 
     def living(self, now: datetime) -> list[Lease]:
         """Those that hold now, by id; the expired ones are removed."""
         leases = []
-        for path in sorted(self._folder.glob("*.json"))[: 2 * MAX_LEASES]:
+        for path in sorted(self.folder.glob("*.json"))[: 2 * MAX_LEASES]:
             lease = self._read(path)
             if lease is None:
                 continue
@@ -67,26 +67,29 @@ class Leases:
             raise PermanentError("too_many_leases", f"{MAX_LEASES} leases are held already; give some back")
         lease = Lease(secrets.token_hex(4), until, reason[:MAX_REASON] or "no reason given", model)
         body = {"until": until.isoformat(), "reason": lease.reason, **({"model": model} if model else {})}
-        part = self._folder / f".{lease.id}.part"
+        part = self.folder / f".{lease.id}.part"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with part.open("w") as file:
                 json.dump(body, file)
                 file.flush()
                 os.fsync(file.fileno())
-            part.rename(self._folder / f"{lease.id}.json")
+            part.rename(self.folder / f"{lease.id}.json")
         except OSError as error:
             raise PermanentError("bad_lease", f"the lease cannot be written: {error}") from None
         return lease
 
     def give_back(self, lease: str) -> None:
         """Remove a lease. PermanentError: there is none of that id."""
+        unknown = f"there is no lease {lease!r}: it is over or given back; see: agent lease list"
+        if not lease.isalnum():
+            raise PermanentError("no_such_lease", unknown)
         try:
-            if not lease.isalnum():
-                raise FileNotFoundError(lease)
-            (self._folder / f"{lease}.json").unlink()
+            (self.folder / f"{lease}.json").unlink()
+        except FileNotFoundError:
+            raise PermanentError("no_such_lease", unknown) from None
         except OSError as error:
-            raise PermanentError("no_such_lease", f"lease {lease!r}: {error.strerror or 'there is none'}") from None
+            raise PermanentError("bad_lease", f"lease {lease} cannot be removed: {error.strerror}") from None
 
     def _read(self, path: Path) -> Lease | None:
         try:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from agent.adapters.ascend_facts import DRIVER_INFO
+from agent.adapters.ascend_facts import DEVICES as ASCEND_DEVICES
+from agent.adapters.ascend_facts import DRIVER_INFO, FOLDERS, TOOL
 from agent.adapters.cann_facts import cann_files
 from agent.adapters.durable import write_atomically
+from agent.adapters.nvidia_facts import DEVICES as NVIDIA_DEVICES
 from agent.adapters.nvidia_facts import driver_version
+from agent.adapters.vendor_tool import find_tool
 from agent.errors import TransientError
 from registry.contracts.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Evidence
 from registry.contracts.wire import Wire
@@ -56,11 +59,20 @@ def keep(data_dir: Path, found: Probed) -> None:
             write_atomically(data_dir / FILE, found.model_dump_json(indent=1).encode())
 
 
-def probe_key(about: tuple[str, ...], interpreters: Mapping[str, Path], environ: Mapping[str, str], arch: str) -> str:
-    """Changes when an answer might: another interpreter, package, driver, CANN, variable, boot or agent."""
+def probe_key(
+    about: tuple[str, ...],
+    interpreters: Mapping[str, Path],
+    environ: Mapping[str, str],
+    arch: str,
+    devices: Path = Path("/dev"),
+) -> str:
+    """Changes when an answer might: another interpreter, package, driver, CANN, variable, boot or agent, a chip that
+    came or went, a vendor's tool that was installed later."""
     facts = [*about, *(f"{name}={python}" for name, python in interpreters.items())]
     facts += [f"{name}={value}" for name, value in sorted(environ.items()) if name.startswith(VARIABLES)]
     facts.append(f"nvidia={driver_version()}")
+    nodes = {path.name for pattern in (ASCEND_DEVICES, *NVIDIA_DEVICES) for path in devices.glob(pattern)}
+    facts += [f"devices={sorted(nodes)}", f"tool={_age(find_tool(TOOL, FOLDERS, environ))}"]
     for file in (_BOOT, DRIVER_INFO, *cann_files(environ, arch)):
         with contextlib.suppress(OSError), file.open("rb") as stream:
             facts.append(f"{file}={stream.read(MAX_INFO_BYTES)!r}")
@@ -74,5 +86,11 @@ def _traces(interpreter: Path) -> Iterator[str]:
     for pattern in ("lib*/python3*/site-packages", "lib*/python3*/dist-packages", "local/lib/python3*/dist-packages"):
         for folder in sorted(interpreter.parent.parent.glob(pattern)):
             yield f"{folder}={folder.stat().st_mtime_ns}"
+    yield _age(interpreter)
+
+
+def _age(file: Path | None) -> str:
+    """Which file, and when it last changed."""
     with contextlib.suppress(OSError):
-        yield str(interpreter.stat().st_mtime_ns)
+        return f"{file}={file.stat().st_mtime_ns}" if file else ""
+    return str(file)

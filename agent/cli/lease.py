@@ -38,14 +38,20 @@ def take(
     Example: agent lease take 30m --reason "counting visitors" --model lenet
     """
     now = _now()
+    leases = _leases(config)
+    if not leases.folder.parent.is_dir():
+        fail(
+            f"no agent ever ran with its data in {leases.folder.parent}: nobody would see the lease; is --config right?"
+        )
     try:
-        lease = _leases(config).add(now + _duration(duration), reason, model, now)
+        lease = leases.add(now + _duration(duration), reason, model, now)
     except AgentError as error:
         fail(error.message)
     if as_json:
         print_json(_as_json(lease))
     else:
-        say(f"{lease.id} until {lease.until.isoformat(timespec='seconds')}; give it back: agent lease give-back")
+        until = lease.until.isoformat(timespec="seconds")
+        say(f"{lease.id} until {until}; give it back: agent lease give-back {lease.id}")
 
 
 @app.command("give-back")

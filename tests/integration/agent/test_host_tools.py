@@ -126,6 +126,31 @@ def test_a_driver_that_is_upgraded_makes_another_key(tmp_path: Path, monkeypatch
     assert key(HOME="/root") == after
 
 
+def test_a_chip_that_comes_and_a_tool_that_is_installed_make_another_key(tmp_path: Path) -> None:
+    devices, tools = tmp_path / "dev", tmp_path / "bin"
+    devices.mkdir()
+    tools.mkdir()
+
+    def key() -> str:
+        environ = {"PATH": str(tools)}
+        return probe_cache.probe_key(("1",), {"onnxruntime": Path(sys.executable)}, environ, "x86_64", devices)
+
+    keys = [key(), key()]
+    (devices / "davinci_manager").touch()
+    keys.append(key())
+    (devices / "davinci0").touch()
+    keys.append(key())
+    (devices / "nvidia0").touch()
+    keys.append(key())
+    tool = tools / "npu-smi"
+    tool.touch(0o755)
+    keys.append(key())
+    os.utime(tool, (1, 1))
+    keys.append(key())
+    assert len(set(keys[:3])) == 1
+    assert len(set(keys)) == 5
+
+
 def test_nvml_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
     if "error" not in nvml_probe.look():
         pytest.skip("this host has an NVIDIA driver")

@@ -34,6 +34,21 @@ def test_a_lease_is_taken_listed_and_given_back(tmp_path: Path, monkeypatch: pyt
     assert runner.invoke(app, ["lease", "give-back", lease["id"]]).exit_code == 1
 
 
+def test_what_the_commands_say_of_a_lease_can_be_acted_upon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_DATA_DIR", str(tmp_path / "nowhere"))
+    runner = CliRunner()
+    refused = runner.invoke(app, ["lease", "take", "30m"])
+    assert refused.exit_code == 1
+    assert "no agent ever ran" in refused.output
+    assert not (tmp_path / "nowhere").exists()
+    monkeypatch.setenv("MODELFLEET_AGENT_DATA_DIR", str(tmp_path))
+    said = runner.invoke(app, ["lease", "take", "30m"]).stdout.strip()
+    assert runner.invoke(app, said.partition("agent ")[2].split()).exit_code == 0
+    gone = runner.invoke(app, ["lease", "give-back", "nope"])
+    assert gone.exit_code == 1
+    assert "agent lease list" in gone.output
+
+
 def test_a_reason_cannot_steer_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELFLEET_AGENT_DATA_DIR", str(tmp_path))
     runner = CliRunner()
