@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from registry.cli.output import size_text, time_text
-from registry.contracts.codes import DeploymentCode as Code
+from registry.contracts.codes import QUARANTINES
 from registry.contracts.deployments import DeploymentProgress, Phase
 
-QUARANTINES = frozenset(
-    {
-        Code.QUARANTINED,
-        Code.GOLDEN_MISMATCH,
-        Code.SHADOW_DISAGREES,
-        Code.PROBATION_ERRORS,
-        Code.PROBATION_LATENCY,
-        Code.PROBATION_NAN,
-        Code.PROBATION_CRASHES,
-    }
-)
-"""A device that ends a deployment so takes that version only when somebody asks for another attempt."""
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.ROLLING_BACK})
 
 

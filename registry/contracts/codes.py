@@ -102,6 +102,20 @@ class DeploymentCode(StrEnum):
     """The network costs by the byte, and this host's policy waits for another."""
 
 
+QUARANTINES = frozenset(
+    {
+        DeploymentCode.QUARANTINED,
+        DeploymentCode.GOLDEN_MISMATCH,
+        DeploymentCode.SHADOW_DISAGREES,
+        DeploymentCode.PROBATION_ERRORS,
+        DeploymentCode.PROBATION_LATENCY,
+        DeploymentCode.PROBATION_NAN,
+        DeploymentCode.PROBATION_CRASHES,
+    }
+)
+"""A device that ends a deployment so takes that version only when somebody asks for another attempt."""
+
+
 class JobCode(StrEnum):
     """Why a job did not succeed."""
 

@@ -85,7 +85,8 @@ class PlanGap(Wire):
     """Devices that will get nothing, and why."""
 
     code: str
-    """A `ResolutionCode`, or `facts_unknown` (the device never reported), `no_fitting_variant`."""
+    """A `ResolutionCode`, or `facts_unknown` (the device never reported), `no_fitting_variant`, `quarantined` (it took
+    the version back before), `not_registered`."""
     why: Annotated[str, Field(max_length=4096)]
     count: int
     devices: Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)] = ()

@@ -171,7 +171,7 @@ def _ending(snapshot: Snapshot, tail: WaveFacts | None, now: datetime) -> tuple[
         over = tail is None or now >= (tail.started_at or now) + follow
         if not over or moving or (snapshot.candidates and tail is not None):
             return ()
-    exceptions = sum(wave.count(frozenset(_S) - _FINE) for wave in snapshot.waves)
+    exceptions = snapshot.refused + sum(wave.count(frozenset(_S) - _FINE) for wave in snapshot.waves)
     if exceptions:
         text = f"not served by {how_many(exceptions, 'device')}"
         return (Shift(Event.FINISHED_WITH_EXCEPTIONS, ReasonCode.EXCEPTIONS, text),)

@@ -51,6 +51,8 @@ class Snapshot:
     bucket: Bucket = field(default_factory=Bucket)
     generation: int = 1
     cohorts: Cohorts = field(default_factory=Cohorts)
+    refused: int = 0
+    """Devices in no wave, since they have the version in quarantine: the rollout ends with them as exceptions."""
     """For the wave that is judged."""
 
 

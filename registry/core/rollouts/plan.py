@@ -8,10 +8,11 @@ kind of host it runs on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.manifest import Manifest, Variant
 from registry.contracts.platforms import Platform
@@ -24,6 +25,11 @@ from registry.core.rollouts import waves
 
 UNKNOWN_FACTS = "facts_unknown"
 NO_VARIANT = "no_fitting_variant"
+QUARANTINED = DeploymentCode.QUARANTINED.value
+IN_QUARANTINE = (
+    "it took this version back, or gave it up, before: only another attempt brings it again (registry deploy with "
+    "--retry, or a retry of the rollout)"
+)
 MAX_CLASSES = 1000
 """Shown; the digest and the waves have every device."""
 Resolver = Callable[[Manifest, Platform], Resolution]
@@ -39,6 +45,8 @@ class Known(NamedTuple):
     """It serves the very manifest already."""
     online: bool = True
     labels: Mapping[str, str] = {}
+    barred: Collection[str] = ()
+    """Variants of the manifest that it has put into quarantine."""
 
 
 class Placed(NamedTuple):
@@ -163,6 +171,8 @@ def _sort_out(
         chosen = found.resolutions[facts].chosen
         if chosen is None:
             found.gaps[why[facts]].append(device.device)
+        elif chosen in device.barred:
+            found.gaps[QUARANTINED, IN_QUARANTINE].append(device.device)
         else:
             found.members.append(device)
             found.chosen[device.device] = (facts, chosen)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
+from registry.contracts.codes import QUARANTINES
+from registry.contracts.deployments import Phase
 from registry.contracts.manifest import Manifest
 from registry.contracts.platforms import Platform
 from registry.contracts.rollouts import RolloutSpec
+from registry.core.rollouts import actions
 from registry.core.rollouts.plan import Known
 from registry.db.fleet_rows import DeploymentRow, DeviceLabelRow, DeviceRow, DeviceStateRow
+from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.rollouts.snapshot import is_online
 
+_OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
+_GAVE_UP = tuple(state.value for state in actions.WISH_ENDS)
 _EVERY: ColumnElement[bool] = true()
 
 
@@ -32,13 +39,14 @@ def known_devices(
     digest = manifest.canonical_digest()
     labels = _labels(session) if any(wave.selector for wave in spec.waves) else {}
     current = set() if again else serving(session, manifest.model, digest)
+    barred = {} if again else quarantines(session, manifest, digest)  # another attempt lifts them
     query = (
         select(DeviceRow.id, DeviceRow.name, DeviceRow.facts_digest, is_online(now))
         .join(DeviceStateRow, DeviceStateRow.device_id == DeviceRow.id)
         .where(which)
     )
     return [
-        Known(name, facts, device in current, bool(online), labels.get(device, {}))
+        Known(name, facts, device in current, bool(online), labels.get(device, {}), barred.get(device, ()))
         for device, name, facts, online in session.execute(query)
     ]
 
@@ -65,6 +73,27 @@ def serving(session: Session, model: str, digest: str, which: ColumnElement[bool
         for device, text in session.execute(query)
         if json.loads(text or "{}").get("models", {}).get(model, {}).get("manifest") == digest
     }
+
+
+def quarantines(session: Session, manifest: Manifest, digest: str) -> dict[int, set[str]]:
+    """Device to the variants of a manifest that it took back or gave up for good, as far as is known here: from its
+    last report, and from rollouts of the version that have not been rolled back since. All where it names none."""
+    found: dict[int, set[str]] = defaultdict(set)
+    every = {variant.name for variant in manifest.variants}
+    told = select(DeviceStateRow.device_id, DeviceStateRow.reported).where(DeviceStateRow.reported.contains(digest))
+    for device, text in session.execute(told):
+        last = (json.loads(text or "{}").get("models", {}).get(manifest.model) or {}).get("deployment") or {}
+        if last.get("manifest") == digest and last.get("phase") in _OVER_BADLY and last.get("code") in QUARANTINES:
+            found[device] |= {last["variant"]} if last.get("variant") else every
+    ended = (
+        select(ActionRow.device_id, ActionRow.variant)
+        .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+        .where(RolloutRow.model == manifest.model, RolloutRow.manifest == digest, ActionRow.goes_back.is_(False))
+        .where(ActionRow.state.in_(_GAVE_UP), ActionRow.code.in_(QUARANTINES), ActionRow.device_id.is_not(None))
+    )
+    for gave_up, variant in session.execute(ended):
+        found[gave_up or 0] |= {variant} if variant else every
+    return found
 
 
 def platforms_of(session: Session, known: Iterable[Known]) -> dict[str, Platform]:

@@ -20,7 +20,7 @@ from registry.contracts.rollouts import RolloutSpec
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Kind
 from registry.core.rollouts.machine import Event
-from registry.core.rollouts.plan import Known, Other, Plan, plan
+from registry.core.rollouts.plan import IN_QUARANTINE, QUARANTINED, Known, Other, Plan, plan
 from registry.core.rollouts.waves import label, tail
 from registry.core.selectors import SelectorError
 from registry.core.wording import how_many
@@ -218,9 +218,12 @@ def _rows(row: RolloutRow, found: Plan, ids: dict[str, int], now: datetime) -> l
         for rank, p in enumerate(found.placed)
     ]  # fmt: skip
     made += [{**base, "device": name, "state": _S.ALREADY_CURRENT.value} for name in found.current]
+    refused = {"state": _S.REJECTED.value, "message": IN_QUARANTINE}
     made += [
-        {**base, "device": name, "state": _S.INCOMPATIBLE.value, "code": code[:64]} for name, code in found.gaps.items()
-    ]
+        {**base, "device": name, "state": _S.INCOMPATIBLE.value, "code": code[:64],
+         **(refused if code == QUARANTINED else {})}
+        for name, code in found.gaps.items()
+    ]  # fmt: skip
     return [{**each, "device_id": ids[str(each["device"])]} for each in made if each["device"] in ids]
 
 

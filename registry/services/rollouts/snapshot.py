@@ -54,6 +54,7 @@ def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
         candidates=_candidates(session, row, waves, now) if state in _MOVING else (),
         overdue=_overdue(session, row, now),
         away=_away(session, row, spec, started, now) if watched else (),
+        refused=_refused(session, row) if state is RolloutState.RUNNING else 0,
         lost=sum(lost_of(session, row, spec, now).values()),
         bucket=Bucket(row.tokens, row.byte_tokens, row.filled_at),
         generation=row.generation,
@@ -96,6 +97,11 @@ def counts_of(session: Session, rollout_id: int) -> tuple[dict[int, dict[ActionS
         counts[key][ActionState(state)] = number
         heard[key] += int(said or 0)
     return counts, heard
+
+
+def _refused(session: Session, row: RolloutRow) -> int:
+    query = select(func.count()).select_from(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.wave.is_(None))
+    return session.scalar(query.where(ActionRow.state == _S.REJECTED.value)) or 0
 
 
 def _candidates(session: Session, row: RolloutRow, waves: Sequence[WaveFacts], now: datetime) -> tuple[Candidate, ...]:
@@ -156,6 +162,7 @@ def lost_of(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime)
         return {}
     dead = ActionRow.state.in_([state.value for state in actions.LOST])
     away = ActionRow.state.in_([state.value for state in actions.HOLDS_SLOT_WHILE_AWAY]) & ~is_online(now)
+    away &= (ActionRow.state != _S.REJECTED.value) | ActionRow.offered_at.is_not(None)  # else its plan left it out
     query = (
         select(ActionRow.wave, func.count())
         .join(DeviceStateRow, DeviceStateRow.device_id == ActionRow.device_id)
