@@ -51,9 +51,9 @@ class Snapshot:
     bucket: Bucket = field(default_factory=Bucket)
     generation: int = 1
     cohorts: Cohorts = field(default_factory=Cohorts)
+    """For the wave that is judged."""
     refused: int = 0
     """Devices in no wave, since they have the version in quarantine: the rollout ends with them as exceptions."""
-    """For the wave that is judged."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from registry.contracts.codes import DeploymentCode
 from registry.contracts.rollout_states import ActionState, RolloutState
 from registry.contracts.rollout_views import RolloutReason
 from registry.core.rollouts.actions import IN_FLIGHT, PARKED, RETRIABLE, SUCCESS, Action
-from registry.core.rollouts.machine import legal
 
 _S, _R = ActionState, RolloutState
 
@@ -130,18 +129,6 @@ def _planned(rollout: RolloutState, reason: RolloutReason, wave_started: bool) -
     if not wave_started:
         return f"an earlier wave has to pass first ({reason.text or reason.code})"
     return "its turn has to come; the rollout's rate decides"
-
-
-def why_rollout(state: RolloutState, reason: RolloutReason, since: datetime) -> str:
-    """Why a rollout is where it is, and what can be asked of it."""
-    can = ", ".join(legal(state))
-    waits = ROLLOUT.get(state)
-    text = reason.text or str(reason.code)
-    if waits is not None:
-        text += f"; {waits}"
-    if can:
-        text += f" (legal: {can})"
-    return _since(text, since)
 
 
 def _since(text: str, since: datetime) -> str:
