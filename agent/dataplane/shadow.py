@@ -32,8 +32,8 @@ MAX_SAMPLE_BYTES = 64 << 20
 """Of one request with its answer; a longer one is skipped."""
 KEPT_TIMES = 512
 """Runs whose times the latency ratio is taken from: the newest."""
-SAME_TOP_CLASS = Tolerance(absolute=1e9, relative=1e9, top1_agreement=1.0)
-"""Of a classifier's scores: how far they are is measured, the class decides."""
+Pairs = Mapping[str, tuple[Datatype, Array, Array]]
+"""By output: (datatype, the candidate's, the active model's)."""
 _log = logging.getLogger(__name__)
 
 
@@ -53,8 +53,8 @@ class Shadow:
         """Args:
         worker: The candidate.
         share: 0..1 of the active model's requests, evenly spread over them.
-        tolerance: Answers agree within it, but for a classifier's.
-        scores: The output [N, classes] of a classifier: answers agree whose top class there is the same.
+        tolerance: As golden vectors of the version are judged by.
+        scores: The output of a classifier, see `verdict`.
         """
         self._caller = Caller(worker)
         self._outputs = {spec.name: spec for spec in worker.outputs}
@@ -193,12 +193,8 @@ class Shadow:
             for name, want in sample.answer.items()
             if name in got and want.datatype != "BYTES"
         }
-        whole = len(pairs) == len(sample.answer)
-        found = _compared(self._tolerance, pairs)
-        if self._scores in pairs:
-            agrees = whole and _compared(SAME_TOP_CLASS, {self._scores: pairs[self._scores]}).passed
-        else:
-            agrees = whole and found.passed
+        found = verdict(pairs, self._tolerance, self._scores)
+        agrees = found.passed and len(pairs) == len(sample.answer)
         with self._lock:
             self._compared += 1
             self._agreed += agrees
@@ -208,7 +204,25 @@ class Shadow:
                 self._times = [*self._times[-KEPT_TIMES + 1 :], (took, sample.run_s)]
 
 
-def _compared(tolerance: Tolerance, pairs: Mapping[str, tuple[Datatype, Array, Array]]) -> Parity:
+def verdict(pairs: Pairs, tolerance: Tolerance, scores: str | None) -> Parity:
+    """How an answer compares; `passed`: it agrees. Judged as golden vectors are (`registry.contracts.parity`).
+
+    Args:
+        pairs: The outputs.
+        tolerance: Whose distances must be kept, and whose `top1_agreement`.
+        scores: The output of a classifier, [N, classes] or one item's [classes]: there only `top1_agreement` counts,
+            and the distances are measured. None, or where it has no top class: no classifier.
+    """
+    found = _compared(pairs, tolerance)
+    if scores is None or scores not in pairs or not tolerance.top1_agreement:
+        return found
+    datatype, *sides = pairs[scores]
+    got, want = (side[None] if side.ndim == 1 else side for side in sides)
+    top = _compared({scores: (datatype, got, want)}, tolerance.model_copy(update={"absolute": float("inf")}))
+    return found if top.top1_agreement is None else found.model_copy(update={"passed": top.passed})
+
+
+def _compared(pairs: Pairs, tolerance: Tolerance) -> Parity:
     comparison = Comparison(tolerance)
     comparison.add(0, pairs)
     return comparison.parity(1, [])

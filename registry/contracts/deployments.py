@@ -127,8 +127,9 @@ class ShadowFigures(Wire):
     errors: Annotated[int, Field(ge=0)] = 0
     """The candidate failed where the active one answered."""
     agreement: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of compared answers that agree: where the manifest has a `classification`, those with the same top class in
-    its output; else those within the tolerance of the version's golden vectors (or the usual one)."""
+    """Share of compared answers that agree: those within the tolerance of the version's golden vectors (or the usual
+    one). Where the manifest has a `classification`, the top class in its output decides instead: the same for the
+    tolerance's `top1_agreement` of the request's items."""
     max_abs: float | None = None
     """Largest difference of any element."""
     mean_abs: float | None = None
