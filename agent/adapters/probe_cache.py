@@ -53,7 +53,10 @@ def kept(data_dir: Path, key: str) -> Probed | None:
 
 
 def keep(data_dir: Path, found: Probed) -> None:
-    """For the next start. Where the disk refuses, that one probes again."""
+    """For the next start, but for a chip's health, which changes meanwhile. Where the disk refuses, that one probes
+    again."""
+    if found.ascend is not None:
+        found = found.model_copy(update={"ascend": found.ascend.model_copy(update={"health": ""})})
     if data_dir.is_dir():
         with contextlib.suppress(TransientError):
             write_atomically(data_dir / FILE, found.model_dump_json(indent=1).encode())
@@ -67,7 +70,7 @@ def probe_key(
     devices: Path = Path("/dev"),
 ) -> str:
     """Changes when an answer might: another interpreter, package, driver, CANN, variable, boot or agent, a chip that
-    came or went, a vendor's tool that was installed later."""
+    came or went, a vendor's tool that was installed or replaced."""
     facts = [*about, *(f"{name}={python}" for name, python in interpreters.items())]
     facts += [f"{name}={value}" for name, value in sorted(environ.items()) if name.startswith(VARIABLES)]
     facts.append(f"nvidia={driver_version()}")
@@ -90,7 +93,10 @@ def _traces(interpreter: Path) -> Iterator[str]:
 
 
 def _age(file: Path | None) -> str:
-    """Which file, and when it last changed."""
+    """Which file, how long it is, and when it last changed."""
+    if file is None:
+        return ""
     with contextlib.suppress(OSError):
-        return f"{file}={file.stat().st_mtime_ns}" if file else ""
+        found = file.stat()
+        return f"{file}={found.st_mtime_ns},{found.st_size}"
     return str(file)

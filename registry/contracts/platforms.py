@@ -62,7 +62,8 @@ class AscendFacts(Wire):
     memory_bytes: int | None = None
     """Of one chip."""
     health: Annotated[str, Field(max_length=32)] = ""
-    """OK, Warning, Alarm, Critical; changes by the minute, and is Alarm on a 200I DK that works."""
+    """OK, Warning, Alarm, Critical; changes by the minute, and is Alarm on a 200I DK that works. Empty: not known, or
+    the other facts are those of an earlier start."""
     driver: Annotated[str, Field(max_length=64)] = ""
     virtual: bool | None = None
     """A slice of a chip (vNPU); None: not known."""

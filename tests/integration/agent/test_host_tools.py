@@ -14,6 +14,7 @@ from agent.adapters.ascend_facts import probe_ascend
 from agent.adapters.cann_facts import probe_cann
 from agent.adapters.nvidia_facts import probe_nvidia
 from agent.adapters.vendor_tool import ToolError, run_tool
+from registry.contracts.platforms import AscendFacts
 
 DATA = Path(__file__).parents[2] / "data" / "npu-smi"
 
@@ -147,8 +148,18 @@ def test_a_chip_that_comes_and_a_tool_that_is_installed_make_another_key(tmp_pat
     keys.append(key())
     os.utime(tool, (1, 1))
     keys.append(key())
+    tool.write_text("another one, with the time of the first, as a package has it")
+    os.utime(tool, (1, 1))
+    keys.append(key())
     assert len(set(keys[:3])) == 1
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 6
+
+
+def test_a_chips_health_is_not_kept_from_one_start_to_the_next(tmp_path: Path) -> None:
+    probe_cache.keep(tmp_path, probe_cache.Probed(key="1", ascend=AscendFacts(soc="Ascend310P3", chips=1, health="OK")))
+    kept = probe_cache.kept(tmp_path, "1")
+    assert kept is not None
+    assert kept.ascend == AscendFacts(soc="Ascend310P3", chips=1)
 
 
 def test_nvml_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
