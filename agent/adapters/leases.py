@@ -26,6 +26,7 @@ MAX_LEASES = 64
 MAX_LEASE = timedelta(days=7)
 MAX_REASON = 200
 _MAX_BYTES = 4096
+_MAX_ID = 32
 
 
 class _LeaseFile(Wire):
@@ -81,15 +82,16 @@ class Leases:
 
     def give_back(self, lease: str) -> None:
         """Remove a lease. PermanentError: there is none of that id."""
-        unknown = f"there is no lease {lease!r}: it is over or given back; see: agent lease list"
-        if not lease.isalnum():
+        unknown = f"there is no lease {lease[:_MAX_ID]!r}: it is over or given back; see: agent lease list"
+        if not lease.isalnum() or len(lease) > _MAX_ID:
             raise PermanentError("no_such_lease", unknown)
         try:
             (self.folder / f"{lease}.json").unlink()
         except FileNotFoundError:
             raise PermanentError("no_such_lease", unknown) from None
         except OSError as error:
-            raise PermanentError("bad_lease", f"lease {lease} cannot be removed: {error.strerror}") from None
+            why = f"lease {lease} cannot be removed: {error.strerror}; is this the agent's user?"
+            raise PermanentError("bad_lease", why) from None
 
     def _read(self, path: Path) -> Lease | None:
         try:

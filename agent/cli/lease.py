@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -46,12 +47,13 @@ def take(
     try:
         lease = leases.add(now + _duration(duration), reason, model, now)
     except AgentError as error:
-        fail(error.message)
+        fail(f"{error.code}: {error.message}")
     if as_json:
         print_json(_as_json(lease))
     else:
         until = lease.until.isoformat(timespec="seconds")
-        say(f"{lease.id} until {until}; give it back: agent lease give-back {lease.id}")
+        where = f" --config {shlex.quote(str(config))}" if config is not None else ""
+        say(f"{lease.id} until {until}; give it back: agent lease give-back {lease.id}{where}")
 
 
 @app.command("give-back")
@@ -60,7 +62,7 @@ def give_back(lease: Annotated[str, typer.Argument(metavar="ID")], config: Confi
     try:
         _leases(config).give_back(lease)
     except AgentError as error:
-        fail(error.message)
+        fail(f"{error.code}: {error.message}")
 
 
 @app.command("list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -44,8 +45,29 @@ def test_what_the_commands_say_of_a_lease_can_be_acted_upon(tmp_path: Path, monk
     monkeypatch.setenv("MODELFLEET_AGENT_DATA_DIR", str(tmp_path))
     said = runner.invoke(app, ["lease", "take", "30m"]).stdout.strip()
     assert runner.invoke(app, said.partition("agent ")[2].split()).exit_code == 0
-    gone = runner.invoke(app, ["lease", "give-back", "nope"])
+
+
+def test_the_hint_of_a_lease_names_the_settings_it_was_taken_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_DATA_DIR", str(tmp_path))
+    settings = tmp_path / "my agent.toml"
+    settings.write_text("")
+    runner = CliRunner()
+    said = runner.invoke(app, ["lease", "take", "30m", "--config", str(settings)]).stdout.strip()
+    words = shlex.split(said.partition("agent lease ")[2])
+    assert words[-2:] == ["--config", str(settings)]
+    assert runner.invoke(app, ["lease", *words]).exit_code == 0
+
+
+@pytest.mark.parametrize("lease", ["nope", "no/pe", "n" * 300])
+def test_a_lease_that_is_not_there_is_a_code_and_what_to_do(
+    lease: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_DATA_DIR", str(tmp_path))
+    gone = CliRunner().invoke(app, ["lease", "give-back", lease])
     assert gone.exit_code == 1
+    assert "no_such_lease" in gone.output
     assert "agent lease list" in gone.output
 
 
