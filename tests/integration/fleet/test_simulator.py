@@ -124,7 +124,8 @@ def goes_on_with_exceptions(fleet: SimulatedFleet, count: int) -> None:
 
 def stops_and_goes_back(fleet: SimulatedFleet, count: int) -> None:
     """Faults over the gate's budget: it pauses in its first wave, and a rollback brings everybody back."""
-    fleet.roll_out("next", NEXT, **WAVES, **SPOKEN_OF)
+    gate = {**SPOKEN_OF["gate"], "min_committed_pct": 50}  # else 21 failures of 200 may stop it before 25 do
+    fleet.roll_out("next", NEXT, **WAVES, **{**SPOKEN_OF, "gate": gate})
     fleet.run(lambda: fleet.view("next")["state"] in OVER_STATES, "the rollout to stop", 60)
     view = fleet.view("next")
     assert (view["state"], view["reason"]["code"]) == ("paused", "failed_budget")
