@@ -69,7 +69,8 @@ class Cli:
         return ran
 
     def on_terminal(self, *arguments: object, columns: int = 80, interrupt_at: str = "", code: int = 0) -> str:
-        """What a person sees on a terminal of that width, 20 s at most; Ctrl-C once `interrupt_at` is shown."""
+        """What a person sees on a terminal of that width, 30 s at most; Ctrl-C once `interrupt_at` is shown, and again
+        as long as nothing happens: one between the question and the read that waits for its answer is not noticed."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         command = [sys.executable, "-m", "registry", *(str(argument) for argument in arguments)]
@@ -78,16 +79,20 @@ class Cli:
             command, cwd=self.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
         )
         os.close(theirs)
-        seen, deadline = b"", time.monotonic() + 20
+        seen, asked, deadline = b"", False, time.monotonic() + 30
         try:
-            while select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                piece = _read(ours)
-                if not piece:
-                    break
-                seen += piece
-                if interrupt_at and interrupt_at.encode() in seen:
-                    process.send_signal(signal.SIGINT)
-                    interrupt_at = ""
+            while time.monotonic() < deadline:
+                if select.select([ours], [], [], 1.0)[0]:
+                    piece = _read(ours)
+                    if not piece:
+                        break
+                    seen += piece
+                    if asked or not interrupt_at or interrupt_at.encode() not in seen:
+                        continue
+                elif not asked:
+                    continue
+                asked = True
+                process.send_signal(signal.SIGINT)
             assert process.wait(timeout=5) == code, seen
         finally:
             process.kill()
