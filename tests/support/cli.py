@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -111,6 +112,17 @@ class Cli:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+
+def end(process: subprocess.Popen[str], how: signal.Signals) -> None:
+    """Sends the signal, and again every 5 s for a minute: one that comes just before a blocking call is noticed only
+    when that returns."""
+    for _ in range(12):
+        process.send_signal(how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=5)
+            return
+    raise AssertionError(f"{process.args} does not end by {how.name}")
 
 
 def _read(terminal: int) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from scripts.demo.processes import wait_until
 from tests.fakes.simulated_atc import simulated_atc
 from tests.support import onnx_models
-from tests.support.cli import Cli
+from tests.support.cli import Cli, end
 from tests.support.mindspore_python import PYTHON, needs_mindspore
 
 LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
@@ -128,8 +128,7 @@ def test_whatever_ends_the_command_ends_the_tool_and_its_files(cli: Cli, tmp_pat
     with cli.start("convert", "lenet@6.0.0", "--to", "om", *CHIP, PATH=path, TMPDIR=str(scratch)) as process:
         wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "the tool runs")
         assert list(scratch.iterdir())
-        process.send_signal(how)
-        process.communicate(timeout=20)
+        end(process, how)
     assert process.returncode in {130, 128 + how, -how}
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), "no process")
     wait_until(lambda: not list(scratch.iterdir()), "no files")

@@ -17,7 +17,7 @@ from registry.cli.publish_file import load_publish_file
 from registry.cli.reference import render
 from registry.contracts.manifest import Classification, ImageInput
 from tests.support import onnx_models
-from tests.support.cli import Cli
+from tests.support.cli import Cli, end
 
 DOCS = Path(__file__).parents[3] / "docs"
 WITHOUT = """
@@ -75,8 +75,7 @@ def test_a_command_that_is_told_to_end_leaves_no_files(
             try:
                 with silent.accept()[0]:  # it asks
                     assert list(scratch.iterdir())
-                    process.send_signal(how)
-                    process.communicate(timeout=60)
+                    end(process, how)
             finally:
                 process.kill()
     assert process.returncode == 128 + how
