@@ -1,17 +1,14 @@
 """What is done periodically: APScheduler puts a `Tick` into the control queue; the work is done by who reads it.
 
-A run that was missed is not made up for, and two of a kind never run together.
+Periods run on the monotonic clock (`registry/periodic.py`): setting the host's clock neither stops nor repeats them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
-
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from agent.core.events import Tick
+from registry.periodic import PeriodicScheduler
 
 FIRST_POLL_S = 1.0
 SWEEP_INTERVAL_S = 3600.0
@@ -28,18 +25,12 @@ class Jobs:
             "health": (health_s, min(health_s, 5.0)),
             "sweep": (SWEEP_INTERVAL_S, FIRST_SWEEP_S),
         }
-        self._scheduler = BackgroundScheduler(
-            timezone=timezone.utc,
-            executors={"default": ThreadPoolExecutor(1)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
+        self._scheduler = PeriodicScheduler(threads=1)
 
-    def start(self, now: datetime) -> None:
-        """Begins to tick. `now` is the clock's time."""
+    def start(self) -> None:
+        """Begins to tick."""
         for what, (interval, first) in self._every.items():
-            self._scheduler.add_job(
-                self._put, "interval", args=[Tick(what)], seconds=interval, next_run_time=now + timedelta(seconds=first)
-            )
+            self._scheduler.every(interval, self._put, Tick(what), first_s=first, name=what)
         self._scheduler.start()
 
     def stop(self) -> None:

@@ -181,7 +181,7 @@ class Agent:
         self._jobs = Jobs(
             self._put, poll_s=self._config.registry.poll_interval_s, health_s=self._config.health_interval_s
         )
-        self._jobs.start(utc_now())
+        self._jobs.start()
         if self._config.prometheus:
             from agent.app.metrics import MetricsServer  # noqa: PLC0415 - only where it is wanted
 

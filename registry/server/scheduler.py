@@ -8,11 +8,10 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta, timezone
 
-from apscheduler.schedulers.background import BackgroundScheduler
 from starlette.concurrency import run_in_threadpool
 
+from registry.periodic import PeriodicScheduler
 from registry.server.composition import Services
 from registry.services.access import CACHE_SECONDS
 from registry.services.idempotency import forget_old
@@ -58,20 +57,10 @@ JOBS: tuple[Job, ...] = (
 async def scheduling(services: Services) -> AsyncIterator[None]:
     """The jobs, as long as the server runs."""
     stopping = threading.Event()
-    scheduler = BackgroundScheduler(timezone=timezone.utc)
+    scheduler = PeriodicScheduler()
     for number, job in enumerate(JOBS):
-        first = services.clock() + timedelta(seconds=min(job.every_s, 30 + number))  # not all at once, nor at start
-        scheduler.add_job(
-            job.run,
-            "interval",
-            args=(services, stopping.is_set),
-            id=job.name,
-            seconds=job.every_s,
-            next_run_time=first,
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-        )
+        first_s = min(job.every_s, 30 + number)  # not all at once, nor at start
+        scheduler.every(job.every_s, job.run, services, stopping.is_set, first_s=first_s, name=job.name)
     scheduler.start()
     try:
         yield
