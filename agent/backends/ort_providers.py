@@ -161,7 +161,10 @@ def provider_options(name: str, options: LoadOptions) -> dict[str, str]:
         # By default it would compute in FP16 whatever the file says; so only where the chip has nothing else.
         precision = options.settings.get("precision_mode", "allow_fp32_to_fp16")
         return {"device_id": "0", "precision_mode": str(precision)}
-    return {"device_id": "0"} if name == CUDA else {}
+    if name == CUDA:
+        # By default CUDA rounds the operands of FP32 products to TF32's 10 bits; here only if the operator allows it.
+        return {"device_id": "0", "use_tf32": "1" if options.settings.get("tf32") is True else "0"}
+    return {}
 
 
 def targets_of(provider: Provider) -> tuple[str, ...]:

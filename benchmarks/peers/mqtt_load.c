@@ -2,7 +2,7 @@
  * its JSON header as user property. Every reply is matched to its request by the whole correlation data, and the FP32
  * values at its end are compared with the expected ones. Prints one JSON line; exit code 1 when a reply was wrong.
  *
- * usage: mqtt_load PORT TOPIC BODIES VARIANTS WINDOW COUNT WARM QOS HEADER_LENGTH [EXPECTED]
+ * usage: mqtt_load PORT TOPIC BODIES VARIANTS WINDOW COUNT WARM QOS HEADER_LENGTH [EXPECTED [TOLERANCE]]
  *   BODIES    a file with VARIANTS request bodies of equal size, one after the other
  *   EXPECTED  a file with VARIANTS arrays of FP32; without it replies are only counted */
 #include "mqtt.h"
@@ -32,6 +32,7 @@ static struct {
     const char *topic;
     char reply_topic[64], header_length[16];
     uint8_t *bodies, *expected;
+    float tolerance; /* relative to max(1, |value|) */
     size_t body, values, done; /* bytes a body, FP32 values a reply, bytes of out that are sent */
     struct bytes out;
     uint64_t *started;
@@ -83,13 +84,13 @@ static int right(const struct publish *reply, uint32_t place) {
         float a, b;
         memcpy(&a, got + i, 4);
         memcpy(&b, want + i, 4);
-        if (!(fabsf(a - b) <= 1e-3f * fmaxf(1, fabsf(b)))) return 0;
+        if (!(fabsf(a - b) <= g.tolerance * fmaxf(1, fabsf(b)))) return 0;
     }
     return 1;
 }
 
 int main(int argc, char **argv) {
-    if (argc < 10) { fprintf(stderr, "usage: mqtt_load PORT TOPIC BODIES VARIANTS WINDOW COUNT WARM QOS HEADER_LENGTH [EXPECTED]\n"); return 2; }
+    if (argc < 10) { fprintf(stderr, "usage: mqtt_load PORT TOPIC BODIES VARIANTS WINDOW COUNT WARM QOS HEADER_LENGTH [EXPECTED [TOLERANCE]]\n"); return 2; }
     size_t size;
     g.topic = argv[2];
     g.variants = atoi(argv[4]);
@@ -99,6 +100,7 @@ int main(int argc, char **argv) {
     long count = atol(argv[6]), warm = atol(argv[7]), total = count + warm, sent = 0, got = 0, wrong = 0, unmatched = 0, refused = 0;
     g.qos = atoi(argv[8]);
     if (atoi(argv[9])) snprintf(g.header_length, sizeof g.header_length, "%s", argv[9]);
+    g.tolerance = argc > 11 ? strtof(argv[11], NULL) : 1e-3f;
     if (argc > 10) { g.expected = slurp(argv[10], &size); g.values = size / g.variants / 4; }
     char client[32];
     snprintf(client, sizeof client, "bench-load-%d", getpid());

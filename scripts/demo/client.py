@@ -23,6 +23,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 HEADER_LENGTH = "inference-header-content-length"
+DATATYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "INT32": "<i4", "INT64": "<i8", "UINT8": "|u1"}
+"""Datatypes of the protocol that this client sends and reads in binary form, as NumPy names them."""
 
 
 class RequestFailedError(Exception):
@@ -86,17 +88,23 @@ class FleetClient:
         """A JPEG or PNG file as it is; the device decodes and scales it as the manifest says."""
         return self._ask(self._topic(device, model), picture, content_type, {})
 
-    def ask_tensors(self, device: str, model: str, *, seconds: float = 10, **inputs: NDArray[np.float32]) -> Answer:
-        """FP32 tensors in the protocol's binary form; waits `seconds` for the result."""
+    def ask_tensors(self, device: str, model: str, *, seconds: float = 10, **inputs: NDArray[Any]) -> Answer:
+        """Tensors of DATATYPES in the protocol's binary form; waits `seconds` for the result."""
+        names = {np.dtype(code): name for name, code in DATATYPES.items()}
         header = {
             "inputs": [
-                {"name": name, "shape": list(x.shape), "datatype": "FP32", "parameters": {"binary_data_size": x.nbytes}}
+                {
+                    "name": name,
+                    "shape": list(x.shape),
+                    "datatype": names[x.dtype],
+                    "parameters": {"binary_data_size": x.nbytes},
+                }
                 for name, x in inputs.items()
             ],
             "parameters": {"binary_data_output": True},
         }
         head = json.dumps(header).encode()
-        body = head + b"".join(np.ascontiguousarray(x, "<f4").tobytes() for x in inputs.values())
+        body = head + b"".join(np.ascontiguousarray(x).tobytes() for x in inputs.values())
         extra = {HEADER_LENGTH: str(len(head))}
         topic = self._topic(device, model)
         return self._ask(topic, body, "application/octet-stream", extra, seconds=seconds)
@@ -137,7 +145,8 @@ def _decode(message: mqtt.MQTTMessage, seconds: float) -> Answer:
         elif output["datatype"] == "BYTES":
             tensors[output["name"]], rest = np.array(_strings(rest[:size])).reshape(output["shape"]), rest[size:]
         else:
-            tensors[output["name"]], rest = np.frombuffer(rest[:size], "<f4").reshape(output["shape"]), rest[size:]
+            array = np.frombuffer(rest[:size], DATATYPES[output["datatype"]])
+            tensors[output["name"]], rest = array.reshape(output["shape"]), rest[size:]
     return Answer(header, tensors, seconds)
 
 

@@ -193,6 +193,15 @@ def test_an_ascend_runs_onnx_through_cann_on_the_target_of_its_chip_simulated(mo
     assert OnnxRuntime().probe().targets == ("ascend310",)
 
 
+def test_cuda_computes_fp32_in_fp32_unless_the_operator_allows_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    vendor = SimulatedVendor([CUDA])
+    monkeypatch.setitem(sys.modules, "onnxruntime", vendor)
+    OnnxRuntime().load("/nowhere", "m", ON_GPU)
+    assert vendor.asked[-1] == [(CUDA, {"device_id": "0", "use_tf32": "0"})]
+    OnnxRuntime().load("/nowhere", "m", ON_GPU._replace(settings={"tf32": True}))
+    assert vendor.asked[-1] == [(CUDA, {"device_id": "0", "use_tf32": "1"})]
+
+
 def test_without_canns_library_the_chip_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", SimulatedVendor([CANN], also_listed=(CANN,)))
     with pytest.raises(BackendError, match="CANN's library does not tell the chip"):
