@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data_path import PEERS
 from scripts.hardware_check.models import CheckModel
-from scripts.hardware_check.report import SkipError
+from scripts.hardware_check.report import CheckError, SkipError
 from scripts.hardware_check.serving import DEVICE, reference
 
 VARIANTS = 16
@@ -24,10 +24,13 @@ WINDOWS = (1, 8, 32)
 
 
 def session_on(provider: str, path: Path, **options: str) -> ort.InferenceSession:
-    """A bare session with this provider, as plain ONNX Runtime makes it."""
+    """A bare session with this provider, as plain ONNX Runtime makes it. CheckError when it fell back to another."""
     if provider == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-    return ort.InferenceSession(str(path), providers=[(provider, options)] if options else [provider])
+    session = ort.InferenceSession(str(path), providers=[(provider, options)] if options else [provider])
+    if provider not in session.get_providers():
+        raise CheckError(f"ONNX Runtime went to {', '.join(session.get_providers())} , not to {provider}")
+    return session
 
 
 class LoadGenerator:
