@@ -3,7 +3,9 @@
 The object: {model_name?, model_version?, id?, parameters?, inputs: [{name, shape, datatype, parameters?, data?}],
 outputs?: [{name, parameters?}]}. An input has either `data` or `parameters.binary_data_size`; both kinds may be
 mixed in one request. Binary tensors follow the header in the order of the inputs, without padding. Unknown fields
-are passed over; of a key that is there twice, the last one counts.
+are passed over; of a key that is there twice, the last one counts. What may be left out may be null, and a byte-order
+mark before the object is skipped. Parameters that would change where a tensor lies or what a result holds, and that are
+not had here, are refused by their names: to pass over them would answer something else than what was asked.
 
 Clients repeat their header, often with only the id changed, so plans are kept by the header's bytes, an id at its
 very start (where the usual client libraries write it) cut out.
@@ -12,12 +14,12 @@ very start (where the usual client libraries write it) cut out.
 from __future__ import annotations
 
 import struct
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from agent.dataplane.binding import Binding
-from agent.dataplane.codec_json import data_from_json
+from agent.dataplane.codec_json import data_from_json, mark_specials
 from agent.dataplane.plan import Buffer, InputTensor, Plan, RequestError, quote
 from agent.dataplane.signature import Signature, check_values
 from registry.contracts.codes import InferenceCode
@@ -32,10 +34,18 @@ MAX_ID = 256
 _ID_START = b'{"id":"'
 MAGIC_BYTES = len(BINARY_MAGIC) + 4
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _Id = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
+_T = TypeVar("_T")
 
 
-class _InputParameters(msgspec.Struct, gc=False):
+class _SharedMemory(msgspec.Struct, gc=False):
+    shared_memory_region: Any = None
+    shared_memory_offset: Any = None
+    shared_memory_byte_size: Any = None
+
+
+class _InputParameters(_SharedMemory, gc=False):
     binary_data_size: int | None = None
 
 
@@ -47,8 +57,9 @@ class _Input(msgspec.Struct, gc=False):
     data: msgspec.Raw = msgspec.Raw()
 
 
-class _OutputParameters(msgspec.Struct, gc=False):
+class _OutputParameters(_SharedMemory, gc=False):
     binary_data: bool | None = None
+    classification: Any = None
 
 
 class _Output(msgspec.Struct, gc=False):
@@ -57,29 +68,46 @@ class _Output(msgspec.Struct, gc=False):
 
 
 class _Parameters(msgspec.Struct, gc=False, frozen=True):
-    binary_data_output: bool = False
-    response_topic: Annotated[str, msgspec.Meta(max_length=MAX_TOPIC_BYTES)] = ""
-    correlation_id: _Id = ""
-
-
-class _Request(msgspec.Struct, gc=False):
-    inputs: Annotated[list[_Input], msgspec.Meta(max_length=MAX_TENSORS)]
-    outputs: Annotated[list[_Output], msgspec.Meta(max_length=MAX_TENSORS)] | None = None
-    id: _Id = ""
-    parameters: _Parameters = _Parameters()
-    model_name: str = ""
-    model_version: str = ""
+    binary_data_output: bool | None = None
+    response_topic: Annotated[str, msgspec.Meta(max_length=MAX_TOPIC_BYTES)] | None = None
+    correlation_id: _Id | None = None
 
 
 class _Addressed(msgspec.Struct, gc=False):
-    id: _Id = ""
-    parameters: _Parameters = _Parameters()
+    id: _Id | None = None
+    parameters: _Parameters | None = None
 
 
+class _Request(_Addressed, gc=False, kw_only=True):
+    inputs: Annotated[list[_Input], msgspec.Meta(max_length=MAX_TENSORS)]
+    outputs: Annotated[list[_Output], msgspec.Meta(max_length=MAX_TENSORS)] | None = None
+    model_name: str | None = None
+    model_version: str | None = None
+
+
+_NO_PARAMETERS = _Parameters()
+_INSTEAD = {
+    "shared_memory_region": "a device shares no memory with its clients: send or ask for the tensor itself",
+    "classification": "ask for the outputs `label` and `score` of a model that has a classification",
+}
+"""Parameters of the protocol's extensions that are refused, and what to do instead."""
 _DECODER = msgspec.json.Decoder(_Request)
 _ADDRESS_DECODER = msgspec.json.Decoder(_Addressed)
 MAX_ADDRESS_SEARCH = 64 << 10
 """Bytes of JSON that are read only to find out where a refusal should go."""
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], text: Buffer) -> tuple[_T, bytes]:
+    """The value, and the mark of its NaN and infinities (see `mark_specials`). Raises what the decoder raises."""
+    if text[:3] == BYTE_ORDER_MARK:
+        text = memoryview(text)[3:]
+    try:
+        return decoder.decode(text), b""
+    except msgspec.DecodeError:
+        marked = mark_specials(text)
+        if marked is None:
+            raise
+        return decoder.decode(marked.text), marked.mark
 
 
 def split_magic(payload: Buffer) -> int:
@@ -114,12 +142,17 @@ def find_address(payload: Buffer, error: RequestError) -> None:
     if len(view) > MAX_ADDRESS_SEARCH:
         return
     try:
-        found = _ADDRESS_DECODER.decode(view)
+        found, _ = _decoded(_ADDRESS_DECODER, view)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return
-    error.id = found.id
-    error.response_topic = found.parameters.response_topic
-    error.correlation_id = found.parameters.correlation_id
+    _address(error, found)
+
+
+def _address(error: RequestError, request: _Addressed) -> None:
+    parameters = request.parameters or _NO_PARAMETERS
+    error.id = request.id or ""
+    error.response_topic = parameters.response_topic or ""
+    error.correlation_id = parameters.correlation_id or ""
 
 
 class RequestReader:
@@ -164,42 +197,38 @@ class RequestReader:
     def read(self, text: Buffer) -> Plan:
         """The plan of a request's JSON object."""
         try:
-            request = _DECODER.decode(text)
+            request, mark = _decoded(_DECODER, text)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise RequestError(
                 InferenceCode.BAD_PAYLOAD, f"expected an inference request of the Open Inference Protocol: {error}"
             ) from None
         try:
-            return self._plan(request)
+            return self._plan(request, mark)
         except RequestError as error:
-            error.id = request.id
-            error.response_topic = request.parameters.response_topic
-            error.correlation_id = request.parameters.correlation_id
+            _address(error, request)
             raise
 
-    def _plan(self, request: _Request) -> Plan:
+    def _plan(self, request: _Request, mark: bytes) -> Plan:
         self._check_addressee(request)
-        tensors, body_bytes, picture = self._tensors(request.inputs)
-        wishes = None
-        if request.outputs:
-            wishes = [(o.name, o.parameters.binary_data if o.parameters else None) for o in request.outputs]
-        parameters = request.parameters
-        selection = self._signature.select(wishes, parameters.binary_data_output, picture)
+        tensors, body_bytes, picture = self._tensors(request.inputs, mark)
+        wishes = [_wish(output) for output in request.outputs] if request.outputs else None
+        parameters = request.parameters or _NO_PARAMETERS
+        selection = self._signature.select(wishes, bool(parameters.binary_data_output), picture)
         fixed = not picture and self._signature.fits_fixed(tensors)
         return Plan(
             tensors=tensors,
             body_bytes=body_bytes,
             outputs=selection.outputs,
             run_outputs=selection.run_outputs,
-            id=request.id,
+            id=request.id or "",
             fixed=fixed,
             copies=tuple((t.place, t.offset, t.size) for t in tensors if t.data is None),
             literals=tuple((t.place, t.data) for t in tensors if t.data is not None),
             check=any(t.data is None and t.datatype in (Datatype.BYTES, Datatype.BOOL) for t in tensors),
             image=picture,
             classify=selection.classify,
-            response_topic=parameters.response_topic,
-            correlation_id=parameters.correlation_id,
+            response_topic=parameters.response_topic or "",
+            correlation_id=parameters.correlation_id or "",
         )
 
     def _check_addressee(self, request: _Request) -> None:
@@ -215,13 +244,13 @@ class RequestReader:
                 f"this device serves {self._binding.version!r}",
             )
 
-    def _tensors(self, inputs: list[_Input]) -> tuple[tuple[InputTensor, ...], int, bool]:
+    def _tensors(self, inputs: list[_Input], mark: bytes) -> tuple[tuple[InputTensor, ...], int, bool]:
         """The checked tensors, the bytes of the body, and whether the one input is a picture."""
         tensors: list[InputTensor] = []
         offset = 0
         picture = False
         for item in inputs:
-            tensor, is_picture = self._tensor(item, offset)
+            tensor, is_picture = self._tensor(item, offset, mark)
             picture = picture or is_picture
             if tensor.data is None:
                 offset += tensor.size
@@ -232,7 +261,9 @@ class RequestReader:
             )
         return self._signature.complete(tensors), offset, picture
 
-    def _tensor(self, item: _Input, offset: int) -> tuple[InputTensor, bool]:
+    def _tensor(self, item: _Input, offset: int, mark: bytes) -> tuple[InputTensor, bool]:
+        if item.parameters is not None:
+            _demand_known(f"input {quote(item.name)}", item.parameters)
         known = self._signature.find(item.name)
         picture = self._signature.is_picture(known, item.datatype)
         if picture:
@@ -246,6 +277,8 @@ class RequestReader:
             expected = self._signature.check(known, item.datatype, item.shape)
         given = item.parameters.binary_data_size if item.parameters else None
         text = memoryview(item.data)
+        if bytes(text[:5]) == b"null":
+            text = memoryview(b"")
         if (given is None) == (len(text) == 0) or (picture and given is None):
             raise RequestError(
                 InferenceCode.BAD_PAYLOAD,
@@ -253,7 +286,7 @@ class RequestReader:
                 + (" (a picture only as the latter)" if picture else ""),
             )
         if given is None:
-            data = data_from_json(text, item.datatype, item.shape, item.name)
+            data = data_from_json(text, item.datatype, item.shape, item.name, mark)
             return InputTensor(known.index, item.name, item.datatype, item.shape, 0, len(data), data), False
         if given < 0 or (expected >= 0 and given != expected):
             raise RequestError(
@@ -262,6 +295,23 @@ class RequestReader:
                 f"{expected if expected >= 0 else 'some'} bytes, binary_data_size is {quote(given)}",
             )
         return InputTensor(known.index, item.name, item.datatype, item.shape, offset, given, None), picture
+
+
+def _wish(output: _Output) -> tuple[str, bool | None]:
+    if output.parameters is None:
+        return output.name, None
+    _demand_known(f"output {quote(output.name)}", output.parameters)
+    return output.name, output.parameters.binary_data
+
+
+def _demand_known(who: str, parameters: _InputParameters | _OutputParameters) -> None:
+    """Raises RequestError for a parameter of which nothing is done here."""
+    for name in parameters.__struct_fields__:
+        instead = _INSTEAD.get("shared_memory_region" if name.startswith("shared_memory") else name)
+        if instead is not None and getattr(parameters, name) is not None:
+            raise RequestError(
+                InferenceCode.UNSUPPORTED_PARAMETER, f"{who}: the parameter {name} is not supported; {instead}"
+            )
 
 
 def check_body(plan: Plan, body: Buffer) -> None:

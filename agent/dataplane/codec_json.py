@@ -1,17 +1,22 @@
 """Tensor data as JSON arrays, to bytes and back.
 
-In: flat or nested in the tensor's own shape. Numbers must fit the datatype: no NaN, no infinity, no rounding of
-integers. FP16 and BF16 are taken and given as numbers too, rounded to nearest. BYTES are strings, as UTF-8.
-Out: flat, row-major; NaN and infinities become null, since JSON has none (ask for binary to keep them).
+In: flat or nested in the tensor's own shape. Numbers must fit the datatype: no overflow, no rounding of integers.
+FP16 and BF16 are taken and given as numbers too, rounded to nearest. BYTES are strings, as UTF-8.
+Out: flat, row-major.
+NaN and infinities of floating-point tensors stand in both directions as the tokens that Triton Inference Server reads
+and writes, although JSON has none: NaN, Infinity, -Infinity; Inf, -Inf and -NaN are read, too. (Its TritonJson parses
+with RapidJSON's kParseNanAndInfFlag and writes with kWriteNanAndInfFlag.)
 The number of commas is compared with the shape before anything is built, so an array is never larger than its tensor.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from functools import cache
-from math import prod
-from typing import Any
+from hashlib import blake2b
+from math import inf, isnan, nan, prod
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,10 +30,36 @@ _FLOATS = frozenset({Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
 _LENGTH = struct.Struct("<I")
 MAX_DATA_NESTING_BYTES = 1 << 16
 """An empty tensor's `data` is brackets only, and no longer than this."""
+_TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|-?(?:NaN|Infinity|Inf)', re.DOTALL)
+"""A whole string (or one that never ends), or a token. Linear: a string is consumed once, whatever is in it."""
+_SPECIAL = {b"NaN": nan, b"Infinity": inf, b"Inf": inf, b"-NaN": nan, b"-Infinity": -inf, b"-Inf": -inf}
+_NONE = b""
 
 
-def data_from_json(raw: bytes | memoryview, datatype: str, shape: tuple[int, ...], name: str) -> bytes:
-    """The tensor's bytes from the text of its `data` array. Raises RequestError."""
+class Marked(NamedTuple):
+    """JSON in which each NaN and infinity has become a string, and what these strings begin with."""
+
+    text: bytes
+    mark: bytes
+
+
+def mark_specials(text: Buffer) -> Marked | None:
+    """The text as JSON proper; None when it has no token of NaN or infinity.
+
+    The strings begin with a digest of the text, so that none of the text's own can be taken for one of them.
+    """
+    whole = bytes(text)
+    if b"NaN" not in whole and b"Inf" not in whole:
+        return None
+    mark = blake2b(whole, digest_size=6).hexdigest().encode()
+    marked = _TOKENS.sub(lambda m: m[0] if m[0][:1] == b'"' else b'"' + mark + m[0] + b'"', whole)
+    return Marked(marked, mark)
+
+
+def data_from_json(
+    raw: bytes | memoryview, datatype: str, shape: tuple[int, ...], name: str, mark: bytes = _NONE
+) -> bytes:
+    """The tensor's bytes from the text of its `data` array; `mark` is that of `mark_specials`. Raises RequestError."""
     elements = prod(shape)
     text = bytes(raw)
     kind = Datatype(datatype)
@@ -44,7 +75,14 @@ def data_from_json(raw: bytes | memoryview, datatype: str, shape: tuple[int, ...
             InferenceCode.WRONG_SHAPE,
             f"input {quote(name)}: data must be flat or nested {len(shape)} deep, got nesting {depth}",
         )
-    values = _decode(text, kind, depth, name)
+    if mark and mark in text:
+        if kind not in _FLOATS:
+            raise RequestError(
+                InferenceCode.WRONG_DATATYPE, f"input {quote(name)}: {kind} has no NaN and no infinity, data has one"
+            )
+        values = _specials(_decode(text, kind, depth, name, special=True), depth, mark.decode(), name)
+    else:
+        values = _decode(text, kind, depth, name)
     if kind is Datatype.BYTES:
         return _pack_strings(_flatten(values, shape if depth > 1 else (elements,), name))
     return _pack_numbers(values, kind, shape if depth > 1 else (elements,), name)
@@ -56,25 +94,40 @@ def _depth(text: bytes) -> int:
     return opening.count(b"[")
 
 
-def _decode(text: bytes, kind: Datatype, depth: int, name: str) -> Any:
+def _decode(text: bytes, kind: Datatype, depth: int, name: str, *, special: bool = False) -> Any:
     try:
-        return _decoder(kind, depth).decode(text)
+        return _decoder(kind, depth, special).decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestError(
             InferenceCode.WRONG_DATATYPE, f"input {quote(name)}: expected {kind} values in data: {quote(str(error))}"
         ) from None
 
 
+def _specials(values: Any, depth: int, mark: str, name: str) -> Any:
+    """Nested lists of numbers, with what stands for NaN and infinities. Raises RequestError for any other string."""
+    if depth:
+        return [_specials(inner, depth - 1, mark, name) for inner in values]
+    if not isinstance(values, str):
+        return values
+    found = _SPECIAL.get(values.removeprefix(mark).encode()) if values.startswith(mark) else None
+    if found is None:
+        raise RequestError(InferenceCode.WRONG_DATATYPE, f"input {quote(name)}: expected numbers, got {quote(values)}")
+    return found
+
+
 @cache
-def _decoder(kind: Datatype, depth: int) -> msgspec.json.Decoder[Any]:
-    """At most datatypes x MAX_RANK of them."""
-    element: Any = int
+def _decoder(kind: Datatype, depth: int, special: bool) -> msgspec.json.Decoder[Any]:
+    """At most datatypes x MAX_RANK x 2 of them."""
     if kind in _FLOATS:
-        element = float
+        element: Any = float | str if special else float
     elif kind is Datatype.BOOL:
         element = bool
     elif kind is Datatype.BYTES:
         element = str
+    else:  # the range is checked here: older NumPy wraps what does not fit
+        bounds = np.iinfo(NUMPY_NAME[kind])
+        largest = int(bounds.max) if kind is not Datatype.UINT64 else None  # over what can be said here: NumPy refuses
+        element = Annotated[int, msgspec.Meta(ge=int(bounds.min), le=largest)]
     for _ in range(depth):
         element = list[element]
     return msgspec.json.Decoder(element)
@@ -110,20 +163,25 @@ def _pack_numbers(values: Any, kind: Datatype, shape: tuple[int, ...], name: str
         ) from None
     if array.shape != shape:
         raise _mismatch(name, prod(shape), f"shape {list(array.shape)}")
+    held_finite = np.isfinite(array) if kind in _FLOATS else None
     if kind is Datatype.BF16:
         array = to_bf16(array)
-        overflow = bool(((array & 0x7F80) == 0x7F80).any())
-    else:
-        overflow = kind in _FLOATS and not np.isfinite(array).all()
-    if overflow:
-        raise RequestError(InferenceCode.WRONG_DATATYPE, f"input {quote(name)}: a value is too large for {kind}")
+        held_finite = (array & 0x7F80) != 0x7F80
+    if held_finite is not None and not held_finite.all():
+        given = np.asarray(values, np.float64)
+        lost = np.isfinite(given) & ~held_finite
+        if lost.any():
+            raise RequestError(
+                InferenceCode.WRONG_DATATYPE, f"input {quote(name)}: {given[lost][0]:g} is too large for {kind}"
+            )
     return array.tobytes()
 
 
 def to_bf16(array: NDArray[Any]) -> NDArray[Any]:
-    """FP32 to the upper 16 bits, rounded to nearest, ties to even. An infinity stays one."""
+    """FP32 to the upper 16 bits, rounded to nearest, ties to even. An infinity stays one, and so does a NaN."""
     bits = array.view("<u4").astype(np.uint64)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    return np.where(np.isnan(array), np.uint16(0x7FC0), rounded).astype("<u2")
 
 
 def data_to_json(data: Buffer, datatype: str, name: str) -> bytes:
@@ -131,9 +189,21 @@ def data_to_json(data: Buffer, datatype: str, name: str) -> bytes:
     if datatype == Datatype.BYTES:
         return _strings_to_json(data, name)
     if datatype == Datatype.BF16:
-        wide = np.frombuffer(data, "<u2").astype("<u4") << 16
-        return msgspec.json.encode(wide.view("<f4").tolist())
-    return msgspec.json.encode(np.frombuffer(data, NUMPY_NAME[Datatype(datatype)]).tolist())
+        array = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    else:
+        array = np.frombuffer(data, NUMPY_NAME[Datatype(datatype)])
+    text = msgspec.json.encode(array.tolist())
+    if datatype not in _FLOATS:
+        return text
+    finite = np.isfinite(array)
+    return text if finite.all() else _with_specials(text, array[~finite])
+
+
+def _with_specials(text: bytes, specials: NDArray[Any]) -> bytes:
+    """The encoder writes null for what JSON cannot say: each becomes its token, in order."""
+    pieces = text.split(b"null")
+    tokens = [b"NaN" if isnan(value) else b"Infinity" if value > 0 else b"-Infinity" for value in specials.tolist()]
+    return pieces[0] + b"".join(token + piece for token, piece in zip(tokens, pieces[1:], strict=True))
 
 
 def _strings_to_json(data: Buffer, name: str) -> bytes:

@@ -242,7 +242,7 @@ def _take_properties(publish: Publish, properties: object) -> None:
     publish.content_type = getattr(properties, "ContentType", "").encode()
     publish.expiry = int(getattr(properties, "MessageExpiryInterval", -1))
     for name, value in getattr(properties, "UserProperty", ()):
-        if name == HEADER_LENGTH_PROPERTY:
+        if name.lower() == HEADER_LENGTH_PROPERTY:
             publish.header_length = parse_header_length(value.encode())
 
 

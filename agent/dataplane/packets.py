@@ -136,7 +136,7 @@ def _parse_properties(data: bytes, position: int, end: int, publish: Publish) ->
         elif kind == _USER:
             name = data[position + 3 : following]
             position, following = following, following + 2 + (data[following] << 8 | data[following + 1])
-            if name == _HEADER_LENGTH_NAME:
+            if name.lower() == _HEADER_LENGTH_NAME:
                 publish.header_length = parse_header_length(data[position + 2 : following])
         elif kind == _CONTENT_TYPE:
             publish.content_type = data[position + 3 : following]

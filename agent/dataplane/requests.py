@@ -129,7 +129,8 @@ class Admission:
         if publish.header_length == BAD_HEADER_LENGTH:
             raise RequestError(InferenceCode.BAD_PAYLOAD, "the header length property is not a decimal number")
         content_type = publish.content_type.decode("utf-8", "replace")
-        if len(payload) >= DECODE_BYTES and payload[:4] != BINARY_MAGIC and content_type in ("", CONTENT_JSON):
+        kind = content_type.partition(";")[0].strip().lower()
+        if len(payload) >= DECODE_BYTES and payload[:4] != BINARY_MAGIC and kind in ("", CONTENT_JSON):
             kept = bytes(payload)
             self._submit(serving, request, kept, lambda: serving.codec.decode(kept, content_type))
             return

@@ -20,6 +20,8 @@ class InferenceCode(StrEnum):
     UNKNOWN_INPUT = "unknown_input"
     MISSING_INPUT = "missing_input"
     UNKNOWN_OUTPUT = "unknown_output"
+    UNSUPPORTED_PARAMETER = "unsupported_parameter"
+    """A parameter of the protocol's extensions that would change the answer and is not had here: shared memory."""
     WRONG_DATATYPE = "wrong_datatype"
     WRONG_SHAPE = "wrong_shape"
     SIZE_MISMATCH = "size_mismatch"

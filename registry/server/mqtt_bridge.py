@@ -130,7 +130,7 @@ class MqttBridge:
         intake = None
         try:
             device, kind, model = self._topics.parse_device(message.topic) or ("", "", "")
-            user = dict(getattr(message.properties, "UserProperty", ()))
+            user = {name.lower(): value for name, value in getattr(message.properties, "UserProperty", ())}
             intake = read_message(
                 device,
                 kind,

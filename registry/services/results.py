@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from datetime import datetime
+from math import isfinite, isnan
 from typing import Any
 
 from pydantic_core import from_json
@@ -93,9 +94,20 @@ def _body(row: ResultRow) -> Any:
     if row.content_type != CONTENT_JSON or row.header_length is not None:
         return _base64(row.body)
     try:
-        return from_json(row.body, allow_inf_nan=False)  # refuses nesting deeper than it can write again
+        return _in_json(from_json(row.body))  # refuses nesting deeper than it can write again
     except ValueError:
         return _base64(row.body)
+
+
+def _in_json(value: Any) -> Any:
+    """The value with `"NaN"`, `"Infinity"` and `"-Infinity"` for the tokens that devices write and JSON has not."""
+    if isinstance(value, float) and not isfinite(value):
+        return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, list):
+        return [_in_json(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _in_json(item) for name, item in value.items()}
+    return value
 
 
 def _base64(body: bytes) -> str:

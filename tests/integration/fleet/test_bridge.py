@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -95,14 +96,14 @@ def test_results_are_kept_only_while_the_model_says_so(registry: FleetRegistry, 
     eventually(lambda: registry.ask("GET", "/v1/devices/d1/events")["items"])
     registry.ask("PATCH", "/v1/models/lenet", {"record_results": True})
     eventually(lambda: device.newest().get("models", {}).get("lenet", {}).get("record_results"))
-    device.say("results/lenet", {"model_name": "lenet", "model_version": "1.0.0", "id": "r1", "outputs": []})
+    device.say("results/lenet", {"model_name": "lenet", "model_version": "1.0.0", "id": "r1", "outputs": [nan, -inf]})
     header = b'{"model_version":"1.0.0","id":"r2"}'
     binary = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    binary.UserProperty = [("inference-header-content-length", str(len(header)))]
+    binary.UserProperty = [("Inference-Header-Content-Length", str(len(header)))]
     device.say("results/lenet", header + bytes(4), properties=binary)
     results = eventually(lambda: (r := registry.ask("GET", "/v1/results")["items"]) and len(r) == 2 and r)
     assert [(r["request_id"], r["version"]) for r in results] == [("r2", "1.0.0"), ("r1", "1.0.0")]
-    assert results[1]["body"]["outputs"] == []
+    assert results[1]["body"]["outputs"] == ["NaN", "-Infinity"], "JSON proper has no tokens for them"
     assert results[0]["header_length"] == len(header)
     registry.ask("PATCH", "/v1/models/lenet", {"record_results": False})
     eventually(lambda: not device.newest()["models"]["lenet"].get("record_results"))

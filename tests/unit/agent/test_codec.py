@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import numpy as np
@@ -201,11 +202,70 @@ def test_the_same_header_in_both_binary_forms_gets_each_forms_reply() -> None:
         assert decode_reply(reply.join(), reply.header_length).outputs["y"].tolist() == A.tolist()
 
 
-def test_what_json_cannot_say_becomes_null_and_binary_keeps_it() -> None:
-    codec = make_codec([spec("x", "FP32", -1)], [spec("y", "FP32", -1)])
-    request = encode_request([Input("x", "FP32", np.array([np.nan, np.inf, 1]))])
-    reply = echo(codec, request.payload, request.header_length)
-    assert json.loads(reply.join())["outputs"][0]["data"] == [None, None, 1.0]
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "BF16"])
+def test_nan_and_infinities_stand_in_json_as_triton_reads_and_writes_them(datatype: str) -> None:
+    codec = make_codec([spec("x", datatype, -1)], [spec("y", datatype, -1)])
+    payload = json_request(datatype, "[NaN, -NaN, Infinity, Inf, -Infinity, -Inf, 1.5, 2]")
+    reply = echo(codec, payload).join()
+    assert b'"data":[NaN,NaN,Infinity,Infinity,-Infinity,-Infinity,1.5,2.0]' in reply
+    twice = echo(codec, json_request(datatype, json.dumps(json.loads(reply)["outputs"][0]["data"])))
+    assert twice.join() == reply, "what a device writes it also reads"
+
+
+def test_a_nested_array_may_hold_nan() -> None:
+    codec = make_codec([spec("x", "FP32", -1, 2)], [spec("y", "FP32", -1, 2)])
+    payload = b'{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,NaN],[-Infinity,4]]}]}'
+    assert b'"data":[1.0,NaN,-Infinity,4.0]' in echo(codec, payload).join()
+
+
+def test_text_that_spells_nan_stays_text_beside_a_nan() -> None:
+    codec = make_codec([spec("x", "FP32", 1), spec("t", "BYTES", 2)], [spec("x", "FP32", 1), spec("t", "BYTES", 2)])
+    inputs = (
+        b'{"name":"t","shape":[2],"datatype":"BYTES","data":["NaN, \\"Inf\\\\","-Infinity"]},'
+        b'{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}'
+    )
+    plan, _ = codec.decode(b'{"inputs":[' + inputs + b"]}")
+    first, text = b'NaN, "Inf\\', b"-Infinity"
+    packed = struct.pack("<I", len(first)) + first + struct.pack("<I", len(text)) + text
+    assert [tensor.data for tensor in plan.tensors] == [np.float32(np.nan).tobytes(), packed]
+
+
+@pytest.mark.parametrize("null", ["id", "model_name", "model_version", "parameters", "outputs"])
+def test_what_a_request_may_leave_out_may_be_null(null: str) -> None:
+    codec = make_codec([spec("x", "FP32", 1)], [spec("y", "FP32", 1)])
+    tensor = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0], "parameters": None}
+    assert b'"data":[1.0]' in echo(codec, json.dumps({null: None, "inputs": [tensor]}).encode()).join()
+    header = json.dumps({null: None, "inputs": [{**tensor, "data": None, "parameters": {"binary_data_size": 4}}]})
+    for start in (header.encode(), b"OIPB" + struct.pack("<I", len(header)) + header.encode()):
+        length = None if start[:4] == b"OIPB" else len(header)
+        assert b"error" not in echo(codec, start + b"\0\0\x80?", length).join()
+
+
+@pytest.mark.parametrize("null", ["binary_data_output", "response_topic", "correlation_id"])
+def test_a_parameter_may_be_null(null: str) -> None:
+    codec = make_codec([spec("x", "FP32", 1)], [spec("y", "FP32", 1)])
+    tensor = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0], "parameters": {"binary_data_size": None}}
+    output = {"name": "y", "parameters": {"binary_data": None, "shared_memory_region": None}}
+    for outputs in ([output], [{"name": "y", "parameters": None}]):
+        request = {"id": "7", "parameters": {null: None}, "inputs": [tensor], "outputs": outputs}
+        assert b'"data":[1.0]' in echo(codec, json.dumps(request).encode()).join()
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    codec = make_codec([spec("x", "FP32", 1)], [spec("y", "FP32", 1)])
+    marked = b"\xef\xbb\xbf" + json_request("FP32", "[1.0]")
+    assert b'"data":[1.0]' in echo(codec, marked).join()
+    request = encode_request([Input("x", "FP32", np.ones(1))])
+    assert request.header_length is not None
+    payload = b"\xef\xbb\xbf" + request.payload
+    assert b'"data":[1.0]' in echo(codec, payload, request.header_length + 3).join()
+
+
+def json_request(datatype: str, data: str) -> bytes:
+    """One input x with that text as its data."""
+    shape = [data.count(",") + 1]
+    tensor = f'{{"name":"x","shape":{shape},"datatype":"{datatype}","data":{data}}}'
+    return b'{"id":"1","inputs":[' + tensor.encode() + b"]}"
 
 
 def test_bytes_that_are_not_text_are_refused_as_json_with_the_way_out() -> None:

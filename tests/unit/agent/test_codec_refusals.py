@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agent.dataplane.codec_binary import find_address
 from agent.dataplane.plan import MAX_MESSAGE, RequestError
 from agent.dataplane.signature import MAX_BYTES_ELEMENTS
 from registry.contracts.codes import InferenceCode
@@ -72,7 +73,20 @@ def request(*inputs: dict[str, Any], **more: Any) -> bytes:
         (request({**A, "data": "ab,"}, B), C.WRONG_SHAPE, "nested"),
         (request({**A, "data": [1.0, "2"]}, B), C.WRONG_DATATYPE, "got `str`"),
         (request({**A, "data": [1.0, None]}, B), C.WRONG_DATATYPE, "got `null`"),
-        (request({**A, "data": [1.0, float("nan")]}, B), C.BAD_PAYLOAD, "malformed"),
+        (request(A, {**B, "data": [float("nan")]}), C.WRONG_DATATYPE, "INT8 has no NaN"),
+        (request(A, B).replace(b"1.0", b"1.0Inf"), C.BAD_PAYLOAD, "malformed"),
+        (request(A, B).replace(b"1.0", b"+Infinity"), C.BAD_PAYLOAD, "malformed"),
+        (request(A, B).replace(b"1.0", b"nan"), C.BAD_PAYLOAD, "malformed"),
+        (request(A, {**B, "shape": [float("inf")]}), C.BAD_PAYLOAD, "got `str`"),
+        (request({**A, "data": [float("nan"), "NaN"]}, B), C.WRONG_DATATYPE, "expected numbers, got 'NaN'"),
+        (request({**A, "data": [float("inf"), 1e300]}, B), C.WRONG_DATATYPE, "1e+300 is too large for FP32"),
+        (request(A, {**B, "data": [-129]}), C.WRONG_DATATYPE, ">= -128"),
+        (request({**A, "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 8}}, B),
+         C.UNSUPPORTED_PARAMETER, "input 'a': the parameter shared_memory_region"),
+        (request(A, B, outputs=[{"name": "y", "parameters": {"shared_memory_byte_size": 8}}]),
+         C.UNSUPPORTED_PARAMETER, "output 'y': the parameter shared_memory_byte_size"),
+        (request(A, B, outputs=[{"name": "y", "parameters": {"classification": 3}}]),
+         C.UNSUPPORTED_PARAMETER, "`label`"),
         (request({**A, "data": [1.0, 1e300]}, B), C.WRONG_DATATYPE, "too large for FP32"),
         (request(A, {**B, "data": [300]}), C.WRONG_DATATYPE, "INT8"),
         (request(A, {**B, "data": [10**40]}), C.WRONG_DATATYPE, "INT8"),
@@ -209,3 +223,20 @@ def test_json_of_another_structure_never_raises_anything_else(key: Any, value: A
             codec.decode(request(item))
         except RequestError as error:
             assert error.code in set(InferenceCode)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize("data", ["[-1]", "[18446744073709551616]", "[1.5]", "[NaN]"])
+def test_json_never_wraps_an_unsigned_number(data: str) -> None:
+    codec = make_codec([spec("x", "UINT64", 1)], [spec("y", "UINT64", 1)])
+    payload = f'{{"inputs":[{{"name":"x","shape":[1],"datatype":"UINT64","data":{data}}}]}}'
+    assert refuse(codec, payload.encode()).code == C.WRONG_DATATYPE
+
+
+def test_a_refused_request_with_nan_is_answered_where_it_asked() -> None:
+    payload = (
+        b'\xef\xbb\xbf{"id":"r7","parameters":{"response_topic":"reply/7"},'
+        b'"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","data":[NaN,1]}, 5]}'
+    )
+    error = refuse(CODEC, payload)
+    find_address(payload, error)
+    assert (error.id, error.response_topic) == ("r7", "reply/7")

@@ -67,7 +67,7 @@ def test_every_property_that_a_client_may_send_is_understood() -> None:
         EXPIRY,
         b"\x03" + text(b"image/png"),
         b"\x26" + text(b"traceparent") + text(b"00-abc" * 40),
-        b"\x26" + text(b"inference-header-content-length") + text(b"123"),
+        b"\x26" + text(b"Inference-Header-Content-Length") + text(b"123"),
     )
     packet = encode_publish(text(b"t"), properties(b"r", b"c", *more), (b"x",))
     publish = parse_publish(packet, packet[0], body_of(packet), len(packet), v5=True)
