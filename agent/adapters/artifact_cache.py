@@ -6,22 +6,26 @@
     staging/<variant>/...                the same, on its way: some files are there, others not yet
     partial/<blob>.part                  one file on its way
     manifests/<digest>.json              manifests as the registry sent them
+    damaged/<blob>                       files that were found to be other bytes than they were; small ones, a few
 
 Nothing gets a final name before it is whole, hashed and synced, and a file that lies under its final name is
-still not trusted: `verify` hashes it before a worker opens it. A kill at any moment leaves only what the next start
-uses or sweeps away.
+still not trusted: `verify` hashes it each time before a worker opens it, and once more when the worker has read it.
+What is found damaged is set aside and its artifact goes back to staging, so that only that file has to come again. A
+kill at any moment leaves only what the next start uses or sweeps away.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
-from agent.adapters.checked_files import content_fault, is_hashed, is_plain, layout_fault
+from agent.adapters.checked_files import Pace, faulty, is_plain, is_right, strangers
+from agent.adapters.damage import Damage
 from agent.adapters.durable import delete, disk_error, sync_folder, write_atomically
 from agent.adapters.part_file import PartFile
 from agent.core.retention import CachedArtifact, to_evict
@@ -31,6 +35,8 @@ from registry.contracts.digest import Digest, digest_of, hex_of
 from registry.contracts.manifest import MAX_MANIFEST_BYTES, FileRef, Variant
 
 _HEX_NAME = re.compile(r"[0-9a-f]{64}")
+MAX_DAMAGED_FILES, MAX_DAMAGED_BYTES = 8, 64 << 20
+"""Of what is set aside to be looked at; the oldest goes first, and a larger file is not kept."""
 DiskFree = Callable[[Path], int]
 
 
@@ -42,13 +48,16 @@ def disk_free(folder: Path) -> int:
 class ArtifactCache:
     """INVARIANT: `receive` and `admit` of one variant run in one thread at a time; the rest may run beside them."""
 
-    def __init__(self, folder: Path, *, limit: int, reserve: int, free: DiskFree = disk_free) -> None:
+    def __init__(
+        self, folder: Path, *, limit: int, reserve: int, free: DiskFree = disk_free, damage: Damage | None = None
+    ) -> None:
         self._folder = folder
         self._limit = limit
         self._reserve = reserve
         self._free = free
-        self._known: set[Digest] = set()
-        """Variants whose every byte this process has hashed since it started."""
+        self._damage = damage or Damage()
+        self._moving = threading.Lock()
+        """Held while an artifact goes from staging to its name or back."""
 
     def open(self) -> None:
         """Makes the folders.
@@ -57,7 +66,7 @@ class ArtifactCache:
             TransientError: the disk refuses.
         """
         try:
-            for name in ("artifacts", "staging", "partial", "manifests"):
+            for name in ("artifacts", "staging", "partial", "manifests", "damaged"):
                 (self._folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(error, self._folder) from error
@@ -98,6 +107,8 @@ class ArtifactCache:
             self._remove(old)
         while (have := self._free(self._folder) - self._reserve) < need:
             removable = to_evict(self._cached(), keep | {digest}, 0)
+            if not removable and self._bound_damaged(0, 0):
+                continue
             if not removable:
                 raise TransientError(
                     DeploymentCode.INSUFFICIENT_DISK,
@@ -130,8 +141,11 @@ class ArtifactCache:
     def complete(self, variant: Variant, digest: Digest) -> None:
         """All files are admitted: the artifact gets its name."""
         staging, final = self._staging(digest), self.files(digest).parent
-        if self.has(digest):
-            return
+        with self._moving:
+            if not self.has(digest):
+                self._name(variant, staging, final)
+
+    def _name(self, variant: Variant, staging: Path, final: Path) -> None:
         try:
             write_atomically(staging / "variant.json", variant.canonical(), mode=0o440)
             for folder in (*(path for path in staging.rglob("*") if path.is_dir()), staging):
@@ -159,44 +173,93 @@ class ArtifactCache:
         """Where the golden vectors are, every byte hashed.
 
         Raises:
-            TransientError: digest_mismatch; they are thrown away, so that they are pulled again.
+            TransientError: digest_mismatch; they are set aside, so that they are pulled again.
             StepCancelledError: `cancel` was set.
         """
         path = self._golden(digest, ref)
         try:
-            whole = is_plain(path, ref.size) and is_hashed(path, ref, cancel)
+            right = is_right(path, ref, cancel)
         except OSError as error:
             raise disk_error(error, path) from error
-        if not whole:
-            delete(path)
+        if not right:
+            self._set_aside(path, ref)
             raise TransientError(
-                DeploymentCode.DIGEST_MISMATCH, f"{path}: not the golden vectors that were published; thrown away"
+                DeploymentCode.DIGEST_MISMATCH, f"{path}: not the golden vectors that were published; set aside"
             )
         return path
 
-    def trust(self, digest: Digest) -> None:
-        """Every byte was hashed on its way in: `verify` need not read the files again."""
-        self._known.add(digest)
+    def verify(self, variant: Variant, digest: Digest, cancel: threading.Event, pace: Pace = lambda _: None) -> None:
+        """Exactly the manifest's files, plain, with one link, and every byte as its digest says: all are read.
 
-    def verify(self, variant: Variant, digest: Digest, cancel: threading.Event) -> None:
-        """Exactly the manifest's files, plain, with one link, and every byte as its digest says.
+        Args:
+            variant: Whose files they are.
+            digest: Its digest.
+            cancel: Ends it early.
+            pace: Told how many bytes were read; may wait.
 
         Raises:
-            TransientError: digest_mismatch; the artifact is thrown away, so that it is pulled again.
+            TransientError: digest_mismatch; what is damaged is set aside, and the artifact is incomplete from then
+                on, so that `missing` names what has to be pulled again.
             StepCancelledError: `cancel` was set.
         """
         folder = self.files(digest)
         try:
-            wrong = layout_fault(folder, variant)
-            if not wrong and digest not in self._known:
-                wrong = content_fault(folder, variant, cancel)
+            odd, bad = strangers(folder, variant), faulty(folder, variant, cancel, pace)
         except OSError as error:
             raise disk_error(error, folder) from error
-        if wrong:
-            self._remove(digest)
-            raise TransientError(DeploymentCode.DIGEST_MISMATCH, f"{folder}: {wrong}; thrown away, to be pulled again")
-        self._known.add(digest)
-        os.utime(folder.parent)
+        if odd or bad:
+            names = [*odd, *(ref.path for ref in bad)]
+            if self.has(digest):
+                self._unname(digest, odd, bad)
+            raise TransientError(
+                DeploymentCode.DIGEST_MISMATCH,
+                f"{folder}: {', '.join(names[:4])} {'is' if len(names) == 1 else 'are'} not what was published; set "
+                "aside, to be pulled again",
+            )
+
+    def used(self, digest: Digest) -> None:
+        """It is the last to be evicted from now on. A disk that refuses this only changes that order."""
+        with contextlib.suppress(OSError):
+            os.utime(self.files(digest).parent)
+
+    def _unname(self, digest: Digest, odd: Sequence[str], bad: Sequence[FileRef]) -> None:
+        """The artifact is on its way again, without what is damaged."""
+        staging, folder = self._staging(digest), self.files(digest)
+        with self._moving:
+            for path in odd:
+                delete(folder / path)
+            for ref in bad:
+                self._set_aside(folder / ref.path, ref)
+            try:
+                delete(staging)
+                folder.parent.replace(staging)
+                sync_folder(staging.parent)
+                sync_folder(folder.parents[1])
+            except OSError as error:
+                raise disk_error(error, folder) from error
+
+    def _set_aside(self, path: Path, ref: FileRef) -> None:
+        """Out of the artifact; kept for somebody who wants to know what happened, when it is small."""
+        self._damage.note("cache", f"{path}: not the bytes that were published (or not there); it is pulled again")
+        if not is_plain(path, ref.size) or ref.size > MAX_DAMAGED_BYTES:
+            delete(path)
+            return
+        try:
+            path.replace(self._folder / "damaged" / hex_of(ref.digest))
+        except OSError as error:
+            raise disk_error(error, path) from error
+        self._bound_damaged(MAX_DAMAGED_FILES, MAX_DAMAGED_BYTES)
+
+    def _bound_damaged(self, files: int, size: int) -> bool:
+        """Drops the oldest of what is set aside until so much is left. Was there anything to drop?"""
+        kept = [(path.lstat(), path) for path in (self._folder / "damaged").iterdir()]
+        dropped = False
+        for status, path in sorted(kept, key=lambda each: each[0].st_mtime, reverse=True):
+            files, size = files - 1, size - status.st_size
+            if files < 0 or size < 0:
+                delete(path)
+                dropped = True
+        return dropped
 
     def sweep(self, keep: Set[Digest], manifests: Set[Digest], parts: Set[Digest]) -> int:
         """Removes what nobody needs: over the limit, or left behind by a kill. Says how many things it removed."""
@@ -224,8 +287,8 @@ class ArtifactCache:
         return artifacts
 
     def _remove(self, digest: Digest) -> None:
-        self._known.discard(digest)
-        delete(self.files(digest).parent)
+        with self._moving:
+            delete(self.files(digest).parent)
 
     def _staging(self, digest: Digest) -> Path:
         return self._folder / "staging" / hex_of(digest)

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.adapters.part_file import BUFFER, StepCancelledError
 from registry.contracts.digest import hex_of
 from registry.contracts.manifest import FileRef, Variant
 
-
-def layout_fault(folder: Path, variant: Variant) -> str:
-    """What is there that should not be, or the other way round; empty when all is as it should be."""
-    wanted = {ref.path: ref.size for ref in variant.files}
-    found = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
-    }
-    if found != set(wanted):
-        return f"files {sorted(found ^ set(wanted))[:4]} are missing or should not be there"
-    odd = [path for path, size in wanted.items() if not is_plain(folder / path, size)]
-    return f"{odd[0]} is no plain file of its size with one link" if odd else ""
+UNREADABLE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ELOOP})
+"""A bad sector, a file system that finds its own checksum wrong, a link in place of the file."""
+Pace = Callable[[int], None]
+"""Told how many bytes were read; may wait."""
 
 
-def content_fault(folder: Path, variant: Variant, cancel: threading.Event) -> str:
-    """The first file whose bytes are others than the manifest says; empty when there is none.
+def strangers(folder: Path, variant: Variant) -> list[str]:
+    """What lies below `folder` and is none of the variant's files; links to folders are among them."""
+    wanted = {ref.path for ref in variant.files}
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted({path.relative_to(folder).as_posix() for path in found} - wanted)
+
+
+def faulty(folder: Path, variant: Variant, cancel: threading.Event, pace: Pace = lambda _: None) -> list[FileRef]:
+    """The files that are missing, odd, unreadable, or other bytes than the manifest says. Every byte is read.
 
     Raises:
         StepCancelledError: `cancel` was set.
+        OSError: the disk refuses for a reason that says nothing about one file.
     """
-    changed = (ref.path for ref in variant.files if not is_hashed(folder / ref.path, ref, cancel))
-    return next((f"{path} is not what it was" for path in changed), "")
+    return [ref for ref in variant.files if not is_right(folder / ref.path, ref, cancel, pace)]
+
+
+def is_right(path: Path, ref: FileRef, cancel: threading.Event, pace: Pace = lambda _: None) -> bool:
+    """A plain file that can be read, every byte of it as its digest says. Raises as `faulty`."""
+    try:
+        return is_plain(path, ref.size) and is_hashed(path, ref, cancel, pace)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno in UNREADABLE:
+            return False
+        raise
 
 
 def is_plain(path: Path, size: int) -> bool:
@@ -43,8 +57,8 @@ def is_plain(path: Path, size: int) -> bool:
     return stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and facts.st_size == size
 
 
-def is_hashed(path: Path, ref: FileRef, cancel: threading.Event) -> bool:
-    """Does every byte agree with the file's digest?
+def is_hashed(path: Path, ref: FileRef, cancel: threading.Event, pace: Pace = lambda _: None) -> bool:
+    """Does every byte agree with the file's digest? `pace` is called with the number of bytes just read.
 
     Raises:
         StepCancelledError: `cancel` was set.
@@ -56,4 +70,5 @@ def is_hashed(path: Path, ref: FileRef, cancel: threading.Event) -> bool:
             digest.update(buffer[:count])
             if cancel.is_set():
                 raise StepCancelledError
+            pace(count)
     return digest.hexdigest() == hex_of(ref.digest)

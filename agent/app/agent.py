@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from agent.adapters import hardware
 from agent.adapters.artifact_cache import ArtifactCache
+from agent.adapters.damage import Damage
 from agent.adapters.journal import Journal
 from agent.adapters.leases import Leases
 from agent.adapters.metered import Metered
@@ -31,6 +32,7 @@ from agent.adapters.systemd_notify import notify, watchdog_interval_s
 from agent.app.data_path import DataPathPort
 from agent.app.health import HealthReporter
 from agent.app.host_say import LocalSay
+from agent.app.inspector import Inspector
 from agent.app.status import DataDirLock, write_status
 from agent.config.settings import AgentConfig, read_secret
 from agent.dataplane.loop import DataPlane
@@ -95,7 +97,10 @@ class Agent:
         config, data_dir = self._config, self._config.data_dir
         self._journal = Journal(data_dir)
         self._journal.open()
-        cache = ArtifactCache(data_dir / "cache", limit=config.limits.cache_bytes, reserve=config.limits.disk_reserve)
+        limits, self._damage = config.limits, Damage()
+        cache = ArtifactCache(
+            data_dir / "cache", limit=limits.cache_bytes, reserve=limits.disk_reserve, damage=self._damage
+        )
         cache.open()
         self._events: queue.Queue[Any] = queue.Queue(QUEUE_LIMIT)
         outbox_limits = OutboxLimits(config.limits.outbox_rows, config.limits.outbox_bytes)
@@ -108,6 +113,13 @@ class Agent:
         self._job_pool = ThreadPoolExecutor(1, thread_name_prefix="job")
         self._context = self._make_context(cache)
         self._reconciler = self._make_reconciler()
+        self._inspector = Inspector(
+            cache,
+            lambda: list(self._context.records.values()),
+            lambda choice: self._put(TaskDone(lambda: self._reconciler.damaged(choice))),
+            bytes_per_s=limits.verify_bytes_per_s,
+            every_s=limits.verify_interval_s,
+        )
         self._jobs: Any = None
         self._metrics: Any = None
 
@@ -122,6 +134,7 @@ class Agent:
             lambda: probe(config),
             probe_again=lambda: probe(config, fresh=True),
             tell_facts=lambda facts: self._put(TaskDone(lambda: self._reconciler.take_facts(facts))),
+            damage=self._damage,
         )
         self._job_work = RealJobs(config, cache, self._registry, steps.facts)
         return Context(
@@ -135,6 +148,7 @@ class Agent:
             loads=loads,
             put=self._put,
             drain_timeout_s=config.worker.drain_timeout_s,
+            damage=self._damage,
             host=LocalSay(
                 config.policy.host_policy(),
                 Leases(config.data_dir / "leases"),
@@ -155,6 +169,7 @@ class Agent:
             data_dir=config.data_dir,
             snapshot=self._plane.snapshot,
             now=utc_now,
+            damaged=self._damage.counts,
         )
         return Reconciler(
             device=config.device,
@@ -182,6 +197,7 @@ class Agent:
             self._put, poll_s=self._config.registry.poll_interval_s, health_s=self._config.health_interval_s
         )
         self._jobs.start()
+        self._inspector.start()
         if self._config.prometheus:
             from agent.app.metrics import MetricsServer  # noqa: PLC0415 - only where it is wanted
 
@@ -211,6 +227,7 @@ class Agent:
     def _end(self) -> None:
         """Each part within its own deadline; a part that never started has nothing to do."""
         notify("STOPPING=1")
+        self._inspector.stop()
         if self._jobs is not None:
             self._jobs.stop()
         if self._metrics is not None:

@@ -30,6 +30,7 @@ class HealthReporter:
         data_dir: Path,
         snapshot: Callable[[], DataPlaneStats],
         now: Callable[[], datetime],
+        damaged: Callable[[], dict[str, int]] = dict,
     ) -> None:
         self._device = device
         self._session_id = session_id
@@ -37,6 +38,7 @@ class HealthReporter:
         self._data_dir = data_dir
         self._snapshot = snapshot
         self._now = now
+        self._damaged = damaged
         self._began = self._last = time.monotonic()
         self._models: Mapping[str, ModelSnapshot] = {}
         self._cpu: dict[int, float] = {}
@@ -69,6 +71,7 @@ class HealthReporter:
             outbox_dropped=stats.outbox_dropped,
             replies_dropped=stats.replies_dropped,
             mqtt_reconnects=max(stats.connections - 1, 0),
+            damaged=self._damaged(),
             data_path=stats.data_path,
             models={
                 name: _model_health(model, earlier.get(name), restarts.get(name, 0)) for name, model in models.items()

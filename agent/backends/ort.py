@@ -1,5 +1,8 @@
 """ONNX Runtime.
 
+External data is given to it as memory, which it copies: by itself it maps the files, and would go on reading them while
+it serves, so that what is checked at a load says nothing of a later answer.
+
 Which provider a model runs on, and how a silent fallback is found out: `ort_providers`. External data is read by ONNX
 Runtime itself, which refuses paths and symbolic links that leave the model's directory; hard links are the caller's to
 refuse. No custom operator library is ever registered.

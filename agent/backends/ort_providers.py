@@ -21,6 +21,7 @@ from agent.backends.ascend_acl import target_of
 from agent.backends.base import BackendError, LoadOptions
 from agent.backends.catalog import CATALOG
 from agent.backends.ort_engines import kept_engines
+from agent.backends.ort_external import external_data
 
 NAME = "onnxruntime"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -111,7 +112,8 @@ def guarded_session(ort: Any, model: str | bytes, provider: Provider, options: L
     else:
         given["providers"] = [(name, provider_options(name, options)) for name in (provider.name, *provider.helpers)]
     try:
-        session = ort.InferenceSession(model, settings, **given)
+        with external_data(settings, model):
+            session = ort.InferenceSession(model, settings, **given)
     except Exception as error:  # noqa: BLE001 - the vendor's exceptions derive from Exception only
         raise _refusal(provider, first_line(error)) from None
     if provider.name not in session.get_providers():

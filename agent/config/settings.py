@@ -69,6 +69,15 @@ class LimitSettings(Section):
     disk_reserve: int = Field(
         default=256 * _MIB, ge=0, le=1 << 50, description="Disk that a download must leave free, bytes."
     )
+    verify_bytes_per_s: int = Field(
+        default=4 * _MIB,
+        ge=64 * _KIB,
+        le=1 << 40,
+        description="How fast the models on the disk are hashed again in the background, bytes a second.",
+    )
+    verify_interval_s: float = Field(
+        default=3600, ge=1, le=1 << 31, description="Seconds from the end of one such check to the next."
+    )
     outbox_rows: int = Field(
         default=10_000, ge=1, le=10_000_000, description="Results and events that may wait on disk."
     )

@@ -35,6 +35,8 @@ DEPLOYMENT = Backoff(first_s=1.0, cap_s=300.0, limit=8)
 """Between the tries of a deployment."""
 RESTART = Backoff(first_s=0.2, cap_s=60.0, limit=10)
 """Between the starts of a worker that dies."""
+REPAIR = Backoff(first_s=0.2, cap_s=300.0, limit=1 << 30)
+"""Between the tries to bring back what served and cannot be started now: for ever, nobody has to touch the device."""
 STABLE_AFTER_S = 120.0
 """A worker that served this long has its earlier deaths forgiven."""
 ROLLBACK_TRIES = 5

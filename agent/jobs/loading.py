@@ -7,21 +7,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agent.adapters.checked_files import faulty
+from agent.errors import TransientError
 from agent.jobs.context import JobContext
 from agent.worker.handle import Worker, WorkerSpec, start_worker
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.manifest import Variant
 
 SLOTS, ARENAS = 16, 1
+CLOSE_S = 5.0
 
 
 def load_beside(variant: Variant, backend: str, folder: Path, context: JobContext, model: str) -> Worker:
     """A worker with the variant whose files are below `folder`; the caller closes it.
 
     Raises:
-        PermanentError, TransientError: as `agent.worker.handle.start_worker`.
+        PermanentError, TransientError: as `agent.worker.handle.start_worker`; digest_mismatch when what was loaded is
+            not the variant's files, each of which is hashed.
+        StepCancelledError: the job is to stop.
     """
     limits, settings = context.config.limits, context.config.worker
-    return start_worker(
+    worker = start_worker(
         WorkerSpec(
             model=model,
             backend=backend,
@@ -42,3 +48,17 @@ def load_beside(variant: Variant, backend: str, folder: Path, context: JobContex
             max_batch=limits.max_batch,
         )
     )
+    try:
+        check_files(variant, folder, context)
+    except BaseException:
+        worker.close(CLOSE_S)
+        raise
+    return worker
+
+
+def check_files(variant: Variant, folder: Path, context: JobContext) -> None:
+    """The variant's files below `folder` are the variant's files. Raises TransientError(digest_mismatch)."""
+    bad = faulty(folder, variant, context.cancel)
+    if bad:
+        text = f"{folder}: {bad[0].path} is not the file of {variant.name} any more"
+        raise TransientError(DeploymentCode.DIGEST_MISMATCH, text)

@@ -14,6 +14,7 @@ from agent.adapters.durable import disk_error
 from agent.adapters.part_file import PartFile, StepCancelledError
 from agent.errors import AgentError, PermanentError, TransientError
 from agent.jobs.context import JobContext
+from agent.jobs.loading import check_files
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.jobs import Job
@@ -76,6 +77,7 @@ def _copied(variant: Variant, folder: Path, context: JobContext) -> bool:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.copyfile(context.cache.files(digest) / file.path, target)
             context.check()
+        check_files(variant, folder, context)
     except StepCancelledError:
         raise
     except (AgentError, OSError):

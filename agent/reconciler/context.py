@@ -7,12 +7,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.adapters.damage import Damage
 from agent.core.slots import Choice, SlotRecord
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.ports import Clock, DataPath, HostSay, Journal, LoadedWorker, NoSay, Pool, Steps
 from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
+from registry.contracts.digest import Digest
 from registry.contracts.messages import Fault
 from registry.contracts.platforms import Platform
 
@@ -42,7 +44,13 @@ class Context:
     fault: Fault | None = None
     """Why the journal refused last; None once it takes something again."""
     records: dict[str, SlotRecord] = field(default_factory=dict)
-    """The newest record of every slot, as in the journal."""
+    """The newest record of every slot, as in the journal. Replaced whole, entry by entry: others may read it."""
+    damage: Damage = field(default_factory=Damage)
+    """What was found damaged on the disk."""
+
+    def kept(self) -> set[Digest]:
+        """Variants that are never evicted."""
+        return {place.variant_digest for record in self.records.values() for place in record.places()}
 
     def facts_digest(self) -> str:
         """Of this host; of the last start's facts until the new ones are known."""

@@ -52,7 +52,7 @@ def _roll_back(slot: Slot) -> None:
 
 def _repair(slot: Slot) -> None:
     """Files that are gone or wrong are pulled anew; what is there needs no network."""
-    choice, keep, steps = slot.record.active, installing.kept(slot), slot.context.steps
+    choice, keep, steps = slot.record.active, slot.context.kept(), slot.context.steps
     if choice is None:
         raise PermanentError("internal", f"slot {slot.record.model} has nothing to go back to")
 

@@ -18,7 +18,6 @@ from agent.reconciler.ports import LoadedWorker, Waiting
 from agent.reconciler.tasks import Task
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import Strategy
-from registry.contracts.digest import Digest
 from registry.contracts.golden import Parity
 from registry.contracts.messages import Fault
 
@@ -93,13 +92,8 @@ def reconsider(slot: Slot) -> None:
 
 def download(slot: Slot) -> None:
     """Everything that is not here yet."""
-    choice, keep = slot.chosen(), kept(slot)
+    choice, keep = slot.chosen(), slot.context.kept()
     slot.step(lambda cancel: slot.context.steps.download(choice, keep, cancel), lambda _: slot.move(Event.STEP_DONE))
-
-
-def kept(slot: Slot) -> set[Digest]:
-    """Variants that are never evicted."""
-    return {place.variant_digest for record in slot.context.records.values() for place in record.places()}
 
 
 def verify(slot: Slot) -> None:

@@ -1,16 +1,20 @@
 """Keeps the active place of one slot alive: what should answer has a worker that runs.
 
 At a start of the agent it brings back what served, from cache and journal, without asking anybody. A worker that
-dies is started again, ever more slowly, up to a limit; then it is reported and waits for another wish. When the
-active place is given to another version (a rollback), what answers goes on until the other's worker is there.
+dies is started again, ever more slowly, up to a limit; then it is reported and waits for another wish. Files that are
+damaged or gone are pulled again, for as long as it takes. A load that fails otherwise is tried again, too: it was
+loaded before, so the failure says as much of this moment as of the version. Only what was verified (this host, looked
+at anew, cannot run it; its code may not run here) takes the active place away. When the active place is given to
+another version (a rollback), what answers goes on until the other's worker is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from agent.core.backoff import RESTART, STABLE_AFTER_S
+from agent.core.backoff import REPAIR, RESTART, STABLE_AFTER_S, Backoff
 from agent.core.probation import Tally
 from agent.core.slots import Choice, Serving
 from agent.errors import AgentError, PermanentError
@@ -21,7 +25,16 @@ from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import Fault
 
 BROKEN = frozenset({DeploymentCode.DIGEST_MISMATCH, DeploymentCode.DISK_ERROR})
-"""The files in the cache are gone or wrong: starting them again is no use."""
+"""The files in the cache are gone or wrong: they have to be pulled again before a start is of use."""
+VERIFIED = frozenset(
+    {
+        DeploymentCode.VARIANT_UNFIT,
+        DeploymentCode.ENTRY_POINT_DISABLED,
+        DeploymentCode.ENTRY_POINT_UNTRUSTED,
+        DeploymentCode.ENTRY_POINT_SIGNATURE,
+    }
+)
+"""Reasons that hold until something is changed: this host was looked at anew, or its settings say so."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,9 @@ class Keeper:
         self.wake_at: float | None = None
         self._deaths = 0
         self._up_since = 0.0
-        self._task: Task[LoadedWorker] | None = None
+        self._task: Task[Any] | None = None
+        self._broken = False
+        """Its files have to be pulled before it is started."""
 
     @property
     def starting(self) -> bool:
@@ -109,7 +124,7 @@ class Keeper:
         self.restarts += 1
         if self._context.clock.monotonic() - self._up_since > STABLE_AFTER_S:
             self._deaths = 0
-        self._failed_once(DeploymentCode.WORKER_CRASHED, reason)
+        self._wait(DeploymentCode.WORKER_CRASHED, reason, RESTART)
         return True
 
     def forgive(self) -> None:
@@ -127,7 +142,7 @@ class Keeper:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        self.wake_at, self.crash, self.given_up, self._deaths = None, None, False, 0
+        self.wake_at, self.crash, self.given_up, self._deaths, self._broken = None, None, False, 0, False
 
     def tend(self, choice: Choice | None) -> None:
         """Starts the worker of `choice` when it is due and none is there; None: nothing should answer."""
@@ -144,9 +159,18 @@ class Keeper:
             return
         self.wake_at = None
         context = self._context
+        if self._broken:
+            keep = context.kept()
+            self._task = Task(
+                lambda cancel: context.steps.download(choice, keep, cancel), self._healed, self._failed_once
+            ).start(context.network, context.put)
+            return
         self._task = Task(
             context.load_task(choice), lambda worker: self._came_up(choice, worker), self._failed, context.discard
         ).start(context.loads, context.put)
+
+    def _healed(self, _: None) -> None:
+        self._task, self._broken = None, False
 
     def _came_up(self, choice: Choice, worker: LoadedWorker) -> None:
         self._task = None
@@ -181,15 +205,24 @@ class Keeper:
         self._task = None
         if self._listener.failed(error):
             return
-        if error.code in BROKEN or isinstance(error, PermanentError):
+        if error.code in VERIFIED:
             self._listener.lost(error)
-        else:
-            self._failed_once(error.code, error.message)
+            return
+        first = not self._broken and self._deaths == 0
+        self._broken = error.code in BROKEN
+        self._failed_once(error)
+        if self._broken and first:  # Nothing has been tried yet: at once.
+            self.wake_at = None
 
-    def _failed_once(self, code: str, reason: str) -> None:
+    def _failed_once(self, error: AgentError) -> None:
+        """What keeps it from starting may pass: the disk, the network, a driver that is not up yet."""
+        self._task = None
+        self._wait(error.code, error.message, REPAIR if self._broken or isinstance(error, PermanentError) else RESTART)
+
+    def _wait(self, code: str, reason: str, pauses: Backoff) -> None:
         self._deaths += 1
         self._context.changed = True
-        self.given_up = RESTART.exhausted(self._deaths, code)
+        self.given_up = pauses.exhausted(self._deaths, code)
         if self.given_up:
             code, reason = (
                 DeploymentCode.ATTEMPTS_EXHAUSTED,
@@ -197,7 +230,7 @@ class Keeper:
             )
         else:
             clock = self._context.clock
-            self.wake_at = clock.monotonic() + RESTART.delay(self._deaths, clock.chance())
+            self.wake_at = clock.monotonic() + pauses.delay(self._deaths, clock.chance())
         self.crash = Fault(code=str(code), message=reason[:2000], attempts=self._deaths)
 
 

@@ -16,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from agent.core.events import Connected, ControlMessage, Disconnected, Tick, WorkerDied
-from agent.core.slots import SlotRecord
+from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.context import Context
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.ports import JobWork, LoadedWorker, ReportListener
 from agent.reconciler.slot import Slot
 from agent.reconciler.tasks import Task, TaskDone
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import Desired, Fault, Health, Reported
 from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
@@ -131,6 +132,8 @@ class Reconciler:
         for slot in self._slots.values():
             self._guard(slot.tend)
         self._do_jobs(desired)
+        for kind, message in context.damage.take():
+            context.voice.tell("agent", phase=f"damaged_{kind}", code=DeploymentCode.DIGEST_MISMATCH, message=message)
         if not any(slot.keeper.starting for slot in self._slots.values()):
             self.revived.set()
         if context.changed and context.facts is not None:
@@ -208,6 +211,19 @@ class Reconciler:
         topic = self._topics.device(self._device, "reported")
         self._context.data_path.publish(topic, self._reported.canonical(), retain=True)
         self._on_report(self._reported)
+
+    def damaged(self, choice: Choice) -> None:
+        """Files of a choice were found damaged while nothing was being loaded: they are pulled again now, so that they
+        are there when a worker has to be started. What answers has its own copy. Control thread."""
+        context = self._context
+        if choice.variant_digest not in context.kept() or any(slot.busy for slot in self._slots.values()):
+            return  # The next start, or the next check, sees to it.
+        keep = context.kept()
+        Task(
+            lambda cancel: context.steps.download(choice, keep, cancel),
+            lambda _: context.voice.tell("agent", phase="healed", message=f"{choice.version}: whole again"),
+            lambda error: log.warning("damaged files of %s are not there yet: %s", choice.version, error),
+        ).start(context.network, context.put)
 
     def take_facts(self, facts: Platform) -> None:
         """This is what the host is now: the next report says so, and the registry chooses anew. Control thread."""

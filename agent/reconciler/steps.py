@@ -9,11 +9,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
+from pathlib import Path
 from typing import cast
 
 from pydantic import ValidationError
 
 from agent.adapters.artifact_cache import ArtifactCache
+from agent.adapters.damage import Damage
+from agent.adapters.engine_sums import drop_changed, keep_sums
 from agent.adapters.hardware import memory
 from agent.adapters.part_file import PartFile, StepCancelledError
 from agent.adapters.process_stats import proportional_memory
@@ -38,6 +41,9 @@ from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
 from registry.contracts.resolution import resolve
 
+NEVER = threading.Event()
+CLOSE_S = 3.0
+"""For a worker that must not serve."""
 PROBE_AGAIN_S = 60.0
 """Loads that fail one after the other cost one probe a minute."""
 
@@ -54,6 +60,7 @@ class RealSteps:
         *,
         probe_again: Callable[[], Platform] | None = None,
         tell_facts: Callable[[Platform], None] = lambda _: None,
+        damage: Damage | None = None,
     ) -> None:
         """`probe` finds out what this host is; it is called once.
 
@@ -64,6 +71,7 @@ class RealSteps:
             probe: May take its answer from an earlier start on the same host.
             probe_again: Never does; None: as `probe`. Called when a load fails as if the host had changed.
             tell_facts: Called, from the thread of a step, with facts that are other than before.
+            damage: Where damaged files are counted.
         """
         self._config = config
         self._cache = cache
@@ -71,6 +79,7 @@ class RealSteps:
         self._probe = probe
         self._probe_again = probe_again or probe
         self._tell_facts = tell_facts
+        self._damage = damage or Damage()
         self._facts: Platform | None = None
         self._probing = threading.Lock()
         self._probed_again = float("-inf")
@@ -129,8 +138,6 @@ class RealSteps:
         for ref in missing:
             self._pull(ref, digest, cancel)
         self._cache.complete(variant, digest)
-        if len(missing) == len(variant.files):
-            self._cache.trust(digest)
         if golden is not None and not self._cache.has_golden(digest, golden):
             with self._whole(golden, cancel) as part:
                 self._cache.admit_golden(part, digest)
@@ -142,6 +149,7 @@ class RealSteps:
     def verify(self, choice: Choice, cancel: threading.Event) -> None:
         """As `ports.Steps` says."""
         self._cache.verify(choice.variant, choice.variant_digest, cancel)
+        self._cache.used(choice.variant_digest)
 
     def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> Worker:
         """As `ports.Steps` says. A load cannot be cancelled: its time is bounded, its worker is then discarded."""
@@ -157,7 +165,7 @@ class RealSteps:
             entry_point=verified(choice.model, choice.version, choice.variant, self._config),
             requirements=choice.variant.requirements,
             settings=settings.options.get(choice.backend, {}),
-            engines=str(self._cache.files(choice.variant_digest).resolve().with_name("engines")),
+            engines=str(self._engines(choice)),
             target=str(choice.variant.target),
             profile="latency" if (settings.profile or choice.profile) == "latency" else "throughput",
             cores=self._config.cores,
@@ -177,14 +185,30 @@ class RealSteps:
         return self._start(choice, spec)
 
     def _start(self, choice: Choice, spec: WorkerSpec) -> Worker:
-        """Only what fits this host as it is now; a load that fails as if it had changed looks at it again."""
+        """Only what fits this host as it is now; a load that fails as if it had changed looks at it again.
+
+        The files are hashed again once the worker has read them, so that no other bytes came between check and use.
+        """
         self._check_fits(choice, self.facts(), "")
+        for name in drop_changed(self._engines(choice)):
+            self._damage.note("engines", f"{choice.version}: {name} is not what was compiled; it is compiled again")
         try:
-            return start_worker(spec)
+            worker = start_worker(spec)
         except AgentError as error:
+            self._cache.verify(choice.variant, choice.variant_digest, NEVER)  # damaged since: no fault of the version
             if points_at_host(error.code, choice.variant.target):
                 self._check_fits(choice, self._new_facts(), f" (it failed with {error.code}: {error.message})")
             raise
+        try:
+            self._cache.verify(choice.variant, choice.variant_digest, NEVER)
+        except BaseException:
+            worker.close(CLOSE_S)
+            raise
+        keep_sums(self._engines(choice))
+        return worker
+
+    def _engines(self, choice: Choice) -> Path:
+        return self._cache.files(choice.variant_digest).resolve().with_name("engines")
 
     @staticmethod
     def _check_fits(choice: Choice, facts: Platform, after: str) -> None:

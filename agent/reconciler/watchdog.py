@@ -160,7 +160,7 @@ class Watchdog:
 
     def lost(self, error: AgentError) -> None:
         """What should answer cannot be started here any more, and its probation is not what the slot is about.
-        Its files are wrong, or this host cannot run it any more: deployed anew, chosen by the facts of today."""
+        That was verified, see `keeper.VERIFIED`: deployed anew, chosen by the facts of today."""
         slot, record = self._slot, self._slot.record
         slot.context.voice.tell("worker", phase="lost", code=error.code, message=error.message, slot=record)
         back = _back_to_previous(record) if record.on_trial() else {"active": None, "proven": False}

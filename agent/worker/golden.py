@@ -19,6 +19,7 @@ from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.digest import digest_of
 from registry.contracts.golden import MAX_GOLDEN_BYTES, Parity, Tolerance
 from registry.contracts.golden_file import GoldenCase, check_cases, read_cases
 from registry.contracts.manifest import Golden
@@ -39,20 +40,24 @@ def measure_parity(
 ) -> Parity:
     """How the worker's answers compare with the golden vectors in the file at `path`.
 
-    The worker must not be with the data path. Its bytes are the caller's to verify; its form is checked here.
+    The worker must not be with the data path. The file is read once; what was read must have the digest of `golden`.
 
     Args:
         worker: Loaded; after an error it is only fit to be closed.
-        path: The file of `golden.file`, whole and verified.
+        path: The file of `golden.file`.
         golden: As the manifest has it: the number of cases, the tolerance.
         budget_s: For all runs together. Each run has the worker's `run_timeout_s` at most.
         check: Called between runs; what it raises goes through: for cancelling.
 
     Raises:
         PermanentError: bad_answer: the file is not one of golden vectors, or not of this model.
-        TransientError: disk_error, worker_crashed, or load_timeout.
+        TransientError: digest_mismatch, disk_error, worker_crashed, or load_timeout.
     """
     content = _read(path)
+    if digest_of(content) != golden.file.digest:
+        raise TransientError(
+            DeploymentCode.DIGEST_MISMATCH, f"{path.name}: not the golden vectors that were published for this version"
+        )
     try:
         cases = read_cases(content, len(content))
         check_cases(cases, worker.inputs, worker.outputs, golden.cases)

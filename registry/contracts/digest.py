@@ -13,7 +13,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """The name of a blob, a manifest or a variant."""
 
 
-def digest_of(data: bytes) -> Digest:
+def digest_of(data: bytes | memoryview) -> Digest:
     """The digest of bytes held in memory."""
     return PREFIX + hashlib.sha256(data).hexdigest()
 

@@ -217,6 +217,9 @@ class Health(Wire):
     replies_dropped: Count = 0
     """QoS 0 replies that were lost with the connection."""
     mqtt_reconnects: Count = 0
+    damaged: Annotated[dict[str, Count], Field(max_length=16)] = Field(default_factory=dict)
+    """What was found damaged on this host's disk since the agent started, by kind: `cache`, `engines` (both are brought
+    back), `journal`, `outbox` (what could be read was kept), `probe`."""
     data_path: str = ""
     """`fast`, or `public` when this paho lacks the member that the fast path needs."""
     models: dict[Name, ModelHealth] = Field(default_factory=dict)

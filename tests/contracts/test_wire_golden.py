@@ -29,6 +29,7 @@ KINDS: dict[str, type[Wire]] = {
     "event": Event,
     "health": Health,
     "health-not-finite": Health,
+    "health-damaged": Health,
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "manifest-extended": Manifest,

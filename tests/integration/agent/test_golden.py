@@ -14,6 +14,7 @@ from agent.errors import AgentError, PermanentError, TransientError
 from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
+from registry.contracts.digest import digest_of
 from registry.contracts.golden import Parity, Tolerance
 from registry.contracts.golden_file import Case, write_cases
 from registry.contracts.manifest import FileRef, Golden
@@ -69,7 +70,7 @@ def measure(tmp_path: Path) -> Measure:
     def _measure(worker: Worker, *cases: Case, count: int | None = None, **options: Any) -> Parity:
         content = write_cases(cases)
         (tmp_path / "golden").write_bytes(content)
-        ref = FileRef(path="golden", digest="sha256:" + "0" * 64, size=len(content))
+        ref = FileRef(path="golden", digest=digest_of(content), size=len(content))
         tolerance = options.pop("tolerance", Tolerance())
         described = Golden(file=ref, cases=count or len(cases), tolerance=tolerance)
         return measure_parity(worker, tmp_path / "golden", described, **options)
@@ -189,11 +190,23 @@ def test_a_file_that_is_not_of_this_model_is_refused(
         with pytest.raises(PermanentError) as error:
             measure(worker, case, count=count)
         assert error.value.code == "bad_answer"
-    ref = FileRef(path="golden", digest="sha256:" + "0" * 64, size=1)
     for content in (b"", b"not safetensors", b"\xff" * 100):
         (tmp_path / "broken").write_bytes(content)
+        ref = FileRef(path="golden", digest=digest_of(content), size=len(content))
         with pytest.raises(PermanentError):
             measure_parity(worker, tmp_path / "broken", Golden(file=ref, cases=1))
     with pytest.raises(AgentError) as missing:
         measure_parity(worker, tmp_path / "missing", Golden(file=ref, cases=1))
     assert missing.value.code == "disk_error"
+
+
+def test_a_file_that_changed_since_it_was_checked_is_not_compared_with(
+    load: Callable[..., Worker], tmp_path: Path
+) -> None:
+    worker = load(onnx_models.linear())
+    content = write_cases([linear(1)])
+    ref = FileRef(path="golden", digest=digest_of(content), size=len(content))
+    (tmp_path / "golden").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(TransientError) as changed:
+        measure_parity(worker, tmp_path / "golden", Golden(file=ref, cases=1))
+    assert changed.value.code == "digest_mismatch"

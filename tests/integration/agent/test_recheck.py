@@ -23,6 +23,7 @@ from registry.contracts.wire import canonical_json
 from tests.fakes.registry_simulator import one_file_manifest
 
 NEVER = threading.Event()
+DATA = b"no model"
 
 
 def host(opset: int | None, *, usable: bool = True) -> Platform:
@@ -34,7 +35,7 @@ def host(opset: int | None, *, usable: bool = True) -> Platform:
 
 
 def choice(backend: str = "onnxruntime") -> Choice:
-    manifest = one_file_manifest(b"no model")
+    manifest = one_file_manifest(DATA)
     variant = manifest.variants[0].model_copy(update={"requirements": Requirements(onnx_opsets={"": 17})})
     return Choice(
         model=manifest.model, version=manifest.version, manifest=manifest.canonical_digest(), variant=variant,
@@ -48,6 +49,9 @@ class Agent:
     def __init__(self, folder: Path, first: Platform, again: Platform, interpreter: Path) -> None:
         self.cache = cache = ArtifactCache(folder, limit=1 << 40, reserve=0)
         cache.open()
+        file = cache.files(choice().variant_digest) / choice().variant.entry
+        file.parent.mkdir(parents=True)
+        file.write_bytes(DATA)
         self.told: list[Platform] = []
         self.probes = 0
         config = AgentConfig.model_validate({"device": "edge-1", "worker": {"interpreter": interpreter}})

@@ -10,6 +10,7 @@ from agent.adapters.registry_client import UnreachableError
 from agent.core.events import ControlMessage, Tick, WorkerDied
 from agent.errors import PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.deployments import Phase
 from registry.contracts.messages import ServingState
 from tests.fakes.control import MEASURED, FakeWorker
 from tests.fakes.host import DEVICE, START, Host, desired
@@ -220,7 +221,35 @@ def test_an_active_artifact_that_is_broken_is_pulled_again() -> None:
     host.steps.fail("verify", TransientError(DeploymentCode.DIGEST_MISMATCH, "bit rot"))
     host.settle()
     assert host.serves() == "1.0.0"
-    assert "download 1.0.0" in host.steps.done
+    assert host.steps.done == ["verify 1.0.0", "download 1.0.0", "verify 1.0.0", "warm 1.0.0"]
+    assert host.progress().phase is Phase.COMMITTED
+
+
+def test_a_broken_artifact_stays_the_active_one_for_as_long_as_the_registry_is_away() -> None:
+    host = serving()
+    host.boot()
+    host.steps.fail("verify", TransientError(DeploymentCode.DIGEST_MISMATCH, "bit rot"))
+    host.steps.fail("download", *[UnreachableError("away")] * 30)
+    for _ in range(60):
+        host.wait(301.0)
+        if not host.steps.errors["download"]:
+            break
+        assert host.serves() is None
+        assert host.state() is ServingState.RECOVERING
+        assert host.reports[-1].models["lenet"].fault.code == DeploymentCode.REGISTRY_UNREACHABLE  # type: ignore[union-attr]
+    assert host.wait(301.0).serves() == "1.0.0"
+    assert host.reports[-1].models["lenet"].fault is None
+
+
+def test_what_served_before_is_tried_again_when_it_does_not_load_and_is_not_given_up() -> None:
+    host = serving()
+    host.boot()
+    host.steps.fail("warm", *[PermanentError(DeploymentCode.BACKEND_UNAVAILABLE, "no driver yet")] * 20)
+    for _ in range(25):
+        host.wait(301.0)
+    assert host.serves() == "1.0.0"
+    assert "resolve 1.0.0" not in host.steps.done
+    assert host.journal.records["lenet"].proven
 
 
 def test_an_older_generation_changes_nothing() -> None:
@@ -332,7 +361,7 @@ def test_the_cache_is_swept_only_while_nothing_is_installed() -> None:
 def test_what_this_host_cannot_run_any_more_is_chosen_anew() -> None:
     host = serving()
     host.boot()
-    host.steps.fail("warm", PermanentError(DeploymentCode.BACKEND_UNAVAILABLE, "the driver is gone"))
+    host.steps.fail("warm", PermanentError(DeploymentCode.VARIANT_UNFIT, "the driver is gone"))
     host.settle()
     assert host.steps.done[:3] == ["verify 1.0.0", "warm 1.0.0", "resolve 1.0.0"]
     assert host.serves() == "1.0.0"
