@@ -37,9 +37,8 @@ class Codec:
         self.binding = binding
         self._signature = Signature(binding, layout)
         self._reader = RequestReader(binding, self._signature)
-        self._replies = ReplyEncoder(
-            binding, layout, Classifier(binding.classification) if binding.classification else None
-        )
+        classes = binding.classification
+        self._replies = ReplyEncoder(binding, layout, Classifier(classes, binding.outputs) if classes else None)
         self._images, self._no_images = _image_decoder(binding)
 
     def decode(self, payload: Buffer, content_type: str = "", header_length: int | None = None) -> tuple[Plan, int]:

@@ -21,6 +21,7 @@ from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor, read_arena
 from agent.worker.caller import Caller, RunFailedError
 from agent.worker.spec import Worker
+from registry.contracts.classes import scores_of
 from registry.contracts.deployments import ShadowFigures
 from registry.contracts.golden import Parity, Tolerance
 from registry.contracts.parity import Array, Comparison
@@ -210,16 +211,21 @@ def verdict(pairs: Pairs, tolerance: Tolerance, scores: str | None) -> Parity:
     Args:
         pairs: The outputs.
         tolerance: Whose distances must be kept, and whose `top1_agreement`.
-        scores: The output of a classifier, [N, classes] or one item's [classes]: there only `top1_agreement` counts,
-            and the distances are measured. None, or where it has no top class: no classifier.
+        scores: The output of a classifier (`registry.contracts.classes`): there only `top1_agreement` counts, and the
+            distances are measured. None, or where it has no top class: no classifier.
     """
     found = _compared(pairs, tolerance)
     if scores is None or scores not in pairs or not tolerance.top1_agreement:
         return found
     datatype, *sides = pairs[scores]
-    got, want = (side[None] if side.ndim == 1 else side for side in sides)
+    got, want = (_scores(side) for side in sides)
     top = _compared({scores: (datatype, got, want)}, tolerance.model_copy(update={"absolute": float("inf")}))
     return found if top.top1_agreement is None else found.model_copy(update={"passed": top.passed})
+
+
+def _scores(side: Array) -> Array:
+    shape = scores_of(side.shape, side.size)
+    return side if shape is None else side.reshape(shape)
 
 
 def _compared(pairs: Pairs, tolerance: Tolerance) -> Parity:

@@ -6,7 +6,7 @@ registry may not import; a test holds both to the same bytes. JPEG and PNG only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +59,31 @@ def picture_set(session: Session, folder: Path, like: str) -> dict[str, Tensor]:
 def _files(folder: Path, manifest: Manifest) -> Iterator[tuple[Path, int]]:
     """Pictures with their classes, in the order of their names."""
     known = manifest.classification.labels if manifest.classification else ()
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if inner.name in known:
-            label = known.index(inner.name)
-        elif inner.name.isascii() and inner.name.isdecimal() and len(inner.name) < 7:
-            label = int(inner.name)
-        else:
-            raise UsageFault(f"The folder {inner.name!r} is neither a label of the model nor the number of a class")
-        yield from ((path, label) for path in sorted(inner.iterdir()) if path.suffix.lower() in ENDINGS)
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    classes = folder_classes([inner.name for inner in folders], known)
+    for inner in folders:
+        yield from ((path, classes[inner.name]) for path in sorted(inner.iterdir()) if path.suffix.lower() in ENDINGS)
+
+
+def folder_classes(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """Folder to class. Where every name is a label they are labels, where every name is a number they are numbers.
+
+    Raises UsageFault for a name that is neither, or that could be two classes.
+    """
+    numbers = {name: int(name) for name in names if name.isascii() and name.isdecimal() and len(name) < 7}
+    labelled = all(name in known for name in names)
+    found: dict[str, int] = {}
+    for name in names:
+        could = {number for number, label in enumerate(known) if label == name}
+        if name in numbers and not labelled:
+            could = {numbers[name]} if len(numbers) == len(names) else could | {numbers[name]}
+        if not could:
+            raise UsageFault(f"The folder {name!r} is neither a label of the model nor the number of a class")
+        if len(could) > 1:
+            which = ", ".join(map(str, sorted(could)))
+            raise UsageFault(f"The folder {name!r} could be class {which}", hint="Call all folders by their numbers")
+        found[name] = could.pop()
+    return found
 
 
 def decoder_for(image: ImageInput, held: str) -> Any:
@@ -85,18 +102,27 @@ def decoder_for(image: ImageInput, held: str) -> Any:
     def decode(path: Path) -> Any:
         try:
             with Image.open(path, formats=("JPEG", "PNG")) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise InspectionError(f"{path} has over {MAX_PIXELS} pixels")
+                _demand_size(path, opened)
                 whole = _eight_bit(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
                 pixels = np.asarray(_fit(whole, image)).reshape(image.height, image.width, channels)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InspectionError(f"{path} cannot be decoded: {str(error)[:200]}") from None
+        except InspectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds over damaged pictures.
+            raise InspectionError(f"{path} cannot be decoded: {type(error).__name__}: {str(error)[:200]}") from None
         if image.channels == "BGR":
             pixels = pixels[..., ::-1]
-        values = ((pixels.astype("<f8") * image.scale - mean) / std).astype(held)
+        with np.errstate(over="ignore"):
+            values = ((pixels.astype("<f8") * image.scale - mean) / std).astype(held)
+        if not np.isfinite(values).all():
+            raise InspectionError(f"{path}: scale, mean and std make values that {held[1:]} cannot hold")
         return np.ascontiguousarray(values.transpose(2, 0, 1) if image.layout == "NCHW" else values)
 
     return decode
+
+
+def _demand_size(path: Path, opened: Any) -> None:
+    if opened.width * opened.height > MAX_PIXELS:
+        raise InspectionError(f"{path} has over {MAX_PIXELS} pixels")
 
 
 def _eight_bit(picture: Any, mode: str) -> Any:

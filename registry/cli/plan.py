@@ -19,6 +19,7 @@ from registry.cli.local_files import LocalFile
 from registry.cli.publish_file import PublishFile, RequirementsSection, VariantSection, faults
 from registry.cli.signing import Signer, load_signer
 from registry.cli.variant_facts import variant_facts
+from registry.contracts.classes import scores_of
 from registry.contracts.entry_points import EntryCode
 from registry.contracts.manifest import (
     Classification,
@@ -26,7 +27,6 @@ from registry.contracts.manifest import (
     ImageInput,
     Manifest,
     Requirements,
-    TensorSpec,
     Variant,
 )
 from registry.core.publish_faults import publish_faults
@@ -103,7 +103,7 @@ def make_plan(source: PublishFile) -> Plan:
         if source.card.stat().st_size > MAX_CARD_BYTES:
             raise UsageFault(f"The model card {source.card} is over {MAX_CARD_BYTES} bytes")
     warnings = tuple(f"{variant.name}: {text}" for variant in variants for text in variant.facts.warnings)
-    return Plan(source, source.version, variants, warnings + _picture_warnings(source, variants), signer)
+    return Plan(source, source.version, variants, warnings + _softmax_warnings(source, variants[0].facts), signer)
 
 
 def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
@@ -131,7 +131,8 @@ def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
         )
     except ValidationError as error:
         raise UsageFault("This cannot be published as it is", errors=faults(error)) from error
-    if found := publish_faults(manifest):
+    found = (*publish_faults(manifest), *_softmax_faults(source, plan.variants[0].facts))
+    if found:
         raise UsageFault("This cannot be published as it is", errors=found)
     return manifest
 
@@ -215,35 +216,26 @@ def artifact_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]", "-", path.name).lstrip(".+")[:255] or "file"
 
 
-def _picture_warnings(source: PublishFile, variants: tuple[PlannedVariant, ...]) -> tuple[str, ...]:
-    """What does not fit together in [image] and [classification]; an agent would refuse every picture."""
-    found: list[str] = []
-    facts = variants[0].facts
-    if source.image is not None:
-        spec = next((spec for spec in facts.inputs if spec.name == source.image.input), None)
-        if spec is None:
-            raise UsageFault(f"[image] names the input {source.image.input!r}; the model has: {_names(facts.inputs)}")
-        if not _takes_picture(spec, source.image):
-            found.append(f"[image] gives {_picture_shape(source.image)}, but input {spec.name!r} is {list(spec.shape)}")
-    labels = source.classification
-    if labels is not None and labels.output not in {spec.name for spec in facts.outputs}:
-        raise UsageFault(f"[classification] names the output {labels.output!r}; the model has: {_names(facts.outputs)}")
-    return tuple(found)
+def _softmax_faults(source: PublishFile, facts: ModelFacts) -> tuple[str, ...]:
+    """One number for each item is read as a logit or as a probability: another label, so the publisher says which."""
+    declared = source.classification
+    spec = next((spec for spec in facts.outputs if declared is not None and spec.name == declared.output), None)
+    if declared is None or spec is None:
+        return ()
+    scores = scores_of(spec.shape, len(declared.labels))
+    if scores is None or scores.each != 1:
+        return ()
+    who = f"classification: output {spec.name!r} has one number for each item"
+    if "softmax" not in declared.model_fields_set:
+        return (f"{who}: say softmax = true where it is a logit, softmax = false where it is a probability",)
+    if declared.softmax and facts.last_operators.get(spec.name) == "Sigmoid":
+        return (f"{who}, a probability by the model's own Sigmoid: softmax = false",)
+    return ()
 
 
-def _names(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(spec.name for spec in specs)
-
-
-def _picture_shape(image: ImageInput) -> list[int]:
-    channels = 1 if image.channels == "L" else 3
-    if image.layout == "NCHW":
-        return [1, channels, image.height, image.width]
-    return [1, image.height, image.width, channels]
-
-
-def _takes_picture(spec: TensorSpec, image: ImageInput) -> bool:
-    shape = _picture_shape(image)
-    return len(spec.shape) == len(shape) and all(
-        have in (-1, want) for have, want in zip(spec.shape, shape, strict=True)
-    )
+def _softmax_warnings(source: PublishFile, facts: ModelFacts) -> tuple[str, ...]:
+    declared = source.classification
+    last = facts.last_operators.get(declared.output, "") if declared is not None else ""
+    if declared is None or not declared.softmax or last not in ("Softmax", "Sigmoid"):
+        return ()
+    return (f"the model ends in {last} itself, and [classification] asks for softmax once more: softmax = false",)

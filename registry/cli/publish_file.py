@@ -26,6 +26,8 @@ from registry.contracts.manifest import (
     Target,
     TensorSpec,
 )
+from registry.inspection.facts import InspectionError
+from registry.inspection.labels import read_labels
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,7 +35,6 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 MAX_FILE_BYTES = 1 << 20
-MAX_LABELS_BYTES = 1 << 20
 
 
 class Section(BaseModel):
@@ -107,7 +108,7 @@ class ImageSection(ImageInput):
 
 
 class ClassificationSection(Classification):
-    """`[classification]`: how an output becomes labels; `labels_file` may stand for `labels`, one label a line."""
+    """`[classification]`: how an output becomes labels; `labels_file` may stand for `labels`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -159,7 +160,7 @@ def load_publish_file(path: Path) -> PublishFile:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UsageFault(f"{path} is over {MAX_FILE_BYTES} bytes: not a publish file")
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageFault(f"{path} cannot be read: {error}") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -205,11 +206,9 @@ def _take_labels_file(raw: dict[str, Any], path: Path) -> None:
         raise UsageFault(f"{path}: classification has both labels and labels_file")
     source = path.parent / str(section.pop("labels_file"))
     try:
-        with source.open("rb") as file:
-            text = file.read(MAX_LABELS_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageFault(f"{path}: the labels file {source} cannot be read: {error}") from error
-    section["labels"] = [line.strip() for line in text.splitlines() if line.strip()]
+        section["labels"] = read_labels(source)
+    except InspectionError as error:
+        raise UsageFault(f"{path}: {error.message}") from error
 
 
 def _relative_to(parsed: PublishFile, folder: Path) -> PublishFile:

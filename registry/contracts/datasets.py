@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AwareDatetime, Field
 
+from registry.contracts.classes import scores_of
 from registry.contracts.digest import Digest
 from registry.contracts.manifest import Classification, TensorSpec
 from registry.contracts.metrics import BY_EXPECTED
@@ -150,13 +151,14 @@ def input_names(dataset: Dataset, inputs: Sequence[TensorSpec]) -> dict[str, str
 
 
 def scores_output(classification: Classification | None, outputs: Sequence[TensorSpec]) -> str:
-    """The output [N, classes] with the scores: the classification's, else the only one of that form.
+    """The output with the scores (`registry.contracts.classes`): the classification's, else the only one of that form.
 
     Raises TensorFileError.
     """
     if classification is not None:
         return classification.output
-    found = [spec.name for spec in outputs if len(spec.shape) == 2 and spec.shape[1] not in (0, 1)]
+    shapes = {spec.name: scores_of(spec.shape, 0) for spec in outputs}
+    found = [name for name, scores in shapes.items() if scores is not None and scores.each not in (0, 1)]
     if len(found) != 1:
         raise TensorFileError(f"which of its outputs has the scores? {', '.join(found) or 'none is [N, classes]'}")
     return found[0]

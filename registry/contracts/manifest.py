@@ -209,11 +209,11 @@ class ImageInput(Wire):
 
 
 class Classification(Wire):
-    """How an output tensor of shape [N, classes] becomes labels with scores."""
+    """How an output becomes labels with scores; `registry.contracts.classes` says which shapes it may have."""
 
     output: str
     softmax: bool = True
-    """False when the model ends in softmax itself."""
+    """False when the model ends in softmax itself, or in a sigmoid."""
     labels: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(min_length=1, max_length=4096)]
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
 

@@ -3,7 +3,7 @@
 A refusal, where `publish_warnings` warns: a version in which a variant is over the tolerance is not published, nor a
 compiled one that does not say what it was compiled for, nor one for a target that no backend serves: nobody could say
 where it runs. Nor is a network that no catalogue has; who publishes for agents with a newer one upgrades the registry
-first.
+first. Nor is one whose pictures or classes a device could not make from the inputs and outputs that it declares.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from registry.contracts import networks
+from registry.contracts.classes import classification_faults
 from registry.contracts.fitting import BUILT_FOR
 from registry.contracts.golden import MeasuredParity
 from registry.contracts.manifest import Format, Golden, Manifest, Target, Variant
 from registry.contracts.releases import cann_release, numbers
+from registry.core.picture_faults import picture_faults
 
 TARGETS: Mapping[Format, tuple[Target, ...]] = {
     Format.MINDIR: (Target.CPU, Target.GPU, Target.ASCEND910),
@@ -39,7 +41,7 @@ def publish_faults(manifest: Manifest) -> tuple[str, ...]:
         if variant.parity is not None:
             fault = _parity_fault(variant.parity, manifest.golden, names)
             faults += [f"variant {variant.name}: {fault}"] if fault else []
-    return tuple(faults)
+    return (*faults, *picture_faults(manifest), *classification_faults(manifest))
 
 
 def variant_faults(variant: Variant) -> Iterator[str]:

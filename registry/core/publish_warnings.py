@@ -12,6 +12,7 @@ from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.manifest import Manifest, Variant
 from registry.contracts.platforms import Platform
 from registry.contracts.resolution import SOURCE_ONLY, Outcome, Reason, judge, ties
+from registry.core.picture_faults import picture_warnings
 from registry.core.wording import how_many
 
 TOLD_FIRST = (Code.OPSET_TOO_NEW, Code.IR_TOO_NEW, Code.SOC_MISMATCH, Code.SM_MISMATCH, Code.TRT_VERSION)
@@ -24,12 +25,14 @@ Classes = Sequence[tuple[Platform, int]]
 
 
 def publish_warnings(manifest: Manifest, fleet: Classes) -> tuple[str, ...]:
-    """Ties between variants, and variants that no known device can run; nothing about a fleet without facts."""
+    """Pictures that become next to nothing, ties between variants, and variants that no known device can run; nothing
+    about a fleet without facts."""
     told = [
         f"variants {', '.join(group)} rank the same and have other files: a device runs the one that it measured to be "
         f"faster, else {group[0]}, by its name. Publish one of them, or give them requirements that differ"
         for group in ties(manifest)
     ]
+    told += picture_warnings(manifest)
     for variant in manifest.variants:
         if fleet and variant.format not in SOURCE_ONLY:
             told.extend(_unfit(variant, fleet))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from registry.contracts.manifest import Format, Requirements, TensorSpec
@@ -40,5 +41,7 @@ class ModelFacts:
     """The program that wrote the file, as the file says."""
     parameters: tuple[Parameter, ...] = ()
     """The weights of a checkpoint, in the order of the file; empty for formats that hold a graph."""
+    last_operators: Mapping[str, str] = field(default_factory=dict)
+    """Output to the operator that makes its numbers, as far as the file says so."""
     warnings: tuple[str, ...] = ()
     """What will work, but perhaps not as the publisher expects."""

@@ -14,6 +14,7 @@ from registry.contracts.resolution import BUILT_IN_DOMAINS
 from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
 from registry.inspection.external_data import companions
 from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.onnx_ends import last_operators
 from registry.inspection.onnx_walk import custom_functions, survey
 
 MAX_FILE_BYTES = (2 << 30) - 1
@@ -66,6 +67,7 @@ def inspect(path: Path) -> ModelFacts:
         requirements=requirements,
         companions=companions(path.parent, found.external),
         producer=producer,
+        last_operators=last_operators(model),
         warnings=(*_runtime_warnings(requirements), *_shape_warnings(inputs)),
     )
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from agent.dataplane.images import ImageDecoder
-from registry.cli.pictures import decoder_for
+from registry.cli.failures import UsageFault
+from registry.cli.pictures import decoder_for, folder_classes
 from registry.contracts.manifest import ImageInput, TensorSpec
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from registry.inspection.facts import InspectionError
@@ -76,6 +77,37 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InspectionError, match=name):
             decode(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "classes"),
+    [
+        (("cat", "dog"), ("cat", "dog"), (0, 1)),
+        (("0", "2"), ("cat", "dog", "cat"), (0, 2)),
+        (("1", "2", "3"), ("1", "2", "3"), (0, 1, 2)),
+        (("0", "1"), ("1", "2", "3"), (0, 1)),
+        (("1", "cat"), ("cat", "dog"), (1, 0)),
+    ],
+)
+def test_a_folder_is_called_by_its_label_or_its_number(
+    names: tuple[str, ...], labels: tuple[str, ...], classes: tuple[int, ...]
+) -> None:
+    assert folder_classes(names, labels) == dict(zip(names, classes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "says"),
+    [
+        (("crane", "dog"), ("crane", "dog", "crane"), "could be class 0, 2"),
+        (("2", "0", "cat"), ("2", "cat", "dog"), "'2' could be class 0, 2"),
+        (("bird",), ("cat", "dog"), "neither a label"),
+    ],
+)
+def test_a_folder_that_could_be_two_classes_is_refused(
+    names: tuple[str, ...], labels: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(UsageFault, match=says):
+        folder_classes(names, labels)
 
 
 def test_a_folder_of_digits_becomes_a_validation_set_that_lenet_reads(server: RegistryProcess, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_tensor_request_gets_the_models_own_outputs_and_labels_when_it_asks() 
 @pytest.mark.parametrize(
     ("softmax", "scores", "labels"),
     [(False, [[np.nan, 1, 1, 0]], [[b"one", b"two"]]), (False, [[0, 0, 0, 0]] * 2, [[b"zero", b"one"]] * 2),
-     (True, [[-1e30, 1e30, 0, 0]], [[b"one", b"zero"]])],
+     (True, [[-1e30, 1e30, 0, 0]], [[b"one", b"two"]])],
 )  # fmt: skip
 def test_equal_scores_keep_the_classes_order_and_nan_is_last(softmax: Any, scores: Any, labels: Any) -> None:
     declared = Classification(output="y", labels=("zero", "one", "two"), top_k=2, softmax=softmax)
@@ -211,3 +211,55 @@ def test_equal_scores_keep_the_classes_order_and_nan_is_last(softmax: Any, score
     array = np.array(scores, "<f4")
     reply = codec.encode_reply(plan, [OutputTensor("y", "FP32", array.shape, array.tobytes())])
     assert decode_reply(reply.join()).outputs["label"].tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("shape", "softmax", "labels", "scores", "best"),
+    [
+        ((2, 3, 1, 1), True, 3, [1, 3, 2, 9, 0, 0], [b"1", b"0"]),
+        ((2, 1, 3), True, 3, [1, 3, 2, 9, 0, 0], [b"1", b"0"]),
+        ((3,), True, 3, [1, 3, 2], [b"1"]),
+        ((2, 1), False, 2, [0.9, 0.2], [b"1", b"0"]),
+        ((2,), False, 2, [0.9, 0.2], [b"1", b"0"]),
+        ((1,), False, 2, [0.9], [b"1"]),
+        ((2, 1, 1, 1), True, 2, [0.1, -0.1], [b"1", b"0"]),
+        ((2, 1), True, 1, [0.0, 5.0], [b"0", b"0"]),
+    ],
+)
+def test_scores_of_every_shape_become_the_right_labels(
+    shape: Any, softmax: bool, labels: int, scores: Any, best: Any
+) -> None:
+    made = classified(shape, softmax, labels, scores)
+    assert made["label"][:, 0].tolist() == best
+
+
+def test_one_number_for_each_item_gives_the_scores_of_both_labels() -> None:
+    made = classified((2, 1), False, 2, [0.75, 0.25])
+    assert made["score"].tolist() == [[0.75, 0.25], [0.75, 0.25]]
+    made = classified((2, 1), True, 2, [0.0, 3.0])
+    assert made["score"].tolist() == [[0.5, 0.5], pytest.approx([1 / (1 + np.exp(-3)), 1 / (1 + np.exp(3))])]
+    assert classified((1, 1), True, 1, [3.0])["score"].tolist() == [[pytest.approx(1 / (1 + np.exp(-3)))]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "softmax", "labels"), [((2, 1), False, 2), ((2, 1), True, 3), ((1, 2, 1, 1, 2), True, 2), ((), True, 2)]
+)
+def test_what_holds_no_scores_is_an_error_and_no_label(shape: Any, softmax: bool, labels: int) -> None:
+    with pytest.raises(RequestError, match="cannot be classified") as refused:
+        classified(shape, softmax, labels, [7.0] * int(np.prod(shape)))
+    assert refused.value.code == InferenceCode.RUN_FAILED
+
+
+def classified(shape: Any, softmax: bool, labels: int, scores: Any) -> Any:
+    names = tuple(map(str, range(labels)))
+    declared = Classification(output="y", labels=names, top_k=2, softmax=softmax)
+    codec = make_codec(
+        [spec("x", "FP32", -1, 1)],
+        [spec("y", "FP32", *(shape if shape == (3,) else (-1, *shape[1:])))],
+        classification=declared,
+    )
+    request = encode_request([Input("x", "FP32", np.zeros((2, 1)))], outputs=[("label", None), ("score", None)])
+    plan, _ = codec.decode(request.payload, "", request.header_length)
+    array = np.array(scores, "<f4").reshape(shape)
+    reply = codec.encode_reply(plan, [OutputTensor("y", "FP32", array.shape, array.tobytes())])
+    return decode_reply(reply.join()).outputs

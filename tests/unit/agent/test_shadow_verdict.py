@@ -49,7 +49,7 @@ def test_of_a_classifiers_many_items_as_many_must_agree_as_the_manifest_says() -
 
 
 @pytest.mark.parametrize(
-    "outputs", [([[5.0]], [[1.0]]), ([[[1.0, 5.0]]], [[[2.0, 3.0]]])], ids=["one class", "of rank 3"]
+    "outputs", [([[5.0]], [[1.0]]), ([[[1.0, 5.0]] * 2], [[[2.0, 3.0]] * 2])], ids=["one class", "of rank 3"]
 )
 def test_scores_without_a_top_class_are_judged_by_the_tolerance(outputs: tuple[Any, Any]) -> None:
     assert not agrees("y", Tolerance(), y=outputs)

@@ -1,0 +1,81 @@
+"""What a publish file says of pictures and classes is read as it stands, and compared with the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import onnx_models
+from tests.support.cli import Cli, Ran
+
+FILE = """
+model = "{name}"
+version = "1"
+[[variant]]
+file = "model.onnx"
+target = "cpu"
+[classification]
+output = "y"
+labels_file = "labels.txt"
+"""
+
+
+def publish(cli: Cli, name: str, model: bytes, labels: bytes, more: str = "", *, code: int = 0) -> Ran:
+    (cli.folder / "model.onnx").write_bytes(model)
+    (cli.folder / "labels.txt").write_bytes(labels)
+    (cli.folder / "file.toml").write_text("\ufeff" + FILE.format(name=name) + more, encoding="utf-8")
+    return cli("publish", "file.toml", "--json", code=code)
+
+
+def test_a_blank_line_is_a_class_and_a_byte_order_mark_is_none(cli: Cli) -> None:
+    model = onnx_models.one_op("GlobalAveragePool", ["N", 4, 8, 8], out_shape=["N", 4, 1, 1])
+    publish(cli, "blank", model, "\ufeffcat\r\n\r\nd\u2028g\r\nfish \r\n".encode())
+    manifest = cli("show", "blank@1", "--json").document["manifest"]
+    assert manifest["classification"]["labels"] == ["cat", "", "d\u2028g", "fish "]
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (b"cat\ndog\nfish\n", "4 classes, and there are 3 labels"),
+        (b"cat\ndog\nfish\nbird\n\n", "4 classes, and there are 5 labels"),
+        (b"a\n" * (1 << 20), "has over 1048576 bytes"),
+        ("cat\n".encode("utf-16"), "is UTF-16"),
+        (b"cat\nd\xf6g\n", "is not UTF-8 (line 2)"),
+    ],
+)
+def test_labels_that_are_not_the_models_are_refused(cli: Cli, labels: bytes, says: str) -> None:
+    error = publish(cli, "refused", onnx_models.one_op("Relu", ["N", 4]), labels, code=2).error
+    assert says in error["message"] + "".join(error["errors"])
+    cli("show", "refused", code=3)
+
+
+@pytest.mark.parametrize(
+    ("operator", "softmax", "says"),
+    [
+        ("Relu", "", "say softmax = true where it is a logit"),
+        ("Sigmoid", "softmax = true", "a probability by the model's own Sigmoid"),
+        ("Sigmoid", "softmax = false", ""),
+        ("Relu", "softmax = true", ""),
+    ],
+)
+def test_the_publisher_says_what_one_number_for_each_item_is(cli: Cli, operator: str, softmax: str, says: str) -> None:
+    model = onnx_models.one_op(operator, ["N", 1])
+    name = f"single-{operator}-{softmax[-5:].strip() or 'unsaid'}".lower()
+    if says:
+        assert says in "".join(publish(cli, name, model, b"no\nyes\n", softmax, code=2).error["errors"])
+    else:
+        publish(cli, name, model, b"no\nyes\n", softmax)
+
+
+def test_a_softmax_of_a_softmax_is_warned_of(cli: Cli) -> None:
+    ran = publish(cli, "twice", onnx_models.one_op("Softmax", ["N", 2]), b"a\nb\n")
+    assert "softmax once more" in "".join(ran.document["warnings"])
+
+
+def test_a_picture_that_makes_another_shape_is_refused(cli: Cli, tmp_path: Path) -> None:
+    image = '[image]\ninput = "x"\nheight = 8\nwidth = 9\n'
+    model = onnx_models.one_op("GlobalAveragePool", ["N", 3, 8, 8], out_shape=["N", 3, 1, 1])
+    error = publish(cli, "picture", model, b"a\nb\nc\n", image, code=2).error
+    assert "a picture makes [1, 3, 8, 9], and input 'x' is [-1, 3, 8, 8]" in "".join(error["errors"])
