@@ -14,6 +14,11 @@ class RegistryError(Exception):
         self.errors = errors
 
 
+class TemporaryError(RegistryError):
+    """Base of what lies not in the request but in the registry's own condition: the same request passes later, when
+    whoever or whatever has to mend it has done so. Nothing was changed."""
+
+
 class NotFoundError(RegistryError):
     """What was asked for is not there."""
 
@@ -66,10 +71,22 @@ class TooLargeError(RegistryError):
     code = "too_large"
 
 
-class StorageFullError(RegistryError):
+class StorageFullError(TemporaryError):
     """The disk has no room."""
 
     code = "insufficient_storage"
+
+
+class ReadOnlyError(TemporaryError):
+    """The database or the disk takes no writes at the moment; what only reads may work."""
+
+    code = "read_only"
+
+
+class StorageFailedError(TemporaryError):
+    """The database or the disk fails: an input or output error, damage, or no permission."""
+
+    code = "storage_failed"
 
 
 class UnauthorizedError(RegistryError):
@@ -84,8 +101,8 @@ class ForbiddenError(RegistryError):
     code = "forbidden"
 
 
-class BusyError(RegistryError):
-    """Too much at once, or a lock was not to be had in time: the same request may pass a little later."""
+class BusyError(TemporaryError):
+    """Too much at once, a lock was not to be had in time, or the database server is away: try a little later."""
 
     code = "busy"
 

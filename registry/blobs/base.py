@@ -3,6 +3,8 @@
 INVARIANT: a blob is whole and durable from the moment it can be seen; it is never seen half.
 INVARIANT: a part's durable length never shrinks but by `discard`, and a failed write leaves the part as it was.
 A store is thread-safe. One part has one writer at a time; its caller sees to that.
+
+Every call may raise a `TemporaryError`: `StorageFullError`, `ReadOnlyError`, or `StorageFailedError`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class BlobReader(Protocol):
         ...
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes from `offset`; fewer only at the end. Raises OSError."""
+        """Up to `length` bytes from `offset`; fewer only at the end."""
         ...
 
     def close(self) -> None:
@@ -40,21 +42,11 @@ class PartWriter(Protocol):
         ...
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
-        """Write all of `data`, or nothing.
-
-        Raises:
-            StorageFullError: there is no room.
-            OSError: the storage failed.
-        """
+        """Write all of `data`, or nothing."""
         ...
 
     def sync(self) -> None:
-        """What was appended is durable when this returns.
-
-        Raises:
-            StorageFullError: there is no room.
-            OSError: the storage failed; the part can no longer be trusted.
-        """
+        """What was appended is durable when this returns; when it raises, the part can no longer be trusted."""
         ...
 
     def __enter__(self) -> PartWriter: ...
@@ -113,4 +105,8 @@ class BlobStore(Protocol):
 
     def free_bytes(self) -> int:
         """Room for more."""
+        ...
+
+    def probe(self) -> None:
+        """Write something, make it durable, remove it: what an upload needs."""
         ...

@@ -2,22 +2,27 @@
 
 A part is fsynced, then renamed, then the folder is fsynced: a file under a blob's name is whole after any crash.
 Files are 0600, folders 0700. Names come from checked digests and part names only.
+A disk that fails or takes no writes is logged once when it begins and once when it ends.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from registry.contracts.digest import PREFIX, Digest, hex_of
-from registry.errors import NotFoundError, StorageFullError
+from registry.core.outage import Outage
+from registry.errors import NotFoundError, ReadOnlyError, StorageFailedError, StorageFullError, TemporaryError
 
+log = logging.getLogger(__name__)
 _PART = re.compile(r"[0-9a-z]{1,64}\Z")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -36,9 +41,10 @@ class FileReader:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See the port."""
-        data = os.pread(self._file, length, offset)
-        while len(data) < length and (more := os.pread(self._file, length - len(data), offset + len(data))):
-            data += more
+        with _translated():
+            data = os.pread(self._file, length, offset)
+            while len(data) < length and (more := os.pread(self._file, length - len(data), offset + len(data))):
+                data += more
         return data
 
     def close(self) -> None:
@@ -70,16 +76,15 @@ class FilePartWriter:
                 at += written
                 rest = rest[written:]
         except OSError as error:
-            os.ftruncate(self._file, self._offset)
+            with _translated():
+                os.ftruncate(self._file, self._offset)
             raise _as_refusal(error) from error
         self._offset = at
 
     def sync(self) -> None:
         """See the port."""
-        try:
+        with _translated():
             os.fsync(self._file)
-        except OSError as error:
-            raise _as_refusal(error) from error
 
     def __enter__(self) -> FilePartWriter:
         return self
@@ -97,93 +102,119 @@ class FilesystemBlobs:
         root: The folder; made when it is not there.
 
     Raises:
-        OSError: it cannot be made or written.
+        TemporaryError: it cannot be made.
     """
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "sha256"
         self._parts = root / "parts"
-        for folder in (root, self._blobs, self._parts):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_folder(folder.parent)
+        self._outage = Outage("the blobs: writing")
+        with _translated():
+            for folder in (root, self._blobs, self._parts):
+                if not folder.is_dir():
+                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    _sync_folder(folder.parent)
 
     def size_of(self, digest: Digest) -> int | None:
         """See the port."""
         try:
-            return self._path(digest).stat().st_size
-        except FileNotFoundError:
+            with _translated("absent"):
+                return self._path(digest).stat().st_size
+        except NotFoundError:
             return None
 
     def open(self, digest: Digest) -> FileReader:
         """See the port."""
-        try:
+        with _translated(f"There is no blob {digest}."):
             return FileReader(self._path(digest))
-        except FileNotFoundError:
-            raise NotFoundError(f"There is no blob {digest}.") from None
 
     def delete(self, digest: Digest) -> None:
         """See the port."""
-        self._path(digest).unlink(missing_ok=True)
+        with self._writing():
+            self._path(digest).unlink(missing_ok=True)
 
     def unused_since(self, seconds: float) -> Iterator[Digest]:
         """See the port. A file's time is that of its last rename or write."""
         before = time.time() - seconds
-        for folder in sorted(self._blobs.iterdir()):
-            for file in sorted(folder.iterdir()):
-                if re.fullmatch("[0-9a-f]{64}", file.name) and file.stat().st_ctime <= before:
-                    yield PREFIX + file.name
+        with _translated():
+            for folder in sorted(self._blobs.iterdir()):
+                for file in sorted(folder.iterdir()):
+                    if re.fullmatch("[0-9a-f]{64}", file.name) and file.stat().st_ctime <= before:
+                        yield PREFIX + file.name
 
     def part_size(self, part: str) -> int:
         """See the port."""
         try:
-            return self._part(part).stat().st_size
-        except FileNotFoundError:
+            with _translated("absent"):
+                return self._part(part).stat().st_size
+        except NotFoundError:
             return 0
 
     def append_to(self, part: str) -> FilePartWriter:
         """See the port."""
         path = self._part(part)
-        is_new = not path.exists()
-        try:
+        with self._writing():
+            is_new = not path.exists()
             writer = FilePartWriter(path)
             if is_new:
                 _sync_folder(self._parts)
-        except OSError as error:
-            raise _as_refusal(error) from error
         return writer
 
     def read_part(self, part: str) -> FileReader:
         """See the port."""
-        try:
+        with _translated(f"There is no part {part!r}."):
             return FileReader(self._part(part))
-        except FileNotFoundError:
-            raise NotFoundError(f"There is no part {part!r}.") from None
 
     def commit(self, part: str, digest: Digest) -> None:
         """See the port."""
         target = self._path(digest)
-        try:
+        with self._writing(f"There is no part {part!r}."):
             if not target.parent.is_dir():
                 target.parent.mkdir(mode=0o700, exist_ok=True)
                 _sync_folder(self._blobs)
             self._part(part).rename(target)
             _sync_folder(target.parent)
-        except FileNotFoundError:
-            raise NotFoundError(f"There is no part {part!r}.") from None
-        except OSError as error:
-            raise _as_refusal(error) from error
 
     def discard(self, part: str) -> None:
         """See the port."""
-        self._part(part).unlink(missing_ok=True)
+        with self._writing():
+            self._part(part).unlink(missing_ok=True)
 
     def parts(self) -> Iterator[str]:
         """See the port."""
-        return iter(sorted(file.name for file in self._parts.iterdir() if _PART.match(file.name)))
+        with _translated():
+            return iter(sorted(file.name for file in self._parts.iterdir() if _PART.match(file.name)))
 
     def free_bytes(self) -> int:
         """See the port."""
-        return shutil.disk_usage(self._parts).free
+        with _translated():
+            return shutil.disk_usage(self._parts).free
+
+    def probe(self) -> None:
+        """See the port."""
+        file = self._parts / ".probe"
+        with self._writing():
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.pwrite(descriptor, b"probe", 0)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+                file.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self, missing: str = "") -> Iterator[None]:
+        try:
+            with _translated(missing):
+                yield
+        except TemporaryError as error:
+            line = self._outage.failed(error.code, error.message, time.monotonic())
+            if line:
+                log.warning("%s", line)
+            raise
+        line = self._outage.worked(time.monotonic())
+        if line:
+            log.warning("%s", line)
 
     def _path(self, digest: Digest) -> Path:
         name = hex_of(digest)
@@ -203,7 +234,25 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _as_refusal(error: OSError) -> Exception:
+@contextmanager
+def _translated(missing: str = "") -> Iterator[None]:
+    """`missing`: what is said when the file is not there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if not missing:
+            raise StorageFailedError(
+                "A folder of the registry's blobs is not there; its operator has to look whether its disk is mounted."
+            ) from error
+        raise NotFoundError(missing) from None
+    except OSError as error:
+        raise _as_refusal(error) from error
+
+
+def _as_refusal(error: OSError) -> TemporaryError:
     if error.errno in _NO_ROOM:
         return StorageFullError("The disk with the registry's blobs is full; free some room and go on.")
-    return error
+    if error.errno == errno.EROFS:
+        return ReadOnlyError("The disk with the registry's blobs takes no writes at the moment; try again later.")
+    reason = errno.errorcode.get(error.errno or 0, "unknown")
+    return StorageFailedError(f"The disk with the registry's blobs fails ({reason}); its operator has to look.")

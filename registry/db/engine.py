@@ -6,42 +6,44 @@ REPEATABLE READ and a write SERIALIZABLE, so that both databases promise the sam
 on a mutex: that is fairer than SQLite's polling, and PostgreSQL, which would let them run side by side and then
 refuse all but one, has nothing to refuse. Another process's write may still be in the way: `BusyError`.
 Callers use `read()` and `write()` and SQL that both understand.
+
+What fails in the database's own condition (`faults.py`) is a `TemporaryError`; it is logged here, once when it begins
+and once when it ends, and counted. The connections that were open then are thrown away: after a fail-over they lead to
+a server that is read-only, and new ones are made to whichever server the URL leads to now.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from registry.errors import BusyError, ConflictError, InTheWayError, InvalidError, StorageFullError
+from registry.core.outage import Outage
+from registry.db.faults import fault_of, first_line, refusal_of
+from registry.errors import BusyError, InTheWayError, TemporaryError
 
 BUSY_TIMEOUT_S = 15.0
 """How long a transaction waits for another one's lock before it is refused."""
+STATEMENT_TIMEOUT_S = 120.0
+"""After so long PostgreSQL gives up a statement. A host that is gone is noticed by TCP's keepalive."""
 _WRITES = "modelfleet_writes"
-_IN_THE_WAY = ("locked", "could not serialize", "deadlock", "lock timeout")
-_MADE_OR_GONE = ("23503", "23505")
-"""SQLSTATEs of PostgreSQL (appendix A): foreign_key_violation, unique_violation. Every use case looks first, so another
-process was faster; on SQLite, where a writer is alone, it would be a fault of ours and stays one."""
-_AWAY = (
-    "connection refused",
-    "connection failed",
-    "connection timeout",
-    "server closed the connection",
-    "terminating connection",
-    "the connection is lost",
-    "is starting up",
-    "is shutting down",
-    "too many clients",
-)
-"""What psycopg says; there is no error class for it before a connection stands."""
+_KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+log = logging.getLogger(__name__)
 
 
 class Database:
@@ -62,15 +64,19 @@ class Database:
         self._writer = threading.Lock()
         self.conflicts = 0
         """Writes that another process was in the way of."""
+        self.refusals: Counter[str] = Counter()
+        """Reads and writes that failed in the database's own condition, by code."""
+        self._noting = threading.Lock()
+        self._outages = {"reading": Outage("the database: reading"), "writing": Outage("the database: writing")}
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database. What it changes is rolled back.
 
         Raises:
-            BusyError: the database server cannot be reached.
+            TemporaryError: the database cannot be read now.
         """
-        with _translated(), Session(self.engine, expire_on_commit=False) as session:
+        with self._translated("reading"), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -81,20 +87,55 @@ class Database:
             BusyError: the lock was not to be had within BUSY_TIMEOUT_S, another process was in the way, or the
                 database server cannot be reached. Nothing was changed, unless the connection broke while the
                 server committed: repeat only what is idempotent, which every command of the registry is.
+            TemporaryError: the database takes no writes, its disk is full or fails.
             ConflictError: another process made or removed the same thing at the same moment.
             InvalidError: a text has a character that the database cannot keep.
-            StorageFullError: the disk has no room.
         """
-        if not self._writer.acquire(timeout=BUSY_TIMEOUT_S):
-            raise BusyError(f"The database was locked for {BUSY_TIMEOUT_S:g} s; try again.")
+        with self._translated("writing"):
+            if not self._writer.acquire(timeout=BUSY_TIMEOUT_S):
+                refusal = BusyError(f"The database was locked for {BUSY_TIMEOUT_S:g} s; try again.")
+                self._note("writing", refusal, "one write takes very long")
+                raise refusal
+            try:
+                with Session(self._write_engine, expire_on_commit=False) as session, session.begin():
+                    yield session
+            finally:
+                self._writer.release()
+
+    def probe(self) -> None:
+        """Write something and commit it: the version of the schema over itself. Raises TemporaryError."""
+        with self.write() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        """What the database said, as errors that a client can act on."""
         try:
-            with _translated(), Session(self._write_engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except InTheWayError:
-            self.conflicts += 1
-            raise
-        finally:
-            self._writer.release()
+            yield
+        except DBAPIError as error:
+            fault = fault_of(error)
+            if fault is None:
+                raise
+            refusal = refusal_of(fault, error)
+            self._note(doing, refusal, first_line(error))
+            raise refusal from error
+        except PoolTimeoutError as error:
+            refusal = BusyError("All connections to the database are in use; try again.")
+            self._note(doing, refusal, refusal.message)
+            raise refusal from error
+        self._note(doing, None, "")
+
+    def _note(self, doing: str, refusal: Exception | None, why: str) -> None:
+        with self._noting:
+            outage, now = self._outages[doing], time.monotonic()
+            if isinstance(refusal, InTheWayError):
+                self.conflicts += 1
+            elif isinstance(refusal, TemporaryError):
+                self.refusals[refusal.code] += 1
+                if line := outage.failed(refusal.code, why, now):
+                    log.warning("%s", line)
+            elif refusal is None and (line := outage.worked(now)):
+                log.warning("%s", line)
 
     def close(self) -> None:
         """Close all connections; SQLite then folds its log into the file."""
@@ -105,8 +146,8 @@ def _create_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         scheme, colon, rest = url.partition(":")
         driver = "postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme
-        milliseconds = f"{BUSY_TIMEOUT_S * 1000:.0f}"
-        return create_engine(
+        timeouts = f"-c lock_timeout={BUSY_TIMEOUT_S * 1000:.0f} -c statement_timeout={STATEMENT_TIMEOUT_S * 1000:.0f}"
+        engine = create_engine(
             f"{driver}{colon}{rest}",
             isolation_level="REPEATABLE READ",
             pool_pre_ping=True,
@@ -115,15 +156,27 @@ def _create_engine(url: str) -> Engine:
             pool_timeout=BUSY_TIMEOUT_S,
             connect_args={
                 "connect_timeout": round(BUSY_TIMEOUT_S),
-                "options": f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000",
+                "options": f"{timeouts} -c idle_in_transaction_session_timeout=60000",
+                **_KEEPALIVE,
             },
         )
-    engine = create_engine(
-        url, pool_size=16, max_overflow=48, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
-    )
-    event.listen(engine, "connect", _configure_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    else:
+        engine = create_engine(
+            url, pool_size=16, max_overflow=48, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+        )
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "handle_error", _throw_away)
     return engine
+
+
+def _throw_away(context: ExceptionContext) -> None:
+    """Tells the pool that this connection, and all that are older than now, are of no use any more."""
+    error = context.sqlalchemy_exception
+    if isinstance(error, DBAPIError):
+        fault = fault_of(error)
+        if fault is not None and fault.drops:
+            context.is_disconnect = True
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
@@ -140,33 +193,3 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """A full disk, a lost lock, a server that is away: as errors that a client can act on."""
-    try:
-        yield
-    except OperationalError as error:
-        text = str(error.orig)
-        if "disk is full" in text or "No space left" in text:
-            raise StorageFullError("The disk with the registry's database is full.") from error
-        if any(sign in text for sign in _IN_THE_WAY):
-            raise InTheWayError("Another transaction was in the way; try again.") from error
-        if error.connection_invalidated or any(sign in text for sign in _AWAY):
-            raise BusyError("The database server cannot be reached; try again.") from error
-        raise
-    except PoolTimeoutError as error:
-        raise BusyError("All connections to the database are in use; try again.") from error
-    except IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) not in _MADE_OR_GONE:
-            raise
-        raise ConflictError(
-            "Another request made or removed the same thing at this moment; look at it again."
-        ) from error
-    except DataError as error:
-        raise InvalidError(f"The database cannot keep this: {_first_line(error)}") from error
-
-
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().partition("\n")[0][:200]

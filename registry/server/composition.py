@@ -21,6 +21,7 @@ from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
 from registry.errors import InvalidError
 from registry.server.fleet import Fleet, build_fleet
+from registry.server.readiness import Readiness
 from registry.services.access import Access
 from registry.services.aliases import Aliases
 from registry.services.conversions import Conversions
@@ -59,9 +60,11 @@ class Services:
     evaluations: Evaluations
     garbage: Garbage
     fleet: Fleet
+    readiness: Readiness
 
     def close(self) -> None:
         """After the last request: close the database, let another process have the folder."""
+        self.readiness.close()
         self.database.close()
         os.close(self.folder_lock)
 
@@ -104,6 +107,7 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
         evaluations=Evaluations(database),
         garbage=Garbage(database, blobs, timedelta(seconds=config.limits.blob_grace_s)),
         fleet=build_fleet(config, clock, database, access),
+        readiness=Readiness({"database": database.probe, "blobs": blobs.probe}),
     )
 
 

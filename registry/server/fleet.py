@@ -77,7 +77,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
     )
     bridge = None
     if config.mqtt.enabled:
-        bridge = MqttBridge(config.mqtt, clock, telemetry, Publication(database), documents)
+        bridge = MqttBridge(config.mqtt, clock, telemetry, Publication(database), documents, probe=database.probe)
     return Fleet(
         documents=documents,
         devices=Devices(database, access, documents, on_change=fleet_changed),

@@ -2,7 +2,9 @@
 
 In: paho's thread checks a message and queues it; one writer takes up to BATCH of them or what comes within
 GATHER_S, stores them in one transaction and acknowledges them after the commit, so that a killed registry loses
-nothing. What cannot be parsed or stored is poison: counted, acknowledged, dropped; it never holds up the others.
+nothing. What cannot be parsed is poison: counted, acknowledged, dropped.
+RULE: what cannot be stored is tried again, in order and for ever, unless it is proven to be the message's own fault: it
+failed PROOFS times alone, and each time the same database took another write right after. Only then it is poison.
 Out: one publisher sends every document that the broker has not acknowledged, and clears deleted devices' topics.
 It starts from the rows, not from events: after a change, a reconnect, and every IDLE_S.
 """
@@ -17,18 +19,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import paho.mqtt.client as paho
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from registry.config import Mqtt
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.contracts.topics import Topics
-from registry.core.intake import KINDS, Intake, read_message
-from registry.errors import BusyError, InTheWayError, StorageFullError
+from registry.core.intake import KINDS, read_message
+from registry.errors import TemporaryError
 from registry.server.inbox import Inbox, Received
 from registry.server.mqtt_session import RECEIVE_MAXIMUM, MqttSession
 from registry.services.desired import DesiredDocuments
 from registry.services.publication import NEWEST, Publication, Unpublished
-from registry.services.telemetry import Taken, Telemetry
+from registry.services.telemetry import Telemetry
 
 BATCH = 1000
 GATHER_S = 0.05
@@ -46,8 +47,9 @@ RETRY_S = 5.0
 JOIN_S = 5.0
 """For each thread at the end; a thread that hangs in the database is left behind, its batch not acknowledged."""
 RETAINED_KINDS = ("desired", "presence", "reported")
-TEMPORARY = (BusyError, StorageFullError, OperationalError, InterfaceError)
-"""The database is not there for a while; the same messages pass later."""
+PROOFS = 3
+TEMPORARY = (TemporaryError, OSError, MemoryError)
+"""The registry's own condition; the same messages pass later. The database logs and counts it."""
 log = logging.getLogger(__name__)
 
 
@@ -79,11 +81,15 @@ class MqttBridge:
         telemetry: Telemetry,
         publication: Publication,
         documents: DesiredDocuments,
+        *,
+        probe: Callable[[], None],
     ) -> None:
+        """`probe` writes something to the database; it raises when that fails."""
         self._topics = Topics(config.prefix)
         self._clock = clock
         self._telemetry = telemetry
         self._publication = publication
+        self._probe = probe
         self._inbox = Inbox(INBOX, reserve=2 * RECEIVE_MAXIMUM, patience_s=PATIENCE_S)
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -144,6 +150,9 @@ class MqttBridge:
         except ValueError as error:
             self.tally.poison += 1
             log.warning("MQTT: dropped a message on %.200s: %.500s", message.topic, error)
+        except MemoryError:
+            self.tally.dropped += 1  # not acknowledged: it comes again after a reconnect
+            return
         except Exception:
             self.tally.poison += 1
             log.exception("MQTT: dropped a message that broke its reader")
@@ -155,46 +164,54 @@ class MqttBridge:
             self._store(self._inbox.take(BATCH, GATHER_S, IDLE_S))
 
     def _store(self, batch: Sequence[Received]) -> None:
-        """Store and acknowledge; one by one when they do not go together."""
-        try:
-            if not self._take(batch):
-                return
-        except Exception:
-            if len(batch) > 1:
+        """Store and acknowledge, in order; one by one when they do not go together."""
+        delay, failed = RETRY_FIRST_S, 0
+        while True:
+            error = self._try(batch)
+            if error is None:
+                break
+            if not isinstance(error, TEMPORARY) and len(batch) > 1:
                 for message in batch:
                     self._store([message])
                 return
-            self.tally.poison += 1
-            log.exception("MQTT: dropped a message that the database refused")
+            if not isinstance(error, TEMPORARY) and self._database_works():
+                failed += 1
+                if failed == PROOFS:
+                    self.tally.poison += 1
+                    log.error("MQTT: dropped a message that cannot be stored", exc_info=error)
+                    break
+                continue
+            self.tally.retries += 1
+            if self._stopping.wait(delay):
+                return
+            delay = min(delay * 2, RETRY_S)
         for message in batch:
             if message.qos:
                 self._session.ack(message.mid, message.connection)
 
-    def _take(self, batch: Sequence[Received]) -> bool:
-        """False: the bridge stopped before the database could take it."""
+    def _try(self, batch: Sequence[Received]) -> Exception | None:
+        """Store them in one transaction; why that failed."""
         intakes = [message.intake for message in batch if message.intake is not None]
         if not intakes:
-            return True
-        delay = RETRY_FIRST_S
-        while (taken := self._try(intakes)) is None:
-            if self._stopping.wait(delay):
-                return False
-            delay = min(delay * 2, RETRY_S)
+            return None
+        if self._stopping.is_set():
+            return TemporaryError("The bridge stops.")
+        try:
+            taken = self._telemetry.take(intakes)
+        except Exception as error:  # noqa: BLE001 - whatever it was, its caller judges it
+            return error
         self.tally.stored += taken.stored
         self.tally.unknown += taken.unknown
         self.tally.repeated += taken.repeated
         self.tally.unrecorded += taken.unrecorded
-        return True
+        return None
 
-    def _try(self, intakes: Sequence[Intake]) -> Taken | None:
-        """None: the database is not there for a while."""
+    def _database_works(self) -> bool:
         try:
-            return self._telemetry.take(intakes)
-        except TEMPORARY as error:
-            self.tally.retries += 1
-            level = logging.INFO if isinstance(error, InTheWayError) else logging.WARNING
-            log.log(level, "MQTT: the database cannot take messages now: %s", error)
-            return None
+            self._probe()
+        except Exception:  # noqa: BLE001 - then nothing is proven
+            return False
+        return True
 
     def _publish(self) -> None:
         complete = True
@@ -205,6 +222,8 @@ class MqttBridge:
                 continue
             try:
                 complete = self._publish_all()
+            except TemporaryError:
+                complete = False
             except Exception:
                 log.exception("MQTT: publishing desired documents failed; trying again")
                 complete = False

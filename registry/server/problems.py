@@ -35,15 +35,21 @@ STATUS = {
     "unauthorized": 401,
     "forbidden": 403,
     "busy": 503,
+    "read_only": 503,
+    "storage_failed": 503,
     "timeout": 408,
     "range_not_satisfiable": 416,
     "method_not_allowed": 405,
     "internal": 500,
 }
 """The HTTP status of each code of `registry.errors` and of the server's own."""
-_CODE_OF_STATUS = {400: "invalid", 422: "invalid"} | {
-    status: code for code, status in STATUS.items() if status not in (409, 422)
-}
+RETRY_AFTER_S = {"busy": 1, "read_only": 5, "storage_failed": 5, "insufficient_storage": 30}
+"""When to come again, for each code of a `TemporaryError`."""
+_CODE_OF_STATUS = (
+    {400: "invalid", 422: "invalid"}
+    | {status: code for code, status in STATUS.items() if status not in (409, 422, 503)}
+    | {503: "busy"}
+)
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
 }
@@ -63,7 +69,9 @@ def problem_response(
     if len(errors) > MAX_ERRORS:
         errors = (*errors[:MAX_ERRORS], f"and {len(errors) - MAX_ERRORS} more")
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, errors=errors)
-    extra = {"Retry-After": "1"} if code == "busy" else {"WWW-Authenticate": "Bearer"} if code == "unauthorized" else {}
+    extra = {"WWW-Authenticate": "Bearer"} if code == "unauthorized" else {}
+    if code in RETRY_AFTER_S:
+        extra = {"Retry-After": str(RETRY_AFTER_S[code])}
     body = json.dumps(problem.model_dump(mode="json")).encode()
     return Response(body, status, {**extra, **(headers or {}), "Cache-Control": "no-store"}, MEDIA_TYPE)
 
@@ -118,8 +126,14 @@ class UnexpectedErrors:
             await self._app(scope, receive, watch)
         except RegistryError as error:
             if started:
-                raise
+                log.warning("%s %s was cut off: %s", scope["method"], scope["path"], error.message)
+                return  # the server closes a connection whose answer is not whole
             await response_of(error)(scope, receive, send)
+        except MemoryError:
+            log.error("%s %s: no memory", scope["method"], scope["path"])  # noqa: TRY400 - no fault of a line of ours
+            if not started:
+                detail = "The registry has no memory for this now; try again in a moment."
+                await problem_response("busy", detail)(scope, receive, send)
         except Exception:
             if started:
                 raise

@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from registry.contracts.rollout_states import ActionState, RolloutState
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.errors import InTheWayError, RegistryError
+from registry.errors import InTheWayError, RegistryError, TemporaryError
 from registry.services.rollouts.store import ACTIVE
 from registry.services.rollouts.ticker import Ticker
 
@@ -64,6 +64,8 @@ class Waker:
                 step(self._stopping.is_set)
             except InTheWayError as error:
                 log.info("rollouts: %s", error.message)
+            except TemporaryError:
+                pass  # the database has said it; the scheduler tries again
             except RegistryError as error:
                 log.warning("rollouts: %s; the scheduler tries again", error.message)
             except Exception:
@@ -72,14 +74,31 @@ class Waker:
 
 
 class RolloutMetrics(Collector):
-    """Rollouts by state, devices by state in the rollouts that are under way, counted when somebody asks; and how often
-    another process's transaction was in the way."""
+    """Counted when somebody asks: how often another transaction was in the way and how often the database could not do
+    its work; and, while it can be read, rollouts by state, and by state the devices of those that are under way."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def collect(self) -> Iterator[Metric]:
-        """The gauges with every state, and the counter."""
+        """The gauges with every state, and the counters."""
+        yield CounterMetricFamily(
+            "modelfleet_database_conflicts",
+            "Writes that another process was in the way of, and that are done again",
+            self._database.conflicts,
+        )
+        refusals = CounterMetricFamily(
+            "modelfleet_database_refusals", "Reads and writes that the database could not do, by code", labels=["code"]
+        )
+        for code, number in sorted(self._database.refusals.items()):
+            refusals.add_metric([code], number)
+        yield refusals
+        try:
+            yield from self._states()
+        except TemporaryError:
+            return
+
+    def _states(self) -> list[Metric]:
         rollouts = GaugeMetricFamily("modelfleet_rollouts", "Rollouts by state", labels=["state"])
         devices = GaugeMetricFamily(
             "modelfleet_rollout_devices", "Devices in rollouts that are under way, by state", labels=["state"]
@@ -93,13 +112,7 @@ class RolloutMetrics(Collector):
             rollouts.add_metric([state.value], found.get(state.value, 0))
         for each in ActionState:
             devices.add_metric([each.value], counted.get(each.value, 0))
-        yield rollouts
-        yield devices
-        yield CounterMetricFamily(
-            "modelfleet_database_conflicts",
-            "Writes that another process was in the way of, and that are done again",
-            self._database.conflicts,
-        )
+        return [rollouts, devices]
 
 
 @asynccontextmanager

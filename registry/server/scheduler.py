@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from prometheus_client import Counter
 from starlette.concurrency import run_in_threadpool
 
+from registry.errors import RegistryError, TemporaryError
 from registry.periodic import PeriodicScheduler
 from registry.server.composition import Services
 from registry.services.access import CACHE_SECONDS
@@ -53,6 +55,24 @@ JOBS: tuple[Job, ...] = (
 """To add one: a line here."""
 
 
+FAILURES = Counter(
+    "modelfleet_jobs_failed_total", "Runs of a periodic job that failed; the next one tries again", ("job",)
+)
+
+
+def _run(job: Job, services: Services, stopping: Stopping) -> None:
+    try:
+        job.run(services, stopping)
+    except TemporaryError:
+        FAILURES.labels(job.name).inc()  # the database or the disk has said it
+    except RegistryError as error:
+        FAILURES.labels(job.name).inc()
+        log.warning("%s: %s; the next run tries again", job.name, error.message)
+    except Exception:
+        FAILURES.labels(job.name).inc()
+        log.exception("%s: it failed; the next run tries again", job.name)
+
+
 @asynccontextmanager
 async def scheduling(services: Services) -> AsyncIterator[None]:
     """The jobs, as long as the server runs."""
@@ -60,7 +80,7 @@ async def scheduling(services: Services) -> AsyncIterator[None]:
     scheduler = PeriodicScheduler()
     for number, job in enumerate(JOBS):
         first_s = min(job.every_s, 30 + number)  # not all at once, nor at start
-        scheduler.every(job.every_s, job.run, services, stopping.is_set, first_s=first_s, name=job.name)
+        scheduler.every(job.every_s, _run, job, services, stopping.is_set, first_s=first_s, name=job.name)
     scheduler.start()
     try:
         yield

@@ -30,6 +30,7 @@ from registry.errors import (
     NotFoundError,
     OffsetMismatchError,
     StorageFullError,
+    TemporaryError,
     TooLargeError,
 )
 
@@ -290,7 +291,7 @@ class Uploads:
             return  # finished or dropped
         try:
             receiver.sync()
-        except (OSError, StorageFullError):
+        except TemporaryError:
             self._forget(upload)  # after a failed fsync nobody knows what lies there
             raise
         if receiver.hash.offset != receiver.writer.offset:

@@ -104,3 +104,7 @@ class MemoryBlobs:
 
     def free_bytes(self) -> int:
         return self.capacity - self.used()
+
+    def probe(self) -> None:
+        if self.used() >= self.capacity:
+            raise StorageFullError("The memory store is full.")

@@ -91,6 +91,28 @@ class PostgreSql:
             self._migrated = url.rpartition("/")[2]
         return self.new_database(self._migrated)
 
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Runs one statement as the superuser: the rows that it brings. It writes in spite of `refuse_writes`."""
+        options = "-c default_transaction_read_only=off"
+        with psycopg.connect(self._dsn(database), autocommit=True, options=options) as connection:
+            cursor = connection.execute(statement)  # type: ignore[call-overload]
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def refuse_writes(self, refuse: bool) -> None:
+        """As a standby does, from now on and in the sessions that are open: SQLSTATE 25006."""
+        self.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if refuse else 'off'}")
+        self.execute("SELECT pg_reload_conf()")
+
+    def cut_sessions(self) -> None:
+        """End every session but this one: SQLSTATE 57P01."""
+        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
+    def restart(self) -> None:
+        """A fast shutdown, as `pg_ctl restart` does, and a start."""
+        os.kill(self._process.pid, signal.SIGINT)
+        self._process.stop(10)
+        self.start()
+
     def crash(self) -> None:
         """SIGQUIT, PostgreSQL's immediate shutdown: nothing is written any more, the next start recovers."""
         os.kill(self._process.pid, signal.SIGQUIT)

@@ -22,8 +22,8 @@ class Problem(Wire):
     detail: str = ""
     code: str
     """Stable: not_found, conflict, precondition_failed, invalid, unauthorized, forbidden, too_large, digest_mismatch,
-    offset_mismatch, insufficient_storage, in_use, busy, timeout, method_not_allowed, range_not_satisfiable,
-    internal."""
+    offset_mismatch, insufficient_storage, read_only, storage_failed, in_use, busy, timeout, method_not_allowed,
+    range_not_satisfiable, internal."""
     errors: tuple[str, ...] = ()
     """The single faults of an invalid body, or the differences of a conflict."""
 

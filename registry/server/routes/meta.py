@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import text
 
 from registry.server.auth import Reader, ServicesDep
+from registry.server.readiness import WORKS
 
 router = APIRouter(tags=["meta"])
 
@@ -18,12 +19,21 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", include_in_schema=False)
-def readyz(services: ServicesDep) -> dict[str, str]:
-    """The database answers too. A broker that is away is said, but stops nobody from using the rest."""
-    with services.database.read() as session:
-        session.execute(text("SELECT 1"))
+async def readyz(services: ServicesDep) -> Response:
+    """Whether it can do all of its work now: 503 when the database or the blobs take no writes, and why.
+
+    A broker that is away is said, but stops nobody from using the rest.
+    """
+    found = await services.readiness.look()
+    ready = all(state == WORKS for state in found.values())
     bridge = services.fleet.bridge
-    return {"status": "ready", "mqtt": "off" if bridge is None else bridge.problem or "connected"}
+    body = {
+        "status": "ready" if ready else "not ready",
+        **found,
+        "mqtt": "off" if bridge is None else bridge.problem or "connected",
+    }
+    headers = {"Cache-Control": "no-store", **({} if ready else {"Retry-After": "5"})}
+    return JSONResponse(body, 200 if ready else 503, headers)
 
 
 @router.get("/metrics", include_in_schema=False)

@@ -22,7 +22,7 @@ from registry.core.rollouts.decide import decide
 from registry.core.rollouts.machine import TELLS_HOLD, WITHDRAWS, holds
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.errors import BusyError, InTheWayError, InvalidError, NotFoundError
+from registry.errors import InTheWayError, InvalidError, NotFoundError, TemporaryError
 from registry.services.desired import DesiredDocuments
 from registry.services.fleet_log import FleetLog
 from registry.services.rollouts import newcomers
@@ -110,8 +110,8 @@ class Ticker:
             yield
         except InTheWayError as error:
             log.info("rollout %d: %s", rollout_id, error.message)
-        except BusyError as error:
-            log.warning("rollout %d: %s", rollout_id, error.message)
+        except TemporaryError:
+            pass  # the database or the disk has said it; the next tick tries again
         except Exception:
             log.exception("rollout %d could not be looked at; the next tick tries again", rollout_id)
         finally:
