@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from registry.contracts.manifest import Manifest, Target, TensorSpec, Variant
 from registry.contracts.resolution import CPU_FORMAT_ORDER, FORMAT_ORDER, TARGET_ORDER
-from registry.contracts.tensors import NUMPY_NAME
+from registry.hub.casting import cast
 from registry.hub.errors import HubError
 from registry.hub.source import demand_text, opened
 from registry.running.process import CannotRunError, ModelProcess, RunFailedError
@@ -42,13 +42,14 @@ class Model:
         """The answer to a batch.
 
         Args:
-            batch: The only input as an array, or every input by name. Types and fixed dimensions are the model's.
+            batch: The only input as an array, or every input by name. Fixed dimensions are the model's; numbers are
+                converted by value to its types (see `registry.hub.casting`).
 
         Returns:
             The only output, or every output by name.
 
         Raises:
-            HubError: `wrong_shape`, `wrong_datatype`, `unknown_input`, `missing_input`, `run_failed`,
+            HubError: `wrong_shape`, `wrong_datatype`, `out_of_range`, `unknown_input`, `missing_input`, `run_failed`,
                 `closed`.
         """
         feeds = self._feeds(batch)
@@ -134,14 +135,11 @@ def _rank(variant: Variant) -> tuple[int, int, str]:
 
 
 def _checked(spec: TensorSpec, value: Any) -> Array:
-    """The value as the model takes it; numbers are converted only where nothing is lost."""
-    array = np.asarray(value)
-    wanted = np.dtype(NUMPY_NAME[spec.datatype])
-    if array.dtype != wanted and not np.can_cast(array.dtype, wanted, "same_kind"):
-        raise HubError("wrong_datatype", f"input {spec.name!r} is {spec.datatype}, not {array.dtype}")
+    """The value as the model takes it."""
+    array = cast(spec.name, value, spec.datatype)
     shape = array.shape
     if len(shape) != len(spec.shape) or any(
         want not in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
     ):
         raise HubError("wrong_shape", f"input {spec.name!r} has shape {list(spec.shape)}, not {list(shape)}")
-    return np.ascontiguousarray(array, wanted)
+    return array
