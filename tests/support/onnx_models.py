@@ -43,6 +43,40 @@ def linear(batch: int | str = "N") -> bytes:
     return _model([node], [("x", "FP32", [batch, 3])], [("y", "FP32", [batch, 2])], [weights])
 
 
+def linear_fed_by(feeds: str) -> bytes:
+    """As `linear`; the weights come from a node: Constant, or Identity, Transpose or Reshape of an initializer."""
+    weights = np.array([[1, 10], [2, 20], [3, 30]], np.float32)
+    first = {
+        "Constant": helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(weights, "w")),
+        "Identity": helper.make_node("Identity", ["raw"], ["w"]),
+        "Transpose": helper.make_node("Transpose", ["raw"], ["w"], perm=[1, 0]),
+        "Reshape": helper.make_node("Reshape", ["raw", "shape"], ["w"]),
+    }[feeds]
+    raw = {"Transpose": weights.T.copy(), "Reshape": weights.ravel()}.get(feeds, weights)
+    given = [numpy_helper.from_array(raw, "raw"), numpy_helper.from_array(np.array([3, 2], np.int64), "shape")]
+    nodes = [first, helper.make_node("MatMul", ["x", "w"], ["y"])]
+    needed = [tensor for tensor in given if tensor.name in first.input]
+    return _model(nodes, [("x", "FP32", ["N", 3])], [("y", "FP32", ["N", 2])], needed)
+
+
+def linear_in_a_branch() -> bytes:
+    """y[N,2] = x[N,3] @ w, or @ -w where the sum of x is negative: both in branches of If."""
+
+    def branch(name: str, factor: float) -> GraphProto:
+        weights = np.array([[1, 10], [2, 20], [3, 30]], np.float32) * factor
+        constant = helper.make_node("Constant", [], [name], value=numpy_helper.from_array(weights.astype(np.float32)))
+        out = helper.make_tensor_value_info(f"{name}y", TensorProto.FLOAT, ["N", 2])
+        return helper.make_graph([constant, helper.make_node("MatMul", ["x", name], [f"{name}y"])], name, [], [out])
+
+    zero = numpy_helper.from_array(np.array(0, np.float32), "zero")
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Less", ["sum", "zero"], ["negative"]),
+        helper.make_node("If", ["negative"], ["y"], then_branch=branch("a", -1), else_branch=branch("b", 1)),
+    ]
+    return _model(nodes, [("x", "FP32", ["N", 3])], [("y", "FP32", ["N", 2])], [zero])
+
+
 def scaled(factor: float, width: int) -> bytes:
     """y[N,width] = factor * x[N,width]."""
     by = numpy_helper.from_array(np.array([factor], np.float32), "factor")

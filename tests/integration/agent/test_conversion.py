@@ -178,6 +178,33 @@ def test_quantised_lenet_keeps_its_signature_and_nearly_its_answers(tmp_path: Pa
     assert (answers(quantised, batch).argmax(1) == answers(LENET, batch).argmax(1)).mean() > 0.9
 
 
+@pytest.mark.parametrize("feeds", ["Constant", "Identity", "Transpose", "Reshape"])
+@pytest.mark.parametrize("per_channel", ["false", "true"])
+def test_weights_that_are_no_initializers_are_quantised_all_the_same(
+    tmp_path: Path, feeds: str, per_channel: str
+) -> None:
+    folder = tmp_path / "work"
+    model = onnx_models.linear_fed_by(feeds)
+    options = {"per_channel": per_channel}
+    made = run(Request(source(folder, model), Format.ONNX, Tools(python=sys.executable), options), folder)
+    x = np.array([[1, 2, 3], [-1, 0, 2]], np.float32)
+    int8, fp32 = (
+        onnxruntime.InferenceSession(content).run(None, {"x": x})[0]
+        for content in ((made.folder / "model.onnx").read_bytes(), model)
+    )
+    assert b"MatMulInteger" in (made.folder / "model.onnx").read_bytes()
+    np.testing.assert_allclose(int8, fp32, rtol=0.05, atol=0.5)
+
+
+def test_a_model_of_which_nothing_can_be_quantised_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    request = Request(source(folder, onnx_models.linear_in_a_branch()), Format.ONNX, Tools(python=sys.executable), {})
+    with pytest.raises(AgentError) as caught:
+        run(request, folder)
+    assert caught.value.code == "tool_failed"
+    assert "weights inside branches of If" in caught.value.message
+
+
 def test_a_model_that_onnx_runtime_cannot_quantise_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(AgentError) as caught:
         run(Request(source(tmp_path, b"no model"), Format.ONNX, Tools(python=sys.executable)), tmp_path)
