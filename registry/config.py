@@ -120,6 +120,13 @@ class Retention(_Section):
     """Of all models together; the oldest go first."""
 
 
+class Presence(_Section):
+    """When a device counts as offline."""
+
+    expiry_s: Annotated[float, Field(ge=1, le=7 * 86400)] = 600.0
+    """After so long without a sign of life, or twice the time that the device itself says lies between two."""
+
+
 class Rollouts(_Section):
     """What this registry asks of every rollout, whatever its spec says."""
 
@@ -167,6 +174,7 @@ class RegistryConfig(BaseSettings):
     """The name of this registry in its metrics."""
     limits: Limits = Limits()
     mqtt: Mqtt = Mqtt()
+    presence: Presence = Presence()
     retention: Retention = Retention()
     rollouts: Rollouts = Rollouts()
     webhooks: Webhooks = Webhooks()

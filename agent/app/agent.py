@@ -182,6 +182,7 @@ class Agent:
             on_report=self._keep_status,
             make_health=health,
             jobs=JobExecutor(self._context, self._job_work, self._job_pool, config.data_dir / "jobs"),
+            heard_every_s=min(config.health_interval_s, 7 * 86400.0),
         )
 
     def _start(self) -> None:

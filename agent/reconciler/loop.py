@@ -53,6 +53,7 @@ class Reconciler:
         on_report: ReportListener,
         make_health: HealthMaker,
         jobs: JobWork | None = None,
+        heard_every_s: float | None = None,
     ) -> None:
         self._device = device
         self._session_id = session_id
@@ -63,6 +64,7 @@ class Reconciler:
         self._on_report = on_report
         self._make_health = make_health
         self._jobs = jobs
+        self._heard_every_s = heard_every_s
         self._slots: dict[str, Slot] = {}
         self._reported: Reported | None = None
         self._health: Health | None = None
@@ -206,6 +208,7 @@ class Reconciler:
             facts=None if known else facts,
             models={model: slot.report() for model, slot in self._slots.items()},
             jobs=self._jobs.statuses() if self._jobs is not None else {},
+            heard_every_s=self._heard_every_s,
             fault=self._context.fault,
         )
         topic = self._topics.device(self._device, "reported")

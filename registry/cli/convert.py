@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from registry.cli import convert_here
+from registry.cli.devices import is_online
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault, end_well
 from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version
@@ -105,7 +106,7 @@ def convert(
             options=options,
             timeout_s=timeout,
         )
-        _on_device(session, request, wait=wait, online=is_online(session, on))
+        _on_device(session, request, wait=wait, online=is_online(session.client.get(device_path(on), DeviceView)))
     else:
         end_well()
         try:
@@ -164,12 +165,6 @@ def _tell_plan(session: Session, plan: dict[str, Any], start: Variant, on: str |
     session.out.say("  " + " ".join(convert_here.quoted(part) for part in plan["command"]))
     if plan["missing"]:
         session.out.note("  What runs this is not installed here: install it, or convert on a device: --on DEVICE")
-
-
-def is_online(session: Session, device: str) -> bool:
-    """Is its agent connected? Raises CliError: there is no such device."""
-    presence = session.client.get(device_path(device), DeviceView).presence
-    return presence is not None and presence.online
 
 
 def _on_device(session: Session, request: JobRequest, *, wait: bool, online: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from registry.cli.deployment_text import progress_text, quarantine_text
-from registry.cli.devices import presence_text
+from registry.cli.devices import is_online, presence_text
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
 from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command, split_reference
@@ -167,7 +167,7 @@ def _decided(device: DeviceView, view: DeploymentView) -> ReportedModel | None:
 
 
 def _state(session: Session, device: DeviceView, view: DeploymentView) -> str:
-    if device.presence is None or not device.presence.online:
+    if not is_online(device):
         seen = age_text(device.last_seen, session.now())
         if device.reported is None or device.reported.generation < view.generation:
             return f"{presence_text(device)} (last seen {seen}); it takes this up when it is back"

@@ -94,10 +94,18 @@ def reported_models(device: DeviceView) -> dict[str, ReportedModel]:
 
 
 def presence_text(device: DeviceView) -> str:
-    """Is its agent connected to the broker?"""
-    if device.presence is None:
-        return "never seen" if device.last_seen is None else "not on the broker"
-    return "online" if device.presence.online else "offline"
+    """Is its agent there?"""
+    if is_online(device):
+        alone = "" if not device.rivals else ", TWO AGENTS"
+        return ("online" if device.presence is not None and device.presence.online else "online over HTTP") + alone
+    return "never seen" if device.last_seen is None else "offline"
+
+
+def is_online(device: DeviceView) -> bool:
+    """As the registry says; an older one does not say it, and what the broker had last is all there is."""
+    if device.online is None:
+        return device.presence is not None and device.presence.online
+    return device.online
 
 
 def serving_text(name: str, model: ReportedModel) -> str:
@@ -134,6 +142,9 @@ def show_device(session: Session, device: Device) -> None:
     out = session.out
     seen = age_text(view.last_seen, session.now())
     out.say(f"{view.name}: {presence_text(view)}, last seen {seen}, generation {view.generation}")
+    if view.rivals:
+        sessions = " and ".join(session_id[:12] for session_id in view.rivals)
+        out.say(f"  ALERT   two agents run under this name (sessions {sessions}): stop one, or give it another name")
     if view.labels:
         out.say(f"  labels  {_labels(view.labels)}")
     if view.reported is not None and view.reported.fault is not None:

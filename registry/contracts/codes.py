@@ -120,6 +120,13 @@ QUARANTINES = frozenset(
 """A device that ends a deployment so takes that version only when somebody asks for another attempt."""
 
 
+class AgentCode(StrEnum):
+    """What is wrong with an agent as a whole, whatever it serves."""
+
+    TWO_AGENTS = "two_agents"
+    """Two agents run under one name: the registry hears two sessions in turn."""
+
+
 class JobCode(StrEnum):
     """Why a job did not succeed."""
 

@@ -135,6 +135,8 @@ class Reported(Wire):
     """Sent with every report until the registry has them; a reader compares the digest."""
     models: dict[Name, ReportedModel] = Field(default_factory=dict)
     jobs: Annotated[dict[Name, JobStatus], Field(max_length=MAX_JOBS)] = Field(default_factory=dict)
+    heard_every_s: Annotated[float, Field(ge=0, le=7 * 86400)] | None = None
+    """The agent gives a sign of life at least so often, in seconds. None: it does not say."""
     fault: Fault | None = None
     """What keeps the whole agent from following its desired state now: a full disk, a broken journal."""
 

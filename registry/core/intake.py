@@ -6,9 +6,11 @@ and drops it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from registry.contracts.codes import AgentCode
 from registry.contracts.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.core.results import Result, describe
 
@@ -45,6 +47,29 @@ class Intake:
     """The broker had kept it: nobody knows since when, so it is no sign of life."""
     text: str = ""
     """Canonical JSON of `body`, as it is stored; empty for a result."""
+
+
+def is_sign_of_life(intake: Intake) -> bool:
+    """Did the device itself say this just now? A will is the broker's, and nobody knows the age of what it kept."""
+    return not intake.retained and not (isinstance(intake.body, Presence) and not intake.body.online)
+
+
+def two_agents(intake: Intake, sessions: Sequence[str]) -> Intake:
+    """The registry's own event for the device's history: two agents have its name."""
+    text = (
+        f"Two agents run under the name {intake.device!r}, the sessions {' and '.join(s[:16] for s in sessions)}: each "
+        "takes the connection from the other. Give one of them another name, or stop it."
+    )
+    event = Event(
+        event_id=f"two-agents-{intake.at.timestamp():.6f}",
+        seq=0,
+        at=intake.at,
+        kind="agent",
+        phase="presence",
+        code=AgentCode.TWO_AGENTS,
+        message=text,
+    )
+    return checked(intake.device, event, intake.at)
 
 
 def read_message(

@@ -54,11 +54,22 @@ class DeviceStateRow(Base):
 
     device_id: Mapped[int] = _device(primary_key=True)
     last_seen: Mapped[datetime | None]
-    online: Mapped[bool] = mapped_column(default=False, index=True)
+    """Its last sign of life."""
+    heard_until: Mapped[datetime | None]
+    """The end of its patience, counted from there; with `gone_at` it decides whether the device is online."""
+    heard_every_s: Mapped[float | None]
+    """How often it says that it speaks."""
+    online: Mapped[bool] = mapped_column(default=False)
+    """What the broker said last of its session: only to tell news from what is read again."""
     gone_at: Mapped[datetime | None]
-    """When the broker told the registry that its session ended; None: it has one, or never had."""
+    """When its session ended, if no sign of life came since."""
     session_id: Mapped[str | None] = mapped_column(NAME)
     """Of the last birth."""
+    sessions: Mapped[list[Any] | None]
+    """The sessions that spoke last, the newest at the end."""
+    returns: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How often an earlier one of them spoke again; see `registry.core.presence.Speakers`."""
+    returned_at: Mapped[datetime | None]
     presence: Mapped[str | None] = mapped_column(Text)
     reported: Mapped[str | None] = mapped_column(Text)
     reported_session: Mapped[str | None] = mapped_column(NAME)
@@ -131,6 +142,20 @@ class RevisionRow(Base):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     value: Mapped[int] = mapped_column(BigId)
+
+
+class RegistryStateRow(Base):
+    """One row, id 1: what the registry knows of its own life."""
+
+    __tablename__ = "registry_state"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    epoch: Mapped[str] = mapped_column(NAME)
+    """Random; another one after the database was put back from a backup."""
+    epoch_since: Mapped[datetime]
+    epoch_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    listened_at: Mapped[datetime | None]
+    """When it last noted that it listens to devices."""
 
 
 class SessionRow(Base):

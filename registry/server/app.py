@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from registry.config import Limits
+from registry.server.attendance import attending
 from registry.server.composition import Services
 from registry.server.fleet import bridging
 from registry.server.limits import BodyLimits
@@ -69,6 +70,7 @@ ROUTERS: tuple[APIRouter, ...] = (
 
 Background = Callable[[Services], AbstractAsyncContextManager[None]]
 BACKGROUND: tuple[Background, ...] = (
+    lambda s: attending(s.fleet.presence, s.clock),
     lambda s: rolling(s.fleet.waker, s.fleet.ticker, s.database, s.clock),
     lambda services: bridging(services.fleet),
     scheduling,

@@ -25,6 +25,7 @@ from registry.services.fleet_log import FleetLog
 from registry.services.groups import Groups
 from registry.services.health import HealthHistory
 from registry.services.jobs import Jobs
+from registry.services.presence import Presence
 from registry.services.publication import Publication
 from registry.services.results import Results
 from registry.services.retention import Retention
@@ -45,6 +46,7 @@ class Fleet:
     coverage: Coverage
     jobs: Jobs
     telemetry: Telemetry
+    presence: Presence
     health: HealthHistory
     results: Results
     retention: Retention
@@ -69,7 +71,8 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         ticker.fleet_changed()
         waker.wake()
 
-    telemetry = Telemetry(database, documents, on_actions=waker.wake, on_facts=fleet_changed)
+    expiry_s = config.presence.expiry_s
+    telemetry = Telemetry(database, documents, on_actions=waker.wake, on_facts=fleet_changed, expiry_s=expiry_s)
     limits = Limits(
         health_hours=config.retention.health_hours,
         event_hours=config.retention.events_hours,
@@ -85,6 +88,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         coverage=Coverage(database),
         jobs=Jobs(database, documents, timedelta(hours=limits.event_hours)),
         telemetry=telemetry,
+        presence=Presence(database, expiry_s),
         health=HealthHistory(database),
         results=Results(database),
         retention=Retention(database, limits),

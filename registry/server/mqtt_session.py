@@ -157,7 +157,7 @@ class MqttSession:
             self._connection += 1
             self._connected = True
             self._lost = self._lost or not flags.session_present
-        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
         client.subscribe([(topic, options) for topic in self._subscriptions])
 
     def _connect_failed(self, _client: paho.Client, _data: Any) -> None:

@@ -20,6 +20,8 @@ from registry.services.idempotency import forget_old
 from registry.services.rollouts.forget import forget_steps
 
 log = logging.getLogger(__name__)
+LISTEN_S = 20.0
+"""Less than `registry.core.presence.AFTERWARDS_S`."""
 Stopping = Callable[[], bool]
 """Asked by long jobs between two steps."""
 
@@ -39,6 +41,7 @@ def _forget_steps(services: Services, stopping: Stopping) -> int:
 
 JOBS: tuple[Job, ...] = (
     Job("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
+    Job("presence", LISTEN_S, lambda services, _: services.fleet.presence.listen(services.clock())),
     Job("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock())),
     Job("rollouts", 1, lambda services, stopping: services.fleet.ticker.tick(services.clock(), stopping)),
     Job("plans", 1, lambda services, stopping: services.fleet.ticker.plan(services.clock, stopping)),

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import delete, select
+from sqlalchemy import delete, not_, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.devices import DeviceCreated, DeviceView
 from registry.contracts.messages import Health, Presence, Reported
 from registry.contracts.names import LabelKey, LabelValue
 from registry.contracts.platforms import Platform
+from registry.core import presence
 from registry.db.engine import Database
 from registry.db.fleet_rows import (
     DeploymentRow,
@@ -25,6 +26,7 @@ from registry.db.fleet_rows import (
 from registry.errors import InvalidError
 from registry.services.access import Access
 from registry.services.desired import DesiredDocuments, find_device, first_document, next_revision
+from registry.services.presence import is_online, judged_at
 from registry.services.tokens import device_token_name, put_device_token, remove_device_token
 
 MAX_LABELS = 64
@@ -65,7 +67,7 @@ class Devices:
             session.add_all(DeviceLabelRow(device_id=row.id, key=key, value=labels[key]) for key in labels)
             session.flush()
             token = put_device_token(session, name, now) if created else ""
-            view = _views(session, [row])[0]
+            view = _views(session, [row], now)[0]
         self._on_change()
         if not created:
             return view
@@ -96,26 +98,29 @@ class Devices:
         self._documents.changed()
         self._on_change()
 
-    def view(self, name: str) -> DeviceView:
+    def view(self, name: str, now: datetime) -> DeviceView:
         """One device. Raises NotFoundError."""
         with self._database.read() as session:
-            return _views(session, [find_device(session, name)])[0]
+            return _views(session, [find_device(session, name)], now)[0]
 
-    def page(self, labels: Mapping[str, str], online: bool | None, after: str, limit: int) -> list[DeviceView]:
+    def page(
+        self, labels: Mapping[str, str], online: bool | None, after: str, limit: int, now: datetime
+    ) -> list[DeviceView]:
         """Up to `limit` devices by name, after the name `after`.
 
         Args:
             labels: Only devices that have all of these.
-            online: Only devices that are, or are not, connected; None: both.
+            online: Only devices that are, or are not, online; None: both.
         """
         query = select(DeviceRow).where(DeviceRow.name > after)
         for key, value in labels.items():
             having = select(DeviceLabelRow.device_id).where(DeviceLabelRow.key == key, DeviceLabelRow.value == value)
             query = query.where(DeviceRow.id.in_(having))
-        if online is not None:
-            query = query.join(DeviceStateRow).where(DeviceStateRow.online.is_(online))
         with self._database.read() as session:
-            return _views(session, session.scalars(query.order_by(DeviceRow.name).limit(limit)).all())
+            if online is not None:
+                there = is_online(session, now)
+                query = query.join(DeviceStateRow).where(there if online else not_(there))
+            return _views(session, session.scalars(query.order_by(DeviceRow.name).limit(limit)).all(), now)
 
 
 def _register(session: Session, name: str, now: datetime) -> DeviceRow:
@@ -141,7 +146,7 @@ def _check_labels(labels: Mapping[str, str]) -> None:
         raise InvalidError("A label is not allowed.", faults) from error
 
 
-def _views(session: Session, rows: Sequence[DeviceRow]) -> list[DeviceView]:
+def _views(session: Session, rows: Sequence[DeviceRow], now: datetime) -> list[DeviceView]:
     ids = [row.id for row in rows]
     states = {s.device_id: s for s in session.scalars(select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids)))}
     generations = select(DesiredRow.device_id, DesiredRow.generation).where(DesiredRow.device_id.in_(ids))
@@ -152,19 +157,39 @@ def _views(session: Session, rows: Sequence[DeviceRow]) -> list[DeviceView]:
     desired: dict[int, dict[str, str]] = {}
     for slot in session.scalars(select(DeploymentRow).where(DeploymentRow.device_id.in_(ids))):
         desired.setdefault(slot.device_id, {})[slot.model] = slot.version
+    as_of = judged_at(session, now)
     return [
-        _view(row, states[row.id], generation[row.id], labels.get(row.id, {}), desired.get(row.id, {})) for row in rows
+        _view(
+            row,
+            states[row.id],
+            generation=generation[row.id],
+            labels=labels.get(row.id, {}),
+            desired=desired.get(row.id, {}),
+            as_of=as_of,
+        )
+        for row in rows
     ]
 
 
 def _view(
-    row: DeviceRow, state: DeviceStateRow, generation: int, labels: dict[str, str], desired: dict[str, str]
+    row: DeviceRow,
+    state: DeviceStateRow,
+    *,
+    generation: int,
+    labels: dict[str, str],
+    desired: dict[str, str],
+    as_of: datetime,
 ) -> DeviceView:
+    there = presence.is_online(state.heard_until, state.gone_at, as_of)
+    speakers = presence.Speakers(tuple(state.sessions or ()), state.returns, state.returned_at)
     return DeviceView(
         name=row.name,
         labels=labels,
         created_at=row.created_at,
         last_seen=state.last_seen,
+        online=there,
+        expires_at=state.heard_until if there else None,
+        rivals=speakers.rivals(as_of),
         presence=Presence.model_validate_json(state.presence) if state.presence else None,
         reported=Reported.model_validate_json(state.reported) if state.reported else None,
         facts=Platform.model_validate_json(row.facts) if row.facts else None,

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session, defer
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.contracts.platforms import Platform
-from registry.core.intake import Intake, Recorded, checked
+from registry.core.intake import Intake, Recorded, checked, is_sign_of_life, two_agents
+from registry.core.presence import DEFAULT_EXPIRY_S, ended_before
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, EventRow
 from registry.db.insert import insert_new
@@ -57,16 +58,19 @@ class Telemetry:
         *,
         on_actions: Callable[[], None] = lambda: None,
         on_facts: Callable[[], None] = lambda: None,
+        expiry_s: float = DEFAULT_EXPIRY_S,
     ) -> None:
-        """`on_actions` is called after a device of a rollout went on, `on_facts` after facts changed."""
+        """`on_actions` is called after a device of a rollout went on, `on_facts` after facts changed. A device that has
+        been silent for `expiry_s` seconds is offline."""
         self._database = database
         self._documents = documents
         self._on_actions, self._on_facts = on_actions, on_facts
+        self._expiry_s = expiry_s
 
     def take(self, batch: Sequence[Intake]) -> Taken:
         """Store a batch in one transaction, in order."""
         with self._database.write() as session:
-            taken = _apply(session, batch)
+            taken = _apply(session, batch, self._expiry_s)
         if taken.desired_changed:
             self._documents.changed()
         if taken.facts_changed:
@@ -109,21 +113,26 @@ class Telemetry:
         return [(row.id, Event.model_validate_json(row.document)) for row in rows]
 
 
-def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
-    states = find_states(session, {intake.device for intake in batch})
+def _apply(session: Session, batch: Sequence[Intake], expiry_s: float) -> Taken:
+    states = find_states(session, {intake.device for intake in batch}, expiry_s)
     taken = Taken()
     health: list[tuple[int, Intake, Health]] = []
-    events: list[tuple[int, Intake, Event]] = []
+    events: list[tuple[int, Intake]] = []
     results: list[tuple[int, datetime, Recorded]] = []
     said: list[Said] = []
+    rivals: list[tuple[int, Intake]] = []
     for intake in batch:
         state, body = states.get(intake.device), intake.body
         if state is None:
             taken.unknown += 1
             continue
         device_id = state.device_id
-        if not intake.retained and not (isinstance(body, Presence) and not body.online):
+        if isinstance(body, Reported):
+            state.speaks_every(body.heard_every_s)
+        if is_sign_of_life(intake):
             state.heard(intake.at)
+            if isinstance(body, (Presence, Reported, Health)) and state.spoke(body.session_id, intake.at):
+                rivals.append((device_id, two_agents(intake, state.speakers.rivals(intake.at))))
         if isinstance(body, Presence):
             _take_presence(state, intake, body)
         elif isinstance(body, Reported):
@@ -132,7 +141,7 @@ def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
         elif isinstance(body, Health):
             health.append((device_id, intake, body))
         elif isinstance(body, Event):
-            events.append((device_id, intake, body))
+            events.append((device_id, intake))
             said.append((device_id, intake.at, body))
         else:
             results.append((device_id, intake.at, body))
@@ -140,7 +149,7 @@ def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
     for _, intake, _ in fresh:
         states[intake.device].changes["health"] = intake.text
     keep_states(session, states.values())
-    _take_events(session, events)
+    _take_events(session, events + rivals)
     taken.actions_changed = take_said(session, said)
     taken.repeated = len(health) - len(fresh)
     taken.unrecorded = len(results) - record(session, results)
@@ -149,19 +158,27 @@ def _apply(session: Session, batch: Sequence[Intake]) -> Taken:
 
 
 def _take_presence(state: DeviceState, intake: Intake, body: Presence) -> None:
+    """What the broker had kept counts where it is news: it is read again on every connection of the registry."""
     if body.online:
-        state.born(body.session_id)
+        if intake.retained:
+            known = state.online and state.session_id == body.session_id
+            if known or ended_before(state.speakers.sessions, body.session_id):
+                return
+            state.heard(intake.at)  # it came back while nobody listened
+        state.born(body.session_id, intake.text)
     elif state.session_id is not None and state.session_id != body.session_id:
         return  # the will of an earlier session, late: the device is back already
-    state.changes.update(online=body.online, presence=intake.text, gone_at=None if body.online else intake.at)
+    elif not intake.retained or state.online:
+        state.died(intake.at, intake.text)
 
 
 def _take_reported(session: Session, state: DeviceState, intake: Intake, body: Reported, taken: Taken) -> bool:
     """False: it is late, and changes nothing."""
-    same_session = state.reported_session == body.session_id
-    if same_session and state.reported_at is not None and body.at < state.reported_at:
+    if state.is_late(body.session_id, body.at, retained=intake.retained):
         return False
     state.reported(intake.text, body.session_id, body.at)
+    if intake.retained:
+        state.heard(intake.at)  # it was said while nobody listened
     if not body.jobs and body.facts is None:
         return True
     device = session.get_one(DeviceRow, state.device_id, options=[defer(DeviceRow.facts)])
@@ -173,9 +190,10 @@ def _take_reported(session: Session, state: DeviceState, intake: Intake, body: R
     return True
 
 
-def _take_events(session: Session, events: Sequence[tuple[int, Intake, Event]]) -> None:
+def _take_events(session: Session, events: Sequence[tuple[int, Intake]]) -> None:
     rows = [
-        {"device_id": device_id, "event_id": event.event_id, "at": intake.at, "document": intake.text}
-        for device_id, intake, event in events
+        {"device_id": device_id, "event_id": intake.body.event_id, "at": intake.at, "document": intake.text}
+        for device_id, intake in events
+        if isinstance(intake.body, Event)
     ]
     insert_new(session, EventRow, rows, ("device_id", "event_id"))

@@ -26,6 +26,7 @@ KINDS: dict[str, type[Wire]] = {
     "desired": Desired,
     "reported": Reported,
     "reported-fault": Reported,
+    "reported-heard": Reported,
     "event": Event,
     "health": Health,
     "health-not-finite": Health,

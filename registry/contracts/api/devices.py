@@ -32,7 +32,15 @@ class DeviceView(Wire):
     labels: dict[str, str] = Field(default_factory=dict)
     created_at: AwareDatetime
     last_seen: AwareDatetime | None = None
+    """Its last sign of life, over MQTT or HTTP."""
+    online: bool | None = None
+    """It gave one, its session has not ended since, and its patience is not over. None: this registry does not say."""
+    expires_at: AwareDatetime | None = None
+    """It counts as offline then, unless it gives another sign of life."""
+    rivals: tuple[str, ...] = ()
+    """The sessions of two agents that run under this one name; empty where there is one agent, as it should be."""
     presence: Presence | None = None
+    """What the broker said last of its session; it may be out of date: `online` decides."""
     reported: Reported | None = None
     facts: Platform | None = None
     facts_at: AwareDatetime | None = None

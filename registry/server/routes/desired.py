@@ -29,6 +29,8 @@ async def get_desired(request: Request) -> Response:
     device = _device(request.path_params["device"])
     who = await caller_of(request)
     who.demand_device_or(Scope.READ, device)
+    if who.device == device:
+        services.fleet.presence.polled(device, services.clock())
     documents = services.fleet.documents
     document = documents.remembered(device)
     if document is None:

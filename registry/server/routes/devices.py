@@ -29,11 +29,11 @@ def list_devices(
     paging: PagingDep,
     _who: Reader,
     label: Annotated[list[str] | None, Query(max_length=16, description="`key=value`; all must match")] = None,
-    online: Annotated[bool | None, Query(description="Only connected devices, or only the others")] = None,
+    online: Annotated[bool | None, Query(description="Only devices that are online, or only the others")] = None,
 ) -> Page[DeviceView]:
     """Devices by name."""
     labels = dict(_label(text) for text in label or ())
-    found = services.fleet.devices.page(labels, online, paging.start("devices", ""), paging.limit + 1)
+    found = services.fleet.devices.page(labels, online, paging.start("devices", ""), paging.limit + 1, services.clock())
     return paging.page("devices", found, lambda device: device.name)
 
 
@@ -41,7 +41,7 @@ def list_devices(
 def get_device(device: DeviceName, services: ServicesDep, who: Caller) -> DeviceView:
     """One device, as the registry knows it; the device itself may ask too."""
     who.demand_device_or(Scope.READ, device)
-    return services.fleet.devices.view(device)
+    return services.fleet.devices.view(device, services.clock())
 
 
 @router.put("/devices/{device}", responses={201: {"model": DeviceCreated}})

@@ -19,7 +19,7 @@ from registry.core.rollouts import actions
 from registry.core.rollouts.plan import Known
 from registry.db.fleet_rows import DeploymentRow, DeviceLabelRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.services.rollouts.snapshot import is_online
+from registry.services.presence import is_online
 
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
 _GAVE_UP = tuple(state.value for state in actions.WISH_ENDS)
@@ -41,7 +41,7 @@ def known_devices(
     current = set() if again else serving(session, manifest.model, digest)
     barred = {} if again else quarantines(session, manifest, digest)  # another attempt lifts them
     query = (
-        select(DeviceRow.id, DeviceRow.name, DeviceRow.facts_digest, is_online(now))
+        select(DeviceRow.id, DeviceRow.name, DeviceRow.facts_digest, is_online(session, now))
         .join(DeviceStateRow, DeviceStateRow.device_id == DeviceRow.id)
         .where(which)
     )

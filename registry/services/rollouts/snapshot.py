@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
@@ -18,23 +18,14 @@ from registry.core.rollouts.health import Cohorts
 from registry.core.rollouts.rates import MAX_BATCH, Bucket, Candidate
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
+from registry.services.presence import is_online
 from registry.services.rollouts.cohorts import cohorts_of
 from registry.services.rollouts.store import spec_of
 
-SEEN_S = 600.0
-"""A device without a session at the broker counts as online so long after it was heard: it may poll over HTTP. One
-whose session ended is offline at once, until it is heard again."""
 MAX_ROWS = 1000
 """Of any list in a snapshot; the rest comes next time."""
 _S = ActionState
 _MOVING = (RolloutState.RUNNING, RolloutState.ROLLING_BACK)
-
-
-def is_online(now: datetime) -> ColumnElement[bool]:
-    """A condition on `device_states`."""
-    heard_since = or_(DeviceStateRow.gone_at.is_(None), DeviceStateRow.last_seen > DeviceStateRow.gone_at)
-    recently = DeviceStateRow.last_seen > now - timedelta(seconds=SEEN_S)
-    return or_(DeviceStateRow.online, and_(heard_since, recently))
 
 
 def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
@@ -113,7 +104,7 @@ def _candidates(session: Session, row: RolloutRow, waves: Sequence[WaveFacts], n
     found = session.execute(query.order_by(ActionRow.wave, ActionRow.rank).limit(MAX_BATCH)).all()
     if tail and len(found) < MAX_BATCH:
         offline = select(*columns).join(DeviceStateRow, DeviceStateRow.device_id == ActionRow.device_id)
-        excluded = (ActionRow.rollout_id == row.id, ActionRow.state == _S.EXCLUDED.value, is_online(now))
+        excluded = (ActionRow.rollout_id == row.id, ActionRow.state == _S.EXCLUDED.value, is_online(session, now))
         found = [*found, *session.execute(offline.where(*excluded).order_by(ActionRow.rank).limit(MAX_BATCH))]
     back = row.state == RolloutState.ROLLING_BACK.value  # what it goes back to is on its disk
     return tuple(Candidate(device, 0 if back else size) for device, size in found)
@@ -148,7 +139,7 @@ def _away(
             ActionRow.rollout_id == row.id,
             ActionRow.wave.in_(started),
             ActionRow.state.in_((_S.PLANNED.value, _S.OFFERED.value)),
-            ~is_online(now),
+            ~is_online(session, now),
             since <= now - timedelta(seconds=spec.offline.grace_s),
         )
     )
@@ -161,7 +152,7 @@ def lost_of(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime)
     if spec.rate.max_unavailable is None and spec.rollback.rate.max_unavailable is None:
         return {}
     dead = ActionRow.state.in_([state.value for state in actions.LOST])
-    away = ActionRow.state.in_([state.value for state in actions.HOLDS_SLOT_WHILE_AWAY]) & ~is_online(now)
+    away = ActionRow.state.in_([state.value for state in actions.HOLDS_SLOT_WHILE_AWAY]) & ~is_online(session, now)
     away &= (ActionRow.state != _S.REJECTED.value) | ActionRow.offered_at.is_not(None)  # else its plan left it out
     query = (
         select(ActionRow.wave, func.count())

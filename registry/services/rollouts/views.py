@@ -28,8 +28,9 @@ from registry.core.rollouts.plan import release_s
 from registry.core.rollouts.why import Standing, why_device
 from registry.db.fleet_rows import DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
+from registry.services.presence import is_online
 from registry.services.rollouts.apply import verdict_text
-from registry.services.rollouts.snapshot import counts_of, is_online, take_snapshot
+from registry.services.rollouts.snapshot import counts_of, take_snapshot
 from registry.services.rollouts.store import MAX_STEPS, as_action, reason_of, spec_of
 from registry.services.rollouts.taken import is_taken, taker
 
@@ -137,7 +138,7 @@ def action_views(
     heard = func.coalesce(DeviceStateRow.gone_at, DeviceStateRow.last_seen)
     taken = case((is_taken(row), taker(row)), else_="")
     known = chosen.outerjoin(DeviceStateRow, DeviceStateRow.device_id == ActionRow.device_id)
-    query = known.add_columns(case((~is_online(now), heard), else_=None), taken)
+    query = known.add_columns(case((~is_online(session, now), heard), else_=None), taken)
     return [
         _action_view(session, row, action, waves, _standing(action, away, taken_by), steps=steps)
         for action, away, taken_by in session.execute(query).all()

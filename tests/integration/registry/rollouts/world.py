@@ -17,7 +17,8 @@ from registry.contracts.deployments import DeploymentProgress, Phase
 from registry.contracts.digest import digest_of
 from registry.contracts.golden import Parity
 from registry.contracts.manifest import FileRef, Format, Manifest, Target, Variant
-from registry.contracts.messages import Desired, DesiredModel, Presence, Reported, ReportedModel, ServingState
+from registry.contracts.messages import Desired, DesiredModel, Reported, ReportedModel, ServingState
+from registry.contracts.messages import Presence as PresenceMessage
 from registry.contracts.platforms import Platform
 from registry.contracts.rollout_states import ActionState, Command, RolloutState
 from registry.contracts.rollout_views import CommandBody, RolloutView
@@ -32,6 +33,7 @@ from registry.services.desired import DesiredDocuments
 from registry.services.devices import Devices
 from registry.services.fleet_log import FleetLog
 from registry.services.groups import Groups
+from registry.services.presence import Presence
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.rollouts import Rollouts
 from registry.services.rollouts.ticker import Ticker
@@ -73,6 +75,7 @@ class World:
         self.devices = Devices(self.database, Access(self.database), self.documents, self.ticker.fleet_changed)
         self.deployments = Deployments(self.database, self.documents)
         self.groups = Groups(self.database, self.ticker.fleet_changed)
+        self.presence = Presence(self.database)
         self.telemetry = Telemetry(self.database, self.documents, on_facts=self.ticker.fleet_changed)
         self.fleet: dict[str, Simulated] = {}
         for version in ("1.0.0", "2.0.0", "3.0.0"):
@@ -112,7 +115,7 @@ class World:
         for name in names:
             self.devices.put(name, labels or {"site": "paris"}, self.now)
             self.fleet[name] = Simulated(name, behaviour)
-            birth = Presence(device=name, online=True, session_id="s", at=self.now)
+            birth = PresenceMessage(device=name, online=True, session_id="s", at=self.now)
             self.telemetry.take([checked(name, birth, self.now)])
             if platform is not None:
                 self.telemetry.put_facts(name, platform, self.now)
@@ -129,13 +132,13 @@ class World:
     def offline(self, name: str) -> None:
         """The broker sends its will."""
         self.fleet[name].online = False
-        will = Presence(device=name, online=False, session_id="s")
+        will = PresenceMessage(device=name, online=False, session_id="s")
         self.telemetry.take([checked(name, will, self.now)])
 
     def back(self, name: str) -> None:
         """It is there again."""
         self.fleet[name].online = True
-        birth = Presence(device=name, online=True, session_id="s", at=self.now)
+        birth = PresenceMessage(device=name, online=True, session_id="s", at=self.now)
         self.telemetry.take([checked(name, birth, self.now)])
 
     # -- devices
@@ -241,6 +244,11 @@ class World:
 
     def tick(self, seconds: float = 0.0) -> None:
         self.now += timedelta(seconds=seconds)
+        if seconds:
+            for name, device in self.fleet.items():
+                if device.online:  # it polls, whatever its deployments do
+                    self.presence.polled(name, self.now)
+            self.presence.listen(self.now)
         self.ticker.plan(lambda: self.now)
         self.ticker.tick(self.now)
 
