@@ -19,6 +19,26 @@ hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("by hand", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "by hand")
 
+SMOKE = (
+    "tests/contracts/",
+    "tests/unit/agent/test_codec.py",
+    "tests/unit/registry/test_resolution.py",
+    "tests/integration/agent/test_agent_process.py",
+    "tests/integration/registry/test_postgresql.py",
+    "tests/integration/registry/test_running.py",
+    "tests/integration/test_docs.py",
+    "tests/integration/test_packaging.py",
+    "tests/integration/test_systemd.py",
+)
+"""What `-m smoke` runs, about a minute: each thing that a machine must have is used by one of these files."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of those files."""
+    for item in items:
+        if item.nodeid.startswith(SMOKE):
+            item.add_marker(pytest.mark.smoke)
+
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
@@ -40,7 +60,7 @@ def mortal_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitt
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSql]:
     """A PostgreSQL that lives as long as the session; it does not wait for the disk."""
     if programs() is None and not os.environ.get("CI"):
-        pytest.skip("no PostgreSQL here: scripts/ensure-postgresql installs it")
+        pytest.skip("no PostgreSQL here: scripts/ensure-packages postgresql installs it")
     server = PostgreSql(tmp_path_factory.mktemp("postgresql"), durable=False).start()
     yield server
     server.stop()

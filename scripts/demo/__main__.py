@@ -12,16 +12,20 @@ import threading
 from pathlib import Path
 
 import numpy as np
-from client import Answer, FleetClient
+from client import Answer, FleetClient, RequestFailedError
 from PIL import Image
 from processes import Fleet, free_port, listens
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "scripts" / "models"
 DEVICE = "quickstart"
 REGISTRY_PORT, BROKER_PORT = 8470, 1883
+
+FETCH_SECONDS = 900
+"""More than the script gives its own download: it says why it failed."""
 
 console = Console(highlight=False)
 
@@ -33,12 +37,16 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / ".modelfleet" / "quickstart", help="where its data goes")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    shutil.rmtree(arguments.folder, ignore_errors=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets question marks, not a traceback
     try:
+        if arguments.folder.exists():
+            shutil.rmtree(arguments.folder)
         with Fleet(arguments.folder, _port(REGISTRY_PORT), _port(BROKER_PORT)) as fleet:
             return _run(fleet, arguments.once)
-    except (RuntimeError, TimeoutError) as error:
-        console.print(f"[red]quickstart failed:[/] {error}\nlogs: {arguments.folder}/*.log", markup=True)
+    except (RuntimeError, OSError, RequestFailedError) as error:
+        console.print("[red]quickstart failed:[/]", escape(f"{error}\nlogs: {arguments.folder}/*.log"))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -72,12 +80,7 @@ def _publish(fleet: Fleet, model: str) -> None:
     if model == "text-direction":
         target = fleet.folder / "text-direction"
         shutil.copytree(MODELS / model, target)
-        subprocess.run(
-            [str(ROOT / "scripts" / "fetch-third-party-model"), str(target)],
-            check=True,
-            timeout=300,
-            stdout=subprocess.DEVNULL,
-        )
+        _fetch(target)
     else:
         target = MODELS / model
     with console.status(f"publishing {model}"):
@@ -85,6 +88,20 @@ def _publish(fleet: Fleet, model: str) -> None:
         version = answer["version"]
         fleet.registry("deploy", f"{model}@{version}", "--device", DEVICE, "--wait")
     console.print(f"[bold]published[/] {model}@{version} and serving on '{DEVICE}'")
+
+
+def _fetch(target: Path) -> None:
+    """The third-party model into `target`. RuntimeError says why it could not be had."""
+    argv = [sys.executable, str(ROOT / "scripts" / "fetch-third-party-model"), str(target)]
+    with console.status("fetching text-direction (27 MB)"):
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, text=True, errors="replace", timeout=FETCH_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"the third-party model was not there within {FETCH_SECONDS} s") from None
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip() or f"{argv[1]} ended with {done.returncode}")
 
 
 def _ask_digits(client: FleetClient) -> int:
@@ -146,12 +163,13 @@ def _stay(fleet: Fleet) -> None:
     """Until Ctrl-C, with what to try next."""
     topic = f"modelfleet/v1/devices/{DEVICE}/infer/lenet"
     picture = (MODELS / "lenet/digits/digit-7-1.png").relative_to(ROOT)
+    missing = "" if shutil.which("mosquitto_sub") else "   # Debian's package mosquitto-clients has them; missing here"
     console.print(
         f"""
 Everything keeps running until Ctrl-C. Try, in another terminal, from {ROOT}:
   . .venv/bin/activate; export MODELFLEET_REGISTRY={fleet.url} MODELFLEET_REGISTRY_DATA_DIR={fleet.registry_data}
   registry models; registry show lenet; registry devices; registry health {DEVICE}
-  mosquitto_sub -p {fleet.broker_port} -V 5 -t reply/me -C 1 &
+  mosquitto_sub -p {fleet.broker_port} -V 5 -t reply/me -C 1 &{missing}
   mosquitto_pub -p {fleet.broker_port} -V 5 -t {topic} -D publish response-topic reply/me \\
     -D publish content-type image/png -f {picture}
 A rollout to simulated devices:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 from pathlib import Path
 
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from scripts.demo.client import end_session
 from scripts.demo.processes import MOSQUITTO, Process, free_port, listens, wait_until
 
 __all__ = ["Mosquitto", "free_port", "wait_for_port"]
@@ -37,6 +42,19 @@ class Mosquitto:
         """Starts the broker and waits until it listens."""
         self._process.start(lambda: listens(self.port))
         return self
+
+    def retained(self, topic: str, seconds: float = 10.0) -> bytes:
+        """What is retained on this topic; queue.Empty when nothing came within `seconds`."""
+        payloads: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        client = paho.Client(CallbackAPIVersion.VERSION2)
+        client.on_connect = lambda connected, *_: connected.subscribe(topic, qos=1)
+        client.on_message = lambda _client, _data, message: payloads.put(bytes(message.payload))
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        try:
+            return payloads.get(timeout=seconds)
+        finally:
+            end_session(client)
 
     def kill(self) -> None:
         """SIGKILL, as a crash does."""

@@ -47,7 +47,7 @@ class PostgreSql:
         """`durable` False: no fsync, for what does not ask whether the disk has it."""
         binaries = programs()
         if binaries is None:
-            raise FileNotFoundError("no PostgreSQL here: scripts/ensure-postgresql installs it")
+            raise FileNotFoundError("no PostgreSQL here: scripts/ensure-packages postgresql installs it")
         self.port = free_port()
         self._names = itertools.count(1)
         self._migrated: str | None = None

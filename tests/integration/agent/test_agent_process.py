@@ -164,12 +164,7 @@ def test_a_termination_ends_agent_and_workers_and_says_goodbye(
         assert agent.end(signal.SIGTERM) == 0
         wait_until(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in workers))
         topic = f"modelfleet/v1/devices/{DEVICE}/presence"
-        presence = subprocess.run(
-            ["mosquitto_sub", "-p", str(mortal_broker.port), "-t", topic, "-C", "1", "-W", "10"],
-            capture_output=True,
-            check=True,
-        )
-        assert json.loads(presence.stdout)["online"] is False
+        assert json.loads(mortal_broker.retained(topic))["online"] is False
     finally:
         agent.stop()
 

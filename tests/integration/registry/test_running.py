@@ -59,7 +59,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_or_hangs_is_a_reason_and_is_gone(tmp_path: Path) -> None:
-    dying = interpreter(tmp_path, "import os, sys; sys.stderr.write('driver lost'); os._exit(7)")
+    dying = interpreter(tmp_path, "import os; os.write(2, b'driver lost'); os._exit(7)")
     with pytest.raises(CannotRunError, match="status 7: driver lost"):
         ModelProcess(order(tmp_path, onnx_models.linear(), interpreter=dying))
     hanging = interpreter(tmp_path, "import sys; sys.stdin.read()")
