@@ -237,7 +237,7 @@ class DataPlane:
         finally:
             self._pool.close()
             self._connection.disconnect()
-            self._spooling.end_turn()
+            self._spooling.finish()
             self._selector.close()
             self._wakeup.close()
 
@@ -256,8 +256,8 @@ class DataPlane:
                 next_tick = now + TICK_SECONDS
                 self._tick(now)
             if self._connection.open:
-                self._spooling.replay(self._outbound.send)
-            self._spooling.end_turn()
+                self._spooling.replay(self._outbound.send, self._outbound.muted)
+            self._spooling.end_turn(self._outbound.acks.settle)
             self._flush()
         except Exception:  # noqa: BLE001 - see above; logged with its traceback
             _log.exception("a turn of the data thread failed")

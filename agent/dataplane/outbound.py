@@ -5,20 +5,22 @@ limit of its own: a QoS 1 request is acknowledged only once its reply has left t
 more unacknowledged requests than the Receive Maximum that this agent announced.
 What is unacknowledged when the connection ends goes to the outbox, but for documents that are published again anyway.
 
-A broker may end the connection because of a reply: a response topic that breaks a rule of its own. Its request would be
-delivered again on the next connection, and so for ever. So the oldest reply that is unacknowledged at an end gives its
-topic a strike; a PUBACK takes the strikes back, and a topic with too many of them is not sent to any more.
+A request is acknowledged when its reply is on its way, or on disk: what the disk refuses keeps its acknowledgement.
+A topic whose replies seem to end the connections (`core.strikes`) is left alone for a while; what is meant for it waits
+on disk.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from agent.core.strikes import Strikes
 from agent.dataplane.acks import Ack, AckQueue
 from agent.dataplane.packets import MAX_REMAINING, Buffer
 
@@ -28,9 +30,6 @@ HEAD_ROOM = 2048
 """Bytes of a packet that are neither payload nor properties, at most: a topic of MAX_TOPIC_BYTES, lengths."""
 REFUSED = 0x80
 """Reason codes from here on are failures."""
-MAX_STRIKES = 5
-"""Connections that may end in a row with a reply to the same topic in front."""
-_MAX_STRUCK_TOPICS = 1024
 _log = logging.getLogger(__name__)
 
 
@@ -47,16 +46,6 @@ class Transport(Protocol):
         """Sends the PUBACK of a message that came."""
 
 
-class Spool(Protocol):
-    """Keeps on disk what could not be delivered."""
-
-    def pending(self) -> bool:
-        """True: it holds messages, after which newer results have to wait."""
-
-    def spool(self, topic: bytes, properties: bytes, payload: bytes) -> None:
-        """Takes one message, to be written with all others of this turn."""
-
-
 class Outgoing(msgspec.Struct, gc=False):
     """A QoS 1 message that is not acknowledged yet."""
 
@@ -70,6 +59,17 @@ class Outgoing(msgspec.Struct, gc=False):
     """Called at PUBACK. Whoever set it also keeps the message: it is not spooled when the connection ends."""
 
 
+class Spool(Protocol):
+    """Keeps on disk what could not be delivered."""
+
+    def pending(self) -> bool:
+        """True: it holds messages, after which newer results have to wait."""
+
+    def spool(self, message: Outgoing) -> None:
+        """Takes one message, to be written with all others of this turn. Its `ack`, when it has one, is settled once
+        it is on disk, and not before."""
+
+
 class Outbound:
     """INVARIANT: `connected` is True only between CONNACK and the end of the connection."""
 
@@ -79,12 +79,14 @@ class Outbound:
         spool: Spool,
         unacknowledged: dict[int, Outgoing],
         is_clients: Callable[[bytes], bool] = lambda _topic: True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`is_clients`: was this topic (with its u16 length) named by a client? The fleet's own get no strikes."""
         self._transport = transport
         self._spool = spool
         self._is_clients = is_clients
-        self._strikes: dict[bytes, int] = {}
+        self._clock = clock
+        self._strikes = Strikes()
         self.acks = AckQueue(transport.acknowledge)
         self.connected = False
         self.window = MAX_WINDOW
@@ -115,7 +117,7 @@ class Outbound:
         self._strike()
         for message in (*self.unacknowledged.values(), *self._later):
             if message.settled is None:
-                self._spool.spool(message.topic, message.properties, message.payload)
+                self._spool.spool(message)
         self.unacknowledged.clear()
         self._later.clear()
         self.acks.clear()
@@ -126,12 +128,14 @@ class Outbound:
         topic = next(topics, None)
         if topic is None:
             return
-        if topic not in self._strikes and len(self._strikes) >= _MAX_STRUCK_TOPICS:
-            self._strikes.clear()
-        strikes = self._strikes[topic] = self._strikes.get(topic, 0) + 1
-        if strikes == MAX_STRIKES:
+        mute = self._strikes.strike(topic, self._clock())
+        if mute:
             shown = topic[2:202].decode("utf-8", "replace")
-            _log.error("the broker ended %d connections in a row at a reply to %r: no more of them", strikes, shown)
+            _log.error("connections end again and again at a reply to %r: it gets none for %.0f s", shown, mute)
+
+    def muted(self, topic: bytes) -> bool:
+        """Nothing is to be sent to this topic (with its u16 length) now."""
+        return bool(self._strikes) and self._strikes.muted(topic, self._clock())
 
     def reply(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer], ack: Ack | None) -> None:
         """Answers a request; at QoS 1, and on disk if need be, when it came with QoS 1 (`ack`)."""
@@ -147,24 +151,27 @@ class Outbound:
         if self.connected and not self._spool.pending() and len(self.unacknowledged) < self.window:
             self._transmit(message)
             return
-        self._spool.spool(message.topic, message.properties, message.payload)
-        if message.ack is not None:
-            self.acks.settle(message.ack)  # leaves after this turn's spool is on disk
+        self._spool.spool(message)
 
     def send(self, message: Outgoing) -> None:
         """A QoS 1 message. Without a connection it goes to the outbox, unless somebody else keeps it."""
         if not self.connected:
             if message.settled is None:
-                self._spool.spool(message.topic, message.properties, message.payload)
+                self._spool.spool(message)
         elif len(self.unacknowledged) < self.window and not self._later:
             self._transmit(message)
         else:
             self._later.append(message)
 
     def _transmit(self, message: Outgoing) -> None:
-        too_long = len(message.properties) + len(message.payload) > self.longest
-        if too_long or self._strikes.get(message.topic, 0) >= MAX_STRIKES:
+        if len(message.properties) + len(message.payload) > self.longest:
             self._give_up(message)
+            return
+        if self._strikes and self.muted(message.topic):
+            if message.settled is None and not self._strikes.hopeless(message.topic):
+                self._spool.spool(message)
+            else:
+                self._give_up(message)
             return
         mid = self._transport.publish_acknowledged(
             message.topic, message.properties, message.payload, retain=message.retain
@@ -189,7 +196,7 @@ class Outbound:
         if message is None:
             return False
         if self._strikes:
-            self._strikes.pop(message.topic, None)
+            self._strikes.clear(message.topic)
         if reason >= REFUSED:
             self.refused += 1
         if message.settled is not None:

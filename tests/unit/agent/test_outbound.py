@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.dataplane.outbound import MAX_STRIKES, Outbound, Outgoing
+from agent.core.strikes import FIRST_MUTE_S, LONGEST_MUTE_S, LOST_AFTER, MAX_STRIKES
+from agent.dataplane.acks import Ack
+from agent.dataplane.outbound import Outbound, Outgoing
 from agent.dataplane.packets import Buffer, text
 
 TOPIC = text(b"replies/a")
@@ -30,16 +32,24 @@ class Wire:
 
 
 class Disk:
-    """A Spool in memory."""
+    """A Spool in memory. `end_turn` is when it has written; until then nothing that it took may be acknowledged."""
 
     def __init__(self) -> None:
         self.kept: list[bytes] = []
+        self._acks: list[Ack] = []
 
     def pending(self) -> bool:
         return bool(self.kept)
 
-    def spool(self, topic: bytes, properties: bytes, payload: bytes) -> None:
-        self.kept.append(payload)
+    def spool(self, message: Outgoing) -> None:
+        self.kept.append(message.payload)
+        if message.ack is not None:
+            self._acks.append(message.ack)
+
+    def end_turn(self, outbound: Outbound) -> None:
+        for ack in self._acks:
+            outbound.acks.settle(ack)
+        self._acks.clear()
 
 
 def connected(window: int = 100) -> tuple[Outbound, Wire, Disk]:
@@ -109,6 +119,8 @@ def test_results_wait_behind_those_on_disk() -> None:
     ack = outbound.acks.owe(5)
     outbound.result(Outgoing(TOPIC, b"", b"newer", ack))
     assert disk.kept == [b"older", b"newer"]
+    assert wire.sent == []
+    disk.end_turn(outbound)
     assert wire.sent == [("ack", 5)]
 
 
@@ -126,16 +138,47 @@ def connection_ends_at(outbound: Outbound, topic: bytes, mid: int) -> None:
     outbound.closed()
 
 
-def test_a_reply_that_ends_every_connection_is_given_up_and_its_request_acknowledged() -> None:
-    outbound, wire, _ = connected()
+def test_a_reply_that_ends_every_connection_waits_on_disk_while_others_go_out() -> None:
+    outbound, wire, disk = connected()
     for _ in range(MAX_STRIKES):
         connection_ends_at(outbound, TOPIC, 7)
     outbound.opened(100)
     wire.sent.clear()
+    disk.kept.clear()
     outbound.reply(TOPIC, b"", (b"reply",), outbound.acks.owe(7))
     outbound.reply(text(b"replies/b"), b"", (b"other",), outbound.acks.owe(8))
-    assert wire.sent == [("ack", 7), ("qos1", b"other"), ("ack", 8)]
-    assert outbound.refused == 1
+    assert wire.sent == [("qos1", b"other")]
+    assert disk.kept == [b"reply"]
+    disk.end_turn(outbound)
+    assert wire.sent == [("qos1", b"other"), ("ack", 7), ("ack", 8)]
+    assert outbound.refused == 0
+
+
+def test_a_topic_that_was_muted_is_tried_again_after_a_while() -> None:
+    now = [0.0]
+    wire = Wire()
+    outbound = Outbound(wire, Disk(), {}, clock=lambda: now[0])
+    for _ in range(MAX_STRIKES):
+        connection_ends_at(outbound, TOPIC, 7)
+    outbound.opened(100)
+    wire.sent.clear()
+    now[0] = FIRST_MUTE_S
+    outbound.reply(TOPIC, b"", (b"reply",), outbound.acks.owe(7))
+    assert wire.sent == [("qos1", b"reply"), ("ack", 7)]
+
+
+def test_what_ended_connections_for_hours_is_given_up_and_counted() -> None:
+    now = [0.0]
+    wire, disk = Wire(), Disk()
+    outbound = Outbound(wire, disk, {}, clock=lambda: now[0])
+    for _ in range(LOST_AFTER):
+        now[0] += LONGEST_MUTE_S
+        connection_ends_at(outbound, TOPIC, 7)
+    outbound.opened(100)
+    wire.sent.clear()
+    disk.kept.clear()
+    outbound.reply(TOPIC, b"", (b"reply",), outbound.acks.owe(7))
+    assert (wire.sent, disk.kept, outbound.refused) == ([("ack", 7)], [], 1)
 
 
 def test_one_delivered_reply_takes_the_strikes_of_its_topic_back() -> None:

@@ -1,0 +1,140 @@
+"""Requests and results while the device's disk refuses or the network cuts: nothing is acknowledged and then lost."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.core.events import Disconnected
+from agent.core.strikes import MAX_STRIKES
+from tests.fakes.workers import FakeWorker
+from tests.support.asking import Asker, binary_request
+from tests.support.broker import Mosquitto
+from tests.support.proxy import Proxy
+from tests.support.serving import Serving, until
+
+X = np.array([1, 2, 3, 4], np.float32)
+REQUESTS = 30
+
+
+@pytest.fixture
+def proxy(broker: Mosquitto) -> Iterator[Proxy]:
+    relay = Proxy(broker.port)
+    yield relay
+    relay.close()
+
+
+def serve(port: int, folder: Path) -> Serving:
+    device = Serving(port, folder)
+    device.serve(FakeWorker(slots=2048, arenas=64))
+    return device.start()
+
+
+def refuse(device: Serving, folder: Path) -> None:
+    """From now on the disk takes no message."""
+    with sqlite3.connect(folder / f"{device.name}.db") as other:
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON messages BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+    other.close()
+
+
+def relent(device: Serving, folder: Path) -> None:
+    """The disk takes messages again."""
+    with sqlite3.connect(folder / f"{device.name}.db") as other:
+        other.execute("DROP TRIGGER full")
+    other.close()
+
+
+def ask(client: Asker, count: int, *, reply_to: str | None) -> None:
+    for number in range(count):
+        payload, length = binary_request(X + number, id_=str(number))
+        client.ask(payload, header_length=length, correlation=b"%d" % number, reply_to=reply_to)
+
+
+def answered(client: Asker) -> set[int]:
+    return {int(answer.correlation) for answer in list(client.answers)}
+
+
+@pytest.mark.parametrize("to", ["results", "reply topic"])
+@pytest.mark.parametrize("end", ["the disk recovers", "only the broker recovers", "the agent is started again"])
+def test_no_result_is_lost_when_the_disk_refuses_it(
+    broker: Mosquitto, proxy: Proxy, tmp_path: Path, to: str, end: str
+) -> None:
+    device = serve(proxy.port, tmp_path)
+    worker = device.workers[0]
+    worker.gate.clear()
+    client = Asker(broker.port, device.infer(), listen=(device.results(),))
+    ask(client, REQUESTS, reply_to="" if to == "results" else None)
+    until(lambda: device.plane.snapshot().models["double"].queue_depth == REQUESTS)
+    refuse(device, tmp_path)
+    proxy.refusing = True
+    proxy.sever()
+    device.event(Disconnected)
+    worker.gate.set()
+    until(lambda: device.plane.snapshot().models["double"].requests == REQUESTS)
+    if end == "the disk recovers":
+        relent(device, tmp_path)
+        until(lambda: device.plane.snapshot().outbox_rows == REQUESTS)
+    elif end == "the agent is started again":
+        device.stop()
+        relent(device, tmp_path)
+        device = Serving(broker.port, tmp_path, inherit=device)
+        device.serve(FakeWorker(slots=2048, arenas=64))
+        device.start()
+    proxy.refusing = False
+    until(lambda: answered(client) == set(range(REQUESTS)))
+    for answer in list(client.answers):
+        np.testing.assert_array_equal(answer.tensor(), (X + int(answer.correlation)) * 2)
+    if end != "the agent is started again":
+        assert device.plane.snapshot().outbox_dropped == 0
+    client.close()
+    device.stop()
+
+
+def test_results_that_wait_behind_older_ones_are_not_acknowledged_before_they_are_on_disk(
+    broker: Mosquitto, proxy: Proxy, tmp_path: Path
+) -> None:
+    device = serve(proxy.port, tmp_path)
+    client = Asker(broker.port, device.infer(), listen=(device.results(),))
+    proxy.flowing.clear()  # the broker's acknowledgements stand still, so later results go to the disk
+    device.plane.publish_durable(device.topics.device(device.name, "events"), b"{}")
+    refuse(device, tmp_path)
+    proxy.flowing.set()
+    ask(client, REQUESTS, reply_to="")
+    until(lambda: answered(client) == set(range(REQUESTS)))
+    assert device.plane.snapshot().outbox_dropped == 0
+    client.close()
+    device.stop()
+
+
+def test_replies_that_the_network_cut_again_and_again_still_reach_their_client(
+    broker: Mosquitto, proxy: Proxy, tmp_path: Path
+) -> None:
+    device = serve(proxy.port, tmp_path)
+    worker = device.workers[0]
+    worker.gate.clear()
+    client = Asker(broker.port, device.infer())
+    for number in range(MAX_STRIKES + 1):
+        payload, length = binary_request(X + number, id_=str(number))
+        client.ask(payload, header_length=length, correlation=b"%d" % number)
+        until(lambda: device.plane.snapshot().models["double"].queue_depth > 0)
+        proxy.flowing.clear()
+        worker.gate.set()
+        until(lambda: device.plane.snapshot().unacknowledged > 0)
+        worker.gate.clear()
+        proxy.refusing = True
+        proxy.sever()
+        proxy.flowing.set()
+        device.event(Disconnected)
+        proxy.refusing = False
+        if number < MAX_STRIKES:
+            proxy.flowing.set()
+            device.connected()
+    worker.gate.set()
+    until(lambda: answered(client) == set(range(MAX_STRIKES + 1)), 60)
+    assert device.plane.snapshot().replies_refused == 0
+    client.close()
+    device.stop()
