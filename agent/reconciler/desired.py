@@ -26,6 +26,8 @@ class DesiredState:
         self._device = device
         self._journal = journal
         self.current: Desired | None = None
+        self.unwritten: bytes | None = None
+        """A document that the disk refused: to be offered again."""
 
     def load(self) -> None:
         """Takes up the last document from the journal."""
@@ -57,7 +59,9 @@ class DesiredState:
             )
         if self.current is not None and document.generation == self.generation:
             return False
+        self.unwritten = data
         self._journal.put(_KEY, data)
+        self.unwritten = None
         self.current = document
         return True
 

@@ -101,15 +101,16 @@ class Exchange:
         self.reachable = True
         if answer.refused is not None:
             log.warning("the registry does not take facts or reports: %s", answer.refused)
-        if answer.facts_sent:
-            self._context.journal.put(_SENT, answer.facts_sent.encode())
         unsent: Any = self._context.voice.unsent
         for _ in range(min(answer.reports_sent, len(unsent))):
             unsent.popleft()
         if answer.document is not None and self._context.desired.generation == self._asked_at:
-            data, self._etag = answer.document
+            data, etag = answer.document
             self._context.offer(data)
+            self._etag = etag  # only now: what the disk refused is asked for again
         # Else the broker has brought a newer one meanwhile; an older answer is no sign of anything.
+        if answer.facts_sent:
+            self._context.journal.put(_SENT, answer.facts_sent.encode())
 
     def _failed(self, error: AgentError) -> None:
         self._task = None

@@ -31,6 +31,8 @@ from registry.contracts.topics import Topics
 log = logging.getLogger(__name__)
 LONGEST_LOOK_S = 10.0
 """It looks at least so often, whatever happens: a lost event costs no more than that."""
+OFFER_AGAIN_S = 5.0
+"""A desired state that the disk refused is offered to it again so often; the broker does not send it again."""
 QUEUE_LIMIT = 4096
 EVENTS_BEFORE_A_LOOK = 256
 
@@ -72,6 +74,7 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="control")
         self.revived = threading.Event()
         """What served before has a worker again, or could not get one at the first try."""
+        self._offer_again_at = 0.0
         self.looked_at = 0.0
         """Monotonic time of the last look: a watchdog's sign of life."""
 
@@ -124,6 +127,10 @@ class Reconciler:
         context = self._context
         self.looked_at = context.clock.monotonic()
         self._slots = {model: slot for model, slot in self._slots.items() if not slot.gone}
+        unwritten = context.desired.unwritten
+        if unwritten is not None and self.looked_at >= self._offer_again_at:
+            self._offer_again_at = self.looked_at + OFFER_AGAIN_S
+            self._guard(lambda: context.offer(unwritten))
         desired = context.desired.current
         if desired is not None:
             for model in desired.models:

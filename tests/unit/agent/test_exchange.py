@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from agent.core.events import Connected, Disconnected, Tick
+from agent.core.events import Connected, ControlMessage, Disconnected, Tick
 from agent.errors import PermanentError
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.topics import Topics
 from tests.fakes.control import FakeUplink
-from tests.fakes.host import Host, desired
+from tests.fakes.host import DEVICE, Host, desired
 
 
 def test_without_a_broker_desired_state_and_reports_go_over_http() -> None:
@@ -71,3 +72,22 @@ def test_an_answer_that_the_broker_has_overtaken_is_no_fault() -> None:
     host.settle()
     assert host.serves() == "1.1.0"
     assert host.reports[-1].fault is None
+
+
+def test_a_desired_state_that_the_disk_refused_is_asked_for_again_as_if_it_never_came() -> None:
+    host = Host()
+    host.uplink.document = desired(1, lenet="1.0.0")
+    host.journal.broken = True
+    host.tell(Tick("poll")).settle().tell(Tick("poll")).settle()
+    assert host.uplink.asked == [None, None]
+    host.journal.broken = False
+    assert host.tell(Tick("poll")).settle().serves() == "1.0.0"
+
+
+def test_a_desired_state_that_the_disk_refused_is_taken_once_it_can_be_without_being_sent_again() -> None:
+    host = Host()
+    host.journal.broken = True
+    for generation, version in ((1, "1.0.0"), (2, "2.0.0")):
+        host.tell(ControlMessage(Topics().device(DEVICE, "desired"), desired(generation, lenet=version))).settle()
+    host.journal.broken = False
+    assert host.wait(10.0).serves() == "2.0.0"
