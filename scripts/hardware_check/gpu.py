@@ -10,16 +10,14 @@ step failed.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -29,9 +27,18 @@ from agent.errors import AgentError
 from agent.worker.handle import WorkerSpec, start_worker
 from scripts.demo.processes import BIN, Fleet
 from scripts.hardware_check import speed
+from scripts.hardware_check.command import run_check
 from scripts.hardware_check.models import CheckModel, check_models
-from scripts.hardware_check.report import CheckError, Report, SkipError, Step, output_of
-from scripts.hardware_check.serving import DEVICE, deploy, difference, reference, running_fleet, serve
+from scripts.hardware_check.report import CheckError, SkipError, Step, output_of
+from scripts.hardware_check.serving import (
+    DEVICE,
+    deploy,
+    difference,
+    publish_and_deploy,
+    reference,
+    running_fleet,
+    serve,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -131,7 +138,7 @@ class GpuCheck:
         """Publish, deploy and ask over MQTT."""
         self._fleet = self._stack.enter_context(running_fleet(self.folder / "fleet"))
         try:
-            serve(step, self._fleet, self.models, self.target, self.provider)
+            serve(step, self._fleet, self.models, self.provider, partial(publish_and_deploy, self._fleet, self.target))
         except Exception:
             step.block(self._fleet.processes[DEVICE].tail(40))
             raise
@@ -183,11 +190,11 @@ class GpuCheck:
             header = generator.bodies(model)
             session = speed.session_on(self.provider, model.path)
             for window in speed.WINDOWS:
-                mine = generator.run(
-                    port, model, header, window, max(200, int(count * self.scale * (0.25 if window == 1 else 1)))
-                )
+                requests = max(200, int(count * self.scale * (0.25 if window == 1 else 1)))
+                load = speed.Load(model, header, window, requests)
+                mine, echo = generator.agent(port, load), generator.echo(port, load)
                 other = speed.bare(session, model, window, max(0.5, 2 * self.scale))
-                step.data[f"{model.name}, {window}"] = {"agent": mine, "bare": other}
+                step.data[f"{model.name}, {window}"] = {"agent": mine, "bare": other, "echo": echo}
                 rows.append(
                     (
                         model.name,
@@ -197,20 +204,12 @@ class GpuCheck:
                         f"{other['per_second']:,.0f}",
                         f"{other['p50_us']:,.0f}",
                         f"{mine['per_second'] / other['per_second']:.2f}",
+                        f"{echo['per_second']:,.0f}",
+                        f"{echo['p50_us']:,.0f}",
                     )
                 )
-        step.table(
-            (
-                "model",
-                "in flight",
-                "agent: req/s",
-                "p50 / p99 µs",
-                "bare: runs/s from as many threads",
-                "p50 µs",
-                "ratio",
-            ),
-            rows,
-        )
+        bare = ("bare: runs/s from as many threads", "p50 µs", "agent to bare")
+        step.table(("model", "in flight", "agent: req/s", "p50 / p99 µs", *bare, "C echo: req/s", "p50 µs"), rows)
         time.sleep(3)  # one health report more
         models = self.fleet.registry("health", DEVICE, "--limit", "3")[0]["models"]
         step.data["health"] = models
@@ -296,31 +295,7 @@ STEPS: dict[str, float] = {
 
 def main() -> int:
     """Runs the steps that were asked for."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/gpu-check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rehearse", action="store_true", help="on the CPU provider, to try the check itself")
-    parser.add_argument("--quick", action="store_true", help="short measurements: figures mean little")
-    parser.add_argument("--only", default=",".join(STEPS), help=f"steps, of {', '.join(STEPS)}")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder of the report (default: here)")
-    parser.add_argument("--budget", type=float, default=480, help="seconds for the whole check (default: %(default)s)")
-    arguments: Any = parser.parse_args()
-    wanted = arguments.only.split(",")
-    unknown = [name for name in wanted if name not in STEPS]
-    if unknown:
-        parser.error(f"no step is named {', '.join(unknown)}; there are {', '.join(STEPS)}")
-    title = "Modelfleet on an NVIDIA card" + (": rehearsed on the CPU provider" if arguments.rehearse else "")
-    report = Report(title, arguments.out, "gpu-check", arguments.budget)
-    with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
-        check = GpuCheck(Path(name), rehearse=arguments.rehearse, quick=arguments.quick)
-        try:
-            for step, limit in STEPS.items():
-                if step in wanted:
-                    report.run(step, getattr(check, step), limit)
-        finally:
-            check.close()
-    print(f"report: {report.markdown} and {report.json}")
-    return 1 if report.failed else 0
+    return run_check("gpu-check", "Modelfleet on an NVIDIA card", __doc__ or "", STEPS, GpuCheck)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,3 +66,41 @@ def _half(path: Path) -> CheckModel:
     )
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return CheckModel("half", path, "x", (3, 64, 64), "y", "FP16", 2e-2)
+
+
+def checkpoint(folder: Path) -> tuple[CheckModel, Path]:
+    """The catalogue's network lenet5 with random weights: as ONNX, to compare with, and as a safetensors checkpoint."""
+    rng = np.random.default_rng(11)
+    sizes = {"conv1.weight": (6, 1, 5, 5), "conv2.weight": (16, 6, 5, 5), "fc1.weight": (120, 400), "fc1.bias": (120,),
+             "fc2.weight": (84, 120), "fc2.bias": (84,), "fc3.weight": (10, 84), "fc3.bias": (10,)}  # fmt: skip
+    weights = {n: (rng.standard_normal(s) / np.sqrt(np.prod(s[1:]) or 1)).astype(np.float32) for n, s in sizes.items()}
+    header, at = {}, 0
+    for name, array in weights.items():
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        at += array.nbytes
+    text = json.dumps(header).encode()
+    path = folder / "lenet5.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(array.tobytes() for array in weights.values()))
+    nodes, last = [], "x"
+    for conv in ("conv1", "conv2"):
+        nodes += [
+            helper.make_node("Conv", [last, f"{conv}.weight"], [f"{conv}.y"]),
+            helper.make_node("Relu", [f"{conv}.y"], [f"{conv}.relu"]),
+            helper.make_node("MaxPool", [f"{conv}.relu"], [f"{conv}.out"], kernel_shape=[2, 2], strides=[2, 2]),
+        ]
+        last = f"{conv}.out"
+    nodes.append(helper.make_node("Flatten", [last], ["flat"]))
+    for dense, source, out in (("fc1", "flat", "a"), ("fc2", "a.relu", "b"), ("fc3", "b.relu", "y")):
+        nodes.append(helper.make_node("Gemm", [source, f"{dense}.weight", f"{dense}.bias"], [out], transB=1))
+        if out != "y":
+            nodes.append(helper.make_node("Relu", [out], [f"{out}.relu"]))
+    graph = helper.make_graph(
+        nodes,
+        "lenet5",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 32, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    onnx = folder / "lenet5.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(onnx))
+    return CheckModel("lenet5", onnx, "x", (1, 32, 32), "y"), path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,16 @@ def difference(got: NDArray[Any], want: NDArray[Any]) -> float:
     return float(np.where(np.isnan(worst), np.where(np.isnan(a) & np.isnan(b), 0, np.inf), worst).max(initial=0))
 
 
-def publish_and_deploy(fleet: Fleet, model: CheckModel, target: str, version: str = "1.0.0") -> float:
-    """One variant for `target`; seconds from the deployment until the device says that it serves."""
-    fleet.registry("publish", model.name, str(model.path), "--version", version, "--target", target)
-    return deploy(fleet, model.name, version)
+def publish_and_deploy(fleet: Fleet, target: str, model: CheckModel) -> float:
+    """Version 1.0.0 with one variant for `target`; seconds from the deployment until the device says that it serves."""
+    fleet.registry("publish", model.name, str(model.path), "--version", "1.0.0", "--target", target)
+    return deploy(fleet, model.name, "1.0.0")
 
 
-def deploy(fleet: Fleet, model: str, version: str) -> float:
+def deploy(fleet: Fleet, model: str, version: str, *options: str) -> float:
     """Seconds until the device says that it serves this version."""
     began = time.monotonic()
-    fleet.registry("deploy", f"{model}@{version}", "--device", DEVICE, "--wait")
+    fleet.registry("deploy", f"{model}@{version}", "--device", DEVICE, "--wait", *options)
     return time.monotonic() - began
 
 
@@ -83,12 +83,17 @@ def _find(document: Any, model: str) -> dict[str, Any] | None:
     return None
 
 
-def serve(step: Step, fleet: Fleet, models: list[CheckModel], target: str, provider: str) -> None:
-    """Each model published, deployed and asked 64 times, values compared. CheckError when one is wrong."""
+def serve(
+    step: Step, fleet: Fleet, models: list[CheckModel], provider: str, bring: Callable[[CheckModel], float]
+) -> None:
+    """Each model brought to the device and asked 64 times, values compared. CheckError when one is wrong.
+
+    `bring` publishes and deploys a model and says how long the device took.
+    """
     rows, faults = [], []
     with FleetClient(fleet.broker_port) as client:
         for model in models:
-            seconds = publish_and_deploy(fleet, model, target)
+            seconds = bring(model)
             items = model.items(64)
             want = reference(model, items)
             got = [client.ask_tensors(DEVICE, model.name, **{model.input: items[i : i + 1]}) for i in range(len(items))]

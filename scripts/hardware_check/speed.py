@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from benchmarks.data_path import PEERS
+from benchmarks.data_path import PEERS, peer
 from scripts.hardware_check.models import CheckModel
 from scripts.hardware_check.report import CheckError, SkipError
 from scripts.hardware_check.serving import DEVICE, reference
@@ -33,14 +34,25 @@ def session_on(provider: str, path: Path, **options: str) -> ort.InferenceSessio
     return session
 
 
+@dataclass(frozen=True)
+class Load:
+    """`count` requests at QoS 0 with `window` in flight; `header` is the length of the JSON header of a body."""
+
+    model: CheckModel
+    header: int
+    window: int
+    count: int
+
+
 class LoadGenerator:
-    """The benchmark's C load generator, compiled into `folder`. SkipError without a compiler."""
+    """The benchmark's C load generator and C echo, compiled into `folder`. SkipError without a compiler."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            argv = ["gcc", "-O2", "-o", str(folder / "mqtt_load"), str(PEERS / "mqtt_load.c"), "-lm"]
-            subprocess.run(argv, check=True, timeout=60)
+            for name in ("mqtt_load", "mqtt_echo"):
+                argv = ["gcc", "-O2", "-o", str(folder / name), str(PEERS / f"{name}.c"), "-lm"]
+                subprocess.run(argv, check=True, timeout=60)
         except FileNotFoundError:
             raise SkipError("gcc is not here: the load generator cannot be built") from None
 
@@ -55,14 +67,24 @@ class LoadGenerator:
         (self.folder / f"{model.name}.expected").write_bytes(reference(model, items).astype(np.float32).tobytes())
         return len(header)
 
-    def run(self, port: int, model: CheckModel, header: int, window: int, count: int) -> dict[str, float]:
-        """Rate and latency of `count` requests with `window` in flight at QoS 0."""
-        argv = [self.folder / "mqtt_load", port, f"modelfleet/v1/devices/{DEVICE}/infer/{model.name}",
-                self.folder / f"{model.name}.bodies", VARIANTS, window, count, max(2 * window, count // 10), 0, header,
-                self.folder / f"{model.name}.expected", model.tolerance]  # fmt: skip
-        done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=90, check=False)
+    def agent(self, port: int, load: Load) -> dict[str, float]:
+        """The agent's answers, all values compared."""
+        topic = f"modelfleet/v1/devices/{DEVICE}/infer/{load.model.name}"
+        return self._run(port, topic, load, str(self.folder / f"{load.model.name}.expected"), str(load.model.tolerance))
+
+    def echo(self, port: int, load: Load) -> dict[str, float]:
+        """The same requests answered at once by a C program: what broker, loopback and generator take by themselves."""
+        size = (self.folder / f"{load.model.name}.expected").stat().st_size // VARIANTS + 150
+        with peer([str(self.folder / "mqtt_echo"), str(port), "echo/#", "0", str(size)]):
+            return self._run(port, f"echo/{load.model.name}", load)
+
+    def _run(self, port: int, topic: str, load: Load, *checked: str) -> dict[str, float]:
+        bodies, warm = self.folder / f"{load.model.name}.bodies", max(2 * load.window, load.count // 10)
+        numbers = (VARIANTS, load.window, load.count, warm, 0, load.header)
+        argv = [str(self.folder / "mqtt_load"), str(port), topic, str(bodies), *(str(n) for n in numbers), *checked]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
         if done.returncode:
-            raise RuntimeError(f"{model.name}, {window} in flight: {done.stdout}{done.stderr}")
+            raise RuntimeError(f"{topic}, {load.window} in flight: {done.stdout}{done.stderr}")
         return dict(json.loads(done.stdout))
 
 
