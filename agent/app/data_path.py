@@ -91,6 +91,7 @@ class DataPathPort:
             device=self._device,
             inputs=loaded.inputs,
             outputs=loaded.outputs,
+            optional_inputs=loaded.optional_inputs,
             rollout=choice.rollout,
             image=choice.image,
             classification=choice.classification,

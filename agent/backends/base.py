@@ -1,8 +1,8 @@
 """What every backend offers: probe the host, load an artifact, run it.
 
 Imported by workers, whose interpreter may be a vendor's: standard library, NumPy and the vendor's package only, Python
-3.9 syntax. Datatypes are the names of the Open Inference Protocol; BF16 arrays are uint16 (the raw bits), BYTES
-arrays are objects of type bytes.
+3.9 syntax. Datatypes are the names of the Open Inference Protocol; BF16 and 8-bit float arrays
+are unsigned integers (the raw bits), BYTES arrays are objects of type bytes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,18 @@ NUMPY_DTYPES = {
     "FP32": "<f4",
     "FP64": "<f8",
     "BF16": "<u2",
+    "FP8E4M3FN": "|u1",
+    "FP8E4M3FNUZ": "|u1",
+    "FP8E5M2": "|u1",
+    "FP8E5M2FNUZ": "|u1",
+    "FP8E8M0": "|u1",
     "BYTES": "|O",
 }
 """How an array of a datatype is held; registry.contracts.tensors.NUMPY_NAME with plain names, and BYTES."""
+
+
+RAW = frozenset(name for name in NUMPY_DTYPES if name == "BF16" or name.startswith("FP8"))
+"""Held as their raw bits: NumPy has no type for them."""
 
 
 class BackendError(Exception):
@@ -46,6 +55,19 @@ class BackendError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+_MEMORY_WORDS = (
+    *("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory", "cannot allocate memory"),
+    *("cuda_error_out_of_memory", "cuda failure 2:"),
+)
+"""As C++ libraries (std::bad_alloc), ONNX Runtime's arena and CUDA say it."""
+
+
+def is_memory_fault(error: BaseException) -> bool:
+    """Did it fail for want of memory? Vendors pass such a fault on under types of their own."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _MEMORY_WORDS)
 
 
 class TensorInfo(NamedTuple):
@@ -113,6 +135,7 @@ class Session(Protocol):
     """One loaded artifact."""
 
     inputs: tuple[TensorInfo, ...]
+    """What every run needs. A session that also has `optional_inputs` takes those when they are given."""
     outputs: tuple[TensorInfo, ...]
     provider: str
     """What computes it, in the vendor's words."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.backends.base import NUMPY_DTYPES, BackendError, EntryPoint, LoadOptions, TensorInfo
+from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, EntryPoint, LoadOptions, TensorInfo
 from agent.backends.mindspore_checkpoint import fill
 
 MAX_MODULE_BYTES = 1 << 20
@@ -27,7 +27,7 @@ MODULE = "modelfleet_entry_point"
 TRIALS = ((1, 64), (2, 96))
 """Batch, and every other open dimension, of the runs on zeros that find out what comes out. Networks that halve a
 picture five times take these."""
-_DATATYPES = {code: name for name, code in NUMPY_DTYPES.items() if name not in ("BF16", "BYTES")}
+_DATATYPES = {code: name for name, code in NUMPY_DTYPES.items() if name not in (*RAW, "BYTES")}
 
 
 def load(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.backends.base import NUMPY_DTYPES, BackendError, BackendProbe, LoadOptions, TensorInfo
+from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, BackendProbe, LoadOptions, TensorInfo, is_memory_fault
 from agent.backends.catalog import CATALOG
 from agent.backends.ort_providers import (
     NAME,
@@ -32,7 +32,7 @@ from agent.backends.ort_providers import (
     wanted_for,
     what_ran,
 )
-from agent.backends.ort_tiny_model import tiny_model
+from agent.backends.ort_tiny_model import text_model, tiny_model
 
 if TYPE_CHECKING:
     from agent.backends.base import Array
@@ -51,12 +51,24 @@ DATATYPES = {
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(bfloat16)": "BF16",
+    "tensor(float8e4m3fn)": "FP8E4M3FN",
+    "tensor(float8e4m3fnuz)": "FP8E4M3FNUZ",
+    "tensor(float8e5m2)": "FP8E5M2",
+    "tensor(float8e5m2fnuz)": "FP8E5M2FNUZ",
+    "tensor(float8e8m0)": "FP8E8M0",
     "tensor(string)": "BYTES",
 }
 """ONNX Runtime's names (onnxruntime/core/framework/data_types.cc) in the words of the Open Inference Protocol."""
 
-_BFLOAT16 = 16
-"""onnx.proto, TensorProto.DataType.BFLOAT16."""
+_ELEMENT_TYPES = {
+    "BF16": 16,
+    "FP8E4M3FN": 17,
+    "FP8E4M3FNUZ": 18,
+    "FP8E5M2": 19,
+    "FP8E5M2FNUZ": 20,
+    "FP8E8M0": 24,
+}
+"""onnx.proto, TensorProto.DataType, of what NumPy has no type for."""
 _OLDEST_IR, _OLDEST_OPSET = 7, 13
 _NEWEST_TRIED = 64
 _MAX_REASON = 1000
@@ -111,15 +123,18 @@ class OrtSession:
         self.concurrent = concurrent
         self.inputs = tuple(_info(node) for node in session.get_inputs())
         self.outputs = tuple(_info(node) for node in session.get_outputs())
-        signature = {tensor.name: tensor.datatype for tensor in (*self.inputs, *self.outputs)}
-        self._strings = {name for name, datatype in signature.items() if datatype == "BYTES"}
-        self._bfloats = {name for name, datatype in signature.items() if datatype == "BF16"}
-        self._shapes = {tensor.name: tensor.shape for tensor in self.inputs}
+        self.optional_inputs = tuple(
+            _info(node) for node in session.get_overridable_initializers() if node.type in DATATYPES
+        )
+        tensors = (*self.inputs, *self.optional_inputs, *self.outputs)
+        self._strings = {tensor.name for tensor in tensors if tensor.datatype == "BYTES"}
+        self._raw = {tensor.name: tensor.datatype for tensor in tensors if tensor.datatype in RAW}
+        self._raw_asked = {tensor.name for tensor in (*self.inputs, *self.outputs) if tensor.datatype in RAW}
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
         """See Session.run."""
         try:
-            if self._bfloats:
+            if self._raw and (self._raw_asked or any(name in self._raw for name in feeds)):
                 return self._run_values(feeds, outputs)
             if not self._strings:
                 return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
@@ -129,26 +144,31 @@ class OrtSession:
         except BackendError:
             raise
         except Exception as error:  # noqa: BLE001 - the vendor's exceptions derive from Exception only
-            raise BackendError("run_failed", first_line(error)) from None
+            code = "out_of_memory" if is_memory_fault(error) else "run_failed"
+            raise BackendError(code, first_line(error)) from None
 
     def _run_values(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """NumPy has no bfloat16: such tensors go in and come out as OrtValue, as their raw bits."""
-        value = vendor().OrtValue
+        """NumPy has no bfloat16 and no 8-bit floats: they go in and come out as OrtValue, as their raw bits."""
+        ort = vendor()
+        value = ort.OrtValue
         given = {}
         for name, array in feeds.items():
-            if name in self._bfloats:
-                given[name] = value.ortvalue_from_numpy_with_onnx_type(np.asarray(array, order="C"), _BFLOAT16)
+            if name in self._raw:
+                kind = _ELEMENT_TYPES[self._raw[name]]
+                given[name] = value.ortvalue_from_numpy_with_onnx_type(np.asarray(array, order="C"), kind)
+            elif name in self._strings:
+                given[name] = _text_value(ort, _to_text(name, array))
             else:
-                given[name] = value.ortvalue_from_numpy(_to_text(name, array) if name in self._strings else array)
+                given[name] = value.ortvalue_from_numpy(array)
         results = self._session.run_with_ort_values(outputs, given)
         return [self._from_value(name, result) for name, result in zip(outputs, results)]
 
     def _from_value(self, name: str, result: Any) -> Array:
-        if name in self._bfloats:
+        if name in self._raw:
             shape = tuple(result.shape())
-            count = int(np.prod(shape, dtype=np.int64))
-            raw = ctypes.string_at(result.data_ptr(), 2 * count) if count else b""
-            return np.frombuffer(raw, NUMPY_DTYPES["BF16"]).reshape(shape)
+            dtype = np.dtype(NUMPY_DTYPES[self._raw[name]])
+            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            return np.frombuffer(ctypes.string_at(result.data_ptr(), size) if size else b"", dtype).reshape(shape)
         array: Array = result.numpy()
         return _to_bytes(array) if name in self._strings else array
 
@@ -228,6 +248,12 @@ def _info(node: Any) -> TensorInfo:
         )
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
     return TensorInfo(node.name, datatype, shape)
+
+
+def _text_value(ort: Any, texts: Array) -> Any:
+    """Text as an OrtValue, which ONNX Runtime makes of no NumPy array: a model of one constant gives it."""
+    session = ort.InferenceSession(text_model(texts.shape, texts.ravel().tolist()), providers=["CPUExecutionProvider"])
+    return session.run_with_ort_values(["y"], {})[0]
 
 
 def _to_text(name: str, array: Array) -> Array:

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from agent.backends.ascend_acl import target_of
-from agent.backends.base import BackendError, LoadOptions
+from agent.backends.base import BackendError, LoadOptions, is_memory_fault
 from agent.backends.catalog import CATALOG
 from agent.backends.ort_engines import kept_engines
 from agent.backends.ort_external import external_data
@@ -115,6 +115,9 @@ def guarded_session(ort: Any, model: str | bytes, provider: Provider, options: L
         with external_data(settings, model):
             session = ort.InferenceSession(model, settings, **given)
     except Exception as error:  # noqa: BLE001 - the vendor's exceptions derive from Exception only
+        if is_memory_fault(error):
+            message = f"loading the model needs more memory than there is: {first_line(error)}"
+            raise BackendError("out_of_memory", message) from None
         raise _refusal(provider, first_line(error)) from None
     if provider.name not in session.get_providers():
         raise BackendError(

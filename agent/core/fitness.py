@@ -35,4 +35,5 @@ def points_at_host(code: str, target: Target) -> bool:
     """A load that failed so may have failed because the host is another than its facts say."""
     if code == DeploymentCode.BACKEND_UNAVAILABLE:
         return True
-    return code in (DeploymentCode.LOAD_FAILED, DeploymentCode.WORKER_CRASHED) and target is not Target.CPU
+    points = (DeploymentCode.LOAD_FAILED, DeploymentCode.OUT_OF_MEMORY, DeploymentCode.WORKER_CRASHED)
+    return code in points and target is not Target.CPU

@@ -14,7 +14,9 @@ from agent.core.health import Histogram, HistogramView
 from registry.contracts.codes import DeploymentCode, InferenceCode
 from registry.contracts.deployments import ProbationLimits
 
-COUNTED = frozenset({InferenceCode.RUN_FAILED, InferenceCode.RUN_TIMEOUT, InferenceCode.WORKER_CRASHED})
+COUNTED = frozenset(
+    {InferenceCode.RUN_FAILED, InferenceCode.OUT_OF_MEMORY, InferenceCode.RUN_TIMEOUT, InferenceCode.WORKER_CRASHED}
+)
 """Errors that are the version's own; refusals for bad input, overload or a late request are not."""
 NOISE_US = 1000.0
 """Less is no difference in latency: a busy host takes a thread off its core for so long, whatever the version."""

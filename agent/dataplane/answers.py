@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from agent.dataplane.dedupe import Dedupe, Key
 from agent.dataplane.outbound import Outbound, Outgoing
 from agent.dataplane.packets import reply_properties
+from agent.dataplane.placement import move_to_arenas
 from agent.dataplane.plan import OutputTensor, Plan, Reply, RequestError
 from agent.dataplane.replies import error_reply
 from agent.dataplane.slot import Request, Serving
 from agent.dataplane.watching import count_answer
 from agent.worker.arena import ArenaError, read_arena
+from agent.worker.channel import OTHER_FORM
 from registry.contracts.codes import InferenceCode
 
 MAX_KEPT_PROPERTIES = 256
@@ -47,6 +49,10 @@ class Answers:
                 continue  # cannot be: Lane.answers has checked the ids
             plan = request.plan
             try:
+                if statuses[id_] == OTHER_FORM and id_ < fixed:
+                    serving.to_move.append(id_)
+                    serving.use_arenas()
+                    continue
                 if statuses[id_]:
                     self.error(request, *serving.layout.error(memory, id_))
                 elif id_ < fixed:
@@ -63,6 +69,8 @@ class Answers:
                 self.error(request, error.code, error.message)
             latency((now - request.arrived) * 1e6)
             serving.release(id_)
+        if serving.to_move:
+            move_to_arenas(serving)
 
     def result(self, request: Request, reply: Reply) -> None:
         """The request ran well."""

@@ -20,6 +20,8 @@ class Binding:
     inputs: tuple[TensorSpec, ...]
     """As loaded by the worker: a dimension of -1 takes any size."""
     outputs: tuple[TensorSpec, ...]
+    optional_inputs: tuple[TensorSpec, ...] = ()
+    """Those that a request may leave out, because the model has a default for them."""
     rollout: str | None = None
     """Id of the rollout that is running, None when none is."""
     image: ImageInput | None = None

@@ -17,6 +17,7 @@ from agent.dataplane.signature import LABEL, SCORE
 from registry.contracts.classes import scores_of
 from registry.contracts.codes import InferenceCode
 from registry.contracts.manifest import Classification, TensorSpec
+from registry.contracts.parity import numbers
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 
 _LENGTH = struct.Struct("<I")
@@ -52,10 +53,8 @@ class Classifier:
         shape = scores_of(output.shape, len(self._labels), self._shape)
         if output.datatype in (Datatype.BYTES, Datatype.BOOL) or shape is None:
             raise self._refusal(output, "expected numbers [N, classes]")
-        raw = np.frombuffer(output.data, NUMPY_NAME[Datatype(output.datatype)])
-        if output.datatype == Datatype.BF16:
-            raw = (raw.astype("<u4") << 16).view("<f4")
-        scores: NDArray[np.float64] = raw.astype(np.float64).reshape(shape)
+        kind = Datatype(output.datatype)
+        scores: NDArray[np.float64] = numbers(kind, np.frombuffer(output.data, NUMPY_NAME[kind])).reshape(shape)
         if shape.each != 1:
             return scores
         if len(self._labels) > 2:

@@ -79,7 +79,7 @@ class _Addressed(msgspec.Struct, gc=False):
 
 
 class _Request(_Addressed, gc=False, kw_only=True):
-    inputs: Annotated[list[_Input], msgspec.Meta(max_length=MAX_TENSORS)]
+    inputs: Annotated[list[_Input], msgspec.Meta(max_length=MAX_TENSORS)] | None = None
     outputs: Annotated[list[_Output], msgspec.Meta(max_length=MAX_TENSORS)] | None = None
     model_name: str | None = None
     model_version: str | None = None
@@ -210,7 +210,11 @@ class RequestReader:
 
     def _plan(self, request: _Request, mark: bytes) -> Plan:
         self._check_addressee(request)
-        tensors, body_bytes, picture = self._tensors(request.inputs, mark)
+        if request.inputs is None and self._binding.inputs:
+            raise RequestError(InferenceCode.BAD_PAYLOAD, "expected inputs: the model needs them")
+        tensors, body_bytes, picture = self._tensors(request.inputs or [], mark)
+        if picture and len(tensors) > 1:
+            raise RequestError(InferenceCode.BAD_PAYLOAD, "beside a picture no other input can be given: send tensors")
         wishes = [_wish(output) for output in request.outputs] if request.outputs else None
         parameters = request.parameters or _NO_PARAMETERS
         selection = self._signature.select(wishes, bool(parameters.binary_data_output), picture)

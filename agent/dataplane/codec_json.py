@@ -1,7 +1,8 @@
 """Tensor data as JSON arrays, to bytes and back.
 
 In: flat or nested in the tensor's own shape. Numbers must fit the datatype: no overflow, no rounding of integers.
-FP16 and BF16 are taken and given as numbers too, rounded to nearest. BYTES are strings, as UTF-8.
+FP16, BF16 and 8-bit floats are taken and given as numbers too, rounded to nearest. BYTES are strings, as UTF-8.
+A tensor of no dimensions may stand without brackets.
 Out: flat, row-major.
 NaN and infinities of floating-point tensors stand in both directions as the tokens that Triton Inference Server reads
 and writes, although JSON has none: NaN, Infinity, -Infinity; Inf, -Inf and -NaN are read, too. (Its TritonJson parses
@@ -24,9 +25,10 @@ from numpy.typing import NDArray
 
 from agent.dataplane.plan import Buffer, RequestError, quote
 from registry.contracts.codes import InferenceCode
-from registry.contracts.tensors import NUMPY_NAME, Datatype
+from registry.contracts.parity import numbers
+from registry.contracts.tensors import FLOAT8, NUMPY_NAME, RAW, Datatype
 
-_FLOATS = frozenset({Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16})
+_FLOATS = FLOAT8 | {Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
 _LENGTH = struct.Struct("<I")
 MAX_DATA_NESTING_BYTES = 1 << 16
 """An empty tensor's `data` is brackets only, and no longer than this."""
@@ -73,7 +75,7 @@ def data_from_json(
     if depth not in (1, len(shape)):
         raise RequestError(
             InferenceCode.WRONG_SHAPE,
-            f"input {quote(name)}: data must be flat or nested {len(shape)} deep, got nesting {depth}",
+            f"input {quote(name)}: data must be a flat list or nested {len(shape)} deep, got nesting {depth}",
         )
     if mark and mark in text:
         if kind not in _FLOATS:
@@ -83,9 +85,10 @@ def data_from_json(
         values = _specials(_decode(text, kind, depth, name, special=True), depth, mark.decode(), name)
     else:
         values = _decode(text, kind, depth, name)
+    form = shape if depth != 1 else (elements,)
     if kind is Datatype.BYTES:
-        return _pack_strings(_flatten(values, shape if depth > 1 else (elements,), name))
-    return _pack_numbers(values, kind, shape if depth > 1 else (elements,), name)
+        return _pack_strings(_flatten(values, form, name) if depth else [values])
+    return _pack_numbers(values, kind, form, name)
 
 
 def _depth(text: bytes) -> int:
@@ -153,7 +156,7 @@ def _pack_strings(values: list[str]) -> bytes:
 
 
 def _pack_numbers(values: Any, kind: Datatype, shape: tuple[int, ...], name: str) -> bytes:
-    held = "<f4" if kind is Datatype.BF16 else NUMPY_NAME[kind]
+    held = "<f4" if kind is Datatype.BF16 else "<f8" if kind in FLOAT8 else NUMPY_NAME[kind]
     try:
         with np.errstate(over="ignore"):
             array: NDArray[Any] = np.array(values, dtype=held)
@@ -167,13 +170,17 @@ def _pack_numbers(values: Any, kind: Datatype, shape: tuple[int, ...], name: str
     if kind is Datatype.BF16:
         array = to_bf16(array)
         held_finite = (array & 0x7F80) != 0x7F80
+    elif kind in FLOAT8:
+        array = to_float8(kind, array)
+        held_finite = np.isfinite(numbers(kind, array))
     if held_finite is not None and not held_finite.all():
         given = np.asarray(values, np.float64)
         lost = np.isfinite(given) & ~held_finite
         if lost.any():
-            raise RequestError(
-                InferenceCode.WRONG_DATATYPE, f"input {quote(name)}: {given[lost][0]:g} is too large for {kind}"
-            )
+            fault = "cannot be held by" if kind is Datatype.FP8E8M0 else "is too large for"
+            raise RequestError(InferenceCode.WRONG_DATATYPE, f"input {quote(name)}: {given[lost][0]:g} {fault} {kind}")
+        if kind in FLOAT8 and not _same_specials(given, numbers(kind, array)):
+            raise RequestError(InferenceCode.WRONG_DATATYPE, f"input {quote(name)}: {kind} has no infinity")
     return array.tobytes()
 
 
@@ -184,14 +191,53 @@ def to_bf16(array: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.isnan(array), np.uint16(0x7FC0), rounded).astype("<u2")
 
 
+def _same_specials(given: NDArray[Any], held: NDArray[Any]) -> bool:
+    """Infinities stayed what they are."""
+    infinite = np.isinf(given)
+    return bool((given[infinite] == held[infinite]).all())
+
+
+def to_float8(kind: Datatype, array: NDArray[Any]) -> NDArray[Any]:
+    """FP64 to the bytes of an 8-bit float, rounded to nearest, ties to even. What is out of range becomes an infinity
+    where the kind has one, else NaN."""
+    sizes, over, none = _float8(kind)
+    size = np.abs(array)
+    signed = kind is not Datatype.FP8E8M0
+    above = np.searchsorted(sizes, size).clip(1, len(sizes) - 1)
+    below = above - 1
+    up, down = sizes[above] - size, size - sizes[below]
+    code = np.where((up < down) | ((up == down) & (above % 2 == 0)), above, below)
+    limit = sizes[-1] + (sizes[-1] - sizes[-2]) / 2
+    code = np.where((size > limit) | ((size == limit) & (len(sizes) % 2 == 0)), over, code)
+    if signed:
+        negative = np.signbit(array) & (code <= 0x7F)
+        if none == 0x80:
+            negative &= code != 0  # these have no negative zero: its byte is NaN
+        code = code | (negative * 0x80)
+    else:
+        code = np.where(array <= 0, none, code)
+    return np.asarray(np.where(np.isnan(array), none, code), "|u1")
+
+
+@cache
+def _float8(kind: Datatype) -> tuple[NDArray[Any], int, int]:
+    """Of one kind: the sizes that bytes without a sign stand for, in order, what is over them, and NaN."""
+    values = numbers(kind, np.arange(256))
+    finite = values[: 256 if kind is Datatype.FP8E8M0 else 128]
+    finite = finite[np.isfinite(finite)]
+    none = int(np.flatnonzero(np.isnan(values))[0])
+    infinite = np.flatnonzero(np.isposinf(values))
+    return finite, int(infinite[0]) if infinite.size else none, none
+
+
 def data_to_json(data: Buffer, datatype: str, name: str) -> bytes:
     """The text of a flat `data` array. Raises RequestError when BYTES are not UTF-8."""
     if datatype == Datatype.BYTES:
         return _strings_to_json(data, name)
-    if datatype == Datatype.BF16:
-        array = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
-    else:
-        array = np.frombuffer(data, NUMPY_NAME[Datatype(datatype)])
+    kind = Datatype(datatype)
+    array = np.frombuffer(data, NUMPY_NAME[kind])
+    if kind in RAW:
+        array = numbers(kind, array)
     text = msgspec.json.encode(array.tolist())
     if datatype not in _FLOATS:
         return text

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from agent.core.events import WorkerDied
 from agent.dataplane.answers import Answers
 from agent.dataplane.long_requests import LongRequests
+from agent.dataplane.placement import move_to_arenas
 from agent.dataplane.requests import Admission
 from agent.dataplane.slot import Lane, ModelSlot, Serving
 from registry.contracts.codes import InferenceCode
@@ -158,6 +159,9 @@ class Dispatch:
                         lane.push()
             except OSError:
                 self.lose(serving, InferenceCode.WORKER_CRASHED, "the worker ended before this request could run")
+            if serving.to_move:
+                move_to_arenas(serving)
+                self._admission.ready.add(serving)
             self.release_drained(serving)
 
     def lose(self, serving: Serving, code: InferenceCode, why: str) -> None:
@@ -175,6 +179,7 @@ class Dispatch:
                 self._answers.error(request, code, why)
                 serving.release(id_)
         serving.waiting.clear()
+        serving.to_move.clear()
         self._unwatch(serving)
         serving.slot.drop(serving)
         self._emit(WorkerDied(serving.slot.model, serving.worker, f"{code}: {why}"))

@@ -66,6 +66,31 @@ def places(serving: Serving, request: Request, plan: Plan) -> list[tuple[int, me
     return found
 
 
+def move_to_arenas(serving: Serving) -> None:
+    """Requests whose answers had no room in their fixed slots run once more, as arenas get free."""
+    while serving.to_move and serving.free_arenas:
+        id_ = serving.to_move.popleft()
+        request = serving.requests[id_]
+        if request is None or request.plan is None:
+            continue
+        plan = request.plan.in_arena()
+        sources = [serving.inputs[tensor.place] for tensor in plan.tensors]
+        serving.take(request, fixed=False)
+        try:
+            view = serving.layout.arena_view(serving.memory, request.id)
+            tensors = [(tensor.name, str(tensor.datatype), tensor.shape, tensor.size) for tensor in plan.tensors]
+            for start, tensor, (base, item) in zip(
+                lay_arena(view, tensors, plan.run_outputs), plan.tensors, sources, strict=True
+            ):
+                at = base + id_ * item
+                view[start : start + tensor.size] = serving.memory[at : at + tensor.size]
+        finally:
+            serving.requests[id_] = None
+            serving.free_slots.append(id_)
+        request.plan = plan
+        serving.waiting.append(request.id)
+
+
 def in_order(found: Sequence[tuple[int, memoryview]], size: int) -> list[memoryview] | None:
     """The places in the order of the body, when they take up all of its `size` bytes without a gap; else None."""
     ordered = sorted((offset, index) for index, (offset, place) in enumerate(found) if len(place))

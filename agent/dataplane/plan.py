@@ -41,7 +41,7 @@ class InputTensor(NamedTuple):
     """One input of a request, checked against the model's signature."""
 
     place: int
-    """Index in `Binding.inputs`."""
+    """Index in `Binding.inputs`, and on in `Binding.optional_inputs`."""
     name: str
     datatype: str
     shape: tuple[int, ...]
@@ -74,7 +74,7 @@ class Plan(msgspec.Struct, gc=False):
     after the codec handed it out (the cached reply prefix aside)."""
 
     tensors: tuple[InputTensor, ...]
-    """In the order of `Binding.inputs`."""
+    """In the order of `Binding.inputs`, then of `Binding.optional_inputs`."""
     body_bytes: int
     """The body (payload after the header) has exactly this many bytes; 0 for a JSON request."""
     outputs: tuple[OutputWish, ...]
@@ -110,6 +110,13 @@ class Plan(msgspec.Struct, gc=False):
         plan = copy(self)
         plan.id = request_id
         plan.magic = magic
+        plan.prefix = b""
+        return plan
+
+    def in_arena(self) -> Plan:
+        """The same request for an arena."""
+        plan = copy(self)
+        plan.fixed = False
         plan.prefix = b""
         return plan
 

@@ -35,7 +35,7 @@ class _Input:
     index: int
     spec: TensorSpec
     fixed_shape: tuple[int, ...] | None
-    """The shape of one fixed item; None when the model has no fixed slots."""
+    """The shape of one fixed item; None when the model has no fixed slots, or this input none in them."""
     fixed_bytes: int
 
 
@@ -57,14 +57,15 @@ class Signature:
             raise ValueError("the worker's layout and the binding disagree in their inputs")
         self._max_payload = binding.max_payload
         self._has_fixed = fixed
+        self._required = len(binding.inputs)
         self.inputs = {
             spec.name: _Input(
                 index,
                 spec,
-                layout.request_shape(layout.inputs[index]) if fixed else None,
-                layout.inputs[index].item_bytes if fixed else 0,
+                layout.request_shape(layout.inputs[index]) if fixed and index < self._required else None,
+                layout.inputs[index].item_bytes if fixed and index < self._required else 0,
             )
-            for index, spec in enumerate(binding.inputs)
+            for index, spec in enumerate((*binding.inputs, *binding.optional_inputs))
         }
         self._outputs = tuple(spec.name for spec in binding.outputs)
         self._classified = binding.classification.output if binding.classification else None
@@ -93,12 +94,16 @@ class Signature:
             )
         if shape == known.fixed_shape:
             return known.fixed_bytes
-        if len(shape) != len(spec.shape) or any(
-            got < 0 or got != want != -1 for got, want in zip(shape, spec.shape, strict=True)
-        ):
+        if spec.any_rank:
+            fits = len(shape) <= MAX_RANK and min(shape, default=0) >= 0
+        else:
+            fits = len(shape) == len(spec.shape) and all(
+                got >= 0 and want in (got, -1) for got, want in zip(shape, spec.shape, strict=True)
+            )
+        if not fits:
+            wanted = f"at most {MAX_RANK} dimensions" if spec.any_rank else f"shape {list(spec.shape)} (-1: any size)"
             raise RequestError(
-                InferenceCode.WRONG_SHAPE,
-                f"input {quote(spec.name)}: expected shape {list(spec.shape)} (-1: any size), got {_shape(shape)}",
+                InferenceCode.WRONG_SHAPE, f"input {quote(spec.name)}: expected {wanted}, got {_shape(shape)}"
             )
         return self._bytes_of(spec, shape)
 
@@ -129,14 +134,20 @@ class Signature:
             raise RequestError(
                 InferenceCode.BAD_PAYLOAD, f"an input is there twice: {_names([t.name for t in tensors])}"
             )
-        missing = [name for name, known in self.inputs.items() if known.index not in got]
+        missing = [
+            name for name, known in self.inputs.items() if known.index < self._required and known.index not in got
+        ]
         if missing:
             raise RequestError(InferenceCode.MISSING_INPUT, f"missing input {_names(missing)}")
-        return tuple(got[index] for index in range(len(self.inputs)))
+        return tuple(got[index] for index in sorted(got))
 
     def fits_fixed(self, tensors: Sequence[InputTensor]) -> bool:
         """Is the request one item for a fixed slot?"""
-        return self._has_fixed and all(t.shape == self.inputs[t.name].fixed_shape for t in tensors)
+        return (
+            self._has_fixed
+            and len(tensors) == self._required
+            and all(t.shape == self.inputs[t.name].fixed_shape for t in tensors)
+        )
 
     def select(self, wishes: Sequence[tuple[str, bool | None]] | None, binary: bool, picture: bool) -> Selection:
         """Which outputs a reply carries: those named, else `label` and `score` for a picture, else all."""

@@ -9,6 +9,8 @@ import numpy as np
 
 from agent.core.probation import Tally
 from agent.dataplane.plan import Buffer
+from registry.contracts.parity import numbers
+from registry.contracts.tensors import FLOAT8, Datatype
 
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _BF16_EXPONENT = np.uint16(0x7F80)
@@ -38,4 +40,6 @@ def is_finite(datatype: str, data: Buffer) -> bool:
         return bool(np.isfinite(np.frombuffer(data, dtype)).all())
     if datatype == "BF16":
         return not bool(((np.frombuffer(data, "<u2") & _BF16_EXPONENT) == _BF16_EXPONENT).any())
+    if datatype in FLOAT8:
+        return bool(np.isfinite(numbers(Datatype(datatype), np.frombuffer(data, "|u1"))).all())
     return True

@@ -33,7 +33,7 @@ from registry.contracts.golden_file import read_cases
 from registry.contracts.jobs import Job
 from registry.contracts.manifest import Format, Golden, Manifest, Variant
 from registry.contracts.resolution import Outcome, judge
-from registry.contracts.tensors import NUMPY_NAME, Datatype
+from registry.contracts.tensors import NUMPY_NAME, RAW, Datatype
 
 CLOSE_S = 5.0
 
@@ -111,7 +111,7 @@ def write_calibration(golden: Path, target: Path) -> None:
         f"{number}/{name}": np.frombuffer(content[span.begin : span.end], NUMPY_NAME[span.datatype]).reshape(span.shape)
         for number, case in enumerate(read_cases(content, len(content)))
         for name, span in case.inputs.items()
-        if span.datatype not in (Datatype.BYTES, Datatype.BF16)
+        if span.datatype is not Datatype.BYTES and span.datatype not in RAW
     }
     with target.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub knows only positional arrays

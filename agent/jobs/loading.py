@@ -35,6 +35,7 @@ def load_beside(variant: Variant, backend: str, folder: Path, context: JobContex
             entry=variant.entry,
             inputs=variant.inputs,
             outputs=variant.outputs,
+            optional_inputs=variant.optional_inputs,
             network=variant.network,
             target=str(variant.target),
             cores=1,

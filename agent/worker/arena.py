@@ -14,17 +14,18 @@ import json
 import struct
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from agent.worker.channel import ITEM_BYTES, aligned
 
 MAX_TENSORS = 64
 MAX_RANK = 8
 MAX_ELEMENTS = 1 << 31
-MAX_NAME = 256
-"""Characters of a tensor name."""
+MAX_NAME = 4096
+"""Characters of a tensor name; registry.contracts.tensors has the same."""
 MAX_META_BYTES = 128 << 10
-"""The longest metadata of an arena: 128 names of 256 characters with room to spare."""
+"""The longest metadata of an arena: the names of all inputs and of all wanted outputs (48 KiB each at most) with
+room to spare."""
 Buffer = Union[bytes, bytearray, memoryview]
 
 
@@ -65,7 +66,7 @@ def lay_arena(
         for name, datatype, shape, size in tensors
     ]
     wanted = None if outputs is None else list(outputs)
-    room = len(json.dumps({"tensors": sample, "outputs": wanted}).encode())
+    room = len(_encoded(sample, wanted))
     if room > MAX_META_BYTES:
         raise ArenaFullError(f"the tensors' metadata takes {room} bytes, over the limit of {MAX_META_BYTES}")
     offset = aligned(4 + room)
@@ -77,10 +78,14 @@ def lay_arena(
     end = max((at + size for at, (_, _, _, size) in zip(offsets, tensors)), default=4 + room)
     if end > len(view):
         raise ArenaFullError(f"the tensors take {end} bytes, the arena has {len(view)}")
-    meta = json.dumps({"tensors": sample, "outputs": wanted}).encode()
+    meta = _encoded(sample, wanted)
     struct.pack_into("<I", view, 0, len(meta))
     view[4 : 4 + len(meta)] = meta
     return offsets
+
+
+def _encoded(tensors: Sequence[dict[str, Any]], outputs: Sequence[str] | None) -> bytes:
+    return json.dumps({"tensors": tensors, "outputs": outputs}, ensure_ascii=False).encode()
 
 
 def write_arena(view: memoryview, tensors: Iterable[ArenaTensor], outputs: Sequence[str] | None = None) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from agent.errors import TransientError
 from agent.worker.arena import ArenaError, ArenaTensor, read_arena, write_arena
+from agent.worker.channel import OTHER_FORM
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.parity import Array
@@ -33,6 +34,10 @@ class RunFailedError(Exception):
         self.message = message
 
 
+class _OtherFormError(RunFailedError):
+    """In a fixed slot its answer has no room."""
+
+
 class Caller:
     """INVARIANT: between calls the worker has nothing of ours; after a TransientError it is only fit to be closed."""
 
@@ -40,13 +45,20 @@ class Caller:
         self._worker = worker
         self._layout = worker.layout
         self._specs = {spec.name: spec for spec in worker.outputs}
+        self._other_form = False
+        """An answer had no room in a fixed slot: from then on arenas are used, as the data path does."""
 
     def is_fixed(self, request: Request) -> bool:
         """Does a live request like this go into a fixed slot?"""
         layout = self._layout
-        return layout.slots > 0 and all(
-            tensor.name in request and request[tensor.name].shape == layout.request_shape(tensor)
-            for tensor in layout.inputs
+        return (
+            layout.slots > 0
+            and not self._other_form
+            and len(request) == len(layout.inputs)
+            and all(
+                tensor.name in request and request[tensor.name].shape == layout.request_shape(tensor)
+                for tensor in layout.inputs
+            )
         )
 
     def call(self, request: Request) -> dict[str, Array]:
@@ -54,8 +66,9 @@ class Caller:
 
         Raises RunFailedError, or TransientError (worker_crashed, load_timeout): then the worker was ended.
         """
-        if self.is_fixed(request):
-            return self.call_together([request])[0]
+        return self.call_together([request])[0] if self.is_fixed(request) else self._in_arena(request)
+
+    def _in_arena(self, request: Request) -> dict[str, Array]:
         slot = self._layout.slots
         view = self._layout.arena_view(self._worker.memory, slot)
         try:
@@ -77,6 +90,13 @@ class Caller:
 
         Raises as `call` does; one that fails fails the call.
         """
+        try:
+            return self._together(requests)
+        except _OtherFormError:
+            self._other_form = True
+            return [{name: array.copy() for name, array in self._in_arena(each).items()} for each in requests]
+
+    def _together(self, requests: Sequence[Request]) -> list[dict[str, Array]]:
         layout, memory = self._layout, self._worker.memory
         for slot, request in enumerate(requests):
             for tensor in layout.inputs:
@@ -105,14 +125,17 @@ class Caller:
 
     def _array(self, tensor: ArenaTensor) -> Array:
         spec = self._specs.get(tensor.name)
-        if spec is None or str(spec.datatype) != tensor.datatype or len(spec.shape) != len(tensor.shape):
+        if spec is None or str(spec.datatype) != tensor.datatype:
             raise ArenaError(f"it has an output {tensor.name!r} that the model does not declare so")
         if tensor.datatype == "BYTES":
             return np.frombuffer(tensor.data, np.uint8)
         return np.frombuffer(tensor.data, NUMPY_NAME[spec.datatype]).reshape(tensor.shape)
 
     def _check(self, slot: int) -> None:
-        if self._layout.statuses(self._worker.memory)[slot]:
+        status = self._layout.statuses(self._worker.memory)[slot]
+        if status == OTHER_FORM:
+            raise _OtherFormError("run_failed", "the answer has another shape than the model declares")
+        if status:
             raise RunFailedError(*self._layout.error(self._worker.memory, slot))
 
     def _ring(self, ids: Sequence[int]) -> None:

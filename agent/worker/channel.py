@@ -5,7 +5,7 @@ One memory segment per worker, mapped by both sides, without a name. Regions, ea
     inputs    per fixed tensor X[slots][item_bytes]: slots that follow each other are a batch without a copy
     outputs   per fixed tensor Y[slots][item_bytes]
     arenas    [arenas][arena_bytes]: any request that is not one fixed item; arena.py says their form
-    status    u32 per slot id: 0 is done well, else an index into ERROR_CODES
+    status    u32 per slot id: 0 is done well, OTHER_FORM, else an index into ERROR_CODES
     errors    512 bytes of UTF-8 per slot id, ended by NUL
 
 Slot ids: 0..slots-1 are fixed slots, slots..slots+arenas-1 are arenas. The doorbell sockets carry them as u32
@@ -37,9 +37,13 @@ ERROR_CODES = (
     "unknown_output",
     "overloaded",
     "model_not_ready",
+    "out_of_memory",
 )
 """What a status names; each is an InferenceCode of registry.contracts.codes. Append only."""
 
+OTHER_FORM = 0xFFFF_FFFF
+"""The status of a fixed slot whose answer has another shape than the slot has room for: it must be run again in an
+arena. Its inputs are as they were."""
 ITEM_BYTES = {
     "BOOL": 1,
     "UINT8": 1,
@@ -54,6 +58,11 @@ ITEM_BYTES = {
     "FP32": 4,
     "FP64": 8,
     "BF16": 2,
+    "FP8E4M3FN": 1,
+    "FP8E4M3FNUZ": 1,
+    "FP8E5M2": 1,
+    "FP8E5M2FNUZ": 1,
+    "FP8E8M0": 1,
 }
 """Bytes per element; registry.contracts.tensors.ITEM_BYTES with plain names. BYTES has no fixed size."""
 
@@ -78,6 +87,11 @@ class Signature(Protocol):
     @property
     def shape(self) -> Sequence[int]:
         """With the batch dimension, if there is one."""
+
+
+def fixed_form(*sides: Sequence[Any]) -> bool:
+    """False: one of these TensorSpecs has no declared shape, so no tensor can have a place of its own."""
+    return not any(tensor.any_rank for side in sides for tensor in side)
 
 
 @dataclass(frozen=True)
@@ -182,7 +196,9 @@ def make_layout(
     if slots < 1 or arenas < 1 or arena_bytes < 4096:
         raise ValueError("a layout needs at least one slot, one arena and 4096 bytes per arena")
     batchable = _batchable(inputs, outputs)
-    items = [_item_shape(tensor, batchable) for tensor in (*inputs, *outputs)]
+    items = [_item_shape(tensor, batchable) for tensor in inputs]
+    # An output whose leading dimension is the data's own has no usual size.
+    items += [_item_shape(tensor, batchable) if batchable or -1 not in tensor.shape else None for tensor in outputs]
     sizes = [
         prod(shape) * ITEM_BYTES[str(tensor.datatype)] if shape is not None else 0
         for tensor, shape in zip((*inputs, *outputs), items)

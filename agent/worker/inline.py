@@ -17,7 +17,7 @@ from agent.backends.catalog import open_backend
 from agent.errors import PermanentError
 from agent.worker import sandbox, signature
 from agent.worker.measure import measure, warm_up
-from agent.worker.runner import Runner
+from agent.worker.runner import Runner, optional_inputs
 from agent.worker.spec import WorkerSpec, build_facts, layout_for
 from registry.contracts.codes import DeploymentCode
 
@@ -50,16 +50,15 @@ class InlineWorker:
             self.measured = spec.known or measure(self._session, cores=1, cap=spec.max_batch, profile=spec.profile)
         except BackendError as error:
             raise PermanentError(error.code, error.message) from None
-        self.inputs = signature.parse(self._session.inputs)
-        self.outputs = signature.parse(self._session.outputs)
-        signature.require("input", self.inputs, spec.inputs)
-        signature.require("output", self.outputs, spec.outputs)
+        sides = (self._session.inputs, optional_inputs(self._session), self._session.outputs)
+        self.inputs, self.optional_inputs, self.outputs = signature.agreed(spec, *map(signature.parse, sides))
         self.provider = self._session.provider
         self.max_batch = self.measured.max_batch
         self.run_us = self.measured.run_us
         self.layout = layout_for(spec, self.inputs, self.outputs, self.measured)
         self.memory = memoryview(mmap.mmap(-1, self.layout.total))
-        self._runner = Runner(self._session, self.layout, self.memory, self.max_batch)
+        any_rank = [tensor.name for tensor in (*self.inputs, *self.optional_inputs) if tensor.any_rank]
+        self._runner = Runner(self._session, self.layout, self.memory, self.max_batch, any_rank)
 
     def run(self, ids: Sequence[int]) -> None:
         """Runs these slots now, in batches of at most max_batch."""

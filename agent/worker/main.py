@@ -7,7 +7,7 @@ package that was upgraded under a running agent starts workers of the new one.
 
     agent -> {"probe": {"backend"}}                                  -> {"probed": BackendProbe}
     agent -> {"load": {"backend", "directory", "entry", ...}}        -> {"loaded": {...}} or {"error": {code, message}}
-    agent -> {"serve": {"layout", "max_batch"}} + memory and lanes   -> {"ready": {...}}
+    agent -> {"serve": {"layout", "max_batch", ...}} + memory, lanes -> {"ready": {...}}
 
 Then each lane (a stream socket) carries u32 little-endian slot ids: "take this", and back "this is done". When the
 agent hangs up or dies, what runs is finished and the session closed, CLOSE_S at most: a vendor's device must be given
@@ -35,16 +35,16 @@ if __name__ == "__main__":
     package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
     sys.modules["agent"] = package
 
-from agent.backends.base import BackendError, EntryPoint, LoadOptions
+from agent.backends.base import BackendError, EntryPoint, LoadOptions, is_memory_fault
 from agent.worker import sandbox
 from agent.worker.arena import MAX_NAME, MAX_TENSORS
 from agent.worker.channel import layout_from_json
 
 if TYPE_CHECKING:
-    from agent.backends.base import Session
+    from agent.backends.base import Session, TensorInfo
     from agent.worker.runner import Runner
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised with every change of what is said here, of the memory's layout (channel.py) or of arenas (arena.py)."""
 MAX_PACKET = 192 << 10
 MAX_LANES = 64
@@ -80,9 +80,11 @@ def _converse(control: socket.socket) -> None:
             _end(session, [])
     except BackendError as error:
         _send(control, "error", {"code": error.code, "message": error.message[:_MAX_MESSAGE]})
-    except MemoryError:
-        message = "the model needs more memory than the worker may have: see the memory limit of workers"
-        _send(control, "error", {"code": "load_failed", "message": message})
+    except Exception as error:
+        if not is_memory_fault(error):
+            raise
+        message = "the model needs more memory than the worker may have: see worker.memory_bytes"
+        _send(control, "error", {"code": "out_of_memory", "message": message})
     else:
         _serve(control, session, request, descriptors)
 
@@ -101,7 +103,7 @@ def _receive(control: socket.socket) -> tuple[tuple[str, dict[str, Any]], list[i
 
 
 def _send(control: socket.socket, name: str, answer: dict[str, Any]) -> None:
-    control.sendall(json.dumps({"protocol": PROTOCOL, name: answer}).encode())
+    control.sendall(json.dumps({"protocol": PROTOCOL, name: answer}, ensure_ascii=False).encode())
 
 
 def _probe(request: dict[str, Any]) -> dict[str, Any]:
@@ -145,11 +147,19 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     sandbox.trim_memory()
     return session, {
         "inputs": session.inputs,
+        "optional_inputs": _offered(session, request["optional_names"]),
         "outputs": session.outputs,
         "provider": session.provider,
         "confined": confined,
         "measured": measured,
     }
+
+
+def _offered(session: Session, names: list[str]) -> list[TensorInfo]:
+    """Inputs with a default that the manifest has, too: a file may list all of its weights as such."""
+    from agent.worker.runner import optional_inputs  # noqa: PLC0415 - as in _load
+
+    return [tensor for tensor in optional_inputs(session) if tensor.name in names]
 
 
 def _check_signature(session: Session) -> None:
@@ -167,7 +177,7 @@ def _serve(control: socket.socket, session: Session, request: dict[str, Any], de
     layout = layout_from_json(request["layout"])
     memory = memoryview(mmap.mmap(descriptors[0], layout.total))
     os.close(descriptors[0])
-    runner = Runner(session, layout, memory, request["max_batch"])
+    runner = Runner(session, layout, memory, request["max_batch"], request["any_rank"])
     lanes = [
         threading.Thread(target=_run_lane, args=(socket.socket(fileno=descriptor), runner, control), daemon=True)
         for descriptor in descriptors[1:]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from agent.errors import PermanentError, TransientError
+from agent.errors import TransientError
 from agent.worker import signature
 from agent.worker.measure import Measurement
 from agent.worker.spawn import WorkerProcess, printable
@@ -33,7 +33,7 @@ class ProcessWorker:
         self.backend = spec.backend
         self.pid = process.pid
         self._process = process
-        self.inputs, self.outputs, self.measured = _checked_facts(spec, facts)
+        self.inputs, self.optional_inputs, self.outputs, self.measured = _checked_facts(spec, facts)
         self.provider = printable(str(facts.get("provider", "")), 64)
         self.confined = printable(str(facts.get("confined", "")), 200)
         self.max_batch = self.measured.max_batch
@@ -47,7 +47,11 @@ class ProcessWorker:
             self.memory = memoryview(self._map)
             for lane in self.lanes:
                 lane.setblocking(False)
-            request = {"layout": self.layout.to_json(), "max_batch": self.max_batch}
+            request = {
+                "layout": self.layout.to_json(),
+                "max_batch": self.max_batch,
+                "any_rank": [tensor.name for tensor in (*self.inputs, *self.optional_inputs) if tensor.any_rank],
+            }
             descriptors = [memory_fd, *(theirs.fileno() for _, theirs in pairs)]
             process.ask("serve", request, "ready", deadline=deadline, descriptors=descriptors)
         except BaseException:
@@ -117,6 +121,7 @@ def _load_request(spec: WorkerSpec) -> dict[str, Any]:
         "known": spec.known,
         "input_names": [tensor.name for tensor in spec.inputs],
         "output_names": [tensor.name for tensor in spec.outputs],
+        "optional_names": [tensor.name for tensor in spec.optional_inputs],
         "input_shapes": [tensor.shape for tensor in spec.inputs],
         "input_datatypes": [str(tensor.datatype) for tensor in spec.inputs],
         "network": None if spec.network is None else [spec.network.name, spec.network.arguments],
@@ -126,19 +131,15 @@ def _load_request(spec: WorkerSpec) -> dict[str, Any]:
 
 def _checked_facts(
     spec: WorkerSpec, facts: dict[str, Any]
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], Measurement]:
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...], Measurement]:
     """What the worker says it loaded, within bounds and as the manifest declares it."""
     try:
-        inputs, outputs = signature.parse(facts["inputs"]), signature.parse(facts["outputs"])
+        inputs, optional, outputs = (signature.parse(facts[side]) for side in ("inputs", "optional_inputs", "outputs"))
         measured = checked_measurement(facts["measured"], spec)
     except (KeyError, TypeError, ValueError) as error:
         message = f"the worker described the model of {spec.model} in a way that cannot be: {error}"
         raise TransientError(DeploymentCode.WORKER_CRASHED, message) from None
-    if not inputs or not outputs:
-        raise PermanentError(DeploymentCode.LOAD_FAILED, f"the model of {spec.model} has no inputs or no outputs")
-    signature.require("input", inputs, spec.inputs)
-    signature.require("output", outputs, spec.outputs)
-    return inputs, outputs, measured
+    return (*signature.agreed(spec, inputs, optional, outputs), measured)
 
 
 def _sealed_memory(size: int) -> int:

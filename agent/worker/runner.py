@@ -7,13 +7,14 @@ Standard library, NumPy and backends only, Python 3.9 syntax.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.backends.base import NUMPY_DTYPES, BackendError, TensorInfo
+from agent.backends.base import NUMPY_DTYPES, BackendError, TensorInfo, is_memory_fault
 from agent.worker.arena import ArenaError, ArenaFullError, ArenaTensor, join_bytes, read_arena, split_bytes, write_arena
+from agent.worker.channel import OTHER_FORM
 
 if TYPE_CHECKING:
     from agent.backends.base import Array, Session
@@ -21,17 +22,30 @@ if TYPE_CHECKING:
     from agent.worker.channel import FixedTensor, Layout
 
 
+OUT_OF_MEMORY = "the run needs more memory than the worker may have: see worker.memory_bytes"
+
+
 class Runner:
     """One session over one memory. Threads may call `run` at once when the session is concurrent."""
 
-    def __init__(self, session: Session, layout: Layout, memory: memoryview, max_batch: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        layout: Layout,
+        memory: memoryview,
+        max_batch: int,
+        any_rank: Collection[str] = (),
+    ) -> None:
+        """`any_rank`: the inputs whose shape is not declared, so that a session cannot say it either."""
         self._session = session
         self._layout = layout
         self._memory = memory
         self._max_batch = max_batch if layout.batchable else 1
         self._slots = layout.slots
         self._arena_bounds = _bounds(memory)
-        self._inputs = {tensor.name: tensor for tensor in session.inputs}
+        self._required = [tensor.name for tensor in session.inputs]
+        self._inputs = {tensor.name: tensor for tensor in (*session.inputs, *optional_inputs(session))}
+        self._any_rank = frozenset(any_rank)
         self._outputs = {tensor.name: tensor for tensor in session.outputs}
         self._all_outputs = [tensor.name for tensor in session.outputs]
         self._fixed_inputs = [(tensor.name, self._region(tensor)) for tensor in layout.inputs]
@@ -81,10 +95,15 @@ class Runner:
                 # The ellipsis keeps a scalar input an array, of no dimensions.
                 feeds = {name: region[first, ...] for name, region in self._fixed_inputs}
                 results = [result[np.newaxis] for result in self._session.run(feeds, self._fixed_names)]
-            for region, result, name in zip(self._fixed_outputs, results, self._fixed_names):
-                _check_result(name, result.shape, (count, *region.shape[1:]))
-                region[where] = result
-            self._status[where] = 0
+            if all(r.shape == (count, *region.shape[1:]) for region, r in zip(self._fixed_outputs, results)):
+                for region, result in zip(self._fixed_outputs, results):
+                    region[where] = result
+                self._status[where] = 0
+            elif count == 1:
+                self._status[first] = OTHER_FORM
+            else:
+                for slot in ids:
+                    self._run_fixed([slot])
         except Exception as error:  # noqa: BLE001 - the worker outlives any failure of a run, and says what it was
             if count == 1:
                 self._fail(first, error)
@@ -119,11 +138,11 @@ class Runner:
                 raise BackendError("unknown_input", f"the model has no input {tensor.name!r}")
             if tensor.datatype != info.datatype:
                 raise BackendError("wrong_datatype", f"input {info.name!r} is {info.datatype}, not {tensor.datatype}")
-            if not shape_fits(tensor.shape, info.shape):
+            if tensor.name not in self._any_rank and not shape_fits(tensor.shape, info.shape):
                 wanted, given = list(info.shape), list(tensor.shape)
                 raise BackendError("wrong_shape", f"input {info.name!r} has shape {wanted}, not {given}")
             feeds[tensor.name] = _array(tensor)
-        missing = [name for name in self._inputs if name not in feeds]
+        missing = [name for name in self._required if name not in feeds]
         if missing:
             raise BackendError("missing_input", f"input {missing[0]!r} is missing")
         return feeds
@@ -148,8 +167,8 @@ class Runner:
             code, text = "result_too_large", f"the outputs do not fit: {error}"
         elif isinstance(error, ArenaError):
             code, text = "bad_payload", str(error)
-        elif isinstance(error, MemoryError):
-            code, text = "run_failed", "the run needs more memory than the worker may have"
+        elif is_memory_fault(error):
+            code, text = "out_of_memory", OUT_OF_MEMORY
         else:
             code, text = "run_failed", f"{type(error).__name__}: {error}"
         self._layout.set_error(self._memory, slot_id, code, text)
@@ -160,10 +179,9 @@ def shape_fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
     return len(shape) == len(declared) and all(want in (-1, have) for have, want in zip(shape, declared))
 
 
-def _check_result(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
-    if shape != wanted:
-        given, declared = list(shape[1:]), list(wanted[1:])
-        raise BackendError("run_failed", f"output {name!r} came as {given}, the model declares {declared}")
+def optional_inputs(session: Session) -> tuple[TensorInfo, ...]:
+    """Those that the model has a default for; few vendors know such."""
+    return tuple(getattr(session, "optional_inputs", ()))
 
 
 def zeros(tensor: TensorInfo, batch: int) -> Array:

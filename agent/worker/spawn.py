@@ -67,7 +67,7 @@ class WorkerProcess:
 
         Raises PermanentError or TransientError with the code that the worker says, load_timeout or worker_crashed.
         """
-        said = json.dumps({"protocol": worker_main.PROTOCOL, name: request}).encode()
+        said = json.dumps({"protocol": worker_main.PROTOCOL, name: request}, ensure_ascii=False).encode()
         try:
             self.control.settimeout(max(deadline - time.monotonic(), 0.001))
             socket.send_fds(self.control, [said], list(descriptors))
@@ -101,7 +101,7 @@ class WorkerProcess:
             raise self._crash("it did not answer in the worker's protocol")
         known = (
             *(DeploymentCode.CHECKPOINT_MISMATCH, DeploymentCode.BACKEND_UNAVAILABLE),
-            DeploymentCode.ENTRY_POINT_SIGNATURE,
+            *(DeploymentCode.ENTRY_POINT_SIGNATURE, DeploymentCode.OUT_OF_MEMORY),
         )
         code = next((code for code in known if code == error.get("code")), DeploymentCode.LOAD_FAILED)
         raise PermanentError(code, printable(str(error.get("message", "")), 1000))

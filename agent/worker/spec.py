@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any, Literal, Protocol
 
 from agent.backends.base import EntryPoint
-from agent.worker.channel import Layout, make_layout
+from agent.worker.channel import Layout, fixed_form, make_layout
 from agent.worker.main import MAX_LANES
 from agent.worker.measure import Measurement
 from registry.contracts.manifest import Network, Requirements, TensorSpec
@@ -38,6 +38,8 @@ class WorkerSpec:
     inputs: tuple[TensorSpec, ...] = ()
     """As the manifest declares them; empty: not checked."""
     outputs: tuple[TensorSpec, ...] = ()
+    optional_inputs: tuple[TensorSpec, ...] = ()
+    """As the manifest declares them; others are not offered."""
     network: Network | None = None
     """Of a checkpoint."""
     entry_point: EntryPoint | None = None
@@ -89,6 +91,8 @@ class Worker(Protocol):
     inputs: tuple[TensorSpec, ...]
     """As loaded, in the model's order, as in `layout`."""
     outputs: tuple[TensorSpec, ...]
+    optional_inputs: tuple[TensorSpec, ...]
+    """Those that a request may leave out."""
 
     def run(self, ids: Sequence[int]) -> None:
         """Inline only: runs these slots in the calling thread."""
@@ -113,7 +117,7 @@ def layout_for(
         slots=spec.slots,
         arenas=spec.arenas,
         arena_bytes=spec.arena_bytes,
-        fixed=measured.fixed,
+        fixed=measured.fixed and fixed_form(inputs, outputs),
     )
 
 

@@ -201,6 +201,7 @@ def _variant(planned: PlannedVariant, find: Callable[[Path], LocalFile]) -> Vari
         entry=planned.entry,
         files=tuple(_reference(name, find(path)) for name, path in planned.files.items()),
         inputs=planned.facts.inputs,
+        optional_inputs=planned.facts.optional_inputs,
         outputs=planned.facts.outputs,
         requirements=planned.requirements,
         network=network_of(planned.section),

@@ -15,7 +15,7 @@ from registry.contracts.entry_points import MAX_MODULE_BYTES, EntryPoint
 from registry.contracts.enums import StrEnum, as_said
 from registry.contracts.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES, MeasuredParity, Tolerance
 from registry.contracts.names import LabelKey, LabelValue, Name, RelativePath, VersionName
-from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
+from registry.contracts.tensors import MAX_NAME, MAX_RANK, MAX_TENSORS, Datatype
 from registry.contracts.wire import Wire
 
 MAX_MANIFEST_BYTES = 1 << 20
@@ -55,9 +55,12 @@ class FileRef(Wire):
 class TensorSpec(Wire):
     """One input or output. A dimension of -1 may have any size."""
 
-    name: Annotated[str, Field(min_length=1, max_length=256)]
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     datatype: Datatype
     shape: Annotated[tuple[Annotated[int, Field(ge=-1, le=1 << 31)], ...], Field(max_length=MAX_RANK)]
+    """Of an output it is what the file declares; an answer has the shape that the model gave."""
+    any_rank: bool = False
+    """The file declares no shape: tensors of any rank, and `shape` is empty."""
 
 
 BuildVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
@@ -134,6 +137,8 @@ class Variant(Wire):
     """The file that the backend opens; the others (external data, labels) lie beside it."""
     files: Annotated[tuple[FileRef, ...], Field(min_length=1, max_length=64)]
     inputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
+    optional_inputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
+    """Inputs that the model has a default for: a request may leave them out. Not among `inputs`."""
     outputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
     requirements: Requirements = Requirements()
     network: Network | None = None
@@ -282,12 +287,13 @@ class Manifest(Wire):
 def same_tensors(one: tuple[TensorSpec, ...], other: tuple[TensorSpec, ...]) -> bool:
     """Names, datatypes and ranks agree; a fixed dimension may stand where the sibling's is dynamic."""
     return len(one) == len(other) and all(
-        x.name == y.name
-        and x.datatype == y.datatype
-        and len(x.shape) == len(y.shape)
-        and all(p == q or -1 in (p, q) for p, q in zip(x.shape, y.shape, strict=True))
+        x.name == y.name and x.datatype == y.datatype and (x.any_rank or y.any_rank or _agree(x.shape, y.shape))
         for x, y in zip(one, other, strict=True)
     )
+
+
+def _agree(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return len(one) == len(other) and all(p == q or -1 in (p, q) for p, q in zip(one, other, strict=True))
 
 
 def _same_signature(one: Variant, other: Variant) -> bool:
@@ -305,4 +311,6 @@ def _difference(one: Variant, other: Variant) -> str:
 
 
 def _said(spec: TensorSpec | None) -> str:
-    return "not there" if spec is None else f"{spec.name!r} {spec.datatype} {list(spec.shape)}"
+    if spec is None:
+        return "not there"
+    return f"{spec.name[:64]!r} {spec.datatype} {'of any shape' if spec.any_rank else list(spec.shape)}"

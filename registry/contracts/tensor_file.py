@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
-from registry.contracts.tensors import ITEM_BYTES, MAX_ELEMENTS, MAX_RANK, Datatype
+from registry.contracts.tensors import FLOAT8, ITEM_BYTES, MAX_ELEMENTS, MAX_RANK, Datatype
 
 _ALIGNMENT = 8
 _DTYPES = {
@@ -31,6 +31,11 @@ _DTYPES = {
     "F32": Datatype.FP32,
     "F64": Datatype.FP64,
     "BF16": Datatype.BF16,
+    "F8_E4M3": Datatype.FP8E4M3FN,
+    "F8_E4M3FNUZ": Datatype.FP8E4M3FNUZ,
+    "F8_E5M2": Datatype.FP8E5M2,
+    "F8_E5M2FNUZ": Datatype.FP8E5M2FNUZ,
+    "F8_E8M0": Datatype.FP8E8M0,
 }
 _NAMES = {datatype: name for name, datatype in _DTYPES.items()}
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -45,9 +50,11 @@ class Bounds(NamedTuple):
     """Dimensions of a tensor."""
     elements: int
     """Of a tensor."""
+    float8: bool = False
+    """8-bit floats may be in it."""
 
 
-MESSAGES = Bounds(4 << 20, MAX_RANK, MAX_ELEMENTS)
+MESSAGES = Bounds(4 << 20, MAX_RANK, MAX_ELEMENTS, float8=True)
 """Of tensors that requests carry. The header: 8 Ki tensors with names of 256 characters."""
 WEIGHTS = Bounds(16 << 20, 16, 1 << 50)
 """Of a checkpoint. The header: the reference implementation takes 100 MB; 100 000 parameters need a tenth of that."""
@@ -153,7 +160,7 @@ def _span(name: str, entry: Any, start: int, bounds: Bounds) -> TensorSpan:
         raise TensorFileError(f"{who} is not described by a JSON object")
     datatype = _DTYPES.get(str(entry.get("dtype")))
     shape, offsets = _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
-    if datatype is None:
+    if datatype is None or (datatype in FLOAT8 and not bounds.float8):
         raise TensorFileError(f"{who} has the type {str(entry.get('dtype'))[:64]!r}, which is not one of ours")
     if shape is None or len(shape) > bounds.rank or prod(shape) > bounds.elements:
         raise TensorFileError(f"{who} has an impossible shape")

@@ -10,7 +10,11 @@ from registry.contracts.enums import StrEnum
 
 
 class Datatype(StrEnum):
-    """The datatypes of the Open Inference Protocol, with BF16."""
+    """The datatypes of the Open Inference Protocol, with BF16 and, as an extension of ours, the 8-bit floats of ONNX.
+
+    Those are named as the standards that define them: OCP 8-bit Floating Point (E4M3FN, E5M2), the FNUZ forms of
+    https://onnx.ai/onnx/technical/float8.html, and E8M0 of OCP Microscaling Formats.
+    """
 
     BOOL = "BOOL"
     UINT8 = "UINT8"
@@ -25,7 +29,18 @@ class Datatype(StrEnum):
     FP32 = "FP32"
     FP64 = "FP64"
     BF16 = "BF16"
+    FP8E4M3FN = "FP8E4M3FN"
+    FP8E4M3FNUZ = "FP8E4M3FNUZ"
+    FP8E5M2 = "FP8E5M2"
+    FP8E5M2FNUZ = "FP8E5M2FNUZ"
+    FP8E8M0 = "FP8E8M0"
     BYTES = "BYTES"
+
+
+FLOAT8 = frozenset({Datatype.FP8E4M3FN, Datatype.FP8E4M3FNUZ, Datatype.FP8E5M2, Datatype.FP8E5M2FNUZ, Datatype.FP8E8M0})
+"""One byte an element. A value is taken and given as a number in JSON, as its byte in binary tensors."""
+RAW = FLOAT8 | {Datatype.BF16}
+"""NumPy has no type for them: they are held as their raw bits."""
 
 
 NUMPY_NAME: dict[Datatype, str] = {
@@ -42,8 +57,9 @@ NUMPY_NAME: dict[Datatype, str] = {
     Datatype.FP32: "<f4",
     Datatype.FP64: "<f8",
     Datatype.BF16: "<u2",
+    **dict.fromkeys(sorted(FLOAT8), "|u1"),
 }
-"""How the bytes of a datatype are held in NumPy. BF16 is held as its 16 raw bits. BYTES has no fixed size."""
+"""How the bytes of a datatype are held in NumPy. Those of RAW are held as their raw bits. BYTES has no fixed size."""
 
 ITEM_BYTES: dict[Datatype, int] = {name: int(code[2:]) for name, code in NUMPY_NAME.items()}
 """Bytes per element on the wire (little-endian, row-major)."""
@@ -65,6 +81,10 @@ MAX_JSON_BYTES = 16 << 20
 """The longest JSON request; bigger tensors belong in binary."""
 MAX_TENSORS = 64
 """Inputs or outputs of a model."""
+MAX_NAME = 4096
+"""Characters of a tensor's name."""
+MAX_NAMES_BYTES = 48 << 10
+"""Of all names of a model's inputs, and of its outputs, as JSON has them: a request's header may name each once."""
 MAX_RANK = 8
 """Dimensions of a tensor."""
 MAX_ELEMENTS = 1 << 31

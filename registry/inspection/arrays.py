@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.contracts.tensor_file import Tensor, TensorFileError, read_spans
-from registry.contracts.tensors import MAX_RANK, NUMPY_NAME, Datatype
+from registry.contracts.tensors import MAX_RANK, NUMPY_NAME, RAW
 from registry.inspection.facts import InspectionError
 
-DATATYPES = {np.dtype(code): datatype for datatype, code in NUMPY_NAME.items() if datatype is not Datatype.BF16}
-"""NumPy's types; BF16 has none, and comes in safetensors only."""
+DATATYPES = {np.dtype(code): datatype for datatype, code in NUMPY_NAME.items() if datatype not in RAW}
+"""NumPy's types; those of RAW have none, and come in safetensors only."""
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, SyntaxError, tokenize.TokenError),
     *(NotImplementedError, RuntimeError),  # another compression; a password

@@ -33,6 +33,8 @@ class ModelFacts:
 
     format: Format
     inputs: tuple[TensorSpec, ...] = ()
+    optional_inputs: tuple[TensorSpec, ...] = ()
+    """Those that the model has a default for."""
     outputs: tuple[TensorSpec, ...] = ()
     requirements: Requirements = field(default_factory=Requirements)
     companions: tuple[str, ...] = ()

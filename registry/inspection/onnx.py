@@ -6,12 +6,13 @@ files, no code of the model runs, nothing is inferred. Field meanings: https://o
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from registry.contracts.manifest import Format, Requirements, TensorSpec
 from registry.contracts.resolution import BUILT_IN_DOMAINS
-from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
+from registry.contracts.tensors import MAX_NAME, MAX_NAMES_BYTES, MAX_RANK, MAX_TENSORS, Datatype
 from registry.inspection.external_data import companions
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.onnx_ends import last_operators
@@ -19,6 +20,13 @@ from registry.inspection.onnx_walk import custom_functions, survey
 
 MAX_FILE_BYTES = (2 << 30) - 1
 """Protobuf's own limit; bigger models keep their weights in external data."""
+_NO_TENSOR = {
+    "sequence": "; export scikit-learn models with options={'zipmap': False}, others with a ConcatFromSequence",
+    "map": "; export scikit-learn models with options={'zipmap': False}",
+    "optional": "; export the model with the value, or without it, as a model of its own",
+    "sparse_tensor": "; make it dense inside the model",
+}
+_SHOWN = 100
 NEWEST_IR, NEWEST_OPSET = 14, 28
 """What ONNX Runtime 1.32 loads, by trying: the newest runtime that was known when this was written."""
 
@@ -37,8 +45,15 @@ _DATATYPES = {
     12: Datatype.UINT32,
     13: Datatype.UINT64,
     16: Datatype.BF16,
+    17: Datatype.FP8E4M3FN,
+    18: Datatype.FP8E4M3FNUZ,
+    19: Datatype.FP8E5M2,
+    20: Datatype.FP8E5M2FNUZ,
+    24: Datatype.FP8E8M0,
 }
-"""TensorProto.DataType; complex, 8-bit float and 4-bit types have no counterpart in the protocol."""
+"""TensorProto.DataType; complex, 4-bit and 2-bit types have no counterpart in the protocol."""
+_OVERRIDABLE_IR = 4
+"""From this IR on an initializer that is an input, too, is a default; before, every initializer was listed as one."""
 
 
 def inspect(path: Path) -> ModelFacts:
@@ -53,8 +68,7 @@ def inspect(path: Path) -> ModelFacts:
             f"{path.name} has no {'opset' if model.HasField('graph') else 'graph'}: not an ONNX model"
         )
     found = survey(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = _specs("input", (value for value in model.graph.input if value.name not in constants))
+    inputs, optional, more = _inputs(model)
     outputs = _specs("output", model.graph.output)
     if not outputs:
         raise InspectionError(f"{path.name} has no outputs")
@@ -63,12 +77,13 @@ def inspect(path: Path) -> ModelFacts:
     return ModelFacts(
         format=Format.ONNX,
         inputs=inputs,
+        optional_inputs=optional,
         outputs=outputs,
         requirements=requirements,
         companions=companions(path.parent, found.external),
         producer=producer,
         last_operators=last_operators(model),
-        warnings=(*_runtime_warnings(requirements), *_shape_warnings(inputs)),
+        warnings=(*_runtime_warnings(requirements), *_shape_warnings(inputs), *more),
     )
 
 
@@ -106,33 +121,77 @@ def _needed_opsets(model: Any, operators: set[tuple[str, str]]) -> dict[str, int
     return versions | dict.fromkeys(used - set(versions), 1)
 
 
+def _inputs(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[str, ...]]:
+    """What requests must give, what they may give because it has a default, and warnings about that.
+
+    ONNX Runtime takes a value for any input, also one with an initializer, dense or sparse.
+    """
+    graph = model.graph
+    defaults = {tensor.name for tensor in graph.initializer} | {each.values.name for each in graph.sparse_initializer}
+    required = _specs("input", [value for value in graph.input if value.name not in defaults])
+    if model.ir_version < _OVERRIDABLE_IR:
+        return required, (), ()
+    with_default = [value for value in graph.input if value.name in defaults]
+    try:
+        optional = _specs("input", with_default)
+        _check_together("input", (*required, *optional))
+    except InspectionError as error:
+        return required, (), (f"inputs that have a default cannot be given in requests: {error}",)
+    return required, optional, ()
+
+
 def _specs(kind: str, values: Any) -> tuple[TensorSpec, ...]:
     specs = tuple(_spec(kind, value) for value in values)
-    if len(specs) > MAX_TENSORS:
-        raise InspectionError(f"the model has {len(specs)} {kind}s; at most {MAX_TENSORS} can be served")
+    _check_together(kind, specs)
     return specs
 
 
+def _check_together(kind: str, specs: tuple[TensorSpec, ...]) -> None:
+    if len(specs) > MAX_TENSORS:
+        raise InspectionError(f"the model has {len(specs)} {kind}s; at most {MAX_TENSORS} can be served")
+    size = sum(len(json.dumps(spec.name, ensure_ascii=False).encode()) for spec in specs)
+    if size > MAX_NAMES_BYTES:
+        raise InspectionError(
+            f"the names of the model's {kind}s take {size} bytes together; a request carries {MAX_NAMES_BYTES}"
+        )
+
+
 def _spec(kind: str, value: Any) -> TensorSpec:
-    name = value.name[:256]
+    name, shown = value.name, _shown(value.name)
+    if not 0 < len(name) <= MAX_NAME:
+        raise InspectionError(
+            f"{kind} {shown} has a name of {len(name)} characters; 1 to {MAX_NAME} can be served. Rename it"
+        )
     what = value.type.WhichOneof("value")
     if what != "tensor_type":
-        shown = (what or "nothing").removesuffix("_type")
-        hint = "; export scikit-learn models with options={'zipmap': False}" if shown in ("sequence", "map") else ""
-        raise InspectionError(f"{kind} {name!r} is declared as {shown}; only tensors can be served{hint}")
+        declared = (what or "nothing").removesuffix("_type")
+        hint = _NO_TENSOR.get(declared, "")
+        raise InspectionError(f"{kind} {shown} is declared as {declared}; only tensors can be served{hint}")
     tensor = value.type.tensor_type
     datatype = _DATATYPES.get(tensor.elem_type)
     if datatype is None:
         raise InspectionError(
-            f"{kind} {name!r} has ONNX element type {tensor.elem_type}, which requests cannot carry. "
+            f"{kind} {shown} has ONNX element type {_element_type(tensor.elem_type)}, which requests cannot carry. "
             "Cast it inside the model to one of: " + ", ".join(Datatype)
         )
     if not tensor.HasField("shape"):
-        raise InspectionError(f"{kind} {name!r} has no shape. Run onnx.shape_inference.infer_shapes on the model first")
-    shape = tuple(_dimension(kind, name, dim) for dim in tensor.shape.dim)
+        return TensorSpec(name=name, datatype=datatype, shape=(), any_rank=True)
+    shape = tuple(_dimension(kind, shown, dim) for dim in tensor.shape.dim)
     if len(shape) > MAX_RANK:
-        raise InspectionError(f"{kind} {name!r} has {len(shape)} dimensions; at most {MAX_RANK} can be served")
+        raise InspectionError(f"{kind} {shown} has {len(shape)} dimensions; at most {MAX_RANK} can be served")
     return TensorSpec(name=name, datatype=datatype, shape=shape)
+
+
+def _shown(name: str) -> str:
+    """A name in a message: long ones are cut."""
+    return repr(name) if len(name) <= _SHOWN else f"{name[:_SHOWN]!r}…"
+
+
+def _element_type(number: int) -> str:
+    from onnx import TensorProto  # noqa: PLC0415 - as in _parse
+
+    known = TensorProto.DataType.values()
+    return f"{TensorProto.DataType.Name(number)} ({number})" if number in known else str(number)
 
 
 def _dimension(kind: str, name: str, dim: Any) -> int:
@@ -140,7 +199,7 @@ def _dimension(kind: str, name: str, dim: Any) -> int:
     if dim.WhichOneof("value") != "dim_value" or dim.dim_value < 0:
         return -1
     if dim.dim_value > 1 << 31:
-        raise InspectionError(f"{kind} {name!r} has a dimension of {dim.dim_value}, beyond {1 << 31}")
+        raise InspectionError(f"{kind} {name} has a dimension of {dim.dim_value}, beyond {1 << 31}")
     return int(dim.dim_value)
 
 
@@ -160,7 +219,7 @@ def _runtime_warnings(need: Requirements) -> list[str]:
 
 def _shape_warnings(inputs: tuple[TensorSpec, ...]) -> list[str]:
     found = [
-        f"input {spec.name!r} has dynamic dimensions but a fixed first one: requests cannot be batched"
+        f"input {_shown(spec.name)} has dynamic dimensions but a fixed first one: requests cannot be batched"
         for spec in inputs
         if -1 in spec.shape[1:] and spec.shape[0] != -1
     ]

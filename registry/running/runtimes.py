@@ -12,14 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from registry.contracts.manifest import Format, Target, TensorSpec
-from registry.contracts.tensors import Datatype
+from registry.contracts.tensors import RAW, Datatype
 from registry.running.process import Order
 
 MINDSPORE_VARIABLE = "MODELFLEET_MINDSPORE_PYTHON"
 """Names the Python in whose environment MindSpore is, where this one's has none: it wants an older NumPy than we do."""
 PROVIDERS = {Target.CPU: "CPUExecutionProvider", Target.GPU: "CUDAExecutionProvider"}
 DEVICES = {Target.CPU: "CPU", Target.GPU: "GPU", Target.ASCEND910: "Ascend"}
-_UNRUNNABLE = frozenset({Datatype.BYTES, Datatype.BF16})
+_UNRUNNABLE = RAW | {Datatype.BYTES}
 _ELSEWHERE = {
     Format.MINDSPORE_CKPT: "a checkpoint has no network of its own; a device's agent builds it",
     Format.AIR: "AIR runs nowhere; it is there to be converted",
@@ -33,7 +33,7 @@ def order_for(
 ) -> Order | str:
     """How to run that file here; or why not, in words that can follow `not measured here: `."""
     if any(spec.datatype in _UNRUNNABLE for spec in (*inputs, *outputs)):
-        return "tensors of BYTES or BF16 are run by devices only"
+        return "tensors of BYTES, BF16 or 8-bit floats are run by devices only"
     names = tuple(spec.name for spec in inputs), tuple(spec.name for spec in outputs)
     if model_format is Format.ONNX:
         if find_spec("onnxruntime") is None:

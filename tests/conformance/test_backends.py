@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.backends.base import NUMPY_DTYPES, BackendError, LoadOptions, Session, TensorInfo
+from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, LoadOptions, Session, TensorInfo
 from agent.backends.catalog import CATALOG, backends_for, open_backend
 from agent.backends.ort import open_model
 from agent.backends.tensorrt_session import DATATYPES as TENSORRT_DATATYPES
@@ -119,12 +119,14 @@ def test_a_session_tells_its_signature_and_computes(name: str, tmp_path: Path) -
     assert result.tolist() == [[1, 10], [6, 60]]
 
 
-@pytest.mark.parametrize("datatype", [kind for kind in NUMPY_DTYPES if kind != "BYTES"])
+@pytest.mark.parametrize("datatype", [kind for kind in NUMPY_DTYPES if kind not in ("BYTES", "FP8E8M0")])
 def test_every_number_datatype_goes_in_and_out_bit_for_bit(name: str, tmp_path: Path, datatype: str) -> None:
     if name == "tensorrt_plan" and datatype not in TENSORRT_DATATYPES.values():
         with pytest.raises(BackendError):
             load(name, tmp_path, onnx_models.one_op("Identity", ["N", 4], datatype))
         return
+    if name == "ascend_acl" and datatype in RAW - {"BF16"}:
+        pytest.skip("the simulated pyACL has no 8-bit floats")
     session = load(name, tmp_path, onnx_models.one_op("Identity", ["N", 4], datatype))
     assert session.inputs[0].datatype == datatype
     size = np.dtype(NUMPY_DTYPES[datatype]).itemsize

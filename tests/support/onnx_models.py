@@ -24,6 +24,11 @@ ONNX_TYPES = {
     "FP32": TensorProto.FLOAT,
     "FP64": TensorProto.DOUBLE,
     "BF16": TensorProto.BFLOAT16,
+    "FP8E4M3FN": TensorProto.FLOAT8E4M3FN,
+    "FP8E4M3FNUZ": TensorProto.FLOAT8E4M3FNUZ,
+    "FP8E5M2": TensorProto.FLOAT8E5M2,
+    "FP8E5M2FNUZ": TensorProto.FLOAT8E5M2FNUZ,
+    "FP8E8M0": TensorProto.FLOAT8E8M0,
     "BYTES": TensorProto.STRING,
 }
 
@@ -33,7 +38,9 @@ def one_op(
 ) -> bytes:
     """y = op(x)."""
     node = helper.make_node(op, ["x"], ["y"], **attributes)
-    return _model([node], [("x", datatype, shape)], [("y", datatype, shape if out_shape is None else out_shape)])
+    opset = 19 if datatype.startswith("FP8") else 17  # the first that has them
+    sides = [("x", datatype, shape)], [("y", datatype, shape if out_shape is None else out_shape)]
+    return _model([node], *sides, opset=opset)
 
 
 def linear(batch: int | str = "N") -> bytes:
@@ -195,13 +202,14 @@ def _model(
     inputs: list[tuple[str, str, Shape]],
     outputs: list[tuple[str, str, Shape | None]],
     initializers: Sequence[TensorProto] = (),
+    opset: int = 17,
 ) -> bytes:
     def infos(tensors: list[tuple[str, str, Shape | None]]) -> list[object]:
         return [helper.make_tensor_value_info(name, ONNX_TYPES[kind], shape) for name, kind, shape in tensors]
 
     graph = helper.make_graph(nodes, "g", infos(inputs), infos(outputs), list(initializers))  # type: ignore[arg-type]
-    return _finish(graph).SerializeToString()
+    return _finish(graph, opset).SerializeToString()
 
 
-def _finish(graph: GraphProto) -> ModelProto:
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+def _finish(graph: GraphProto, opset: int = 17) -> ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9 if opset > 18 else 8)

@@ -93,7 +93,7 @@ def test_a_model_without_end_is_killed_at_the_timeout(spec: WorkerSpec) -> None:
 def test_a_request_that_asks_for_all_memory_fails_alone(spec: WorkerSpec) -> None:
     (Path(spec.directory) / "model.onnx").write_bytes(onnx_models.bomb_on_demand())
     worker = start_worker(replace(spec, memory_bytes=2 << 30))
-    for size, code in ((1 << 40, "run_failed"), (1 << 24, "result_too_large")):
+    for size, code in ((1 << 40, "out_of_memory"), (1 << 24, "result_too_large")):
         assert worker_client.arena(worker, ArenaTensor("x", "INT64", (1,), size.to_bytes(8, "little")))[0] == code
     answer = worker_client.arena(worker, ArenaTensor("x", "INT64", (1,), (3).to_bytes(8, "little")))
     assert answer["y"].shape == (3,)
@@ -124,7 +124,7 @@ LIAR = """import json, socket, sys
 control = socket.socket(fileno=0)
 X = ["x", "FP32", [1]]
 def facts(**said):
-    control.send(json.dumps({"protocol": 1, "loaded": said}).encode())
+    control.send(json.dumps({"protocol": 2, "loaded": {"optional_inputs": [], **said}}).encode())
 control.recv(1 << 18)
 """
 
@@ -160,10 +160,10 @@ def test_a_worker_of_another_protocol_is_refused_before_it_is_understood(
 def test_a_package_that_was_changed_under_a_running_agent_starts_no_worker_for_it(
     spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_main, "PROTOCOL", 2)  # the agent's; the worker reads its own from the disk
+    monkeypatch.setattr(worker_main, "PROTOCOL", 3)  # the agent's; the worker reads its own from the disk
     error = refused(spec, onnx_models.linear())
     assert error.code == "backend_unavailable"
-    assert "the worker speaks protocol 1, this agent 2" in error.message
+    assert "the worker speaks protocol 2, this agent 3" in error.message
     probed = probe_backend("onnxruntime")
     assert not probed.usable
     assert "restart the agent" in probed.reason

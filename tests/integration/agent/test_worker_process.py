@@ -85,7 +85,7 @@ def test_one_bad_item_of_a_batch_fails_alone(start: Start) -> None:
     assert worker_client.get(worker, 2) == [6, 7]
 
 
-@pytest.mark.parametrize("datatype", [kind for kind in NUMPY_DTYPES if kind != "BYTES"])
+@pytest.mark.parametrize("datatype", [kind for kind in NUMPY_DTYPES if kind not in ("BYTES", "FP8E8M0")])
 def test_every_datatype_passes_the_shared_memory_bit_for_bit(start: Start, datatype: str) -> None:
     worker = start(onnx_models.one_op("Identity", ["N", 4], datatype))
     raw = bytes([1, 0, 1, 1]) if datatype == "BOOL" else bytes(range(worker.layout.inputs[0].item_bytes))

@@ -82,6 +82,7 @@ class SimulatedVendor(ModuleType):
             disable_fallback=lambda: None,
             get_inputs=lambda: [float_node],
             get_outputs=lambda: [SimpleNamespace(name="y", type="tensor(float)", shape=[1])],
+            get_overridable_initializers=list,
             run=lambda names, feeds: [np.negative(feeds["x"])],
         )
         if self._nodes is not None:

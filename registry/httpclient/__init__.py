@@ -1,1 +1,0 @@
-"""What both sides share of HTTP: through which proxy, how long an exchange may take, and whose answer it is."""

@@ -1,0 +1,230 @@
+"""The backend test cases of the `onnx` wheel, and what plain ONNX Runtime answers to them.
+
+A case is a model with one or more sets of inputs. Those whose model ONNX Runtime does not load or run are left out: a
+device cannot do more. Needs `onnx` and `onnxruntime`; nothing is downloaded (the kind `real` would be).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.backend.test.loader import load_model_tests
+
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
+DATATYPES = {
+    "tensor(bool)": "BOOL", "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16", "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64", "tensor(int8)": "INT8", "tensor(int16)": "INT16", "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64", "tensor(float16)": "FP16", "tensor(float)": "FP32", "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16", "tensor(string)": "BYTES", "tensor(float8e4m3fn)": "FP8E4M3FN",
+    "tensor(float8e4m3fnuz)": "FP8E4M3FNUZ", "tensor(float8e5m2)": "FP8E5M2", "tensor(float8e5m2fnuz)": "FP8E5M2FNUZ",
+    "tensor(float8e8m0)": "FP8E8M0",
+}  # fmt: skip
+"""ONNX Runtime's types that requests and replies can carry."""
+ITEM_BYTES = {
+    **dict.fromkeys(("BOOL", "UINT8", "INT8", "FP8E4M3FN", "FP8E4M3FNUZ", "FP8E5M2", "FP8E5M2FNUZ", "FP8E8M0"), 1),
+    **dict.fromkeys(("UINT16", "INT16", "FP16", "BF16"), 2),
+    **dict.fromkeys(("UINT32", "INT32", "FP32"), 4),
+    **dict.fromkeys(("UINT64", "INT64", "FP64"), 8),
+}
+_RAW = {16: "<u2", 17: "u1", 18: "u1", 19: "u1", 20: "u1", 24: "u1"}
+"""TensorProto.DataType of what NumPy has no type for, and what holds its bits."""
+_FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+
+
+class Tensor(NamedTuple):
+    """As it goes over the wire: little-endian, row-major; BYTES with their lengths."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Set:
+    """One request and its right answer."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    repeatable: bool
+    """ONNX Runtime answers the same twice; else only types and shapes can be compared."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model that ONNX Runtime answers."""
+
+    name: str
+    model: bytes
+    sets: tuple[Set, ...]
+    carried: str
+    """Empty, or which type of its inputs and outputs no request can carry."""
+
+
+def all_cases() -> Iterator[Case]:
+    """Every case that ONNX Runtime answers, in the order of the wheel."""
+    warnings.filterwarnings("ignore")  # of the cases' own arithmetic
+    onnxruntime.set_default_logger_severity(4)
+    for kind in KINDS:
+        for test in load_model_tests(kind=kind):
+            case = _case(test)
+            if case is not None:
+                yield case
+
+
+def _case(test: Any) -> Case | None:
+    model, given = (test.model, test.data_sets) if test.model is not None else _read(Path(test.model_dir))
+    content = model.SerializeToString()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception:  # noqa: BLE001 - its exceptions derive from Exception only
+        return None
+    types = [node.type for node in (*session.get_inputs(), *session.get_outputs())]
+    strange = sorted({each for each in types if each not in DATATYPES})
+    if strange:
+        return Case(test.name, content, (), ", ".join(strange))
+    sets = []
+    for inputs, _ in given:
+        try:
+            names = [value.name for value in model.graph.input]
+            feeds = {name: _value(value) for name, value in zip(names, inputs, strict=False)}
+            first, second = _run(session, feeds), _run(session, feeds)
+        except Exception:  # noqa: BLE001 - the same
+            return None
+        kinds = {node.name: DATATYPES[node.type] for node in session.get_inputs()}
+        kinds |= {node.name: DATATYPES[node.type] for node in session.get_overridable_initializers()}
+        sent = {name: _tensor(kinds[name], value) for name, value in feeds.items()}
+        sets.append(Set(sent, first, repeatable=first == second))
+    return Case(test.name, content, tuple(sets), "")
+
+
+def _read(folder: Path) -> tuple[Any, list[tuple[list[Any], list[Any]]]]:
+    model = onnx.load(folder / "model.onnx")
+    sets = []
+    for data in sorted(folder.glob("test_data*")):
+        inputs = []
+        for number in range(len(list(data.glob("input_*.pb")))):
+            tensor = onnx.TensorProto()
+            tensor.ParseFromString((data / f"input_{number}.pb").read_bytes())
+            inputs.append(tensor)
+        sets.append((inputs, []))
+    return model, sets
+
+
+def _value(given: Any) -> Any:
+    """A NumPy array of text, or an OrtValue."""
+    value = onnxruntime.OrtValue
+    if isinstance(given, onnx.TensorProto):
+        array = numpy_helper.to_array(given)
+        kind = given.data_type
+    else:
+        array = np.asarray(given)
+        kind = 16 if array.dtype.name == "bfloat16" else 0
+    if array.dtype.kind in "OUS":
+        texts = [each.decode() if isinstance(each, bytes) else str(each) for each in array.ravel().tolist()]
+        flat = np.empty(len(texts), dtype=object)
+        flat[:] = texts
+        return flat.reshape(array.shape)
+    array = np.array(array, order="C")
+    if kind in _RAW:
+        return value.ortvalue_from_numpy_with_onnx_type(array.view(_RAW[kind]), kind)
+    return value.ortvalue_from_numpy(array)
+
+
+def _run(session: Any, feeds: dict[str, Any]) -> dict[str, Tensor]:
+    outputs = session.get_outputs()
+    names = [node.name for node in outputs]
+    if any(isinstance(value, np.ndarray) for value in feeds.values()):
+        results = session.run(
+            names, {name: value if isinstance(value, np.ndarray) else value.numpy() for name, value in feeds.items()}
+        )
+    else:
+        results = session.run_with_ort_values(names, feeds)
+    return {node.name: _tensor(DATATYPES[node.type], value) for node, value in zip(outputs, results, strict=True)}
+
+
+def _tensor(datatype: str, value: Any) -> Tensor:
+    if datatype == "BYTES":
+        array = value if isinstance(value, np.ndarray) else value.numpy()
+        texts = [str(each).encode() for each in array.ravel().tolist()]
+        return Tensor(datatype, array.shape, b"".join(struct.pack("<I", len(text)) + text for text in texts))
+    if isinstance(value, np.ndarray):
+        return Tensor(datatype, value.shape, value.tobytes())
+    shape = tuple(value.shape())
+    size = int(np.prod(shape, dtype=np.int64)) * ITEM_BYTES[datatype]
+    return Tensor(datatype, shape, ctypes.string_at(value.data_ptr(), size) if size else b"")
+
+
+def difference(got: dict[str, Tensor], right: Set) -> str:
+    """What is wrong with an answer; empty: nothing. Floats may differ by rounding: threads share a sum differently."""
+    if got.keys() != right.outputs.keys():
+        return f"outputs {sorted(got)} instead of {sorted(right.outputs)}"
+    for name, want in right.outputs.items():
+        have = got[name]
+        if have[:2] != want[:2]:
+            return f"{name} is {have[0]}{list(have[1])} instead of {want[0]}{list(want[1])}"
+        if right.repeatable and have.data != want.data and not _close(have, want):
+            return f"{name} has other values"
+    return ""
+
+
+def _close(have: Tensor, want: Tensor) -> bool:
+    held = _FLOATS.get(have.datatype)
+    if held is None or len(have.data) != len(want.data):
+        return False
+    tolerance = 1e-3 if have.datatype == "FP16" else 1e-5
+    one, other = _array(have.data, held), _array(want.data, held)
+    return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def _array(data: bytes, held: str) -> NDArray[Any]:
+    return np.frombuffer(data, held)
+
+
+def request(inputs: dict[str, Tensor]) -> tuple[bytes, int]:
+    """(payload, header length) in the protocol's binary form; every output is asked for in binary."""
+    header = {
+        "inputs": [
+            {
+                "name": name,
+                "shape": tensor.shape,
+                "datatype": tensor.datatype,
+                "parameters": {"binary_data_size": len(tensor.data)},
+            }
+            for name, tensor in inputs.items()
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    raw = onnx_json(header)
+    return raw + b"".join(tensor.data for tensor in inputs.values()), len(raw)
+
+
+def onnx_json(value: Any) -> bytes:
+    """JSON in UTF-8: names may hold any character."""
+    import json  # noqa: PLC0415
+
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def outputs_of(header: dict[str, Any], body: Sequence[int] | bytes) -> dict[str, Tensor]:
+    """The tensors of a reply whose JSON header is parsed and whose body follows."""
+    found, at = {}, 0
+    data = bytes(body)
+    for output in header["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        found[output["name"]] = Tensor(output["datatype"], tuple(output["shape"]), data[at : at + size])
+        at += size
+    return found

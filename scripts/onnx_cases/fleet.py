@@ -1,0 +1,225 @@
+"""Takes cases the real way: published to a registry, deployed to a device, asked over a broker, compared.
+
+A few cases are under way at once, each from its publishing to its end, so that loading one goes on while another is
+asked. What fails, and where, is the outcome of the case; nothing here raises for it.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from registry.cli.failures import CliError
+from registry.cli.plan import make_plan
+from registry.cli.publish_file import PublishFile, VariantSection
+from registry.cli.publishing import carry_out
+from registry.cli.session import Session
+from registry.cli.settings import GlobalOptions
+from registry.contracts.manifest import Target
+from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
+from registry.errors import RegistryError
+from scripts.demo.client import end_session
+from scripts.demo.processes import Fleet
+from scripts.onnx_cases.cases import Case, Set, difference, outputs_of, request
+
+PREFIX = "modelfleet/v1"
+INLINE, PROCESS = "inline", "process"
+SERVE_S = 120.0
+"""From the deployment to a model that serves, on a busy machine."""
+ANSWER_S = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case went. `stage` is empty when every answer was right."""
+
+    case: str
+    stage: str = ""
+    """`carried` (a type that no request can carry), `publish`, `deploy`, `ask` or `values`."""
+    code: str = ""
+    reason: str = ""
+
+
+class CaseFleet:
+    """One broker, one registry, one device. Use as a context manager."""
+
+    def __init__(self, folder: Path, *, workers: str = PROCESS, at_once: int = 6) -> None:
+        """`workers`: each model in a process of its own, or all (at most 256 names) in the agent's."""
+        self._fleet = Fleet(folder)
+        self._folder = folder
+        self._inline = workers == INLINE
+        self._at_once = at_once
+        self._names = [f"case-{number}" for number in range(200 if self._inline else at_once)]
+
+    def __enter__(self) -> CaseFleet:
+        fleet = self._fleet.__enter__()
+        fleet.start_broker()
+        fleet.start_registry()
+        settings = {
+            "MODELFLEET_AGENT_HEALTH_INTERVAL_S": "60",
+            "MODELFLEET_AGENT_LIMITS__SLOTS": "16",
+            "MODELFLEET_AGENT_WORKER__CORES": "1",
+        }
+        if self._inline:
+            settings["MODELFLEET_AGENT_WORKER__INLINE_MODELS"] = json.dumps(self._names)
+        fleet.start_agent("edge-1", fleet.add_device("edge-1"), **settings)
+        self._token = (fleet.registry_data / "admin.token").read_text().strip()
+        self._device = _Device(fleet.broker_port, "edge-1")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._device.close()
+        self._fleet.stop()
+
+    def run(self, cases: Iterable[Case], told: Callable[[Outcome], None] = lambda _: None) -> list[Outcome]:
+        """Every case's outcome, in their order."""
+        free: queue.Queue[str] = queue.Queue()
+        for name in self._names:
+            free.put(name)
+        here = threading.local()
+        numbers = iter(range(1 << 30))
+
+        def one(case: Case) -> Outcome:
+            if not hasattr(here, "session"):
+                here.session = Session(GlobalOptions(registry=self._fleet.url, token=self._token, as_json=True))
+            name = free.get()
+            try:
+                outcome = self._take(here.session, name, f"1.0.{next(numbers)}", case)
+            finally:
+                free.put(name)
+            told(outcome)
+            return outcome
+
+        with ThreadPoolExecutor(self._at_once) as pool:
+            return list(pool.map(one, cases))
+
+    def _take(self, session: Session, model: str, version: str, case: Case) -> Outcome:
+        if case.carried:
+            return Outcome(case.name, "carried", "", f"no request can carry {case.carried}")
+        try:
+            self._publish(session, model, version, case)
+        except (CliError, RegistryError, ValueError) as error:
+            return Outcome(case.name, "publish", str(getattr(error, "code", "")), _said(error))
+        with httpx.Client(
+            base_url=self._fleet.url, headers={"Authorization": f"Bearer {self._token}"}, timeout=60, trust_env=False
+        ) as http:
+            path = f"/v1/devices/edge-1/deployments/{model}"
+            answer = http.put(path, json={"version": version})
+            if answer.status_code >= 400:
+                return Outcome(case.name, "deploy", str(answer.json().get("code", "")), answer.text[:500])
+            try:
+                fault = self._device.serves(model, version)
+                return Outcome(case.name, "deploy", *fault) if fault is not None else self._asked(model, case)
+            except TimeoutError as error:
+                return Outcome(case.name, "deploy", "timeout", str(error))
+            finally:
+                http.delete(path).raise_for_status()
+                self._device.gone(model)
+
+    def _publish(self, session: Session, model: str, version: str, case: Case) -> None:
+        file = self._folder / f"{model}-{version}.onnx"
+        file.write_bytes(case.model)
+        section = VariantSection(file=file, target=Target.CPU)
+        carry_out(session, make_plan(PublishFile(model=model, version=version, variant=(section,))), dry_run=False)
+        file.unlink()
+
+    def _asked(self, model: str, case: Case) -> Outcome:
+        for right in case.sets:
+            found = self._device.ask(model, right)
+            if found[0]:
+                return Outcome(case.name, *found)
+        return Outcome(case.name)
+
+
+def _said(error: BaseException) -> str:
+    return " ".join([str(error), *map(str, getattr(error, "errors", ()))])[:500]
+
+
+class _Device:
+    """A client of the device: what it reports, and its answers."""
+
+    def __init__(self, port: int, device: str) -> None:
+        self._topic = f"{PREFIX}/devices/{device}"
+        self._replies = f"cases/{uuid.uuid4().hex}"
+        self._news = threading.Condition()
+        self._models: dict[str, Any] = {}
+        self._answers: dict[bytes, mqtt.MQTTMessage] = {}
+        self._client = client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        client.max_inflight_messages_set(0)
+        ready = threading.Event()
+        client.on_connect = lambda c, *_: c.subscribe([(self._replies, 1), (f"{self._topic}/reported", 1)])
+        client.on_subscribe = lambda *_: ready.set()
+        client.on_message = self._heard
+        client.connect("127.0.0.1", port)
+        client.loop_start()
+        if not ready.wait(20):
+            raise TimeoutError("no SUBACK")
+
+    def close(self) -> None:
+        """Disconnects."""
+        end_session(self._client)
+
+    def _heard(self, _client: Any, _userdata: Any, message: mqtt.MQTTMessage) -> None:
+        with self._news:
+            if message.topic == self._replies:
+                self._answers[message.properties.CorrelationData] = message  # type: ignore[union-attr]
+            else:
+                self._models = json.loads(message.payload).get("models", {})
+            self._news.notify_all()
+
+    def serves(self, model: str, version: str) -> tuple[str, str] | None:
+        """Waits until it does (None), or cannot: the code and why."""
+
+        def decided() -> Any:
+            found = self._models.get(model)
+            if found is None or found.get("desired_version") != version:
+                return None
+            return found if found["state"] == "failed" or found.get("version") == version else None
+
+        with self._news:
+            if not self._news.wait_for(decided, SERVE_S):
+                raise TimeoutError(f"not served within {SERVE_S:.0f} s: {self._models.get(model)}")
+            found = decided()
+        if found["state"] == "failed" or found.get("version") != version:
+            fault = found.get("fault") or found.get("deployment") or {}
+            return fault.get("code", ""), fault.get("message", "")[:500]
+        return None
+
+    def gone(self, model: str) -> None:
+        """Waits until the device has forgotten the model."""
+        with self._news:
+            if not self._news.wait_for(lambda: model not in self._models, SERVE_S):
+                raise TimeoutError(f"{model} is still there after {SERVE_S:.0f} s")
+
+    def ask(self, model: str, right: Set) -> tuple[str, str, str]:
+        """(stage, code, reason) of one request; empty when the answer is right."""
+        payload, header_length = request(right.inputs)
+        correlation = uuid.uuid4().bytes
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ResponseTopic = self._replies
+        properties.CorrelationData = correlation
+        properties.UserProperty = [(HEADER_LENGTH_PROPERTY, str(header_length))]
+        self._client.publish(f"{self._topic}/infer/{model}", payload, 1, properties=properties)
+        with self._news:
+            if not self._news.wait_for(lambda: correlation in self._answers, ANSWER_S):
+                return "ask", "no_answer", f"within {ANSWER_S:.0f} s"
+            message = self._answers.pop(correlation)
+        pairs = dict(getattr(message.properties, "UserProperty", ()))
+        length = int(pairs.get(HEADER_LENGTH_PROPERTY, len(message.payload)))
+        head = json.loads(message.payload[:length])
+        if "error" in head:
+            return "ask", head["code"], head["error"]
+        wrong = difference(outputs_of(head, message.payload[length:]), right)
+        return ("values", "", wrong) if wrong else ("", "", "")
