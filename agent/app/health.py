@@ -103,6 +103,7 @@ def _model_health(now: ModelSnapshot, earlier: ModelSnapshot | None, restarts: i
         queue_limit=now.queue_limit,
         batch_sizes={str(size): count for size, count in now.batches.items()},
         worker_restarts=restarts,
+        batching=now.batching,
         not_finite=now.not_finite,
     )
 

@@ -62,7 +62,7 @@ class AscendAcl:
         device = options.settings.get("device")
         if device is not None and (type(device) is not int or not 0 <= device < MAX_DEVICES):
             raise BackendError("backend_unavailable", f"options.ascend_acl.device is {device!r}, not a device's number")
-        return AclSession(acl, soc, path, device)
+        return AclSession(acl, soc, path, device, may_pad=options.independent)
 
 
 def target_of(soc: str) -> str | None:

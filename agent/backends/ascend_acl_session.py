@@ -73,13 +73,14 @@ class AclSession:
 
     concurrent = False
 
-    def __init__(self, acl: Any, soc: str, path: str, device: int | None = None) -> None:
-        """On that device, or on the one with the most memory left.
+    def __init__(self, acl: Any, soc: str, path: str, device: int | None = None, *, may_pad: bool = False) -> None:
+        """On that device, or on the one with the most memory left. `may_pad`: items are known to be independent.
 
         Raises BackendError; whatever was taken by then is given back.
         """
         self._acl = acl
         self._wanted_device = device
+        self._may_pad = may_pad
         self._lock = threading.Lock()
         self.provider = soc
         with ExitStack() as stack:
@@ -109,10 +110,11 @@ class AclSession:
         self._staging = self._take(stack, "rt.malloc_host", "rt.free_host", self._staging_size)
         self.inputs = tuple(tensor.info for tensor in self._feeds.values())
         self.outputs = tuple(tensor.info for tensor in self._results.values())
-        self._can_pad = all(tensor.shape[:1] == (-1,) for tensor in self.outputs)
+        self._can_pad = self._may_pad and all(tensor.shape[:1] == (-1,) for tensor in self.outputs)
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """See Session.run. A batch between two gears is padded with zeros to the next."""
+        """See Session.run. A batch between two gears is padded with zeros to the next, where items are known to be
+        independent, and refused otherwise."""
         with self._lock:
             if self._context is None:
                 raise BackendError("run_failed", "the model is closed")

@@ -1,8 +1,9 @@
 """The shapes an OM was converted for: one, some batches, some image sizes, or some sets of dimensions.
 
 ATC fixes them as gears (--dynamic_batch_size, --dynamic_image_size, --dynamic_dims); before each run ACL is told which
-one. An OM has one of the three kinds. A batch between two gears is padded to the next; image sizes and dimensions must
-be those of a gear exactly, because padding would change what the model sees.
+one. An OM has one of the three kinds. A batch between two gears is padded to the next where the manifest says that
+items are independent; image sizes and dimensions must be those of a gear exactly, because padding would change what the
+model sees.
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ def choose_gear(gears: Sequence[Gear], shapes: Mapping[str, Shape], *, can_pad: 
             if 0 < batch <= gear.batch:
                 return gear
     raise BackendError(
-        "wrong_shape", f"{_asked(gears[0], shapes)} does not fit: the OM was converted for {_show(gears)}"
+        "wrong_shape",
+        f"{_asked(gears[0], shapes)} does not fit: the OM was converted for {_show(gears)}"
+        + ("" if can_pad or not gears[0].batch else "; others are filled up only where items are declared independent"),
     )
 
 

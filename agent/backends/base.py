@@ -127,6 +127,8 @@ class LoadOptions(NamedTuple):
     """A folder of the artifact's own for what is compiled from it here; empty: nothing is kept."""
     input_datatypes: tuple[str, ...] = ()
     """As the manifest declares them, in its order; for networks that do not say what they take."""
+    independent: bool = False
+    """The manifest says that items do not influence each other: only then may items be added to fill a fixed size."""
     entry_point: EntryPoint | None = None
     """Of a checkpoint, instead of `network`: the code that builds it."""
 

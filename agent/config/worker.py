@@ -53,6 +53,11 @@ class WorkerSettings(Section):
         max_length=256,
         description="Models that run in the agent's own process: faster; a crash takes the agent.",
     )
+    one_at_a_time: tuple[Name, ...] = Field(
+        default=(),
+        max_length=256,
+        description="Models whose requests are never joined into one run, whatever their manifests permit.",
+    )
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, max_length=16, description="Options by backend, e.g. options.onnxruntime = {}."
     )

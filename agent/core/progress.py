@@ -46,6 +46,7 @@ def report(slot: SlotRecord, live: Live) -> ReportedModel:
         backend=serving.backend if serving else None,
         execution=serving.execution if serving else None,
         max_batch=serving.max_batch if serving else None,
+        batching=serving.batching if serving else "",
         since=serving.since if serving else None,
         desired_version=slot.desired.version if slot.desired else None,
         fault=live.crash or (slot.fault if slot.fault and slot.fault.code else None),

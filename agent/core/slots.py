@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from agent.core.lifecycle import State
+from registry.contracts.batching import BatchingMode, ReadMode
 from registry.contracts.deployments import Phase, ShadowFigures
 from registry.contracts.digest import Digest
 from registry.contracts.golden import Parity
@@ -41,6 +42,8 @@ class Choice(Wire):
     golden: Golden | None = None
     parity: Parity | None = None
     """Measured at warm-up on this host; None before it, and where the version has no golden vectors."""
+    batching: ReadMode = BatchingMode.AUTO
+    """What the deployment asks of batching."""
     degraded: bool = False
     """An accelerator lies idle beside it."""
 
@@ -50,6 +53,7 @@ class Choice(Wire):
             self.manifest == desired.manifest
             and desired.variant in (None, self.variant.name)
             and self.profile == desired.profile
+            and self.batching == desired.policy.batching
         )
 
     def bound_to(self, desired: DesiredModel) -> Choice:
@@ -58,8 +62,9 @@ class Choice(Wire):
 
 
 def identity(desired: DesiredModel) -> tuple[str | None, ...]:
-    """What makes two wishes the same deployment; its policy and its options may change under way."""
-    return (desired.manifest, desired.variant, desired.rollout, str(desired.attempt), desired.profile)
+    """What makes two wishes the same deployment; the rest of its policy and its options may change under way."""
+    wish = (desired.manifest, desired.variant, desired.rollout, str(desired.attempt), desired.profile)
+    return (*wish, desired.policy.batching)
 
 
 class Serving(Wire):
@@ -71,6 +76,8 @@ class Serving(Wire):
     execution: Literal["process", "inline"]
     max_batch: int
     since: AwareDatetime
+    batching: str = ""
+    """Whether requests are joined, and why."""
 
 
 class Quarantined(Wire):

@@ -59,6 +59,10 @@ class Worker(Protocol):
     def max_batch(self) -> int:
         """The most that one run takes together."""
 
+    @property
+    def batching(self) -> str:
+        """Whether requests are joined into one run, and why; for reports."""
+
     def run(self, ids: Sequence[int]) -> None:
         """Without lanes only: runs these slots now, and writes outputs and statuses."""
 

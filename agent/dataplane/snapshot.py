@@ -41,11 +41,18 @@ def _model(slot: ModelSlot) -> ModelSnapshot:
         active.binding.version if active is not None else None,
         queue_depth=sum(serving.in_flight() for serving in slot.servings()),
         queue_limit=active.layout.ids if active is not None else 0,
+        batching=active.worker.batching if active is not None else "",
     )
 
 
 def _totals(
-    model: str, stats: ModelStats, version: str | None, *, queue_depth: int = 0, queue_limit: int = 0
+    model: str,
+    stats: ModelStats,
+    version: str | None,
+    *,
+    queue_depth: int = 0,
+    queue_limit: int = 0,
+    batching: str = "",
 ) -> ModelSnapshot:
     return ModelSnapshot(
         model=model,
@@ -60,4 +67,5 @@ def _totals(
         batches=dict(stats.batches),
         queue_depth=queue_depth,
         queue_limit=queue_limit,
+        batching=batching,
     )

@@ -50,6 +50,8 @@ class ModelSnapshot:
     batches: Mapping[int, int]
     queue_depth: int
     queue_limit: int
+    batching: str = ""
+    """Whether requests are joined into one run, and why; empty while nothing serves."""
 
 
 @dataclass(frozen=True)

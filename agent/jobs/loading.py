@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.adapters.checked_files import faulty
+from agent.core.joining import joining
 from agent.errors import TransientError
 from agent.jobs.context import JobContext
 from agent.worker.handle import Worker, WorkerSpec, start_worker
+from registry.contracts.batching import BatchingMode
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.manifest import Variant
 
@@ -27,6 +29,12 @@ def load_beside(variant: Variant, backend: str, folder: Path, context: JobContex
         StepCancelledError: the job is to stop.
     """
     limits, settings = context.config.limits, context.config.worker
+    allowed = joining(
+        variant.batching,
+        limit=limits.max_batch,
+        wish=BatchingMode.AUTO,
+        off_here=model in settings.one_at_a_time,
+    )
     worker = start_worker(
         WorkerSpec(
             model=model,
@@ -46,7 +54,9 @@ def load_beside(variant: Variant, backend: str, folder: Path, context: JobContex
             slots=min(limits.slots, SLOTS),
             arenas=ARENAS,
             arena_bytes=limits.arena_bytes,
-            max_batch=limits.max_batch,
+            max_batch=allowed.cap,
+            joining=allowed.why,
+            independent=variant.batching is not None and variant.batching.allows,
         )
     )
     try:

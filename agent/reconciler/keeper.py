@@ -190,6 +190,7 @@ class Keeper:
             backend=f"{worker.backend}/{worker.provider}",
             execution=worker.execution,
             max_batch=worker.max_batch,
+            batching=worker.batching,
             since=context.clock.now(),
         )
         context.changed = True
@@ -236,4 +237,8 @@ class Keeper:
 
 def _same_load(one: Choice, other: Choice) -> bool:
     """Would the same worker do? Rollout and options are no part of a worker."""
-    return (one.variant_digest, one.manifest, one.profile) == (other.variant_digest, other.manifest, other.profile)
+    return _load_key(one) == _load_key(other)
+
+
+def _load_key(choice: Choice) -> tuple[str, ...]:
+    return (choice.variant_digest, choice.manifest, choice.profile, choice.batching)

@@ -46,6 +46,10 @@ class LoadedWorker(Protocol):
         """The largest batch that helps."""
 
     @property
+    def batching(self) -> str:
+        """Whether requests are joined into one run, and why."""
+
+    @property
     def measured(self) -> Measurement:
         """What warming up found."""
 

@@ -24,6 +24,7 @@ from agent.adapters.registry_client import RegistryClient, UnreachableError
 from agent.adapters.signatures import verified
 from agent.config.settings import AgentConfig
 from agent.core.fitness import points_at_host, unfit, why_none
+from agent.core.joining import joining
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
 from agent.errors import AgentError, PermanentError
@@ -115,6 +116,7 @@ class RealSteps:
             variant_digest=variant.canonical_digest(),
             backend=verdict.backend,
             profile=desired.profile,
+            batching=desired.policy.batching,
             rollout=desired.rollout,
             record_results=desired.record_results,
             image=manifest.image,
@@ -154,6 +156,12 @@ class RealSteps:
     def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> Worker:
         """As `ports.Steps` says. A load cannot be cancelled: its time is bounded, its worker is then discarded."""
         limits, settings = self._config.limits, self._config.worker
+        allowed = joining(
+            choice.variant.batching,
+            limit=limits.max_batch,
+            wish=choice.batching,
+            off_here=choice.model in settings.one_at_a_time,
+        )
         spec = WorkerSpec(
             model=choice.model,
             backend=choice.backend,
@@ -177,10 +185,12 @@ class RealSteps:
             slots=limits.slots,
             arenas=limits.arenas,
             arena_bytes=limits.arena_bytes,
-            max_batch=limits.max_batch,
+            max_batch=allowed.cap,
+            joining=allowed.why,
+            independent=choice.variant.batching is not None and choice.variant.batching.allows,
             execution="inline" if choice.model in settings.inline_models else "process",
         )
-        if measured is not None:
+        if measured is not None and measured.cap == allowed.cap:
             with contextlib.suppress(TypeError, ValueError):  # The settings have changed since: measured anew.
                 spec = WorkerSpec(**{**vars(spec), "known": checked_measurement(measured, spec)})
         return self._start(choice, spec)

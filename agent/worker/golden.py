@@ -1,7 +1,8 @@
 """Runs the version's golden vectors through a loaded model, before it serves, and says how it measured up.
 
-Every case runs alone, as one live request, and is timed; then the cases that fit fixed slots run once more together,
-as live requests that came at the same time do. What is compared is in `registry.contracts.parity`.
+Every case runs alone, as one live request, and is timed. What is compared is in `registry.contracts.parity`.
+Where requests may be joined, the cases that fit fixed slots run once more together, as live requests that came at the
+same time do. What answers rightly alone and otherwise together is not refused: its requests are not joined.
 A worker that answers wrongly is not an error here: the figures say so, and the caller decides.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from agent.errors import PermanentError, TransientError
 from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError
+from agent.worker.probe import same
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import digest_of
@@ -90,11 +92,15 @@ class _Trial:
         self._deadline = deadline
         self._check = check
         self._caller = Caller(worker)
+        self._tolerance = tolerance
         self._comparison = Comparison(tolerance)
+        self._alone: dict[int, dict[str, Array]] = {}
+        """Answers of the cases that may run together."""
 
     def run(self) -> Parity:
         """See `measure_parity`."""
         requests = [self._request(case) for case in self._cases]
+        joined = self._worker.max_batch > 1 and self._worker.layout.batchable
         runs_us: list[float] = []
         for number, request in enumerate(requests):
             self._go_on()
@@ -105,25 +111,32 @@ class _Trial:
                 self._comparison.refuse(f"case {number}: {error}")
                 continue
             runs_us.append((time.perf_counter() - begin) * 1e6)
-            self._compare(number, answer)
-        self._run_together([number for number, request in enumerate(requests) if self._caller.is_fixed(request)])
+            self._compare(self._comparison, number, answer)
+            if joined and self._caller.is_fixed(request):
+                self._alone[number] = {name: array.copy() for name, array in answer.items()}
+        why = self._together() if len(self._alone) > 1 else ""
+        if why:
+            self._worker.run_alone(why)
         return self._comparison.parity(len(self._cases), runs_us)
 
-    def _run_together(self, numbers: Sequence[int]) -> None:
-        """Cases that the worker may batch, as many at once as there are slots."""
-        slots = self._worker.layout.slots
-        if len(numbers) < 2 or self._worker.max_batch < 2 or not self._worker.layout.batchable:
-            return
+    def _together(self) -> str:
+        """Why the worker must not join requests; empty: the cases together answer as each alone."""
+        slots, numbers = self._worker.layout.slots, list(self._alone)
+        comparison = Comparison(self._tolerance)
         for start in range(0, len(numbers), slots):
             group = numbers[start : start + slots]
             self._go_on()
             try:
                 answers = self._caller.call_together([self._request(self._cases[number]) for number in group])
             except RunFailedError as error:
-                self._comparison.refuse(f"cases {group[0]} to {group[-1]} together: {error}")
-                continue
+                return f"the golden cases {group[0]} to {group[-1]} fail together, not alone: {error}"
             for number, answer in zip(group, answers):
-                self._compare(number, answer)
+                self._compare(comparison, number, answer)
+                for spec in self._worker.outputs:
+                    if not same(str(spec.datatype), answer[spec.name], self._alone[number][spec.name]):
+                        return f"golden case {number} answers otherwise together with others than alone"
+        parity = comparison.parity(len(numbers), ())
+        return "" if parity.passed else f"the golden cases answer otherwise together than alone: {parity.why}"
 
     def _go_on(self) -> None:
         self._check()
@@ -140,12 +153,12 @@ class _Trial:
             for name, span in case.inputs.items()
         }
 
-    def _compare(self, number: int, answer: dict[str, Array]) -> None:
+    def _compare(self, comparison: Comparison, number: int, answer: dict[str, Array]) -> None:
         outputs = {}
         for name, span in self._cases[number].outputs.items():
             want = np.frombuffer(self._content[span.begin : span.end], NUMPY_NAME[span.datatype]).reshape(span.shape)
             outputs[name] = (span.datatype, answer[name], want)
-        self._comparison.add(number, outputs)
+        comparison.add(number, outputs)
 
 
 def _read(path: Path) -> memoryview:

@@ -18,7 +18,7 @@ from agent.errors import PermanentError
 from agent.worker import sandbox, signature
 from agent.worker.measure import measure, warm_up
 from agent.worker.runner import Runner, optional_inputs
-from agent.worker.spec import WorkerSpec, build_facts, layout_for
+from agent.worker.spec import MAX_VERDICT, WorkerSpec, batching_outcome, build_facts, layout_for
 from registry.contracts.codes import DeploymentCode
 
 
@@ -42,6 +42,7 @@ class InlineWorker:
         network = None if spec.network is None else (spec.network.name, dict(spec.network.arguments))
         options = LoadOptions(spec.target, spec.profile, spec.cores, *names, shapes, network)
         options = options._replace(build=build_facts(spec), settings=spec.settings, engines=spec.engines)
+        options = options._replace(independent=spec.independent)
         try:
             sandbox.check_artifact(spec.directory)
             self._session = open_backend(spec.backend).load(spec.directory, spec.entry, options)
@@ -54,6 +55,7 @@ class InlineWorker:
         self.inputs, self.optional_inputs, self.outputs = signature.agreed(spec, *map(signature.parse, sides))
         self.provider = self._session.provider
         self.max_batch = self.measured.max_batch
+        self.batching = batching_outcome(spec, self.measured)
         self.run_us = self.measured.run_us
         self.layout = layout_for(spec, self.inputs, self.outputs, self.measured)
         self.memory = memoryview(mmap.mmap(-1, self.layout.total))
@@ -63,6 +65,12 @@ class InlineWorker:
     def run(self, ids: Sequence[int]) -> None:
         """Runs these slots now, in batches of at most max_batch."""
         self._runner.run(ids)
+
+    def run_alone(self, why: str) -> None:
+        """See Worker."""
+        self._runner.run_alone()
+        self.measured = self.measured._replace(max_batch=1, verdict=why[:MAX_VERDICT])
+        self.max_batch, self.batching = 1, batching_outcome(self.spec, self.measured)
 
     def kill(self) -> None:
         """Nothing: a run in this process cannot be stopped."""

@@ -8,6 +8,7 @@ package that was upgraded under a running agent starts workers of the new one.
     agent -> {"probe": {"backend"}}                                  -> {"probed": BackendProbe}
     agent -> {"load": {"backend", "directory", "entry", ...}}        -> {"loaded": {...}} or {"error": {code, message}}
     agent -> {"serve": {"layout", "max_batch", ...}} + memory, lanes -> {"ready": {...}}
+    agent -> {"alone": {}}: from now on one request at a time        -> {"ready": {...}}
 
 Then each lane (a stream socket) carries u32 little-endian slot ids: "take this", and back "this is done". When the
 agent hangs up or dies, what runs is finished and the session closed, CLOSE_S at most: a vendor's device must be given
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from agent.backends.base import Session, TensorInfo
     from agent.worker.runner import Runner
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised with every change of what is said here, of the memory's layout (channel.py) or of arenas (arena.py)."""
 MAX_PACKET = 192 << 10
 MAX_LANES = 64
@@ -131,6 +132,7 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     options = options._replace(build=request["build"], settings=request["settings"], engines=request["engines"])
     code = None if request["entry_point"] is None else EntryPoint(*request["entry_point"])
     options = options._replace(entry_point=code, input_datatypes=tuple(request["input_datatypes"]))
+    options = options._replace(independent=request["independent"])
     begin = perf_counter()
     session = backend.load(request["directory"], request["entry"], options)
     load_s = perf_counter() - begin
@@ -186,7 +188,10 @@ def _serve(control: socket.socket, session: Session, request: dict[str, Any], de
         lane.start()
     sandbox.die_with_parent(False)
     _send(control, "ready", {})
-    control.recv(1)  # nothing more is said: it returns when the agent closes its end, or dies
+    with contextlib.suppress(EOFError, ConnectionError, BackendError):  # until the agent closes its end, or dies
+        while _receive(control)[0][0] == "alone":
+            runner.run_alone()
+            _send(control, "ready", {})
     _end(session, lanes)
 
 

@@ -1,7 +1,7 @@
 """Warm-up: does the model run, what does a run take, and does a batch help?
 
-Batching helps small models and hurts some others, so it is measured, not configured. A leading dynamic dimension need
-not be a batch (time, for a recurrent model): two different items must give the same alone and together.
+Batching helps small models and hurts some others, so its size is measured. Whether items may run together at all is
+not: the manifest permits it (`cap` is 1 where it does not), and a probe here may veto it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from agent.backends.base import NUMPY_DTYPES, BackendError
-from agent.worker.runner import shape_fits, zeros
+from agent.backends.base import BackendError
+from agent.worker.probe import veto
+from agent.worker.runner import shape_fits
+from agent.worker.samples import zero_feeds
 
 if TYPE_CHECKING:
-    from agent.backends.base import Array, Session, TensorInfo
+    from agent.backends.base import Session
 
 LARGEST_BATCH = 64
 BUDGET_S = 0.15
@@ -39,6 +39,10 @@ class Measurement(NamedTuple):
     """Threads of the worker that run at the same time."""
     fixed: bool
     """The outputs come in the shape that the model declares: fixed slots can hold them."""
+    cap: int = 0
+    """The largest batch that was allowed when this was measured; 0: not known."""
+    verdict: str = ""
+    """Why `max_batch` is 1 although `cap` is more; empty: larger ones are no faster."""
 
 
 def measure(session: Session, *, cores: int, cap: int, profile: str, budget_s: float = BUDGET_S) -> Measurement:
@@ -47,18 +51,18 @@ def measure(session: Session, *, cores: int, cap: int, profile: str, budget_s: f
     lanes = cores if session.concurrent and profile != "latency" else 1
     if fixed is None or any(-1 in tensor.shape[1:] for tensor in session.inputs):
         # A run of the smallest possible input says nothing of the runs to come.
-        return Measurement(0.0, 1, lanes, fixed=False)
+        return Measurement(0.0, 1, lanes, False, cap, "its inputs have free sizes besides the first")
     seconds = _best_time(session, 1, budget_s / 5)
     run_us = round(seconds * 1e6, 1)
-    max_batch = _best_batch(session, seconds, min(cap, LARGEST_BATCH), budget_s) if fixed else 1
-    return Measurement(run_us, max_batch, lanes if run_us >= PARALLEL_FROM_US else 1, fixed)
+    max_batch, verdict = _best_batch(session, seconds, min(cap, LARGEST_BATCH), budget_s, fixed=fixed)
+    return Measurement(run_us, max_batch, lanes if run_us >= PARALLEL_FROM_US else 1, fixed, cap, verdict)
 
 
 def warm_up(session: Session) -> bool | None:
     """Runs one item of zeros. True: outputs have the declared shapes; None: only a request knows the input shapes."""
     names = [tensor.name for tensor in session.outputs]
     try:
-        results = session.run(_feeds(session, 1), names)
+        results = session.run(zero_feeds(session, 1), names)
     except BackendError as error:
         if _has_free_dimensions(session):
             return None
@@ -66,10 +70,17 @@ def warm_up(session: Session) -> bool | None:
     return all(shape_fits(result.shape, info.shape) for result, info in zip(results, session.outputs))
 
 
-def _best_batch(session: Session, single: float, cap: int, budget_s: float) -> int:
-    """The largest batch that still pays; 1 when items influence each other."""
-    if cap < 2 or not _is_batchable(session) or 8 * single > budget_s or not _items_are_independent(session):
-        return 1
+def _best_batch(session: Session, single: float, cap: int, budget_s: float, *, fixed: bool) -> tuple[int, str]:
+    """The largest batch that still pays, and why it is 1 where that is not its speed."""
+    if cap < 2:
+        return 1, ""
+    if not fixed or not _is_batchable(session):
+        return 1, "not every input and output has a free first dimension"
+    if 8 * single > budget_s:
+        return 1, "one run takes too long for a batch to help"
+    why = veto(session, cap)
+    if why:
+        return 1, why
     deadline = perf_counter() + budget_s
     best, best_rate, seconds, failures = 1, 1 / (single + DOORBELL_S), single, 0
     batch = 2
@@ -77,19 +88,19 @@ def _best_batch(session: Session, single: float, cap: int, budget_s: float) -> i
         try:
             seconds = _best_time(session, batch, (deadline - perf_counter()) / 4)
         except BackendError:
-            return best
+            return best, ""
         rate = batch / (seconds + DOORBELL_S)
         if rate > GAIN * best_rate:
             best, best_rate, failures = batch, rate, 0
         else:
             failures += 1
         batch *= 2
-    return best
+    return best, ""
 
 
 def _best_time(session: Session, batch: int, budget_s: float) -> float:
     """Seconds of the quickest of a few runs: what disturbs a run only makes it longer."""
-    feeds, names = _feeds(session, batch), [tensor.name for tensor in session.outputs]
+    feeds, names = zero_feeds(session, batch), [tensor.name for tensor in session.outputs]
     start = perf_counter()
     times: list[float] = []
     while not times or (len(times) < _SAMPLES and perf_counter() - start < budget_s):
@@ -97,48 +108,6 @@ def _best_time(session: Session, batch: int, budget_s: float) -> float:
         session.run(feeds, names)
         times.append(perf_counter() - begin)
     return min(times)
-
-
-def _items_are_independent(session: Session) -> bool:
-    names = [tensor.name for tensor in session.outputs]
-    pair = {tensor.name: _two_items(tensor) for tensor in session.inputs}
-    try:
-        together = session.run(pair, names)
-        alone = [session.run({name: array[i : i + 1] for name, array in pair.items()}, names) for i in (0, 1)]
-    except BackendError:
-        return False
-    return all(
-        joint.shape[0] == 2 and all(_same(joint[i : i + 1], alone[i][index]) for i in (0, 1))
-        for index, joint in enumerate(together)
-    )
-
-
-def _same(one: Array, other: Array) -> bool:
-    if one.shape != other.shape:
-        return False
-    if one.dtype.kind != "f":
-        return bool(np.array_equal(one, other))
-    tolerance = 1e-2 if one.dtype.itemsize == 2 else 1e-3
-    return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True))
-
-
-def _two_items(tensor: TensorInfo) -> Array:
-    """Two items that differ; small numbers, so that indices stay in range. The same every time."""
-    shape = (2, *(1 if dim == -1 else dim for dim in tensor.shape[1:]))
-    if tensor.datatype == "BYTES":
-        array = np.full(shape, b"0", dtype=object)
-        array[1] = b"1"
-        return array
-    spread = np.modf(np.arange(np.prod(shape, dtype=np.int64)) * 0.6180339887)[0].reshape(shape)
-    if tensor.datatype in ("FP16", "FP32", "FP64"):
-        return np.asarray(spread, NUMPY_DTYPES[tensor.datatype])
-    bits = np.stack((spread[0] > 0.5, spread[0] <= 0.5))
-    one = 0x3F80 if tensor.datatype == "BF16" else 1  # 1.0 in bfloat16
-    return np.asarray(bits * np.uint16(one)).astype(NUMPY_DTYPES[tensor.datatype])
-
-
-def _feeds(session: Session, batch: int) -> dict[str, Array]:
-    return {tensor.name: zeros(tensor, batch) for tensor in session.inputs}
 
 
 def _is_batchable(session: Session) -> bool:

@@ -14,7 +14,7 @@ from agent.errors import TransientError
 from agent.worker import signature
 from agent.worker.measure import Measurement
 from agent.worker.spawn import WorkerProcess, printable
-from agent.worker.spec import WorkerSpec, build_facts, checked_measurement, layout_for
+from agent.worker.spec import MAX_VERDICT, WorkerSpec, batching_outcome, build_facts, checked_measurement, layout_for
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.manifest import TensorSpec
 
@@ -37,6 +37,7 @@ class ProcessWorker:
         self.provider = printable(str(facts.get("provider", "")), 64)
         self.confined = printable(str(facts.get("confined", "")), 200)
         self.max_batch = self.measured.max_batch
+        self.batching = batching_outcome(spec, self.measured)
         self.run_us = self.measured.run_us
         self.layout = layout_for(spec, self.inputs, self.outputs, self.measured)
         memory_fd = _sealed_memory(self.layout.total)
@@ -66,6 +67,12 @@ class ProcessWorker:
     def run(self, ids: Sequence[int]) -> None:
         """Never: a process runs what its lanes say."""
         raise RuntimeError(f"slots {list(ids)} belong to a worker process: ring a lane")
+
+    def run_alone(self, why: str) -> None:
+        """See Worker."""
+        self._process.ask("alone", {}, "ready", deadline=time.monotonic() + _READY_S)
+        self.measured = self.measured._replace(max_batch=1, verdict=why[:MAX_VERDICT])
+        self.max_batch, self.batching = 1, batching_outcome(self.spec, self.measured)
 
     def kill(self) -> None:
         """See Worker."""
@@ -119,6 +126,7 @@ def _load_request(spec: WorkerSpec) -> dict[str, Any]:
         "memory_bytes": spec.memory_bytes,
         "max_batch": spec.max_batch,
         "known": spec.known,
+        "independent": spec.independent,
         "input_names": [tensor.name for tensor in spec.inputs],
         "output_names": [tensor.name for tensor in spec.outputs],
         "optional_names": [tensor.name for tensor in spec.optional_inputs],

@@ -53,6 +53,10 @@ class Runner:
         self._fixed_names = [tensor.name for tensor in layout.outputs]
         self._status = np.frombuffer(memory, "<u4", layout.ids, layout.status_offset)
 
+    def run_alone(self) -> None:
+        """From now on one request at a time."""
+        self._max_batch = 1
+
     def take(self, pending: Sequence[int]) -> int:
         """How many of the waiting ids, from the first on, go together into one `run`."""
         if pending[0] >= self._slots:

@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any, Literal, Protocol
 
 from agent.backends.base import EntryPoint
+from agent.core.joining import Joining, outcome
 from agent.worker.channel import Layout, fixed_form, make_layout
 from agent.worker.main import MAX_LANES
 from agent.worker.measure import Measurement
@@ -21,6 +22,7 @@ BUILD_KEYS = (
 )
 """Requirements that say how a file was built."""
 DEFAULT_MEMORY_BYTES = 4 << 30
+MAX_VERDICT = 300
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,12 @@ class WorkerSpec:
     """Most fixed items in flight; large items get fewer (channel.make_layout)."""
     arenas: int = 4
     arena_bytes: int = 16 << 20
-    max_batch: int = 64
-    """A cap on what measuring may find."""
+    max_batch: int = 1
+    """A cap on what measuring may find: more than 1 only where the manifest permits joining."""
+    joining: str = ""
+    """Why `max_batch` is what it is, for reports."""
+    independent: bool = False
+    """The manifest says that items do not influence each other: a backend may add items to fill a fixed size."""
     known: Measurement | None = None
     """Of the same variant on this host: nothing is measured then, only warmed up."""
     execution: Literal["process", "inline"] = "process"
@@ -88,6 +94,8 @@ class Worker(Protocol):
     run_us: float
     """One run of one item; 0 when unknown."""
     measured: Measurement
+    batching: str
+    """Whether requests are joined into one run, and why; for reports."""
     inputs: tuple[TensorSpec, ...]
     """As loaded, in the model's order, as in `layout`."""
     outputs: tuple[TensorSpec, ...]
@@ -96,6 +104,12 @@ class Worker(Protocol):
 
     def run(self, ids: Sequence[int]) -> None:
         """Inline only: runs these slots in the calling thread."""
+
+    def run_alone(self, why: str) -> None:
+        """From now on one request at a time; `why` is for reports. Not while the data path uses it.
+
+        Raises TransientError (worker_crashed, load_timeout): then it is only fit to be closed.
+        """
 
     def kill(self) -> None:
         """Ends it at once, from any thread, without waiting; `close` must still follow. Nothing when inline."""
@@ -121,14 +135,24 @@ def layout_for(
     )
 
 
+def batching_outcome(spec: WorkerSpec, measured: Measurement) -> str:
+    """What became of joining requests, in words."""
+    return outcome(Joining(spec.max_batch, spec.joining), measured.max_batch, measured.verdict)
+
+
 def checked_measurement(values: Any, spec: WorkerSpec) -> Measurement:
     """A measurement within the bounds of `spec`. Raises TypeError or ValueError."""
-    run_us, max_batch, lanes, fixed = values
-    if type(max_batch) is not int or type(lanes) is not int or type(fixed) is not bool:
+    found: tuple[Any, ...] = Measurement(*values)
+    run_us, max_batch, lanes, fixed, cap, verdict = found
+    if any(type(number) is not int for number in (max_batch, lanes, cap)):
         raise TypeError("a measurement has the wrong types")
-    if not isfinite(run_us) or run_us < 0 or max_batch < 1 or lanes < 1:
+    if type(fixed) is not bool or type(verdict) is not str:
+        raise TypeError("a measurement has the wrong types")
+    if not isfinite(run_us) or run_us < 0 or max_batch < 1 or lanes < 1 or cap < 0:
         raise ValueError("a measurement is out of bounds")
-    return Measurement(float(run_us), min(max_batch, spec.max_batch), min(lanes, spec.cores, MAX_LANES), fixed)
+    most, lanes = min(max_batch, spec.max_batch), min(lanes, spec.cores, MAX_LANES)
+    text = "".join(char if char.isprintable() else " " for char in verdict[:MAX_VERDICT])
+    return Measurement(float(run_us), most, lanes, fixed, cap, text)
 
 
 def build_facts(spec: WorkerSpec) -> dict[str, str]:

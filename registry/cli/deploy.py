@@ -18,6 +18,7 @@ from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFau
 from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command, split_reference
 from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
+from registry.contracts.batching import BatchingMode
 from registry.contracts.deployments import Phase
 from registry.contracts.messages import Profile, ReportedModel, ServingState
 from registry.contracts.paths import deployment_path, device_path
@@ -31,6 +32,13 @@ class ProfileChoice(str, Enum):
 
     THROUGHPUT = "throughput"
     LATENCY = "latency"
+
+
+class BatchingChoice(str, Enum):
+    """How requests that come together are run."""
+
+    AUTO = "auto"
+    OFF = "off"
 
 
 Devices = Annotated[list[str], typer.Option("--device", "-d", metavar="DEVICE", help="May be repeated.")]
@@ -49,6 +57,9 @@ def deploy(
     profile: Annotated[ProfileChoice, typer.Option(help="One thread per run, or all cores for one run.")] = (
         ProfileChoice.THROUGHPUT
     ),
+    batching: Annotated[
+        BatchingChoice, typer.Option(help="off: one request at a time, whatever the manifest permits.")
+    ] = BatchingChoice.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Although no variant fits what the device reported.")] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Once more, also where the device has put this version into quarantine.")
@@ -71,7 +82,10 @@ def deploy(
     model, version = split_reference(reference)
     if version is None:
         raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
-    body = Deployment(version=version, variant=variant, profile=Profile(profile.value), force=force, retry=retry)
+    body = Deployment(
+        version=version, variant=variant, profile=Profile(profile.value), batching=BatchingMode(batching.value),
+        force=force, retry=retry,
+    )  # fmt: skip
     views = _for_each(device, lambda name: _assign(session, name, model, body))
     reports: dict[str, ReportedModel] = {}
     if wait:

@@ -162,6 +162,8 @@ def show_device(session: Session, device: Device) -> None:
         empty=f"It should serve nothing. Deploy: registry deploy MODEL@VERSION --device {view.name}",
     )
     for name, model in sorted(models.items()):
+        if model.batching:
+            out.say(f"\n{name}: {model.batching}")
         if model.deployment is not None:
             out.say(f"\n{name}@{progress_text(model.deployment)}")
             again = quarantine_text(view.name, name, model.deployment)

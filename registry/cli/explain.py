@@ -9,8 +9,10 @@ import typer
 from registry.cli.failures import ExitCode, UsageFault
 from registry.cli.output import age_text, short, size_text
 from registry.cli.session import Session, command, split_reference
-from registry.cli.versions import find_version
+from registry.cli.versions import fetch_manifest, find_version
+from registry.contracts.batching import batching_text
 from registry.contracts.choices import ResolutionView, ResolveBody
+from registry.contracts.manifest import Manifest
 from registry.contracts.paths import resolve_path
 from registry.contracts.platforms import FactRow
 from registry.contracts.resolution import Outcome, Reason, Verdict
@@ -54,6 +56,7 @@ def explain(
         session.out.document(view)
     else:
         _tell(session, view, device)
+        _tell_batching(session, view, fetch_manifest(session.client, found))
         _tell_facts(session, view, whole=facts)
     if view.resolution.chosen is None:
         raise typer.Exit(ExitCode.FAILURE)
@@ -100,6 +103,12 @@ def _tell(session: Session, view: ResolutionView, device: str) -> None:
     if nearest is not None:
         steps = "; ".join(reason.remedy for reason in nearest.reasons if reason.remedy) or "see above"
         session.out.say(f"\nNearest miss: {nearest.variant}: {steps}.")
+
+
+def _tell_batching(session: Session, view: ResolutionView, manifest: Manifest) -> None:
+    variant = manifest.variant(view.resolution.chosen) if view.resolution.chosen else None
+    if variant is not None:
+        session.out.say(f"\nBatching: {batching_text(variant.batching)}.")
 
 
 def _tell_facts(session: Session, view: ResolutionView, *, whole: bool) -> None:

@@ -20,6 +20,7 @@ from registry.cli.measured import parity_figures
 from registry.cli.plan import Plan
 from registry.cli.publish_file import GoldenSection
 from registry.cli.session import Session
+from registry.contracts.batching import Basis, Batching
 from registry.contracts.golden import MeasuredParity, Parity, Tolerance
 from registry.contracts.golden_file import Case, write_cases
 from registry.contracts.manifest import FileRef, Golden, Manifest
@@ -227,11 +228,19 @@ def _demand_passed(manifest: Manifest, rows: Sequence[Measured]) -> None:
 
 def declared(manifest: Manifest) -> Manifest:
     """What the publisher said: without what was measured or made here, which differs from run to run."""
-    variants = tuple(variant.model_copy(update={"parity": None}) for variant in manifest.variants)
+    variants = tuple(
+        variant.model_copy(update={"parity": None, "batching": _said_by_publisher(variant.batching)})
+        for variant in manifest.variants
+    )
     golden = manifest.golden
     if golden is not None and golden.reference is not None:
         golden = None
     return manifest.model_copy(update={"variants": variants, "golden": golden})
+
+
+def _said_by_publisher(batching: Batching | None) -> Batching | None:
+    """What a graph proves may change with the program that reads it."""
+    return batching if batching is not None and batching.basis is Basis.PUBLISHER else None
 
 
 def demand_as_asked(plan: Plan, published: Manifest) -> None:

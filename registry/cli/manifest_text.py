@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from registry.cli.output import Output, size_text
+from registry.contracts.batching import batching_text
 from registry.contracts.manifest import Manifest, Requirements, TensorSpec, Variant
 
 
@@ -18,6 +19,8 @@ def show_variants(out: Output, manifest: Manifest) -> None:
         (_variant_row(variant) for variant in manifest.variants),
         empty="It has no variants.",
     )
+    for variant in manifest.variants:
+        out.say(f"  {variant.name}: {batching_text(variant.batching)}")
 
 
 def show_builds(out: Output, manifest: Manifest) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from registry.cli.batching_options import decided
 from registry.cli.checkpoint_facts import like_siblings, network_of
 from registry.cli.entry_function import demand_function
 from registry.cli.failures import CliError, UsageFault
@@ -19,6 +20,7 @@ from registry.cli.local_files import LocalFile
 from registry.cli.publish_file import PublishFile, RequirementsSection, VariantSection, faults
 from registry.cli.signing import Signer, load_signer
 from registry.cli.variant_facts import variant_facts
+from registry.contracts.batching import Batching
 from registry.contracts.classes import scores_of
 from registry.contracts.entry_points import EntryCode
 from registry.contracts.manifest import (
@@ -47,6 +49,8 @@ class PlannedVariant:
     """The model file's path inside the artifact."""
     files: dict[str, Path]
     """Path inside the artifact to the file here."""
+    batching: Batching | None = None
+    warning: str = ""
     module: str = ""
     """The entry point's path inside the artifact."""
 
@@ -102,7 +106,8 @@ def make_plan(source: PublishFile) -> Plan:
             raise UsageFault(f"The model card {source.card} is not there")
         if source.card.stat().st_size > MAX_CARD_BYTES:
             raise UsageFault(f"The model card {source.card} is over {MAX_CARD_BYTES} bytes")
-    warnings = tuple(f"{variant.name}: {text}" for variant in variants for text in variant.facts.warnings)
+    told = [(variant.name, text) for variant in variants for text in (*variant.facts.warnings, variant.warning)]
+    warnings = tuple(f"{name}: {text}" for name, text in told if text)
     return Plan(source, source.version, variants, warnings + _softmax_warnings(source, variants[0].facts), signer)
 
 
@@ -148,7 +153,8 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
             checked_size(section.file.parent, companion, "the publish file")
         files[companion] = section.file.parent / companion
     module = _add_module(section, files)
-    return PlannedVariant(section.name or f"{facts.format}-{section.target}", facts, section, entry, files, module)
+    name = section.name or f"{facts.format}-{section.target}"
+    return PlannedVariant(name, facts, section, entry, files, *decided(section.batching, facts), module)
 
 
 def _add_module(section: VariantSection, files: dict[str, Path]) -> str:
@@ -205,6 +211,7 @@ def _variant(planned: PlannedVariant, find: Callable[[Path], LocalFile]) -> Vari
         outputs=planned.facts.outputs,
         requirements=planned.requirements,
         network=network_of(planned.section),
+        batching=planned.batching,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from registry.cli.batching_options import BatchingOption, MaxBatchOption, batching_section
 from registry.cli.failures import CliError, UsageFault, end_well
 from registry.cli.golden_options import (
     GoldenFromOption,
@@ -66,6 +67,8 @@ def publish(
     signing_key: SigningKeyOption = None,
     model_input: InputOption = None,
     model_output: OutputOption = None,
+    batching: BatchingOption = None,
+    max_batch: MaxBatchOption = None,
     golden: GoldenOption = None,
     golden_from: GoldenFromOption = None,
     golden_inputs: GoldenInputsOption = None,
@@ -94,7 +97,8 @@ def publish(
     end_well()
     if file is None:
         described = load_publish_file(_publish_file_path(source))
-        if any((target, variant, model_format, network, network_arg, entry_point, model_input, model_output)):
+        of_variant = (target, variant, model_format, network, network_arg, entry_point, model_input, model_output)
+        if any((*of_variant, batching, max_batch)):
             raise UsageFault("--target, --variant, --format, --network, --input and so on belong into its [[variant]]")
     else:
         if target is None:
@@ -102,6 +106,7 @@ def publish(
         section = VariantSection(
             file=file, target=target, name=variant, format=model_format,
             inputs=tensor_sections(model_input), outputs=tensor_sections(model_output),
+            batching=batching_section(batching, max_batch),
             **architecture(network, entry_point, network_arg or []),
         )  # fmt: skip
         described = PublishFile(model=source, variant=(section,))

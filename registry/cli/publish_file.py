@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry.cli.failures import UsageFault
+from registry.contracts.batching import MAX_JOINED
 from registry.contracts.golden import MAX_GOLDEN_CASES, Tolerance
 from registry.contracts.manifest import (
     BuildVersion,
@@ -81,6 +82,15 @@ class EntryPointSection(Section):
     arguments: dict[str, int | float | bool | str] = Field(default_factory=dict)
 
 
+class BatchingSection(Section):
+    """`[variant.batching]`: may requests be joined into one run? Left out, an ONNX graph is asked, else not."""
+
+    independent: bool | None = None
+    """True: the publisher declares that the items of one run do not influence each other. False: one at a time."""
+    axis: int = Field(default=0, ge=0, le=15)
+    max_size: int | None = Field(default=None, ge=1, le=MAX_JOINED)
+
+
 class VariantSection(Section):
     """`[[variant]]`: one form of the version."""
 
@@ -99,6 +109,7 @@ class VariantSection(Section):
     """Of a checkpoint only, instead of `network`."""
     inputs: tuple[TensorSection, ...] = ()
     outputs: tuple[TensorSection, ...] = ()
+    batching: BatchingSection = BatchingSection()
 
 
 class ImageSection(ImageInput):
@@ -235,6 +246,7 @@ _KNOWN_KEYS = sorted(
                 VariantSection,
                 EntryPointSection,
                 RequirementsSection,
+                BatchingSection,
                 TensorSection,
                 ImageSection,
                 ClassificationSection,

@@ -20,6 +20,7 @@ from registry.cli.session import Session
 from registry.cli.upload import upload
 from registry.cli.versions import fetch_manifest
 from registry.contracts.api.versions import PublishAnswer, VersionView
+from registry.contracts.batching import batching_text
 from registry.contracts.manifest import Manifest
 from registry.contracts.paths import blob_path, version_path
 from registry.core.differences import differences
@@ -126,6 +127,7 @@ def _tell_findings(session: Session, plan: Plan, manifest: Manifest) -> None:
             note(f"    holds   {len(planned.facts.parameters)} parameters, {total} bytes")
         if network_text(variant):
             note(f"    network {network_text(variant)}")
+        note(f"    batches {batching_text(variant.batching)}")
         for kind, specs in (("input", variant.inputs), ("output", variant.outputs)):
             for spec in specs:
                 note(f"    {kind:<7} {' '.join(tensor_row(spec))}")

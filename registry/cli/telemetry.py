@@ -45,6 +45,10 @@ def health(
     today = session.now().astimezone().date()
     rows = (row for report in reports for row in _health_rows(_clock_text(report.at, today), report))
     session.out.table(("AT", *_HEALTH_COLUMNS), rows, empty=f"{device} has sent no health report yet.")
+    newest = reports[0].models if reports else {}
+    for name, model in sorted(newest.items()):
+        if model.batching:
+            session.out.say(f"{name}: {model.batching}")
 
 
 def _clock_text(at: datetime, today: date) -> str:
@@ -99,10 +103,10 @@ def _model_cells(model: ModelHealth) -> tuple[object, ...]:
 
 
 def _notes(model: ModelHealth, waiting: str) -> str:
-    """What is not at rest."""
+    """What is not at rest, and how requests are joined."""
     queue = f"{model.queue_depth} of {model.queue_limit} queued" if model.queue_depth else ""
     restarts = f"{model.worker_restarts} worker restarts" if model.worker_restarts else ""
-    return ", ".join(note for note in (queue, restarts, waiting) if note)
+    return ", ".join(note for note in (queue, restarts, waiting, model.batching.partition(":")[0]) if note)
 
 
 def _ms(microseconds: float) -> str:

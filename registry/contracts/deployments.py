@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
+from registry.contracts.batching import BatchingMode, ReadMode
 from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum, newer
 from registry.contracts.golden import Parity
@@ -116,6 +117,8 @@ class DeploymentPolicy(Wire):
     fail and go back, and is not committed while this holds. What is committed stays so."""
     urgent: bool = False
     """Maintenance windows, leases and metered networks do not hold it up: a rollback, a fix."""
+    batching: ReadMode = BatchingMode.AUTO
+    """`off`: the device runs one request at a time, whatever the manifest permits."""
 
 
 class ShadowFigures(Wire):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from registry.contracts.batching import Batching
 from registry.contracts.digest import Digest
 from registry.contracts.entry_points import MAX_MODULE_BYTES, EntryPoint
 from registry.contracts.enums import StrEnum, as_said
@@ -149,6 +150,8 @@ class Variant(Wire):
     """None: it was published as it is."""
     parity: MeasuredParity | None = None
     """Measured by the publisher, where the variant could run there."""
+    batching: Batching | None = None
+    """May requests be joined into one run? None: one request at a time."""
 
     @property
     def size(self) -> int:

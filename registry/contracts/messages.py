@@ -112,6 +112,8 @@ class ReportedModel(Wire):
     execution: Literal["process", "inline"] | None = None
     max_batch: int | None = None
     """The per-model limit found by measuring at warm-up."""
+    batching: Annotated[str, Field(max_length=600)] = ""
+    """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
     since: AwareDatetime | None = None
     desired_version: VersionName | None = None
     fault: Fault | None = None
@@ -189,6 +191,8 @@ class ModelHealth(Wire):
     batch_sizes: dict[str, Count] = Field(default_factory=dict)
     """Batch size to how many batches."""
     worker_restarts: Count = 0
+    batching: Annotated[str, Field(max_length=600)] = ""
+    """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
     not_finite: Count | None = None
     """Results with a NaN or an infinity in a floating-point output. Looked for only while a version has still to prove
     itself (its probation), so it says nothing of the requests after that. None: this agent does not look."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from registry.contracts.batching import Batching
 from registry.contracts.manifest import Format, Requirements, TensorSpec
 from registry.errors import RegistryError
 
@@ -45,5 +46,7 @@ class ModelFacts:
     """The weights of a checkpoint, in the order of the file; empty for formats that hold a graph."""
     last_operators: Mapping[str, str] = field(default_factory=dict)
     """Output to the operator that makes its numbers, as far as the file says so."""
+    batching: Batching | None = None
+    """What the graph says of joining requests; None: the format's graph is not read."""
     warnings: tuple[str, ...] = ()
     """What will work, but perhaps not as the publisher expects."""

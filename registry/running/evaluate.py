@@ -18,7 +18,7 @@ from registry.errors import InvalidError
 from registry.running.process import Array, ModelProcess
 
 BATCH = 32
-"""Items of one run, of a variant that takes any number."""
+"""Most items of one run, of a variant whose items are independent."""
 
 
 class Evaluated(NamedTuple):
@@ -55,8 +55,11 @@ def evaluate(
 
 
 def _batch(variant: Variant, scoring: Scoring) -> int:
-    every = [spec.shape[0] for spec in (*variant.inputs, *variant.outputs) if spec.shape]
-    return BATCH if all(dim == -1 for dim in every) else scoring.rows
+    """Items of one run: one request's, or more where the manifest says that items are independent."""
+    said, every = variant.batching, [spec.shape[:1] for spec in (*variant.inputs, *variant.outputs)]
+    if said is None or not said.allows or any(first != (-1,) for first in every):
+        return scoring.rows
+    return min(BATCH, said.max_size or BATCH)
 
 
 def _score(process: ModelProcess, content: memoryview, items: int, scoring: Scoring, rows: int) -> float:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.devices import Deployment, DeploymentView
+from registry.contracts.deployments import DeploymentPolicy
 from registry.contracts.manifest import Manifest
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
@@ -61,6 +62,7 @@ class Deployments:
                 profile=body.profile,
                 record_results=settings.record_results,
                 attempt=_attempt(session, row, model, version.manifest, retry=body.retry),
+                policy=DeploymentPolicy(batching=body.batching),
             )
             supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, wanted, by, now=now, pinned=body.variant is not None, note=note)

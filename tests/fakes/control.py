@@ -34,6 +34,7 @@ class FakeWorker:
     provider: str = "Memory"
     execution: Literal["process", "inline"] = "process"
     max_batch: int = 8
+    batching: str = "up to 8 together"
     measured: Measurement = MEASURED
     closed: bool = False
 

@@ -70,6 +70,7 @@ class FakeWorker:
         self.memory = memoryview(mmap.mmap(fd, self.layout.total))
         os.close(fd)
         self.max_batch = max_batch
+        self.batching = f"up to {max_batch} together"
         self.gate = threading.Event()
         self.gate.set()
         self.killed = threading.Event()

@@ -98,13 +98,13 @@ def gather_rows() -> bytes:
     return _model([node], [("x", "INT64", ["N"])], [("y", "FP32", ["N", 2])], [table])
 
 
-def sum_over_items() -> bytes:
-    """y[N,1] = x[N,1] - mean of all N: items influence each other."""
+def sum_over_items(width: int = 1) -> bytes:
+    """y[N,width] = x[N,width] - mean over everything: items influence each other."""
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=1),
         helper.make_node("Sub", ["x", "mean"], ["y"]),
     ]
-    return _model(nodes, [("x", "FP32", ["N", 1])], [("y", "FP32", ["N", 1])])
+    return _model(nodes, [("x", "FP32", ["N", width])], [("y", "FP32", ["N", width])])
 
 
 def two_by_two() -> bytes:

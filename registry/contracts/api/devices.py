@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
+from registry.contracts.batching import BatchingMode
 from registry.contracts.messages import Event, Health, Presence, Profile, Reported
 from registry.contracts.names import Name, VersionName
 from registry.contracts.platforms import Platform
@@ -57,6 +58,8 @@ class Deployment(Wire):
     variant: Name | None = None
     """Pin a variant; None: the best that fits."""
     profile: Profile = Profile.THROUGHPUT
+    batching: BatchingMode = BatchingMode.AUTO
+    """`off`: one request at a time, whatever the manifest permits."""
     force: bool = False
     """Assign although no variant fits the facts that the registry knows."""
     retry: bool = False

@@ -28,7 +28,16 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     def _start(content: bytes) -> Worker:
         (tmp_path / "om").mkdir()
         (tmp_path / "om" / "model.om").write_bytes(content)
-        spec = WorkerSpec("test", "ascend_acl", str(tmp_path / "om"), "model.om", target="ascend310", slots=16)
+        spec = WorkerSpec(
+            "test",
+            "ascend_acl",
+            str(tmp_path / "om"),
+            "model.om",
+            target="ascend310",
+            slots=16,
+            max_batch=8,
+            independent=True,
+        )
         workers.append(start_worker(spec))
         return workers[-1]
 

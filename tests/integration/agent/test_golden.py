@@ -91,6 +91,24 @@ def test_a_worker_that_answers_right_passes_alone_and_in_batches(
     assert parity.run_us > 0
 
 
+@pytest.mark.parametrize("execution", ["process", "inline"])
+def test_a_worker_that_answers_otherwise_together_than_alone_passes_and_joins_no_more(
+    load: Callable[..., Worker], measure: Measure, execution: str
+) -> None:
+    known = MEASURED._replace(cap=4)
+    worker = load(onnx_models.sum_over_items(3), execution=execution, known=known, max_batch=4, joining="declared")
+    values = [np.arange(3, dtype="<f4")[np.newaxis] * number for number in range(1, 9)]
+    parity = measure(worker, *(Case({"x": tensor(x)}, {"y": tensor(x - x.mean())}) for x in values))
+    assert (parity.passed, parity.why) == (True, "")
+    assert (worker.max_batch, worker.measured.max_batch) == (1, 1)
+    assert "together with others than alone" in worker.batching
+    for slot, x in enumerate(values):
+        worker_client.put(worker, slot, x)
+    worker_client.ring(worker, range(len(values)))
+    for slot, x in enumerate(values):
+        assert worker_client.get(worker, slot) == (x - x.mean()).ravel().tolist()
+
+
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_worker_that_answers_wrong_does_not_pass(load: Callable[..., Worker], measure: Measure, count: int) -> None:
     worker = load(onnx_models.linear())

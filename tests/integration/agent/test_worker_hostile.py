@@ -120,11 +120,12 @@ LIES = {
 }
 
 
-LIAR = """import json, socket, sys
+LIAR = f"""import json, socket, sys
 control = socket.socket(fileno=0)
 X = ["x", "FP32", [1]]
 def facts(**said):
-    control.send(json.dumps({"protocol": 2, "loaded": {"optional_inputs": [], **said}}).encode())
+    whole = {{"optional_inputs": [], **said}}
+    control.send(json.dumps({{"protocol": {worker_main.PROTOCOL}, "loaded": whole}}).encode())
 control.recv(1 << 18)
 """
 
@@ -160,10 +161,11 @@ def test_a_worker_of_another_protocol_is_refused_before_it_is_understood(
 def test_a_package_that_was_changed_under_a_running_agent_starts_no_worker_for_it(
     spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_main, "PROTOCOL", 3)  # the agent's; the worker reads its own from the disk
+    ours = worker_main.PROTOCOL
+    monkeypatch.setattr(worker_main, "PROTOCOL", ours + 1)  # the agent's; the worker reads its own from the disk
     error = refused(spec, onnx_models.linear())
     assert error.code == "backend_unavailable"
-    assert "the worker speaks protocol 2, this agent 3" in error.message
+    assert f"the worker speaks protocol {ours}, this agent {ours + 1}" in error.message
     probed = probe_backend("onnxruntime")
     assert not probed.usable
     assert "restart the agent" in probed.reason

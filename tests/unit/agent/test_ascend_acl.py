@@ -20,8 +20,8 @@ from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import SIMULATED_SOC, simulated_om
 from tests.support import onnx_models
 
-Load = Callable[[bytes], AclSession]
-ON_310 = LoadOptions(target="ascend310")
+Load = Callable[..., AclSession]
+ON_310 = LoadOptions(target="ascend310", independent=True)
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def load(acl: Any, tmp_path: Path) -> Iterator[Load]:
     """Loads an OM's bytes; all sessions are closed before ACL is finalized."""
     sessions: list[AclSession] = []
 
-    def _load(content: bytes) -> AclSession:
+    def _load(content: bytes, options: LoadOptions = ON_310) -> AclSession:
         (tmp_path / "model.om").write_bytes(content)
-        sessions.append(AscendAcl().load(str(tmp_path), "model.om", ON_310))
+        sessions.append(AscendAcl().load(str(tmp_path), "model.om", options))
         return sessions[-1]
 
     yield _load
@@ -130,6 +130,15 @@ def test_a_simulated_dynamic_batch_runs_on_its_gears_and_pads_between_them(acl: 
         (result,) = session.run({"x": given}, ["y"])
         assert result.tolist() == (given @ np.array([[1, 10], [2, 20], [3, 30]])).tolist()
     assert acl.MACHINE.calls.count("mdl.set_dynamic_batch_size") == 3 + 5
+
+
+def test_nothing_is_padded_on_the_simulated_device_unless_items_are_independent(acl: Any, load: Load) -> None:
+    session = load(simulated_om(onnx_models.linear(), gears=(1, 4)), LoadOptions(target="ascend310"))
+    for batch in (1, 4):
+        assert session.run(ones(batch), ["y"])[0].tolist() == [[6, 60]] * batch
+    with pytest.raises(BackendError, match="only where items are declared independent") as caught:
+        session.run(ones(3), ["y"])
+    assert caught.value.code == "wrong_shape"
 
 
 def test_padding_on_the_simulated_device_is_zeros_not_what_an_earlier_request_left(load: Load) -> None:
