@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from agent.adapters.durable import disk_error
 from agent.adapters.part_file import StepCancelledError
-from agent.adapters.registry_client import RegistryClient, UnreachableError
+from agent.adapters.registry_answers import UnreachableError
+from agent.adapters.registry_client import RegistryClient
 from agent.core.backoff import Backoff
 from agent.errors import PermanentError
 from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
@@ -115,4 +116,4 @@ def _parsed(data: bytes, kind: type[Answer]) -> Answer:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        raise PermanentError(DeploymentCode.BAD_ANSWER, f"the registry answered no {kind.__name__}: {error}") from None
+        raise UnreachableError(f"what was answered is no {kind.__name__} of the registry: {error}") from None

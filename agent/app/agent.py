@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from agent.adapters import hardware
 from agent.adapters.artifact_cache import ArtifactCache
+from agent.adapters.credentials import secret_reader
 from agent.adapters.damage import Damage
 from agent.adapters.journal import Journal
 from agent.adapters.leases import Leases
@@ -295,14 +296,14 @@ def probe(config: AgentConfig, *, fresh: bool = False) -> Platform:
 
 
 def registry_client(config: AgentConfig) -> RegistryClient | None:
-    """None when no registry is configured. Raises ConfigError for a token file that cannot be read."""
+    """None when no registry is configured."""
     settings = config.registry
     if settings.url is None:
         return None
     return RegistryClient(
         settings.url,
         config.device,
-        token=read_secret(settings.token, settings.token_file),
+        token=secret_reader(settings.token, settings.token_file),
         ca_file=str(settings.ca_file) if settings.ca_file else None,
         timeout_s=settings.timeout_s,
     )

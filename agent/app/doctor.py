@@ -19,6 +19,7 @@ from agent.app.status import is_running
 from agent.config.entry_points import EntryPointSettings
 from agent.config.settings import AgentConfig
 from agent.errors import AgentError, PermanentError
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.platforms import Platform
 
 ANSWER_S = 10.0
@@ -159,5 +160,7 @@ def _registry(config: AgentConfig) -> Check:
         advice = f"is {config.device!r} registered there, and is this its credential?"
         return Check("registry", False, f"{url}: {error.message}", advice)
     except AgentError as error:
-        return Check("registry", False, f"{url}: {error.message}", advice="is it running, and is registry.url right?")
+        refused = error.code == DeploymentCode.CREDENTIAL_REFUSED
+        advice = "make a token for this device anew" if refused else "is it running, and is registry.url right?"
+        return Check("registry", False, f"{url}: {error.message}", advice)
     return Check("registry", True, f"{url} knows {config.device}")

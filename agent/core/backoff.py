@@ -1,7 +1,8 @@
 """How long to wait before the next try, and when to stop trying. Pure: chance comes in as an argument.
 
-An outage (registry, disk, network) is waited out for ever, ever more slowly: nobody has to touch the device
-when it ends. What fails on this host by itself (a load, a crash) has a limit, then waits for a person.
+An outage (registry, disk, network, a credential that is not valid yet) and bytes that were spoilt on the way are waited
+out for ever, ever more slowly: nobody has to touch the device when it ends.
+What fails on this host by itself (a load, a crash) has a limit, then waits for a person.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from dataclasses import dataclass
 
 from registry.contracts.codes import DeploymentCode as Code
 
-OUTAGES = frozenset({Code.REGISTRY_UNREACHABLE, Code.INSUFFICIENT_DISK, Code.DISK_ERROR})
+OUTAGES = frozenset({Code.REGISTRY_UNREACHABLE, Code.CREDENTIAL_REFUSED, Code.INSUFFICIENT_DISK, Code.DISK_ERROR})
+SPOILT = frozenset({Code.BAD_ANSWER, Code.MANIFEST_MISMATCH, Code.DIGEST_MISMATCH})
+"""As the code of a TransientError: what came is not what the registry holds, or the registry's copy is damaged."""
+LONGEST_S: dict[str, float] = {Code.CREDENTIAL_REFUSED: 30.0, Code.DIGEST_MISMATCH: 3600.0}
+"""Where it is not the usual longest pause: a new credential is taken soon, a gigabyte is not fetched in vain often."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +26,15 @@ class Backoff:
     cap_s: float
     limit: int
 
-    def delay(self, attempt: int, chance: float) -> float:
-        """Seconds before the next try after `attempt` (1, 2, ...) failed. `chance` in 0..1 spreads a fleet."""
+    def delay(self, attempt: int, chance: float, code: str = "") -> float:
+        """Seconds before the next try after `attempt` (1, 2, ...) failed with `code`. `chance` in 0..1 spreads a
+        fleet."""
         doubled = self.first_s * float(2 ** min(attempt - 1, 32))
-        return min(doubled, self.cap_s) * (0.5 + 0.5 * chance)
+        return min(doubled, LONGEST_S.get(code, self.cap_s)) * (0.5 + 0.5 * chance)
 
     def exhausted(self, attempt: int, code: str) -> bool:
-        """Is `attempt` the last one? Never for an outage."""
-        return attempt >= self.limit and code not in OUTAGES
+        """Is `attempt` the last one? Never for an outage, nor for what was spoilt on the way."""
+        return attempt >= self.limit and code not in OUTAGES and code not in SPOILT
 
 
 DEPLOYMENT = Backoff(first_s=1.0, cap_s=300.0, limit=8)

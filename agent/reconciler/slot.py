@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from agent.adapters.registry_client import UnreachableError
+from agent.adapters.registry_answers import UnreachableError
 from agent.core.backoff import DEPLOYMENT, JUDGED
 from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State, Step, advance
 from agent.core.progress import Live, phase_of, report
@@ -238,7 +238,7 @@ class Slot:
             return
         clock = self.context.clock
         wished = error.retry_after_s if isinstance(error, UnreachableError) else None
-        self.retry_delay = max(DEPLOYMENT.delay(attempts, clock.chance()), wished or 0.0)
+        self.retry_delay = max(DEPLOYMENT.delay(attempts, clock.chance(), error.code), wished or 0.0)
         until = clock.now() + timedelta(seconds=self.retry_delay)
         failed_in = phase_of(self.record)
         self.move(Event.RETRY_LATER, attempts=attempts, fault=fault, failed_in=failed_in, until=until, **changes)

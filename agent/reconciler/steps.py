@@ -20,7 +20,8 @@ from agent.adapters.engine_sums import drop_changed, keep_sums
 from agent.adapters.hardware import memory
 from agent.adapters.part_file import PartFile, StepCancelledError
 from agent.adapters.process_stats import proportional_memory
-from agent.adapters.registry_client import RegistryClient, UnreachableError
+from agent.adapters.registry_answers import UnreachableError
+from agent.adapters.registry_client import RegistryClient
 from agent.adapters.signatures import verified
 from agent.config.settings import AgentConfig
 from agent.core.fitness import points_at_host, unfit, why_none

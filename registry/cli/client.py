@@ -3,10 +3,14 @@
 Only what may safely happen twice is tried again after a lost answer; a connection that was refused is
 tried again for every method, because nothing was sent. Redirects are never followed: a token goes to
 the registry that was named, or nowhere.
+
+What a proxy or a portal answers in the registry's place says nothing about what was asked: `ForeignAnswerError`,
+tried again like an answer that was lost.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from collections.abc import Iterator
@@ -18,14 +22,19 @@ from urllib.parse import unquote
 import httpx
 from pydantic import ValidationError
 
-from registry.cli.failures import CliError, ProblemError, UnreachableError
+from registry.cli.failures import CliError, ExitCode, ForeignAnswerError, ProblemError, UnreachableError
 from registry.cli.settings import Address
-from registry.contracts.api.answers import MAX_PAGE, Page, Problem
+from registry.contracts.api.answers import MAX_PAGE, PROBLEM_TYPE, STATUS_OF_CODE, Page
 from registry.contracts.wire import Wire
+from registry.httpclient.proxies import ProxyFault, proxy_for
+from registry.httpclient.transport import LIMIT, Limit, Transport
+from registry.httpclient.verdicts import BYTES, JSON, foreign_text, media_type, problem_of
 
 MAX_ANSWER_BYTES = 32 << 20
 """A page of 500 devices with their facts is about 2 MB."""
 ANSWER_DEADLINE_S = 60.0
+STREAM_LIMIT_S = 330.0
+"""What is sent in pieces makes at least 64 KiB in so long; a big blob is made durable before its answer."""
 ATTEMPTS = 4
 FIRST_DELAY_S = 0.2
 MAX_LISTED = 100_000
@@ -43,6 +52,8 @@ class Answer:
     """Method and path, for messages."""
     status: int
     etag: str
+    kind: str
+    """The body's media type; empty: it has none."""
     body: bytes
 
     def decode(self, of: type[W]) -> W:
@@ -75,8 +86,8 @@ class Client:
             base_url=address.url,
             headers=headers,
             timeout=_TIMEOUT,
-            verify=ssl.create_default_context() if address.url.startswith("https") else False,
-            trust_env=not address.is_loopback,  # a proxy from the environment cannot reach this host's loopback
+            transport=_transport(address.url),
+            trust_env=False,  # the transport has looked at what the environment says of proxies
         )
 
     def close(self) -> None:
@@ -133,13 +144,15 @@ class Client:
         return self.send(method, path, body, repeatable=repeatable).decode(of)
 
     def exists(self, path: str) -> bool:
-        """Is it there? (HEAD)"""
+        """Is the blob there, under the digest that the path ends with? (HEAD)"""
         try:
-            self.call("HEAD", path, repeatable=True)
+            answer = self.call("HEAD", path, repeatable=True)
         except ProblemError as problem:
-            if problem.status == 404:
+            if problem.code == "not_found":
                 return False
             raise
+        if answer.etag.strip('"') != unquote(path.rpartition("/")[2]):
+            raise ForeignAnswerError(f"{answer.what}: {foreign_text(answer.status, answer.kind, b'')}")
         return True
 
     def call(
@@ -173,13 +186,16 @@ class Client:
         with self._exchange("GET", path, headers={"accept": "*/*", **headers}) as response:
             if response.status_code not in (200, 206):
                 self._answer(response)
+            if media_type(response.headers.get("content-type")) not in (BYTES, ""):
+                raise _foreign(response, b"")
             yield response
 
     @contextmanager
     def _exchange(self, method: str, path: str, **request: Any) -> Iterator[httpx.Response]:
         _demand_names(path)
+        limit = Limit(STREAM_LIMIT_S if "timeout" in request else ANSWER_DEADLINE_S)
         try:
-            with self._http.stream(method, path, **request) as response:
+            with self._http.stream(method, path, extensions={LIMIT: limit}, **request) as response:
                 yield response
         except httpx.TimeoutException as error:
             raise UnreachableError(f"The registry at {self.address.url} did not answer in time") from error
@@ -194,11 +210,31 @@ class Client:
             what=f"{response.request.method} {response.request.url.path}",
             status=response.status_code,
             etag=response.headers.get("etag", ""),
+            kind=media_type(response.headers.get("content-type")),
             body=_read_bounded(response),
         )
+        if response.request.method == "HEAD":
+            return _of_head(answer, response)
         if answer.status >= 300:
-            raise _problem(answer)
+            raise _problem(answer, response)
+        if answer.kind != JSON and (answer.status != 204 or answer.body):
+            raise _foreign(response, answer.body)
         return answer
+
+
+def _transport(url: str) -> Transport:
+    """Raises CliError: the environment names a proxy that cannot be used, or authorities that are none."""
+    try:
+        proxy = proxy_for(url, os.environ)
+        secure = url.startswith("https:")
+        proxied = proxy is not None and proxy.scheme == "https"
+        authorities = ssl.create_default_context() if secure or proxied else None
+        return Transport(authorities if secure else None, proxy, authorities)
+    except ProxyFault as fault:
+        raise CliError(str(fault), code="bad_proxy", exit_code=ExitCode.USAGE) from fault
+    except OSError as error:
+        text = f"The list of certificate authorities cannot be read: {error}"
+        raise CliError(text, code="bad_authorities", hint="See SSL_CERT_FILE and SSL_CERT_DIR.") from error
 
 
 def _demand_names(path: str) -> None:
@@ -234,11 +270,26 @@ def _read_bounded(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-def _problem(answer: Answer) -> ProblemError:
-    try:
-        problem = Problem.model_validate_json(answer.body)
-    except ValidationError:
-        code = "not_found" if answer.status == 404 and not answer.body else "bad_answer"
-        return ProblemError(f"{answer.what} was answered with HTTP {answer.status}", status=answer.status, code=code)
+def _problem(answer: Answer, response: httpx.Response) -> ProblemError | ForeignAnswerError:
+    problem = problem_of(answer.status, answer.kind, answer.body)
+    if problem is None:
+        return _foreign(response, answer.body)
     text = problem.detail or problem.title
     return ProblemError(text, status=answer.status, code=problem.code, errors=problem.errors)
+
+
+def _of_head(answer: Answer, response: httpx.Response) -> Answer:
+    """It has no body: a refusal is the registry's by its content type, and its code follows from the status."""
+    if answer.status < 300:
+        return answer
+    code = next((code for code, status in STATUS_OF_CODE.items() if status == answer.status), None)
+    if answer.kind != PROBLEM_TYPE or code is None:
+        raise _foreign(response, b"")
+    raise ProblemError(f"{answer.what} was refused with HTTP {answer.status}", status=answer.status, code=code)
+
+
+def _foreign(response: httpx.Response, body: bytes) -> ForeignAnswerError:
+    what = f"{response.request.method} {response.request.url.path}"
+    headers = response.headers
+    said = foreign_text(response.status_code, headers.get("content-type"), body, headers.get("location", ""))
+    return ForeignAnswerError(f"{what}: {said}")

@@ -99,6 +99,17 @@ class UnreachableError(CliError):
         super().__init__(what, code="unreachable", hint=hint, exit_code=ExitCode.UNREACHABLE)
 
 
+class ForeignAnswerError(UnreachableError):
+    """Somebody between this host and the registry answered: that is no word on what was asked."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            what, hint="Is this address the registry's own, and what stands in between (a proxy, a portal)?"
+        )
+        self.code = "bad_answer"
+        self.exit_code = ExitCode.FAILURE
+
+
 class ProblemError(CliError):
     """The registry answered with a problem document."""
 

@@ -29,6 +29,7 @@ from registry.contracts.paths import blob_path
 
 ATTEMPTS = 8
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 10.0
+_BEGIN_ANEW = "Remove what an earlier pull left in .partial, or go round the proxy with NO_PROXY."
 
 
 @command
@@ -163,7 +164,7 @@ def _receive(
     try:
         with client.download(blob_path(file.digest), {**headers, "accept-encoding": "identity"}) as response:
             _check_start(response, start)
-            for piece in response.iter_raw(BUFFER_BYTES):
+            for piece in response.iter_bytes(BUFFER_BYTES):  # decoded, should somebody on the way encode it
                 if out.tell() + len(piece) > file.size:
                     raise CliError(
                         f"The registry sent more than the {file.size} bytes of {file.path}", code="bad_answer"
@@ -179,6 +180,8 @@ def _receive(
 def _check_start(response: httpx.Response, start: int) -> None:
     if start == 0 and response.status_code == 200:
         return
+    if start and "content-encoding" in response.headers:
+        raise CliError("Somebody on the way recodes what the registry sends", code="bad_answer", hint=_BEGIN_ANEW)
     said = response.headers.get("content-range", "")
     if response.status_code != 206 or not said.startswith(f"bytes {start}-"):
         raise CliError("The registry does not go on where it was asked to", code="bad_answer")

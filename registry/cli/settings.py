@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from registry.cli.failures import UsageFault
+from registry.httpclient.proxies import is_loopback
 
 DEFAULT_REGISTRY = "http://127.0.0.1:8470"
 REGISTRY_VARIABLE = "MODELFLEET_REGISTRY"
@@ -50,7 +51,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Does the registry run on this host?"""
-        return (urlsplit(self.url).hostname or "") in _LOOPBACK
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     @property
     def sends_token_in_clear(self) -> bool:

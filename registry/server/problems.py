@@ -15,33 +15,14 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.contracts.api.answers import Problem
+from registry.contracts.api.answers import PROBLEM_TYPE, STATUS_OF_CODE, Problem
 from registry.contracts.api.uploads import UPLOAD_OFFSET
 from registry.errors import OffsetMismatchError, RegistryError
 
-MEDIA_TYPE = "application/problem+json"
+MEDIA_TYPE = PROBLEM_TYPE
 MAX_ERRORS = 50
 """So many single faults are named; a body can have thousands."""
-STATUS = {
-    "not_found": 404,
-    "conflict": 409,
-    "in_use": 409,
-    "offset_mismatch": 409,
-    "precondition_failed": 412,
-    "invalid": 422,
-    "digest_mismatch": 422,
-    "too_large": 413,
-    "insufficient_storage": 507,
-    "unauthorized": 401,
-    "forbidden": 403,
-    "busy": 503,
-    "read_only": 503,
-    "storage_failed": 503,
-    "timeout": 408,
-    "range_not_satisfiable": 416,
-    "method_not_allowed": 405,
-    "internal": 500,
-}
+STATUS = STATUS_OF_CODE
 """The HTTP status of each code of `registry.errors` and of the server's own."""
 RETRY_AFTER_S = {"busy": 1, "read_only": 5, "storage_failed": 5, "insufficient_storage": 30}
 """When to come again, for each code of a `TemporaryError`."""

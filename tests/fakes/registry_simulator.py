@@ -6,6 +6,7 @@ Edit it and the client sees it: `sim.desired = ...`, `sim.fault("blobs", Truncat
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from registry.contracts import paths
+from registry.contracts.api.answers import PROBLEM_TYPE, STATUS_OF_CODE, Problem
 from registry.contracts.digest import digest_of
 from registry.contracts.manifest import FileRef, Manifest, Variant
 from registry.contracts.messages import Desired
@@ -24,6 +26,32 @@ class Status:
 
     code: int
     headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Answers with a problem document, as the registry itself refuses."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Answers with a status and a page, as something between the device and the registry does."""
+
+    status: int
+    data: bytes = b"<html><h1>Not here</h1></html>"
+    content_type: str = "text/html; charset=utf-8"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trickle:
+    """Sends a byte, then a byte a tenth of a second until the simulator's gate opens."""
+
+    head: bool = False
+    """Even the answer's head comes so."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +80,7 @@ class Chunked:
     """Sends the body in chunks, without a length."""
 
 
-Fault = Status | Body | Truncate | Stall | Chunked
+Fault = Status | Refuse | Page | Trickle | Body | Truncate | Stall | Chunked
 
 
 @dataclass(frozen=True)
@@ -68,7 +96,7 @@ class Seen:
 class RegistrySimulator:
     """`start` before, `stop` after."""
 
-    def __init__(self, token: str | None = None) -> None:
+    def __init__(self, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, bytes] = {}
         self.desired: Desired | None = None
@@ -85,11 +113,19 @@ class RegistrySimulator:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
 
     def start(self) -> RegistrySimulator:
         self._thread.start()
@@ -137,17 +173,21 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.sim.next_fault(kind)
         if isinstance(fault, Status):
             self._answer(fault.code, b'{"code":"internal"}', fault.headers)
+        elif isinstance(fault, Refuse | Page):
+            self._go_wrong(fault)
+        elif isinstance(fault, Trickle):
+            self._trickle(fault)
         elif isinstance(fault, Body):
             self._answer(200, fault.data, {})
         elif not self.sim.allows(seen.headers):
-            self._answer(401, b'{"detail": "No such token.", "errors": ["it ended"]}', {})
+            self._refuse("unauthorized", "No such token.", "it ended")
         elif kind == "desired":
             self._desired(seen)
         else:
             held = {"blobs": self.sim.blobs, "manifests": self.sim.manifests}.get(kind, {}).get(
                 name.replace("%3A", ":")
             )
-            self._blob(name, held, seen, fault) if held is not None else self._answer(404, b"{}", {})
+            self._blob(name, held, seen, fault) if held is not None else self._refuse("not_found")
 
     def do_PUT(self) -> None:
         self._take("facts")
@@ -158,7 +198,35 @@ class _Handler(BaseHTTPRequestHandler):
     def _take(self, kind: str) -> None:
         self._see()
         fault = self.sim.next_fault(kind)
-        self._answer(fault.code if isinstance(fault, Status) else 204, b"", {})
+        if isinstance(fault, Refuse | Page):
+            self._go_wrong(fault)
+        else:
+            self._answer(fault.code if isinstance(fault, Status) else 204, b"", {})
+
+    def _refuse(self, code: str, detail: str = "", *errors: str) -> None:
+        status = STATUS_OF_CODE[code]
+        problem = Problem(title=code, status=status, detail=detail, code=code, errors=errors)
+        self._answer(status, problem.canonical(), {"Content-Type": PROBLEM_TYPE})
+
+    def _go_wrong(self, fault: Refuse | Page) -> None:
+        if isinstance(fault, Refuse):
+            self._refuse(fault.code, fault.detail)
+        else:
+            self._answer(fault.status, fault.data, {"Content-Type": fault.content_type, **fault.headers})
+
+    def _trickle(self, fault: Trickle) -> None:
+        """Everything but the end of a good answer, a byte at a time."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+        try:
+            if not fault.head:
+                self.wfile.write(head)
+            for byte in head + b" " * 100_000:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                if self.sim.gate.wait(0.1):
+                    return
+        except OSError:
+            self.close_connection = True
 
     def _see(self) -> Seen:
         length = int(self.headers.get("content-length", 0))
@@ -169,17 +237,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _desired(self, seen: Seen) -> None:
         if self.sim.desired is None:
-            self._answer(404, b"{}", {})
+            self._refuse("not_found")
             return
         data = self.sim.desired.canonical()
         etag = f'"{digest_of(data)}"'
         if seen.headers.get("if-none-match") == etag:
             self._answer(304, b"", {"ETag": etag})
         else:
-            self._answer(200, data, {"ETag": etag})
+            self._answer(200, data, {"ETag": etag, "Content-Type": "application/json"})
 
     def _blob(self, digest: str, data: bytes, seen: Seen, fault: Fault | None) -> None:
-        headers, status, start = {"ETag": f'"{digest}"'}, 200, 0
+        kind = "application/json" if data.startswith(b"{") else "application/octet-stream"
+        headers, status, start = {"ETag": f'"{digest}"', "Content-Type": kind}, 200, 0
         wanted = re.fullmatch(r"bytes=(\d+)-", seen.headers.get("range", ""))
         if wanted and seen.headers.get("if-range", f'"{digest}"') == f'"{digest}"':
             start, status = int(wanted[1]), 206

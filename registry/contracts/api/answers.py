@@ -10,6 +10,30 @@ from typing import Generic, TypeVar
 from registry.contracts.wire import Wire
 
 MAX_PAGE = 500
+PROBLEM_TYPE = "application/problem+json"
+"""The content type of a Problem (RFC 9457)."""
+STATUS_OF_CODE = {
+    "not_found": 404,
+    "conflict": 409,
+    "in_use": 409,
+    "offset_mismatch": 409,
+    "precondition_failed": 412,
+    "invalid": 422,
+    "digest_mismatch": 422,
+    "too_large": 413,
+    "insufficient_storage": 507,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "busy": 503,
+    "read_only": 503,
+    "storage_failed": 503,
+    "timeout": 408,
+    "range_not_satisfiable": 416,
+    "method_not_allowed": 405,
+    "internal": 500,
+}
+"""The registry's codes with the HTTP status of each."""
+PROBLEM_CODES = frozenset(STATUS_OF_CODE)
 Item = TypeVar("Item")
 
 
@@ -21,9 +45,7 @@ class Problem(Wire):
     status: int
     detail: str = ""
     code: str
-    """Stable: not_found, conflict, precondition_failed, invalid, unauthorized, forbidden, too_large, digest_mismatch,
-    offset_mismatch, insufficient_storage, read_only, storage_failed, in_use, busy, timeout, method_not_allowed,
-    range_not_satisfiable, internal."""
+    """Stable: one of STATUS_OF_CODE. By it a client knows that the registry answers, and nobody in between."""
     errors: tuple[str, ...] = ()
     """The single faults of an invalid body, or the differences of a conflict."""
 

@@ -16,7 +16,8 @@ import pytest
 
 from agent.adapters.artifact_cache import ArtifactCache
 from agent.adapters.part_file import StepCancelledError
-from agent.adapters.registry_client import RegistryClient, UnreachableError
+from agent.adapters.registry_answers import UnreachableError
+from agent.adapters.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import AgentError, PermanentError, TransientError
@@ -29,6 +30,7 @@ from registry.contracts.platforms import BackendFacts, Platform
 from tests.fakes.registry_simulator import (
     Body,
     Chunked,
+    Refuse,
     RegistrySimulator,
     Stall,
     Status,
@@ -43,6 +45,7 @@ HOST = Platform(
     backends=(BackendFacts(name="onnxruntime", usable=True, formats=("onnx",), targets=("cpu",)),),
 )
 NEVER = threading.Event()
+UNREACHABLE = (UnreachableError, DeploymentCode.REGISTRY_UNREACHABLE)
 
 
 @pytest.fixture
@@ -205,21 +208,22 @@ def test_other_bytes_of_the_right_length_never_get_the_name(registry: RegistrySi
     [
         ("manifests", Body(b"<html>hello</html>"), (TransientError, DeploymentCode.MANIFEST_MISMATCH)),
         ("manifests", Body(b"x" * (2 << 20)), (TransientError, DeploymentCode.BAD_ANSWER)),
-        ("manifests", Status(404), (PermanentError, DeploymentCode.REGISTRY_REFUSED)),
+        ("manifests", Refuse("not_found"), (PermanentError, DeploymentCode.REGISTRY_REFUSED)),
         ("blobs", Body(b"short"), (TransientError, DeploymentCode.BAD_ANSWER)),
         ("blobs", Body(MODEL + b"!"), (TransientError, DeploymentCode.BAD_ANSWER)),
         ("blobs", Status(204), (TransientError, DeploymentCode.BAD_ANSWER)),
-        ("blobs", Status(401), (PermanentError, DeploymentCode.REGISTRY_REFUSED)),
-        ("blobs", Status(302, {"Location": "http://127.0.0.1:1/"}), (PermanentError, DeploymentCode.REGISTRY_REFUSED)),
-        ("blobs", Status(500), (TransientError, DeploymentCode.REGISTRY_UNREACHABLE)),
-        ("blobs", Status(429, {"Retry-After": "7"}), (TransientError, DeploymentCode.REGISTRY_UNREACHABLE)),
+        ("blobs", Refuse("forbidden"), (PermanentError, DeploymentCode.REGISTRY_REFUSED)),
+        ("blobs", Refuse("unauthorized"), (UnreachableError, DeploymentCode.CREDENTIAL_REFUSED)),
+        ("blobs", Status(302, {"Location": "http://127.0.0.1:1/"}), UNREACHABLE),
+        ("blobs", Status(500), UNREACHABLE),
+        ("blobs", Status(429, {"Retry-After": "7"}), UNREACHABLE),
     ],
 )
 def test_a_registry_that_answers_nonsense_is_a_clear_error_and_the_next_try_works(
     registry: RegistrySimulator,
     puller: Puller,
     kind: str,
-    fault: Body | Status,
+    fault: Body | Status | Refuse,
     expected: tuple[type[AgentError], DeploymentCode],
 ) -> None:
     manifest = publish(registry)
@@ -238,11 +242,12 @@ def test_the_registrys_wish_for_a_pause_is_passed_on(registry: RegistrySimulator
     assert busy.value.retry_after_s == 7
 
 
-def test_a_wrong_credential_is_refused_for_good_in_the_registrys_words(
+def test_a_wrong_credential_is_told_in_the_registrys_words_and_waited_for(
     registry: RegistrySimulator, start: PullerMaker
 ) -> None:
-    with pytest.raises(PermanentError, match=r"401 Unauthorized: No such token\.; it ended$"):
+    with pytest.raises(UnreachableError, match=r"401 unauthorized: No such token\.; it ended$") as refused:
         start(token="wrong").pull(publish(registry))
+    assert refused.value.code == DeploymentCode.CREDENTIAL_REFUSED
 
 
 def test_a_registry_that_is_not_there_is_an_outage(registry: RegistrySimulator, start: PullerMaker) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from agent.adapters.registry_client import UnreachableError
+from agent.adapters.registry_answers import UnreachableError
 from agent.core.events import WorkerDied
 from agent.core.lifecycle import State
 from agent.errors import PermanentError, TransientError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.adapters.registry_client import UnreachableError
+from agent.adapters.registry_answers import UnreachableError
 from agent.errors import PermanentError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import Phase
