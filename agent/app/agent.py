@@ -49,7 +49,6 @@ from agent.reconciler.ports import Clock
 from agent.reconciler.steps import RealSteps
 from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
-from registry.contracts.codes import DeploymentCode
 from registry.contracts.messages import Presence, Reported
 from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
@@ -96,16 +95,16 @@ class Agent:
 
     def _build(self) -> None:
         config, data_dir = self._config, self._config.data_dir
-        self._journal = Journal(data_dir)
-        self._journal.open()
         limits, self._damage = config.limits, Damage()
+        self._journal = Journal(data_dir, self._damage)
+        self._journal.open()
         cache = ArtifactCache(
             data_dir / "cache", limit=limits.cache_bytes, reserve=limits.disk_reserve, damage=self._damage
         )
         cache.open()
         self._events: queue.Queue[Any] = queue.Queue(QUEUE_LIMIT)
         outbox_limits = OutboxLimits(config.limits.outbox_rows, config.limits.outbox_bytes)
-        self._outbox = Outbox(data_dir / "outbox.db", outbox_limits)
+        self._outbox = Outbox(data_dir / "outbox.db", outbox_limits, self._damage)
         self._plane = DataPlane(
             self._plane_settings(), mqtt_settings(config, self._death()), self._outbox, self._events
         )
@@ -186,9 +185,6 @@ class Agent:
         )
 
     def _start(self) -> None:
-        if self._journal.put_aside is not None:
-            text = f"the journal could not be read: put aside as {self._journal.put_aside}, begun anew"
-            self._context.voice.tell("agent", phase="journal", code=DeploymentCode.DISK_ERROR, message=text)
         self._reconciler.start()
         # The broker delivers again what was under way at a kill: better a moment later than to "not ready".
         self._reconciler.revived.wait(REVIVE_S)

@@ -138,7 +138,7 @@ def reset(
     lock = DataDirLock(settings.data_dir)
     try:
         lock.acquire()
-        for name in ("journal.db", "outbox.db", "status.json", "probe.json"):
+        for name in ("journal.", "outbox.", "status.json", "probe.json"):
             for path in settings.data_dir.glob(f"{name}*"):
                 path.unlink(missing_ok=True)
         if (settings.data_dir / "cache").is_dir():

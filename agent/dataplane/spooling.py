@@ -116,7 +116,12 @@ class Spooling:
                 send(message)
 
     def _replay_rows(self, send: Callable[[Outgoing], None], muted: Callable[[bytes], bool]) -> None:
-        for message in self.outbox.after(self._cursor, WINDOW - len(self._sent)):
+        try:
+            waiting = self.outbox.after(self._cursor, WINDOW - len(self._sent))
+        except TransientError as error:
+            _log.error("what waits cannot be read now: %s", error)
+            return
+        for message in waiting:
             self._cursor = message.id
             topic = text(message.topic)
             if message.id in self._sent:

@@ -70,6 +70,8 @@ class Reconciler:
         self._slots: dict[str, Slot] = {}
         self._reported: Reported | None = None
         self._health: Health | None = None
+        self._loaded = False
+        """The journal was read."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control")
         self.revived = threading.Event()
@@ -85,14 +87,24 @@ class Reconciler:
 
     def begin(self) -> None:
         """Takes up what the journal says: first the workers of what served, then what was under way."""
-        self._context.desired.load()
-        for model, record in self._context.journal.slots().items():
-            self._slots[model] = Slot(self._context, record)
-        for slot in self._slots.values():
-            self._guard(slot.take_up)
+        self._guard(self._load)
         Task(lambda _: self._context.steps.facts(), self.take_facts, self._no_facts).start(
             self._context.network, self._context.put
         )
+        if self._loaded:
+            self._go_on()
+
+    def _load(self) -> None:
+        """What the journal says. While the disk does not give it, nothing is decided: it is asked again."""
+        self._context.desired.load()
+        records = self._context.journal.slots()
+        self._loaded = True
+        for model, record in records.items():
+            self._slots[model] = Slot(self._context, record)
+        for slot in self._slots.values():
+            self._guard(slot.take_up)
+
+    def _go_on(self) -> None:
         for slot in self._slots.values():
             self._guard(slot.restart)
         if self._jobs is not None:
@@ -119,13 +131,18 @@ class Reconciler:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self.look()
+            self._guard(self.look)
             self.handle_waiting(self.patience())
 
     def look(self) -> None:
         """One comparison of all slots with the desired state, at most one step for each."""
         context = self._context
         self.looked_at = context.clock.monotonic()
+        if not self._loaded:
+            self._guard(self._load)
+            if not self._loaded:
+                return
+            self._go_on()
         self._slots = {model: slot for model, slot in self._slots.items() if not slot.gone}
         unwritten = context.desired.unwritten
         if unwritten is not None and self.looked_at >= self._offer_again_at:

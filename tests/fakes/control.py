@@ -55,9 +55,14 @@ class MemoryJournal:
         self.facts: dict[str, bytes] = {}
         self.measures: dict[tuple[str, str], Measurement] = {}
         self.broken = False
+        self.unreadable = 0
+        """So many reads of the slots fail."""
         self.power_for: int | None = None
 
     def slots(self) -> dict[str, SlotRecord]:
+        if self.unreadable:
+            self.unreadable -= 1
+            raise TransientError("disk_error", "input/output error")
         return dict(self.records)
 
     def save(self, record: SlotRecord) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from agent.adapters.damage import Damage
 from agent.adapters.journal import MAX_MEASURES, Journal
+from agent.adapters.rows.entries import SLOT
 from agent.core.lifecycle import State
 from agent.core.slots import SlotRecord
 from agent.errors import PermanentError, TransientError
 from agent.worker.measure import Measurement
 
 ROOT = Path(__file__).parents[3]
+Known = tuple[dict[str, SlotRecord], dict[str, "bytes | None"], list["Measurement | None"]]
 FOUND = Measurement(run_us=12.5, max_batch=16, lanes=2, fixed=True)
 
 
@@ -71,8 +76,8 @@ def test_no_acknowledged_write_is_lost_by_a_kill(tmp_path: Path) -> None:
 
 def test_it_is_durable_by_its_settings(tmp_path: Path) -> None:
     journal = opened(tmp_path)
-    assert journal._opened().execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert journal._opened().execute("PRAGMA synchronous").fetchone() == (2,)
+    assert journal._file._opened().execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert journal._file._opened().execute("PRAGMA synchronous").fetchone() == (2,)
     assert (tmp_path / "journal.db").stat().st_mode & 0o777 == 0o600
     journal.close()
 
@@ -90,7 +95,7 @@ def test_a_file_that_cannot_be_read_is_put_aside(tmp_path: Path, damage: bytes) 
 def test_a_record_of_a_newer_agent_is_left_out(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     journal.save(SlotRecord(model="lenet"))
-    journal._run("INSERT INTO slots VALUES ('other', '{\"state\": \"levitating\"}')")
+    journal._file.put(SLOT, "other", b'{"state": "levitating"}')
     assert set(journal.slots()) == {"lenet"}
     journal.close()
 
@@ -106,6 +111,102 @@ def test_the_journal_of_a_newer_agent_is_not_touched(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="journal"):
         Journal(tmp_path / "none").open()
+
+
+def filled(folder: Path) -> Known:
+    journal = opened(folder)
+    for number in range(40):
+        journal.save(SlotRecord(model=f"model-{number}", state=State.COMMITTED, generation=number))
+        journal.put(f"fact-{number}", b"x" * 200 * number)
+        journal.keep_measure(f"v{number}", "f", FOUND)
+    journal.forget("model-7")
+    journal.put("desired", b"d" * 9000)
+    known = everything(journal)
+    journal.close()
+    return known
+
+
+def everything(journal: Journal) -> Known:
+    facts = {f"fact-{number}": journal.get(f"fact-{number}") for number in range(40)}
+    measures = [journal.measured(f"v{number}", "f") for number in range(40)]
+    return journal.slots(), facts | {"desired": journal.get("desired")}, measures
+
+
+def flipped(file: Path, bit: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
+def test_a_flipped_bit_anywhere_costs_nothing(tmp_path: Path) -> None:
+    known = filled(tmp_path)
+    source = tmp_path / "journal.db"
+    chance = random.Random(3)
+    heads = [page * 4096 * 8 + bit for page in range(source.stat().st_size // 4096) for bit in range(64)]
+    everywhere = range(source.stat().st_size * 8)
+    found = 0
+    for number, bit in enumerate([*range(0, 800, 40), *chance.sample(heads, 15), *chance.sample(everywhere, 30)]):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        shutil.copy(source, folder)
+        flipped(folder / "journal.db", bit)
+        damage = Damage()
+        journal = Journal(folder, damage)
+        journal.open()
+        assert everything(journal) == known, f"bit {bit}"
+        journal.put("desired", b"another")
+        assert journal.get("desired") == b"another"
+        journal.close()
+        found += bool(damage.counts())
+        later = Damage()
+        again = Journal(folder, later)
+        again.open()
+        assert again.slots() == known[0]
+        assert later.counts() == {}, f"bit {bit} was healed once and for all"
+        again.close()
+    assert found > 20
+
+
+def test_a_damaged_log_after_a_kill_costs_nothing(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    for number in range(30):
+        journal.save(SlotRecord(model=f"model-{number % 5}", generation=number))
+        journal.put("desired", b"%d" % number * 1000)
+    slots, desired = journal.slots(), journal.get("desired")
+    chance = random.Random(4)
+    for number in range(20):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        for name in ("journal.db", "journal.db-wal"):
+            shutil.copy(tmp_path / name, folder)
+        size = (folder / "journal.db-wal").stat().st_size
+        flipped(folder / "journal.db-wal", chance.randrange(size * 8))
+        damaged = opened(folder)
+        assert (damaged.slots(), damaged.get("desired")) == (slots, desired)
+        damaged.close()
+    journal.close()
+
+
+def test_a_row_that_rots_while_the_agent_runs_is_healed_from_its_copy(tmp_path: Path) -> None:
+    damage = Damage()
+    journal = Journal(tmp_path, damage)
+    journal.open()
+    journal.save(SlotRecord(model="lenet", generation=5))
+    for table in ("entries", "copies", "entries"):
+        journal._file._opened().execute(f"UPDATE {table} SET value = X'7B7D' WHERE kind = 'slot'")
+        assert journal.slots() == {"lenet": SlotRecord(model="lenet", generation=5)}
+    assert damage.counts() == {"journal": 3}
+    journal.close()
+
+
+def test_a_file_of_an_earlier_schema_is_put_aside(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "journal.db")
+    database.executescript("CREATE TABLE slots (model TEXT, record TEXT); PRAGMA user_version=1;")
+    database.close()
+    journal = opened(tmp_path)
+    assert journal.put_aside is not None
+    journal.save(SlotRecord(model="lenet"))
+    journal.close()
 
 
 def test_measurements_are_bounded(tmp_path: Path) -> None:

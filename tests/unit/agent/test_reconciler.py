@@ -252,6 +252,17 @@ def test_what_served_before_is_tried_again_when_it_does_not_load_and_is_not_give
     assert host.journal.records["lenet"].proven
 
 
+def test_a_journal_that_cannot_be_read_for_a_while_is_asked_again_and_nothing_is_decided_meanwhile() -> None:
+    host = serving()
+    host.journal.unreadable = 3
+    host.boot()
+    host.reconciler.look()
+    assert host.steps.done == []
+    host.settle()
+    assert host.serves() == "1.0.0"
+    assert host.steps.done == ["verify 1.0.0", "warm 1.0.0"]
+
+
 def test_an_older_generation_changes_nothing() -> None:
     host = Host().desire(5, lenet="1.0.0").settle()
     host.tell(ControlMessage(DESIRED_TOPIC, desired(4, lenet="0.9.0"))).settle()
