@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
@@ -22,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from agent.adapters.credentials import Fingerprint, Reader, RenewedContext, TlsSettings
 from agent.errors import PermanentError
 
 _log = logging.getLogger(__name__)
@@ -29,15 +28,6 @@ RECEIVE_MAXIMUM = 4096
 """QoS 1 messages that the broker may leave unacknowledged here."""
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """Of a broker that names none (MQTT 5.0 section 3.2.2.3.3)."""
-
-
-@dataclass(frozen=True)
-class TlsSettings:
-    """Files in PEM form. `ca_file` None: the system's authorities."""
-
-    ca_file: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +43,16 @@ class MqttSettings:
     protocol: int = 5
     """5, or 4 for a broker that only speaks MQTT 3.1.1."""
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | Reader | None = field(default=None, repr=False)
+    """The password, or what reads it for each connection."""
     tls: TlsSettings | None = None
     keepalive_s: int = 30
     session_expiry_s: int = 24 * 3600
     connect_timeout_s: float = 10.0
+
+    def current_password(self) -> str | None:
+        """As it is now. Raises PermanentError (bad_config): its file cannot be read, and never could."""
+        return self.password() if callable(self.password) else self.password
 
     @property
     def v5(self) -> bool:
@@ -96,6 +91,7 @@ class MqttSession:
         """Set before the first `connect`."""
         self.client = self._make_client(client_class)
         self._began = False
+        self._connected_with: tuple[str | None, Fingerprint] = (None, None)
 
     def _make_client(self, client_class: type[mqtt.Client]) -> mqtt.Client:
         settings = self.settings
@@ -110,10 +106,8 @@ class MqttSession:
         client.suppress_exceptions = True
         client.connect_timeout = settings.connect_timeout_s
         client.max_inflight_messages_set(0)  # the owner keeps to the broker's Receive Maximum, paho does not
-        if settings.username is not None:
-            client.username_pw_set(settings.username, settings.password)
         if settings.tls is not None:
-            client.tls_set_context(_tls_context(settings.tls))
+            client.tls_set_context(RenewedContext(settings.tls))
         if settings.will_topic:
             client.will_set(settings.will_topic, settings.will_payload, qos=1, retain=True)
         client.on_connect = self._on_connect
@@ -127,9 +121,15 @@ class MqttSession:
     def connect(self) -> None:
         """Connects and sends CONNECT; the answer comes through `SessionEvents`. Blocks at most for the time-outs.
 
+        Credentials are taken from their files as they are now.
+
         Raises:
             OSError: the broker is not there, or TLS failed (ssl.SSLError).
+            PermanentError: bad_config, the password's file cannot be read.
         """
+        self._connected_with = self._credentials()
+        if self.settings.username is not None:
+            self.client.username_pw_set(self.settings.username, self._connected_with[0])
         if self._began:
             self.client.reconnect()
             return
@@ -145,6 +145,17 @@ class MqttSession:
             )
         self._began = True
         self.client.reconnect()
+
+    def has_new_credentials(self) -> bool:
+        """Are there others on disk than this connection was made with?"""
+        try:
+            return self._credentials() != self._connected_with
+        except PermanentError:
+            return False
+
+    def _credentials(self) -> tuple[str | None, Fingerprint]:
+        tls = self.settings.tls
+        return self.settings.current_password(), tls.fingerprint() if tls is not None else None
 
     def subscribe(self, filters: Sequence[str]) -> int:
         """Asks for these topics at QoS 1; answers the packet identifier that SUBACK will have."""
@@ -189,18 +200,3 @@ class MqttSession:
     def _on_socket_open(client: mqtt.Client, userdata: Any, sock: Any) -> None:
         with contextlib.suppress(OSError, AttributeError):  # a Unix socket has no Nagle, a websocket wrapper no option
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _tls_context(settings: TlsSettings) -> ssl.SSLContext:
-    """Raises PermanentError (bad_config) for files that cannot be used."""
-    try:
-        context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
-    except OSError as error:  # ssl.SSLError is one, too
-        raise PermanentError("bad_config", f"mqtt.ca_file {settings.ca_file} cannot be used: {error}") from None
-    if settings.certificate is not None:
-        try:
-            context.load_cert_chain(settings.certificate, settings.key)
-        except OSError as error:
-            files = f"mqtt.cert_file {settings.certificate} with mqtt.key_file {settings.key}"
-            raise PermanentError("bad_config", f"{files} cannot be used: {error}") from None
-    return context

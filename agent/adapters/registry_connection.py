@@ -12,9 +12,9 @@ import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.adapters.credentials import Fingerprint, fingerprint
 from agent.adapters.registry_answers import UnreachableError
 from agent.errors import PermanentError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 DEADLINE_FACTOR = 1.5
 """A short exchange may take so many times what the registry may be silent for, all in all."""
-Fingerprint = tuple[int, ...] | None
 
 
 class _Shared:
@@ -165,16 +164,3 @@ class RegistryConnection:
         if self._ca_file:
             context.load_verify_locations(self._ca_file)
         return context
-
-
-def fingerprint(*files: str | Path | None) -> Fingerprint:
-    """What changes when a file is written, replaced, or reached through another link; None: one cannot be read."""
-    found: list[int] = []
-    for file in files:
-        if file is not None:
-            try:
-                status = os.stat(file)
-            except OSError:
-                return None
-            found += (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return tuple(found)

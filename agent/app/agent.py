@@ -10,8 +10,10 @@ import concurrent.futures
 import logging
 import queue
 import random
+import select
 import signal
-import threading
+import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -20,12 +22,12 @@ from uuid import uuid4
 
 from agent.adapters import hardware
 from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.credentials import secret_reader
+from agent.adapters.credentials import TlsSettings, secret_reader
 from agent.adapters.damage import Damage
 from agent.adapters.journal import Journal
 from agent.adapters.leases import Leases
 from agent.adapters.metered import Metered
-from agent.adapters.mqtt import MqttSettings, TlsSettings
+from agent.adapters.mqtt import MqttSettings
 from agent.adapters.outbox import Outbox, OutboxLimits
 from agent.adapters.registry_client import RegistryClient
 from agent.adapters.signatures import trusted
@@ -35,7 +37,7 @@ from agent.app.health import HealthReporter
 from agent.app.host_say import LocalSay
 from agent.app.inspector import Inspector
 from agent.app.status import DataDirLock, write_status
-from agent.config.settings import AgentConfig, read_secret
+from agent.config.settings import AgentConfig
 from agent.dataplane.loop import DataPlane
 from agent.dataplane.settings import DataPlaneSettings
 from agent.errors import AgentError
@@ -68,19 +70,22 @@ def utc_now() -> datetime:
 
 
 class Agent:
-    """`run` blocks until SIGTERM or SIGINT."""
+    """`run` blocks until SIGTERM or SIGINT.
+
+    SIGHUP has it take credentials that were replaced on the disk at once; of a terminal that hung up it is the end.
+    """
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
         self._session_id = uuid4().hex
         self._topics = Topics(config.mqtt.prefix)
         self._clock = Clock(now=utc_now, monotonic=time.monotonic, chance=random.random)
-        self._stop = threading.Event()
+        self._stopping = self._renewing = False
+        self._signalled, self._tell = socket.socketpair()
 
     def run(self) -> None:
         """Raises AgentError when it cannot start; what was started by then is stopped again."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
+        self._listen_for_signals()
         lock = DataDirLock(self._config.data_dir)
         lock.acquire()
         try:
@@ -92,6 +97,23 @@ class Agent:
                 self._end()
         finally:
             lock.release()
+
+    def _listen_for_signals(self) -> None:
+        """Handlers only set a flag: they may interrupt each other, and whatever lock the main thread has just taken."""
+        for end in (self._signalled, self._tell):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._tell.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means what it says
+            at_terminal = sys.stdin is not None and sys.stdin.isatty()  # it is the terminal that has hung up
+            signal.signal(signal.SIGHUP, self._stop if at_terminal else self._renew)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _renew(self, *_: object) -> None:
+        self._renewing = True
 
     def _build(self) -> None:
         config, data_dir = self._config, self._config.data_dir
@@ -207,7 +229,13 @@ class Agent:
     def _wait(self) -> None:
         """Until a signal; tells the watchdog meanwhile that the threads live."""
         interval = watchdog_interval_s()
-        while not self._stop.wait(interval):
+        while not self._stopping:
+            if select.select((self._signalled,), (), (), interval)[0]:
+                self._signalled.recv(4096)
+            if self._renewing:
+                self._renewing = False
+                log.info("SIGHUP: credentials are looked at again; other settings are taken at a start")
+                self._plane.renew_credentials()
             if self._lives():
                 notify("WATCHDOG=1")
 
@@ -306,7 +334,7 @@ def registry_client(config: AgentConfig) -> RegistryClient | None:
 
 
 def mqtt_settings(config: AgentConfig, will: bytes) -> MqttSettings:
-    """The session's settings. Raises ConfigError for a password file that cannot be read."""
+    """The session's settings. What they name is read when it connects."""
     mqtt = config.mqtt
     return MqttSettings(
         host=mqtt.host,
@@ -316,7 +344,7 @@ def mqtt_settings(config: AgentConfig, will: bytes) -> MqttSettings:
         will_payload=will,
         protocol=5 if mqtt.protocol == "5" else 4,
         username=mqtt.username,
-        password=read_secret(mqtt.password, mqtt.password_file),
+        password=secret_reader(mqtt.password, mqtt.password_file),
         tls=TlsSettings(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
         keepalive_s=mqtt.keepalive_s,
         session_expiry_s=mqtt.session_expiry_s,

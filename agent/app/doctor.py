@@ -129,14 +129,9 @@ def _greet(settings: MqttSettings) -> str:
         protocol=mqtt.MQTTv5 if v5 else mqtt.MQTTv311,
     )
     if settings.username is not None:
-        client.username_pw_set(settings.username, settings.password)
+        client.username_pw_set(settings.username, settings.current_password())
     if settings.tls is not None:
-        ca, certificate, key = settings.tls.ca_file, settings.tls.certificate, settings.tls.key
-        client.tls_set(
-            ca_certs=str(ca) if ca else None,
-            certfile=str(certificate) if certificate else None,
-            keyfile=str(key) if key else None,
-        )
+        client.tls_set_context(settings.tls.context())
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
     client.on_connect = lambda _c, _u, _f, reason, _p: answers.put(str(reason) if reason.is_failure else "")
     client.connect(settings.host, settings.port, keepalive=10)

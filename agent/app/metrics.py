@@ -26,7 +26,7 @@ class MetricsServer:
 
     def __init__(self, address: str, snapshot: Callable[[], DataPlaneStats]) -> None:
         host, _, port = address.rpartition(":")
-        self._host, self._port = host, int(port)
+        self._host, self._port = host.strip("[]"), int(port)
         self._snapshot = snapshot
         self._running: tuple[WSGIServer, Thread] | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from agent.config.section import Section
 from registry.contracts.names import Name
@@ -18,7 +18,10 @@ class MqttSettings(Section):
     """The broker. The topics below the prefix belong to one fleet."""
 
     host: str = Field(
-        default="127.0.0.1", min_length=1, max_length=253, description="Host name or address of the broker."
+        default="127.0.0.1",
+        min_length=1,
+        max_length=253,
+        description="Name or address of the broker.",
     )
     port: int = Field(default=1883, ge=1, le=65535, description="1883 is usual, 8883 with TLS.")
     prefix: str = Field(default=DEFAULT_PREFIX, max_length=200, description="First levels of all topics of this fleet.")
@@ -45,6 +48,12 @@ class MqttSettings(Section):
         le=30 * 86400,
         description="How long the broker keeps requests for an agent that is away, seconds.",
     )
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, host: str) -> str:
+        """`[fd00::1]` is written so in URLs; the name service wants the address itself."""
+        return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
     @model_validator(mode="after")
     def _consistent(self) -> MqttSettings:

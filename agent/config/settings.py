@@ -10,8 +10,9 @@ import os
 import socket
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from agent.config.entry_points import EntryPointSettings
@@ -53,6 +54,16 @@ class RegistrySettings(Section):
     timeout_s: float = Field(
         default=20, ge=1, le=600, description="A registry that is silent for so long has failed, seconds."
     )
+
+    @field_validator("url")
+    @classmethod
+    def _readable(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "http://none")  # reading what cannot be read raises ValueError
+        if not parts.hostname or parts.port == 0:
+            raise ValueError(
+                "it has no host, or no port that could be; write it like https://host or http://[::1]:8470"
+            )
+        return url
 
 
 class LimitSettings(Section):
@@ -115,8 +126,9 @@ class AgentConfig(BaseSettings):
     health_interval_s: float = Field(default=30, ge=1, le=86400, description="Seconds between health reports.")
     prometheus: str | None = Field(
         default=None,
-        pattern=r"^[^\s:]+:\d{1,5}$",
-        description="Address where Prometheus may scrape; it has no password: keep it on loopback.",
+        pattern=r"^([^\s:]+|\[[0-9A-Fa-f:.]+(%\w+)?\]):\d{1,5}$",
+        description="Address where Prometheus may scrape, like 127.0.0.1:9464 or [::1]:9464; it has no password: "
+        "keep it on loopback.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much goes to stderr."

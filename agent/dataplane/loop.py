@@ -217,6 +217,10 @@ class DataPlane:
         self._outbox.add([NewMessage(EVENT, topic.encode(), b"", payload)])
         self._wakeup.post(lambda: None)
 
+    def renew_credentials(self) -> None:
+        """Connects anew when the broker's credentials on the disk are others than the connection was made with."""
+        self._wakeup.post(self._connection.renew_credentials)
+
     def snapshot(self) -> DataPlaneStats:
         """What was counted so far. Raises concurrent.futures.TimeoutError when the data thread does
         not answer, or has ended."""

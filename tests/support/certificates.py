@@ -32,6 +32,14 @@ class Authority:
 
     def certificate_for(self, host: str) -> ssl.SSLContext:
         """A server that proves to be `host`, a name or an address."""
+        file = self._folder / "server.pem"
+        self.issue(host, file, file)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(file)
+        return context
+
+    def issue(self, host: str, certificate_file: Path, key_file: Path) -> None:
+        """Writes a certificate for `host`, a name or an address, and its key; into one file where both are the same."""
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             named: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
@@ -42,14 +50,12 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName([named]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        file = self._folder / "server.pem"
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(file)
-        return context
+        public = certificate.public_bytes(serialization.Encoding.PEM)
+        key_file.write_bytes(private)
+        certificate_file.write_bytes(private + public if certificate_file == key_file else public)
 
 
 def _name(common: str) -> x509.Name:
