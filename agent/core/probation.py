@@ -3,21 +3,32 @@
 What happened is counted in a `Tally` while requests run, and judged against `ProbationLimits`. Crashes count from the
 first one on; shares and latency say something only after `min_requests`. Few requests are no reason to fail: when the
 time is over the version passes, and the message says how little is known.
+
+NaN and infinities can be part of a right answer: a mask, a logarithm. What the golden vectors of the version hold in an
+output counts for nothing there. The rest is compared, each kind by itself, with the share of the version before, as far
+as that was looked at. Where there is neither, nothing can be said of them, and nothing is.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import sqrt
 
 from agent.core.health import Histogram, HistogramView
 from registry.contracts.codes import DeploymentCode, InferenceCode
 from registry.contracts.deployments import ProbationLimits
+from registry.contracts.golden import Parity, Special
 
+KINDS = (Special.NAN, Special.INFINITY, Special.NEGATIVE_INFINITY)
+"""In the order of their bits and counts."""
 COUNTED = frozenset(
     {InferenceCode.RUN_FAILED, InferenceCode.OUT_OF_MEMORY, InferenceCode.RUN_TIMEOUT, InferenceCode.WORKER_CRASHED}
 )
 """Errors that are the version's own; refusals for bad input, overload or a late request are not."""
+DEVIATIONS = 3.0
+"""Standard deviations of the difference of two shares: what chance does to two versions that are alike."""
 NOISE_US = 1000.0
 """Less is no difference in latency: a busy host takes a thread off its core for so long, whatever the version."""
 
@@ -28,18 +39,63 @@ class Tally:
     whole, but two of them need not be of the same moment."""
 
     watching: bool = False
-    """Count answers, and look into them for NaN; off outside probation."""
+    """Count answers, and look into them for NaN: in probation, and while the next version is on its way."""
+    expected: Mapping[str, int] = field(default_factory=dict)
+    """Bits of KINDS that the golden vectors hold, by output."""
+    known: int = 0
+    """Bits of KINDS that the version before answered, too."""
     answered: int = 0
     """With a result."""
     errors: Counter[str] = field(default_factory=Counter)
     not_finite: int = 0
-    """Results with a NaN or an infinity in a floating-point output."""
+    """Results with a NaN or an infinity that neither the golden vectors hold nor the version before answered."""
+    specials: list[int] = field(default_factory=lambda: [0, 0, 0])
+    """Results that hold each of KINDS."""
+    unexpected: list[int] = field(default_factory=lambda: [0, 0, 0])
+    """The same, where the golden vectors hold none in that output."""
     run: Histogram = field(default_factory=Histogram)
     """Microseconds of one batch; counted always, for the next version to be compared with."""
 
     def failed(self) -> int:
         """Errors that count."""
         return sum(count for code, count in self.errors.items() if code in COUNTED)
+
+    def note(self, found: int, unexpected: int) -> bool:
+        """Counts one result: bits of KINDS. True: nothing in it that is not known."""
+        self.answered += 1
+        for place in range(len(KINDS)) if found else ():
+            self.specials[place] += found >> place & 1
+            self.unexpected[place] += unexpected >> place & 1
+        fine = not unexpected & ~self.known
+        self.not_finite += not fine
+        return fine
+
+    def seen(self) -> Seen:
+        """What was found so far."""
+        return Seen(self.answered, tuple(self.specials))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How many answers were looked at, and how many of them held each of KINDS."""
+
+    answered: int = 0
+    specials: tuple[int, ...] = (0, 0, 0)
+
+    def known(self) -> int:
+        """Bits of the kinds that there were."""
+        return bits(place for place, count in enumerate(self.specials) if count)
+
+
+def bits(places: Iterable[int]) -> int:
+    """Places in KINDS as bits."""
+    return sum(1 << place for place in set(places))
+
+
+def expected_of(parity: Parity | None) -> dict[str, int]:
+    """Bits of what the golden vectors hold, by output."""
+    specials = parity.specials if parity is not None else {}
+    return {name: bits(KINDS.index(special) for special in held) for name, held in specials.items()}
 
 
 @dataclass(frozen=True)
@@ -48,7 +104,12 @@ class Counts:
 
     answered: int = 0
     failed: int = 0
-    not_finite: int = 0
+    unexpected: tuple[int, ...] = (0, 0, 0)
+    """Answers with each of KINDS that the golden vectors do not hold there."""
+    before: Seen | None = None
+    """Of the previous version; None: it was not looked at."""
+    comparable: bool = True
+    """There are golden vectors, or a version before to go back to."""
     crashes: int = 0
     """Of the worker and of the agent."""
     given_up: str = ""
@@ -85,7 +146,9 @@ def judge(limits: ProbationLimits, counts: Counts, *, over: bool) -> Verdict | N
     if not over:
         return None
     few = f"; too few for shares and latency, which take {limits.min_requests}" if total < limits.min_requests else ""
-    return Verdict("", f"{total} requests, {counts.failed} errors, {counts.crashes} crashes{few}")
+    return Verdict(
+        "", f"{total} requests, {counts.failed} errors, {counts.crashes} crashes{few}{_not_judged(limits, counts)}"
+    )
 
 
 def p99(run: HistogramView, least: int) -> float | None:
@@ -106,10 +169,29 @@ def _shares(limits: ProbationLimits, counts: Counts, total: int) -> Verdict | No
     if counts.failed > limits.max_error_share * total:
         text = f"{counts.failed} of {total} requests failed, {limits.max_error_share:.1%} may"
         return Verdict(DeploymentCode.PROBATION_ERRORS, text)
-    if counts.not_finite > limits.max_nan_share * max(counts.answered, 1):
-        text = f"{counts.not_finite} of {counts.answered} answers hold NaN or infinity, {limits.max_nan_share:.1%} may"
-        return Verdict(DeploymentCode.PROBATION_NAN, text)
+    return _specials(limits, counts) if counts.comparable or limits.max_nan_share else None
+
+
+def _specials(limits: ProbationLimits, counts: Counts) -> Verdict | None:
+    """Each kind by itself: a share over the previous version's by more than the policy allows, and more than chance."""
+    answered, before = max(counts.answered, 1), counts.before or Seen()
+    for place, kind in enumerate(KINDS):
+        count = counts.unexpected[place]
+        share = before.specials[place] / before.answered if before.answered else 0.0
+        chance = DEVIATIONS * sqrt(share * (1 - share) * (1 / answered + 1 / max(before.answered, 1)))
+        allowed = limits.max_nan_share + share + chance
+        if count and count > allowed * answered:
+            was = f"; of the version before {before.specials[place]} of {before.answered}" if before.answered else ""
+            text = f"{count} of {counts.answered} answers hold {kind}, {min(allowed, 1.0):.1%} may{was}"
+            return Verdict(DeploymentCode.PROBATION_NAN, text)
     return None
+
+
+def _not_judged(limits: ProbationLimits, counts: Counts) -> str:
+    if counts.comparable or limits.max_nan_share or not any(counts.unexpected):
+        return ""
+    held = ", ".join(f"{count} hold {kind}" for kind, count in zip(KINDS, counts.unexpected, strict=True) if count)
+    return f"; {held}: not judged, there are no golden vectors and there is no version before"
 
 
 def _latency(limits: ProbationLimits, counts: Counts) -> Verdict | None:

@@ -92,6 +92,13 @@ class Quarantined(Wire):
     at: AwareDatetime
 
 
+class Looked(Wire):
+    """What watching a version's answers showed; see `agent.core.probation.Seen`."""
+
+    answered: Annotated[int, Field(ge=0)] = 0
+    specials: Annotated[tuple[int, ...], Field(min_length=3, max_length=3)] = (0, 0, 0)
+
+
 class Trial(Wire):
     """What a probation must remember across a restart of the agent."""
 
@@ -101,6 +108,8 @@ class Trial(Wire):
     """The agent ended in order: the start after it is no death."""
     before_us: float | None = None
     """p99 of the previous version's runs, in microseconds; None: too few, or none was there."""
+    before: Looked | None = None
+    """What the previous version's answers held; None: they were not looked at, or none was there."""
     held: bool = False
     """Its policy says `hold`, or said so when another version was wanted: it may fail, and it does not pass."""
 
@@ -133,6 +142,8 @@ class SlotRecord(Wire):
     active: Choice | None = None
     proven: bool = False
     """The active one was committed."""
+    looked: Looked | None = None
+    """What the active one's answers held in its probation."""
     candidate: Choice | None = None
     previous: Choice | None = None
     quarantine: Annotated[tuple[Quarantined, ...], Field(max_length=MAX_QUARANTINE)] = ()

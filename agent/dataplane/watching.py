@@ -1,4 +1,4 @@
-"""What is looked at in the answers of a version on probation: floating-point outputs with a NaN or an infinity."""
+"""What is looked at in the answers of a watched version: NaN and infinities in floating-point outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ _BF16_EXPONENT = np.uint16(0x7F80)
 
 
 class Typed(Protocol):
-    """Anything with a datatype of the Open Inference Protocol."""
+    """A tensor's name and datatype of the Open Inference Protocol."""
+
+    @property
+    def name(self) -> str:
+        """Of the output."""
 
     @property
     def datatype(self) -> str:
@@ -26,11 +30,15 @@ class Typed(Protocol):
 
 
 def count_answer(tally: Tally, outputs: Sequence[Typed], data: Sequence[Buffer]) -> bool:
-    """Counts one result: `data` holds the bytes of each of `outputs`. True: nothing in it is NaN or infinite."""
-    tally.answered += 1
-    finite = all(is_finite(str(output.datatype), view) for output, view in zip(outputs, data, strict=True))
-    tally.not_finite += not finite
-    return finite
+    """Counts one result: `data` holds the bytes of each of `outputs`. True: nothing in it is NaN or infinite that was
+    not to be expected."""
+    found = unexpected = 0
+    for output, view in zip(outputs, data, strict=True):
+        if not is_finite(str(output.datatype), view):
+            kinds = kinds_in(str(output.datatype), view)
+            found |= kinds
+            unexpected |= kinds & ~tally.expected.get(output.name, 0)
+    return tally.note(found, unexpected)
 
 
 def is_finite(datatype: str, data: Buffer) -> bool:
@@ -43,3 +51,12 @@ def is_finite(datatype: str, data: Buffer) -> bool:
     if datatype in FLOAT8:
         return bool(np.isfinite(numbers(Datatype(datatype), np.frombuffer(data, "|u1"))).all())
     return True
+
+
+def kinds_in(datatype: str, data: Buffer) -> int:
+    """Bits of `probation.KINDS`: NaN 1, infinity 2, minus infinity 4."""
+    if datatype == "BF16":
+        array = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    else:
+        array = np.frombuffer(data, _FLOATS[datatype])
+    return int(np.isnan(array).any()) | int(np.isposinf(array).any()) << 1 | int(np.isneginf(array).any()) << 2

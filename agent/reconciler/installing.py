@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from agent.core.lifecycle import Event, State
-from agent.core.probation import p99
-from agent.core.slots import Choice, Quarantined, Trial
+from agent.core.probation import Seen, p99
+from agent.core.slots import Choice, Looked, Quarantined, Trial
 from agent.core.strategy import choose, need_of
 from agent.errors import PermanentError
 from agent.reconciler.ports import LoadedWorker, Waiting
@@ -253,13 +253,14 @@ def switch(slot: Slot) -> None:
     record, keeper = slot.record, slot.keeper
     choice, worker = slot.chosen(), slot.candidate
     before = p99(keeper.tally.run.view(), slot.policy.probation.min_requests) if record.proven else None
+    looked = looked_at(slot)
     gap: float | None = None
     if not keeper.answers(choice):
         if worker is None:  # Written down as switching, but the worker is gone: from the beginning.
             slot.restart()
             return
         slot.candidate = None
-        gap = keeper.take(_bound(slot, choice), worker)
+        gap = keeper.take(_bound(slot, choice), worker, known=known_in(looked))
     last = record.last_committed()
     slot.move(
         Event.STEP_DONE,
@@ -269,8 +270,26 @@ def switch(slot: Slot) -> None:
         candidate=None,
         attempts=0,
         gap_s=gap,
-        trial=Trial(before_us=before if record.proven or record.trial is None else record.trial.before_us),
+        looked=None,
+        trial=Trial(
+            before_us=before if record.proven or record.trial is None else record.trial.before_us, before=looked
+        ),
     )
+
+
+def looked_at(slot: Slot) -> Looked | None:
+    """What the answers of the last committed version held: by this agent's own counts, or by the journal's."""
+    record, seen = slot.record, slot.keeper.tally.seen()
+    if not record.proven:
+        return record.trial.before if record.trial is not None else None
+    if record.looked is not None and record.looked.answered > seen.answered:
+        return record.looked
+    return Looked(answered=seen.answered, specials=seen.specials) if seen.answered else None
+
+
+def known_in(looked: Looked | None) -> int:
+    """Bits of the kinds that the version before answered."""
+    return Seen(looked.answered, looked.specials).known() if looked is not None else 0
 
 
 def _bound(slot: Slot, choice: Choice) -> Choice:

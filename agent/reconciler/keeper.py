@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.core.backoff import REPAIR, RESTART, STABLE_AFTER_S, Backoff
-from agent.core.probation import Tally
+from agent.core.probation import Tally, expected_of
 from agent.core.slots import Choice, Serving
 from agent.errors import AgentError, PermanentError
 from agent.reconciler.context import Context
@@ -84,11 +84,13 @@ class Keeper:
         """Does a worker of this choice answer now?"""
         return self.serving is not None and choice is not None and _same_load(self.serving.choice, choice)
 
-    def take(self, choice: Choice, worker: LoadedWorker) -> float:
-        """`worker` answers from now on; the one before is drained and ended. Seconds in which nothing answered."""
+    def take(self, choice: Choice, worker: LoadedWorker, known: int = 0) -> float:
+        """`worker` answers from now on; the one before is drained and ended. Seconds in which nothing answered.
+
+        `known`: see `Tally.known`."""
         self.stop_trying()
         began, self.cleared_at = self.cleared_at, None
-        self._serve(choice, worker)
+        self._serve(choice, worker, known)
         return 0.0 if began is None else self._context.clock.monotonic() - began
 
     def rebind(self, choice: Choice) -> None:
@@ -178,10 +180,10 @@ class Keeper:
         self._serve(choice, worker)
         self._listener.came_up()
 
-    def _serve(self, choice: Choice, worker: LoadedWorker) -> None:
+    def _serve(self, choice: Choice, worker: LoadedWorker, known: int = 0) -> None:
         context = self._context
         if not self._counts(choice):
-            self.tally = Tally()
+            self.tally = Tally(expected=expected_of(choice.parity), known=known)
         self._context.end(context.data_path.serve(choice, worker, self.tally), lambda: None)
         self.worker, self._counted = worker, choice
         self._up_since = context.clock.monotonic()

@@ -36,6 +36,7 @@ PROGRESS_EVERY_S = 10.0
 _TELLS_PROGRESS = frozenset({State.DOWNLOADING, State.SHADOWING})
 _LOADED = frozenset({State.WARMING, State.SHADOWING, State.SWITCHING})
 """A worker of the candidate is there: if the agent dies now, the candidate may be why."""
+_COMES = BUSY | {State.STAGED, State.SHADOWING}
 _UNTENDED = frozenset({State.RETIRING, State.SWITCHING})
 """What should answer is about to change: nothing is started for the active place."""
 
@@ -283,6 +284,8 @@ class Slot:
         record = self.record.model_copy(update={"state": step.to, **changes})
         if record != self.record:
             self.save(record)
+        if not record.on_trial():  # What serves is looked at while its successor comes: that will be compared with it.
+            self.keeper.tally.watching = record.state in _COMES
         for effect in step.effects:
             EFFECTS[effect](self)
 

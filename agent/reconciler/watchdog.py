@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.backoff import REPAIR_S, ROLLBACK_TRIES
 from agent.core.lifecycle import Event, State
-from agent.core.probation import Counts, Verdict, judge
-from agent.core.slots import SlotRecord, Trial
+from agent.core.probation import Counts, Seen, Verdict, judge
+from agent.core.slots import Looked, SlotRecord, Trial
 from agent.errors import AgentError, PermanentError, TransientError
-from agent.reconciler.installing import clear_if_tight, quarantined
+from agent.reconciler.installing import clear_if_tight, known_in, quarantined
 from agent.reconciler.keeper import BROKEN
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import Phase
@@ -100,7 +100,7 @@ class Watchdog:
         slot = self._slot
         now = slot.context.clock.monotonic()
         self._look_at = now + LOOK_EVERY_S
-        slot.keeper.tally.watching = True
+        slot.keeper.tally.watching, slot.keeper.tally.known = True, known_in(self._trial.before)
         self._heed_hold()
         over = (
             not self._trial.held
@@ -115,9 +115,10 @@ class Watchdog:
             self.fail(verdict)
         elif slot.record.state is State.PROBATION:
             passed = Fault(code="", message=verdict.message)
-            slot.move(Event.PROBATION_PASSED, proven=True, trial=None, fault=passed)
+            slot.move(Event.PROBATION_PASSED, proven=True, trial=None, looked=self._looked(), fault=passed)
         else:
-            slot.save(slot.record.model_copy(update={"proven": True, "trial": None}))
+            changes = {"proven": True, "trial": None, "looked": self._looked()}
+            slot.save(slot.record.model_copy(update=changes))
             self.end()
 
     def _heed_hold(self) -> None:
@@ -221,16 +222,27 @@ class Watchdog:
 
     def _counts(self) -> Counts:
         keeper, trial = self._slot.keeper, self._trial
-        tally, crash = keeper.tally, keeper.crash
+        tally, crash, before = keeper.tally, keeper.crash, trial.before
         return Counts(
             answered=tally.answered,
             failed=tally.failed(),
-            not_finite=tally.not_finite,
+            unexpected=tuple(tally.unexpected),
+            before=None if before is None else Seen(before.answered, before.specials),
+            comparable=self._comparable(),
             crashes=trial.deaths,
             given_up=crash.message if keeper.given_up and crash is not None else "",
             run=tally.run.view(),
             before_us=trial.before_us,
         )
+
+    def _comparable(self) -> bool:
+        """Is there anything that a NaN in an answer can be compared with?"""
+        record = self._slot.record
+        return record.previous is not None or (record.active is not None and record.active.golden is not None)
+
+    def _looked(self) -> Looked | None:
+        seen = self._slot.keeper.tally.seen()
+        return Looked(answered=seen.answered, specials=seen.specials) if seen.answered else None
 
     @property
     def _trial(self) -> Trial:

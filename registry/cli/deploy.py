@@ -16,6 +16,14 @@ from registry.cli.deployment_text import progress_text, quarantine_text
 from registry.cli.devices import is_online, presence_text
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
 from registry.cli.output import age_text, time_text
+from registry.cli.policy_options import (
+    MaxNanOption,
+    PolicyOption,
+    ProbationOption,
+    ShadowOption,
+    policy_body,
+    policy_of,
+)
 from registry.cli.session import Session, command, split_reference
 from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
 from registry.contracts.batching import BatchingMode
@@ -66,26 +74,36 @@ def deploy(
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until the device serves it, or says why it does not.")] = False,
     timeout: Timeout = 300.0,
+    probation: ProbationOption = None,
+    shadow: ShadowOption = None,
+    max_nan: MaxNanOption = None,
+    policy: PolicyOption = None,
 ) -> None:
     """Say which version a device should serve. An alias is resolved now, once.
 
     With --wait: exit code 0 when it serves, 1 when the device says that it cannot, 7 when the time is over. It is then
     in its probation, a minute in which the device watches it and goes back by itself when it fails; when that is over
-    `registry devices show` says that it is committed.
+    `registry devices show` says that it is committed. --policy takes every field that a rollout's policy has.
 
     ```
     registry deploy lenet@1.0.0 --device edge-1 --wait
     registry deploy lenet@stable -d edge-1 -d edge-2 --profile latency
     registry deploy lenet@1.0.0 -d edge-1 --retry --wait   # after it failed there
+    registry deploy lenet@1.0.0 -d edge-1 --probation 10m --policy probation.max_error_share=0.01
     ```
     """
     model, version = split_reference(reference)
     if version is None:
         raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
     body = Deployment(
-        version=version, variant=variant, profile=Profile(profile.value), batching=BatchingMode(batching.value),
-        force=force, retry=retry,
-    )  # fmt: skip
+        version=version,
+        variant=variant,
+        profile=Profile(profile.value),
+        batching=BatchingMode(batching.value),
+        force=force,
+        retry=retry,
+        policy=policy_of(policy_body(policy, probation, max_nan, shadow)),
+    )
     views = _for_each(device, lambda name: _assign(session, name, model, body))
     reports: dict[str, ReportedModel] = {}
     if wait:

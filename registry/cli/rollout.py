@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from registry.cli import rollout_commands, rollout_read
+from registry.cli.policy_options import MaxNanOption, PolicyOption, ProbationOption, ShadowOption
 from registry.cli.rollout_asking import (
     Devices,
     Note,
@@ -81,10 +82,6 @@ GateOption = Annotated[
 ]
 RateOption = Annotated[float | None, typer.Option("--rate", metavar="N", help="Devices offered per minute.")]
 Unavailable = Annotated[int | None, typer.Option("--max-unavailable", min=1, help="Devices changing at once.")]
-Probation = Annotated[str | None, typer.Option("--probation", help="How long a device watches itself: 60s, 10m.")]
-ShadowOption = Annotated[
-    str | None, typer.Option("--shadow", help="First compare on this share of live requests: 10%.")
-]
 
 
 @command
@@ -100,8 +97,10 @@ def create(
     gate: GateOption = None,
     rate: RateOption = None,
     max_unavailable: Unavailable = None,
-    probation: Probation = None,
+    probation: ProbationOption = None,
     shadow: ShadowOption = None,
+    max_nan: MaxNanOption = None,
+    policy: PolicyOption = None,
     on_failure: Annotated[OnFailureChoice | None, typer.Option(help="What a failed gate does.")] = None,
     offline: Annotated[OfflineChoice | None, typer.Option(help="Devices that are away when their turn comes.")] = None,
     approval: Annotated[bool, typer.Option("--approval", help="Another person must approve the plan.")] = False,
@@ -127,6 +126,7 @@ def create(
         Asked(
             reference, fleet, group or (), device or (), waves, soak, gate or (), rate, max_unavailable, probation,
             shadow, on_failure and on_failure.value, offline and offline.value, approval, start_at, name, note,
+            policy or (), max_nan,
         )
     )  # fmt: skip
     view = post(session, paths.rollouts_path(), spec).decode(RolloutView)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from registry.cli.failures import UsageFault
+from registry.cli.policy_options import percent, policy_body, seconds
 from registry.cli.session import split_reference
 from registry.contracts.rollouts import Gate, RolloutSpec
 
@@ -22,7 +22,6 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 MAX_SPEC_BYTES = 4 << 20
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _HINT = "registry rollout create --help shows examples; docs/rollouts.md explains every field."
 
 
@@ -47,6 +46,9 @@ class Asked:
     start_at: str | None
     name: str | None
     note: str
+    policy: Sequence[str] = ()
+    """`KEY=VALUE` of the deployment policy."""
+    max_nan: str | None = None
 
 
 def spec_of(asked: Asked) -> RolloutSpec:
@@ -56,17 +58,13 @@ def spec_of(asked: Asked) -> RolloutSpec:
         raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.1.0 or {model}@stable")
     fleet = {"selector": asked.fleet or "", "groups": list(asked.groups), "devices": list(asked.devices)}
     body: dict[str, Any] = {"model": model, "version": version, "fleet": fleet, "note": asked.note}
-    policy: dict[str, Any] = {}
     if asked.waves is not None or asked.soak is not None:
         body["waves"] = waves_of(asked.waves or "1%,10%,100%", asked.soak)
     if asked.gate:
         body["gate"] = gate_of(asked.gate)
     rate = {"devices_per_minute": asked.rate, "max_unavailable": asked.max_unavailable}
     body["rate"] = {key: value for key, value in rate.items() if value is not None}
-    if asked.probation is not None:
-        policy["probation_s"] = seconds(asked.probation, "--probation")
-    if asked.shadow is not None:
-        policy["shadow"] = {"share": _percent(asked.shadow, "--shadow") / 100}
+    policy = policy_body(asked.policy, asked.probation, asked.max_nan, asked.shadow)
     simple = {
         "policy": policy or None,
         "on_failure": asked.on_failure,
@@ -125,7 +123,7 @@ def waves_of(text: str, soak: str | None) -> list[dict[str, Any]]:
 
 def _wave(text: str) -> dict[str, Any]:
     if text.endswith("%"):
-        return {"percent": _percent(text, "--waves")}
+        return {"percent": percent(text, "--waves")}
     if text.isdecimal():
         return {"count": int(text)}
     if "=" in text or text.startswith("!"):
@@ -143,18 +141,3 @@ def gate_of(pairs: Sequence[str]) -> dict[str, Any]:
             raise UsageFault(f"--gate: {pair!r}", hint=f"It is KEY=VALUE, KEY one of {', '.join(plain)}")
         gate[key] = None if value == "none" else seconds(value, "--gate") if key.endswith("_s") else value
     return gate
-
-
-def seconds(text: str, option: str) -> float:
-    """`90s`, `30m`, `2h`, `1d` or plain seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if found is None:
-        raise UsageFault(f"{option}: {text!r} is no duration", hint="Write it like 90s, 30m, 2h or 1d.")
-    return float(found[1]) * _UNITS[found[2] or "s"]
-
-
-def _percent(text: str, option: str) -> float:
-    try:
-        return float(text.strip().removesuffix("%"))
-    except ValueError:
-        raise UsageFault(f"{option}: {text!r} is no percentage", hint="Write it like 10%.") from None

@@ -85,7 +85,8 @@ class ProbationLimits(Wire):
     max_latency_ratio: Annotated[float, Field(ge=1, le=1000)] | None = 3.0
     """p99 of a run in the backend against the previous version's; None: latency is not judged."""
     max_nan_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Of answers with a NaN or an infinity in a floating-point output."""
+    """Of answers with a NaN (each infinity likewise) in a floating-point output where the golden vectors have none, on
+    top of the previous version's share. 0: not judged where there are neither golden vectors nor a previous version."""
     max_crashes: Annotated[int, Field(ge=0, le=100)] = 1
     """Deaths of the worker, and of the agent itself, while in probation; one more rolls back."""
 

@@ -10,7 +10,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from registry.contracts.enums import StrEnum
 from registry.contracts.names import Name
+from registry.contracts.tensors import MAX_TENSORS
 from registry.contracts.wire import Wire
 
 MAX_GOLDEN_CASES = 64
@@ -31,6 +33,14 @@ class Tolerance(Wire):
     Only of outputs with shape [N, classes], classes >= 2."""
 
 
+class Special(StrEnum):
+    """What a floating-point tensor may hold beside numbers."""
+
+    NAN = "nan"
+    INFINITY = "inf"
+    NEGATIVE_INFINITY = "-inf"
+
+
 class Parity(Wire):
     """How one variant compared with the golden vectors."""
 
@@ -45,6 +55,8 @@ class Parity(Wire):
     """Everything within the manifest's tolerance, and no NaN where none was expected."""
     run_us: float | None = None
     """Microseconds of one run, median over the cases."""
+    specials: Annotated[dict[str, tuple[Special, ...]], Field(max_length=MAX_TENSORS)] = Field(default_factory=dict)
+    """NaN and infinities that the golden vectors themselves hold, by output: there they are part of a right answer."""
     why: Annotated[str, Field(max_length=512)] = ""
     """Why it did not pass: the first case and output that are off, or what the run failed with."""
 

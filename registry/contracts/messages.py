@@ -194,8 +194,9 @@ class ModelHealth(Wire):
     batching: Annotated[str, Field(max_length=600)] = ""
     """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
     not_finite: Count | None = None
-    """Results with a NaN or an infinity in a floating-point output. Looked for only while a version has still to prove
-    itself (its probation), so it says nothing of the requests after that. None: this agent does not look."""
+    """Results with a NaN or an infinity in a floating-point output that neither its golden vectors hold nor the version
+    before answered. Looked for only while a version has still to prove itself (its probation), and while its successor
+    is on its way, so it says nothing of other requests. None: this agent does not look."""
 
 
 class Health(Wire):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from registry.contracts.golden import Parity, Tolerance
+from registry.contracts.golden import Parity, Special, Tolerance
 from registry.contracts.tensors import Datatype
 
 Array: TypeAlias = Any
@@ -32,6 +32,7 @@ class Comparison:
         self._max_rel = 0.0
         self._items = 0
         self._agreeing = 0
+        self._specials: dict[str, set[Special]] = {}
         self._why = ""
 
     def refuse(self, why: str) -> None:
@@ -42,6 +43,8 @@ class Comparison:
         """One case: (datatype, got, want) of each output that is compared; `got` of any shape."""
         for name, (datatype, got, want) in outputs.items():
             where = f"case {case}, output {name!r}"
+            if found := _specials(numbers(datatype, want)):
+                self._specials.setdefault(name, set()).update(found)
             if got.shape != want.shape:
                 self.refuse(f"{where} came as {list(got.shape)} instead of {list(want.shape)}")
                 continue
@@ -78,8 +81,18 @@ class Comparison:
             top1_agreement=top1,
             passed=not self._why,
             run_us=None if middle is None else round(middle, 1),
+            specials={name: tuple(sorted(found)) for name, found in self._specials.items()},
             why=self._why,
         )
+
+
+def _specials(array: Array) -> set[Special]:
+    held = {
+        Special.NAN: _is_nan(array),
+        Special.INFINITY: array == _INFINITY,
+        Special.NEGATIVE_INFINITY: array == -_INFINITY,
+    }
+    return {special for special, where in held.items() if where.any()}
 
 
 def _is_nan(array: Array) -> Array:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.devices import Deployment, DeploymentView
+from registry.contracts.batching import BatchingMode
 from registry.contracts.deployments import DeploymentPolicy
 from registry.contracts.manifest import Manifest
 from registry.contracts.messages import DesiredModel
@@ -46,9 +47,11 @@ class Deployments:
 
         Raises:
             NotFoundError: no such device, model, version or alias.
-            InvalidError: the version has no variant of the pinned name.
+            InvalidError: the version has no variant of the pinned name, or the policy an unknown field.
             ConflictError: no variant fits what is known of the device, and `force` is not set.
         """
+        if unknown := body.policy.unknown_fields():
+            raise InvalidError(f"A policy has no field {unknown[0]!r}.")
         with self._database.write() as session:
             row = find_device(session, device)
             version = find_version(session, model, body.version)
@@ -62,7 +65,7 @@ class Deployments:
                 profile=body.profile,
                 record_results=settings.record_results,
                 attempt=_attempt(session, row, model, version.manifest, retry=body.retry),
-                policy=DeploymentPolicy(batching=body.batching),
+                policy=_policy(body),
             )
             supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, wanted, by, now=now, pinned=body.variant is not None, note=note)
@@ -178,6 +181,12 @@ def _facts(device: DeviceRow) -> Platform | None:
     return Platform.model_validate_json(device.facts) if device.facts is not None else None
 
 
+def _policy(body: Deployment) -> DeploymentPolicy:
+    """`batching` may stand beside the policy, or in it."""
+    beside = {"batching": body.batching} if body.batching is not BatchingMode.AUTO else {}
+    return body.policy.model_copy(update=beside)
+
+
 def _view(device: str, row: DeploymentRow) -> DeploymentView:
     return DeploymentView(
         device=device,
@@ -188,4 +197,5 @@ def _view(device: str, row: DeploymentRow) -> DeploymentView:
         set_at=row.set_at,
         set_by=row.set_by,
         note=row.note,
+        policy=as_desired(row).policy,
     )

@@ -42,6 +42,7 @@ KINDS: dict[str, type[Wire]] = {
     "desired-jobs": Desired,
     "desired-named-dataset": Desired,
     "reported-jobs": Reported,
+    "reported-specials": Reported,
     "platform": Platform,
     "platform-facts": Platform,
     "platform-networks": Platform,

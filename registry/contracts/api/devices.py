@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, field_validator
 
 from registry.contracts.batching import BatchingMode
+from registry.contracts.deployments import DeploymentPolicy
 from registry.contracts.messages import Event, Health, Presence, Profile, Reported
 from registry.contracts.names import Name, VersionName
 from registry.contracts.platforms import Platform
@@ -64,6 +65,15 @@ class Deployment(Wire):
     """Assign although no variant fits the facts that the registry knows."""
     retry: bool = False
     """Another attempt: also of a version that the device has put into quarantine."""
+    policy: DeploymentPolicy = DeploymentPolicy()
+    """How the device carries it out. `hold` is a rollout's."""
+
+    @field_validator("policy")
+    @classmethod
+    def _is_not_held(cls, policy: DeploymentPolicy) -> DeploymentPolicy:
+        if policy.hold:
+            raise ValueError("hold is a rollout's: pausing it sets it, resuming takes it away")
+        return policy
 
 
 class DeploymentView(Wire):
@@ -78,6 +88,7 @@ class DeploymentView(Wire):
     set_at: AwareDatetime
     set_by: str = ""
     note: str = ""
+    policy: DeploymentPolicy = DeploymentPolicy()
 
 
 class DeviceReports(Wire):

@@ -162,6 +162,28 @@ def test_deploy_says_that_what_serves_is_in_probation(cli: Cli, add_device: Call
     cli("undeploy", "lenet", "--device", "proving")
 
 
+def test_a_policy_can_be_given_with_a_deployment(cli: Cli, add_device: Callable[[str], Device]) -> None:
+    add_device("policed").put_facts()
+    words = ("deploy", "lenet@1.0.0", "-d", "policed", "--json")
+    asked = ("--probation", "10m", "--max-nan", "5%", "--policy", "strategy=beside", "--policy", "shadow.share=0.2")
+    (view,) = cli(*words, *asked, "--policy", "probation.max_latency_ratio=none").document
+    policy = view["policy"]
+    assert (policy["probation_s"], policy["strategy"], policy["shadow"]["share"]) == (600.0, "beside", 0.2)
+    assert (policy["probation"]["max_nan_share"], policy["probation"]["max_latency_ratio"]) == (0.05, None)
+    for wrong, says in (
+        ("probation.max_nan=1", "no field 'probation.max_nan'"),
+        ("probation.max_nan_share=2", "less than or equal to 1"),
+        ("hold=true", "hold is a rollout's"),
+        ("strategy", "is not KEY=VALUE"),
+    ):
+        error = cli(*words, "--policy", wrong, code=None)
+        assert error.code != 0
+        assert says in error.err
+    (view,) = cli(*words).document
+    assert view["policy"]["probation_s"] == 60.0
+    cli("undeploy", "lenet", "--device", "policed")
+
+
 def test_what_a_device_took_back_is_told_with_its_phase_and_how_it_leaves_quarantine(
     cli: Cli, add_device: Callable[[str], Device]
 ) -> None:

@@ -60,7 +60,7 @@ def test_a_version_that_fails_goes_back_without_network_and_is_not_tried_again()
 def test_a_failing_version_answers_until_the_previous_one_is_there() -> None:
     host = on_probation()
     tally = host.data_path.tallies["lenet"]
-    tally.answered, tally.not_finite = 30, 1
+    tally.answered, tally.unexpected[0] = 30, 1
     while "verify 1.0.0" not in host.steps.done[5:]:
         assert host.serves() == "2.0.0"
         host.elapsed += 0.5
@@ -368,3 +368,44 @@ def test_all_workers_but_the_one_that_serves_are_ended() -> None:
     host = fail_requests(on_probation())
     alive = [worker for worker in host.steps.started if not worker.closed]
     assert [worker.choice.version for worker in alive] == ["1.0.0"]
+
+
+def answers(host: Host, *specials: int) -> Host:
+    """30 answers were looked at; so many of them held NaN, infinity, minus infinity."""
+    tally = host.data_path.tallies["lenet"]
+    assert tally.watching
+    tally.answered, tally.specials, tally.unexpected = 30, list(specials), list(specials)
+    return host
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "phase"),
+    [
+        ((0, 0, 30), (0, 0, 30), Phase.COMMITTED),
+        ((0, 0, 30), (1, 0, 30), Phase.ROLLED_BACK),
+        ((0, 0, 0), (0, 0, 1), Phase.ROLLED_BACK),
+        ((10, 0, 0), (12, 0, 0), Phase.COMMITTED),
+    ],
+)
+@pytest.mark.parametrize("restarted", [False, True])
+def test_nan_in_answers_is_compared_with_the_version_before(
+    before: tuple[int, ...], now: tuple[int, ...], phase: Phase, restarted: bool
+) -> None:
+    host = answers(Host().desire(1, lenet="1.0.0").settle(), *before)
+    assert host.wait(100.0).progress().phase is Phase.COMMITTED, "nothing is there to compare the first one with"
+    if restarted:
+        host.boot().settle()
+    answers(host.desire(2, lenet="2.0.0").settle(), *now).wait(2.0)
+    assert host.wait(100.0).progress().phase is phase
+
+
+def test_what_serves_is_looked_at_while_its_successor_is_on_its_way() -> None:
+    host = committed()
+    assert not host.data_path.tallies["lenet"].watching
+    host.steps.fail("download", *[UnreachableError("away")] * 2)
+    host.desire(2, lenet="2.0.0")
+    host.step()
+    assert host.data_path.tallies["lenet"].watching
+    for _ in range(5):
+        host.wait(1000.0)
+    assert (host.serves(), host.data_path.tallies["lenet"].watching) == ("2.0.0", False)

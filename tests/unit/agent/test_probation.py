@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from agent.core.health import Histogram, HistogramView
-from agent.core.probation import Counts, Tally, judge
+from agent.core.probation import Counts, Seen, Tally, expected_of, judge
 from agent.core.strategy import Room, choose
-from agent.dataplane.watching import is_finite
+from agent.dataplane.plan import OutputTensor
+from agent.dataplane.watching import count_answer, is_finite, kinds_in
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.deployments import ProbationLimits, Strategy
+from registry.contracts.golden import Parity, Special, Tolerance
+from registry.contracts.parity import Comparison
+from registry.contracts.tensors import Datatype
 from tests.fakes.registry_simulator import one_file_manifest
 
 LIMITS = ProbationLimits()
@@ -30,7 +34,14 @@ def runs(microseconds: float, count: int = 50) -> HistogramView:
         (Counts(answered=95, failed=5), None),
         (Counts(answered=94, failed=6), Code.PROBATION_ERRORS),
         (Counts(answered=9, failed=9), None),
-        (Counts(answered=19, failed=1, not_finite=1), Code.PROBATION_NAN),
+        (Counts(answered=19, failed=1, unexpected=(1, 0, 0)), Code.PROBATION_NAN),
+        (Counts(answered=20, unexpected=(0, 0, 1)), Code.PROBATION_NAN),
+        (Counts(answered=20, unexpected=(20, 20, 20), comparable=False), None),
+        (Counts(answered=20, unexpected=(20, 0, 0), before=Seen(30, (30, 0, 0))), None),
+        (Counts(answered=20, unexpected=(20, 0, 0), before=Seen(30, (0, 0, 30))), Code.PROBATION_NAN),
+        (Counts(answered=20, unexpected=(0, 0, 1), before=Seen(30, (30, 0, 0))), Code.PROBATION_NAN),
+        (Counts(answered=100, unexpected=(38, 0, 0), before=Seen(100, (30, 0, 0))), None),
+        (Counts(answered=100, unexpected=(60, 0, 0), before=Seen(100, (30, 0, 0))), Code.PROBATION_NAN),
         (Counts(crashes=1), None),
         (Counts(crashes=2), Code.PROBATION_CRASHES),
         (Counts(given_up="it died"), Code.PROBATION_CRASHES),
@@ -68,6 +79,45 @@ def test_only_errors_of_the_version_itself_count() -> None:
     tally = Tally()
     tally.errors.update({"bad_payload": 5, "overloaded": 5, "deadline_exceeded": 5, "run_failed": 2, "run_timeout": 1})
     assert tally.failed() == 3
+
+
+def test_what_the_golden_vectors_hold_is_no_fault_in_that_output() -> None:
+    parity = Parity(cases=1, max_abs=0, max_rel=0, passed=True, specials={"y": (Special.NEGATIVE_INFINITY,)})
+    tally = Tally(expected=expected_of(parity))
+    outputs = [OutputTensor(name, "FP32", (2,), b"") for name in ("y", "z")]
+    fine, nan, minus = (np.array([1, value], np.float32).tobytes() for value in (2, np.nan, -np.inf))
+    assert count_answer(tally, outputs, [minus, fine])
+    assert not count_answer(tally, outputs, [nan, fine])
+    assert not count_answer(tally, outputs, [fine, minus])
+    assert (tally.answered, tally.not_finite, tally.specials, tally.unexpected) == (3, 2, [1, 0, 2], [1, 0, 1])
+
+
+def test_golden_vectors_say_which_specials_they_hold() -> None:
+    comparison = Comparison(Tolerance())
+    want = np.array([1, -np.inf, np.nan], np.float32)
+    comparison.add(0, {"y": (Datatype.FP32, want, want), "z": (Datatype.INT32, np.ones(1), np.ones(1))})
+    parity = comparison.parity(1, [])
+    assert (parity.passed, parity.specials) == (True, {"y": (Special.NEGATIVE_INFINITY, Special.NAN)})
+
+
+def test_an_allowed_share_is_judged_without_anything_to_compare_with() -> None:
+    some = Counts(answered=100, unexpected=(20, 0, 0), comparable=False)
+    verdict = judge(LIMITS, some, over=True)
+    assert verdict is not None
+    assert verdict.code == ""
+    assert "20 hold nan: not judged" in verdict.message
+    verdict = judge(ProbationLimits(max_nan_share=0.1), some, over=False)
+    assert verdict is not None
+    assert verdict.code == Code.PROBATION_NAN
+    assert judge(ProbationLimits(max_nan_share=0.2), some, over=False) is None
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "BF16"])
+@pytest.mark.parametrize(("value", "kinds"), [(np.nan, 1), (np.inf, 2), (-np.inf, 4)])
+def test_each_kind_is_told_apart(datatype: str, value: float, kinds: int) -> None:
+    array = np.array([1, value, 1], {"FP16": "<f2", "FP64": "<f8"}.get(datatype, "<f4"))
+    held = (array.view("<u4") >> 16).astype("<u2") if datatype == "BF16" else array
+    assert kinds_in(datatype, held.tobytes()) == kinds
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])

@@ -50,7 +50,7 @@ def test_it_is_watched_while_the_next_one_is_on_its_way() -> None:
     host.steps.fail("download", *[UnreachableError("away")] * 90)
     host.desire(3, lenet="3.0.0").settle()
     tally = host.data_path.tallies["lenet"]
-    tally.answered, tally.not_finite = 30, 3
+    tally.answered, tally.unexpected[0] = 30, 3
     host.wait(2.0)
     assert (host.serves(), host.progress().phase) == ("1.0.0", Phase.DOWNLOADING)
     host.steps.errors.clear()

@@ -10,7 +10,8 @@ import pytest
 
 from registry.cli import rollout
 from registry.cli.failures import UsageFault
-from registry.cli.rollout_spec import Asked, read_spec, seconds, spec_of, waves_of
+from registry.cli.policy_options import seconds
+from registry.cli.rollout_spec import Asked, read_spec, spec_of, waves_of
 from registry.cli.rollout_view import COLUMNS, FOR_A_PERSON, OVER, counted
 from registry.contracts.rollout_states import ActionState, Command
 from registry.contracts.rollouts import RolloutSpec
