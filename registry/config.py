@@ -161,7 +161,7 @@ class RegistryConfig(BaseSettings):
     port: Port = 8470
     """0: a free one, printed at start."""
     database_url: SecretStr | None = None
-    """`postgresql://user:password@host/database` (pip install 'modelfleet[postgresql]'), or another SQLAlchemy URL;
+    """`postgresql://user:password@host/database` (pip install 'modelfleet[postgresql]'), or `sqlite:////folder/file.db`;
     default: SQLite in the data folder."""
     admin_token: SecretStr | None = None
     """The administrator's token; made at the first start when none is given."""

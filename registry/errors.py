@@ -14,6 +14,15 @@ class RegistryError(Exception):
         self.errors = errors
 
 
+class StartError(RegistryError):
+    """The registry cannot start: a setting, a file, the database. `lasting`: somebody has to change something first."""
+
+    def __init__(self, code: str, message: str, *, lasting: bool = True) -> None:
+        super().__init__(message)
+        self.code = code
+        self.lasting = lasting
+
+
 class TemporaryError(RegistryError):
     """Base of what lies not in the request but in the registry's own condition: the same request passes later, when
     whoever or whatever has to mend it has done so. Nothing was changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +10,17 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from registry.cli.failures import CliError
+from registry.cli.failures import CliError, ExitCode
 from registry.cli.output import Output
 from registry.config import ADMIN_TOKEN_FILE, RegistryConfig, load_config
-from registry.errors import RegistryError
+from registry.errors import RegistryError, StartError, TemporaryError
 
 SERVER_PACKAGES = "`registry serve` needs the server's packages, which are not all installed here (missing: {})."
 SERVER_HINT = "Install them with: pip install 'modelfleet[server]'. The other commands work without."
 EXIT_CONFIG = 2
-"""A setting is missing, wrong or not safe."""
+"""Somebody has to change something: a setting, a file, the version of the program."""
 EXIT_FAILED = 1
+"""It may work later as it is: the database is away, a disk is full."""
 
 
 def serve(
@@ -39,8 +41,12 @@ def serve(
         _fail(f"The configuration is not right: {error}", EXIT_CONFIG)
     try:
         run(settings, lambda url: _announce(settings, url))
+    except StartError as error:
+        _fail(error.message, EXIT_CONFIG if error.lasting else EXIT_FAILED, error.code)
+    except TemporaryError as error:
+        _fail(error.message, EXIT_FAILED, error.code)
     except RegistryError as error:
-        _fail(error.message, EXIT_CONFIG)
+        _fail(error.message, EXIT_CONFIG, error.code)
     except OSError as error:
         _fail(f"The registry cannot start: {error}", EXIT_FAILED)
 
@@ -69,6 +75,10 @@ def _announce(settings: RegistryConfig, url: str) -> None:
         typer.echo(f"registry: the administrator's token is in {token}")
 
 
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"registry serve: {message}", err=True)
-    raise typer.Exit(code)
+def _fail(message: str, exit_code: int, code: str = "") -> None:
+    """For a program the code is in the JSON, for people and journals behind the message."""
+    if "--json" in sys.argv:
+        Output(as_json=True).fail(CliError(message, code=code or "invalid", exit_code=ExitCode(exit_code)))
+    else:
+        typer.echo(f"registry serve: {message}" + (f" [{code}]" if code else ""), err=True)
+    raise typer.Exit(exit_code)

@@ -15,13 +15,11 @@ a server that is read-only, and new ones are made to whichever server the URL le
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
@@ -30,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from registry.core.outage import Outage
 from registry.db.faults import fault_of, first_line, refusal_of
+from registry.db.sqlite_file import open_as_file
 from registry.errors import BusyError, InTheWayError, TemporaryError
 
 BUSY_TIMEOUT_S = 15.0
@@ -164,7 +163,7 @@ def _create_engine(url: str) -> Engine:
         engine = create_engine(
             url, pool_size=16, max_overflow=48, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         )
-        event.listen(engine, "connect", _configure_sqlite)
+        open_as_file(engine, BUSY_TIMEOUT_S)
         event.listen(engine, "begin", _begin_sqlite)
     event.listen(engine, "handle_error", _throw_away)
     return engine
@@ -177,17 +176,6 @@ def _throw_away(context: ExceptionContext) -> None:
         fault = fault_of(error)
         if fault is not None and fault.drops:
             context.is_disconnect = True
-
-
-def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy begins transactions itself, see _begin_sqlite
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        f"busy_timeout={BUSY_TIMEOUT_S * 1000:.0f}",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

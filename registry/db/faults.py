@@ -48,6 +48,7 @@ _DATA = Fault(InvalidError, "The database cannot keep this:", drops=False)
 
 _OF_SQLSTATE = {
     "08": _AWAY,
+    "0A": _READ_ONLY,  # a hot standby takes no serializable transaction
     "22": _DATA,
     "23503": _CONFLICT,
     "23505": _CONFLICT,

@@ -6,10 +6,12 @@ requests (a scheduler, the MQTT bridge): a context manager in `app.BACKGROUND`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,8 +20,8 @@ from registry.blobs.base import BlobStore
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.config import ADMIN_TOKEN_FILE, RegistryConfig
 from registry.db.engine import Database
-from registry.db.migrations.upgrade import upgrade
-from registry.errors import InvalidError
+from registry.db.opening import open_database
+from registry.errors import InvalidError, StartError, TemporaryError
 from registry.server.fleet import Fleet, build_fleet
 from registry.server.readiness import Readiness
 from registry.services.access import Access
@@ -77,14 +79,26 @@ def utc_now() -> datetime:
 def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
     """Make the data folder, bring the database up to date, make sure an administrator's token exists.
 
+    On a disk or a database that takes no writes it starts all the same, if it has been there before: what only reads
+    works, and the log and `/readyz` say the rest.
+
     Raises:
-        OSError: the data folder cannot be made or written.
-        RegistryError: a setting is not safe to start with.
+        RegistryError: it cannot start so; a `StartError` has a code for each reason.
     """
-    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _lock_folder(config.data_dir)
-    database = Database(config.effective_database_url)
-    upgrade(database.engine)
+    with ExitStack() as undo:
+        lock = _lock_folder(_made_folder(config.data_dir))
+        undo.callback(os.close, lock)
+        database = open_database(config.effective_database_url)
+        undo.callback(database.close)
+        services = _services(config, clock, lock, database)
+        undo.pop_all()
+    for probe in (database.probe, services.blobs.probe):
+        with suppress(TemporaryError):
+            probe()  # says now what does not work
+    return services
+
+
+def _services(config: RegistryConfig, clock: Clock, lock: int, database: Database) -> Services:
     blobs = FilesystemBlobs(config.data_dir / "blobs")
     access = Access(database)
     tokens = Tokens(database, access)
@@ -111,9 +125,26 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
     )
 
 
+def _made_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError("data_folder", f"The data folder {folder} cannot be made: {error.strerror}.") from error
+    return folder
+
+
 def _lock_folder(folder: Path) -> int:
-    """One process per folder: upload sessions have one writer, and tokens are remembered. Raises InvalidError."""
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """One process per folder: upload sessions have one writer, and tokens are remembered. Raises RegistryError."""
+    file = folder / "lock"
+    try:
+        try:
+            lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            lock = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # what was locked before can be locked again
+    except OSError as error:
+        raise StartError("data_folder", f"The data folder {folder} cannot be used: {error.strerror}.") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -134,7 +165,12 @@ def _upload_limits(config: RegistryConfig) -> UploadLimits:
 
 
 def given_admin_token(config: RegistryConfig) -> str | None:
-    """The administrator's token that the settings name; None when they name none."""
+    """The administrator's token that the settings name; None when they name none. Raises StartError."""
     if config.admin_token is not None:
         return config.admin_token.get_secret_value()
-    return read_token(config.admin_token_file) if config.admin_token_file is not None else None
+    if config.admin_token_file is None:
+        return None
+    given = read_token(config.admin_token_file)
+    if given is None:
+        raise StartError("token_file", f"There is no token in {config.admin_token_file}, which admin_token_file names.")
+    return given

@@ -23,6 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from registry.config import Mqtt
 from registry.contracts.digest import PREFIX, digest_of
+from registry.errors import StartError
 
 RECEIVE_MAXIMUM = 500
 """QoS 1 messages that the broker may have sent and not yet seen acknowledged."""
@@ -136,7 +137,11 @@ class MqttSession:
         if config.tls:
             files = (config.ca_file, config.cert_file, config.key_file)
             ca, cert, key = (str(file) if file is not None else None for file in files)
-            client.tls_set(ca_certs=ca, certfile=cert, keyfile=key)
+            try:
+                client.tls_set(ca_certs=ca, certfile=cert, keyfile=key)
+            except (OSError, ValueError) as error:
+                named = ", ".join(str(file) for file in files if file is not None) or "the system's certificates"
+                raise StartError("mqtt_tls", f"The broker's certificates cannot be used ({named}): {error}") from error
         client.on_socket_open = _no_delay
         client.on_connect = self._connect_answered
         client.on_connect_fail = self._connect_failed

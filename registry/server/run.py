@@ -9,7 +9,7 @@ from collections.abc import Callable
 import uvicorn
 
 from registry.config import ADMIN_TOKEN_FILE, RegistryConfig
-from registry.errors import InvalidError
+from registry.errors import InvalidError, StartError
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
 from registry.server.protocol import bounded_http
@@ -29,8 +29,8 @@ def run(config: RegistryConfig, ready: Callable[[str], None]) -> None:
         ready: Called with the registry's URL as soon as requests are answered.
 
     Raises:
-        InvalidError: the settings are not safe.
-        OSError: the address cannot be listened on, or the data folder not be written.
+        RegistryError: the settings are not safe, or it cannot start with what it finds; see `StartError`.
+        OSError: something else failed, as a file of the settings that cannot be read.
     """
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("alembic", "apscheduler"):
@@ -79,7 +79,11 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+    try:
+        listener = socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no address"
+        raise StartError("address", f"The registry cannot listen on {host}, port {port}: {why}.") from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
     listener.setblocking(False)
     return listener

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import stat
@@ -14,12 +15,14 @@ from sqlalchemy.orm import Session
 from registry.contracts.api.tokens import Scope, TokenCreated, TokenView
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
-from registry.errors import ConflictError, InvalidError, NotFoundError
+from registry.errors import ConflictError, InvalidError, NotFoundError, StartError, TemporaryError
 from registry.services.access import MAX_TOKEN_CHARS, TOKEN_PREFIX, Access, hash_token
 
 ADMIN_NAME = "admin"
 """The token of the first start, or the one that the configuration gives."""
 MIN_TOKEN_CHARS = 32
+MAX_FILE_BYTES = 4096
+log = logging.getLogger(__name__)
 
 
 def new_token() -> str:
@@ -98,27 +101,48 @@ class Tokens:
     def ensure_admin(self, given: str | None, file: Path, now: datetime) -> None:
         """At start: make sure that an administrator's token works.
 
+        Where nothing can be written, an administrator's token of an earlier start works on, and that is logged.
+
         Args:
             given: The token that the configuration names; it replaces the one named `admin`.
             file: Where a new token is written, mode 0600, when none is given and there is none.
 
         Raises:
             InvalidError: the given token is too short or too long to be safe.
+            StartError: the file cannot be read or written, or what is in it is no token.
         """
         if given is not None:
-            if not MIN_TOKEN_CHARS <= len(given) <= MAX_TOKEN_CHARS:
-                raise InvalidError(
-                    f"The administrator's token needs {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters."
-                )
-            self._put_admin(given, now)
-            if read_token(file) not in {None, given}:
-                file.unlink(missing_ok=True)  # the token of an earlier start, which works no more
-            return
+            demand_token(given, "The administrator's token")
         with self._database.read() as session:
             any_admin = session.scalar(select(TokenRow.name).where(TokenRow.scope == Scope.ADMIN).limit(1))
-        if any_admin is None:
-            token = read_token(file) or new_token()
-            write_token(file, token)  # before the row: a crash between the two is mended by the next start
+            row = session.get(TokenRow, ADMIN_NAME)
+            same = (
+                given is not None
+                and row is not None
+                and (row.scope, row.secret_hash)
+                == (
+                    Scope.ADMIN,
+                    hash_token(given),
+                )
+            )
+        if given is not None:
+            try:
+                if not same:
+                    self._put_admin(given, now)
+                if read_token(file) not in {None, given}:
+                    file.unlink(missing_ok=True)  # the token of an earlier start, which works no more
+            except (TemporaryError, OSError) as error:
+                if any_admin is None:
+                    raise
+                log.warning(
+                    "the administrator's token of the settings cannot be stored, the earlier one works: %s", error
+                )
+        elif any_admin is None:
+            token = read_token(file)
+            if token is None:
+                token = new_token()
+                write_token(file, token)  # before the row: a crash between the two is mended by the next start
+            demand_token(token, f"What is in {file}")
             self._put_admin(token, now)
 
     def _put_admin(self, token: str, now: datetime) -> None:
@@ -131,16 +155,36 @@ class Tokens:
         self._access.forget(ADMIN_NAME)
 
 
+def demand_token(token: str, what: str) -> None:
+    """Raises InvalidError for a token that is not safe or that no header can carry."""
+    if not MIN_TOKEN_CHARS <= len(token) <= MAX_TOKEN_CHARS:
+        raise InvalidError(f"{what} needs {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters.")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise InvalidError(f"{what} has characters that a token cannot have: letters, digits and signs of ASCII only.")
+
+
 def read_token(file: Path) -> str | None:
-    """The token in a file; None when there is no file or nothing in it. Raises OSError when it cannot be read."""
+    """The token in a file; None when there is no file or nothing in it. Raises StartError when it cannot be read."""
     try:
-        return file.read_text(encoding="utf-8").strip() or None
+        with file.open("rb") as opened:
+            return opened.read(MAX_FILE_BYTES).decode().strip() or None
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError:
+        raise StartError("token_file", f"There is no text in {file}, and so no token.") from None
+    except OSError as error:
+        raise StartError("token_file", f"The token file {file} cannot be read: {error.strerror}.") from error
 
 
 def write_token(file: Path, token: str) -> None:
-    """Write a token to a file that only its owner may read: whole or not at all."""
+    """Write a token to a file that only its owner may read: whole or not at all. Raises StartError."""
+    try:
+        _write_token(file, token)
+    except OSError as error:
+        raise StartError("token_file", f"The token file {file} cannot be written: {error.strerror}.") from error
+
+
+def _write_token(file: Path, token: str) -> None:
     temporary = file.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)

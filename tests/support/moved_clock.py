@@ -6,16 +6,11 @@ clock is set.
 
 from __future__ import annotations
 
-import functools
 import mmap
-import os
-import shutil
 import struct
-import subprocess
-import tempfile
 from pathlib import Path
 
-import pytest
+from tests.support.preloaded import preloaded
 
 SOURCE = r"""
 #define _GNU_SOURCE
@@ -75,20 +70,8 @@ class MovedClock:
         path.write_bytes(bytes(8))
         with path.open("r+b") as file:
             self._seconds = mmap.mmap(file.fileno(), 8)
-        self.environment = {"LD_PRELOAD": str(_library()), "MOVED_CLOCK": str(path)}
+        self.environment = {"LD_PRELOAD": str(preloaded(SOURCE)), "MOVED_CLOCK": str(path)}
 
     def set_ahead(self, seconds: int) -> None:
         """From now on it is so many seconds ahead of the true time; less than 0: behind it."""
         self._seconds[:] = struct.pack("=q", seconds)
-
-
-@functools.cache
-def _library() -> Path:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("moving a program's clock needs a C compiler")
-    folder = Path(tempfile.mkdtemp(prefix="moved-clock-"))
-    source, library = folder / "clock.c", folder / f"clock-{os.getpid()}.so"
-    source.write_text(SOURCE)
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
-    return library

@@ -1,0 +1,75 @@
+"""How a SQLite file is opened: for writing, or on a disk that takes no writes for reading only.
+
+A file in WAL mode needs its `-shm` beside it, which cannot be made on such a disk. Where nothing of the log is
+outstanding the file alone is the database, and is read as `immutable`. That is true only as long as nobody writes, so
+such a connection serves one transaction: the next one looks anew whether the disk takes writes again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Engine, event
+from sqlalchemy.pool import ConnectionPoolEntry
+
+_ONCE = "modelfleet_once"
+
+
+def open_as_file(engine: Engine, busy_timeout_s: float) -> None:
+    """Have the engine's connections made here."""
+
+    def connect(_dialect: Any, record: ConnectionPoolEntry, arguments: Any, options: Any) -> sqlite3.Connection:
+        file = arguments[0]
+        try:
+            return _configured(sqlite3.connect(*arguments, **options), busy_timeout_s)
+        except sqlite3.OperationalError:
+            if file.startswith("file:") or not os.path.exists(file) or _takes_writes(file) or _has_log(file):
+                raise
+        record.info[_ONCE] = True
+        only_read = f"file:{quote(os.path.abspath(file))}?mode=ro&immutable=1"
+        return _configured(sqlite3.connect(only_read, uri=True, **options), busy_timeout_s)
+
+    def given_back(_connection: Any, record: ConnectionPoolEntry) -> None:
+        if record.info.get(_ONCE):
+            record.invalidate()
+
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "checkin", given_back)
+
+
+def _configured(connection: sqlite3.Connection, busy_timeout_s: float) -> sqlite3.Connection:
+    connection.isolation_level = None  # SQLAlchemy begins transactions itself
+    try:
+        for pragma in (
+            f"busy_timeout={busy_timeout_s * 1000:.0f}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "schema_version",  # opens the log, too
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _takes_writes(file: str) -> bool:
+    probe = os.path.join(os.path.dirname(os.path.abspath(file)), ".writable")
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.unlink(probe)
+    except OSError:
+        return False
+    return True
+
+
+def _has_log(file: str) -> bool:
+    """Is there something in the log that the file alone does not have?"""
+    try:
+        return os.stat(f"{file}-wal").st_size > 0
+    except FileNotFoundError:
+        return False
