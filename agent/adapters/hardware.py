@@ -49,6 +49,7 @@ def probe_host(
     now: datetime,
     fresh: bool = False,
     entry_points: tuple[Digest, ...] = (),
+    max_request_bytes: int | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Platform:
     """What this host is.
@@ -60,6 +61,7 @@ def probe_host(
         now: For `observed_at`.
         fresh: Probe backends, chips and drivers although a kept answer would do.
         entry_points: Ids of the keys whose signed code this host runs; a setting, so not among what is kept.
+        max_request_bytes: A setting, too.
         environ: The variables of the agent.
     """
     libc, libc_version = platform.libc_ver()
@@ -76,6 +78,7 @@ def probe_host(
         memory_free_bytes=memory_free,
         disk_bytes=None if disk is None else disk // DISK_STEP * DISK_STEP,
         disk_free_bytes=None if disk is None else disk_free(data_dir),
+        max_request_bytes=max_request_bytes,
         ascend=probed.ascend,
         cann=probed.cann,
         cuda=probed.cuda,

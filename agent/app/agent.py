@@ -316,6 +316,7 @@ def probe(config: AgentConfig, *, fresh: bool = False) -> Platform:
         now=utc_now(),
         fresh=fresh,
         entry_points=trusted(config.entry_points),
+        max_request_bytes=config.limits.max_payload,
     )
 
 

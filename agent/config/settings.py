@@ -74,7 +74,12 @@ class LimitSettings(Section):
         default=256, ge=1, le=4096, description="Requests per model that may be under way; more are refused at once."
     )
     arenas: int = Field(default=4, ge=1, le=64, description="Requests of free size per model in shared memory at once.")
-    arena_bytes: int = Field(default=16 * _MIB, ge=64 * _KIB, le=512 * _MIB, description="Room of one of those, bytes.")
+    arena_bytes: int = Field(
+        default=16 * _MIB,
+        ge=64 * _KIB,
+        le=512 * _MIB,
+        description="Room of one of those, bytes; it is never less than max_payload and the model need.",
+    )
     max_batch: int = Field(default=32, ge=1, le=1024, description="Largest batch; the measured best may be smaller.")
     cache_bytes: int = Field(default=20 * _GIB, ge=_MIB, le=1 << 50, description="Disk that artifacts may take, bytes.")
     disk_reserve: int = Field(

@@ -11,7 +11,7 @@ from registry.contracts.resolution import Outcome, Resolution, judge
 
 def unfit(choice: Choice, facts: Platform) -> str:
     """Why the variant may not be loaded on this host; empty when it may."""
-    verdict = judge(choice.variant, facts)
+    verdict = judge(choice.variant, facts, pictures=choice.image is not None)
     if verdict.outcome is not Outcome.PASS:
         return "; ".join(f"{r.code}: needs {r.need}, host has {r.have}" for r in verdict.reasons)
     backend = next((found for found in facts.backends if found.name == choice.backend), None)
@@ -22,10 +22,13 @@ def unfit(choice: Choice, facts: Platform) -> str:
 
 
 def why_none(resolution: Resolution, *, pinned: bool) -> DeploymentCode:
-    """The code of a version of which nothing fits: where only code keeps it from fitting, that says so."""
+    """The code of a version of which nothing fits: where only its code or its size keeps it from fitting, that
+    says so."""
     codes = {reason.code for verdict in resolution.verdicts for reason in verdict.reasons}
     if codes == {ResolutionCode.ENTRY_POINT_DISABLED}:
         return DeploymentCode.ENTRY_POINT_DISABLED
+    if codes == {ResolutionCode.REQUEST_TOO_LARGE}:
+        return DeploymentCode.REQUEST_TOO_LARGE
     if codes == {ResolutionCode.ENTRY_POINT_UNTRUSTED}:
         return DeploymentCode.ENTRY_POINT_UNTRUSTED
     return DeploymentCode.VARIANT_UNFIT if pinned else DeploymentCode.NO_FITTING_VARIANT

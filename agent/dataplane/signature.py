@@ -18,14 +18,12 @@ from agent.dataplane.plan import Buffer, InputTensor, OutputWish, RequestError, 
 from agent.worker.channel import Layout
 from registry.contracts.codes import InferenceCode
 from registry.contracts.manifest import TensorSpec
-from registry.contracts.tensors import ITEM_BYTES, MAX_ELEMENTS, MAX_RANK, Datatype
+from registry.contracts.tensors import ITEM_BYTES, MAX_BYTES_ELEMENTS, MAX_ELEMENTS, MAX_RANK, Datatype
 
 _LENGTH = struct.Struct("<I")
 LABEL = "label"
 SCORE = "score"
 """The outputs that a model with a classification has besides its own."""
-MAX_BYTES_ELEMENTS = 1 << 16
-"""Elements of a BYTES tensor: their lengths are walked one by one (about 0.1 us each)."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from agent.core.joining import joining
 from agent.errors import TransientError
 from agent.jobs.context import JobContext
 from agent.worker.handle import Worker, WorkerSpec, start_worker
+from agent.worker.spec import arenas_for
 from registry.contracts.batching import BatchingMode
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.manifest import Variant
+from registry.contracts.room import held_bytes
 
 SLOTS, ARENAS = 16, 1
 CLOSE_S = 5.0
@@ -35,6 +37,8 @@ def load_beside(variant: Variant, backend: str, folder: Path, context: JobContex
         wish=BatchingMode.AUTO,
         off_here=model in settings.one_at_a_time,
     )
+    held = held_bytes(variant.inputs, variant.outputs)
+    arenas, arena_bytes = arenas_for(ARENAS, limits.arena_bytes, limits.max_payload, held)
     worker = start_worker(
         WorkerSpec(
             model=model,
@@ -52,11 +56,11 @@ def load_beside(variant: Variant, backend: str, folder: Path, context: JobContex
             load_timeout_s=settings.load_timeout_s,
             run_timeout_s=settings.run_timeout_s,
             slots=min(limits.slots, SLOTS),
-            arenas=ARENAS,
-            arena_bytes=limits.arena_bytes,
             max_batch=allowed.cap,
             joining=allowed.why,
             independent=variant.batching is not None and variant.batching.allows,
+            arenas=arenas,
+            arena_bytes=arena_bytes,
         )
     )
     try:

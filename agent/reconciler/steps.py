@@ -33,7 +33,7 @@ from agent.reconciler.ports import LoadedWorker
 from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
-from agent.worker.spec import checked_measurement
+from agent.worker.spec import arenas_for, checked_measurement
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest
 from registry.contracts.enums import OLDER_READER
@@ -42,6 +42,7 @@ from registry.contracts.manifest import FileRef, Manifest
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
 from registry.contracts.resolution import resolve
+from registry.contracts.room import held_bytes
 
 NEVER = threading.Event()
 CLOSE_S = 3.0
@@ -163,6 +164,8 @@ class RealSteps:
             wish=choice.batching,
             off_here=choice.model in settings.one_at_a_time,
         )
+        held = held_bytes(choice.variant.inputs, choice.variant.outputs, choice.image)
+        arenas, arena_bytes = arenas_for(limits.arenas, limits.arena_bytes, limits.max_payload, held)
         spec = WorkerSpec(
             model=choice.model,
             backend=choice.backend,
@@ -184,11 +187,11 @@ class RealSteps:
             load_timeout_s=settings.load_timeout_s,
             run_timeout_s=settings.run_timeout_s,
             slots=limits.slots,
-            arenas=limits.arenas,
-            arena_bytes=limits.arena_bytes,
             max_batch=allowed.cap,
             joining=allowed.why,
             independent=choice.variant.batching is not None and choice.variant.batching.allows,
+            arenas=arenas,
+            arena_bytes=arena_bytes,
             execution="inline" if choice.model in settings.inline_models else "process",
         )
         if measured is not None and measured.cap == allowed.cap:

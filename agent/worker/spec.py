@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from agent.backends.base import EntryPoint
 from agent.core.joining import Joining, outcome
+from agent.worker.arena import MAX_META_BYTES, MAX_TENSORS
 from agent.worker.channel import Layout, fixed_form, make_layout
 from agent.worker.main import MAX_LANES
 from agent.worker.measure import Measurement
@@ -119,6 +120,20 @@ class Worker(Protocol):
 
     def exit_reason(self) -> str:
         """Why the process ended: status or signal, and its last words. Bounded and printable."""
+
+
+ARENAS_BYTES = 1 << 30
+"""Of all arenas of a worker together; only what requests really fill becomes resident."""
+
+
+def arenas_for(arenas: int, arena_bytes: int, max_payload: int, held: int) -> tuple[int, int]:
+    """(how many, bytes of each): whatever the settings say of it, the largest request goes into an arena.
+
+    `held`: what the model needs at least, `registry.contracts.room.held_bytes`.
+    """
+    # What is aligned to 64 bytes takes up to 63 more, of each tensor.
+    room = max(arena_bytes, max(max_payload, held) + MAX_META_BYTES + 64 * MAX_TENSORS)
+    return max(1, min(arenas, ARENAS_BYTES // room)), room
 
 
 def layout_for(

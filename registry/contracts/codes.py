@@ -56,6 +56,8 @@ class DeploymentCode(StrEnum):
     """Why a deployment on a device did not come to serve."""
 
     NO_FITTING_VARIANT = "no_fitting_variant"
+    REQUEST_TOO_LARGE = "request_too_large"
+    """No variant fits, because the smallest request is over the largest that this device's settings allow."""
     VARIANT_UNFIT = "variant_unfit"
     """The variant that the registry chose does not fit what this host is now."""
     REGISTRY_UNREACHABLE = "registry_unreachable"
@@ -195,6 +197,8 @@ class ResolutionCode(StrEnum):
     OP_DOMAIN_MISSING = "op_domain_missing"
     MEM_INSUFFICIENT = "mem_insufficient"
     DISK_INSUFFICIENT = "disk_insufficient"
+    REQUEST_TOO_LARGE = "request_too_large"
+    """Its smallest request is over the largest that this device's settings allow."""
     SOURCE_ONLY = "source_only"
     """The format cannot run anywhere; it is there to be converted."""
     FACT_UNKNOWN = "fact_unknown"

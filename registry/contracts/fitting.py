@@ -14,6 +14,8 @@ from registry.contracts.manifest import Format, Target, Variant
 from registry.contracts.platforms import BackendFacts, Platform
 from registry.contracts.reasons import Outcome, Reason, Reasons, fail, unknown, warning
 from registry.contracts.releases import CANN_LINES, CANN_PERIODS, cann_periods, cann_release, release, tensorrt_runs
+from registry.contracts.room import request_bytes
+from registry.contracts.tensors import MAX_HEADER_BYTES
 
 SOURCE_ONLY = frozenset({Format.AIR})
 BUILT_FOR = {
@@ -28,8 +30,8 @@ NEW_DYNAMIC_CANN = (6, 0, True, 1)
 OLDEST_AMPERE = (8, 0)
 
 
-def host_reasons(variant: Variant, platform: Platform) -> Reasons:
-    """What concerns the host whatever the backend."""
+def host_reasons(variant: Variant, platform: Platform, *, pictures: bool = False) -> Reasons:
+    """What concerns the host whatever the backend. `pictures`: requests may be pictures."""
     need = variant.requirements
     if need.os is not None and need.os != platform.os:
         yield fail(Code.OS_MISMATCH, need.os, platform.os, f"publish a variant for {platform.os}")
@@ -51,6 +53,12 @@ def host_reasons(variant: Variant, platform: Platform) -> Reasons:
         )  # fmt: skip
     elif platform.disk_bytes is None and need.disk_bytes is not None:
         yield unknown("disk size")
+    sent, limit = request_bytes(variant, pictures=pictures), platform.max_request_bytes
+    if limit is not None and sent > limit:
+        yield fail(
+            Code.REQUEST_TOO_LARGE, f"requests of {sent} bytes", f"{limit} bytes at most",
+            f"set limits.max_payload of the agent to {sent + MAX_HEADER_BYTES} or more",
+        )  # fmt: skip
 
 
 def runtime_reasons(variant: Variant, platform: Platform, backend: BackendFacts | None) -> Reasons:

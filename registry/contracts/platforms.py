@@ -118,6 +118,8 @@ class Platform(Wire):
     disk_bytes: int | None = None
     """The size of the disk with the agent's data; rounded down."""
     disk_free_bytes: int | None = None
+    max_request_bytes: Annotated[int, Field(ge=0)] | None = None
+    """The largest request that the agent's settings allow; None: an older agent, which does not say."""
     ascend: AscendFacts | None = None
     cann: CannFacts | None = None
     cuda: CudaFacts | None = None

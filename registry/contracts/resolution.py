@@ -99,7 +99,9 @@ def resolve(
         speeds: Microseconds of one run by the variant's digest, measured on hosts with these facts. It decides only
             between variants of the same target, format and specificity.
     """
-    verdicts = {variant.name: judge(variant, platform) for variant in manifest.variants}
+    verdicts = {
+        variant.name: judge(variant, platform, pictures=manifest.image is not None) for variant in manifest.variants
+    }
     fit = [variant for variant in manifest.variants if verdicts[variant.name].outcome is Outcome.PASS]
     measured = _comparable(fit, speeds or {})
     ranked = sorted(manifest.variants, key=lambda v: (*_rank(v, measured), v.build is not None, v.name))
@@ -117,15 +119,17 @@ def resolve(
     )
 
 
-def judge(variant: Variant, platform: Platform) -> Verdict:
+def judge(variant: Variant, platform: Platform, *, pictures: bool = False) -> Verdict:
     """All predicates of one variant; every reason that did not pass is listed, not only the first.
 
-    Of several backends that load it, the first on which it fits would run it.
+    `pictures`: requests may be pictures, which are small whatever they become. Of several backends that load it, the
+    first on which it fits would run it.
     """
     able = [
         b for b in platform.backends if b.usable and variant.format in b.formats and variant.target in b.targets
     ]  # fmt: skip
-    verdicts = [_judge(variant, platform, backend) for backend in able] or [_judge(variant, platform, None)]
+    backends: list[BackendFacts | None] = [*able] or [None]
+    verdicts = [_judge(variant, platform, backend, pictures=pictures) for backend in backends]
     return next((verdict for verdict in verdicts if verdict.outcome is Outcome.PASS), verdicts[0])
 
 
@@ -146,8 +150,8 @@ def ties(manifest: Manifest) -> list[tuple[Name, ...]]:
     ]
 
 
-def _judge(variant: Variant, platform: Platform, backend: BackendFacts | None) -> Verdict:
-    found = (*host_reasons(variant, platform), *runtime_reasons(variant, platform, backend))
+def _judge(variant: Variant, platform: Platform, backend: BackendFacts | None, *, pictures: bool) -> Verdict:
+    found = (*host_reasons(variant, platform, pictures=pictures), *runtime_reasons(variant, platform, backend))
     reasons = tuple(reason for reason in found if reason.outcome is not Outcome.PASS)
     if not reasons:
         outcome = Outcome.PASS

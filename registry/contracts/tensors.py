@@ -89,3 +89,5 @@ MAX_RANK = 8
 """Dimensions of a tensor."""
 MAX_ELEMENTS = 1 << 31
 """Elements of a tensor."""
+MAX_BYTES_ELEMENTS = 1 << 16
+"""Of a BYTES tensor: an agent walks their lengths one by one (about 0.1 us each)."""

@@ -16,6 +16,7 @@ from registry.contracts.fitting import BUILT_FOR
 from registry.contracts.golden import MeasuredParity
 from registry.contracts.manifest import Format, Golden, Manifest, Target, Variant
 from registry.contracts.releases import cann_release, numbers
+from registry.contracts.room import room_faults
 from registry.core.picture_faults import picture_faults
 
 TARGETS: Mapping[Format, tuple[Target, ...]] = {
@@ -38,6 +39,7 @@ def publish_faults(manifest: Manifest) -> tuple[str, ...]:
     faults: list[str] = []
     for variant in manifest.variants:
         faults += [f"variant {variant.name}: {fault}" for fault in variant_faults(variant)]
+        faults += [f"variant {variant.name}: {fault}" for fault in room_faults(variant, manifest.image)]
         if variant.parity is not None:
             fault = _parity_fault(variant.parity, manifest.golden, names)
             faults += [f"variant {variant.name}: {fault}"] if fault else []

@@ -35,14 +35,14 @@ def publish_warnings(manifest: Manifest, fleet: Classes) -> tuple[str, ...]:
     told += picture_warnings(manifest)
     for variant in manifest.variants:
         if fleet and variant.format not in SOURCE_ONLY:
-            told.extend(_unfit(variant, fleet))
+            told.extend(_unfit(variant, fleet, pictures=manifest.image is not None))
     return tuple(told)
 
 
-def _unfit(variant: Variant, fleet: Classes) -> list[str]:
+def _unfit(variant: Variant, fleet: Classes, *, pictures: bool) -> list[str]:
     reasons: list[tuple[Reason, int]] = []
     for facts, devices in fleet:
-        verdict = judge(variant, facts)
+        verdict = judge(variant, facts, pictures=pictures)
         if verdict.outcome is Outcome.PASS:
             return []
         reasons += [(reason, devices) for reason in verdict.reasons]
