@@ -13,19 +13,23 @@ the loop's), encoding only in one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent.dataplane import codec_binary
 from agent.dataplane.binding import Binding
 from agent.dataplane.classify import Classifier
 from agent.dataplane.codec_binary import MAGIC_BYTES, RequestReader, check_header_length, split_magic
-from agent.dataplane.images import ImageDecoder, sniff
+from agent.dataplane.images import PictureInput, sniff
 from agent.dataplane.plan import Buffer, InputTensor, OutputTensor, Plan, Reply, RequestError, quote
 from agent.dataplane.replies import ReplyEncoder
 from agent.dataplane.signature import Signature
+from agent.errors import TransientError
 from agent.worker.channel import Layout
+from agent.worker.spawn import printable
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_BINARY, CONTENT_IMAGES, CONTENT_JSON, MAX_JSON_BYTES
+from registry.pictures.bare import PictureError
+from registry.pictures.steps import Steps
 
 _OIP_TYPES = ("", CONTENT_JSON, CONTENT_BINARY)
 
@@ -39,7 +43,7 @@ class Codec:
         self._reader = RequestReader(binding, self._signature)
         classes = binding.classification
         self._replies = ReplyEncoder(binding, layout, Classifier(classes, binding.outputs) if classes else None)
-        self._images, self._no_images = _image_decoder(binding)
+        self._pictures, self._no_pictures = _picture_input(binding)
 
     def decode(self, payload: Buffer, content_type: str = "", header_length: int | None = None) -> tuple[Plan, int]:
         """Any request: the plan, and where its body begins in the payload; the body has been checked."""
@@ -103,11 +107,11 @@ class Codec:
 
     def image_plan(self, size: int) -> Plan:
         """The plan of a payload of `size` bytes that is a picture (`plan.image`); refused when the model takes none."""
-        decoder = self._image_decoder()
+        picture = self._picture_input()
         spec = self.binding.inputs[0]
         selection = self._signature.select(None, binary=False, picture=True)
         return Plan(
-            tensors=(InputTensor(0, spec.name, decoder.datatype, decoder.shape, 0, size, None),),
+            tensors=(InputTensor(0, spec.name, picture.datatype, picture.shape, 0, size, None),),
             body_bytes=size,
             outputs=selection.outputs,
             run_outputs=selection.run_outputs,
@@ -115,23 +119,29 @@ class Codec:
             classify=selection.classify,
         )
 
-    def decode_image(self, plan: Plan, body: Buffer) -> Plan:
+    def decode_image(self, plan: Plan, body: Buffer, decode: Callable[[Steps, bytes], bytes]) -> Plan:
         """Decodes and prepares the picture of a plan with `image`: the plan that comes back can run.
 
-        Milliseconds; for a decode thread. `body` is what follows the header, or the whole payload.
+        Milliseconds; for a decode thread. `body` is what follows the header, or the whole payload; `decode` is that of
+        registry.pictures, or one that runs it elsewhere. Raises RequestError `bad_image`, `overloaded`.
         """
-        decoder = self._image_decoder()
+        wanted = self._picture_input()
         picture = plan.tensors[0]
         # As a BYTES tensor the picture stands behind its u32 length, which check_body has compared with the size.
         start = picture.offset + (4 if picture.datatype == "BYTES" else 0)
-        data = decoder.decode(memoryview(body)[start : picture.offset + picture.size])
-        tensor = picture._replace(datatype=decoder.datatype, shape=decoder.shape, offset=0, size=len(data), data=data)
+        try:
+            data = decode(wanted.steps, bytes(memoryview(body)[start : picture.offset + picture.size]))
+        except PictureError as error:
+            raise RequestError(InferenceCode.BAD_IMAGE, printable(str(error), 500)) from None
+        except TransientError as error:
+            raise RequestError(InferenceCode.OVERLOADED, error.message) from None
+        tensor = picture._replace(datatype=wanted.datatype, shape=wanted.shape, offset=0, size=len(data), data=data)
         return plan.with_picture(tensor, fixed=self._signature.fits_fixed((tensor,)))
 
-    def _image_decoder(self) -> ImageDecoder:
-        if self._images is None:
-            raise RequestError(InferenceCode.NO_IMAGE_INPUT, self._no_images)
-        return self._images
+    def _picture_input(self) -> PictureInput:
+        if self._pictures is None:
+            raise RequestError(InferenceCode.NO_IMAGE_INPUT, self._no_pictures)
+        return self._pictures
 
     def encode_fixed(self, plan: Plan, views: Sequence[Buffer]) -> Reply:
         """The reply from a fixed slot: one view (bytes) per model output, in `Layout.outputs` order. Binary outputs
@@ -147,14 +157,14 @@ class Codec:
         return self._replies.error(code, message, request_id, correlation_id)
 
 
-def _image_decoder(binding: Binding) -> tuple[ImageDecoder | None, str]:
-    """The decoder, or why there is none."""
+def _picture_input(binding: Binding) -> tuple[PictureInput | None, str]:
+    """How a picture becomes the input, or why it cannot."""
     declared = binding.image
     if declared is None:
         return None, f"the manifest of {binding.model!r} does not declare how it takes pictures: send tensors"
     if len(binding.inputs) != 1 or binding.inputs[0].name != declared.input:
         return None, f"a picture needs {declared.input!r} to be the only input of {binding.model!r}: send tensors"
     try:
-        return ImageDecoder(declared, binding.inputs[0]), ""
+        return PictureInput(declared, binding.inputs[0], binding.max_payload), ""
     except ValueError as error:
         return None, f"the manifest's image does not fit the model: {error}"

@@ -10,6 +10,8 @@ from registry.contracts.codes import InferenceCode
 
 MAX_PENDING = 32
 """Requests that are being decoded or wait for it; the next is refused."""
+MAX_PENDING_BYTES = 64 << 20
+"""Their payloads; a longer one is taken when nothing else waits."""
 
 Decoded = tuple[Plan, int]
 
@@ -21,22 +23,29 @@ class DecodePool:
         self._post = post
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.pending = 0
+        self._bytes = 0
 
-    def submit(self, job: Callable[[], Decoded], then: Callable[[Decoded | RequestError], None]) -> None:
-        """Runs `job` in a thread and gives its result, or refusal, to `then`. Raises RequestError when full."""
-        if self.pending >= MAX_PENDING:
+    def submit(self, job: Callable[[], Decoded], size: int, then: Callable[[Decoded | RequestError], None]) -> None:
+        """Runs `job` in a thread and gives its result, or refusal, to `then`. `size`: the bytes that it holds.
+
+        Raises RequestError when full.
+        """
+        if self.pending >= MAX_PENDING or (self.pending and self._bytes + size > MAX_PENDING_BYTES):
             raise RequestError(
-                InferenceCode.OVERLOADED, f"{self.pending} requests wait to be decoded; try again after a pause"
+                InferenceCode.OVERLOADED,
+                f"{self.pending} requests of {self._bytes} bytes wait to be decoded; try again after a pause",
             )
         self.pending += 1
+        self._bytes += size
 
         def finished(future: Future[Decoded]) -> None:
-            self._post(lambda: self._finish(future, then))
+            self._post(lambda: self._finish(future, size, then))
 
         self._executor.submit(job).add_done_callback(finished)
 
-    def _finish(self, future: Future[Decoded], then: Callable[[Decoded | RequestError], None]) -> None:
+    def _finish(self, future: Future[Decoded], size: int, then: Callable[[Decoded | RequestError], None]) -> None:
         self.pending -= 1
+        self._bytes -= size
         if future.cancelled():
             return
         error = future.exception()

@@ -39,6 +39,7 @@ from agent.dataplane.spooling import Spooling
 from agent.dataplane.stats import DataPlaneStats
 from agent.dataplane.transport import FastTransport, PublicTransport
 from agent.dataplane.wakeup import Wakeup
+from agent.pictures.process import DecoderProcesses
 
 TICK_SECONDS = 0.1
 """How often hung runs and keepalive are looked at."""
@@ -77,12 +78,14 @@ class DataPlane:
         self._outbound = Outbound(transport, self._spooling, taken, self._router.allows_reply)
         self._answers = Answers(self._outbound, dedupe, self._clock)
         self._pool = DecodePool(self._wakeup.post, settings.decode_threads)
+        self._pictures = DecoderProcesses()
         self._admission = Admission(
             router=self._router,
             outbound=self._outbound,
             answers=self._answers,
             dedupe=dedupe,
             pool=self._pool,
+            decode_picture=self._pictures.decode,
             clock=self._clock,
         )
         long_requests = LongRequests(self._admission)
@@ -240,6 +243,7 @@ class DataPlane:
                 next_tick = self._turn(next_tick)
         finally:
             self._pool.close()
+            self._pictures.close()
             self._connection.disconnect()
             self._spooling.finish()
             self._selector.close()

@@ -22,6 +22,7 @@ from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_JSON, MAX_HEADER_BYTES
+from registry.pictures.steps import Steps
 
 DECODE_BYTES = 128 << 10
 """JSON requests of at least this are decoded in the pool, so that others do not wait for them."""
@@ -38,6 +39,7 @@ class Admission:
         answers: Answers,
         dedupe: Dedupe[Request],
         pool: DecodePool,
+        decode_picture: Callable[[Steps, bytes], bytes],
         clock: Callable[[], float],
     ) -> None:
         self._router = router
@@ -45,6 +47,7 @@ class Admission:
         self.answers = answers
         self._dedupe = dedupe
         self._pool = pool
+        self._decode_picture = decode_picture
         self._clock = clock
         self.is_request_topic = router.is_request_topic
         self.ready: set[Serving] = set()
@@ -190,10 +193,12 @@ class Admission:
     def _decode(self, serving: Serving, request: Request, plan: Plan, picture: bytes) -> None:
         request.plan = plan
         self.address(request, plan)
-        self._submit(serving, request, picture, lambda: (serving.codec.decode_image(plan, picture), 0))
+        self._submit(
+            serving, request, picture, lambda: (serving.codec.decode_image(plan, picture, self._decode_picture), 0)
+        )
 
     def _submit(self, serving: Serving, request: Request, data: bytes, job: Callable[[], Decoded]) -> None:
-        self._pool.submit(job, lambda done: self._decoded_request(serving, request, data, done))
+        self._pool.submit(job, len(data), lambda done: self._decoded_request(serving, request, data, done))
         serving.decoding += 1
 
     def _decoded_request(self, serving: Serving, request: Request, data: bytes, done: Decoded | RequestError) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from agent.dataplane.images import ImageDecoder
+from agent.pictures.process import DecoderProcesses
 from registry.cli.failures import UsageFault
 from registry.cli.pictures import decoder_for, folder_classes
-from registry.contracts.manifest import ImageInput, TensorSpec
+from registry.contracts.manifest import ImageInput
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from registry.inspection.facts import InspectionError
+from registry.pictures.steps import steps_of
 from tests.support.cli import Cli
 from tests.support.registry_process import RegistryProcess
 
@@ -39,11 +42,37 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def by_hand(picture: Path, declared: ImageInput) -> np.ndarray[Any, Any]:
+    """What the manifest's `image` means, once more with Pillow's own helpers: [height, width, channels], FP64."""
+    image = ImageOps.exif_transpose(Image.open(picture))
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    image = image.convert("RGBA").convert("L" if declared.channels == "L" else "RGB")
+    if declared.resize == "stretch":
+        image = image.resize((declared.width, declared.height), Image.Resampling.BILINEAR)
+    else:
+        scale = min(declared.width / image.width, declared.height / image.height)
+        inner = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+        image = Image.new(image.mode, (declared.width, declared.height), (declared.pad_value,) * len(image.getbands()))
+        image.paste(inner, (0, 0))
+    pixels = np.asarray(image, np.float64).reshape(declared.height, declared.width, -1)
+    pixels = pixels[..., ::-1] if declared.channels == "BGR" else pixels
+    return (pixels * declared.scale - np.array(declared.mean)) / np.array(declared.std)
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[DecoderProcesses]:
+    """The processes in which a device decodes."""
+    processes = DecoderProcesses()
+    yield processes
+    processes.close()
+
+
 @pytest.mark.parametrize(
     ("channels", "layout", "resize"), list(itertools.product(("L", "RGB", "BGR"), ("NCHW", "NHWC"), ("stretch", "pad")))
 )
-def test_both_sides_make_the_same_bytes_of_a_picture(
-    pictures: list[Path], channels: str, layout: str, resize: str
+def test_publisher_and_device_make_the_bytes_that_the_manifest_means(
+    pictures: list[Path], device: DecoderProcesses, channels: str, layout: str, resize: str
 ) -> None:
     count = 1 if channels == "L" else 3
     declared = ImageInput.model_validate(
@@ -59,18 +88,17 @@ def test_both_sides_make_the_same_bytes_of_a_picture(
             "std": [0.229, 0.224, 0.225][:count],
         }
     )
-    shape = (-1, count, 8, 10) if layout == "NCHW" else (-1, 8, 10, count)
     for datatype in (Datatype.FP16, Datatype.FP32, Datatype.FP64):
-        device = ImageDecoder(declared, TensorSpec(name="x", datatype=datatype, shape=shape))
-        here = decoder_for(declared, NUMPY_NAME[datatype])
+        here = decoder_for(declared, datatype)
         for file in pictures:
-            item = here(file)
-            assert item.shape == shape[1:]
-            assert item.tobytes() == device.decode(file.read_bytes()), file.name
+            values = by_hand(file, declared).astype(NUMPY_NAME[datatype])
+            expected = (values.transpose(2, 0, 1) if layout == "NCHW" else values).tobytes()
+            assert here(file) == expected, file.name
+            assert device.decode(steps_of(declared, datatype), file.read_bytes()) == expected, file.name
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
-    decode = decoder_for(ImageInput(input="x", height=8, width=8), "<f4")
+    decode = decoder_for(ImageInput(input="x", height=8, width=8), Datatype.FP32)
     whole = tmp_path / "whole.png"
     Image.new("RGB", (50, 50), (1, 2, 3)).save(whole)
     for name, content in (("a.png", b"no picture"), ("b.png", whole.read_bytes()[:60]), ("c.png", b"")):

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.dataplane.images import MAX_PIXELS
 from agent.dataplane.plan import OutputTensor, RequestError
 from registry.contracts.codes import InferenceCode
 from registry.contracts.manifest import Classification, ImageInput
+from registry.pictures.bare import MAX_PIXELS
+from registry.pictures.decode import decode
 from tests.support.oip import Input, decode_reply, encode_request
 from tests.unit.agent.oip_models import input_bytes, make_codec, spec
 
@@ -41,7 +42,7 @@ def image_codec(shape: tuple[int, ...], datatype: str = "FP32", classes: bool = 
 
 def tensor_of(codec: Any, picture: bytes, dtype: str = "<f4") -> Any:
     plan, start = codec.decode(picture)
-    plan = codec.decode_image(plan, picture[start:])
+    plan = codec.decode_image(plan, picture[start:], decode)
     (data,) = input_bytes(plan, b"")
     assert plan.literals == ((0, data),)
     return np.frombuffer(data, dtype).reshape(plan.tensors[0].shape)
@@ -112,7 +113,7 @@ def png_header(width: int, height: int) -> bytes:
 
 def refuse(codec: Any, payload: bytes, content_type: str = "image/png") -> RequestError:
     def take() -> None:
-        codec.decode_image(codec.decode(payload, content_type)[0], payload)
+        codec.decode_image(codec.decode(payload, content_type)[0], payload, decode)
 
     with pytest.raises(RequestError) as refused:
         take()
@@ -158,7 +159,7 @@ def test_a_frame_comes_back_as_labels_best_first() -> None:
     codec = image_codec((-1, 3, 2, 2), height=2, width=2, classes=True)
     picture = encoded(RGB)
     plan, start = codec.decode(picture, "image/png")
-    plan = codec.decode_image(plan, picture[start:])
+    plan = codec.decode_image(plan, picture[start:], decode)
     assert plan.fixed
     reply = codec.encode_fixed(plan, [memoryview(SCORES.tobytes())])
     result = decode_reply(reply.join(), reply.header_length)
@@ -176,7 +177,7 @@ def test_a_frame_as_a_bytes_tensor_goes_the_same_way_with_an_id_and_outputs_of_c
         request = encode_request([Input("x", "BYTES", frame)], request_id="f-1", outputs=outputs)
         plan, start = codec.decode(request.payload, "", request.header_length)
         assert plan.image
-        plan = codec.decode_image(plan, request.payload[start:])
+        plan = codec.decode_image(plan, request.payload[start:], decode)
         assert (
             np.frombuffer(input_bytes(plan, b"")[0], "<f4").reshape(1, 3, 2, 2)[0, 0].tolist() == RGB[..., 0].tolist()
         )

@@ -1,0 +1,80 @@
+"""Pictures to input tensors, as a manifest's `image` says. Needs NumPy and Pillow.
+
+- JPEG and PNG only, known by their content; at most `bare.MAX_PIXELS`; truncated or damaged ones are refused, never
+  half decoded.
+- EXIF orientation is applied: the model sees what a person sees. Alpha is dropped; 16-bit grey keeps its upper 8 bits.
+- Resize is Pillow's bilinear filter (with anti-aliasing when it shrinks), on 8-bit channels.
+- value = (pixel * scale - mean) / std, in double precision, then rounded to the input's datatype; integer datatypes
+  round to nearest and saturate.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from registry.pictures.bare import PictureError, bare, check_cost
+from registry.pictures.steps import Steps, value_tables
+
+_FORMATS = ("JPEG", "PNG")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture of that EXIF orientation upright."""
+
+
+def decode(steps: Steps, data: bytes) -> bytes:
+    """The bytes of the input tensor (`steps.shape`, `steps.datatype`). Raises PictureError, MemoryError."""
+    tables = value_tables(steps)
+    pixels = _pixels(steps, data)
+    if steps.channels == "L":
+        return np.take(tables[0], pixels).tobytes()
+    if steps.channels == "BGR":
+        pixels = pixels[..., ::-1]
+    planes = [np.take(tables[channel], pixels[..., channel]) for channel in range(3)]
+    return np.stack(planes, axis=0 if steps.layout == "NCHW" else 2).tobytes()
+
+
+def _pixels(steps: Steps, data: bytes) -> NDArray[np.uint8]:
+    """[height, width] or [height, width, 3], resized."""
+    found = bare(data)
+    try:
+        with Image.open(io.BytesIO(found.data), formats=_FORMATS) as image:
+            check_cost(image.width, image.height, found.data)
+            turn = _TURNS.get(found.orientation)
+            upright = image if turn is None else image.transpose(turn)
+            return np.asarray(_fit(steps, _eight_bit(upright, "L" if steps.channels == "L" else "RGB")))
+    except (PictureError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds over damaged pictures.
+        raise PictureError(f"the picture cannot be decoded: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _fit(steps: Steps, image: Image.Image) -> Image.Image:
+    size = (steps.width, steps.height)
+    if image.size == size:
+        return image
+    if steps.resize == "stretch":
+        return image.resize(size, Image.Resampling.BILINEAR)
+    ratio = min(size[0] / image.width, size[1] / image.height)
+    inner = tuple(min(max(round(side * ratio), 1), limit) for side, limit in zip(image.size, size, strict=True))
+    canvas = Image.new(image.mode, size, steps.pad_value if image.mode == "L" else (steps.pad_value,) * 3)
+    canvas.paste(image.resize((inner[0], inner[1]), Image.Resampling.BILINEAR), (0, 0))
+    return canvas
+
+
+def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == mode else image.convert(mode)
