@@ -38,13 +38,15 @@ begin_environment() { # FOLDER WANT [FIRST BELOW]
         rm -f "$folder/.modelfleet-lock"
         return
     fi
-    python=$(find_python "$@") || { say "no Python here can make the environment $folder"; exit $UNAVAILABLE; }
     if [ -e "$folder" ] || [ -L "$folder" ]; then
         [ -L "$folder" ] || [ -e "$folder/pyvenv.cfg" ] ||
             [ -z "$(ls -A "$folder" | grep -vxE 'bin|include|lib|lib64|share|\.modelfleet-lock')" ] || {
             say "$folder is there and is no virtual environment: move it away"
             exit 73
         }
+    fi
+    python=$(find_python "$@") || { say "${PYTHON:+PYTHON=$PYTHON is named, and }no Python here can make the environment $folder"; exit $UNAVAILABLE; }
+    if [ -e "$folder" ] || [ -L "$folder" ]; then
         say "$folder is of no use ($why); making it anew"
         rm -rf "$folder"
     fi
