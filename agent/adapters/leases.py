@@ -11,11 +11,13 @@ import json
 import logging
 import os
 import secrets
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import AwareDatetime, ValidationError
 
+from agent.core.elapsed import SteadyUntil
 from agent.core.local_policy import Lease
 from agent.errors import PermanentError
 from registry.contracts.names import Name
@@ -41,20 +43,34 @@ class Leases:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._said: set[str] = set()
+        self._ends: dict[str, SteadyUntil] = {}
 
-    def living(self, now: datetime) -> list[Lease]:
-        """Those that hold now, by id; the expired ones are removed."""
+    def living(self, now: datetime, monotonic: float | None = None) -> list[Lease]:
+        """Those that hold now, by id; the expired ones are removed.
+
+        `monotonic`: the time of that clock, by a caller that asks again and again: a lease then lasts as long as it did
+        when it was first seen, however the wall clock is set.
+        """
         leases = []
         for path in sorted(self.folder.glob("*.json"))[: 2 * MAX_LEASES]:
             lease = self._read(path)
             if lease is None:
                 continue
+            if monotonic is not None:
+                lease = replace(lease, until=self._steady(lease, now, monotonic))
             if lease.until <= now:
                 with contextlib.suppress(OSError):
                     path.unlink()
                 continue
             leases.append(lease)
+        self._ends = {lease.id: self._ends[lease.id] for lease in leases if lease.id in self._ends}
         return leases
+
+    def _steady(self, lease: Lease, now: datetime, monotonic: float) -> datetime:
+        known = self._ends.get(lease.id)
+        if known is None or known.until != lease.until:
+            known = self._ends[lease.id] = SteadyUntil(lease.until, now, monotonic, MAX_LEASE)
+        return known.at(now, monotonic)
 
     def add(self, until: datetime, reason: str, model: str | None, now: datetime) -> Lease:
         """Write a lease down.

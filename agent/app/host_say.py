@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -14,9 +15,15 @@ class LocalSay:
     """Implements `agent.reconciler.ports.HostSay`."""
 
     def __init__(
-        self, policy: HostPolicy, leases: Leases, metered: Callable[[], bool], now: Callable[[], datetime]
+        self,
+        policy: HostPolicy,
+        leases: Leases,
+        metered: Callable[[], bool],
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy, self._leases, self._metered, self._now = policy, leases, metered, now
+        self._monotonic = monotonic
 
     def may_download(self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing_bytes: int) -> Wait | None:
         """As the port says."""
@@ -26,4 +33,5 @@ class LocalSay:
     def may_switch(self, model: str, wish: DeploymentPolicy, offered_at: datetime) -> Wait | None:
         """As the port says."""
         now = self._now()
-        return may_switch(model, wish, self._policy, HostNow(now, offered_at, leases=self._leases.living(now)))
+        leases = self._leases.living(now, self._monotonic())
+        return may_switch(model, wish, self._policy, HostNow(now, offered_at, leases=leases))

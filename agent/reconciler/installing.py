@@ -70,7 +70,10 @@ def _may_switch(slot: Slot) -> Waiting | None:
 
 
 def _offered_at(slot: Slot) -> Any:
-    return slot.record.offered_at or slot.context.clock.now()
+    """By a wall clock that was not set since this agent started: a jump neither ends a wait nor stretches it."""
+    now = slot.context.clock.now()
+    stamp = slot.record.offered_at
+    return now if stamp is None else slot.offered.at(stamp, now, slot.context.clock.monotonic())
 
 
 def _waiting(wait: Waiting) -> dict[str, Any]:

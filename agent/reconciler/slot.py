@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.adapters.registry_answers import UnreachableError
 from agent.core.backoff import DEPLOYMENT, JUDGED
+from agent.core.elapsed import SteadySince
 from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State, Step, advance
 from agent.core.progress import Live, phase_of, report
 from agent.core.slots import Choice, SlotRecord
@@ -57,6 +58,7 @@ class Slot:
         self.retry_at: float | None = None
         self.retry_delay = 0.0
         """Seconds from the failure of a step to the next try."""
+        self.offered = SteadySince()
         self._tell_progress_at = 0.0
         context.records[record.model] = record
         context.data_path.assign(record.model)
@@ -153,6 +155,8 @@ class Slot:
             reconsider(self)
         elif self.record.state is State.SHADOWING:
             self.shadowing.look()
+        elif self._expired_by_mistake:
+            self.move(Event.RETRY_DUE)
         self.watchdog.tend()
         if self.record.state in _TELLS_PROGRESS and now >= self._tell_progress_at:
             self._tell_progress_at = now + PROGRESS_EVERY_S
@@ -256,6 +260,14 @@ class Slot:
         """In a state that works, with nothing that does: the journal refused to write the next one down."""
         state = self.record.state
         return self.task is None and (state in BUSY or (state is State.SHADOWING and not self.shadowing.runs))
+
+    @property
+    def _expired_by_mistake(self) -> bool:
+        """The desired state has not expired after all: the clock was wrong, and has been set."""
+        fault = self.record.fault
+        if self.record.state is not State.FAILED or fault is None or fault.code != DeploymentCode.DESIRED_EXPIRED:
+            return False
+        return not self.context.desired.expired(self.context.clock.now())
 
     @property
     def _retries(self) -> bool:

@@ -33,6 +33,8 @@ class Host:
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     uplink: FakeUplink = field(default_factory=FakeUplink)
     elapsed: float = 0.0
+    set_by: timedelta = timedelta()
+    """By how much somebody has set the wall clock."""
     work: Work | None = None
     """Does the jobs; without it this host does none."""
     folder: Path = Path("/nonexistent")
@@ -78,7 +80,7 @@ class Host:
         return self
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.elapsed)
+        return START + timedelta(seconds=self.elapsed) + self.set_by
 
     def tell(self, *events: object) -> Host:
         for event in events:
