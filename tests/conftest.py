@@ -24,6 +24,7 @@ SMOKE = (
     "tests/unit/agent/test_codec.py",
     "tests/unit/registry/test_resolution.py",
     "tests/integration/agent/test_agent_process.py",
+    "tests/integration/agent/test_failing_disk.py",
     "tests/integration/registry/test_postgresql.py",
     "tests/integration/registry/test_running.py",
     "tests/integration/test_docs.py",

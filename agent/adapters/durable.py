@@ -21,7 +21,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """
     fresh = path.with_name(path.name + ".new")
     try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fresh.unlink(missing_ok=True)  # of a write that a cut of power ended; it may be read-only already
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()

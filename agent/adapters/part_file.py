@@ -22,6 +22,7 @@ from registry.contracts.manifest import FileRef
 
 BUFFER = 1 << 20
 BUFFERS = 4
+OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 
 Fill = Callable[[memoryview], int]
 """Puts the next bytes into the buffer and says how many; 0 at the end."""
@@ -43,9 +44,12 @@ class PartFile:
         self._buffers = [memoryview(bytearray(BUFFER)) for _ in range(BUFFERS)]
 
     def __enter__(self) -> PartFile:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._file = os.open(self.path, flags, 0o600)
+            try:
+                self._file = os.open(self.path, OPEN | os.O_RDWR | os.O_CREAT, 0o600)
+            except PermissionError:  # `check` closed it for writing, and what was to follow failed
+                _make_writable(self.path)
+                self._file = os.open(self.path, OPEN | os.O_RDWR)
             if os.fstat(self._file).st_size > self.ref.size:
                 self.restart()
         except OSError as error:
@@ -159,3 +163,11 @@ class PartFile:
             buffer, count = item
             self._hash.update(buffer[:count])
             free.put(buffer)
+
+
+def _make_writable(path: Path) -> None:
+    file = os.open(path, OPEN | os.O_RDONLY)
+    try:
+        os.fchmod(file, 0o600)
+    finally:
+        os.close(file)

@@ -340,7 +340,7 @@ def flip_a_bit(file: Path) -> None:
         lambda file: (file.parent / "extra").write_text("x"),
         lambda file: os.link(file, file.parents[3] / "link"),
         lambda file: (file.rename(file.parents[3] / "moved"), file.symlink_to(file.parents[3] / "moved")),
-        lambda file: os.truncate(file, 100),
+        lambda file: (file.chmod(0o600), os.truncate(file, 100)),
     ],
     ids=["bit flip", "missing", "extra file", "hard link", "symlink", "cut"],
 )

@@ -177,7 +177,11 @@ def test_a_worker_cannot_shrink_the_memory_it_shares(spec: WorkerSpec) -> None:
     (mapped,) = [
         entry for entry in Path(f"/proc/{worker.pid}/map_files").iterdir() if "modelfleet-worker" in os.readlink(entry)
     ]
-    descriptor = os.open(mapped, os.O_RDWR)
+    try:
+        descriptor = os.open(mapped, os.O_RDWR)
+    except PermissionError:
+        worker.close(5.0)
+        pytest.skip("only root may open what another process has mapped")
     with pytest.raises(PermissionError):
         os.ftruncate(descriptor, 0)
     os.close(descriptor)
