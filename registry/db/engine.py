@@ -116,6 +116,9 @@ class Database:
             if fault is None:
                 raise
             refusal = refusal_of(fault, error)
+            if fault.drops and self.is_sqlite:
+                # What one connection of a process knows of a SQLite file, as that it is read-only, the others share.
+                self.engine.pool.dispose()
             self._note(doing, refusal, first_line(error))
             raise refusal from error
         except PoolTimeoutError as error:

@@ -41,6 +41,7 @@ _READ_ONLY = Fault(ReadOnlyError, "The database takes no writes at the moment; t
 _FULL = Fault(StorageFullError, "The disk with the registry's database is full.", drops=False)
 _DENIED = Fault(StorageFailedError, "The database does not let the registry do this; its operator has to look.")
 _DAMAGED = Fault(StorageFailedError, "The registry's database is damaged or its disk fails; its operator has to look.")
+_FAILING = Fault(_DAMAGED.refusal, _DAMAGED.text, drops=False)  # what is open may read on; nothing new may be opened
 _CONFLICT = Fault(
     ConflictError, "Another request made or removed the same thing at this moment; look at it again.", drops=False
 )
@@ -84,7 +85,7 @@ _OF_SQLITE = {
     "SQLITE_PERM": _DENIED,
     "SQLITE_AUTH": _DENIED,
     "SQLITE_CANTOPEN": _DENIED,
-    "SQLITE_IOERR": _DAMAGED,
+    "SQLITE_IOERR": _FAILING,
     "SQLITE_CORRUPT": _DAMAGED,
     "SQLITE_NOTADB": _DAMAGED,
     "SQLITE_TOOBIG": _DATA,
@@ -95,7 +96,7 @@ _OF_TEXT = {
     "is full": _FULL,
     "readonly": _READ_ONLY,
     "unable to open": _DENIED,
-    "disk I/O error": _DAMAGED,
+    "disk I/O error": _FAILING,
     "malformed": _DAMAGED,
     "not a database": _DAMAGED,
     "too big": _DATA,

@@ -2,7 +2,8 @@
 
 A file in WAL mode needs its `-shm` beside it, which cannot be made on such a disk. Where nothing of the log is
 outstanding the file alone is the database, and is read as `immutable`. That is true only as long as nobody writes, so
-such a connection serves one transaction: the next one looks anew whether the disk takes writes again.
+such a connection serves one transaction: the next one looks anew whether the disk takes writes again. So does every
+connection that can only read: what one of them knows of the file, all of a process share while any of them is open.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ def open_as_file(engine: Engine, busy_timeout_s: float) -> None:
     def connect(_dialect: Any, record: ConnectionPoolEntry, arguments: Any, options: Any) -> sqlite3.Connection:
         file = arguments[0]
         try:
-            return _configured(sqlite3.connect(*arguments, **options), busy_timeout_s)
+            opened = _configured(sqlite3.connect(*arguments, **options), busy_timeout_s)
         except sqlite3.OperationalError:
             if file.startswith("file:") or not os.path.exists(file) or _takes_writes(file) or _has_log(file):
                 raise
+        else:
+            record.info[_ONCE] = not _may_write(opened, busy_timeout_s)
+            return opened
         record.info[_ONCE] = True
         only_read = f"file:{quote(os.path.abspath(file))}?mode=ro&immutable=1"
         return _configured(sqlite3.connect(only_read, uri=True, **options), busy_timeout_s)
@@ -55,6 +59,18 @@ def _configured(connection: sqlite3.Connection, busy_timeout_s: float) -> sqlite
         connection.close()
         raise
     return connection
+
+
+def _may_write(connection: sqlite3.Connection, busy_timeout_s: float) -> bool:
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)  # by a writer, so it takes writes
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={busy_timeout_s * 1000:.0f}")
+    return True
 
 
 def _takes_writes(file: str) -> bool:

@@ -7,13 +7,14 @@ that takes `Services`, in `BACKGROUND`; they are entered in order and left in re
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from registry.config import Limits
+from registry.errors import TemporaryError
 from registry.server.attendance import attending
 from registry.server.composition import Services
 from registry.server.fleet import bridging
@@ -115,7 +116,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(watched())
-        stack.push_async_callback(run_in_threadpool, services.access.save_last_used)
+        stack.push_async_callback(run_in_threadpool, _save_last_used, services)
         for part in BACKGROUND:
             await stack.enter_async_context(part(services))
         yield
+
+
+def _save_last_used(services: Services) -> None:
+    with suppress(TemporaryError):
+        services.access.save_last_used()

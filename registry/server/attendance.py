@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 
+from registry.errors import TemporaryError
 from registry.services.presence import Presence
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,11 @@ class PresenceMetrics(Collector):
         self._presence, self._clock = presence, clock
 
     def collect(self) -> Iterator[Metric]:
-        """Both gauges."""
-        online, offline, rivals = self._presence.count(self._clock())
+        """Both gauges; none while the database cannot be read."""
+        try:
+            online, offline, rivals = self._presence.count(self._clock())
+        except TemporaryError:
+            return
         devices = GaugeMetricFamily("modelfleet_devices", "Devices by presence", labels=["presence"])
         devices.add_metric(["online"], online)
         devices.add_metric(["offline"], offline)
@@ -41,6 +45,8 @@ async def attending(presence: Presence, clock: Callable[[], datetime]) -> AsyncI
     """The first of the scheduler's notes, and the metrics, as long as the server runs."""
     try:
         await run_in_threadpool(presence.listen, clock())
+    except TemporaryError:
+        pass  # the database has said it; the scheduler tries again
     except Exception:
         log.exception("presence: that the registry listens cannot be noted; the scheduler tries again")
     metrics = PresenceMetrics(presence, clock)

@@ -137,14 +137,11 @@ def _lock_folder(folder: Path) -> int:
     """One process per folder: upload sessions have one writer, and tokens are remembered. Raises RegistryError."""
     file = folder / "lock"
     try:
-        try:
-            lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            lock = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # what was locked before can be locked again
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError("data_folder", f"The data folder {folder} cannot be used: {error.strerror}.") from error
+        if error.errno != errno.EROFS or not file.exists():
+            raise StartError("data_folder", f"The data folder {folder} cannot be used: {error.strerror}.") from error
+        lock = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # can be locked all the same
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

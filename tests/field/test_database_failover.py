@@ -94,6 +94,22 @@ def test_while_the_database_refuses_writes_nothing_is_acknowledged_and_then_ever
     assert len(lines) == 2, lines
 
 
+def test_a_standby_answers_reads_and_takes_writes_when_it_is_promoted(
+    server: PostgreSql, registry: FleetRegistry, device: MqttDevice
+) -> None:
+    server.become_standby()
+    eventually(lambda: refused(registry.http.put("/v1/devices/d2", json={}), "read_only", "busy"))
+    eventually(lambda: registry.http.get(f"/v1/devices/{device.name}").status_code == 200)
+    for seq in range(1, 6):
+        device.health(seq, seq)
+    assert refused(registry.http.put("/v1/devices/d2", json={}), "read_only")
+    eventually(lambda: registry.http.get("/readyz").status_code == 503)
+    server.promote()
+    eventually(lambda: kept(registry, device) == list(range(1, 6)))
+    eventually(lambda: registry.http.get("/readyz").status_code == 200)
+    assert "Traceback" not in log_of(registry)
+
+
 def cut_sessions(server: PostgreSql) -> None:
     for _ in range(5):
         server.cut_sessions()

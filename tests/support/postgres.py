@@ -113,6 +113,15 @@ class PostgreSql:
         self._process.stop(10)
         self.start()
 
+    def become_standby(self) -> None:
+        """Started again as a server that only follows another one, and answers reads."""
+        (self._root / "data" / "standby.signal").touch()
+        self.restart()
+
+    def promote(self) -> None:
+        """A standby becomes the primary."""
+        self.execute("SELECT pg_promote()")
+
     def crash(self) -> None:
         """SIGQUIT, PostgreSQL's immediate shutdown: nothing is written any more, the next start recovers."""
         os.kill(self._process.pid, signal.SIGQUIT)
