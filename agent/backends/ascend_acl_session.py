@@ -72,6 +72,7 @@ class AclSession:
     """One OM model on the device. `run` and `close` may come from any thread, one after the other."""
 
     concurrent = False
+    batch_sizes: tuple[int, ...] = ()  # gears are filled up at hardly any cost
 
     def __init__(self, acl: Any, soc: str, path: str, device: int | None = None, *, may_pad: bool = False) -> None:
         """On that device, or on the one with the most memory left. `may_pad`: items are known to be independent.

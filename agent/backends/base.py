@@ -143,6 +143,9 @@ class Session(Protocol):
     """What computes it, in the vendor's words."""
     concurrent: bool
     """Several threads may call `run` at once."""
+    batch_sizes: tuple[int, ...]
+    """The numbers of items that joined requests run in, ascending; the session fills a batch up to the next.
+    Empty: any number is as good; (1,): requests are not joined here."""
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
         """The wanted outputs in that order. NaN and infinity are results. Raises BackendError(run_failed)."""

@@ -95,6 +95,7 @@ class MindSporeSession:
     """One model in memory. `run` from one thread at a time only."""
 
     concurrent = False
+    batch_sizes: tuple[int, ...] = ()
 
     def __init__(
         self, cell: Any, tensor: Any, provider: str, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]

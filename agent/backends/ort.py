@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, BackendProbe, LoadOptions, TensorInfo, is_memory_fault
+from agent.backends.batch_sizes import items_of, run_in_sizes
 from agent.backends.catalog import CATALOG
 from agent.backends.ort_providers import (
+    CPU,
+    CUDA,
     NAME,
     Provider,
     first_line,
@@ -69,6 +72,9 @@ _ELEMENT_TYPES = {
     "FP8E8M0": 24,
 }
 """onnx.proto, TensorProto.DataType, of what NumPy has no type for."""
+BATCH_SIZES = (1, 8, 32)
+MAX_COPIED_BYTES = 512 << 20
+"""A model larger than that has one session: its weights would lie on the card three times."""
 _OLDEST_IR, _OLDEST_OPSET = 7, 13
 _NEWEST_TRIED = 64
 _MAX_REASON = 1000
@@ -117,10 +123,23 @@ class OnnxRuntime:
 class OrtSession:
     """One ONNX model in memory. `run` may be called from several threads where the provider allows it."""
 
-    def __init__(self, session: Any, provider: str, *, concurrent: bool) -> None:
+    def __init__(
+        self,
+        session: Any,
+        provider: str,
+        *,
+        concurrent: bool,
+        batch_sizes: tuple[int, ...] = (),
+        another: Callable[[], Any] | None = None,
+    ) -> None:
+        """`another` opens the same model once more: each of `batch_sizes` has a session of its own."""
         self._session = session
+        self._sized = {1: session}
+        self._another = another
+        self._opening = threading.Lock()
         self.provider = provider
         self.concurrent = concurrent
+        self.batch_sizes = batch_sizes
         self.inputs = tuple(_info(node) for node in session.get_inputs())
         self.outputs = tuple(_info(node) for node in session.get_outputs())
         self.optional_inputs = tuple(
@@ -130,24 +149,39 @@ class OrtSession:
         self._strings = {tensor.name for tensor in tensors if tensor.datatype == "BYTES"}
         self._raw = {tensor.name: tensor.datatype for tensor in tensors if tensor.datatype in RAW}
         self._raw_asked = {tensor.name for tensor in (*self.inputs, *self.outputs) if tensor.datatype in RAW}
+        self._input_names = [tensor.name for tensor in self.inputs]
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
         """See Session.run."""
         try:
-            if self._raw and (self._raw_asked or any(name in self._raw for name in feeds)):
-                return self._run_values(feeds, outputs)
-            if not self._strings:
-                return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
-            texts = {name: _to_text(name, array) if name in self._strings else array for name, array in feeds.items()}
-            results = self._session.run(outputs, texts)
-            return [_to_bytes(a) if name in self._strings else a for name, a in zip(outputs, results)]
+            if len(self.batch_sizes) > 1 and (count := items_of(feeds, self._input_names)):
+                return run_in_sizes(
+                    lambda size, filled: self._run(self._for(size), filled, outputs), self.batch_sizes, feeds, count
+                )
+            return self._run(self._session, feeds, outputs)
         except BackendError:
             raise
         except Exception as error:  # noqa: BLE001 - the vendor's exceptions derive from Exception only
             code = "out_of_memory" if is_memory_fault(error) else "run_failed"
             raise BackendError(code, first_line(error)) from None
 
-    def _run_values(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
+    def _for(self, size: int) -> Any:
+        """The session that runs this many items and no other number, opened when it is first needed."""
+        with self._opening:
+            if size not in self._sized and self._another is not None:
+                self._sized[size] = self._another()
+            return self._sized[size]
+
+    def _run(self, session: Any, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
+        if self._raw and (self._raw_asked or any(name in self._raw for name in feeds)):
+            return self._run_values(session, feeds, outputs)
+        if not self._strings:
+            return session.run(outputs, feeds)  # type: ignore[no-any-return]
+        texts = {name: _to_text(name, array) if name in self._strings else array for name, array in feeds.items()}
+        results = session.run(outputs, texts)
+        return [_to_bytes(a) if name in self._strings else a for name, a in zip(outputs, results)]
+
+    def _run_values(self, session: Any, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
         """NumPy has no bfloat16 and no 8-bit floats: they go in and come out as OrtValue, as their raw bits."""
         ort = vendor()
         value = ort.OrtValue
@@ -160,7 +194,7 @@ class OrtSession:
                 given[name] = _text_value(ort, _to_text(name, array))
             else:
                 given[name] = value.ortvalue_from_numpy(array)
-        results = self._session.run_with_ort_values(outputs, given)
+        results = session.run_with_ort_values(outputs, given)
         return [self._from_value(name, result) for name, result in zip(outputs, results)]
 
     def _from_value(self, name: str, result: Any) -> Array:
@@ -175,6 +209,7 @@ class OrtSession:
     def close(self) -> None:
         """Frees the model."""
         self._session = None
+        self._sized.clear()
 
 
 def open_model(model: str | bytes, options: LoadOptions) -> OrtSession:
@@ -202,11 +237,40 @@ def _on(ort: Any, model: str | bytes, provider: Provider, options: LoadOptions) 
         session = guarded_session(ort, model, provider, options)
         if options.target not in targets_of(provider):
             return f"{provider.name} runs here, but not on {options.target}"
-        return OrtSession(session, what_ran(session, provider), concurrent=provider.concurrent)
+        return OrtSession(
+            session,
+            what_ran(session, provider),
+            concurrent=provider.concurrent,
+            batch_sizes=_batch_sizes(model, provider, options),
+            another=lambda: guarded_session(ort, model, provider, options),
+        )
     except BackendError as error:
         if error.code != "backend_unavailable":
             raise
         return error.message
+
+
+def _batch_sizes(model: str | bytes, provider: Provider, options: LoadOptions) -> tuple[int, ...]:
+    """See Session.batch_sizes.
+
+    CUDA's provider plans its convolutions anew at each change of shape and keeps the last plan only: on an H100 a
+    change took 24 ms for LeNet and 290 ms for SqueezeNet, where a run takes 0.2 to 4 ms (docs/backends.md). So each
+    size has a session of its own, with its own copy of the weights on the card, where they are not too large for that.
+    How other accelerators take a change of shape was not measured: nothing is joined for them.
+    """
+    if provider.name == CPU:
+        return ()
+    if provider.name != CUDA or not options.independent or _bytes_of(model) > MAX_COPIED_BYTES:
+        return (1,)
+    return BATCH_SIZES
+
+
+def _bytes_of(model: str | bytes) -> int:
+    """Of the file and what lies beside it: external data, too."""
+    if isinstance(model, bytes):
+        return len(model)
+    with os.scandir(os.path.dirname(model)) as entries:
+        return sum(entry.stat().st_size for entry in entries if entry.is_file())
 
 
 def _tried(ort: Any, provider: Provider) -> tuple[tuple[str, ...], str]:

@@ -103,6 +103,7 @@ class TensorRtSession:
     """One plan. `run` and `close` may come from any thread, one after the other."""
 
     concurrent = False
+    batch_sizes: tuple[int, ...] = ()
 
     def __init__(self, trt: Any, cuda: Cuda, runtime: Any, plan: bytes, *, log: Log, provider: str) -> None:
         """Raises BackendError; whatever was taken by then is given back."""

@@ -16,7 +16,7 @@ from agent.backends.base import BackendError, LoadOptions
 from agent.backends.catalog import open_backend
 from agent.errors import PermanentError
 from agent.worker import sandbox, signature
-from agent.worker.measure import measure, warm_up
+from agent.worker.measure import measure, warm_sizes, warm_up
 from agent.worker.runner import Runner, optional_inputs
 from agent.worker.spec import MAX_VERDICT, WorkerSpec, batching_outcome, build_facts, layout_for
 from registry.contracts.codes import DeploymentCode
@@ -48,6 +48,7 @@ class InlineWorker:
             self._session = open_backend(spec.backend).load(spec.directory, spec.entry, options)
             if spec.known is not None:
                 warm_up(self._session)
+                warm_sizes(self._session, 2, spec.known.max_batch)
             self.measured = spec.known or measure(self._session, cores=1, cap=spec.max_batch, profile=spec.profile)
         except BackendError as error:
             raise PermanentError(error.code, error.message) from None

@@ -123,7 +123,7 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     from agent.backends.catalog import open_backend  # noqa: PLC0415
 
     backend = open_backend(request["backend"])
-    from agent.worker.measure import Measurement, measure, warm_up  # noqa: PLC0415
+    from agent.worker.measure import Measurement, measure, warm_sizes, warm_up  # noqa: PLC0415
 
     names = tuple(request["input_names"]), tuple(request["output_names"])
     shapes = tuple(tuple(shape) for shape in request["input_shapes"])
@@ -140,9 +140,10 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     if request["known"] is not None:
         measured = Measurement(*request["known"])
         warm_up(session)
+        warm_sizes(session, 2, measured.max_batch)
     else:
         measured = measure(session, cores=request["cores"], cap=request["max_batch"], profile=request["profile"])
-        if load_s < _RELOAD_BELOW_S:
+        if load_s < _RELOAD_BELOW_S and not session.batch_sizes:
             session.close()
             session = backend.load(request["directory"], request["entry"], options)
             warm_up(session)

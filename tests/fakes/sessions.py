@@ -16,6 +16,7 @@ class FunctionSession:
 
     provider = "Python"
     concurrent = True
+    batch_sizes: tuple[int, ...] = ()
 
     def __init__(
         self,

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from agent.backends import ort_providers
-from agent.backends.base import BackendError, LoadOptions
-from agent.backends.ort import OnnxRuntime
+from agent.backends.base import BackendError, LoadOptions, TensorInfo
+from agent.backends.ort import MAX_COPIED_BYTES, OnnxRuntime
 from agent.backends.ort_engines import kept_engines
+from agent.worker.measure import measure
 
 
 class Settings:
@@ -50,7 +51,13 @@ class SimulatedVendor(ModuleType):
         self.settings: list[Settings] = []
         self.fallback: list[int] = []
         self.asked: list[list[tuple[str, dict[str, str]]]] = []
+        self.ran: list[int] = []
+        """How many items each run had."""
         self._working, self._listed, self._broken, self._nodes = working, also_listed, broken, nodes
+
+    def _run(self, x: Any) -> list[Any]:
+        self.ran.append(len(x))
+        return [np.negative(x)]
 
     def get_available_providers(self) -> list[str]:
         return [*self._listed, "CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -83,7 +90,7 @@ class SimulatedVendor(ModuleType):
             get_inputs=lambda: [float_node],
             get_outputs=lambda: [SimpleNamespace(name="y", type="tensor(float)", shape=[1])],
             get_overridable_initializers=list,
-            run=lambda names, feeds: [np.negative(feeds["x"])],
+            run=lambda names, feeds: self._run(feeds["x"]),
         )
         if self._nodes is not None:
             session.get_provider_graph_assignment_info = lambda: parts
@@ -201,6 +208,72 @@ def test_cuda_computes_fp32_in_fp32_unless_the_operator_allows_tf32(monkeypatch:
     assert vendor.asked[-1] == [(CUDA, {"device_id": "0", "use_tf32": "0"})]
     OnnxRuntime().load("/nowhere", "m", ON_GPU._replace(settings={"tf32": True}))
     assert vendor.asked[-1] == [(CUDA, {"device_id": "0", "use_tf32": "1"})]
+
+
+def batch(*rows: float) -> dict[str, Any]:
+    return {"x": np.array(rows, np.float32).reshape(-1, 1)}
+
+
+def test_on_cuda_each_batch_size_has_a_session_of_its_own_and_batches_are_filled_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vendor = SimulatedVendor([CUDA])
+    monkeypatch.setitem(sys.modules, "onnxruntime", vendor)
+    session = OnnxRuntime().load("/", "m", ON_GPU._replace(independent=True))
+    assert session.batch_sizes == (1, 8, 32)
+    for count, sizes in ((1, [1]), (2, [8]), (8, [8]), (9, [32]), (32, [32]), (70, [32, 32, 8])):
+        vendor.ran.clear()
+        (result,) = session.run(batch(*range(count)), ["y"])
+        assert result.ravel().tolist() == [-float(value) for value in range(count)]
+        assert vendor.ran == sizes
+    assert len(vendor.asked) == 3
+    session.close()
+
+
+def test_items_that_may_influence_each_other_are_never_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    vendor = SimulatedVendor([CUDA])
+    monkeypatch.setitem(sys.modules, "onnxruntime", vendor)
+    session = OnnxRuntime().load("/", "m", ON_GPU)
+    assert session.batch_sizes == (1,)
+    session.run(batch(1, 2, 3), ["y"])
+    assert vendor.ran == [3]
+    assert len(vendor.asked) == 1
+
+
+def test_a_large_model_is_not_copied_onto_the_card_for_each_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimulatedVendor([CUDA]))
+    (tmp_path / "m").write_bytes(b"graph")
+    with (tmp_path / "m.data").open("wb") as stream:
+        stream.truncate(MAX_COPIED_BYTES)
+    assert OnnxRuntime().load(str(tmp_path), "m", ON_GPU._replace(independent=True)).batch_sizes == (1,)
+
+
+@pytest.mark.parametrize(("provider", "sizes"), [(TENSORRT, (1,)), ("CPUExecutionProvider", ())])
+def test_other_accelerators_join_nothing_and_the_cpu_takes_any_number(
+    monkeypatch: pytest.MonkeyPatch, provider: str, sizes: tuple[int, ...]
+) -> None:
+    vendor = SimulatedVendor([provider], also_listed=(provider,))
+    monkeypatch.setitem(sys.modules, "onnxruntime", vendor)
+    target = "cpu" if not sizes else "gpu"
+    options = LoadOptions(target=target, independent=True, settings={"provider": provider})
+    assert OnnxRuntime().load("/", "m", options).batch_sizes == sizes
+
+
+def test_the_size_that_gives_most_items_per_second_is_found_without_timing_the_first_run_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vendor = SimulatedVendor([CUDA])
+    monkeypatch.setitem(sys.modules, "onnxruntime", vendor)
+    session = OnnxRuntime().load("/", "m", ON_GPU._replace(independent=True))
+    session.inputs, session.outputs = (TensorInfo("x", "FP32", (-1, 1)),), (TensorInfo("y", "FP32", (-1, 1)),)
+    assert measure(session, cores=1, cap=16, profile="throughput").max_batch == 8
+    assert set(vendor.ran) <= {1, 8}
+    assert measure(session, cores=1, cap=32, profile="throughput").max_batch == 32
+    session.batch_sizes = (1,)
+    found = measure(session, cores=1, cap=32, profile="throughput")
+    assert (found.max_batch, found.verdict) == (1, "CUDAExecutionProvider runs one item at a time here")
 
 
 def test_without_canns_library_the_chip_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
