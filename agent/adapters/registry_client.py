@@ -8,6 +8,7 @@ about trying again. What an answer means: `registry_answers`.
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -99,9 +100,14 @@ class RegistryClient:
         """Tells what this host is."""
         self._tell("PUT", facts_path(self._device), facts.canonical())
 
-    def post_reports(self, reports: DeviceReports) -> None:
-        """Tells what would have gone over MQTT; the registry drops what it has seen."""
-        self._tell("POST", reports_path(self._device), reports.canonical())
+    def post_reports(self, reports: DeviceReports) -> bool:
+        """Tells what would have gone over MQTT; the registry drops what it has seen. True: it asks for the facts."""
+        with self._send("POST", reports_path(self._device), _JSON, reports.canonical()) as answer:
+            if answer.status_code == 204:
+                return False
+            body = bounded(answer, MAX_CONTROL_BYTES)
+            demand_object(answer, body, "facts_wanted")
+            return bool(json.loads(body)["facts_wanted"])
 
     def _tell(self, method: str, path: str, content: bytes) -> None:
         """Nothing counts as told that the registry did not take: it says so with 204."""

@@ -131,13 +131,14 @@ class DataPlane:
     def _greeting(self) -> Greeting:
         settings, topics = self.settings, self.settings.topics
         desired = topics.device(settings.device, "desired")
+        notice = topics.device(settings.device, "notice")
         shared = (topics.shared_pool(pool, model) for pool, model in settings.pools)
         return Greeting(
-            filters=(desired, topics.infer(settings.device, "+"), *shared),
+            filters=(desired, notice, topics.infer(settings.device, "+"), *shared),
             presence_topic=topics.device(settings.device, "presence"),
             birth=settings.birth,
             death=settings.death,
-            control_topics=frozenset((desired,)),
+            control_topics=frozenset((desired, notice)),
         )
 
     # --- for other threads --------------------------------------------------------------------------------------------

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.adapters.damage import Damage
+from agent.core.epochs import Verdict
 from agent.core.slots import Choice, SlotRecord
+from agent.errors import PermanentError
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.ports import Clock, DataPath, HostSay, Journal, LoadedWorker, NoSay, Pool, Steps
 from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest
 from registry.contracts.messages import Fault
 from registry.contracts.platforms import Platform
@@ -41,6 +44,9 @@ class Context:
     facts: Platform | None = None
     changed: bool = True
     """Something that a report says has changed."""
+    ask: bool = False
+    """The registry is to be asked over HTTP, soon: the broker brought what is not to be believed from it, or less than
+    the registry has."""
     fault: Fault | None = None
     """Why the journal refused last; None once it takes something again."""
     records: dict[str, SlotRecord] = field(default_factory=dict)
@@ -58,11 +64,23 @@ class Context:
             return self.facts.facts_digest()
         return (self.journal.get("facts_digest") or b"").decode()
 
-    def offer(self, document: bytes) -> None:
+    def offer(self, document: bytes, *, from_registry: bool = False) -> None:
         """A desired state came in, from the broker or from the registry. Raises AgentError when it is not taken."""
-        if document and self.desired.offer(document):  # Empty: a cleared retained message says nothing.
+        if not document:
+            return  # a cleared retained message says nothing
+        verdict = self.desired.offer(document, from_registry=from_registry)
+        if verdict in (Verdict.TAKE, Verdict.RESTORED):
             self.changed, self.fault = True, None
-            self.voice.tell("agent", phase="desired", message=f"generation {self.desired.generation}")
+            why = " of another epoch: the registry was put back from a backup" if verdict is Verdict.RESTORED else ""
+            self.voice.tell("agent", phase="desired", message=f"generation {self.desired.generation}{why}")
+        elif verdict is Verdict.ASK or (verdict is Verdict.STALE and not from_registry):
+            self.ask = True
+        elif verdict is Verdict.STALE:
+            raise PermanentError(
+                DeploymentCode.BAD_ANSWER,
+                f"the registry's desired state is older than generation {self.desired.generation}, which was seen: "
+                "ignored. It was put back from a backup without `registry restore`; it notices that by this report",
+            )
 
     def load_task(self, choice: Choice) -> Callable[[Any], LoadedWorker]:
         """The work that verifies and loads an artifact that is in the cache."""

@@ -1,7 +1,7 @@
 """The desired state as this device believes it: the newest document, whoever brought it, kept byte for byte.
 
-The generation only rises, also across restarts: an old retained message or a registry put back from a backup changes
-nothing until it is past the generation seen (or a person runs `agent reset`).
+The generation only rises within the registry's epoch, also across restarts: an old retained message changes nothing. A
+registry that was put back from a backup has another epoch, which is believed from its own answer over HTTP only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from agent.core.epochs import Verdict, judge
 from agent.errors import PermanentError
 from agent.reconciler.ports import Journal
 from registry.contracts.codes import DeploymentCode
@@ -26,7 +27,7 @@ class DesiredState:
         self._device = device
         self._journal = journal
         self.current: Desired | None = None
-        self.unwritten: bytes | None = None
+        self.unwritten: tuple[bytes, bool] | None = None
         """A document that the disk refused: to be offered again."""
 
     def load(self) -> None:
@@ -43,27 +44,29 @@ class DesiredState:
         """0 when none was ever seen."""
         return self.current.generation if self.current else 0
 
-    def offer(self, data: bytes) -> bool:
-        """Takes a document that came in; False when it says nothing new.
+    @property
+    def epoch(self) -> str:
+        """Of the registry's database; empty when none was ever seen."""
+        return self.current.epoch if self.current else ""
+
+    def offer(self, data: bytes, *, from_registry: bool = False) -> Verdict:
+        """Takes a document that came in, if it is to be taken; `from_registry`: the registry itself answered with it.
 
         Raises:
             PermanentError: bad_answer, it is no desired state of this device.
             TransientError: it cannot be written down, so it is not taken.
         """
         document = self._parse(data)
-        if document.generation < self.generation:
-            raise PermanentError(
-                DeploymentCode.BAD_ANSWER,
-                f"desired generation {document.generation} is older than {self.generation}, which was seen: ignored "
-                "(was the registry put back from a backup? then run `agent reset`)",
-            )
-        if self.current is not None and document.generation == self.generation:
-            return False
-        self.unwritten = data
-        self._journal.put(_KEY, data)
-        self.unwritten = None
-        self.current = document
-        return True
+        known = (self.epoch, self.generation) if self.current is not None else None
+        verdict = judge(
+            known, document.epoch, document.generation, from_registry=from_registry, same=document == self.current
+        )
+        if verdict in (Verdict.TAKE, Verdict.RESTORED):
+            self.unwritten = (data, from_registry)
+            self._journal.put(_KEY, data)
+            self.unwritten = None
+            self.current = document
+        return verdict
 
     def expired(self, now: datetime) -> bool:
         """Nothing new may be installed."""

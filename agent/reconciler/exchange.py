@@ -1,7 +1,8 @@
 """The same exchange over HTTP: asks for the desired state and brings reports, while the broker is away.
 
 With a broker it still asks now and then, so that a bridge that stopped does not cut a device off. One request at a
-time; a registry that is away costs nothing but the try.
+time; a registry that is away costs nothing but the try. It is asked at once, but not again within ASK_PAUSE_S, when the
+broker brings what only the registry itself can say.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 POLLS_WHILE_CONNECTED = 10
 """With a broker only every so many polls asks."""
+ASK_PAUSE_S = 2.0
 _SENT = "facts_sent"
 
 
@@ -30,6 +32,8 @@ _SENT = "facts_sent"
 class _Answer:
     document: tuple[bytes, str | None] | None
     facts_sent: str | None
+    facts_wanted: bool
+    """The registry does not have them."""
     reports_sent: int
     refused: AgentError | None
     """Why facts or reports were not taken."""
@@ -45,8 +49,9 @@ class Exchange:
         self._task: Task[_Answer] | None = None
         self._etag: str | None = None
         self._polls = 0
-        self._asked_at = 0
-        """The desired generation that was known when the request under way began."""
+        self._asked_last = float("-inf")
+        self._asked_at = ("", 0)
+        """Epoch and generation that were known when the request under way began."""
         self.reachable: bool | None = None
         """Did the last request get through? None before the first."""
 
@@ -55,15 +60,30 @@ class Exchange:
         """The registry has this host's facts: reports may leave them out."""
         return self._context.journal.get(_SENT) == self._context.facts_digest().encode()
 
+    def forget_facts(self) -> None:
+        """The registry says that it does not have them: whatever was sent before."""
+        self._context.journal.put(_SENT, b"")
+        self._context.changed = True
+
     def poll(self, connected: bool, reported: Reported | None, health: Health | None) -> None:
         """Asks and tells, when it is time."""
         self._polls += 1
-        if self._task is not None or (connected and self._polls % POLLS_WHILE_CONNECTED != 1):
-            return
+        if self._task is None and (not connected or self._polls % POLLS_WHILE_CONNECTED == 1):
+            self._begin(connected, reported, health)
+
+    def ask(self, connected: bool, reported: Reported | None, health: Health | None) -> bool:
+        """Asks now. False: not yet, it has just been asked."""
+        if self._task is not None or self._context.clock.monotonic() < self._asked_last + ASK_PAUSE_S:
+            return False
+        self._begin(connected, reported, health)
+        return True
+
+    def _begin(self, connected: bool, reported: Reported | None, health: Health | None) -> None:
+        self._asked_last = self._context.clock.monotonic()
         facts = None if self._context.facts is None or self.facts_are_known else self._context.facts
         reports = None if connected else self._reports(reported, health)
         etag = self._etag
-        self._asked_at = self._context.desired.generation
+        self._asked_at = self._seen()
         self._task = Task(lambda _: self._exchange(etag, facts, reports), self._done, self._failed).start(
             self._pool, self._context.put
         )
@@ -82,17 +102,17 @@ class Exchange:
     def _exchange(self, etag: str | None, facts: Platform | None, reports: DeviceReports | None) -> _Answer:
         """In the pool. What the registry does not take must not keep its desired state from us."""
         document = self._uplink.desired(etag)
-        facts_sent, reports_sent, refused = None, 0, None
+        facts_sent, facts_wanted, reports_sent, refused = None, False, 0, None
         try:
             if facts is not None:
                 self._uplink.put_facts(facts)
                 facts_sent = facts.facts_digest()
             if reports is not None:
-                self._uplink.post_reports(reports)
+                facts_wanted = self._uplink.post_reports(reports)
                 reports_sent = len(reports.events)
         except AgentError as error:
             refused = error
-        return _Answer(document, facts_sent, reports_sent, refused)
+        return _Answer(document, facts_sent, facts_wanted, reports_sent, refused)
 
     def _done(self, answer: _Answer) -> None:
         self._task = None
@@ -104,13 +124,19 @@ class Exchange:
         unsent: Any = self._context.voice.unsent
         for _ in range(min(answer.reports_sent, len(unsent))):
             unsent.popleft()
-        if answer.document is not None and self._context.desired.generation == self._asked_at:
+        if answer.document is not None and self._seen() == self._asked_at:
             data, etag = answer.document
-            self._context.offer(data)
+            self._context.offer(data, from_registry=True)
             self._etag = etag  # only now: what the disk refused is asked for again
         # Else the broker has brought a newer one meanwhile; an older answer is no sign of anything.
         if answer.facts_sent:
             self._context.journal.put(_SENT, answer.facts_sent.encode())
+        elif answer.facts_wanted:
+            self.forget_facts()
+            self._context.ask = True
+
+    def _seen(self) -> tuple[str, int]:
+        return self._context.desired.epoch, self._context.desired.generation
 
     def _failed(self, error: AgentError) -> None:
         self._task = None

@@ -15,16 +15,18 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from pydantic import ValidationError
+
 from agent.core.events import Connected, ControlMessage, Disconnected, Tick, WorkerDied
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.context import Context
-from agent.reconciler.exchange import Exchange
+from agent.reconciler.exchange import ASK_PAUSE_S, Exchange
 from agent.reconciler.ports import JobWork, LoadedWorker, ReportListener
 from agent.reconciler.slot import Slot
 from agent.reconciler.tasks import Task, TaskDone
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.messages import Desired, Fault, Health, Reported
+from registry.contracts.messages import Desired, Fault, Health, Notice, Reported
 from registry.contracts.platforms import Platform
 from registry.contracts.topics import Topics
 
@@ -144,10 +146,7 @@ class Reconciler:
                 return
             self._go_on()
         self._slots = {model: slot for model, slot in self._slots.items() if not slot.gone}
-        unwritten = context.desired.unwritten
-        if unwritten is not None and self.looked_at >= self._offer_again_at:
-            self._offer_again_at = self.looked_at + OFFER_AGAIN_S
-            self._guard(lambda: context.offer(unwritten))
+        self._offer_again()
         desired = context.desired.current
         if desired is not None:
             for model in desired.models:
@@ -160,11 +159,26 @@ class Reconciler:
         self._do_jobs(desired)
         for kind, message in context.damage.take():
             context.voice.tell("agent", phase=f"damaged_{kind}", code=DeploymentCode.DIGEST_MISMATCH, message=message)
+        self._guard(self._ask)
         if not any(slot.keeper.starting for slot in self._slots.values()):
             self.revived.set()
         if context.changed and context.facts is not None:
             context.changed = False
             self._report(context.facts)
+
+    def _offer_again(self) -> None:
+        """A desired state that the disk refused."""
+        unwritten = self._context.desired.unwritten
+        if unwritten is not None and self.looked_at >= self._offer_again_at:
+            self._offer_again_at = self.looked_at + OFFER_AGAIN_S
+            data, from_registry = unwritten
+            self._guard(lambda: self._context.offer(data, from_registry=from_registry))
+
+    def _ask(self) -> None:
+        """The registry over HTTP, where the broker is not enough."""
+        if self._context.ask and self._exchange is not None:
+            connected = self._context.voice.connected
+            self._context.ask = not self._exchange.ask(connected, self._reported, self._health)
 
     def _do_jobs(self, desired: Desired | None) -> None:
         jobs = self._jobs
@@ -190,7 +204,8 @@ class Reconciler:
         dues = [due for slot in self._slots.values() if (due := slot.next_due()) is not None]
         if self._jobs is not None and (due := self._jobs.next_due()) is not None:
             dues.append(due)
-        return min([max(due - now, 0.0) for due in dues] + [LONGEST_LOOK_S])
+        longest = ASK_PAUSE_S if self._context.ask else LONGEST_LOOK_S
+        return min([max(due - now, 0.0) for due in dues] + [longest])
 
     def _handle(self, event: Any) -> None:
         voice = self._context.voice
@@ -199,6 +214,8 @@ class Reconciler:
         elif isinstance(event, ControlMessage):
             if event.topic == self._topics.device(self._device, "desired"):
                 self._context.offer(event.payload)
+            elif event.topic == self._topics.device(self._device, "notice"):
+                self._noticed(event.payload)
         elif isinstance(event, WorkerDied):
             if event.model in self._slots:
                 self._slots[event.model].died(event.worker, event.reason)
@@ -209,6 +226,19 @@ class Reconciler:
             voice.connected = False
         elif isinstance(event, Tick):
             self._tick(event.what)
+
+    def _noticed(self, payload: bytes) -> None:
+        """The registry asks for something. What is no notice, or another device's, says nothing."""
+        try:
+            notice = Notice.model_validate_json(payload)
+        except ValidationError as error:
+            log.warning("this is no notice of the registry: %d faults", error.error_count())
+            return
+        if notice.device != self._device or self._exchange is None:
+            return
+        if notice.facts_wanted:
+            self._exchange.forget_facts()
+        self._context.ask |= notice.poll or notice.facts_wanted
 
     def _tick(self, what: str) -> None:
         if what == "poll" and self._exchange is not None:
@@ -227,6 +257,7 @@ class Reconciler:
             device=self._device,
             session_id=self._session_id,
             generation=self._context.desired.generation,
+            epoch=self._context.desired.epoch,
             at=now if self._reported is None else max(now, self._reported.at),
             facts_digest=facts.facts_digest(),
             facts=None if known else facts,

@@ -141,8 +141,8 @@ class Uplink(Protocol):
     def put_facts(self, facts: Platform) -> None:
         """Tells what this host is."""
 
-    def post_reports(self, reports: DeviceReports) -> None:
-        """Tells what would have gone over MQTT."""
+    def post_reports(self, reports: DeviceReports) -> bool:
+        """Tells what would have gone over MQTT. True: the registry asks for the facts, which it does not have."""
 
 
 class JobWork(Protocol):

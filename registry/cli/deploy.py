@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from registry.cli.deployment_text import progress_text, quarantine_text
-from registry.cli.devices import is_online, presence_text
+from registry.cli.devices import epoch_text, has_seen, is_online, of_another_epoch, presence_text, reported_models
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
 from registry.cli.output import age_text, time_text
 from registry.cli.policy_options import (
@@ -177,7 +177,7 @@ def _decided(device: DeviceView, view: DeploymentView) -> ReportedModel | None:
     if device.generation > view.generation and wanted != view.version:
         raise CliError(f"{device.name} was given {view.model}@{wanted or 'nothing'} meanwhile", code="conflict")
     report = device.reported.models.get(view.model) if device.reported else None
-    if report is None or device.reported is None or device.reported.generation < view.generation:
+    if report is None or not has_seen(device, view.generation):
         return None
     if report.state is ServingState.SERVING and report.version == view.version:
         return report
@@ -201,12 +201,14 @@ def _decided(device: DeviceView, view: DeploymentView) -> ReportedModel | None:
 def _state(session: Session, device: DeviceView, view: DeploymentView) -> str:
     if not is_online(device):
         seen = age_text(device.last_seen, session.now())
-        if device.reported is None or device.reported.generation < view.generation:
+        if not has_seen(device, view.generation):
             return f"{presence_text(device)} (last seen {seen}); it takes this up when it is back"
-    if device.reported is None or device.reported.generation < view.generation:
+    if of_another_epoch(device):
+        return epoch_text(device)
+    if not has_seen(device, view.generation):
         fault = device.reported.fault if device.reported else None
         return f"cannot take it up: {fault.code}: {fault.message}" if fault else "has not answered this generation yet"
-    report = device.reported.models.get(view.model)
+    report = reported_models(device).get(view.model)
     if report is None:
         return "has not started on it yet"
     progress = f": {progress_text(report.deployment)}" if report.deployment is not None else ""

@@ -108,6 +108,25 @@ def is_online(device: DeviceView) -> bool:
     return device.online
 
 
+def has_seen(device: DeviceView, generation: int) -> bool:
+    """Does its last report answer this desired generation?"""
+    reported = device.reported
+    return reported is not None and not of_another_epoch(device) and reported.generation >= generation
+
+
+def of_another_epoch(device: DeviceView) -> bool:
+    """Does its last report answer a document of before the registry was put back from a backup?"""
+    return device.reported is not None and device.reported.epoch not in ("", device.epoch)
+
+
+def epoch_text(device: DeviceView) -> str:
+    """Why what it reports answers nothing that is asked now."""
+    return (
+        f"the registry was put back from a backup ({device.epoch_reason}; since {time_text(device.epoch_since)}), and "
+        f"{device.name} still follows the state of before: it asks the registry over HTTP as soon as it hears of it"
+    )
+
+
 def serving_text(name: str, model: ReportedModel) -> str:
     """lenet@1.0.0, with the state where it is not simply serving."""
     state = "" if model.state == "serving" else f" ({model.state})"
@@ -145,6 +164,8 @@ def show_device(session: Session, device: Device) -> None:
     if view.rivals:
         sessions = " and ".join(session_id[:12] for session_id in view.rivals)
         out.say(f"  ALERT   two agents run under this name (sessions {sessions}): stop one, or give it another name")
+    if of_another_epoch(view):
+        out.say(f"  NOTE    {epoch_text(view)}")
     if view.labels:
         out.say(f"  labels  {_labels(view.labels)}")
     if view.reported is not None and view.reported.fault is not None:

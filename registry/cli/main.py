@@ -45,6 +45,7 @@ COMMANDS: dict[str, str] = {
     "token": "registry.cli.tokens:app",
     "key": "registry.cli.keys:app",
     "serve": "registry.cli.serve:serve",
+    "restore": "registry.cli.restore:restore",
 }
 """Command to `module:function`, or `module:app` for a group of commands."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -32,35 +34,47 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
 ) -> None:
     """Run the registry. Needs no set-up: SQLite and blobs lie in one folder, and it listens on loopback only."""
-    run = _runner()
-    try:
-        settings = load_config(config, host=host, port=port, data_dir=data_dir)
-    except ValidationError as error:
-        _fail("The configuration is not right:\n" + "\n".join(_faults(error)), EXIT_CONFIG)
-    except (OSError, ValueError) as error:
-        _fail(f"The configuration is not right: {error}", EXIT_CONFIG)
-    try:
+    run = needing_server("registry.server.run", "run")
+    settings = load_settings("serve", config, host=host, port=port, data_dir=data_dir)
+    with ending("serve"):
         run(settings, lambda url: _announce(settings, url))
-    except StartError as error:
-        _fail(error.message, EXIT_CONFIG if error.lasting else EXIT_FAILED, error.code)
-    except TemporaryError as error:
-        _fail(error.message, EXIT_FAILED, error.code)
-    except RegistryError as error:
-        _fail(error.message, EXIT_CONFIG, error.code)
-    except OSError as error:
-        _fail(f"The registry cannot start: {error}", EXIT_FAILED)
 
 
-def _runner() -> Callable[[RegistryConfig, Callable[[str], None]], None]:
+@contextmanager
+def ending(command: str) -> Iterator[None]:
+    """What a registry cannot start for, as the end of a command with its message, code and exit code."""
     try:
-        from registry.server.run import run  # noqa: PLC0415 - 1 s, and absent where nothing is served
+        yield
+    except StartError as error:
+        fail(command, error.message, EXIT_CONFIG if error.lasting else EXIT_FAILED, error.code)
+    except TemporaryError as error:
+        fail(command, error.message, EXIT_FAILED, error.code)
+    except RegistryError as error:
+        fail(command, error.message, EXIT_CONFIG, error.code)
+    except OSError as error:
+        fail(command, f"The registry cannot start: {error}", EXIT_FAILED)
+
+
+def load_settings(command: str, file: Path | None, **overrides: Any) -> RegistryConfig:
+    """The settings, or the end of the command with what is wrong with them."""
+    try:
+        return load_config(file, **overrides)
+    except ValidationError as error:
+        fail(command, "The configuration is not right:\n" + "\n".join(_faults(error)), EXIT_CONFIG)
+    except (OSError, ValueError) as error:
+        fail(command, f"The configuration is not right: {error}", EXIT_CONFIG)
+
+
+def needing_server(module: str, function: str) -> Callable[..., Any]:
+    """A function of the server, or the end of the command with what to install."""
+    try:
+        return getattr(import_module(module), function)  # type: ignore[no-any-return]  # 1 s, and absent where nothing is served
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("registry."):
             raise
         missing = CliError(SERVER_PACKAGES.format(error.name), hint=SERVER_HINT)
         Output().fail(missing)
         raise typer.Exit(missing.exit_code) from error
-    return run
 
 
 def _faults(error: ValidationError) -> list[str]:
@@ -75,10 +89,10 @@ def _announce(settings: RegistryConfig, url: str) -> None:
         typer.echo(f"registry: the administrator's token is in {token}")
 
 
-def _fail(message: str, exit_code: int, code: str = "") -> None:
-    """For a program the code is in the JSON, for people and journals behind the message."""
+def fail(command: str, message: str, exit_code: int, code: str = "") -> NoReturn:
+    """The end of a command. For a program the code is in the JSON, for people and journals behind the message."""
     if "--json" in sys.argv:
         Output(as_json=True).fail(CliError(message, code=code or "invalid", exit_code=ExitCode(exit_code)))
     else:
-        typer.echo(f"registry serve: {message}" + (f" [{code}]" if code else ""), err=True)
+        typer.echo(f"registry {command}: {message}" + (f" [{code}]" if code else ""), err=True)
     raise typer.Exit(exit_code)

@@ -66,7 +66,11 @@ class Desired(Wire):
     schema_version: Literal[1] = 1
     device: Name
     generation: Count
-    """Only rises. A document with a lower one than was seen is ignored."""
+    """Only rises within an epoch. A document with a lower one than was seen is ignored."""
+    epoch: Annotated[str, Field(max_length=64)] = ""
+    """Random, of the life of the registry's database: another one says that it was put back from a backup, and that the
+    generations seen so far mean nothing. A device believes an epoch that it does not know only where the registry
+    itself said it, over HTTP. Empty: of an older registry."""
     issued_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     """After it nothing new is installed; what serves goes on serving."""
@@ -131,16 +135,30 @@ class Reported(Wire):
     session_id: str
     generation: Count
     """The desired generation that this answers; 0 when none was ever seen."""
+    epoch: Annotated[str, Field(max_length=64)] = ""
+    """Of that generation."""
     at: AwareDatetime
     facts_digest: Digest
     facts: Platform | None = None
-    """Sent with every report until the registry has them; a reader compares the digest."""
+    """Sent with every report until the registry has them, and again when it asks (`Notice.facts_wanted`); a reader
+    compares the digest."""
     models: dict[Name, ReportedModel] = Field(default_factory=dict)
     jobs: Annotated[dict[Name, JobStatus], Field(max_length=MAX_JOBS)] = Field(default_factory=dict)
     heard_every_s: Annotated[float, Field(ge=0, le=7 * 86400)] | None = None
     """The agent gives a sign of life at least so often, in seconds. None: it does not say."""
     fault: Fault | None = None
     """What keeps the whole agent from following its desired state now: a full disk, a broken journal."""
+
+
+class Notice(Wire):
+    """The registry asks a device for something over MQTT; not retained, and never an order: what should be so stands in
+    the desired state."""
+
+    device: Name
+    facts_wanted: bool = False
+    """The registry does not have the facts whose digest the device reports."""
+    poll: bool = False
+    """The broker cannot carry this device's desired state: ask for it over HTTP."""
 
 
 class Event(Wire):

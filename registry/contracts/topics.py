@@ -4,6 +4,7 @@
 |---|---|---|
 | `<p>/devices/{device}/presence` | agent, and its will | 1, retained |
 | `<p>/devices/{device}/desired` | registry | 1, retained |
+| `<p>/devices/{device}/notice` | registry | 1 |
 | `<p>/devices/{device}/reported` | agent | 1, retained |
 | `<p>/devices/{device}/events` | agent | 1 |
 | `<p>/devices/{device}/health` | agent | 1 |
@@ -39,7 +40,7 @@ class Topics:
             raise ValueError(f"MQTT prefix {self.prefix!r}: levels must not be empty, no + # or leading $")
 
     def device(self, device: str, kind: str) -> str:
-        """`kind` is presence, desired, reported, events or health; `+` for `device` subscribes to all."""
+        """`kind` is presence, desired, notice, reported, events or health; `+` for `device` subscribes to all."""
         return f"{self.prefix}/devices/{device}/{kind}"
 
     def infer(self, device: str, model: str) -> str:

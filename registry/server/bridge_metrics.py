@@ -37,7 +37,17 @@ class BridgeMetrics(Collector):
         )
         documents.add_metric(["published"], tally.published)
         documents.add_metric(["refused"], tally.refused)
+        documents.add_metric(["too_large"], tally.too_large)
         yield documents
+        refusals = CounterMetricFamily(
+            "modelfleet_registry_mqtt_refusals", "What the broker refused, by its reason", labels=["reason"]
+        )
+        for reason, number in sorted(self._bridge.refusals.items()):
+            refusals.add_metric([reason], number)
+        yield refusals
+        yield CounterMetricFamily(
+            "modelfleet_registry_mqtt_notices", "Devices asked for their facts, or told to ask over HTTP", tally.notices
+        )
         yield GaugeMetricFamily(
             "modelfleet_registry_mqtt_connected", "1 when connected and subscribed", float(self._bridge.connected)
         )

@@ -32,6 +32,7 @@ from registry.services.evaluations import Evaluations
 from registry.services.garbage import Garbage
 from registry.services.models import Models
 from registry.services.parity import ParityTable
+from registry.services.restoring import Restored, restored
 from registry.services.tokens import Tokens, read_token
 from registry.services.uploads import UploadLimits, Uploads
 from registry.services.versions import Versions
@@ -131,6 +132,22 @@ def _made_folder(folder: Path) -> Path:
     except OSError as error:
         raise StartError("data_folder", f"The data folder {folder} cannot be made: {error.strerror}.") from error
     return folder
+
+
+def restore_registry(config: RegistryConfig, clock: Clock = utc_now) -> Restored:
+    """What follows when the data were put back from a backup; for a folder in which no registry works.
+
+    Raises:
+        RegistryError: the data cannot be used, a registry works in the folder, or a setting is not safe.
+    """
+    with ExitStack() as undo:
+        lock = _lock_folder(_made_folder(config.data_dir))
+        undo.callback(os.close, lock)
+        database = open_database(config.effective_database_url)
+        undo.callback(database.close)
+        tokens, blobs = Tokens(database, Access(database)), FilesystemBlobs(config.data_dir / "blobs")
+        file = config.data_dir / ADMIN_TOKEN_FILE
+        return restored(database, blobs, tokens, clock(), given=given_admin_token(config), file=file)
 
 
 def _lock_folder(folder: Path) -> int:

@@ -14,19 +14,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import paho.mqtt.client as paho
 
 from registry.config import Mqtt
+from registry.contracts.messages import Notice
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.contracts.topics import Topics
 from registry.core.intake import KINDS, read_message
 from registry.errors import TemporaryError
 from registry.server.inbox import Inbox, Received
-from registry.server.mqtt_session import RECEIVE_MAXIMUM, MqttSession
+from registry.server.mqtt_session import RECEIVE_MAXIMUM, Answer, MqttSession, Outgoing
 from registry.services.desired import DesiredDocuments
 from registry.services.publication import NEWEST, Publication, Unpublished
 from registry.services.telemetry import Telemetry
@@ -48,6 +49,9 @@ JOIN_S = 5.0
 """For each thread at the end; a thread that hangs in the database is left behind, its batch not acknowledged."""
 RETAINED_KINDS = ("desired", "presence", "reported")
 PROOFS = 3
+NOTICE_PAUSE_S = 20.0
+MAX_NOTICED = 1 << 17
+"""Devices of which is known when they were asked last."""
 TEMPORARY = (TemporaryError, OSError, MemoryError)
 """The registry's own condition; the same messages pass later. The database logs and counts it."""
 log = logging.getLogger(__name__)
@@ -69,6 +73,10 @@ class Tally:
     published: int = 0
     refused: int = 0
     """Publications that the broker refused or did not acknowledge in time; they are tried again."""
+    too_large: int = 0
+    """Documents that are longer than the broker takes: their devices are told to ask over HTTP."""
+    notices: int = 0
+    """Requests to devices to send their facts, or to ask over HTTP."""
 
 
 class MqttBridge:
@@ -93,6 +101,9 @@ class MqttBridge:
         self._inbox = Inbox(INBOX, reserve=2 * RECEIVE_MAXIMUM, patience_s=PATIENCE_S)
         self._stopping = threading.Event()
         self._wake = threading.Event()
+        self._notices_lock = threading.Lock()
+        self._notices: dict[str, Notice] = {}
+        self._noticed: dict[str, float] = {}
         subscriptions = [self._topics.device("+", kind) for kind in KINDS if kind != "results"]
         subscriptions.append(self._topics.results("+", "+"))
         self._session = MqttSession(config, subscriptions, self._received, self._wake.set)
@@ -112,8 +123,13 @@ class MqttBridge:
         return self._session.ready
 
     @property
+    def refusals(self) -> dict[str, int]:
+        """Publications and subscriptions that the broker refused, by its reason."""
+        return dict(self._session.refusals)
+
+    @property
     def problem(self) -> str:
-        """Why it is not connected; empty when it is."""
+        """Why it is not connected, or what the broker does not let it do; empty when all is well."""
         return self._session.error
 
     def start(self) -> None:
@@ -204,7 +220,32 @@ class MqttBridge:
         self.tally.unknown += taken.unknown
         self.tally.repeated += taken.repeated
         self.tally.unrecorded += taken.unrecorded
+        self._ask_facts(taken.facts_wanted)
         return None
+
+    def _ask_facts(self, devices: Collection[str]) -> None:
+        """At most once in NOTICE_PAUSE_S each; who does not answer is asked again with his next report."""
+        if not devices:
+            return
+        now = time.monotonic()
+        with self._notices_lock:
+            if len(self._noticed) > MAX_NOTICED:
+                self._noticed.clear()
+            for device in devices:
+                if self._noticed.get(device, float("-inf")) + NOTICE_PAUSE_S <= now:
+                    self._noticed[device] = now
+                    self._notices[device] = Notice(device=device, facts_wanted=True)
+        self._wake.set()
+
+    def _send_notices(self) -> None:
+        """What is lost is asked for again: the state that called for it is still there."""
+        with self._notices_lock:
+            notices, self._notices = list(self._notices.values()), {}
+        for start in range(0, len(notices), PUBLISH_BATCH):
+            some = notices[start : start + PUBLISH_BATCH]
+            messages = [Outgoing(self._topics.device(n.device, "notice"), n.canonical(), retain=False) for n in some]
+            answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
+            self.tally.notices += answers.count(Answer.TAKEN)
 
     def _database_works(self) -> bool:
         try:
@@ -236,6 +277,7 @@ class MqttBridge:
             except Exception:
                 self._session.lost_again()
                 raise
+        self._send_notices()
         complete = self._clear_deleted()
         after = NEWEST
         while not self._stopping.is_set() and self._session.ready:
@@ -253,20 +295,42 @@ class MqttBridge:
         return complete
 
     def _publish_batch(self, documents: Sequence[Unpublished]) -> bool:
-        messages = [(self._topics.device(d.device, "desired"), d.document) for d in documents]
+        messages = [Outgoing(self._topics.device(d.device, "desired"), d.document) for d in documents]
         answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
-        done = [document for document, taken in zip(documents, answers, strict=True) if taken]
-        self._publication.acknowledged(done)
+        done = [document for document, answer in zip(documents, answers, strict=True) if answer is Answer.TAKEN]
+        large = [document for document, answer in zip(documents, answers, strict=True) if answer is Answer.TOO_LARGE]
+        told = [document for document in large if self._tell_to_ask(document)]
+        self._publication.acknowledged([*done, *told])
         self.tally.published += len(done)
-        self.tally.refused += len(documents) - len(done)
-        return len(done) == len(documents)
+        self.tally.refused += len(documents) - len(done) - len(told)
+        return len(done) + len(told) == len(documents)
+
+    def _tell_to_ask(self, document: Unpublished) -> bool:
+        """The broker does not take a document so long: its device gets it over HTTP, now or at its next poll; what was
+        retained for it is out of date and goes. False: the broker did not take that either."""
+        device = document.device
+        notice = Notice(device=device, poll=True).canonical()
+        messages = [
+            Outgoing(self._topics.device(device, "desired"), b""),
+            Outgoing(self._topics.device(device, "notice"), notice, retain=False),
+        ]
+        if any(answer is Answer.REFUSED for answer in self._session.publish(messages, PUBLISH_TIMEOUT_S)):
+            return False
+        self.tally.too_large += 1
+        log.warning(
+            "MQTT: the desired state of %s has %d bytes, the broker takes packets of %d: it is told to ask over HTTP",
+            device,
+            len(document.document),
+            self._session.limits.maximum_packet or 0,
+        )
+        return True
 
     def _clear_deleted(self) -> bool:
         while devices := self._publication.deleted(PUBLISH_BATCH // len(RETAINED_KINDS)):
             topics = [self._topics.device(device, kind) for device in devices for kind in RETAINED_KINDS]
-            answers = self._session.publish([(topic, b"") for topic in topics], PUBLISH_TIMEOUT_S)
-            if not all(answers):
-                self.tally.refused += answers.count(False)
+            answers = self._session.publish([Outgoing(topic, b"") for topic in topics], PUBLISH_TIMEOUT_S)
+            if any(answer is Answer.REFUSED for answer in answers):
+                self.tally.refused += answers.count(Answer.REFUSED)
                 return False
             self._publication.cleared(devices)
         return True

@@ -2,16 +2,21 @@
 
 - The session outlives the connection (clean start off, expiry SESSION_EXPIRY_S): messages of devices wait at the
   broker while the registry is away. A message is acknowledged only when `ack` is called, on the connection it came on.
+- What the broker states in its CONNACK is kept: it would end the connection otherwise, each time again.
 - TCP_NODELAY: without it a QoS 1 round trip takes 44 ms.
 - paho calls back in its own thread; an exception there would end it, so none leaves a callback.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -22,6 +27,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from registry.config import Mqtt
+from registry.contracts.broker import BrokerLimits, in_packets, limits_of, subscribable
 from registry.contracts.digest import PREFIX, digest_of
 from registry.errors import StartError
 
@@ -33,11 +39,31 @@ MAX_PACKET_BYTES = 32 << 20
 CONNECT_TIMEOUT_S = 5.0
 MAX_RECONNECT_S = 30
 MAX_INFLIGHT = 20
-"""Publications on the way at once. What Mosquitto and others announce as their own Receive Maximum: paho ignores that,
-and takes no other number once it is connected."""
+"""Publications on the way at once, where the broker's Receive Maximum is not less."""
 MAX_QUEUED = 2000
 """Messages that paho holds while they are not acknowledged; more are refused."""
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A publication at QoS 1, where the broker has it."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+    """Where the broker keeps retained messages."""
+
+
+class Answer(enum.Enum):
+    """What became of a publication."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    """The broker said no, or nothing in time."""
+    TOO_LARGE = "too_large"
+    """Longer than the broker takes; it was not sent."""
+
 
 OnMessage = Callable[[paho.MQTTMessage, int], None]
 """Gets a message and the number of the connection it came on. Must not block."""
@@ -59,12 +85,21 @@ class MqttSession:
         self._ready = False
         self._lost = True
         self._acks: dict[int, bool] = {}
+        self._subscribing: dict[int, list[str]] = {}
+        """Filters by packet identifier, until their SUBACK came."""
+        self.limits = BrokerLimits()
+        """What the broker of the last connection takes."""
+        self.refusals: Counter[str] = Counter()
+        """Publications and subscriptions that the broker refused, by its reason."""
+        self._refused_filters: list[str] = []
+        self.lacks = ""
+        """What the broker does not have, in words; empty when it has all."""
         self.error = "not connected yet"
         self._client = self._make_client()
 
     @property
     def ready(self) -> bool:
-        """Connected and subscribed."""
+        """Connected, and the broker has answered about the subscriptions; `error` says what it refused."""
         return self._ready
 
     def start(self) -> None:
@@ -107,19 +142,44 @@ class MqttSession:
             if connection == self._connection and self._connected:
                 self._client.ack(mid, 1)
 
-    def publish(self, messages: Sequence[tuple[str, bytes]], timeout: float) -> list[bool]:
-        """Publish retained at QoS 1, all at once; for one thread.
+    def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Answer]:
+        """Publish, as many at once as the broker allows; for one thread.
 
         Returns:
-            For each whether the broker took it within `timeout` seconds.
+            For each what became of it within `timeout` seconds.
         """
+        limits, deadline = self.limits, time.monotonic() + timeout
+        answers: list[Answer] = []
+        window = min(MAX_INFLIGHT, limits.receive_maximum)
+        for start in range(0, len(messages), window):
+            answers += self._publish_some(messages[start : start + window], limits, deadline)
+        return answers
+
+    def _publish_some(self, messages: Sequence[Outgoing], limits: BrokerLimits, deadline: float) -> list[Answer]:
         with self._changed:
             self._acks.clear()
-        infos = [self._client.publish(topic, payload, qos=1, retain=True) for topic, payload in messages]
-        mids = [info.mid for info in infos if info.rc == paho.MQTT_ERR_SUCCESS]
+        sent: list[int | None] = []
+        """Packet identifiers; None: it was not sent."""
+        for message in messages:
+            mid = None
+            if self._ready and limits.takes(message.topic, len(message.payload)):
+                retain = message.retain and limits.retain
+                info = self._client.publish(message.topic, message.payload, qos=limits.qos, retain=retain)
+                mid = info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+            sent.append(mid)
+        mids = [mid for mid in sent if mid is not None]
         with self._changed:
-            self._changed.wait_for(lambda: not self._ready or all(mid in self._acks for mid in mids), timeout)
-            return [info.rc == paho.MQTT_ERR_SUCCESS and self._acks.get(info.mid, False) for info in infos]
+            left = max(0.0, deadline - time.monotonic())
+            self._changed.wait_for(lambda: not self._ready or all(mid in self._acks for mid in mids), left)
+            taken = {mid for mid in mids if self._acks.get(mid, False)}
+        return [
+            Answer.TAKEN
+            if mid in taken
+            else Answer.REFUSED
+            if mid is not None or limits.takes(message.topic, len(message.payload))
+            else Answer.TOO_LARGE
+            for message, mid in zip(messages, sent, strict=True)
+        ]
 
     def _make_client(self) -> paho.Client:
         config = self._config
@@ -152,33 +212,66 @@ class MqttSession:
         return client
 
     def _connect_answered(
-        self, client: paho.Client, _data: Any, flags: Any, reason: ReasonCode, _properties: Any
+        self, client: paho.Client, _data: Any, flags: Any, reason: ReasonCode, properties: Any
     ) -> None:
         if reason.is_failure:
             self.error = f"the broker refused the connection: {reason}"
             log.error("MQTT: %s", self.error)
             return
+        limits = limits_of(properties)
+        filters, left = subscribable(self._subscriptions, limits)
         with self._changed:
             self._connection += 1
             self._connected = True
-            self._lost = self._lost or not flags.session_present
-        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
-        client.subscribe([(topic, options) for topic in self._subscriptions])
+            self._lost = self._lost or not flags.session_present or limits != self.limits
+            self.limits = limits
+            self._subscribing.clear()
+            self._refused_filters = left
+        self._say_limits(limits)
+        options = SubscribeOptions(qos=limits.qos, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
+        with self._changed:
+            for packet in in_packets(filters, limits):
+                _, mid = client.subscribe([(topic, options) for topic in packet])
+                if mid is not None:
+                    self._subscribing[mid] = packet
+        if not filters:
+            self._open()
+
+    def _say_limits(self, limits: BrokerLimits) -> None:
+        missing = limits.missing()
+        self.lacks = f"the broker has no {', no '.join(missing)}: devices ask and tell over HTTP" if missing else ""
+        if self.lacks:
+            log.warning("MQTT: %s", self.lacks)
 
     def _connect_failed(self, _client: paho.Client, _data: Any) -> None:
-        self.error = f"no connection to {self._config.host}:{self._config.effective_port}"
+        self.error = f"no connection to {at(self._config.host or '', self._config.effective_port)}"
 
-    def _subscribed(self, _client: paho.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
-        refused = [topic for topic, reason in zip(self._subscriptions, reasons, strict=False) if reason.is_failure]
-        if refused:
-            self.error = f"the broker refused the subscriptions {', '.join(refused)}"
-            log.error("MQTT: %s", self.error)
-            return
-        self.error = ""
+    def _subscribed(self, _client: paho.Client, _data: Any, mid: int, reasons: Any, _properties: Any) -> None:
+        with self._changed:
+            filters = self._subscribing.pop(mid, [])
+            refused = [(t, reason) for t, reason in zip(filters, reasons, strict=False) if reason.is_failure]
+            self._refused_filters += [topic for topic, _ in refused]
+            done = not self._subscribing
+        for topic, reason in refused:
+            self._refuse(f"the subscription {topic}", str(reason))
+        if done:
+            self._open()
+
+    def _open(self) -> None:
+        """What was refused keeps nobody from the rest: desired state goes out, and what can be heard is heard."""
+        self.error = self.lacks
+        if self._refused_filters and not self.lacks:
+            self.error = f"the broker refused the subscriptions {', '.join(self._refused_filters)}"
         with self._changed:
             self._ready = True
-        log.info("MQTT: connected to %s:%s", self._config.host, self._config.effective_port)
+        log.info("MQTT: connected to %s", at(self._config.host or "", self._config.effective_port))
         self._on_ready()
+
+    def _refuse(self, what: str, reason: str) -> None:
+        """Counted; the first of a reason is logged."""
+        self.refusals[reason] += 1
+        if self.refusals[reason] == 1:
+            log.error("MQTT: the broker refused %s: %s; more of these are only counted", what, reason)
 
     def _disconnected(
         self, _client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
@@ -190,6 +283,8 @@ class MqttSession:
         log.warning("MQTT: %s", self.error)
 
     def _published(self, _client: paho.Client, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
+        if reason.is_failure:
+            self._refuse("a publication", str(reason))
         with self._changed:
             self._acks[mid] = not reason.is_failure
             self._changed.notify_all()
@@ -208,3 +303,8 @@ def _client_id(config: Mqtt) -> str:
 def _no_delay(_client: paho.Client, _data: Any, sock: Any) -> None:
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def at(host: str, port: int) -> str:
+    """`host:port` as people read it; an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -24,6 +24,7 @@ from registry.contracts.messages import MAX_CONTROL_BYTES, Desired, DesiredModel
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, RevisionRow, TombstoneRow
 from registry.errors import InvalidError, NotFoundError
+from registry.services.epochs import epoch_of
 
 STALE_S = 1.0
 MAX_MODELS = 256
@@ -173,7 +174,7 @@ def _rewrite(session: Session, device: DeviceRow, changes: Mapping[str, DesiredM
 
 
 def _store(session: Session, row: DesiredRow, document: Desired) -> None:
-    row.document = document.canonical()
+    row.document = document.model_copy(update={"epoch": epoch_of(session)}).canonical()
     row.digest = digest_of(row.document)
     row.generation = document.generation
     row.revision = next_revision(session)

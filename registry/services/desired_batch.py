@@ -14,6 +14,7 @@ from registry.contracts.digest import digest_of
 from registry.contracts.messages import MAX_CONTROL_BYTES, Desired, DesiredModel
 from registry.db.fleet_rows import DeploymentRow, DesiredRow
 from registry.services.desired import MAX_MODELS, next_revision, policy_text
+from registry.services.epochs import epoch_of
 
 BATCH = 500
 """Devices in one IN list."""
@@ -51,13 +52,14 @@ def _set_batch(session: Session, model: str, changes: Sequence[Change], by: str,
     documents = {row.device_id: row.document for row in found}
     slots = select(DeploymentRow.device_id).where(DeploymentRow.device_id.in_(ids), DeploymentRow.model == model)
     there = set(session.scalars(slots))
+    epoch = epoch_of(session)
     refused: set[int] = set()
     desired: list[dict[str, Any]] = []
     kept: list[dict[str, Any]] = []
     gone: list[int] = []
     for change in changes:
         before = documents.get(change.device_id)
-        after = _changed(Desired.model_validate_json(before), model, change.wanted, now) if before else None
+        after = _changed(Desired.model_validate_json(before), model, change.wanted, now, epoch) if before else None
         if after is None:
             refused.add(change.device_id)
             continue
@@ -85,14 +87,14 @@ def _set_batch(session: Session, model: str, changes: Sequence[Change], by: str,
     return refused
 
 
-def _changed(document: Desired, model: str, wanted: DesiredModel | None, now: datetime) -> Desired | None:
+def _changed(document: Desired, model: str, wanted: DesiredModel | None, now: datetime, epoch: str) -> Desired | None:
     """The document with the slot changed; None: it has no room for another model."""
     if document.models.get(model) == wanted:
         return document
     models = {name: slot for name, slot in {**document.models, model: wanted}.items() if slot is not None}
     if len(models) > MAX_MODELS:
         return None
-    update = {"models": models, "generation": document.generation + 1, "issued_at": now}
+    update = {"models": models, "generation": document.generation + 1, "issued_at": now, "epoch": epoch}
     return document.model_copy(update=update)
 
 

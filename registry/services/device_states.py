@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, inspect, select, update
 from sqlalchemy.orm import Session
 
 from registry.core.presence import Speakers, ended_before, patience_s
-from registry.db.fleet_rows import DeviceRow, DeviceStateRow
+from registry.db.fleet_rows import DesiredRow, DeviceRow, DeviceStateRow
 
 # The table, not the mapped class: the ORM would take a third of the time of a batch of reports.
 _STATES: Any = inspect(DeviceStateRow).local_table
@@ -34,6 +34,8 @@ class DeviceState:
     speakers: Speakers
     facts_digest: str | None
     """Of the facts that the registry has."""
+    generation: int
+    """Of its desired document."""
     changes: dict[str, Any] = field(default_factory=dict)
     """By column of `DeviceStateRow`."""
 
@@ -98,8 +100,10 @@ def find_states(session: Session, names: Collection[str], expiry_s: float) -> di
         DeviceStateRow.sessions,
         DeviceStateRow.returns,
         DeviceStateRow.returned_at,
+        DesiredRow.generation,
     )
     query = select(*columns).join(DeviceStateRow, DeviceStateRow.device_id == DeviceRow.id)
+    query = query.join(DesiredRow, DesiredRow.device_id == DeviceRow.id)
     return {
         row.name: DeviceState(
             device_id=row.id,
@@ -111,6 +115,7 @@ def find_states(session: Session, names: Collection[str], expiry_s: float) -> di
             expiry_s=expiry_s,
             speakers=Speakers(tuple(row.sessions or ()), row.returns, row.returned_at),
             facts_digest=row.facts_digest,
+            generation=row.generation,
         )
         for row in session.execute(query.where(DeviceRow.name.in_(names)))
     }

@@ -21,6 +21,7 @@ from registry.db.fleet_rows import (
     DeviceLabelRow,
     DeviceRow,
     DeviceStateRow,
+    RegistryStateRow,
     TombstoneRow,
 )
 from registry.errors import InvalidError
@@ -157,7 +158,7 @@ def _views(session: Session, rows: Sequence[DeviceRow], now: datetime) -> list[D
     desired: dict[int, dict[str, str]] = {}
     for slot in session.scalars(select(DeploymentRow).where(DeploymentRow.device_id.in_(ids))):
         desired.setdefault(slot.device_id, {})[slot.model] = slot.version
-    as_of = judged_at(session, now)
+    as_of, life = judged_at(session, now), session.get(RegistryStateRow, 1)
     return [
         _view(
             row,
@@ -166,6 +167,7 @@ def _views(session: Session, rows: Sequence[DeviceRow], now: datetime) -> list[D
             labels=labels.get(row.id, {}),
             desired=desired.get(row.id, {}),
             as_of=as_of,
+            life=life,
         )
         for row in rows
     ]
@@ -179,6 +181,7 @@ def _view(
     labels: dict[str, str],
     desired: dict[str, str],
     as_of: datetime,
+    life: RegistryStateRow | None,
 ) -> DeviceView:
     there = presence.is_online(state.heard_until, state.gone_at, as_of)
     speakers = presence.Speakers(tuple(state.sessions or ()), state.returns, state.returned_at)
@@ -196,5 +199,8 @@ def _view(
         facts_at=row.facts_at,
         health=Health.model_validate_json(state.health) if state.health else None,
         generation=generation,
+        epoch=life.epoch if life is not None else "",
+        epoch_since=life.epoch_since if life is not None else None,
+        epoch_reason=life.epoch_reason if life is not None else "",
         desired=desired,
     )

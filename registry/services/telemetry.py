@@ -6,9 +6,10 @@ INVARIANT: the same batch again changes nothing but `last_seen`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
@@ -25,10 +26,15 @@ from registry.errors import InvalidError
 from registry.services.deployments import take_facts
 from registry.services.desired import DesiredDocuments, find_device
 from registry.services.device_states import DeviceState, find_states, keep_states
+from registry.services.epochs import epoch_of, renew_epoch
 from registry.services.health import take_health
 from registry.services.jobs import take_statuses
 from registry.services.results import record
 from registry.services.rollouts.reports import Said, take_said
+
+RENEW_PAUSE = timedelta(hours=1)
+"""A device that lies about what it has seen costs the fleet a new epoch no more often."""
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -46,6 +52,10 @@ class Taken:
     actions_changed: bool = False
     """A device of a rollout went on."""
     facts_changed: bool = False
+    facts_wanted: set[str] = field(default_factory=set)
+    """Devices that reported facts by a digest that the registry does not have."""
+    went_back: str | None = None
+    """A device that has seen a later generation of this epoch than there is: the database was put back."""
 
 
 class Telemetry:
@@ -71,6 +81,8 @@ class Telemetry:
         """Store a batch in one transaction, in order."""
         with self._database.write() as session:
             taken = _apply(session, batch, self._expiry_s)
+        if taken.went_back is not None:
+            self._begin_anew(taken.went_back, batch[-1].at)
         if taken.desired_changed:
             self._documents.changed()
         if taken.facts_changed:
@@ -79,8 +91,8 @@ class Telemetry:
             self._on_actions()
         return taken
 
-    def take_reports(self, device: str, reports: DeviceReports, now: datetime) -> None:
-        """What a device would have sent over MQTT. Raises NotFoundError, InvalidError."""
+    def take_reports(self, device: str, reports: DeviceReports, now: datetime) -> bool:
+        """What a device would have sent over MQTT. True: its facts are wanted. Raises NotFoundError, InvalidError."""
         reported = (reports.reported,) if reports.reported is not None else ()
         try:
             batch = [checked(device, body, now) for body in (*reported, *reports.events, *reports.health)]
@@ -88,7 +100,7 @@ class Telemetry:
             raise InvalidError(f"The report cannot be taken: {error}") from error
         with self._database.read() as session:
             find_device(session, device)
-        self.take(batch)
+        return device in self.take(batch).facts_wanted
 
     def put_facts(self, device: str, facts: Platform, now: datetime) -> None:
         """What a device found out about its host. Raises NotFoundError, InvalidError."""
@@ -104,6 +116,14 @@ class Telemetry:
             self._documents.changed()
         self._on_facts()
 
+    def _begin_anew(self, device: str, now: datetime) -> None:
+        reason = f"device {device} has seen a later state than this database holds: it was put back from a backup"
+        with self._database.write() as session:
+            renewed = renew_epoch(session, now, reason, again_after=RENEW_PAUSE)
+        if renewed:
+            log.warning("a new epoch begins: %s", reason)
+            self._documents.changed()
+
     def events(self, device: str, before: int, limit: int) -> list[tuple[int, Event]]:
         """Up to `limit` events of a device below the id `before`, newest first, with their ids. NotFoundError."""
         with self._database.read() as session:
@@ -115,29 +135,26 @@ class Telemetry:
 
 def _apply(session: Session, batch: Sequence[Intake], expiry_s: float) -> Taken:
     states = find_states(session, {intake.device for intake in batch}, expiry_s)
-    taken = Taken()
+    taken, epoch = Taken(), epoch_of(session)
     health: list[tuple[int, Intake, Health]] = []
     events: list[tuple[int, Intake]] = []
     results: list[tuple[int, datetime, Recorded]] = []
     said: list[Said] = []
-    rivals: list[tuple[int, Intake]] = []
     for intake in batch:
         state, body = states.get(intake.device), intake.body
         if state is None:
             taken.unknown += 1
             continue
         device_id = state.device_id
-        if isinstance(body, Reported):
-            state.speaks_every(body.heard_every_s)
-        if is_sign_of_life(intake):
-            state.heard(intake.at)
-            if isinstance(body, (Presence, Reported, Health)) and state.spoke(body.session_id, intake.at):
-                rivals.append((device_id, two_agents(intake, state.speakers.rivals(intake.at))))
+        alarm = _hear(state, intake)
+        if alarm is not None:
+            events.append((device_id, alarm))
         if isinstance(body, Presence):
             _take_presence(state, intake, body)
         elif isinstance(body, Reported):
             if _take_reported(session, state, intake, body, taken):
-                said.append((device_id, intake.at, body))
+                said.append((device_id, intake.at, _of_epoch(body, epoch)))
+            _compare(state, intake, body, epoch, taken)
         elif isinstance(body, Health):
             health.append((device_id, intake, body))
         elif isinstance(body, Event):
@@ -149,12 +166,40 @@ def _apply(session: Session, batch: Sequence[Intake], expiry_s: float) -> Taken:
     for _, intake, _ in fresh:
         states[intake.device].changes["health"] = intake.text
     keep_states(session, states.values())
-    _take_events(session, events + rivals)
+    _take_events(session, events)
     taken.actions_changed = take_said(session, said)
     taken.repeated = len(health) - len(fresh)
     taken.unrecorded = len(results) - record(session, results)
     taken.stored = len(batch) - taken.unknown - taken.repeated - taken.unrecorded
     return taken
+
+
+def _hear(state: DeviceState, intake: Intake) -> Intake | None:
+    """A sign of life, if it is one; brings an event where it shows that two agents have this name."""
+    body = intake.body
+    if isinstance(body, Reported):
+        state.speaks_every(body.heard_every_s)
+    if not is_sign_of_life(intake):
+        return None
+    state.heard(intake.at)
+    if isinstance(body, (Presence, Reported, Health)) and state.spoke(body.session_id, intake.at):
+        return two_agents(intake, state.speakers.rivals(intake.at))
+    return None
+
+
+def _of_epoch(body: Reported, epoch: str) -> Reported:
+    """What answers a document of another epoch answers none of this one, whatever its number."""
+    return body if body.epoch in {"", epoch} else body.model_copy(update={"generation": 0})
+
+
+def _compare(state: DeviceState, intake: Intake, body: Reported, epoch: str, taken: Taken) -> None:
+    """What the device knows with what the registry knows."""
+    if body.epoch in {"", epoch} and body.generation > state.generation:
+        taken.went_back = intake.device
+    if body.facts_digest == state.facts_digest:
+        taken.facts_wanted.discard(intake.device)
+    else:
+        taken.facts_wanted.add(intake.device)
 
 
 def _take_presence(state: DeviceState, intake: Intake, body: Presence) -> None:
@@ -187,6 +232,7 @@ def _take_reported(session: Session, state: DeviceState, intake: Intake, body: R
     if body.facts is not None:
         taken.desired_changed |= take_facts(session, device, body.facts, intake.at)
     taken.facts_changed |= device.facts_digest != known
+    state.facts_digest = device.facts_digest
     return True
 
 

@@ -145,6 +145,29 @@ class Tokens:
             demand_token(token, f"What is in {file}")
             self._put_admin(token, now)
 
+    def readmit(self, file: Path, name: str, now: datetime) -> str | None:
+        """After a backup was put back: make sure that the token in the file is an administrator's. One that the
+        database does not know gets this name; where there is none, one is made. The other tokens go on to work.
+
+        Returns:
+            The name, when a token was written into the database; None: the one in the file works.
+        """
+        token = read_token(file)
+        with self._database.read() as session:
+            admins = select(TokenRow.secret_hash).where(TokenRow.scope == Scope.ADMIN)
+            if token is not None and hash_token(token) in set(session.scalars(admins)):
+                return None
+        token = token or new_token()
+        write_token(file, token)
+        with self._database.write() as session:
+            row = session.get(TokenRow, name)
+            if row is None:
+                row = TokenRow(name=name, scope=Scope.ADMIN, secret_hash="", created_at=now)
+                session.add(row)
+            row.scope, row.secret_hash = Scope.ADMIN, hash_token(token)
+        self._access.forget(name)
+        return name
+
     def _put_admin(self, token: str, now: datetime) -> None:
         with self._database.write() as session:
             row = session.get(TokenRow, ADMIN_NAME)

@@ -109,11 +109,10 @@ class _Network:
         if self.uplink:
             self.uplink.put_facts(facts)
 
-    def post_reports(self, reports: DeviceReports) -> None:
+    def post_reports(self, reports: DeviceReports) -> bool:
         """As `Uplink` says."""
         self.check()
-        if self.uplink:
-            self.uplink.post_reports(reports)
+        return self.uplink is not None and self.uplink.post_reports(reports)
 
 
 class SimulatedDevice:

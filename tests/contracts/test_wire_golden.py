@@ -15,7 +15,7 @@ from registry.contracts.deployments import Strategy
 from registry.contracts.digest import digest_of
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.manifest import Format, Manifest, Target
-from registry.contracts.messages import Desired, Event, Health, Presence, Reported
+from registry.contracts.messages import Desired, Event, Health, Notice, Presence, Reported
 from registry.contracts.platforms import Platform
 from registry.contracts.wire import Wire
 
@@ -27,6 +27,9 @@ KINDS: dict[str, type[Wire]] = {
     "reported": Reported,
     "reported-fault": Reported,
     "reported-heard": Reported,
+    "reported-epoch": Reported,
+    "desired-epoch": Desired,
+    "notice": Notice,
     "event": Event,
     "health": Health,
     "health-not-finite": Health,

@@ -271,9 +271,11 @@ class FakeUplink:
         self._check()
         self.facts.append(facts)
 
-    def post_reports(self, reports: DeviceReports) -> None:
+    def post_reports(self, reports: DeviceReports) -> bool:
         self._check()
         self.reports.append(reports)
+        told = reports.reported
+        return told is not None and told.facts_digest not in {facts.facts_digest() for facts in self.facts}
 
     def _check(self) -> None:
         if self.error is not None:

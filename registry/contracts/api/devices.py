@@ -49,6 +49,10 @@ class DeviceView(Wire):
     health: Health | None = None
     """The newest."""
     generation: int = 0
+    epoch: str = ""
+    """Of the registry's database. A report answers `generation` only when it has this epoch, or none."""
+    epoch_since: AwareDatetime | None = None
+    epoch_reason: str = ""
     desired: dict[Name, VersionName] = Field(default_factory=dict)
 
 
@@ -89,6 +93,13 @@ class DeploymentView(Wire):
     set_by: str = ""
     note: str = ""
     policy: DeploymentPolicy = DeploymentPolicy()
+
+
+class ReportsTaken(Wire):
+    """The answer to a device's reports."""
+
+    facts_wanted: bool = False
+    """The registry does not have the facts whose digest was reported: the device sends them."""
 
 
 class DeviceReports(Wire):

@@ -75,6 +75,8 @@ class Standing:
     """By whom, when another version is wanted from it since: `rollout kiosks-8 of 3.0.0 took it`."""
     back_to: str = ""
     """It was told to go back, to this version."""
+    restored: datetime | None = None
+    """When the registry's database was put back, if the device still follows the state of before."""
 
 
 def why_device(
@@ -96,6 +98,11 @@ def why_device(
     if action.state in PARKED | IN_FLIGHT:
         if known.offline_since is not None:
             text += f"; it is offline since {_when(known.offline_since)}"
+        if known.restored is not None:
+            text += (
+                f"; the registry was put back from a backup at {_when(known.restored)}, and the device still follows "
+                "the state of before: it asks the registry over HTTP as soon as it hears of it"
+            )
         if known.due is not None:
             text += f"; unless it reports, it counts as silent at {_when(known.due)}"
     elif known.taken and action.state in SUCCESS:

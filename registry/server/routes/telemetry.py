@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
 from registry.contracts.api.answers import Page
-from registry.contracts.api.devices import DeviceReports
+from registry.contracts.api.devices import DeviceReports, ReportsTaken
 from registry.contracts.api.telemetry import CountView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
@@ -28,11 +28,17 @@ def put_facts(device: DeviceName, body: Platform, services: ServicesDep, who: Ca
     services.fleet.telemetry.put_facts(device, body, services.clock())
 
 
-@router.post("/devices/{device}/reports", status_code=204)
-def post_reports(device: DeviceName, body: DeviceReports, services: ServicesDep, who: Caller) -> None:
+@router.post(
+    "/devices/{device}/reports",
+    status_code=204,
+    responses={200: {"model": ReportsTaken, "description": "Taken, and the registry asks for something."}},
+)
+def post_reports(device: DeviceName, body: DeviceReports, services: ServicesDep, who: Caller) -> Response:
     """Reported state, health and events, taken whole; the same again changes nothing."""
     who.demand_device(device)
-    services.fleet.telemetry.take_reports(device, body, services.clock())
+    if not services.fleet.telemetry.take_reports(device, body, services.clock()):
+        return Response(status_code=204)
+    return Response(ReportsTaken(facts_wanted=True).canonical(), media_type="application/json")
 
 
 @router.get("/counts")

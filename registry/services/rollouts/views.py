@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import Select, case, func, null, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.deployments import Phase
+from registry.contracts.messages import Reported
 from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout_views import (
     ActionStep,
@@ -26,7 +27,7 @@ from registry.core.rollouts.gates import Kind, judge
 from registry.core.rollouts.machine import FINAL, WITHDRAWS, legal
 from registry.core.rollouts.plan import release_s
 from registry.core.rollouts.why import Standing, why_device
-from registry.db.fleet_rows import DeviceStateRow
+from registry.db.fleet_rows import DeviceStateRow, RegistryStateRow
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
 from registry.services.presence import is_online
 from registry.services.rollouts.apply import verdict_text
@@ -138,16 +139,22 @@ def action_views(
     heard = func.coalesce(DeviceStateRow.gone_at, DeviceStateRow.last_seen)
     taken = case((is_taken(row), taker(row)), else_="")
     known = chosen.outerjoin(DeviceStateRow, DeviceStateRow.device_id == ActionRow.device_id)
-    query = known.add_columns(case((~is_online(session, now), heard), else_=None), taken)
+    told = DeviceStateRow.reported if steps else null()
+    query = known.add_columns(case((~is_online(session, now), heard), else_=None), taken, told)
+    life = session.get(RegistryStateRow, 1)
     return [
-        _action_view(session, row, action, waves, _standing(action, away, taken_by), steps=steps)
-        for action, away, taken_by in session.execute(query).all()
+        _action_view(session, row, action, waves, _standing(action, away, taken_by, report, life), steps=steps)
+        for action, away, taken_by, report in session.execute(query).all()
     ]
 
 
-def _standing(action: ActionRow, away: datetime | None, taken: str) -> Standing:
+def _standing(
+    action: ActionRow, away: datetime | None, taken: str, report: str | None, life: RegistryStateRow | None
+) -> Standing:
     back = (action.previous_version or "nothing") if action.goes_back else ""
-    return Standing(action.due, away, taken, back)
+    epoch = Reported.model_validate_json(report).epoch if report else ""
+    restored = life.epoch_since if life is not None and epoch not in {"", life.epoch} else None
+    return Standing(action.due, away, taken, back, restored)
 
 
 def _action_view(

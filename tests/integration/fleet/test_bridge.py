@@ -118,7 +118,7 @@ def test_a_deployment_reaches_the_device_retained(registry: FleetRegistry, broke
     eventually(lambda: connected.newest().get("generation") == generation)
     late = MqttDevice(broker.port, registry.prefix, "d1")
     eventually(lambda: late.newest().get("generation") == generation)
-    assert late.desired[-1] == registry.httpclient.get("/v1/devices/d1/desired").content
+    assert late.desired[-1] == registry.http.get("/v1/devices/d1/desired").content
     registry.ask("DELETE", "/v1/devices/d1", status=204)
     eventually(lambda: connected.desired[-1] == b"")
     connected.close()
@@ -135,11 +135,11 @@ def test_poison_is_skipped_and_counted(registry: FleetRegistry, broker: Mosquitt
     stranger.health(1, 1)
     device.health(1, 1)
     eventually(lambda: registry.ask("GET", "/v1/devices/d1/health")["items"])
-    metrics = registry.httpclient.get("/metrics").text
+    metrics = registry.http.get("/metrics").text
     assert 'modelfleet_registry_mqtt_messages_total{outcome="poison"} 20.0' in metrics
     assert 'modelfleet_registry_mqtt_messages_total{outcome="unknown"} 1.0' in metrics
     assert 'modelfleet_registry_mqtt_messages_total{outcome="stored"} 1.0' in metrics
-    assert registry.httpclient.get("/v1/devices/stranger").status_code == 404
+    assert registry.http.get("/v1/devices/stranger").status_code == 404
     device.close()
     stranger.close()
 
@@ -156,7 +156,7 @@ def test_a_message_that_the_database_refuses_holds_up_no_other(registry: FleetRe
         bad.health(seq, seq)
         good.health(seq, seq)
     eventually(lambda: [c["requests"] for c in registry.ask("GET", "/v1/counts?device=good")["items"]] == [11])
-    eventually(lambda: 'messages_total{outcome="poison"} 10.0' in registry.httpclient.get("/metrics").text)
+    eventually(lambda: 'messages_total{outcome="poison"} 10.0' in registry.http.get("/metrics").text)
     assert registry.mqtt() == "connected"
     bad.close()
     good.close()
@@ -217,5 +217,5 @@ def test_a_broker_that_lost_everything_gets_everything_again(
 def test_http_works_without_a_broker(broker_port: int | None, tmp_path: Path) -> None:
     with FleetRegistry(tmp_path, broker_port) as registry:
         registry.ask("PUT", "/v1/devices/d1", {}, 201)
-        assert json.loads(registry.httpclient.get("/v1/devices/d1/desired").content)["device"] == "d1"
+        assert json.loads(registry.http.get("/v1/devices/d1/desired").content)["device"] == "d1"
         assert registry.mqtt() != "connected"

@@ -55,10 +55,10 @@ def test_a_credential_is_shown_once_and_can_be_replaced(registry: FleetRegistry)
     path = "/v1/devices/credential/desired"
     registry.ask("GET", path, headers=headers)
     renewed = registry.ask("POST", "/v1/devices/credential/credential")["token"]
-    assert registry.httpclient.get(path, headers=headers).status_code == 401
+    assert registry.http.get(path, headers=headers).status_code == 401
     registry.ask("GET", path, headers={"Authorization": f"Bearer {renewed}"})
     registry.ask("DELETE", "/v1/devices/credential", status=204)
-    assert registry.httpclient.get(path, headers={"Authorization": f"Bearer {renewed}"}).status_code == 401
+    assert registry.http.get(path, headers={"Authorization": f"Bearer {renewed}"}).status_code == 401
 
 
 def test_a_device_acts_only_for_itself(registry: FleetRegistry) -> None:
@@ -137,9 +137,9 @@ def test_what_does_not_fit_is_refused_with_the_reasons_unless_forced(registry: F
 def test_the_same_deployment_again_changes_nothing(registry: FleetRegistry) -> None:
     register(registry, "again", facts())
     first = deploy(registry, "again")
-    answer = registry.httpclient.get("/v1/devices/again/desired")
+    answer = registry.http.get("/v1/devices/again/desired")
     assert deploy(registry, "again") == first
-    assert registry.httpclient.get("/v1/devices/again/desired").content == answer.content
+    assert registry.http.get("/v1/devices/again/desired").content == answer.content
     assert deploy(registry, "again", version="2.0.0")["generation"] == first["generation"] + 1
 
 
@@ -196,21 +196,21 @@ def test_a_removed_deployment_leaves_the_document(registry: FleetRegistry) -> No
 
 def test_an_unchanged_document_is_answered_304(registry: FleetRegistry) -> None:
     register(registry, "polling", facts())
-    answer = registry.httpclient.get("/v1/devices/polling/desired")
+    answer = registry.http.get("/v1/devices/polling/desired")
     assert answer.headers["etag"] == f'"{digest_of(answer.content)}"'
     again = {"If-None-Match": answer.headers["etag"]}
-    assert registry.httpclient.get("/v1/devices/polling/desired", headers=again).status_code == 304
+    assert registry.http.get("/v1/devices/polling/desired", headers=again).status_code == 304
     deploy(registry, "polling")
-    assert registry.httpclient.get("/v1/devices/polling/desired", headers=again).status_code == 200
-    assert registry.httpclient.get("/v1/devices/nobody/desired").status_code == 404
-    assert registry.httpclient.get("/v1/devices/No%20Name/desired").status_code == 422
+    assert registry.http.get("/v1/devices/polling/desired", headers=again).status_code == 200
+    assert registry.http.get("/v1/devices/nobody/desired").status_code == 404
+    assert registry.http.get("/v1/devices/No%20Name/desired").status_code == 422
 
 
 def test_a_device_that_returns_goes_on_counting_generations(registry: FleetRegistry) -> None:
     register(registry, "phoenix", facts())
     generation = deploy(registry, "phoenix")["generation"]
     registry.ask("DELETE", "/v1/devices/phoenix", status=204)
-    assert registry.httpclient.get("/v1/devices/phoenix/desired").status_code == 404
+    assert registry.http.get("/v1/devices/phoenix/desired").status_code == 404
     register(registry, "phoenix")
     document = desired(registry, "phoenix")
     assert document["generation"] > generation
@@ -237,7 +237,7 @@ def test_reports_over_http_are_the_same_as_over_mqtt(registry: FleetRegistry) ->
     assert desired(registry, "reporter")["models"]["lenet"]["variant"] == "cpu"
     half = rb'{"os": "linux", "arch": "x86_64", "extra": "\ud800"}'
     json_type = {**headers, "Content-Type": "application/json"}
-    assert registry.httpclient.put("/v1/devices/reporter/facts", content=half, headers=json_type).status_code == 422
+    assert registry.http.put("/v1/devices/reporter/facts", content=half, headers=json_type).status_code == 422
     registry.ask("PUT", "/v1/devices/reporter/facts", facts(extra="x" * (1 << 18)), 422, headers=headers)
     foreign = {"health": [base | {"seq": 2, "device": "other"}]}
     registry.ask("POST", "/v1/devices/reporter/reports", foreign, 422, headers=headers)
@@ -270,7 +270,7 @@ def test_a_models_setting_reaches_the_documents_of_its_devices(registry: FleetRe
 def test_a_version_that_a_device_should_serve_is_not_deleted(registry: FleetRegistry) -> None:
     register(registry, "holding", facts())
     deploy(registry, "holding", version="2.0.0")
-    assert registry.httpclient.delete("/v1/models/lenet/versions/2.0.0").json()["code"] == "in_use"
+    assert registry.http.delete("/v1/models/lenet/versions/2.0.0").json()["code"] == "in_use"
 
 
 def test_the_document_survives_a_kill(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_the_document_survives_a_kill(tmp_path: Path) -> None:
         registry.publish("lenet", "1.0.0", CPU)
         register(registry, "d1", facts())
         deploy(registry, "d1")
-        before = registry.httpclient.get("/v1/devices/d1/desired").content
+        before = registry.http.get("/v1/devices/d1/desired").content
         registry.process.kill()
         registry.process.start()
-        assert registry.httpclient.get("/v1/devices/d1/desired").content == before
+        assert registry.http.get("/v1/devices/d1/desired").content == before

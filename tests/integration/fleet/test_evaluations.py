@@ -48,7 +48,7 @@ def validation_set(items: int = 3, **changes: Tensor) -> bytes:
 
 
 def put(registry: FleetRegistry, name: str, content: bytes, status: int | None = None) -> Any:
-    body = {"digest": put_blob(registry.httpclient, content), "size": len(content)}
+    body = {"digest": put_blob(registry.http, content), "size": len(content)}
     return registry.ask("PUT", dataset_path(name), body, status)
 
 

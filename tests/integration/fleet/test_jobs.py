@@ -127,7 +127,7 @@ def test_a_device_uploads_only_what_its_own_running_job_offered_and_the_version_
     headers, other = register(registry, "maker"), register(registry, "stranger")
     registry.publish("lenet", "2.0.0", CPU, content=b"two")
     first = registry.ask("GET", "/v1/models/lenet/versions/2.0.0")
-    original = registry.httpclient.get(f"/v1/manifests/{first['manifest']}").content
+    original = registry.http.get(f"/v1/manifests/{first['manifest']}").content
     upload = {"digest": digest_of(MADE), "size": len(MADE)}
     registry.ask("POST", "/v1/uploads", upload, 403, headers=headers)
     job = convert(registry, "maker", "2.0.0")
@@ -138,7 +138,7 @@ def test_a_device_uploads_only_what_its_own_running_job_offered_and_the_version_
     assert [file["digest"] for file in missing] == [digest_of(MADE)]
     registry.ask("POST", "/v1/uploads", {**upload, "size": 1 << 20}, 403, headers=headers)
     registry.ask("POST", "/v1/uploads", upload, 403, headers=other)
-    assert put_blob(registry.httpclient, MADE, headers=headers) == digest_of(MADE)
+    assert put_blob(registry.http, MADE, headers=headers) == digest_of(MADE)
     extended = registry.ask("PUT", path, offer, 200, headers=headers)["manifest"]
     assert registry.ask("PUT", path, offer, 200, headers=headers)["manifest"] == extended
     view = registry.ask("GET", "/v1/models/lenet/versions/2.0.0")
@@ -146,7 +146,7 @@ def test_a_device_uploads_only_what_its_own_running_job_offered_and_the_version_
     assert [variant["name"] for variant in view["variants"]] == ["cpu", "cpu-int8"]
     manifest = Manifest.model_validate(registry.ask("GET", f"/v1/manifests/{extended}"))
     assert manifest.extends == first["manifest"]
-    assert registry.httpclient.get(f"/v1/manifests/{first['manifest']}").content == original
+    assert registry.http.get(f"/v1/manifests/{first['manifest']}").content == original
     again = registry.ask("PUT", "/v1/models/lenet/versions/2.0.0", Manifest.model_validate_json(original).to_json())
     assert again["created"] is False
     report(registry, "maker", headers, job["id"], state="succeeded")
@@ -157,7 +157,7 @@ def test_a_device_uploads_only_what_its_own_running_job_offered_and_the_version_
 def test_a_job_to_make_one_variant_does_not_let_its_device_add_others(registry: FleetRegistry) -> None:
     headers = register(registry, "greedy")
     registry.publish("lenet", "5.0.0", CPU, content=b"five")
-    put_blob(registry.httpclient, MADE)
+    put_blob(registry.http, MADE)
     path = f"/v1/jobs/{convert(registry, 'greedy', '5.0.0')['id']}/variant"
     first = {"variant": variant_of(registry, "greedy", "5.0.0")}
     assert registry.ask("PUT", path, first, 200, headers=headers)["manifest"]
@@ -184,7 +184,7 @@ def test_a_deployment_made_before_keeps_its_manifest_and_a_new_one_gets_the_newe
     register(registry, "late")
     registry.publish("lenet", "3.0.0", CPU, content=b"three")
     registry.ask("PUT", "/v1/devices/early/deployments/lenet", {"version": "3.0.0"})
-    put_blob(registry.httpclient, MADE)
+    put_blob(registry.http, MADE)
     offer = {"variant": variant_of(registry, None, "3.0.0")}
     extended = registry.ask("PUT", "/v1/models/lenet/versions/3.0.0/variants/cpu-int8", offer)["manifest"]
     registry.ask("PUT", "/v1/devices/late/deployments/lenet", {"version": "3.0.0"})
@@ -218,12 +218,12 @@ def test_a_variant_that_does_not_fit_the_version_is_not_added(
     registry: FleetRegistry, change: dict[str, Any], status: int, says: str
 ) -> None:
     content = b"four"
-    file = {"path": "model.onnx", "digest": put_blob(registry.httpclient, content), "size": len(content)}
+    file = {"path": "model.onnx", "digest": put_blob(registry.http, content), "size": len(content)}
     variant = {**CPU, "format": "onnx", "entry": "model.onnx", "files": [file]}
     signature = {"inputs": tensor("x", "FP32"), "outputs": tensor("y", "FP32")}
     zeros = Tensor(Datatype.FP32, (1, 10), bytes(40))
     vectors = write_cases([Case({"x": zeros}, {"y": zeros})])
-    golden_file = {"path": "golden.safetensors", "digest": put_blob(registry.httpclient, vectors), "size": len(vectors)}
+    golden_file = {"path": "golden.safetensors", "digest": put_blob(registry.http, vectors), "size": len(vectors)}
     golden = {"file": golden_file, "cases": 1}
     manifest = {"model": "lenet", "version": "4.0.0", "variants": [{**variant, **signature}], "golden": golden}
     registry.ask("PUT", "/v1/models/lenet/versions/4.0.0", manifest)

@@ -46,7 +46,7 @@ def make() -> Iterator[Make]:
                 registry.process.url, registry.process.admin_token, port=registry.broker_port, faults=faults,
                 prefix=registry.prefix, speed=SPEED, seed=seed, health_s=30.0,
             )  # fmt: skip
-            fleet = SimulatedFleet(settings, registry.httpclient)
+            fleet = SimulatedFleet(settings, registry.http)
             stack.callback(fleet.close)
             fleet.boot(count)
             fleet.roll_out("base", BASE, waves=[{"percent": 100, "soak_s": 0}], policy={"probation_s": 1})

@@ -91,7 +91,7 @@ def test_a_rollout_from_its_draft_to_its_end_and_back(registry: FleetRegistry) -
     eventually(lambda: state(registry, rollout) == "rolled_back")
     history = registry.ask("GET", f"/v1/rollouts/{rollout}/history")["items"]
     assert [entry["cause"] for entry in history][-2:] == ["submit", "create"]
-    metrics = registry.httpclient.get("/metrics").text
+    metrics = registry.http.get("/metrics").text
     assert 'modelfleet_rollouts{state="rolled_back"} 1.0' in metrics
 
 
@@ -99,7 +99,7 @@ def test_a_command_is_refused_with_what_is_legal_and_for_another_revision(regist
     register(registry, "h1")
     rollout = registry.ask("PUT", "/v1/rollouts/spring", SPEC, 201)["id"]
     assert registry.ask("PUT", "/v1/rollouts/spring", SPEC, 200)["id"] == rollout
-    answer = registry.httpclient.get("/v1/rollouts/spring")
+    answer = registry.http.get("/v1/rollouts/spring")
     assert answer.headers["etag"] == f'"{answer.json()["revision"]}"'
     assert command(registry, "spring", "pause", 409)["errors"] == ["submit", "delete"]
     body = {"command": "submit", "revision": 99}

@@ -21,7 +21,7 @@ from registry.core.rollouts.actions import Action
 from registry.core.rollouts.plan import Known, Other, Plan, plan
 from registry.core.rollouts.rates import BURST_S, Bucket, Candidate, release
 from registry.core.rollouts.waves import Member, assign
-from registry.core.rollouts.why import DEVICE, why_device
+from registry.core.rollouts.why import DEVICE, Standing, why_device
 from tests.unit.registry.test_resolution import manifest, variant
 
 T0 = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -195,6 +195,14 @@ def test_a_device_that_waits_for_a_paused_rollout_names_the_reason_of_the_pause(
     reason = RolloutReason(code=ReasonCode.FAILED_BUDGET, text="6 of 9 failed")
     text = why_device(Action("r", 0, None, ActionState.PLANNED, T0), RolloutState.PAUSED, reason, wave_started=True)
     assert re.search(r"paused.*6 of 9 failed.*decide", text)
+
+
+def test_a_device_that_follows_the_state_of_before_a_backup_was_put_back_is_said_to() -> None:
+    action = Action("r", 0, 0, ActionState.OFFERED, T0)
+    running = RolloutReason(code=ReasonCode.NEW)
+    text = why_device(action, RolloutState.RUNNING, running, wave_started=True, standing=Standing(restored=T0))
+    assert "put back from a backup at 2026-01-01" in text
+    assert "backup" not in why_device(action, RolloutState.RUNNING, running, wave_started=True, standing=Standing())
 
 
 def test_a_variant_is_sized_by_its_files() -> None:

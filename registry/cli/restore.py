@@ -1,0 +1,45 @@
+"""`registry restore`: the last step of putting a registry back from a backup, while it does not run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from registry.cli.serve import ending, load_settings, needing_server
+from registry.config import ADMIN_TOKEN_FILE
+
+MAX_SHOWN = 10
+
+
+def restore(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="As of `registry serve`; MODELFLEET_REGISTRY_* win.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+) -> None:
+    """Say that the registry's data were put back from a backup. Run it on its host before the registry starts.
+
+    Devices have seen states that this database does not know. With a new epoch they notice, ask the registry, and
+    follow it. The administrator's token in the data folder works afterwards; one is made where there is none. Blobs
+    that versions name and that the backup does not have are listed.
+
+    ```
+    systemctl stop modelfleet-registry
+    # put registry.db and blobs/ back, see docs/operations.md
+    registry restore --config /etc/modelfleet/registry.toml
+    systemctl start modelfleet-registry
+    ```
+    """
+    run = needing_server("registry.server.composition", "restore_registry")
+    settings = load_settings("restore", config, data_dir=data_dir)
+    with ending("restore"):
+        done = run(settings)
+    typer.echo(f"A new epoch begins, {done.epoch[:8]}: {done.devices} devices get their desired state anew.")
+    if done.new_admin is not None:
+        typer.echo(f"A new administrator's token, {done.new_admin}, is in {settings.data_dir / ADMIN_TOKEN_FILE}.")
+    if done.missing:
+        typer.echo(f"{len(done.missing)} blobs that versions need are not there or not whole; publish those again:")
+        for digest in done.missing[:MAX_SHOWN]:
+            typer.echo(f"  {digest}")
