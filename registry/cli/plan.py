@@ -32,8 +32,9 @@ from registry.contracts.manifest import (
     Variant,
 )
 from registry.core.publish_faults import publish_faults
-from registry.inspection.external_data import checked_size
-from registry.inspection.facts import ModelFacts
+from registry.inspection.external_data import checked_size, plain_path
+from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.folders import folder_kind
 
 MAX_CARD_BYTES = 1 << 20
 
@@ -143,15 +144,18 @@ def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
 
 
 def _plan_variant(section: VariantSection) -> PlannedVariant:
+    if section.file.is_dir():
+        raise InspectionError(f"{section.file} is {folder_kind(section.file)}")
     if not section.file.is_file():
         raise CliError(f"{section.file} is not there, or not a file", code="not_found")
     facts = variant_facts(section)
+    beside = {plain_path(name): section.file.parent / name for name in (*facts.companions, *section.files)}
+    for name in section.files:
+        checked_size(section.file.parent, plain_path(name), "the publish file")
     entry = artifact_name(section.file)
-    files = {entry: section.file}
-    for companion in (*facts.companions, *section.files):
-        if companion in section.files:
-            checked_size(section.file.parent, companion, "the publish file")
-        files[companion] = section.file.parent / companion
+    while entry in beside:  # renamed, it would take the place of a file that the model refers to
+        entry = f"model-{entry}"[:255]
+    files = {entry: section.file, **beside}
     module = _add_module(section, files)
     name = section.name or f"{facts.format}-{section.target}"
     return PlannedVariant(name, facts, section, entry, files, *decided(section.batching, facts), module)
@@ -220,7 +224,8 @@ def _reference(name: str, file: LocalFile) -> FileRef:
 
 
 def artifact_name(path: Path) -> str:
-    """A file's name inside the artifact: spaces and other characters that paths there may not have become `-`."""
+    """The model file's name inside the artifact: spaces, accents and the like become `-`, which agents of any age take.
+    Files that it refers to keep their names, which stand in the model."""
     return re.sub(r"[^A-Za-z0-9._+-]", "-", path.name).lstrip(".+")[:255] or "file"
 
 

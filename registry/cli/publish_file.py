@@ -6,7 +6,9 @@ a misspelt `normalise` must not publish a model that sees its pictures wrongly.
 
 from __future__ import annotations
 
+import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -203,10 +205,20 @@ def _fault(fault: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "value_error":  # our own words
         return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
+    if fault["type"] == "string_pattern_mismatch" and fault["loc"][-1] in ("model", "name"):
+        return f"{where}: {str(fault['input'])[:80]!r} is no name{_like(str(fault['input']))}"
     if fault["type"] != "extra_forbidden":
         return f"{where or 'the file'}: {fault['msg']}"
     near = get_close_matches(str(fault["loc"][-1]), _KNOWN_KEYS, n=1)
     return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _like(text: str) -> str:
+    """What a name may be, with one that is near."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    near = re.sub(r"[^a-z0-9._-]+", "-", plain).strip("._-")[:64].strip("._-")
+    rule = ": 1 to 64 of a-z 0-9 . _ -, beginning and ending with a letter or digit"
+    return f"{rule}; for example {near!r}" if near else rule
 
 
 def _take_labels_file(raw: dict[str, Any], path: Path) -> None:

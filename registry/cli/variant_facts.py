@@ -15,6 +15,7 @@ from registry.contracts.manifest import Format, TensorSpec, same_tensors
 from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safetensors
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.strangers import by_ending
 
 BUILD_RECORD = {
     Format.OM: {
@@ -67,7 +68,7 @@ def _format(section: VariantSection) -> Format:
     wanted = section.format
     if wanted is None and found is None:
         raise UsageFault(
-            f"The format of {section.file.name} cannot be told from its content",
+            f"The format of {section.file.name} cannot be told from its content{_suggested(section.file)}",
             hint=f"Say it with --format or `format`, one of: {', '.join(Format)}",
         )
     if wanted is not None and found is not None and wanted is not found:
@@ -75,6 +76,11 @@ def _format(section: VariantSection) -> Format:
     if found is None and wanted not in (Format.AIR, Format.TENSORRT_PLAN):
         raise InspectionError(f"{section.file.name} is not a file of format {wanted}: its content does not begin so")
     return found or wanted or Format.AIR
+
+
+def _suggested(path: Path) -> str:
+    suggestion = by_ending(path)
+    return f"; {suggestion}" if suggestion else ""
 
 
 def _inspected(path: Path, actual: Format) -> ModelFacts:

@@ -14,25 +14,12 @@ from typing import BinaryIO
 from registry.contracts.manifest import Format
 from registry.inspection import air, checkpoint, plan, protobuf, safetensors
 from registry.inspection.facts import InspectionError
+from registry.inspection.other_protobuf import other_model
+from registry.inspection.strangers import HEAD_BYTES, stranger
 
 OM_MAGIC = b"IMOD\x00\x01\x00\x00"
 """Magic 0x444F4D49 and the header's length, 256, both little-endian."""
 STORED = ", ".join(Format)
-
-_PICKLE = "a Python pickle, which runs code when it is read; export the model to ONNX"
-_PICKLES = (
-    *(b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
-    *(b"(dp0\n", b"(lp0\n", b"ccopy_reg\n", b"}q\x00", b"]q\x00"),  # protocols 0 and 1 say no number
-)
-_STRANGERS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"PK\x03\x04", "a zip archive, as PyTorch writes it; export the model to ONNX (torch.onnx.export)"),
-    *((0, magic, _PICKLE) for magic in _PICKLES),
-    (4, b"TFL3", "a TensorFlow Lite model; convert it to ONNX (tf2onnx)"),
-    (0, b"\x89HDF\r\n", "an HDF5 file, as Keras writes it; convert it to ONNX (tf2onnx)"),
-    (0, b"\x1f\x8b", "gzip-compressed; unpack it first"),
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the model itself; run `git lfs pull`"),
-    (0, b"<", "text that looks like a web page: the download probably failed"),
-)
 
 
 def detect(path: Path) -> Format | None:
@@ -45,12 +32,12 @@ def detect(path: Path) -> Format | None:
         size = path.stat().st_size
         if size == 0:
             raise InspectionError(f"{path.name} is empty")
-        head = file.read(64)
+        head = file.read(HEAD_BYTES)
         if safetensors.looks_so(head, size):  # first: its length may look like a stranger's magic
             return Format.MINDSPORE_CKPT
-        for offset, magic, what in _STRANGERS:
-            if head[offset : offset + len(magic)] == magic:
-                raise InspectionError(f"{path.name} is {what}. The registry stores: {STORED}")
+        what = stranger(path, head)
+        if what is not None:
+            raise InspectionError(f"{path.name} is {what}. The registry stores: {STORED}")
         if head.startswith(OM_MAGIC):
             return Format.OM
         if head.startswith(plan.MAGIC):
@@ -71,6 +58,9 @@ def _protobuf_format(file: BinaryIO, size: int, name: str) -> Format | None:
         return None
     except protobuf.NotProtobufError:
         return None
+    what = other_model(seen)
+    if what is not None:
+        raise InspectionError(f"{name} is {what}. The registry stores: {STORED}")
     return _by_fields(seen) or (Format.AIR if air.operators(file, size) else None)
 
 

@@ -42,14 +42,15 @@ def companions(folder: Path, tensors: Iterable[ExternalTensor]) -> tuple[str, ..
     """
     sizes: dict[str, int] = {}
     for tensor in tensors:
-        if tensor.location not in sizes:
+        location = plain_path(tensor.location)
+        if location not in sizes:
             if len(sizes) == MAX_COMPANIONS:
                 raise InspectionError(
                     f"the model's weights are spread over more than {MAX_COMPANIONS} files. Save them as one: "
                     "onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True)"
                 )
-            sizes[tensor.location] = checked_size(folder, tensor.location, f"tensor {tensor.tensor!r}")
-        size = sizes[tensor.location]
+            sizes[location] = checked_size(folder, location, f"tensor {tensor.tensor!r}")
+        size = sizes[location]
         end = tensor.offset + (tensor.length or 0)
         if tensor.offset < 0 or (tensor.length or 0) < 0 or end > size:
             raise InspectionError(
@@ -57,6 +58,12 @@ def companions(folder: Path, tensors: Iterable[ExternalTensor]) -> tuple[str, ..
                 f"which has only {size}: the file is cut short or belongs to another model"
             )
     return tuple(sorted(sizes))
+
+
+def plain_path(location: str) -> str:
+    """The same file without `./` and doubled slashes; what leaves the folder does so still."""
+    levels = [level for level in location.split("/") if level not in ("", ".")]
+    return "/".join(levels) if levels and not location.startswith("/") else location
 
 
 def checked_size(folder: Path, location: str, wanted_by: str) -> int:
@@ -70,8 +77,8 @@ def checked_size(folder: Path, location: str, wanted_by: str) -> int:
         _PATH.validate_python(location)
     except ValidationError as error:
         raise InspectionError(
-            f"{who}, which is not a plain path below the model's folder (no `..`, no leading `/` or `.`, "
-            "letters digits . _ + - only, at most 8 levels). Save the model again with its data beside it"
+            f"{who}, which is not a plain path below the model's folder (no `..`, no leading `/` or `.`, no backslash, "
+            "no `*`, no control characters, at most 8 levels). Save the model again with its data beside it"
         ) from error
     path = folder
     for level in location.split("/"):

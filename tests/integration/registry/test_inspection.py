@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
-from onnx import TensorProto, helper
+from google.protobuf import json_format, text_format
+from onnx import ModelProto, TensorProto, helper, load_model_from_string
+from onnx import printer as onnx_printer
 
 from registry.contracts.manifest import Format
 from registry.inspection import onnx
 from registry.inspection.detect import OM_MAGIC, detect
 from registry.inspection.external_data import MAX_COMPANIONS
 from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.folders import folder_kind
+from registry.inspection.strangers import by_ending
 from tests.support import onnx_models
+from tests.support.protobuf import message
 
 LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 SECRET = b"a secret of this host"
@@ -62,6 +70,23 @@ def test_external_data_beside_the_model_belongs_to_the_artifact(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("location", "file"),
+    [
+        ("best model.onnx.data", "best model.onnx.data"),
+        ("./weights.bin", "weights.bin"),
+        ("sub folder//./weights.bin", "sub folder/weights.bin"),
+        ("modèle#1 (final).données", "modèle#1 (final).données"),
+        ("encoder.layer.0::weight", "encoder.layer.0::weight"),
+        ("重み.bin", "重み.bin"),
+    ],
+)
+def test_external_data_may_be_named_as_exporters_do(tmp_path: Path, location: str, file: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(bytes(12))
+    assert inspected(tmp_path, onnx_models.external(location)).companions == (file,)
+
+
+@pytest.mark.parametrize(
     "location",
     [
         "../secret",
@@ -71,7 +96,6 @@ def test_external_data_beside_the_model_belongs_to_the_artifact(tmp_path: Path) 
         "a\\b",
         "",
         "*/_ORT_MEM_ADDR_/*",
-        "a//b",
         "x" * 300,
         "a\0b",
     ],
@@ -178,11 +202,64 @@ def test_a_domain_that_the_model_itself_defines_is_no_requirement(tmp_path: Path
     assert inspected(tmp_path, content).requirements.onnx_opsets == {"": 17}
 
 
+def zipped(*names: str) -> bytes:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return whole.getvalue()
+
+
+def onnx_model() -> ModelProto:
+    return load_model_from_string(simple(["N", 3]))
+
+
+def node(name: str, operator: str) -> bytes:
+    """A NodeDef of a TensorFlow graph."""
+    return message(1, message(1, name) + message(2, operator))
+
+
 @pytest.mark.parametrize(
     ("head", "reason"),
     [
         (b"", "is empty"),
-        (b"PK\x03\x04rest", "PyTorch"),
+        (b"PK\x03\x04rest", "a damaged zip archive, as PyTorch"),
+        *(
+            (zipped(*names), reason)
+            for names, reason in (
+                (("archive/data.pkl", "archive/code/net.py"), "a TorchScript archive"),
+                (("archive/data.pkl", "archive/version"), "torch.save"),
+                (("m/archive_format", "m/models/model.json"), "an exported program of PyTorch"),
+                (("config.json", "model.weights.h5"), "a Keras model"),
+                (("saved/saved_model.pb",), "SavedModel"),
+                (("x.npy",), "arrays of NumPy"),
+                (("readme.txt",), "a zip archive; unpack it"),
+            )
+        ),
+        (b"GGUF\x03\0\0\0", "a GGUF file"),
+        (b"\x89HDF\r\n\x1a\n", "Keras"),
+        (b"\x18\0\0\0ORTM", "ORT format"),
+        (b"\x93NUMPY\x01\0", "an array of NumPy"),
+        (b"\x28\xb5\x2f\xfd", "zstd-compressed"),
+        (b'<?xml version="1.0"?>\n<net name="lenet" version="11">\n\t<layers>', "an OpenVINO IR"),
+        (b'<net name="lenet" version="11">', "an OpenVINO IR"),
+        (b'<?xml version="1.0"?>\n<PMML version="4.4">', "a PMML model"),
+        (onnx_printer.to_text(onnx_model()).encode(), "ONNX as text .onnx.printer"),
+        (text_format.MessageToString(onnx_model()).encode(), "ONNX as text of protobuf"),
+        (b"\xef\xbb\xbf" + json_format.MessageToJson(onnx_model()).encode(), "ONNX as JSON"),
+        (b'node {\n  name: "x"\n  op: "Placeholder"\n}\nversions {\n}', "GraphDef as text"),
+        (node("x", "Placeholder") + node("y", "Softmax"), "a TensorFlow GraphDef"),
+        (node("x" * 70, "Placeholder") + message(4, b"\x08\x87\x08"), "a TensorFlow GraphDef"),
+        (b"\x08\x01" + message(2, message(1, b"\n\x05serve\x12\x00") + message(2, b"x" * 20)), "SavedModel"),
+        (b"\x08\x04" + message(2, b"\n\x03abc") + message(500, b"\n\x01x"), "a Core ML model"),
+        (b'{"architectures": ["BertModel"], "model_type": "bert"}', "Hugging Face"),
+        (b'{"format": "layers-model", "modelTopology": {}}', "TensorFlow.js"),
+        (b'{"learner": {"attributes": {}}}', "XGBoost"),
+        (b"tree\nversion=v4\n", "LightGBM"),
+        (b"7767517\n75 83\n", "ncnn"),
+        (b'name: "LeNet"\nlayer {\n', "Caffe"),
+        (b"[net]\nbatch=1\n", "Darknet"),
+        (b"\x7fELF\x02", "a program or library"),
         *((pickle.dumps({"w": [1.5]}, protocol), "pickle") for protocol in range(6)),
         *((pickle.dumps([1.5], protocol), "pickle") for protocol in range(6)),
         (b"\x1c\x00\x00\x00TFL3", "TensorFlow Lite"),
@@ -194,6 +271,32 @@ def test_strangers_are_named_with_what_to_do(tmp_path: Path, head: bytes, reason
     (tmp_path / "file").write_bytes(head)
     with pytest.raises(InspectionError, match=reason):
         detect(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (("saved_model.pb", "variables/variables.index"), "SavedModel"),
+        (("lenet.xml", "lenet.bin"), "OpenVINO IR"),
+        (("Manifest.json", "Data/x"), "Core ML package"),
+        (("config.json", "model.safetensors"), "Hugging Face model"),
+        (("__model__",), "PaddlePaddle"),
+        (("model.onnx", "model.onnx.data"), "give the model's file: .*model.onnx"),
+        ((), "a folder; give the model's file"),
+    ],
+)
+def test_a_folder_is_named_for_what_it_holds(tmp_path: Path, files: tuple[str, ...], reason: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert re.search(reason, folder_kind(tmp_path))
+
+
+def test_weights_beside_their_openvino_graph_are_named_for_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "lenet.bin").write_bytes(b"\x00\xff" * 100)
+    (tmp_path / "lenet.xml").write_text("<net>")
+    assert detect(tmp_path / "lenet.bin") is None
+    assert "OpenVINO IR" in by_ending(tmp_path / "lenet.bin")
 
 
 def test_other_formats_are_told_by_their_content(tmp_path: Path) -> None:

@@ -79,3 +79,27 @@ def test_a_picture_that_makes_another_shape_is_refused(cli: Cli, tmp_path: Path)
     model = onnx_models.one_op("GlobalAveragePool", ["N", 3, 8, 8], out_shape=["N", 3, 1, 1])
     error = publish(cli, "picture", model, b"a\nb\nc\n", image, code=2).error
     assert "a picture makes [1, 3, 8, 9], and input 'x' is [-1, 3, 8, 8]" in "".join(error["errors"])
+
+
+def test_a_name_that_cannot_be_is_refused_with_one_that_can(cli: Cli) -> None:
+    (cli.folder / "model.onnx").write_bytes(onnx_models.one_op("Relu", ["N", 4]))
+    error = cli("publish", "Best Modèle #1", "model.onnx", "--version", "1", "--target", "cpu", "--json", code=2).error
+    assert "for example 'best-modele-1'" in error["errors"][0]
+
+
+def test_a_folder_and_a_text_form_are_named_for_what_they_are(cli: Cli) -> None:
+    (cli.folder / "saved").mkdir()
+    (cli.folder / "saved" / "saved_model.pb").touch()
+    (cli.folder / "net.xml").write_text('<?xml version="1.0"?><net name="n" version="11"></net>')
+    words = ("--version", "1", "--target", "cpu", "--json")
+    assert "is a TensorFlow SavedModel" in cli("publish", "other", "saved", *words, code=1).error["message"]
+    assert "is an OpenVINO IR" in cli("publish", "other", "net.xml", *words, code=1).error["message"]
+
+
+def test_a_renamed_model_file_takes_no_other_files_place(cli: Cli) -> None:
+    (cli.folder / "a model.onnx").write_bytes(onnx_models.external("a-model.onnx"))
+    (cli.folder / "a-model.onnx").write_bytes(bytes(12))
+    cli("publish", "twins", "a model.onnx", "--version", "1", "--target", "cpu")
+    (variant,) = cli("show", "twins@1", "--json").document["manifest"]["variants"]
+    assert variant["entry"] == "model-a-model.onnx"
+    assert {file["path"] for file in variant["files"]} == {"model-a-model.onnx", "a-model.onnx"}
