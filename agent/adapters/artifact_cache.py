@@ -45,6 +45,14 @@ def disk_free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def reserve_of(folder: Path, wished: int) -> int:
+    """Bytes to leave free: what is wished, and at most a quarter of a small disk."""
+    try:
+        return min(wished, shutil.disk_usage(folder).total // 4)
+    except OSError:
+        return wished
+
+
 class ArtifactCache:
     """INVARIANT: `receive` and `admit` of one variant run in one thread at a time; the rest may run beside them."""
 
@@ -105,7 +113,8 @@ class ArtifactCache:
         need = self.outstanding(variant, digest) + extra
         for old in to_evict(self._cached(), keep | {digest}, self._limit, need):
             self._remove(old)
-        while (have := self._free(self._folder) - self._reserve) < need:
+        reserve = reserve_of(self._folder, self._reserve)
+        while (have := self._free(self._folder) - reserve) < need:
             removable = to_evict(self._cached(), keep | {digest}, 0)
             if not removable and self._bound_damaged(0, 0):
                 continue
@@ -113,7 +122,7 @@ class ArtifactCache:
                 raise TransientError(
                     DeploymentCode.INSUFFICIENT_DISK,
                     f"{variant.name} needs {need} more bytes below {self._folder}, and {max(have, 0)} are free beyond "
-                    f"the reserve of {self._reserve}: free some, or lower limits.disk_reserve",
+                    f"the reserve of {reserve}: free some, or lower limits.disk_reserve",
                 )
             self._remove(removable[0])
 

@@ -18,7 +18,7 @@ from agent.adapters.artifact_cache import disk_free
 from agent.adapters.ascend_facts import probe_ascend
 from agent.adapters.cann_facts import probe_cann
 from agent.adapters.nvidia_facts import probe_nvidia
-from agent.adapters.probe_cache import Probed, keep, kept, probe_key
+from agent.adapters.probe_cache import BACKEND, Probed, keep, kept, probe_key
 from agent.backends.catalog import CATALOG
 from agent.worker.handle import probe_backend
 from registry.contracts.digest import Digest
@@ -27,7 +27,7 @@ from registry.contracts.platforms import AscendFacts, BackendFacts, Evidence, Pl
 
 MAX_FEATURES = 512
 MAX_REASON = 500
-MEMORY_STEP, DISK_STEP = 16 << 20, 256 << 20
+MEMORY_STEP, DISK_STEP, SMALLEST_STEP = 16 << 20, 256 << 20, 4096
 """Sizes are rounded down to these: boards of one kind differ by a few pages, and are one class."""
 ACL = "ascend_acl"
 """The backend whose provider is the SoC's name, as ACL says it."""
@@ -66,18 +66,18 @@ def probe_host(
     """
     libc, libc_version = platform.libc_ver()
     arch, (memory_bytes, memory_free) = platform.machine(), memory()
+    disk, free, disk_reason = _disk(data_dir)
     probed = _probed({name: python_of(name) for name in CATALOG}, data_dir, arch, environ, now, fresh=fresh)
-    disk = shutil.disk_usage(data_dir).total if data_dir.is_dir() else None
     return Platform(
         os=platform.system().lower(),
         arch=arch,
         libc=f"{libc} {libc_version}".strip(),
         cpu_count=cores,
         cpu_features=_cpu_features(),
-        memory_bytes=None if memory_bytes is None else memory_bytes // MEMORY_STEP * MEMORY_STEP,
+        memory_bytes=None if memory_bytes is None else rounded(memory_bytes, MEMORY_STEP),
         memory_free_bytes=memory_free,
-        disk_bytes=None if disk is None else disk // DISK_STEP * DISK_STEP,
-        disk_free_bytes=None if disk is None else disk_free(data_dir),
+        disk_bytes=None if disk is None else rounded(disk, DISK_STEP),
+        disk_free_bytes=free,
         max_request_bytes=max_request_bytes,
         ascend=probed.ascend,
         cann=probed.cann,
@@ -87,8 +87,28 @@ def probe_host(
         python=platform.python_version(),
         locale=environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG", ""),
         observed_at=now,
-        evidence={**_own_evidence(data_dir, now), **probed.evidence},
+        evidence={
+            **_own_evidence(data_dir, now, disk_reason, no_memory=memory_bytes is None),
+            **probed.evidence,
+        },
     )
+
+
+def rounded(size: int, step: int) -> int:
+    """Down to `step`, or for a small one to a step that takes at most a sixteenth of it away."""
+    while step > SMALLEST_STEP and size < 16 * step:
+        step //= 2
+    return size // step * step
+
+
+def _disk(folder: Path) -> tuple[int | None, int | None, str]:
+    """Size and free bytes of the disk with the data; or why they are not known now."""
+    if not folder.is_dir():
+        return None, None, "the data directory is not there yet"
+    try:
+        return shutil.disk_usage(folder).total, disk_free(folder), ""
+    except OSError as error:
+        return None, None, f"statvfs: {error.strerror}"
 
 
 def _with_entry_points(backend: BackendFacts, keys: tuple[Digest, ...]) -> BackendFacts:
@@ -120,7 +140,7 @@ def _cpu_features() -> tuple[str, ...]:
     return ()
 
 
-def _own_evidence(data_dir: Path, now: datetime) -> dict[str, Evidence]:
+def _own_evidence(data_dir: Path, now: datetime, disk_reason: str, *, no_memory: bool) -> dict[str, Evidence]:
     """Of what the kernel and Python say, asked anew each time."""
     sources = {
         "os": "uname",
@@ -137,9 +157,11 @@ def _own_evidence(data_dir: Path, now: datetime) -> dict[str, Evidence]:
         "locale": "LC_ALL, LC_CTYPE, LANG",
     }
     evidence = {name: Evidence(source=source, observed_at=now) for name, source in sources.items()}
-    if not data_dir.is_dir():
-        missing = Evidence(source=sources["disk_bytes"], observed_at=now, reason="the data directory is not there yet")
+    if disk_reason:
+        missing = Evidence(source=sources["disk_bytes"], observed_at=now, reason=disk_reason, failed=True)
         evidence |= {"disk_bytes": missing, "disk_free_bytes": missing}
+    if no_memory:
+        evidence["memory_bytes"] = evidence["memory_bytes"].model_copy(update={"failed": True})
     return evidence
 
 
@@ -153,25 +175,56 @@ def _probed(
     fresh: bool,
 ) -> Probed:
     key = probe_key((agent_version(), repr(CATALOG)), interpreters, environ, arch)
-    before = None if fresh else kept(data_dir, key)
-    if before is not None:
-        return before
-    backends = tuple(probe_backend(name, str(interpreter)) for name, interpreter in interpreters.items())
-    ascend, ascend_reason = probe_ascend(environ)
-    cann, cann_source = probe_cann(environ, arch)
-    cuda, cuda_reason = probe_nvidia(environ)
-    evidence = {
-        "ascend": _evidence("npu-smi info", ascend_reason, now),
-        "cann": _evidence(cann_source if cann else "CANN's files", "" if cann else cann_source, now),
-        "cuda": _evidence("NVML", cuda_reason, now),
-        **{f"backend.{b.name}": _evidence(f"used by {interpreters[b.name]}", b.reason, now) for b in backends},
-    }
-    ascend = with_acl(ascend, backends)
-    if ascend is not None and ascend.soc and ascend.soc == _acl_soc(backends):
-        evidence["ascend.soc"] = _evidence("acl.get_soc_name", "", now)
-    found = Probed(key=key, backends=backends, ascend=ascend, cann=cann, cuda=cuda, evidence=evidence)
+    before = kept(data_dir)
+    again: set[str] | None = None
+    """What is looked at; None: everything."""
+    if not fresh and before is not None and before.key == key:
+        again = before.failed()
+        if not again:
+            return before
+    found = _looked(interpreters, arch, environ, now, before if again is not None else None)
+    found = found.model_copy(update={"key": key})
+    found = found.or_before(before)
     keep(data_dir, found)
     return found
+
+
+def _looked(
+    interpreters: Mapping[str, Path],
+    arch: str,
+    environ: Mapping[str, str],
+    now: datetime,
+    known: Probed | None,
+) -> Probed:
+    """What a look finds now. `known`: only what failed in there is looked at, the rest is taken from there."""
+    told: dict[str, Evidence] = {} if known is None else dict(known.evidence)
+
+    def is_due(name: str) -> bool:
+        return known is None or name not in told or told[name].failed
+
+    backends: list[BackendFacts] = []
+    for name, interpreter in interpreters.items():
+        fact = None if known is None or is_due(BACKEND + name) else known.fact(BACKEND + name)
+        if fact is None:
+            fact = probe_backend(name, str(interpreter))
+            told[BACKEND + name] = _evidence(f"used by {interpreter}", fact.reason, now, failed=fact.unknown)
+        backends.append(fact)
+    ascend = known.ascend if known is not None else None
+    if is_due("ascend"):
+        ascend, reason = probe_ascend(environ)
+        told["ascend"] = _evidence("npu-smi info", reason, now, failed=ascend is None)
+    cann = known.cann if known is not None else None
+    if is_due("cann"):
+        cann, source = probe_cann(environ, arch)
+        told["cann"] = _evidence(source if cann else "CANN's files", "" if cann else source, now)
+    cuda = known.cuda if known is not None else None
+    if is_due("cuda"):
+        cuda, reason = probe_nvidia(environ)
+        told["cuda"] = _evidence("NVML", reason, now, failed=cuda is None)
+    ascend = with_acl(ascend, tuple(backends))
+    if ascend is not None and ascend.soc and ascend.soc == _acl_soc(tuple(backends)):
+        told["ascend.soc"] = _evidence("acl.get_soc_name", "", now)
+    return Probed(key="", backends=tuple(backends), ascend=ascend, cann=cann, cuda=cuda, evidence=told)
 
 
 def with_acl(ascend: AscendFacts | None, backends: tuple[BackendFacts, ...]) -> AscendFacts | None:
@@ -188,5 +241,5 @@ def _acl_soc(backends: tuple[BackendFacts, ...]) -> str:
     return next((b.providers[0] for b in backends if b.name == ACL and b.usable and b.providers), "")
 
 
-def _evidence(source: str, reason: str, now: datetime) -> Evidence:
-    return Evidence(source=source[:256], observed_at=now, reason=reason[:MAX_REASON])
+def _evidence(source: str, reason: str, now: datetime, *, failed: bool = False) -> Evidence:
+    return Evidence(source=source[:256], observed_at=now, reason=reason[:MAX_REASON], failed=failed)

@@ -1,6 +1,9 @@
 """What the slow probes found (backends, chips, drivers), kept in a file until something changes that could matter.
 
 A backend is probed in a process of its own by its workers' interpreter, which takes a second; MindSpore takes five.
+
+What a look that failed left unknown is never kept as a fact. The fact of an earlier look stands for it, marked as such,
+and is looked for again at the next start and while the agent runs.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -18,12 +22,16 @@ from agent.adapters.cann_facts import cann_files
 from agent.adapters.durable import write_atomically
 from agent.adapters.nvidia_facts import DEVICES as NVIDIA_DEVICES
 from agent.adapters.nvidia_facts import driver_version
+from agent.adapters.rows.faults import row_sum
 from agent.adapters.vendor_tool import find_tool
 from agent.errors import TransientError
 from registry.contracts.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Evidence
 from registry.contracts.wire import Wire
 
+BACKEND = "backend."
+"""Before a backend's name in `evidence`."""
 FILE = "probe.json"
+"""A checksum in its first line, then JSON."""
 MAX_BYTES = 1 << 20
 MAX_INFO_BYTES = 16 << 10
 VARIABLES = ("ASCEND_", "CUDA_", "LD_LIBRARY_PATH", "PATH", "MINDSPORE_", "NVIDIA_")
@@ -41,15 +49,47 @@ class Probed(Wire):
     cuda: CudaFacts | None = None
     evidence: dict[str, Evidence] = Field(default_factory=dict)
 
+    def failed(self) -> set[str]:
+        """Names in `evidence` whose last look failed."""
+        return {name for name, told in self.evidence.items() if told.failed}
 
-def kept(data_dir: Path, key: str) -> Probed | None:
-    """What was found under the same key; None where there is nothing (readable)."""
+    def or_before(self, before: Probed | None) -> Probed:
+        """With the facts of an earlier look where this one failed."""
+        if before is None or not self.failed():
+            return self
+        changes: dict[str, Any] = {}
+        evidence = dict(self.evidence)
+        for name in self.failed():
+            told, then = evidence[name], before.evidence.get(name)
+            fact = before.fact(name)
+            if fact is None or then is None:
+                continue
+            if name.startswith(BACKEND):
+                backends = changes.get("backends", self.backends)
+                changes["backends"] = tuple(fact if each.name == fact.name else each for each in backends)
+            else:
+                changes[name] = fact
+            evidence[name] = told.model_copy(update={"observed_at": then.observed_at})
+        return self.model_copy(update={**changes, "evidence": evidence})
+
+    def fact(self, name: str) -> Any:
+        """By its name in `evidence`; None where it is not known."""
+        if name.startswith(BACKEND):
+            found = next((each for each in self.backends if BACKEND + each.name == name), None)
+            return None if found is None or (found.unknown and not found.usable) else found
+        return getattr(self, name, None)
+
+
+def kept(data_dir: Path) -> Probed | None:
+    """What was found last, under whatever key; None where there is nothing, or not what was written."""
     try:
         with (data_dir / FILE).open("rb") as stream:
-            found = Probed.model_validate_json(stream.read(MAX_BYTES))
+            total, _, text = stream.read(MAX_BYTES).partition(b"\n")
+        if total.decode() != row_sum(text).hex():
+            return None
+        return Probed.model_validate_json(text)
     except (OSError, ValueError, ValidationError):
         return None
-    return found if found.key == key else None
 
 
 def keep(data_dir: Path, found: Probed) -> None:
@@ -59,7 +99,8 @@ def keep(data_dir: Path, found: Probed) -> None:
         found = found.model_copy(update={"ascend": found.ascend.model_copy(update={"health": ""})})
     if data_dir.is_dir():
         with contextlib.suppress(TransientError):
-            write_atomically(data_dir / FILE, found.model_dump_json(indent=1).encode())
+            text = found.model_dump_json(indent=1).encode()
+            write_atomically(data_dir / FILE, row_sum(text).hex().encode() + b"\n" + text)
 
 
 def probe_key(

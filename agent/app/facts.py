@@ -22,6 +22,7 @@ def fact_documents(facts: Platform, now: datetime) -> list[dict[str, Any]]:
             "observed_at": row.evidence.observed_at.isoformat() if row.evidence.observed_at else None,
             "age_s": age_s(row, now),
             "reason": row.evidence.reason,
+            "failed": row.evidence.failed,
         }
         for row in facts.rows()
     ]
@@ -35,7 +36,10 @@ def fact_lines(facts: Platform, now: datetime) -> list[str]:
     lines = [_line(cells[0], widths)]
     for row, line in zip(rows, cells[1:], strict=True):
         lines.append(_line(line, widths))
-        if row.evidence.reason and (row.value is None or "." not in row.name):
+        if row.evidence.failed:
+            of = "not known" if row.value is None else f"of {age_text(row, now)} ago"
+            lines.append(f"{'':{widths[0]}}  {of}, the last look failed: {row.evidence.reason}")
+        elif row.evidence.reason and (row.value is None or "." not in row.name):
             lines.append(f"{'':{widths[0]}}  {row.evidence.reason}")
     return lines
 
@@ -60,6 +64,8 @@ def age_text(row: FactRow, now: datetime) -> str:
 def value_text(row: FactRow) -> str:
     """For people: sizes with a unit, "no" for what is not there."""
     value = row.value
+    if value is None and row.evidence.failed:
+        return "unknown"
     if value is None or value is False:
         return "no"
     if value is True:

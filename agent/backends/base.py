@@ -91,6 +91,8 @@ class BackendProbe(NamedTuple):
     max_onnx_opset: int | None = None
     networks: tuple[str, ...] = ()
     """Architectures that it can fill checkpoints into."""
+    unknown: bool = False
+    """Something took too long or found no memory: what is not among the targets may work after all."""
 
 
 class EntryPoint(NamedTuple):

@@ -98,8 +98,10 @@ class OnnxRuntime:
         working: list[str] = []
         providers = listed(ort)
         reasons = list(plugin_faults())
+        unknown = False
         for provider in providers:
-            found, reason = _tried(ort, provider)
+            found, reason, passing = _tried(ort, provider)
+            unknown |= passing
             if reason:
                 reasons.append(f"{provider.name} is listed and does not work: {reason}")
             else:
@@ -107,6 +109,7 @@ class OnnxRuntime:
                 targets += [target for target in found if target not in targets]
         return BackendProbe(
             usable=bool(targets),
+            unknown=unknown,
             reason="; ".join(reasons)[:_MAX_REASON] or ("" if targets else "this onnxruntime lists no provider"),
             version=str(ort.__version__),
             targets=tuple(targets),
@@ -273,23 +276,24 @@ def _bytes_of(model: str | bytes) -> int:
         return sum(entry.stat().st_size for entry in entries if entry.is_file())
 
 
-def _tried(ort: Any, provider: Provider) -> tuple[tuple[str, ...], str]:
-    """The targets that a session really computes on, or why none."""
+def _tried(ort: Any, provider: Provider) -> tuple[tuple[str, ...], str, bool]:
+    """The targets that a session really computes on, or why none; True when that may be otherwise at the next try."""
 
-    def run() -> tuple[tuple[str, ...], str]:
+    def run() -> tuple[tuple[str, ...], str, bool]:
         try:
             session = guarded_session(ort, tiny_model(_OLDEST_IR, _OLDEST_OPSET), provider, LoadOptions())
             (result,) = session.run(["y"], {"x": np.ones((1,), np.float32)})
             targets = targets_of(provider)
         except Exception as error:  # noqa: BLE001 - the vendor's exceptions derive from Exception only
-            return (), error.message if isinstance(error, BackendError) else first_line(error)
-        return targets, "" if result.tolist() == [-1.0] else f"it computed {result.tolist()} where -1 is right"
+            return (), error.message if isinstance(error, BackendError) else first_line(error), is_memory_fault(error)
+        right = result.tolist() == [-1.0]
+        return targets, "" if right else f"it computed {result.tolist()} where -1 is right", False
 
-    found: list[tuple[tuple[str, ...], str]] = []
+    found: list[tuple[tuple[str, ...], str, bool]] = []
     thread = threading.Thread(target=lambda: found.append(run()), daemon=True)
     thread.start()
     thread.join(_TRY_S)
-    return found[0] if found else ((), f"it took longer than {_TRY_S:.0f} s with a model of one operator")
+    return found[0] if found else ((), f"it took longer than {_TRY_S:.0f} s with a model of one operator", True)
 
 
 def _newest(build: Callable[[int], bytes], known_good: int) -> int:

@@ -83,7 +83,10 @@ class LimitSettings(Section):
     max_batch: int = Field(default=32, ge=1, le=1024, description="Largest batch; the measured best may be smaller.")
     cache_bytes: int = Field(default=20 * _GIB, ge=_MIB, le=1 << 50, description="Disk that artifacts may take, bytes.")
     disk_reserve: int = Field(
-        default=256 * _MIB, ge=0, le=1 << 50, description="Disk that a download must leave free, bytes."
+        default=256 * _MIB,
+        ge=0,
+        le=1 << 50,
+        description="Disk that a download must leave free, bytes; of a small disk at most a quarter.",
     )
     verify_bytes_per_s: int = Field(
         default=4 * _MIB,

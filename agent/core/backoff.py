@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 from registry.contracts.codes import DeploymentCode as Code
 
-OUTAGES = frozenset({Code.REGISTRY_UNREACHABLE, Code.CREDENTIAL_REFUSED, Code.INSUFFICIENT_DISK, Code.DISK_ERROR})
+OUTAGES = frozenset(
+    {
+        *(Code.REGISTRY_UNREACHABLE, Code.CREDENTIAL_REFUSED, Code.INSUFFICIENT_DISK, Code.DISK_ERROR),
+        Code.FACTS_UNKNOWN,
+    }
+)
 SPOILT = frozenset({Code.BAD_ANSWER, Code.MANIFEST_MISMATCH, Code.DIGEST_MISMATCH})
 """As the code of a TransientError: what came is not what the registry holds, or the registry's copy is damaged."""
 LONGEST_S: dict[str, float] = {Code.CREDENTIAL_REFUSED: 30.0, Code.DIGEST_MISMATCH: 3600.0}
@@ -48,6 +53,10 @@ STABLE_AFTER_S = 120.0
 ROLLBACK_TRIES = 5
 """Starts of the previous version before the rollback is told as failed; it is then tried on, every REPAIR_S."""
 REPAIR_S = 300.0
+LOOK_AGAIN = Backoff(first_s=30.0, cap_s=600.0, limit=1 << 30)
+"""Between looks at a host of which something is not known."""
+HOST_LOOK_S = 60.0
+"""Between looks at whether drivers, chips or packages have changed; cheap while they have not."""
 
 RETRIABLE = OUTAGES | {
     Code.ATTEMPTS_EXHAUSTED,
@@ -58,6 +67,8 @@ RETRIABLE = OUTAGES | {
     Code.BAD_ANSWER,
     Code.DIGEST_MISMATCH,
 }
+OF_HOST = frozenset({Code.NO_FITTING_VARIANT, Code.VARIANT_UNFIT, Code.BACKEND_UNAVAILABLE, Code.LOAD_FAILED})
+"""A host that changed may run what failed so."""
 JUDGED = frozenset(
     {
         Code.GOLDEN_MISMATCH,

@@ -10,12 +10,14 @@ from registry.contracts.resolution import Outcome, Resolution, judge
 
 
 def unfit(choice: Choice, facts: Platform) -> str:
-    """Why the variant may not be loaded on this host; empty when it may."""
+    """Why the variant may not be loaded on this host; empty when it may, or when nobody knows."""
     verdict = judge(choice.variant, facts, pictures=choice.image is not None)
+    if verdict.outcome is Outcome.UNKNOWN and facts.failed():
+        return ""  # A look that failed forbids nothing: the load will tell.
     if verdict.outcome is not Outcome.PASS:
         return "; ".join(f"{r.code}: needs {r.need}, host has {r.have}" for r in verdict.reasons)
     backend = next((found for found in facts.backends if found.name == choice.backend), None)
-    if backend is None or not backend.usable:
+    if backend is None or not (backend.usable or backend.unknown):
         why = backend.reason if backend else "this agent has none of that name"
         return f"the backend {choice.backend} does not work any more: {why}"
     return ""
@@ -32,6 +34,12 @@ def why_none(resolution: Resolution, *, pinned: bool) -> DeploymentCode:
     if codes == {ResolutionCode.ENTRY_POINT_UNTRUSTED}:
         return DeploymentCode.ENTRY_POINT_UNTRUSTED
     return DeploymentCode.VARIANT_UNFIT if pinned else DeploymentCode.NO_FITTING_VARIANT
+
+
+def is_undecided(resolution: Resolution, facts: Platform) -> bool:
+    """Nothing was chosen, and one that was left out might fit: a look at the host failed that would tell."""
+    undecided = any(verdict.outcome is Outcome.UNKNOWN for verdict in resolution.verdicts)
+    return resolution.chosen is None and undecided and bool(facts.failed())
 
 
 def points_at_host(code: str, target: Target) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from agent.adapters.artifact_cache import reserve_of
 from agent.adapters.durable import disk_error
 from agent.adapters.part_file import PartFile, StepCancelledError
 from agent.errors import AgentError, PermanentError, TransientError
@@ -57,7 +58,8 @@ def bring_file(file: FileRef, folder: Path, context: JobContext) -> Path:
 
 def demand_room(size: int, folder: Path, context: JobContext) -> None:
     """Raises TransientError(insufficient_disk) when the disk has not so many bytes beyond the reserve."""
-    free = shutil.disk_usage(context.folder).free - context.config.limits.disk_reserve
+    reserve = reserve_of(context.folder, context.config.limits.disk_reserve)
+    free = shutil.disk_usage(context.folder).free - reserve
     if size > free:
         raise TransientError(
             DeploymentCode.INSUFFICIENT_DISK,

@@ -134,6 +134,10 @@ class Keeper:
         if self.given_up:
             self.given_up, self._deaths, self.crash = False, 0, None
 
+    def hurry(self) -> None:
+        """What it waited for may be there: the next start is tried at once."""
+        self.wake_at = None
+
     def give_up(self) -> None:
         """Starts nothing by itself any more, until `stop_trying` or `forgive`."""
         self.stop_trying()

@@ -107,6 +107,9 @@ class Steps(Protocol):
     def facts(self) -> Platform:
         """What this host is. Slow once."""
 
+    def look_again(self) -> Platform:
+        """What this host is by now: quick while nothing that matters has changed, and everything is known."""
+
     def resolve(self, model: str, desired: DesiredModel, cancel: threading.Event) -> Choice:
         """Fetches the manifest and chooses."""
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from agent.adapters.registry_answers import UnreachableError
-from agent.core.backoff import DEPLOYMENT, JUDGED
+from agent.core.backoff import DEPLOYMENT, JUDGED, OF_HOST
 from agent.core.elapsed import SteadySince
 from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State, Step, advance
 from agent.core.progress import Live, phase_of, report
@@ -252,6 +252,12 @@ class Slot:
         """After a restart. Not what was judged: no restart makes a bad version good."""
         if self.record.fault is not None and self.record.fault.code not in JUDGED:
             self.move(Event.RETRY_DUE)
+
+    def host_changed(self) -> None:
+        """This host is another than it was: what did not run here may run now."""
+        self.keeper.hurry()
+        if self.record.state is State.FAILED and self.record.fault is not None and self.record.fault.code in OF_HOST:
+            self.move(Event.RETRY_DUE, fault=None, attempts=0)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

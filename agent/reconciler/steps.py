@@ -24,11 +24,11 @@ from agent.adapters.registry_answers import UnreachableError
 from agent.adapters.registry_client import RegistryClient
 from agent.adapters.signatures import verified
 from agent.config.settings import AgentConfig
-from agent.core.fitness import points_at_host, unfit, why_none
+from agent.core.fitness import is_undecided, points_at_host, unfit, why_none
 from agent.core.joining import joining
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
-from agent.errors import AgentError, PermanentError
+from agent.errors import AgentError, PermanentError, TransientError
 from agent.reconciler.ports import LoadedWorker
 from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
@@ -94,6 +94,12 @@ class RealSteps:
                 self._facts = self._probe()
             return self._facts
 
+    def look_again(self) -> Platform:
+        """As `ports.Steps` says."""
+        with self._probing:
+            self._facts = self._probe()
+            return self._facts
+
     def resolve(self, model: str, desired: DesiredModel, cancel: threading.Event) -> Choice:
         """As `ports.Steps` says.
 
@@ -102,7 +108,11 @@ class RealSteps:
             PermanentError: it is not what was desired, no variant fits this host, or its code is not to be run here.
         """
         manifest = self._manifest(model, desired)
-        resolution = resolve(manifest, self.facts(), desired.variant)
+        facts = self.facts()
+        resolution = resolve(manifest, facts, desired.variant)
+        if is_undecided(resolution, facts):
+            text = f"{model}@{desired.version}: not known whether a variant fits: {resolution.explain()}"
+            raise TransientError(DeploymentCode.FACTS_UNKNOWN, text)
         variant = manifest.variant(resolution.chosen) if resolution.chosen else None
         if variant is None:
             code = why_none(resolution, pinned=desired.variant is not None)
@@ -202,9 +212,12 @@ class RealSteps:
     def _start(self, choice: Choice, spec: WorkerSpec) -> Worker:
         """Only what fits this host as it is now; a load that fails as if it had changed looks at it again.
 
+        Facts are a forecast: where they are not known yet, or a look has failed, the load itself tells. A "no" counts
+        once this host was looked at anew.
         The files are hashed again once the worker has read them, so that no other bytes came between check and use.
         """
-        self._check_fits(choice, self.facts(), "")
+        if self._facts is not None and unfit(choice, self._facts):
+            self._check_fits(choice, self._new_facts(), "")
         for name in drop_changed(self._engines(choice)):
             self._damage.note("engines", f"{choice.version}: {name} is not what was compiled; it is compiled again")
         try:

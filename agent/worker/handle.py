@@ -11,11 +11,12 @@ import sys
 import time
 
 from agent.backends.catalog import CATALOG
-from agent.errors import AgentError
+from agent.errors import AgentError, TransientError
 from agent.worker.inline import InlineWorker
 from agent.worker.process import ProcessWorker, start_process
 from agent.worker.spawn import WorkerProcess, printable
 from agent.worker.spec import Worker, WorkerSpec
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.manifest import Format
 from registry.contracts.platforms import BackendFacts
 
@@ -33,16 +34,25 @@ def start_worker(spec: WorkerSpec) -> Worker:
 
 
 def probe_backend(name: str, interpreter: str = sys.executable, timeout_s: float = 20.0) -> BackendFacts:
-    """What a backend is on this host, found by using it in a process of its own. Never raises for what is missing."""
+    """What a backend is on this host, found by using it in a process of its own. Never raises for what is missing.
+
+    Only what the backend itself answers is a fact; when its process does not start, stalls, is killed or talks
+    nonsense, the result is `unknown`.
+    """
     formats = tuple(Format(each) for each in CATALOG[name].formats)
     try:
         process = WorkerProcess(interpreter, name)
     except AgentError as error:
-        return BackendFacts(name=name, usable=False, reason=error.message, formats=formats)
+        return BackendFacts(name=name, usable=False, unknown=True, reason=error.message, formats=formats)
     try:
         facts = process.ask("probe", {"backend": name}, "probed", deadline=time.monotonic() + timeout_s)
         return BackendFacts.model_validate({**facts, "name": name, "formats": formats})
+    except TransientError as error:
+        stalled = error.code == DeploymentCode.LOAD_TIMEOUT
+        reason = f"no answer within {timeout_s:.0f} s" if stalled else printable(error.message, 1000)
+        return BackendFacts(name=name, usable=False, unknown=True, reason=reason, formats=formats)
     except (AgentError, ValueError) as error:
-        return BackendFacts(name=name, usable=False, reason=printable(str(error), 1000), formats=formats)
+        reason = printable(str(error), 1000)
+        return BackendFacts(name=name, usable=False, unknown=True, reason=reason, formats=formats)
     finally:
         process.end(0.5)

@@ -58,6 +58,8 @@ class DeploymentCode(StrEnum):
     NO_FITTING_VARIANT = "no_fitting_variant"
     REQUEST_TOO_LARGE = "request_too_large"
     """No variant fits, because the smallest request is over the largest that this device's settings allow."""
+    FACTS_UNKNOWN = "facts_unknown"
+    """A look at this host failed, and what it would say decides: it is looked at again."""
     VARIANT_UNFIT = "variant_unfit"
     """The variant that the registry chose does not fit what this host is now."""
     REGISTRY_UNREACHABLE = "registry_unreachable"

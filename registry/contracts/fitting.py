@@ -83,12 +83,21 @@ def runtime_reasons(variant: Variant, platform: Platform, backend: BackendFacts 
 def _no_backend(variant: Variant, platform: Platform) -> Reason:
     """Why nothing here runs its format on its target."""
     able = [b for b in platform.backends if b.usable and variant.format in b.formats]
+    uncertain = [b for b in platform.backends if b.unknown and variant.format in b.formats]
+    count = None if variant.target is Target.CPU else _count(variant.target, platform)
+    if uncertain and count != 0:
+        return Reason(
+            code=Code.FACT_UNKNOWN,
+            outcome=Outcome.UNKNOWN,
+            need=f"the backend {uncertain[0].name} on {variant.target}",
+            have=f"a probe that failed: {uncertain[0].reason}",
+            remedy="nothing: the agent probes again; see `agent doctor` on the device",
+        )
     if able:
         have = ", ".join(f"{b.name} on {'/'.join(b.targets)}" for b in able)
         remedy = f"publish a variant for {'/'.join(able[0].targets)}"
         return fail(Code.DEVICE_MISSING, f"{variant.target} for {variant.format}", have, remedy)
     known = [b for b in platform.backends if variant.format in b.formats]
-    count = None if variant.target is Target.CPU else _count(variant.target, platform)
     if count == 0:
         return fail(Code.DEVICE_MISSING, f"a device of kind {variant.target}", "none", "publish a variant for cpu")
     why = "; ".join(f"{b.name}: {b.reason}" for b in known)

@@ -28,6 +28,9 @@ class Evidence(Wire):
     observed_at: AwareDatetime | None = None
     reason: Annotated[str, Field(max_length=512)] = ""
     """Why the host has none, or why it could not be found out, and what would help."""
+    failed: bool = False
+    """The last look failed or was cut short: the fact is of an earlier one (`observed_at`), or not known. It is looked
+    at again."""
 
 
 class BackendFacts(Wire):
@@ -36,6 +39,8 @@ class BackendFacts(Wire):
     name: str
     """The agent's catalogue name, e.g. `onnxruntime`."""
     usable: bool
+    unknown: bool = False
+    """The probe failed, stalled or was cut short, and there is none before it: what is not said to work may work."""
     reason: str = ""
     """Why it is not usable, and what to install."""
     version: str = ""
@@ -139,6 +144,10 @@ class Platform(Wire):
             if isinstance(stable.get(key), dict):
                 stable[key] = {name: value for name, value in stable[key].items() if name not in volatile}
         return digest_of(canonical_json(stable))
+
+    def failed(self) -> tuple[str, ...]:
+        """The facts, by their names in `evidence`, whose last look failed: not known, or of an earlier look."""
+        return tuple(sorted(name for name, told in self.evidence.items() if told.failed))
 
     @property
     def has_accelerator(self) -> bool:

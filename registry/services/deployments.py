@@ -18,6 +18,7 @@ from registry.contracts.deployments import DeploymentPolicy
 from registry.contracts.manifest import Manifest
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
+from registry.contracts.resolution import Outcome, Resolution
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
@@ -132,12 +133,18 @@ def take_facts(session: Session, device: DeviceRow, facts: Platform, now: dateti
         if body is None:
             continue
         resolution = choose(session, Manifest.model_validate_json(body), facts)
-        if resolution.chosen == row.variant:
+        if resolution.chosen == row.variant or _may_still_fit(resolution, row.variant):
             continue
         note = "" if resolution.chosen else f"No variant fits the facts of {now.isoformat()}:\n{resolution.explain()}"
         _adapt(session, device, row, now, note=note, variant=resolution.chosen)
         changed = True
     return changed
+
+
+def _may_still_fit(resolution: Resolution, variant: str | None) -> bool:
+    """What was chosen when more was known stays until it is known not to fit."""
+    verdict = resolution.verdict(variant) if variant is not None else None
+    return verdict is not None and verdict.outcome is Outcome.UNKNOWN
 
 
 def _adapt(

@@ -49,6 +49,7 @@ KINDS: dict[str, type[Wire]] = {
     "platform": Platform,
     "platform-facts": Platform,
     "platform-networks": Platform,
+    "platform-unknown": Platform,
 }
 
 

@@ -118,6 +118,9 @@ class FakeSteps:
         """Every version has these; None: none has."""
         self.parity = Parity(cases=1, max_abs=0.0, max_rel=0.0, passed=True)
         self.free: int | None = None
+        self.platform = Platform(os="linux", arch="x86_64")
+        self.looks = 0
+        """How often the host was looked at again."""
         self.missing = False
         """Nothing of a candidate is on this disk."""
 
@@ -125,7 +128,11 @@ class FakeSteps:
         self.errors.setdefault(step, []).extend(errors)
 
     def facts(self) -> Platform:
-        return Platform(os="linux", arch="x86_64")
+        return self.platform
+
+    def look_again(self) -> Platform:
+        self.looks += 1
+        return self.platform
 
     def resolve(self, model: str, desired: DesiredModel, cancel: threading.Event) -> Choice:
         self._do(f"resolve {desired.version}")

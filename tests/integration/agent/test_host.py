@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters import hardware, process_stats
+from agent.adapters import hardware, probe_cache, process_stats
 from agent.adapters.systemd_notify import notify, watchdog_interval_s
 from registry.contracts.platforms import Platform
 
@@ -33,10 +33,11 @@ def test_facts_are_those_of_this_host(tmp_path: Path) -> None:
 
 def test_backends_are_probed_once_until_asked_to(tmp_path: Path) -> None:
     first = probe(tmp_path)
-    kept = tmp_path / "probe.json"
-    text = kept.read_text().replace('"version": "', '"version": "kept-')
-    kept.write_text(text)
-    assert probe(tmp_path).backends[0].version.startswith("kept-")
+    kept = probe_cache.kept(tmp_path)
+    assert kept is not None
+    known = kept.backends[0].model_copy(update={"version": "kept"})
+    probe_cache.keep(tmp_path, kept.model_copy(update={"backends": (known, *kept.backends[1:])}))
+    assert probe(tmp_path).backends[0].version == "kept"
     assert probe(tmp_path, fresh=True).facts_digest() == first.facts_digest()
 
 
@@ -50,6 +51,29 @@ def test_an_interpreter_that_is_not_there_is_a_reason_not_an_error(tmp_path: Pat
     facts = hardware.probe_host(python_of=lambda _: tmp_path / "python", cores=1, data_dir=tmp_path, now=NOW)
     assert not facts.backends[0].usable
     assert facts.backends[0].reason
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [(200 << 20, 200 << 20), ((200 << 20) + 4095, 200 << 20), (255 << 20, 248 << 20), (5000, 4096), (100, 0)],
+)
+def test_a_small_disk_counts_as_what_it_has(size: int, counts: int) -> None:
+    assert hardware.rounded(size, hardware.DISK_STEP) == counts
+
+
+@pytest.mark.parametrize("size", [10 << 30, (10 << 30) + (200 << 20)])
+def test_disks_of_one_kind_are_of_one_size(size: int) -> None:
+    assert hardware.rounded(size, hardware.DISK_STEP) == 10 << 30
+
+
+def test_a_disk_that_does_not_answer_is_unknown_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(hardware.shutil, "disk_usage", refuse)
+    facts = probe(tmp_path)
+    assert (facts.disk_bytes, facts.disk_free_bytes) == (None, None)
+    assert "disk_bytes" in facts.failed()
 
 
 def test_own_memory_and_time_are_known() -> None:

@@ -157,7 +157,7 @@ def test_a_chip_that_comes_and_a_tool_that_is_installed_make_another_key(tmp_pat
 
 def test_a_chips_health_is_not_kept_from_one_start_to_the_next(tmp_path: Path) -> None:
     probe_cache.keep(tmp_path, probe_cache.Probed(key="1", ascend=AscendFacts(soc="Ascend310P3", chips=1, health="OK")))
-    kept = probe_cache.kept(tmp_path, "1")
+    kept = probe_cache.kept(tmp_path)
     assert kept is not None
     assert kept.ascend == AscendFacts(soc="Ascend310P3", chips=1)
 

@@ -108,6 +108,23 @@ def test_without_facts_the_agent_chooses_until_they_come(registry: FleetRegistry
     assert (document["generation"], document["models"]["lenet"]["variant"]) == (generation + 1, "cpu")
 
 
+def test_a_look_that_failed_leaves_the_choice_as_it_was_until_something_is_known(registry: FleetRegistry) -> None:
+    headers = register(registry, "flickering", with_gpu())
+    deploy(registry, "flickering")
+    assert desired(registry, "flickering")["models"]["lenet"]["variant"] == "gpu"
+    generation = desired(registry, "flickering")["generation"]
+    stalled = facts()
+    stalled["backends"][0] |= {"usable": False, "unknown": True, "targets": [], "reason": "no answer within 20 s"}
+    partial = facts()
+    partial["backends"][0] |= {"unknown": True}
+    for look in (stalled, partial):
+        registry.ask("PUT", "/v1/devices/flickering/facts", look, 204, headers=headers)
+        assert desired(registry, "flickering")["models"]["lenet"]["variant"] == "gpu"
+        assert desired(registry, "flickering")["generation"] == generation
+    registry.ask("PUT", "/v1/devices/flickering/facts", facts(), 204, headers=headers)
+    assert desired(registry, "flickering")["models"]["lenet"]["variant"] == "cpu"
+
+
 def test_new_facts_choose_anew_but_leave_what_was_pinned(registry: FleetRegistry) -> None:
     headers = register(registry, "changing", with_gpu())
     register(registry, "pinned", with_gpu())

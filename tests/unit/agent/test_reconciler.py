@@ -12,6 +12,7 @@ from agent.errors import PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import Phase
 from registry.contracts.messages import ServingState
+from registry.contracts.platforms import Evidence
 from tests.fakes.control import MEASURED, FakeWorker
 from tests.fakes.host import DEVICE, START, Host, desired
 
@@ -250,6 +251,32 @@ def test_what_served_before_is_tried_again_when_it_does_not_load_and_is_not_give
     assert host.serves() == "1.0.0"
     assert "resolve 1.0.0" not in host.steps.done
     assert host.journal.records["lenet"].proven
+
+
+def test_a_version_that_did_not_fit_is_tried_again_once_the_host_is_another() -> None:
+    host = Host()
+    host.steps.fail("resolve", PermanentError(DeploymentCode.NO_FITTING_VARIANT, "no driver"))
+    host.desire(1, lenet="1.0.0").settle()
+    assert host.progress().phase is Phase.FAILED
+    host.wait(61.0)
+    assert host.progress().phase is Phase.FAILED, "nothing has changed"
+    host.steps.platform = host.steps.platform.model_copy(update={"memory_bytes": 1 << 30})
+    assert host.wait(61.0).serves() == "1.0.0"
+
+
+def test_what_a_failed_look_left_open_is_waited_for_and_looked_at_again_ever_more_slowly() -> None:
+    host = Host()
+    failed = {"cuda": Evidence(source="NVML", failed=True)}
+    host.steps.platform = host.steps.platform.model_copy(update={"evidence": failed})
+    host.steps.fail("resolve", *[TransientError(DeploymentCode.FACTS_UNKNOWN, "a probe stalled")] * 20)
+    host.desire(1, lenet="1.0.0").settle()
+    looks = []
+    for _ in range(40):
+        host.wait(300.0)
+        looks.append(host.steps.looks)
+    assert host.serves() == "1.0.0", "it is an outage: there is no last try"
+    assert looks[0] >= 1
+    assert looks[-1] <= 40 * 300 / 300 + 6
 
 
 def test_a_journal_that_cannot_be_read_for_a_while_is_asked_again_and_nothing_is_decided_meanwhile() -> None:
