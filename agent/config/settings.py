@@ -172,13 +172,19 @@ class AgentConfig(BaseSettings):
 
 
 def config_file(option: Path | None) -> Path | None:
-    """The file to read: the option, `MODELFLEET_AGENT_CONFIG`, or the usual place when it is there."""
+    """The file to read: the option, `MODELFLEET_AGENT_CONFIG`, or the usual place unless nothing is there.
+
+    A usual place that may not be looked at is not one where nothing is: to read the file says so.
+    """
     if option is not None:
         return option
     named = os.environ.get(PREFIX + "CONFIG")
     if named:
         return Path(named)
-    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    try:
+        return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    except OSError:
+        return DEFAULT_FILE
 
 
 def load_config(file: Path | None) -> AgentConfig:

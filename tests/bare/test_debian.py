@@ -94,9 +94,12 @@ def test_what_systemd_install_put_into_an_image_runs_where_the_image_is_the_root
     shutil.rmtree(bare.root / "image")
     unit = (bare.root / f"etc/systemd/system/modelfleet-{part}.service").read_text()
     assert f"ExecStart={program} " in unit
-    ran = bare.run(program, "platform" if part == "agent" else "--help", user=USER)
+    ran = bare.run(program, "platform" if part == "agent" else "--help")
     assert ran.returncode == 0, ran.stdout
     assert says in ran.stdout
+    closed = bare.run(program, "platform" if part == "agent" else "models", user=USER)
+    assert closed.returncode != 0
+    assert "Traceback" not in closed.stdout  # the settings in /etc/modelfleet are not this user's; no registry runs
 
 
 def test_the_pip_lines_of_the_readme_work_as_they_stand(bare: DebianRoot) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.config import settings
 from agent.config.example import example_toml
-from agent.config.settings import ConfigError, load_config, read_secret
+from agent.config.settings import ConfigError, config_file, load_config, read_secret
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "agent.toml"
 
@@ -61,6 +62,14 @@ def test_a_variable_that_is_no_setting_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml"):
         load_config(tmp_path / "none.toml")
+
+
+def test_a_usual_file_that_may_not_be_looked_at_is_an_error_and_not_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "DEFAULT_FILE", Path("/" + "x" * 300))  # the system refuses to look, also for root
+    with pytest.raises(ConfigError, match=r"x: .*File name too long"):
+        load_config(config_file(None))
+    monkeypatch.setattr(settings, "DEFAULT_FILE", Path("/nowhere/agent.toml"))
+    assert config_file(None) is None
 
 
 def test_secrets_come_from_files_and_are_not_shown(tmp_path: Path) -> None:
