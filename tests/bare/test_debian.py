@@ -106,7 +106,7 @@ def test_the_pip_lines_of_the_readme_work_as_they_stand(bare: DebianRoot) -> Non
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^(?:python3 -m venv|pip install) .*", readme, re.MULTILINE)
     assert len(lines) == 3
-    script = "\n".join(("set -e", *lines, "registry --help >/dev/null", "agent platform"))
+    script = "\n".join(("set -e", *lines, "registry --help >/dev/null", "agent platform --config docs/agent.toml"))
     done = bare.run("sh", "-c", script, user=USER, home=f"/home/{USER}")
     assert done.returncode == 0, done.stdout
     assert "CPUExecutionProvider" in done.stdout
