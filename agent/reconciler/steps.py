@@ -6,6 +6,7 @@ Nothing here decides what comes next or tries again: it does one thing, or says 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -33,11 +34,12 @@ from agent.reconciler.ports import LoadedWorker
 from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
-from agent.worker.spec import arenas_for, checked_measurement
+from agent.worker.spec import Samples, arenas_for, checked_measurement
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.golden import Parity
+from registry.contracts.golden_file import read_cases
 from registry.contracts.manifest import FileRef, Manifest
 from registry.contracts.messages import DesiredModel
 from registry.contracts.platforms import Platform
@@ -47,6 +49,8 @@ from registry.contracts.room import held_bytes
 NEVER = threading.Event()
 CLOSE_S = 3.0
 """For a worker that must not serve."""
+SAMPLES = 3
+"""Golden cases that a model is warmed up with, until one runs."""
 PROBE_AGAIN_S = 60.0
 """Loads that fail one after the other cost one probe a minute."""
 
@@ -202,12 +206,35 @@ class RealSteps:
             independent=choice.variant.batching is not None and choice.variant.batching.allows,
             arenas=arenas,
             arena_bytes=arena_bytes,
+            samples=self._samples(choice, cancel) if measured is None else None,
             execution="inline" if choice.model in settings.inline_models else "process",
         )
         if measured is not None and measured.cap == allowed.cap:
             with contextlib.suppress(TypeError, ValueError):  # The settings have changed since: measured anew.
                 spec = WorkerSpec(**{**vars(spec), "known": checked_measurement(measured, spec)})
         return self._start(choice, spec)
+
+    def _samples(self, choice: Choice, cancel: threading.Event) -> Samples | None:
+        """Requests of the golden vectors to warm up with; None: there are none, or they are not as they should be,
+        which `compare` then says."""
+        golden = choice.golden
+        if golden is None:
+            return None
+        path = self._cache.checked_golden(choice.variant_digest, golden.file, cancel)
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                view = memoryview(content)
+                try:
+                    cases = read_cases(view, len(view))[:SAMPLES]
+                finally:
+                    view.release()
+        except (OSError, ValueError):
+            return None
+        tensors = [
+            {name: (str(span.datatype), span.shape, span.begin, span.end) for name, span in case.inputs.items()}
+            for case in cases
+        ]
+        return Samples(str(path), tuple(tensors))
 
     def _start(self, choice: Choice, spec: WorkerSpec) -> Worker:
         """Only what fits this host as it is now; a load that fails as if it had changed looks at it again.

@@ -16,9 +16,10 @@ from agent.backends.base import BackendError, LoadOptions
 from agent.backends.catalog import open_backend
 from agent.errors import PermanentError
 from agent.worker import sandbox, signature
-from agent.worker.measure import measure, warm_sizes, warm_up
+from agent.worker.measure import MAX_VERDICT, measure, warm_again
 from agent.worker.runner import Runner, optional_inputs
-from agent.worker.spec import MAX_VERDICT, WorkerSpec, batching_outcome, build_facts, layout_for
+from agent.worker.samples import read_samples
+from agent.worker.spec import WorkerSpec, batching_outcome, build_facts, layout_for
 from registry.contracts.codes import DeploymentCode
 
 
@@ -46,10 +47,13 @@ class InlineWorker:
         try:
             sandbox.check_artifact(spec.directory)
             self._session = open_backend(spec.backend).load(spec.directory, spec.entry, options)
+            samples = spec.samples
+            given = read_samples(os.open(samples.path, os.O_RDONLY | os.O_CLOEXEC), samples.cases) if samples else []
             if spec.known is not None:
-                warm_up(self._session)
-                warm_sizes(self._session, 2, spec.known.max_batch)
-            self.measured = spec.known or measure(self._session, cores=1, cap=spec.max_batch, profile=spec.profile)
+                warm_again(self._session, given, spec.known)
+            self.measured = spec.known or measure(
+                self._session, cores=1, cap=spec.max_batch, profile=spec.profile, given=given
+            )
         except BackendError as error:
             raise PermanentError(error.code, error.message) from None
         sides = (self._session.inputs, optional_inputs(self._session), self._session.outputs)

@@ -6,7 +6,7 @@ SOCK_SEQPACKET): one JSON object per packet, {"protocol": PROTOCOL, what: conten
 package that was upgraded under a running agent starts workers of the new one.
 
     agent -> {"probe": {"backend"}}                                  -> {"probed": BackendProbe}
-    agent -> {"load": {"backend", "directory", "entry", ...}}        -> {"loaded": {...}} or {"error": {code, message}}
+    agent -> {"load": {"backend", ...}} + file of samples, if any     -> {"loaded": {...}} or {"error": {code, message}}
     agent -> {"serve": {"layout", "max_batch", ...}} + memory, lanes -> {"ready": {...}}
     agent -> {"alone": {}}: from now on one request at a time        -> {"ready": {...}}
 
@@ -42,11 +42,15 @@ from agent.worker.arena import MAX_NAME, MAX_TENSORS
 from agent.worker.channel import layout_from_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.backends.base import Session, TensorInfo
     from agent.worker.runner import Runner
 
 PROTOCOL = 3
 """Raised with every change of what is said here, of the memory's layout (channel.py) or of arenas (arena.py)."""
+TRIAL_TIMEOUT = "trial_timeout"
+"""The code of an error that only the agent's side of this protocol sees: the model is then served untried."""
 MAX_PACKET = 192 << 10
 MAX_LANES = 64
 CLOSE_S = 5.0
@@ -69,11 +73,11 @@ def main() -> None:
 def _converse(control: socket.socket) -> None:
     session: Session | None = None
     try:
-        name, request = _receive(control)[0]
+        (name, request), descriptors = _receive(control)
         if name == "probe":
             _send(control, "probed", _probe(request))
             return
-        session, facts = _load(request)
+        session, facts = _load(control, request, descriptors)
         _send(control, "loaded", facts)
         (name, request), descriptors = _receive(control)
     except (EOFError, ConnectionError):  # the agent is gone, or does not want this model any more
@@ -113,7 +117,7 @@ def _probe(request: dict[str, Any]) -> dict[str, Any]:
     return open_backend(request["backend"]).probe()._asdict()
 
 
-def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
+def _load(control: socket.socket, request: dict[str, Any], descriptors: list[int]) -> tuple[Session, dict[str, Any]]:
     """Limits first, then the vendor's code, then the model's bytes."""
     on_host = request["target"] == "cpu"
     sandbox.limit(request["memory_bytes"] if on_host else None, writes=bool(request["engines"]) and not on_host)
@@ -123,7 +127,8 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     from agent.backends.catalog import open_backend  # noqa: PLC0415
 
     backend = open_backend(request["backend"])
-    from agent.worker.measure import Measurement, measure, warm_sizes, warm_up  # noqa: PLC0415
+    from agent.worker.measure import Measurement, measure, unmeasured, warm_again, warm_up  # noqa: PLC0415
+    from agent.worker.samples import read_samples  # noqa: PLC0415
 
     names = tuple(request["input_names"]), tuple(request["output_names"])
     shapes = tuple(tuple(shape) for shape in request["input_shapes"])
@@ -137,16 +142,21 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
     session = backend.load(request["directory"], request["entry"], options)
     load_s = perf_counter() - begin
     _check_signature(session)
-    if request["known"] is not None:
-        measured = Measurement(*request["known"])
-        warm_up(session)
-        warm_sizes(session, 2, measured.max_batch)
+    given = read_samples(descriptors[0], request["samples"]) if descriptors else []
+    how: dict[str, Any] = {"cores": request["cores"], "cap": request["max_batch"], "profile": request["profile"]}
+    if request["untried"]:
+        measured = unmeasured(session, **how, why=request["untried"])
     else:
-        measured = measure(session, cores=request["cores"], cap=request["max_batch"], profile=request["profile"])
-        if load_s < _RELOAD_BELOW_S and not session.batch_sizes:
-            session.close()
-            session = backend.load(request["directory"], request["entry"], options)
-            warm_up(session)
+        with _time_limit(control, request["trial_s"]):
+            if request["known"] is not None:
+                measured = Measurement(*request["known"])
+                warm_again(session, given, measured)
+            else:
+                measured = measure(session, **how, given=given)
+                if load_s < _RELOAD_BELOW_S and not session.batch_sizes:
+                    session.close()
+                    session = backend.load(request["directory"], request["entry"], options)
+                    warm_up(session, given)
     sandbox.trim_memory()
     return session, {
         "inputs": session.inputs,
@@ -156,6 +166,24 @@ def _load(request: dict[str, Any]) -> tuple[Session, dict[str, Any]]:
         "confined": confined,
         "measured": measured,
     }
+
+
+@contextlib.contextmanager
+def _time_limit(control: socket.socket, seconds: float) -> Iterator[None]:
+    """A trial run that does not end ends the process: nothing else stops a vendor's call."""
+
+    def over() -> None:
+        text = f"a trial run took over {seconds:g} s"
+        _send(control, "error", {"code": TRIAL_TIMEOUT, "message": text})
+        os._exit(0)
+
+    timer = threading.Timer(seconds, over)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _offered(session: Session, names: list[str]) -> list[TensorInfo]:

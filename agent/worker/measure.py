@@ -1,5 +1,8 @@
 """Warm-up: does the model run, what does a run take, and does a batch help?
 
+Nobody knows what a valid request is, so inputs are tried: those of the golden vectors, then plain values. A model that
+runs with none of them is served all the same, unmeasured. Only a fault of memory refuses it.
+
 Batching helps small models and hurts some others, so its size is measured. Whether items may run together at all is
 not: the manifest permits it (`cap` is 1 where it does not), and a probe here may veto it.
 """
@@ -10,13 +13,17 @@ import contextlib
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.backends.base import BackendError
+from agent.backends.base import BackendError, is_memory_fault
 from agent.worker.probe import veto
 from agent.worker.runner import shape_fits
-from agent.worker.samples import zero_feeds
+from agent.worker.samples import batch_of, trial_feeds
 
 if TYPE_CHECKING:
-    from agent.backends.base import Session
+    from collections.abc import Sequence
+
+    from agent.backends.base import Array, Session
+
+    Feeds = dict[str, Array]
 
 LARGEST_BATCH = 64
 BUDGET_S = 0.15
@@ -27,6 +34,8 @@ GAIN = 1.1
 """A larger batch must give a tenth more items per second."""
 PARALLEL_FROM_US = 1000.0
 """Shorter runs are not worth a thread of their own: one lane takes all, in larger batches."""
+MAX_VERDICT = 300
+"""Characters of a reason."""
 _SAMPLES = 5
 
 
@@ -44,34 +53,84 @@ class Measurement(NamedTuple):
     """The largest batch that was allowed when this was measured; 0: not known."""
     verdict: str = ""
     """Why `max_batch` is 1 although `cap` is more; empty: larger ones are no faster."""
+    trial: str = ""
+    """Why nothing could be measured; empty: a trial run went well, or sizes are known only from a request."""
 
 
-def measure(session: Session, *, cores: int, cap: int, profile: str, budget_s: float = BUDGET_S) -> Measurement:
-    """Warms the session up and measures it. `cap` bounds the batch. Raises BackendError(load_failed)."""
-    fixed = warm_up(session)
-    lanes = cores if session.concurrent and profile != "latency" else 1
-    if fixed is None or any(-1 in tensor.shape[1:] for tensor in session.inputs):
+class Trial(NamedTuple):
+    """A run that went well."""
+
+    feeds: Feeds
+    fixed: bool
+    """The outputs had the declared shapes."""
+
+
+def measure(
+    session: Session,
+    *,
+    cores: int,
+    cap: int,
+    profile: str,
+    given: Sequence[Feeds] = (),
+    budget_s: float = BUDGET_S,
+) -> Measurement:
+    """Warms the session up and measures it. `cap` bounds the batch; `given` are requests that the publisher gave.
+
+    Raises BackendError: out_of_memory.
+    """
+    trial = warm_up(session, given)
+    if any(-1 in tensor.shape[1:] for tensor in session.inputs):
         # A run of the smallest possible input says nothing of the runs to come.
-        return Measurement(0.0, 1, lanes, False, cap, "its inputs have free sizes besides the first")
-    seconds = _best_time(session, 1, budget_s / 5)
+        verdict = "its inputs have free sizes besides the first"
+        return Measurement(0.0, 1, _lanes(session, cores, profile), False, cap, verdict)
+    if isinstance(trial, str):
+        free = _has_free_dimensions(session)
+        why = "" if free else trial
+        return unmeasured(session, cores=cores, cap=cap, profile=profile, why=why)._replace(fixed=not free)
+    feeds, fixed = trial
+    seconds = _best_time(session, feeds, budget_s / 5)
     run_us = round(seconds * 1e6, 1)
-    max_batch, verdict = _best_batch(session, seconds, min(cap, LARGEST_BATCH), budget_s, fixed=fixed)
-    return Measurement(run_us, max_batch, lanes if run_us >= PARALLEL_FROM_US else 1, fixed, cap, verdict)
+    lanes = _lanes(session, cores, profile) if run_us >= PARALLEL_FROM_US else 1
+    max_batch, verdict = _best_batch(session, feeds, seconds, min(cap, LARGEST_BATCH), budget_s, fixed=fixed)
+    return Measurement(run_us, max_batch, lanes, fixed, cap, verdict)
 
 
-def warm_up(session: Session) -> bool | None:
-    """Runs one item of zeros. True: outputs have the declared shapes; None: only a request knows the input shapes."""
+def unmeasured(session: Session, *, cores: int, cap: int, profile: str, why: str) -> Measurement:
+    """Of a model of which nothing could be measured."""
+    return Measurement(0.0, 1, _lanes(session, cores, profile), True, cap, "nothing could be measured", why)
+
+
+def warm_up(session: Session, given: Sequence[Feeds] = ()) -> Trial | str:
+    """The first of some trial requests that runs; or why the first of them did not.
+
+    Raises BackendError: out_of_memory, when that is what each failed with.
+    """
     names = [tensor.name for tensor in session.outputs]
-    try:
-        results = session.run(zero_feeds(session, 1), names)
-    except BackendError as error:
-        if _has_free_dimensions(session):
-            return None
-        raise BackendError("load_failed", f"the model fails on a batch of zeros: {error.message}") from None
-    return all(shape_fits(result.shape, info.shape) for result, info in zip(results, session.outputs))
+    first: BackendError | None = None
+    memory = True
+    for feeds in trial_feeds(session, given):
+        try:
+            results = session.run(feeds, names)
+        except Exception as error:  # noqa: BLE001 - whatever a vendor makes of a request that it does not like
+            fault = error if isinstance(error, BackendError) else BackendError("run_failed", str(error))
+            first = first or fault
+            memory = memory and (fault.code == "out_of_memory" or is_memory_fault(error))
+            continue
+        fits = all(shape_fits(result.shape, info.shape) for result, info in zip(results, session.outputs))
+        return Trial(feeds, fits)
+    why = first.message if first is not None else "there is no request to try"
+    if memory:
+        raise BackendError("out_of_memory", f"a trial run needs more memory than the worker may have: {why}")
+    return f"its trial runs failed: {why}"[:MAX_VERDICT]
 
 
-def _best_batch(session: Session, single: float, cap: int, budget_s: float, *, fixed: bool) -> tuple[int, str]:
+def _lanes(session: Session, cores: int, profile: str) -> int:
+    return cores if session.concurrent and profile != "latency" else 1
+
+
+def _best_batch(
+    session: Session, feeds: Feeds, single: float, cap: int, budget_s: float, *, fixed: bool
+) -> tuple[int, str]:
     """The largest batch that still pays, and why it is 1 where that is not its speed."""
     if cap < 2:
         return 1, ""
@@ -85,13 +144,13 @@ def _best_batch(session: Session, single: float, cap: int, budget_s: float, *, f
     if why:
         return 1, why
     if session.batch_sizes:
-        return _best_size(session, single, cap, budget_s), ""
+        return _best_size(session, feeds, single, cap, budget_s), ""
     deadline = perf_counter() + budget_s
     best, best_rate, seconds, failures = 1, 1 / (single + DOORBELL_S), single, 0
     batch = 2
     while batch <= cap and failures < 2 and perf_counter() + 4 * seconds < deadline:
         try:
-            seconds = _best_time(session, batch, (deadline - perf_counter()) / 4)
+            seconds = _best_time(session, batch_of(feeds, batch), (deadline - perf_counter()) / 4)
         except BackendError:
             return best, ""
         rate = batch / (seconds + DOORBELL_S)
@@ -103,14 +162,14 @@ def _best_batch(session: Session, single: float, cap: int, budget_s: float, *, f
     return best, ""
 
 
-def _best_size(session: Session, single: float, cap: int, budget_s: float) -> int:
+def _best_size(session: Session, feeds: Feeds, single: float, cap: int, budget_s: float) -> int:
     """The one of the session's sizes that gives most items per second. The first run of each is not timed: it plans."""
     best, best_rate = 1, 1 / (single + DOORBELL_S)
     for size in session.batch_sizes:
         if 1 < size <= cap:
-            warm_sizes(session, size, size)
+            _warm_sizes(session, feeds, size, size)
             try:
-                rate = size / (_best_time(session, size, budget_s / 4) + DOORBELL_S)
+                rate = size / (_best_time(session, batch_of(feeds, size), budget_s / 4) + DOORBELL_S)
             except BackendError:
                 return best
             if rate > GAIN * best_rate:
@@ -118,18 +177,25 @@ def _best_size(session: Session, single: float, cap: int, budget_s: float) -> in
     return best
 
 
-def warm_sizes(session: Session, smallest: int, largest: int) -> None:
+def warm_again(session: Session, given: Sequence[Feeds], known: Measurement) -> None:
+    """Warms up what was measured before. Raises BackendError: out_of_memory."""
+    trial = warm_up(session, given)
+    if isinstance(trial, Trial):
+        _warm_sizes(session, trial.feeds, 2, known.max_batch)
+
+
+def _warm_sizes(session: Session, feeds: Feeds, smallest: int, largest: int) -> None:
     """One run of each of the session's sizes in between: the first run of a size makes its plans, and is slow."""
     names = [tensor.name for tensor in session.outputs]
     for size in session.batch_sizes:
         if smallest <= size <= largest:
-            with contextlib.suppress(BackendError):  # zeros may be no valid request; the first batch plans then
-                session.run(zero_feeds(session, size), names)
+            with contextlib.suppress(BackendError):  # what runs alone need not run together; the first batch plans then
+                session.run(batch_of(feeds, size), names)
 
 
-def _best_time(session: Session, batch: int, budget_s: float) -> float:
+def _best_time(session: Session, feeds: Feeds, budget_s: float) -> float:
     """Seconds of the quickest of a few runs: what disturbs a run only makes it longer."""
-    feeds, names = zero_feeds(session, batch), [tensor.name for tensor in session.outputs]
+    names = [tensor.name for tensor in session.outputs]
     start = perf_counter()
     times: list[float] = []
     while not times or (len(times) < _SAMPLES and perf_counter() - start < budget_s):

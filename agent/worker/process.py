@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -12,9 +13,9 @@ from typing import Any, Literal
 
 from agent.errors import TransientError
 from agent.worker import signature
-from agent.worker.measure import Measurement
-from agent.worker.spawn import WorkerProcess, printable
-from agent.worker.spec import MAX_VERDICT, WorkerSpec, batching_outcome, build_facts, checked_measurement, layout_for
+from agent.worker.measure import MAX_VERDICT, Measurement
+from agent.worker.spawn import TrialTimeoutError, WorkerProcess, printable
+from agent.worker.spec import WorkerSpec, batching_outcome, build_facts, checked_measurement, layout_for
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.manifest import TensorSpec
 
@@ -102,9 +103,24 @@ def start_process(spec: WorkerSpec) -> ProcessWorker:
     worker_crashed, disk_error); nothing is left behind then.
     """
     deadline = time.monotonic() + spec.load_timeout_s
+    untried = spec.known.trial if spec.known is not None else ""
+    try:
+        return _started(spec, deadline, untried)
+    except TrialTimeoutError as error:
+        return _started(spec, deadline, str(error))
+
+
+def _started(spec: WorkerSpec, deadline: float, untried: str) -> ProcessWorker:
+    """`untried`: why no trial run is made; empty: they are."""
     process = WorkerProcess(spec.interpreter, spec.backend)
     try:
-        facts = process.ask("load", _load_request(spec), "loaded", deadline=deadline)
+        with contextlib.ExitStack() as stack:
+            descriptors = []
+            if spec.samples is not None and not untried:
+                descriptors.append(os.open(spec.samples.path, os.O_RDONLY | os.O_CLOEXEC))
+                stack.callback(os.close, descriptors[0])
+            request = _load_request(spec) | {"untried": untried}
+            facts = process.ask("load", request, "loaded", deadline=deadline, descriptors=descriptors)
         return ProcessWorker(spec, process, facts, time.monotonic() + _READY_S)
     except BaseException:
         process.kill()
@@ -126,6 +142,8 @@ def _load_request(spec: WorkerSpec) -> dict[str, Any]:
         "memory_bytes": spec.memory_bytes,
         "max_batch": spec.max_batch,
         "known": spec.known,
+        "trial_s": spec.trial_s,
+        "samples": spec.samples.cases if spec.samples is not None else [],
         "independent": spec.independent,
         "input_names": [tensor.name for tensor in spec.inputs],
         "output_names": [tensor.name for tensor in spec.outputs],

@@ -1,18 +1,22 @@
-"""Inputs for a model that nobody has asked yet: zeros to warm it up, items that differ to see whether they mix.
+"""Inputs for a model that nobody has asked yet: what its publisher gave, zeros and other plain values to warm it up,
+items that differ to see whether they mix.
 
 The same every time. Standard library and NumPy only, Python 3.9 syntax.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.backends.base import NUMPY_DTYPES
+from agent.backends.base import NUMPY_DTYPES, RAW
 from agent.worker.runner import zeros
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from agent.backends.base import Array, Session, TensorInfo
 
 _GOLDEN_RATIO = 0.6180339887
@@ -21,6 +25,56 @@ _GOLDEN_RATIO = 0.6180339887
 def zero_feeds(session: Session, batch: int) -> dict[str, Array]:
     """A run of `batch` items of zeros, or of empty texts."""
     return {tensor.name: zeros(tensor, batch) for tensor in session.inputs}
+
+
+def read_samples(descriptor: int, cases: Sequence[Mapping[str, Sequence[Any]]]) -> list[dict[str, Array]]:
+    """The requests of a file: of each case by input [datatype, shape, first byte, end]. Closes the descriptor."""
+    try:
+        return [{name: _read(descriptor, *span) for name, span in case.items()} for case in cases]
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, datatype: str, shape: Sequence[int], begin: int, end: int) -> Array:
+    data = os.pread(descriptor, end - begin, begin)
+    return np.frombuffer(data, NUMPY_DTYPES[datatype]).reshape(shape)
+
+
+def trial_feeds(session: Session, given: Sequence[dict[str, Array]]) -> Iterator[dict[str, Array]]:
+    """Requests to try one after the other until one runs: the publisher's, then values that are seldom out of range.
+
+    Zero is no divisor, no step, no scale and no number of rows; one is no index into a single row.
+    """
+    yield from given
+    yield zero_feeds(session, 1)
+    for text, number in ((b"1", 1), (b"0", 2)):
+        yield {tensor.name: _full(tensor, text, number) for tensor in session.inputs}
+    yield {name: array[:1] for name, array in unlike_feeds(session, 1).items()}
+    yield {tensor.name: _counted(tensor) for tensor in session.inputs}
+
+
+def batch_of(feeds: dict[str, Array], count: int) -> dict[str, Array]:
+    """`count` items along the first axis, each the first of these."""
+    return {name: np.repeat(array[:1], count, axis=0) for name, array in feeds.items()}
+
+
+def _full(tensor: TensorInfo, text: bytes, number: int) -> Array:
+    array = zeros(tensor, 1)
+    if tensor.datatype == "BYTES":
+        array.fill(text)
+    elif tensor.datatype not in RAW:
+        array.fill(number)
+    elif tensor.datatype == "BF16":
+        array.fill(0x3F80)
+    return array
+
+
+def _counted(tensor: TensorInfo) -> Array:
+    """1, 2, 3, ...: sorted and without twins, as axes, splits and edges are."""
+    array = zeros(tensor, 1)
+    if tensor.datatype == "BYTES" or tensor.datatype in RAW:
+        return _full(tensor, b"2", 1)
+    return (np.arange(array.size) % 100 + 1).reshape(array.shape).astype(array.dtype)
 
 
 def unlike_feeds(session: Session, count: int) -> dict[str, Array]:

@@ -31,6 +31,10 @@ _EXIT_WAIT_S = 2.0
 """A killed process is gone by then, unless the kernel itself hangs."""
 
 
+class TrialTimeoutError(Exception):
+    """A trial run of the loaded model did not end; so did its process. The message says how long it took."""
+
+
 class WorkerProcess:
     """One child process. `kill` may be called from any thread; the rest from one at a time.
 
@@ -99,6 +103,8 @@ class WorkerProcess:
             return content
         if not isinstance(error, dict):
             raise self._crash("it did not answer in the worker's protocol")
+        if error.get("code") == worker_main.TRIAL_TIMEOUT:
+            raise TrialTimeoutError(printable(str(error.get("message", "")), 200))
         known = (
             *(DeploymentCode.CHECKPOINT_MISMATCH, DeploymentCode.BACKEND_UNAVAILABLE),
             *(DeploymentCode.ENTRY_POINT_SIGNATURE, DeploymentCode.OUT_OF_MEMORY),

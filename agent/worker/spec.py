@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from agent.backends.base import EntryPoint
-from agent.core.joining import Joining, outcome
+from agent.core.joining import MAX_WHY, Joining, outcome
 from agent.worker.arena import MAX_META_BYTES, MAX_TENSORS
 from agent.worker.channel import Layout, fixed_form, make_layout
 from agent.worker.main import MAX_LANES
-from agent.worker.measure import Measurement
+from agent.worker.measure import MAX_VERDICT, Measurement
 from registry.contracts.manifest import Network, Requirements, TensorSpec
 
 BUILD_KEYS = (
@@ -23,7 +23,14 @@ BUILD_KEYS = (
 )
 """Requirements that say how a file was built."""
 DEFAULT_MEMORY_BYTES = 4 << 30
-MAX_VERDICT = 300
+
+
+class Samples(NamedTuple):
+    """The inputs of golden cases, in a verified file."""
+
+    path: str
+    cases: tuple[dict[str, tuple[str, tuple[int, ...], int, int]], ...]
+    """Of each case by input: datatype, shape, first byte in the file, end."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,14 @@ class WorkerSpec:
     """The manifest says that items do not influence each other: a backend may add items to fill a fixed size."""
     known: Measurement | None = None
     """Of the same variant on this host: nothing is measured then, only warmed up."""
+    samples: Samples | None = None
+    """Requests that the publisher gave, to warm up with when nothing is known."""
     execution: Literal["process", "inline"] = "process"
+
+    @property
+    def trial_s(self) -> float:
+        """What trial runs may take, seconds; then the model is served unmeasured. An accelerator may first compile."""
+        return self.load_timeout_s * (0.25 if self.target == "cpu" else 0.75)
 
 
 class Worker(Protocol):
@@ -152,22 +166,26 @@ def layout_for(
 
 def batching_outcome(spec: WorkerSpec, measured: Measurement) -> str:
     """What became of joining requests, in words."""
-    return outcome(Joining(spec.max_batch, spec.joining), measured.max_batch, measured.verdict)
+    said = outcome(Joining(spec.max_batch, spec.joining), measured.max_batch, measured.verdict)
+    return f"{said}; served unmeasured: {measured.trial}"[:MAX_WHY] if measured.trial else said
 
 
 def checked_measurement(values: Any, spec: WorkerSpec) -> Measurement:
     """A measurement within the bounds of `spec`. Raises TypeError or ValueError."""
     found: tuple[Any, ...] = Measurement(*values)
-    run_us, max_batch, lanes, fixed, cap, verdict = found
+    run_us, max_batch, lanes, fixed, cap, verdict, trial = found
     if any(type(number) is not int for number in (max_batch, lanes, cap)):
         raise TypeError("a measurement has the wrong types")
-    if type(fixed) is not bool or type(verdict) is not str:
+    if type(fixed) is not bool or type(verdict) is not str or type(trial) is not str:
         raise TypeError("a measurement has the wrong types")
     if not isfinite(run_us) or run_us < 0 or max_batch < 1 or lanes < 1 or cap < 0:
         raise ValueError("a measurement is out of bounds")
     most, lanes = min(max_batch, spec.max_batch), min(lanes, spec.cores, MAX_LANES)
-    text = "".join(char if char.isprintable() else " " for char in verdict[:MAX_VERDICT])
-    return Measurement(float(run_us), most, lanes, fixed, cap, text)
+    return Measurement(float(run_us), most, lanes, fixed, cap, _printable(verdict), _printable(trial))
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text[:MAX_VERDICT])
 
 
 def build_facts(spec: WorkerSpec) -> dict[str, str]:

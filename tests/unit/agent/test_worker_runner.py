@@ -196,13 +196,46 @@ def test_a_model_whose_cost_does_not_grow_with_the_batch_gets_the_largest_that_t
     assert found.max_batch == 4
 
 
-def test_a_model_that_fails_on_zeros_is_refused() -> None:
+def test_a_model_that_fails_on_whatever_is_tried_is_served_unmeasured() -> None:
     def fails(feeds: dict[str, Array]) -> dict[str, Array]:
         raise ValueError("no")
 
-    with pytest.raises(BackendError, match="fails on a batch of zeros: no") as caught:
-        measure(FunctionSession((X,), (Y,), fails), cores=1, cap=1, profile="throughput")
-    assert caught.value.code == "load_failed"
+    found = measure(FunctionSession((X,), (Y,), fails), cores=1, cap=8, profile="throughput")
+    assert found[:4] == (0.0, 1, 1, True)
+    assert found.trial == "its trial runs failed: no"
+
+
+@pytest.mark.parametrize("valid", [1, 2])
+def test_zero_need_not_be_a_valid_request(valid: int) -> None:
+    def picky(feeds: dict[str, Array]) -> dict[str, Array]:
+        if not (feeds["x"] == valid).all():
+            raise ValueError("out of range")
+        return {"y": feeds["x"][:, :1]}
+
+    found = measure(FunctionSession((X,), (Y,), picky), cores=1, cap=4, profile="throughput", budget_s=5.0)
+    assert found.run_us > 0
+    assert found.trial == ""
+
+
+def test_what_the_publisher_gave_is_tried_first() -> None:
+    seen: list[float] = []
+
+    def remembers(feeds: dict[str, Array]) -> dict[str, Array]:
+        seen.append(float(feeds["x"].flat[0]))
+        return {"y": feeds["x"][:, :1]}
+
+    given = [{"x": np.full((1, *X.shape[1:]), 7, np.float32)}]
+    measure(FunctionSession((X,), (Y,), remembers), cores=1, cap=1, profile="throughput", given=given)
+    assert set(seen) == {7.0}
+
+
+def test_a_model_that_no_memory_is_enough_for_is_refused() -> None:
+    def eats(feeds: dict[str, Array]) -> dict[str, Array]:
+        raise BackendError("run_failed", "std::bad_alloc")
+
+    with pytest.raises(BackendError, match="bad_alloc") as caught:
+        measure(FunctionSession((X,), (Y,), eats), cores=1, cap=1, profile="throughput")
+    assert caught.value.code == "out_of_memory"
 
 
 def test_a_model_with_shapes_that_only_a_request_knows_may_fail_on_a_guess() -> None:
@@ -211,7 +244,7 @@ def test_a_model_with_shapes_that_only_a_request_knows_may_fail_on_a_guess() -> 
 
     session = FunctionSession((TensorInfo("x", "FP32", (1, -1)),), (Y,), fails)
     assert measure(session, cores=2, cap=8, profile="throughput")[:4] == (0.0, 1, 2, False)
-    assert warm_up(session) is None
+    assert warm_up(session) == "its trial runs failed: too small"
 
 
 def test_a_model_with_free_dimensions_gets_a_lane_per_core_whatever_its_smallest_run_takes() -> None:
