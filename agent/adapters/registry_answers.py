@@ -53,7 +53,7 @@ def translated(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (httpx.TransportError, httpx.DecodingError, httpx.StreamError) as error:
+    except (httpx.TransportError, httpx.DecodingError, httpx.StreamError, UnicodeError) as error:
         raise UnreachableError(f"{url}: {type(error).__name__}: {error}") from error
     except httpx.InvalidURL as error:
         raise UnreachableError(f"registry.url {url!r}: {error}") from error

@@ -79,7 +79,7 @@ class RegistryClient:
             demand_type(answer, JSON)
             body = bounded(answer, MAX_CONTROL_BYTES)
             demand_object(answer, body, "device")
-            return body, answer.headers.get("etag")
+            return body, _etag(answer, body)
 
     def manifest(self, digest: Digest) -> bytes:
         """The manifest's bytes; they have the digest.
@@ -168,6 +168,14 @@ class RegistryClient:
 
 
 _JSON = {"Content-Type": "application/json"}
+
+
+def _etag(answer: httpx.Response, body: bytes) -> str | None:
+    """The document's: its digest. A middlebox may leave it out or make it weak; another one is of another body."""
+    said = answer.headers.get("etag")
+    if said is not None and said.removeprefix("W/") != f'"{digest_of(body)}"':
+        raise foreign(answer, body)
+    return f'"{digest_of(body)}"' if said is not None else None
 
 
 def _agree_on_range(answer: httpx.Response, part: PartFile) -> None:
