@@ -17,10 +17,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.adapters.part_file import StepCancelledError
+from agent.adapters.registry_answers import UnreachableError
 from agent.errors import AgentError, TransientError
 from agent.jobs import records
 from agent.jobs.context import Progress
-from agent.jobs.records import JobRecord, JobRecords, Records
+from agent.jobs.records import AWAY_PAUSE_S, JobRecord, JobRecords, Records
 from agent.reconciler.context import Context
 from agent.reconciler.ports import Pool
 from agent.reconciler.tasks import TaskDone
@@ -48,6 +49,8 @@ class _Run:
     cancel: threading.Event = field(default_factory=threading.Event)
     told_at: float = 0.0
     allowance: float = PROGRESS_BURST
+    away: bool = False
+    """It ended because the registry could not be had."""
 
 
 class JobExecutor:
@@ -133,6 +136,9 @@ class JobExecutor:
             outcome = lambda record: records.succeeded(record, result)  # noqa: E731
         except StepCancelledError:
             outcome = lambda record: records.again(record, JobCode.JOB_CANCELLED, "It was stopped.")  # noqa: E731
+        except UnreachableError as error:
+            weather, run.away = error, True
+            outcome = lambda record: records.away(record, weather.code, weather.message)  # noqa: E731
         except TransientError as error:
             fault = error
             outcome = lambda record: records.again(record, fault.code, fault.message)  # noqa: E731
@@ -157,7 +163,8 @@ class JobExecutor:
             record = self._change(run.id, outcome)
         status = record.status
         if status.state is JobState.WAITING:
-            pause = records.PAUSE.delay(record.tries, self._context.clock.chance())
+            chance = self._context.clock.chance()
+            pause = AWAY_PAUSE_S * (0.5 + chance / 2) if run.away else records.PAUSE.delay(record.tries, chance)
             self._not_before[run.id] = self._context.clock.monotonic() + pause
         self._context.voice.tell(
             "job", phase=str(status.state), code=status.code, message=f"{run.id}: {status.message}".rstrip(": ")

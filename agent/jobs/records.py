@@ -5,7 +5,8 @@
 | waiting | its turn | running, one try more |
 | running | result | succeeded |
 | running | the agent ended in the middle | waiting; failed after MAX_TRIES |
-| running | an error that may pass | waiting, after a pause; failed after MAX_TRIES |
+| running | the registry is away, or somebody in between answers for it | waiting, after a pause; no try is counted |
+| running | any other error that may pass | waiting, after a pause; failed after MAX_TRIES |
 | running | any other error, or its time is over | failed |
 | any | gone from the desired document | forgotten; a running one is told to stop |
 """
@@ -26,6 +27,8 @@ from registry.contracts.wire import Wire
 MAX_TRIES = 3
 PAUSE = Backoff(first_s=2.0, cap_s=60.0, limit=MAX_TRIES)
 """Before a job is tried again."""
+AWAY_PAUSE_S = 15.0
+"""While the registry is away. That says nothing about the job; the registry ends one that takes too long."""
 MAX_RESULT_BYTES = 12 << 10
 """Of one job's result as JSON: those of MAX_JOBS jobs go into one report."""
 OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
@@ -101,3 +104,9 @@ def again(record: JobRecord, code: str, message: str) -> JobRecord:
         return failed(record, code, f"{message} (tried {record.tries} times)")
     status = JobStatus(state=JobState.WAITING, code=code[:64], message=message[:2000])
     return record.model_copy(update={"status": status})
+
+
+def away(record: JobRecord, code: str, message: str) -> JobRecord:
+    """The registry cannot be had, or somebody in between answered: waiting, as if it had not been tried."""
+    status = JobStatus(state=JobState.WAITING, code=code[:64], message=message[:2000])
+    return record.model_copy(update={"status": status, "tries": max(record.tries - 1, 0)})

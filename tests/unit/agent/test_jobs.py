@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from agent.adapters.part_file import StepCancelledError
+from agent.adapters.registry_answers import UnreachableError
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError, TransientError
 from agent.jobs.context import Progress
 from agent.jobs.handlers import RealJobs
-from agent.jobs.records import MAX_RESULT_BYTES, MAX_TRIES
+from agent.jobs.records import AWAY_PAUSE_S, MAX_RESULT_BYTES, MAX_TRIES
 from registry.contracts.digest import digest_of
 from registry.contracts.jobs import Job, JobKind, JobState, JobStatus
 from registry.contracts.messages import Desired
@@ -118,15 +119,29 @@ def test_a_job_that_a_restart_interrupts_is_tried_again_a_few_times_only(host: H
 
 def test_an_error_that_may_pass_is_tried_again_after_a_pause(host: Host, work: Work) -> None:
     def away(_cancel: threading.Event, _tell: Progress) -> dict[str, Any]:
-        raise TransientError("registry_unreachable", "away")
+        raise TransientError("disk_error", "full")
 
     work.behave = away
     run_one(ask(host, 1, "a"))
-    assert (status(host).state, status(host).code) == (JobState.WAITING, "registry_unreachable")
+    assert (status(host).state, status(host).code) == (JobState.WAITING, "disk_error")
     assert host.job_pool.waiting == []
     for _ in range(MAX_TRIES - 1):
         run_one(host.wait(120))
-    assert (status(host).state, status(host).code) == (JobState.FAILED, "registry_unreachable")
+    assert (status(host).state, status(host).code) == (JobState.FAILED, "disk_error")
+
+
+def test_a_registry_that_is_away_or_answered_for_costs_a_job_no_try(host: Host, work: Work) -> None:
+    def away(_cancel: threading.Event, _tell: Progress) -> dict[str, Any]:
+        raise UnreachableError("a proxy's page")
+
+    work.behave = away
+    run_one(ask(host, 1, "a"))
+    for _ in range(10 * MAX_TRIES):
+        run_one(host.wait(AWAY_PAUSE_S))
+        assert (status(host).state, status(host).code) == (JobState.WAITING, "registry_unreachable")
+    work.behave = Work().behave
+    run_one(host.wait(AWAY_PAUSE_S))
+    assert status(host).state is JobState.SUCCEEDED
 
 
 def test_an_error_for_good_is_not_tried_again(host: Host, work: Work) -> None:
