@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from registry.contracts.names import Name
@@ -26,6 +26,24 @@ Seconds = Annotated[float, Field(gt=0, le=86400 * 365)]
 Bytes = Annotated[int, Field(gt=0, le=1 << 50)]
 Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def bare_address(host: str) -> str:
+    """An IPv6 address without the brackets that it has in URLs; anything else as it is.
+
+    Raises:
+        ValueError: there is something in brackets that is no IPv6 address, or a port behind it.
+    """
+    if not host.startswith("["):
+        return host
+    if not host.endswith("]"):
+        raise ValueError(f"{host!r} is no address: write [::1], and the port by itself")
+    ipaddress.IPv6Address(host[1:-1].partition("%")[0])
+    return host[1:-1]
+
+
+Host = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(bare_address)]
+"""A name or an address; one of IPv6 with or without brackets, which are taken away."""
 
 
 class _Section(BaseModel):
@@ -70,7 +88,7 @@ class Limits(_Section):
 class Mqtt(_Section):
     """The broker of the fleet. Without a host the registry runs without MQTT: devices then poll over HTTP."""
 
-    host: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    host: Host | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Default: 1883, with TLS 8883."""
     prefix: Annotated[str, Field(max_length=200)] = DEFAULT_PREFIX
@@ -156,7 +174,7 @@ class RegistryConfig(BaseSettings):
 
     data_dir: Path = Field(default_factory=default_data_dir)
     """Everything the registry keeps, when the database is SQLite."""
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Where to listen. Anything but loopback needs an administrator's token, and then so does every request."""
     port: Port = 8470
     """0: a free one, printed at start."""

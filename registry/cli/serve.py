@@ -33,11 +33,15 @@ def serve(
     port: Annotated[int | None, typer.Option(help="0: a free one, printed at start.  [default: 8470]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
 ) -> None:
-    """Run the registry. Needs no set-up: SQLite and blobs lie in one folder, and it listens on loopback only."""
+    """Run the registry. Needs no set-up: SQLite and blobs lie in one folder, and it listens on loopback only.
+
+    SIGHUP has it read the log level, the administrator's token and the broker's credentials again.
+    """
     run = needing_server("registry.server.run", "run")
-    settings = load_settings("serve", config, host=host, port=port, data_dir=data_dir)
+    options = {"host": host, "port": port, "data_dir": data_dir}
+    settings = load_settings("serve", config, **options)
     with ending("serve"):
-        run(settings, lambda url: _announce(settings, url))
+        run(settings, lambda url: _announce(settings, url), lambda: load_config(config, **options))
 
 
 @contextmanager

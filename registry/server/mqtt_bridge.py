@@ -122,6 +122,10 @@ class MqttBridge:
         """Connected and subscribed."""
         return self._session.ready
 
+    def renew(self, config: Mqtt) -> None:
+        """Take the broker's credentials as they are now, in these settings and the files that they name."""
+        self._session.renew(config)
+
     @property
     def refusals(self) -> dict[str, int]:
         """Publications and subscriptions that the broker refused, by its reason."""

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from registry.config import Mqtt
 from registry.contracts.broker import BrokerLimits, in_packets, limits_of, subscribable
 from registry.contracts.digest import PREFIX, digest_of
-from registry.errors import StartError
+from registry.server.broker_credentials import BrokerContext, Credentials
 
 RECEIVE_MAXIMUM = 500
 """QoS 1 messages that the broker may have sent and not yet seen acknowledged."""
@@ -95,6 +96,7 @@ class MqttSession:
         self.lacks = ""
         """What the broker does not have, in words; empty when it has all."""
         self.error = "not connected yet"
+        self._credentials = Credentials(config)
         self._client = self._make_client()
 
     @property
@@ -192,16 +194,9 @@ class MqttSession:
         client.max_inflight_messages_set(MAX_INFLIGHT)
         client.max_queued_messages_set(MAX_QUEUED)
         client.reconnect_delay_set(1, MAX_RECONNECT_S)
-        if config.username is not None:
-            client.username_pw_set(config.username, config.read_password())
+        client.on_pre_connect = self._log_in
         if config.tls:
-            files = (config.ca_file, config.cert_file, config.key_file)
-            ca, cert, key = (str(file) if file is not None else None for file in files)
-            try:
-                client.tls_set(ca_certs=ca, certfile=cert, keyfile=key)
-            except (OSError, ValueError) as error:
-                named = ", ".join(str(file) for file in files if file is not None) or "the system's certificates"
-                raise StartError("mqtt_tls", f"The broker's certificates cannot be used ({named}): {error}") from error
+            client.tls_set_context(BrokerContext(self._credentials))
         client.on_socket_open = _no_delay
         client.on_connect = self._connect_answered
         client.on_connect_fail = self._connect_failed
@@ -210,6 +205,19 @@ class MqttSession:
         client.on_publish = self._published
         client.on_message = self._received
         return client
+
+    def _log_in(self, client: paho.Client, _data: Any) -> None:
+        username, password = self._credentials.login()
+        client.username_pw_set(username, password)
+
+    def renew(self, config: Mqtt) -> None:
+        """Take the credentials of these settings as they are now; where they are others, connect anew with them."""
+        if self._credentials.renew(config):
+            log.info("MQTT: connects anew with other credentials")
+            sock: Any = self._client.socket()
+            if sock is not None:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # paho sees its end and comes back; a disconnect would be for good
 
     def _connect_answered(
         self, client: paho.Client, _data: Any, flags: Any, reason: ReasonCode, properties: Any

@@ -13,6 +13,7 @@ from registry.errors import InvalidError, StartError
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
 from registry.server.protocol import bounded_http
+from registry.server.reloading import hangups
 from registry.server.systemd_notify import notify
 from registry.services.tokens import read_token
 
@@ -21,12 +22,13 @@ GRACE_S = 10
 """For open requests, when it is told to stop."""
 
 
-def run(config: RegistryConfig, ready: Callable[[str], None]) -> None:
+def run(config: RegistryConfig, ready: Callable[[str], None], load: Callable[[], RegistryConfig]) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         config: The settings.
         ready: Called with the registry's URL as soon as requests are answered.
+        load: Reads the settings again, at SIGHUP.
 
     Raises:
         RegistryError: the settings are not safe, or it cannot start with what it finds; see `StartError`.
@@ -36,13 +38,15 @@ def run(config: RegistryConfig, ready: Callable[[str], None]) -> None:
     for chatty in ("alembic", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     demand_safe_address(config)
-    services = build_services(config)
-    try:
-        with _listen(config.host, config.port) as listener:
-            server = _Server(_uvicorn_config(config, services), lambda: ready(url_of(config.host, listener)))
-            server.run(sockets=[listener])
-    finally:
-        services.close()
+    with hangups() as asked:
+        services = build_services(config)
+        try:
+            with _listen(config.host, config.port) as listener:
+                server = _Server(_uvicorn_config(config, services), lambda: ready(url_of(config.host, listener)))
+                asked.serve(services, load)
+                server.run(sockets=[listener])
+        finally:
+            services.close()
 
 
 def demand_safe_address(config: RegistryConfig) -> None:
@@ -79,8 +83,9 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        listener = socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "it is no address"
         raise StartError("address", f"The registry cannot listen on {host}, port {port}: {why}.") from error
