@@ -20,6 +20,7 @@ from agent.conversion.base import OUT, Plan, Ran, Request, bad_option
 from agent.conversion.results import Inspected, inspect
 from agent.conversion.tool import run
 from agent.errors import PermanentError
+from registry.contracts.batching import Basis, Batching
 from registry.contracts.codes import JobCode
 from registry.contracts.manifest import Build, Format, Variant
 from registry.contracts.names import Name
@@ -128,6 +129,13 @@ def _versions(report: Path) -> dict[str, str]:
     return versions
 
 
+def _batching(request: Request, found: Inspected) -> Batching | None:
+    """What the result's own graph says; where that is not read, what the publisher declared of the source."""
+    said = request.source.batching
+    declared = said is not None and said.basis is Basis.PUBLISHER
+    return said if request.to is not Format.ONNX and declared else found.batching
+
+
 def _variant(request: Request, plan: Plan, found: Inspected, versions: Mapping[str, str]) -> Variant:
     return Variant(
         name=plan.name,
@@ -138,6 +146,7 @@ def _variant(request: Request, plan: Plan, found: Inspected, versions: Mapping[s
         inputs=found.inputs,
         outputs=found.outputs,
         requirements=found.requirements,
+        batching=_batching(request, found),
         build=Build(
             parent=request.source.canonical_digest(),
             tool=plan.tool,

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from agent.conversion.base import OUT, Plan
 from agent.errors import PermanentError
+from registry.contracts.batching import Batching
 from registry.contracts.codes import JobCode
 from registry.contracts.manifest import FileRef, Format, Requirements, TensorSpec
 from registry.inspection import air, mindir, om, onnx
@@ -30,6 +31,8 @@ class Inspected:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     requirements: Requirements
+    batching: Batching | None = None
+    """What the graph of an ONNX result says; the graphs of other formats are not read."""
 
 
 def inspect(to: Format, entry: Path, plan: Plan) -> Inspected:
@@ -54,6 +57,7 @@ def inspect(to: Format, entry: Path, plan: Plan) -> Inspected:
         inputs=facts.inputs if read else plan.inputs,
         outputs=facts.outputs if read else plan.outputs,
         requirements=facts.requirements.model_copy(update=plan.requirements.to_json()),
+        batching=facts.batching,
     )
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from math import isfinite
 
+from registry.contracts.batching import Basis
 from registry.contracts.fitting import BUILT_FOR
 from registry.contracts.golden import MeasuredParity
 from registry.contracts.jobs import Job
-from registry.contracts.manifest import Golden, Manifest, Variant
+from registry.contracts.manifest import Format, Golden, Manifest, Variant
 from registry.contracts.platforms import Platform
 from registry.core.publish_faults import variant_faults
 
@@ -46,6 +47,11 @@ def _faults(manifest: Manifest, variant: Variant) -> Iterator[str]:
     if (parent.inputs and not variant.inputs) or (parent.outputs and not variant.outputs):
         yield f"it does not say its inputs or outputs, which {parent.name} has"
     yield from variant_faults(variant)
+    said = variant.batching
+    if said is not None and said.independent and said.basis is not Basis.GRAPH and said != parent.batching:
+        yield f"it says that its items are independent, which the publisher did not declare of {parent.name}"
+    if said is not None and said.independent and said.basis is Basis.GRAPH and variant.format is not Format.ONNX:
+        yield f"it says that its graph proves its items independent, and graphs of {variant.format} are not read"
     if variant.parity is not None:
         yield from _parity_faults(manifest.golden, variant.parity)
 

@@ -13,6 +13,7 @@ from typing import Any
 from registry.contracts.manifest import Format, Requirements, TensorSpec
 from registry.contracts.resolution import BUILT_IN_DOMAINS
 from registry.contracts.tensors import MAX_NAME, MAX_NAMES_BYTES, MAX_RANK, MAX_TENSORS, Datatype
+from registry.inspection import independence
 from registry.inspection.external_data import companions
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.onnx_ends import last_operators
@@ -83,6 +84,7 @@ def inspect(path: Path) -> ModelFacts:
         companions=companions(path.parent, found.external),
         producer=producer,
         last_operators=last_operators(model),
+        batching=independence.examine(model),
         warnings=(*_runtime_warnings(requirements), *_shape_warnings(inputs), *more),
     )
 

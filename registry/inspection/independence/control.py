@@ -1,0 +1,131 @@
+"""Constants, branches and loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from registry.inspection.independence.nodes import Node, place, rule
+from registry.inspection.independence.sizes import Size
+from registry.inspection.independence.tensors import value_of
+from registry.inspection.independence.values import Value, constant, fresh, refuse
+
+CONTROL = frozenset({"If", "Loop", "Scan"})
+"""What goes on inside them may be random, although nothing but constants goes in."""
+
+
+@rule("Constant:25", note="always")
+def constant_(node: Node) -> list[Value]:
+    """A tensor in the file."""
+    tensor, number = node.attribute("value"), node.attribute("value_int")
+    if tensor is not None:
+        return [value_of(tensor)]
+    if number is not None:
+        return [constant((), (Size(int(number)),))]
+    numbers = node.attribute("value_ints")
+    if numbers is not None:
+        return [constant((Size(len(numbers)),), tuple(Size(int(each)) for each in numbers))]
+    if node.attribute("value_float") is not None:
+        return [Value((), floats=(float(node.attribute("value_float")),))]
+    floats = node.attribute("value_floats")
+    if floats is not None:
+        return [Value((Size(len(floats)),), floats=tuple(float(each) for each in floats[:64]))]
+    sparse, strings = node.attribute("sparse_value"), node.attribute("value_strings")
+    if sparse is not None:
+        return [constant(tuple(Size(int(dim)) for dim in sparse.dims))]
+    return [constant(() if strings is None else (Size(len(strings)),))]
+
+
+@rule("If:25", note="the condition is no item, and every branch that may be taken is followed")
+def if_(node: Node) -> list[Value]:
+    """The same branch alone and together."""
+    condition = node.need(0)
+    if condition.is_item:
+        raise refuse("its condition depends on the items")
+    known = condition.numbers
+    names = ("then_branch", "else_branch")
+    taken = names if known is None or len(known) != 1 else (names[0] if known[0] else names[1],)
+    branches = [node.graph(node.attribute(name), ()) for name in taken]
+    if len({len(branch) for branch in branches}) != 1:
+        raise refuse("its branches do not fit")
+    return [_either(list(values)) for values in zip(*branches, strict=True)]
+
+
+def _either(values: list[Value]) -> Value:
+    first, last = values[0], values[-1]
+    if first == last:
+        return first
+    if first.axis != last.axis or first.holds_batch or last.holds_batch:
+        raise refuse("its branches hold the items along different axes")
+    if first.shape is None or last.shape is None or first.rank != last.rank:
+        if first.is_item:
+            raise refuse("its branches give different shapes")
+        return constant()
+    if first.axis is not None and first.sizes[first.axis] != last.sizes[first.axis]:
+        raise refuse("its branches give different numbers of rows for an item")
+    sizes = tuple(a if a == b else fresh() for a, b in zip(first.sizes, last.sizes, strict=True))
+    return Value(sizes, first.axis)
+
+
+@rule("Loop:25", note="trip count and condition are no items, and what is carried keeps its form")
+def loop(node: Node) -> list[Value]:
+    """The same number of times alone and together."""
+    for at in (0, 1):
+        value = node.input(at)
+        if value is not None and value.is_item:
+            raise refuse("how often it runs depends on the items")
+    carried = [node.need(at) for at in range(2, len(node.inputs))]
+    start = [constant(()), constant(())]
+    after, rest = _repeated(node, node.attribute("body"), carried, start, [], skip=1)
+    return [*after, *(_stacked(value, 0) for value in rest)]
+
+
+@rule("Scan:25", first=9, note="over another axis, and what is carried keeps its form")
+def scan(node: Node) -> list[Value]:
+    """Once for each place along an axis."""
+    count = int(node.attribute("num_scan_inputs", 0))
+    states = [node.need(at) for at in range(len(node.inputs) - count)]
+    axes = node.attribute("scan_input_axes") or [0] * count
+    parts = []
+    for at, axis in enumerate(axes):
+        value = node.need(len(states) + at)
+        where = place(int(axis), value.rank)
+        if value.axis == where:
+            raise refuse("it goes along the axis of the items")
+        moved = None if value.axis is None else value.axis - (where < value.axis)
+        parts.append(Value((*value.sizes[:where], *value.sizes[where + 1 :]), moved))
+    after, rest = _repeated(node, node.attribute("body"), states, [], parts, skip=0)
+    out = node.attribute("scan_output_axes") or [0] * len(rest)
+    return [*after, *(_stacked(value, int(axis)) for value, axis in zip(rest, out, strict=True))]
+
+
+def _repeated(
+    node: Node, body: Any, carried: list[Value], before: list[Value], parts: list[Value], *, skip: int
+) -> tuple[list[Value], list[Value]]:
+    """What is carried, and what one turn gives besides. `skip`: outputs of the body before what is carried."""
+    # A carried constant is another one in the next turn.
+    values = [Value(value.shape, value.axis) for value in carried]
+    for _ in range(2):
+        made = node.graph(body, (*before, *values, *parts))
+        condition, after, rest = made[:skip], made[skip : skip + len(values)], made[skip + len(values) :]
+        if any(value.is_item or value.holds_batch for value in condition):
+            raise refuse("how often it runs depends on the items")
+        if len(after) != len(values) or any(value.holds_batch for value in (*after, *rest)):
+            raise refuse("the number of items is used as data")
+        if any(one.axis != other.axis for one, other in zip(values, after, strict=True)):
+            raise refuse("what it carries holds the items along different axes")
+        changed = [at for at, (one, other) in enumerate(zip(values, after, strict=True)) if one.shape != other.shape]
+        if not changed:
+            return values, rest
+        if any(values[at].is_item for at in changed):
+            raise refuse("what it carries changes its shape")
+        values = [constant() if at in changed else value for at, value in enumerate(values)]
+    raise refuse("what it carries changes its shape")
+
+
+def _stacked(value: Value, axis: int) -> Value:
+    """One turn after the other along a new axis."""
+    if value.shape is None:
+        return constant()
+    where = place(axis, value.rank + 1)
+    sizes = (*value.sizes[:where], fresh(), *value.sizes[where:])
+    return Value(sizes, None if value.axis is None else value.axis + (where <= value.axis))

@@ -1,0 +1,96 @@
+"""Operators of ai.onnx.ml: rows of features in, a row of results out."""
+
+from __future__ import annotations
+
+from registry.inspection.independence.nodes import ML, Node, rule
+from registry.inspection.independence.sizes import Size
+from registry.inspection.independence.values import Value, fresh, refuse
+
+
+def _rows(node: Node) -> Value:
+    """A matrix with the items as rows. A vector is one row to these operators, whatever its length."""
+    value = node.need(0)
+    node.rest_constant(0)
+    if value.is_item and (value.rank != 2 or value.axis != 0):
+        raise refuse("the items are not the rows of a matrix")
+    return value
+
+
+@rule("Binarizer:1", "LabelEncoder:4", domain=ML, note="always: element by element")
+def element(node: Node) -> list[Value]:
+    """Each element by itself."""
+    value = node.need(0)
+    return [value.moved(value.axis, value.shape)]
+
+
+@rule("Imputer:1", "Scaler:1", "Normalizer:1", domain=ML, note="the items are the rows of a matrix")
+def scaled(node: Node) -> list[Value]:
+    """By columns, or within each row."""
+    value = _rows(node)
+    return [value.moved(value.axis, value.shape)]
+
+
+@rule(
+    *("LinearRegressor:1", "TreeEnsembleRegressor:5", "TreeEnsemble:5"),
+    domain=ML,
+    note="the items are the rows of a matrix",
+)
+def regressor(node: Node) -> list[Value]:
+    """A row of targets."""
+    value = _rows(node)
+    return [Value((value.sizes[0], fresh()), value.axis)]
+
+
+@rule(
+    *("LinearClassifier:1", "TreeEnsembleClassifier:5"),
+    domain=ML,
+    note="the items are the rows of a matrix",
+)
+def classifier(node: Node) -> list[Value]:
+    """A label, and a row of scores."""
+    value = _rows(node)
+    return [Value((value.sizes[0],), value.axis), Value((value.sizes[0], fresh()), value.axis)][: node.outputs]
+
+
+@rule("OneHotEncoder:1", domain=ML, note="always: a new last axis")
+def one_hot_encoder(node: Node) -> list[Value]:
+    """Each element by itself."""
+    value = node.need(0)
+    return [Value((*value.sizes, fresh()), value.axis)]
+
+
+@rule("FeatureVectorizer:1", domain=ML, note="the items are the rows of every matrix")
+def feature_vectorizer(node: Node) -> list[Value]:
+    """Columns beside each other."""
+    values = [value for value in node.inputs if value is not None]
+    if any(value.rank != 2 or value.axis != 0 for value in values) and any(value.is_item for value in values):
+        raise refuse("the items are not the rows of every matrix")
+    if len({value.sizes[0] for value in values}) != 1:
+        raise refuse("what goes in has different numbers of rows for an item")
+    return [Value((values[0].sizes[0], fresh()), values[0].axis)]
+
+
+@rule("ArrayFeatureExtractor:1", domain=ML, note="the items lie along another axis than the last")
+def array_feature_extractor(node: Node) -> list[Value]:
+    """Some places of the last axis."""
+    value, places = node.need(0), node.need(1)
+    node.rest_constant(0)
+    if value.is_item and (value.rank < 2 or value.axis == value.rank - 1):
+        raise refuse("it takes places along the axis of the items")
+    known = [size.number for size in places.sizes]
+    count = fresh() if None in known else Size(_many(known))
+    return [Value((*value.sizes[:-1], count), value.axis)]
+
+
+def _many(sizes: list[int | None]) -> int:
+    count = 1
+    for size in sizes:
+        count *= size or 0
+    return count
+
+
+@rule("TfIdfVectorizer:9", note="the items are the rows of a matrix")
+def tf_idf(node: Node) -> list[Value]:
+    """A row of counts for each row of words."""
+    value = _rows(node)
+    return [Value((value.sizes[0], fresh()), value.axis)]

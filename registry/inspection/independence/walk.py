@@ -1,0 +1,182 @@
+"""Follows the items through a graph, node by node, by the table of rules."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from registry.inspection.independence import (  # noqa: F401 - each fills the table
+    control,
+    elementwise,
+    forms,
+    matrices,
+    pictures,
+    pieces,
+    quantised,
+    recurrent,
+    reductions,
+    trees,
+)
+from registry.inspection.independence.nodes import ML, NEWEST_ML_OPSET, NEWEST_OPSET, RULES, Entry, Node
+from registry.inspection.independence.tensors import value_of
+from registry.inspection.independence.values import NotIndependentError, Value, constant, refuse
+
+MAX_NODES = 200_000
+"""Visits of one model, a body of a loop counted twice: some seconds."""
+MAX_DEPTH = 20
+
+Scope = ChainMap[str, "Value | NotIndependentError"]
+_INTS, _FLOATS, _STRINGS = 7, 6, 8
+_NEWEST: Mapping[str, int] = {"": NEWEST_OPSET, ML: NEWEST_ML_OPSET}
+
+
+class Walk:
+    """One model."""
+
+    def __init__(self, opsets: Mapping[str, int]) -> None:
+        self._opsets = opsets
+        self.nodes = 0
+
+    def follow(self, graph: Any, scope: Scope, depth: int = 0) -> None:
+        """Puts what is known of every tensor of `graph` into the first map of `scope`.
+
+        Raises:
+            NotIndependentError: it is nested or long beyond the limits.
+        """
+        if depth > MAX_DEPTH:
+            raise refuse(f"graphs are nested more than {MAX_DEPTH} deep")
+        known = scope.maps[0]
+        for tensor in graph.initializer:
+            known.setdefault(tensor.name, value_of(tensor))
+        for sparse in graph.sparse_initializer:
+            known.setdefault(sparse.values.name, value_of_sparse(sparse))
+        for node in graph.node:
+            self.nodes += 1
+            if self.nodes > MAX_NODES:
+                raise refuse(f"it has more than {MAX_NODES} nodes")
+            for name, value in zip(node.output, self._outputs(node, scope, depth), strict=False):
+                if name:
+                    known[name] = value
+
+    def _outputs(self, node: Any, scope: Scope, depth: int) -> Sequence[Value | NotIndependentError]:
+        count = len(node.output)
+        inputs: list[Value | None] = []
+        for name in node.input:
+            value = scope.get(name) if name else None
+            if isinstance(value, NotIndependentError):
+                return [value] * count
+            if name and value is None:
+                return [_said(node, "it takes a tensor that is not there")] * count
+            inputs.append(value)
+        try:
+            return self._followed(node, inputs, scope, depth)
+        except NotIndependentError as error:
+            return [_said(node, str(error))] * count
+        except Exception as error:  # noqa: BLE001 - a node that breaks its own definition is not followed
+            return [_said(node, f"it cannot be read ({type(error).__name__})")] * count
+
+    def _followed(self, node: Any, inputs: list[Value | None], scope: Scope, depth: int) -> list[Value]:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        entry = RULES.get((domain, node.op_type))
+        opset = self._opsets.get(domain, 0)
+        if entry is None:
+            raise refuse("this operator is not one whose items are known to be independent")
+        if not entry.first <= opset <= _NEWEST[domain]:
+            raise refuse(f"its meaning in opset {opset} is not known")
+        count = max((at + 1 for at, name in enumerate(node.output) if name), default=0)
+
+        def inner(graph: Any, given: Sequence[Value]) -> list[Value]:
+            return self._subgraph(graph, given, scope, depth + 1)
+
+        used = [bool(name) for name in node.output]
+        made = Node(node.op_type, opset, inputs, attributes_of(node), count, used, inner)
+        outputs = _applied(entry, made)
+        if len(outputs) < count:
+            raise refuse("it has more outputs than are known")
+        for value in outputs:
+            _check(value)
+        return outputs
+
+    def _subgraph(self, graph: Any, given: Sequence[Value], scope: Scope, depth: int) -> list[Value]:
+        inside: Scope = scope.new_child()
+        if len(graph.input) != len(given):
+            raise refuse("a graph inside it does not fit")
+        for declared, value in zip(graph.input, given, strict=True):
+            inside[declared.name] = value
+        self.follow(graph, inside, depth)
+        found = []
+        for output in graph.output:
+            made = inside.get(output.name)
+            if isinstance(made, NotIndependentError):
+                raise made
+            if made is None:
+                raise refuse("a graph inside it does not fit")
+            found.append(made)
+        return found
+
+
+def _applied(entry: Entry, node: Node) -> list[Value]:
+    given = [value for value in node.inputs if value is not None]
+    if not entry.shapes and any(value.holds_batch for value in given):
+        raise refuse("the number of items is used as data")
+    try:
+        return entry.rule(node)
+    except NotIndependentError:
+        # What no item has a part in is the same alone and together: all operators of the table are functions.
+        if node.op in control.CONTROL or any(value.is_item or value.holds_batch for value in given):
+            raise
+        return [constant()] * node.outputs
+
+
+def _check(value: Value) -> None:
+    """The invariants of Value, whatever a rule says. Raises NotIndependentError."""
+    for at, size in enumerate(value.shape or ()):
+        if size.holds_batch if at != value.axis else not size.is_batch_once:
+            raise refuse("it puts the number of items into a shape in a way that cannot be followed")
+    if value.axis is not None and (value.shape is None or value.axis >= len(value.shape) or value.elements is not None):
+        raise refuse("the axis of the items is lost")
+
+
+def _said(node: Any, why: str) -> NotIndependentError:
+    name = next((text for text in (node.name, *node.output) if text), "")
+    if why.startswith("node "):  # Said of a node inside.
+        return NotIndependentError(why)
+    return NotIndependentError(f"node {name[:128]!r} ({node.op_type[:64]}): {why}")
+
+
+def value_of_sparse(sparse: Any) -> Value:
+    """A sparse initializer."""
+    from registry.inspection.independence.sizes import Size  # noqa: PLC0415 - only here
+
+    return constant(tuple(Size(int(dim)) for dim in sparse.dims))
+
+
+def attributes_of(node: Any) -> dict[str, Any]:
+    """As Python values. Raises NotIndependentError: an attribute of a function that was not put in place."""
+    found: dict[str, Any] = {}
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            raise refuse("an attribute comes from a function that was not put in place")
+        kind = attribute.type
+        if kind == 1:
+            found[attribute.name] = attribute.f
+        elif kind == 2:
+            found[attribute.name] = attribute.i
+        elif kind == 3:
+            found[attribute.name] = attribute.s.decode("utf-8", "replace")
+        elif kind == 4:
+            found[attribute.name] = attribute.t
+        elif kind == 5:
+            found[attribute.name] = attribute.g
+        elif kind == _FLOATS:
+            found[attribute.name] = list(attribute.floats)
+        elif kind == _INTS:
+            found[attribute.name] = list(attribute.ints)
+        elif kind == _STRINGS:
+            found[attribute.name] = [text.decode("utf-8", "replace") for text in attribute.strings]
+        elif kind == 11:
+            found[attribute.name] = attribute.sparse_tensor
+        else:
+            raise refuse(f"its attribute {attribute.name[:64]!r} is of a kind that is not known")
+    return found
