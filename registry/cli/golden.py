@@ -7,7 +7,7 @@ the devices that get it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,22 @@ from typing import Any
 
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.golden_options import demand_comparable, given_cases, given_requests, signature
+from registry.cli.golden_others import Others, name_of
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.measured import parity_figures
 from registry.cli.plan import Plan
 from registry.cli.publish_file import GoldenSection
 from registry.cli.session import Session
-from registry.contracts.batching import Basis, Batching
+from registry.contracts.classes import scores_fault
 from registry.contracts.golden import MeasuredParity, Parity, Tolerance
 from registry.contracts.golden_file import Case, write_cases
-from registry.contracts.manifest import FileRef, Golden, Manifest
-from registry.contracts.tensor_file import TensorFileError
+from registry.contracts.manifest import FileRef, Golden, Manifest, TensorSpec
+from registry.contracts.tensor_file import Tensor, TensorFileError
 
 FILE_NAME = "golden.safetensors"
 DEFAULT_CASES = 8
+TRIAL_LIMITS = {"load_timeout_s": 60.0, "run_timeout_s": 30.0}
+"""Of the one trial of a version without golden vectors."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,30 @@ class Measured:
     """Why it was not measured here."""
 
 
-def given_golden(plan: Plan, manifest: Manifest, folder: Path) -> tuple[Manifest, LocalFile | None]:
-    """The manifest with the golden vectors that the publisher gave, and their file; as it was where none were given.
+@dataclass(frozen=True)
+class Made:
+    """What became of a version's golden vectors."""
+
+    manifest: Manifest
+    file: LocalFile | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def given_golden(plan: Plan, manifest: Manifest, others: Others) -> tuple[Manifest, LocalFile | None]:
+    """The manifest with the golden vectors that the publisher gave, or another version's, and their file; as it was
+    where none were given.
 
     Raises:
-        InspectionError: the file is not one of golden vectors, or not of this model.
+        CliError, InspectionError: there is no such file, or it is not one of golden vectors, or not of this model.
     """
-    path = plan.source.golden.file
+    path = plan.source.golden.file or others.vectors()
     if path is None:
         return manifest, None
-    return _with_golden(manifest, plan, given_cases(path, signature(manifest)), None, folder)
+    return _with_golden(manifest, plan, given_cases(path, signature(manifest)), None, others.folder, given=path)
 
 
-def measured(session: Session, plan: Plan, manifest: Manifest, folder: Path) -> tuple[Manifest, LocalFile | None]:
-    """The manifest with golden vectors and what was measured by them, and their file; or as it was.
+def measured(session: Session, plan: Plan, manifest: Manifest, others: Others) -> Made:
+    """The manifest with golden vectors and what was measured by them, and their file; or as it was, tried once.
 
     Raises:
         CliError: a variant is over the tolerance (golden_mismatch), or what was asked for cannot be done.
@@ -61,32 +74,35 @@ def measured(session: Session, plan: Plan, manifest: Manifest, folder: Path) -> 
     section = plan.source.golden
     asked = section != GoldenSection(tolerance=section.tolerance)
     if section.random == 0:
-        return manifest, None
+        return Made(manifest)
     with ExitStack() as stack:
+        trial = _Trial(plan, manifest, others, stack)
         if not asked and len(manifest.variants) < 2:
-            return manifest, None
-        trial = _Trial(plan, manifest, stack)
+            return Made(manifest, warnings=trial.tried(session))
         try:
             cases, reference = trial.cases()
         except _NothingRunsError as error:
             if asked:
                 raise
             session.out.note(f"  no golden vectors: {error.what}")
-            return manifest, None
+            return Made(manifest)
         except CliError as error:
             if asked:
                 raise
-            session.out.warn(f"no golden vectors: {error.what}. Give them, or inputs for them: --golden-inputs")
-            return manifest, None
+            text = f"no golden vectors: {error.what}. Give them, or inputs for them: --golden-inputs"
+            session.out.warn(text)
+            return Made(manifest, warnings=(text,))
+        demand_classes(manifest, cases[0].outputs)
         rows = list(trial.measure(cases, reference))
     _tell(session, rows)
     _demand_passed(manifest, rows)
-    manifest, file = _with_golden(manifest, plan, cases, reference, folder)
+    given = section.file or others.vectors()
+    manifest, file = _with_golden(manifest, plan, cases, reference, others.folder, given=given)
     variants = tuple(
         variant.model_copy(update={"parity": row.measured})
         for variant, row in zip(manifest.variants, rows, strict=True)
     )
-    return manifest.model_copy(update={"variants": variants}), file
+    return Made(manifest.model_copy(update={"variants": variants}), file)
 
 
 class _NothingRunsError(CliError):
@@ -96,11 +112,12 @@ class _NothingRunsError(CliError):
 class _Trial:
     """The variants of one version, started at most once each."""
 
-    def __init__(self, plan: Plan, manifest: Manifest, stack: ExitStack) -> None:
+    def __init__(self, plan: Plan, manifest: Manifest, others: Others, stack: ExitStack) -> None:
         from registry.running.process import CannotRunError, ModelProcess, Order  # noqa: PLC0415 - needs NumPy
         from registry.running.runtimes import order_for  # noqa: PLC0415 - as above
 
         self._plan = plan
+        self._others = others
         self._manifest = manifest
         self._section = plan.source.golden
         self._stack = stack
@@ -113,27 +130,34 @@ class _Trial:
             )
         self._running: dict[str, Any] = {}
 
-    def process(self, name: str) -> Any:
-        """The running variant, or why it does not run here."""
+    def process(self, name: str, *, brief: bool = False) -> Any:
+        """The running variant, or why it does not run here. `brief`: for one trial, with shorter deadlines."""
         if name not in self._running:
             order = self._orders[name]
             try:
-                found = order if isinstance(order, str) else self._stack.enter_context(self._start(order))
+                limits = TRIAL_LIMITS if brief else {}
+                found = order if isinstance(order, str) else self._stack.enter_context(self._start(order, **limits))
             except self._failure as error:
                 found = error.message
             self._running[name] = found
         return self._running[name]
 
     def cases(self) -> tuple[list[Case], str | None]:
-        """The golden cases, and the variant that made them; None: they were given."""
-        if self._section.file is not None:
-            return given_cases(self._section.file, signature(self._manifest)), None
+        """The golden cases, and the variant that made them; None: they were given, or made by another version."""
+        given = self._section.file or self._others.vectors()
+        if given is not None:
+            return given_cases(given, signature(self._manifest)), None
         from registry.running.parity import make_cases, random_inputs  # noqa: PLC0415 - needs NumPy
         from registry.running.process import RunFailedError  # noqa: PLC0415 - as above
 
-        name = self._reference()
-        process = self.process(name)
         specs = inputs, outputs = signature(self._manifest)
+        compared = self._others.compared
+        if compared is not None:
+            _demand_alike(compared, specs)
+            name, process = name_of(compared), self._others.started(self._stack)
+        else:
+            name = self._reference()
+            process = self.process(name)
         if self._section.inputs is not None:
             requests: list[Any] = given_requests(self._section.inputs, inputs)
         else:
@@ -146,7 +170,29 @@ class _Trial:
             raise CliError(f"The reference {name} does not answer: {error.message}", code="run_failed") from None
         except TensorFileError as error:
             raise CliError(f"What {name} answers cannot be compared with: {error}", code="invalid_golden") from None
-        return cases, name
+        return cases, None if compared is not None else name
+
+    def tried(self, session: Session) -> tuple[str, ...]:
+        """What one request of random values shows of the first variant that runs here; warnings."""
+        from registry.running.process import RunFailedError  # noqa: PLC0415 - needs NumPy
+        from registry.running.smoke import smoke  # noqa: PLC0415 - as above
+
+        name = next((name for name in self._orders if not isinstance(self.process(name, brief=True), str)), None)
+        if name is None:
+            why = "; ".join(f"{name}: {self.process(name, brief=True)}" for name in self._orders)
+            session.out.note(f"  not tried here ({why})")
+            return ()
+        variant = next(variant for variant in self._manifest.variants if variant.name == name)
+        try:
+            found = smoke(self.process(name), variant.inputs, variant.outputs, self._manifest.image)
+        except RunFailedError as error:
+            session.out.note(f"  {name}: a trial request of random values failed, so it is not tried: {error.message}")
+            return ()
+        demand_classes(self._manifest, found.outputs)
+        warnings = tuple(f"{name}: {text}" for text in found.warnings)
+        for text in warnings:
+            session.out.warn(text)
+        return warnings
 
     def _reference(self) -> str:
         """The named one, else the first that runs here."""
@@ -178,13 +224,13 @@ class _Trial:
 
 
 def _with_golden(
-    manifest: Manifest, plan: Plan, cases: Sequence[Case], reference: str | None, folder: Path
+    manifest: Manifest, plan: Plan, cases: Sequence[Case], reference: str | None, folder: Path, *, given: Path | None
 ) -> tuple[Manifest, LocalFile]:
     """The manifest with these cases, and their file in `folder`; the given file as it is, if it is safetensors."""
     section = plan.source.golden
     path = folder / FILE_NAME
-    if section.file is not None and section.file.suffix == ".safetensors":
-        path = section.file
+    if given is not None and given.suffix == ".safetensors":
+        path = given
     else:
         try:
             path.write_bytes(write_cases(cases))
@@ -195,9 +241,35 @@ def _with_golden(
         file=FileRef(path=FILE_NAME, digest=file.digest, size=file.size),
         cases=len(cases),
         reference=reference,
+        of=section.of,
+        compared_with=section.compare_with,
         tolerance=Tolerance.model_validate(section.tolerance.model_dump()),
     )
     return manifest.model_copy(update={"golden": golden}), file
+
+
+def _demand_alike(compared: Manifest, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> None:
+    """Raises CliError: the other version takes or gives other tensors, so that there is nothing to compare."""
+    theirs = signature(compared)
+    for kind, ours, others in zip(("input", "output"), specs, theirs, strict=True):
+        have = {spec.name: spec.datatype for spec in others}
+        odd = next((spec for spec in ours if have.get(spec.name) != spec.datatype), None)
+        if odd is not None:
+            raise CliError(
+                f"{name_of(compared)} cannot be compared with: it has no {kind} {odd.name!r} of {odd.datatype}",
+                code="invalid_golden",
+            )
+
+
+def demand_classes(manifest: Manifest, outputs: Mapping[str, Tensor]) -> None:
+    """The classification fits what a variant really answered. Raises UsageFault."""
+    declared = manifest.classification
+    tensor = outputs.get(declared.output) if declared is not None else None
+    if declared is None or tensor is None:
+        return
+    if fault := scores_fault(declared, tensor.datatype, tensor.shape, manifest.variants[0].inputs):
+        text = f"classification: output {declared.output!r} {fault}"
+        raise UsageFault("This cannot be published as it is: a trial request was answered", errors=(text,))
 
 
 def _tell(session: Session, rows: Sequence[Measured]) -> None:
@@ -224,55 +296,3 @@ def _demand_passed(manifest: Manifest, rows: Sequence[Measured]) -> None:
             hint="Convert it again, or say what is acceptable: --tolerance absolute=1e-3,relative=1e-2,top1=0.99",
             errors=tuple(f"{name}: {parity.why} ({_figures(parity)})" for name, parity in off),
         )
-
-
-def declared(manifest: Manifest) -> Manifest:
-    """What the publisher said: without what was measured or made here, which differs from run to run."""
-    variants = tuple(
-        variant.model_copy(update={"parity": None, "batching": _said_by_publisher(variant.batching)})
-        for variant in manifest.variants
-    )
-    golden = manifest.golden
-    if golden is not None and golden.reference is not None:
-        golden = None
-    return manifest.model_copy(update={"variants": variants, "golden": golden})
-
-
-def _said_by_publisher(batching: Batching | None) -> Batching | None:
-    """What a graph proves may change with the program that reads it."""
-    return batching if batching is not None and batching.basis is Basis.PUBLISHER else None
-
-
-def demand_as_asked(plan: Plan, published: Manifest) -> None:
-    """A published version whose golden vectors are not what is asked for now is other content.
-
-    Vectors made here differ from run to run, so they are compared by what was said of them: tolerance and reference.
-
-    Raises:
-        CliError: conflict.
-    """
-    section, theirs = plan.source.golden, published.golden
-    tolerance = Tolerance.model_validate(section.tolerance.model_dump())
-    faults: list[str] = []
-    if theirs is None:
-        if section.random != 0 and section != GoldenSection(tolerance=section.tolerance):
-            faults.append("golden: has none; some are asked for")
-    else:
-        if section.random == 0:
-            faults.append(f"golden: has {theirs.cases}; none are asked for")
-        if tolerance != theirs.tolerance:
-            faults.append(f"golden.tolerance: is {_said(theirs.tolerance)}; {_said(tolerance)} is asked for")
-        if section.reference not in (None, theirs.reference):
-            faults.append(f"golden.reference: is {theirs.reference}; {section.reference} is asked for")
-    if faults:
-        raise CliError(
-            f"{published.model}@{published.version} is published with other golden vectors, and a published version "
-            "never changes",
-            code="conflict",
-            hint="Publish this as a new version: --version",
-            errors=tuple(faults),
-        )
-
-
-def _said(tolerance: Tolerance) -> str:
-    return f"absolute={tolerance.absolute:g},relative={tolerance.relative:g},top1={tolerance.top1_agreement:g}"

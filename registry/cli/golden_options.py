@@ -32,6 +32,21 @@ GoldenFromOption = Annotated[
         "--golden-from", metavar="VARIANT", help="Made by it; else the first that runs.", rich_help_panel=GOLDEN_PANEL
     ),
 ]
+GoldenOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--golden-of", metavar="MODEL@VERSION", help="The vectors of that version.", rich_help_panel=GOLDEN_PANEL
+    ),
+]
+CompareWithOption = Annotated[
+    str | None,
+    typer.Option(
+        "--compare-with",
+        metavar="MODEL@VERSION",
+        help="Made here by that version's model.",
+        rich_help_panel=GOLDEN_PANEL,
+    ),
+]
 GoldenInputsOption = Annotated[
     Path | None,
     typer.Option("--golden-inputs", metavar="FILE", help="From these inputs.", rich_help_panel=GOLDEN_PANEL),
@@ -43,7 +58,7 @@ GoldenRandomOption = Annotated[
         metavar="N",
         min=0,
         max=MAX_GOLDEN_CASES,
-        help="From N random inputs; 0: no golden vectors.",
+        help="From N random inputs; 0: none, and nothing is tried here.",
         rich_help_panel=GOLDEN_PANEL,
     ),
 ]
@@ -78,10 +93,16 @@ def over(section: GoldenSection, given: dict[str, Any], tolerance: str | None) -
     if tolerance is not None:
         update["tolerance"] = tolerance_section(tolerance)
     merged = section.model_copy(update=update)
-    if merged.file and (merged.reference or merged.inputs or merged.random is not None):
+    made = merged.reference or merged.compare_with or merged.inputs or merged.random is not None
+    if (merged.file and merged.of) or ((merged.file or merged.of) and made):
         raise UsageFault(
-            "Golden vectors are either given (--golden) or made here (--golden-from, --golden-inputs, --golden-random)"
+            "Golden vectors are given (--golden), another version's (--golden-of), or made here (--golden-from, "
+            "--compare-with, --golden-inputs, --golden-random)"
         )
+    if merged.reference and merged.compare_with:
+        raise UsageFault("Golden vectors are made by a variant (--golden-from) or by another version (--compare-with)")
+    if merged.compare_with and merged.random == 0:
+        raise UsageFault("--golden-random 0 says that there are none, and --compare-with makes some")
     if merged.inputs and merged.random is not None:
         raise UsageFault("The inputs of golden vectors are either given (--golden-inputs) or random (--golden-random)")
     return merged

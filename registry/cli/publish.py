@@ -10,8 +10,10 @@ import typer
 from registry.cli.batching_options import BatchingOption, MaxBatchOption, batching_section
 from registry.cli.failures import CliError, UsageFault, end_well
 from registry.cli.golden_options import (
+    CompareWithOption,
     GoldenFromOption,
     GoldenInputsOption,
+    GoldenOfOption,
     GoldenOption,
     GoldenRandomOption,
     ToleranceOption,
@@ -71,6 +73,8 @@ def publish(
     max_batch: MaxBatchOption = None,
     golden: GoldenOption = None,
     golden_from: GoldenFromOption = None,
+    golden_of: GoldenOfOption = None,
+    compare_with: CompareWithOption = None,
     golden_inputs: GoldenInputsOption = None,
     golden_random: GoldenRandomOption = None,
     tolerance: ToleranceOption = None,
@@ -84,7 +88,9 @@ def publish(
 
     A version with several variants carries golden vectors, made by the first that runs here: each that runs here is
     measured by them, the others on their devices, and nothing is published when one is over the tolerance. Where none
-    runs here it has none, unless they are given; a single variant has them when asked. See docs/parity.md.
+    runs here it has none, unless they are given; a single variant has them when asked, and is else tried once with
+    random values. --golden-of takes those of another version, --compare-with lets its model make them. See
+    docs/parity.md.
 
     ```
     registry publish lenet lenet.onnx --version 1.0.0 --target cpu --alias stable
@@ -92,6 +98,7 @@ def publish(
     registry publish lenet.toml                    # many variants, pictures, labels: see docs/publish.toml
     registry publish lenet.toml --version 1.0.1 --dry-run
     registry publish lenet.toml --golden-from onnx-cpu --golden-inputs digits.npz --tolerance absolute=1e-3
+    registry publish lenet pruned.onnx --version 1.1.0 --target cpu --compare-with lenet@1.0.0 --tolerance absolute=0.1
     ```
     """
     end_well()
@@ -113,7 +120,14 @@ def publish(
     given: dict[str, Any] = {"version": version, "licence": licence, "card": card, "signing_key": signing_key}
     update = {key: value for key, value in given.items() if value is not None}
     update["labels"] = described.labels | parse_labels(label or [])
-    said = {"file": golden, "reference": golden_from, "inputs": golden_inputs, "random": golden_random}
+    said = {
+        "file": golden,
+        "reference": golden_from,
+        "of": golden_of,
+        "compare_with": compare_with,
+        "inputs": golden_inputs,
+        "random": golden_random,
+    }
     update["golden"] = over(described.golden, said, tolerance)
     update["aliases"] = tuple(dict.fromkeys([*described.aliases, *(alias or [])]))
     outcome = carry_out(session, make_plan(described.model_copy(update=update)), dry_run=dry_run)

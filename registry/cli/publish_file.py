@@ -140,9 +140,13 @@ class GoldenSection(Section):
     reference: str | None = None
     """The variant that makes the outputs; default: the first that runs here."""
     inputs: Path | None = None
-    """For the reference: .safetensors or .npz with `<case>/in/<input>`, or with one case of plain input names."""
+    """To make the outputs from: .safetensors or .npz with `<case>/in/<input>`, or one case of plain input names."""
     random: int | None = Field(default=None, ge=0, le=MAX_GOLDEN_CASES)
-    """As many random cases for the reference; 0: no golden vectors."""
+    """As many random cases for the reference; 0: no golden vectors, and nothing is run here."""
+    of: str | None = None
+    """MODEL@VERSION: the golden vectors that it carries."""
+    compare_with: str | None = None
+    """MODEL@VERSION: its model makes the outputs here, instead of a variant."""
     tolerance: ToleranceSection = ToleranceSection()
 
 

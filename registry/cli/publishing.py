@@ -9,7 +9,9 @@ from typing import Any
 
 from registry.cli.alias import move
 from registry.cli.failures import CliError, UnreachableError, UsageFault
-from registry.cli.golden import declared, demand_as_asked, given_golden, measured
+from registry.cli.golden import given_golden, measured
+from registry.cli.golden_again import declared, demand_as_asked
+from registry.cli.golden_others import with_others
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.manifest_text import image_text, requirement_text, tensor_row
 from registry.cli.network_options import network_text
@@ -70,13 +72,16 @@ def carry_out(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
         raise UsageFault(f"{manifest.version!r} is the version's own name; an alias needs another one")
     _tell_findings(session, plan, manifest)
     with TemporaryDirectory(prefix="modelfleet-publish-") as folder:
-        manifest, golden = given_golden(plan, manifest, Path(folder))
+        plan, others = with_others(session, plan, Path(folder))
+        manifest, golden = given_golden(plan, manifest, others)
         published = _published(session, manifest, dry_run=dry_run)
+        tried: tuple[str, ...] = ()
         if published is None:
-            manifest, golden = measured(session, plan, manifest, Path(folder))
+            made = measured(session, plan, manifest, others)
+            manifest, golden, tried = made.manifest, made.file, made.warnings
         else:
             demand_as_asked(plan, published)
-        outcome = Outcome(published or manifest, dry_run=dry_run, warnings=plan.warnings)
+        outcome = Outcome(published or manifest, dry_run=dry_run, warnings=(*plan.warnings, *tried))
         if dry_run:
             _compare(session, outcome)
             return outcome

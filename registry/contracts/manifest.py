@@ -232,7 +232,11 @@ class Golden(Wire):
     file: FileRef
     cases: Annotated[int, Field(ge=1, le=MAX_GOLDEN_CASES)]
     reference: Name | None = None
-    """The variant that made the outputs; None: the publisher gave them."""
+    """The variant that made the outputs; None: the publisher gave them, or another version."""
+    of: Annotated[str, Field(max_length=160)] | None = None
+    """`MODEL@VERSION` whose golden vectors these are, too."""
+    compared_with: Annotated[str, Field(max_length=160)] | None = None
+    """`MODEL@VERSION` whose model made the outputs on the publisher's machine."""
     tolerance: Tolerance = Tolerance()
 
     @model_validator(mode="after")

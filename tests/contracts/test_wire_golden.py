@@ -37,6 +37,8 @@ KINDS: dict[str, type[Wire]] = {
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "manifest-extended": Manifest,
+    "manifest-golden-of": Manifest,
+    "manifest-golden-compared": Manifest,
     "manifest-entry-point": Manifest,
     "manifest-batching": Manifest,
     "desired-batching": Desired,

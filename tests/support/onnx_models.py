@@ -91,6 +91,30 @@ def scaled(factor: float, width: int) -> bytes:
     return _model([node], [("x", "FP32", ["N", width])], [("y", "FP32", ["N", width])], [by])
 
 
+def sliced_away() -> bytes:
+    """y[0,3] = x[N,3][0:0]."""
+    ends = [numpy_helper.from_array(np.array([0], np.int64), name) for name in ("start", "end")]
+    node = helper.make_node("Slice", ["x", "start", "end"], ["y"])
+    return _model([node], [("x", "FP32", ["N", 3])], [("y", "FP32", ["M", 3])], ends)
+
+
+def deaf() -> bytes:
+    """y[3] = [1,2,3] + 0 * x[3]: an export that lost its input."""
+    tensors = [
+        numpy_helper.from_array(np.array([1, 2, 3], np.float32), "w"),
+        numpy_helper.from_array(np.array([0], np.float32), "zero"),
+    ]
+    nodes = [helper.make_node("Mul", ["x", "zero"], ["nothing"]), helper.make_node("Add", ["w", "nothing"], ["y"])]
+    return _model(nodes, [("x", "FP32", [3])], [("y", "FP32", [3])], tensors)
+
+
+def reshaped_wrongly() -> bytes:
+    """y = x[N] as [2, 2]: fails but for four numbers."""
+    shape = numpy_helper.from_array(np.array([2, 2], np.int64), "shape")
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    return _model([node], [("x", "FP32", ["N"])], [("y", "FP32", [2, 2])], [shape])
+
+
 def gather_rows() -> bytes:
     """y[N,2] = table[4,2][x[N]]: an index of 4 or more fails the run."""
     table = numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(4, 2), "table")

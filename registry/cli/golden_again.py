@@ -1,0 +1,71 @@
+"""A version that is published already and is published again: are its golden vectors what is asked for now?
+
+What was measured or made on the publisher's machine differs from run to run, so vectors that were made are compared by
+what was said of them.
+"""
+
+from __future__ import annotations
+
+from registry.cli.failures import CliError
+from registry.cli.plan import Plan
+from registry.cli.publish_file import GoldenSection
+from registry.contracts.batching import Basis, Batching
+from registry.contracts.golden import Tolerance
+from registry.contracts.manifest import Manifest
+
+
+def declared(manifest: Manifest) -> Manifest:
+    """What the publisher said: without what was measured or made here, which differs from run to run."""
+    variants = tuple(
+        variant.model_copy(update={"parity": None, "batching": _said_by_publisher(variant.batching)})
+        for variant in manifest.variants
+    )
+    golden = manifest.golden
+    if golden is not None and (golden.reference or golden.of or golden.compared_with):
+        golden = None
+    return manifest.model_copy(update={"variants": variants, "golden": golden})
+
+
+def _said_by_publisher(batching: Batching | None) -> Batching | None:
+    """What a graph proves may change with the program that reads it."""
+    return batching if batching is not None and batching.basis is Basis.PUBLISHER else None
+
+
+def demand_as_asked(plan: Plan, published: Manifest) -> None:
+    """A published version whose golden vectors are not what is asked for now is other content.
+
+    Vectors made here differ from run to run, so they are compared by what was said of them: tolerance and reference.
+
+    Raises:
+        CliError: conflict.
+    """
+    section, theirs = plan.source.golden, published.golden
+    tolerance = Tolerance.model_validate(section.tolerance.model_dump())
+    faults: list[str] = []
+    if theirs is None:
+        if section.random != 0 and section != GoldenSection(tolerance=section.tolerance):
+            faults.append("golden: has none; some are asked for")
+    else:
+        if section.random == 0:
+            faults.append(f"golden: has {theirs.cases}; none are asked for")
+        if tolerance != theirs.tolerance:
+            faults.append(f"golden.tolerance: is {_said(theirs.tolerance)}; {_said(tolerance)} is asked for")
+        for name, asked, there in (
+            ("reference", section.reference, theirs.reference),
+            ("of", section.of, theirs.of),
+            ("compared_with", section.compare_with, theirs.compared_with),
+        ):
+            if asked not in (None, there):
+                faults.append(f"golden.{name}: is {there}; {asked} is asked for")
+    if faults:
+        raise CliError(
+            f"{published.model}@{published.version} is published with other golden vectors, and a published version "
+            "never changes",
+            code="conflict",
+            hint="Publish this as a new version: --version",
+            errors=tuple(faults),
+        )
+
+
+def _said(tolerance: Tolerance) -> str:
+    return f"absolute={tolerance.absolute:g},relative={tolerance.relative:g},top1={tolerance.top1_agreement:g}"
