@@ -54,6 +54,7 @@ class GpuCheck:
         self.rehearse = rehearse
         self.scale = 0.1 if quick else 1.0
         self.target, self.provider = ("cpu", CPU) if rehearse else ("gpu", CUDA)
+        self.options = {} if rehearse else {"use_tf32": "0"}  # as the agent runs it
         self.models = check_models(folder)
         self._stack = ExitStack()
         self._fleet: Fleet | None = None
@@ -188,7 +189,7 @@ class GpuCheck:
         rows = []
         for model, count in zip(self.models[:2], (12_000, 4_000), strict=True):
             header = generator.bodies(model)
-            session = speed.session_on(self.provider, model.path)
+            session = speed.session_on(self.provider, model.path, **self.options)
             for window in speed.WINDOWS:
                 requests = max(200, int(count * self.scale * (0.25 if window == 1 else 1)))
                 load = speed.Load(model, header, window, requests)
@@ -223,7 +224,7 @@ class GpuCheck:
         rows: list[list[object]] = []
         head: list[str] = []
         for model in self.models[:2]:
-            session = speed.session_on(self.provider, model.path)
+            session = speed.session_on(self.provider, model.path, **self.options)
             for batch in (1, 8, 32):
                 times = speed.binding_times(session, model, batch, "cpu" if self.rehearse else "cuda")
                 step.data[f"{model.name}, {batch}"] = times
