@@ -150,6 +150,7 @@ def tell_plan(out: Output, plan: PlanView) -> None:
 def _remarks(plan: PlanView) -> Iterable[str]:
     if plan.already_current:
         yield f"Left alone, because they serve it already: {how_many(plan.already_current, 'device')}."
+    yield from plan.retries
     if plan.offline:
         yield f"{plan.offline} of the devices are offline now."
     for each in plan.collisions:

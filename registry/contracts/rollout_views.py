@@ -136,6 +136,8 @@ class PlanView(Wire):
     """Where two variants fit equally well and only their names decided."""
     offline: int = 0
     """Of `devices`, when it was planned."""
+    retries: tuple[str, ...] = ()
+    """What is tried again by itself, a sentence for each rule."""
 
 
 class GateVerdict(Wire):
@@ -224,6 +226,10 @@ class ActionView(Wire):
     variant: Name | None = None
     generation: int = 1
     attempt: int = 0
+    tries: int = 0
+    """Attempts in this generation that the spec's retries asked for."""
+    retry_at: AwareDatetime | None = None
+    """It is tried again then."""
     previous: VersionName | None = None
     """What it returns to."""
     history: tuple[ActionStep, ...] = ()

@@ -10,8 +10,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.deployments import DeploymentPolicy
 from registry.contracts.enums import StrEnum
 from registry.contracts.messages import Profile
@@ -229,6 +230,32 @@ class Timeouts(Wire):
     confirming: Timeout = 600.0
 
 
+SILENT = "silent"
+"""The code of a device that was heard nothing of in time."""
+
+
+class RetryRule(Wire):
+    """Devices that failed with one of these codes are tried again, without anybody asking."""
+
+    codes: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(min_length=1, max_length=32)]
+    """Of `DeploymentCode`, or `silent`. A code that puts a version into quarantine is tried all the same when named."""
+    times: Annotated[int, Field(ge=1, le=20)] = 2
+    """At most, of one device in one generation of the rollout; tries for other codes count, too."""
+    pause_s: Seconds = 300.0
+    """From the failure to the first try."""
+    factor: Annotated[float, Field(ge=1, le=10)] = 2.0
+    """Each pause is so many times the one before."""
+    max_pause_s: Seconds = 3600.0
+
+    @field_validator("codes")
+    @classmethod
+    def _codes_are_known(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(codes) - {code.value for code in DeploymentCode} - {SILENT})
+        if unknown:
+            raise ValueError(f"retries: no device fails with {', '.join(unknown)}")
+        return codes
+
+
 DEFAULT_WAVES = (
     WaveSpec(percent=1, soak_s=1800),
     WaveSpec(percent=10, soak_s=3600),
@@ -256,6 +283,8 @@ class RolloutSpec(Wire):
     profile: Profile = Profile.THROUGHPUT
     hold: Hold = Hold.BEFORE_SWITCH
     timeouts: Timeouts = Timeouts()
+    retries: Annotated[tuple[RetryRule, ...], Field(max_length=16)] = ()
+    """Failed devices that are tried again by themselves; the first rule with the code counts. None: none are."""
     on_failure: OnFailure = OnFailure.PAUSE
     rollback: RollbackSpec = RollbackSpec()
     requires_approval: bool = False

@@ -126,6 +126,10 @@ class ActionRow(Base):
     previous_manifest: Mapped[str | None] = mapped_column(DIGEST)
     previous_pinned: Mapped[bool] = mapped_column(default=False)
     offered_at: Mapped[datetime | None]
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Attempts in this generation that the spec's retries have asked for."""
+    retry_at: Mapped[datetime | None]
+    """Planned for another attempt, not before this."""
     held: Mapped[bool] = mapped_column(default=False)
     """Its desired state says `hold`."""
     spoke: Mapped[bool] = mapped_column(default=False)

@@ -14,8 +14,9 @@ GOLDEN = Path(__file__).parent / "golden" / "v1" / "rollout.json"
 LEAST = {"model": "lenet", "version": "1.1.0", "fleet": {"selector": "site=paris"}}
 
 
-def test_a_golden_spec_parses_and_is_written_as_it_was() -> None:
-    raw = GOLDEN.read_bytes().strip()
+@pytest.mark.parametrize("name", ["rollout", "rollout-retries"])
+def test_a_golden_spec_parses_and_is_written_as_it_was(name: str) -> None:
+    raw = GOLDEN.with_name(f"{name}.json").read_bytes().strip()
     assert RolloutSpec.model_validate_json(raw).canonical() == raw
 
 

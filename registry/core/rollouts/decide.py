@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout_views import ReasonCode
 from registry.contracts.rollouts import OfflinePolicy, OnFailure, Rate
-from registry.core.rollouts import actions, gates
+from registry.core.rollouts import actions, gates, retries
 from registry.core.rollouts.decisions import (
+    Again,
     Decision,
     ExcludeOffline,
     FailOffline,
@@ -82,6 +83,8 @@ def _running(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     if expired := _expired(snapshot, now):
         return expired
     timeouts = _timeouts(snapshot, now)
+    if again := _tried_again(snapshot):
+        return (*timeouts, again)  # before any gate counts them as failed
     for wave in snapshot.waves:  # what had passed may no longer hold, and the tail has a stop of its own
         if wave.state is WaveState.PASSED or wave.kind is Kind.TAIL:
             verdict = gates.stops(wave, snapshot.spec.gate)
@@ -96,6 +99,16 @@ def _running(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     if current.kind is Kind.TAIL:
         return (*timeouts, *(_ending(snapshot, current, now) or _feeding(snapshot, current, now)))
     return (*timeouts, *_judged(snapshot, current, now))
+
+
+def _tried_again(snapshot: Snapshot) -> Again | None:
+    rules = snapshot.spec.retries
+    chosen = [
+        (each.device, each.since + timedelta(seconds=pause))
+        for each in snapshot.failed
+        if (pause := retries.pause_s(rules, each.code, each.tries)) is not None
+    ]
+    return Again(tuple(chosen)) if chosen else None
 
 
 def _judged(snapshot: Snapshot, wave: WaveFacts, now: datetime) -> tuple[Decision, ...]:

@@ -31,6 +31,15 @@ class Away(NamedTuple):
     """Last seen, or registered where it never was."""
 
 
+class Failed(NamedTuple):
+    """A device whose failure the spec's retries may name."""
+
+    device: str
+    code: str
+    tries: int
+    since: datetime
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A rollout as it is stored and counted. Lists may be cut to a batch; the rest comes next time."""
@@ -52,6 +61,8 @@ class Snapshot:
     generation: int = 1
     cohorts: Cohorts = field(default_factory=Cohorts)
     """For the wave that is judged."""
+    failed: tuple[Failed, ...] = ()
+    """Devices in waves that have started, whose code a rule of the spec names, with tries left."""
     refused: int = 0
     """Devices in no wave, since they have the version in quarantine: the rollout ends with them as exceptions."""
 
@@ -113,6 +124,13 @@ class TimeOut:
 
 
 @dataclass(frozen=True)
+class Again:
+    """Plan these for another attempt, to be offered at the time given."""
+
+    devices: tuple[tuple[str, datetime], ...]
+
+
+@dataclass(frozen=True)
 class ExcludeOffline:
     """Into the tail wave with these; what they were offered is taken back."""
 
@@ -135,4 +153,6 @@ class Withdraw:
     """
 
 
-Decision = Shift | StartWave | Soak | Unsoak | PassWave | Offer | TimeOut | ExcludeOffline | FailOffline | Withdraw
+Decision = (
+    Shift | StartWave | Soak | Unsoak | PassWave | Offer | TimeOut | Again | ExcludeOffline | FailOffline | Withdraw
+)

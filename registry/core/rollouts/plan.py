@@ -22,6 +22,7 @@ from registry.contracts.rollout_views import MAX_NAMED, PlanClass, PlanCollision
 from registry.contracts.rollouts import Rate, RolloutSpec
 from registry.contracts.wire import canonical_json
 from registry.core.rollouts import waves
+from registry.core.rollouts.retries import in_words
 
 UNKNOWN_FACTS = "facts_unknown"
 NO_VARIANT = "no_fitting_variant"
@@ -114,6 +115,7 @@ def plan(
     )
     planned = _waves(spec, placed)
     view = PlanView(
+        retries=tuple(in_words(spec.retries)),
         digest=_digest(spec, manifest, placed),
         model=manifest.model,
         version=manifest.version,

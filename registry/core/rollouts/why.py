@@ -75,6 +75,10 @@ class Standing:
     """By whom, when another version is wanted from it since: `rollout kiosks-8 of 3.0.0 took it`."""
     back_to: str = ""
     """It was told to go back, to this version."""
+    retry_at: datetime | None = None
+    """It failed, and is planned to be tried again by itself, not before this."""
+    tries: int = 0
+    """That were made or planned so."""
     restored: datetime | None = None
     """When the registry's database was put back, if the device still follows the state of before."""
 
@@ -91,6 +95,10 @@ def why_device(
     """
     known = standing or Standing()
     text = _planned(rollout, reason, wave_started) if action.state is _S.PLANNED else _told(action, known)
+    if action.state is _S.PLANNED and known.retry_at is not None:
+        text = f"it failed ({action.code}); its retry {known.tries} is at {_when(known.retry_at)} by itself; {text}"
+    elif known.tries:
+        text += f"; retries by itself so far: {known.tries}"
     if known.back_to and action.state in SUCCESS | {_S.ALREADY_CURRENT}:
         text = f"it is back on {known.back_to}"
     elif known.back_to and action.state is not _S.SUPERSEDED:

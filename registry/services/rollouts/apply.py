@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout_views import GateVerdict, ReasonCode, RolloutReason
-from registry.core.rollouts import actions
+from registry.core.rollouts import actions, retries
 from registry.core.rollouts import decisions as d
 from registry.core.rollouts.gates import Kind, Verdict
 from registry.core.rollouts.machine import Event, InvalidMoveError
 from registry.core.rollouts.rates import was_set_back
 from registry.db.engine import Database
+from registry.db.fleet_rows import DesiredRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.services.rollouts.back import begin_rollback, cancel_parked
 from registry.services.rollouts.store import BATCH, Changes, move, set_wave, spec_of
@@ -151,6 +152,20 @@ def _time_out(session: Session, row: RolloutRow, decision: d.TimeOut, now: datet
     return bool(done)
 
 
+def _again(session: Session, row: RolloutRow, decision: d.Again, now: datetime) -> bool:
+    """Another attempt, above every one that the device was ever told of; it is offered when its time has come."""
+    at = dict(decision.devices)
+    rows = _rows(session, row, tuple(at), retries.STATES)
+    changes, done = Changes(session, row, spec_of(row), now), False
+    for each in rows:
+        message = f"try {each.tries + 2} after {each.code}: {each.message}"[:2048]
+        if changes.set([each], _S.PLANNED, each.code, message):
+            each.tries, each.retry_at, done = each.tries + 1, at[each.device], True
+            each.attempt = session.get_one(DesiredRow, each.device_id).generation + 1
+    changes.flush()
+    return done
+
+
 def _leave(session: Session, row: RolloutRow, devices: Sequence[str], state: ActionState, now: datetime) -> bool:
     """Offline devices leave the wave; what they were offered is taken back."""
     spec = spec_of(row)
@@ -219,6 +234,7 @@ _STEPS: dict[type, Callable[..., bool]] = {
     d.PassWave: _pass_wave,
     d.Offer: _offer,
     d.TimeOut: _time_out,
+    d.Again: _again,
     d.ExcludeOffline: _exclude,
     d.FailOffline: _fail_offline,
 }

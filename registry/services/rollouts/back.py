@@ -67,6 +67,7 @@ _GAVE_UP = tuple(state.value for state in (_S.FAILED, _S.ROLLED_BACK, _S.REJECTE
 _FRESH = {
     "state": _S.PLANNED.value, "due": None, "phase": None, "failed_in": None, "told_at": None, "until": None,
     "late": False, "spoke": False, "code": "", "message": "", "committed_at": None,
+    "tries": 0, "retry_at": None,
 }  # fmt: skip
 """Of an action that begins anew. Whether it is held stays: its desired state says so until it is offered something."""
 

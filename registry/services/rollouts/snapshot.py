@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import and_, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
 from registry.contracts.rollouts import OfflinePolicy, RolloutSpec
-from registry.core.rollouts import actions
-from registry.core.rollouts.decisions import Away, Overdue, Snapshot
+from registry.core.rollouts import actions, retries
+from registry.core.rollouts.decisions import Away, Failed, Overdue, Snapshot
 from registry.core.rollouts.gates import Accepted, Kind, WaveFacts
 from registry.core.rollouts.health import Cohorts
 from registry.core.rollouts.rates import MAX_BATCH, Bucket, Candidate
@@ -21,6 +21,7 @@ from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.services.presence import is_online
 from registry.services.rollouts.cohorts import cohorts_of
 from registry.services.rollouts.store import spec_of
+from registry.services.rollouts.taken import is_taken
 
 MAX_ROWS = 1000
 """Of any list in a snapshot; the rest comes next time."""
@@ -45,6 +46,7 @@ def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
         candidates=_candidates(session, row, waves, now) if state in _MOVING else (),
         overdue=_overdue(session, row, now),
         away=_away(session, row, spec, started, now) if watched else (),
+        failed=_failed(session, row, spec, started) if state is RolloutState.RUNNING else (),
         refused=_refused(session, row) if state is RolloutState.RUNNING else 0,
         lost=sum(lost_of(session, row, spec, now).values()),
         bucket=Bucket(row.tokens, row.byte_tokens, row.filled_at),
@@ -98,7 +100,8 @@ def _refused(session: Session, row: RolloutRow) -> int:
 def _candidates(session: Session, row: RolloutRow, waves: Sequence[WaveFacts], now: datetime) -> tuple[Candidate, ...]:
     started = [wave.index for wave in waves if wave.state is not WaveState.PENDING]
     tail = any(wave.kind is Kind.TAIL and wave.state is not WaveState.PENDING for wave in waves)
-    planned = and_(ActionRow.wave.in_(started), ActionRow.state == _S.PLANNED.value)
+    ripe = or_(ActionRow.retry_at.is_(None), ActionRow.retry_at <= now)
+    planned = and_(ActionRow.wave.in_(started), ActionRow.state == _S.PLANNED.value, ripe)
     columns = (ActionRow.device, ActionRow.size)
     query = select(*columns).where(ActionRow.rollout_id == row.id, planned)
     found = session.execute(query.order_by(ActionRow.wave, ActionRow.rank).limit(MAX_BATCH)).all()
@@ -108,6 +111,24 @@ def _candidates(session: Session, row: RolloutRow, waves: Sequence[WaveFacts], n
         found = [*found, *session.execute(offline.where(*excluded).order_by(ActionRow.rank).limit(MAX_BATCH))]
     back = row.state == RolloutState.ROLLING_BACK.value  # what it goes back to is on its disk
     return tuple(Candidate(device, 0 if back else size) for device, size in found)
+
+
+def _failed(session: Session, row: RolloutRow, spec: RolloutSpec, started: Sequence[int]) -> tuple[Failed, ...]:
+    if not spec.retries:
+        return ()
+    most = max(rule.times for rule in spec.retries)
+    query = select(ActionRow.device, ActionRow.code, ActionRow.tries, ActionRow.since).where(
+        ActionRow.rollout_id == row.id,
+        ActionRow.wave.in_(started),
+        ActionRow.state.in_([state.value for state in retries.STATES]),
+        ActionRow.code.in_(sorted(retries.codes_of(spec.retries))),
+        ActionRow.tries < most,
+        ActionRow.device_id.is_not(None),
+        ActionRow.goes_back.is_(False),
+        ~is_taken(row),
+    )
+    found = session.execute(query.order_by(ActionRow.wave, ActionRow.rank).limit(MAX_ROWS))
+    return tuple(Failed(*each) for each in found)
 
 
 def _overdue(session: Session, row: RolloutRow, now: datetime) -> tuple[Overdue, ...]:

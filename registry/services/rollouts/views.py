@@ -154,7 +154,7 @@ def _standing(
     back = (action.previous_version or "nothing") if action.goes_back else ""
     epoch = Reported.model_validate_json(report).epoch if report else ""
     restored = life.epoch_since if life is not None and epoch not in {"", life.epoch} else None
-    return Standing(action.due, away, taken, back, restored)
+    return Standing(action.due, away, taken, back, action.retry_at, action.tries, restored)
 
 
 def _action_view(
@@ -183,6 +183,8 @@ def _action_view(
         variant=action.variant,
         generation=action.generation,
         attempt=action.attempt,
+        tries=action.tries,
+        retry_at=action.retry_at if action.state == ActionState.PLANNED.value else None,
         previous=action.previous_version,
         history=history,
         forgotten=max(0, action.steps - len(history)) if steps else 0,
