@@ -73,6 +73,10 @@ class Limits(_Section):
     """An upload session that got no byte for so long is removed."""
     blob_grace_s: Seconds = 86400.0
     """A blob that no version names is removed after so long."""
+    verify_every_s: Seconds = 86400.0 * 7
+    """Every blob is read and compared with its digest in the background, so often."""
+    verify_bytes_per_s: Bytes = 32 << 20
+    """So fast at most."""
     disk_reserve_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 256 << 20
     """Room that uploads leave free on the disk."""
     header_timeout_s: Seconds = 20.0

@@ -110,6 +110,12 @@ class ForbiddenError(RegistryError):
     code = "forbidden"
 
 
+class DamagedError(TemporaryError):
+    """The registry's copy of a blob is lost or not what its name says; it works when it was published again."""
+
+    code = "blob_damaged"
+
+
 class BusyError(TemporaryError):
     """Too much at once, a lock was not to be had in time, or the database server is away: try a little later."""
 

@@ -24,6 +24,11 @@ class BlobReader(Protocol):
         """Bytes of the whole blob."""
         ...
 
+    @property
+    def stamp(self) -> str:
+        """Changes when the bytes are written again or replaced; what rots by itself keeps it."""
+        ...
+
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer only at the end."""
         ...
@@ -69,6 +74,11 @@ class BlobStore(Protocol):
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob; nothing happens when it is not there."""
+        ...
+
+    def set_aside(self, digest: Digest) -> None:
+        """A blob whose bytes are not what its name says is not there any more. The bytes are kept for who wants to
+        look, until another copy of it is set aside. Nothing happens when it is not there."""
         ...
 
     def unused_since(self, seconds: float) -> Iterator[Digest]:

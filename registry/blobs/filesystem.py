@@ -1,4 +1,5 @@
 """Blobs as files: `blobs/sha256/ab/abcd…`, parts as `parts/<name>`, on one filesystem so that a rename is atomic.
+What was found damaged lies in `damaged/abcd…`, and may be removed at any time.
 
 A part is fsynced, then renamed, then the folder is fsynced: a file under a blob's name is whole after any crash.
 Files are 0600, folders 0700. Names come from checked digests and part names only.
@@ -14,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -32,12 +33,18 @@ class FileReader:
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        self._size = os.fstat(self._file).st_size
+        self._stat = os.fstat(self._file)
 
     @property
     def size(self) -> int:
         """Bytes when it was opened."""
-        return self._size
+        return self._stat.st_size
+
+    @property
+    def stamp(self) -> str:
+        """See the port."""
+        found = self._stat
+        return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See the port."""
@@ -108,6 +115,7 @@ class FilesystemBlobs:
     def __init__(self, root: Path) -> None:
         self._blobs = root / "sha256"
         self._parts = root / "parts"
+        self._damaged = root / "damaged"
         self._outage = Outage("the blobs: writing")
         with _translated():
             for folder in (root, self._blobs, self._parts):
@@ -132,6 +140,14 @@ class FilesystemBlobs:
         """See the port."""
         with self._writing():
             self._path(digest).unlink(missing_ok=True)
+
+    def set_aside(self, digest: Digest) -> None:
+        """See the port."""
+        with self._writing():
+            self._damaged.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileNotFoundError):
+                self._path(digest).rename(self._damaged / hex_of(digest))
+            _sync_folder(self._path(digest).parent)
 
     def unused_since(self, seconds: float) -> Iterator[Digest]:
         """See the port. A file's time is that of its last rename or write."""

@@ -59,6 +59,10 @@ class BlobRow(Base):
     digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
     size: Mapped[int] = mapped_column(BigInteger)
     used_at: Mapped[datetime] = mapped_column(index=True)
+    verified_at: Mapped[datetime | None] = mapped_column(index=True)
+    """When all of it was last read and had its digest."""
+    damaged_at: Mapped[datetime | None]
+    """Since when the store's copy is known to be lost or wrong."""
 
 
 class VersionBlobRow(Base):

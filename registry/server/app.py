@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from registry.config import Limits
 from registry.errors import TemporaryError
 from registry.server.attendance import attending
+from registry.server.blob_metrics import counting
 from registry.server.composition import Services
 from registry.server.fleet import bridging
 from registry.server.limits import BodyLimits
@@ -74,6 +75,7 @@ BACKGROUND: tuple[Background, ...] = (
     lambda s: attending(s.fleet.presence, s.clock),
     lambda s: rolling(s.fleet.waker, s.fleet.ticker, s.database, s.clock),
     lambda services: bridging(services.fleet),
+    lambda services: counting(services.checks),
     scheduling,
 )
 

@@ -26,6 +26,7 @@ from registry.server.fleet import Fleet, build_fleet
 from registry.server.readiness import Readiness
 from registry.services.access import Access
 from registry.services.aliases import Aliases
+from registry.services.blob_checks import BlobChecks
 from registry.services.conversions import Conversions
 from registry.services.datasets import Datasets
 from registry.services.evaluations import Evaluations
@@ -51,6 +52,7 @@ class Services:
     """Open file of the data folder's lock."""
     database: Database
     blobs: BlobStore
+    checks: BlobChecks
     access: Access
     tokens: Tokens
     uploads: Uploads
@@ -93,7 +95,7 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
         undo.callback(database.close)
         services = _services(config, clock, lock, database)
         undo.pop_all()
-    for probe in (database.probe, services.blobs.probe):
+    for probe in (database.probe, services.blobs.probe, services.checks.refresh):
         with suppress(TemporaryError):
             probe()  # says now what does not work
     return services
@@ -101,6 +103,12 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
 
 def _services(config: RegistryConfig, clock: Clock, lock: int, database: Database) -> Services:
     blobs = FilesystemBlobs(config.data_dir / "blobs")
+    checks = BlobChecks(
+        database,
+        blobs,
+        every=timedelta(seconds=config.limits.verify_every_s),
+        rate=config.limits.verify_bytes_per_s,
+    )
     access = Access(database)
     tokens = Tokens(database, access)
     tokens.ensure_admin(given_admin_token(config), config.data_dir / ADMIN_TOKEN_FILE, clock())
@@ -110,9 +118,10 @@ def _services(config: RegistryConfig, clock: Clock, lock: int, database: Databas
         folder_lock=lock,
         database=database,
         blobs=blobs,
+        checks=checks,
         access=access,
         tokens=tokens,
-        uploads=Uploads(database, blobs, _upload_limits(config)),
+        uploads=Uploads(database, blobs, _upload_limits(config), checks),
         models=Models(database),
         versions=Versions(database, blobs),
         aliases=Aliases(database),

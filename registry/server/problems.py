@@ -24,7 +24,7 @@ MAX_ERRORS = 50
 """So many single faults are named; a body can have thousands."""
 STATUS = STATUS_OF_CODE
 """The HTTP status of each code of `registry.errors` and of the server's own."""
-RETRY_AFTER_S = {"busy": 1, "read_only": 5, "storage_failed": 5, "insufficient_storage": 30}
+RETRY_AFTER_S = {"busy": 1, "read_only": 5, "storage_failed": 5, "insufficient_storage": 30, "blob_damaged": 30}
 """When to come again, for each code of a `TemporaryError`."""
 _CODE_OF_STATUS = (
     {400: "invalid", 422: "invalid"}
@@ -107,18 +107,26 @@ class UnexpectedErrors:
             await self._app(scope, receive, watch)
         except RegistryError as error:
             if started:
-                log.warning("%s %s was cut off: %s", scope["method"], scope["path"], error.message)
-                return  # the server closes a connection whose answer is not whole
+                _cut_off(scope, error)
+                return
             await response_of(error)(scope, receive, send)
         except MemoryError:
             log.error("%s %s: no memory", scope["method"], scope["path"])  # noqa: TRY400 - no fault of a line of ours
             if not started:
                 detail = "The registry has no memory for this now; try again in a moment."
                 await problem_response("busy", detail)(scope, receive, send)
-        except Exception:
+        except Exception as error:
+            if started and isinstance(error.__cause__, RegistryError):  # as Starlette wraps it then
+                _cut_off(scope, error.__cause__)
+                return
             if started:
                 raise
             incident = secrets.token_hex(8)
             log.exception("incident %s: %s %s", incident, scope["method"], scope["path"])
             detail = f"Something broke inside the registry; its log tells more under incident {incident}."
             await problem_response("internal", detail)(scope, receive, send)
+
+
+def _cut_off(scope: Scope, error: RegistryError) -> None:
+    """The server closes a connection whose answer is not whole."""
+    log.warning("%s %s was cut off: %s", scope["method"], scope["path"], error.message)

@@ -53,6 +53,7 @@ JOBS: tuple[Job, ...] = (
     Job("last-used", 60, lambda services, _: services.access.save_last_used()),
     Job("uploads", 600, lambda services, _: services.uploads.sweep(services.clock())),
     Job("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock())),
+    Job("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),
     Job("retention", 600, lambda services, stopping: services.fleet.retention.sweep(services.clock(), stopping)),
 )
 """To add one: a line here."""

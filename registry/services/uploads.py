@@ -33,6 +33,7 @@ from registry.errors import (
     TemporaryError,
     TooLargeError,
 )
+from registry.services.blob_checks import BlobChecks
 
 CHUNK = 1 << 20
 SYNC_EVERY = 64 << 20
@@ -102,8 +103,11 @@ class Receiver:
 class Uploads:
     """The use cases of uploading. Thread-safe."""
 
-    def __init__(self, database: Database, blobs: BlobStore, limits: UploadLimits) -> None:
+    def __init__(
+        self, database: Database, blobs: BlobStore, limits: UploadLimits, checks: BlobChecks | None = None
+    ) -> None:
         self._database = database
+        self._checks = checks or BlobChecks(database, blobs)
         self._blobs = blobs
         self._limits = limits
         self._lock = threading.Lock()
@@ -111,7 +115,7 @@ class Uploads:
         self._hashes: dict[str, _Hash] = {}
 
     def begin(self, request: UploadRequest, token: str, now: datetime) -> UploadView:
-        """A session for the blob; the same one again for the same token; complete when the blob is there.
+        """A session for the blob; the same one again for the same token; complete when the blob is there, and whole.
 
         Raises:
             TooLargeError, StorageFullError, BusyError: a limit is reached.
@@ -119,6 +123,7 @@ class Uploads:
         """
         if request.size > self._limits.blob_bytes:
             raise TooLargeError(f"A blob may have {self._limits.blob_bytes} bytes; this one has {request.size}.")
+        self._checks.demand_there(request.digest, now)
         with self._database.write() as session:
             if self._is_there(session, request, now):
                 return UploadView(id="", digest=request.digest, size=request.size, offset=request.size, complete=True)
@@ -187,9 +192,11 @@ class Uploads:
         self._hashes.pop(row.id, None)
         with self._database.write() as session:  # the sweep runs in such a transaction too: it cannot come between
             self._blobs.commit(row.id, row.digest)
-            session.merge(BlobRow(digest=row.digest, size=row.size, used_at=now))
+            session.merge(BlobRow(digest=row.digest, size=row.size, used_at=now, verified_at=now, damaged_at=None))
             if (current := session.get(UploadRow, row.id)) is not None:
                 session.delete(current)
+        if self._checks.known_damaged:
+            self._checks.refresh()
         return UploadView(id=row.id, digest=row.digest, size=row.size, offset=row.size, complete=True)
 
     def cancel(self, upload: str, token: str) -> None:

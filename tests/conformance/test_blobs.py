@@ -97,3 +97,30 @@ def test_a_new_blob_is_not_old(store: BlobStore) -> None:
     put(store, DATA)
     assert list(store.unused_since(3600)) == []
     assert store.free_bytes() > 0
+
+
+def test_a_blob_that_is_set_aside_is_not_there_and_may_come_again(store: BlobStore) -> None:
+    digest = put(store, DATA)
+    for _ in range(2):
+        store.set_aside(digest)
+        assert store.size_of(digest) is None
+        assert list(store.unused_since(0)) == []
+        with pytest.raises(NotFoundError):
+            store.open(digest)
+        assert put(store, DATA) == digest
+        assert store.size_of(digest) == len(DATA)
+
+
+def test_an_open_blob_has_a_stamp_that_another_copy_has_not(store: BlobStore) -> None:
+    digest = put(store, DATA)
+    stamps = []
+    for _ in range(2):
+        reader = store.open(digest)
+        stamps.append(reader.stamp)
+        reader.close()
+    assert stamps[0] == stamps[1]
+
+
+def test_a_store_that_works_says_so(store: BlobStore) -> None:
+    store.probe()
+    assert list(store.parts()) == []

@@ -18,6 +18,10 @@ class _Reader:
     def size(self) -> int:
         return len(self._data)
 
+    @property
+    def stamp(self) -> str:
+        return str(hash(self._data))
+
     def read_at(self, offset: int, length: int) -> bytes:
         return self._data[offset : offset + length]
 
@@ -74,6 +78,9 @@ class MemoryBlobs:
         return _Reader(self._blobs[digest])
 
     def delete(self, digest: Digest) -> None:
+        self._blobs.pop(digest, None)
+
+    def set_aside(self, digest: Digest) -> None:
         self._blobs.pop(digest, None)
 
     def unused_since(self, seconds: float) -> Iterator[Digest]:

@@ -27,6 +27,7 @@ STATUS_OF_CODE = {
     "busy": 503,
     "read_only": 503,
     "storage_failed": 503,
+    "blob_damaged": 503,
     "timeout": 408,
     "range_not_satisfiable": 416,
     "method_not_allowed": 405,

@@ -27,9 +27,10 @@ async def readyz(services: ServicesDep) -> Response:
     found = await services.readiness.look()
     ready = all(state == WORKS for state in found.values())
     bridge = services.fleet.bridge
-    body = {
+    body: dict[str, object] = {
         "status": "ready" if ready else "not ready",
         **found,
+        "damaged_blobs": services.checks.known_damaged,
         "mqtt": "off" if bridge is None else bridge.problem or "connected",
     }
     headers = {"Cache-Control": "no-store", **({} if ready else {"Retry-After": "5"})}
