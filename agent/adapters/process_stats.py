@@ -60,3 +60,11 @@ def _memory_of(pid: int) -> int | None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+def boot_id() -> str:
+    """This boot of the host, by the kernel's random name for it; empty where it does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii", errors="replace")[:64].strip()
+    except OSError:
+        return ""

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
-from agent.adapters import hardware
+from agent.adapters import hardware, process_stats
 from agent.adapters.artifact_cache import ArtifactCache
 from agent.adapters.credentials import TlsSettings, secret_reader
 from agent.adapters.damage import Damage
@@ -171,6 +171,7 @@ class Agent:
             put=self._put,
             drain_timeout_s=config.worker.drain_timeout_s,
             damage=self._damage,
+            boot=process_stats.boot_id(),
             host=LocalSay(
                 config.policy.host_policy(),
                 Leases(config.data_dir / "leases"),

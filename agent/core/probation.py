@@ -1,7 +1,7 @@
 """Probation: a version that serves is watched for a while, then kept or taken back. Pure.
 
-What happened is counted in a `Tally` while requests run, and judged against `ProbationLimits`. Crashes count from the
-first one on; shares and latency say something only after `min_requests`. Few requests are no reason to fail: when the
+What happened is counted in a `Tally` while requests run, and judged against `ProbationLimits`. Crashes of the worker
+count from the first one on; shares and latency say something only after `min_requests`. Few requests are no reason to fail: when the
 time is over the version passes, and the message says how little is known.
 
 NaN and infinities can be part of a right answer: a mask, a logarithm. What the golden vectors of the version hold in an
@@ -29,6 +29,9 @@ COUNTED = frozenset(
 """Errors that are the version's own; refusals for bad input, overload or a late request are not."""
 DEVIATIONS = 3.0
 """Standard deviations of the difference of two shares: what chance does to two versions that are alike."""
+MAX_ENDS = 8
+"""Ends of the agent in a version's probation within one boot. A version that takes the agent down with it must not do
+so for ever; but an agent is killed for many reasons that are not the version's."""
 NOISE_US = 1000.0
 """Less is no difference in latency: a busy host takes a thread off its core for so long, whatever the version."""
 
@@ -111,7 +114,9 @@ class Counts:
     comparable: bool = True
     """There are golden vectors, or a version before to go back to."""
     crashes: int = 0
-    """Of the worker and of the agent."""
+    """Of the worker."""
+    ends: int = 0
+    """Of the agent, without an order and without a cut of power."""
     given_up: str = ""
     """Why the worker is not started again; empty: it serves, or will."""
     run: HistogramView = field(default_factory=HistogramView)
@@ -160,7 +165,10 @@ def _crashes(limits: ProbationLimits, counts: Counts) -> Verdict | None:
     if counts.given_up:
         return Verdict(DeploymentCode.PROBATION_CRASHES, f"its worker does not come back: {counts.given_up}")
     if counts.crashes > limits.max_crashes:
-        text = f"worker and agent died {counts.crashes} times in probation, {limits.max_crashes} are allowed"
+        text = f"its worker died {counts.crashes} times in probation, {limits.max_crashes} are allowed"
+        return Verdict(DeploymentCode.PROBATION_CRASHES, text)
+    if counts.ends >= MAX_ENDS:
+        text = f"the agent ended {counts.ends} times while it was watched, and the host went on: it may be why"
         return Verdict(DeploymentCode.PROBATION_CRASHES, text)
     return None
 

@@ -103,9 +103,11 @@ class Trial(Wire):
     """What a probation must remember across a restart of the agent."""
 
     deaths: Annotated[int, Field(ge=0)] = 0
-    """Of the worker and of the agent."""
+    """Of the worker, as a living agent saw them."""
+    ends: Annotated[int, Field(ge=0)] = 0
+    """Of the agent while this host went on running: the version may be why, and much else may."""
     stopped: bool = False
-    """The agent ended in order: the start after it is no death."""
+    """The agent ended in order: the start after it counts as nothing."""
     before_us: float | None = None
     """p99 of the previous version's runs, in microseconds; None: too few, or none was there."""
     before: Looked | None = None
@@ -139,6 +141,8 @@ class SlotRecord(Wire):
     """What the shadow of this deployment's candidate found, once it is over; not begun again when that was good."""
     trial: Trial | None = None
     """Of the active version, until it is proven."""
+    boot: str = ""
+    """Which boot of this host wrote it, as the kernel names it: after a cut of power it is another."""
     active: Choice | None = None
     proven: bool = False
     """The active one was committed."""

@@ -39,6 +39,8 @@ class Context:
     put: Callable[[Any], None]
     """Into the control queue."""
     drain_timeout_s: float
+    boot: str = ""
+    """This boot of the host, as the kernel names it."""
     host: HostSay = field(default_factory=NoSay)
     """When this host lets a deployment download and switch."""
     facts: Platform | None = None

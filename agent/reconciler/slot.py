@@ -100,11 +100,15 @@ class Slot:
 
     def take_up(self) -> None:
         """The agent has just started. What died with it is counted before anything is started: a version that takes
-        the agent down with it must not do so for ever."""
-        if self.record.state in _LOADED:
+        the agent down with it must not do so for ever. What a cut of power ended is not counted."""
+        if self.record.state in _LOADED and self.same_boot():
             self.save(self.record.model_copy(update={"attempts": self.record.attempts + 1}))
         self.watchdog.take_up()
         self.revive()
+
+    def same_boot(self) -> bool:
+        """Has this host been running since the record was written?"""
+        return self.record.boot == self.context.boot
 
     def revive(self) -> None:
         """Starts the worker of what should answer, when none is there and it is due."""
@@ -190,6 +194,7 @@ class Slot:
 
     def save(self, record: SlotRecord) -> None:
         """To the journal first. Raises TransientError, and then nothing has changed."""
+        record = record.model_copy(update={"boot": self.context.boot})
         self.context.journal.save(record)
         self.context.fault = None
         self.record = self.context.records[record.model] = record

@@ -3,8 +3,8 @@
 A version that was superseded in its probation goes on answering until the next one is there, or for ever when that
 fails: so it goes on being watched, beside whatever deployment is under way, and is kept or taken back all the same.
 
-INVARIANT: nothing here needs the network or the registry. A death is written down before it is judged, so that a
-version which takes the agent down with it is counted across the agent's restarts.
+INVARIANT: nothing here needs the network or the registry. A death is written down before it is judged, and an end
+of the agent at its next start, so that a version which takes it down is counted across restarts; not a cut of power.
 INVARIANT: what is held does not pass, however long: also when another version is wanted by then, or the agent starts
 anew, and when the registry never comes back (it serves, is watched, and says so).
 """
@@ -70,16 +70,17 @@ class Watchdog:
         self._began = self._look_at = None
 
     def take_up(self) -> None:
-        """The agent has just started: unless it was stopped in order, it died in this version's probation."""
+        """The agent has just started: unless it was stopped in order, or the whole host with it, it ended in this
+        version's probation. A cut of power is nobody's crash."""
         if self._watches:
             self._began = self._slot.context.clock.monotonic()
             trial = self._trial
-            deaths = trial.deaths if trial.stopped else trial.deaths + 1
-            self._write(trial.model_copy(update={"deaths": deaths, "stopped": False}))
+            ended = not trial.stopped and self._slot.same_boot()
+            self._write(trial.model_copy(update={"ends": trial.ends + ended, "stopped": False}))
             self.look()
 
     def stop(self) -> None:
-        """The agent ends in order. A disk that does not take this costs one death."""
+        """The agent ends in order. A disk that does not take this lets it count as an end without an order."""
         if self._slot.record.on_trial():
             with contextlib.suppress(AgentError):
                 self._write(self._trial.model_copy(update={"stopped": True}))
@@ -230,6 +231,7 @@ class Watchdog:
             before=None if before is None else Seen(before.answered, before.specials),
             comparable=self._comparable(),
             crashes=trial.deaths,
+            ends=trial.ends,
             given_up=crash.message if keeper.given_up and crash is not None else "",
             run=tally.run.view(),
             before_us=trial.before_us,

@@ -88,7 +88,7 @@ class ProbationLimits(Wire):
     """Of answers with a NaN (each infinity likewise) in a floating-point output where the golden vectors have none, on
     top of the previous version's share. 0: not judged where there are neither golden vectors nor a previous version."""
     max_crashes: Annotated[int, Field(ge=0, le=100)] = 1
-    """Deaths of the worker, and of the agent itself, while in probation; one more rolls back."""
+    """Deaths of the worker while in probation, as the agent saw them; one more rolls back. A cut of power is none."""
 
 
 class ShadowPolicy(Wire):

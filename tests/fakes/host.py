@@ -37,6 +37,8 @@ class Host:
     """By how much somebody has set the wall clock."""
     work: Work | None = None
     """Does the jobs; without it this host does none."""
+    cuts: int = 0
+    """Of power: each makes another boot of the host."""
     folder: Path = Path("/nonexistent")
     """Below it the jobs have their folders."""
 
@@ -61,6 +63,7 @@ class Host:
             loads=self.pool,
             put=events.put_nowait,
             drain_timeout_s=1.0,
+            boot=f"boot {self.cuts}",
         )
         self.job_pool = ManualPool()
         self.jobs = JobExecutor(self.context, self.work, self.job_pool, self.folder) if self.work else None
@@ -78,6 +81,11 @@ class Host:
         self._events = events
         self.reconciler.begin()
         return self
+
+    def cut_power(self) -> Host:
+        """The host goes off and comes back, and the agent with it."""
+        self.cuts += 1
+        return self.boot()
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.elapsed) + self.set_by

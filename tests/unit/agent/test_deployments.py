@@ -9,6 +9,7 @@ import pytest
 from agent.adapters.registry_answers import UnreachableError
 from agent.core.events import WorkerDied
 from agent.core.lifecycle import State
+from agent.core.probation import MAX_ENDS
 from agent.errors import PermanentError, TransientError
 from agent.reconciler.ports import Waiting
 from registry.contracts.codes import DeploymentCode
@@ -92,12 +93,32 @@ def test_a_worker_that_dies_too_often_in_probation_is_rolled_back() -> None:
     assert (host.serves(), host.progress().code) == ("1.0.0", DeploymentCode.PROBATION_CRASHES)
 
 
-def test_an_agent_that_dies_too_often_in_a_probation_rolls_back_before_it_loads_the_version_again() -> None:
+def test_an_agent_that_ends_too_often_in_a_probation_rolls_back_before_it_loads_the_version_again() -> None:
     host = on_probation()
-    assert host.boot().settle().serves() == "2.0.0"
+    for _ in range(MAX_ENDS - 1):
+        assert host.boot().settle().serves() == "2.0.0"
     host.boot().settle()
     assert (host.serves(), host.progress().phase) == ("1.0.0", Phase.ROLLED_BACK)
     assert "warm 2.0.0" not in host.steps.done
+
+
+def test_cuts_of_power_are_no_crashes_of_the_version_that_was_watched() -> None:
+    host = on_probation()
+    for _ in range(3 * MAX_ENDS):
+        assert host.wait(20.0).cut_power().settle().serves() == "2.0.0"
+    record = host.journal.records["lenet"]
+    assert (record.trial.deaths, record.trial.ends, record.quarantine) == (0, 0, ())  # type: ignore[union-attr]
+    assert host.wait(100.0).progress().phase is Phase.COMMITTED
+
+
+def test_cuts_of_power_while_a_version_is_loaded_do_not_use_up_its_tries() -> None:
+    host = committed().desire(2, lenet="2.0.0")
+    for _ in range(20):
+        while host.journal.records["lenet"].state is not State.WARMING:
+            assert host.step()
+        host.cut_power()
+    assert host.journal.records["lenet"].attempts == 0
+    assert host.commit().serves() == "2.0.0"
 
 
 def test_an_agent_that_is_stopped_in_order_counts_as_no_death() -> None:

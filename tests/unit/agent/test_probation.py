@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.core.health import Histogram, HistogramView
-from agent.core.probation import Counts, Seen, Tally, expected_of, judge
+from agent.core.probation import MAX_ENDS, Counts, Seen, Tally, expected_of, judge
 from agent.core.strategy import Room, choose
 from agent.dataplane.plan import OutputTensor
 from agent.dataplane.watching import count_answer, is_finite, kinds_in
@@ -44,6 +44,8 @@ def runs(microseconds: float, count: int = 50) -> HistogramView:
         (Counts(answered=100, unexpected=(60, 0, 0), before=Seen(100, (30, 0, 0))), Code.PROBATION_NAN),
         (Counts(crashes=1), None),
         (Counts(crashes=2), Code.PROBATION_CRASHES),
+        (Counts(ends=MAX_ENDS - 1), None),
+        (Counts(ends=MAX_ENDS), Code.PROBATION_CRASHES),
         (Counts(given_up="it died"), Code.PROBATION_CRASHES),
         (Counts(answered=50, run=runs(6200), before_us=2000), Code.PROBATION_LATENCY),
         (Counts(answered=50, run=runs(5000), before_us=2000), None),
