@@ -34,6 +34,7 @@ from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest, digest_of, hex_of
 from registry.contracts.manifest import MAX_MANIFEST_BYTES, FileRef, Variant
 
+_FOLDERS = ("artifacts", "staging", "partial", "manifests", "damaged")
 _HEX_NAME = re.compile(r"[0-9a-f]{64}")
 MAX_DAMAGED_FILES, MAX_DAMAGED_BYTES = 8, 64 << 20
 """Of what is set aside to be looked at; the oldest goes first, and a larger file is not kept."""
@@ -68,13 +69,13 @@ class ArtifactCache:
         """Held while an artifact goes from staging to its name or back."""
 
     def open(self) -> None:
-        """Makes the folders.
+        """Makes the folders. Where the disk refuses, what is there can still be loaded.
 
         Raises:
             TransientError: the disk refuses.
         """
         try:
-            for name in ("artifacts", "staging", "partial", "manifests", "damaged"):
+            for name in _FOLDERS:
                 (self._folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(error, self._folder) from error
@@ -110,6 +111,7 @@ class ArtifactCache:
         Raises:
             TransientError: insufficient_disk, with what is needed and what there is.
         """
+        self.open()  # a disk that refused before may take it now
         need = self.outstanding(variant, digest) + extra
         for old in to_evict(self._cached(), keep | {digest}, self._limit, need):
             self._remove(old)
@@ -272,6 +274,7 @@ class ArtifactCache:
 
     def sweep(self, keep: Set[Digest], manifests: Set[Digest], parts: Set[Digest]) -> int:
         """Removes what nobody needs: over the limit, or left behind by a kill. Says how many things it removed."""
+        self.open()
         removed = 0
         for old in to_evict(self._cached(), keep, self._limit):
             self._remove(old)

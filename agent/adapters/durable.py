@@ -5,6 +5,7 @@ Written beside it, synced, renamed, and the folder synced: a rename is on disk o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -31,7 +32,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         fresh.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses this, too
+            fresh.unlink(missing_ok=True)
         raise disk_error(error, path) from error
 
 

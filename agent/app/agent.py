@@ -123,7 +123,10 @@ class Agent:
         cache = ArtifactCache(
             data_dir / "cache", limit=limits.cache_bytes, reserve=limits.disk_reserve, damage=self._damage
         )
-        cache.open()
+        try:
+            cache.open()
+        except AgentError as error:
+            log.error("nothing new can be installed: %s", error)  # noqa: TRY400 - expected, the text says all
         self._events: queue.Queue[Any] = queue.Queue(QUEUE_LIMIT)
         outbox_limits = OutboxLimits(config.limits.outbox_rows, config.limits.outbox_bytes)
         self._outbox = Outbox(data_dir / "outbox.db", outbox_limits, self._damage)

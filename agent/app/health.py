@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -64,7 +65,7 @@ class HealthReporter:
             cpu_fraction=round(self._cpu_since(pids) / window / self._cores, 4),
             rss_bytes=process_stats.proportional_memory(pids),
             memory_free_bytes=memory()[1],
-            disk_free_bytes=disk_free(self._data_dir),
+            disk_free_bytes=self._disk_free(),
             load_1m=process_stats.load_1m(),
             temperatures_c=process_stats.temperatures(),
             outbox_queued=stats.outbox_rows,
@@ -77,6 +78,11 @@ class HealthReporter:
                 name: _model_health(model, earlier.get(name), restarts.get(name, 0)) for name, model in models.items()
             },
         )
+
+    def _disk_free(self) -> int | None:
+        with contextlib.suppress(OSError):
+            return disk_free(self._data_dir)
+        return None
 
     def _cpu_since(self, pids: list[int]) -> float:
         """Processor seconds since the last call, of the processes that are there now."""

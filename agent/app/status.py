@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -37,7 +38,7 @@ class DataDirLock:
         """
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = _open_lock(self._file)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.release()
@@ -55,10 +56,24 @@ class DataDirLock:
             self._descriptor = -1
 
 
+def _open_lock(file: Path) -> int:
+    """A lock may be held on a file that is only open for reading: so one agent runs on a read-only or full disk, too.
+    Where even the file cannot be made, the folder is locked. Raises OSError."""
+    try:
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+    try:
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def is_running(data_dir: Path) -> bool:
     """Does an agent hold the lock?"""
     try:
-        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -1,8 +1,8 @@
 """Probation: a version that serves is watched for a while, then kept or taken back. Pure.
 
 What happened is counted in a `Tally` while requests run, and judged against `ProbationLimits`. Crashes of the worker
-count from the first one on; shares and latency say something only after `min_requests`. Few requests are no reason to fail: when the
-time is over the version passes, and the message says how little is known.
+count from the first one on; shares and latency say something only after `min_requests`. Few requests are no reason to
+fail: when the time is over the version passes, and the message says how little is known.
 
 NaN and infinities can be part of a right answer: a mask, a logarithm. What the golden vectors of the version hold in an
 output counts for nothing there. The rest is compared, each kind by itself, with the share of the version before, as far

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agent.adapters.durable import disk_error
 from agent.adapters.part_file import StepCancelledError
 from agent.adapters.registry_answers import UnreachableError
 from agent.errors import AgentError, TransientError
@@ -142,6 +143,9 @@ class JobExecutor:
         except TransientError as error:
             fault = error
             outcome = lambda record: records.again(record, fault.code, fault.message)  # noqa: E731
+        except OSError as error:
+            refused = disk_error(error, folder)
+            outcome = lambda record: records.again(record, refused.code, refused.message)  # noqa: E731
         except AgentError as error:
             refusal = error
             outcome = lambda record: records.failed(record, refusal.code, refusal.message)  # noqa: E731
