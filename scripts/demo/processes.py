@@ -191,6 +191,7 @@ class Fleet:
     ) -> Process:
         """`agent run` for a device of this fleet; ready, by default, when it says that it is online."""
         settings = {
+            "MODELFLEET_AGENT_CONFIG": os.devnull,  # not that of an agent which is installed on this host
             "MODELFLEET_AGENT_DEVICE": device,
             "MODELFLEET_AGENT_DATA_DIR": str(self.folder / device),
             "MODELFLEET_AGENT_REGISTRY__URL": self.url,

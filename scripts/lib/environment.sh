@@ -11,7 +11,7 @@
 environment_state() { # FOLDER WANT
     local version=
     [ -e "$1" ] || { echo "it is not there"; return 1; }
-    [ -z "${PYTHON:-}" ] || version=$("$PYTHON" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])') ||
+    [ -z "${PYTHON:-}" ] || version=$("$PYTHON" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
         { echo "PYTHON=$PYTHON cannot be run"; return 1; }
     "$1/bin/python" -I -c '' 2>/dev/null || { echo "its interpreter cannot be run"; return 1; }
     "$1/bin/python" -I scripts/lib/whole.py "$1" "$2" "$version"

@@ -87,6 +87,7 @@ apt_install() { # PACKAGE...
         mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
     fi
     local get=(apt-get -qq -o DPkg::Lock::Timeout=300 -o APT::Install-Recommends=false)
+    DEBIAN_FRONTEND=noninteractive dpkg --configure -a >/dev/null || true # what an interrupted installation left
     DEBIAN_FRONTEND=noninteractive "${get[@]}" update >/dev/null || lists=$?
     [ $lists = 0 ] || say "apt-get update ended with $lists; going on with the lists that are here"
     DEBIAN_FRONTEND=noninteractive "${get[@]}" install -y "$@" >/dev/null # what fails is on stderr
@@ -123,7 +124,9 @@ ensure() { # NEED[?]...
         [ "${need%\?}" != "$need" ] || required=yes
     done
     [ -n "$required" ] || return 0
-    if [ "$(id -u)" != 0 ] && command -v apt-get >/dev/null; then
+    if [[ " ${lacking[*]} " == *" python "* ]] && [ -n "${PYTHON:-}" ]; then
+        say "name another interpreter, or let PYTHON be unset"
+    elif [ "$(id -u)" != 0 ] && command -v apt-get >/dev/null; then
         say "let an administrator run this once as root, then try again:"
         echo "    apt-get update && apt-get install -y ${packages[*]}" >&2
     elif [[ " ${lacking[*]} " == *" python "* ]]; then

@@ -32,6 +32,7 @@ class AgentProcess:
         self.folder = folder
         self.settings = {
             **{name: value for name, value in os.environ.items() if not name.startswith("MODELFLEET_")},
+            "MODELFLEET_AGENT_CONFIG": os.devnull,
             "MODELFLEET_AGENT_DEVICE": DEVICE,
             "MODELFLEET_AGENT_DATA_DIR": str(folder),
             "MODELFLEET_AGENT_REGISTRY__URL": registry,
