@@ -256,6 +256,7 @@ def test_platform_prints_facts(agent: AgentProcess) -> None:
     rows = {row["name"]: row for row in facts["facts"]}
     assert rows["os"] | {"observed_at": "", "age_s": 0} == {
         "name": "os", "value": "linux", "source": "uname", "observed_at": "", "age_s": 0, "reason": "",
+        "failed": False,
     }  # fmt: skip
     assert "opset up to" in rows["backend.onnxruntime"]["value"]
     assert all(row["source"] and row["age_s"] is not None for row in rows.values())

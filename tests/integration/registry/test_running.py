@@ -102,7 +102,7 @@ sys.stdin.buffer.read()"""
         (Format.OM, Target.ASCEND310, Datatype.FP32, "Ascend chip only"),
         (Format.TENSORRT_PLAN, Target.GPU, Datatype.FP32, "its GPU only"),
         (Format.ONNX, Target.ASCEND310, Datatype.FP32, "on such a device only"),
-        (Format.ONNX, Target.CPU, Datatype.BYTES, "BYTES or BF16"),
+        (Format.ONNX, Target.CPU, Datatype.BYTES, "BYTES, BF16 or 8-bit"),
         (Format.MINDIR, Target.CPU, Datatype.FP32, MINDSPORE_VARIABLE),
     ],
 )
