@@ -155,6 +155,7 @@ def _own_evidence(data_dir: Path, now: datetime, disk_reason: str, *, no_memory:
         "agent_version": "the installed package",
         "python": "the agent's interpreter",
         "locale": "LC_ALL, LC_CTYPE, LANG",
+        "max_request_bytes": "settings",
     }
     evidence = {name: Evidence(source=source, observed_at=now) for name, source in sources.items()}
     if disk_reason:
