@@ -54,24 +54,26 @@ def classification_faults(manifest: Manifest) -> tuple[str, ...]:
         if spec is None:
             have = ", ".join(spec.name for spec in variant.outputs)
             found.append(f"classification: there is no output {declared.output!r}; the model has: {have}")
-        elif fault := scores_fault(declared, spec.datatype, spec.shape, variant.inputs):
+        elif fault := scores_fault(declared, spec.datatype, None if spec.any_rank else spec.shape, variant.inputs):
             found.append(f"classification: output {spec.name!r} {fault}")
     return tuple(dict.fromkeys(found))
 
 
 def scores_fault(
-    declared: Classification, datatype: Datatype, shape: Sequence[int], inputs: Sequence[TensorSpec] = ()
+    declared: Classification, datatype: Datatype, shape: Sequence[int] | None, inputs: Sequence[TensorSpec] = ()
 ) -> str:
     """Why an output cannot be classified so, in words that follow its name; empty: it can, as far as is known.
 
     Args:
         declared: What the manifest says.
         datatype: Of the output.
-        shape: Declared or real; -1 where it is not known.
+        shape: Declared or real; -1 where a dimension, None where nothing of it is known.
         inputs: As declared: they tell whether requests have a batch dimension.
     """
     if datatype in _NO_SCORES:
         return f"is {datatype}; scores are numbers"
+    if shape is None:
+        return ""
     labels = len(declared.labels)
     if len(shape) == 1:
         return _flat_fault(datatype, shape[0], labels, inputs)

@@ -48,7 +48,9 @@ def _faults(image: ImageInput, inputs: tuple[TensorSpec, ...]) -> Iterator[str]:
         yield f"a picture cannot become {spec.datatype}"
     shape = picture_shape(image)
     item = shape if len(spec.shape) == 4 else shape[1:]
-    if len(item) != len(spec.shape) or any(w not in (-1, g) for w, g in zip(spec.shape, item, strict=True)):
+    if spec.any_rank:
+        pass
+    elif len(item) != len(spec.shape) or any(w not in (-1, g) for w, g in zip(spec.shape, item, strict=True)):
         yield f"a picture makes {item}, and input {spec.name!r} is {list(spec.shape)}"
     largest = _LARGEST.get(spec.datatype)
     if largest is not None and any(abs(value) > largest for channel in _extremes(image) for value in channel):

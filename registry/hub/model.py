@@ -29,21 +29,23 @@ Array = NDArray[np.generic]
 class Model:
     """One loaded model. Close it, or use it in `with`. One call at a time.
 
-    Attributes: `name`, `version`, `variant` (its name), `backend` (what computes it), `inputs` and `outputs`.
+    Attributes: `name`, `version`, `variant` (its name), `backend` (what computes it), `inputs`,
+    `optional_inputs` (that have a default) and `outputs`.
     """
 
     def __init__(self, manifest: Manifest, variant: Variant, process: ModelProcess) -> None:
         self.name, self.version, self.variant = manifest.model, manifest.version, variant.name
         self.backend = process.backend
         self.inputs, self.outputs = variant.inputs, variant.outputs
+        self.optional_inputs = variant.optional_inputs
         self._process = process
 
     def predict(self, batch: ArrayLike | Mapping[str, ArrayLike]) -> Array | dict[str, Array]:
         """The answer to a batch.
 
         Args:
-            batch: The only input as an array, or every input by name. Fixed dimensions are the model's; numbers are
-                converted by value to its types (see `registry.hub.casting`).
+            batch: The only input as an array, or every input by name; those with a default may be left out. Fixed
+                dimensions are the model's; numbers are converted by value to its types (`registry.hub.casting`).
 
         Returns:
             The only output, or every output by name.
@@ -74,18 +76,20 @@ class Model:
         self.close()
 
     def _feeds(self, batch: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, Array]:
-        names = [spec.name for spec in self.inputs]
+        required = [spec.name for spec in self.inputs]
+        specs = {spec.name: spec for spec in (*self.inputs, *self.optional_inputs)}
+        names = list(specs)
         if not isinstance(batch, Mapping):
-            if len(names) != 1:
+            if len(required) != 1:
                 raise HubError("missing_input", f"the model has the inputs {', '.join(names)}: give them by name")
-            batch = {names[0]: batch}
+            batch = {required[0]: batch}
         for name in batch:
             if name not in names:
                 raise HubError("unknown_input", f"the model has no input {name!r}; it has {', '.join(names)}")
-        missing = [name for name in names if name not in batch]
+        missing = [name for name in required if name not in batch]
         if missing:
             raise HubError("missing_input", f"input {missing[0]!r} is missing")
-        return {spec.name: _checked(spec, batch[spec.name]) for spec in self.inputs}
+        return {name: _checked(specs[name], value) for name, value in batch.items()}
 
 
 def load(name: str, version: str | None = None) -> Model:
@@ -118,12 +122,16 @@ def load(name: str, version: str | None = None) -> Model:
 
 def why_not(variant: Variant) -> str:
     """Why nothing here can run it, before anything is fetched; empty: it may run."""
-    order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
+    order = order_for(Path(variant.entry), variant.format, variant.target, _inputs(variant), variant.outputs)
     return order if isinstance(order, str) else ""
 
 
+def _inputs(variant: Variant) -> tuple[TensorSpec, ...]:
+    return (*variant.inputs, *variant.optional_inputs)
+
+
 def _started(variant: Variant, folder: Path) -> ModelProcess:
-    order = order_for(folder / variant.entry, variant.format, variant.target, variant.inputs, variant.outputs)
+    order = order_for(folder / variant.entry, variant.format, variant.target, _inputs(variant), variant.outputs)
     if isinstance(order, str):
         raise CannotRunError(order)
     return ModelProcess(order)
@@ -138,6 +146,8 @@ def _checked(spec: TensorSpec, value: Any) -> Array:
     """The value as the model takes it."""
     array = cast(spec.name, value, spec.datatype)
     shape = array.shape
+    if spec.any_rank:
+        return array
     if len(shape) != len(spec.shape) or any(
         want not in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
     ):

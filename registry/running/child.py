@@ -6,8 +6,8 @@ only, Python 3.9 syntax. Messages both ways are frames: u32 little-endian length
     {"runtime": "onnxruntime" | "mindspore", "file": path, "device": name, "inputs": [names], "outputs": [names]}
 
 and goes {"provider": name} or {"code": code, "error": text}; an empty path tries runtime and device only. Then each
-request is an .npz of the inputs in that order; each answer is a byte 0 and an .npz of the outputs in that order, or a
-byte 1 and a text. It trusts its parent only.
+request is an .npz of the inputs, `arr_<place>` each, less those that are left to their default; each answer is a byte 0
+and an .npz of the outputs in that order, or a byte 1 and a text. It trusts its parent only.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
-Run = Callable[[Sequence[Any]], Sequence[Any]]
+Run = Callable[[Mapping[int, Any]], Sequence[Any]]
+"""From the inputs, by their place in the order, to all outputs."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer
@@ -57,7 +58,7 @@ def open_onnxruntime(order: dict[str, Any]) -> tuple[str, Run]:
     if provider not in session.get_providers():
         raise Refusal("backend_unavailable", f"onnxruntime fell back to {', '.join(session.get_providers())}")
     names, outputs = order["inputs"], order["outputs"]
-    return provider, lambda arrays: session.run(outputs, dict(zip(names, arrays)))  # noqa: B905 - Python 3.9
+    return provider, lambda arrays: session.run(outputs, {names[place]: array for place, array in arrays.items()})
 
 
 def open_mindspore(order: dict[str, Any]) -> tuple[str, Run]:
@@ -78,8 +79,8 @@ def open_mindspore(order: dict[str, Any]) -> tuple[str, Run]:
     except Exception as error:  # noqa: BLE001 - as above
         raise Refusal("load_failed", str(error)) from None
 
-    def run(arrays: Sequence[Any]) -> Sequence[Any]:
-        answer = cell(*(mindspore.Tensor(np.ascontiguousarray(array)) for array in arrays))
+    def run(arrays: Mapping[int, Any]) -> Sequence[Any]:
+        answer = cell(*(mindspore.Tensor(np.ascontiguousarray(arrays[place])) for place in sorted(arrays)))
         results = answer if isinstance(answer, (tuple, list)) else [answer]
         if len(results) != len(order["outputs"]):
             raise ValueError(f"the model gave {len(results)} outputs, {len(order['outputs'])} are declared")
@@ -111,7 +112,7 @@ def answer(run: Run, payload: bytes) -> bytes:
     """What goes back for one request."""
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
-            arrays = [archive[f"arr_{index}"] for index in range(len(archive.files))]
+            arrays = {int(name[len("arr_") :]): archive[name] for name in archive.files}
         results = io.BytesIO()
         np.savez(results, *(np.asarray(result) for result in run(arrays)))
         return b"\0" + results.getvalue()

@@ -121,7 +121,7 @@ class ModelProcess:
         self.close()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Every output by name.
+        """Every output by name; an input that has a default may be missing.
 
         Raises:
             ClosedError: after `close`.
@@ -130,7 +130,8 @@ class ModelProcess:
         if self._words.closed:
             raise ClosedError("the model is closed; load it again")
         request = io.BytesIO()
-        np.savez(request, *(feeds[name] for name in self._order.inputs))
+        given = {f"arr_{place}": feeds[name] for place, name in enumerate(self._order.inputs) if name in feeds}
+        np.savez(request, **given)  # type: ignore[arg-type]
         reply = self._ask(request.getvalue(), self._run_timeout_s)
         if reply[:1] != b"\0":
             raise RunFailedError(without_call_stack(reply[1:].decode("utf-8", "replace")))

@@ -91,6 +91,13 @@ def scaled(factor: float, width: int) -> bytes:
     return _model([node], [("x", "FP32", ["N", width])], [("y", "FP32", ["N", width])], [by])
 
 
+def with_default() -> bytes:
+    """y[N] = x[N] * k[1]; k is 3 where it is not given."""
+    default = numpy_helper.from_array(np.array([3], np.float32), "k")
+    node = helper.make_node("Mul", ["x", "k"], ["y"])
+    return _model([node], [("x", "FP32", ["N"]), ("k", "FP32", [1])], [("y", "FP32", ["N"])], [default])
+
+
 def sliced_away() -> bytes:
     """y[0,3] = x[N,3][0:0]."""
     ends = [numpy_helper.from_array(np.array([0], np.int64), name) for name in ("start", "end")]

@@ -229,4 +229,5 @@ def test_pictures_that_the_model_cannot_take_are_noticed(cli: Cli) -> None:
     publish_file("[image]\ninput = 'pixels'\nheight = 28\nwidth = 28\nchannels = 'L'\n")
     assert "the model has: x" in cli("publish", "p.toml", code=2).err
     publish_file("[image]\ninput = 'x'\nheight = 32\nwidth = 32\n")
-    assert "gives [1, 3, 32, 32], but input 'x' is [-1, 1, 28, 28]" in cli("publish", "p.toml", "--dry-run").err
+    refused = cli("publish", "p.toml", "--dry-run", code=2).err
+    assert "a picture makes [1, 3, 32, 32], and input 'x' is [-1, 1, 28, 28]" in refused

@@ -38,6 +38,8 @@ def published(registry: RegistryProcess, tmp_path_factory: pytest.TempPathFactor
     cli = Cli(folder, registry.url, registry.admin_token)
     (folder / "linear.onnx").write_bytes(onnx_models.linear())
     cli("publish", "linear", "linear.onnx", "--version", "1", "--target", "cpu", "--alias", "stable")
+    (folder / "tripled.onnx").write_bytes(onnx_models.with_default())
+    cli("publish", "tripled", "tripled.onnx", "--version", "1", "--target", "cpu")
     for version, value, dataset in (("0.5.0", 0.5, "mnist"), ("0.4.0", 0.25, "fashion")):
         (folder / "lenet.safetensors").write_bytes(checkpoints.safetensors(LENET, value))
         options = (
@@ -85,6 +87,20 @@ def test_a_model_predicts_on_this_machine(name: str) -> None:
         assert (model.version, model.variant, model.backend) == ("1", "onnx-cpu", "onnxruntime/CPUExecutionProvider")
         assert np.asarray(model.predict(X)).tolist() == [[1, 10], [6, 60]]
         assert np.asarray(model.predict({"x": X.tolist()})).tolist() == [[1, 10], [6, 60]]
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_input_with_a_default_may_be_left_out() -> None:
+    with hub.load("tripled") as model:
+        assert np.asarray(model.predict([1, 2])).tolist() == [3, 6]
+        assert np.asarray(model.predict({"x": [1, 2]})).tolist() == [3, 6]
+        assert np.asarray(model.predict({"k": [2], "x": [1, 2]})).tolist() == [2, 4]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_value_that_the_models_type_cannot_hold_is_refused() -> None:
+    with hub.load("linear") as model:
+        assert "1e+300 at [0, 2] does not fit FP32" in refused("out_of_range", model.predict, [[1, 2, 1e300]])
 
 
 @pytest.mark.usefixtures("cache")

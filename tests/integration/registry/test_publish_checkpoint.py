@@ -35,8 +35,8 @@ def test_the_network_gives_inputs_and_outputs_and_stands_in_the_manifest(cli: Cl
     (variant,) = cli("show", "lenet@1.0.0", "--json").document["manifest"]["variants"]
     assert variant["format"] == "mindspore-ckpt"
     assert variant["network"] == {"name": "lenet5", "arguments": {"num_class": 10}}
-    assert variant["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 1, 32, 32]}]
-    assert variant["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, 10]}]
+    assert [(t["name"], t["datatype"], t["shape"]) for t in variant["inputs"]] == [("x", "FP32", [-1, 1, 32, 32])]
+    assert [(t["name"], t["datatype"], t["shape"]) for t in variant["outputs"]] == [("y", "FP32", [-1, 10])]
 
 
 @pytest.mark.parametrize(
