@@ -52,11 +52,13 @@ def explain(
         model=model, version=found.version, device=device, variant=variant, what_if=_changes(what_if)
     )  # fmt: skip
     view = session.client.change("POST", resolve_path(), asked, ResolutionView, repeatable=True)
+    batching = _batching(view, fetch_manifest(session.client, found))
     if session.out.as_json:
-        session.out.document(view)
+        session.out.document(view.to_json() | {"batching": batching})
     else:
         _tell(session, view, device)
-        _tell_batching(session, view, fetch_manifest(session.client, found))
+        if batching:
+            session.out.say(f"\nBatching: {batching}.")
         _tell_facts(session, view, whole=facts)
     if view.resolution.chosen is None:
         raise typer.Exit(ExitCode.FAILURE)
@@ -105,10 +107,10 @@ def _tell(session: Session, view: ResolutionView, device: str) -> None:
         session.out.say(f"\nNearest miss: {nearest.variant}: {steps}.")
 
 
-def _tell_batching(session: Session, view: ResolutionView, manifest: Manifest) -> None:
+def _batching(view: ResolutionView, manifest: Manifest) -> str:
+    """Whether requests to the chosen variant may be joined, and why; empty: none was chosen."""
     variant = manifest.variant(view.resolution.chosen) if view.resolution.chosen else None
-    if variant is not None:
-        session.out.say(f"\nBatching: {batching_text(variant.batching)}.")
+    return batching_text(variant.batching) if variant is not None else ""
 
 
 def _tell_facts(session: Session, view: ResolutionView, *, whole: bool) -> None:
