@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
     documents, log = DesiredDocuments(database), FleetLog(database)
     waker = Waker()
     two_person = config.rollouts.two_person
-    ticker = Ticker(database, documents, log, Planner(database, two_person=two_person))
+    ticker = Ticker(database, documents, log, Planner(database, two_person=two_person), steady=time.monotonic)
 
     def fleet_changed() -> None:
         ticker.fleet_changed()

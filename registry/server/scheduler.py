@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from prometheus_client import Counter
 from starlette.concurrency import run_in_threadpool
 
+from registry.core.clock_steps import ClockSteps
 from registry.errors import RegistryError, TemporaryError
 from registry.periodic import PeriodicScheduler
 from registry.server.composition import Services
@@ -22,6 +24,8 @@ from registry.services.rollouts.forget import forget_steps
 log = logging.getLogger(__name__)
 LISTEN_S = 20.0
 """Less than `registry.core.presence.AFTERWARDS_S`."""
+SETTLE_S = 3600.0
+"""A clock that was set may be wrong: nothing is removed for its age so long after."""
 Stopping = Callable[[], bool]
 """Asked by long jobs between two steps."""
 
@@ -33,10 +37,16 @@ class Job:
     name: str
     every_s: float
     run: Callable[[Services, Stopping], object]
+    by_age: bool = False
+    """It removes what is old: not before the wall clock has stood still for SETTLE_S."""
 
 
 def _forget_steps(services: Services, stopping: Stopping) -> int:
     return forget_steps(services.database, services.clock(), services.config.retention.events_hours, stopping)
+
+
+def _keep_less(services: Services, stopping: Stopping) -> object:
+    return services.fleet.retention.sweep(services.clock(), stopping)
 
 
 JOBS: tuple[Job, ...] = (
@@ -46,15 +56,15 @@ JOBS: tuple[Job, ...] = (
     Job("rollouts", 1, lambda services, stopping: services.fleet.ticker.tick(services.clock(), stopping)),
     Job("plans", 1, lambda services, stopping: services.fleet.ticker.plan(services.clock, stopping)),
     Job("webhooks", 1, lambda services, _: services.fleet.webhooks.deliver(services.clock)),
-    Job("commands", 3600, lambda services, _: forget_old(services.database, services.clock())),
-    Job("rollout-steps", 3600, _forget_steps),
-    Job("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock())),
+    Job("commands", 3600, lambda services, _: forget_old(services.database, services.clock()), by_age=True),
+    Job("rollout-steps", 3600, _forget_steps, by_age=True),
+    Job("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock()), by_age=True),
     Job("tokens", CACHE_SECONDS / 3, lambda services, _: services.access.refresh()),
     Job("last-used", 60, lambda services, _: services.access.save_last_used()),
-    Job("uploads", 600, lambda services, _: services.uploads.sweep(services.clock())),
-    Job("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock())),
+    Job("uploads", 600, lambda services, _: services.uploads.sweep(services.clock()), by_age=True),
+    Job("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),
     Job("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),
-    Job("retention", 600, lambda services, stopping: services.fleet.retention.sweep(services.clock(), stopping)),
+    Job("retention", 600, _keep_less, by_age=True),
 )
 """To add one: a line here."""
 
@@ -64,7 +74,23 @@ FAILURES = Counter(
 )
 
 
-def _run(job: Job, services: Services, stopping: Stopping) -> None:
+class _Settled:
+    """Whether the wall clock was set lately; asked by many threads."""
+
+    def __init__(self) -> None:
+        self._steps, self._lock = ClockSteps(), threading.Lock()
+        self._until = 0.0
+
+    def __call__(self, wall: float, steady: float) -> bool:
+        with self._lock:
+            if self._steps.moved(wall, steady):
+                self._until = steady + SETTLE_S
+            return steady >= self._until
+
+
+def _run(job: Job, services: Services, stopping: Stopping, settled: _Settled) -> None:
+    if not settled(services.clock().timestamp(), time.monotonic()) and job.by_age:
+        return
     try:
         job.run(services, stopping)
     except TemporaryError:
@@ -81,10 +107,10 @@ def _run(job: Job, services: Services, stopping: Stopping) -> None:
 async def scheduling(services: Services) -> AsyncIterator[None]:
     """The jobs, as long as the server runs."""
     stopping = threading.Event()
-    scheduler = PeriodicScheduler()
+    scheduler, settled = PeriodicScheduler(), _Settled()
     for number, job in enumerate(JOBS):
         first_s = min(job.every_s, 30 + number)  # not all at once, nor at start
-        scheduler.every(job.every_s, _run, job, services, stopping.is_set, first_s=first_s, name=job.name)
+        scheduler.every(job.every_s, _run, job, services, stopping.is_set, settled, first_s=first_s, name=job.name)
     scheduler.start()
     try:
         yield

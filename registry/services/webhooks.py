@@ -147,7 +147,8 @@ class Webhooks:
 
     def _due(self, now: datetime) -> list[_Due]:
         oldest, newest = self._log.bounds()
-        ready = or_(WebhookRow.next_try.is_(None), WebhookRow.next_try <= now)
+        set_back = WebhookRow.next_try > now + timedelta(seconds=MAX_PAUSE_S)
+        ready = or_(WebhookRow.next_try.is_(None), WebhookRow.next_try <= now, set_back)
         query = select(WebhookRow).where(WebhookRow.disabled_at.is_(None), WebhookRow.cursor < newest, ready)
         with self._database.read() as session:
             rows = session.scalars(query).all()

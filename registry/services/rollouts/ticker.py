@@ -17,6 +17,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.rollout_states import ActionState, RolloutState
+from registry.core.clock_steps import ClockSteps
 from registry.core.rollouts import actions
 from registry.core.rollouts.decide import decide
 from registry.core.rollouts.machine import TELLS_HOLD, WITHDRAWS, holds
@@ -29,6 +30,7 @@ from registry.services.rollouts import newcomers
 from registry.services.rollouts.apply import Apply
 from registry.services.rollouts.lease import Lease
 from registry.services.rollouts.planning import Planner
+from registry.services.rollouts.shifting import shift
 from registry.services.rollouts.snapshot import take_snapshot
 from registry.services.rollouts.store import ACTIVE, BATCH, policy_of, spec_of
 from registry.services.rollouts.targets import hold
@@ -46,7 +48,17 @@ log = logging.getLogger(__name__)
 class Ticker:
     """Ticks and plans. Thread-safe: of two ticks in one process the second waits for the first."""
 
-    def __init__(self, database: Database, documents: DesiredDocuments, fleet_log: FleetLog, planner: Planner) -> None:
+    def __init__(
+        self,
+        database: Database,
+        documents: DesiredDocuments,
+        fleet_log: FleetLog,
+        planner: Planner,
+        *,
+        steady: Callable[[], float] | None = None,
+    ) -> None:
+        """`steady`: the monotonic clock, by which a tick notices that the wall clock was set; None: nobody sets it."""
+        self._steady, self._steps, self._behind = steady, ClockSteps(), 0.0
         self._database, self._documents, self._log, self._planner = database, documents, fleet_log, planner
         self._lease = Lease(database, "rollouts")
         self._one = threading.Lock()
@@ -60,6 +72,7 @@ class Ticker:
     def tick(self, now: datetime, stop: Callable[[], bool] = lambda: False) -> bool:
         """Look at every rollout that is under way; False when another process leads."""
         with self._one:
+            self._keep_pace(now)
             with self._database.read() as session:
                 ids = session.scalars(select(RolloutRow.id).where(RolloutRow.state.in_(ACTIVE))).all()
             if not ids:
@@ -73,6 +86,16 @@ class Ticker:
                 with self._safely(rollout_id):
                     self.look(rollout_id, now, sweep=sweep)
             return True
+
+    def _keep_pace(self, now: datetime) -> None:
+        """Before anything is decided by a clock that was set: see `shifting`."""
+        if self._steady is None:
+            return
+        self._behind += self._steps.moved(now.timestamp(), self._steady())
+        if self._behind:
+            rollouts = shift(self._database, timedelta(seconds=self._behind))
+            log.warning("the clock was set by %+.0f s; moved the times of %d rollouts along", self._behind, rollouts)
+            self._behind, self._swept = 0.0, None
 
     def plan(self, clock: Callable[[], datetime], stop: Callable[[], bool] = lambda: False) -> None:
         """Plan every rollout that waits for its plan, one after the other. That takes long: no tick waits for it."""
