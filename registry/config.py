@@ -82,9 +82,10 @@ class Limits(_Section):
     header_timeout_s: Seconds = 20.0
     """From the first byte of a request to the end of its headers."""
     body_timeout_s: Seconds = 60.0
-    """Between two pieces of a request's body."""
+    """Between two pieces of a request's body; all of it, but an upload's, comes in five times that. An upload brings at
+    least 32 KiB in each such time, or is cut off; what came is kept, and the client goes on from there."""
     send_timeout_s: Seconds = 300.0
-    """For a client to take one MiB of an answer."""
+    """For a client to take one MiB of an answer, or what is left of it at its end."""
     keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = 75
     """An idle connection is closed after so long."""
 

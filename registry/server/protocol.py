@@ -51,6 +51,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse the connection over the limit; expect a request in time."""
         self._headers_due, self._reader_due, self._rest_due = _Deadline(), _Deadline(), _Deadline()
+        self._taken_due = _Deadline()
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
             self._refuse("busy", f"{self.limits.connections} connections are open; try again in a moment.")
@@ -59,7 +60,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """No timer outlives its connection."""
-        for deadline in (self._headers_due, self._reader_due, self._rest_due):
+        for deadline in (self._headers_due, self._reader_due, self._rest_due, self._taken_due):
             deadline.clear()
         super().connection_lost(exc)
 
@@ -111,6 +112,16 @@ class BoundedHttp(HttpToolsProtocol):
         """The client goes on."""
         self._reader_due.clear()
         super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        """The answer is handed over to the socket's buffer: it has so long to leave it, also when it was closed."""
+        self._taken_due.set(self.limits.send_timeout_s, self._demand_taken)
+        super().on_response_complete()
+
+    def _demand_taken(self) -> None:
+        self._taken_due.clear()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _expect_headers(self) -> None:
         self._headers_due.set(self.limits.header_timeout_s, self._too_slow)

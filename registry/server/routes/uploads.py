@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated
 
 import anyio
@@ -20,6 +21,8 @@ from registry.server.metrics import BYTES_RECEIVED
 from registry.server.problems import problem_response, response_of
 from registry.services.uploads import CHUNK, Receiver
 
+LEAST_BYTES = 32 << 10
+"""An upload brings at least so much in each `body_timeout_s`: a slow link goes on, one byte a minute does not."""
 UploadId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 router = APIRouter(prefix=API, tags=["uploads"])
 
@@ -85,16 +88,23 @@ def cancel_upload(upload: UploadId, services: ServicesDep, who: Uploader) -> Non
 
 
 async def _take(request: Request, receiver: Receiver, timeout_s: float) -> None:
-    """All of the body into the receiver. What came is written also when the client leaves or is too slow."""
+    """All of the body into the receiver. What came is written also when the client leaves or is too slow.
+
+    Raises TimeoutError when fewer than LEAST_BYTES come within `timeout_s` and it is not the end.
+    """
     waiting = bytearray()
     writing: asyncio.Task[None] | None = None
     body = aiter(request.stream())
+    until, came = time.monotonic() + timeout_s, 0
     try:
         while True:
-            with anyio.fail_after(timeout_s):
+            with anyio.fail_after(max(0.0, until - time.monotonic())):
                 piece = await anext(body, None)
             if piece is None:
                 break
+            came += len(piece)
+            if came >= LEAST_BYTES:
+                until, came = time.monotonic() + timeout_s, 0
             waiting += piece
             if len(waiting) >= CHUNK:
                 if writing is not None:

@@ -251,3 +251,29 @@ def test_connections_over_the_limit_are_told_to_come_later(impatient: RegistryPr
                     return
             except httpx.TransportError:
                 assert time.monotonic() < deadline
+
+
+def test_an_upload_that_only_trickles_is_cut_off_and_one_that_goes_on_is_not(impatient: RegistryProcess) -> None:
+    data = os.urandom(MIB)
+    with impatient.client() as client:
+        view = client.post("/v1/uploads", json={"digest": digest_of(data), "size": len(data)}).json()
+        sent = 0
+        for piece, pause, status in ((64 << 10, 0.15, b"HTTP/1.1 200 "), (1, 0.05, b"HTTP/1.1 408 ")):
+            length = MIB // 2
+            head = (
+                f"PATCH /v1/uploads/{view['id']} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpload-Offset: {sent}\r\n"
+                f"Authorization: Bearer {impatient.admin_token}\r\nContent-Length: {length}\r\n\r\n"
+            )
+            with connect(impatient) as connection:
+                connection.sendall(head.encode())
+                answer, end = b"", sent + length
+                while sent < end and not answer:
+                    connection.sendall(data[sent : sent + piece])
+                    sent += piece
+                    connection.settimeout(pause)
+                    with contextlib.suppress(TimeoutError):
+                        answer = connection.recv(65536)
+                connection.settimeout(15)
+                assert (answer or connection.recv(65536)).startswith(status)
+            sent = client.get(f"/v1/uploads/{view['id']}").json()["offset"]
+        assert MIB // 2 < sent < MIB
