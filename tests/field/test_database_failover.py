@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -152,8 +153,20 @@ def test_no_message_is_lost_and_no_request_fails_for_good_while_the_database_is(
                 answers.append(client.put("/v1/devices/d2", json={}))
                 answers.append(client.get(f"/v1/devices/{device.name}"))
 
-    asking = threading.Thread(target=ask)
+    def listen() -> None:
+        with registry.process.client() as client:
+            while not over.is_set():
+                with (
+                    contextlib.suppress(httpx.HTTPError),
+                    client.stream("GET", "/v1/rollout-events", timeout=2) as events,
+                ):
+                    for _ in events.iter_bytes():
+                        if over.is_set():
+                            return
+
+    asking, listening = threading.Thread(target=ask), threading.Thread(target=listen)
     asking.start()
+    listening.start()
     try:
         bad = threading.Thread(target=weather, args=(server,))
         bad.start()
@@ -166,6 +179,7 @@ def test_no_message_is_lost_and_no_request_fails_for_good_while_the_database_is(
     finally:
         over.set()
         asking.join(60)
+        listening.join(60)
     for answer in answers:
         refused(answer, "busy", "storage_failed")
     assert (outcome(registry, "poison"), outcome(registry, "dropped")) == (0, 0)
