@@ -155,6 +155,16 @@ def external(location: str, length: int = 12) -> bytes:
     return _model([node], [("x", "FP32", [length // 4])], [("y", "FP32", [length // 4])], [weight])
 
 
+def external_linear(location: str) -> bytes:
+    """y[N,100] = x[N,3] @ w, where w is a Constant node whose numbers are read from `location` beside the model."""
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3, 100])
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", "1200")):
+        weight.external_data.add(key=key, value=value)
+    nodes = [helper.make_node("Constant", [], ["w"], value=weight), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    return _model(nodes, [("x", "FP32", ["N", 3])], [("y", "FP32", ["N", 100])])
+
+
 def endless_loop() -> bytes:
     """Loop with the greatest trip count there is."""
     trips = numpy_helper.from_array(np.array(2**63 - 1, np.int64), "trips")

@@ -30,7 +30,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from agent.conversion.children.report import reported
 
-PREPARED = "prepared.onnx"
+WHOLE, PREPARED = "whole.onnx", "prepared.onnx"
 _QUANTISED = ("QLinear", "QGemm", "QAttention", "QEmbed", "MatMulInteger", "ConvInteger", "DequantizeLinear")
 _QUANTISED_ALSO = ("DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits", "GatherBlockQuantized")
 
@@ -62,7 +62,8 @@ def quantize(order: dict[str, Any]) -> dict[str, str]:
 def prepared(entry: str) -> str:
     """The model with its constants folded to initializers; `entry` itself where ONNX Runtime cannot do that."""
     try:
-        quant_pre_process(entry, PREPARED, skip_symbolic_shape=True)
+        onnx.save(onnx.load(entry), WHOLE)  # the pre-processing loses external data
+        quant_pre_process(WHOLE, PREPARED, skip_symbolic_shape=True)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime raises many kinds; the quantisation tells what matters
         print(f"not pre-processed: {' '.join(str(error).split())[:500]}", flush=True)  # noqa: T201 - kept with the job
         return entry

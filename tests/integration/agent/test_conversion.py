@@ -196,6 +196,17 @@ def test_weights_that_are_no_initializers_are_quantised_all_the_same(
     np.testing.assert_allclose(int8, fp32, rtol=0.05, atol=0.5)
 
 
+def test_weights_in_another_file_are_quantised_too(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    plain = source(folder, onnx_models.external_linear("my weights.bin"))
+    weights = np.arange(300, dtype=np.float32).reshape(3, 100)
+    (folder / SOURCE / "my weights.bin").write_bytes(weights.tobytes())
+    made = run(Request(plain, Format.ONNX, Tools(python=sys.executable), {}), folder)
+    x = np.ones((1, 3), np.float32)
+    session = onnxruntime.InferenceSession((made.folder / "model.onnx").read_bytes())
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ weights, rtol=0.02)
+
+
 def test_a_model_of_which_nothing_can_be_quantised_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     request = Request(source(folder, onnx_models.linear_in_a_branch()), Format.ONNX, Tools(python=sys.executable), {})

@@ -47,6 +47,14 @@ def test_a_version_on_probation_is_counted_by_answers_errors_and_what_is_no_numb
     assert device.plane.snapshot().models["double"].not_finite == 2
 
 
+def test_the_name_of_the_header_length_is_compared_without_regard_to_case(device: Serving, asker: Asker) -> None:
+    device.serve(FakeWorker())
+    device.start()
+    payload, length = binary_request(GOOD)
+    for name in ("Inference-Header-Content-Length", "INFERENCE-HEADER-CONTENT-LENGTH"):
+        np.testing.assert_array_equal(asker.one(payload, extra=((name, str(length)),)).tensor(), GOOD * 2)
+
+
 def test_a_version_that_is_not_watched_costs_no_look_into_its_answers(device: Serving, asker: Asker) -> None:
     worker, tally = FakeWorker(), Tally()
     device.workers.append(worker)
