@@ -22,12 +22,17 @@ from paho.mqtt.properties import Properties
 
 from agent.adapters.credentials import Fingerprint, Reader, RenewedContext, TlsSettings
 from agent.errors import PermanentError
+from registry.contracts.broker import (
+    QOS_NOT_SUPPORTED,
+    RETAIN_NOT_SUPPORTED,
+    BrokerLimits,
+    in_packets,
+    limits_of,
+)
 
 _log = logging.getLogger(__name__)
 RECEIVE_MAXIMUM = 4096
 """QoS 1 messages that the broker may leave unacknowledged here."""
-DEFAULT_RECEIVE_MAXIMUM = 65535
-"""Of a broker that names none (MQTT 5.0 section 3.2.2.3.3)."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,8 @@ class MqttSettings:
 class SessionEvents(Protocol):
     """What the session tells its owner, on the thread that drives the client."""
 
-    def connected(self, *, session_present: bool, receive_maximum: int, maximum_packet: int | None) -> None:
-        """CONNACK with success; `maximum_packet` is the longest packet that the broker takes, None: it names none."""
+    def connected(self, *, session_present: bool, limits: BrokerLimits) -> None:
+        """CONNACK with success, and what the broker states there that it takes."""
 
     def refused(self, reason: str) -> None:
         """CONNACK with a failure; the broker closes."""
@@ -89,6 +94,7 @@ class MqttSession:
         self.settings = settings
         self.events: SessionEvents | None = None
         """Set before the first `connect`."""
+        self._will_qos, self._will_retain = 1, True
         self.client = self._make_client(client_class)
         self._began = False
         self._connected_with: tuple[str | None, Fingerprint] = (None, None)
@@ -109,7 +115,7 @@ class MqttSession:
         if settings.tls is not None:
             client.tls_set_context(RenewedContext(settings.tls))
         if settings.will_topic:
-            client.will_set(settings.will_topic, settings.will_payload, qos=1, retain=True)
+            self._set_will(client)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -157,10 +163,11 @@ class MqttSession:
         tls = self.settings.tls
         return self.settings.current_password(), tls.fingerprint() if tls is not None else None
 
-    def subscribe(self, filters: Sequence[str]) -> int:
-        """Asks for these topics at QoS 1; answers the packet identifier that SUBACK will have."""
-        _, mid = self.client.subscribe([(each, 1) for each in filters])
-        return int(mid or 0)
+    def subscribe(self, filters: Sequence[str], limits: BrokerLimits) -> list[int]:
+        """Asks for these topics, at QoS 1 where the broker has it, in packets that it takes; answers the packet
+        identifiers that their SUBACKs will have."""
+        packets = ([(each, limits.qos) for each in packet] for packet in in_packets(filters, limits))
+        return [int(self.client.subscribe(packet)[1] or 0) for packet in packets]
 
     def forget_unacknowledged(self) -> None:
         """Drops what paho has published and the broker not acknowledged: the owner keeps such messages itself."""
@@ -170,12 +177,22 @@ class MqttSession:
 
     def _on_connect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
+            self._adapt_will(int(reason.value))
             self._tell("refused", str(reason))
             return
-        maximum = int(getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM))
-        longest = getattr(properties, "MaximumPacketSize", None)
-        present = bool(flags.session_present)
-        self._tell("connected", session_present=present, receive_maximum=maximum, maximum_packet=longest)
+        self._tell("connected", session_present=bool(flags.session_present), limits=limits_of(properties))
+
+    def _adapt_will(self, reason: int) -> None:
+        """The broker does not take a will like this: the next try is with one that it may take."""
+        if reason not in (RETAIN_NOT_SUPPORTED, QOS_NOT_SUPPORTED) or not self.settings.will_topic:
+            return
+        self._will_retain &= reason != RETAIN_NOT_SUPPORTED
+        self._will_qos = 0 if reason == QOS_NOT_SUPPORTED else self._will_qos
+        self._set_will(self.client)
+
+    def _set_will(self, client: mqtt.Client) -> None:
+        settings = self.settings
+        client.will_set(settings.will_topic, settings.will_payload, qos=self._will_qos, retain=self._will_retain)
 
     def _on_disconnect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._tell("disconnected", str(reason))

@@ -13,6 +13,8 @@ class Connected:
     """The broker took the connection and the subscriptions."""
 
     session_present: bool
+    whole: bool = True
+    """Registry and agent can rely on it alone; else they also use HTTP: it keeps no retained messages, or the like."""
 
 
 @dataclass(frozen=True)

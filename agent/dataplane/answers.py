@@ -74,7 +74,7 @@ class Answers:
 
     def result(self, request: Request, reply: Reply) -> None:
         """The request ran well."""
-        longest = self._outbound.longest
+        longest = self._outbound.longest - len(request.reply_to or request.slot.results_topic)
         if sum(map(len, reply.pieces)) + len(request.correlation) + PROPERTIES_ROOM > longest:
             self.error(request, InferenceCode.RESULT_TOO_LARGE, f"the broker takes {longest} bytes at most")
             return

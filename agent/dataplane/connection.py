@@ -23,6 +23,7 @@ from agent.dataplane.outbound import Outbound, Outgoing
 from agent.dataplane.packets import text
 from agent.dataplane.requests import Admission
 from agent.dataplane.spooling import Spooling
+from registry.contracts.broker import BrokerLimits, subscribable
 from registry.contracts.messages import MAX_CONTROL_BYTES
 
 RECONNECT = Backoff(first_s=0.2, cap_s=30.0, limit=1)
@@ -79,7 +80,11 @@ class Connection:
         self._post = post
         self._clock = clock
         self._retained: dict[str, bytes] = {}
-        self._subscribing = 0
+        self._subscribing: set[int] = set()
+        """Packet identifiers of SUBSCRIBEs that are not answered yet."""
+        self.limits = BrokerLimits()
+        """What the broker of the last connection takes."""
+        self.subscriptions_refused = 0
         self._session_present = False
         self.connecting = False
         """True: another thread uses the client."""
@@ -145,13 +150,22 @@ class Connection:
             _log.warning("no connection to the broker (%s); next try in %.1f s", reason, delay)
         self._emit(Disconnected(reason))
 
-    def connected(self, *, session_present: bool, receive_maximum: int, maximum_packet: int | None) -> None:
+    def connected(self, *, session_present: bool, limits: BrokerLimits) -> None:
         """As SessionEvents says."""
-        self._outbound.opened(receive_maximum, maximum_packet)
+        self._outbound.opened(limits)
         self._session_present = session_present
+        self.limits = limits
         self.connections += 1
-        self._subscribing = self._session.subscribe(self._greeting.filters)
-        self._link.subscribing(self._subscribing)
+        filters, left = subscribable(self._greeting.filters, limits)
+        if left:
+            self.subscriptions_refused += len(left)
+            _log.error("the broker does not take subscriptions of this kind: %s", ", ".join(left))
+        if not limits.control_is_whole:
+            missing = ", no ".join(limits.missing())
+            _log.warning("the broker has no %s: the registry is asked and told over HTTP, too", missing)
+        self._subscribing = set(self._session.subscribe(filters, limits))
+        for mid in self._subscribing:
+            self._link.subscribing(mid)
 
     def refused(self, reason: str) -> None:
         """As SessionEvents says."""
@@ -159,10 +173,14 @@ class Connection:
 
     def subscribed(self, mid: int, failures: Sequence[str]) -> None:
         """As SessionEvents says."""
-        if mid != self._subscribing:
+        if mid not in self._subscribing:
             return
+        self._subscribing.discard(mid)
         if failures:
+            self.subscriptions_refused += len(failures)
             _log.error("the broker refuses subscriptions: %s", ", ".join(failures))
+        if self._subscribing:
+            return
         self._greeting_until = None
         self._opened_at = self._clock()
         self.open = True
@@ -170,7 +188,7 @@ class Connection:
         for topic, payload in self._retained.items():
             self._send_retained(topic, payload)
         _log.info("connected to the broker (session present: %s)", self._session_present)
-        self._emit(Connected(self._session_present))
+        self._emit(Connected(self._session_present, self.limits.control_is_whole))
 
     def disconnected(self, reason: str) -> None:
         """As SessionEvents says."""

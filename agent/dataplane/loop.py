@@ -276,7 +276,9 @@ class DataPlane:
         self._connection.due(now)
         self._dispatch.check(self._router.live(), now)
         if now >= self._next_keepalive and not self._connection.connecting:
-            self._next_keepalive = now + self._keepalive_tick
+            stated = self._connection.limits.keepalive_s
+            tick = self._keepalive_tick if stated is None else min(self._keepalive_tick, max(0.25, stated / 4))
+            self._next_keepalive = now + tick
             self._link.alive()
             self._client.loop_misc()
 

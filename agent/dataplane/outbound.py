@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -23,11 +23,12 @@ import msgspec
 from agent.core.strikes import Strikes
 from agent.dataplane.acks import Ack, AckQueue
 from agent.dataplane.packets import MAX_REMAINING, Buffer
+from registry.contracts.broker import BrokerLimits
 
 MAX_WINDOW = 60000
 """QoS 1 messages in flight, whatever the broker allows: packet identifiers are 16 bits and others use some."""
-HEAD_ROOM = 2048
-"""Bytes of a packet that are neither payload nor properties, at most: a topic of MAX_TOPIC_BYTES, lengths."""
+FRAME = 1 + 4 + 2 + 4
+"""Bytes of a PUBLISH beside topic, properties and payload, at most: type, two lengths, packet identifier."""
 REFUSED = 0x80
 """Reason codes from here on are failures."""
 _log = logging.getLogger(__name__)
@@ -91,8 +92,12 @@ class Outbound:
         self.connected = False
         self.window = MAX_WINDOW
         """The broker's Receive Maximum."""
-        self.longest = MAX_REMAINING - HEAD_ROOM
-        """Bytes of payload and properties that the broker takes. It ends a connection that sends more."""
+        self.longest = MAX_REMAINING - FRAME
+        """Bytes of topic, properties and payload that the broker takes. It ends a connection that sends more."""
+        self._retain = self._acknowledged = True
+        """The broker keeps retained messages; it takes QoS 1."""
+        self._reasons: Counter[int] = Counter()
+        """Why it refused publications."""
         self.unacknowledged = unacknowledged
         """By packet identifier; the transport takes none of these for a new message."""
         self._later: deque[Outgoing] = deque()
@@ -105,11 +110,12 @@ class Outbound:
         """QoS 1 messages that wait for the window."""
         return len(self._later)
 
-    def opened(self, receive_maximum: int, maximum_packet: int | None = None) -> None:
+    def opened(self, limits: BrokerLimits) -> None:
         """CONNACK came, with what the broker takes."""
         self.connected = True
-        self.longest = max(0, min(maximum_packet or MAX_REMAINING, MAX_REMAINING) - HEAD_ROOM)
-        self.window = min(receive_maximum, MAX_WINDOW)
+        self.longest = min(limits.maximum_packet or MAX_REMAINING, MAX_REMAINING) - FRAME
+        self.window = min(limits.receive_maximum, MAX_WINDOW)
+        self._retain, self._acknowledged = limits.retain, limits.qos > 0
 
     def closed(self) -> None:
         """The connection has ended."""
@@ -141,7 +147,7 @@ class Outbound:
         """Answers a request; at QoS 1, and on disk if need be, when it came with QoS 1 (`ack`)."""
         if ack is not None:
             self.send(Outgoing(topic, properties, b"".join(pieces), ack))
-        elif self.connected and len(properties) + sum(map(len, pieces)) <= self.longest:
+        elif self.connected and len(topic) + len(properties) + sum(map(len, pieces)) <= self.longest:
             self._transport.publish(topic, properties, pieces)
         else:
             self.dropped += 1
@@ -164,7 +170,7 @@ class Outbound:
             self._later.append(message)
 
     def _transmit(self, message: Outgoing) -> None:
-        if len(message.properties) + len(message.payload) > self.longest:
+        if len(message.topic) + len(message.properties) + len(message.payload) > self.longest:
             self._give_up(message)
             return
         if self._strikes and self.muted(message.topic):
@@ -173,9 +179,12 @@ class Outbound:
             else:
                 self._give_up(message)
             return
-        mid = self._transport.publish_acknowledged(
-            message.topic, message.properties, message.payload, retain=message.retain
-        )
+        if not self._acknowledged:
+            self._transport.publish(message.topic, message.properties, (message.payload,))
+            self._done_with(message)
+            return
+        retain = message.retain and self._retain
+        mid = self._transport.publish_acknowledged(message.topic, message.properties, message.payload, retain=retain)
         self.unacknowledged[mid] = message
         ack = message.ack
         if ack is not None:
@@ -185,10 +194,20 @@ class Outbound:
     def _give_up(self, message: Outgoing) -> None:
         """It would end every connection that it is sent on, so it is dropped, and counted."""
         self.refused += 1
+        self._done_with(message)
+
+    def _done_with(self, message: Outgoing) -> None:
         if message.settled is not None:
             message.settled()
         if message.ack is not None:
             self.acks.settle(message.ack)
+
+    def _refused(self, reason: int, topic: bytes) -> None:
+        self.refused += 1
+        self._reasons[reason] += 1
+        if self._reasons[reason] == 1:
+            shown = topic[2:202].decode("utf-8", "replace")
+            _log.error("the broker refuses a publication to %r, reason 0x%02x; more are only counted", shown, reason)
 
     def puback(self, mid: int, reason: int) -> bool:
         """A PUBACK came. False: it is not one of these messages'."""
@@ -198,7 +217,7 @@ class Outbound:
         if self._strikes:
             self._strikes.clear(message.topic)
         if reason >= REFUSED:
-            self.refused += 1
+            self._refused(reason, message.topic)
         if message.settled is not None:
             message.settled()
         while self._later and len(self.unacknowledged) < self.window:

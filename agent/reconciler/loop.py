@@ -228,7 +228,8 @@ class Reconciler:
             if event.model in self._slots:
                 self._slots[event.model].died(event.worker, event.reason)
         elif isinstance(event, Connected):
-            voice.connected = self._context.changed = True
+            self._context.changed = True
+            voice.connected = event.whole
         elif isinstance(event, Disconnected):
             self._context.changed |= voice.connected
             voice.connected = False

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from scripts.demo.client import FleetClient
+from scripts.demo.processes import Fleet, wait_until
 from tests.support.broker import Mosquitto
 from tests.support.fleet_registry import FleetRegistry, eventually, facts
 from tests.support.mqtt_device import MqttDevice
+from tests.support.onnx_models import scaled
 
 CPU = {"name": "cpu", "target": "cpu"}
 
@@ -85,3 +89,26 @@ def _removed_and_registered_anew(registry: FleetRegistry, broker: Mosquitto) -> 
     device.report(facts=host)
     eventually(lambda: registry.ask("GET", "/v1/devices/d1").get("facts"))
     device.close()
+
+
+@pytest.mark.parametrize("lacks", ["retain_available false", "max_qos 0", "max_packet_size 1500"])
+def test_an_agent_serves_and_follows_its_registry_at_a_broker_that_lacks_something(lacks: str, tmp_path: Path) -> None:
+    with Fleet(tmp_path / "fleet") as fleet:
+        fleet.start_broker(lacks + "\n")
+        fleet.start_registry()
+        token = fleet.add_device("edge-1")
+        fast = {"MODELFLEET_AGENT_HEALTH_INTERVAL_S": "1", "MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S": "1"}
+        fleet.start_agent("edge-1", token, lambda: fleet.registry("devices", "show", "edge-1")["online"], **fast)
+        for version in ("1", "2"):
+            (tmp_path / "model.onnx").write_bytes(scaled(float(version), 4))
+            fleet.registry("publish", "scaled", str(tmp_path / "model.onnx"), "--version", version, "--target", "cpu")
+            fleet.registry("deploy", f"scaled@{version}", "--device", "edge-1", "--wait", "--timeout", "60")
+        if lacks == "max_qos 0":
+            return  # this client asks at QoS 1
+        with FleetClient(fleet.broker_port) as client:
+            ask = {"x": np.ones((1, 4), np.float32)}
+            wait_until(lambda: answers(client, ask) == [2.0] * 4, "an answer of version 2")
+
+
+def answers(client: FleetClient, feeds: dict[str, np.ndarray]) -> list[float]:
+    return [float(value) for value in np.ravel(client.ask_tensors("edge-1", "scaled", **feeds).tensors["y"])]

@@ -8,14 +8,15 @@ import pytest
 
 from agent.dataplane.connection import MAX_FLAPS, RECONNECT, STEADY_SECONDS, Connection, Greeting
 from agent.dataplane.outbound import Outbound
+from registry.contracts.broker import BrokerLimits
 from tests.unit.agent.test_outbound import Disk, Wire
 
 
 class Quiet:
     """Session, link and spooling that have nothing to do."""
 
-    def subscribe(self, filters: object) -> int:
-        return 1
+    def subscribe(self, filters: object, limits: object) -> list[int]:
+        return [1]
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None
@@ -41,7 +42,7 @@ class Broker:
 
     def pause_after(self, seconds: float) -> float:
         """How long the agent waits after a connection of so many seconds."""
-        self.connection.connected(session_present=True, receive_maximum=10, maximum_packet=None)
+        self.connection.connected(session_present=True, limits=BrokerLimits(receive_maximum=10))
         self.connection.subscribed(1, ())
         self.now += seconds
         self.connection.disconnected("taken over")

@@ -8,6 +8,7 @@ from agent.core.strikes import FIRST_MUTE_S, LONGEST_MUTE_S, LOST_AFTER, MAX_STR
 from agent.dataplane.acks import Ack
 from agent.dataplane.outbound import Outbound, Outgoing
 from agent.dataplane.packets import Buffer, text
+from registry.contracts.broker import BrokerLimits
 
 TOPIC = text(b"replies/a")
 
@@ -55,7 +56,7 @@ class Disk:
 def connected(window: int = 100) -> tuple[Outbound, Wire, Disk]:
     wire, disk = Wire(), Disk()
     outbound = Outbound(wire, disk, {})
-    outbound.opened(window)
+    outbound.opened(BrokerLimits(window))
     return outbound, wire, disk
 
 
@@ -104,7 +105,7 @@ def test_a_reply_that_is_ready_after_the_connection_ended_goes_to_disk_and_ackno
     outbound, wire, disk = connected()
     ack = outbound.acks.owe(9)
     outbound.closed()
-    outbound.opened(10)
+    outbound.opened(BrokerLimits(10))
     again = outbound.acks.owe(9)
     outbound.reply(TOPIC, b"", (b"late",), ack)
     assert wire.sent == [("qos1", b"late")]
@@ -133,7 +134,7 @@ def test_a_refusal_by_the_broker_is_counted() -> None:
 
 def connection_ends_at(outbound: Outbound, topic: bytes, mid: int) -> None:
     """The request comes, its reply is sent, and the broker hangs up."""
-    outbound.opened(100)
+    outbound.opened(BrokerLimits(100))
     outbound.reply(topic, b"", (b"reply",), outbound.acks.owe(mid))
     outbound.closed()
 
@@ -142,7 +143,7 @@ def test_a_reply_that_ends_every_connection_waits_on_disk_while_others_go_out() 
     outbound, wire, disk = connected()
     for _ in range(MAX_STRIKES):
         connection_ends_at(outbound, TOPIC, 7)
-    outbound.opened(100)
+    outbound.opened(BrokerLimits(100))
     wire.sent.clear()
     disk.kept.clear()
     outbound.reply(TOPIC, b"", (b"reply",), outbound.acks.owe(7))
@@ -160,7 +161,7 @@ def test_a_topic_that_was_muted_is_tried_again_after_a_while() -> None:
     outbound = Outbound(wire, Disk(), {}, clock=lambda: now[0])
     for _ in range(MAX_STRIKES):
         connection_ends_at(outbound, TOPIC, 7)
-    outbound.opened(100)
+    outbound.opened(BrokerLimits(100))
     wire.sent.clear()
     now[0] = FIRST_MUTE_S
     outbound.reply(TOPIC, b"", (b"reply",), outbound.acks.owe(7))
@@ -174,7 +175,7 @@ def test_what_ended_connections_for_hours_is_given_up_and_counted() -> None:
     for _ in range(LOST_AFTER):
         now[0] += LONGEST_MUTE_S
         connection_ends_at(outbound, TOPIC, 7)
-    outbound.opened(100)
+    outbound.opened(BrokerLimits(100))
     wire.sent.clear()
     disk.kept.clear()
     outbound.reply(TOPIC, b"", (b"reply",), outbound.acks.owe(7))
@@ -186,7 +187,7 @@ def test_one_delivered_reply_takes_the_strikes_of_its_topic_back() -> None:
     for _ in range(3):
         for _ in range(MAX_STRIKES - 1):
             connection_ends_at(outbound, TOPIC, 7)
-        outbound.opened(100)
+        outbound.opened(BrokerLimits(100))
         outbound.reply(TOPIC, b"", (b"reply",), None)
         outbound.send(Outgoing(TOPIC, b"", b"delivered"))
         outbound.puback(max(outbound.unacknowledged), 0)
@@ -199,14 +200,14 @@ def test_the_fleets_own_topics_are_never_given_up() -> None:
     outbound = Outbound(wire, Disk(), {}, lambda topic: topic != TOPIC)
     for _ in range(MAX_STRIKES + 1):
         connection_ends_at(outbound, TOPIC, 7)
-    outbound.opened(100)
+    outbound.opened(BrokerLimits(100))
     outbound.send(Outgoing(TOPIC, b"", b"event"))
     assert wire.sent[-1] == ("qos1", b"event")
 
 
 def test_what_is_longer_than_the_broker_takes_with_its_correlation_data_is_not_sent() -> None:
     outbound, wire, _ = connected()
-    outbound.opened(100, maximum_packet=70_000)
+    outbound.opened(BrokerLimits(100, maximum_packet=70_000))
     outbound.reply(TOPIC, b"c" * 60_000, (b"r" * 10_000,), outbound.acks.owe(1))
     outbound.reply(TOPIC, b"c" * 60_000, (b"r" * 10_000,), None)
     assert wire.sent == [("ack", 1)]
