@@ -99,6 +99,7 @@ def _requests(model: ModelSnapshot | None) -> int:
 def _model_health(now: ModelSnapshot, earlier: ModelSnapshot | None, restarts: int) -> ModelHealth:
     return ModelHealth(
         version=now.version,
+        rollout=now.rollout,
         requests=now.requests,
         errors=dict(now.errors),
         expired=now.expired,

@@ -48,6 +48,7 @@ def report(slot: SlotRecord, live: Live) -> ReportedModel:
         max_batch=serving.max_batch if serving else None,
         batching=serving.batching if serving else "",
         since=serving.since if serving else None,
+        rollout=choice.rollout if choice else None,
         desired_version=slot.desired.version if slot.desired else None,
         fault=live.crash or (slot.fault if slot.fault and slot.fault.code else None),
         parity=choice.parity if choice else None,

@@ -23,7 +23,7 @@ class Binding:
     optional_inputs: tuple[TensorSpec, ...] = ()
     """Those that a request may leave out, because the model has a default for them."""
     rollout: str | None = None
-    """Id of the rollout that is running, None when none is."""
+    """Id of the rollout that put this version here, also after it ended; None: none did."""
     image: ImageInput | None = None
     classification: Classification | None = None
     max_payload: int = 64 << 20

@@ -39,6 +39,7 @@ def _model(slot: ModelSlot) -> ModelSnapshot:
         slot.model,
         slot.stats,
         active.binding.version if active is not None else None,
+        rollout=active.binding.rollout if active is not None else None,
         queue_depth=sum(serving.in_flight() for serving in slot.servings()),
         queue_limit=active.layout.ids if active is not None else 0,
         batching=active.worker.batching if active is not None else "",
@@ -50,6 +51,7 @@ def _totals(
     stats: ModelStats,
     version: str | None,
     *,
+    rollout: str | None = None,
     queue_depth: int = 0,
     queue_limit: int = 0,
     batching: str = "",
@@ -57,6 +59,7 @@ def _totals(
     return ModelSnapshot(
         model=model,
         version=version,
+        rollout=rollout,
         requests=stats.requests,
         errors=dict(stats.errors),
         expired=stats.expired,

@@ -52,6 +52,8 @@ class ModelSnapshot:
     queue_limit: int
     batching: str = ""
     """Whether requests are joined into one run, and why; empty while nothing serves."""
+    rollout: str | None = None
+    """That put the version there."""
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,8 @@ class ReportedModel(Wire):
     batching: Annotated[str, Field(max_length=600)] = ""
     """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
     since: AwareDatetime | None = None
+    rollout: Annotated[str, Field(max_length=64)] | None = None
+    """Id of the rollout that put `version` here, also after it ended; None: none did."""
     desired_version: VersionName | None = None
     fault: Fault | None = None
     parity: Parity | None = None
@@ -193,6 +195,8 @@ class ModelHealth(Wire):
     """One model on one device. Counters are totals since the session began; quantiles cover the window."""
 
     version: VersionName | None = None
+    rollout: Annotated[str, Field(max_length=64)] | None = None
+    """Id of the rollout that put it there, also after it ended; None: none did."""
     requests: Count = 0
     """Answered, with a result or an error."""
     errors: dict[str, Count] = Field(default_factory=dict)

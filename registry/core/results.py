@@ -35,6 +35,8 @@ class Result:
     header_length: int | None
     """Bytes of the JSON header at the start of a binary body, after the magic if there is one."""
     note: str = ""
+    rollout: str = ""
+    """Id of the rollout that put the version there; empty: none did, or the result does not say."""
 
 
 def describe(payload: bytes, content_type: str = "", header_length: str = "") -> Result:
@@ -51,6 +53,7 @@ def describe(payload: bytes, content_type: str = "", header_length: str = "") ->
         body=None if too_long else payload,
         size=len(payload),
         header_length=length,
+        rollout=_text(_parameters(header), "rollout") or "",
         note=f"{len(payload)} bytes; only results up to {MAX_BODY_BYTES} bytes are kept" if too_long else "",
     )
 
@@ -78,6 +81,11 @@ def _object(text: bytes) -> dict[str, Any]:
 def _text(header: dict[str, Any], key: str) -> str | None:
     value = header.get(key)
     return value[:64] if isinstance(value, str) else None
+
+
+def _parameters(header: dict[str, Any]) -> dict[str, Any]:
+    found = header.get("parameters")
+    return found if isinstance(found, dict) else {}
 
 
 def _version(header: dict[str, Any]) -> str | None:

@@ -244,3 +244,5 @@ class ResultRow(Base):
     size: Mapped[int] = mapped_column(BigId)
     header_length: Mapped[int | None]
     note: Mapped[str] = mapped_column(Text, default="")
+    rollout: Mapped[str | None] = mapped_column(NAME)
+    """That put the version there, also after it ended."""

@@ -48,6 +48,7 @@ def _row(device_id: int, at: datetime, recorded: Recorded) -> ResultRow:
         size=result.size,
         header_length=result.header_length,
         note=result.note,
+        rollout=result.rollout or None,
     )
 
 
@@ -84,6 +85,7 @@ def _view(device: str, row: ResultRow) -> ResultView:
         size=row.size,
         header_length=row.header_length,
         note=row.note,
+        rollout=row.rollout,
     )
 
 

@@ -28,6 +28,8 @@ KINDS: dict[str, type[Wire]] = {
     "reported-fault": Reported,
     "reported-heard": Reported,
     "reported-epoch": Reported,
+    "reported-rollout": Reported,
+    "health-rollout": Health,
     "desired-epoch": Desired,
     "notice": Notice,
     "event": Event,

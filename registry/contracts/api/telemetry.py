@@ -57,3 +57,5 @@ class ResultView(Wire):
     header_length: int | None = None
     """Bytes of a binary result's JSON header (after `OIPB` and the length, where it starts with them)."""
     note: str = ""
+    rollout: str | None = None
+    """Id of the rollout that put the version there, also after it ended; None: none did."""

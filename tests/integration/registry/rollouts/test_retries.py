@@ -65,3 +65,11 @@ def test_a_failure_of_another_code_counts_at_once(world: World) -> None:
     world.tick()
     assert world.states(rollout)["d0"] is S.ROLLED_BACK
     assert world.state(rollout) is R.PAUSED
+
+
+def test_what_a_rollout_put_there_is_named_by_it_after_it_ended(world: World) -> None:
+    world.add(*NAMES)
+    rollout = world.start(waves=AT_ONCE)
+    world.run(rollout, R.SUCCEEDED)
+    world.tick(3600)
+    assert {world.desired(name).models["lenet"].rollout for name in NAMES} == {rollout}
