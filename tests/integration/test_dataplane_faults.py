@@ -266,7 +266,7 @@ def test_a_result_longer_than_the_broker_takes_is_an_error(
     x = np.arange(10_000, dtype=np.float32)
     numbers = json.dumps({"inputs": [{"name": "x", "shape": [2500, 4], "datatype": "FP32", "data": x.tolist()}]})
     assert "outputs" in client.one(numbers.encode()).head
-    payload, length = binary_request(np.arange(24_600, dtype=np.float32), rows=6150)
+    payload, length = binary_request(np.arange(24_900, dtype=np.float32), rows=6225)
     assert client.one(payload, header_length=length).head["code"] == "result_too_large"
     device.plane.publish_durable(device.topics.device(device.name, "events"), b"x" * 200_000)
     until(lambda: device.plane.snapshot().outbox_rows == 0)
