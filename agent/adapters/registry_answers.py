@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BUSY = frozenset({408, 425, 429})
 MAX_RETRY_AFTER_S = 3600.0
+MAX_FOREIGN_RETRY_AFTER_S = 60.0
+"""Of somebody who answers in the registry's place."""
 
 
 class UnreachableError(TransientError):
@@ -65,7 +67,8 @@ def refusal(answer: httpx.Response, what: str) -> TransientError | PermanentErro
     problem = problem_of(status, kind, body)
     if problem is None:
         text = foreign_text(status, kind, body, answer.headers.get("location", ""))
-        return UnreachableError(f"{what}: {text}", retry_after_s=_retry_after(answer.headers.get("retry-after", "")))
+        wished = min(_retry_after(answer.headers.get("retry-after", "")), MAX_FOREIGN_RETRY_AFTER_S)
+        return UnreachableError(f"{what}: {text}", retry_after_s=wished)
     said = "; ".join((problem.detail or problem.title, *problem.errors))[:600]
     text = f"{what}: {status} {problem.code}: " + "".join(c if c.isprintable() else " " for c in said)
     if status >= 500 or status in BUSY:

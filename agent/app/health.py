@@ -71,6 +71,8 @@ class HealthReporter:
             outbox_queued=stats.outbox_rows,
             outbox_dropped=stats.outbox_dropped,
             replies_dropped=stats.replies_dropped,
+            replies_refused=stats.replies_refused,
+            results_unwritten=stats.results_unwritten,
             mqtt_reconnects=max(stats.connections - 1, 0),
             damaged=self._damaged(),
             data_path=stats.data_path,

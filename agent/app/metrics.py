@@ -66,10 +66,13 @@ class _StatsCollector(Collector):
 def _agent_metrics(stats: DataPlaneStats) -> Iterator[Metric]:
     yield GaugeMetricFamily("modelfleet_mqtt_connected", "1 while the broker is there", value=float(stats.connected))
     yield GaugeMetricFamily("modelfleet_outbox_rows", "Messages that wait on disk", value=stats.outbox_rows)
+    unwritten = "Results that the disk does not take now, unacknowledged"
+    yield GaugeMetricFamily("modelfleet_results_unwritten", unwritten, value=stats.results_unwritten)
     for name, text, value in (
         ("modelfleet_mqtt_connections", "Sessions opened with the broker", stats.connections),
         ("modelfleet_outbox_dropped", "Messages that the full outbox dropped", stats.outbox_dropped),
         ("modelfleet_replies_dropped", "QoS 0 replies lost with the connection", stats.replies_dropped),
+        ("modelfleet_replies_refused", "QoS 1 messages that the broker does not take", stats.replies_refused),
     ):
         yield CounterMetricFamily(name, text, value=value)
 

@@ -26,6 +26,7 @@ def take_snapshot(
         outbox_rows=outbox.rows,
         outbox_bytes=outbox.bytes,
         outbox_dropped=outbox.dropped + spooling.lost,
+        results_unwritten=spooling.unwritten(),
         unacknowledged=len(outbound.unacknowledged) + outbound.waiting(),
         other_errors=router.oddities(),
         models={name: _model(slot) for name, slot in router.slots.items()},

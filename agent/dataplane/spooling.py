@@ -48,6 +48,10 @@ class Spooling:
         """As Spool says."""
         return bool(self._new) or self.outbox.rows > 0
 
+    def unwritten(self) -> int:
+        """Messages that the disk does not take now."""
+        return len(self._new) if self._refused_until is not None else 0
+
     def spool(self, message: Outgoing) -> None:
         """As Spool says."""
         self._new.append(message)

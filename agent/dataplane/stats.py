@@ -84,3 +84,5 @@ class DataPlaneStats:
     models: Mapping[str, ModelSnapshot] = field(default_factory=dict)
     withdrawn: Mapping[str, ModelSnapshot] = field(default_factory=dict)
     """Models that are not assigned any more, with the totals and the version they ended with."""
+    results_unwritten: int = 0
+    """Results that the disk does not take now: in memory, their requests unacknowledged."""

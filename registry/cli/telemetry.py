@@ -90,7 +90,16 @@ def _health_rows(at: str, report: Health) -> Iterator[tuple[object, ...]]:
     cpu = "-" if report.cpu_fraction is None else f"{report.cpu_fraction:.0%}"
     memory = "-" if report.rss_bytes is None else size_text(report.rss_bytes)
     host = (at, cpu, memory)
-    waiting = f"{report.outbox_queued} results wait" if report.outbox_queued else ""
+    waiting = "; ".join(
+        f"{count} results {what}"
+        for count, what in (
+            (report.outbox_queued, "wait"),
+            (report.results_unwritten, "wait for a disk that takes none"),
+            (report.outbox_dropped, "dropped"),
+            (report.replies_refused, "refused by the broker"),
+        )
+        if count
+    )
     if not report.models:
         yield (*host, *["-"] * 5, waiting)
     for name, model in sorted(report.models.items()):

@@ -245,6 +245,10 @@ class Health(Wire):
     outbox_dropped: Count = 0
     replies_dropped: Count = 0
     """QoS 0 replies that were lost with the connection."""
+    replies_refused: Count = 0
+    """QoS 1 messages that the broker refused or does not take, or that would have ended its connections for hours."""
+    results_unwritten: Count = 0
+    """Results that the disk does not take now; they wait in memory, and their requests are not acknowledged."""
     mqtt_reconnects: Count = 0
     damaged: Annotated[dict[str, Count], Field(max_length=16)] = Field(default_factory=dict)
     """What was found damaged on this host's disk since the agent started, by kind: `cache`, `engines` (both are brought

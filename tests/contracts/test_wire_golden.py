@@ -36,6 +36,7 @@ KINDS: dict[str, type[Wire]] = {
     "health": Health,
     "health-not-finite": Health,
     "health-damaged": Health,
+    "health-unwritten": Health,
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "manifest-extended": Manifest,

@@ -24,6 +24,8 @@ from registry.contracts.manifest import FileRef
 from registry.contracts.messages import Desired
 from registry.contracts.platforms import Platform
 from tests.fakes.registry_simulator import Page, Refuse, RegistrySimulator, Trickle, one_file_manifest
+from tests.integration.agent.test_agent_process import AgentProcess, deploy, wait_until
+from tests.support.broker import free_port
 
 MODEL = bytes(range(256)) * 1000
 FOREIGN = {
@@ -162,3 +164,35 @@ def test_an_answer_of_a_few_bytes_a_second_ends_at_the_exchanges_deadline(
         do(client, exchange, tmp_path)
     assert slow.value.code == DeploymentCode.REGISTRY_UNREACHABLE
     assert time.monotonic() - began < 60  # it would be hours
+
+
+def test_a_proxys_pages_for_a_while_delay_a_deployment_and_do_not_fail_it(
+    registry: RegistrySimulator, tmp_path: Path
+) -> None:
+    deploy(registry)
+    for exchange in ("manifests", "blobs"):
+        registry.fault(exchange, Page(404), Page(302, b"", headers={"Location": "http://portal.example/"}), Page(200))
+    agent = AgentProcess(tmp_path / "data", registry.url, free_port())
+    agent.start()
+    try:
+        wait_until(agent.serves, 60)
+        assert len(registry.requests("blobs")) == 4
+    finally:
+        agent.stop()
+
+
+def test_a_token_that_is_replaced_while_a_deployment_waits_for_it_lets_it_go_on(tmp_path: Path) -> None:
+    registry = RegistrySimulator(token="new").start()
+    deploy(registry)
+    token = tmp_path / "token"
+    token.write_text("old")
+    agent = AgentProcess(tmp_path / "data", registry.url, free_port())
+    agent.settings["MODELFLEET_AGENT_REGISTRY__TOKEN_FILE"] = str(token)
+    agent.start()
+    try:
+        wait_until(lambda: registry.requests("desired"))
+        token.write_text("new")
+        wait_until(agent.serves)
+    finally:
+        agent.stop()
+        registry.stop()
