@@ -48,17 +48,27 @@ class UnreachableError(TransientError):
         self.progress = progress
 
 
+def outage(error: Exception, url: str) -> UnreachableError | None:
+    """What an error of the network means; None: it is another one."""
+    import httpx  # noqa: PLC0415 - it takes 0.15 s, and an agent that has all it needs starts without it
+
+    if isinstance(error, (httpx.TransportError, httpx.DecodingError, httpx.StreamError, UnicodeError)):
+        return UnreachableError(f"{url}: {type(error).__name__}: {error}")
+    if isinstance(error, httpx.InvalidURL):
+        return UnreachableError(f"registry.url {url!r}: {error}")
+    return None
+
+
 @contextlib.contextmanager
 def translated(url: str) -> Iterator[None]:
     """Every error of the network becomes ours."""
-    import httpx  # noqa: PLC0415 - it takes 0.15 s, and an agent that has all it needs starts without it
-
     try:
         yield
-    except (httpx.TransportError, httpx.DecodingError, httpx.StreamError, UnicodeError) as error:
-        raise UnreachableError(f"{url}: {type(error).__name__}: {error}") from error
-    except httpx.InvalidURL as error:
-        raise UnreachableError(f"registry.url {url!r}: {error}") from error
+    except Exception as error:
+        fault = outage(error, url)
+        if fault is None:
+            raise
+        raise fault from error
 
 
 def refusal(answer: httpx.Response, what: str) -> TransientError | PermanentError:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 from agent.adapters.part_file import Fill, PartFile
 from agent.adapters.registry_answers import (
@@ -21,6 +21,7 @@ from agent.adapters.registry_answers import (
     demand_object,
     demand_type,
     foreign,
+    outage,
     refusal,
     translated,
 )
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 256 << 10
 DOWNLOAD_LIMIT_S = 60.0
 """A blob that brings less than 64 KiB in so long has failed: one byte at a time keeps no thread for ever."""
+DOWNLOAD_READ = 512 << 10
+"""Bytes of a blob that are read at once."""
 UPLOAD_LIMIT_S = 330.0
 """As long for what is sent in pieces: the answer comes after the registry made it durable."""
 
@@ -126,7 +129,9 @@ class RegistryClient:
         if part.offset:
             headers = {"Range": f"bytes={part.offset}-", "If-Range": f'"{part.ref.digest}"'}
         start = part.offset
-        with self._send("GET", blob_path(part.ref.digest), headers, limit_s=DOWNLOAD_LIMIT_S) as answer:
+        with self._send(
+            "GET", blob_path(part.ref.digest), headers, limit_s=DOWNLOAD_LIMIT_S, body_read=DOWNLOAD_READ
+        ) as answer:
             demand_type(answer, BYTES)
             _agree_on_range(answer, part)
             try:
@@ -155,13 +160,10 @@ class RegistryClient:
         path: str,
         headers: dict[str, str],
         content: bytes | Iterator[bytes] | None = None,
-        *,
-        limit_s: float | None = None,
+        **limits: Any,
     ) -> Iterator[httpx.Response]:
-        with (
-            translated(self._url),
-            self._connection.stream(method, path, headers, content, limit_s=limit_s) as answer,
-        ):
+        """`limits`: as `RegistryConnection.stream` takes them."""
+        with translated(self._url), self._connection.stream(method, path, headers, content, **limits) as answer:
             if not (answer.is_success or answer.status_code == 304):
                 raise refusal(answer, f"{method} {path}")
             yield answer
@@ -202,22 +204,24 @@ def _agree_on_range(answer: httpx.Response, part: PartFile) -> None:
 
 
 def _body(answer: httpx.Response, url: str) -> Fill:
-    """Reads the body, decoded should somebody on the way have encoded it, into the caller's buffer."""
-    pieces = answer.iter_bytes()
+    """Reads the body into the caller's buffer; decoded, should somebody on the way have encoded it."""
+    encoded = "content-encoding" in answer.headers
+    pieces = answer.iter_bytes() if encoded else iter(cast("Iterable[bytes]", answer.stream))
     waiting = memoryview(b"")
     fault: UnreachableError | None = None
 
     def fill(room: memoryview) -> int:
         nonlocal waiting, fault
-        if fault is not None:
-            raise fault  # who has kept what came before it asks once more
         if not waiting:
+            if fault is not None:
+                raise fault  # who has kept what came before it asks once more
             try:
-                with translated(url):
-                    waiting = memoryview(next(pieces, b""))
-            except UnreachableError as error:
-                fault = error
-                raise
+                waiting = memoryview(next(pieces, b""))
+            except Exception as error:
+                fault = outage(error, url)
+                if fault is None:
+                    raise
+                raise fault from error
         count = min(len(waiting), len(room))
         room[:count] = waiting[:count]
         waiting = waiting[count:]

@@ -61,6 +61,7 @@ class RegistryConnection:
         content: bytes | Iterator[bytes] | None = None,
         *,
         limit_s: float | None = None,
+        body_read: int = 0,
     ) -> Iterator[httpx.Response]:
         """One exchange; its answer's body is read by the caller, inside `translated`.
 
@@ -70,6 +71,7 @@ class RegistryConnection:
             headers: Besides those that every request has.
             content: The request's body.
             limit_s: As `registry.httpclient.transport.Limit`; None: that of short exchanges.
+            body_read: As there.
 
         Raises:
             UnreachableError: it cannot even be tried: the token, the authority or the proxy cannot be used.
@@ -77,7 +79,7 @@ class RegistryConnection:
         from registry.httpclient.transport import LIMIT, Limit  # noqa: PLC0415 - see above
 
         credential = self._credential()
-        limit = Limit(self._timeout_s * DEADLINE_FACTOR if limit_s is None else limit_s)
+        limit = Limit(self._timeout_s * DEADLINE_FACTOR if limit_s is None else limit_s, body_read=body_read)
         shared = self._take()
         try:
             with shared.client.stream(

@@ -35,7 +35,9 @@ class Limit:
     So a short exchange has a total deadline, and a long one has to make progress. For one exchange, in one thread.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic, *, body_read: int = 0) -> None:
+        """`body_read`: bytes that one read of the answer's body may bring, where httpcore asks for less."""
+        self.body_read = body_read
         self._seconds = seconds
         self._clock = clock
         self._until = clock() + seconds
@@ -60,6 +62,7 @@ class _Current(threading.local):
     """The limit of the exchange that this thread does."""
 
     limit: Limit | None = None
+    in_body = False
 
     def left(self, timeout: float | None, fault: type[httpcore.TimeoutException]) -> float | None:
         return timeout if self.limit is None else self.limit.left(timeout, fault)
@@ -85,8 +88,13 @@ class _Stream(httpcore.NetworkStream):
         self._current = current
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = self._inner.read(max_bytes, self._current.left(timeout, httpcore.ReadTimeout))
-        self._current.carried(len(data))
+        current = self._current
+        if current.in_body and current.limit is not None:
+            # httpcore asks for 64 KiB and hands whatever comes to h11, which takes any amount: longer pieces
+            # cost less of the processor.
+            max_bytes = max(max_bytes, current.limit.body_read)
+        data = self._inner.read(max_bytes, current.left(timeout, httpcore.ReadTimeout))
+        current.carried(len(data))
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -190,10 +198,18 @@ class _Body(httpx.SyncByteStream):
         self._limit = limit
 
     def __iter__(self) -> Iterator[bytes]:
+        """Thousands of pieces a second come through here: no context managers."""
+        current, limit = self._current, self._limit
         pieces = iter(self._pieces)
         while True:
-            with self._current.under(self._limit), _as_httpx():
+            before, current.limit = current.limit, limit
+            current.in_body = True
+            try:
                 piece = next(pieces, None)
+            except FAULTS as error:
+                raise _of_httpx(error) from error
+            finally:
+                current.limit, current.in_body = before, False
             if piece is None:
                 return
             yield piece
@@ -236,17 +252,24 @@ def _bracketed(host: bytes) -> bytes:
     return b"[" + host + b"]" if b":" in host and not host.startswith(b"[") else host
 
 
+FAULTS = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
+
+
+def _of_httpx(error: Exception) -> httpx.TransportError:
+    """httpx has each of httpcore's errors under the same name."""
+    fault = cast("type[httpx.TransportError]", getattr(httpx, type(error).__name__))
+    return fault(str(error))
+
+
 @contextmanager
 def _as_httpx() -> Iterator[None]:
-    """httpx has each of httpcore's errors under the same name."""
     try:
         yield
-    except (
-        httpcore.TimeoutException,
-        httpcore.NetworkError,
-        httpcore.ProtocolError,
-        httpcore.ProxyError,
-        httpcore.UnsupportedProtocol,
-    ) as error:
-        fault = cast("type[httpx.TransportError]", getattr(httpx, type(error).__name__))
-        raise fault(str(error)) from error
+    except FAULTS as error:
+        raise _of_httpx(error) from error

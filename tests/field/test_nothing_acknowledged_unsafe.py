@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,18 +33,15 @@ def serve(port: int, folder: Path) -> Serving:
     return device.start()
 
 
-def refuse(device: Serving, folder: Path) -> None:
-    """From now on the disk takes no message."""
-    with sqlite3.connect(folder / f"{device.name}.db") as other:
-        other.execute("CREATE TRIGGER full BEFORE INSERT ON messages BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
-    other.close()
+def refuse(device: Serving) -> None:
+    """From now on the disk is full: the file may not grow."""
+    pages = device.outbox._db.execute("PRAGMA page_count").fetchone()[0]
+    device.outbox._db.execute(f"PRAGMA max_page_count = {pages}")
 
 
-def relent(device: Serving, folder: Path) -> None:
-    """The disk takes messages again."""
-    with sqlite3.connect(folder / f"{device.name}.db") as other:
-        other.execute("DROP TRIGGER full")
-    other.close()
+def relent(device: Serving) -> None:
+    """There is room again."""
+    device.outbox._db.execute(f"PRAGMA max_page_count = {1 << 30}")
 
 
 def ask(client: Asker, count: int, *, reply_to: str | None) -> None:
@@ -69,18 +65,18 @@ def test_no_result_is_lost_when_the_disk_refuses_it(
     client = Asker(broker.port, device.infer(), listen=(device.results(),))
     ask(client, REQUESTS, reply_to="" if to == "results" else None)
     until(lambda: device.plane.snapshot().models["double"].queue_depth == REQUESTS)
-    refuse(device, tmp_path)
+    refuse(device)
     proxy.refusing = True
     proxy.sever()
     device.event(Disconnected)
     worker.gate.set()
     until(lambda: device.plane.snapshot().models["double"].requests == REQUESTS)
+    assert device.plane.snapshot().results_unwritten > 0
     if end == "the disk recovers":
-        relent(device, tmp_path)
+        relent(device)
         until(lambda: device.plane.snapshot().outbox_rows == REQUESTS)
     elif end == "the agent is started again":
         device.stop()
-        relent(device, tmp_path)
         device = Serving(broker.port, tmp_path, inherit=device)
         device.serve(FakeWorker(slots=2048, arenas=64))
         device.start()
@@ -101,7 +97,7 @@ def test_results_that_wait_behind_older_ones_are_not_acknowledged_before_they_ar
     client = Asker(broker.port, device.infer(), listen=(device.results(),))
     proxy.flowing.clear()  # the broker's acknowledgements stand still, so later results go to the disk
     device.plane.publish_durable(device.topics.device(device.name, "events"), b"{}")
-    refuse(device, tmp_path)
+    refuse(device)
     proxy.flowing.set()
     ask(client, REQUESTS, reply_to="")
     until(lambda: answered(client) == set(range(REQUESTS)))
