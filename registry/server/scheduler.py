@@ -38,7 +38,7 @@ class Job:
     every_s: float
     run: Callable[[Services, Stopping], object]
     by_age: bool = False
-    """It removes what is old: not before the wall clock has stood still for SETTLE_S."""
+    """It removes or ends what is old: not before the wall clock has stood still for SETTLE_S."""
 
 
 def _forget_steps(services: Services, stopping: Stopping) -> int:
@@ -52,7 +52,7 @@ def _keep_less(services: Services, stopping: Stopping) -> object:
 JOBS: tuple[Job, ...] = (
     Job("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
     Job("presence", LISTEN_S, lambda services, _: services.fleet.presence.listen(services.clock())),
-    Job("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock())),
+    Job("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock()), by_age=True),
     Job("rollouts", 1, lambda services, stopping: services.fleet.ticker.tick(services.clock(), stopping)),
     Job("plans", 1, lambda services, stopping: services.fleet.ticker.plan(services.clock, stopping)),
     Job("webhooks", 1, lambda services, _: services.fleet.webhooks.deliver(services.clock)),
