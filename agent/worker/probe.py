@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.backends.base import BackendError
 from agent.worker.samples import unlike_feeds, zero_feeds
 
 if TYPE_CHECKING:
@@ -33,19 +32,22 @@ def veto(session: Session, cap: int) -> str:
     unlike, zero = unlike_feeds(session, _UNLIKE), zero_feeds(session, 1)
     items = [{name: array[at : at + 1] for name, array in unlike.items()} for at in range(_UNLIKE)] + [zero]
     names = [tensor.name for tensor in session.outputs]
-    alone: list[list[Array]] = []
-    able: list[dict[str, Array]] = []
-    for item in items:
-        try:
-            alone.append(session.run(item, names))
-        except BackendError:  # A sample that is no valid request shows nothing.
-            continue
-        able.append(item)
+    tried = [(item, _answer(session, item, names)) for item in items]
+    able = [item for item, answer in tried if answer is not None]
+    alone = [answer for _, answer in tried if answer is not None]
     for order in _orders(len(able), cap):
         why = _differs(session, names, order, able, alone)
         if why:
             return f"a trial run of {len(order)} items together {why}"
     return ""
+
+
+def _answer(session: Session, item: dict[str, Array], names: Sequence[str]) -> list[Array] | None:
+    """None: a sample that is no valid request shows nothing."""
+    try:
+        return session.run(item, names)
+    except Exception:  # noqa: BLE001 - whatever a vendor raises
+        return None
 
 
 def same(datatype: str, one: Array, other: Array) -> bool:
@@ -83,8 +85,8 @@ def _differs(
     feeds = {name: np.concatenate([items[at][name] for at in order]) for name in items[0]}
     try:
         together = session.run(feeds, names)
-    except BackendError as error:
-        return f"failed where each alone did not: {error.message[:200]}"
+    except Exception as error:  # noqa: BLE001 - as above: what runs alone must run together
+        return f"failed where each alone did not: {str(error)[:200]}"
     for index, (info, joint) in enumerate(zip(session.outputs, together)):
         if joint.shape[:1] != (len(order),):
             return f"gave output {info.name[:64]!r} with shape {list(joint.shape)}"

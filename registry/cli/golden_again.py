@@ -27,8 +27,10 @@ def declared(manifest: Manifest) -> Manifest:
 
 
 def _said_by_publisher(batching: Batching | None) -> Batching | None:
-    """What a graph proves may change with the program that reads it."""
-    return batching if batching is not None and batching.basis is Basis.PUBLISHER else None
+    """What a graph proves may change with the program that reads it; the largest size is the publisher's."""
+    if batching is None or batching.basis is Basis.PUBLISHER:
+        return batching
+    return batching.model_copy(update={"why": ""}) if batching.max_size is not None else None
 
 
 def demand_as_asked(plan: Plan, published: Manifest) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from registry.contracts.batching import Basis, Batching
 from registry.contracts.golden import MeasuredParity, Parity
 from registry.contracts.jobs import Job, JobKind
 from registry.contracts.manifest import (
@@ -53,6 +54,18 @@ def job(**changes: Any) -> Job:
 
 def offered(variant: Variant, work: Job | None = None, newest: Manifest = BEFORE) -> str:
     return "; ".join(job_faults(work or job(), FACTS, variant, BEFORE, newest))
+
+
+def test_a_conversion_claims_no_independence_that_its_publisher_did_not_declare() -> None:
+    declared = Batching(independent=True, basis=Basis.PUBLISHER, max_size=8)
+    assert any("which the publisher did not declare of cpu" in why for why in faults(BEFORE, with_(batching=declared)))
+    proven = Batching(independent=True)
+    assert any("graphs of om are not read" in why for why in faults(BEFORE, with_(batching=proven)))
+    assert faults(BEFORE, with_(batching=Batching())) == ()
+    source = CPU.model_copy(update={"batching": declared})
+    before = BEFORE.model_copy(update={"variants": (source, OTHER)})
+    made = with_(batching=declared, build=BUILD.model_copy(update={"parent": source.canonical_digest()}))
+    assert faults(before, made) == ()
 
 
 def test_what_a_conversion_makes_can_be_added() -> None:
