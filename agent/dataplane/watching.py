@@ -10,7 +10,7 @@ import numpy as np
 from agent.core.probation import Tally
 from agent.dataplane.plan import Buffer
 from registry.contracts.parity import numbers
-from registry.contracts.tensors import FLOAT8, Datatype
+from registry.contracts.tensors import FLOAT8, NUMPY_NAME, Datatype
 
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _BF16_EXPONENT = np.uint16(0x7F80)
@@ -55,8 +55,6 @@ def is_finite(datatype: str, data: Buffer) -> bool:
 
 def kinds_in(datatype: str, data: Buffer) -> int:
     """Bits of `probation.KINDS`: NaN 1, infinity 2, minus infinity 4."""
-    if datatype == "BF16":
-        array = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
-    else:
-        array = np.frombuffer(data, _FLOATS[datatype])
+    kind = Datatype(datatype)
+    array = numbers(kind, np.frombuffer(data, NUMPY_NAME[kind]))
     return int(np.isnan(array).any()) | int(np.isposinf(array).any()) << 1 | int(np.isneginf(array).any()) << 2

@@ -240,6 +240,8 @@ class Watchdog:
     def _comparable(self) -> bool:
         """Is there anything that a NaN in an answer can be compared with?"""
         record = self._slot.record
+        if self._trial.before is not None:
+            return True
         return record.previous is not None or (record.active is not None and record.active.golden is not None)
 
     def _looked(self) -> Looked | None:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from registry.contracts.manifest import Classification, Manifest, TensorSpec
-from registry.contracts.tensors import Datatype
+from registry.contracts.tensors import FLOAT8, Datatype
 
 _NO_SCORES = (Datatype.BYTES, Datatype.BOOL)
-_FLOATS = (Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16)
+_FLOATS = FLOAT8 | {Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
 
 
 class Scores(NamedTuple):

@@ -50,6 +50,9 @@ def _protobuf_format(file: BinaryIO, size: int, name: str) -> Format | None:
     try:
         seen.extend(protobuf.outer_fields(file, checkpoint.payload_bytes(file, size)))
     except protobuf.TruncatedError as error:
+        what = other_model(seen)
+        if what is not None:
+            raise InspectionError(f"{name} is {what}, and it is cut short. The registry stores: {STORED}") from None
         cut = _by_fields(seen)
         if cut is not None:
             raise InspectionError(

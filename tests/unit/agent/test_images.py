@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from agent.dataplane.classify import Classifier
 from agent.dataplane.plan import OutputTensor, RequestError
 from registry.contracts.codes import InferenceCode
 from registry.contracts.manifest import Classification, ImageInput
@@ -249,6 +250,22 @@ def test_what_holds_no_scores_is_an_error_and_no_label(shape: Any, softmax: bool
     with pytest.raises(RequestError, match="cannot be classified") as refused:
         classified(shape, softmax, labels, [7.0] * int(np.prod(shape)))
     assert refused.value.code == InferenceCode.RUN_FAILED
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        ("BF16", np.array([0x4000, 0xC040, 0x3F80], "<u2").tobytes()),
+        ("FP8E4M3FN", bytes([0x40, 0xC4, 0x38])),
+        ("INT8", bytes([2, 253, 1])),
+        ("FP16", np.array([2, -3, 1], "<f2").tobytes()),
+    ],
+)
+def test_scores_of_every_type_are_read_as_numbers(datatype: str, data: bytes) -> None:
+    classifier = Classifier(Classification(output="y", labels=("a", "b", "c"), softmax=False), [])
+    label, score = classifier.classify(OutputTensor("y", datatype, (1, 3), data))
+    assert bytes(label.data)[4::5] == b"acb"
+    assert np.frombuffer(score.data, "<f4").tolist() == [2, 1, -3]
 
 
 def classified(shape: Any, softmax: bool, labels: int, scores: Any) -> Any:

@@ -102,6 +102,15 @@ def test_golden_vectors_say_which_specials_they_hold() -> None:
     assert (parity.passed, parity.specials) == (True, {"y": (Special.NEGATIVE_INFINITY, Special.NAN)})
 
 
+@pytest.mark.parametrize(
+    ("datatype", "byte", "kinds"), [("FP8E4M3FN", 0x7F, 1), ("FP8E5M2", 0x7C, 2), ("FP8E5M2", 0xFC, 4)]
+)
+def test_eight_bit_floats_are_looked_into_too(datatype: str, byte: int, kinds: int) -> None:
+    tally = Tally()
+    assert not count_answer(tally, [OutputTensor("y", datatype, (2,), b"")], [bytes([0x10, byte])])
+    assert tally.specials == [kinds & 1, kinds >> 1 & 1, kinds >> 2]
+
+
 def test_an_allowed_share_is_judged_without_anything_to_compare_with() -> None:
     some = Counts(answered=100, unexpected=(20, 0, 0), comparable=False)
     verdict = judge(LIMITS, some, over=True)
