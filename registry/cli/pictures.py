@@ -17,6 +17,7 @@ from registry.contracts.manifest import ImageInput, Manifest
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import ITEM_BYTES, Datatype
 from registry.core.picture_faults import picture_shape
+from registry.core.wording import how_many
 from registry.inspection.facts import InspectionError
 from registry.pictures.bare import PictureError
 
@@ -45,6 +46,12 @@ def picture_set(session: Session, folder: Path, like: str) -> dict[str, Tensor]:
         raise UsageFault(
             f"{folder} has {len(files)} pictures of {size} bytes each; 1 to {MAX_DATASET_BYTES} bytes are taken"
         )
+    passed_over = _passed_over(folder)
+    if passed_over:
+        session.out.warn(
+            f"{how_many(len(passed_over), 'file')} passed over, whose names do not end in {', '.join(ENDINGS)}: "
+            f"{passed_over[0]}"
+        )
     decode = decoder_for(image, spec.datatype)
     items = b"".join(decode(path) for path, _ in files)
     labels = b"".join(label.to_bytes(4, "little") for _, label in files)
@@ -61,6 +68,12 @@ def _files(folder: Path, manifest: Manifest) -> Iterator[tuple[Path, int]]:
     classes = folder_classes([inner.name for inner in folders], known)
     for inner in folders:
         yield from ((path, classes[inner.name]) for path in sorted(inner.iterdir()) if path.suffix.lower() in ENDINGS)
+
+
+def _passed_over(folder: Path) -> list[Path]:
+    """What lies where pictures do and is not taken for one, less the hidden files of file managers."""
+    inside = (path for inner in folder.iterdir() if inner.is_dir() for path in inner.iterdir())
+    return sorted(path for path in inside if path.suffix.lower() not in ENDINGS and not path.name.startswith("."))
 
 
 def folder_classes(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:

@@ -147,7 +147,15 @@ def test_a_folder_of_digits_becomes_a_validation_set_that_lenet_reads(server: Re
         inner.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, inner)
     cli("dataset", "add", "digits", folder, code=2)
-    added = cli("dataset", "add", "digits", folder, "--like", "lenet@1.0.0", "--json").document
+    (folder / "7" / "seven.webp").touch()
+    (folder / "7" / ".DS_Store").touch()
+    ran = cli("dataset", "add", "digits", folder, "--like", "lenet@1.0.0", "--json")
+    added = ran.document
+    assert "1 file passed over" in ran.err
+    assert "seven.webp" in ran.err
+    (folder / "8" / "eight.png").write_bytes(b"no picture")
+    assert "eight.png" in cli("dataset", "add", "spoilt", folder, "--like", "lenet@1.0.0", code=1).err
+    (folder / "8" / "eight.png").unlink()
     (score,) = cli("evaluate", "lenet@1.0.0", "--dataset", "digits", "--json").document
     assert (score["value"], score["items"]) == (1.0, added["items"])
     (folder / "elephant").mkdir()
