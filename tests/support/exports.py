@@ -215,10 +215,22 @@ def quantised() -> onnx.ModelProto:
     return g.model(g("Gemm", x, int8(5, 4), transB=1))
 
 
+def scikit_learn() -> onnx.ModelProto:
+    """A scaler, two layers, the place of the largest score, and the label there, as skl2onnx writes a classifier."""
+    g = Graph(17)
+    x = g("Scaler", "N,4", domain="ai.onnx.ml", offset=[0.1, 0.2, 0.3, 0.4], scale=[1.0, 2.0, 1.0, 0.5])
+    hidden = g("Relu", g("Add", g("MatMul", x, weights(4, 6)), weights(1, 6)))
+    scores = g("Softmax", g("Add", g("MatMul", hidden, weights(6, 3)), weights(1, 3)), axis=1)
+    best = g("ArgMax", scores, axis=1)
+    label = g("ArrayFeatureExtractor", ints(10, 20, 30), best, domain="ai.onnx.ml")
+    return g.model(g("Reshape", label, ints(-1)), scores)
+
+
 EXPORTS = {
     each.__name__: each
     for each in (
         mlp, dense_of_tensorflow, resnet, mobilenet, transformer, vision_transformer, merged_heads, lstm,
-        flattened_dense, quantised,
+        flattened_dense, quantised, scikit_learn,
+        scikit_learn,
     )
 }  # fmt: skip

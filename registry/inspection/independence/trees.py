@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from registry.inspection.independence.forms import reformed
 from registry.inspection.independence.nodes import ML, Node, rule
-from registry.inspection.independence.sizes import Size
+from registry.inspection.independence.sizes import ONE, Size, product
 from registry.inspection.independence.values import Value, fresh, refuse
 
 
@@ -70,11 +71,17 @@ def feature_vectorizer(node: Node) -> list[Value]:
     return [Value((values[0].sizes[0], fresh()), values[0].axis)]
 
 
-@rule("ArrayFeatureExtractor:1", domain=ML, note="the items lie along another axis than the last")
+@rule(
+    "ArrayFeatureExtractor:1", domain=ML, note="the items lie along another axis than the last, or are places in a row"
+)
 def array_feature_extractor(node: Node) -> list[Value]:
-    """Some places of the last axis."""
+    """Some places of the last axis. A classifier looks its labels up so, by the place of the largest score."""
     value, places = node.need(0), node.need(1)
-    node.rest_constant(0)
+    if places.is_item:
+        if value.is_item or value.rank not in (1, 2) or value.sizes[:-1] not in ((), (ONE,)):
+            raise refuse("it takes places by the items in more than a row of constants")
+        every = reformed(places, (product(places.sizes),))
+        return [Value((ONE, *every.sizes), 1)]
     if value.is_item and (value.rank < 2 or value.axis == value.rank - 1):
         raise refuse("it takes places along the axis of the items")
     known = [size.number for size in places.sizes]
