@@ -85,6 +85,8 @@ def broadcast(node: Node) -> list[Value]:
         raise refuse("it broadcasts along an axis, in the way of an opset before 7")
     if node.opset < 7 and node.op == "PRelu":
         raise refuse("its slope goes by channels, in the way of an opset before 7")
+    if node.op == "PRelu" and values[-1].is_item and (not values[0].is_item or values[-1].rank > values[0].rank):
+        raise refuse("its slope does not broadcast to what it is applied to")
     if not any(value.is_item for value in values):
         shape = broadcast_shape([value.shape for value in values])
         return [constant(shape, _elements(node, values, shape))]

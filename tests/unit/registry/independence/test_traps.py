@@ -158,6 +158,7 @@ TRAPS: dict[str, tuple[Make, str]] = {
     ),
     "dropout by an input": (lambda: one("Dropout", "N,3", None, "bool N"), "depends on the items"),
     "weights that are items": (lambda: one("MatMul", "N,3", "3,N"), "across rows"),
+    "a slope of items for a constant": (lambda: one("PRelu", ones(1, 3), "N,3"), "its slope does not broadcast"),
     "unique rows": (lambda: one("Unique", "N,3", axis=0), "(Unique): this operator"),
     "words dropped": (lambda: one("StringNormalizer", "string N"), "(StringNormalizer): this operator"),
     "the longest text of the run": (lambda: one("StringSplit", "string N", outputs=2), "(StringSplit): this operator"),
