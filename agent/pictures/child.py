@@ -15,7 +15,7 @@ import socket
 import struct
 import sys
 
-from agent.worker import sandbox
+from registry import sandbox
 
 REQUEST = struct.Struct("<IQ")
 ANSWER = struct.Struct("<BQ")
@@ -27,7 +27,7 @@ def main() -> None:
     sandbox.die_with_parent(True)
     memory_bytes = int(sys.argv[1])
     sandbox.limit(memory_bytes)
-    sandbox.confine(sys.prefix)
+    sandbox.confine([])
     # Only now: Landlock holds for the threads that start after it, and NumPy starts some.
     from registry.pictures.bare import PictureError  # noqa: PLC0415
     from registry.pictures.decode import decode  # noqa: PLC0415

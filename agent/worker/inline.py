@@ -15,7 +15,8 @@ from typing import Literal
 from agent.backends.base import BackendError, LoadOptions
 from agent.backends.catalog import open_backend
 from agent.errors import PermanentError
-from agent.worker import sandbox, signature
+from agent.worker import signature
+from agent.worker.artifact import check_artifact
 from agent.worker.measure import MAX_VERDICT, measure, warm_again
 from agent.worker.runner import Runner, optional_inputs
 from agent.worker.samples import read_samples
@@ -45,7 +46,7 @@ class InlineWorker:
         options = options._replace(build=build_facts(spec), settings=spec.settings, engines=spec.engines)
         options = options._replace(independent=spec.independent)
         try:
-            sandbox.check_artifact(spec.directory)
+            check_artifact(spec.directory)
             self._session = open_backend(spec.backend).load(spec.directory, spec.entry, options)
             samples = spec.samples
             given = read_samples(os.open(samples.path, os.O_RDONLY | os.O_CLOEXEC), samples.cases) if samples else []

@@ -31,15 +31,17 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
-    # Only this one package becomes importable, not what lies beside it: that is another interpreter's.
-    package = types.ModuleType("agent")
-    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-    sys.modules["agent"] = package
+    # Only these packages become importable, not what lies beside them: that is another interpreter's.
+    for name in ("agent", "registry"):
+        package = types.ModuleType(name)
+        package.__path__ = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", name)]
+        sys.modules[name] = package
 
 from agent.backends.base import BackendError, EntryPoint, LoadOptions, is_memory_fault
-from agent.worker import sandbox
 from agent.worker.arena import MAX_NAME, MAX_TENSORS
+from agent.worker.artifact import check_artifact, trim_memory
 from agent.worker.channel import layout_from_json
+from registry import sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from agent.backends.base import Session, TensorInfo
     from agent.worker.runner import Runner
 
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROTOCOL = 3
 """Raised with every change of what is said here, of the memory's layout (channel.py) or of arenas (arena.py)."""
 TRIAL_TIMEOUT = "trial_timeout"
@@ -121,8 +124,12 @@ def _load(control: socket.socket, request: dict[str, Any], descriptors: list[int
     """Limits first, then the vendor's code, then the model's bytes."""
     on_host = request["target"] == "cpu"
     sandbox.limit(request["memory_bytes"] if on_host else None, writes=bool(request["engines"]) and not on_host)
-    confined = sandbox.confine(request["directory"]) if on_host else "none: the accelerator's driver needs its devices"
-    sandbox.check_artifact(request["directory"])
+    confined = (
+        sandbox.confine([request["directory"], _PACKAGE])
+        if on_host
+        else "none: the accelerator's driver needs its devices"
+    )
+    check_artifact(request["directory"])
     # Only now: Landlock holds for the threads that start after it, and NumPy starts some.
     from agent.backends.catalog import open_backend  # noqa: PLC0415
 
@@ -157,7 +164,7 @@ def _load(control: socket.socket, request: dict[str, Any], descriptors: list[int
                     session.close()
                     session = backend.load(request["directory"], request["entry"], options)
                     warm_up(session, given)
-    sandbox.trim_memory()
+    trim_memory()
     return session, {
         "inputs": session.inputs,
         "optional_inputs": _offered(session, request["optional_names"]),

@@ -17,10 +17,18 @@ import json
 import os
 import struct
 import sys
+import tempfile
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
-import numpy as np
+if __name__ == "__main__":
+    # Only this one package becomes importable, not what lies beside it: that is another interpreter's.
+    package = types.ModuleType("registry")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules["registry"] = package
+
+from registry import sandbox
 
 Run = Callable[[Mapping[int, Any]], Sequence[Any]]
 """From the inputs, by their place in the order, to all outputs."""
@@ -63,6 +71,7 @@ def open_onnxruntime(order: dict[str, Any]) -> tuple[str, Run]:
 
 def open_mindspore(order: dict[str, Any]) -> tuple[str, Run]:
     """The device, and a function that runs a MindIR: its tensors go by position."""
+    tempfile.tempdir = tempfile.tempdir or "/nonexistent"  # MindSpore looks for one at import and uses none
     try:
         import mindspore  # noqa: PLC0415 - by the interpreter that has it
     except Exception as error:  # noqa: BLE001 - a broken installation raises more than ImportError
@@ -78,6 +87,8 @@ def open_mindspore(order: dict[str, Any]) -> tuple[str, Run]:
         cell.set_train(False)
     except Exception as error:  # noqa: BLE001 - as above
         raise Refusal("load_failed", str(error)) from None
+
+    import numpy as np  # noqa: PLC0415 - as in `answer`
 
     def run(arrays: Mapping[int, Any]) -> Sequence[Any]:
         answer = cell(*(mindspore.Tensor(np.ascontiguousarray(arrays[place])) for place in sorted(arrays)))
@@ -110,6 +121,8 @@ def write_frame(stream: BinaryIO, payload: bytes) -> None:
 
 def answer(run: Run, payload: bytes) -> bytes:
     """What goes back for one request."""
+    import numpy as np  # noqa: PLC0415 - starts threads, which Landlock holds only when they start after it
+
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
             arrays = {int(name[len("arr_") :]): archive[name] for name in archive.files}
@@ -120,18 +133,30 @@ def answer(run: Run, payload: bytes) -> bytes:
         return b"\1" + " ".join(str(error).split())[:1000].encode("utf-8", "replace")
 
 
+def _confine(order: dict[str, Any]) -> None:
+    """Limits first, then the vendor's code, then the model's bytes. An accelerator's driver needs its devices."""
+    sandbox.die_with_parent(True)  # while it loads; later the closed standard input tells
+    on_host = order["device"] in ("CPUExecutionProvider", "CPU")
+    # Its last words go to a file that the parent opened.
+    sandbox.limit(sandbox.memory_of_host() if on_host else None, writes=True)
+    if on_host:
+        sandbox.confine([os.path.dirname(order["file"])] if order["file"] else [])
+
+
 def main() -> None:
     """Serves one parent until it hangs up. What vendors print goes to stderr."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     requests = sys.stdin.buffer
     order = json.loads(read_frame(requests) or b"{}")
+    _confine(order)
     try:
         provider, run = RUNTIMES[order["runtime"]](order)
     except Refusal as refusal:
         said = {"code": refusal.code, "error": " ".join(str(refusal).split())[:1000]}
         write_frame(replies, json.dumps(said).encode())
         return
+    sandbox.die_with_parent(False)
     write_frame(replies, json.dumps({"provider": provider}).encode())
     while (payload := read_frame(requests)) is not None:
         write_frame(replies, answer(run, payload))

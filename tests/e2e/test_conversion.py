@@ -17,7 +17,7 @@ from scripts.demo.client import FleetClient
 from scripts.demo.processes import Fleet, wait_until
 from tests.e2e.conftest import DEVICE, LENET
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC
-from tests.fakes.simulated_atc import simulated_atc
+from tests.fakes.simulated_atc import running, simulated_atc
 from tests.support import onnx_models
 
 
@@ -92,9 +92,9 @@ def test_a_simulated_atc_that_does_not_do_its_work_fails_the_job_and_leaves_noth
     assert status["code"] in {code, "job_timeout"}
     assert set(variants(fleet, "linear@1.0.0")) == before
     wait_until(lambda: not list((fleet.folder / device / "jobs").glob("*")), "an empty folder")
-    pids = fleet.folder / f"tool-{mode}" / "pids"
+    tool = fleet.folder / f"tool-{mode}"
     if mode == "hang":
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), "no process")
+        wait_until(lambda: not running(tool), "no process")
 
 
 def test_int8_that_one_device_made_is_served_by_another(fleet: Fleet) -> None:
@@ -115,14 +115,13 @@ def test_a_job_that_a_kill_interrupts_is_done_after_the_restart(fleet: Fleet) ->
     token = fleet.add_device("npu-killed")
     agent = fleet.start_agent("npu-killed", token, **settings)
     wait_until(lambda: fleet.registry("devices", "show", "npu-killed").get("facts"), "facts of npu-killed")
-    pids = fleet.folder / "tool-hang" / "pids"
-    pids.unlink(missing_ok=True)
+    tool = fleet.folder / "tool-hang"
     options = ("-O", "name=after-kill", "-O", "dynamic_batch_size=1,2")
     arguments = ("convert", "linear@1.0.0", "--to", "om", "--on", "npu-killed", *options)
     job = fleet.registry(*arguments)["id"]
-    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "the tool runs")
+    wait_until(lambda: len(running(tool)) == 2, "the tool runs")
     agent.kill()
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), "no process")
+    wait_until(lambda: not running(tool), "no process")
     simulated_atc(fleet.folder / "tool-hang")
     fleet.start_agent("npu-killed", token, **settings)
     over = ("succeeded", "failed")

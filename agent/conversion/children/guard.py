@@ -1,16 +1,30 @@
-"""Runs one command, and takes it and all that it started along when whoever holds our standard input is gone.
+"""Runs one command in a sandbox, and kills it and all that it started when whoever holds our standard input is gone.
 
-`guard.py COMMAND ...`, started as the leader of a session. Its exit status is the command's; 128 and the signal's
-number when one killed it. Started by file path: standard library only, Python 3.9 syntax.
+`guard.py COMMAND ...`, started as the leader of a session, in the folder that the command may write. Its exit status is
+the command's; 128 and the signal's number when one killed it. Started by file path: standard library only, Python 3.9
+syntax.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import types
+
+if __name__ == "__main__":
+    # Only this one package becomes importable, not what lies beside it.
+    package = types.ModuleType("registry")
+    package.__path__ = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "registry")]
+    sys.modules["registry"] = package
+
+from registry import sandbox
+
+_OPEN_FILES = 4096
+"""A compiler opens many; a worker does not."""
 
 
 def _hold() -> None:
@@ -20,9 +34,26 @@ def _hold() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def _folders(command: str) -> list[str]:
+    """Where the command and its interpreter lie, what the vendor's variables name, and our own package."""
+    program = shutil.which(command) or command
+    places = [os.path.dirname(os.path.dirname(path)) for path in (os.path.abspath(program), os.path.realpath(program))]
+    named = [value for name, value in os.environ.items() if name.startswith(("ASCEND_", "TOOLCHAIN_", "TBE_", "OPP_"))]
+    for value in (*named, os.environ.get("PATH", ""), os.environ.get("PYTHONPATH", "")):
+        places += value.split(":")
+    here = os.path.dirname(os.path.abspath(__file__))
+    return [place for place in places if os.path.isabs(place) and place != "/"] + [
+        os.path.dirname(os.path.dirname(here))
+    ]
+
+
 def main() -> None:
     """Starts the command, waits for it."""
-    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    sandbox.limit(None, writes=True, files=_OPEN_FILES)
+    sandbox.confine([], write=[os.getcwd()], tools=[os.getcwd(), *_folders(sys.argv[1])])
+    # What a compiler keeps in its user's home, or for a while, stays in the folder and goes with it.
+    environment = {**os.environ, "HOME": os.getcwd(), "TMPDIR": os.getcwd()}
+    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, env=environment)
     threading.Thread(target=_hold, daemon=True).start()
     code = command.wait()
     os._exit(code if code >= 0 else 128 - code)

@@ -6,6 +6,7 @@ Both hold their caller to the documented calls, and write a file that begins wit
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def simulated_python(folder: Path, *, module: bool = True) -> Path:
     """An interpreter in whose environment is the simulated `tensorrt`, or none."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "python"
-    site = f"PYTHONPATH={shlex.quote(str(SITE))} " if module else ""
+    if module:  # beside the interpreter, as the vendor's packages are: it runs in a sandbox
+        shutil.copytree(SITE, folder / "site", dirs_exist_ok=True)
+    site = f"PYTHONPATH={shlex.quote(str(folder / 'site'))} " if module else ""
     # `-I` is dropped: it would hide the folder that stands for the vendor's packages.
     program.write_text(f'#!/bin/sh\nshift\n{site}exec {shlex.quote(sys.executable)} "$@"\n')
     program.chmod(0o755)

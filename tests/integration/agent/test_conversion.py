@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from agent.conversion import tool
 from agent.conversion.base import SOURCE, Request, Tools
 from agent.conversion.convert import Made, convert
 from agent.conversion.tool import HEAD_BYTES, TAIL_BYTES, CancelledError
@@ -19,7 +21,7 @@ from agent.errors import AgentError
 from registry.contracts.digest import digest_of
 from registry.contracts.manifest import FileRef, Format, Network, Target, TensorSpec, Variant
 from registry.inspection import om
-from tests.fakes.simulated_atc import simulated_atc
+from tests.fakes.simulated_atc import running, simulated_atc
 from tests.support import onnx_models
 from tests.support.mindspore_python import PYTHON, needs_mindspore
 
@@ -99,14 +101,6 @@ def test_a_simulated_atc_that_fails_is_a_clear_error_and_leaves_nothing(
     assert not (tmp_path / "work" / "out").exists()
 
 
-def gone(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
-            return stat.read().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def until(condition: object, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
@@ -126,14 +120,13 @@ def test_a_simulated_atc_that_hangs_is_killed_with_all_that_it_started(tmp_path:
 
     thread = threading.Thread(target=work)
     thread.start()
-    pids = tmp_path / "tool" / "pids"
-    until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    until(lambda: len(running(tmp_path / "tool")) == 2)
     if how == "cancelled":
         cancel.set()
     thread.join(30)
     assert [error.code for error in failed] == ["tool_timeout" if how == "timeout" else "job_cancelled"]
     assert isinstance(failed[0], CancelledError) == (how == "cancelled")
-    until(lambda: all(gone(int(pid)) for pid in pids.read_text().split()))
+    until(lambda: not running(tmp_path / "tool"))
     assert not (tmp_path / "work" / "out").exists()
 
 
@@ -142,6 +135,39 @@ def test_of_a_tool_that_says_very_much_the_beginning_and_the_end_are_kept(tmp_pa
     assert len(made.output) < HEAD_BYTES + TAIL_BYTES + 100
     assert made.output.startswith("x" * 79)
     assert "ATC run success" in made.output
+
+
+def test_a_tool_reads_and_writes_its_folder_and_no_secret(tmp_path: Path) -> None:
+    secret, folder = tmp_path / "secret", tmp_path / "work"
+    secret.write_text("token")
+    folder.mkdir()
+    script = f"""
+import os, pathlib, subprocess, tempfile
+pathlib.Path("made").write_text("here")
+tempfile.NamedTemporaryFile().write(b"x")
+pathlib.Path.home().joinpath("kept").write_text("here, too")
+subprocess.run(["/bin/true"], check=True)
+print(os.path.exists("/etc/hostname"), "NoNewPrivs:\\t1" in open("/proc/self/status").read())
+acts = (lambda: open({str(secret)!r}), lambda: open({str(tmp_path / "new")!r}, "w"), lambda: os.kill({os.getpid()}, 0))
+for act in acts:
+    try:
+        act()
+        print("allowed")
+    except PermissionError:
+        print("refused")
+"""
+    ran = tool.run([sys.executable, "-c", script], folder=folder, timeout_s=60, cancel=threading.Event())
+    said = ran.output.split()
+    assert ran.code == 0, ran.output
+    assert said[:2] == ["True", "True"]
+    with subprocess.Popen([sys.executable, "-c", "from registry.sandbox import confine; print(confine([]))"],
+                          stdout=subprocess.PIPE, text=True) as process:  # fmt: skip
+        landlock = process.communicate()[0].split()
+    if landlock[0] == "none:":
+        pytest.skip("this kernel has no Landlock: only the limits hold")
+    assert said[2:4] == ["refused", "refused"]
+    assert said[4] == "refused" or int(landlock[1]) < 6
+    assert sorted(path.name for path in folder.iterdir()) == ["kept", "made"]
 
 
 def test_a_tool_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:

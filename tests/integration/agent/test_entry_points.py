@@ -191,7 +191,7 @@ def test_code_reaches_neither_the_agents_files_nor_a_listening_port_nor_another_
 
 def confinement() -> str:
     """What holds a worker on this host, asked in a process of its own: it holds for good."""
-    ask = "from agent.worker import sandbox; sandbox.limit(None); print(sandbox.confine('/nonexistent'))"
+    ask = "from registry import sandbox; sandbox.limit(None); print(sandbox.confine([]))"
     return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
 
 

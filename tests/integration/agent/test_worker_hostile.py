@@ -200,8 +200,8 @@ def test_a_confined_process_reads_its_artifact_and_nothing_else(tmp_path: Path) 
     script = f"""
 import os, socket, subprocess, sys
 sys.path.insert(0, {str(Path(agent.__file__).parent.parent)!r})
-from agent.worker.sandbox import confine
-confined = confine({str(tmp_path / "artifact")!r})
+from registry.sandbox import confine
+confined = confine([{str(tmp_path / "artifact")!r}])
 print(confined)
 open({str(tmp_path / "artifact" / "weights")!r}).read()
 for action in (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.demo.processes import wait_until
-from tests.fakes.simulated_atc import simulated_atc
+from tests.fakes.simulated_atc import running, simulated_atc
 from tests.support import onnx_models
 from tests.support.cli import Cli, end
 from tests.support.mindspore_python import PYTHON, needs_mindspore
@@ -124,13 +124,12 @@ def test_whatever_ends_the_command_ends_the_tool_and_its_files(cli: Cli, tmp_pat
     publish(cli, "6.0.0")
     path, scratch = path_with(simulated_atc(tmp_path / "cann", "hang")), tmp_path / "scratch"
     scratch.mkdir()
-    pids = tmp_path / "cann" / "pids"
     with cli.start("convert", "lenet@6.0.0", "--to", "om", *CHIP, PATH=path, TMPDIR=str(scratch)) as process:
-        wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "the tool runs")
+        wait_until(lambda: len(running(tmp_path / "cann")) == 2, "the tool runs")
         assert list(scratch.iterdir())
         end(process, how)
     assert process.returncode in {130, 128 + how, -how}
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), "no process")
+    wait_until(lambda: not running(tmp_path / "cann"), "no process")
     wait_until(lambda: not list(scratch.iterdir()), "no files")
     assert len(variants(cli, "6.0.0")) == 1
 

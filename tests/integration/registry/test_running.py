@@ -13,6 +13,7 @@ from registry.contracts.manifest import Format, Target, TensorSpec
 from registry.contracts.tensors import Datatype
 from registry.running.process import CannotRunError, ModelProcess, Order, RunFailedError
 from registry.running.runtimes import MINDSPORE_VARIABLE, order_for
+from registry.sandbox import memory_of_host
 from tests.support import onnx_models
 from tests.support.mindspore_python import PYTHON, needs_mindspore
 from tests.support.worker_client import is_gone
@@ -45,6 +46,16 @@ def test_a_model_answers_and_outlives_a_request_that_it_refuses(tmp_path: Path) 
         assert process.run({"x": np.ones((1, 3), "<f4")})["y"].tolist() == [[6, 60]]
         pid = process._process.pid
     assert is_gone(pid)
+
+
+def test_a_model_runs_in_the_sandbox_of_devices(tmp_path: Path) -> None:
+    with ModelProcess(order(tmp_path, onnx_models.linear())) as process:
+        process.run({"x": np.ones((1, 3), "<f4")})
+        of_process = Path(f"/proc/{process._process.pid}")
+        assert "NoNewPrivs:\t1" in (of_process / "status").read_text()
+        limits = (of_process / "limits").read_text()
+        assert "Max core file size        0 " in limits
+        assert f"Max address space         {memory_of_host()} " in limits
 
 
 def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:

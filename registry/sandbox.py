@@ -1,6 +1,9 @@
-"""What a worker gives up before it touches a model file, and what it refuses to touch.
+"""What every process gives up before it touches a model: workers, picture decoders, converters, the publisher's runs.
 
-Best effort is said to be so: `confine` returns what is in force. Standard library only, Python 3.9 syntax.
+`die_with_parent`, then `limit`, then `confine`, then the vendor's code, then the model's bytes. Best effort is said to
+be so: `confine` returns what is in force. Standard library only, Python 3.9 syntax, no other module of ours: it runs
+under a vendor's interpreter, too.
+
 Numbers: linux/prctl.h, linux/landlock.h, asm-generic/unistd.h (the Landlock system calls have the same numbers on
 every architecture).
 """
@@ -14,14 +17,11 @@ import signal
 import stat
 import struct
 import sys
+from collections.abc import Sequence
 
-from agent.backends.base import BackendError
-
-MAX_FILES = 256
-"""Files and folders of an artifact."""
-MAX_ENGINE_BYTES = 4 << 30
-"""The largest file that a backend may keep of what it compiled."""
-_OPEN_FILES = 128
+MAX_FILE_BYTES = 4 << 30
+"""The largest file that may be written where writing is allowed at all."""
+OPEN_FILES = 128
 _OOM_SCORE = b"500"
 """The kernel takes a worker before the agent when memory runs out."""
 
@@ -31,8 +31,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
 _LANDLOCK_VERSION_FLAG = 1
 _LANDLOCK_RULE_PATH_BENEATH = 1
-_WRITE_FILE, _READ_FILE, _READ_FOLDER = 1 << 1, 1 << 2, 1 << 3
-"""LANDLOCK_ACCESS_FS_WRITE_FILE and so on. Without EXECUTE no other program starts; libraries still map."""
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_FOLDER, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 15
+"""LANDLOCK_ACCESS_FS_EXECUTE and so on. Without EXECUTE no other program starts; libraries still map."""
 _FS_RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
 _FS_RIGHTS_NEWEST = (1 << 16) - 1
 """ABI 5 added LANDLOCK_ACCESS_FS_IOCTL_DEV."""
@@ -45,6 +45,8 @@ _SYSTEM_PATHS = (
     *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys"),
 )
 
+_TOOL_PATHS = ("/bin", "/sbin", "/opt", "/proc")
+
 
 def die_with_parent(wanted: bool) -> None:
     """The kernel kills this process when the thread that started it ends. Only for the time of loading.
@@ -54,10 +56,10 @@ def die_with_parent(wanted: bool) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if wanted else 0)
 
 
-def limit(memory_bytes: int | None, *, writes: bool = False) -> None:
-    """Resource limits for good: address space, no core file, no file growth, few files; no new privileges.
+def limit(memory_bytes: int | None, *, writes: bool = False, files: int = OPEN_FILES) -> None:
+    """Resource limits for good: address space, no core file, no file growth, few open files; no new privileges.
 
-    `writes`: a backend keeps what it compiles, in files of MAX_ENGINE_BYTES at most.
+    `writes`: what is compiled may be kept, in files of MAX_FILE_BYTES at most.
     `memory_bytes` None: no limit, for accelerators whose drivers reserve far more addresses than memory.
     RLIMIT_NPROC is left alone: it counts every process of the user, the agent's threads too.
     """
@@ -65,8 +67,8 @@ def limit(memory_bytes: int | None, *, writes: bool = False) -> None:
     limits = {
         resource.RLIMIT_AS: resource.RLIM_INFINITY if memory_bytes is None else memory_bytes,
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: MAX_ENGINE_BYTES if writes else 0,
-        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_FSIZE: MAX_FILE_BYTES if writes else 0,
+        resource.RLIMIT_NOFILE: files,
     }
     for kind, wanted in limits.items():
         hard = resource.getrlimit(kind)[1]
@@ -75,32 +77,63 @@ def limit(memory_bytes: int | None, *, writes: bool = False) -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def confine(directory: str) -> str:
-    """From here on only the artifact, Python and the system's libraries can be read, nothing written or started.
+def confine(read: Sequence[str], *, write: Sequence[str] = (), tools: Sequence[str] | None = None) -> str:
+    """From here on only these folders, Python and the system's libraries can be read, nothing written or started.
 
-    Only /dev/null may be opened for writing.
-    No TCP either (ABI 4) and no signal to the agent (ABI 6), as far as this kernel's Landlock goes.
-    Returns "landlock <abi>", or "none" and why. For backends that need no device files.
+    `write`: below these folders files can be made and written. `tools`: programs may be started, those of the system
+    and below these folders; /dev and /etc can be used then, since a vendor's compiler needs both, but for this
+    project's own settings. No TCP (ABI 4), unless tools may be started, and no signal to processes outside (ABI 6), as
+    far as this kernel's Landlock goes. /dev/null may be opened for writing in any case.
+
+    Returns "landlock <abi>", or "none" and why. Holds for the threads and processes that start later.
     """
     abi = _syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
     if abi < 1:
         return "none: this kernel has no Landlock"
     handled = _FS_RIGHTS_BY_ABI.get(abi, _FS_RIGHTS_NEWEST)
-    attributes = struct.pack("<QQQ", handled, _NET_BIND_AND_CONNECT, _SCOPE_SOCKETS_AND_SIGNALS)
+    network = _NET_BIND_AND_CONNECT if tools is None else 0
+    attributes = struct.pack("<QQQ", handled, network, _SCOPE_SOCKETS_AND_SIGNALS)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
     ruleset = _syscall(_LANDLOCK_CREATE_RULESET, attributes, size, 0)
     if ruleset < 0:
         return "none: Landlock is switched off"
+    start = 0 if tools is None else _EXECUTE
     try:
-        paths = {directory, sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(__file__)), *sys.path}
+        paths = {
+            *read,
+            *_SYSTEM_PATHS,
+            sys.prefix,
+            sys.base_prefix,
+            os.path.dirname(os.path.abspath(__file__)),
+            *sys.path,
+        }
         paths.update(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
-        for path in sorted({*paths, *_SYSTEM_PATHS}):
-            _allow(ruleset, path, _READ_FILE)
+        for path in sorted(paths):
+            _allow(ruleset, path, _READ_FILE | start)
+        for path in (*_TOOL_PATHS, *_etc(), *tools) if tools is not None else ():
+            _allow(ruleset, path, _READ_FILE | start)
+        if tools is not None:
+            _allow(ruleset, "/dev", _READ_FILE | _WRITE_FILE | (_IOCTL & handled))
+        for path in write:
+            _allow(ruleset, path, handled & ~_EXECUTE)
         _allow(ruleset, os.devnull, _READ_FILE | _WRITE_FILE)  # MindSpore opens it for writing
         refused = _syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
     return f"landlock {abi}" if refused == 0 else "none: Landlock refused"
+
+
+def memory_of_host() -> int:
+    """Bytes of physical memory: the most that a process may ask for where nobody set a limit."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _etc() -> list[str]:
+    """What lies in /etc, without this project's own settings, which hold secrets."""
+    try:
+        return [f"/etc/{name}" for name in os.listdir("/etc") if name != "modelfleet"]
+    except OSError:
+        return []
 
 
 def _allow(ruleset: int, path: str, wanted: int) -> None:
@@ -113,40 +146,6 @@ def _allow(ruleset: int, path: str, wanted: int) -> None:
         _syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, struct.pack("<Qi", rights, beneath), 0)
     finally:
         os.close(beneath)
-
-
-def trim_memory() -> None:
-    """Gives back what loading and measuring needed for a while. glibc only; elsewhere there is nothing to call."""
-    trim = getattr(_libc(), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def check_artifact(directory: str) -> None:
-    """Refuses a directory that reaches outside itself: only folders and plain files with a single name.
-
-    A hard link is how a hostile artifact would read a secret through "external data" (a symbolic link is refused by
-    ONNX Runtime itself, and here). Raises BackendError(load_failed).
-    """
-    count = 0
-    for folder, folders, files in os.walk(directory, onerror=_unreadable):
-        for name in (*folders, *files):
-            count += 1
-            path = os.path.join(folder, name)
-            status = os.lstat(path)
-            shown = os.path.relpath(path, directory)
-            if count > MAX_FILES:
-                raise BackendError("load_failed", f"the artifact has more than {MAX_FILES} files")
-            if stat.S_ISDIR(status.st_mode):
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                raise BackendError("load_failed", f"{shown} is not a plain file: an artifact holds nothing else")
-            if status.st_nlink != 1:
-                raise BackendError("load_failed", f"{shown} is a hard link: it may be a file outside the artifact")
-
-
-def _unreadable(error: OSError) -> None:
-    raise BackendError("load_failed", f"the artifact cannot be read: {error.strerror}") from None
 
 
 def _write_best_effort(path: str, data: bytes) -> None:
