@@ -109,6 +109,10 @@ class SimulatedSteps:
         """As the port says."""
         return self.platform
 
+    def look_again(self) -> Platform:
+        """A simulated host does not change by itself."""
+        return self.facts()
+
     def resolve(self, model: str, desired: DesiredModel, cancel: threading.Event) -> Choice:
         """As the port says: the registry's manifest, the contracts' own resolution."""
         manifest = self.manifest(desired.manifest)
