@@ -67,7 +67,7 @@ class Tally:
     unrecorded: int = 0
     poison: int = 0
     dropped: int = 0
-    """There was no room in the inbox. At QoS 1 the broker sends it again after a reconnect."""
+    """There was no room in the inbox. At QoS 1 the broker sends it again: the connection is made anew for that."""
     retries: int = 0
     """Batches that the database could not take at once."""
     published: int = 0
@@ -99,6 +99,8 @@ class MqttBridge:
         self._publication = publication
         self._probe = probe
         self._inbox = Inbox(INBOX, reserve=2 * RECEIVE_MAXIMUM, patience_s=PATIENCE_S)
+        self._missed: int | None = None
+        """The connection on which a message of QoS 1 could not be taken."""
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._notices_lock = threading.Lock()
@@ -171,17 +173,28 @@ class MqttBridge:
             self.tally.poison += 1
             log.warning("MQTT: dropped a message on %.200s: %.500s", message.topic, error)
         except MemoryError:
-            self.tally.dropped += 1  # not acknowledged: it comes again after a reconnect
+            self._miss(message.qos, connection)
             return
         except Exception:
             self.tally.poison += 1
             log.exception("MQTT: dropped a message that broke its reader")
-        if not self._inbox.put(Received(intake, message.qos, message.mid, connection)):
-            self.tally.dropped += 1
+        if message.qos and connection == self._missed:
+            self.tally.dropped += 1  # in its turn, after the one that was missed
+        elif not self._inbox.put(Received(intake, message.qos, message.mid, connection)):
+            self._miss(message.qos, connection)
+
+    def _miss(self, qos: int, connection: int) -> None:
+        """A message that could not be taken. At QoS 1 nothing more is taken of its connection, so that all come again
+        in their order on the next one, which the writer asks for when it has stored the others."""
+        self.tally.dropped += 1
+        if qos:
+            self._missed = connection
 
     def _write(self) -> None:
         while not self._stopping.is_set():
             self._store(self._inbox.take(BATCH, GATHER_S, IDLE_S))
+            if self._missed is not None and not self.queued:
+                self._session.cut(self._missed)
 
     def _store(self, batch: Sequence[Received]) -> None:
         """Store and acknowledge, in order; one by one when they do not go together."""

@@ -144,6 +144,16 @@ class MqttSession:
             if connection == self._connection and self._connected:
                 self._client.ack(mid, 1)
 
+    def cut(self, connection: int) -> None:
+        """End that connection, as a network would; nothing when it is gone. On the next one the broker sends again,
+        in order, what was not acknowledged."""
+        with self._changed:
+            current = connection == self._connection and self._connected
+            sock: Any = self._client.socket() if current else None
+            if sock is not None:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
     def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Answer]:
         """Publish, as many at once as the broker allows; for one thread.
 
