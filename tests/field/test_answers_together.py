@@ -7,10 +7,7 @@ whose items do not and whose requests are joined.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,15 +15,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from scripts.demo.processes import BIN, Fleet, wait_until
+from scripts.demo.processes import Fleet, wait_until
 from tests.e2e.conftest import DEVICE, LENET
 from tests.support import independence
 from tests.support.asking import Asker
+from tests.support.cli import Cli
 from tests.support.graphs import Graph
 
 REQUESTS = 300
 KINDS = {TensorProto.FLOAT: "FP32", TensorProto.INT64: "INT64", TensorProto.BOOL: "BOOL"}
 f32, i64 = np.float32, np.int64
+
+pytestmark = pytest.mark.timeout(300)
+"""Thirteen models are loaded: on a machine that has other work as well, that takes minutes."""
 
 
 def ints(*numbers: int) -> Any:
@@ -149,9 +150,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             file = str(folder / f"{name.removesuffix('-declared')}.onnx")
             declared = ("--batching", "independent") if name == DECLARED else ()
             commands.append(("publish", name, file, "--version", "1", "--target", "cpu", *declared))
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda words: running.registry(*words), commands))
-            list(pool.map(lambda name: running.registry("deploy", f"{name}@1", "-d", DEVICE), (*MIXING, DECLARED)))
+        commands += [("deploy", f"{name}@1", "-d", DEVICE) for name in (*MIXING, DECLARED)]
+        for words in commands:
+            in_words(running, *words)
         running.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
         wait_until(lambda: all(serves(running, name) for name in (*MIXING, DECLARED)), "every model serves", 120)
         yield running
@@ -164,9 +165,8 @@ def reported(fleet: Fleet, model: str) -> dict[str, Any]:
 
 def in_words(fleet: Fleet, *arguments: str) -> str:
     """What the command says to a person."""
-    env = {**os.environ, "MODELFLEET_REGISTRY": fleet.url, "MODELFLEET_REGISTRY_DATA_DIR": str(fleet.registry_data)}
-    argv = [str(BIN / "registry"), *arguments]
-    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+    token = (fleet.registry_data / "admin.token").read_text().strip()
+    return Cli(fleet.folder, fleet.url, token)(*arguments).out
 
 
 def serves(fleet: Fleet, model: str) -> bool:
