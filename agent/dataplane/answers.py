@@ -50,8 +50,8 @@ class Answers:
             plan = request.plan
             try:
                 if statuses[id_] == OTHER_FORM and id_ < fixed:
+                    serving.other_form = True
                     serving.to_move.append(id_)
-                    serving.use_arenas()
                     continue
                 if statuses[id_]:
                     self.error(request, *serving.layout.error(memory, id_))

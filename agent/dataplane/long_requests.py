@@ -12,7 +12,7 @@ import zlib
 from agent.dataplane.images import sniff
 from agent.dataplane.intake import Body
 from agent.dataplane.packets import BAD_HEADER_LENGTH, NO_HEADER_LENGTH, Publish
-from agent.dataplane.placement import in_order, places, reserve
+from agent.dataplane.placement import enqueue, in_order, places, reserve
 from agent.dataplane.plan import Plan, RequestError
 from agent.dataplane.requests import Admission, bad_header
 from agent.dataplane.slot import Request, Serving
@@ -125,7 +125,7 @@ class LongRequests:
             new = False
             self._admission.refuse(request, error)
         if new:
-            serving.waiting.append(request.id)
+            enqueue(serving, request, plan)
             self._admission.ready.add(serving)
         else:
             serving.release(request.id)

@@ -66,8 +66,17 @@ def places(serving: Serving, request: Request, plan: Plan) -> list[tuple[int, me
     return found
 
 
+def enqueue(serving: Serving, request: Request, plan: Plan) -> None:
+    """The request's tensors are in its slot: it waits for a runner."""
+    if plan.fixed and serving.other_form:
+        serving.to_move.append(request.id)
+        move_to_arenas(serving)
+    else:
+        serving.waiting.append(request.id)
+
+
 def move_to_arenas(serving: Serving) -> None:
-    """Requests whose answers had no room in their fixed slots run once more, as arenas get free."""
+    """Requests whose answers have no room in their fixed slots run in arenas, as those get free."""
     while serving.to_move and serving.free_arenas:
         id_ = serving.to_move.popleft()
         request = serving.requests[id_]

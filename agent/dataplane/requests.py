@@ -16,7 +16,7 @@ from agent.dataplane.decoding import Decoded, DecodePool
 from agent.dataplane.dedupe import Dedupe, Key, Verdict
 from agent.dataplane.outbound import Outbound
 from agent.dataplane.packets import BAD_HEADER_LENGTH, Publish, text
-from agent.dataplane.placement import copy_fixed, places, reserve
+from agent.dataplane.placement import copy_fixed, enqueue, places, reserve
 from agent.dataplane.plan import Buffer, Plan, RequestError
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Serving
@@ -164,7 +164,7 @@ class Admission:
         except RequestError:
             serving.release(request.id)
             raise
-        serving.waiting.append(request.id)
+        enqueue(serving, request, plan)
         self.ready.add(serving)
 
     def address(self, request: Request, plan: Plan) -> None:

@@ -11,7 +11,6 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -162,10 +161,10 @@ class Serving:
         self.tally = tally
         self.binding = binding
         self.codec = Codec(binding, layout)
-        self.has_fixed = layout.slots > 0
-        """Requests of the usual shape go into fixed slots; not any more once an answer had no room in one."""
+        self.other_form = False
+        """An answer had no room in a fixed slot: such requests only wait there, and run in arenas."""
         self.to_move: deque[int] = deque()
-        """Fixed slots whose answer has another form: their requests wait for an arena, oldest first."""
+        """Fixed slots whose requests wait for an arena, oldest first."""
         self.layout = layout
         self.memory = worker.memory
         self.statuses = layout.statuses(worker.memory)
@@ -189,13 +188,7 @@ class Serving:
     def rebind(self, binding: Binding) -> None:
         """The same worker under another rollout or other options: from the next request on."""
         self.binding = binding
-        self.codec = Codec(binding, self.layout if self.has_fixed else replace(self.layout, slots=0))
-
-    def use_arenas(self) -> None:
-        """From now on for every request: the model's answers have another shape than it declares."""
-        if self.has_fixed:
-            self.has_fixed = False
-            self.rebind(self.binding)
+        self.codec = Codec(binding, self.layout)
 
     def take(self, request: Request, *, fixed: bool) -> bool:
         """Gives the request a slot. False: none is free."""

@@ -196,9 +196,7 @@ def make_layout(
     if slots < 1 or arenas < 1 or arena_bytes < 4096:
         raise ValueError("a layout needs at least one slot, one arena and 4096 bytes per arena")
     batchable = _batchable(inputs, outputs)
-    items = [_item_shape(tensor, batchable) for tensor in inputs]
-    # An output whose leading dimension is the data's own has no usual size.
-    items += [_item_shape(tensor, batchable) if batchable or -1 not in tensor.shape else None for tensor in outputs]
+    items = [_item_shape(tensor, batchable) for tensor in (*inputs, *outputs)]
     sizes = [
         prod(shape) * ITEM_BYTES[str(tensor.datatype)] if shape is not None else 0
         for tensor, shape in zip((*inputs, *outputs), items)

@@ -63,7 +63,7 @@ class InlineWorker:
         self.max_batch = self.measured.max_batch
         self.batching = batching_outcome(spec, self.measured)
         self.run_us = self.measured.run_us
-        self.layout = layout_for(spec, self.inputs, self.outputs, self.measured)
+        self.layout = layout_for(spec, self.inputs, self.outputs)
         self.memory = memoryview(mmap.mmap(-1, self.layout.total))
         any_rank = [tensor.name for tensor in (*self.inputs, *self.optional_inputs) if tensor.any_rank]
         self._runner = Runner(self._session, self.layout, self.memory, self.max_batch, any_rank)

@@ -40,7 +40,7 @@ class ProcessWorker:
         self.max_batch = self.measured.max_batch
         self.batching = batching_outcome(spec, self.measured)
         self.run_us = self.measured.run_us
-        self.layout = layout_for(spec, self.inputs, self.outputs, self.measured)
+        self.layout = layout_for(spec, self.inputs, self.outputs)
         memory_fd = _sealed_memory(self.layout.total)
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(self.measured.lanes)]
         self.lanes = tuple(mine for mine, _ in pairs)

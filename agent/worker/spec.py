@@ -150,17 +150,15 @@ def arenas_for(arenas: int, arena_bytes: int, max_payload: int, held: int) -> tu
     return max(1, min(arenas, ARENAS_BYTES // room)), room
 
 
-def layout_for(
-    spec: WorkerSpec, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], measured: Measurement
-) -> Layout:
-    """The memory of a loaded model."""
+def layout_for(spec: WorkerSpec, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Layout:
+    """The memory of a loaded model. What is answered in another shape than declared runs in arenas."""
     return make_layout(
         inputs,
         outputs,
         slots=spec.slots,
         arenas=spec.arenas,
         arena_bytes=spec.arena_bytes,
-        fixed=measured.fixed and fixed_form(inputs, outputs),
+        fixed=fixed_form(inputs, outputs),
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from scripts.onnx_cases.cases import all_cases
-from scripts.onnx_cases.fleet import INLINE, PROCESS, CaseFleet, Outcome
+from scripts.onnx_cases.fleet import CaseFleet, Outcome
+from scripts.onnx_cases.report import write_report
 
 
 def main() -> int:
@@ -20,8 +21,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/onnx-cases", description=__doc__)
     parser.add_argument("--match", default="", metavar="REGEX", help="only cases whose name matches")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth case")
-    parser.add_argument("--workers", choices=(PROCESS, INLINE), default=PROCESS, help="where the models run")
+    parser.add_argument("--inline", action="store_true", help="run the models in the agent's process: quicker")
     parser.add_argument("--at-once", type=int, default=6, metavar="N", help="cases under way at the same time")
+    parser.add_argument(
+        "--report", action="store_true", help="write docs/reference/onnx-backend-cases.md: needs all cases"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every outcome there")
     options = parser.parse_args()
     cases = [case for case in all_cases() if re.search(options.match, case.name)][:: options.every]
@@ -38,11 +42,13 @@ def main() -> int:
 
     with (
         TemporaryDirectory(prefix="onnx-cases-") as folder,
-        CaseFleet(Path(folder), workers=options.workers, at_once=options.at_once) as fleet,
+        CaseFleet(Path(folder), at_once=options.at_once) as fleet,
     ):
-        outcomes = fleet.run(cases, told)
+        outcomes = fleet.run(cases, told, inline=lambda _: options.inline)
     if options.json is not None:
         options.json.write_text(json.dumps([vars(outcome) for outcome in outcomes], indent=1))
+    if options.report:
+        write_report(outcomes)
     counted = Counter(outcome.stage or "right" for outcome in outcomes)
     print(f"{len(outcomes)} cases in {time.monotonic() - begin:.0f} s: {dict(counted)}")
     return int(any(outcome.stage not in ("", "carried") for outcome in outcomes))

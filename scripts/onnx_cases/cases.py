@@ -6,10 +6,12 @@ device cannot do more. Needs `onnx` and `onnxruntime`; nothing is downloaded (th
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import json
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,44 +73,42 @@ class Case:
     """Empty, or which type of its inputs and outputs no request can carry."""
 
 
-def all_cases() -> Iterator[Case]:
-    """Every case that ONNX Runtime answers, in the order of the wheel."""
-    warnings.filterwarnings("ignore")  # of the cases' own arithmetic
+def all_cases(names: Collection[str] | None = None) -> Iterator[Case]:
+    """Every case that ONNX Runtime answers, in the order of the wheel; or only those of these names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the cases' own arithmetic
+        tests = [test for kind in KINDS for test in load_model_tests(kind=kind)]
+    for test in tests:
+        if names is None or test.name in names:
+            model, given = (test.model, test.data_sets) if test.model is not None else _read(Path(test.model_dir))
+            inputs = [value.name for value in model.graph.input]
+            requests = [dict(zip(inputs, values, strict=False)) for values, _ in given]
+            with contextlib.suppress(Exception):  # ONNX Runtime's exceptions derive from Exception only
+                yield answered(test.name, model.SerializeToString(), requests)
+
+
+def answered(name: str, content: bytes, requests: Sequence[Mapping[str, Any]]) -> Case:
+    """The case of a model and requests to it (NumPy arrays or TensorProtos by input name), with ONNX Runtime's answers.
+
+    Raises what ONNX Runtime raises when it does not load the model, or not answer a request.
+    """
     onnxruntime.set_default_logger_severity(4)
-    for kind in KINDS:
-        for test in load_model_tests(kind=kind):
-            case = _case(test)
-            if case is not None:
-                yield case
-
-
-def _case(test: Any) -> Case | None:
-    model, given = (test.model, test.data_sets) if test.model is not None else _read(Path(test.model_dir))
-    content = model.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception:  # noqa: BLE001 - its exceptions derive from Exception only
-        return None
-    types = [node.type for node in (*session.get_inputs(), *session.get_outputs())]
-    strange = sorted({each for each in types if each not in DATATYPES})
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    inputs = (*session.get_inputs(), *session.get_overridable_initializers())
+    strange = sorted({node.type for node in (*inputs, *session.get_outputs())} - DATATYPES.keys())
     if strange:
-        return Case(test.name, content, (), ", ".join(strange))
+        return Case(name, content, (), ", ".join(strange))
+    kinds = {node.name: DATATYPES[node.type] for node in inputs}
     sets = []
-    for inputs, _ in given:
-        try:
-            names = [value.name for value in model.graph.input]
-            feeds = {name: _value(value) for name, value in zip(names, inputs, strict=False)}
-            first, second = _run(session, feeds), _run(session, feeds)
-        except Exception:  # noqa: BLE001 - the same
-            return None
-        kinds = {node.name: DATATYPES[node.type] for node in session.get_inputs()}
-        kinds |= {node.name: DATATYPES[node.type] for node in session.get_overridable_initializers()}
-        sent = {name: _tensor(kinds[name], value) for name, value in feeds.items()}
+    for request in requests:
+        feeds = {key: _value(value) for key, value in request.items()}
+        first, second = _run(session, feeds), _run(session, feeds)
+        sent = {key: _tensor(kinds[key], value) for key, value in feeds.items()}
         sets.append(Set(sent, first, repeatable=first == second))
-    return Case(test.name, content, tuple(sets), "")
+    return Case(name, content, tuple(sets), "")
 
 
 def _read(folder: Path) -> tuple[Any, list[tuple[list[Any], list[Any]]]]:
@@ -208,15 +208,8 @@ def request(inputs: dict[str, Tensor]) -> tuple[bytes, int]:
         ],
         "parameters": {"binary_data_output": True},
     }
-    raw = onnx_json(header)
+    raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     return raw + b"".join(tensor.data for tensor in inputs.values()), len(raw)
-
-
-def onnx_json(value: Any) -> bytes:
-    """JSON in UTF-8: names may hold any character."""
-    import json  # noqa: PLC0415
-
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def outputs_of(header: dict[str, Any], body: Sequence[int] | bytes) -> dict[str, Tensor]:

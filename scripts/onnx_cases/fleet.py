@@ -6,6 +6,7 @@ asked. What fails, and where, is the outcome of the case; nothing here raises fo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -35,7 +36,6 @@ from scripts.demo.processes import Fleet
 from scripts.onnx_cases.cases import Case, Set, difference, outputs_of, request
 
 PREFIX = "modelfleet/v1"
-INLINE, PROCESS = "inline", "process"
 SERVE_S = 120.0
 """From the deployment to a model that serves, on a busy machine."""
 ANSWER_S = 60.0
@@ -55,13 +55,13 @@ class Outcome:
 class CaseFleet:
     """One broker, one registry, one device. Use as a context manager."""
 
-    def __init__(self, folder: Path, *, workers: str = PROCESS, at_once: int = 6) -> None:
-        """`workers`: each model in a process of its own, or all (at most 256 names) in the agent's."""
+    def __init__(self, folder: Path, *, at_once: int = 6) -> None:
         self._fleet = Fleet(folder)
         self._folder = folder
-        self._inline = workers == INLINE
         self._at_once = at_once
-        self._names = [f"case-{number}" for number in range(200 if self._inline else at_once)]
+        self._inline = [f"inline-{number}" for number in range(at_once)]
+        self._process = [f"case-{number}" for number in range(at_once)]
+        self._numbers = iter(range(1 << 30))
 
     def __enter__(self) -> CaseFleet:
         fleet = self._fleet.__enter__()
@@ -71,9 +71,8 @@ class CaseFleet:
             "MODELFLEET_AGENT_HEALTH_INTERVAL_S": "60",
             "MODELFLEET_AGENT_LIMITS__SLOTS": "16",
             "MODELFLEET_AGENT_WORKER__CORES": "1",
+            "MODELFLEET_AGENT_WORKER__INLINE_MODELS": json.dumps(self._inline),
         }
-        if self._inline:
-            settings["MODELFLEET_AGENT_WORKER__INLINE_MODELS"] = json.dumps(self._names)
         fleet.start_agent("edge-1", fleet.add_device("edge-1"), **settings)
         self._token = (fleet.registry_data / "admin.token").read_text().strip()
         self._device = _Device(fleet.broker_port, "edge-1")
@@ -83,26 +82,34 @@ class CaseFleet:
         self._device.close()
         self._fleet.stop()
 
-    def run(self, cases: Iterable[Case], told: Callable[[Outcome], None] = lambda _: None) -> list[Outcome]:
-        """Every case's outcome, in their order."""
-        free: queue.Queue[str] = queue.Queue()
-        for name in self._names:
-            free.put(name)
-        here = threading.local()
-        numbers = iter(range(1 << 30))
+    def run(
+        self,
+        cases: Iterable[Case],
+        told: Callable[[Outcome], None] = lambda _: None,
+        *,
+        inline: Callable[[Case], bool] = lambda _: False,
+    ) -> list[Outcome]:
+        """Every case's outcome, in their order. `inline`: its model runs in the agent's process, not in its own."""
+        free: dict[bool, queue.Queue[str]] = {True: queue.Queue(), False: queue.Queue()}
+        for names, queued in ((self._inline, free[True]), (self._process, free[False])):
+            for name in names:
+                queued.put(name)
+        here, sessions = threading.local(), contextlib.ExitStack()
 
         def one(case: Case) -> Outcome:
             if not hasattr(here, "session"):
                 here.session = Session(GlobalOptions(registry=self._fleet.url, token=self._token, as_json=True))
-            name = free.get()
+                sessions.callback(here.session.close)
+            names = free[inline(case)]
+            name = names.get()
             try:
-                outcome = self._take(here.session, name, f"1.0.{next(numbers)}", case)
+                outcome = self._take(here.session, name, f"1.0.{next(self._numbers)}", case)
             finally:
-                free.put(name)
+                names.put(name)
             told(outcome)
             return outcome
 
-        with ThreadPoolExecutor(self._at_once) as pool:
+        with sessions, ThreadPoolExecutor(self._at_once) as pool:
             return list(pool.map(one, cases))
 
     def _take(self, session: Session, model: str, version: str, case: Case) -> Outcome:
@@ -136,11 +143,9 @@ class CaseFleet:
         file.unlink()
 
     def _asked(self, model: str, case: Case) -> Outcome:
-        for right in case.sets:
-            found = self._device.ask(model, right)
-            if found[0]:
-                return Outcome(case.name, *found)
-        return Outcome(case.name)
+        sent = [self._device.send(model, right) for right in case.sets]
+        found = [self._device.answer(number, right) for number, right in zip(sent, case.sets, strict=True)]
+        return Outcome(case.name, *next((each for each in found if each[0]), ()))
 
 
 def _said(error: BaseException) -> str:
@@ -203,8 +208,8 @@ class _Device:
             if not self._news.wait_for(lambda: model not in self._models, SERVE_S):
                 raise TimeoutError(f"{model} is still there after {SERVE_S:.0f} s")
 
-    def ask(self, model: str, right: Set) -> tuple[str, str, str]:
-        """(stage, code, reason) of one request; empty when the answer is right."""
+    def send(self, model: str, right: Set) -> bytes:
+        """Sends a request; its correlation data."""
         payload, header_length = request(right.inputs)
         correlation = uuid.uuid4().bytes
         properties = Properties(PacketTypes.PUBLISH)
@@ -212,6 +217,10 @@ class _Device:
         properties.CorrelationData = correlation
         properties.UserProperty = [(HEADER_LENGTH_PROPERTY, str(header_length))]
         self._client.publish(f"{self._topic}/infer/{model}", payload, 1, properties=properties)
+        return correlation
+
+    def answer(self, correlation: bytes, right: Set) -> tuple[str, str, str]:
+        """(stage, code, reason) of its answer; empty when that is right."""
         with self._news:
             if not self._news.wait_for(lambda: correlation in self._answers, ANSWER_S):
                 return "ask", "no_answer", f"within {ANSWER_S:.0f} s"

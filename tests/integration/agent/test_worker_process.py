@@ -21,6 +21,7 @@ from agent.backends.base import NUMPY_DTYPES
 from agent.backends.catalog import CATALOG
 from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor, join_bytes, split_bytes
+from agent.worker.channel import OTHER_FORM
 from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
 from agent.worker.measure import Measurement
 from registry import sandbox
@@ -154,7 +155,9 @@ def test_items_that_influence_each_other_are_never_batched(start: Start) -> None
 
 def test_outputs_in_another_shape_than_declared_go_through_arenas(start: Start) -> None:
     worker = start(onnx_models.one_op("Flatten", [2, 3, 4], out_shape=[2, 3, 4]), known=None)
-    assert worker.layout.slots == 0
+    worker_client.put(worker, 0, np.zeros((2, 3, 4), np.float32))
+    worker_client.ring(worker, [0])
+    assert worker.layout.statuses(worker.memory)[0] == OTHER_FORM
     answer = worker_client.arena(worker, ArenaTensor("x", "FP32", (2, 3, 4), bytes(96)))
     assert answer["y"].shape == (2, 12)
 

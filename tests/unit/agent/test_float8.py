@@ -10,7 +10,7 @@ import pytest
 
 from agent.dataplane.codec_json import data_from_json, data_to_json
 from agent.dataplane.plan import RequestError
-from agent.dataplane.watching import is_finite
+from agent.dataplane.watching import is_finite, kinds_in
 from registry.contracts.parity import numbers
 from registry.contracts.tensors import FLOAT8, Datatype
 
@@ -61,6 +61,8 @@ def test_nan_and_infinity_go_out_as_their_tokens() -> None:
     assert data_to_json(bytes([0x7C, 0xFC, 0x7F, 0x3C]), "FP8E5M2", "y") == b"[Infinity,-Infinity,NaN,1.0]"
     assert not is_finite("FP8E5M2", bytes([0x7C]))
     assert not is_finite("FP8E4M3FN", bytes([0x7F]))
+    assert kinds_in("FP8E4M3FN", bytes([0x7F, 0x3C])) == 1
+    assert kinds_in("FP8E5M2", bytes([0x7C, 0xFC])) == 6
     assert is_finite("FP8E4M3FN", bytes([0x7E]))
 
 
