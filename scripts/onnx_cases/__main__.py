@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth case")
     parser.add_argument("--inline", action="store_true", help="run the models in the agent's process: quicker")
     parser.add_argument("--at-once", type=int, default=6, metavar="N", help="cases under way at the same time")
+    parser.add_argument("--trial", action="store_true", help="publish with the command's trial request: slower")
     parser.add_argument(
         "--report", action="store_true", help="write docs/reference/onnx-backend-cases.md: needs all cases"
     )
@@ -42,7 +43,7 @@ def main() -> int:
 
     with (
         TemporaryDirectory(prefix="onnx-cases-") as folder,
-        CaseFleet(Path(folder), at_once=options.at_once) as fleet,
+        CaseFleet(Path(folder), at_once=options.at_once, trial=options.trial) as fleet,
     ):
         outcomes = fleet.run(cases, told, inline=lambda _: options.inline)
     if options.json is not None:

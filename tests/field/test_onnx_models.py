@@ -20,8 +20,9 @@ from scripts.onnx_cases.cases import Case, Set, Tensor, all_cases, answered
 from scripts.onnx_cases.fleet import CaseFleet, Outcome
 
 SAMPLE = Path(__file__).with_name("onnx_sample.txt").read_text().split()
-IN_PROCESSES = frozenset(SAMPLE[::7])
+IN_PROCESSES = frozenset(SAMPLE[::10])
 """The others run in the agent's own process, by the same code, which is quicker to start."""
+pytestmark = pytest.mark.timeout(600)  # all cases run in one fixture
 Request = dict[str, NDArray[Any]]
 F, L, S = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
