@@ -34,6 +34,12 @@ SMOKE = (
 """What `-m smoke` runs, about a minute: each thing that a machine must have is used by one of these files."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How often the slow rigs try."""
+    parser.addoption("--power-cuts", default=60, type=int, help="cuts of power a side, in tests/power")
+    parser.addoption("--flips", default=120, type=int, help="flipped bits in all, in tests/power")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of those files."""
     for item in items:

@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from agent.adapters.damage import Damage
 from agent.adapters.rows.anew import replace_damaged
-from agent.adapters.rows.faults import is_damage, refusal, row_sum
+from agent.adapters.rows.faults import FAULTS, is_damage, refusal, row_sum
 from agent.adapters.rows.messages import (
     EVENT,
     RESULT,
@@ -213,14 +213,14 @@ class Outbox:
         """A damaged file is made anew and the work done on that; other errors mean that the disk refuses."""
         try:
             return work()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             if not is_damage(error) or self._reopen_at is not None:
                 raise refusal(self._refusal, error) from error
             why = str(error)
         try:
             self._make_anew(why)
             return work()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise refusal(self._refusal, error) from error
         except OSError as error:
             raise TransientError(DeploymentCode.DISK_ERROR, f"{self._refusal}: {error}") from error
@@ -242,21 +242,22 @@ class Outbox:
         """Raises TransientError when the disk refuses."""
         try:
             late = whole(log_rows(self._path))
-            broken = bool(late) and log_is_broken(self._path)
+            broken = log_is_broken(self._path)
             try:
                 self._db = connect(self._path)
-            except sqlite3.Error as error:
+            except FAULTS as error:
                 if not is_damage(error):
                     raise
                 self._make_anew(str(error))
             self._count()
-            newer = [row for id_, row in late.items() if id_ > self._last_id] if broken else []
-            if newer:
+            if broken:
+                newer = [row for id_, row in late.items() if id_ > self._last_id]
                 with self._transaction():
                     insert(self._db, newer)
-                self._damage.note("outbox", f"its log was damaged or cut off: {len(newer)} later messages were kept")
+                text = "its log was damaged, or cut off while it was written: what came last may be missing"
+                self._damage.note("outbox", f"{text}; {len(newer)} later messages were whole and kept")
                 self._count()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise refusal(self._refusal, error) from error
         except OSError as error:
             raise TransientError(DeploymentCode.DISK_ERROR, f"{self._refusal}: {error}") from error

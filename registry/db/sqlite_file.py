@@ -55,6 +55,9 @@ def _configured(connection: sqlite3.Connection, busy_timeout_s: float) -> sqlite
             "schema_version",  # opens the log, too
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+    except UnicodeDecodeError as error:  # SQLite quotes a name that rotted, and Python takes the message for text
+        connection.close()
+        raise sqlite3.DatabaseError("database disk image is malformed: a name in its schema is no text") from error
     except sqlite3.Error:
         connection.close()
         raise

@@ -23,14 +23,18 @@ _DAMAGE = (
 _FULL = ("disk is full", "too big")
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite's errors come as: one whose text quotes a name that rotted is no text, and Python says only that."""
+
+
+def is_damage(error: Exception) -> bool:
     """The file is damaged; otherwise the disk refuses, or the file cannot be opened now."""
     if isinstance(error, sqlite3.OperationalError):
         return any(words in str(error).lower() for words in _DAMAGE)
     return True
 
 
-def refusal(what: str, error: sqlite3.Error) -> TransientError:
+def refusal(what: str, error: Exception) -> TransientError:
     """What to raise when the disk does not take or give something."""
     full = any(words in str(error) for words in _FULL)
     code = DeploymentCode.INSUFFICIENT_DISK if full else DeploymentCode.DISK_ERROR

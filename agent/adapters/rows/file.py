@@ -34,7 +34,7 @@ from agent.adapters.rows.entries import (
     transaction,
     whole,
 )
-from agent.adapters.rows.faults import check_whole, connect_checked, is_damage, refusal
+from agent.adapters.rows.faults import FAULTS, check_whole, connect_checked, is_damage, refusal
 from agent.adapters.rows.pages import log_is_broken, log_rows, rows
 from agent.errors import PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
@@ -127,14 +127,14 @@ class EntryFile:
         """A damaged file is made anew and the work done on that; other errors mean that the disk refuses."""
         try:
             return work()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             if not is_damage(error) or self.read_only:
                 raise refusal(self._refusal, error) from error
             why = str(error)
         try:
             self._make_anew(why)
             return work()
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise refusal(self._refusal, error) from error
         except OSError as error:
             raise TransientError(DeploymentCode.DISK_ERROR, f"{self._refusal}: {error}") from error
@@ -150,11 +150,11 @@ class EntryFile:
         """Raises TransientError when the disk refuses, PermanentError for the file of a newer agent."""
         try:
             late = whole(log_rows(self._file))
-            broken = bool(late) and log_is_broken(self._file)
+            broken = log_is_broken(self._file)
             self._connect_or_make_anew()
             if broken:
                 self._add_newer(late.values())
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise refusal(self._refusal, error) from error
         except OSError as error:
             raise TransientError(DeploymentCode.DISK_ERROR, f"{self._refusal}: {error}") from error
@@ -162,7 +162,7 @@ class EntryFile:
     def _connect_or_make_anew(self) -> None:
         try:
             self._database = self._connect(self._file)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             if not is_damage(error):
                 raise
             self._make_anew(str(error))
@@ -218,12 +218,13 @@ class EntryFile:
     def _add_newer(self, late: Iterable[Entry]) -> None:
         """What SQLite left out because a part of its log before it is damaged, or was not there yet at a cut."""
         newer = [entry for entry in late if entry.number > self._number]
-        if newer:
-            with transaction(self._opened()) as database:
-                insert(database, newer)
-            self._number = max(entry.number for entry in newer)
-            text = f"the log of the {self._what} was damaged or cut off: {len(newer)} later entries were whole and kept"
-            self._damage.note(self._what, text)
+        with transaction(self._opened()) as database:
+            insert(database, newer)
+        self._number = max([self._number, *(entry.number for entry in newer)])
+        text = (
+            f"the log of the {self._what} was damaged, or cut off while it was written: what came last may be missing"
+        )
+        self._damage.note(self._what, f"{text}; {len(newer)} later entries were whole and kept")
 
     def _in_memory(self) -> sqlite3.Connection:
         database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
