@@ -44,6 +44,7 @@ KINDS: dict[str, type[Wire]] = {
     "manifest-golden-compared": Manifest,
     "manifest-entry-point": Manifest,
     "manifest-batching": Manifest,
+    "manifest-open-shapes": Manifest,
     "desired-batching": Desired,
     "reported-batching": Reported,
     "health-batching": Health,
@@ -55,6 +56,7 @@ KINDS: dict[str, type[Wire]] = {
     "platform-facts": Platform,
     "platform-networks": Platform,
     "platform-unknown": Platform,
+    "platform-limits": Platform,
 }
 
 
