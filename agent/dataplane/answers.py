@@ -6,6 +6,7 @@ results topic at QoS 1, where the registry sees it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from agent.dataplane.dedupe import Dedupe, Key
@@ -24,6 +25,9 @@ MAX_KEPT_PROPERTIES = 256
 """Encoded reply properties that are kept: one per form and header length, so clients that vary their id use a few."""
 PROPERTIES_ROOM = 128
 """Bytes of a result's properties but for the correlation data, at most."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Answers:
@@ -48,6 +52,7 @@ class Answers:
             if request is None or request.plan is None:
                 continue  # cannot be: Lane.answers has checked the ids
             plan = request.plan
+            answered = False
             try:
                 if statuses[id_] == OTHER_FORM and id_ < fixed:
                     serving.other_form = True
@@ -58,15 +63,21 @@ class Answers:
                 elif id_ < fixed:
                     views = [memory[base + id_ * size : base + id_ * size + size] for base, size in serving.outputs]
                     self.result(request, serving.codec.encode_fixed(plan, views))
+                    answered = True
                     if tally is not None and not count_answer(tally, serving.layout.outputs, views):
                         serving.slot.stats.not_finite += 1
                 else:
                     found = _arena_outputs(serving, id_)
                     self.result(request, serving.codec.encode_reply(plan, found))
+                    answered = True
                     if tally is not None and not count_answer(tally, found, [tensor.data for tensor in found]):
                         serving.slot.stats.not_finite += 1
             except RequestError as error:
                 self.error(request, error.code, error.message)
+            except Exception:  # noqa: BLE001 - a fault of ours must cost neither the slot nor its neighbours' answers
+                _log.exception("an answer of %s could not be made", serving.slot.model)
+                if not answered:
+                    self.error(request, InferenceCode.RUN_FAILED, "the agent could not make the answer: see its log")
             latency((now - request.arrived) * 1e6)
             serving.release(id_)
         if serving.to_move:

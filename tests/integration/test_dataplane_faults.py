@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paho.mqtt.client as mqtt
@@ -15,6 +16,8 @@ import pytest
 from agent.adapters.mqtt import TlsSettings
 from agent.adapters.outbox import OutboxLimits
 from agent.core.events import Disconnected
+from agent.dataplane.plan import Plan
+from agent.dataplane.replies import ReplyEncoder
 from tests.fakes.workers import FakeWorker
 from tests.support.asking import Asker, binary_request
 from tests.support.broker import Mosquitto, free_port
@@ -85,6 +88,34 @@ def test_requests_under_way_at_a_cut_are_answered_without_being_asked_again(
     device.event(Disconnected)
     device.workers[0].gate.set()
     until(lambda: {int(answer.correlation) for answer in list(client.answers)} == set(range(30)))
+    client.close()
+    device.stop()
+
+
+def test_an_answer_that_cannot_be_made_costs_itself_and_no_slot(
+    broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours: the reply of one request cannot be encoded."""
+    encode = ReplyEncoder.fixed
+
+    def faulty(self: ReplyEncoder, plan: Plan, views: Any) -> Any:
+        if plan.id == "bad":
+            raise KeyError("no such datatype")
+        return encode(self, plan, views)
+
+    monkeypatch.setattr(ReplyEncoder, "fixed", faulty)
+    device = serve(broker.port, tmp_path)
+    client = Asker(broker.port, device.infer())
+    for number in range(30):
+        payload, length = binary_request(X + number, id_="bad" if number % 3 == 1 else f"k{number}")
+        client.ask(payload, header_length=length, correlation=b"%d" % number)
+    answers = {int(answer.correlation): answer for answer in client.wait(30)}
+    for number, answer in answers.items():
+        if number % 3 == 1:
+            assert json.loads(answer.payload)["code"] == "run_failed"
+        else:
+            np.testing.assert_array_equal(answer.tensor(), (X + number) * 2)
+    until(lambda: device.plane.snapshot().models["double"].queue_depth == 0)
     client.close()
     device.stop()
 
