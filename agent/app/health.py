@@ -72,6 +72,7 @@ class HealthReporter:
             outbox_dropped=stats.outbox_dropped,
             replies_dropped=stats.replies_dropped,
             replies_refused=stats.replies_refused,
+            subscriptions_refused=stats.subscriptions_refused,
             results_unwritten=stats.results_unwritten,
             mqtt_reconnects=max(stats.connections - 1, 0),
             damaged=self._damaged(),

@@ -73,6 +73,11 @@ def _agent_metrics(stats: DataPlaneStats) -> Iterator[Metric]:
         ("modelfleet_outbox_dropped", "Messages that the full outbox dropped", stats.outbox_dropped),
         ("modelfleet_replies_dropped", "QoS 0 replies lost with the connection", stats.replies_dropped),
         ("modelfleet_replies_refused", "QoS 1 messages that the broker does not take", stats.replies_refused),
+        (
+            "modelfleet_subscriptions_refused",
+            "Subscriptions that the broker does not take",
+            stats.subscriptions_refused,
+        ),
     ):
         yield CounterMetricFamily(name, text, value=value)
 

@@ -23,6 +23,7 @@ def take_snapshot(
         disconnects=dict(connection.disconnects),
         replies_dropped=outbound.dropped,
         replies_refused=outbound.refused,
+        subscriptions_refused=connection.subscriptions_refused,
         outbox_rows=outbox.rows,
         outbox_bytes=outbox.bytes,
         outbox_dropped=outbox.dropped + spooling.lost,

@@ -86,3 +86,5 @@ class DataPlaneStats:
     """Models that are not assigned any more, with the totals and the version they ended with."""
     results_unwritten: int = 0
     """Results that the disk does not take now: in memory, their requests unacknowledged."""
+    subscriptions_refused: int = 0
+    """Topic filters that the broker refused, or says that it does not take."""

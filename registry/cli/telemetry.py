@@ -91,12 +91,13 @@ def _health_rows(at: str, report: Health) -> Iterator[tuple[object, ...]]:
     memory = "-" if report.rss_bytes is None else size_text(report.rss_bytes)
     host = (at, cpu, memory)
     waiting = "; ".join(
-        f"{count} results {what}"
+        f"{count} {what}"
         for count, what in (
-            (report.outbox_queued, "wait"),
-            (report.results_unwritten, "wait for a disk that takes none"),
-            (report.outbox_dropped, "dropped"),
-            (report.replies_refused, "refused by the broker"),
+            (report.outbox_queued, "results wait"),
+            (report.results_unwritten, "results wait for a disk that takes none"),
+            (report.outbox_dropped, "results dropped"),
+            (report.replies_refused, "results refused by the broker"),
+            (report.subscriptions_refused, "subscriptions refused by the broker"),
         )
         if count
     )

@@ -247,6 +247,8 @@ class Health(Wire):
     """QoS 0 replies that were lost with the connection."""
     replies_refused: Count = 0
     """QoS 1 messages that the broker refused or does not take, or that would have ended its connections for hours."""
+    subscriptions_refused: Count = 0
+    """Topic filters that the broker refused: what comes on them does not reach the device."""
     results_unwritten: Count = 0
     """Results that the disk does not take now; they wait in memory, and their requests are not acknowledged."""
     mqtt_reconnects: Count = 0

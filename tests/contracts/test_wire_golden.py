@@ -37,6 +37,7 @@ KINDS: dict[str, type[Wire]] = {
     "health-not-finite": Health,
     "health-damaged": Health,
     "health-unwritten": Health,
+    "health-subscriptions": Health,
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "manifest-extended": Manifest,
