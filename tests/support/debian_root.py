@@ -2,8 +2,8 @@
 
 What this host needs to reach packages is carried over when the root is made: apt's sources, pip's configuration and
 variables with the folders that they name, the certificates that it trusts. INVARIANT: everything is mounted in the
-mount namespace of one command, and its processes are in a PID namespace of its own, so both are gone when it ends,
-whatever ended it; the folder can always be removed.
+mount namespace of one command (debootstrap, too, mounts /proc and /sys), and its processes are in a PID namespace of
+its own, so both are gone when it ends, whatever ended it; the folder can always be removed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ NOT_COPIED = shutil.ignore_patterns(
 )
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+APART = ["unshare", "--mount-proc", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+"""Before a command: it gets a mount namespace and a PID namespace of its own."""
 PLAIN = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 """The environment of a command: no locale, no sbin, no HOME unless one is given."""
 
@@ -56,7 +58,7 @@ class DebianRoot:
         """Makes it, about half a minute. RuntimeError with debootstrap's words when it cannot."""
         self.folder = Path(tempfile.mkdtemp(prefix=f"modelfleet-{suite}-", dir="/var/tmp"))
         self.root = self.folder / "root"
-        argv = ["debootstrap", "--variant=minbase", "--include=git,ca-certificates", suite, str(self.root)]
+        argv = [*APART, "debootstrap", "--variant=minbase", "--include=git,ca-certificates", suite, str(self.root)]
         try:
             done = subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False)
             if done.returncode:
@@ -79,9 +81,8 @@ class DebianRoot:
         switch = "" if user == "root" else f"setpriv --reuid={user} --regid={user} --init-groups "
         plain = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in variables.items())])
         inside = f"cd {folder} && exec {switch}{plain} {shlex.join(command)}"
-        outside = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
         # The shell stays, as the namespace's first process: it takes care of orphans, and programs get their signals.
-        argv = [*outside, "sh", "-euc", self._mounts() + f"chroot {self.root} sh -c {shlex.quote(inside)}; exit $?"]
+        argv = [*APART, "sh", "-euc", self._mounts() + f"chroot {self.root} sh -c {shlex.quote(inside)}; exit $?"]
         return subprocess.run(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, errors="replace", timeout=900, check=False,
