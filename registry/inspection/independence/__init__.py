@@ -15,6 +15,7 @@ from collections import ChainMap
 from typing import Any
 
 from registry.contracts.batching import Batching
+from registry.inspection.independence.nodes import ML
 from registry.inspection.independence.sizes import N, Size
 from registry.inspection.independence.values import NotIndependentError, Value, refuse
 from registry.inspection.independence.walk import Scope, Walk
@@ -37,7 +38,10 @@ def _proven(model: Any) -> int:
     """How many nodes were followed. Raises NotIndependentError."""
     if model.functions:
         model = _inlined(model)
-    opsets = {"" if each.domain == "ai.onnx" else each.domain: each.version for each in model.opset_import}
+    imports = [("" if each.domain == "ai.onnx" else each.domain, each.version) for each in model.opset_import]
+    opsets = dict(imports)
+    if len(opsets) != len(imports):
+        raise refuse("it imports two opsets of a domain")
     graph, walk = model.graph, Walk(opsets)
     constants = {tensor.name for tensor in graph.initializer} | {each.values.name for each in graph.sparse_initializer}
     scope: Scope = ChainMap({})
@@ -45,6 +49,8 @@ def _proven(model: Any) -> int:
     if not inputs:
         raise refuse("it has no inputs")
     for value in inputs:
+        if value.name in scope:
+            raise refuse(f"two inputs are called {value.name[:128]!r}")
         scope[value.name] = _input(value)
     walk.follow(graph, scope)
     for output in graph.output:
@@ -84,6 +90,9 @@ def _inlined(model: Any) -> Any:
     try:
         from onnx import inliner  # noqa: PLC0415 - absent where nothing is published
 
-        return inliner.inline_local_functions(model)
+        model = inliner.inline_local_functions(model)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with them, they are not followed
         raise refuse(f"its functions cannot be put in place ({type(error).__name__})") from None
+    if any(function.domain in ("", "ai.onnx", ML) for function in model.functions):
+        raise refuse("a function of its own has the name of an operator")
+    return model

@@ -9,8 +9,8 @@ from registry.inspection.independence.sizes import Size
 from registry.inspection.independence.tensors import value_of
 from registry.inspection.independence.values import Value, constant, fresh, refuse
 
-CONTROL = frozenset({"If", "Loop", "Scan"})
-"""What goes on inside them may be random, although nothing but constants goes in."""
+NO_FUNCTIONS = frozenset({"If", "Loop", "Scan", "Dropout"})
+"""What they give, or what goes on inside them, may be random, although nothing but constants goes in."""
 
 
 @rule("Constant:25", note="always")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from registry.inspection.independence.nodes import Node, rule
 from registry.inspection.independence.sizes import ONE, Size
@@ -37,11 +38,22 @@ def same(node: Node) -> list[Value]:
 
 @rule("Cast:28", "CastLike:25", note="always; the batch size stays a number only as an integer", shapes=True)
 def cast(node: Node) -> list[Value]:
-    """Another type. Of an integer the elements are still known."""
+    """Another type. Of a signed integer of 32 bits or more the elements are still known, where they fit 32 bits."""
     value = node.need(0)
-    if node.op == "Cast" and node.attribute("to") in (6, 7, 12, 13, "INT32", "INT64"):  # INT32, INT64, UINT32, UINT64
-        return [value]
+    to = node.attribute("to") if node.op == "Cast" else None
+    if to in (7, "INT64") or (to in (6, "INT32") and all(map(_in_range, value.elements or ()))):
+        return [replace(value, floats=None)]
     return [value.moved(value.axis, value.shape)] if not value.holds_batch else _number()
+
+
+_LARGEST = (1 << 31) - 1
+
+
+def _in_range(size: Size | None) -> Size | None:
+    """What computes the same in 32 bits as in any more; None otherwise: it may overflow. Sizes of a tensor do not."""
+    if size is None or abs(size.factor) <= _LARGEST:
+        return size
+    return None
 
 
 def _number() -> list[Value]:
@@ -151,7 +163,7 @@ def _elements(node: Node, values: Sequence[Value], shape: Shape | None) -> tuple
             _number()
         return None
     rows = [[column[0] if len(column) == 1 else column[at] for column in columns if column] for at in range(length)]
-    found = tuple(_apply(node.op, row) for row in rows)
+    found = tuple(_in_range(_apply(node.op, row)) for row in rows)
     for row, result in zip(rows, found, strict=True):
         if result is None and any(each is not None and each.holds_batch for each in row):
             _number()
@@ -211,5 +223,7 @@ def _equal(left: Size, right: Size) -> Size | None:
         return Size(1)
     if left.number is not None and right.number is not None:
         return Size(0)
-    # A symbol is never negative, so a product with -1 in it is no size.
+    # A symbol is never negative, so a negative number is no size. Two products of symbols may both be 0.
+    if left.number is None and right.number is None:
+        return None
     return Size(0) if left.factor * right.factor < 0 else None

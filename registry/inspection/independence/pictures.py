@@ -141,10 +141,7 @@ def resize(node: Node) -> list[Value]:
     if value.holds_batch:
         raise refuse("the number of items is used as data")
     node.rest_constant(0)
-    if node.attribute("coordinate_transformation_mode", "") in ("tf_crop_and_resize", b"tf_crop_and_resize"):
-        raise refuse("it crops by a region of interest")
-    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise refuse("it keeps an aspect ratio over all axes")
+    _resizes_axis_by_axis(node)
     axes = [place(int(axis), value.rank) for axis in node.attribute("axes") or range(value.rank)]
     sizes, scales = node.input(3), _scales(node)
     if sizes is not None and sizes.shape != (Size(0),):
@@ -169,6 +166,17 @@ def resize(node: Node) -> list[Value]:
             exact = number is not None and scale == ceil(scale) and scale > 0
             found[axis] = Size(int((number or 0) * scale)) if exact else fresh()
     return [Value(tuple(found), value.axis)]
+
+
+def _resizes_axis_by_axis(node: Node) -> None:
+    """And leaves an axis of scale 1 as it is. Raises NotIndependentError."""
+    how = node.attribute("coordinate_transformation_mode", "")
+    if how == "tf_crop_and_resize":
+        raise refuse("it crops by a region of interest")
+    if how == "tf_half_pixel_for_nn":
+        raise refuse("it moves places by half a place, along axes of scale 1 too")
+    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise refuse("it keeps an aspect ratio over all axes")
 
 
 def _scales(node: Node) -> list[float] | None:

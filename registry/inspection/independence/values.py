@@ -80,8 +80,16 @@ def fresh() -> Size:
 
 
 def constant(shape: Shape | None = None, elements: tuple[Size | None, ...] | None = None) -> Value:
-    """A tensor that no item has a part in. Elements without anything known in them are dropped."""
-    if elements is not None and (len(elements) > MAX_ELEMENTS or all(element is None for element in elements)):
+    """A tensor that no item has a part in. Elements without anything known in them are dropped.
+
+    Raises:
+        NotIndependentError: they are too many to be followed, and the number of items is among them.
+    """
+    if elements is not None and len(elements) > MAX_ELEMENTS:
+        if any(element is not None and element.holds_batch for element in elements):
+            raise refuse(f"the number of items is one of more than {MAX_ELEMENTS} elements")
+        elements = None
+    if elements and all(element is None for element in elements):
         elements = None
     return Value(shape, None, elements)
 

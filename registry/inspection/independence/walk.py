@@ -42,22 +42,27 @@ class Walk:
         """Puts what is known of every tensor of `graph` into the first map of `scope`.
 
         Raises:
-            NotIndependentError: it is nested or long beyond the limits.
+            NotIndependentError: it is nested or long beyond the limits, or two of its tensors have one name.
         """
         if depth > MAX_DEPTH:
             raise refuse(f"graphs are nested more than {MAX_DEPTH} deep")
-        known = scope.maps[0]
+
+        def put(name: str, value: Value | NotIndependentError) -> None:
+            if name in scope:
+                raise refuse(f"the name {name[:128]!r} stands for two tensors")
+            scope[name] = value
+
         for tensor in graph.initializer:
-            known.setdefault(tensor.name, value_of(tensor))
+            put(tensor.name, value_of(tensor))
         for sparse in graph.sparse_initializer:
-            known.setdefault(sparse.values.name, value_of_sparse(sparse))
+            put(sparse.values.name, value_of_sparse(sparse))
         for node in graph.node:
             self.nodes += 1
             if self.nodes > MAX_NODES:
                 raise refuse(f"it has more than {MAX_NODES} nodes")
             for name, value in zip(node.output, self._outputs(node, scope, depth), strict=False):
                 if name:
-                    known[name] = value
+                    put(name, value)
 
     def _outputs(self, node: Any, scope: Scope, depth: int) -> Sequence[Value | NotIndependentError]:
         count = len(node.output)
@@ -121,12 +126,21 @@ def _applied(entry: Entry, node: Node) -> list[Value]:
     if not entry.shapes and any(value.holds_batch for value in given):
         raise refuse("the number of items is used as data")
     try:
-        return entry.rule(node)
+        made = entry.rule(node)
     except NotIndependentError:
-        # What no item has a part in is the same alone and together: all operators of the table are functions.
-        if node.op in control.CONTROL or any(value.is_item or value.holds_batch for value in given):
+        # What no item has a part in is the same alone and together, if the operator is a function.
+        if node.op in control.NO_FUNCTIONS or any(value.is_item or value.holds_batch for value in given):
             raise
         return [constant()] * node.outputs
+    if any(value.holds_batch for value in given):
+        _check_count(made)
+    return made
+
+
+def _check_count(made: Sequence[Value]) -> None:
+    """What is made of the number of items is items, or its elements are followed. Raises NotIndependentError."""
+    if any(value.axis is None and value.elements is None for value in made):
+        raise refuse("the number of items is used as data")
 
 
 def _check(value: Value) -> None:
