@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from agent.adapters.damage import Damage
-from agent.adapters.rows.anew import replace_damaged
+from agent.adapters.rows.anew import make_way, replace_damaged
 from agent.adapters.rows.faults import FAULTS, is_damage, refusal, row_sum
 from agent.adapters.rows.messages import (
     EVENT,
@@ -241,6 +241,9 @@ class Outbox:
     def _take_up(self) -> None:
         """Raises TransientError when the disk refuses."""
         try:
+            aside = self._path.with_suffix(self._path.suffix + ".damaged")
+            if what := make_way(self._path, aside):
+                self._damage.note("outbox", f"the outbox: {what}; set aside as {aside.name}")
             late = whole(log_rows(self._path))
             broken = log_is_broken(self._path)
             try:

@@ -82,6 +82,8 @@ class Probed(Wire):
 
 def kept(data_dir: Path) -> Probed | None:
     """What was found last, under whatever key; None where there is nothing, or not what was written."""
+    if not (data_dir / FILE).is_file():  # a pipe would never answer
+        return None
     try:
         with (data_dir / FILE).open("rb") as stream:
             total, _, text = stream.read(MAX_BYTES).partition(b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -167,3 +168,18 @@ def test_a_row_that_rots_while_the_agent_runs_is_left_out_counted_and_told(tmp_p
     assert numbers(outbox) == [0, 1, 3, 4]
     assert (outbox.rows, damage.counts()) == (4, {"outbox": 1})
     outbox.close()
+
+
+def test_a_folder_or_a_pipe_in_the_place_of_the_outbox_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "outbox.db" / "inside").mkdir(parents=True)
+    os.mkfifo(tmp_path / "outbox.db-wal")
+    damage = Damage()
+    outbox = Outbox(tmp_path / "outbox.db", damage=damage)
+    outbox.add([message(EVENT, 1)])
+    outbox.close()
+    assert damage.counts() == {"outbox": 1}
+    assert (tmp_path / "outbox.db.damaged" / "inside").is_dir()
+    again = Outbox(tmp_path / "outbox.db", damage=damage)
+    assert numbers(again) == [1]
+    assert damage.counts() == {"outbox": 1}
+    again.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.adapters.damage import Damage
-from agent.adapters.rows.anew import replace_damaged
+from agent.adapters.rows.anew import make_way, replace_damaged
 from agent.adapters.rows.entries import (
     SCHEMA_VERSION,
     TABLES,
@@ -149,6 +149,7 @@ class EntryFile:
     def _take_up(self) -> None:
         """Raises TransientError when the disk refuses, PermanentError for the file of a newer agent."""
         try:
+            self._make_way()
             late = whole(log_rows(self._file))
             broken = log_is_broken(self._file)
             self._connect_or_make_anew()
@@ -158,6 +159,13 @@ class EntryFile:
             raise refusal(self._refusal, error) from error
         except OSError as error:
             raise TransientError(DeploymentCode.DISK_ERROR, f"{self._refusal}: {error}") from error
+
+    def _make_way(self) -> None:
+        aside = self._file.with_suffix(".unreadable")
+        what = make_way(self._file, aside)
+        if what:
+            self.put_aside = aside
+            self._damage.note(self._what, f"the {self._what}: {what}; set aside as {aside.name}")
 
     def _connect_or_make_anew(self) -> None:
         try:

@@ -216,3 +216,47 @@ def test_measurements_are_bounded(tmp_path: Path) -> None:
     assert journal.measured("v0", "f") is None
     assert journal.measured(f"v{MAX_MEASURES + 4}", "f") == FOUND
     journal.close()
+
+
+def place(path: Path, what: str) -> None:
+    """Something that is no file, in the place of one."""
+    path.unlink(missing_ok=True)
+    match what:
+        case "folder":
+            (path / "inside").mkdir(parents=True)
+        case "pipe":
+            os.mkfifo(path)
+        case "dangling link":
+            path.symlink_to(path.parent / "gone" / "away")
+        case "link to itself":
+            path.symlink_to(path)
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "dangling link", "link to itself"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_what_is_no_file_in_the_place_of_the_journal_is_set_aside(tmp_path: Path, what: str, suffix: str) -> None:
+    first = opened(tmp_path)
+    first.put("desired", b"x")
+    first.close()
+    for _ in range(2):  # the second finds what the first set aside
+        place(tmp_path / f"journal.db{suffix}", what)
+        damage = Damage()
+        journal = Journal(tmp_path, damage)
+        journal.open()
+        assert damage.counts() == {"journal": 1}
+        assert not journal.read_only
+        assert journal.get("desired") == (b"x" if suffix else None), "the file itself is whole"
+        journal.put("kept", b"y")
+        journal.close()
+        assert opened(tmp_path).get("kept") == b"y"
+
+
+def test_a_journal_whose_rights_were_taken_is_read_and_written(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.put("desired", b"x")
+    first.close()
+    (tmp_path / "journal.db").chmod(0)
+    journal = opened(tmp_path)
+    journal.put("kept", b"y")
+    assert (journal.get("desired"), journal.get("kept")) == (b"x", b"y")
+    assert (tmp_path / "journal.db").stat().st_mode & 0o777 == 0o600
