@@ -4,11 +4,12 @@ Only this goes to the decoder: a picture with good pixels and odd metadata is a 
 EXIF orientation is read (tag 0x0112 of the first directory: CIPA DC-008, 4.6.4); where it cannot be read there is none.
 
 JPEG (ITU-T T.81, annex B): APPn segments and comments are dropped, but for APP0 (JFIF) and APP14 (Adobe), which say how
-colours are coded. PNG (W3C PNG, 3rd edition, 11): the chunks IHDR, PLTE, tRNS, IDAT and IEND stay.
+colours are coded, and so is what follows the end of the image: cameras append films and further pictures. PNG (W3C PNG, 3rd edition, 11): the chunks IHDR, PLTE, tRNS, IDAT and IEND stay.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -26,6 +27,8 @@ _EXIF_HEAD = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _MAX_EXIF_ENTRIES = 1000
 _START_OF_SCAN, _END = 0xDA, 0xD9
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
+"""A marker in coded data; 0xFF before 0x00 is data, and TEM and restarts have no segment."""
 
 
 class PictureError(ValueError):
@@ -70,23 +73,37 @@ def _scans(data: bytes) -> int:
 
 
 def _bare_jpeg(data: bytes) -> Bare:
-    kept, orientation, at = [data[:2]], 1, 2
+    kept, at = [data[:2]], 2
+    exif: bytes | None = None
     while True:
         start = at
         while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] == b"\xff":
             at += 1  # fill bytes may stand before a marker
         if len(data) < at + 4 or data[at] != 0xFF:
-            return Bare(data, orientation)  # not as the standard has it: the decoder may still make sense of it
+            # Not as the standard has it: the decoder may still make sense of it.
+            return Bare(data, _orientation(exif or b""))
         marker, (length,) = data[at + 1], struct.unpack_from(">H", data, at + 2)
         if marker in (_START_OF_SCAN, _END):
-            kept.append(data[start:])
-            return Bare(b"".join(kept), orientation)
+            kept.append(data[start : _end_of_image(data, at)])
+            return Bare(b"".join(kept), _orientation(exif or b""))
         end = at + 2 + length
-        if marker == 0xE1 and data[at + 4 : at + 10] == _EXIF_HEAD:
-            orientation = _orientation(data[at + 10 : end])
+        if marker == 0xE1 and exif is None and data[at + 4 : at + 10] == _EXIF_HEAD:
+            exif = data[at + 10 : end]  # more of these go on with the first, where that is over 64 kB
         if (not 0xE0 <= marker <= 0xEF and marker != 0xFE) or marker in _KEPT_SEGMENTS:
             kept.append(data[start:end])
         at = end
+
+
+def _end_of_image(data: bytes, at: int) -> int:
+    """After the end marker of the JPEG whose coded data begins at marker `at`; where there is none, after all."""
+    while (found := _MARKER.search(data, at)) is not None:
+        at = found.end()
+        if data[at - 1] == _END:
+            return at
+        if len(data) < at + 2:
+            break
+        at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return len(data)
 
 
 def _bare_png(data: bytes) -> Bare:

@@ -109,6 +109,28 @@ def test_other_metadata_is_not_looked_at(picture: bytes) -> None:
     assert decode(AS_IT_IS, picture) == decode(AS_IT_IS, plain)
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])
+def test_what_a_camera_appends_to_a_picture_is_neither_scanned_nor_decoded(options: dict[str, Any]) -> None:
+    """A film, whose bytes hold more starts of scans than a picture may have; a second picture."""
+    picture = saved("JPEG", quality=95, **options)
+    for appended in (b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x0c" * (MAX_SCANS + 1), with_exif(JPEG, tiff(turned()))):
+        assert bare(picture + appended) == bare(picture)
+        assert decode(AS_IT_IS, picture + appended) == decode(AS_IT_IS, picture)
+
+
+def test_an_end_marker_within_a_segment_between_scans_does_not_end_a_picture() -> None:
+    picture = saved("JPEG", quality=95, progressive=True)
+    second = picture.rindex(b"\xff\xda")
+    comment = b"\xff\xfe\0\x06\xff\xd9\xff\xd9"
+    assert decode(AS_IT_IS, picture[:second] + comment + picture[second:]) == decode(AS_IT_IS, picture)
+
+
+def test_of_two_exif_segments_the_first_has_the_orientation() -> None:
+    """One over 64 kB goes on in a second segment, which has no directory of its own."""
+    goes_on = with_segment(with_exif(JPEG, b"\1\2\3\4" * 9), 0xE1, b"Exif\0\0" + tiff(turned()))
+    assert bare(goes_on).orientation == 6
+
+
 def test_colours_stay_as_the_segments_that_code_them_say() -> None:
     for mode in ("CMYK", "YCbCr", "L"):
         buffer = io.BytesIO()
