@@ -144,7 +144,8 @@ class OrtSession:
         self.concurrent = concurrent
         self.batch_sizes = batch_sizes
         self.inputs = tuple(_info(node) for node in session.get_inputs())
-        self.outputs = tuple(_info(node) for node in session.get_outputs())
+        outputs = {node.name: node for node in session.get_outputs()}  # a graph may list one twice
+        self.outputs = tuple(map(_info, outputs.values()))
         self.optional_inputs = tuple(
             _info(node) for node in session.get_overridable_initializers() if node.type in DATATYPES
         )

@@ -6,6 +6,7 @@ files, no code of the model runs, nothing is inferred. Field meanings: https://o
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def inspect(path: Path) -> ModelFacts:
         )
     found = survey(model)
     inputs, optional, more = _inputs(model)
-    outputs = _specs("output", model.graph.output)
+    outputs = _specs("output", _outputs(model))
     if not outputs:
         raise InspectionError(f"{path.name} has no outputs")
     requirements = Requirements(onnx_ir=model.ir_version, onnx_opsets=_needed_opsets(model, found.operators))
@@ -142,6 +143,25 @@ def _inputs(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...],
     return required, optional, ()
 
 
+def _outputs(model: Any) -> list[Any]:
+    """Each once, also where the graph lists it twice; one that has no type with the type that its operators give it."""
+    found: dict[str, Any] = {}
+    for value in model.graph.output:
+        found.setdefault(value.name, value)
+    if not all(map(_has_type, found.values())):
+        import onnx  # noqa: PLC0415 - as in _parse
+
+        with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):  # too large, or not to be read
+            for value in onnx.shape_inference.infer_shapes(model).graph.output:
+                if not _has_type(found[value.name]):
+                    found[value.name] = value
+    return list(found.values())
+
+
+def _has_type(value: Any) -> bool:
+    return value.type.WhichOneof("value") is not None
+
+
 def _specs(kind: str, values: Any) -> tuple[TensorSpec, ...]:
     specs = tuple(_spec(kind, value) for value in values)
     _check_together(kind, specs)
@@ -164,6 +184,8 @@ def _spec(kind: str, value: Any) -> TensorSpec:
         raise InspectionError(
             f"{kind} {shown} has a name of {len(name)} characters; 1 to {MAX_NAME} can be served. Rename it"
         )
+    if "\0" in name:
+        raise InspectionError(f"{kind} {shown} has a NUL character in its name, which no request can carry. Rename it")
     what = value.type.WhichOneof("value")
     if what != "tensor_type":
         declared = (what or "nothing").removesuffix("_type")

@@ -4,7 +4,8 @@ Only this goes to the decoder: a picture with good pixels and odd metadata is a 
 EXIF orientation is read (tag 0x0112 of the first directory: CIPA DC-008, 4.6.4); where it cannot be read there is none.
 
 JPEG (ITU-T T.81, annex B): APPn segments and comments are dropped, but for APP0 (JFIF) and APP14 (Adobe), which say how
-colours are coded, and so is what follows the end of the image: cameras append films and further pictures. PNG (W3C PNG, 3rd edition, 11): the chunks IHDR, PLTE, tRNS, IDAT and IEND stay.
+colours are coded, and so is what follows the end of the image: cameras append films and further pictures.
+PNG (W3C PNG, 3rd edition, 11): the chunks IHDR, PLTE, tRNS, IDAT and IEND stay.
 """
 
 from __future__ import annotations

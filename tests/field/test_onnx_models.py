@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
@@ -149,6 +150,21 @@ def no_shapes(name: str) -> Case:
     return answered(name, content, [{"x": np.full(shape, 2, np.float32)} for shape in shapes])
 
 
+def no_types(name: str) -> Case:
+    """The operators say what the outputs are: the file does not."""
+    nodes = [("Neg", ["x"], ["y"], {}), ("Cast", ["y"], ["z"], {"to": L}), ("TopK", ["x", "k"], ["v", "i"], {})]
+    given = onnx.load_from_string(model(nodes, [value("x", F, ["N", 3])], [], k=whole(2)))
+    given.graph.output.extend([onnx.ValueInfoProto(name="y"), value("v", F, None), onnx.ValueInfoProto(name="z")])
+    return answered(name, given.SerializeToString(), [{"x": np.array([[1, 3, 2]] * rows, "f4")} for rows in (1, 2)])
+
+
+def listed_twice(name: str) -> Case:
+    """The same output; and one that is an input, too."""
+    outputs = [value("y", F, ["N"]), value("z", F, ["N"]), value("y", F, ["N"]), value("x", F, ["N"])]
+    nodes = [("Neg", ["x"], ["y"], {}), ("Abs", ["x"], ["z"], {})]
+    return answered(name, model(nodes, [value("x", F, ["N"])], outputs), [{"x": floats(1, -2)}, {"x": floats(3)}])
+
+
 def constant(name: str) -> Case:
     content = model([("Identity", ["c"], ["y"], {})], [], [value("y", F, [2])], c=floats(1, 2))
     return answered(name, content, [{}, {}])
@@ -222,6 +238,8 @@ MODELS: dict[str, Callable[[str], Case]] = {
     "many of another form": many_other_forms,
     "a wrong shape": wrong_shape,
     "no shapes": no_shapes,
+    "no types": no_types,
+    "an output that is listed twice": listed_twice,
     "constant": constant,
     "optional": optional,
     "only an optional": only_optional,

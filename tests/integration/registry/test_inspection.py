@@ -155,6 +155,7 @@ def test_weights_in_more_files_than_an_artifact_has_are_refused(tmp_path: Path) 
         (b"\x08\x09", "no graph"),
         (onnx_models.sequence_output(), "only tensors"),
         (onnx_models.one_op("Identity", [1] * 9), "9 dimensions"),
+        (onnx_models.linear("N").replace(b"\x01x", b"\x01\0"), "NUL character"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
