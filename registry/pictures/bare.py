@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ _EXIF_HEAD = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _MAX_EXIF_ENTRIES = 1000
 _START_OF_SCAN, _END = 0xDA, 0xD9
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""The passes of an interlaced PNG: first column and row, and every how many of each (W3C PNG, 8.1)."""
+_PIECE = 1 << 18
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 """A marker in coded data; 0xFF before 0x00 is data, and TEM and restarts have no segment."""
 
@@ -117,6 +121,26 @@ def _bare_png(data: bytes) -> Bare:
         elif not kind[0] & 0x20:
             kept.append(data[start:end])  # a critical chunk that nobody knows: the decoder says so
     return Bare(b"".join(kept), orientation)
+
+
+def check_whole_png(data: bytes) -> None:
+    """Refuses a PNG whose coded data ends before its last row, which decoders leave black. Raises PictureError."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+    parts = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in parts]
+    missing = sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0)
+    stream = zlib.decompressobj()
+    try:
+        for kind, start, end in _chunks(data):
+            coded = data[start + 8 : end - 4] if kind == b"IDAT" else b""
+            while coded and missing > 0:
+                missing -= len(stream.decompress(coded, _PIECE))
+                coded = stream.unconsumed_tail
+    except zlib.error as error:
+        raise PictureError(f"the PNG's coded data is damaged: {error}") from None
+    if missing > 0:
+        raise PictureError(f"the PNG's coded data ends {missing} bytes before its last row of {width} x {height}")
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from registry.pictures.bare import PictureError, bare, check_cost
+from registry.pictures.bare import PictureError, bare, check_cost, check_whole_png
 from registry.pictures.steps import Steps, value_tables
 
 _FORMATS = ("JPEG", "PNG")
@@ -50,6 +50,8 @@ def _pixels(steps: Steps, data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(found.data), formats=_FORMATS) as image:
             check_cost(image.width, image.height, found.data)
+            if image.format == "PNG" and (image.info.get("interlace") or not _last_row(image)):
+                check_whole_png(found.data)
             turn = _TURNS.get(found.orientation)
             upright = image if turn is None else image.transpose(turn)
             return np.asarray(_fit(steps, _eight_bit(upright, "L" if steps.channels == "L" else "RGB")))
@@ -57,6 +59,11 @@ def _pixels(steps: Steps, data: bytes) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds over damaged pictures.
         raise PictureError(f"the picture cannot be decoded: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _last_row(image: Image.Image) -> bytes:
+    """Its values; empty when all are 0, as they are, too, where nothing was decoded."""
+    return image.crop((0, image.height - 1, image.width, image.height)).tobytes().strip(b"\0")
 
 
 def _fit(steps: Steps, image: Image.Image) -> Image.Image:

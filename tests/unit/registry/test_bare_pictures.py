@@ -165,3 +165,31 @@ def test_a_cut_jpeg_is_refused(cut: int) -> None:
 def test_a_cut_png_is_refused(cut: int) -> None:
     with pytest.raises(PictureError):
         decode(AS_IT_IS, PNG[:cut])
+
+
+def coded(rows: int, width: int, height: int, *, depth: int = 8, colour: int = 2, interlaced: int = 0) -> bytes:
+    """A PNG of black pixels that says height and holds so many rows (interlaced: so many bytes)."""
+    row = 1 + (width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour] + 7) // 8
+    raw = bytes(rows if interlaced else rows * row)
+    picture = b"\x89PNG\r\n\x1a\n"
+    palette = [(b"PLTE", bytes(range(6)))] if colour == 3 else []
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    for kind, content in ((b"IHDR", head), *palette, (b"IDAT", zlib.compress(raw)), (b"IEND", b"")):
+        picture += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return picture
+
+
+@pytest.mark.parametrize(("depth", "colour"), [(8, 0), (1, 0), (16, 0), (8, 2), (16, 2), (1, 3), (8, 4), (16, 6)])
+def test_a_png_whose_coded_data_ends_early_is_refused_and_a_black_one_is_not(depth: int, colour: int) -> None:
+    assert decode(AS_IT_IS, coded(12, 20, 12, depth=depth, colour=colour))
+    for rows in (0, 1, 11):
+        with pytest.raises(PictureError, match=r"before its last row|truncated"):
+            decode(AS_IT_IS, coded(rows, 20, 12, depth=depth, colour=colour))
+
+
+@pytest.mark.parametrize(("width", "height", "size"), [(20, 12, 20 * 12 * 3 + 23), (1, 1, 4), (8, 8, 8 * 8 * 3 + 15)])
+def test_an_interlaced_png_has_the_bytes_of_all_its_passes(width: int, height: int, size: int) -> None:
+    """A pass has a byte more for each of its rows: 23 rows for a height of 12, 15 for 8."""
+    assert decode(AS_IT_IS, coded(size, width, height, interlaced=1))
+    with pytest.raises(PictureError, match="before its last row"):
+        decode(AS_IT_IS, coded(size - 1, width, height, interlaced=1))
