@@ -36,11 +36,14 @@ def same(node: Node) -> list[Value]:
     return [value]
 
 
-@rule("Cast:28", "CastLike:25", note="always; the batch size stays a number only as an integer", shapes=True)
+@rule("Cast:28", note="not to UINT32; the batch size stays a number only as an integer", shapes=True)
+@rule("CastLike:25", note="of constants only: it may be to UINT32", shapes=True)
 def cast(node: Node) -> list[Value]:
     """Another type. Of a signed integer of 32 bits or more the elements are still known, where they fit 32 bits."""
     value = node.need(0)
     to = node.attribute("to") if node.op == "Cast" else None
+    if value.is_item and (node.op == "CastLike" or to in (12, "UINT32")):
+        raise refuse("what does not fit an UINT32 becomes another number at another place of a run")
     if to in (7, "INT64") or (to in (6, "INT32") and all(map(_in_range, value.elements or ()))):
         return [replace(value, floats=None)]
     return [value.moved(value.axis, value.shape)] if not value.holds_batch else _number()

@@ -134,14 +134,25 @@ def depth_and_space(node: Node) -> list[Value]:
     return [Value((items, fewer, *(size.times(Size(block)) for size in places)), value.axis)]
 
 
-@rule("Resize:19", "Upsample:10", first=7, note="the scale along the items is 1, or their size stays", shapes=True)
+_RESIZE = (
+    "the scale along the items is 1, or their size stays; mode nearest, or at least four axes with the items first"
+)
+
+
+@rule("Resize:19", "Upsample:10", first=7, note=_RESIZE, shapes=True)
 def resize(node: Node) -> list[Value]:
-    """Other sizes; places in between are interpolated along every axis whose scale is not 1."""
+    """Other sizes; places in between are interpolated along every axis.
+
+    Along an axis of scale 1 the neighbour counts 0 times: an infinity or NaN in it goes on. ONNX Runtime leaves the
+    first axis out from four axes on.
+    """
     value = node.need(0)
     if value.holds_batch:
         raise refuse("the number of items is used as data")
     node.rest_constant(0)
     _resizes_axis_by_axis(node)
+    if value.is_item and node.attribute("mode", "nearest") != "nearest" and (value.rank < 4 or value.axis != 0):
+        raise refuse("it interpolates along the axis of the items")
     axes = [place(int(axis), value.rank) for axis in node.attribute("axes") or range(value.rank)]
     sizes, scales = node.input(3), _scales(node)
     if sizes is not None and sizes.shape != (Size(0),):

@@ -8,12 +8,16 @@ from registry.inspection.independence.sizes import ONE, product
 from registry.inspection.independence.values import Value, constant, refuse
 
 _REDUCE = (
-    "ReduceL1:18 ReduceL2:18 ReduceLogSum:28 ReduceLogSumExp:28 ReduceMax:20 ReduceMean:18 ReduceMin:20 ReduceProd:18"
-    " ReduceSum:13 ReduceSumSquare:18"
+    "ReduceL1:18 ReduceL2:18 ReduceLogSum:28 ReduceLogSumExp:28 ReduceMean:18 ReduceProd:18 ReduceSum:13"
+    " ReduceSumSquare:18"
 )
 
 
+_NAN = "beside a NaN ONNX Runtime answers otherwise for one row than for several"
+
+
 @rule(_REDUCE, note="over other axes, which are known", shapes=True)
+@rule("ReduceMax:20", "ReduceMin:20", note=f"of constants only: {_NAN}", shapes=True)
 def reduce_(node: Node) -> list[Value]:
     """Over the axes that are named; over all when none is."""
     value = node.need(0)
@@ -26,6 +30,8 @@ def reduce_(node: Node) -> list[Value]:
     axes = [place(int(axis), value.rank) for axis in axes]
     if value.axis in axes:
         raise refuse("it reduces over the axis of the items")
+    if value.is_item and node.op in ("ReduceMax", "ReduceMin"):
+        raise refuse(_NAN)
     keep = bool(node.attribute("keepdims", 1))
     if value.holds_batch:
         if node.op != "ReduceProd" or value.rank != 1 or value.elements is None or None in value.elements:
@@ -51,13 +57,20 @@ def arg(node: Node) -> list[Value]:
     return [Value(without(value.sizes, [axis], keep=keep), _after(value, [axis], keep=keep))]
 
 
-@rule("Softmax:13", "LogSoftmax:13", "Hardmax:13", note="along other axes; before opset 13 that is all from `axis` on")
+_SOFTMAX = "along other axes, LogSoftmax along the last; before opset 13 that is all from `axis` on"
+
+
+@rule("Softmax:13", "LogSoftmax:13", note=_SOFTMAX)
+@rule("Hardmax:13", note=f"of constants only: {_NAN}")
 def softmax(node: Node) -> list[Value]:
     """Along one axis, before opset 13 along all from `axis` on together."""
     value = node.need(0)
     axis = node.axis(value.rank, -1 if node.opset >= 13 else 1)
     if value.is_item and (value.axis == axis or (node.opset < 13 and (value.axis or 0) > axis)):
         raise refuse("it normalises along the axis of the items")
+    inner = node.op == "LogSoftmax" and node.opset >= 13 and axis != value.rank - 1
+    if value.is_item and (inner or node.op == "Hardmax"):
+        raise refuse(_NAN)
     return [value.moved(value.axis, value.shape)]
 
 

@@ -64,7 +64,6 @@ case("RegexFullMatch", lambda: one("RegexFullMatch", "string N,3", pattern="a"),
 case("Identity", lambda: one("Identity", "N,3"), _counted("Identity"))
 case("Not", lambda: one("Not", "bool N,3"), _counted("Not", "bool"))
 case("Cast", lambda: one("Cast", "N,3", to=7), _counted("Cast", to=7))
-case("CastLike", lambda: one("CastLike", "N,3", ints(1)), _counted("Cast", to=6))
 case("Clip", lambda: one("Clip", "N,3", np.array(0, f32)), lambda: one("Clip", "N,3", COUNT))
 case("Dropout", lambda: one("Dropout", "N,3"), lambda: one("Dropout", "N,3", np.array(0.5, f32), np.array(True)))
 
@@ -194,13 +193,13 @@ def _ranged(limit: Any) -> onnx.ModelProto:
     return graph.model(graph("Add", x, row if limit is not None else graph("Unsqueeze", row, ints(1))))
 
 
-for _op in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]:
+for _op in ["L1", "L2", "LogSum", "LogSumExp", "Mean", "Prod", "Sum", "SumSquare"]:
     case(
         f"Reduce{_op}",
         lambda op=f"Reduce{_op}": one(op, "N,3", ints(-1)),  # type: ignore[misc]
         lambda op=f"Reduce{_op}": one(op, "N,3", ints(-2)),  # type: ignore[misc]
     )
-for _op in ["ArgMax", "ArgMin", "Softmax", "LogSoftmax", "Hardmax", "LpNormalization"]:
+for _op in ["ArgMax", "ArgMin", "Softmax", "LogSoftmax", "LpNormalization"]:
     case(_op, lambda op=_op: one(op, "N,3", axis=-1), lambda op=_op: one(op, "N,3", axis=0))  # type: ignore[misc]
 case(
     "LayerNormalization",
@@ -348,6 +347,9 @@ case(
     lambda: _beside("DynamicQuantizeLinear", ones(3), outputs=3),
     lambda: one("DynamicQuantizeLinear", "N,3", outputs=3),
 )
+for _op in ["ReduceMax", "ReduceMin", "Hardmax"]:
+    case(_op, lambda op=_op: _beside(op, ones(3, 3)), lambda op=_op: one(op, "N,3,3", axis=-1))  # type: ignore[misc]
+case("CastLike", lambda: _beside("CastLike", ones(3), ints(1)), lambda: one("CastLike", "N,3", ints(1)))
 case("NonZero", lambda: _beside("NonZero", ones(3)), lambda: one("NonZero", "N,3", back=[1, 0]))
 case("EyeLike", lambda: _beside("EyeLike", ones(3, 3)), lambda: one("EyeLike", "N,3"))
 case(

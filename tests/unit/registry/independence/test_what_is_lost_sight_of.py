@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from registry.inspection.independence import examine
+from tests.support import independence
 from tests.support.graphs import Graph, one
 
 f32, i32, i64 = np.float32, np.int32, np.int64
@@ -141,6 +142,47 @@ def half_a_place_along_every_axis() -> onnx.ModelProto:
     scales: Any = np.array([1, 2], f32)
     mode = "tf_half_pixel_for_nn"
     return one("Resize", "N,3", None, scales, coordinate_transformation_mode=mode, nearest_mode="ceil", opset=11)
+
+
+def neighbours_that_count_nothing(op: str, mode: str, rank: int) -> Make:
+    """An infinity in one item, times 0, is a NaN in the next."""
+    operands = [None] if op == "Resize" else []
+    dims = "N" + ",4" * (rank - 1)
+    opset = 13 if op == "Resize" else 9
+    return lambda: one(op, dims, *operands, np.array([1] * (rank - 1) + [2], f32), mode=mode, opset=opset)
+
+
+KERNELS: dict[str, Make] = {
+    "a maximum over a middle axis": lambda: one("ReduceMax", "N,5,7", np.array([1], i64)),
+    "a minimum over a middle axis": lambda: one("ReduceMin", "N,5,7", np.array([1], i64)),
+    "a maximum over the last axis": lambda: one("ReduceMax", "float16 N,5", np.array([1], i64)),
+    "the place of a maximum": lambda: one("Hardmax", "N,5,7", axis=1),
+    "a logarithm of scores along a middle axis": lambda: one("LogSoftmax", "double N,5,7", axis=1),
+    "negative numbers without a sign": lambda: one("Cast", "N,7", to=TensorProto.UINT32),
+    "negative numbers like another tensor": lambda: one("CastLike", "N,7", np.array(0, np.uint32)),
+    "two axes, linear": neighbours_that_count_nothing("Resize", "linear", 2),
+    "two axes, cubic": neighbours_that_count_nothing("Resize", "cubic", 2),
+    "three axes, linear": neighbours_that_count_nothing("Resize", "linear", 3),
+    "two axes by Upsample": neighbours_that_count_nothing("Upsample", "linear", 2),
+    "three axes by Upsample": neighbours_that_count_nothing("Upsample", "linear", 3),
+}
+"""Independent by their definitions for ordinary numbers. ONNX Runtime 1.32 answers otherwise alone than together where
+there are NaN or infinities, or numbers that the type does not hold."""
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_what_a_runtime_mixes_beside_nan_and_infinity_is_refused(name: str) -> None:
+    assert not examine(KERNELS[name]()).independent
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_an_infinity_in_a_picture_does_not_reach_the_next(mode: str) -> None:
+    model = neighbours_that_count_nothing("Resize", mode, 4)()
+    assert examine(model).independent
+    runs = independence.session(model)
+    items = [np.full((1, 4, 4, 4), value, f32) for value in (1, np.inf, 2, np.nan, -np.inf)]
+    (given,) = runs.get_inputs()
+    assert independence.disagreement(runs, [{given.name: item} for item in items]) == ""
 
 
 REFUSED: dict[str, tuple[Make, str]] = {
