@@ -119,7 +119,7 @@ def _bare_png(data: bytes) -> Bare:
         elif kind == b"eXIf":
             orientation = _orientation(data[start + 8 : end - 4])
         elif not kind[0] & 0x20:
-            kept.append(data[start:end])  # a critical chunk that nobody knows: the decoder says so
+            raise PictureError(f"the PNG needs its chunk {kind!r} to be read, which the standard does not have")
     return Bare(b"".join(kept), orientation)
 
 

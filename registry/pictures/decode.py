@@ -14,7 +14,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from registry.pictures.bare import PictureError, bare, check_cost, check_whole_png
 from registry.pictures.steps import Steps, value_tables
@@ -57,6 +57,10 @@ def _pixels(steps: Steps, data: bytes) -> NDArray[np.uint8]:
             return np.asarray(_fit(steps, _eight_bit(upright, "L" if steps.channels == "L" else "RGB")))
     except (PictureError, MemoryError):
         raise
+    except UnidentifiedImageError:
+        raise PictureError(
+            "the picture's header is damaged, or of a kind that is not decoded (no size, 12 bits)"
+        ) from None
     except Exception as error:  # Pillow's decoders raise many kinds over damaged pictures.
         raise PictureError(f"the picture cannot be decoded: {type(error).__name__}: {str(error)[:200]}") from error
 

@@ -193,3 +193,17 @@ def test_an_interlaced_png_has_the_bytes_of_all_its_passes(width: int, height: i
     assert decode(AS_IT_IS, coded(size, width, height, interlaced=1))
     with pytest.raises(PictureError, match="before its last row"):
         decode(AS_IT_IS, coded(size - 1, width, height, interlaced=1))
+
+
+def test_a_png_with_a_critical_chunk_that_the_standard_does_not_have_is_refused() -> None:
+    """As Apple's tools write it: the pixels behind it are coded otherwise."""
+    with pytest.raises(PictureError, match="'CgBI'"):
+        decode(AS_IT_IS, with_chunk(PNG, b"CgBI", bytes(4)))
+
+
+@pytest.mark.parametrize(
+    "picture", [coded(12, 0, 12), JPEG.replace(b"\xff\xc0\0\x11\x08\0\x0c", b"\xff\xc0\0\x11\x08\0\0")]
+)
+def test_a_picture_without_a_size_is_refused_in_words_for_people(picture: bytes) -> None:
+    with pytest.raises(PictureError, match="header is damaged"):
+        decode(AS_IT_IS, picture)
