@@ -69,16 +69,20 @@ class ArtifactCache:
         """Held while an artifact goes from staging to its name or back."""
 
     def open(self) -> None:
-        """Makes the folders. Where the disk refuses, what is there can still be loaded.
+        """Makes the folders, also where something else has their names. Where the disk refuses, what is there can still
+        be loaded.
 
         Raises:
             TransientError: the disk refuses.
         """
-        try:
-            for name in _FOLDERS:
-                (self._folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise disk_error(error, self._folder) from error
+        for folder in (self._folder, *(self._folder / name for name in _FOLDERS)):
+            if not folder.is_dir() and folder.exists():
+                self._damage.note("cache", f"{folder}: no folder; it is made anew")
+                delete(folder)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise disk_error(error, folder) from error
 
     def files(self, variant: Digest) -> Path:
         """Where a worker finds the artifact's files."""
@@ -98,8 +102,12 @@ class ArtifactCache:
         return data if digest_of(data) == digest else None
 
     def keep_manifest(self, data: bytes) -> None:
-        """Keeps the bytes of a manifest under their digest."""
-        write_atomically(self._manifest_file(digest_of(data)), data, mode=0o440)
+        """Keeps the bytes of a manifest under their digest. Raises TransientError: the disk refuses."""
+        self.open()  # somebody may have emptied the disk meanwhile
+        path = self._manifest_file(digest_of(data))
+        if path.is_dir():
+            delete(path)
+        write_atomically(path, data, mode=0o440)
 
     def outstanding(self, variant: Variant, digest: Digest) -> int:
         """Bytes of the artifact that have still to come."""
@@ -137,7 +145,10 @@ class ArtifactCache:
 
     def part(self, ref: FileRef) -> PartFile:
         """The file to receive a blob into; `admit` it when it is checked."""
-        return PartFile(self._folder / "partial", ref)
+        part = PartFile(self._folder / "partial", ref)
+        if os.path.lexists(part.path) and (part.path.is_symlink() or not part.path.is_file()):
+            delete(part.path)
+        return part
 
     def admit(self, part: PartFile, digest: Digest) -> None:
         """Moves a checked file into its artifact's staging folder."""
@@ -157,6 +168,7 @@ class ArtifactCache:
                 self._name(variant, staging, final)
 
     def _name(self, variant: Variant, staging: Path, final: Path) -> None:
+        delete(final)  # what is left of it: its files are not there
         try:
             write_atomically(staging / "variant.json", variant.canonical(), mode=0o440)
             for folder in (*(path for path in staging.rglob("*") if path.is_dir()), staging):
@@ -236,6 +248,7 @@ class ArtifactCache:
     def _unname(self, digest: Digest, odd: Sequence[str], bad: Sequence[FileRef]) -> None:
         """The artifact is on its way again, without what is damaged."""
         staging, folder = self._staging(digest), self.files(digest)
+        self.open()
         with self._moving:
             for path in odd:
                 delete(folder / path)

@@ -19,6 +19,8 @@ MAX_CONTROL_BYTES = 256 << 10
 """Longer control messages are refused before they are parsed."""
 
 Count = Annotated[int, Field(ge=0)]
+MAX_GENERATION = 1 << 53
+"""The registry takes no report of a later one: a device that believed such a document would not be heard again."""
 
 
 class Presence(Wire):
@@ -65,7 +67,7 @@ class Desired(Wire):
 
     schema_version: Literal[1] = 1
     device: Name
-    generation: Count
+    generation: Annotated[int, Field(ge=0, le=MAX_GENERATION)]
     """Only rises within an epoch. A document with a lower one than was seen is ignored."""
     epoch: Annotated[str, Field(max_length=64)] = ""
     """Random, of the life of the registry's database: another one says that it was put back from a backup, and that the

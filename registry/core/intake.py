@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from registry.contracts.codes import AgentCode
-from registry.contracts.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
+from registry.contracts.messages import MAX_CONTROL_BYTES, MAX_GENERATION, Event, Health, Presence, Reported
 from registry.core.results import Result, describe
 
 KINDS = ("presence", "reported", "events", "health", "results")
@@ -113,8 +113,8 @@ def checked(device: str, body: Presence | Reported | Event | Health, at: datetim
         raise ValueError(f"device {device!r} speaks for {body.device!r}")
     if not isinstance(body, Event) and not 0 < len(body.session_id) <= MAX_ID_CHARS:
         raise ValueError(f"a session id has 1 to {MAX_ID_CHARS} characters")
-    if isinstance(body, Reported) and body.generation > MAX_COUNT:
-        raise ValueError(f"a generation over {MAX_COUNT}")
+    if isinstance(body, Reported) and body.generation > MAX_GENERATION:
+        raise ValueError(f"a generation over {MAX_GENERATION}")
     if isinstance(body, Health):
         counts = [body.seq, *(m.requests for m in body.models.values())]
         counts += [count for m in body.models.values() for count in m.errors.values()]

@@ -27,8 +27,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from registry.core.outage import Outage
-from registry.db.faults import fault_of, first_line, refusal_of
-from registry.db.sqlite_file import open_as_file
+from registry.db.faults import fault_of, first_line, refusal_of, replaced
+from registry.db.sqlite_file import Place, open_as_file
 from registry.errors import BusyError, InTheWayError, TemporaryError
 
 BUSY_TIMEOUT_S = 15.0
@@ -53,7 +53,8 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = _create_engine(url)
+        self._place: Place | None
+        self.engine, self._place = _create_engine(url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._write_engine = (
             self.engine.execution_options(**{_WRITES: True})
@@ -86,7 +87,7 @@ class Database:
             BusyError: the lock was not to be had within BUSY_TIMEOUT_S, another process was in the way, or the
                 database server cannot be reached. Nothing was changed, unless the connection broke while the
                 server committed: repeat only what is idempotent, which every command of the registry is.
-            TemporaryError: the database takes no writes, its disk is full or fails.
+            TemporaryError: the database takes no writes, its disk is full or fails, its file was moved or removed.
             ConflictError: another process made or removed the same thing at the same moment.
             InvalidError: a text has a character that the database cannot keep.
         """
@@ -96,6 +97,10 @@ class Database:
                 self._note("writing", refusal, "one write takes very long")
                 raise refusal
             try:
+                if self._place is not None and self._place.lost():
+                    gone = replaced()
+                    self._note("writing", gone, gone.message)
+                    raise gone
                 with Session(self._write_engine, expire_on_commit=False) as session, session.begin():
                     yield session
             finally:
@@ -144,7 +149,8 @@ class Database:
         self.engine.dispose()
 
 
-def _create_engine(url: str) -> Engine:
+def _create_engine(url: str) -> tuple[Engine, Place | None]:
+    place = None
     if not url.startswith("sqlite"):
         scheme, colon, rest = url.partition(":")
         driver = "postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme
@@ -166,10 +172,10 @@ def _create_engine(url: str) -> Engine:
         engine = create_engine(
             url, pool_size=16, max_overflow=48, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         )
-        open_as_file(engine, BUSY_TIMEOUT_S)
+        place = open_as_file(engine, BUSY_TIMEOUT_S)
         event.listen(engine, "begin", _begin_sqlite)
     event.listen(engine, "handle_error", _throw_away)
-    return engine
+    return engine, place
 
 
 def _throw_away(context: ExceptionContext) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 
+from registry.db.sqlite_file import REPLACED
 from registry.errors import (
     BusyError,
     ConflictError,
@@ -41,6 +42,9 @@ _READ_ONLY = Fault(ReadOnlyError, "The database takes no writes at the moment; t
 _FULL = Fault(StorageFullError, "The disk with the registry's database is full.", drops=False)
 _DENIED = Fault(StorageFailedError, "The database does not let the registry do this; its operator has to look.")
 _DAMAGED = Fault(StorageFailedError, "The registry's database is damaged or its disk fails; its operator has to look.")
+_REPLACED = Fault(
+    StorageFailedError, f"{REPLACED}; put it back, or stop the registry and restore a backup.", drops=False
+)
 _FAILING = Fault(_DAMAGED.refusal, _DAMAGED.text, drops=False)  # what is open may read on; nothing new may be opened
 _CONFLICT = Fault(
     ConflictError, "Another request made or removed the same thing at this moment; look at it again.", drops=False
@@ -91,6 +95,7 @@ _OF_SQLITE = {
     "SQLITE_TOOBIG": _DATA,
 }
 _OF_TEXT = {
+    REPLACED: _REPLACED,
     "locked": _IN_THE_WAY,
     "locking protocol": _IN_THE_WAY,
     "is full": _FULL,
@@ -127,6 +132,11 @@ def _of_sqlite(error: DBAPIError) -> Fault | None:
         return _OF_SQLITE.get("_".join(name.split("_")[:2]))
     text = str(error.orig)
     return next((fault for sign, fault in _OF_TEXT.items() if sign in text), None)
+
+
+def replaced() -> RegistryError:
+    """What to answer to a write when the file is not the one that was opened."""
+    return _REPLACED.refusal(_REPLACED.text)
 
 
 def refusal_of(fault: Fault, error: DBAPIError) -> RegistryError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +227,49 @@ def test_engines_whose_sums_are_gone_or_damaged_are_compiled_again(tmp_path: Pat
     sums.write_text(json.dumps({"engine.plan": 5}))
     drop_changed(folder)
     assert list(folder.iterdir()) == []
+
+
+def in_place_of(path: Path, what: str) -> None:
+    """Nothing, or something else, where a file or folder of the cache was."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    match what:
+        case "file":
+            path.write_bytes(b"x")
+        case "folder":
+            (path / "inside").mkdir(parents=True)
+        case "pipe":
+            os.mkfifo(path)
+        case "dangling link":
+            path.symlink_to(path.parent / "gone" / "away")
+
+
+@pytest.mark.parametrize("what", ["nothing", "file"])
+@pytest.mark.parametrize(
+    "where", [".", "artifacts", "artifacts/*", "artifacts/*/files", "staging", "partial", "manifests", "damaged"]
+)
+def test_a_cache_that_somebody_emptied_or_replaced_is_filled_again(device: Device, where: str, what: str) -> None:
+    device.pull()
+    root = device.cache.files(device.choice.variant_digest).parents[2]
+    (doomed,) = [root] if where == "." else root.glob(where)
+    in_place_of(doomed, what)
+    with suppress(TransientError):  # the first look finds what is missing; the reconciler then tries again
+        device.pull()
+    device.pull()
+    manifest = device.manifest.canonical()
+    device.cache.keep_manifest(manifest)
+    assert device.cache.manifest(digest_of(manifest)) == manifest
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "dangling link"])
+def test_what_is_no_file_in_the_place_of_a_download_or_a_manifest_gives_way(device: Device, what: str) -> None:
+    root = device.cache.files(device.choice.variant_digest).parents[2]
+    manifest = device.manifest.canonical()
+    in_place_of(root / "manifests" / f"{hex_of(digest_of(manifest))}.json", what)
+    for ref in device.manifest.variants[0].files:
+        in_place_of(root / "partial" / f"{hex_of(ref.digest)}.part", what)
+    device.cache.keep_manifest(manifest)
+    assert device.cache.manifest(digest_of(manifest)) == manifest
+    device.pull()

@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.epochs import Verdict, judge
 from agent.core.events import Connected, ControlMessage, Tick
-from registry.contracts.messages import Desired, Notice
+from registry.contracts.messages import MAX_GENERATION, Desired, Notice
 from registry.contracts.topics import Topics
 from tests.fakes.host import DEVICE, Host, desired
 
@@ -72,6 +72,17 @@ def test_the_registrys_own_answer_of_another_epoch_is_obeyed_at_once() -> None:
     assert (host.reports[-1].epoch, host.reports[-1].generation) == ("b", 3)
     host.tell(by_broker(of("b", 4, "1.0.0"))).commit()  # known by now
     assert host.serves() == "1.0.0"
+
+
+def test_a_generation_that_the_registry_could_not_hear_of_is_not_believed() -> None:
+    host = Host().tell(Connected(False), by_broker(of("a", 9, "1.0.0"))).commit()
+    for generation in (MAX_GENERATION + 1, 1 << 63, 10**30):
+        forged = of("a", 10, "1.1.0").replace(b'"generation":10', b'"generation":%d' % generation)
+        assert str(generation).encode() in forged
+        host.tell(by_broker(forged)).settle()
+    assert host.context.desired.generation == 9
+    host.tell(by_broker(of("a", 10, "1.1.0"))).commit()
+    assert host.context.desired.generation == 10
 
 
 def test_a_flood_of_unknown_epochs_is_no_flood_of_questions() -> None:
