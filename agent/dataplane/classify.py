@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from agent.dataplane.plan import OutputTensor, RequestError, quote
 from agent.dataplane.signature import LABEL, SCORE
-from registry.contracts.classes import scores_of
+from registry.contracts.classes import ROUNDING, scores_of
 from registry.contracts.codes import InferenceCode
 from registry.contracts.manifest import Classification, TensorSpec
 from registry.contracts.parity import numbers
@@ -59,9 +59,12 @@ class Classifier:
             return scores
         if len(self._labels) > 2:
             raise self._refusal(output, f"one number for each item, and {len(self._labels)} labels")
-        if not self._softmax and ((scores < 0) | (scores > 1)).any():
+        if self._softmax:
+            return np.hstack([np.zeros_like(scores), scores])
+        if ((scores < -ROUNDING) | (scores > 1 + ROUNDING)).any():
             raise self._refusal(output, "softmax = false says that it is a probability, and it is not within 0 to 1")
-        return np.hstack([np.zeros_like(scores) if self._softmax else 1 - scores, scores])
+        probabilities = scores.clip(0, 1)
+        return np.hstack([1 - probabilities, probabilities])
 
     @staticmethod
     def _refusal(output: OutputTensor, why: str) -> RequestError:

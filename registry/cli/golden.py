@@ -21,7 +21,7 @@ from registry.cli.measured import parity_figures
 from registry.cli.plan import Plan
 from registry.cli.publish_file import GoldenSection
 from registry.cli.session import Session
-from registry.contracts.classes import scores_fault
+from registry.contracts.classes import ROUNDING, scores_fault, scores_of
 from registry.contracts.golden import MeasuredParity, Parity, Tolerance
 from registry.contracts.golden_file import Case, write_cases
 from registry.contracts.manifest import FileRef, Golden, Manifest, TensorSpec
@@ -267,9 +267,24 @@ def demand_classes(manifest: Manifest, outputs: Mapping[str, Tensor]) -> None:
     tensor = outputs.get(declared.output) if declared is not None else None
     if declared is None or tensor is None:
         return
-    if fault := scores_fault(declared, tensor.datatype, tensor.shape, manifest.variants[0].inputs):
+    fault = scores_fault(declared, tensor.datatype, tensor.shape, manifest.variants[0].inputs)
+    if not fault and not declared.softmax and _single_beyond(tensor, len(declared.labels)):
+        fault = "is no probability, as softmax = false says: it is not within 0 to 1. A logit needs softmax = true"
+    if fault:
         text = f"classification: output {declared.output!r} {fault}"
         raise UsageFault("This cannot be published as it is: a trial request was answered", errors=(text,))
+
+
+def _single_beyond(tensor: Tensor, labels: int) -> bool:
+    """One number for each item, and not all of them are within 0 to 1."""
+    from registry.contracts.parity import numbers  # noqa: PLC0415 - needs NumPy
+    from registry.running.parity import array_of  # noqa: PLC0415 - as above
+
+    scores = scores_of(tensor.shape, labels)
+    if scores is None or scores.each != 1:
+        return False
+    values = numbers(tensor.datatype, array_of(tensor))
+    return bool(((values < -ROUNDING) | (values > 1 + ROUNDING)).any())
 
 
 def _tell(session: Session, rows: Sequence[Measured]) -> None:

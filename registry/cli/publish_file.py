@@ -211,6 +211,11 @@ def _fault(fault: dict[str, Any]) -> str:
         return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
     if fault["type"] == "string_pattern_mismatch" and fault["loc"][-1] in ("model", "name"):
         return f"{where}: {str(fault['input'])[:80]!r} is no name{_like(str(fault['input']))}"
+    if fault["type"] == "string_pattern_mismatch" and where == "version":
+        return (
+            f"version: {str(fault['input'])[:80]!r} is no version: 1 to 64 of A-Z a-z 0-9 . _ + -, beginning and "
+            "ending with a letter or digit; for example '1.2.0'"
+        )
     if fault["type"] != "extra_forbidden":
         return f"{where or 'the file'}: {fault['msg']}"
     near = get_close_matches(str(fault["loc"][-1]), _KNOWN_KEYS, n=1)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from registry.contracts.manifest import Classification, Manifest, TensorSpec
 from registry.contracts.tensors import FLOAT8, Datatype
 
+ROUNDING = 1e-3
+"""A probability may lie outside 0 to 1 by that much: a sum of a hundred votes of 0.01 is no 1 in FP16 or FP32."""
 _NO_SCORES = (Datatype.BYTES, Datatype.BOOL)
 _FLOATS = FLOAT8 | {Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
 

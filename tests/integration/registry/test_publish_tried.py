@@ -107,3 +107,20 @@ def test_classes_are_compared_with_what_the_model_really_answers(cli: Cli, tmp_p
     error = cli("publish", "file.toml", "--json", code=2).error
     assert "a trial request was answered" in error["message"]
     assert "scores are [N, classes]" in error["errors"][0]
+
+
+@pytest.mark.parametrize(("factor", "code"), [(1000, 2), (0, 0)])
+def test_a_number_beyond_0_to_1_is_published_as_no_probability(cli: Cli, factor: float, code: int) -> None:
+    (cli.folder / "model.onnx").write_bytes(onnx_models.scaled(factor, 1))
+    (cli.folder / "file.toml").write_text(
+        'model = "logit"\nversion = "1"\n[[variant]]\nfile = "model.onnx"\ntarget = "cpu"\n'
+        '[classification]\noutput = "y"\nlabels = ["no", "yes"]\nsoftmax = false\n'
+    )
+    published = cli("publish", "file.toml", "--json", code=code)
+    assert not code or "is no probability" in published.error["errors"][0]
+
+
+def test_what_is_no_version_is_told_what_one_is(cli: Cli) -> None:
+    (cli.folder / "model.onnx").write_bytes(onnx_models.scaled(2, 1))
+    refused = cli("publish", "odd", "model.onnx", "--version", "v 1", "--target", "cpu", "--json", code=2).error
+    assert refused["errors"][0].startswith("version: 'v 1' is no version: 1 to 64 of A-Z a-z 0-9")

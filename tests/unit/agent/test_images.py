@@ -243,6 +243,13 @@ def test_one_number_for_each_item_gives_the_scores_of_both_labels() -> None:
     assert classified((1, 1), True, 1, [3.0])["score"].tolist() == [[pytest.approx(1 / (1 + np.exp(-3)))]]
 
 
+def test_a_probability_that_is_over_one_by_rounding_is_one() -> None:
+    """As the sum of a hundred trees' votes of 0.01 is in FP32."""
+    made = classified((2, 1), False, 2, [np.nextafter(np.float32(1), np.float32(2)), -1e-7])
+    assert made["label"].tolist() == [[b"1", b"0"], [b"0", b"1"]]
+    assert made["score"].tolist() == [[1, 0], [1, 0]]
+
+
 @pytest.mark.parametrize(
     ("shape", "softmax", "labels"), [((2, 1), False, 2), ((2, 1), True, 3), ((1, 2, 1, 1, 2), True, 2), ((), True, 2)]
 )
