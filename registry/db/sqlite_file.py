@@ -2,8 +2,10 @@
 
 A file in WAL mode needs its `-shm` beside it, which cannot be made on such a disk. Where nothing of the log is
 outstanding the file alone is the database, and is read as `immutable`. That is true only as long as nobody writes, so
-such a connection serves one transaction: the next one looks anew whether the disk takes writes again. So does every
-connection that can only read: what one of them knows of the file, all of a process share while any of them is open.
+such a connection serves one transaction. So does every connection that can only read.
+
+All connections of a process share one `-shm`: as long as one is open that could open it only for reading, none writes.
+Hence, once the disk takes writes again, a new connection is made only after every one that can only read is closed.
 
 RULE: a process keeps to the file that it opened first. SQLite goes on writing to a file that was moved or removed, and
 makes an empty one for the next connection; what is acknowledged then is gone at the next start.
@@ -13,6 +15,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+import weakref
 from typing import Any
 from urllib.parse import quote
 
@@ -55,36 +59,120 @@ def _identity(file: str) -> tuple[int, int]:
 
 def open_as_file(engine: Engine, busy_timeout_s: float) -> Place:
     """Have the engine's connections made here. Returns the place of the file, to be looked at before a write."""
-    place = Place()
+    file = _File(busy_timeout_s)
+    event.listen(engine, "do_connect", file.connect)
+    event.listen(engine, "checkin", file.given_back)
+    return file.place
 
-    def connect(_dialect: Any, record: ConnectionPoolEntry, arguments: Any, options: Any) -> sqlite3.Connection:
-        file = arguments[0]
-        if place.lost():
-            raise sqlite3.OperationalError(REPLACED)
+
+class _Connection(sqlite3.Connection):
+    """Closes its cursors, too: SQLite keeps a file open as long as a statement is, in an old traceback, say."""
+
+    only_reads: _OnlyReading | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+        super().__init__(*arguments, **options)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        made = super().cursor(*arguments, **options)
+        self._cursors.add(made)
+        return made
+
+    def close(self) -> None:
+        cursors, self._cursors = list(self._cursors), weakref.WeakSet()
         try:
-            opened = _configured(sqlite3.connect(*arguments, **options), busy_timeout_s)
+            for cursor in cursors:
+                cursor.close()
+        finally:
+            super().close()
+            if self.only_reads is not None:
+                self.only_reads.discard(self)
+
+
+class _OnlyReading:
+    """The connections that are open and can only read. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._open: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._changed = threading.Condition()
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def add(self, connection: _Connection) -> None:
+        with self._changed:
+            self._open.add(connection)
+            connection.only_reads = self
+
+    def discard(self, connection: _Connection) -> None:
+        with self._changed:
+            self._open.discard(connection)
+            self._changed.notify_all()
+
+    def all_closed(self, timeout_s: float) -> bool:
+        """Wait for it; False: not within that time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, timeout_s)
+
+
+class _File:
+    """Makes the connections of one engine, one at a time."""
+
+    def __init__(self, busy_timeout_s: float) -> None:
+        self.place = Place()
+        self._busy_timeout_s = busy_timeout_s
+        self._turn = threading.Lock()
+        self._only_reading = _OnlyReading()
+
+    def connect(self, _dialect: Any, record: ConnectionPoolEntry, arguments: Any, options: Any) -> sqlite3.Connection:
+        file = arguments[0]
+        if not self._turn.acquire(timeout=self._busy_timeout_s):
+            raise sqlite3.OperationalError("database is locked: another connection is being opened")
+        try:
+            if self._only_reading and _lets_write(file):
+                self._wait_for_readers()
+            if self.place.lost():
+                raise sqlite3.OperationalError(REPLACED)
+            opened, writes = self._open(file, arguments, options)
+            self.place.opened(file)
+            record.info[_ONCE] = not writes
+            if not writes:
+                self._only_reading.add(opened)
+                return opened
+            try:
+                self._wait_for_readers()  # the disk may have taken writes only since it was asked
+            except sqlite3.OperationalError:
+                opened.close()
+                raise
+            return opened
+        finally:
+            self._turn.release()
+
+    def _wait_for_readers(self) -> None:
+        if not self._only_reading.all_closed(self._busy_timeout_s):
+            raise sqlite3.OperationalError("database is locked: a reader from before it took writes is still open")
+
+    def given_back(self, _connection: Any, record: ConnectionPoolEntry) -> None:
+        """After its transaction."""
+        if record.info.get(_ONCE):
+            record.invalidate()
+
+    def _open(self, file: str, arguments: Any, options: Any) -> tuple[_Connection, bool]:
+        """And whether it can write."""
+        options = {**options, "factory": _Connection}
+        try:
+            opened = _configured(sqlite3.connect(*arguments, **options), self._busy_timeout_s)
         except sqlite3.OperationalError:
             if file.startswith("file:") or not os.path.exists(file) or _takes_writes(file) or _has_log(file):
                 raise
         else:
-            record.info[_ONCE] = not _may_write(opened, busy_timeout_s)
-            place.opened(file)
-            return opened
-        record.info[_ONCE] = True
-        place.opened(file)
+            return opened, _may_write(opened, self._busy_timeout_s)
         only_read = f"file:{quote(os.path.abspath(file))}?mode=ro&immutable=1"
-        return _configured(sqlite3.connect(only_read, uri=True, **options), busy_timeout_s)
-
-    def given_back(_connection: Any, record: ConnectionPoolEntry) -> None:
-        if record.info.get(_ONCE):
-            record.invalidate()
-
-    event.listen(engine, "do_connect", connect)
-    event.listen(engine, "checkin", given_back)
-    return place
+        return _configured(sqlite3.connect(only_read, uri=True, **options), self._busy_timeout_s), False
 
 
-def _configured(connection: sqlite3.Connection, busy_timeout_s: float) -> sqlite3.Connection:
+def _configured(connection: _Connection, busy_timeout_s: float) -> _Connection:
     connection.isolation_level = None  # SQLAlchemy begins transactions itself
     try:
         for pragma in (
@@ -114,6 +202,12 @@ def _may_write(connection: sqlite3.Connection, busy_timeout_s: float) -> bool:
     finally:
         connection.execute(f"PRAGMA busy_timeout={busy_timeout_s * 1000:.0f}")
     return True
+
+
+def _lets_write(file: str) -> bool:
+    """Its disk takes writes and no right is missing. INVARIANT: never opens it: closing would end SQLite's locks."""
+    there = (path for path in (file, f"{file}-wal", f"{file}-shm") if os.path.exists(path))
+    return all(os.access(path, os.W_OK) for path in there) and _takes_writes(file)
 
 
 def _takes_writes(file: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,44 @@ from tests.support.failing_disk import FailingDisk
 from tests.support.fleet_registry import eventually
 from tests.support.registry_process import PROGRAM, RegistryProcess, publish
 
+READ_WITHOUT_A_GAP = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor, wait
+from sqlalchemy import text
+from registry.db.opening import open_database
+from registry.errors import TemporaryError
+
+database = open_database(sys.argv[1])
+
+def begin():
+    reading = database.read()
+    reading.__enter__().execute(text("SELECT * FROM alembic_version")).all()
+    return reading
+
+def write():
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return database.probe()
+        except TemporaryError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+reading = begin()
+print("reads", flush=True)
+sys.stdin.readline()
+with ThreadPoolExecutor(2) as threads:
+    written = threads.submit(write)
+    while not written.done():
+        following = threads.submit(begin)
+        wait([following], timeout=1)
+        reading.__exit__(None, None, None)
+        reading = following.result(timeout=20)
+    written.result()
+print("writes", flush=True)
+"""
+"""Each reader begins before the one before it ends, unless it has to wait for that."""
 WEIGHTS = b"weights" * 1000
 REFUSALS = {(503, "read_only"), (503, "storage_failed"), (507, "insufficient_storage"), (503, "busy")}
 
@@ -90,6 +129,24 @@ def test_it_starts_on_a_disk_that_takes_no_writes_and_goes_on_by_itself(
             assert client.put("/v1/devices/d1", json={}).status_code in (200, 201)
             assert client.get("/v1/devices/d1").status_code == 200
     assert "Traceback" not in log_of(registry)
+
+
+def test_it_writes_again_though_there_is_always_a_reader(registry: RegistryProcess, disk: FailingDisk) -> None:
+    registry.stop()
+    disk.fail(errno.EROFS)
+    with subprocess.Popen(
+        [sys.executable, "-c", READ_WITHOUT_A_GAP, f"sqlite:///{registry.data}/registry.db"],
+        env=os.environ | disk.environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as reader:  # fmt: skip
+        try:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "reads\n"
+            disk.fail(0)
+            said, errors = reader.communicate("goes on\n", timeout=60)
+        finally:
+            reader.kill()
+    assert said == "writes\n", errors
 
 
 def test_a_first_start_on_a_disk_that_takes_no_writes_says_so(disk: FailingDisk, tmp_path: Path) -> None:
