@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import io
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from client import Answer, FleetClient, RequestFailedError
@@ -23,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "scripts" / "models"
 DEVICE = "quickstart"
 REGISTRY_PORT, BROKER_PORT = 8470, 1883
+FOLDER = ROOT / ".modelfleet" / "quickstart"
+MARK = ".quickstart"
+"""A file in the folder of a quick start, locked while it runs."""
 
 FETCH_SECONDS = 900
 """More than the script gives its own download: it says why it failed."""
@@ -34,22 +39,46 @@ def main() -> int:
     """Run the quick start; the exit code is 0 only when every picture was answered rightly."""
     parser = argparse.ArgumentParser(prog="scripts/quickstart", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the pictures, with an exit code")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".modelfleet" / "quickstart", help="where its data goes")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=FOLDER,
+        help="where its data goes: a new folder, or one of an earlier quick start, which is emptied",
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets question marks, not a traceback
     try:
-        if arguments.folder.exists():
-            shutil.rmtree(arguments.folder)
-        with Fleet(arguments.folder, _port(REGISTRY_PORT), _port(BROKER_PORT)) as fleet:
+        claimed = _claim(arguments.folder)  # held until this process ends
+        with claimed, Fleet(arguments.folder, _port(REGISTRY_PORT), _port(BROKER_PORT)) as fleet:
             return _run(fleet, arguments.once)
     except (RuntimeError, OSError, RequestFailedError) as error:
         console.print("[red]quickstart failed:[/]", escape(f"{error}\nlogs: {arguments.folder}/*.log"))
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _claim(folder: Path) -> IO[str]:
+    """Empties a folder of an earlier quick start, and holds it against another one. RuntimeError when it is neither."""
+    mark = folder / MARK
+    if folder != FOLDER and not mark.exists() and folder.exists() and any(folder.iterdir()):
+        raise RuntimeError(f"{folder} is not empty, and no quick start made it: name a folder that is not there yet")
+    folder.mkdir(parents=True, exist_ok=True)
+    claimed = mark.open("w")
+    try:
+        fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        claimed.close()
+        raise RuntimeError(f"a quick start runs in {folder}: end it first, or name another folder (--folder)") from None
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != mark:
+            path.unlink()
+    return claimed
 
 
 def _port(usual: int) -> int:

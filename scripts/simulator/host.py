@@ -38,6 +38,7 @@ class SimulatedWorker:
     provider: str = "Simulated"
     execution: Literal["process", "inline"] = "process"
     max_batch: int = 8
+    batching: str = ""
     measured: Measurement = MEASURED
 
     def close(self, timeout_s: float) -> None:
