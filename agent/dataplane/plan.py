@@ -92,8 +92,8 @@ class Plan(msgspec.Struct, gc=False):
     """Call `Codec.check_body` once the body is there: BYTES lengths or BOOL values must be looked at."""
     image: bool = False
     """The body is a picture: `Codec.decode_image` (in a decode thread) makes the plan that can run."""
-    classify: bool = False
-    """The reply holds `label` and `score`, made from the classified output."""
+    classify: frozenset[str] = frozenset()
+    """Which of `label` and `score` the reply holds as made from the classified output."""
     magic: bool = False
     """Came in self-contained form (BINARY_MAGIC), or must be answered so."""
     response_topic: str = ""

@@ -67,7 +67,8 @@ class ReplyEncoder:
             source = given.get(self._classifier.output)
             if source is not None:
                 _check_size(source)
-                given.update((made.name, made) for made in self._classifier.classify(source))
+                made = self._classifier.classify(source)
+                given.update((output.name, output) for output in made if output.name in plan.classify)
         described: list[bytes] = []
         data: list[Buffer] = []
         for wish in plan.outputs:

@@ -43,7 +43,7 @@ class Selection:
 
     outputs: tuple[OutputWish, ...]
     run_outputs: tuple[str, ...] | None
-    classify: bool
+    classify: frozenset[str]
 
 
 class Signature:
@@ -158,19 +158,19 @@ class Signature:
                 InferenceCode.BAD_PAYLOAD, f"an output is asked for twice: {_names([n for n, _ in wishes])}"
             )
         run: list[str] = []
-        classify = False
+        classified_as: list[str] = []
         for name, _ in wishes:
             made = classified is not None and name in (LABEL, SCORE) and (picture or name not in self._outputs)
             if not made and name not in self._outputs:
                 raise RequestError(
                     InferenceCode.UNKNOWN_OUTPUT, f"no output {quote(name)}: the model has {_names(self._outputs)}"
                 )
-            classify = classify or made
+            classified_as += [name] if made else []
             source = classified if made and classified is not None else name
             if source not in run:
                 run.append(source)
         outputs = tuple(OutputWish(name, binary if wish is None else wish) for name, wish in wishes)
-        return Selection(outputs, None if tuple(run) == self._outputs else tuple(run), classify)
+        return Selection(outputs, None if tuple(run) == self._outputs else tuple(run), frozenset(classified_as))
 
 
 def check_values(tensor: InputTensor, data: Buffer) -> None:

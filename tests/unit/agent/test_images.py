@@ -288,3 +288,15 @@ def classified(shape: Any, softmax: bool, labels: int, scores: Any) -> Any:
     array = np.array(scores, "<f4").reshape(shape)
     reply = codec.encode_reply(plan, [OutputTensor("y", "FP32", array.shape, array.tobytes())])
     return decode_reply(reply.join()).outputs
+
+
+def test_an_output_of_the_model_is_never_replaced_by_a_class_of_the_same_name() -> None:
+    labels = Classification(output="label", labels=("zero", "one", "two"), top_k=2)
+    codec = make_codec([spec("x", "FP32", -1, 3)], [spec("label", "FP32", -1, 3)], classification=labels)
+    x = np.array([[1, 2, 3]], np.float32)
+    request = encode_request([Input("x", "FP32", x)], outputs=[("label", False), ("score", False)])
+    plan, _ = codec.decode(request.payload, "", request.header_length)
+    reply = codec.encode_reply(plan, [OutputTensor("label", "FP32", (1, 3), x.tobytes())])
+    outputs = decode_reply(reply.join(), reply.header_length).outputs
+    assert outputs["label"].tolist() == [[1, 2, 3]]
+    assert outputs["score"].shape == (1, 2)
