@@ -59,9 +59,9 @@ class BackendError(Exception):
 
 _MEMORY_WORDS = (
     *("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory", "cannot allocate memory"),
-    *("cuda_error_out_of_memory", "cuda failure 2:"),
+    *("cuda_error_out_of_memory", "cuda failure 2:", "memory not enough"),
 )
-"""As C++ libraries (std::bad_alloc), ONNX Runtime's arena and CUDA say it."""
+"""As C++ libraries (std::bad_alloc), ONNX Runtime's arena, CUDA and MindSpore say it."""
 
 
 def is_memory_fault(error: BaseException) -> bool:

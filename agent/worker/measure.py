@@ -103,18 +103,19 @@ def unmeasured(session: Session, *, cores: int, cap: int, profile: str, why: str
 def warm_up(session: Session, given: Sequence[Feeds] = ()) -> Trial | str:
     """The first of some trial requests that runs; or why the first of them did not.
 
-    Raises BackendError: out_of_memory, when that is what each failed with.
+    Raises BackendError: out_of_memory, when none runs and that is what the first failed with. Some runtimes say of the
+    others only that an earlier run failed.
     """
     names = [tensor.name for tensor in session.outputs]
     first: BackendError | None = None
-    memory = True
+    memory = False
     for feeds in trial_feeds(session, given):
         try:
             results = session.run(feeds, names)
         except Exception as error:  # noqa: BLE001 - whatever a vendor makes of a request that it does not like
             fault = error if isinstance(error, BackendError) else BackendError("run_failed", str(error))
-            first = first or fault
-            memory = memory and (fault.code == "out_of_memory" or is_memory_fault(error))
+            if first is None:
+                first, memory = fault, fault.code == "out_of_memory" or is_memory_fault(error)
             continue
         fits = all(shape_fits(result.shape, info.shape) for result, info in zip(results, session.outputs))
         return Trial(feeds, fits)

@@ -134,6 +134,8 @@ class SimulatedDataPath:
         tally.answered += count - failed
         if bad is Bad.NAN and tally.watching:
             tally.not_finite += count
+            tally.specials[0] += count  # NaN, of the kinds that probation tells apart
+            tally.unexpected[0] += count
             self._not_finite[model] = self._not_finite.get(model, 0) + count
         if failed:
             tally.errors["run_failed"] += failed

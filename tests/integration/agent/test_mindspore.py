@@ -185,4 +185,4 @@ def test_a_device_that_is_not_there_is_refused_never_replaced_by_the_cpu(tmp_pat
 def test_too_little_address_space_is_said(tmp_path: Path, lenet: Path) -> None:
     with pytest.raises(AgentError, match=r"[Mm]emory") as refused:
         start_worker(spec(tmp_path, lenet, memory_bytes=1 << 30))
-    assert refused.value.code == "load_failed"
+    assert refused.value.code == "out_of_memory"

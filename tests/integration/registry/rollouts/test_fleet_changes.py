@@ -77,6 +77,7 @@ def test_a_device_that_is_offline_follows_when_it_is_back(world: World) -> None:
     world.add(*NAMES)
     world.offline("d3")
     world.now += timedelta(seconds=700)
+    world.answer()  # the others are heard
     rollout = world.start(offline=offline(OfflinePolicy.FOLLOW_LATER))
     for _ in range(30):
         world.answer()
@@ -91,6 +92,7 @@ def test_a_device_that_does_not_come_back_is_an_exception(world: World) -> None:
     world.add(*NAMES)
     world.offline("d3")
     world.now += timedelta(seconds=700)
+    world.answer()  # the others are heard
     rollout = world.start(offline=offline(OfflinePolicy.FOLLOW_LATER))
     for _ in range(30):
         world.answer()
@@ -103,6 +105,7 @@ def test_a_device_that_is_offline_counts_as_failed_where_the_policy_says_so(worl
     world.add(*NAMES)
     world.offline("d3")
     world.now += timedelta(seconds=700)
+    world.answer()  # the others are heard
     gate = quick().gate.model_copy(update={"max_failed_pct": 50, "min_committed_pct": 50})
     rollout = world.start(offline=offline(OfflinePolicy.COUNT_FAILED), gate=gate, waves=AT_ONCE)
     view = world.run(rollout, R.COMPLETED_WITH_EXCEPTIONS)
@@ -114,6 +117,7 @@ def test_a_wave_waits_for_who_is_offline_where_the_policy_says_so(world: World) 
     world.add(*NAMES)
     world.offline("d3")
     world.now += timedelta(seconds=700)
+    world.answer()  # the others are heard
     gate = quick().gate.model_copy(update={"min_committed_pct": 100})
     rollout = world.start(offline=offline(OfflinePolicy.WAIT), gate=gate, waves=AT_ONCE)
     for _ in range(60):
