@@ -14,6 +14,8 @@ from tests.support.postgres import Databases, PostgreSql, programs
 
 # A shell that starts the suite in the background ignores SIGINT for it and for all that it starts; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# nohup ignores SIGHUP in the same way.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # The same examples in every run of CI; by hand, new ones each time. No deadline: tests assert no times.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("by hand", deadline=None)
@@ -32,6 +34,13 @@ SMOKE = (
     "tests/integration/test_systemd.py",
 )
 """What `-m smoke` runs, about a minute: each thing that a machine must have is used by one of these files."""
+
+
+@pytest.fixture(autouse=True)
+def _hangups_are_heard() -> Iterator[None]:
+    """What a test ran in this process may ignore SIGHUP at its end, and so would all that is started afterwards."""
+    yield
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
