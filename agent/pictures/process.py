@@ -19,7 +19,7 @@ from registry.pictures.bare import PictureError
 from registry.pictures.steps import Steps
 
 TIMEOUT_S = 10.0
-"""For one picture: the largest that is taken needs about a second on a small ARM core."""
+"""For one picture; a picture that needs longer is refused."""
 MEMORY_BYTES = 1 << 30
 """Address space of a child. The libraries take about 300 MiB of it, the largest picture that is taken 500."""
 MAX_TENSOR_BYTES = 256 << 20
