@@ -20,7 +20,8 @@ from tests.support.fleet_registry import eventually
 from tests.support.mqtt_device import MqttDevice
 from tests.support.postgres import migrated_file
 
-MESSAGES = 60
+INBOX, BATCH = 40, 10
+MESSAGES = INBOX + BATCH + 10
 
 
 def utc_now() -> datetime:
@@ -30,7 +31,8 @@ def utc_now() -> datetime:
 def test_what_finds_no_room_comes_again_in_order(
     broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt_bridge, "INBOX", 40)
+    monkeypatch.setattr(mqtt_bridge, "INBOX", INBOX)
+    monkeypatch.setattr(mqtt_bridge, "BATCH", BATCH)  # what the writer holds while it waits for the database
     monkeypatch.setattr(mqtt_bridge, "PATIENCE_S", 0.01)
     prefix = f"test/{tmp_path.name}"
     config = RegistryConfig(data_dir=tmp_path, mqtt=Mqtt(host="127.0.0.1", port=broker.port, prefix=prefix))

@@ -294,7 +294,7 @@ def test_who_is_back_after_a_newer_rollout_began_gets_the_newer_version(world: W
     world.offline("d3")
     world.now += timedelta(seconds=700)
     offline = Offline(grace_s=60, follow_s=86400)
-    older = world.start(offline=offline)
+    older = world.start(offline=offline, waves=AT_ONCE)  # a first wave of d3 alone would have nobody to judge it by
     for _ in range(5):
         world.answer()
         world.tick(60)
