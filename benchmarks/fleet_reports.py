@@ -14,14 +14,14 @@ from typing import Any
 
 from benchmarks.fleet_seed import device_name, numbers, seed
 from benchmarks.fleet_world import MODEL, World
+from registry.contracts.device.messages import Health, ModelHealth, Quantiles
 from registry.contracts.digest import digest_of
-from registry.contracts.messages import Health, ModelHealth, Quantiles
 from registry.contracts.topics import Topics
 from registry.core.intake import Intake, checked
 from registry.core.retention import Limits
 from registry.db.engine import Database
-from registry.services.desired import DesiredDocuments
-from registry.services.retention import Retention
+from registry.services.fleet.desired import DesiredDocuments
+from registry.services.fleet.retention import Retention
 from registry.services.telemetry import Telemetry
 
 INTERVAL_S = 30

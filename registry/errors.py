@@ -1,4 +1,4 @@
-"""What a use case can refuse, with a stable code. Knows nothing of HTTP: `server/problems.py` maps it to statuses."""
+"""What a use case can refuse, with a stable code. Knows nothing of HTTP; `server.middleware.problems` does."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from agent.backends.base import EntryPoint
 from agent.config.entry_points import EntryPointSettings
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError
-from registry.contracts import entry_points
+from registry.contracts.catalogue import entry_points
+from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest
-from registry.contracts.manifest import Variant
 from registry.contracts.names import Name, VersionName
 
 LIBRARY = "cryptography"

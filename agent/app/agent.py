@@ -20,16 +20,16 @@ from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
-from agent.adapters import hardware, process_stats
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.credentials import TlsSettings, secret_reader
-from agent.adapters.damage import Damage
-from agent.adapters.journal import Journal
-from agent.adapters.leases import Leases
-from agent.adapters.metered import Metered
-from agent.adapters.mqtt import MqttSettings
-from agent.adapters.outbox import Outbox, OutboxLimits
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.damage import Damage
+from agent.adapters.disk.journal import Journal
+from agent.adapters.disk.leases import Leases
+from agent.adapters.disk.outbox import Outbox, OutboxLimits
+from agent.adapters.facts import hardware, process_stats
+from agent.adapters.facts.metered import Metered
+from agent.adapters.network.credentials import TlsSettings, secret_reader
+from agent.adapters.network.mqtt import MqttSettings
+from agent.adapters.network.registry_client import RegistryClient
 from agent.adapters.signatures import trusted
 from agent.adapters.systemd_notify import notify, watchdog_interval_s
 from agent.app.data_path import DataPathPort
@@ -51,8 +51,8 @@ from agent.reconciler.ports import Clock
 from agent.reconciler.steps import RealSteps
 from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
-from registry.contracts.messages import Presence, Reported
-from registry.contracts.platforms import Platform
+from registry.contracts.device.messages import Presence, Reported
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
 
 log = logging.getLogger(__name__)

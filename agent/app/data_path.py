@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 from agent.core.probation import Tally
 from agent.core.slots import Choice
-from agent.dataplane.binding import Binding
 from agent.dataplane.loop import DataPlane
+from agent.dataplane.oip.binding import Binding
 from agent.dataplane.shadow import Shadow
 from agent.errors import AgentError
 from agent.reconciler.ports import LoadedWorker
-from registry.contracts.deployments import ShadowFigures
-from registry.contracts.golden import Tolerance
+from registry.contracts.catalogue.golden import Tolerance
+from registry.contracts.device.deployments import ShadowFigures
 
 if TYPE_CHECKING:
     from agent.worker.spec import Worker

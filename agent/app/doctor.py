@@ -12,7 +12,7 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 
 from agent.adapters import signatures
-from agent.adapters.mqtt import MqttSettings
+from agent.adapters.network.mqtt import MqttSettings
 from agent.app.agent import mqtt_settings, probe, registry_client, utc_now
 from agent.app.facts import age_text
 from agent.app.status import is_running
@@ -20,7 +20,7 @@ from agent.config.entry_points import EntryPointSettings
 from agent.config.settings import AgentConfig
 from agent.errors import AgentError, PermanentError
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 
 ANSWER_S = 10.0
 

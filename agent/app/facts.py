@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from registry.contracts.platforms import FactRow, Platform
+from registry.contracts.fit.platforms import FactRow, Platform
 
 MIB, GIB = 1 << 20, 1 << 30
 HEADINGS = ("FACT", "VALUE", "SOURCE", "AGE")

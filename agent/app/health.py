@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from agent.adapters import process_stats
-from agent.adapters.artifact_cache import disk_free
-from agent.adapters.hardware import memory
+from agent.adapters.disk.artifact_cache import disk_free
+from agent.adapters.facts import process_stats
+from agent.adapters.facts.hardware import memory
 from agent.core.health import HistogramView
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
-from registry.contracts.messages import Health, ModelHealth, Quantiles
+from registry.contracts.device.messages import Health, ModelHealth, Quantiles
 
 FRACTIONS = (0.5, 0.9, 0.99, 1.0)
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from agent.adapters.leases import Leases
+from agent.adapters.disk.leases import Leases
 from agent.core.local_policy import HostNow, HostPolicy, Wait, may_download, may_switch
-from registry.contracts.deployments import DeploymentPolicy
+from registry.contracts.device.deployments import DeploymentPolicy
 
 
 class LocalSay:

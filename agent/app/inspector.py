@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.part_file import StepCancelledError
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.part_file import StepCancelledError
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError
 from registry.contracts.digest import Digest

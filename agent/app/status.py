@@ -14,10 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.durable import disk_error, write_atomically
+from agent.adapters.disk.durable import disk_error, write_atomically
 from agent.core.slots import SlotRecord
 from agent.errors import PermanentError
-from registry.contracts.messages import Reported
+from registry.contracts.device.messages import Reported
 
 MAX_STATUS_BYTES = 4 << 20
 

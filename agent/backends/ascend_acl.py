@@ -66,7 +66,7 @@ class AscendAcl:
 
 
 def target_of(soc: str) -> str | None:
-    """The target platform (registry.contracts.manifest.Target) of a SoC name; None when it is neither 310 nor 910."""
+    """The target platform (`Target` of the manifest) of a SoC name; None when it is neither 310 nor 910."""
     match = _SOC.match(soc)
     return f"ascend{match.group(1)}" if match else None
 

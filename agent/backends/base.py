@@ -79,7 +79,7 @@ class TensorInfo(NamedTuple):
 
 
 class BackendProbe(NamedTuple):
-    """What a backend is on this host, found by using it. The fields of registry.contracts.platforms.BackendFacts."""
+    """What a backend is on this host, found by using it. The fields are those of `fit.platforms.BackendFacts`."""
 
     usable: bool
     reason: str = ""

@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     install: str
     """What a person does when that is missing."""
     formats: tuple[str, ...]
-    """registry.contracts.manifest.Format values that it loads."""
+    """registry.contracts.catalogue.manifest.Format values that it loads."""
     environment: tuple[str, ...] = ()
     """Variables that the vendor needs; a worker's environment holds nothing else of the agent's."""
     settings: Mapping[str, str] = MappingProxyType({})

@@ -2,7 +2,7 @@
 
 MindSpore reports what a checkpoint lacks only in a return value and leaves random weights in its place, so names and
 shapes are compared here before anything is filled. Left out is what a training saved beside the network: an
-optimizer's state. The same lists are in registry/contracts/networks.py, for publishing.
+optimizer's state. The same lists are in registry/contracts/catalogue/networks.py, for publishing.
 """
 
 from __future__ import annotations

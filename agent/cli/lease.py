@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from agent.adapters.leases import Leases
+from agent.adapters.disk.leases import Leases
 from agent.cli.common import ConfigOption, JsonOption, fail, print_json, say, settings_of
 from agent.core.local_policy import Lease
 from agent.errors import AgentError

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from agent.config.section import Section
+from registry.contracts.catalogue.entry_points import key_id, parse_key
 from registry.contracts.digest import Digest
-from registry.contracts.entry_points import key_id, parse_key
 
 
 def _checked(text: str) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from agent.backends.catalog import CATALOG
 from agent.config.section import Section
-from registry.contracts.messages import Profile
+from registry.contracts.device.messages import Profile
 from registry.contracts.names import Name
 
 _MIB, _GIB = 1 << 20, 1 << 30

@@ -12,8 +12,8 @@ import re
 from agent.conversion.atc_errors import explain
 from agent.conversion.base import OUT, Plan, Ran, Request, bad_option, check_options, target_of
 from agent.errors import PermanentError
+from registry.contracts.catalogue.manifest import Format, Requirements, Target, TensorSpec
 from registry.contracts.codes import JobCode
-from registry.contracts.manifest import Format, Requirements, Target, TensorSpec
 from registry.contracts.tensors import Datatype
 
 TOOL = "atc"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from agent.errors import PermanentError
+from registry.contracts.catalogue.manifest import Format, Requirements, Target, TensorSpec, Variant
 from registry.contracts.codes import JobCode
-from registry.contracts.manifest import Format, Requirements, Target, TensorSpec, Variant
 
 SOURCE, OUT = "source", "out"
 COMMON_OPTIONS = {

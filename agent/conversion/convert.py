@@ -20,9 +20,9 @@ from agent.conversion.base import OUT, Plan, Ran, Request, bad_option
 from agent.conversion.results import Inspected, inspect
 from agent.conversion.tool import run
 from agent.errors import PermanentError
-from registry.contracts.batching import Basis, Batching
+from registry.contracts.catalogue.batching import Basis, Batching
+from registry.contracts.catalogue.manifest import Build, Format, Variant
 from registry.contracts.codes import JobCode
-from registry.contracts.manifest import Build, Format, Variant
 from registry.contracts.names import Name
 
 TOOLCHAINS: Mapping[tuple[Format, Format], ModuleType] = {

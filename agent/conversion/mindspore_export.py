@@ -14,8 +14,8 @@ from agent.conversion import children
 from agent.conversion.base import OUT, Plan, Ran, Request, bad_option, check_options, choice, target_of
 from agent.conversion.child_words import failure
 from agent.errors import PermanentError
+from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.codes import JobCode
-from registry.contracts.manifest import Format, Target
 
 TOOL = "mindspore-export"
 OPTIONS = {"device": "what MindSpore exports on: CPU or Ascend (AIR needs Ascend)"}

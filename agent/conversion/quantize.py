@@ -14,8 +14,8 @@ from agent.conversion import children
 from agent.conversion.base import OUT, Plan, Ran, Request, bad_option, check_options, choice
 from agent.conversion.child_words import failure
 from agent.errors import PermanentError
+from registry.contracts.catalogue.conversions import INT8_SUFFIX
 from registry.contracts.codes import JobCode
-from registry.contracts.conversions import INT8_SUFFIX
 from registry.contracts.tensors import Datatype
 
 TOOL = "onnxruntime-quantize"

@@ -13,9 +13,9 @@ from typing import NoReturn
 
 from agent.conversion.base import OUT, Plan
 from agent.errors import PermanentError
-from registry.contracts.batching import Batching
+from registry.contracts.catalogue.batching import Batching
+from registry.contracts.catalogue.manifest import FileRef, Format, Requirements, TensorSpec
 from registry.contracts.codes import JobCode
-from registry.contracts.manifest import FileRef, Format, Requirements, TensorSpec
 from registry.inspection import air, mindir, om, onnx
 from registry.inspection.facts import InspectionError, ModelFacts
 

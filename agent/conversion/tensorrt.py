@@ -14,8 +14,8 @@ from agent.conversion import children
 from agent.conversion.base import OUT, Plan, Ran, Request, bad_option, check_options, choice
 from agent.conversion.child_words import failure
 from agent.errors import PermanentError
+from registry.contracts.catalogue.manifest import Requirements, Target
 from registry.contracts.codes import JobCode
-from registry.contracts.manifest import Requirements, Target
 
 TOOL = "tensorrt"
 OPTIONS = {

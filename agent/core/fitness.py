@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from agent.core.slots import Choice
+from registry.contracts.catalogue.manifest import Target
 from registry.contracts.codes import DeploymentCode, ResolutionCode
-from registry.contracts.manifest import Target
-from registry.contracts.platforms import Platform
-from registry.contracts.resolution import Outcome, Resolution, judge
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.fit.resolution import Outcome, Resolution, judge
 
 
 def unfit(choice: Choice, facts: Platform) -> str:

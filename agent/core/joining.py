@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from registry.contracts.batching import Batching, BatchingMode, batching_text
+from registry.contracts.catalogue.batching import Batching, BatchingMode, batching_text
 
 MAX_WHY = 600
 

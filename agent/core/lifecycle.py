@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.contracts.deployments import Phase
+from registry.contracts.device.deployments import Phase
 from registry.contracts.enums import StrEnum
 
 

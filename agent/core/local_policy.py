@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, tzinfo
 
 from agent.core.windows import Window, next_opening, open_now
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy
+from registry.contracts.device.deployments import DeploymentPolicy
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from agent.core.health import Histogram, HistogramView
+from registry.contracts.catalogue.golden import Parity, Special
 from registry.contracts.codes import DeploymentCode, InferenceCode
-from registry.contracts.deployments import ProbationLimits
-from registry.contracts.golden import Parity, Special
+from registry.contracts.device.deployments import ProbationLimits
 
 KINDS = (Special.NAN, Special.INFINITY, Special.NEGATIVE_INFINITY)
 """In the order of their bits and counts."""

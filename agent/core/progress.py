@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from agent.core.backoff import is_retriable
 from agent.core.lifecycle import PHASES, State
 from agent.core.slots import Serving, SlotRecord
-from registry.contracts.deployments import DeploymentProgress, Phase, ShadowFigures
-from registry.contracts.messages import Fault, ReportedModel, ServingState
+from registry.contracts.device.deployments import DeploymentProgress, Phase, ShadowFigures
+from registry.contracts.device.messages import Fault, ReportedModel, ServingState
 
 _ENDED_BADLY = frozenset({State.FAILED, State.ROLLED_BACK, State.ROLLBACK_FAILED})
 _SERVES = frozenset({State.COMMITTED, State.PROBATION})

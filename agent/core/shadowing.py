@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.core.probation import Verdict
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import ShadowFigures, ShadowPolicy
+from registry.contracts.device.deployments import ShadowFigures, ShadowPolicy
 
 
 def judge(policy: ShadowPolicy, figures: ShadowFigures, *, over: bool) -> Verdict | None:

@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from agent.core.lifecycle import State
-from registry.contracts.batching import BatchingMode, ReadMode
-from registry.contracts.deployments import Phase, ShadowFigures
+from registry.contracts.catalogue.batching import BatchingMode, ReadMode
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import Classification, Golden, ImageInput, Variant
+from registry.contracts.device.deployments import Phase, ShadowFigures
+from registry.contracts.device.messages import DesiredModel, Fault, Profile
 from registry.contracts.digest import Digest
-from registry.contracts.golden import Parity
-from registry.contracts.manifest import Classification, Golden, ImageInput, Variant
-from registry.contracts.messages import DesiredModel, Fault, Profile
 from registry.contracts.names import Name, VersionName
 from registry.contracts.wire import Wire
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.contracts.deployments import Strategy
-from registry.contracts.manifest import Variant
+from registry.contracts.catalogue.manifest import Variant
+from registry.contracts.device.deployments import Strategy
 
 SIZE_FACTOR = 2
 """A loaded model takes about its files twice: weights, and what runs them. Used where nothing better is known."""

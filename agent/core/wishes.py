@@ -9,8 +9,8 @@ from typing import Any
 
 from agent.core.lifecycle import UNDER_WAY, Event, State
 from agent.core.slots import SlotRecord, identity
-from registry.contracts.deployments import DeploymentPolicy
-from registry.contracts.messages import DesiredModel
+from registry.contracts.device.deployments import DeploymentPolicy
+from registry.contracts.device.messages import DesiredModel
 
 _FINISHES_FIRST = frozenset({State.RETIRING, State.ROLLING_BACK})
 _ENDED = frozenset({State.FAILED, State.ROLLED_BACK, State.ROLLBACK_FAILED})

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 
 import paho.mqtt.client as mqtt
 
-from agent.adapters.mqtt import MqttSession
+from agent.adapters.network.mqtt import MqttSession
 from agent.core.backoff import Backoff
 from agent.core.events import Connected, ControlMessage, Disconnected, WorkerDied
 from agent.dataplane.link import Link, publish_of
-from agent.dataplane.outbound import Outbound, Outgoing
-from agent.dataplane.packets import text
+from agent.dataplane.mqtt.outbound import Outbound, Outgoing
+from agent.dataplane.mqtt.spooling import Spooling
 from agent.dataplane.requests import Admission
-from agent.dataplane.spooling import Spooling
 from registry.contracts.broker import BrokerLimits, subscribable
-from registry.contracts.messages import MAX_CONTROL_BYTES
+from registry.contracts.device.messages import MAX_CONTROL_BYTES
+from registry.inference.packets import text
 
 RECONNECT = Backoff(first_s=0.2, cap_s=30.0, limit=1)
 """Between tries to reach the broker; there is no last one."""

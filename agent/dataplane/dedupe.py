@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
-from agent.dataplane.plan import Buffer, Reply
+from agent.dataplane.oip.plan import Buffer, Reply
 from registry.contracts.enums import StrEnum
 
 Waiter = TypeVar("Waiter")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.dataplane.connection import Connection
-from agent.dataplane.outbound import Outbound
+from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.requests import Admission
 from agent.dataplane.router import Router
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import paho.mqtt.client as mqtt
 
-from agent.adapters.mqtt import MqttSession
-from agent.dataplane.fastpath import WOULD_BLOCK, BufferedSocket, FastClient
-from agent.dataplane.intake import Intake
+from agent.adapters.network.mqtt import MqttSession
 from agent.dataplane.long_requests import LongRequests
-from agent.dataplane.outbound import Outbound
-from agent.dataplane.packets import Buffer, Publish, parse_header_length, text
+from agent.dataplane.mqtt.fastpath import WOULD_BLOCK, BufferedSocket, FastClient
+from agent.dataplane.mqtt.intake import Intake
+from agent.dataplane.mqtt.outbound import Outbound
+from agent.dataplane.mqtt.transport import FastTransport
 from agent.dataplane.requests import Admission
-from agent.dataplane.transport import FastTransport
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
+from registry.inference.packets import Buffer, Publish, parse_header_length, text
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike

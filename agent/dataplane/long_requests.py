@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import zlib
 
-from agent.dataplane.images import sniff
-from agent.dataplane.intake import Body
-from agent.dataplane.packets import BAD_HEADER_LENGTH, NO_HEADER_LENGTH, Publish
+from agent.dataplane.mqtt.intake import Body
+from agent.dataplane.oip.images import sniff
+from agent.dataplane.oip.plan import Plan, RequestError
 from agent.dataplane.placement import enqueue, in_order, places, reserve
-from agent.dataplane.plan import Plan, RequestError
 from agent.dataplane.requests import Admission, bad_header
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES, MAX_JSON_BYTES
+from registry.inference.packets import BAD_HEADER_LENGTH, NO_HEADER_LENGTH, Publish
 
 _MAGIC_BYTES = len(BINARY_MAGIC) + 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.dataplane.plan import Buffer, Plan, RequestError
+from agent.dataplane.oip.plan import Buffer, Plan, RequestError
 from agent.dataplane.slot import Request, Serving
 from agent.worker.arena import ArenaFullError, lay_arena
 from registry.contracts.codes import InferenceCode

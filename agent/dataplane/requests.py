@@ -11,17 +11,17 @@ from collections.abc import Callable
 from math import inf
 
 from agent.dataplane.answers import Answers
-from agent.dataplane.codec_binary import find_address
-from agent.dataplane.decoding import Decoded, DecodePool
 from agent.dataplane.dedupe import Dedupe, Key, Verdict
-from agent.dataplane.outbound import Outbound
-from agent.dataplane.packets import BAD_HEADER_LENGTH, Publish, text
+from agent.dataplane.mqtt.outbound import Outbound
+from agent.dataplane.oip.codec_binary import find_address
+from agent.dataplane.oip.decoding import Decoded, DecodePool
+from agent.dataplane.oip.plan import Buffer, Plan, RequestError
 from agent.dataplane.placement import copy_fixed, enqueue, places, reserve
-from agent.dataplane.plan import Buffer, Plan, RequestError
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_JSON, MAX_HEADER_BYTES
+from registry.inference.packets import BAD_HEADER_LENGTH, Publish, text
 from registry.pictures.steps import Steps
 
 DECODE_BYTES = 128 << 10

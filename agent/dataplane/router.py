@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from agent.dataplane.binding import Binding
-from agent.dataplane.packets import text
-from agent.dataplane.plan import RequestError
+from agent.dataplane.oip.binding import Binding
+from agent.dataplane.oip.plan import RequestError
 from agent.dataplane.slot import ModelSlot, Tap, Worker
 from agent.dataplane.stats import ModelStats
 from registry.contracts.codes import InferenceCode
 from registry.contracts.topics import Topics
+from registry.inference.packets import text
 
 MAX_KEPT_COUNTS = 1024
 """Withdrawn models whose totals go on when they are assigned again; when there are more, the oldest start anew."""

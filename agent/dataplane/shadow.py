@@ -21,10 +21,10 @@ from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor, read_arena
 from agent.worker.caller import Caller, RunFailedError
 from agent.worker.spec import Worker
-from registry.contracts.classes import scores_of
-from registry.contracts.deployments import ShadowFigures
-from registry.contracts.golden import Parity, Tolerance
-from registry.contracts.parity import Array, Comparison
+from registry.contracts.catalogue.classes import scores_of
+from registry.contracts.catalogue.golden import Parity, Tolerance
+from registry.contracts.comparison.parity import Array, Comparison
+from registry.contracts.device.deployments import ShadowFigures
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 
 QUEUE = 8
@@ -206,12 +206,12 @@ class Shadow:
 
 
 def verdict(pairs: Pairs, tolerance: Tolerance, scores: str | None) -> Parity:
-    """How an answer compares; `passed`: it agrees. Judged as golden vectors are (`registry.contracts.parity`).
+    """How an answer compares; `passed`: it agrees. Judged as golden vectors are.
 
     Args:
         pairs: The outputs.
         tolerance: Whose distances must be kept, and whose `top1_agreement`.
-        scores: The output of a classifier (`registry.contracts.classes`): there only `top1_agreement` counts, and the
+        scores: The output of a classifier: there only `top1_agreement` counts, and the
             distances are measured. None, or where it has no top class: no classifier.
     """
     found = _compared(pairs, tolerance)

@@ -17,10 +17,10 @@ import msgspec
 
 from agent.core.batching import share_out
 from agent.core.probation import Tally
-from agent.dataplane.acks import Ack
-from agent.dataplane.binding import Binding
-from agent.dataplane.codec import Codec
-from agent.dataplane.plan import Plan
+from agent.dataplane.mqtt.acks import Ack
+from agent.dataplane.oip.binding import Binding
+from agent.dataplane.oip.codec import Codec
+from agent.dataplane.oip.plan import Plan
 from agent.dataplane.stats import ModelStats
 from agent.worker.channel import Layout
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from agent.dataplane.connection import Connection
-from agent.dataplane.outbound import Outbound
+from agent.dataplane.mqtt.outbound import Outbound
+from agent.dataplane.mqtt.spooling import Spooling
 from agent.dataplane.router import Router
 from agent.dataplane.slot import ModelSlot
-from agent.dataplane.spooling import Spooling
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot, ModelStats
 
 

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from agent.core.probation import Tally
-from agent.dataplane.plan import Buffer
-from registry.contracts.parity import numbers
+from agent.dataplane.oip.plan import Buffer
+from registry.contracts.comparison.parity import numbers
 from registry.contracts.tensors import FLOAT8, NUMPY_NAME, Datatype
 
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.part_file import StepCancelledError
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.part_file import StepCancelledError
+from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
-from registry.contracts.jobs import Job
-from registry.contracts.platforms import Platform
+from registry.contracts.device.jobs import Job
+from registry.contracts.fit.platforms import Platform
 
 Progress = Callable[[float | None, str], None]
 """The part that is done (0..1, None: not known) and what is being done; as often as one likes."""

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.adapters.durable import disk_error
-from agent.adapters.offers import give_variant
-from agent.adapters.part_file import StepCancelledError
+from agent.adapters.disk.durable import disk_error
+from agent.adapters.disk.part_file import StepCancelledError
+from agent.adapters.network.offers import give_variant
 from agent.conversion.base import SOURCE, Request, Tools
 from agent.conversion.convert import Made, convert, plan_for
 from agent.conversion.quantize import CALIBRATION
@@ -26,13 +26,13 @@ from agent.jobs.context import JobContext
 from agent.jobs.loading import load_beside
 from agent.jobs.sources import bring_file, bring_variant, job_manifest
 from agent.worker.golden import measure_parity
+from registry.contracts.catalogue.conversions import GOALS, source_for
+from registry.contracts.catalogue.golden import MeasuredParity
+from registry.contracts.catalogue.manifest import Format, Golden, Manifest, Variant
 from registry.contracts.codes import JobCode
-from registry.contracts.conversions import GOALS, source_for
-from registry.contracts.golden import MeasuredParity
-from registry.contracts.golden_file import read_cases
-from registry.contracts.jobs import Job
-from registry.contracts.manifest import Format, Golden, Manifest, Variant
-from registry.contracts.resolution import Outcome, judge
+from registry.contracts.comparison.golden_file import read_cases
+from registry.contracts.device.jobs import Job
+from registry.contracts.fit.resolution import Outcome, judge
 from registry.contracts.tensors import NUMPY_NAME, RAW, Datatype
 
 CLOSE_S = 5.0

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.part_file import PartFile
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.part_file import PartFile
 from agent.core.slots import Choice
 from agent.errors import PermanentError
 from agent.jobs.context import JobContext
@@ -23,13 +23,13 @@ from agent.reconciler.steps import RealSteps
 from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError
 from agent.worker.spec import Worker
+from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.codes import JobCode
-from registry.contracts.datasets import MAX_DATASET_BYTES, Dataset, read_dataset
-from registry.contracts.jobs import Job
-from registry.contracts.manifest import FileRef
-from registry.contracts.messages import DesiredModel
-from registry.contracts.metrics import METRICS, Array
-from registry.contracts.scoring import Scoring, items_at
+from registry.contracts.device.jobs import Job
+from registry.contracts.device.messages import DesiredModel
+from registry.contracts.evaluation.datasets import MAX_DATASET_BYTES, Dataset, read_dataset
+from registry.contracts.evaluation.metrics import METRICS, Array
+from registry.contracts.evaluation.scoring import Scoring, items_at
 from registry.contracts.tensor_file import TensorFileError, TensorSpan
 from registry.contracts.tensors import NUMPY_NAME
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agent.adapters.durable import disk_error
-from agent.adapters.part_file import StepCancelledError
-from agent.adapters.registry_answers import UnreachableError
+from agent.adapters.disk.durable import disk_error
+from agent.adapters.disk.part_file import StepCancelledError
+from agent.adapters.network.registry_answers import UnreachableError
 from agent.errors import AgentError, TransientError
 from agent.jobs import records
 from agent.jobs.context import Progress
@@ -27,7 +27,7 @@ from agent.reconciler.context import Context
 from agent.reconciler.ports import Pool
 from agent.reconciler.tasks import TaskDone
 from registry.contracts.codes import JobCode
-from registry.contracts.jobs import Job, JobState, JobStatus
+from registry.contracts.device.jobs import Job, JobState, JobStatus
 
 log = logging.getLogger(__name__)
 _KEY = "jobs"

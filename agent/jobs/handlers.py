@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError
 from agent.jobs.context import Handler, JobContext, Progress
 from agent.jobs.convert import handle_conversion
 from agent.jobs.evaluate import evaluate
 from registry.contracts.codes import DeploymentCode, JobCode
-from registry.contracts.jobs import Job, JobKind
-from registry.contracts.platforms import Platform
+from registry.contracts.device.jobs import Job, JobKind
+from registry.contracts.fit.platforms import Platform
 
 HANDLERS: Mapping[str, Handler] = {
     JobKind.CONVERT: handle_conversion,

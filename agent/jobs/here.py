@@ -28,14 +28,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.cann_facts import probe_cann
-from agent.adapters.nvidia_facts import probe_nvidia
+from agent.adapters.facts.cann import probe_cann
+from agent.adapters.facts.nvidia import probe_nvidia
 from agent.conversion.base import Request, Tools
 from agent.conversion.convert import convert, plan_for
 from agent.conversion.quantize import CALIBRATION
 from agent.errors import AgentError
 from agent.jobs.convert import write_calibration
-from registry.contracts.manifest import Format, Variant
+from registry.contracts.catalogue.manifest import Format, Variant
 from registry.contracts.tensor_file import TensorFileError
 
 MAX_ORDER_BYTES = 4 << 20

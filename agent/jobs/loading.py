@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.adapters.checked_files import faulty
+from agent.adapters.disk.checked_files import faulty
 from agent.core.joining import joining
 from agent.errors import TransientError
 from agent.jobs.context import JobContext
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.spec import arenas_for
-from registry.contracts.batching import BatchingMode
+from registry.contracts.catalogue.batching import BatchingMode
+from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.manifest import Variant
-from registry.contracts.room import held_bytes
+from registry.contracts.fit.room import held_bytes
 
 SLOTS, ARENAS = 16, 1
 CLOSE_S = 5.0

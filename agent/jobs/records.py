@@ -20,7 +20,7 @@ from pydantic import Field
 
 from agent.core.backoff import Backoff
 from registry.contracts.codes import JobCode
-from registry.contracts.jobs import MAX_JOBS, Job, JobState, JobStatus
+from registry.contracts.device.jobs import MAX_JOBS, Job, JobState, JobStatus
 from registry.contracts.names import Name
 from registry.contracts.wire import Wire
 

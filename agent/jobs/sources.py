@@ -10,16 +10,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agent.adapters.artifact_cache import reserve_of
-from agent.adapters.durable import disk_error
-from agent.adapters.part_file import PartFile, StepCancelledError
+from agent.adapters.disk.artifact_cache import reserve_of
+from agent.adapters.disk.durable import disk_error
+from agent.adapters.disk.part_file import PartFile, StepCancelledError
 from agent.errors import AgentError, PermanentError, TransientError
 from agent.jobs.context import JobContext
 from agent.jobs.loading import check_files
+from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.jobs import Job
 from registry.contracts.enums import OLDER_READER
-from registry.contracts.jobs import Job
-from registry.contracts.manifest import FileRef, Manifest, Variant
 
 
 def job_manifest(job: Job, context: JobContext) -> Manifest:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.adapters.damage import Damage
+from agent.adapters.disk.damage import Damage
 from agent.core.epochs import Verdict
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import PermanentError
@@ -17,9 +17,9 @@ from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.messages import Fault
 from registry.contracts.digest import Digest
-from registry.contracts.messages import Fault
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 
 
 @dataclass

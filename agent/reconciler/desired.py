@@ -14,8 +14,8 @@ from agent.core.epochs import Verdict, judge
 from agent.errors import PermanentError
 from agent.reconciler.ports import Journal
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired
 from registry.contracts.enums import OLDER_READER
-from registry.contracts.messages import MAX_CONTROL_BYTES, Desired
 
 _KEY = "desired"
 

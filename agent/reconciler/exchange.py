@@ -15,8 +15,8 @@ from agent.errors import AgentError
 from agent.reconciler.context import Context
 from agent.reconciler.ports import Pool, Uplink
 from agent.reconciler.tasks import Task
-from registry.contracts.messages import Health, Reported
-from registry.contracts.platforms import Platform
+from registry.contracts.device.messages import Health, Reported
+from registry.contracts.fit.platforms import Platform
 
 if TYPE_CHECKING:
     from registry.contracts.api.devices import DeviceReports

@@ -16,10 +16,10 @@ from agent.core.strategy import choose, need_of
 from agent.errors import PermanentError
 from agent.reconciler.ports import LoadedWorker, Waiting
 from agent.reconciler.tasks import Task
+from registry.contracts.catalogue.golden import Parity
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import Strategy
-from registry.contracts.golden import Parity
-from registry.contracts.messages import Fault
+from registry.contracts.device.deployments import Strategy
+from registry.contracts.device.messages import Fault
 
 if TYPE_CHECKING:
     from agent.reconciler.slot import Slot

@@ -22,7 +22,7 @@ from agent.reconciler.context import Context
 from agent.reconciler.ports import LoadedWorker
 from agent.reconciler.tasks import Task
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.messages import Fault
+from registry.contracts.device.messages import Fault
 
 BROKEN = frozenset({DeploymentCode.DIGEST_MISMATCH, DeploymentCode.DISK_ERROR})
 """The files in the cache are gone or wrong: they have to be pulled again before a start is of use."""

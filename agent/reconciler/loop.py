@@ -27,8 +27,8 @@ from agent.reconciler.ports import JobWork, LoadedWorker, ReportListener
 from agent.reconciler.slot import Slot
 from agent.reconciler.tasks import Task, TaskDone
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.messages import Desired, Fault, Health, Notice, Reported
-from registry.contracts.platforms import Platform
+from registry.contracts.device.messages import Desired, Fault, Health, Notice, Reported
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
 
 log = logging.getLogger(__name__)

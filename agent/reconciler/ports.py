@@ -14,13 +14,13 @@ from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
 from agent.errors import AgentError
 from agent.worker.measure import Measurement
+from registry.contracts.catalogue.golden import Parity
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy, ShadowFigures
+from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures
+from registry.contracts.device.jobs import Job, JobStatus
+from registry.contracts.device.messages import DesiredModel, Reported
 from registry.contracts.digest import Digest
-from registry.contracts.golden import Parity
-from registry.contracts.jobs import Job, JobStatus
-from registry.contracts.messages import DesiredModel, Reported
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 
 if TYPE_CHECKING:
     from registry.contracts.api.devices import DeviceReports  # Takes 40 ms to import: nobody waits for it at a start.

@@ -14,8 +14,8 @@ from agent.errors import TransientError
 from agent.reconciler import installing
 from agent.reconciler.ports import LoadedWorker, ShadowRun
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import ShadowFigures
-from registry.contracts.messages import Fault
+from registry.contracts.device.deployments import ShadowFigures
+from registry.contracts.device.messages import Fault
 
 if TYPE_CHECKING:
     from agent.reconciler.slot import Slot

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from agent.adapters.registry_answers import UnreachableError
+from agent.adapters.network.registry_answers import UnreachableError
 from agent.core.backoff import DEPLOYMENT, JUDGED, OF_HOST
 from agent.core.elapsed import SteadySince
 from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State, Step, advance
@@ -28,8 +28,8 @@ from agent.reconciler.shadowing import Shadowing
 from agent.reconciler.tasks import Task
 from agent.reconciler.watchdog import ROLLS_BACK, Watchdog
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy
-from registry.contracts.messages import DesiredModel, Fault, ReportedModel
+from registry.contracts.device.deployments import DeploymentPolicy
+from registry.contracts.device.messages import DesiredModel, Fault, ReportedModel
 
 JOURNAL_RETRY_S = 5.0
 PROGRESS_EVERY_S = 10.0

@@ -15,14 +15,14 @@ from typing import cast
 
 from pydantic import ValidationError
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.damage import Damage
-from agent.adapters.engine_sums import drop_changed, keep_sums
-from agent.adapters.hardware import memory
-from agent.adapters.part_file import PartFile, StepCancelledError
-from agent.adapters.process_stats import proportional_memory
-from agent.adapters.registry_answers import UnreachableError
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.damage import Damage
+from agent.adapters.disk.engine_sums import drop_changed, keep_sums
+from agent.adapters.disk.part_file import PartFile, StepCancelledError
+from agent.adapters.facts.hardware import memory
+from agent.adapters.facts.process_stats import proportional_memory
+from agent.adapters.network.registry_answers import UnreachableError
+from agent.adapters.network.registry_client import RegistryClient
 from agent.adapters.signatures import verified
 from agent.config.settings import AgentConfig
 from agent.core.fitness import is_undecided, points_at_host, unfit, why_none
@@ -35,16 +35,16 @@ from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import Samples, arenas_for, checked_measurement
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.comparison.golden_file import read_cases
+from registry.contracts.device.messages import DesiredModel
 from registry.contracts.digest import Digest
 from registry.contracts.enums import OLDER_READER
-from registry.contracts.golden import Parity
-from registry.contracts.golden_file import read_cases
-from registry.contracts.manifest import FileRef, Manifest
-from registry.contracts.messages import DesiredModel
-from registry.contracts.platforms import Platform
-from registry.contracts.resolution import resolve
-from registry.contracts.room import held_bytes
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.fit.resolution import resolve
+from registry.contracts.fit.room import held_bytes
 
 NEVER = threading.Event()
 CLOSE_S = 3.0

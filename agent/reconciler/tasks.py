@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from agent.adapters.part_file import StepCancelledError
+from agent.adapters.disk.part_file import StepCancelledError
 from agent.errors import AgentError, TransientError
 from agent.reconciler.ports import Pool
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 from agent.core.slots import SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.ports import Clock, DataPath, Journal
-from registry.contracts.messages import Event
+from registry.contracts.device.messages import Event
 from registry.contracts.topics import Topics
 
 log = logging.getLogger(__name__)

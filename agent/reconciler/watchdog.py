@@ -23,8 +23,8 @@ from agent.errors import AgentError, PermanentError, TransientError
 from agent.reconciler.installing import clear_if_tight, known_in, quarantined
 from agent.reconciler.keeper import BROKEN
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import Phase
-from registry.contracts.messages import Fault
+from registry.contracts.device.deployments import Phase
+from registry.contracts.device.messages import Fault
 
 if TYPE_CHECKING:
     from agent.reconciler.slot import Slot

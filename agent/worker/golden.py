@@ -1,6 +1,6 @@
 """Runs the version's golden vectors through a loaded model, before it serves, and says how it measured up.
 
-Every case runs alone, as one live request, and is timed. What is compared is in `registry.contracts.parity`.
+Every case runs alone, as one live request, and is timed. What is compared is in `registry.contracts.comparison.parity`.
 Where requests may be joined, the cases that fit fixed slots run once more together, as live requests that came at the
 same time do. What answers rightly alone and otherwise together is not refused: its requests are not joined.
 A worker that answers wrongly is not an error here: the figures say so, and the caller decides.
@@ -20,12 +20,12 @@ from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError
 from agent.worker.probe import same
 from agent.worker.spec import Worker
+from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, Parity, Tolerance
+from registry.contracts.catalogue.manifest import Golden
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.comparison.golden_file import GoldenCase, check_cases, read_cases
+from registry.contracts.comparison.parity import Array, Comparison
 from registry.contracts.digest import digest_of
-from registry.contracts.golden import MAX_GOLDEN_BYTES, Parity, Tolerance
-from registry.contracts.golden_file import GoldenCase, check_cases, read_cases
-from registry.contracts.manifest import Golden
-from registry.contracts.parity import Array, Comparison
 from registry.contracts.tensor_file import TensorFileError
 from registry.contracts.tensors import NUMPY_NAME
 

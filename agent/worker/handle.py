@@ -16,9 +16,9 @@ from agent.worker.inline import InlineWorker
 from agent.worker.process import ProcessWorker, start_process
 from agent.worker.spawn import WorkerProcess, printable
 from agent.worker.spec import Worker, WorkerSpec
+from registry.contracts.catalogue.manifest import Format
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.manifest import Format
-from registry.contracts.platforms import BackendFacts
+from registry.contracts.fit.platforms import BackendFacts
 
 __all__ = ["Worker", "WorkerSpec", "probe_backend", "start_worker"]
 

@@ -16,8 +16,8 @@ from agent.worker import signature
 from agent.worker.measure import MAX_VERDICT, Measurement
 from agent.worker.spawn import TrialTimeoutError, WorkerProcess, printable
 from agent.worker.spec import WorkerSpec, batching_outcome, build_facts, checked_measurement, layout_for
+from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.manifest import TensorSpec
 
 _READY_S = 10.0
 """From loaded to ready there is only the mapping of memory."""

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from agent.errors import PermanentError
+from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.manifest import TensorSpec
 from registry.contracts.tensors import MAX_TENSORS
 
 _SHOWN = 100

@@ -15,7 +15,7 @@ from agent.worker.arena import MAX_META_BYTES, MAX_TENSORS
 from agent.worker.channel import Layout, fixed_form, make_layout
 from agent.worker.main import MAX_LANES
 from agent.worker.measure import MAX_VERDICT, Measurement
-from registry.contracts.manifest import Network, Requirements, TensorSpec
+from registry.contracts.catalogue.manifest import Network, Requirements, TensorSpec
 
 BUILD_KEYS = (
     *("mindspore_version", "soc_version", "cann_version", "opp_version", "tensorrt_version"),
@@ -143,7 +143,7 @@ ARENAS_BYTES = 1 << 30
 def arenas_for(arenas: int, arena_bytes: int, max_payload: int, held: int) -> tuple[int, int]:
     """(how many, bytes of each): whatever the settings say of it, the largest request goes into an arena.
 
-    `held`: what the model needs at least, `registry.contracts.room.held_bytes`.
+    `held`: what the model needs at least, `registry.contracts.fit.room.held_bytes`.
     """
     # What is aligned to 64 bytes takes up to 63 more, of each tensor.
     room = max(arena_bytes, max(max_payload, held) + MAX_META_BYTES + 64 * MAX_TENSORS)

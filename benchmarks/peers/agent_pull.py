@@ -12,9 +12,9 @@ import threading
 import time
 from pathlib import Path
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.registry_client import RegistryClient
-from registry.contracts.manifest import FileRef
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.network.registry_client import RegistryClient
+from registry.contracts.catalogue.manifest import FileRef
 
 url, device, token, folder, digest, size = sys.argv[1:]
 client = RegistryClient(url, device, token=token, ca_file=None, timeout_s=20)

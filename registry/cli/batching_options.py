@@ -9,7 +9,7 @@ import typer
 
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import BatchingSection
-from registry.contracts.batching import MAX_JOINED, Basis, Batching
+from registry.contracts.catalogue.batching import MAX_JOINED, Basis, Batching
 from registry.inspection.facts import ModelFacts
 
 BATCHING_PANEL = "Joining requests (docs/batching.md)"

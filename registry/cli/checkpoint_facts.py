@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import VariantSection
-from registry.contracts import networks
-from registry.contracts.manifest import Format, Network, TensorSpec, same_tensors
+from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.manifest import Format, Network, TensorSpec, same_tensors
 from registry.inspection import checkpoint
 from registry.inspection.facts import InspectionError, ModelFacts
 

@@ -20,11 +20,11 @@ from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView
-from registry.contracts.conversions import GOALS, Goal, source_for
-from registry.contracts.jobs import JobKind, JobState
-from registry.contracts.manifest import Manifest, Variant
+from registry.contracts.catalogue.conversions import GOALS, Goal, source_for
+from registry.contracts.catalogue.manifest import Manifest, Variant
+from registry.contracts.device.jobs import JobKind, JobState
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import device_path, job_path, jobs_path
-from registry.contracts.platforms import Platform
 
 POLL_S = 0.5
 OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)

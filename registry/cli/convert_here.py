@@ -26,10 +26,10 @@ from registry.cli.pull import download
 from registry.cli.session import Session
 from registry.cli.upload import upload
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
-from registry.contracts.conversions import Goal
-from registry.contracts.golden import MeasuredParity
-from registry.contracts.golden_file import Case, read_cases
-from registry.contracts.manifest import FileRef, Manifest, Variant
+from registry.contracts.catalogue.conversions import Goal
+from registry.contracts.catalogue.golden import MeasuredParity
+from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
+from registry.contracts.comparison.golden_file import Case, read_cases
 from registry.contracts.paths import variant_path
 from registry.contracts.tensor_file import Tensor
 

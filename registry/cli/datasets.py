@@ -16,7 +16,7 @@ from registry.cli.pictures import picture_set
 from registry.cli.progress import meter
 from registry.cli.session import Session, command
 from registry.cli.upload import upload
-from registry.contracts.datasets import (
+from registry.contracts.evaluation.datasets import (
     LABELS,
     MAX_DATASET_BYTES,
     DatasetCreate,

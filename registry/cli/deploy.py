@@ -26,9 +26,9 @@ from registry.cli.policy_options import (
 )
 from registry.cli.session import Session, command, split_reference
 from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
-from registry.contracts.batching import BatchingMode
-from registry.contracts.deployments import Phase
-from registry.contracts.messages import Profile, ReportedModel, ServingState
+from registry.contracts.catalogue.batching import BatchingMode
+from registry.contracts.device.deployments import Phase
+from registry.contracts.device.messages import Profile, ReportedModel, ServingState
 from registry.contracts.paths import deployment_path, device_path
 
 T = TypeVar("T")

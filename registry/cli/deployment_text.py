@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from registry.cli.output import size_text, time_text
 from registry.contracts.codes import QUARANTINES
-from registry.contracts.deployments import DeploymentProgress, Phase
+from registry.contracts.device.deployments import DeploymentProgress, Phase
 
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.ROLLING_BACK})
 

@@ -14,9 +14,9 @@ from registry.cli.deployment_text import progress_text, quarantine_text
 from registry.cli.output import age_text, size_text, time_text
 from registry.cli.session import Session, command, parse_labels
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
-from registry.contracts.messages import ReportedModel
+from registry.contracts.device.messages import ReportedModel
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import device_credential_path, device_path, devices_path
-from registry.contracts.platforms import Platform
 
 app = typer.Typer(
     invoke_without_command=True,

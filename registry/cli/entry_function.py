@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from registry.cli.failures import UsageFault
-from registry.contracts.entry_points import MAX_MODULE_BYTES
+from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 

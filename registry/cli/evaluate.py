@@ -20,10 +20,10 @@ from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.api.versions import VersionView
-from registry.contracts.datasets import DatasetView, EvaluationCreate, EvaluationView
-from registry.contracts.jobs import JobKind, JobState
-from registry.contracts.manifest import FileRef, Manifest, Target, Variant
-from registry.contracts.metrics import METRICS
+from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
+from registry.contracts.device.jobs import JobKind, JobState
+from registry.contracts.evaluation.datasets import DatasetView, EvaluationCreate, EvaluationView
+from registry.contracts.evaluation.metrics import METRICS
 from registry.contracts.paths import dataset_path, device_path, devices_path, evaluations_path, job_path, jobs_path
 from registry.core.wording import how_many
 

@@ -10,13 +10,13 @@ from registry.cli.failures import ExitCode, UsageFault
 from registry.cli.output import age_text, short, size_text
 from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version
-from registry.contracts.batching import batching_text
-from registry.contracts.choices import ResolutionView, ResolveBody
-from registry.contracts.manifest import Manifest
+from registry.contracts.catalogue.batching import batching_text
+from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.fit.choices import ResolutionView, ResolveBody
+from registry.contracts.fit.platforms import FactRow
+from registry.contracts.fit.resolution import Outcome, Reason, Verdict
+from registry.contracts.fit.what_if import MAX_VALUE, SETTABLE
 from registry.contracts.paths import resolve_path
-from registry.contracts.platforms import FactRow
-from registry.contracts.resolution import Outcome, Reason, Verdict
-from registry.contracts.what_if import MAX_VALUE, SETTABLE
 
 WhatIf = Annotated[
     list[str] | None,

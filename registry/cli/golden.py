@@ -21,10 +21,10 @@ from registry.cli.measured import parity_figures
 from registry.cli.plan import Plan
 from registry.cli.publish_file import GoldenSection
 from registry.cli.session import Session
-from registry.contracts.classes import ROUNDING, scores_fault, scores_of
-from registry.contracts.golden import MeasuredParity, Parity, Tolerance
-from registry.contracts.golden_file import Case, write_cases
-from registry.contracts.manifest import FileRef, Golden, Manifest, TensorSpec
+from registry.contracts.catalogue.classes import ROUNDING, scores_fault, scores_of
+from registry.contracts.catalogue.golden import MeasuredParity, Parity, Tolerance
+from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest, TensorSpec
+from registry.contracts.comparison.golden_file import Case, write_cases
 from registry.contracts.tensor_file import Tensor, TensorFileError
 
 FILE_NAME = "golden.safetensors"
@@ -277,7 +277,7 @@ def demand_classes(manifest: Manifest, outputs: Mapping[str, Tensor]) -> None:
 
 def _single_beyond(tensor: Tensor, labels: int) -> bool:
     """One number for each item, and not all of them are within 0 to 1."""
-    from registry.contracts.parity import numbers  # noqa: PLC0415 - needs NumPy
+    from registry.contracts.comparison.parity import numbers  # noqa: PLC0415 - needs NumPy
     from registry.running.parity import array_of  # noqa: PLC0415 - as above
 
     scores = scores_of(tensor.shape, labels)

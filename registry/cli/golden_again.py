@@ -9,9 +9,9 @@ from __future__ import annotations
 from registry.cli.failures import CliError
 from registry.cli.plan import Plan
 from registry.cli.publish_file import GoldenSection
-from registry.contracts.batching import Basis, Batching
-from registry.contracts.golden import Tolerance
-from registry.contracts.manifest import Manifest
+from registry.contracts.catalogue.batching import Basis, Batching
+from registry.contracts.catalogue.golden import Tolerance
+from registry.contracts.catalogue.manifest import Manifest
 
 
 def declared(manifest: Manifest) -> Manifest:

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import GoldenSection, ToleranceSection
-from registry.contracts.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
-from registry.contracts.golden_file import Case, check_cases, check_tensors, read_cases, write_cases
-from registry.contracts.manifest import Manifest, TensorSpec
-from registry.contracts.parity import numbers
+from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
+from registry.contracts.catalogue.manifest import Manifest, TensorSpec
+from registry.contracts.comparison.golden_file import Case, check_cases, check_tensors, read_cases, write_cases
+from registry.contracts.comparison.parity import numbers
 from registry.contracts.tensor_file import Tensor, TensorFileError
 from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype
 from registry.inspection.arrays import load_tensors

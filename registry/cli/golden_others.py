@@ -14,7 +14,7 @@ from registry.cli.publish_file import ToleranceSection
 from registry.cli.pull import download
 from registry.cli.session import Session, split_reference
 from registry.cli.versions import fetch_manifest, find_version
-from registry.contracts.manifest import FileRef, Golden, Manifest
+from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest
 
 ORDER_FOLDER = "compared"
 

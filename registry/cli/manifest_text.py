@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from registry.cli.output import Output, size_text
-from registry.contracts.batching import batching_text
-from registry.contracts.manifest import Manifest, Requirements, TensorSpec, Variant
+from registry.contracts.catalogue.batching import batching_text
+from registry.contracts.catalogue.manifest import Manifest, Requirements, TensorSpec, Variant
 
 
 def show_variants(out: Output, manifest: Manifest) -> None:

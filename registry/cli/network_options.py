@@ -10,8 +10,8 @@ import typer
 
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import EntryPointSection, NetworkSection, TensorSection
-from registry.contracts.manifest import Variant
-from registry.contracts.networks import Value, networks
+from registry.contracts.catalogue.manifest import Variant
+from registry.contracts.catalogue.networks import Value, networks
 from registry.contracts.tensors import Datatype
 
 NETWORK_PANEL = "Checkpoints: what the weights are filled into"

@@ -12,8 +12,8 @@ from pathlib import Path
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.session import Session, split_reference
 from registry.cli.versions import fetch_manifest, find_version
-from registry.contracts.datasets import LABELS, MAX_DATASET_BYTES, MAX_ITEMS
-from registry.contracts.manifest import ImageInput, Manifest
+from registry.contracts.catalogue.manifest import ImageInput, Manifest
+from registry.contracts.evaluation.datasets import LABELS, MAX_DATASET_BYTES, MAX_ITEMS
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import ITEM_BYTES, Datatype
 from registry.core.picture_faults import picture_shape

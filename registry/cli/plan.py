@@ -20,10 +20,10 @@ from registry.cli.local_files import LocalFile
 from registry.cli.publish_file import PublishFile, RequirementsSection, VariantSection, faults
 from registry.cli.signing import Signer, load_signer
 from registry.cli.variant_facts import variant_facts
-from registry.contracts.batching import Batching
-from registry.contracts.classes import scores_of
-from registry.contracts.entry_points import EntryCode
-from registry.contracts.manifest import (
+from registry.contracts.catalogue.batching import Batching
+from registry.contracts.catalogue.classes import scores_of
+from registry.contracts.catalogue.entry_points import EntryCode
+from registry.contracts.catalogue.manifest import (
     Classification,
     FileRef,
     ImageInput,

@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from registry.cli.failures import UsageFault
-from registry.contracts.deployments import DeploymentPolicy, ProbationLimits
+from registry.contracts.device.deployments import DeploymentPolicy, ProbationLimits
 
 POLICY_PANEL = "How the device carries it out"
 PolicyOption = Annotated[

@@ -34,7 +34,7 @@ from registry.cli.plan import make_plan
 from registry.cli.publish_file import PublishFile, VariantSection, load_publish_file
 from registry.cli.publishing import Outcome, carry_out
 from registry.cli.session import Session, command, parse_labels
-from registry.contracts.manifest import Format, Target
+from registry.contracts.catalogue.manifest import Format, Target
 
 Source = Annotated[str, typer.Argument(metavar="MODEL|FILE.toml", help="The model's name, or a publish file.")]
 ModelFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="The model's file, after a name.")]

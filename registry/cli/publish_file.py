@@ -17,9 +17,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry.cli.failures import UsageFault
-from registry.contracts.batching import MAX_JOINED
-from registry.contracts.golden import MAX_GOLDEN_CASES, Tolerance
-from registry.contracts.manifest import (
+from registry.contracts.catalogue.batching import MAX_JOINED
+from registry.contracts.catalogue.golden import MAX_GOLDEN_CASES, Tolerance
+from registry.contracts.catalogue.manifest import (
     BuildVersion,
     Classification,
     ComputeCapability,

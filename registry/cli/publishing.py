@@ -22,8 +22,8 @@ from registry.cli.session import Session
 from registry.cli.upload import upload
 from registry.cli.versions import fetch_manifest
 from registry.contracts.api.versions import PublishAnswer, VersionView
-from registry.contracts.batching import batching_text
-from registry.contracts.manifest import Manifest
+from registry.contracts.catalogue.batching import batching_text
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.paths import blob_path, version_path
 from registry.core.differences import differences
 

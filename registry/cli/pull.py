@@ -23,8 +23,8 @@ from registry.cli.output import size_text
 from registry.cli.progress import meter
 from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version
+from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.digest import PREFIX, hex_of
-from registry.contracts.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.paths import blob_path
 
 ATTEMPTS = 8

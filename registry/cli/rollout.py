@@ -30,8 +30,8 @@ from registry.cli.rollout_spec import Asked, read_spec, spec_of
 from registry.cli.rollout_view import label, tell_plan
 from registry.cli.session import Session, command
 from registry.contracts import paths
-from registry.contracts.rollout_states import Command, RolloutState
-from registry.contracts.rollout_views import PlanView, RolloutView
+from registry.contracts.rollout.states import Command, RolloutState
+from registry.contracts.rollout.views import PlanView, RolloutView
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -22,8 +22,8 @@ from registry.cli.rollout_asking import (
 from registry.cli.rollout_view import label, tell_plan
 from registry.cli.session import Session, command
 from registry.contracts import paths
-from registry.contracts.rollout_states import Command, RolloutState
-from registry.contracts.rollout_views import Approval, CommandBody, PlanView, RolloutView
+from registry.contracts.rollout.states import Command, RolloutState
+from registry.contracts.rollout.views import Approval, CommandBody, PlanView, RolloutView
 
 
 @command

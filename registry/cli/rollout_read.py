@@ -20,7 +20,7 @@ from registry.cli.rollout_view import (
 )
 from registry.cli.session import Session, command
 from registry.contracts import paths
-from registry.contracts.rollout_views import ActionView, HistoryEntry, RolloutView
+from registry.contracts.rollout.views import ActionView, HistoryEntry, RolloutView
 from registry.core.rollouts.actions import ORDER as IN_FLIGHT
 
 MAX_WAITED_FOR = 3

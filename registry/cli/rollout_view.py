@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from registry.cli.output import Output, age_text, short, size_text, time_text
-from registry.contracts.rollout_states import ActionState, RolloutState
-from registry.contracts.rollout_views import ActionView, HistoryEntry, PlanView, RolloutView, WaveView
+from registry.contracts.rollout.states import ActionState, RolloutState
+from registry.contracts.rollout.views import ActionView, HistoryEntry, PlanView, RolloutView, WaveView
 from registry.core.wording import how_many
 
 _A = ActionState

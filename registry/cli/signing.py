@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.cli.failures import CliError, UsageFault
+from registry.contracts.catalogue.entry_points import EntryCode, key_id, key_text, signed_bytes
+from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.digest import Digest
-from registry.contracts.entry_points import EntryCode, key_id, key_text, signed_bytes
-from registry.contracts.manifest import Variant
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

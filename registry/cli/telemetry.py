@@ -14,7 +14,7 @@ from registry.cli.output import age_text, size_text, time_text
 from registry.cli.session import Session, command
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.telemetry import CountView, ResultView
-from registry.contracts.messages import Event, Health, ModelHealth
+from registry.contracts.device.messages import Event, Health, ModelHealth
 from registry.contracts.paths import counts_path, device_events_path, device_health_path, devices_path, results_path
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many, newest first.")]

@@ -11,7 +11,7 @@ from pathlib import Path
 from registry.cli.checkpoint_facts import with_network
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import VariantSection
-from registry.contracts.manifest import Format, TensorSpec, same_tensors
+from registry.contracts.catalogue.manifest import Format, TensorSpec, same_tensors
 from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safetensors
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError, ModelFacts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from registry.cli.client import Client
 from registry.cli.failures import CliError
 from registry.contracts.api.versions import ModelView, VersionView
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import Manifest
 from registry.contracts.paths import manifest_path, model_path, version_path
 
 

@@ -13,7 +13,7 @@ from registry.cli.credentials import demand_new_file, write_secret
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
 from registry.contracts.paths import webhook_path, webhooks_path
-from registry.contracts.rollout_events import WebhookCreate, WebhookCreated, WebhookView
+from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, WebhookView
 
 app = typer.Typer(
     invoke_without_command=True,

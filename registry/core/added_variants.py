@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from math import isfinite
 
-from registry.contracts.batching import Basis
-from registry.contracts.fitting import BUILT_FOR
-from registry.contracts.golden import MeasuredParity
-from registry.contracts.jobs import Job
-from registry.contracts.manifest import Format, Golden, Manifest, Variant
-from registry.contracts.platforms import Platform
+from registry.contracts.catalogue.batching import Basis
+from registry.contracts.catalogue.golden import MeasuredParity
+from registry.contracts.catalogue.manifest import Format, Golden, Manifest, Variant
+from registry.contracts.device.jobs import Job
+from registry.contracts.fit.fitting import BUILT_FOR
+from registry.contracts.fit.platforms import Platform
 from registry.core.publish_faults import variant_faults
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from registry.contracts.messages import ModelHealth
+from registry.contracts.device.messages import ModelHealth
 
 MAX_MODELS = 256
 """Models of one report that are counted; a device's desired state cannot hold more."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from registry.contracts.codes import AgentCode
-from registry.contracts.messages import MAX_CONTROL_BYTES, MAX_GENERATION, Event, Health, Presence, Reported
+from registry.contracts.device.messages import MAX_CONTROL_BYTES, MAX_GENERATION, Event, Health, Presence, Reported
 from registry.core.results import Result, describe
 
 KINDS = ("presence", "reported", "events", "health", "results")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from registry.contracts.manifest import ImageInput, Manifest, TensorSpec
+from registry.contracts.catalogue.manifest import ImageInput, Manifest, TensorSpec
 from registry.contracts.tensors import Datatype
 
 _LARGEST = {Datatype.FP16: 65504.0, Datatype.FP32: 3.4028234663852886e38, Datatype.BF16: 3.3895313892515355e38}

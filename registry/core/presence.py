@@ -38,7 +38,7 @@ def patience_s(heard_every_s: float | None, expiry_s: float = DEFAULT_EXPIRY_S) 
 
 
 def is_online(heard_until: datetime | None, gone_at: datetime | None, now: datetime) -> bool:
-    """The rule. `registry.services.presence.is_online` is the same as a condition on rows.
+    """The rule. `registry.services.fleet.presence.is_online` is the same as a condition on rows.
 
     Args:
         heard_until: The end of its patience, counted from its last sign of life; None: it never gave one.

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from registry.contracts import networks
-from registry.contracts.classes import classification_faults
-from registry.contracts.fitting import BUILT_FOR
-from registry.contracts.golden import MeasuredParity
-from registry.contracts.manifest import Format, Golden, Manifest, Target, Variant
-from registry.contracts.releases import cann_release, numbers
-from registry.contracts.room import room_faults
+from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.classes import classification_faults
+from registry.contracts.catalogue.golden import MeasuredParity
+from registry.contracts.catalogue.manifest import Format, Golden, Manifest, Target, Variant
+from registry.contracts.fit.fitting import BUILT_FOR
+from registry.contracts.fit.releases import cann_release, numbers
+from registry.contracts.fit.room import room_faults
 from registry.core.picture_faults import picture_faults
 
 TARGETS: Mapping[Format, tuple[Target, ...]] = {

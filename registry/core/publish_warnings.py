@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from registry.contracts.catalogue.manifest import Manifest, Variant
 from registry.contracts.codes import ResolutionCode as Code
-from registry.contracts.manifest import Manifest, Variant
-from registry.contracts.platforms import Platform
-from registry.contracts.resolution import SOURCE_ONLY, Outcome, Reason, judge, ties
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.fit.resolution import SOURCE_ONLY, Outcome, Reason, judge, ties
 from registry.core.picture_faults import picture_warnings
 from registry.core.wording import how_many
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from registry.contracts.messages import Health
+from registry.contracts.device.messages import Health
 from registry.core.counts import MAX_MODELS, Increase
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from registry.contracts.enums import StrEnum
-from registry.contracts.rollouts import MAX_SELECTOR_CHARS
+from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
 
 MAX_TERMS = 32
 MAX_VALUES = 64

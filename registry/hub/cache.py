@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from registry.cli.failures import CliError, UsageFault
+from registry.contracts.catalogue.manifest import FileRef, Variant
 from registry.contracts.digest import PREFIX, Digest, hex_of
-from registry.contracts.manifest import FileRef, Variant
 
 BOUND_VARIABLE = "MODELFLEET_HUB_CACHE_BYTES"
 DEFAULT_BOUND = 20 << 30

@@ -1,8 +1,8 @@
 """`load`: a published model that predicts on this machine, through the best of its variants that runs here.
 
 ONNX runs through ONNX Runtime, MindIR through the Python in MODELFLEET_MINDSPORE_PYTHON, or this one where it has
-MindSpore; each in a process of its own. Accelerators first, then the order of contracts/resolution.py. A checkpoint is
-weights only: `load_weights` fills a network with it.
+MindSpore; each in a process of its own. Accelerators first, then the order of `contracts.fit.resolution`. A checkpoint
+is weights only: `load_weights` fills a network with it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from registry.contracts.manifest import Manifest, Target, TensorSpec, Variant
-from registry.contracts.resolution import CPU_FORMAT_ORDER, FORMAT_ORDER, TARGET_ORDER
+from registry.contracts.catalogue.manifest import Manifest, Target, TensorSpec, Variant
+from registry.contracts.fit.resolution import CPU_FORMAT_ORDER, FORMAT_ORDER, TARGET_ORDER
 from registry.hub.casting import cast
 from registry.hub.errors import HubError
 from registry.hub.source import demand_text, opened

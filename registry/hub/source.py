@@ -16,7 +16,7 @@ from registry.cli.pull import download
 from registry.cli.settings import GlobalOptions, find_address
 from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelView, VersionView
-from registry.contracts.manifest import FileRef, Manifest, Variant
+from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
 from registry.contracts.paths import models_path, versions_path
 from registry.contracts.wire import canonical_json
 from registry.hub.cache import Cache, default_bound, default_folder

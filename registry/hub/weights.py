@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from registry.contracts import networks
-from registry.contracts.manifest import Format, Manifest, Target, Variant
+from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.manifest import Format, Manifest, Target, Variant
 from registry.hub.errors import HubError
 from registry.hub.source import opened
 

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-from registry.contracts.manifest import Format
+from registry.contracts.catalogue.manifest import Format
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.protobuf import LENGTH_DELIMITED, VARINT, Field, NotProtobufError, Walk, outer_fields
 

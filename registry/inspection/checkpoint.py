@@ -13,8 +13,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from registry.contracts import networks
-from registry.contracts.manifest import Format, Network
+from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.manifest import Format, Network
 from registry.inspection.facts import InspectionError, ModelFacts, Parameter
 from registry.inspection.protobuf import Field, TruncatedError, Walk
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from registry.contracts.manifest import Format
+from registry.contracts.catalogue.manifest import Format
 from registry.inspection import air, checkpoint, plan, protobuf, safetensors
 from registry.inspection.facts import InspectionError
 from registry.inspection.other_protobuf import other_model

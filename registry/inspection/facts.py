@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from registry.contracts.batching import Batching
-from registry.contracts.manifest import Format, Requirements, TensorSpec
+from registry.contracts.catalogue.batching import Batching
+from registry.contracts.catalogue.manifest import Format, Requirements, TensorSpec
 from registry.errors import RegistryError
 
 

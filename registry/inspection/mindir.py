@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from registry.contracts.manifest import Format, Requirements, TensorSpec
+from registry.contracts.catalogue.manifest import Format, Requirements, TensorSpec
 from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
 from registry.inspection.external_data import ExternalTensor, companions
 from registry.inspection.facts import InspectionError, ModelFacts

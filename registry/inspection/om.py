@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-from registry.contracts.manifest import Format, Requirements
+from registry.contracts.catalogue.manifest import Format, Requirements
 from registry.inspection.facts import InspectionError, ModelFacts
 
 HEADER_BYTES = 256

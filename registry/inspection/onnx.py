@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from registry.contracts.manifest import Format, Requirements, TensorSpec
-from registry.contracts.resolution import BUILT_IN_DOMAINS
+from registry.contracts.catalogue.manifest import Format, Requirements, TensorSpec
+from registry.contracts.fit.resolution import BUILT_IN_DOMAINS
 from registry.contracts.tensors import MAX_NAME, MAX_NAMES_BYTES, MAX_RANK, MAX_TENSORS, Datatype
 from registry.inspection import independence
 from registry.inspection.external_data import companions

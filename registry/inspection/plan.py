@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from registry.contracts.manifest import Format, Requirements
+from registry.contracts.catalogue.manifest import Format, Requirements
 from registry.inspection.facts import InspectionError, ModelFacts
 
 MAGIC = b"ftrt"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from registry.contracts.manifest import Format
+from registry.contracts.catalogue.manifest import Format
 from registry.contracts.tensor_file import WEIGHTS, TensorFileError, header_end, read_spans
 from registry.inspection.checkpoint import MAX_PARAMETERS
 from registry.inspection.facts import InspectionError, ModelFacts, Parameter

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from registry.contracts.manifest import ImageInput
+    from registry.contracts.catalogue.manifest import ImageInput
 
 _HELD = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BF16": "<f4"}
 _INTEGERS = {"INT8": "|i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}

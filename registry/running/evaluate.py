@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from registry.contracts.datasets import read_dataset
-from registry.contracts.manifest import Classification, Variant
-from registry.contracts.scoring import Scoring, items_at
+from registry.contracts.catalogue.manifest import Classification, Variant
+from registry.contracts.evaluation.datasets import read_dataset
+from registry.contracts.evaluation.scoring import Scoring, items_at
 from registry.contracts.tensor_file import TensorFileError, TensorSpan
 from registry.contracts.tensors import NUMPY_NAME
 from registry.errors import InvalidError

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from registry.contracts.golden import Parity, Tolerance
-from registry.contracts.golden_file import Case
-from registry.contracts.manifest import ImageInput, TensorSpec
-from registry.contracts.parity import Comparison
+from registry.contracts.catalogue.golden import Parity, Tolerance
+from registry.contracts.catalogue.manifest import ImageInput, TensorSpec
+from registry.contracts.comparison.golden_file import Case
+from registry.contracts.comparison.parity import Comparison
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from registry.running.process import Array, ModelProcess, RunFailedError

@@ -11,7 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from registry.contracts.manifest import Format, Target, TensorSpec
+from registry.contracts.catalogue.manifest import Format, Target, TensorSpec
 from registry.contracts.tensors import RAW, Datatype
 from registry.running.process import Order
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from registry.contracts.manifest import ImageInput, TensorSpec
+from registry.contracts.catalogue.manifest import ImageInput, TensorSpec
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import ITEM_BYTES
 from registry.running.parity import array_of, make_cases, random_inputs

@@ -19,9 +19,9 @@ from registry.server.attendance import attending
 from registry.server.blob_metrics import counting
 from registry.server.composition import Services
 from registry.server.fleet import bridging
-from registry.server.limits import BodyLimits
 from registry.server.metrics import CountRequests
-from registry.server.problems import RESPONSES, UnexpectedErrors, install_handlers
+from registry.server.middleware.limits import BodyLimits
+from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, install_handlers
 from registry.server.rolling import rolling
 from registry.server.routes import (
     aliases,

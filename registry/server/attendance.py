@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 
 from registry.errors import TemporaryError
-from registry.services.presence import Presence
+from registry.services.fleet.presence import Presence
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from registry.services.blob_checks import BlobChecks
+from registry.services.catalogue.blob_checks import BlobChecks
 
 
 class BlobMetrics(Collector):

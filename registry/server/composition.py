@@ -25,18 +25,18 @@ from registry.errors import InvalidError, StartError, TemporaryError
 from registry.server.fleet import Fleet, build_fleet
 from registry.server.readiness import Readiness
 from registry.services.access import Access
-from registry.services.aliases import Aliases
-from registry.services.blob_checks import BlobChecks
+from registry.services.catalogue.aliases import Aliases
+from registry.services.catalogue.blob_checks import BlobChecks
+from registry.services.catalogue.garbage import Garbage
+from registry.services.catalogue.models import Models
+from registry.services.catalogue.parity import ParityTable
+from registry.services.catalogue.uploads import UploadLimits, Uploads
+from registry.services.catalogue.versions import Versions
 from registry.services.conversions import Conversions
 from registry.services.datasets import Datasets
 from registry.services.evaluations import Evaluations
-from registry.services.garbage import Garbage
-from registry.services.models import Models
-from registry.services.parity import ParityTable
 from registry.services.restoring import Restored, restored
 from registry.services.tokens import Tokens, read_token
-from registry.services.uploads import UploadLimits, Uploads
-from registry.services.versions import Versions
 
 Clock = Callable[[], datetime]
 

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 
-from registry.contracts.rollout_states import ActionState, RolloutState
+from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.errors import InTheWayError, RegistryError, TemporaryError

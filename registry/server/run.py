@@ -12,7 +12,7 @@ from registry.config import ADMIN_TOKEN_FILE, RegistryConfig
 from registry.errors import InvalidError, StartError
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
-from registry.server.protocol import bounded_http
+from registry.server.middleware.protocol import bounded_http
 from registry.server.reloading import hangups
 from registry.server.systemd_notify import notify
 from registry.services.tokens import read_token

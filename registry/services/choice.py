@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.device.messages import Reported
 from registry.contracts.digest import Digest
-from registry.contracts.manifest import Manifest
-from registry.contracts.messages import Reported
-from registry.contracts.platforms import Platform
-from registry.contracts.resolution import Resolution, resolve, ties
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.fit.resolution import Resolution, resolve, ties
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow
 
 SAMPLE = 50

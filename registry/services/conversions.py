@@ -21,18 +21,18 @@ from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore
 from registry.contracts.api.versions import VariantAnswer
+from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, Manifest, Variant
+from registry.contracts.device.jobs import Job, JobKind
 from registry.contracts.digest import Digest, digest_of
-from registry.contracts.jobs import Job, JobKind
-from registry.contracts.manifest import MAX_MANIFEST_BYTES, Manifest, Variant
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 from registry.core.added_variants import faults, job_faults
 from registry.db.catalog_rows import VersionBlobRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
 from registry.db.job_rows import EarlierManifestRow, OfferedBlobRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, TooLargeError
+from registry.services.catalogue.versions import missing_blobs, variant_views
 from registry.services.jobs import find_job
-from registry.services.versions import missing_blobs, variant_views
 from registry.services.views import exact_version, manifest_body
 
 

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore
-from registry.contracts.datasets import Dataset, DatasetCreate, DatasetView, demand_classes, read_dataset
-from registry.contracts.manifest import TensorSpec
+from registry.contracts.catalogue.manifest import TensorSpec
+from registry.contracts.evaluation.datasets import Dataset, DatasetCreate, DatasetView, demand_classes, read_dataset
 from registry.contracts.tensor_file import TensorFileError, header_end
 from registry.db.catalog_rows import BlobRow
 from registry.db.engine import Database

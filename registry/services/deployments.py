@@ -1,6 +1,6 @@
 """What each slot of a device should serve: asked for by a person, kept true when facts or settings change.
 
-A version or alias is resolved once, when it is set. The variant is chosen by `registry.contracts.resolution`
+A version or alias is resolved once, when it is set. The variant is chosen by `registry.contracts.fit.resolution`
 from the facts that are known; a variant that a person pinned stays. Rollouts set the same rows by `set_desired`.
 """
 
@@ -13,18 +13,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.devices import Deployment, DeploymentView
-from registry.contracts.batching import BatchingMode
-from registry.contracts.deployments import DeploymentPolicy
-from registry.contracts.manifest import Manifest
-from registry.contracts.messages import DesiredModel
-from registry.contracts.platforms import Platform
-from registry.contracts.resolution import Outcome, Resolution
+from registry.contracts.catalogue.batching import BatchingMode
+from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.device.deployments import DeploymentPolicy
+from registry.contracts.device.messages import DesiredModel
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.fit.resolution import Outcome, Resolution
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.errors import ConflictError, InvalidError, NotFoundError
 from registry.services.choice import choose
-from registry.services.desired import DesiredDocuments, as_desired, current, find_device, set_desired
+from registry.services.fleet.desired import DesiredDocuments, as_desired, current, find_device, set_desired
 from registry.services.rollouts.targets import supersede
 from registry.services.views import find_model, find_version, manifest_body
 

@@ -15,16 +15,16 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.jobs import JobRequest, JobView
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import JobCode
-from registry.contracts.jobs import MAX_JOBS, Job, JobKind, JobState, JobStatus
-from registry.contracts.manifest import Manifest
+from registry.contracts.device.jobs import MAX_JOBS, Job, JobKind, JobState, JobStatus
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
 from registry.db.job_rows import JobRow, OfferedBlobRow
 from registry.errors import BusyError, ForbiddenError, InvalidError, NotFoundError
 from registry.services.datasets import find_dataset
-from registry.services.desired import DesiredDocuments, find_device, set_job
 from registry.services.evaluations import keep_evaluation
+from registry.services.fleet.desired import DesiredDocuments, find_device, set_job
 from registry.services.views import find_version
 
 MAX_JOB_BYTES = 8 << 10

@@ -16,7 +16,7 @@ from registry.contracts.digest import Digest
 from registry.db.catalog_rows import BlobRow, VersionBlobRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
-from registry.services.epochs import epoch_of, forget_presence, renew_epoch
+from registry.services.fleet.epochs import epoch_of, forget_presence, renew_epoch
 from registry.services.tokens import Tokens
 
 REASON = "put back from a backup: registry restore"

@@ -15,8 +15,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
 from registry.contracts.api.devices import DeviceReports
-from registry.contracts.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
-from registry.contracts.platforms import Platform
+from registry.contracts.device.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
+from registry.contracts.fit.platforms import Platform
 from registry.core.intake import Intake, Recorded, checked, is_sign_of_life, two_agents
 from registry.core.presence import DEFAULT_EXPIRY_S, ended_before
 from registry.db.engine import Database
@@ -24,12 +24,12 @@ from registry.db.fleet_rows import DeviceRow, EventRow
 from registry.db.insert import insert_new
 from registry.errors import InvalidError
 from registry.services.deployments import take_facts
-from registry.services.desired import DesiredDocuments, find_device
-from registry.services.device_states import DeviceState, find_states, keep_states
-from registry.services.epochs import epoch_of, renew_epoch
-from registry.services.health import take_health
+from registry.services.fleet.desired import DesiredDocuments, find_device
+from registry.services.fleet.device_states import DeviceState, find_states, keep_states
+from registry.services.fleet.epochs import epoch_of, renew_epoch
+from registry.services.fleet.health import take_health
+from registry.services.fleet.results import record
 from registry.services.jobs import take_statuses
-from registry.services.results import record
 from registry.services.rollouts.reports import Said, take_said
 
 RENEW_PAUSE = timedelta(hours=1)

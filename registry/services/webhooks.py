@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 import httpx
 from sqlalchemy import or_, select, update
 
-from registry.contracts.rollout_events import WebhookCreate, WebhookCreated, WebhookView
+from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, WebhookView
 from registry.db.engine import Database
 from registry.db.rollout_rows import WebhookRow
 from registry.errors import ConflictError, InvalidError, NotFoundError
-from registry.services.fleet_log import Entry, FleetLog
+from registry.services.fleet.fleet_log import Entry, FleetLog
 
 KINDS = ("rollout", "wave", "device")
 DEFAULT_KINDS = ("rollout", "wave")

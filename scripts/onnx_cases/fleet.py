@@ -31,7 +31,7 @@ from registry.cli.session import Session
 from registry.cli.settings import GlobalOptions
 from registry.cli.upload import upload
 from registry.contracts.api.versions import PublishAnswer
-from registry.contracts.manifest import Target
+from registry.contracts.catalogue.manifest import Target
 from registry.contracts.paths import version_path
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.errors import RegistryError

@@ -11,8 +11,8 @@ from agent.core.probation import Tally
 from agent.core.slots import Choice
 from agent.errors import AgentError
 from agent.reconciler.ports import LoadedWorker
-from registry.contracts.deployments import ShadowFigures
-from registry.contracts.messages import ModelHealth, Quantiles
+from registry.contracts.device.deployments import ShadowFigures
+from registry.contracts.device.messages import ModelHealth, Quantiles
 from scripts.simulator.faults import Bad, Fault
 from scripts.simulator.host import RUN_US, SimulatedSteps
 

@@ -23,8 +23,8 @@ from agent.reconciler.ports import Clock, Uplink
 from agent.reconciler.voice import Voice
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.messages import Health, Presence, Reported
-from registry.contracts.platforms import Platform
+from registry.contracts.device.messages import Health, Presence, Reported
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
 from scripts.simulator.data_path import SimulatedDataPath
 from scripts.simulator.faults import Fault, Faults, chance

@@ -16,13 +16,13 @@ from agent.core.strategy import Room
 from agent.errors import PermanentError
 from agent.reconciler.ports import LoadedWorker
 from agent.worker.measure import Measurement
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.messages import DesiredModel
 from registry.contracts.digest import Digest
-from registry.contracts.golden import Parity
-from registry.contracts.manifest import Manifest
-from registry.contracts.messages import DesiredModel
-from registry.contracts.platforms import Platform
-from registry.contracts.resolution import resolve
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.fit.resolution import resolve
 from scripts.simulator.faults import Bad, Fault, Faults
 
 RUN_US = 200.0

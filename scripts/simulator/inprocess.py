@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from agent.core.slots import Choice
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import Digest
-from registry.contracts.manifest import Manifest
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
 from registry.core.intake import read_message
-from registry.services.desired import DesiredDocuments
-from registry.services.devices import Devices
+from registry.services.fleet.desired import DesiredDocuments
+from registry.services.fleet.devices import Devices
 from registry.services.rollouts.ticker import Ticker
 from registry.services.telemetry import Telemetry
 from scripts.simulator.device import SimulatedDevice

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from registry.contracts.manifest import Format, Target
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.catalogue.manifest import Format, Target
+from registry.contracts.fit.platforms import BackendFacts, Platform
 
 
 def _onnx(version: str, opset: int) -> BackendFacts:

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.network.registry_client import RegistryClient
 from agent.core.slots import Choice
 from agent.errors import TransientError
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest, digest_of
-from registry.contracts.manifest import Manifest
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import blob_path, device_path, manifest_path
-from registry.contracts.platforms import Platform
 from registry.contracts.topics import DEFAULT_PREFIX, Topics
 from scripts.simulator.device import SimulatedDevice
 from scripts.simulator.faults import Faults, chance

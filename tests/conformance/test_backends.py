@@ -18,8 +18,8 @@ from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, LoadOptions, Se
 from agent.backends.catalog import CATALOG, backends_for, open_backend
 from agent.backends.ort import open_model
 from agent.backends.tensorrt_session import DATATYPES as TENSORRT_DATATYPES
-from registry.contracts.manifest import Format, Target
-from registry.contracts.platforms import BackendFacts
+from registry.contracts.catalogue.manifest import Format, Target
+from registry.contracts.fit.platforms import BackendFacts
 from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import simulated_om
 from tests.fakes.simulated_tensorrt.in_process import simulated_tensorrt

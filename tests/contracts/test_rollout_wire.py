@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.rollout.spec import RolloutSpec
 
 GOLDEN = Path(__file__).parent / "golden" / "v1" / "rollout.json"
 LEAST = {"model": "lenet", "version": "1.1.0", "fleet": {"selector": "site=paris"}}

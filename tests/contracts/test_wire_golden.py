@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from registry.contracts.deployments import Strategy
+from registry.contracts.catalogue.manifest import Format, Manifest, Target
+from registry.contracts.device.deployments import Strategy
+from registry.contracts.device.messages import Desired, Event, Health, Notice, Presence, Reported
 from registry.contracts.digest import digest_of
 from registry.contracts.enums import OLDER_READER
-from registry.contracts.manifest import Format, Manifest, Target
-from registry.contracts.messages import Desired, Event, Health, Notice, Presence, Reported
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import Wire
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"

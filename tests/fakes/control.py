@@ -15,11 +15,11 @@ from agent.errors import AgentError, TransientError
 from agent.reconciler.ports import LoadedWorker
 from agent.worker.measure import Measurement
 from registry.contracts.api.devices import DeviceReports
-from registry.contracts.deployments import ShadowFigures
-from registry.contracts.golden import Parity
-from registry.contracts.manifest import Golden
-from registry.contracts.messages import DesiredModel, Event
-from registry.contracts.platforms import Platform
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import Golden
+from registry.contracts.device.deployments import ShadowFigures
+from registry.contracts.device.messages import DesiredModel, Event
+from registry.contracts.fit.platforms import Platform
 from tests.fakes.registry_simulator import one_file_manifest
 
 MEASURED = Measurement(run_us=50.0, max_batch=8, lanes=1, fixed=True)

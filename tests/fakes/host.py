@@ -16,8 +16,8 @@ from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock
 from agent.reconciler.voice import Voice
-from registry.contracts.deployments import DeploymentProgress
-from registry.contracts.messages import Desired, DesiredModel, Health, Reported, ServingState
+from registry.contracts.device.deployments import DeploymentProgress
+from registry.contracts.device.messages import Desired, DesiredModel, Health, Reported, ServingState
 from registry.contracts.topics import Topics
 from tests.fakes.control import FakeDataPath, FakeSteps, FakeUplink, FakeWorker, ManualPool, MemoryJournal
 from tests.fakes.registry_simulator import one_file_manifest

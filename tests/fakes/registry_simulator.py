@@ -15,9 +15,9 @@ from typing import Any
 
 from registry.contracts import paths
 from registry.contracts.api.answers import PROBLEM_TYPE, STATUS_OF_CODE, Problem
+from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
+from registry.contracts.device.messages import Desired
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef, Manifest, Variant
-from registry.contracts.messages import Desired
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.adapters.registry_answers import UnreachableError
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.network.registry_answers import UnreachableError
+from agent.adapters.network.registry_client import RegistryClient
 from agent.app.agent import mqtt_settings
 from agent.app.metrics import MetricsServer
 from agent.config.settings import ConfigError, load_config

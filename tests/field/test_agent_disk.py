@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from registry.contracts.api.devices import DeviceReports
-from registry.contracts.messages import Desired, DesiredModel
+from registry.contracts.device.messages import Desired, DesiredModel
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 from tests.integration.agent.test_agent_process import DEVICE, NOW, AgentProcess, children, wait_until
 from tests.support import onnx_models

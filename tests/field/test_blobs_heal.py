@@ -11,14 +11,14 @@ import pytest
 
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.contracts.api.uploads import UploadRequest
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import digest_of, hex_of
-from registry.contracts.manifest import Manifest
 from registry.db.catalog_rows import BlobRow
 from registry.db.engine import Database
 from registry.errors import DamagedError, NotFoundError
-from registry.services.blob_checks import BlobChecks
-from registry.services.uploads import UploadLimits, Uploads
-from registry.services.versions import Versions
+from registry.services.catalogue.blob_checks import BlobChecks
+from registry.services.catalogue.uploads import UploadLimits, Uploads
+from registry.services.catalogue.versions import Versions
 from tests.support.cli import Cli
 from tests.support.onnx_models import scaled
 from tests.support.postgres import migrated_file

@@ -12,8 +12,8 @@ from sqlalchemy import select
 from registry.config import Mqtt, RegistryConfig
 from registry.db.engine import Database
 from registry.db.fleet_rows import HealthRow
-from registry.server import mqtt_bridge
 from registry.server.fleet import build_fleet
+from registry.server.mqtt import bridge as mqtt_bridge
 from registry.services.access import Access
 from tests.support.broker import Mosquitto
 from tests.support.fleet_registry import eventually

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.part_file import PartFile
-from agent.adapters.registry_answers import UnreachableError
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.part_file import PartFile
+from agent.adapters.network.registry_answers import UnreachableError
+from agent.adapters.network.registry_client import RegistryClient
 from agent.errors import AgentError, PermanentError
 from registry.contracts.api.answers import PROBLEM_TYPE
 from registry.contracts.api.devices import DeviceReports
+from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.messages import Desired
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef
-from registry.contracts.messages import Desired
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 from tests.fakes.registry_simulator import Page, Refuse, RegistrySimulator, Trickle, one_file_manifest
 from tests.integration.agent.test_agent_process import AgentProcess, deploy, wait_until
 from tests.support.broker import free_port

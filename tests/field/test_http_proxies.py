@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.registry_answers import UnreachableError
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.network.registry_answers import UnreachableError
+from agent.adapters.network.registry_client import RegistryClient
 from registry.cli.client import Client
 from registry.cli.failures import CliError, ExitCode
 from registry.cli.settings import Address
+from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef, Manifest
 from registry.contracts.paths import manifest_path
 from registry.hub.errors import HubError
 from registry.hub.source import list_models

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.network.registry_client import RegistryClient
 from agent.core.backoff import Backoff
 from agent.dataplane import connection as connection_module
 from agent.errors import TransientError
@@ -25,8 +25,8 @@ from registry.cli.failures import CliError
 from registry.cli.settings import Address
 from registry.contracts.api.answers import Problem
 from registry.contracts.api.versions import ModelView
+from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef
 from registry.contracts.paths import blob_path, model_path
 from tests.fakes.registry_simulator import RegistrySimulator
 from tests.fakes.workers import FakeWorker

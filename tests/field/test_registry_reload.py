@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from registry.config import load_config
-from registry.server.mqtt_session import at
+from registry.server.mqtt.session import at
 from scripts.demo.processes import BIN
 from tests.support.broker import Mosquitto, free_port
 from tests.support.certificates import Authority

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from agent.core.events import ControlMessage, WorkerDied
-from registry.contracts.manifest import ImageInput
+from registry.contracts.catalogue.manifest import ImageInput
 from tests.fakes.workers import FakeWorker
 from tests.support.asking import Asker, binary_request
 from tests.support.broker import Mosquitto

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from agent.core.events import Disconnected
-from agent.dataplane.packets import encode_publish, text, variable
+from registry.inference.packets import encode_publish, text, variable
 from tests.fakes.workers import FakeWorker
 from tests.support.asking import binary_request
 from tests.support.serving import Serving, until

@@ -13,11 +13,11 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 
-from agent.adapters.mqtt import TlsSettings
-from agent.adapters.outbox import OutboxLimits
+from agent.adapters.disk.outbox import OutboxLimits
+from agent.adapters.network.mqtt import TlsSettings
 from agent.core.events import Disconnected
-from agent.dataplane.plan import Plan
-from agent.dataplane.replies import ReplyEncoder
+from agent.dataplane.oip.plan import Plan
+from agent.dataplane.oip.replies import ReplyEncoder
 from tests.fakes.workers import FakeWorker
 from tests.support.asking import Asker, binary_request
 from tests.support.broker import Mosquitto, free_port

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.damage import Damage
-from agent.adapters.outbox import EVENT, RESULT, NewMessage, Outbox, OutboxLimits
+from agent.adapters.disk.damage import Damage
+from agent.adapters.disk.outbox import EVENT, RESULT, NewMessage, Outbox, OutboxLimits
 from agent.errors import TransientError
 
 

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.damage import Damage
-from agent.adapters.durable import write_atomically
-from agent.adapters.journal import Journal
-from agent.adapters.outbox import EVENT, RESULT, NewMessage, Outbox
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.damage import Damage
+from agent.adapters.disk.durable import write_atomically
+from agent.adapters.disk.journal import Journal
+from agent.adapters.disk.outbox import EVENT, RESULT, NewMessage, Outbox
 from agent.core.slots import SlotRecord
 from agent.errors import AgentError
+from registry.contracts.catalogue.manifest import FileRef, Variant
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef, Variant
 from tests.fakes.registry_simulator import one_file_manifest
 
 NEVER = threading.Event()

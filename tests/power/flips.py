@@ -16,22 +16,22 @@ from collections import Counter
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.damage import Damage
-from agent.adapters.journal import Journal
-from agent.adapters.outbox import RESULT, NewMessage, Outbox
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.damage import Damage
+from agent.adapters.disk.journal import Journal
+from agent.adapters.disk.outbox import RESULT, NewMessage, Outbox
 from agent.core.slots import SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.desired import DesiredState
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.contracts.api.uploads import UploadRequest
+from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef
 from registry.db.opening import open_database
 from registry.errors import StartError
-from registry.services.blob_checks import BlobChecks
-from registry.services.uploads import UploadLimits, Uploads
-from registry.services.versions import Versions
+from registry.services.catalogue.blob_checks import BlobChecks
+from registry.services.catalogue.uploads import UploadLimits, Uploads
+from registry.services.catalogue.versions import Versions
 from tests.fakes.control import MemoryJournal
 from tests.fakes.host import DEVICE, desired
 from tests.fakes.registry_simulator import one_file_manifest

@@ -12,8 +12,8 @@ from registry.blobs.filesystem import FilesystemBlobs
 from registry.contracts.api.uploads import UploadRequest
 from registry.contracts.digest import digest_of
 from registry.db.opening import open_database
-from registry.services.uploads import UploadLimits, Uploads
-from registry.services.versions import Versions
+from registry.services.catalogue.uploads import UploadLimits, Uploads
+from registry.services.catalogue.versions import Versions
 from tests.fakes.registry_simulator import one_file_manifest
 from tests.power.agent_side import content
 

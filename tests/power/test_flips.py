@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters import checked_files
-from agent.adapters.rows import entries, messages
-from registry.services.blob_checks import BlobChecks
+from agent.adapters.disk import checked_files
+from agent.adapters.disk.rows import entries, messages
+from registry.services.catalogue.blob_checks import BlobChecks
 from tests.power.flips import DETECTED, HARMLESS, HEALED, KINDS, LOST, SILENT, WRONG, flip_all
 
 pytestmark = pytest.mark.timeout(3600)
@@ -39,7 +39,7 @@ def test_without_the_checks_the_same_flips_give_out_something_wrong(
     monkeypatch.setattr(checked_files, "is_hashed", lambda *_: True)
     monkeypatch.setattr(entries, "row_sum", lambda *_: b"")
     monkeypatch.setattr(messages, "row_sum", lambda *_: b"")
-    monkeypatch.setattr("agent.adapters.outbox.row_sum", lambda *_: b"")
+    monkeypatch.setattr("agent.adapters.disk.outbox.row_sum", lambda *_: b"")
     monkeypatch.setattr(BlobChecks, "is_whole", lambda *_: True)
     found = flip_all(KINDS[name], tmp_path / name, 60, seed=1)
     assert found[WRONG] + found[LOST] > 0, found

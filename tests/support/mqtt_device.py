@@ -13,7 +13,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
 from scripts.demo.client import end_session
 from tests.support.fleet_registry import as_json

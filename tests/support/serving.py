@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.mqtt import MqttSettings, TlsSettings
-from agent.adapters.outbox import Outbox, OutboxLimits
+from agent.adapters.disk.outbox import Outbox, OutboxLimits
+from agent.adapters.network.mqtt import MqttSettings, TlsSettings
 from agent.core.events import Connected
 from agent.dataplane.loop import DataPlane
 from agent.dataplane.settings import DataPlaneSettings

@@ -9,7 +9,7 @@ import httpx
 
 from registry.contracts import paths
 from registry.contracts.api.answers import MAX_PAGE
-from registry.contracts.rollout_states import Command
+from registry.contracts.rollout.states import Command
 from scripts.simulator.platforms import PLATFORMS
 from scripts.simulator.world import Settings, World
 from tests.support.registry_process import publish

@@ -1,7 +1,7 @@
 """THE table of networks that checkpoints can be filled into. Adding one is a row here and a function beside it.
 
 Names, arguments and names of parameters are those of MindSpore's model repository (gitee.com/mindspore/models); their
-shapes, for publishing without MindSpore, are in registry/contracts/networks.py, and a test holds both together.
+shapes, for publishing without MindSpore, are in registry/contracts/catalogue/networks.py. A test compares both.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field, field_validator
 
-from registry.contracts.batching import BatchingMode
-from registry.contracts.deployments import DeploymentPolicy
-from registry.contracts.messages import Event, Health, Presence, Profile, Reported
+from registry.contracts.catalogue.batching import BatchingMode
+from registry.contracts.device.deployments import DeploymentPolicy
+from registry.contracts.device.messages import Event, Health, Presence, Profile, Reported
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.names import Name, VersionName
-from registry.contracts.platforms import Platform
 from registry.contracts.wire import Wire
 
 

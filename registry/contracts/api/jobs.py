@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
+from registry.contracts.catalogue.manifest import Format
+from registry.contracts.device.jobs import Job, JobKind, JobStatus
 from registry.contracts.digest import Digest
-from registry.contracts.jobs import Job, JobKind, JobStatus
-from registry.contracts.manifest import Format
 from registry.contracts.names import Name, VersionName
 from registry.contracts.wire import Wire
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import FileRef, Format, Target, Variant
 from registry.contracts.digest import Digest
-from registry.contracts.golden import Parity
-from registry.contracts.manifest import FileRef, Format, Target, Variant
 from registry.contracts.names import Name, VersionName
 from registry.contracts.wire import Wire
 

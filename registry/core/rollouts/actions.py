@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy, DeploymentProgress, Phase
+from registry.contracts.device.deployments import DeploymentPolicy, DeploymentProgress, Phase
 from registry.contracts.digest import Digest
-from registry.contracts.rollout_states import ActionState
-from registry.contracts.rollouts import Timeouts
+from registry.contracts.rollout.spec import Timeouts
+from registry.contracts.rollout.states import ActionState
 
 _S = ActionState
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from registry.contracts.rollout_views import ReasonCode
-from registry.contracts.rollouts import Gate, HealthRule, Metric
+from registry.contracts.rollout.spec import Gate, HealthRule, Metric
+from registry.contracts.rollout.views import ReasonCode
 from registry.core.wording import how_many
 
 NOISE_US = 1000.0

@@ -9,8 +9,8 @@ retry are new generations, with the history kept.
 from __future__ import annotations
 
 from registry.contracts.enums import StrEnum
-from registry.contracts.rollout_states import Command, RolloutState
-from registry.contracts.rollouts import Hold, RolloutSpec
+from registry.contracts.rollout.spec import Hold, RolloutSpec
+from registry.contracts.rollout.states import Command, RolloutState
 
 
 class Event(StrEnum):

@@ -12,14 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from registry.contracts.catalogue.manifest import Manifest, Variant
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest, digest_of
-from registry.contracts.manifest import Manifest, Variant
-from registry.contracts.platforms import Platform
-from registry.contracts.resolution import Outcome, Resolution
-from registry.contracts.rollout_states import RolloutState
-from registry.contracts.rollout_views import MAX_NAMED, PlanClass, PlanCollision, PlanGap, PlanView, PlanWave
-from registry.contracts.rollouts import Rate, RolloutSpec
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.fit.resolution import Outcome, Resolution
+from registry.contracts.rollout.spec import Rate, RolloutSpec
+from registry.contracts.rollout.states import RolloutState
+from registry.contracts.rollout.views import MAX_NAMED, PlanClass, PlanCollision, PlanGap, PlanView, PlanWave
 from registry.contracts.wire import canonical_json
 from registry.core.rollouts import waves
 from registry.core.rollouts.retries import in_words
@@ -98,7 +98,7 @@ def plan(
         rollout: Its id: the order of the devices comes from it.
         fleet: Every device of `spec.fleet`, each once.
         platforms: The facts of every digest that the fleet names.
-        resolver: `registry.contracts.resolution.resolve`, with what was measured. Called once per facts digest.
+        resolver: `registry.contracts.fit.resolution.resolve`, with what was measured. Called once per facts digest.
 
     Raises:
         SelectorError: a wave's selector is none.

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import NamedTuple
 
-from registry.contracts.rollouts import Rate
+from registry.contracts.rollout.spec import Rate
 
 BURST_S = 10.0
 SET_BACK_S = 60.0

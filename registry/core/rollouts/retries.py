@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from registry.contracts.rollout_states import ActionState
-from registry.contracts.rollouts import RetryRule
+from registry.contracts.rollout.spec import RetryRule
+from registry.contracts.rollout.states import ActionState
 
 STATES = frozenset({ActionState.FAILED, ActionState.ROLLED_BACK, ActionState.REJECTED, ActionState.TIMED_OUT})
 """Ends after which the device may be told again: it serves what it served, or is silent."""

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from math import ceil
 from typing import NamedTuple
 
-from registry.contracts.rollouts import RolloutSpec, WaveSpec
+from registry.contracts.rollout.spec import RolloutSpec, WaveSpec
 from registry.core.selectors import Selector, parse
 from registry.core.wording import how_many
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.rollout_states import ActionState, RolloutState
-from registry.contracts.rollout_views import RolloutReason
+from registry.contracts.rollout.states import ActionState, RolloutState
+from registry.contracts.rollout.views import RolloutReason
 from registry.core.rollouts.actions import IN_FLIGHT, PARKED, RETRIABLE, SUCCESS, Action
 
 _S, _R = ActionState, RolloutState

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import ChainMap
 from typing import Any
 
-from registry.contracts.batching import Batching
+from registry.contracts.catalogue.batching import Batching
 from registry.inspection.independence.nodes import ML
 from registry.inspection.independence.sizes import N, Size
 from registry.inspection.independence.values import NotIndependentError, Value, refuse

@@ -11,9 +11,9 @@ from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import AliasMove, AliasView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.server import etags
-from registry.server.auth import CatalogReader, Publisher, ServicesDep
-from registry.server.paging import NEWEST, PagingDep
+from registry.server.middleware import etags
+from registry.server.middleware.auth import CatalogReader, Publisher, ServicesDep
+from registry.server.middleware.paging import NEWEST, PagingDep
 from registry.server.routes.models import ModelName
 
 Alias = Annotated[Name, Path()]

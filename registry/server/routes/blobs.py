@@ -15,11 +15,11 @@ from registry.contracts.digest import PREFIX, Digest
 from registry.contracts.paths import API
 from registry.core.ranges import UnsatisfiableRangeError, parse_range
 from registry.errors import DamagedError
-from registry.server.auth import CatalogReader, ServicesDep
 from registry.server.composition import Services
-from registry.server.etags import IMMUTABLE, none_match, quoted
 from registry.server.metrics import BYTES_SENT
-from registry.server.problems import problem_response
+from registry.server.middleware.auth import CatalogReader, ServicesDep
+from registry.server.middleware.etags import IMMUTABLE, none_match, quoted
+from registry.server.middleware.problems import problem_response
 
 CHUNK = 1 << 20
 router = APIRouter(prefix=API, tags=["blobs"])

@@ -11,8 +11,8 @@ from registry.contracts.api.devices import Deployment, DeploymentView
 from registry.contracts.api.tokens import Scope
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.server.auth import Caller, Deployer, ServicesDep
-from registry.server.paging import PagingDep
+from registry.server.middleware.auth import Caller, Deployer, ServicesDep
+from registry.server.middleware.paging import PagingDep
 
 router = APIRouter(prefix=API + "/devices/{device}/deployments", tags=["deployments"])
 PathName = Annotated[Name, Path()]

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.contracts.api.tokens import Scope
-from registry.contracts.messages import Desired
+from registry.contracts.device.messages import Desired
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.errors import InvalidError
-from registry.server.auth import caller, caller_of, services_of
-from registry.server.etags import none_match, quoted
+from registry.server.middleware.auth import caller, caller_of, services_of
+from registry.server.middleware.etags import none_match, quoted
 
 PATH = "/devices/{device}/desired"
 _NAME: TypeAdapter[str] = TypeAdapter(Name)

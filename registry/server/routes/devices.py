@@ -11,12 +11,12 @@ from registry.contracts.api.answers import Page
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
 from registry.contracts.api.telemetry import HealthHour
 from registry.contracts.api.tokens import Scope
-from registry.contracts.messages import Event, Health
+from registry.contracts.device.messages import Event, Health
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.errors import InvalidError
-from registry.server.auth import Caller, Deployer, Reader, ServicesDep
-from registry.server.paging import NEWEST, PagingDep
+from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep
+from registry.server.middleware.paging import NEWEST, PagingDep
 
 router = APIRouter(prefix=API, tags=["devices"])
 DeviceName = Annotated[Name, Path()]

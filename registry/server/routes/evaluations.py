@@ -8,11 +8,11 @@ from fastapi import APIRouter, Path, Response
 
 from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import ParityView
-from registry.contracts.datasets import DatasetCreate, DatasetView, EvaluationCreate, EvaluationView
+from registry.contracts.evaluation.datasets import DatasetCreate, DatasetView, EvaluationCreate, EvaluationView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.server.auth import CatalogReader, Publisher, Reader, ServicesDep
-from registry.server.paging import NEWEST, PagingDep
+from registry.server.middleware.auth import CatalogReader, Publisher, Reader, ServicesDep
+from registry.server.middleware.paging import NEWEST, PagingDep
 from registry.server.routes.models import ModelName
 from registry.server.routes.versions import Version
 

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from registry.contracts.api.answers import Page
-from registry.contracts.groups import GroupBody, GroupView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.server.auth import Deployer, Reader, ServicesDep
-from registry.server.paging import PagingDep
+from registry.contracts.rollout.groups import GroupBody, GroupView
+from registry.server.middleware.auth import Deployer, Reader, ServicesDep
+from registry.server.middleware.paging import PagingDep
 
 router = APIRouter(prefix=API, tags=["groups"])
 GroupName = Annotated[Name, Path()]

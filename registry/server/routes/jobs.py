@@ -12,8 +12,8 @@ from registry.contracts.api.tokens import Scope
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.server.auth import Caller, Deployer, Reader, ServicesDep
-from registry.server.paging import NEWEST, PagingDep
+from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep
+from registry.server.middleware.paging import NEWEST, PagingDep
 
 router = APIRouter(prefix=API + "/jobs", tags=["jobs"])
 JobId = Annotated[Name, Path()]

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from registry.server.auth import Reader, ServicesDep
+from registry.server.middleware.auth import Reader, ServicesDep
 from registry.server.readiness import WORKS
 
 router = APIRouter(tags=["meta"])

@@ -11,9 +11,9 @@ from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import ModelSettings, ModelView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.server import etags
-from registry.server.auth import CatalogReader, Publisher, ServicesDep
-from registry.server.paging import PagingDep
+from registry.server.middleware import etags
+from registry.server.middleware.auth import CatalogReader, Publisher, ServicesDep
+from registry.server.middleware.paging import PagingDep
 
 ModelName = Annotated[Name, Path()]
 router = APIRouter(prefix=API, tags=["models"])

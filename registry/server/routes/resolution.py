@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from registry.contracts.api.tokens import Scope
-from registry.contracts.choices import CoverageView, ResolutionView, ResolveBody
+from registry.contracts.fit.choices import CoverageView, ResolutionView, ResolveBody
+from registry.contracts.fit.what_if import MAX_CHANGES
 from registry.contracts.names import Name, VersionName
 from registry.contracts.paths import API
-from registry.contracts.rollouts import MAX_SELECTOR_CHARS
-from registry.contracts.what_if import MAX_CHANGES
+from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
 from registry.errors import InvalidError
-from registry.server.auth import Caller, Reader, ServicesDep
+from registry.server.middleware.auth import Caller, Reader, ServicesDep
 
 router = APIRouter(prefix=API, tags=["choice"])
 DeviceName = Annotated[Name, Path()]

@@ -10,8 +10,8 @@ from registry.contracts.api.answers import Page
 from registry.contracts.api.telemetry import ResultView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.server.auth import Reader, ServicesDep
-from registry.server.paging import NEWEST, PagingDep
+from registry.server.middleware.auth import Reader, ServicesDep
+from registry.server.middleware.paging import NEWEST, PagingDep
 
 router = APIRouter(prefix=API, tags=["results"])
 

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from registry.contracts.api.answers import Page
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.contracts.rollout_states import ActionState, RolloutState
-from registry.contracts.rollout_views import ActionView, Approval, CommandBody, HistoryEntry, PlanView, RolloutView
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.states import ActionState, RolloutState
+from registry.contracts.rollout.views import ActionView, Approval, CommandBody, HistoryEntry, PlanView, RolloutView
 from registry.errors import InvalidError
-from registry.server import etags
-from registry.server.auth import Deployer, Reader, ServicesDep
-from registry.server.paging import NEWEST, PagingDep
+from registry.server.middleware import etags
+from registry.server.middleware.auth import Deployer, Reader, ServicesDep
+from registry.server.middleware.paging import NEWEST, PagingDep
 
 router = APIRouter(prefix=API, tags=["rollouts"])
 RolloutName = Annotated[Name, Path(description="Its id or its name")]

@@ -21,8 +21,8 @@ from starlette.types import Receive, Scope, Send
 from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.errors import BusyError, InvalidError
-from registry.server.auth import Reader, ServicesDep
-from registry.services.fleet_log import FleetLog
+from registry.server.middleware.auth import Reader, ServicesDep
+from registry.services.fleet.fleet_log import FleetLog
 
 router = APIRouter(prefix=API, tags=["rollouts"])
 MAX_CLIENTS = 256

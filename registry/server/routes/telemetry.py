@@ -10,12 +10,12 @@ from fastapi import APIRouter, Path, Query, Response
 from registry.contracts.api.answers import Page
 from registry.contracts.api.devices import DeviceReports, ReportsTaken
 from registry.contracts.api.telemetry import CountView
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.contracts.platforms import Platform
 from registry.errors import InvalidError
-from registry.server.auth import Caller, Reader, ServicesDep
-from registry.server.paging import PagingDep, is_text
+from registry.server.middleware.auth import Caller, Reader, ServicesDep
+from registry.server.middleware.paging import PagingDep, is_text
 
 router = APIRouter(prefix=API, tags=["telemetry"])
 DeviceName = Annotated[Name, Path()]

@@ -10,8 +10,8 @@ from registry.contracts.api.answers import Page
 from registry.contracts.api.tokens import TokenCreate, TokenCreated, TokenView
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.server.auth import Administrator, ServicesDep
-from registry.server.paging import PagingDep
+from registry.server.middleware.auth import Administrator, ServicesDep
+from registry.server.middleware.paging import PagingDep
 
 router = APIRouter(prefix=API, tags=["tokens"])
 

@@ -15,11 +15,11 @@ from starlette.requests import ClientDisconnect
 from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
 from registry.contracts.paths import API
 from registry.errors import TooLargeError
-from registry.server.auth import ServicesDep, Uploader
-from registry.server.limits import closing
 from registry.server.metrics import BYTES_RECEIVED
-from registry.server.problems import problem_response, response_of
-from registry.services.uploads import CHUNK, Receiver
+from registry.server.middleware.auth import ServicesDep, Uploader
+from registry.server.middleware.limits import closing
+from registry.server.middleware.problems import problem_response, response_of
+from registry.services.catalogue.uploads import CHUNK, Receiver
 
 LEAST_BYTES = 32 << 10
 """An upload brings at least so much in each `body_timeout_s`: a slow link goes on, one byte a minute does not."""

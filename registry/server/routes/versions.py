@@ -9,14 +9,14 @@ from fastapi.responses import Response
 
 from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import PublishAnswer, VariantAnswer, VariantOffer, VersionView
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import Digest
-from registry.contracts.manifest import Manifest
 from registry.contracts.names import Name, VersionName
 from registry.contracts.paths import API
 from registry.errors import InvalidError
-from registry.server import etags
-from registry.server.auth import CatalogReader, Publisher, ServicesDep
-from registry.server.paging import NEWEST, PagingDep
+from registry.server.middleware import etags
+from registry.server.middleware.auth import CatalogReader, Publisher, ServicesDep
+from registry.server.middleware.paging import NEWEST, PagingDep
 from registry.server.routes.models import ModelName
 
 Version = Annotated[VersionName, Path()]

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Path, Response
 from registry.contracts.api.answers import Page
 from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.contracts.rollout_events import WebhookCreate, WebhookCreated, WebhookView
-from registry.server.auth import Deployer, ServicesDep
-from registry.server.paging import PagingDep
+from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, WebhookView
+from registry.server.middleware.auth import Deployer, ServicesDep
+from registry.server.middleware.paging import PagingDep
 
 router = APIRouter(prefix=API, tags=["webhooks"])
 HookName = Annotated[Name, Path()]

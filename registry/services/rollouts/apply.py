@@ -9,8 +9,8 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
-from registry.contracts.rollout_views import GateVerdict, ReasonCode, RolloutReason
+from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
+from registry.contracts.rollout.views import GateVerdict, ReasonCode, RolloutReason
 from registry.core.rollouts import actions, retries
 from registry.core.rollouts import decisions as d
 from registry.core.rollouts.gates import Kind, Verdict

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, ScalarSelect, and_, case, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import ActionState, WaveState
+from registry.contracts.rollout.states import ActionState, WaveState
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Accepted, Kind, accepted_of
 from registry.core.rollouts.waves import tail

@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.codes import InferenceCode as Code
-from registry.contracts.rollout_states import ActionState
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.states import ActionState
 from registry.core.counts import Increase
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import WaveFacts

@@ -14,17 +14,17 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import RolloutState
-from registry.contracts.rollout_views import MAX_NAMED, PlanGap, PlanView, ReasonCode
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.states import RolloutState
+from registry.contracts.rollout.views import MAX_NAMED, PlanGap, PlanView, ReasonCode
 from registry.core.differences import differences
 from registry.core.rollouts.waves import selectors
 from registry.core.selectors import SelectorError
 from registry.db.fleet_rows import DeviceRow
 from registry.db.rollout_rows import GroupDeviceRow, RolloutRow
 from registry.errors import ConflictError, InvalidError
-from registry.services.groups import find_group
-from registry.services.groups import named as named_devices
+from registry.services.fleet.groups import find_group
+from registry.services.fleet.groups import named as named_devices
 from registry.services.rollouts.store import record
 from registry.services.views import find_version
 

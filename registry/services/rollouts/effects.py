@@ -9,8 +9,8 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import Command, WaveState
-from registry.contracts.rollout_views import CommandBody
+from registry.contracts.rollout.states import Command, WaveState
+from registry.contracts.rollout.views import CommandBody
 from registry.core.rollouts.gates import Kind, accepted_of
 from registry.db.rollout_rows import RolloutRow, WaveRow
 from registry.errors import ConflictError

@@ -10,16 +10,16 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import QUARANTINES
-from registry.contracts.deployments import Phase
-from registry.contracts.manifest import Manifest
-from registry.contracts.platforms import Platform
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.device.deployments import Phase
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.rollout.spec import RolloutSpec
 from registry.core.rollouts import actions
 from registry.core.rollouts.plan import Known
 from registry.db.fleet_rows import DeploymentRow, DeviceLabelRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.services.presence import is_online
+from registry.services.fleet.presence import is_online
 
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
 _GAVE_UP = tuple(state.value for state in actions.WISH_ENDS)

@@ -8,15 +8,15 @@ from datetime import datetime
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import ActionState, RolloutState
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.core.rollouts import actions
 from registry.core.rollouts.plan import NO_VARIANT, UNKNOWN_FACTS
 from registry.core.rollouts.waves import position, tail
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.services.groups import in_fleet
+from registry.services.fleet.groups import in_fleet
 from registry.services.rollouts.known import serving
 from registry.services.rollouts.store import BATCH, Changes, spec_of
 from registry.services.rollouts.targets import variants_for

@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import delete, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
-from registry.contracts.manifest import Manifest
-from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
-from registry.contracts.rollout_views import ReasonCode, RolloutReason
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
+from registry.contracts.rollout.views import ReasonCode, RolloutReason
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Kind
 from registry.core.rollouts.machine import Event
@@ -29,7 +29,7 @@ from registry.db.fleet_rows import DeviceRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.errors import InvalidError, NotFoundError
 from registry.services.choice import choose
-from registry.services.groups import in_fleet
+from registry.services.fleet.groups import in_fleet
 from registry.services.rollouts.known import known_devices, platforms_of
 from registry.services.rollouts.lease import Lease
 from registry.services.rollouts.store import ACTIVE, move, spec_of

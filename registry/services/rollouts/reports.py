@@ -12,9 +12,9 @@ from datetime import datetime
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.deployments import DeploymentProgress, Phase
-from registry.contracts.messages import Event, Reported, ServingState
-from registry.contracts.rollout_states import ActionState
+from registry.contracts.device.deployments import DeploymentProgress, Phase
+from registry.contracts.device.messages import Event, Reported, ServingState
+from registry.contracts.rollout.states import ActionState
 from registry.core.rollouts import actions
 from registry.core.rollouts.actions import Report
 from registry.db.fleet_rows import DeploymentRow

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import Command, RolloutState
-from registry.contracts.rollout_views import (
+from registry.contracts.rollout.spec import MAX_VALID_S, RolloutSpec
+from registry.contracts.rollout.states import Command, RolloutState
+from registry.contracts.rollout.views import (
     ActionView,
     Approval,
     CommandBody,
@@ -23,13 +24,12 @@ from registry.contracts.rollout_views import (
     RolloutReason,
     RolloutView,
 )
-from registry.contracts.rollouts import MAX_VALID_S, RolloutSpec
 from registry.core.rollouts.machine import InvalidMoveError, legal
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
-from registry.services.desired import DesiredDocuments
-from registry.services.fleet_log import FleetLog
+from registry.services.fleet.desired import DesiredDocuments
+from registry.services.fleet.fleet_log import FleetLog
 from registry.services.idempotency import first_answer, remember
 from registry.services.rollouts.drafts import change_draft, demand_time, make_draft, named, with_missing
 from registry.services.rollouts.effects import EFFECTS, retry

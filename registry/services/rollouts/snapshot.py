@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, case, func, or_, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
-from registry.contracts.rollouts import OfflinePolicy, RolloutSpec
+from registry.contracts.rollout.spec import OfflinePolicy, RolloutSpec
+from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
 from registry.core.rollouts import actions, retries
 from registry.core.rollouts.decisions import Away, Failed, Overdue, Snapshot
 from registry.core.rollouts.gates import Accepted, Kind, WaveFacts
@@ -18,7 +18,7 @@ from registry.core.rollouts.health import Cohorts
 from registry.core.rollouts.rates import MAX_BATCH, Bucket, Candidate
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
-from registry.services.presence import is_online
+from registry.services.fleet.presence import is_online
 from registry.services.rollouts.cohorts import cohorts_of
 from registry.services.rollouts.store import spec_of
 from registry.services.rollouts.taken import is_taken

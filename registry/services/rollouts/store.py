@@ -12,18 +12,18 @@ from datetime import datetime
 from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.deployments import DeploymentPolicy, Phase
-from registry.contracts.messages import DesiredModel
-from registry.contracts.rollout_events import RolloutEvent
-from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
-from registry.contracts.rollout_views import ReasonCode, RolloutReason
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.device.deployments import DeploymentPolicy, Phase
+from registry.contracts.device.messages import DesiredModel
+from registry.contracts.rollout.events import RolloutEvent
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
+from registry.contracts.rollout.views import ReasonCode, RolloutReason
 from registry.core.rollouts import actions
 from registry.core.rollouts.actions import Action
 from registry.core.rollouts.machine import AT_REST, FINAL, Move, advance
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
 from registry.errors import NotFoundError, PreconditionError
-from registry.services.fleet_log import append
+from registry.services.fleet.fleet_log import append
 
 BATCH = 500
 """Devices that one transaction changes, so that none holds the database for long."""

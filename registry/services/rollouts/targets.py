@@ -14,18 +14,18 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.manifest import Manifest
-from registry.contracts.messages import DesiredModel, ServingState
-from registry.contracts.platforms import Platform
-from registry.contracts.rollout_states import ActionState, RolloutState
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.device.messages import DesiredModel, ServingState
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.core.rollouts import actions
 from registry.db.catalog_rows import ModelRow
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.choice import choose
-from registry.services.desired import as_desired
-from registry.services.desired_batch import Change, set_many
+from registry.services.fleet.desired import as_desired
+from registry.services.fleet.desired_batch import Change, set_many
 from registry.services.rollouts.store import ACTIVE, Changes, by_of, policy_of, previous_of
 from registry.services.rollouts.taken import by_hand_since
 from registry.services.views import manifest_body

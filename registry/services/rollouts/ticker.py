@@ -16,7 +16,7 @@ from typing import TypeGuard
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout_states import ActionState, RolloutState
+from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.core.clock_steps import ClockSteps
 from registry.core.rollouts import actions
 from registry.core.rollouts.decide import decide
@@ -24,8 +24,8 @@ from registry.core.rollouts.machine import TELLS_HOLD, WITHDRAWS, holds
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.errors import InTheWayError, InvalidError, NotFoundError, TemporaryError
-from registry.services.desired import DesiredDocuments
-from registry.services.fleet_log import FleetLog
+from registry.services.fleet.desired import DesiredDocuments
+from registry.services.fleet.fleet_log import FleetLog
 from registry.services.rollouts import newcomers
 from registry.services.rollouts.apply import Apply
 from registry.services.rollouts.lease import Lease

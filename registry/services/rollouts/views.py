@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import Select, case, func, null, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.deployments import Phase
-from registry.contracts.messages import Reported
-from registry.contracts.rollout_states import ActionState, RolloutState, WaveState
-from registry.contracts.rollout_views import (
+from registry.contracts.device.deployments import Phase
+from registry.contracts.device.messages import Reported
+from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
+from registry.contracts.rollout.views import (
     ActionStep,
     ActionView,
     GateVerdict,
@@ -29,7 +29,7 @@ from registry.core.rollouts.plan import release_s
 from registry.core.rollouts.why import Standing, why_device
 from registry.db.fleet_rows import DeviceStateRow, RegistryStateRow
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
-from registry.services.presence import is_online
+from registry.services.fleet.presence import is_online
 from registry.services.rollouts.apply import verdict_text
 from registry.services.rollouts.snapshot import counts_of, take_snapshot
 from registry.services.rollouts.store import MAX_STEPS, as_action, reason_of, spec_of

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from registry.contracts.api.devices import DeviceReports
-from registry.contracts.messages import Desired, DesiredModel
+from registry.contracts.device.messages import Desired, DesiredModel
 from tests.fakes.registry_simulator import RegistrySimulator, Stall, one_file_manifest
 from tests.support.broker import Mosquitto, free_port
 

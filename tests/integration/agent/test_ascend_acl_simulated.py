@@ -11,9 +11,9 @@ import pytest
 from agent.backends.catalog import CATALOG
 from agent.errors import AgentError
 from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
-from registry.contracts.manifest import FileRef, Format, Requirements, Target, TensorSpec, Variant
-from registry.contracts.platforms import BackendFacts, CannFacts, Platform
-from registry.contracts.resolution import Outcome, judge
+from registry.contracts.catalogue.manifest import FileRef, Format, Requirements, Target, TensorSpec, Variant
+from registry.contracts.fit.platforms import BackendFacts, CannFacts, Platform
+from registry.contracts.fit.resolution import Outcome, judge
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC, simulated_om
 from tests.support import onnx_models, worker_client
 

@@ -18,8 +18,8 @@ from agent.conversion.base import SOURCE, Request, Tools
 from agent.conversion.convert import Made, convert
 from agent.conversion.tool import HEAD_BYTES, TAIL_BYTES, CancelledError
 from agent.errors import AgentError
+from registry.contracts.catalogue.manifest import FileRef, Format, Network, Target, TensorSpec, Variant
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef, Format, Network, Target, TensorSpec, Variant
 from registry.inspection import om
 from tests.fakes.simulated_atc import running, simulated_atc
 from tests.support import onnx_models

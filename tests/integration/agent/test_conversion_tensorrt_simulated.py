@@ -10,8 +10,8 @@ import pytest
 from agent.conversion.base import SOURCE, Request, Tools
 from agent.conversion.convert import Made, convert
 from agent.errors import AgentError
+from registry.contracts.catalogue.manifest import FileRef, Format, Target, TensorSpec, Variant
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef, Format, Target, TensorSpec, Variant
 from tests.fakes.simulated_trt_builder import VERSION, simulated_python, simulated_trtexec
 from tests.support import onnx_models
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from agent.adapters import signatures
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.network.registry_client import RegistryClient
 from agent.backends.base import EntryPoint
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
@@ -22,12 +22,12 @@ from agent.reconciler.steps import RealSteps
 from agent.worker.arena import ArenaTensor
 from agent.worker.handle import WorkerSpec, start_worker
 from agent.worker.measure import Measurement
+from registry.contracts.catalogue.entry_points import EntryCode
+from registry.contracts.catalogue.manifest import Format, Manifest, Target, TensorSpec
 from registry.contracts.codes import DeploymentCode as Code
+from registry.contracts.device.messages import DesiredModel
 from registry.contracts.digest import digest_of
-from registry.contracts.entry_points import EntryCode
-from registry.contracts.manifest import Format, Manifest, Target, TensorSpec
-from registry.contracts.messages import DesiredModel
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.tensors import Datatype
 from tests.fakes.registry_simulator import RegistrySimulator
 from tests.support import worker_client

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.part_file import StepCancelledError
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.part_file import StepCancelledError
+from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError, TransientError
 from agent.jobs.context import JobContext
 from agent.jobs.evaluate import evaluate
+from registry.contracts.device.jobs import Job, JobKind
 from registry.contracts.digest import digest_of
-from registry.contracts.jobs import Job, JobKind
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest

@@ -14,10 +14,10 @@ from agent.errors import AgentError, PermanentError, TransientError
 from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
+from registry.contracts.catalogue.golden import Parity, Tolerance
+from registry.contracts.catalogue.manifest import FileRef, Golden
+from registry.contracts.comparison.golden_file import Case, write_cases
 from registry.contracts.digest import digest_of
-from registry.contracts.golden import Parity, Tolerance
-from registry.contracts.golden_file import Case, write_cases
-from registry.contracts.manifest import FileRef, Golden
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from tests.support import onnx_models, worker_client

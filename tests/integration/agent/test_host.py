@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters import hardware, probe_cache, process_stats
+from agent.adapters.facts import hardware, probe_cache, process_stats
 from agent.adapters.systemd_notify import notify, watchdog_interval_s
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters import nvml_probe, probe_cache
-from agent.adapters.ascend_facts import probe_ascend
-from agent.adapters.cann_facts import probe_cann
-from agent.adapters.nvidia_facts import probe_nvidia
-from agent.adapters.vendor_tool import ToolError, run_tool
-from registry.contracts.platforms import AscendFacts
+from agent.adapters.facts import nvml_probe, probe_cache
+from agent.adapters.facts.ascend import probe_ascend
+from agent.adapters.facts.cann import probe_cann
+from agent.adapters.facts.nvidia import probe_nvidia
+from agent.adapters.facts.vendor_tool import ToolError, run_tool
+from registry.contracts.fit.platforms import AscendFacts
 
 DATA = Path(__file__).parents[2] / "data" / "npu-smi"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.damage import Damage
-from agent.adapters.journal import MAX_MEASURES, Journal
-from agent.adapters.rows.entries import SLOT
+from agent.adapters.disk.damage import Damage
+from agent.adapters.disk.journal import MAX_MEASURES, Journal
+from agent.adapters.disk.rows.entries import SLOT
 from agent.core.lifecycle import State
 from agent.core.slots import SlotRecord
 from agent.errors import PermanentError, TransientError
@@ -52,7 +52,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 COUNT_PROGRAM = """
 import sys
 from pathlib import Path
-from agent.adapters.journal import Journal
+from agent.adapters.disk.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 journal.open()
 while True:

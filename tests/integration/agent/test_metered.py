@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.adapters.metered import Metered
-from agent.adapters.vendor_tool import ToolError
+from agent.adapters.facts.metered import Metered
+from agent.adapters.facts.vendor_tool import ToolError
 from tests.support.serving import until
 
 

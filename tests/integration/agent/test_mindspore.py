@@ -17,7 +17,7 @@ from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor
 from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
 from agent.worker.measure import Measurement
-from registry.contracts.manifest import TensorSpec
+from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.tensors import Datatype
 from tests.support import worker_client
 from tests.support.mindspore_python import PYTHON, needs_mindspore

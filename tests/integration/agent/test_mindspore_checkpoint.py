@@ -15,8 +15,8 @@ from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor
 from agent.worker.handle import WorkerSpec, probe_backend, start_worker
 from agent.worker.measure import Measurement
-from registry.contracts import networks
-from registry.contracts.manifest import Network, TensorSpec
+from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.manifest import Network, TensorSpec
 from registry.contracts.tensors import Datatype
 from tests.support import worker_client
 from tests.support.checkpoints import safetensors

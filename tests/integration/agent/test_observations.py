@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters import hardware, probe_cache
-from agent.adapters.vendor_tool import ToolError
+from agent.adapters.facts import hardware, probe_cache
+from agent.adapters.facts.vendor_tool import ToolError
 from agent.app.facts import fact_lines
 from agent.core.fitness import unfit
 from agent.errors import TransientError
 from agent.worker.handle import probe_backend
+from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.codes import ResolutionCode
-from registry.contracts.manifest import Format, Target
-from registry.contracts.messages import DesiredModel
-from registry.contracts.platforms import BackendFacts, CudaFacts, Platform
-from registry.contracts.reasons import Outcome
-from registry.contracts.resolution import judge
+from registry.contracts.device.messages import DesiredModel
+from registry.contracts.fit.platforms import BackendFacts, CudaFacts, Platform
+from registry.contracts.fit.reasons import Outcome
+from registry.contracts.fit.resolution import judge
 from tests.fakes.registry_simulator import one_file_manifest
 from tests.integration.agent.test_recheck import Agent, choice, host
 
@@ -162,7 +162,7 @@ def test_a_version_waits_for_what_is_not_known_and_what_served_is_loaded_all_the
 
 
 def test_a_vendor_tool_that_fails_leaves_the_accelerator_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    from agent.adapters import nvidia_facts
+    from agent.adapters.facts import nvidia as nvidia_facts
 
     def stall(*_: object, **__: object) -> str:
         raise ToolError("it did not answer within 10 s")

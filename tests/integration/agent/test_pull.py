@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.part_file import StepCancelledError
-from agent.adapters.registry_answers import UnreachableError
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.part_file import StepCancelledError
+from agent.adapters.network.registry_answers import UnreachableError
+from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import AgentError, PermanentError, TransientError
 from agent.reconciler.steps import RealSteps
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.messages import DesiredModel, Profile
 from registry.contracts.digest import digest_of, hex_of
-from registry.contracts.manifest import Manifest
-from registry.contracts.messages import DesiredModel, Profile
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.fit.platforms import BackendFacts, Platform
 from tests.fakes.registry_simulator import (
     Body,
     Chunked,
@@ -153,7 +153,7 @@ PULL_PROGRAM = """
 import sys
 from pathlib import Path
 from tests.integration.agent.test_pull import Puller
-from registry.contracts.manifest import Manifest
+from registry.contracts.catalogue.manifest import Manifest
 Puller(Path(sys.argv[1]), sys.argv[2]).pull(Manifest.model_validate_json(sys.argv[3]))
 """
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.artifact_cache import ArtifactCache
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
 from agent.errors import TransientError
 from agent.reconciler.steps import RealSteps
+from registry.contracts.catalogue.manifest import FileRef, Format, Golden, Manifest, Target
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.messages import DesiredModel
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import FileRef, Format, Golden, Manifest, Target
-from registry.contracts.messages import DesiredModel
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.fit.platforms import BackendFacts, Platform
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 
 DATA = b"golden vectors"

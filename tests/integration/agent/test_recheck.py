@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.artifact_cache import ArtifactCache
+from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import PermanentError
 from agent.reconciler.steps import RealSteps
+from registry.contracts.catalogue.manifest import Requirements
 from registry.contracts.codes import DeploymentCode as Code
+from registry.contracts.device.messages import DesiredModel, Profile
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import Requirements
-from registry.contracts.messages import DesiredModel, Profile
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.wire import canonical_json
 from tests.fakes.registry_simulator import one_file_manifest
 

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import pytest
 
-from agent.adapters.artifact_cache import MAX_DAMAGED_BYTES, MAX_DAMAGED_FILES, ArtifactCache
-from agent.adapters.damage import Damage
-from agent.adapters.engine_sums import drop_changed, keep_sums
-from agent.adapters.registry_client import RegistryClient
+from agent.adapters.disk.artifact_cache import MAX_DAMAGED_BYTES, MAX_DAMAGED_FILES, ArtifactCache
+from agent.adapters.disk.damage import Damage
+from agent.adapters.disk.engine_sums import drop_changed, keep_sums
+from agent.adapters.network.registry_client import RegistryClient
 from agent.app.inspector import Inspector
 from agent.backends.base import LoadOptions
 from agent.backends.ort import OnnxRuntime
@@ -26,10 +26,10 @@ from agent.core.slots import Choice, SlotRecord
 from agent.errors import TransientError
 from agent.reconciler import steps as steps_module
 from agent.reconciler.steps import RealSteps
+from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.messages import DesiredModel
 from registry.contracts.digest import digest_of, hex_of
-from registry.contracts.manifest import FileRef, Manifest
-from registry.contracts.messages import DesiredModel
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 from tests.integration.agent.test_pull import HOST
 from tests.support import onnx_models

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy, DeploymentProgress, Phase, ShadowPolicy
-from registry.contracts.messages import Desired, DesiredModel, Reported, ReportedModel
+from registry.contracts.device.deployments import DeploymentPolicy, DeploymentProgress, Phase, ShadowPolicy
+from registry.contracts.device.messages import Desired, DesiredModel, Reported, ReportedModel
 from registry.contracts.topics import Topics
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 from tests.support import onnx_models

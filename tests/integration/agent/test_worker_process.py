@@ -25,7 +25,7 @@ from agent.worker.channel import OTHER_FORM
 from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
 from agent.worker.measure import Measurement
 from registry import sandbox
-from registry.contracts.manifest import TensorSpec
+from registry.contracts.catalogue.manifest import TensorSpec
 from tests.support import onnx_models, worker_client
 
 Start = Callable[..., Worker]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry.contracts.digest import digest_of
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 from tests.support.fleet_registry import FleetRegistry, eventually, facts
 from tests.support.mqtt_device import now
 

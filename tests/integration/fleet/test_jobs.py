@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.comparison.golden_file import Case, write_cases
 from registry.contracts.digest import digest_of
-from registry.contracts.golden_file import Case, write_cases
-from registry.contracts.manifest import Manifest
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import Datatype
 from tests.support.fleet_registry import FleetRegistry, facts

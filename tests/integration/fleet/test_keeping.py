@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from registry.contracts.messages import Event, Health
+from registry.contracts.device.messages import Event, Health
 from registry.core.intake import Intake, Recorded, checked
 from registry.core.results import describe
 from registry.core.retention import Limits
@@ -19,12 +19,12 @@ from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import CountRow, EventRow, HealthRow, ResultRow, SessionRow
 from registry.services.access import Access
-from registry.services.desired import DesiredDocuments
-from registry.services.devices import Devices
-from registry.services.health import HealthHistory
-from registry.services.publication import NEWEST, Publication
-from registry.services.results import Results
-from registry.services.retention import Retention
+from registry.services.fleet.desired import DesiredDocuments
+from registry.services.fleet.devices import Devices
+from registry.services.fleet.health import HealthHistory
+from registry.services.fleet.publication import NEWEST, Publication
+from registry.services.fleet.results import Results
+from registry.services.fleet.retention import Retention
 from registry.services.telemetry import Telemetry
 from tests.support.fleet_registry import eventually
 from tests.support.postgres import Databases

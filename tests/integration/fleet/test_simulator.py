@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.rollout_states import Command
+from registry.contracts.rollout.states import Command
 from scripts.simulator.faults import Bad, Fault, Faults
 from scripts.simulator.world import Settings
 from tests.support.broker import Mosquitto

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from registry.contracts.api.uploads import UploadRequest
-from registry.contracts.datasets import DatasetCreate
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import Digest, digest_of
-from registry.contracts.manifest import Manifest
+from registry.contracts.evaluation.datasets import DatasetCreate
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
 from registry.db.engine import Database
 from registry.errors import BusyError, NotFoundError, StorageFullError
+from registry.services.catalogue.garbage import Garbage
+from registry.services.catalogue.uploads import UploadLimits, Uploads
+from registry.services.catalogue.versions import Versions
 from registry.services.datasets import Datasets
-from registry.services.garbage import Garbage
-from registry.services.uploads import UploadLimits, Uploads
-from registry.services.versions import Versions
 from tests.fakes.blobs import MemoryBlobs
 from tests.support.postgres import Databases
 from tests.support.registry_process import manifest_of

@@ -13,10 +13,10 @@ import pytest
 from registry.contracts import paths
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.api.versions import PublishAnswer, VersionView
+from registry.contracts.catalogue.manifest import Format, Target
+from registry.contracts.device.messages import Reported
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import Format, Target
-from registry.contracts.messages import Reported
-from registry.contracts.platforms import AscendFacts, BackendFacts, Evidence, Platform
+from registry.contracts.fit.platforms import AscendFacts, BackendFacts, Evidence, Platform
 from tests.support.cli import Cli
 from tests.support.registry_process import RegistryProcess, put_blob
 

@@ -14,12 +14,12 @@ import pytest
 
 from registry.contracts import paths
 from registry.contracts.api.devices import DeviceReports
+from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentProgress, Phase
+from registry.contracts.device.deployments import DeploymentProgress, Phase
+from registry.contracts.device.messages import Desired, Fault, Reported, ReportedModel, ServingState
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import Format, Target
-from registry.contracts.messages import Desired, Fault, Reported, ReportedModel, ServingState
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.fit.platforms import BackendFacts, Platform
 from tests.fakes.odd_server import OddServer
 from tests.support.cli import Cli
 from tests.support.fleet_registry import eventually

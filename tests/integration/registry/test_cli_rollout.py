@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from registry.contracts import paths
-from registry.contracts.platforms import Platform
+from registry.contracts.fit.platforms import Platform
 from tests.support.cli import Cli
 from tests.support.fleet_registry import eventually, facts
 from tests.support.registry_process import RegistryProcess, publish

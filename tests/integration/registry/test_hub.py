@@ -16,9 +16,9 @@ import pytest
 
 from registry import hub
 from registry.cli.failures import CliError, UnreachableError
-from registry.contracts import networks
+from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Network, Target, Variant
 from registry.contracts.digest import digest_of, hex_of
-from registry.contracts.manifest import FileRef, Format, Manifest, Network, Target, Variant
 from registry.hub.cache import Cache
 from registry.hub.source import opened
 from registry.hub.weights import choose

@@ -14,7 +14,7 @@ from google.protobuf import json_format, text_format
 from onnx import ModelProto, TensorProto, helper, load_model_from_string
 from onnx import printer as onnx_printer
 
-from registry.contracts.manifest import Format
+from registry.contracts.catalogue.manifest import Format
 from registry.inspection import onnx
 from registry.inspection.detect import OM_MAGIC, detect
 from registry.inspection.external_data import MAX_COMPANIONS

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from agent.pictures.process import DecoderProcesses
 from registry.cli.failures import UsageFault
 from registry.cli.pictures import decoder_for, folder_classes
-from registry.contracts.manifest import ImageInput
+from registry.contracts.catalogue.manifest import ImageInput
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from registry.inspection.facts import InspectionError
 from registry.pictures.steps import steps_of

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.contracts import networks
-from registry.contracts.manifest import Network
+from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.manifest import Network
 from tests.support import checkpoints, onnx_models
 from tests.support.cli import Cli
 from tests.support.registry_process import RegistryProcess

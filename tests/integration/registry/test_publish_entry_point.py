@@ -14,8 +14,8 @@ import pytest
 from agent.adapters.signatures import verified
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import Manifest
 from registry.contracts.paths import version_path
 from tests.support import checkpoints, onnx_models
 from tests.support.cli import Cli

@@ -13,8 +13,8 @@ import pytest
 
 from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import ModelView, PublishAnswer, VersionView
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import digest_of
-from registry.contracts.manifest import Manifest
 from tests.support.registry_process import RegistryProcess, manifest_of, publish, put_blob
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.contracts.manifest import Format, Target, TensorSpec
+from registry.contracts.catalogue.manifest import Format, Target, TensorSpec
 from registry.contracts.tensors import Datatype
 from registry.running.process import CannotRunError, ModelProcess, Order, RunFailedError
 from registry.running.runtimes import MINDSPORE_VARIABLE, order_for

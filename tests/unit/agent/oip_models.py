@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from agent.dataplane.binding import Binding
-from agent.dataplane.codec import Codec
-from agent.dataplane.plan import Buffer, OutputTensor, Plan, Reply
+from agent.dataplane.oip.binding import Binding
+from agent.dataplane.oip.codec import Codec
+from agent.dataplane.oip.plan import Buffer, OutputTensor, Plan, Reply
 from agent.worker.channel import make_layout
-from registry.contracts.manifest import TensorSpec
+from registry.contracts.catalogue.manifest import TensorSpec
 
 DIGEST = "sha256:" + "ab" * 32
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.contracts.deployments import DeploymentPolicy, Phase
+from registry.contracts.device.deployments import DeploymentPolicy, Phase
 from tests.fakes.host import Host
 
 

@@ -14,7 +14,7 @@ from agent.core.progress import Live, report
 from agent.core.retention import CachedArtifact, to_evict
 from agent.core.slots import Choice, Serving, SlotRecord
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.messages import Fault, Profile, ServingState
+from registry.contracts.device.messages import Fault, Profile, ServingState
 from tests.fakes.registry_simulator import one_file_manifest
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.ascend_facts import Run, describe, parse_info, soc_of
-from agent.adapters.hardware import with_acl
-from agent.adapters.vendor_tool import ToolError
-from registry.contracts.manifest import Format, Target
-from registry.contracts.platforms import AscendFacts, BackendFacts
+from agent.adapters.facts.ascend import Run, describe, parse_info, soc_of
+from agent.adapters.facts.hardware import with_acl
+from agent.adapters.facts.vendor_tool import ToolError
+from registry.contracts.catalogue.manifest import Format, Target
+from registry.contracts.fit.platforms import AscendFacts, BackendFacts
 
 TABLES = {path.stem: path.read_text() for path in (Path(__file__).parents[2] / "data" / "npu-smi").glob("*.txt")}
 MIB = 1 << 20

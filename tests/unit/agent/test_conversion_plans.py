@@ -12,10 +12,10 @@ from agent.conversion.base import Plan, Ran, Request, Tools
 from agent.conversion.convert import TOOLCHAINS, plan_for
 from agent.conversion.tensorrt import version_of
 from agent.errors import PermanentError
-from registry.contracts.conversions import GOALS, is_known, source_for
+from registry.contracts.catalogue.conversions import GOALS, is_known, source_for
+from registry.contracts.catalogue.entry_points import EntryPoint
+from registry.contracts.catalogue.manifest import Build, FileRef, Format, Manifest, Network, Target, TensorSpec, Variant
 from registry.contracts.digest import digest_of
-from registry.contracts.entry_points import EntryPoint
-from registry.contracts.manifest import Build, FileRef, Format, Manifest, Network, Target, TensorSpec, Variant
 from registry.contracts.tensors import Datatype
 
 TOOLS = Tools(

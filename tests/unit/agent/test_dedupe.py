@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.dataplane.dedupe import MAX_WAITERS, Dedupe, Key, Verdict, request_key
-from agent.dataplane.plan import Reply
+from agent.dataplane.oip.plan import Reply
 
 REPLY = Reply((b"head", memoryview(b"tensor")), 4, "application/octet-stream")
 ONE = request_key("me/replies", "id-1", b"payload")

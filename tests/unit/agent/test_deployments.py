@@ -6,18 +6,18 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from agent.adapters.registry_answers import UnreachableError
+from agent.adapters.network.registry_answers import UnreachableError
 from agent.core.events import WorkerDied
 from agent.core.lifecycle import State
 from agent.core.probation import MAX_ENDS
 from agent.errors import PermanentError, TransientError
 from agent.reconciler.ports import Waiting
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import FileRef, Golden
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy, Phase, Strategy
+from registry.contracts.device.deployments import DeploymentPolicy, Phase, Strategy
+from registry.contracts.device.messages import ServingState
 from registry.contracts.digest import digest_of
-from registry.contracts.golden import Parity
-from registry.contracts.manifest import FileRef, Golden
-from registry.contracts.messages import ServingState
 from tests.fakes.host import Host
 from tests.unit.agent.on_probation import committed, fail_requests, on_probation, policy
 

@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.epochs import Verdict, judge
 from agent.core.events import Connected, ControlMessage, Tick
-from registry.contracts.messages import MAX_GENERATION, Desired, Notice
+from registry.contracts.device.messages import MAX_GENERATION, Desired, Notice
 from registry.contracts.topics import Topics
 from tests.fakes.host import DEVICE, Host, desired
 

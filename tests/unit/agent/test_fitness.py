@@ -6,10 +6,10 @@ import pytest
 
 from agent.core.fitness import points_at_host, unfit
 from agent.core.slots import Choice
+from registry.contracts.catalogue.manifest import FileRef, Format, Requirements, Target, Variant
 from registry.contracts.codes import DeploymentCode as Code
-from registry.contracts.manifest import FileRef, Format, Requirements, Target, Variant
-from registry.contracts.messages import Profile
-from registry.contracts.platforms import BackendFacts, Platform
+from registry.contracts.device.messages import Profile
+from registry.contracts.fit.platforms import BackendFacts, Platform
 
 DIGEST = "sha256:" + "0" * 64
 OM = Variant(

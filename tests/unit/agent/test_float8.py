@@ -8,10 +8,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from agent.dataplane.codec_json import data_from_json, data_to_json
-from agent.dataplane.plan import RequestError
+from agent.dataplane.oip.codec_json import data_from_json, data_to_json
+from agent.dataplane.oip.plan import RequestError
 from agent.dataplane.watching import is_finite, kinds_in
-from registry.contracts.parity import numbers
+from registry.contracts.comparison.parity import numbers
 from registry.contracts.tensors import FLOAT8, Datatype
 
 TYPES = {

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.dataplane.classify import Classifier
-from agent.dataplane.plan import OutputTensor, RequestError
+from agent.dataplane.oip.classify import Classifier
+from agent.dataplane.oip.plan import OutputTensor, RequestError
+from registry.contracts.catalogue.manifest import Classification, ImageInput
 from registry.contracts.codes import InferenceCode
-from registry.contracts.manifest import Classification, ImageInput
 from registry.pictures.bare import MAX_PIXELS
 from registry.pictures.decode import decode
 from tests.support.oip import Input, decode_reply, encode_request

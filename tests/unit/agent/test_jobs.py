@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.part_file import StepCancelledError
-from agent.adapters.registry_answers import UnreachableError
+from agent.adapters.disk.part_file import StepCancelledError
+from agent.adapters.network.registry_answers import UnreachableError
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError, TransientError
 from agent.jobs.context import Progress
 from agent.jobs.handlers import RealJobs
 from agent.jobs.records import AWAY_PAUSE_S, MAX_RESULT_BYTES, MAX_TRIES
+from registry.contracts.device.jobs import Job, JobKind, JobState, JobStatus
+from registry.contracts.device.messages import Desired
 from registry.contracts.digest import digest_of
-from registry.contracts.jobs import Job, JobKind, JobState, JobStatus
-from registry.contracts.messages import Desired
 from tests.fakes.host import DEVICE, START, Host, desired
 
 JOB = Job(kind=JobKind.CONVERT, model="lenet", version="1", manifest=digest_of(b""), timeout_s=100)

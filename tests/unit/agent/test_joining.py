@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.core.joining import Joining, joining, outcome
-from registry.contracts.batching import Basis, Batching, BatchingMode
+from registry.contracts.catalogue.batching import Basis, Batching, BatchingMode
 from registry.contracts.enums import OLDER_READER
 
 PROVEN = Batching(independent=True)

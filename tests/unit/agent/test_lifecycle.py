@@ -17,7 +17,7 @@ from agent.core.lifecycle import (
     advance,
 )
 from agent.reconciler.effects import EFFECTS
-from registry.contracts.deployments import Phase
+from registry.contracts.device.deployments import Phase
 
 WORK = {
     State.OFFERED: Effect.RESOLVE,

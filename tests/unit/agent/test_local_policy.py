@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.core.local_policy import HostNow, HostPolicy, Lease, may_download, may_switch
 from agent.core.windows import next_opening, open_now, parse_window
-from registry.contracts.deployments import DeploymentPolicy
+from registry.contracts.device.deployments import DeploymentPolicy
 
 PARIS = ZoneInfo("Europe/Paris")
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)  # a Monday

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.core.strikes import FIRST_MUTE_S, LONGEST_MUTE_S, LOST_AFTER, MAX_STRIKES
-from agent.dataplane.acks import Ack
-from agent.dataplane.outbound import Outbound, Outgoing
-from agent.dataplane.packets import Buffer, text
+from agent.dataplane.mqtt.acks import Ack
+from agent.dataplane.mqtt.outbound import Outbound, Outgoing
 from registry.contracts.broker import BrokerLimits
+from registry.inference.packets import Buffer, text
 
 TOPIC = text(b"replies/a")
 

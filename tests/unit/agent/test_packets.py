@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.dataplane.packets import (
+from registry.inference.packets import (
     BAD_HEADER_LENGTH,
     MAX_REMAINING,
     NO_HEADER_LENGTH,

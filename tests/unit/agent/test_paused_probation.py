@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from agent.errors import PermanentError
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import Phase
-from registry.contracts.messages import ServingState
+from registry.contracts.device.deployments import Phase
+from registry.contracts.device.messages import ServingState
 from tests.fakes.host import Host
 from tests.unit.agent.on_probation import committed, fail_requests, on_probation, policy
 

@@ -17,7 +17,7 @@ from agent.core.events import WorkerDied
 from agent.core.lifecycle import State
 from agent.errors import AgentError, PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import FINAL, DeploymentPolicy, Phase, ShadowFigures, ShadowPolicy, Strategy
+from registry.contracts.device.deployments import FINAL, DeploymentPolicy, Phase, ShadowFigures, ShadowPolicy, Strategy
 from tests.fakes.control import FakeWorker, PowerCutError
 from tests.fakes.host import Host
 

@@ -8,12 +8,12 @@ import pytest
 from agent.core.health import Histogram, HistogramView
 from agent.core.probation import MAX_ENDS, Counts, Seen, Tally, expected_of, judge
 from agent.core.strategy import Room, choose
-from agent.dataplane.plan import OutputTensor
+from agent.dataplane.oip.plan import OutputTensor
 from agent.dataplane.watching import count_answer, is_finite, kinds_in
+from registry.contracts.catalogue.golden import Parity, Special, Tolerance
 from registry.contracts.codes import DeploymentCode as Code
-from registry.contracts.deployments import ProbationLimits, Strategy
-from registry.contracts.golden import Parity, Special, Tolerance
-from registry.contracts.parity import Comparison
+from registry.contracts.comparison.parity import Comparison
+from registry.contracts.device.deployments import ProbationLimits, Strategy
 from registry.contracts.tensors import Datatype
 from tests.fakes.registry_simulator import one_file_manifest
 

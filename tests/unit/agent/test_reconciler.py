@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from agent.adapters.registry_answers import UnreachableError
+from agent.adapters.network.registry_answers import UnreachableError
 from agent.core.events import ControlMessage, Tick, WorkerDied
 from agent.errors import PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import Phase
-from registry.contracts.messages import ServingState
-from registry.contracts.platforms import Evidence
+from registry.contracts.device.deployments import Phase
+from registry.contracts.device.messages import ServingState
+from registry.contracts.fit.platforms import Evidence
 from tests.fakes.control import MEASURED, FakeWorker
 from tests.fakes.host import DEVICE, START, Host, desired
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.leases import Leases
+from agent.adapters.disk.leases import Leases
 from agent.app.host_say import LocalSay
 from agent.core.elapsed import SteadySince, SteadyUntil
 from agent.core.lifecycle import State
 from agent.core.local_policy import HostPolicy
 from agent.core.windows import parse_window
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy
+from registry.contracts.device.deployments import DeploymentPolicy
 from tests.fakes.host import START, Host
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)

@@ -12,7 +12,7 @@ from agent.core.lifecycle import State
 from agent.core.shadowing import judge
 from agent.errors import TransientError
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import DeploymentPolicy, Phase, ShadowFigures, ShadowPolicy, Strategy
+from registry.contracts.device.deployments import DeploymentPolicy, Phase, ShadowFigures, ShadowPolicy, Strategy
 from tests.fakes.control import FakeShadow
 from tests.fakes.host import Host
 

@@ -11,12 +11,12 @@ from agent.adapters import signatures
 from agent.config.settings import AgentConfig
 from agent.core.fitness import why_none
 from agent.errors import PermanentError
+from registry.contracts.catalogue.entry_points import EntryCode
+from registry.contracts.catalogue.manifest import Format, Target, TensorSpec, Variant
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.digest import digest_of
-from registry.contracts.entry_points import EntryCode
-from registry.contracts.manifest import Format, Target, TensorSpec, Variant
-from registry.contracts.platforms import BackendFacts, Platform
-from registry.contracts.resolution import resolve
+from registry.contracts.fit.platforms import BackendFacts, Platform
+from registry.contracts.fit.resolution import resolve
 from registry.contracts.tensors import Datatype
 from tests.support.signing import Signer, signed_manifest
 

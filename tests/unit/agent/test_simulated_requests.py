@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from agent.core.probation import Counts, Tally, judge
-from registry.contracts.deployments import ProbationLimits
-from registry.contracts.messages import DesiredModel
+from registry.contracts.device.deployments import ProbationLimits
+from registry.contracts.device.messages import DesiredModel
 from scripts.simulator.data_path import REQUESTS_A_SECOND, SimulatedDataPath
 from scripts.simulator.faults import Fault, Faults
 from scripts.simulator.host import SimulatedSteps, SimulatedWorker

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from agent.adapters.registry_answers import UnreachableError
+from agent.adapters.network.registry_answers import UnreachableError
 from agent.core.probation import MAX_ENDS
 from agent.errors import PermanentError
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.deployments import Phase
+from registry.contracts.device.deployments import Phase
 from tests.fakes.host import Host
 
 

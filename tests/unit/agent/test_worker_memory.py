@@ -14,8 +14,8 @@ from agent.worker import arena, channel
 from agent.worker.arena import ArenaError, ArenaFullError, ArenaTensor, join_bytes, read_arena, split_bytes, write_arena
 from agent.worker.channel import MAX_FIXED_BYTES, Layout, layout_from_json, make_layout
 from registry.contracts import tensors as contract
+from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.codes import InferenceCode
-from registry.contracts.manifest import TensorSpec
 
 LENET = ((TensorInfo("x", "FP32", (-1, 1, 28, 28)),), (TensorInfo("y", "FP32", (-1, 10)),))
 

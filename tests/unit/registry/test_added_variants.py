@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.batching import Basis, Batching
-from registry.contracts.golden import MeasuredParity, Parity
-from registry.contracts.jobs import Job, JobKind
-from registry.contracts.manifest import (
+from registry.contracts.catalogue.batching import Basis, Batching
+from registry.contracts.catalogue.golden import MeasuredParity, Parity
+from registry.contracts.catalogue.manifest import (
     Build,
     FileRef,
     Format,
@@ -20,7 +19,8 @@ from registry.contracts.manifest import (
     TensorSpec,
     Variant,
 )
-from registry.contracts.platforms import AscendFacts, Platform
+from registry.contracts.device.jobs import Job, JobKind
+from registry.contracts.fit.platforms import AscendFacts, Platform
 from registry.contracts.tensors import Datatype
 from registry.core.added_variants import faults, job_faults
 

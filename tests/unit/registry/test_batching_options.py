@@ -7,8 +7,8 @@ import pytest
 from registry.cli.batching_options import BatchingChoice, batching_section, decided
 from registry.cli.failures import UsageFault
 from registry.cli.publish_file import BatchingSection
-from registry.contracts.batching import Basis, Batching, batching_text
-from registry.contracts.manifest import Format
+from registry.contracts.catalogue.batching import Basis, Batching, batching_text
+from registry.contracts.catalogue.manifest import Format
 from registry.inspection.facts import ModelFacts
 
 PROVEN = Batching(independent=True, why="the items stay apart in all 3 nodes")

@@ -13,7 +13,7 @@ from registry.core.differences import differences
 from registry.core.nesting import nests_deeper
 from registry.core.ranges import UnsatisfiableRangeError, parse_range
 from registry.errors import InvalidError
-from registry.server.paging import decode_cursor, encode_cursor
+from registry.server.middleware.paging import decode_cursor, encode_cursor
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

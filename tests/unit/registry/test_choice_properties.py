@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.contracts.manifest import FileRef, Format, Requirements, Target, Variant
-from registry.contracts.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Platform
-from registry.contracts.resolution import Outcome, resolve
+from registry.contracts.catalogue.manifest import FileRef, Format, Requirements, Target, Variant
+from registry.contracts.fit.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Platform
+from registry.contracts.fit.resolution import Outcome, resolve
 from tests.unit.registry.test_resolution import HOST, manifest, variant
 
 FORMATS = (Format.ONNX, Format.OM, Format.TENSORRT_PLAN, Format.MINDIR, Format.AIR)

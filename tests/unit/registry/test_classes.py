@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry.contracts.classes import scores_fault, scores_of
-from registry.contracts.manifest import Classification, ImageInput, Manifest, TensorSpec
+from registry.contracts.catalogue.classes import scores_fault, scores_of
+from registry.contracts.catalogue.manifest import Classification, ImageInput, Manifest, TensorSpec
 from registry.contracts.tensors import Datatype
 from registry.core.picture_faults import picture_warnings
 from registry.core.publish_faults import publish_faults

@@ -13,8 +13,8 @@ from registry.cli.failures import UsageFault
 from registry.cli.policy_options import seconds
 from registry.cli.rollout_spec import Asked, read_spec, spec_of, waves_of
 from registry.cli.rollout_view import COLUMNS, FOR_A_PERSON, OVER, counted
-from registry.contracts.rollout_states import ActionState, Command
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.states import ActionState, Command
 from registry.core.rollouts.machine import legal
 
 PLAIN = Asked(

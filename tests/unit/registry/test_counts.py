@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.contracts.messages import ModelHealth
+from registry.contracts.device.messages import ModelHealth
 from registry.core.counts import MAX_CODES, OTHER, Increase, Totals, add_errors, advance, bounded_errors
 
 

@@ -8,11 +8,11 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from registry.contracts.catalogue.entry_points import EntryCode, EntryPoint, key_id, key_text, parse_key, signed_bytes
+from registry.contracts.catalogue.manifest import FileRef, Format, Network, Target, TensorSpec, Variant
 from registry.contracts.codes import ResolutionCode as Code
-from registry.contracts.entry_points import EntryCode, EntryPoint, key_id, key_text, parse_key, signed_bytes
-from registry.contracts.manifest import FileRef, Format, Network, Target, TensorSpec, Variant
-from registry.contracts.platforms import BackendFacts, Platform
-from registry.contracts.resolution import Outcome, judge
+from registry.contracts.fit.platforms import BackendFacts, Platform
+from registry.contracts.fit.resolution import Outcome, judge
 from registry.contracts.tensors import Datatype
 
 CODE = EntryCode(module="network.py", function="create", arguments={"num_class": 10, "dropout": 0.5, "bias": True})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from registry.contracts.catalogue.manifest import Format, Target, TensorSpec, Variant
 from registry.contracts.codes import ResolutionCode as Code
-from registry.contracts.manifest import Format, Target, TensorSpec, Variant
-from registry.contracts.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Platform
-from registry.contracts.releases import cann_release, tensorrt_runs
-from registry.contracts.resolution import Outcome, Verdict, judge
+from registry.contracts.fit.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Platform
+from registry.contracts.fit.releases import cann_release, tensorrt_runs
+from registry.contracts.fit.resolution import Outcome, Verdict, judge
 from registry.contracts.tensors import Datatype
 from tests.unit.registry.test_resolution import ACL, BUILT, HOST, variant
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.messages import MAX_CONTROL_BYTES, Health, Presence
+from registry.contracts.device.messages import MAX_CONTROL_BYTES, Health, Presence
 from registry.contracts.tensors import BINARY_MAGIC
 from registry.core.intake import Recorded, read_message
 from registry.core.results import MAX_BODY_BYTES, describe

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from registry.contracts.datasets import read_dataset
-from registry.contracts.manifest import Classification, TensorSpec
-from registry.contracts.metrics import METRICS
-from registry.contracts.scoring import Scoring, items_at
+from registry.contracts.catalogue.manifest import Classification, TensorSpec
+from registry.contracts.evaluation.datasets import read_dataset
+from registry.contracts.evaluation.metrics import METRICS
+from registry.contracts.evaluation.scoring import Scoring, items_at
 from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
 from registry.contracts.tensors import Datatype
 

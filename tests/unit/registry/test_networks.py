@@ -8,12 +8,12 @@ import pytest
 
 from agent.backends import mindspore_checkpoint
 from agent.backends.mindspore_networks.table import NETWORKS
-from registry.contracts import networks
+from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.manifest import FileRef, Format, Network, Target, Variant
+from registry.contracts.catalogue.networks import NetworkError
 from registry.contracts.codes import ResolutionCode
-from registry.contracts.manifest import FileRef, Format, Network, Target, Variant
-from registry.contracts.networks import NetworkError
-from registry.contracts.platforms import BackendFacts, Platform
-from registry.contracts.resolution import Outcome, judge
+from registry.contracts.fit.platforms import BackendFacts, Platform
+from registry.contracts.fit.resolution import Outcome, judge
 
 LENET = Network(name="lenet5", arguments={"num_class": 10, "num_channel": 1})
 

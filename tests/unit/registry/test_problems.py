@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 import registry.errors
 from registry.errors import RegistryError
-from registry.server.problems import STATUS, UnexpectedErrors, problem_response
+from registry.server.middleware.problems import STATUS, UnexpectedErrors, problem_response
 
 SCOPE: Scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": []}
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.backends.mindspore_graph import DEVICES
-from registry.contracts.golden import MeasuredParity, Parity
-from registry.contracts.manifest import FileRef, Format, Golden, Manifest, Network, Requirements, Target
+from registry.contracts.catalogue.golden import MeasuredParity, Parity
+from registry.contracts.catalogue.manifest import FileRef, Format, Golden, Manifest, Network, Requirements, Target
 from registry.core.publish_faults import TARGETS, publish_faults
 from tests.unit.registry.test_resolution import manifest, variant
 

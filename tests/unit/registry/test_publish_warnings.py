@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry.contracts.manifest import Format, Target, Variant
-from registry.contracts.platforms import BackendFacts
+from registry.contracts.catalogue.manifest import Format, Target, Variant
+from registry.contracts.fit.platforms import BackendFacts
 from registry.core.publish_warnings import publish_warnings
 from tests.unit.registry.test_resolution import ACL, HOST, MINDSPORE, manifest, other, variant
 

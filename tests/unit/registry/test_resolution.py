@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from registry.contracts.catalogue.manifest import Build, FileRef, Format, Manifest, Requirements, Target, Variant
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.enums import OLDER_READER
-from registry.contracts.manifest import Build, FileRef, Format, Manifest, Requirements, Target, Variant
-from registry.contracts.platforms import AscendFacts, BackendFacts, CudaFacts, Evidence, Platform
-from registry.contracts.resolution import Outcome, resolve, ties
+from registry.contracts.fit.platforms import AscendFacts, BackendFacts, CudaFacts, Evidence, Platform
+from registry.contracts.fit.resolution import Outcome, resolve, ties
 
 BLOB = FileRef(path="m", digest="sha256:" + "0" * 64, size=1)
 ORT = BackendFacts(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from registry.contracts.messages import Health, ModelHealth, Quantiles
+from registry.contracts.device.messages import Health, ModelHealth, Quantiles
 from registry.core.counts import Increase
 from registry.core.retention import HourOfHealth, Limits, before, hour_of
 

@@ -8,11 +8,11 @@ import pytest
 
 from agent.core.fitness import why_none
 from agent.worker.spec import ARENAS_BYTES, arenas_for
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.manifest import Manifest
-from registry.contracts.platforms import Platform
-from registry.contracts.resolution import resolve
-from registry.contracts.room import CODE, held_bytes
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.fit.resolution import resolve
+from registry.contracts.fit.room import CODE, held_bytes
 from registry.core.publish_faults import publish_faults
 from tests.support.fleet_registry import facts
 

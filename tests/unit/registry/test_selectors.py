@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.contracts.rollouts import MAX_SELECTOR_CHARS
+from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
 from registry.core.selectors import Operator, Selector, SelectorError, Term, parse
 
 LABELS = {"site": "paris", "ring": "stable", "gpu": "t4"}

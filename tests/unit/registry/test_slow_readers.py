@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from registry.config import Limits
-from registry.server.protocol import bounded_http
+from registry.server.middleware.protocol import bounded_http
 
 
 class Transport(asyncio.Transport):

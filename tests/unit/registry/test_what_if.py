@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from registry.contracts.manifest import Format, Target
-from registry.contracts.platforms import AscendFacts, BackendFacts
-from registry.contracts.resolution import resolve
-from registry.contracts.what_if import SETTABLE, imagine
+from registry.contracts.catalogue.manifest import Format, Target
+from registry.contracts.fit.platforms import AscendFacts, BackendFacts
+from registry.contracts.fit.resolution import resolve
+from registry.contracts.fit.what_if import SETTABLE, imagine
 from tests.unit.registry.test_resolution import HOST, manifest, variant
 
 BROKEN_ACL = BackendFacts(name="ascend_acl", usable=False, reason="no CANN", formats=(Format.OM,))

@@ -8,8 +8,8 @@ import pytest
 
 from agent.conversion.base import Ran
 from agent.conversion.child_words import failure
-from registry.contracts.rollout_states import ActionState, WaveState
-from registry.contracts.rollouts import Gate, WaveSpec
+from registry.contracts.rollout.spec import Gate, WaveSpec
+from registry.contracts.rollout.states import ActionState, WaveState
 from registry.core.rollouts.gates import WaveFacts, judge
 from registry.core.rollouts.health import Cohorts
 from registry.core.rollouts.waves import label

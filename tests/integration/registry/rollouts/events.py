@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from registry.contracts.rollout_events import RolloutEvent
-from registry.contracts.rollout_states import RolloutState
-from registry.contracts.rollout_views import ReasonCode, RolloutReason
+from registry.contracts.rollout.events import RolloutEvent
+from registry.contracts.rollout.states import RolloutState
+from registry.contracts.rollout.views import ReasonCode, RolloutReason
 from registry.db.engine import Database
-from registry.services.fleet_log import append
+from registry.services.fleet.fleet_log import append
 
 START = datetime(2030, 5, 1, 10, tzinfo=timezone.utc)
 

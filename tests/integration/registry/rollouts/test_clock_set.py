@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from registry.contracts.rollout_states import WaveState
-from registry.contracts.rollouts import WaveSpec
+from registry.contracts.rollout.spec import WaveSpec
+from registry.contracts.rollout.states import WaveState
 from registry.core.clock_steps import LEAST_S, ClockSteps
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.ticker import Ticker

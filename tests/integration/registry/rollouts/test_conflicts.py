@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from registry.contracts.rollout_states import RolloutState
+from registry.contracts.rollout.states import RolloutState
 from registry.errors import BusyError, InTheWayError, RegistryError
 from registry.server.rolling import RolloutMetrics, Waker
 from tests.integration.registry.rollouts.world import World

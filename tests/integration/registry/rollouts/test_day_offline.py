@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from registry.contracts.api.devices import Deployment
+from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import Digest
-from registry.contracts.manifest import Manifest
-from registry.contracts.rollout_states import ActionState, Command, RolloutState
-from registry.contracts.rollout_views import CommandBody, RolloutView
-from registry.contracts.rollouts import Fleet, Gate, Offline, OfflinePolicy, RolloutSpec, WaveSpec
+from registry.contracts.rollout.spec import Fleet, Gate, Offline, OfflinePolicy, RolloutSpec, WaveSpec
+from registry.contracts.rollout.states import ActionState, Command, RolloutState
+from registry.contracts.rollout.views import CommandBody, RolloutView
 from registry.db.catalog_rows import VersionRow
 from scripts.simulator.inprocess import InProcess, Services
 from tests.integration.registry.rollouts.world import FACTS, START, World

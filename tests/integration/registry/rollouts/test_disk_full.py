@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from registry.contracts.rollout_states import Command
-from registry.contracts.rollout_views import ReasonCode
+from registry.contracts.rollout.states import Command
+from registry.contracts.rollout.views import ReasonCode
 from tests.integration.registry.rollouts.world import R, S, World
 
 NAMES = ("d0", "d1", "d2")

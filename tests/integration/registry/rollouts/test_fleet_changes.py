@@ -12,12 +12,12 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import event, select
 
-from registry.contracts.groups import GroupBody
-from registry.contracts.rollout_states import Command
-from registry.contracts.rollouts import Fleet, Offline, OfflinePolicy, Rate
+from registry.contracts.rollout.groups import GroupBody
+from registry.contracts.rollout.spec import Fleet, Offline, OfflinePolicy, Rate
+from registry.contracts.rollout.states import Command
 from registry.db.rollout_rows import RolloutRow
 from registry.errors import InvalidError
-from registry.services.desired import DesiredDocuments
+from registry.services.fleet.desired import DesiredDocuments
 from registry.services.rollouts.ticker import Ticker
 from tests.integration.registry.rollouts.world import SLOW, R, S, World, quick
 
@@ -151,7 +151,7 @@ def test_two_schedulers_offer_each_device_once(world: World) -> None:
 
 
 def command(world: World, rollout: str) -> Any:
-    from registry.contracts.rollout_views import CommandBody
+    from registry.contracts.rollout.views import CommandBody
 
     return CommandBody(command=Command.SUBMIT, revision=world.view(rollout).revision)
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.deployments import DeploymentPolicy, ShadowFigures, ShadowPolicy
-from registry.contracts.golden import Parity
-from registry.contracts.messages import Health
-from registry.contracts.rollout_states import Command, WaveState
-from registry.contracts.rollout_views import ReasonCode
-from registry.contracts.rollouts import DEFAULT_HEALTH, AccuracyRule, Gate, HealthRule, Metric, ShadowRule, WaveSpec
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures, ShadowPolicy
+from registry.contracts.device.messages import Health
+from registry.contracts.rollout.spec import DEFAULT_HEALTH, AccuracyRule, Gate, HealthRule, Metric, ShadowRule, WaveSpec
+from registry.contracts.rollout.states import Command, WaveState
+from registry.contracts.rollout.views import ReasonCode
 from registry.core.intake import checked
 from registry.errors import InUseError
-from registry.services.versions import Versions
+from registry.services.catalogue.versions import Versions
 from tests.fakes.blobs import MemoryBlobs
 from tests.integration.registry.rollouts.world import R, S, World
 

@@ -15,7 +15,7 @@ import pytest
 
 from registry.db.engine import Database
 from registry.server.routes.stream import MAX_CLIENTS
-from registry.services.fleet_log import FleetLog
+from registry.services.fleet.fleet_log import FleetLog
 from registry.services.rollouts.lease import Lease
 from tests.integration.registry.rollouts.events import START, event, write
 from tests.support.fleet_registry import FleetRegistry, eventually

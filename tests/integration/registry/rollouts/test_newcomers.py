@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from registry.contracts.rollouts import Fleet
+from registry.contracts.rollout.spec import Fleet
 from tests.integration.registry.rollouts.world import FACTS, SLOW, R, S, World
 
 NAMES = tuple(f"d{number}" for number in range(4))

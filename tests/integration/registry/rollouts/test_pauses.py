@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.deployments import Phase
-from registry.contracts.rollout_states import Command
-from registry.contracts.rollout_views import Approval, CommandBody, ReasonCode
-from registry.contracts.rollouts import Rate, RollbackSpec, Timeouts
+from registry.contracts.device.deployments import Phase
+from registry.contracts.rollout.spec import Rate, RollbackSpec, Timeouts
+from registry.contracts.rollout.states import Command
+from registry.contracts.rollout.views import Approval, CommandBody, ReasonCode
 from tests.integration.registry.rollouts.world import R, S, World, quick
 
 NAMES = ("d0", "d1", "d2")

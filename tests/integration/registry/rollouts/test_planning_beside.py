@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from datetime import datetime
 
-from registry.contracts.rollout_states import Command
-from registry.contracts.rollout_views import CommandBody
-from registry.contracts.rollouts import Fleet
+from registry.contracts.rollout.spec import Fleet
+from registry.contracts.rollout.states import Command
+from registry.contracts.rollout.views import CommandBody
 from registry.db.rollout_rows import ActionRow, LeaseRow
 from tests.integration.registry.rollouts.world import R, S, World, quick
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.contracts.rollout_states import Command
+from registry.contracts.rollout.states import Command
 from tests.integration.registry.rollouts.world import R, S, World, quick
 
 NAMES = tuple(f"d{number}" for number in range(4))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from registry.contracts.rollout_states import Command
-from registry.contracts.rollouts import RetryRule, WaveSpec
+from registry.contracts.rollout.spec import RetryRule, WaveSpec
+from registry.contracts.rollout.states import Command
 from tests.integration.registry.rollouts.world import R, S, World
 
 NAMES = ("d0", "d1")

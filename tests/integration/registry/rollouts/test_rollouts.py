@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from registry.contracts.rollout_states import Command, WaveState
-from registry.contracts.rollout_views import Approval, CommandBody, ReasonCode
-from registry.contracts.rollouts import Hold, OnFailure
+from registry.contracts.rollout.spec import Hold, OnFailure
+from registry.contracts.rollout.states import Command, WaveState
+from registry.contracts.rollout.views import Approval, CommandBody, ReasonCode
 from registry.db.rollout_rows import StepRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, PreconditionError
 from registry.services.rollouts.forget import forget_steps

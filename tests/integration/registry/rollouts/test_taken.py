@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry.contracts.rollout_states import Command
+from registry.contracts.rollout.states import Command
 from registry.errors import ConflictError
 from tests.integration.registry.rollouts.world import R, S, World, quick
 

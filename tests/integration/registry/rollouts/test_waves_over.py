@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from registry.contracts.rollout_states import Command, WaveState
-from registry.contracts.rollouts import Offline
+from registry.contracts.rollout.spec import Offline
+from registry.contracts.rollout.states import Command, WaveState
 from tests.integration.registry.rollouts.world import R, World, quick
 
 NAMES = tuple(f"d{number}" for number in range(4))

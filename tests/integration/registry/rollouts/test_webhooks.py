@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.rollout_events import WebhookCreate, WebhookCreated
+from registry.contracts.rollout.events import WebhookCreate, WebhookCreated
 from registry.db.engine import Database
 from registry.errors import InvalidError
 from registry.services import webhooks
-from registry.services.fleet_log import FleetLog
+from registry.services.fleet.fleet_log import FleetLog
 from registry.services.webhooks import CURSOR, MAX_FAILURES, SIGNATURE, Webhooks, is_public
 from tests.integration.registry.rollouts.events import START, event, write
 from tests.support.certificates import Authority

@@ -13,27 +13,27 @@ from typing import Any
 from sqlalchemy import func, select
 
 from registry.contracts.api.devices import Deployment
-from registry.contracts.deployments import DeploymentProgress, Phase
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Target, Variant
+from registry.contracts.device.deployments import DeploymentProgress, Phase
+from registry.contracts.device.messages import Desired, DesiredModel, Reported, ReportedModel, ServingState
+from registry.contracts.device.messages import Presence as PresenceMessage
 from registry.contracts.digest import digest_of
-from registry.contracts.golden import Parity
-from registry.contracts.manifest import FileRef, Format, Manifest, Target, Variant
-from registry.contracts.messages import Desired, DesiredModel, Reported, ReportedModel, ServingState
-from registry.contracts.messages import Presence as PresenceMessage
-from registry.contracts.platforms import Platform
-from registry.contracts.rollout_states import ActionState, Command, RolloutState
-from registry.contracts.rollout_views import CommandBody, RolloutView
-from registry.contracts.rollouts import Fleet, Gate, Offline, Rate, RolloutSpec, WaveSpec
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.rollout.spec import Fleet, Gate, Offline, Rate, RolloutSpec, WaveSpec
+from registry.contracts.rollout.states import ActionState, Command, RolloutState
+from registry.contracts.rollout.views import CommandBody, RolloutView
 from registry.core.intake import checked
 from registry.db.base import Base
 from registry.db.catalog_rows import ModelRow, VersionRow
 from registry.db.engine import Database
 from registry.services.access import Access
 from registry.services.deployments import Deployments
-from registry.services.desired import DesiredDocuments
-from registry.services.devices import Devices
-from registry.services.fleet_log import FleetLog
-from registry.services.groups import Groups
-from registry.services.presence import Presence
+from registry.services.fleet.desired import DesiredDocuments
+from registry.services.fleet.devices import Devices
+from registry.services.fleet.fleet_log import FleetLog
+from registry.services.fleet.groups import Groups
+from registry.services.fleet.presence import Presence
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.rollouts import Rollouts
 from registry.services.rollouts.ticker import Ticker

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from registry.contracts.batching import Basis
+from registry.contracts.catalogue.batching import Basis
 from registry.inspection.independence import examine
 from tests.support.graphs import COUNT, Graph, one
 

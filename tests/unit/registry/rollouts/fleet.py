@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
-from registry.contracts.deployments import DeploymentProgress, Phase
-from registry.contracts.rollout_states import ActionState, Command, RolloutState, WaveState
-from registry.contracts.rollouts import RolloutSpec
+from registry.contracts.device.deployments import DeploymentProgress, Phase
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.states import ActionState, Command, RolloutState, WaveState
 from registry.core.rollouts import actions, decisions
 from registry.core.rollouts.actions import Action, Report
 from registry.core.rollouts.decide import decide

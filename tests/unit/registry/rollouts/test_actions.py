@@ -7,9 +7,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from registry.contracts.deployments import DeploymentPolicy, DeploymentProgress, Phase
-from registry.contracts.rollout_states import ActionState
-from registry.contracts.rollouts import Timeouts
+from registry.contracts.device.deployments import DeploymentPolicy, DeploymentProgress, Phase
+from registry.contracts.rollout.spec import Timeouts
+from registry.contracts.rollout.states import ActionState
 from registry.core.rollouts.actions import (
     BY_REGISTRY,
     FINAL,

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from registry.contracts.rollout_states import ActionState, WaveState
-from registry.contracts.rollout_views import ReasonCode
-from registry.contracts.rollouts import AccuracyRule, Gate, HealthRule, Metric, ShadowRule
+from registry.contracts.rollout.spec import AccuracyRule, Gate, HealthRule, Metric, ShadowRule
+from registry.contracts.rollout.states import ActionState, WaveState
+from registry.contracts.rollout.views import ReasonCode
 from registry.core.rollouts.gates import Accepted, Outcome, Verdict, WaveFacts, judge
 from registry.core.rollouts.health import Cohort, Cohorts
 

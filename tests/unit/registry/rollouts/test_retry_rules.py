@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from registry.contracts.rollouts import Fleet, RetryRule, RolloutSpec
+from registry.contracts.rollout.spec import Fleet, RetryRule, RolloutSpec
 from registry.core.rollouts.retries import codes_of, in_words, pause_s
 
 RULES = (

@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from registry.contracts.deployments import Phase
-from registry.contracts.rollout_states import ActionState, Command, RolloutState
-from registry.contracts.rollouts import Fleet as FleetSpec
-from registry.contracts.rollouts import (
+from registry.contracts.device.deployments import Phase
+from registry.contracts.rollout.spec import Fleet as FleetSpec
+from registry.contracts.rollout.spec import (
     Gate,
     Offline,
     OfflinePolicy,
@@ -21,6 +20,7 @@ from registry.contracts.rollouts import (
     RolloutSpec,
     WaveSpec,
 )
+from registry.contracts.rollout.states import ActionState, Command, RolloutState
 from registry.core.rollouts import actions
 from registry.core.rollouts.decide import decide
 from registry.core.rollouts.gates import Kind

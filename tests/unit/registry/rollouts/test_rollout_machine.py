@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry.contracts.rollout_states import Command, RolloutState
-from registry.contracts.rollouts import Fleet, Hold, RolloutSpec
+from registry.contracts.rollout.spec import Fleet, Hold, RolloutSpec
+from registry.contracts.rollout.states import Command, RolloutState
 from registry.core.rollouts.machine import (
     AT_REST,
     FINAL,

@@ -1,0 +1,138 @@
+"""The Ascend chips of this host, as `npu-smi info` prints them. pyACL, where it works, knows the SoC's name better.
+
+The table has two rows for a chip: `NPU Name | Health | Power Temp Hugepages` and `Chip Device | Bus-Id | AICore
+Memory [HBM]`; which columns there are differs by chip and driver, so the parser reads cells, not columns. The SoC's
+name (ATC user guide, `--soc_version`): `Ascend` and the Name of the table; where that Name is `Ascend910` (A3) the
+chip's and the NPU's name of `npu-smi info -t board`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.adapters.facts.vendor_tool import ToolError, find_tool, one_line, run_tool
+from registry.contracts.fit.platforms import AscendFacts
+
+TOOL = "npu-smi"
+FOLDERS = ("/usr/local/bin", "/usr/local/sbin", "/usr/local/Ascend/driver/tools")
+DEVICES = "davinci[0-9]*"
+DRIVER_INFO = Path("/usr/local/Ascend/driver/version.info")
+MAX_CHIPS = 256
+_VERSION = re.compile(r"Version:\s*([0-9][\w.\-]{0,63})")
+_NPU = re.compile(r"(\d{1,4})\s+((?:Ascend)?\d{3}[\w-]{0,24})")
+"""`310`, `310P3`, `910B4-1`, `Ascend910`: at least three digits, which a chip's number never has."""
+_CHIP = re.compile(r"(\d{1,2})(?:\s+(\d{1,4}|-))?")
+_USAGE = re.compile(r"(\d+)\s*/\s*(\d+)")
+_BOARD = re.compile(r"^\s*(Chip Name|NPU Name)\s*:\s*([\w-]{1,40})\s*$", re.MULTILINE)
+_BARE_A3 = "Ascend910"
+
+Run = Callable[[Sequence[str]], str]
+
+
+class Chip(NamedTuple):
+    """One chip of the table."""
+
+    npu: int
+    chip: int
+    name: str
+    health: str
+    memory_bytes: int | None
+
+
+class Smi(NamedTuple):
+    """What `npu-smi info` says."""
+
+    driver: str
+    chips: tuple[Chip, ...]
+
+
+def parse_info(text: str) -> Smi:
+    """Read the table of `npu-smi info`. Raises ToolError when it holds no chip."""
+    version = _VERSION.search(text)
+    chips = tuple(_chips(text))
+    if not chips:
+        raise ToolError(f"{TOOL} info shows no chip: {one_line(text)}")
+    return Smi(version[1] if version else "", chips)
+
+
+def soc_of(name: str, board: str = "") -> str:
+    """The SoC's name for ATC; empty when it cannot be told.
+
+    Args:
+        name: In the table: 310P3.
+        board: What `npu-smi info -t board` says; needed for the A3 generation, whose name in the table is Ascend910.
+    """
+    if name != _BARE_A3:
+        return name if name.startswith("Ascend") else f"Ascend{name}"
+    told = dict(_BOARD.findall(board))
+    npu = told.get("NPU Name", "")
+    if not npu:
+        return ""
+    return npu if npu.startswith("Ascend") else f"{told.get('Chip Name', _BARE_A3)}_{npu}"
+
+
+def probe_ascend(environ: Mapping[str, str], devices: Path = Path("/dev")) -> tuple[AscendFacts | None, str]:
+    """The chips of this host and, where something is missing, the reason.
+
+    Returns:
+        Facts with `chips` 0 where there is certainly none; None where it cannot be told.
+    """
+    tool = find_tool(TOOL, FOLDERS, environ)
+    if tool is None:
+        if next(devices.glob(DEVICES), None) is None:
+            return AscendFacts(), f"no Ascend chip: neither {TOOL} nor {devices}/davinci* is here"
+        return None, f"{devices}/davinci* is here and {TOOL} is not: install the driver's tools, or put it in PATH"
+    try:
+        return describe(lambda arguments: run_tool([str(tool), *arguments], environ))
+    except ToolError as error:
+        return None, str(error)
+
+
+def describe(run: Run) -> tuple[AscendFacts, str]:
+    """The facts by what `npu-smi` answers to `run`. Raises ToolError."""
+    found = parse_info(run(["info"]))
+    first = found.chips[0]
+    soc, reason = soc_of(first.name), ""
+    if not soc:
+        try:
+            soc = soc_of(first.name, run(["info", "-t", "board", "-i", str(first.npu), "-c", str(first.chip)]))
+            reason = "" if soc else f"{TOOL} info -t board does not name the NPU"
+        except ToolError as error:
+            reason = str(error)
+    kinds = sorted({chip.name for chip in found.chips})
+    if len(kinds) > 1:
+        reason = f"chips of several kinds: {', '.join(kinds)}; the facts are those of the first"
+    facts = AscendFacts(
+        soc=soc,
+        name=first.name,
+        chips=len(found.chips),
+        memory_bytes=first.memory_bytes,
+        health=first.health,
+        driver=found.driver,
+        virtual="vir" in first.name.lower(),
+    )
+    return facts, reason
+
+
+def _chips(text: str) -> Iterator[Chip]:
+    """Pairs a chip's two rows; whatever else is in the table (headings, processes) has another form."""
+    npu: tuple[int, str, str] | None = None
+    count = 0
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) != 3 or not line.lstrip().startswith("|"):
+            continue
+        named, chip = _NPU.fullmatch(cells[0]), _CHIP.fullmatch(cells[0])
+        if named:
+            npu = int(named[1]), named[2], cells[1][:32]
+        elif chip and npu is not None:
+            usage = _USAGE.findall(cells[2])
+            memory = int(usage[-1][1]) << 20 if usage else None  # of DDR and HBM the last, which models lie in
+            yield Chip(npu[0], int(chip[1]), npu[1], npu[2], memory)
+            npu = None
+            count += 1
+            if count == MAX_CHIPS:
+                return

@@ -1,0 +1,246 @@
+"""Probes this host: facts from the kernel, from the vendors' own tools, and from using each backend; never from a list.
+
+Each fact has its source and its time in `Platform.evidence`, and where there is none, the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from agent.adapters.disk.artifact_cache import disk_free
+from agent.adapters.facts.ascend import probe_ascend
+from agent.adapters.facts.cann import probe_cann
+from agent.adapters.facts.nvidia import probe_nvidia
+from agent.adapters.facts.probe_cache import BACKEND, Probed, keep, kept, probe_key
+from agent.backends.catalog import CATALOG
+from agent.worker.handle import probe_backend
+from registry.contracts.catalogue.manifest import Format
+from registry.contracts.digest import Digest
+from registry.contracts.fit.platforms import AscendFacts, BackendFacts, Evidence, Platform
+
+MAX_FEATURES = 512
+MAX_REASON = 500
+MEMORY_STEP, DISK_STEP, SMALLEST_STEP = 16 << 20, 256 << 20, 4096
+"""Sizes are rounded down to these: boards of one kind differ by a few pages, and are one class."""
+ACL = "ascend_acl"
+"""The backend whose provider is the SoC's name, as ACL says it."""
+
+
+def agent_version() -> str:
+    """Of the installed distribution."""
+    try:
+        return version("modelfleet")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def probe_host(
+    *,
+    python_of: Callable[[str], Path],
+    cores: int,
+    data_dir: Path,
+    now: datetime,
+    fresh: bool = False,
+    entry_points: tuple[Digest, ...] = (),
+    max_request_bytes: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Platform:
+    """What this host is.
+
+    Args:
+        python_of: The Python that runs the workers of a backend.
+        cores: Processors that workers may use.
+        data_dir: Where the kept answer lies, and whose disk is asked about.
+        now: For `observed_at`.
+        fresh: Probe backends, chips and drivers although a kept answer would do.
+        entry_points: Ids of the keys whose signed code this host runs; a setting, so not among what is kept.
+        max_request_bytes: A setting, too.
+        environ: The variables of the agent.
+    """
+    libc, libc_version = platform.libc_ver()
+    arch, (memory_bytes, memory_free) = platform.machine(), memory()
+    disk, free, disk_reason = _disk(data_dir)
+    probed = _probed({name: python_of(name) for name in CATALOG}, data_dir, arch, environ, now, fresh=fresh)
+    return Platform(
+        os=platform.system().lower(),
+        arch=arch,
+        libc=f"{libc} {libc_version}".strip(),
+        cpu_count=cores,
+        cpu_features=_cpu_features(),
+        memory_bytes=None if memory_bytes is None else rounded(memory_bytes, MEMORY_STEP),
+        memory_free_bytes=memory_free,
+        disk_bytes=None if disk is None else rounded(disk, DISK_STEP),
+        disk_free_bytes=free,
+        max_request_bytes=max_request_bytes,
+        ascend=probed.ascend,
+        cann=probed.cann,
+        cuda=probed.cuda,
+        backends=tuple(_with_entry_points(backend, entry_points) for backend in probed.backends),
+        agent_version=agent_version(),
+        python=platform.python_version(),
+        locale=environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG", ""),
+        observed_at=now,
+        evidence={
+            **_own_evidence(data_dir, now, disk_reason, no_memory=memory_bytes is None),
+            **probed.evidence,
+        },
+    )
+
+
+def rounded(size: int, step: int) -> int:
+    """Down to `step`, or for a small one to a step that takes at most a sixteenth of it away."""
+    while step > SMALLEST_STEP and size < 16 * step:
+        step //= 2
+    return size // step * step
+
+
+def _disk(folder: Path) -> tuple[int | None, int | None, str]:
+    """Size and free bytes of the disk with the data; or why they are not known now."""
+    if not folder.is_dir():
+        return None, None, "the data directory is not there yet"
+    try:
+        return shutil.disk_usage(folder).total, disk_free(folder), ""
+    except OSError as error:
+        return None, None, f"statvfs: {error.strerror}"
+
+
+def _with_entry_points(backend: BackendFacts, keys: tuple[Digest, ...]) -> BackendFacts:
+    """Only checkpoints come with code."""
+    return backend.model_copy(update={"entry_points": keys}) if Format.MINDSPORE_CKPT in backend.formats else backend
+
+
+def memory() -> tuple[int | None, int | None]:
+    """Bytes in all, and bytes that a new process could have without swapping. A cgroup's limit counts."""
+    values: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            values[name] = int(rest.split()[0]) << 10
+    total, free = values.get("MemTotal"), values.get("MemAvailable")
+    for limit_file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int(Path(limit_file).read_text())
+            total = min(total, limit) if total else limit
+    return total, min(free, total) if free and total else free
+
+
+def _cpu_features() -> tuple[str, ...]:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return tuple(sorted(set(rest.split())))[:MAX_FEATURES]
+    return ()
+
+
+def _own_evidence(data_dir: Path, now: datetime, disk_reason: str, *, no_memory: bool) -> dict[str, Evidence]:
+    """Of what the kernel and Python say, asked anew each time."""
+    sources = {
+        "os": "uname",
+        "arch": "uname",
+        "libc": "confstr",
+        "cpu_count": "settings and sched_getaffinity",
+        "cpu_features": "/proc/cpuinfo",
+        "memory_bytes": "/proc/meminfo and the cgroup",
+        "memory_free_bytes": "/proc/meminfo and the cgroup",
+        "disk_bytes": f"statvfs of {data_dir}"[:256],
+        "disk_free_bytes": f"statvfs of {data_dir}"[:256],
+        "agent_version": "the installed package",
+        "python": "the agent's interpreter",
+        "locale": "LC_ALL, LC_CTYPE, LANG",
+        "max_request_bytes": "settings",
+    }
+    evidence = {name: Evidence(source=source, observed_at=now) for name, source in sources.items()}
+    if disk_reason:
+        missing = Evidence(source=sources["disk_bytes"], observed_at=now, reason=disk_reason, failed=True)
+        evidence |= {"disk_bytes": missing, "disk_free_bytes": missing}
+    if no_memory:
+        evidence["memory_bytes"] = evidence["memory_bytes"].model_copy(update={"failed": True})
+    return evidence
+
+
+def _probed(
+    interpreters: Mapping[str, Path],
+    data_dir: Path,
+    arch: str,
+    environ: Mapping[str, str],
+    now: datetime,
+    *,
+    fresh: bool,
+) -> Probed:
+    key = probe_key((agent_version(), repr(CATALOG)), interpreters, environ, arch)
+    before = kept(data_dir)
+    again: set[str] | None = None
+    """What is looked at; None: everything."""
+    if not fresh and before is not None and before.key == key:
+        again = before.failed()
+        if not again:
+            return before
+    found = _looked(interpreters, arch, environ, now, before if again is not None else None)
+    found = found.model_copy(update={"key": key})
+    found = found.or_before(before)
+    keep(data_dir, found)
+    return found
+
+
+def _looked(
+    interpreters: Mapping[str, Path],
+    arch: str,
+    environ: Mapping[str, str],
+    now: datetime,
+    known: Probed | None,
+) -> Probed:
+    """What a look finds now. `known`: only what failed in there is looked at, the rest is taken from there."""
+    told: dict[str, Evidence] = {} if known is None else dict(known.evidence)
+
+    def is_due(name: str) -> bool:
+        return known is None or name not in told or told[name].failed
+
+    backends: list[BackendFacts] = []
+    for name, interpreter in interpreters.items():
+        fact = None if known is None or is_due(BACKEND + name) else known.fact(BACKEND + name)
+        if fact is None:
+            fact = probe_backend(name, str(interpreter))
+            told[BACKEND + name] = _evidence(f"used by {interpreter}", fact.reason, now, failed=fact.unknown)
+        backends.append(fact)
+    ascend = known.ascend if known is not None else None
+    if is_due("ascend"):
+        ascend, reason = probe_ascend(environ)
+        told["ascend"] = _evidence("npu-smi info", reason, now, failed=ascend is None)
+    cann = known.cann if known is not None else None
+    if is_due("cann"):
+        cann, source = probe_cann(environ, arch)
+        told["cann"] = _evidence(source if cann else "CANN's files", "" if cann else source, now)
+    cuda = known.cuda if known is not None else None
+    if is_due("cuda"):
+        cuda, reason = probe_nvidia(environ)
+        told["cuda"] = _evidence("NVML", reason, now, failed=cuda is None)
+    ascend = with_acl(ascend, tuple(backends))
+    if ascend is not None and ascend.soc and ascend.soc == _acl_soc(tuple(backends)):
+        told["ascend.soc"] = _evidence("acl.get_soc_name", "", now)
+    return Probed(key="", backends=tuple(backends), ascend=ascend, cann=cann, cuda=cuda, evidence=told)
+
+
+def with_acl(ascend: AscendFacts | None, backends: tuple[BackendFacts, ...]) -> AscendFacts | None:
+    """What ACL says of the SoC counts more than what npu-smi prints, and is there in containers without npu-smi."""
+    soc = _acl_soc(backends)
+    if not soc:
+        return ascend
+    known = ascend or AscendFacts()
+    virtual = known.virtual if known.virtual is not None else ("vir" in soc.lower() or None)
+    return known.model_copy(update={"soc": soc, "chips": max(known.chips, 1), "virtual": virtual})
+
+
+def _acl_soc(backends: tuple[BackendFacts, ...]) -> str:
+    return next((b.providers[0] for b in backends if b.name == ACL and b.usable and b.providers), "")
+
+
+def _evidence(source: str, reason: str, now: datetime, *, failed: bool = False) -> Evidence:
+    return Evidence(source=source[:256], observed_at=now, reason=reason[:MAX_REASON], failed=failed)

@@ -1,0 +1,119 @@
+"""Gives the registry what a job of this device made: the variant first, then exactly the files that it lacks.
+
+Idempotent: the same offer again finds what is there and goes on where an upload was cut. An outage is waited out, with
+growing pauses, until the job is cancelled or its time is over.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from agent.adapters.disk.durable import disk_error
+from agent.adapters.disk.part_file import StepCancelledError
+from agent.adapters.network.registry_answers import UnreachableError
+from agent.adapters.network.registry_client import RegistryClient
+from agent.core.backoff import Backoff
+from agent.errors import PermanentError
+from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
+from registry.contracts.api.versions import VariantAnswer, VariantOffer
+from registry.contracts.catalogue.manifest import FileRef, Variant
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.digest import Digest
+from registry.contracts.paths import job_variant_path, upload_path, uploads_path
+
+PIECE = 1 << 20
+PAUSE = Backoff(first_s=0.5, cap_s=30.0, limit=1 << 30)
+ROUNDS = 3
+"""Offers after which everything must be there: more mean that the registry forgets what it gets."""
+_JSON = {"Content-Type": "application/json"}
+Tell = Callable[[int], None]
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+def give_variant(
+    client: RegistryClient, job: str, variant: Variant, folder: Path, *, cancel: threading.Event, tell: Tell
+) -> Digest:
+    """Has the variant added to its version; the files are below `folder`. The manifest that has it.
+
+    Args:
+        tell: Told how many bytes of the files are there, after each piece.
+
+    Raises:
+        PermanentError: the registry does not take it.
+        StepCancelledError: `cancel` was set.
+        TransientError: the disk refuses.
+    """
+    giving = _Giving(client, folder, cancel, tell)
+    path, body = job_variant_path(job), VariantOffer(variant=variant).canonical()
+    for _ in range(ROUNDS):
+        answer = giving.patiently(lambda: _parsed(client.call("PUT", path, body, _JSON), VariantAnswer))
+        if answer.manifest is not None:
+            return answer.manifest
+        for file in answer.missing:
+            giving.patiently(lambda file=file: giving.upload(file))  # type: ignore[misc]
+    raise PermanentError(DeploymentCode.BAD_ANSWER, f"the registry lacks files of {variant.name} that it was given")
+
+
+class _Giving:
+    """One offer under way."""
+
+    def __init__(self, client: RegistryClient, folder: Path, cancel: threading.Event, tell: Tell) -> None:
+        self._client = client
+        self._folder = folder
+        self._cancel = cancel
+        self._tell = tell
+        self._before = 0
+
+    def patiently(self, work: Callable[[], Answer]) -> Answer:
+        """`work` until the registry can be reached."""
+        for attempt in range(1, PAUSE.limit):
+            if self._cancel.is_set():
+                raise StepCancelledError
+            try:
+                return work()
+            except UnreachableError as error:
+                if self._cancel.wait(max(PAUSE.delay(attempt, 1.0), error.retry_after_s)):
+                    raise StepCancelledError from None
+        raise StepCancelledError
+
+    def upload(self, file: FileRef) -> UploadView:
+        """From where the registry says that it goes on."""
+        request = UploadRequest(digest=file.digest, size=file.size).canonical()
+        view = _parsed(self._client.call("POST", uploads_path(), request, _JSON), UploadView)
+        if not view.complete:
+            headers = {
+                UPLOAD_OFFSET: str(view.offset),
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(file.size - view.offset),
+            }
+            pieces = self._pieces(file, view.offset)
+            view = _parsed(self._client.call("PATCH", upload_path(view.id), pieces, headers), UploadView)
+        if not view.complete:
+            raise UnreachableError(f"the registry has {view.offset} of {file.size} bytes of {file.path}")
+        self._before += file.size
+        return view
+
+    def _pieces(self, file: FileRef, offset: int) -> Iterator[bytes]:
+        try:
+            with (self._folder / file.path).open("rb") as stream:
+                stream.seek(offset)
+                while piece := stream.read(PIECE):
+                    if self._cancel.is_set():
+                        raise StepCancelledError
+                    yield piece
+                    offset += len(piece)
+                    self._tell(self._before + offset)
+        except OSError as error:
+            raise disk_error(error, self._folder / file.path) from error
+
+
+def _parsed(data: bytes, kind: type[Answer]) -> Answer:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise UnreachableError(f"what was answered is no {kind.__name__} of the registry: {error}") from None

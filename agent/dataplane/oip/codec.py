@@ -1,0 +1,170 @@
+"""Requests to plans, outputs to replies: the Open Inference Protocol (KServe v2) for one active worker.
+
+Forms of a request, told apart in this order:
+1. header length given (MQTT 5 user property): JSON header, then binary tensors;
+2. payload begins with BINARY_MAGIC: the same, self-contained, for MQTT 3.1.1;
+3. content type image/jpeg or image/png, or a payload that begins as one: a picture;
+4. else JSON.
+
+Output form is the protocol's: JSON, unless `binary_data_output` (all) or `binary_data` (one output, wins) asks.
+Pure: no I/O, no threads of its own. Decoding is safe in any thread (long JSON and pictures belong in another than
+the loop's), encoding only in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from agent.dataplane.oip import codec_binary
+from agent.dataplane.oip.binding import Binding
+from agent.dataplane.oip.classify import Classifier
+from agent.dataplane.oip.codec_binary import MAGIC_BYTES, RequestReader, check_header_length, split_magic
+from agent.dataplane.oip.images import PictureInput, sniff
+from agent.dataplane.oip.plan import Buffer, InputTensor, OutputTensor, Plan, Reply, RequestError, quote
+from agent.dataplane.oip.replies import ReplyEncoder
+from agent.dataplane.oip.signature import Signature
+from agent.errors import TransientError
+from agent.worker.channel import Layout
+from agent.worker.spawn import printable
+from registry.contracts.codes import InferenceCode
+from registry.contracts.tensors import BINARY_MAGIC, CONTENT_BINARY, CONTENT_IMAGES, CONTENT_JSON, MAX_JSON_BYTES
+from registry.pictures.bare import PictureError
+from registry.pictures.steps import Steps
+
+_OIP_TYPES = ("", CONTENT_JSON, CONTENT_BINARY)
+
+
+class Codec:
+    """Compiled once per active worker. Every refusal is a RequestError."""
+
+    def __init__(self, binding: Binding, layout: Layout) -> None:
+        self.binding = binding
+        self._signature = Signature(binding, layout)
+        self._reader = RequestReader(binding, self._signature)
+        classes = binding.classification
+        self._replies = ReplyEncoder(binding, layout, Classifier(classes, binding.outputs) if classes else None)
+        self._pictures, self._no_pictures = _picture_input(binding)
+
+    def decode(self, payload: Buffer, content_type: str = "", header_length: int | None = None) -> tuple[Plan, int]:
+        """Any request: the plan, and where its body begins in the payload; the body has been checked."""
+        if len(payload) > self.binding.max_payload:
+            raise RequestError(
+                InferenceCode.TOO_LARGE, f"expected at most {self.binding.max_payload} bytes, got {len(payload)}"
+            )
+        view = memoryview(payload)
+        kind = content_type.partition(";")[0].strip().lower()
+        if header_length is not None:
+            check_header_length(header_length, len(view))
+            plan, start = self.decode_header(bytes(view[:header_length])), header_length
+        elif view[: len(BINARY_MAGIC)] == BINARY_MAGIC:
+            start = MAGIC_BYTES + split_magic(view)
+            plan = self.decode_header(bytes(view[MAGIC_BYTES:start]))
+            plan = plan.variant(plan.id, magic=True)
+        elif kind in CONTENT_IMAGES or (kind != CONTENT_JSON and sniff(view)):
+            plan, start = self.image_plan(len(view)), 0
+        elif kind in _OIP_TYPES:
+            plan, start = self.decode_json(view), len(view)
+        else:
+            raise RequestError(
+                InferenceCode.UNSUPPORTED_CONTENT_TYPE,
+                f"expected {CONTENT_JSON}, {CONTENT_BINARY} or {' or '.join(CONTENT_IMAGES)}, got {quote(kind)}",
+            )
+        self.check_body(plan, view[start:])
+        return plan, start
+
+    def decode_header(self, header: bytes) -> Plan:
+        """The JSON header of a binary request, without its body: what the fast path calls.
+
+        The caller bounds its length (MAX_HEADER_BYTES), compares `plan.body_bytes` with what came, and calls
+        `check_body` when `plan.check`. A repeated header costs one dict look-up.
+        """
+        return self._reader.read_header(header)
+
+    def decode_json(self, payload: Buffer) -> Plan:
+        """A whole request in JSON; its tensors are in `plan.tensors[i].data` and `plan.literals`.
+
+        Slow when long: about 6 ms a MiB.
+        """
+        if len(payload) > MAX_JSON_BYTES:
+            raise RequestError(
+                InferenceCode.TOO_LARGE,
+                f"expected at most {MAX_JSON_BYTES} bytes of JSON, got {len(payload)}: send tensors as binary",
+            )
+        plan = self._reader.read(payload)
+        if plan.body_bytes:
+            raise RequestError(
+                InferenceCode.BAD_PAYLOAD,
+                "binary_data_size without binary tensors: give inference-header-content-length, or begin with "
+                f"{BINARY_MAGIC!r}",
+            )
+        # A 3.1.1 client sees no property with the header's length: binary outputs need the self-contained form.
+        plan.magic = bool(plan.response_topic) and any(wish.binary for wish in plan.outputs)
+        return plan
+
+    def check_body(self, plan: Plan, body: Buffer) -> None:
+        """Refuses a body of the wrong size, BYTES whose lengths do not add up, BOOL other than 0 and 1."""
+        codec_binary.check_body(plan, body)
+
+    def image_plan(self, size: int) -> Plan:
+        """The plan of a payload of `size` bytes that is a picture (`plan.image`); refused when the model takes none."""
+        picture = self._picture_input()
+        spec = self.binding.inputs[0]
+        selection = self._signature.select(None, binary=False, picture=True)
+        return Plan(
+            tensors=(InputTensor(0, spec.name, picture.datatype, picture.shape, 0, size, None),),
+            body_bytes=size,
+            outputs=selection.outputs,
+            run_outputs=selection.run_outputs,
+            image=True,
+            classify=selection.classify,
+        )
+
+    def decode_image(self, plan: Plan, body: Buffer, decode: Callable[[Steps, bytes], bytes]) -> Plan:
+        """Decodes and prepares the picture of a plan with `image`: the plan that comes back can run.
+
+        Milliseconds; for a decode thread. `body` is what follows the header, or the whole payload; `decode` is that of
+        registry.pictures, or one that runs it elsewhere. Raises RequestError `bad_image`, `overloaded`.
+        """
+        wanted = self._picture_input()
+        picture = plan.tensors[0]
+        # As a BYTES tensor the picture stands behind its u32 length, which check_body has compared with the size.
+        start = picture.offset + (4 if picture.datatype == "BYTES" else 0)
+        try:
+            data = decode(wanted.steps, bytes(memoryview(body)[start : picture.offset + picture.size]))
+        except PictureError as error:
+            raise RequestError(InferenceCode.BAD_IMAGE, printable(str(error), 500)) from None
+        except TransientError as error:
+            raise RequestError(InferenceCode.OVERLOADED, error.message) from None
+        tensor = picture._replace(datatype=wanted.datatype, shape=wanted.shape, offset=0, size=len(data), data=data)
+        return plan.with_picture(tensor, fixed=self._signature.fits_fixed((tensor,)))
+
+    def _picture_input(self) -> PictureInput:
+        if self._pictures is None:
+            raise RequestError(InferenceCode.NO_IMAGE_INPUT, self._no_pictures)
+        return self._pictures
+
+    def encode_fixed(self, plan: Plan, views: Sequence[Buffer]) -> Reply:
+        """The reply from a fixed slot: one view (bytes) per model output, in `Layout.outputs` order. Binary outputs
+        are not copied: the pieces are the views. Raises RequestError when outputs cannot be written as asked."""
+        return self._replies.fixed(plan, views)
+
+    def encode_reply(self, plan: Plan, outputs: Sequence[OutputTensor]) -> Reply:
+        """The reply from an arena: outputs by name, any shape. Raises RequestError as `encode_fixed` does."""
+        return self._replies.any(plan, outputs)
+
+    def encode_error(self, code: str, message: str, request_id: str = "", correlation_id: str = "") -> Reply:
+        """An error result that says which model, version, variant and device; always plain JSON."""
+        return self._replies.error(code, message, request_id, correlation_id)
+
+
+def _picture_input(binding: Binding) -> tuple[PictureInput | None, str]:
+    """How a picture becomes the input, or why it cannot."""
+    declared = binding.image
+    if declared is None:
+        return None, f"the manifest of {binding.model!r} does not declare how it takes pictures: send tensors"
+    if len(binding.inputs) != 1 or binding.inputs[0].name != declared.input:
+        return None, f"a picture needs {declared.input!r} to be the only input of {binding.model!r}: send tensors"
+    try:
+        return PictureInput(declared, binding.inputs[0], binding.max_payload), ""
+    except ValueError as error:
+        return None, f"the manifest's image does not fit the model: {error}"

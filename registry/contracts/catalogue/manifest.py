@@ -1,0 +1,323 @@
+"""The manifest: what a version is. Immutable; its canonical bytes have the digest that names it.
+
+A version holds one or more variants, each the version's form for one format and target platform.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from registry.contracts.catalogue.batching import Batching
+from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES, EntryPoint
+from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES, MeasuredParity, Tolerance
+from registry.contracts.digest import Digest
+from registry.contracts.enums import StrEnum, as_said
+from registry.contracts.names import LabelKey, LabelValue, Name, RelativePath, VersionName
+from registry.contracts.tensors import MAX_NAME, MAX_RANK, MAX_TENSORS, Datatype
+from registry.contracts.wire import Wire
+
+MAX_MANIFEST_BYTES = 1 << 20
+"""Longer manifests are refused before they are parsed."""
+
+
+class Format(StrEnum):
+    """What a variant's files are."""
+
+    ONNX = "onnx"
+    MINDSPORE_CKPT = "mindspore-ckpt"
+    MINDIR = "mindir"
+    AIR = "air"
+    """GEIR, as older MindSpore calls it: only a source for ATC."""
+    OM = "om"
+    TENSORRT_PLAN = "tensorrt-plan"
+
+
+class Target(StrEnum):
+    """The kind of platform a variant is made for."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    ASCEND310 = "ascend310"
+    ASCEND910 = "ascend910"
+
+
+class FileRef(Wire):
+    """One file of an artifact: where it lies inside it, and which blob it is."""
+
+    path: RelativePath
+    digest: Digest
+    size: Annotated[int, Field(ge=0, le=1 << 50)]
+    """Bytes."""
+
+
+class TensorSpec(Wire):
+    """One input or output. A dimension of -1 may have any size."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    datatype: Datatype
+    shape: Annotated[tuple[Annotated[int, Field(ge=-1, le=1 << 31)], ...], Field(max_length=MAX_RANK)]
+    """Of an output it is what the file declares; an answer has the shape that the model gave."""
+    any_rank: bool = False
+    """The file declares no shape: tensors of any rank, and `shape` is empty."""
+
+
+BuildVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+"""A version or a chip, as the vendor's tool says it."""
+ComputeCapability = Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]$")]
+"""Of a CUDA GPU: `8.6`."""
+
+
+class Requirements(Wire):
+    """What a host must have. An absent field asks for nothing."""
+
+    os: str | None = None
+    arch: tuple[str, ...] = ()
+    """Any of these, as `uname -m` says; empty: any."""
+    onnx_ir: int | None = None
+    """The ONNX IR version of the file: a runtime's newest must be at least this."""
+    onnx_opsets: dict[str, int] = Field(default_factory=dict)
+    """Operator domain ("" is ai.onnx) to opset version."""
+    memory_bytes: int | None = None
+    """Free memory needed to load and run, measured or given by the publisher."""
+    mindspore_version: BuildVersion | None = None
+    """The MindSpore that wrote a MindIR; the host's may not be older."""
+    soc_version: BuildVersion | None = None
+    """The Ascend chip of an OM, as ATC's `--soc_version`: `Ascend310P3`. The host's must be the same."""
+    cann_version: BuildVersion | None = None
+    """The CANN that built an OM: `8.0.RC1`. The host's may not be older."""
+    opp_version: BuildVersion | None = None
+    """The operator library that an OM was built with. It must be the same on a virtual NPU, and should be for an OM
+    whose shapes are dynamic."""
+    tensorrt_version: BuildVersion | None = None
+    """The TensorRT that built a plan: `10.13.3.9`. The host's must be the same, unless it is version-compatible."""
+    tensorrt_version_compatible: bool = False
+    """The plan was built with VERSION_COMPATIBLE: later ones of the same major run it, 10's run on 11, 8's on 10."""
+    compute_capability: ComputeCapability | None = None
+    """The GPU that a plan was built for: `8.6`. The host's must be the same, unless `hardware_compat` says so."""
+    hardware_compat: Literal["ampere_plus", "same_compute_capability"] | None = None
+    """The plan's HardwareCompatibilityLevel: any GPU of compute capability 8.0 or newer, or any of the same one."""
+    disk_bytes: int | None = None
+    """Disk that the files and what is made of them need; None: the files' own size."""
+
+
+class Network(Wire):
+    """The architecture that a checkpoint's parameters belong to, by its name in the agent's built-in catalogue."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+    """`lenet5`, `resnet50`, ..."""
+    arguments: Annotated[dict[str, int | float | bool | str], Field(max_length=32)] = Field(default_factory=dict)
+    """Keyword arguments of the architecture's constructor: `{"num_class": 10, "num_channel": 1}`."""
+
+
+class Build(Wire):
+    """How a variant was made from a sibling: enough to make it again."""
+
+    parent: Digest
+    """The canonical digest of the variant that it was converted from."""
+    tool: Annotated[str, Field(max_length=64)]
+    """`mindspore-export`, `atc`, `tensorrt`, `onnxruntime-quantize`."""
+    command: Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=128)] = ()
+    """The exact command line, or the call, one argument each; no secrets."""
+    versions: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
+    """Tool and library versions: `{"mindspore": "2.10.0", "cann": "8.0.RC1"}`."""
+    built_on: Name | None = None
+    """The device that built it; None: the publisher's machine."""
+
+
+class Variant(Wire):
+    """The version's form for one format and target platform. Its canonical digest names it in reports."""
+
+    name: Name
+    format: Annotated[Format, BeforeValidator(as_said(Format))]
+    target: Annotated[Target, BeforeValidator(as_said(Target))]
+    """A device that is older than the registry passes over a variant whose format or target it does not know."""
+    entry: RelativePath
+    """The file that the backend opens; the others (external data, labels) lie beside it."""
+    files: Annotated[tuple[FileRef, ...], Field(min_length=1, max_length=64)]
+    inputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
+    optional_inputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
+    """Inputs that the model has a default for: a request may leave them out. Not among `inputs`."""
+    outputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
+    requirements: Requirements = Requirements()
+    network: Network | None = None
+    """Only of a checkpoint: what its parameters are filled into."""
+    entry_point: EntryPoint | None = None
+    """Only of a checkpoint, instead of `network`: signed code that builds what its parameters are filled into."""
+    build: Build | None = None
+    """None: it was published as it is."""
+    parity: MeasuredParity | None = None
+    """Measured by the publisher, where the variant could run there."""
+    batching: Batching | None = None
+    """May requests be joined into one run? None: one request at a time."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @model_validator(mode="after")
+    def _files_are_consistent(self) -> Variant:
+        paths = [file.path for file in self.files]
+        if len(set(paths)) != len(paths):
+            raise ValueError(f"variant {self.name}: a file path appears twice")
+        if self.entry not in paths:
+            raise ValueError(f"variant {self.name}: entry {self.entry!r} is not among its files")
+        return self
+
+    @model_validator(mode="after")
+    def _entry_point_is_one_of_the_files(self) -> Variant:
+        code = self.entry_point
+        if code is None:
+            return self
+        if self.format is not Format.MINDSPORE_CKPT or self.network is not None:
+            raise ValueError(f"variant {self.name}: an entry point is for a checkpoint that names no network")
+        module = next((file for file in self.files if file.path == code.module), None)
+        if module is None or code.module == self.entry:
+            raise ValueError(f"variant {self.name}: the module {code.module!r} is not a file beside its checkpoint")
+        if module.size > MAX_MODULE_BYTES:
+            raise ValueError(f"variant {self.name}: a module of {module.size} bytes; at most {MAX_MODULE_BYTES}")
+        if not self.inputs or not self.outputs:
+            raise ValueError(f"variant {self.name}: code does not say its inputs and outputs, so the variant must")
+        return self
+
+
+class ImageInput(Wire):
+    """How a picture becomes the input tensor: decode, resize, scale, normalise, lay out.
+
+    value = (pixel * scale - mean[channel]) / std[channel], pixel in 0..255.
+    """
+
+    input: str
+    """The input tensor that takes the picture; it must be the model's only input."""
+    height: Annotated[int, Field(ge=1, le=8192)]
+    width: Annotated[int, Field(ge=1, le=8192)]
+    channels: Literal["L", "RGB", "BGR"] = "RGB"
+    """L is one grey channel (ITU-R 601-2 luma)."""
+    resize: Literal["stretch", "pad"] = "stretch"
+    """pad keeps the aspect ratio: scaled to fit, top left, the rest filled with `pad_value`."""
+    pad_value: Annotated[int, Field(ge=0, le=255)] = 0
+    scale: float = 1 / 255
+    mean: Annotated[tuple[float, ...], Field(max_length=3)] = ()
+    """Per channel, in the tensor's channel order; empty: 0."""
+    std: Annotated[tuple[float, ...], Field(max_length=3)] = ()
+    """Per channel, in the tensor's channel order, not 0; empty: 1."""
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+
+    @model_validator(mode="after")
+    def _per_channel_values_fit(self) -> ImageInput:
+        count = 1 if self.channels == "L" else 3
+        if len(self.mean) not in (0, count) or len(self.std) not in (0, count):
+            raise ValueError(f"image: mean and std need {count} values for channels {self.channels}")
+        if 0.0 in self.std:
+            raise ValueError("image: std must not be 0")
+        return self
+
+
+class Classification(Wire):
+    """How an output becomes labels with scores; `catalogue.classes` says which shapes it may have."""
+
+    output: str
+    softmax: bool = True
+    """False when the model ends in softmax itself, or in a sigmoid."""
+    labels: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(min_length=1, max_length=4096)]
+    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class Golden(Wire):
+    """The version's golden vectors; see `registry.contracts.catalogue.golden` for the file."""
+
+    file: FileRef
+    cases: Annotated[int, Field(ge=1, le=MAX_GOLDEN_CASES)]
+    reference: Name | None = None
+    """The variant that made the outputs; None: the publisher gave them, or another version."""
+    of: Annotated[str, Field(max_length=160)] | None = None
+    """`MODEL@VERSION` whose golden vectors these are, too."""
+    compared_with: Annotated[str, Field(max_length=160)] | None = None
+    """`MODEL@VERSION` whose model made the outputs on the publisher's machine."""
+    tolerance: Tolerance = Tolerance()
+
+    @model_validator(mode="after")
+    def _file_is_bounded(self) -> Golden:
+        if self.file.size > MAX_GOLDEN_BYTES:
+            raise ValueError(f"golden vectors of {self.file.size} bytes; at most {MAX_GOLDEN_BYTES}")
+        return self
+
+
+class Manifest(Wire):
+    """A version: its variants, and what belongs to all of them."""
+
+    schema_version: Literal[1] = 1
+    model: Name
+    version: VersionName
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=64)]
+    image: ImageInput | None = None
+    classification: Classification | None = None
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
+    licence: Annotated[str, Field(max_length=128)] | None = None
+    """An SPDX expression where there is one."""
+    card: FileRef | None = None
+    """The Markdown model card."""
+    golden: Golden | None = None
+    """What every variant must answer, on every device, before it serves."""
+    extends: Digest | None = None
+    """The manifest of the same version that this one has more variants than; all else is as it was there."""
+
+    @model_validator(mode="after")
+    def _variants_agree(self) -> Manifest:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError("a variant name appears twice")
+        first = self.variants[0]
+        for other in self.variants[1:]:
+            if other.inputs and first.inputs and not _same_signature(first, other):
+                raise ValueError(
+                    f"variants {first.name} and {other.name} disagree in inputs or outputs: {_difference(first, other)}"
+                )
+        if self.golden is not None and self.golden.reference not in (None, *names):
+            raise ValueError(f"the golden vectors come from {self.golden.reference}, which is no variant")
+        return self
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant of that name, or None."""
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+    def blobs(self) -> dict[Digest, int]:
+        """Every blob that the version needs, with its size."""
+        files = [file for variant in self.variants for file in variant.files]
+        beside = [file for file in (self.card, self.golden.file if self.golden else None) if file is not None]
+        return {file.digest: file.size for file in (*files, *beside)}
+
+
+def same_tensors(one: tuple[TensorSpec, ...], other: tuple[TensorSpec, ...]) -> bool:
+    """Names, datatypes and ranks agree; a fixed dimension may stand where the sibling's is dynamic."""
+    return len(one) == len(other) and all(
+        x.name == y.name and x.datatype == y.datatype and (x.any_rank or y.any_rank or _agree(x.shape, y.shape))
+        for x, y in zip(one, other, strict=True)
+    )
+
+
+def _agree(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return len(one) == len(other) and all(p == q or -1 in (p, q) for p, q in zip(one, other, strict=True))
+
+
+def _same_signature(one: Variant, other: Variant) -> bool:
+    return same_tensors(one.inputs, other.inputs) and same_tensors(one.outputs, other.outputs)
+
+
+def _difference(one: Variant, other: Variant) -> str:
+    """The first tensor that they do not have in common, and what each says of it."""
+    sides = (("input", one.inputs, other.inputs), ("output", one.outputs, other.outputs))
+    for side, ours, theirs in sides:
+        for number, (x, y) in enumerate(zip_longest(ours, theirs), 1):
+            if x is None or y is None or not same_tensors((x,), (y,)):
+                return f"{side} {number} of {one.name} is {_said(x)}, of {other.name} {_said(y)}"
+    return ""
+
+
+def _said(spec: TensorSpec | None) -> str:
+    if spec is None:
+        return "not there"
+    return f"{spec.name[:64]!r} {spec.datatype} {'of any shape' if spec.any_rank else list(spec.shape)}"

@@ -1,0 +1,131 @@
+"""The file of golden vectors: case i has the tensors `i/in/<input name>` and `i/out/<output name>`, i from 0.
+
+Pure. Publisher, registry and agent read it with this; each checks it against the signature that it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
+from registry.contracts.catalogue.manifest import TensorSpec
+from registry.contracts.tensor_file import (
+    Buffer,
+    Tensor,
+    TensorFileError,
+    TensorSpan,
+    read_spans,
+    shape_fits,
+    write_tensors,
+)
+from registry.contracts.tensors import MAX_TENSORS
+
+_SIDES = ("in", "out")
+
+
+class GoldenCase(NamedTuple):
+    """One request and what must come back, as spans of the file. An output that is not here is not compared."""
+
+    inputs: dict[str, TensorSpan]
+    outputs: dict[str, TensorSpan]
+
+
+class Case(NamedTuple):
+    """One case with its bytes, to write."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def read_cases(head: Buffer, size: int) -> tuple[GoldenCase, ...]:
+    """The cases of a file of `size` bytes; `head` is at least its header.
+
+    Raises TensorFileError: it is too large, no safetensors file, or its names are not those of cases.
+    """
+    if size > MAX_GOLDEN_BYTES:
+        raise TensorFileError(f"it has {size} bytes; golden vectors have at most {MAX_GOLDEN_BYTES}")
+    cases: dict[int, GoldenCase] = {}
+    for name, span in read_spans(head, size, MAX_GOLDEN_CASES * 2 * MAX_TENSORS).items():
+        number, side, tensor = _parts(name)
+        case = cases.setdefault(number, GoldenCase({}, {}))
+        (case.inputs if side == "in" else case.outputs)[tensor] = span
+    if sorted(cases) != list(range(len(cases))):
+        raise TensorFileError(f"its {len(cases)} cases are not numbered from 0 without a gap")
+    return tuple(cases[number] for number in range(len(cases)))
+
+
+def check_cases(
+    cases: Sequence[GoldenCase],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    count: int | None = None,
+) -> None:
+    """Every case has all inputs and at least one output, of the declared datatypes; and nothing else.
+
+    Inputs have the declared shapes; an output has the one that its model gave, whatever the file declares.
+    No tensor is without elements: it would be compared with nothing.
+
+    `count`: as many as the manifest says. Raises TensorFileError.
+    """
+    if count is not None and len(cases) != count:
+        raise TensorFileError(f"it has {len(cases)} cases, the manifest says {count}")
+    for number, case in enumerate(cases):
+        missing = [spec.name for spec in inputs if spec.name not in case.inputs]
+        if missing:
+            raise TensorFileError(f"case {number} has no input {missing[0]!r}")
+        if not case.outputs:
+            raise TensorFileError(f"case {number} has no output: nothing would be compared")
+        check_tensors(f"case {number}: input", case.inputs, inputs)
+        check_tensors(f"case {number}: output", case.outputs, outputs, shapes=False)
+
+
+def write_cases(cases: Sequence[Case], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The file with these cases. Raises TensorFileError: too many, too large, or a tensor that cannot be written."""
+    if not 1 <= len(cases) <= MAX_GOLDEN_CASES:
+        raise TensorFileError(f"{len(cases)} golden cases; 1 to {MAX_GOLDEN_CASES} are allowed")
+    tensors = {
+        f"{number}/{side}/{name}": tensor
+        for number, case in enumerate(cases)
+        for side, group in zip(_SIDES, case, strict=True)
+        for name, tensor in group.items()
+    }
+    content = write_tensors(tensors, metadata)
+    if len(content) > MAX_GOLDEN_BYTES:
+        raise TensorFileError(
+            f"the golden vectors take {len(content)} bytes; at most {MAX_GOLDEN_BYTES}, because every device loads them"
+        )
+    return content
+
+
+def _parts(name: str) -> tuple[int, str, str]:
+    number, _, rest = name.partition("/")
+    side, _, tensor = rest.partition("/")
+    plain = number.isascii() and number.isdecimal() and len(number) <= 2 and str(int(number)) == number
+    if not plain or int(number) >= MAX_GOLDEN_CASES or side not in _SIDES or not tensor:
+        raise TensorFileError(
+            f"tensor {name[:256]!r} is not named <case>/in/<input> or <case>/out/<output>, "
+            f"with cases from 0 to {MAX_GOLDEN_CASES - 1}"
+        )
+    return int(number), side, tensor
+
+
+def check_tensors(
+    where: str, tensors: Mapping[str, TensorSpan | Tensor], specs: Sequence[TensorSpec], *, shapes: bool = True
+) -> None:
+    """Each is one of these by name, datatype and, if `shapes`, shape; and has elements. `where` begins the text.
+
+    Raises TensorFileError.
+    """
+    declared = {spec.name: spec for spec in specs}
+    for name, span in tensors.items():
+        spec = declared.get(name)
+        if spec is None:
+            known = ", ".join(declared)
+            raise TensorFileError(f"{where} {name[:256]!r} is not the model's; it has {known}")
+        if spec.datatype != span.datatype:
+            raise TensorFileError(f"{where} {name!r} is {span.datatype}, the model has {spec.datatype}")
+        if shapes and not spec.any_rank and not shape_fits(span.shape, spec.shape):
+            raise TensorFileError(f"{where} {name!r} is {list(span.shape)}, the model has {list(spec.shape)}")
+        if 0 in span.shape:
+            raise TensorFileError(f"{where} {name!r} is {list(span.shape)}, without elements: nothing to compare")

@@ -1,0 +1,176 @@
+"""The life of one deployment on one device, as it crosses the wire: its policy, its phases, its progress.
+
+Identity of a deployment: (device, model, manifest, rollout, attempt). Only `committed` is success.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AwareDatetime, BeforeValidator, Field
+
+from registry.contracts.catalogue.batching import BatchingMode, ReadMode
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.digest import Digest
+from registry.contracts.enums import StrEnum, newer
+from registry.contracts.names import Name, VersionName
+from registry.contracts.wire import Wire
+
+_Seconds = Annotated[float, Field(ge=0, le=30 * 86400)]
+
+
+class Phase(StrEnum):
+    """Where a deployment is. `FINAL` ones are never left."""
+
+    OFFERED = "offered"
+    """The device has seen it."""
+    DEFERRED = "deferred"
+    """Waits for this host: a lease of a local program, a metered network, a maintenance window."""
+    DOWNLOADING = "downloading"
+    VERIFIED = "verified"
+    """Every byte is on this disk and has been hashed."""
+    STAGED = "staged"
+    """Verified, and held there until the policy lets it switch."""
+    WARMING = "warming"
+    """A worker loads the candidate and answers the golden vectors."""
+    SHADOWING = "shadowing"
+    """The candidate gets a share of the live requests; its answers are only compared."""
+    SWITCHING = "switching"
+    PROBATION = "probation"
+    """It serves and is watched; the previous version stays on disk, ready."""
+    COMMITTED = "committed"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    """The previous version serves again."""
+    ROLLBACK_FAILED = "rollback_failed"
+    """Neither version serves: needs hands."""
+    FAILED = "failed"
+    """Given up before it served; what served before still does."""
+    SUPERSEDED = "superseded"
+    """Another version was wanted before it was done."""
+    CANCELLED = "cancelled"
+    """It was no longer wanted before it was done."""
+
+
+FINAL = frozenset(
+    {
+        Phase.COMMITTED,
+        Phase.ROLLED_BACK,
+        Phase.ROLLBACK_FAILED,
+        Phase.FAILED,
+        Phase.SUPERSEDED,
+        Phase.CANCELLED,
+    }
+)
+
+
+class Strategy(StrEnum):
+    """How a device goes from one version to the next."""
+
+    AUTO = "auto"
+    """Beside where the memory allows it, else stop first."""
+    BESIDE = "beside"
+    """The candidate is loaded beside the active one; no request is lost."""
+    STOP_FIRST = "stop_first"
+    """The active one ends before the candidate is loaded: a gap, which is measured and reported."""
+
+
+class ProbationLimits(Wire):
+    """What ends a probation badly. Compared with the same device's previous version where there is one."""
+
+    max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Of the requests answered in probation; refusals for bad input and overload do not count."""
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Fewer say nothing about shares and latency."""
+    max_latency_ratio: Annotated[float, Field(ge=1, le=1000)] | None = 3.0
+    """p99 of a run in the backend against the previous version's; None: latency is not judged."""
+    max_nan_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of answers with a NaN (each infinity likewise) in a floating-point output where the golden vectors have none, on
+    top of the previous version's share. 0: not judged where there are neither golden vectors nor a previous version."""
+    max_crashes: Annotated[int, Field(ge=0, le=100)] = 1
+    """Deaths of the worker while in probation, as the agent saw them; one more rolls back. A cut of power is none."""
+
+
+class ShadowPolicy(Wire):
+    """A share of the live requests goes to the candidate too; what it answers is compared, never sent."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Of the active version's requests."""
+    duration_s: _Seconds = 60.0
+    """At most this long."""
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Compared before it may go on early; when the time is over with fewer, it goes on, and the figures say how few."""
+    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The least share of answers that agree, as `ShadowFigures.agreement` says it; None: only measured. Another
+    training's numbers are seldom within a tolerance: give a classifier its `classification`."""
+
+
+class DeploymentPolicy(Wire):
+    """How the device carries a deployment out. The host's own policy (windows, leases, metered) comes on top."""
+
+    strategy: Annotated[Strategy, BeforeValidator(newer(Strategy, Strategy.AUTO))] = Strategy.AUTO
+    probation_s: _Seconds = 60.0
+    """0: it is committed as soon as it serves."""
+    probation: ProbationLimits = ProbationLimits()
+    shadow: ShadowPolicy | None = None
+    hold: bool = False
+    """The rollout is paused: go no further than `staged`. What serves by then stays in `probation`, watched: it may
+    fail and go back, and is not committed while this holds. What is committed stays so."""
+    urgent: bool = False
+    """Maintenance windows, leases and metered networks do not hold it up: a rollback, a fix."""
+    batching: ReadMode = BatchingMode.AUTO
+    """`off`: the device runs one request at a time, whatever the manifest permits."""
+
+
+class ShadowFigures(Wire):
+    """What comparing the candidate's answers with the active one's showed."""
+
+    compared: Annotated[int, Field(ge=0)] = 0
+    skipped: Annotated[int, Field(ge=0)] = 0
+    """In the share, but the candidate was busy: the live path never waits for it."""
+    errors: Annotated[int, Field(ge=0)] = 0
+    """The candidate failed where the active one answered."""
+    agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of compared answers that agree: those within the tolerance of the version's golden vectors (or the usual
+    one). Where the manifest has a `classification`, the top class in its output decides instead: the same for the
+    tolerance's `top1_agreement` of the request's items."""
+    max_abs: float | None = None
+    """Largest difference of any element."""
+    mean_abs: float | None = None
+    """Mean over the compared answers of each one's largest difference."""
+    latency_ratio: float | None = None
+    """Median run of the candidate over that of the active one, of requests that ran alone."""
+
+
+class DeploymentProgress(Wire):
+    """One deployment on one device, as the device tells it."""
+
+    version: VersionName
+    manifest: Digest
+    rollout: str | None = None
+    attempt: Annotated[int, Field(ge=0)] = 0
+    phase: Phase
+    since: AwareDatetime
+    """When this phase began."""
+    code: Annotated[str, Field(max_length=64)] = ""
+    """Why it failed, rolled back or waits: `registry.contracts.codes.DeploymentCode`."""
+    message: Annotated[str, Field(max_length=2048)] = ""
+    failed_in: Phase | None = None
+    """The phase in which it failed."""
+    retriable: bool = False
+    """Another attempt could succeed without anything being changed."""
+    until: AwareDatetime | None = None
+    """When waiting ends by itself: a lease, a window, a probation."""
+    tries: Annotated[int, Field(ge=0)] = 0
+    """Of the device's own, within this attempt."""
+    bytes_done: Annotated[int, Field(ge=0)] = 0
+    bytes_total: Annotated[int, Field(ge=0)] = 0
+    serves: VersionName | None = None
+    """What answers requests meanwhile, or afterwards."""
+    gap_s: Annotated[float, Field(ge=0)] | None = None
+    """How long nothing answered during the switch; None: not switched, 0.0: beside."""
+    parity: Parity | None = None
+    """Of the candidate, measured here."""
+    variant: Name | None = None
+    """The candidate's; None: none was chosen yet."""
+    shadow: ShadowFigures | None = None

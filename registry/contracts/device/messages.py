@@ -1,0 +1,262 @@
+"""The documents on the control topics: presence, desired, reported, events, health. Times are UTC."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BeforeValidator, Field
+
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.device.deployments import DeploymentPolicy, DeploymentProgress
+from registry.contracts.device.jobs import MAX_JOBS, Job, JobStatus
+from registry.contracts.digest import Digest
+from registry.contracts.enums import StrEnum, newer
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.names import Name, VersionName
+from registry.contracts.wire import Wire
+
+MAX_CONTROL_BYTES = 256 << 10
+"""Longer control messages are refused before they are parsed."""
+
+Count = Annotated[int, Field(ge=0)]
+MAX_GENERATION = 1 << 53
+"""The registry takes no report of a later one: a device that believed such a document would not be heard again."""
+
+
+class Presence(Wire):
+    """Is the agent connected? Retained; the will says `online: false` with the same session id."""
+
+    device: Name
+    online: bool
+    session_id: Annotated[str, Field(max_length=64)]
+    """New at each start of the agent. A death with another session id than the last birth's is ignored."""
+    agent_version: str = ""
+    at: AwareDatetime | None = None
+    """When it came up; absent in a will, which is written before it is true."""
+
+
+class Profile(StrEnum):
+    """How a backend uses the host's cores."""
+
+    THROUGHPUT = "throughput"
+    """One thread per run, one caller per core."""
+    LATENCY = "latency"
+    """All cores for one run."""
+
+
+class DesiredModel(Wire):
+    """What one model's slot on one device should serve."""
+
+    version: VersionName
+    manifest: Digest
+    """The manifest's bytes are at `/v1/manifests/{digest}`."""
+    variant: Name | None = None
+    """The registry's choice for the facts it knew. None: the agent chooses by the same function."""
+    rollout: str | None = None
+    profile: Annotated[Profile, BeforeValidator(newer(Profile, Profile.THROUGHPUT))] = Profile.THROUGHPUT
+    record_results: bool = False
+    """The agent also publishes each result on its results topic, for the registry to keep."""
+    attempt: Annotated[int, Field(ge=0, le=1 << 31)] = 0
+    """Raised by a person's retry: a version that this device has put into quarantine is tried again."""
+    policy: DeploymentPolicy = DeploymentPolicy()
+    """How the device goes from what serves to this."""
+
+
+class Desired(Wire):
+    """The whole desired state of a device. Level-triggered: the newest generation wins, nothing is replayed."""
+
+    schema_version: Literal[1] = 1
+    device: Name
+    generation: Annotated[int, Field(ge=0, le=MAX_GENERATION)]
+    """Only rises within an epoch. A document with a lower one than was seen is ignored."""
+    epoch: Annotated[str, Field(max_length=64)] = ""
+    """Random, of the life of the registry's database: another one says that it was put back from a backup, and that the
+    generations seen so far mean nothing. A device believes an epoch that it does not know only where the registry
+    itself said it, over HTTP. Empty: of an older registry."""
+    issued_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    """After it nothing new is installed; what serves goes on serving."""
+    models: Annotated[dict[Name, DesiredModel], Field(max_length=256)] = Field(default_factory=dict)
+    jobs: Annotated[dict[Name, Job], Field(max_length=MAX_JOBS)] = Field(default_factory=dict)
+    """One-time work, by id. It is done once; a job that is gone from the document is cancelled."""
+
+
+class ServingState(StrEnum):
+    """What a model's slot is doing, as a report may say it."""
+
+    PENDING = "pending"
+    """Assigned, not yet serving anything."""
+    SERVING = "serving"
+    """The desired version serves."""
+    CHANGING = "changing"
+    """A version serves; the desired one is on its way."""
+    RECOVERING = "recovering"
+    """The worker died and is being started again."""
+    FAILED = "failed"
+    """The desired version cannot serve here; `version` is what serves instead, if anything."""
+
+
+class Fault(Wire):
+    """What went wrong, with a stable code from `registry.contracts.codes`."""
+
+    code: str
+    message: Annotated[str, Field(max_length=2048)] = ""
+    attempts: Count = 0
+
+
+class ReportedModel(Wire):
+    """What really serves in one slot."""
+
+    state: ServingState
+    version: VersionName | None = None
+    """The version whose worker answers requests now; None when nothing does."""
+    manifest: Digest | None = None
+    variant: Name | None = None
+    variant_digest: Digest | None = None
+    backend: str | None = None
+    """Backend and provider that run it, e.g. `onnxruntime/CPUExecutionProvider`."""
+    execution: Literal["process", "inline"] | None = None
+    max_batch: int | None = None
+    """The per-model limit found by measuring at warm-up."""
+    batching: Annotated[str, Field(max_length=600)] = ""
+    """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
+    since: AwareDatetime | None = None
+    rollout: Annotated[str, Field(max_length=64)] | None = None
+    """Id of the rollout that put `version` here, also after it ended; None: none did."""
+    desired_version: VersionName | None = None
+    fault: Fault | None = None
+    parity: Parity | None = None
+    """Of what serves, measured on this host against the version's golden vectors at warm-up."""
+    deployment: DeploymentProgress | None = None
+    """The deployment under way, or how the last one ended."""
+
+
+class Reported(Wire):
+    """What the agent says is so. Retained."""
+
+    schema_version: Literal[1] = 1
+    device: Name
+    session_id: str
+    generation: Count
+    """The desired generation that this answers; 0 when none was ever seen."""
+    epoch: Annotated[str, Field(max_length=64)] = ""
+    """Of that generation."""
+    at: AwareDatetime
+    facts_digest: Digest
+    facts: Platform | None = None
+    """Sent with every report until the registry has them, and again when it asks (`Notice.facts_wanted`); a reader
+    compares the digest."""
+    models: dict[Name, ReportedModel] = Field(default_factory=dict)
+    jobs: Annotated[dict[Name, JobStatus], Field(max_length=MAX_JOBS)] = Field(default_factory=dict)
+    heard_every_s: Annotated[float, Field(ge=0, le=7 * 86400)] | None = None
+    """The agent gives a sign of life at least so often, in seconds. None: it does not say."""
+    fault: Fault | None = None
+    """What keeps the whole agent from following its desired state now: a full disk, a broken journal."""
+
+
+class Notice(Wire):
+    """The registry asks a device for something over MQTT; not retained, and never an order: what should be so stands in
+    the desired state."""
+
+    device: Name
+    facts_wanted: bool = False
+    """The registry does not have the facts whose digest the device reports."""
+    poll: bool = False
+    """The broker cannot carry this device's desired state: ask for it over HTTP."""
+
+
+class Event(Wire):
+    """One step of a deployment, or another thing worth telling. Kept in the agent's outbox until taken."""
+
+    event_id: Annotated[str, Field(max_length=64)]
+    """Unique; a repeat is the same event again."""
+    seq: Count
+    """Rises per device across restarts."""
+    at: AwareDatetime
+    kind: Annotated[str, Field(max_length=64)]
+    """`deployment`, `worker`, `job`, `outbox`, `agent`."""
+    model: Name | None = None
+    version: VersionName | None = None
+    generation: Count = 0
+    rollout: str | None = None
+    phase: Annotated[str, Field(max_length=64)] = ""
+    code: Annotated[str, Field(max_length=64)] = ""
+    message: Annotated[str, Field(max_length=2048)] = ""
+
+
+class Quantiles(Wire):
+    """Microseconds over the report's window, from a histogram with at most 5 % error."""
+
+    p50: float = 0
+    p90: float = 0
+    p99: float = 0
+    max: float = 0
+
+
+class ModelHealth(Wire):
+    """One model on one device. Counters are totals since the session began; quantiles cover the window."""
+
+    version: VersionName | None = None
+    rollout: Annotated[str, Field(max_length=64)] | None = None
+    """Id of the rollout that put it there, also after it ended; None: none did."""
+    requests: Count = 0
+    """Answered, with a result or an error."""
+    errors: dict[str, Count] = Field(default_factory=dict)
+    """By code."""
+    expired: Count = 0
+    """Dropped unrun because their deadline had passed."""
+    duplicates: Count = 0
+    latency_us: Quantiles = Quantiles()
+    """From the request's last byte to the reply handed to the socket."""
+    run_us: Quantiles = Quantiles()
+    """Of one batch in the backend."""
+    queue_depth: Count = 0
+    queue_limit: Count = 0
+    batch_sizes: dict[str, Count] = Field(default_factory=dict)
+    """Batch size to how many batches."""
+    worker_restarts: Count = 0
+    batching: Annotated[str, Field(max_length=600)] = ""
+    """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
+    not_finite: Count | None = None
+    """Results with a NaN or an infinity in a floating-point output that neither its golden vectors hold nor the version
+    before answered. Looked for only while a version has still to prove itself (its probation), and while its successor
+    is on its way, so it says nothing of other requests. None: this agent does not look."""
+
+
+class Health(Wire):
+    """Periodic measures of one agent."""
+
+    schema_version: Literal[1] = 1
+    device: Name
+    session_id: str
+    seq: Count
+    """Rises within a session; the registry drops what it has seen."""
+    at: AwareDatetime
+    window_s: float
+    uptime_s: float
+    cpu_fraction: float | None = None
+    """Of all cores this agent may use, agent and workers together, over the window."""
+    rss_bytes: int | None = None
+    """Agent and workers; pages they share are counted once where the kernel tells (PSS)."""
+    memory_free_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    load_1m: float | None = None
+    temperatures_c: dict[str, float] = Field(default_factory=dict)
+    """Sensor name to degrees Celsius, where the host tells."""
+    outbox_queued: Count = 0
+    outbox_dropped: Count = 0
+    replies_dropped: Count = 0
+    """QoS 0 replies that were lost with the connection."""
+    replies_refused: Count = 0
+    """QoS 1 messages that the broker refused or does not take, or that would have ended its connections for hours."""
+    subscriptions_refused: Count = 0
+    """Topic filters that the broker refused: what comes on them does not reach the device."""
+    results_unwritten: Count = 0
+    """Results that the disk does not take now; they wait in memory, and their requests are not acknowledged."""
+    mqtt_reconnects: Count = 0
+    damaged: Annotated[dict[str, Count], Field(max_length=16)] = Field(default_factory=dict)
+    """What was found damaged on this host's disk since the agent started, by kind: `cache`, `engines` (both are brought
+    back), `journal`, `outbox` (what could be read was kept), `probe`."""
+    data_path: str = ""
+    """`fast`, or `public` when this paho lacks the member that the fast path needs."""
+    models: dict[Name, ModelHealth] = Field(default_factory=dict)

@@ -1,0 +1,174 @@
+"""A validation set: one safetensors file with `in/<input>` [N, ...] and `labels` [N], or `out/<output>` [N, ...].
+
+Item i is row i of every tensor, as a request of one item carries it, without the leading dimension. Labels are the
+right classes, integers from 0. `out/<output>` is what is expected instead, for the metric `agreement`. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, NamedTuple
+
+from pydantic import AwareDatetime, Field
+
+from registry.contracts.catalogue.classes import scores_of
+from registry.contracts.catalogue.manifest import Classification, TensorSpec
+from registry.contracts.digest import Digest
+from registry.contracts.evaluation.metrics import BY_EXPECTED
+from registry.contracts.names import Name, VersionName
+from registry.contracts.tensor_file import Buffer, TensorFileError, TensorSpan, read_spans, shape_fits
+from registry.contracts.tensors import ITEM_BYTES, MAX_TENSORS, Datatype
+from registry.contracts.wire import Wire
+
+MAX_DATASET_BYTES = 1 << 30
+MAX_ITEMS = 1_000_000
+MAX_NAME = 256
+LABELS = "labels"
+_SIGNED = (Datatype.INT8, Datatype.INT16, Datatype.INT32, Datatype.INT64)
+_LABEL_TYPES = (Datatype.UINT8, Datatype.UINT16, Datatype.UINT32, *_SIGNED)
+_Count = Annotated[int, Field(ge=1, le=MAX_ITEMS)]
+
+
+class Dataset(NamedTuple):
+    """The tensors of a validation set, as spans of its file."""
+
+    items: int
+    inputs: dict[str, TensorSpan]
+    expected: dict[str, TensorSpan]
+    labels: TensorSpan | None
+
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What there is, for listings: `in/x`, `labels`."""
+        sides = [(f"in/{name}", span) for name, span in self.inputs.items()]
+        sides += [(f"out/{name}", span) for name, span in self.expected.items()]
+        sides += [(LABELS, self.labels)] if self.labels else []
+        return tuple(TensorSpec(name=name, datatype=span.datatype, shape=span.shape) for name, span in sides)
+
+
+class DatasetCreate(Wire):
+    """PUT body. The blob is there."""
+
+    digest: Digest
+    size: Annotated[int, Field(ge=1, le=MAX_DATASET_BYTES)]
+
+
+class DatasetView(Wire):
+    """A published validation set."""
+
+    name: Name
+    digest: Digest
+    size: int
+    items: int
+    tensors: tuple[TensorSpec, ...]
+    created_at: AwareDatetime
+    created_by: str = ""
+
+
+class EvaluationCreate(Wire):
+    """POST body: what a variant scored where no device was asked."""
+
+    variant: Name
+    dataset: Name
+    metric: Annotated[str, Field(max_length=64)]
+    value: Annotated[float, Field(ge=0, le=1)]
+    items: _Count
+    backend: Annotated[str, Field(max_length=128)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class EvaluationView(Wire):
+    """What one variant scored on one device. The newest only: the same again replaces it."""
+
+    id: int
+    model: Name
+    version: VersionName
+    variant: Name
+    device: Name | None = None
+    """None: measured without a device, by whoever `by` is."""
+    dataset: Name
+    dataset_digest: Digest
+    metric: str
+    value: float
+    items: int
+    backend: str
+    seconds: float
+    at: AwareDatetime
+    by: str = ""
+
+
+def read_dataset(head: Buffer, size: int) -> Dataset:
+    """What a file of `size` bytes holds; `head` is at least its header. Raises TensorFileError."""
+    if size > MAX_DATASET_BYTES:
+        raise TensorFileError(f"it has {size} bytes; a validation set has at most {MAX_DATASET_BYTES}")
+    spans = read_spans(head, size, 2 * MAX_TENSORS + 1)
+    for name in spans:
+        if not name.isprintable() or len(name) > MAX_NAME or name in ("in/", "out/"):
+            raise TensorFileError(
+                f"{name[:64]!r} is no name: 1 to {MAX_NAME} characters, with in/ or out/, that one can see"
+            )
+    labels = spans.pop(LABELS, None)
+    inputs = {name[3:]: span for name, span in spans.items() if name[:3] == "in/"}
+    expected = {name[4:]: span for name, span in spans.items() if name[:4] == "out/"}
+    if not inputs or len(inputs) + len(expected) != len(spans) or not (labels or expected):
+        raise TensorFileError("a validation set has in/<input> and labels, or out/<output>, and nothing else")
+    counts = {span.shape[:1] for span in (*spans.values(), *([labels] if labels else []))}
+    (items,) = counts.pop() or (0,)
+    if counts or not 1 <= items <= MAX_ITEMS:
+        raise TensorFileError(f"its tensors do not all have the same number of items, 1 to {MAX_ITEMS}")
+    if labels is not None and labels.datatype not in _LABEL_TYPES:
+        raise TensorFileError(f"its labels are {labels.datatype}; class numbers are {', '.join(_LABEL_TYPES)}")
+    if labels is not None and len(labels.shape) != 1:
+        raise TensorFileError(f"its labels are {list(labels.shape)}, not one number for each item")
+    return Dataset(items, inputs, expected, labels)
+
+
+def demand_classes(datatype: Datatype, labels: bytes) -> None:
+    """None of these labels, little-endian as they are in the file, is negative. Raises TensorFileError."""
+    width = ITEM_BYTES[datatype]
+    highest = labels[width - 1 :: width]  # its first bit is the sign
+    item = next((item for item, byte in enumerate(highest) if byte & 0x80), None) if datatype in _SIGNED else None
+    if item is not None:
+        label = int.from_bytes(labels[item * width : (item + 1) * width], "little", signed=True)
+        raise TensorFileError(f"the label of item {item} is {label}; classes are numbered from 0")
+
+
+def input_names(dataset: Dataset, inputs: Sequence[TensorSpec]) -> dict[str, str]:
+    """Model input to the dataset's: by name, or the only one to the only one. Types and shapes are checked.
+
+    Raises TensorFileError.
+    """
+    names = {spec.name: spec.name for spec in inputs}
+    if len(inputs) == 1 and len(dataset.inputs) == 1:
+        names = {inputs[0].name: next(iter(dataset.inputs))}
+    for spec in inputs:
+        span = dataset.inputs.get(names[spec.name])
+        if span is None:
+            raise TensorFileError(f"it has no input {spec.name!r}, only {', '.join(dataset.inputs)}")
+        if span.datatype != spec.datatype or not spec.shape or not shape_fits(span.shape[1:], spec.shape[1:]):
+            have, want = f"{span.datatype} {list(span.shape[1:])}", f"{spec.datatype} {list(spec.shape[1:])}"
+            raise TensorFileError(f"an item of its input {names[spec.name]!r} is {have}, the model takes {want}")
+    return names
+
+
+def scores_output(classification: Classification | None, outputs: Sequence[TensorSpec]) -> str:
+    """The output with the scores (`catalogue.classes`): the classification's, else the only one of that form.
+
+    Raises TensorFileError.
+    """
+    if classification is not None:
+        return classification.output
+    shapes = {spec.name: scores_of(spec.shape, 0) for spec in outputs}
+    found = [name for name, scores in shapes.items() if scores is not None and scores.each not in (0, 1)]
+    if len(found) != 1:
+        raise TensorFileError(f"which of its outputs has the scores? {', '.join(found) or 'none is [N, classes]'}")
+    return found[0]
+
+
+def target_of(dataset: Dataset, metric: str, output: str) -> TensorSpan:
+    """What is right, by that metric: the labels, or the expected scores. Raises TensorFileError."""
+    found: Mapping[bool, TensorSpan | None] = {True: dataset.expected.get(output), False: dataset.labels}
+    target = found[metric in BY_EXPECTED]
+    if target is None:
+        needed = f"out/{output}" if metric in BY_EXPECTED else LABELS
+        raise TensorFileError(f"the metric {metric} needs {needed} in the validation set")
+    return target

@@ -1,0 +1,95 @@
+"""Bodies and answers about which variant runs where: explanations and coverage."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
+
+from registry.contracts.catalogue.manifest import Target
+from registry.contracts.digest import Digest
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.fit.resolution import Resolution
+from registry.contracts.fit.what_if import MAX_CHANGES, MAX_VALUE
+from registry.contracts.names import Name, VersionName
+from registry.contracts.wire import Wire
+
+MAX_CLASSES = 500
+"""Of hosts, in one coverage; the largest ones."""
+NAMED = 20
+"""Devices of a class that are named."""
+
+Changes = Annotated[dict[str, Annotated[str, Field(max_length=MAX_VALUE)]], Field(max_length=MAX_CHANGES)]
+"""Name of a fact to its imagined value; see `registry.contracts.fit.what_if`."""
+
+
+class ResolveBody(Wire):
+    """POST body: what would a host with these facts run? `device` or `facts` says which host it is."""
+
+    model: Name
+    version: VersionName
+    """Or an alias."""
+    device: Name | None = None
+    """The facts that this device reported."""
+    facts: Platform | None = None
+    variant: Name | None = None
+    """Only this one may be chosen."""
+    what_if: Changes = Field(default_factory=dict)
+
+
+class ResolutionView(Wire):
+    """Which variant a host would run, why, and by which facts."""
+
+    model: Name
+    version: VersionName
+    device: Name | None = None
+    resolution: Resolution
+    facts: Platform
+    """With what was imagined."""
+    facts_digest: Digest
+    """The class of hosts."""
+    facts_at: AwareDatetime | None = None
+    """When the registry got them."""
+    what_if: Changes = Field(default_factory=dict)
+
+
+class ClassCoverage(Wire):
+    """Hosts with the same facts, and what they would run."""
+
+    facts_digest: Digest
+    title: str
+    """For people: `linux aarch64, Ascend310P3, CANN 8.0.RC1`."""
+    devices: int
+    names: Annotated[tuple[Name, ...], Field(max_length=NAMED)] = ()
+    """The first by name."""
+    chosen: Name | None = None
+    target: Target | None = None
+    degraded: bool = False
+    why: tuple[str, ...] = ()
+    """Where nothing fits: one line a variant."""
+    nearest: Name | None = None
+    remedy: str = ""
+    """What would have to change for `nearest`."""
+
+
+class CoverageView(Wire):
+    """A version on a fleet: each class of hosts once."""
+
+    model: Name
+    version: VersionName
+    selector: str = "*"
+    devices: int
+    """That the selector matches."""
+    without: int
+    """Of them, those that can run no variant."""
+    degraded: int
+    """Those that would run it on the CPU beside an idle accelerator."""
+    silent: int
+    """Those that have not told what they are."""
+    silent_names: Annotated[tuple[Name, ...], Field(max_length=NAMED)] = ()
+    variants: dict[Name, int] = Field(default_factory=dict)
+    """Devices by the variant that they would run; 0: it fits nowhere."""
+    classes: Annotated[tuple[ClassCoverage, ...], Field(max_length=MAX_CLASSES)] = ()
+    """The largest first."""
+    more_classes: int = 0
+    """That are not listed, nor counted in `without`, `degraded` and `variants`."""

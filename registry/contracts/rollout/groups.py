@@ -1,0 +1,31 @@
+"""Groups: named sets of devices."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
+
+from registry.contracts.names import Name
+from registry.contracts.rollout.spec import MAX_LISTED_DEVICES, SelectorText
+from registry.contracts.wire import Wire
+
+
+class GroupBody(Wire):
+    """PUT body: devices by name, by selector, or both."""
+
+    selector: SelectorText = ""
+    devices: Annotated[tuple[Name, ...], Field(max_length=MAX_LISTED_DEVICES)] = ()
+    note: Annotated[str, Field(max_length=2048)] = ""
+
+
+class GroupView(Wire):
+    """A named set of devices."""
+
+    name: Name
+    selector: str = ""
+    devices: tuple[Name, ...] = ()
+    note: str = ""
+    count: int = 0
+    """Devices in it now."""
+    changed_at: AwareDatetime

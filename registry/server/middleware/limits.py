@@ -1,0 +1,134 @@
+"""ASGI middleware: bounds on the body of every request but an upload's, whose route bounds it itself.
+
+The body is read whole, with a deadline between its pieces, before a route starts: a slow client holds no thread.
+Only a known caller's body is read, and all bodies together have a bound: nobody fills the memory by many slow
+requests. Size, the nesting of brackets and NUL characters are checked before anything parses it.
+"""
+
+from __future__ import annotations
+
+import re
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry.config import Limits
+from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES
+from registry.contracts.paths import API
+from registry.core.nesting import nests_deeper
+from registry.errors import RegistryError, UnauthorizedError
+from registry.server.middleware.auth import caller_of
+from registry.server.middleware.problems import problem_response, response_of
+from registry.services.access import ANONYMOUS
+
+_UPLOADS = f"{API}/uploads/"
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON escapes it: after an even number of backslashes. PostgreSQL could not keep it, SQLite could."""
+WHOLE_BODY = 5
+"""All of a body comes within so many times the deadline between two of its pieces."""
+
+
+class BodyLimits:
+    """See the module."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+        self._held = 0
+        """Bytes announced by all bodies that are being read or answered."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the body, then pass on."""
+        if scope["type"] != "http" or (scope["method"] == "PATCH" and scope["path"].startswith(_UPLOADS)):
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"") if b"transfer-encoding" not in headers else b"unknown"
+        if length in (b"", b"0"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            if await caller_of(Request(scope)) is ANONYMOUS:
+                raise UnauthorizedError("A request with a body needs a token: `Authorization: Bearer <token>`.")
+        except RegistryError as error:
+            await closing(response_of(error))(scope, receive, send)
+            return
+        is_manifest = scope["method"] == "PUT" and "/versions/" in scope["path"]
+        most = MAX_MANIFEST_BYTES if is_manifest else self._limits.json_bytes
+        if length.isdigit() and int(length) > most:
+            await _too_large(most)(scope, receive, send)
+            return
+        announced = int(length) if length.isdigit() else most
+        if self._held + announced > max(self._limits.held_body_bytes, most):
+            detail = "The registry holds the bodies of too many requests; try again in a moment."
+            await closing(problem_response("busy", detail))(scope, receive, send)
+            return
+        self._held += announced
+        try:
+            await self._answer(scope, receive, send, most)
+        finally:
+            self._held -= announced
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
+        body = bytearray()
+        try:
+            refusal = await self._read(receive, body, most) or self._judge(body)
+        except _GoneError:
+            return
+        await (refusal or self._app)(scope, _replay(bytes(body), receive), send)
+
+    async def _read(self, receive: Receive, body: bytearray, most: int) -> Response | None:
+        """All of the body, and None; else why not, with a little more than is allowed of it."""
+        try:
+            with anyio.fail_after(self._limits.body_timeout_s * WHOLE_BODY):
+                while True:
+                    with anyio.fail_after(self._limits.body_timeout_s):
+                        message = await receive()
+                    if message["type"] != "http.request":
+                        raise _GoneError
+                    body += message.get("body", b"")
+                    if len(body) > most:
+                        return _too_large(most)
+                    if not message.get("more_body", False):
+                        return None
+        except TimeoutError:
+            return closing(problem_response("timeout", "The body came too slowly."))
+
+    def _judge(self, body: bytearray) -> Response | None:
+        if b"\0" in body:  # JSON in UTF-16 or UTF-32, which a parser would take, and where brackets hide in strings
+            return problem_response("invalid", "The body has a NUL byte; JSON is sent as UTF-8.")
+        if b"\\u0000" in body and _NUL.search(body):
+            return problem_response("invalid", "A text in the body has a NUL character, which no text may have.")
+        if nests_deeper(bytes(body), self._limits.json_depth):
+            return problem_response("invalid", f"The JSON nests deeper than {self._limits.json_depth} levels.")
+        return None
+
+
+class _GoneError(Exception):
+    """The client left before its body was whole."""
+
+
+def _too_large(most: int) -> Response:
+    return closing(problem_response("too_large", f"The body may have {most} bytes."))
+
+
+def closing(response: Response) -> Response:
+    """For a refusal that leaves a body unread."""
+    response.headers["Connection"] = "close"
+    return response
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Hands out the body that was read, then what else comes."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed

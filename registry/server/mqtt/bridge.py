@@ -1,0 +1,353 @@
+"""Between the broker and the database: what devices say goes in, what they should serve goes out.
+
+In: paho's thread checks a message and queues it; one writer takes up to BATCH of them or what comes within
+GATHER_S, stores them in one transaction and acknowledges them after the commit, so that a killed registry loses
+nothing. What cannot be parsed is poison: counted, acknowledged, dropped.
+RULE: what cannot be stored is tried again, in order and for ever, unless it is proven to be the message's own fault: it
+failed PROOFS times alone, and each time the same database took another write right after. Only then it is poison.
+Out: one publisher sends every document that the broker has not acknowledged, and clears deleted devices' topics.
+It starts from the rows, not from events: after a change, a reconnect, and every IDLE_S.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import paho.mqtt.client as paho
+
+from registry.config import Mqtt
+from registry.contracts.device.messages import Notice
+from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
+from registry.contracts.topics import Topics
+from registry.core.intake import KINDS, read_message
+from registry.errors import TemporaryError
+from registry.server.mqtt.inbox import Inbox, Received
+from registry.server.mqtt.session import RECEIVE_MAXIMUM, Answer, MqttSession, Outgoing
+from registry.services.fleet.desired import DesiredDocuments
+from registry.services.fleet.publication import NEWEST, Publication, Unpublished
+from registry.services.telemetry import Telemetry
+
+BATCH = 1000
+GATHER_S = 0.05
+INBOX = 4000
+PATIENCE_S = 3.0
+"""A message of QoS 1 waits so long for room in the inbox; less than the shortest keepalive."""
+IDLE_S = 1.0
+PUBLISH_BATCH = 200
+PUBLISH_RATE = 2000.0
+"""Documents a second at most, so that a fleet-wide change does not starve the broker."""
+PUBLISH_TIMEOUT_S = 10.0
+RETRY_FIRST_S = 0.1
+RETRY_S = 5.0
+"""After the broker refused a document, and at most between two tries to reach the database."""
+JOIN_S = 5.0
+"""For each thread at the end; a thread that hangs in the database is left behind, its batch not acknowledged."""
+RETAINED_KINDS = ("desired", "presence", "reported")
+PROOFS = 3
+NOTICE_PAUSE_S = 20.0
+MAX_NOTICED = 1 << 17
+"""Devices of which is known when they were asked last."""
+TEMPORARY = (TemporaryError, OSError, MemoryError)
+"""The registry's own condition; the same messages pass later. The database logs and counts it."""
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """What the bridge did since it started; only rises."""
+
+    stored: int = 0
+    unknown: int = 0
+    repeated: int = 0
+    unrecorded: int = 0
+    poison: int = 0
+    dropped: int = 0
+    """There was no room in the inbox. At QoS 1 the broker sends it again: the connection is made anew for that."""
+    retries: int = 0
+    """Batches that the database could not take at once."""
+    published: int = 0
+    refused: int = 0
+    """Publications that the broker refused or did not acknowledge in time; they are tried again."""
+    too_large: int = 0
+    """Documents that are longer than the broker takes: their devices are told to ask over HTTP."""
+    notices: int = 0
+    """Requests to devices to send their facts, or to ask over HTTP."""
+
+
+class MqttBridge:
+    """Runs from `start` to `stop`; once."""
+
+    def __init__(
+        self,
+        config: Mqtt,
+        clock: Callable[[], datetime],
+        telemetry: Telemetry,
+        publication: Publication,
+        documents: DesiredDocuments,
+        *,
+        probe: Callable[[], None],
+    ) -> None:
+        """`probe` writes something to the database; it raises when that fails."""
+        self._topics = Topics(config.prefix)
+        self._clock = clock
+        self._telemetry = telemetry
+        self._publication = publication
+        self._probe = probe
+        self._inbox = Inbox(INBOX, reserve=2 * RECEIVE_MAXIMUM, patience_s=PATIENCE_S)
+        self._missed: int | None = None
+        """The connection on which a message of QoS 1 could not be taken."""
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._notices_lock = threading.Lock()
+        self._notices: dict[str, Notice] = {}
+        self._noticed: dict[str, float] = {}
+        subscriptions = [self._topics.device("+", kind) for kind in KINDS if kind != "results"]
+        subscriptions.append(self._topics.results("+", "+"))
+        self._session = MqttSession(config, subscriptions, self._received, self._wake.set)
+        self._writer = threading.Thread(target=self._write, name="mqtt-writer", daemon=True)
+        self._publisher = threading.Thread(target=self._publish, name="mqtt-publisher", daemon=True)
+        self.tally = Tally()
+        documents.on_change(self._wake.set)
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait for the writer."""
+        return len(self._inbox)
+
+    @property
+    def connected(self) -> bool:
+        """Connected and subscribed."""
+        return self._session.ready
+
+    def renew(self, config: Mqtt) -> None:
+        """Take the broker's credentials as they are now, in these settings and the files that they name."""
+        self._session.renew(config)
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """Publications and subscriptions that the broker refused, by its reason."""
+        return dict(self._session.refusals)
+
+    @property
+    def problem(self) -> str:
+        """Why it is not connected, or what the broker does not let it do; empty when all is well."""
+        return self._session.error
+
+    def start(self) -> None:
+        """Begin; returns at once, whether the broker is there or not."""
+        self._writer.start()
+        self._publisher.start()
+        self._session.start()
+
+    def stop(self) -> None:
+        """End. What was not stored was not acknowledged: the broker keeps it."""
+        self._stopping.set()
+        self._wake.set()
+        self._inbox.close()
+        self._writer.join(JOIN_S)  # before the connection goes: it acknowledges what it has just stored
+        self._session.stop()
+        self._publisher.join(JOIN_S)
+
+    def _received(self, message: paho.MQTTMessage, connection: int) -> None:
+        """In paho's thread. Checks here, so that the inbox never holds a large result that is not kept."""
+        intake = None
+        try:
+            device, kind, model = self._topics.parse_device(message.topic) or ("", "", "")
+            user = {name.lower(): value for name, value in getattr(message.properties, "UserProperty", ())}
+            intake = read_message(
+                device,
+                kind,
+                model,
+                bytes(message.payload),
+                self._clock(),
+                retained=message.retain,
+                content_type=getattr(message.properties, "ContentType", ""),
+                header_length=user.get(HEADER_LENGTH_PROPERTY, ""),
+            )
+        except ValueError as error:
+            self.tally.poison += 1
+            log.warning("MQTT: dropped a message on %.200s: %.500s", message.topic, error)
+        except MemoryError:
+            self._miss(message.qos, connection)
+            return
+        except Exception:
+            self.tally.poison += 1
+            log.exception("MQTT: dropped a message that broke its reader")
+        if message.qos and connection == self._missed:
+            self.tally.dropped += 1  # in its turn, after the one that was missed
+        elif not self._inbox.put(Received(intake, message.qos, message.mid, connection)):
+            self._miss(message.qos, connection)
+
+    def _miss(self, qos: int, connection: int) -> None:
+        """A message that could not be taken. At QoS 1 nothing more is taken of its connection, so that all come again
+        in their order on the next one, which the writer asks for when it has stored the others."""
+        self.tally.dropped += 1
+        if qos:
+            self._missed = connection
+
+    def _write(self) -> None:
+        while not self._stopping.is_set():
+            self._store(self._inbox.take(BATCH, GATHER_S, IDLE_S))
+            if self._missed is not None and not self.queued:
+                self._session.cut(self._missed)
+
+    def _store(self, batch: Sequence[Received]) -> None:
+        """Store and acknowledge, in order; one by one when they do not go together."""
+        delay, failed = RETRY_FIRST_S, 0
+        while True:
+            error = self._try(batch)
+            if error is None:
+                break
+            if not isinstance(error, TEMPORARY) and len(batch) > 1:
+                for message in batch:
+                    self._store([message])
+                return
+            if not isinstance(error, TEMPORARY) and self._database_works():
+                failed += 1
+                if failed == PROOFS:
+                    self.tally.poison += 1
+                    log.error("MQTT: dropped a message that cannot be stored", exc_info=error)
+                    break
+                continue
+            self.tally.retries += 1
+            if self._stopping.wait(delay):
+                return
+            delay = min(delay * 2, RETRY_S)
+        for message in batch:
+            if message.qos:
+                self._session.ack(message.mid, message.connection)
+
+    def _try(self, batch: Sequence[Received]) -> Exception | None:
+        """Store them in one transaction; why that failed."""
+        intakes = [message.intake for message in batch if message.intake is not None]
+        if not intakes:
+            return None
+        if self._stopping.is_set():
+            return TemporaryError("The bridge stops.")
+        try:
+            taken = self._telemetry.take(intakes)
+        except Exception as error:  # noqa: BLE001 - whatever it was, its caller judges it
+            return error
+        self.tally.stored += taken.stored
+        self.tally.unknown += taken.unknown
+        self.tally.repeated += taken.repeated
+        self.tally.unrecorded += taken.unrecorded
+        self._ask_facts(taken.facts_wanted)
+        return None
+
+    def _ask_facts(self, devices: Collection[str]) -> None:
+        """At most once in NOTICE_PAUSE_S each; who does not answer is asked again with his next report."""
+        if not devices:
+            return
+        now = time.monotonic()
+        with self._notices_lock:
+            if len(self._noticed) > MAX_NOTICED:
+                self._noticed.clear()
+            for device in devices:
+                if self._noticed.get(device, float("-inf")) + NOTICE_PAUSE_S <= now:
+                    self._noticed[device] = now
+                    self._notices[device] = Notice(device=device, facts_wanted=True)
+        self._wake.set()
+
+    def _send_notices(self) -> None:
+        """What is lost is asked for again: the state that called for it is still there."""
+        with self._notices_lock:
+            notices, self._notices = list(self._notices.values()), {}
+        for start in range(0, len(notices), PUBLISH_BATCH):
+            some = notices[start : start + PUBLISH_BATCH]
+            messages = [Outgoing(self._topics.device(n.device, "notice"), n.canonical(), retain=False) for n in some]
+            answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
+            self.tally.notices += answers.count(Answer.TAKEN)
+
+    def _database_works(self) -> bool:
+        try:
+            self._probe()
+        except Exception:  # noqa: BLE001 - then nothing is proven
+            return False
+        return True
+
+    def _publish(self) -> None:
+        complete = True
+        while not self._stopping.is_set():
+            self._wake.wait(IDLE_S if complete else RETRY_S)
+            self._wake.clear()
+            if not self._session.ready:
+                continue
+            try:
+                complete = self._publish_all()
+            except TemporaryError:
+                complete = False
+            except Exception:
+                log.exception("MQTT: publishing desired documents failed; trying again")
+                complete = False
+
+    def _publish_all(self) -> bool:
+        """One pass over what is to be published; False when something of it was refused."""
+        if self._session.take_lost():
+            try:
+                self._publication.forget()
+            except Exception:
+                self._session.lost_again()
+                raise
+        self._send_notices()
+        complete = self._clear_deleted()
+        after = NEWEST
+        while not self._stopping.is_set() and self._session.ready:
+            began = time.monotonic()
+            if complete and self._wake.is_set():  # something newer goes first; not what was refused, again and again
+                self._wake.clear()
+                after = NEWEST
+            pending = self._publication.pending(after, PUBLISH_BATCH)
+            if pending:
+                complete &= self._publish_batch(pending)
+            if len(pending) < PUBLISH_BATCH:
+                break
+            after = pending[-1].place
+            self._stopping.wait(max(0.0, len(pending) / PUBLISH_RATE - (time.monotonic() - began)))
+        return complete
+
+    def _publish_batch(self, documents: Sequence[Unpublished]) -> bool:
+        messages = [Outgoing(self._topics.device(d.device, "desired"), d.document) for d in documents]
+        answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
+        done = [document for document, answer in zip(documents, answers, strict=True) if answer is Answer.TAKEN]
+        large = [document for document, answer in zip(documents, answers, strict=True) if answer is Answer.TOO_LARGE]
+        told = [document for document in large if self._tell_to_ask(document)]
+        self._publication.acknowledged([*done, *told])
+        self.tally.published += len(done)
+        self.tally.refused += len(documents) - len(done) - len(told)
+        return len(done) + len(told) == len(documents)
+
+    def _tell_to_ask(self, document: Unpublished) -> bool:
+        """The broker does not take a document so long: its device gets it over HTTP, now or at its next poll; what was
+        retained for it is out of date and goes. False: the broker did not take that either."""
+        device = document.device
+        notice = Notice(device=device, poll=True).canonical()
+        messages = [
+            Outgoing(self._topics.device(device, "desired"), b""),
+            Outgoing(self._topics.device(device, "notice"), notice, retain=False),
+        ]
+        if any(answer is Answer.REFUSED for answer in self._session.publish(messages, PUBLISH_TIMEOUT_S)):
+            return False
+        self.tally.too_large += 1
+        log.warning(
+            "MQTT: the desired state of %s has %d bytes, the broker takes packets of %d: it is told to ask over HTTP",
+            device,
+            len(document.document),
+            self._session.limits.maximum_packet or 0,
+        )
+        return True
+
+    def _clear_deleted(self) -> bool:
+        while devices := self._publication.deleted(PUBLISH_BATCH // len(RETAINED_KINDS)):
+            topics = [self._topics.device(device, kind) for device in devices for kind in RETAINED_KINDS]
+            answers = self._session.publish([Outgoing(topic, b"") for topic in topics], PUBLISH_TIMEOUT_S)
+            if any(answer is Answer.REFUSED for answer in answers):
+                self.tally.refused += answers.count(Answer.REFUSED)
+                return False
+            self._publication.cleared(devices)
+        return True

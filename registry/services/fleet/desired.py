@@ -1,0 +1,261 @@
+"""The desired document of a device: written in one transaction with its deployments, served from memory.
+
+INVARIANT: a device's generation only rises, over deletion and registration too.
+INVARIANT: a document and the deployments it is made of change in the same transaction.
+Every write takes the next revision of the fleet; copies in memory (also in other processes) are at most
+STALE_S old, because once in STALE_S they ask for the rows above the last revision they saw.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.contracts.device.deployments import DeploymentPolicy
+from registry.contracts.device.jobs import Job
+from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired, DesiredModel, Profile
+from registry.contracts.digest import digest_of
+from registry.db.engine import Database
+from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, RevisionRow, TombstoneRow
+from registry.errors import InvalidError, NotFoundError
+from registry.services.fleet.epochs import epoch_of
+
+STALE_S = 1.0
+MAX_MODELS = 256
+"""Of one device; the bound of `Desired.models`."""
+MAX_COPIES = 1 << 17
+"""Documents held in memory; when there are more, all are dropped and read again as they are asked for."""
+READ_AHEAD = 500
+"""Documents read where one is missing: a fleet asks for all of them, and one by one costs a hundred times as much."""
+MAX_MOVED = 2000
+"""Documents that changed since the last look and are read anew at once; where there are more, all are dropped."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A copy of a device's newest desired document."""
+
+    body: bytes
+    digest: str
+    """Of `body`; the ETag."""
+    generation: int
+
+
+def find_device(session: Session, name: str) -> DeviceRow:
+    """The device's row. Raises NotFoundError."""
+    row = session.scalar(select(DeviceRow).where(DeviceRow.name == name))
+    if row is None:
+        raise NotFoundError(f"There is no device named {name!r}; register it first.")
+    return row
+
+
+def next_revision(session: Session) -> int:
+    """The fleet's next revision; holds its row until the transaction ends, so that revisions commit in order."""
+    row = session.get(RevisionRow, 1, with_for_update=True, populate_existing=True)
+    if row is None:
+        row = RevisionRow(id=1, value=0)
+        session.add(row)
+    row.value += 1
+    session.flush()
+    return row.value
+
+
+def first_document(session: Session, device: DeviceRow, generation: int, now: datetime) -> None:
+    """A new device's empty document."""
+    row = DesiredRow(device_id=device.id, generation=0, document=b"", digest="", revision=0)
+    session.add(row)
+    _store(session, row, Desired(device=device.name, generation=generation, issued_at=now))
+
+
+def set_desired(
+    session: Session,
+    device: DeviceRow,
+    model: str,
+    wanted: DesiredModel | None,
+    by: str,
+    *,
+    now: datetime,
+    pinned: bool = False,
+    note: str = "",
+) -> int:
+    """Set what one slot of a device should serve, or empty it; the caller's transaction makes it true.
+
+    The same again writes nothing. After the commit call `DesiredDocuments.changed()`.
+
+    Returns:
+        The generation in which it stands.
+
+    Raises:
+        InvalidError: the device would serve more than MAX_MODELS models.
+    """
+    row = session.get(DeploymentRow, (device.id, model))
+    before = as_desired(row) if row is not None else None
+    if before == wanted and (row is None or row.pinned == pinned):
+        return row.generation if row is not None else current(session, device).generation
+    generation = _rewrite(session, device, {model: wanted}, now)
+    if wanted is None:
+        session.delete(row)
+    else:
+        row = row or DeploymentRow(device_id=device.id, model=model)
+        session.add(row)
+        row.version, row.manifest, row.variant = wanted.version, wanted.manifest, wanted.variant
+        row.profile, row.record_results, row.rollout = wanted.profile, wanted.record_results, wanted.rollout
+        row.attempt, row.policy = wanted.attempt, policy_text(wanted.policy)
+        row.pinned, row.generation, row.set_at, row.set_by, row.note = pinned, generation, now, by, note
+    session.flush()
+    return generation
+
+
+def set_job(session: Session, device: DeviceRow, job: str, work: Job | None, now: datetime) -> int:
+    """Put a job into a device's document, or take it out; the caller's transaction makes it true.
+
+    The same again writes nothing. After the commit call `DesiredDocuments.changed()`.
+
+    Returns:
+        The generation of the document.
+
+    Raises:
+        InvalidError: the document would be longer than devices take.
+    """
+    row = session.get_one(DesiredRow, device.id)
+    document = Desired.model_validate_json(row.document)
+    jobs = {name: known for name, known in {**document.jobs, job: work}.items() if known is not None}
+    if jobs == document.jobs:
+        return document.generation
+    update = {"jobs": jobs, "generation": document.generation + 1, "issued_at": now}
+    _store(session, row, document.model_copy(update=update))
+    if len(row.document) > MAX_CONTROL_BYTES:
+        raise InvalidError(f"The desired state of device {device.name!r} has no room for another job.")
+    return row.generation
+
+
+def as_desired(row: DeploymentRow) -> DesiredModel:
+    """A deployment as it stands in the document."""
+    return DesiredModel(
+        version=row.version,
+        manifest=row.manifest,
+        variant=row.variant,
+        rollout=row.rollout,
+        profile=Profile(row.profile),
+        record_results=row.record_results,
+        attempt=row.attempt,
+        policy=DeploymentPolicy.model_validate_json(row.policy) if row.policy else DeploymentPolicy(),
+    )
+
+
+def policy_text(policy: DeploymentPolicy) -> str:
+    """As a deployment keeps it: empty for the defaults."""
+    return "" if policy == DeploymentPolicy() else policy.canonical().decode()
+
+
+def current(session: Session, device: DeviceRow) -> Desired:
+    """The device's newest document."""
+    row = session.get_one(DesiredRow, device.id)
+    return Desired.model_validate_json(row.document)
+
+
+def _rewrite(session: Session, device: DeviceRow, changes: Mapping[str, DesiredModel | None], now: datetime) -> int:
+    row = session.get_one(DesiredRow, device.id)
+    document = Desired.model_validate_json(row.document)
+    models = {name: model for name, model in {**document.models, **changes}.items() if model is not None}
+    if models == document.models:
+        return document.generation
+    if len(models) > MAX_MODELS:
+        raise InvalidError(f"Device {device.name!r} would serve {len(models)} models; {MAX_MODELS} are the most.")
+    update = {"models": models, "generation": document.generation + 1, "issued_at": now}
+    _store(session, row, document.model_copy(update=update))
+    return document.generation + 1
+
+
+def _store(session: Session, row: DesiredRow, document: Desired) -> None:
+    row.document = document.model_copy(update={"epoch": epoch_of(session)}).canonical()
+    row.digest = digest_of(row.document)
+    row.generation = document.generation
+    row.revision = next_revision(session)
+    row.published = False
+    session.flush()
+
+
+class DesiredDocuments:
+    """Copies of the newest documents in memory, for the polls of a whole fleet. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._copies: dict[str, Document] = {}
+        self._seen = 0
+        self._freshness = threading.Lock()
+        self._changes = 0
+        self._fresh_until = 0.0
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """`listener` is called, in any thread, after this process changed a document; it must not block."""
+        self._listeners.append(listener)
+
+    def changed(self) -> None:
+        """Call after a commit that changed documents: copies are checked before the next answer."""
+        with self._freshness:
+            self._changes += 1
+            self._fresh_until = 0.0
+        for listener in self._listeners:
+            listener()
+
+    def remembered(self, device: str) -> Document | None:
+        """The copy, when it is known to be fresh; never blocks. None means: `load` it."""
+        return self._copies.get(device) if time.monotonic() < self._fresh_until else None
+
+    def load(self, device: str) -> Document:
+        """The document, from the database where the copy is not fresh.
+
+        Raises:
+            NotFoundError: there is no such device.
+        """
+        with self._lock, self._database.read() as session:  # one at a time: an old copy must not replace a new one
+            if time.monotonic() >= self._fresh_until:
+                self._refresh(session)
+            if device not in self._copies:
+                self._read(session, device)
+            return self._copies[device]
+
+    def _refresh(self, session: Session) -> None:
+        asked, changes = time.monotonic(), self._changes
+        newest = session.scalar(select(RevisionRow.value).where(RevisionRow.id == 1)) or 0
+        if newest != self._seen:
+            query = _DOCUMENTS.where(DesiredRow.revision > self._seen).limit(MAX_MOVED + 1)
+            moved = session.execute(query).all() if self._copies else []
+            if len(moved) > MAX_MOVED:
+                self._copies = {}
+            for name, document, digest, generation in moved[:MAX_MOVED]:
+                if name in self._copies:
+                    self._copies[name] = Document(document, digest, generation)
+            for name in session.scalars(select(TombstoneRow.name).where(TombstoneRow.revision > self._seen)):
+                self._copies.pop(name, None)
+            self._seen = newest
+        with self._freshness:
+            if changes == self._changes:
+                self._fresh_until = asked + STALE_S
+
+    def _read(self, session: Session, device: str) -> None:
+        """Copies of this one and of those that follow it by name."""
+        query = _DOCUMENTS.where(DeviceRow.name >= device).order_by(DeviceRow.name).limit(READ_AHEAD)
+        found = {
+            name: Document(document, digest, generation)
+            for name, document, digest, generation in session.execute(query)
+        }
+        if device not in found:
+            raise NotFoundError(f"There is no device named {device!r}; register it first.")
+        if len(self._copies) + len(found) > MAX_COPIES:
+            self._copies = {}
+        self._copies.update(found)
+
+
+_DOCUMENTS = select(DeviceRow.name, DesiredRow.document, DesiredRow.digest, DesiredRow.generation).join(
+    DesiredRow, DesiredRow.device_id == DeviceRow.id
+)

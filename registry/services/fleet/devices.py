@@ -1,0 +1,206 @@
+"""Devices: registering, credentials, labels, listing, deleting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import delete, not_, select
+from sqlalchemy.orm import Session
+
+from registry.contracts.api.devices import DeviceCreated, DeviceView
+from registry.contracts.device.messages import Health, Presence, Reported
+from registry.contracts.fit.platforms import Platform
+from registry.contracts.names import LabelKey, LabelValue
+from registry.core import presence
+from registry.db.engine import Database
+from registry.db.fleet_rows import (
+    DeploymentRow,
+    DesiredRow,
+    DeviceLabelRow,
+    DeviceRow,
+    DeviceStateRow,
+    RegistryStateRow,
+    TombstoneRow,
+)
+from registry.errors import InvalidError
+from registry.services.access import Access
+from registry.services.fleet.desired import DesiredDocuments, find_device, first_document, next_revision
+from registry.services.fleet.presence import is_online, judged_at
+from registry.services.tokens import device_token_name, put_device_token, remove_device_token
+
+MAX_LABELS = 64
+_LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[LabelKey, LabelValue])
+
+
+class Devices:
+    """The use cases of devices."""
+
+    def __init__(
+        self,
+        database: Database,
+        access: Access,
+        documents: DesiredDocuments,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_change` is called after devices or labels changed; it must not block."""
+        self._database = database
+        self._on_change = on_change
+        self._access = access
+        self._documents = documents
+
+    def put(self, name: str, labels: Mapping[str, str], now: datetime) -> DeviceCreated | DeviceView:
+        """Register a device, or set the labels of one that is there.
+
+        Returns:
+            A new device's credential, which is shown only here; the view of one that was there.
+
+        Raises:
+            InvalidError: too many labels, or one that is not allowed.
+        """
+        _check_labels(labels)
+        with self._database.write() as session:
+            row = session.scalar(select(DeviceRow).where(DeviceRow.name == name))
+            created = row is None
+            row = row or _register(session, name, now)
+            session.execute(delete(DeviceLabelRow).where(DeviceLabelRow.device_id == row.id))
+            session.add_all(DeviceLabelRow(device_id=row.id, key=key, value=labels[key]) for key in labels)
+            session.flush()
+            token = put_device_token(session, name, now) if created else ""
+            view = _views(session, [row], now)[0]
+        self._on_change()
+        if not created:
+            return view
+        self._access.forget(device_token_name(name))
+        self._documents.changed()
+        return DeviceCreated(device=name, token=token)
+
+    def rotate(self, name: str, now: datetime) -> DeviceCreated:
+        """A new credential; the old one works no more, at once in this process. Raises NotFoundError."""
+        with self._database.write() as session:
+            find_device(session, name)
+            token = put_device_token(session, name, now)
+        self._access.forget(device_token_name(name))
+        return DeviceCreated(device=name, token=token)
+
+    def delete(self, name: str, now: datetime) -> None:
+        """Forget a device, its history and its credential; the bridge clears its retained messages. NotFoundError."""
+        with self._database.write() as session:
+            row = find_device(session, name)
+            generation = session.get_one(DesiredRow, row.id).generation
+            revision = next_revision(session)
+            session.merge(
+                TombstoneRow(name=name, generation=generation, revision=revision, cleared=False, deleted_at=now)
+            )
+            session.execute(delete(DeviceRow).where(DeviceRow.id == row.id))  # its rows follow: ON DELETE CASCADE
+            remove_device_token(session, name)
+        self._access.forget(device_token_name(name))
+        self._documents.changed()
+        self._on_change()
+
+    def view(self, name: str, now: datetime) -> DeviceView:
+        """One device. Raises NotFoundError."""
+        with self._database.read() as session:
+            return _views(session, [find_device(session, name)], now)[0]
+
+    def page(
+        self, labels: Mapping[str, str], online: bool | None, after: str, limit: int, now: datetime
+    ) -> list[DeviceView]:
+        """Up to `limit` devices by name, after the name `after`.
+
+        Args:
+            labels: Only devices that have all of these.
+            online: Only devices that are, or are not, online; None: both.
+        """
+        query = select(DeviceRow).where(DeviceRow.name > after)
+        for key, value in labels.items():
+            having = select(DeviceLabelRow.device_id).where(DeviceLabelRow.key == key, DeviceLabelRow.value == value)
+            query = query.where(DeviceRow.id.in_(having))
+        with self._database.read() as session:
+            if online is not None:
+                there = is_online(session, now)
+                query = query.join(DeviceStateRow).where(there if online else not_(there))
+            return _views(session, session.scalars(query.order_by(DeviceRow.name).limit(limit)).all(), now)
+
+
+def _register(session: Session, name: str, now: datetime) -> DeviceRow:
+    row = DeviceRow(name=name, created_at=now)
+    session.add(row)
+    session.flush()
+    session.add(DeviceStateRow(device_id=row.id))
+    tombstone = session.get(TombstoneRow, name)
+    generation = tombstone.generation + 1 if tombstone is not None else 1
+    if tombstone is not None:
+        session.delete(tombstone)
+    first_document(session, row, generation, now)
+    return row
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    if len(labels) > MAX_LABELS:
+        raise InvalidError(f"{len(labels)} labels; {MAX_LABELS} are the most.")
+    try:
+        _LABELS.validate_python(dict(labels))
+    except ValidationError as error:
+        faults = tuple(f"{'.'.join(str(part) for part in f['loc'])}: {f['msg']}" for f in error.errors())
+        raise InvalidError("A label is not allowed.", faults) from error
+
+
+def _views(session: Session, rows: Sequence[DeviceRow], now: datetime) -> list[DeviceView]:
+    ids = [row.id for row in rows]
+    states = {s.device_id: s for s in session.scalars(select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids)))}
+    generations = select(DesiredRow.device_id, DesiredRow.generation).where(DesiredRow.device_id.in_(ids))
+    generation = {found.device_id: found.generation for found in session.execute(generations)}
+    labels: dict[int, dict[str, str]] = {}
+    for label in session.scalars(select(DeviceLabelRow).where(DeviceLabelRow.device_id.in_(ids))):
+        labels.setdefault(label.device_id, {})[label.key] = label.value
+    desired: dict[int, dict[str, str]] = {}
+    for slot in session.scalars(select(DeploymentRow).where(DeploymentRow.device_id.in_(ids))):
+        desired.setdefault(slot.device_id, {})[slot.model] = slot.version
+    as_of, life = judged_at(session, now), session.get(RegistryStateRow, 1)
+    return [
+        _view(
+            row,
+            states[row.id],
+            generation=generation[row.id],
+            labels=labels.get(row.id, {}),
+            desired=desired.get(row.id, {}),
+            as_of=as_of,
+            life=life,
+        )
+        for row in rows
+    ]
+
+
+def _view(
+    row: DeviceRow,
+    state: DeviceStateRow,
+    *,
+    generation: int,
+    labels: dict[str, str],
+    desired: dict[str, str],
+    as_of: datetime,
+    life: RegistryStateRow | None,
+) -> DeviceView:
+    there = presence.is_online(state.heard_until, state.gone_at, as_of)
+    speakers = presence.Speakers(tuple(state.sessions or ()), state.returns, state.returned_at)
+    return DeviceView(
+        name=row.name,
+        labels=labels,
+        created_at=row.created_at,
+        last_seen=state.last_seen,
+        online=there,
+        expires_at=state.heard_until if there else None,
+        rivals=speakers.rivals(as_of),
+        presence=Presence.model_validate_json(state.presence) if state.presence else None,
+        reported=Reported.model_validate_json(state.reported) if state.reported else None,
+        facts=Platform.model_validate_json(row.facts) if row.facts else None,
+        facts_at=row.facts_at,
+        health=Health.model_validate_json(state.health) if state.health else None,
+        generation=generation,
+        epoch=life.epoch if life is not None else "",
+        epoch_since=life.epoch_since if life is not None else None,
+        epoch_reason=life.epoch_reason if life is not None else "",
+        desired=desired,
+    )

@@ -1,0 +1,80 @@
+"""The epoch of the registry's database: a random name of its life, which ends when it is put back from a backup.
+
+Devices keep the epoch with the generation that they saw: a generation means something only within one epoch.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from registry.contracts.device.messages import Desired
+from registry.contracts.digest import digest_of
+from registry.db.fleet_rows import DesiredRow, DeviceStateRow, RegistryStateRow, RevisionRow, TombstoneRow
+
+AHEAD = 1_000_000
+"""Generations go on so far above those of the backup: also for agents that know no epochs, and so that nobody was ever
+told an attempt above the next one."""
+BATCH = 500
+FIRST = "first start"
+
+
+def registry_state(session: Session, now: datetime) -> RegistryStateRow:
+    """The registry's one row, made where there is none: a database without an epoch begins its first."""
+    row = session.get(RegistryStateRow, 1)
+    if row is None:
+        row = RegistryStateRow(id=1, epoch=uuid4().hex, epoch_since=now, epoch_reason=FIRST)
+        session.add(row)
+    return row
+
+
+def epoch_of(session: Session) -> str:
+    """The epoch now; empty before a server has run."""
+    row = session.get(RegistryStateRow, 1)
+    return row.epoch if row is not None else ""
+
+
+def renew_epoch(session: Session, now: datetime, reason: str, again_after: timedelta = timedelta()) -> bool:
+    """The database is another one than devices knew: a new epoch begins, and every document is issued anew in it, in
+    the caller's transaction. After the commit call `DesiredDocuments.changed()`.
+
+    Returns:
+        False: the last one began less than `again_after` ago.
+    """
+    row = registry_state(session, now)
+    if abs(now - row.epoch_since) < again_after and row.epoch_reason != FIRST:
+        return False
+    row.epoch, row.epoch_since, row.epoch_reason = uuid4().hex, now, reason
+    head = session.get(RevisionRow, 1, with_for_update=True, populate_existing=True)
+    if head is None:
+        head = RevisionRow(id=1, value=0)
+        session.add(head)
+    head.value += AHEAD
+    session.flush()
+    after = -1
+    while True:
+        query = select(DesiredRow.device_id, DesiredRow.document).where(DesiredRow.device_id > after)
+        found = session.execute(query.order_by(DesiredRow.device_id).limit(BATCH)).all()
+        if not found:
+            break
+        after = found[-1].device_id
+        session.execute(update(DesiredRow), [_anew(*each, row.epoch, head.value, now) for each in found])
+    session.execute(update(TombstoneRow).values(generation=TombstoneRow.generation + AHEAD))
+    return True
+
+
+def forget_presence(session: Session) -> None:
+    """Nobody counts as online until he is heard: what a backup says of that is old."""
+    session.execute(update(DeviceStateRow).values(heard_until=None, sessions=None, returns=0, online=False))
+
+
+def _anew(device_id: int, document: bytes, epoch: str, revision: int, now: datetime) -> dict[str, object]:
+    before = Desired.model_validate_json(document)
+    update = {"epoch": epoch, "generation": before.generation + AHEAD, "issued_at": now}
+    after = before.model_copy(update=update)
+    body = after.canonical()
+    return {"device_id": device_id, "document": body, "digest": digest_of(body), "generation": after.generation,
+            "revision": revision, "published": False}  # fmt: skip

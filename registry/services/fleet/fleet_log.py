@@ -1,0 +1,119 @@
+"""The fleet's log: what happened to rollouts, for event streams and webhooks. Append-only, with a cursor that rises.
+
+An entry is written in the transaction of what it tells. Its id comes from one row that the transaction holds until it
+ends, so that ids commit in order: whoever has read up to n misses nothing at or below n.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import Session
+
+from registry.contracts.rollout.events import RolloutEvent
+from registry.core.retention import before
+from registry.db.engine import Database
+from registry.db.fleet_rows import RevisionRow
+from registry.db.rollout_rows import FleetLogRow
+
+COUNTER = 2
+"""The row of `fleet_revision` that counts the log's entries."""
+KEEP_HOURS = 24 * 7
+MAX_ENTRIES = 1_000_000
+"""However young."""
+MAX_READ = 1000
+"""Entries that one read returns."""
+SWEEP_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One event as it was written."""
+
+    cursor: int
+    kind: str
+    rollout: str
+    document: str
+
+
+def append(session: Session, events: Sequence[RolloutEvent]) -> None:
+    """Write events, whose cursors are given here; after the commit call `FleetLog.changed()`."""
+    if not events:
+        return
+    head = session.get(RevisionRow, COUNTER, with_for_update=True, populate_existing=True)
+    if head is None:
+        head = RevisionRow(id=COUNTER, value=0)
+        session.add(head)
+    rows = []
+    for number, event in enumerate(events, head.value + 1):
+        document = event.model_copy(update={"cursor": number}).model_dump_json(exclude_none=True)
+        rows.append({"id": number, "at": event.at, "kind": event.kind, "rollout": event.rollout, "document": document})
+    head.value += len(events)
+    session.flush()
+    session.execute(insert(FleetLogRow), rows)
+
+
+class FleetLog:
+    """Reads the log, forgets what is old, and tells listeners in this process that there is more."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """`listener` is called, in any thread, after entries were written by this process; it must not block."""
+        with self._lock:
+            self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """No longer."""
+        with self._lock:
+            self._listeners.remove(listener)
+
+    def changed(self) -> None:
+        """Call after a commit that appended."""
+        with self._lock:
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def after(
+        self, cursor: int, limit: int = MAX_READ, rollout: str | None = None, kinds: Sequence[str] = ()
+    ) -> list[Entry]:
+        """Up to `limit` entries above the cursor, oldest first; of one rollout, of these kinds."""
+        columns = (FleetLogRow.id, FleetLogRow.kind, FleetLogRow.rollout, FleetLogRow.document)
+        query = select(*columns).where(FleetLogRow.id > cursor)
+        if rollout is not None:
+            query = query.where(FleetLogRow.rollout == rollout)
+        if kinds:
+            query = query.where(FleetLogRow.kind.in_(kinds))
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(FleetLogRow.id).limit(min(limit, MAX_READ))).all()
+        return [Entry(*row) for row in rows]
+
+    def bounds(self) -> tuple[int, int]:
+        """The oldest cursor that is kept and the newest that was given; (1, 0) before the first."""
+        with self._database.read() as session:
+            newest = session.scalar(select(RevisionRow.value).where(RevisionRow.id == COUNTER)) or 0
+            oldest = session.scalar(select(func.min(FleetLogRow.id)))
+        return (oldest if oldest is not None else newest + 1), newest
+
+    def sweep(self, now: datetime, hours: int = KEEP_HOURS, most: int = MAX_ENTRIES) -> int:
+        """Forget entries that are too old or too many, a batch a transaction; how many."""
+        done = 0
+        while True:
+            with self._database.write() as session:
+                newest = session.scalar(select(func.max(FleetLogRow.id))) or 0
+                old = (FleetLogRow.at < before(now, hours)) | (FleetLogRow.id <= newest - most)
+                ids = session.scalars(select(FleetLogRow.id).where(old).limit(SWEEP_BATCH)).all()
+                if ids:
+                    last, first = max(ids), min(ids)
+                    session.execute(delete(FleetLogRow).where(old, FleetLogRow.id.between(first, last)))
+            done += len(ids)
+            if len(ids) < SWEEP_BATCH:
+                return done

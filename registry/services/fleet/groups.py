@@ -1,0 +1,143 @@
+"""Named sets of devices, and which devices a fleet means: selectors and groups as SQL, so that 100,000 devices are
+one query and not 100,000 comparisons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true
+from sqlalchemy.orm import Session
+
+from registry.contracts.rollout.groups import GroupBody, GroupView
+from registry.contracts.rollout.spec import Fleet
+from registry.contracts.rollout.states import RolloutState
+from registry.core.rollouts.machine import AT_REST
+from registry.core.selectors import Operator, SelectorError, Term, parse
+from registry.db.engine import Database
+from registry.db.fleet_rows import DeviceLabelRow, DeviceRow
+from registry.db.rollout_rows import GroupDeviceRow, GroupRow, RolloutRow
+from registry.errors import InUseError, InvalidError, NotFoundError
+
+LIST_BATCH = 500
+"""Names that stand in one IN list: databases bound the values of a statement."""
+OVER = tuple(state.value for state in RolloutState if state in AT_REST and state is not RolloutState.DRAFT)
+
+
+class Groups:
+    """The use cases of groups."""
+
+    def __init__(self, database: Database, on_change: Callable[[], None] = lambda: None) -> None:
+        self._database, self._on_change = database, on_change
+
+    def put(self, name: str, body: GroupBody, now: datetime) -> GroupView:
+        """Make a group or change it. Raises InvalidError for a selector that is none."""
+        if not (body.selector.strip() or body.devices):
+            raise InvalidError("A group has a selector, devices, or both.")
+        matching(body.selector)
+        with self._database.write() as session:
+            row = session.get(GroupRow, name) or GroupRow(name=name)
+            row.selector, row.note, row.changed_at = body.selector.strip(), body.note, now
+            session.add(row)
+            session.flush()
+            session.execute(delete(GroupDeviceRow).where(GroupDeviceRow.group == name))
+            members = [{"group": name, "device": device} for device in dict.fromkeys(body.devices)]
+            if members:
+                session.execute(insert(GroupDeviceRow), members)
+            view = _view(session, row)
+        self._on_change()
+        return view
+
+    def get(self, name: str) -> GroupView:
+        """One group. Raises NotFoundError."""
+        with self._database.read() as session:
+            return _view(session, find_group(session, name))
+
+    def page(self, after: str, limit: int) -> list[GroupView]:
+        """Up to `limit` groups by name, after the name `after`."""
+        with self._database.read() as session:
+            rows = session.scalars(select(GroupRow).where(GroupRow.name > after).order_by(GroupRow.name).limit(limit))
+            return [_view(session, row) for row in rows.all()]
+
+    def delete(self, name: str) -> None:
+        """Forget a group. Raises NotFoundError; InUseError while a rollout that is not over names it."""
+        with self._database.write() as session:
+            row = find_group(session, name)
+            open_specs = select(RolloutRow.public, RolloutRow.name, RolloutRow.spec)
+            users = [
+                called or public
+                for public, called, spec in session.execute(open_specs.where(RolloutRow.state.not_in(OVER)))
+                if name in json.loads(spec).get("fleet", {}).get("groups", ())
+            ]
+            if users:
+                raise InUseError(f"Rollouts that are not over use the group {name!r}.", tuple(users))
+            session.delete(row)
+
+
+def find_group(session: Session, name: str) -> GroupRow:
+    """The group's row. Raises NotFoundError."""
+    row = session.get(GroupRow, name)
+    if row is None:
+        raise NotFoundError(f"There is no group named {name!r}.")
+    return row
+
+
+def matching(selector: str) -> ColumnElement[bool]:
+    """A condition on `devices`: what the selector matches. Raises InvalidError when it is none."""
+    try:
+        terms = parse(selector).terms if selector.strip() else ()
+    except SelectorError as error:
+        raise InvalidError(f"{error}.") from error
+    condition: ColumnElement[bool] = true()
+    for term in terms:
+        condition &= _term(term)
+    return condition
+
+
+def in_fleet(session: Session, fleet: Fleet) -> ColumnElement[bool]:
+    """A condition on `devices`: those that a fleet means.
+
+    Raises:
+        InvalidError: a selector is none.
+        NotFoundError: there is no such group.
+    """
+    parts: list[ColumnElement[bool]] = []
+    if fleet.selector.strip():
+        parts.append(matching(fleet.selector))
+    parts.extend(_in_group(find_group(session, name)) for name in fleet.groups)
+    parts.extend(named(fleet.devices))
+    return or_(*parts)
+
+
+def named(devices: Sequence[str]) -> list[ColumnElement[bool]]:
+    """Conditions on `devices`, any of which holds for a named device."""
+    batches = (devices[start : start + LIST_BATCH] for start in range(0, len(devices), LIST_BATCH))
+    return [DeviceRow.name.in_(batch) for batch in batches]
+
+
+def _in_group(row: GroupRow) -> ColumnElement[bool]:
+    members = select(GroupDeviceRow.device).where(GroupDeviceRow.group == row.name)
+    condition: ColumnElement[bool] = DeviceRow.name.in_(members)
+    return or_(condition, matching(row.selector)) if row.selector else condition
+
+
+def _term(term: Term) -> ColumnElement[bool]:
+    label = select(DeviceLabelRow.device_id).where(DeviceLabelRow.key == term.key)
+    if term.operator in (Operator.IN, Operator.NOT_IN):
+        label = label.where(DeviceLabelRow.value.in_(term.values))
+    having = DeviceRow.id.in_(label)
+    return ~having if term.operator in (Operator.NOT_IN, Operator.MISSING) else having
+
+
+def _view(session: Session, row: GroupRow) -> GroupView:
+    query = select(GroupDeviceRow.device).where(GroupDeviceRow.group == row.name).order_by(GroupDeviceRow.device)
+    count = select(func.count()).select_from(DeviceRow).where(_in_group(row))
+    return GroupView(
+        name=row.name,
+        selector=row.selector,
+        devices=tuple(session.scalars(query)),
+        note=row.note,
+        count=session.scalar(count) or 0,
+        changed_at=row.changed_at,
+    )
