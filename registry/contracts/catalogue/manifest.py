@@ -227,7 +227,7 @@ class Classification(Wire):
 
 
 class Golden(Wire):
-    """The version's golden vectors; see `registry.contracts.catalogue.golden` for the file."""
+    """The version's golden vectors; see `registry.contracts.comparison.golden_file` for the file."""
 
     file: FileRef
     cases: Annotated[int, Field(ge=1, le=MAX_GOLDEN_CASES)]
