@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.cli.catalogue.measured import parity_figures
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.golden_options import demand_comparable, given_cases, given_requests, signature
 from registry.cli.golden_others import Others, name_of
 from registry.cli.local_files import LocalFile, hash_file
-from registry.cli.measured import parity_figures
 from registry.cli.plan import Plan
 from registry.cli.publish_file import GoldenSection
 from registry.cli.session import Session

@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from registry.cli.alias import move
+from registry.cli.catalogue.alias import move
+from registry.cli.catalogue.manifest_text import image_text, requirement_text, tensor_row
 from registry.cli.failures import CliError, UnreachableError, UsageFault
 from registry.cli.golden import given_golden, measured
 from registry.cli.golden_again import declared, demand_as_asked
 from registry.cli.golden_others import with_others
 from registry.cli.local_files import LocalFile, hash_file
-from registry.cli.manifest_text import image_text, requirement_text, tensor_row
 from registry.cli.network_options import network_text
 from registry.cli.output import size_text
 from registry.cli.plan import Plan, build_manifest

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from registry.cli.catalogue.pull import download
 from registry.cli.client import Client
-from registry.cli.pull import download
 from registry.cli.settings import GlobalOptions, find_address
 from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelView, VersionView

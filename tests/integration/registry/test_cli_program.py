@@ -83,7 +83,7 @@ def test_a_command_that_is_told_to_end_leaves_no_files(
 
 
 def test_a_light_command_imports_neither_server_nor_publishing(tmp_path: Path) -> None:
-    program = "import sys, registry.cli.main, registry.cli.models; print(*sys.modules)"
+    program = "import sys, registry.cli.main, registry.cli.catalogue.models; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {module.split(".")[0] for module in loaded} & {*SERVER_ONLY, "onnx", "numpy"}
 

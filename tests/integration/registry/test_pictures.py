@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from agent.pictures.process import DecoderProcesses
+from registry.cli.catalogue.pictures import decoder_for, folder_classes
 from registry.cli.failures import UsageFault
-from registry.cli.pictures import decoder_for, folder_classes
 from registry.contracts.catalogue.manifest import ImageInput
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from registry.inspection.facts import InspectionError

@@ -11,7 +11,7 @@ import typer
 
 from registry.cli.client import Answer
 from registry.cli.failures import CliError, ExitCode, ProblemError, UnreachableError
-from registry.cli.rollout_view import FOR_A_PERSON, OVER, label, status_line, tell_status
+from registry.cli.rollouts.view import FOR_A_PERSON, OVER, label, status_line, tell_status
 from registry.cli.session import Session
 from registry.contracts import paths
 from registry.contracts.rollout.states import Command, RolloutState

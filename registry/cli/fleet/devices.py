@@ -10,7 +10,7 @@ import typer
 
 from registry.cli.confirm import confirm
 from registry.cli.credentials import demand_new_file, write_secret
-from registry.cli.deployment_text import progress_text, quarantine_text
+from registry.cli.fleet.deployment_text import progress_text, quarantine_text
 from registry.cli.output import age_text, size_text, time_text
 from registry.cli.session import Session, command, parse_labels
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from registry.cli.failures import CliError
-from registry.cli.rollout_asking import Rollout, Watch, follow, get_rollout
-from registry.cli.rollout_view import (
+from registry.cli.rollouts.asking import Rollout, Watch, follow, get_rollout
+from registry.cli.rollouts.view import (
     COLUMNS,
     OVER,
     label,

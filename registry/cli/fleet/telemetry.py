@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.devices import presence_text
+from registry.cli.fleet.devices import presence_text
 from registry.cli.output import age_text, size_text, time_text
 from registry.cli.session import Session, command
 from registry.contracts.api.devices import DeviceView

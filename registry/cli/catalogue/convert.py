@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from registry.cli import convert_here
-from registry.cli.devices import is_online
+from registry.cli.catalogue import convert_here
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault, end_well
+from registry.cli.fleet.devices import is_online
 from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView

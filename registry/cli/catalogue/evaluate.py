@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.catalogue.measured import evaluations_of, show_evaluations
+from registry.cli.catalogue.pull import download
 from registry.cli.failures import CliError, ExitCode, UsageFault, end_well
-from registry.cli.measured import evaluations_of, show_evaluations
 from registry.cli.progress import meter
-from registry.cli.pull import download
 from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView

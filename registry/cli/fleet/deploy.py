@@ -12,9 +12,9 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from registry.cli.deployment_text import progress_text, quarantine_text
-from registry.cli.devices import epoch_text, has_seen, is_online, of_another_epoch, presence_text, reported_models
 from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
+from registry.cli.fleet.deployment_text import progress_text, quarantine_text
+from registry.cli.fleet.devices import epoch_text, has_seen, is_online, of_another_epoch, presence_text, reported_models
 from registry.cli.output import age_text, time_text
 from registry.cli.policy_options import (
     MaxNanOption,

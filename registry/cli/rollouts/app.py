@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import rollout_commands, rollout_read
 from registry.cli.policy_options import MaxNanOption, PolicyOption, ProbationOption, ShadowOption
-from registry.cli.rollout_asking import (
+from registry.cli.rollouts import commands as rollout_commands
+from registry.cli.rollouts import read as rollout_read
+from registry.cli.rollouts.asking import (
     Devices,
     Note,
     Rollout,
@@ -26,8 +27,8 @@ from registry.cli.rollout_asking import (
     get_rollout,
     post,
 )
-from registry.cli.rollout_spec import Asked, read_spec, spec_of
-from registry.cli.rollout_view import label, tell_plan
+from registry.cli.rollouts.spec import Asked, read_spec, spec_of
+from registry.cli.rollouts.view import label, tell_plan
 from registry.cli.session import Session, command
 from registry.contracts import paths
 from registry.contracts.rollout.states import Command, RolloutState

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.catalogue.manifest_text import image_text, show_builds, show_variants
+from registry.cli.catalogue.measured import evaluations_of, parity_of, show_evaluations, show_parity
 from registry.cli.confirm import confirm
 from registry.cli.failures import UsageFault
-from registry.cli.manifest_text import image_text, show_builds, show_variants
-from registry.cli.measured import evaluations_of, parity_of, show_evaluations, show_parity
 from registry.cli.output import short, size_text, time_text
 from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version

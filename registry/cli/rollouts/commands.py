@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.failures import UsageFault
-from registry.cli.rollout_asking import (
+from registry.cli.rollouts.asking import (
     Devices,
     Note,
     Rollout,
@@ -19,7 +19,7 @@ from registry.cli.rollout_asking import (
     make_sure,
     post,
 )
-from registry.cli.rollout_view import label, tell_plan
+from registry.cli.rollouts.view import label, tell_plan
 from registry.cli.session import Session, command
 from registry.contracts import paths
 from registry.contracts.rollout.states import Command, RolloutState
