@@ -9,7 +9,7 @@ import typer
 
 from registry.cli.credentials import demand_new_file, write_secret
 from registry.cli.session import Session, command
-from registry.cli.signing import Signer, load_signer, new_key
+from registry.publishing.signing import Signer, load_signer, new_key
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -19,7 +19,7 @@ from registry.cli.session import DebugOption, JsonOption, RegistryOption, TokenF
 from registry.cli.settings import GlobalOptions
 
 COMMANDS: dict[str, str] = {
-    "publish": "registry.cli.publish:publish",
+    "publish": "registry.cli.catalogue.publish:publish",
     "models": "registry.cli.catalogue.models:models",
     "show": "registry.cli.catalogue.models:show",
     "pull": "registry.cli.catalogue.pull:pull",

@@ -24,9 +24,6 @@ from paho.mqtt.properties import Properties
 
 from registry.cli.failures import CliError
 from registry.cli.local_files import hash_file
-from registry.cli.plan import build_manifest, make_plan
-from registry.cli.publish_file import PublishFile, VariantSection
-from registry.cli.publishing import carry_out
 from registry.cli.session import Session
 from registry.cli.settings import GlobalOptions
 from registry.cli.upload import upload
@@ -35,6 +32,9 @@ from registry.contracts.catalogue.manifest import Target
 from registry.contracts.paths import version_path
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.errors import RegistryError
+from registry.publishing.plan import build_manifest, make_plan
+from registry.publishing.publish import carry_out
+from registry.publishing.request import PublishFile, VariantSection
 from scripts.demo.client import end_session
 from scripts.demo.processes import Fleet
 from scripts.onnx_cases.cases import Case, Set, difference, outputs_of, request

@@ -51,7 +51,7 @@ def test_the_wheel_is_never_uploaded_by_accident(wheel: zipfile.ZipFile) -> None
         ("agent.app.agent", SERVER_ONLY),
         ("agent.cli.main", SERVER_ONLY),
         ("registry.cli.main", SERVER_ONLY | AGENT_ONLY),
-        ("registry.cli.publish", (SERVER_ONLY - {"onnx"}) | AGENT_ONLY),
+        ("registry.cli.catalogue.publish", (SERVER_ONLY - {"onnx"}) | AGENT_ONLY),
         ("registry.server.app", {"msgspec", "PIL", "onnxruntime", "onnx"}),
     ],
 )

@@ -13,9 +13,9 @@ import pytest
 
 from registry.cli.failures import MEANING
 from registry.cli.main import COMMANDS
-from registry.cli.publish_file import load_publish_file
 from registry.cli.reference import render
 from registry.contracts.catalogue.manifest import Classification, ImageInput
+from registry.publishing.request import load_publish_file
 from tests.support import onnx_models
 from tests.support.cli import Cli, end
 

@@ -9,10 +9,10 @@ import pytest
 
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.output import Output, size_text
-from registry.cli.plan import artifact_name
 from registry.cli.session import parse_labels, split_reference
 from registry.cli.settings import GlobalOptions, default_data_dir, find_address
 from registry.contracts.texts import visible
+from registry.publishing.plan import artifact_name
 
 
 def test_options_come_before_the_environment_and_that_before_this_host() -> None:

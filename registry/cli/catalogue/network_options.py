@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from registry.cli.failures import UsageFault
-from registry.cli.publish_file import EntryPointSection, NetworkSection, TensorSection
 from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.catalogue.networks import Value, networks
 from registry.contracts.tensors import Datatype
+from registry.publishing.request import EntryPointSection, NetworkSection, TensorSection
 
 NETWORK_PANEL = "Checkpoints: what the weights are filled into"
 NetworkOption = Annotated[

@@ -11,7 +11,6 @@ import typer
 from pydantic import ValidationError
 
 from registry.cli.failures import UsageFault
-from registry.cli.publish_file import GoldenSection, ToleranceSection
 from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
 from registry.contracts.catalogue.manifest import Manifest, TensorSpec
 from registry.contracts.comparison.golden_file import Case, check_cases, check_tensors, read_cases, write_cases
@@ -20,6 +19,7 @@ from registry.contracts.tensor_file import Tensor, TensorFileError
 from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype
 from registry.inspection.arrays import load_tensors
 from registry.inspection.facts import InspectionError
+from registry.publishing.request import GoldenSection, ToleranceSection
 
 GOLDEN_PANEL = "Golden vectors: what every variant must answer"
 GoldenOption = Annotated[

@@ -9,14 +9,10 @@ from typing import Any
 
 from registry.cli.catalogue.alias import move
 from registry.cli.catalogue.manifest_text import image_text, requirement_text, tensor_row
+from registry.cli.catalogue.network_options import network_text
 from registry.cli.failures import CliError, UnreachableError, UsageFault
-from registry.cli.golden import given_golden, measured
-from registry.cli.golden_again import declared, demand_as_asked
-from registry.cli.golden_others import with_others
 from registry.cli.local_files import LocalFile, hash_file
-from registry.cli.network_options import network_text
 from registry.cli.output import size_text
-from registry.cli.plan import Plan, build_manifest
 from registry.cli.progress import meter
 from registry.cli.session import Session
 from registry.cli.upload import upload
@@ -26,6 +22,10 @@ from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.paths import blob_path, version_path
 from registry.core.differences import differences
+from registry.publishing.golden import given_golden, measured
+from registry.publishing.golden_versions import with_others
+from registry.publishing.plan import Plan, build_manifest
+from registry.publishing.republish import declared, demand_as_asked
 
 
 @dataclass

@@ -7,19 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from registry.cli.batching_options import BatchingOption, MaxBatchOption, batching_section
-from registry.cli.failures import CliError, UsageFault, end_well
-from registry.cli.golden_options import (
-    CompareWithOption,
-    GoldenFromOption,
-    GoldenInputsOption,
-    GoldenOfOption,
-    GoldenOption,
-    GoldenRandomOption,
-    ToleranceOption,
-    over,
-)
-from registry.cli.network_options import (
+from registry.cli.catalogue.batching_options import BatchingOption, MaxBatchOption, batching_section
+from registry.cli.catalogue.network_options import (
     EntryPointOption,
     InputOption,
     NetworkArgOption,
@@ -29,12 +18,23 @@ from registry.cli.network_options import (
     architecture,
     tensor_sections,
 )
+from registry.cli.failures import CliError, UsageFault, end_well
 from registry.cli.output import size_text
-from registry.cli.plan import make_plan
-from registry.cli.publish_file import PublishFile, VariantSection, load_publish_file
-from registry.cli.publishing import Outcome, carry_out
 from registry.cli.session import Session, command, parse_labels
 from registry.contracts.catalogue.manifest import Format, Target
+from registry.publishing.golden_cases import (
+    CompareWithOption,
+    GoldenFromOption,
+    GoldenInputsOption,
+    GoldenOfOption,
+    GoldenOption,
+    GoldenRandomOption,
+    ToleranceOption,
+    over,
+)
+from registry.publishing.plan import make_plan
+from registry.publishing.publish import Outcome, carry_out
+from registry.publishing.request import PublishFile, VariantSection, load_publish_file
 
 Source = Annotated[str, typer.Argument(metavar="MODEL|FILE.toml", help="The model's name, or a publish file.")]
 ModelFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="The model's file, after a name.")]

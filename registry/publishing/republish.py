@@ -7,11 +7,11 @@ what was said of them.
 from __future__ import annotations
 
 from registry.cli.failures import CliError
-from registry.cli.plan import Plan
-from registry.cli.publish_file import GoldenSection
 from registry.contracts.catalogue.batching import Basis, Batching
 from registry.contracts.catalogue.golden import Tolerance
 from registry.contracts.catalogue.manifest import Manifest
+from registry.publishing.plan import Plan
+from registry.publishing.request import GoldenSection
 
 
 def declared(manifest: Manifest) -> Manifest:

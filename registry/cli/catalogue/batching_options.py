@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from registry.cli.failures import UsageFault
-from registry.cli.publish_file import BatchingSection
 from registry.contracts.catalogue.batching import MAX_JOINED, Basis, Batching
 from registry.inspection.facts import ModelFacts
+from registry.publishing.request import BatchingSection
 
 BATCHING_PANEL = "Joining requests (docs/batching.md)"
 

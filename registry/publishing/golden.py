@@ -15,17 +15,17 @@ from typing import Any
 
 from registry.cli.catalogue.measured import parity_figures
 from registry.cli.failures import CliError, UsageFault
-from registry.cli.golden_options import demand_comparable, given_cases, given_requests, signature
-from registry.cli.golden_others import Others, name_of
 from registry.cli.local_files import LocalFile, hash_file
-from registry.cli.plan import Plan
-from registry.cli.publish_file import GoldenSection
 from registry.cli.session import Session
 from registry.contracts.catalogue.classes import ROUNDING, scores_fault, scores_of
 from registry.contracts.catalogue.golden import MeasuredParity, Parity, Tolerance
 from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest, TensorSpec
 from registry.contracts.comparison.golden_file import Case, write_cases
 from registry.contracts.tensor_file import Tensor, TensorFileError
+from registry.publishing.golden_cases import demand_comparable, given_cases, given_requests, signature
+from registry.publishing.golden_versions import Others, name_of
+from registry.publishing.plan import Plan
+from registry.publishing.request import GoldenSection
 
 FILE_NAME = "golden.safetensors"
 DEFAULT_CASES = 8

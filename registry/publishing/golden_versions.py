@@ -9,12 +9,12 @@ from typing import Any
 
 from registry.cli.catalogue.pull import download
 from registry.cli.failures import CliError, UsageFault
-from registry.cli.plan import Plan
 from registry.cli.progress import meter
-from registry.cli.publish_file import ToleranceSection
 from registry.cli.session import Session, split_reference
 from registry.cli.versions import fetch_manifest, find_version
 from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest
+from registry.publishing.plan import Plan
+from registry.publishing.request import ToleranceSection
 
 ORDER_FOLDER = "compared"
 

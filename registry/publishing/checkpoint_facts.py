@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from registry.cli.failures import UsageFault
-from registry.cli.publish_file import VariantSection
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Format, Network, TensorSpec, same_tensors
 from registry.inspection import checkpoint
 from registry.inspection.facts import InspectionError, ModelFacts
+from registry.publishing.request import VariantSection
 
 NO_NETWORK = "it names no network, so no agent can run it; say it with --network or [variant.network]"
 

@@ -12,14 +12,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from registry.cli.batching_options import decided
-from registry.cli.checkpoint_facts import like_siblings, network_of
-from registry.cli.entry_function import demand_function
+from registry.cli.catalogue.batching_options import decided
 from registry.cli.failures import CliError, UsageFault
 from registry.cli.local_files import LocalFile
-from registry.cli.publish_file import PublishFile, RequirementsSection, VariantSection, faults
-from registry.cli.signing import Signer, load_signer
-from registry.cli.variant_facts import variant_facts
 from registry.contracts.catalogue.batching import Batching
 from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.entry_points import EntryCode
@@ -35,6 +30,11 @@ from registry.core.publish_faults import publish_faults
 from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.folders import folder_kind
+from registry.publishing.checkpoint_facts import like_siblings, network_of
+from registry.publishing.entry_function import demand_function
+from registry.publishing.request import PublishFile, RequirementsSection, VariantSection, faults
+from registry.publishing.signing import Signer, load_signer
+from registry.publishing.variant_facts import variant_facts
 
 MAX_CARD_BYTES = 1 << 20
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from registry.cli.checkpoint_facts import with_network
 from registry.cli.failures import UsageFault
-from registry.cli.publish_file import VariantSection
 from registry.contracts.catalogue.manifest import Format, TensorSpec, same_tensors
 from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safetensors
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.strangers import by_ending
+from registry.publishing.checkpoint_facts import with_network
+from registry.publishing.request import VariantSection
 
 BUILD_RECORD = {
     Format.OM: {
