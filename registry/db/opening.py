@@ -7,7 +7,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from registry.db.engine import Database
 from registry.db.faults import fault_of, first_line
-from registry.db.migrations.upgrade import NewerSchemaError, upgrade
+from registry.db.migrations.upgrade import PRERELEASE, UnknownSchemaError, upgrade
 from registry.errors import StartError, TemporaryError
 
 _EXPECTED = "sqlite:////folder/registry.db, or postgresql://user:password@host/database"
@@ -28,14 +28,21 @@ def open_database(url: str) -> Database:
     """A database with the newest schema. Never says the URL, which may have a password.
 
     Raises:
-        StartError: `database_url`, `driver_missing`, `database_newer`, `database_unreachable`, `database_unusable`,
-            `read_only`, `insufficient_storage`.
+        StartError: `database_url`, `driver_missing`, `database_newer`, `database_prerelease`, `database_unreachable`,
+            `database_unusable`, `read_only`, `insufficient_storage`.
     """
     database = _made(url)
     try:
         upgrade(database.engine)
-    except NewerSchemaError as error:
+    except UnknownSchemaError as error:
         database.close()
+        if error.revision in PRERELEASE:
+            raise StartError(
+                "database_prerelease",
+                f"The database has the schema {error.revision}, from before the first release, and cannot be upgraded. "
+                "Start with an empty database: move the file away, or name another one in database_url; then publish, "
+                "register the devices and deploy again. Nothing was changed.",
+            ) from None
         raise StartError(
             "database_newer",
             f"The database has the schema {error.revision}, which this version of the registry does not know: a newer "

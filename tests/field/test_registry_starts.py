@@ -81,6 +81,14 @@ def newer(folder: Path) -> None:
     connection.close()
 
 
+def prerelease(folder: Path) -> None:
+    """The oldest of those names is the likeliest to be taken for a migration of today."""
+    migrated_file(folder)
+    with sqlite3.connect(folder / "registry.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    connection.close()
+
+
 def garbage(folder: Path) -> None:
     (folder / "registry.db").write_bytes(b"this is no database, whatever it was" * 100)
 
@@ -109,6 +117,7 @@ def token_is_short(folder: Path) -> None:
     ("make", "code", "exit_code"),
     [
         (newer, "database_newer", CONFIG),
+        (prerelease, "database_prerelease", CONFIG),
         (garbage, "database_unusable", CONFIG),
         (lock_is_a_folder, "data_folder", CONFIG),
         (blobs_is_a_file, "storage_failed", FAILED),

@@ -26,4 +26,4 @@ def revise(message: str, number: str) -> None:
 
 if __name__ == "__main__":
     versions = Path(__file__).parent / "versions"
-    revise(sys.argv[1], f"{len(list(versions.glob('0*.py'))) + 1:04d}")
+    revise(sys.argv[1], f"r{len(list(versions.glob('r*.py'))) + 1:04d}")

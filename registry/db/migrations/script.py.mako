@@ -14,8 +14,3 @@ depends_on = None
 def upgrade() -> None:
     """Forward."""
     ${upgrades if upgrades else "return"}
-
-
-def downgrade() -> None:
-    """Back."""
-    ${downgrades if downgrades else "return"}

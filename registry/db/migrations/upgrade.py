@@ -1,4 +1,8 @@
-"""Brings a database to the newest schema. `registry serve` does so at every start."""
+"""Brings a database to the newest schema. `registry serve` does so at every start.
+
+RULE: a migration that was released never changes; a change of the schema is a new one, `rNNNN`, after the last. There
+is no way back but the backup. Databases from before the first release are refused.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,12 @@ def alembic_config() -> Config:
     return config
 
 
-class NewerSchemaError(Exception):
-    """The database has a schema that none of the migrations makes: a newer program has used it."""
+PRERELEASE = frozenset(f"{number:04d}" for number in range(1, 14))
+"""The schemas from before the first release."""
+
+
+class UnknownSchemaError(Exception):
+    """The database has a schema that none of the migrations makes: of PRERELEASE, or a newer program has used it."""
 
     def __init__(self, revision: str) -> None:
         super().__init__(f"unknown schema {revision}")
@@ -30,7 +38,7 @@ def upgrade(engine: Engine) -> None:
     """Run the migrations that are missing, in one transaction where the database can; without any, write nothing.
 
     Raises:
-        NewerSchemaError: nothing was changed.
+        UnknownSchemaError: nothing was changed.
         sqlalchemy.exc.DBAPIError: the database cannot be used.
     """
     config = alembic_config()
@@ -41,7 +49,7 @@ def upgrade(engine: Engine) -> None:
     if current == scripts.get_current_head():
         return
     if current is not None and current not in known:
-        raise NewerSchemaError(current)
+        raise UnknownSchemaError(current)
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes as long as it takes

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from registry.contracts import paths
 from registry.db.engine import Database
-from registry.db.migrations.upgrade import upgrade
+from registry.db.migrations.upgrade import alembic_config, upgrade
 from registry.db.schema import METADATA
 from registry.server.app import openapi_document
 from tests.support.postgres import Databases
@@ -25,6 +27,17 @@ def test_migrations_and_rows_agree(tmp_path: Path, databases: Databases) -> None
         context = MigrationContext.configure(connection, opts={"compare_type": True, "render_as_batch": True})
         assert compare_metadata(context, METADATA) == []
     database.close()
+
+
+RELEASED = {"r0001": "f8a5a398fe6438962bd609ec0dcb4cb28e3c2ec8e1dc6f6fe80eede308a85c63"}
+"""SHA-256 of each migration's file. Databases have run them: a line is added here, none is ever changed."""
+
+
+def test_released_migrations_are_never_changed_and_follow_one_another() -> None:
+    scripts = list(ScriptDirectory.from_config(alembic_config()).walk_revisions())[::-1]
+    assert {script.revision: sha256(Path(script.path).read_bytes()).hexdigest() for script in scripts} == RELEASED
+    assert [script.revision for script in scripts] == [f"r{number:04d}" for number in range(1, len(scripts) + 1)]
+    assert [script.down_revision for script in scripts] == [None, *[script.revision for script in scripts[:-1]]]
 
 
 def test_sqlite_is_set_to_survive_a_power_cut(tmp_path: Path) -> None:
