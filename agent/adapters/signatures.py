@@ -14,8 +14,8 @@ from agent.backends.base import EntryPoint
 from agent.config.entry_points import EntryPointSettings
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError
-from registry.contracts.catalogue import entry_points
 from registry.contracts.catalogue.manifest import Variant
+from registry.contracts.catalogue.signed_bytes import signed_bytes
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest
 from registry.contracts.names import Name, VersionName
@@ -52,7 +52,7 @@ def verified(model: Name, version: VersionName, variant: Variant, config: AgentC
     if key is None:
         why = f"signed with the key {code.key}, which is none of entry_points.trusted_keys in this host's settings"
         raise PermanentError(DeploymentCode.ENTRY_POINT_UNTRUSTED, f"{what}, {why}")
-    if not _is_signed(key, code.signature, entry_points.signed_bytes(model, version, variant, code)):
+    if not _is_signed(key, code.signature, signed_bytes(model, version, variant, code)):
         why = "its signature is not one of this model, version, variant, function, arguments and files"
         raise PermanentError(DeploymentCode.ENTRY_POINT_SIGNATURE, f"{what}, and {why}; nothing of it was run")
     digest = next(file.digest for file in variant.files if file.path == code.module)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.cli.failures import CliError, UsageFault
-from registry.contracts.catalogue.entry_points import EntryCode, key_id, key_text, signed_bytes
+from registry.contracts.catalogue.entry_points import EntryCode, key_id, key_text
 from registry.contracts.catalogue.manifest import Variant
+from registry.contracts.catalogue.signed_bytes import signed_bytes
 from registry.contracts.digest import Digest
 
 if TYPE_CHECKING:

@@ -1,28 +1,20 @@
-"""Entry-point modules: Python that comes with a checkpoint and builds its network, and what its signature is around.
+"""Entry-point modules: Python that comes with a checkpoint and builds its network, and the keys that sign it.
 
-Code is the one thing that an agent runs because somebody signed it. The signature (Ed25519, RFC 8032) holds for one
-module, one function with these arguments, all files of one variant of one version of one model: on any of them changed
-it is worth nothing. Publisher and agent make the signed bytes with the same function here; nothing here signs or
-verifies.
+Code is the one thing that an agent runs because somebody signed it. What is signed: `signed_bytes`.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from registry.contracts.digest import Digest, digest_of
-from registry.contracts.names import Name, RelativePath, VersionName
-from registry.contracts.wire import Wire, canonical_json
+from registry.contracts.names import RelativePath
+from registry.contracts.wire import Wire
 
-if TYPE_CHECKING:
-    from registry.contracts.catalogue.manifest import Variant
-
-PURPOSE = "modelfleet-entry-point-v1"
-"""In the signed bytes, so that a signature made for something else is never one of these."""
 MAX_MODULE_BYTES = 1 << 20
 KEY_BYTES = 32
 """Of a raw Ed25519 public key."""
@@ -54,26 +46,6 @@ class EntryPoint(EntryCode):
     """sha256 of the raw public key."""
     signature: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
     """Ed25519 around `signed_bytes`, 64 bytes in base64."""
-
-
-def signed_bytes(model: Name, version: VersionName, variant: Variant, code: EntryCode) -> bytes:
-    """What the signature is put around: the canonical JSON of everything that decides which code runs on what.
-
-    `files` has every file of the variant by path, the checkpoint and the module too.
-    """
-    return canonical_json(
-        {
-            "purpose": PURPOSE,
-            "model": model,
-            "version": version,
-            "variant": variant.name,
-            "entry": variant.entry,
-            "files": {file.path: file.digest for file in variant.files},
-            "module": code.module,
-            "function": code.function,
-            "arguments": code.arguments,
-        }
-    )
 
 
 def key_id(public_key: bytes) -> Digest:

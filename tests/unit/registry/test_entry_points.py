@@ -8,8 +8,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from registry.contracts.catalogue.entry_points import EntryCode, EntryPoint, key_id, key_text, parse_key, signed_bytes
+from registry.contracts.catalogue.entry_points import EntryCode, EntryPoint, key_id, key_text, parse_key
 from registry.contracts.catalogue.manifest import FileRef, Format, Network, Target, TensorSpec, Variant
+from registry.contracts.catalogue.signed_bytes import signed_bytes
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.fit.resolution import Outcome, judge
