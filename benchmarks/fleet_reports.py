@@ -17,11 +17,11 @@ from benchmarks.fleet_world import MODEL, World
 from registry.contracts.device.messages import Health, ModelHealth, Quantiles
 from registry.contracts.digest import digest_of
 from registry.contracts.topics import Topics
-from registry.core.intake import Intake, checked
-from registry.core.retention import Limits
+from registry.core.intake import DeviceMessage, checked
+from registry.core.retention import RetentionLimits
 from registry.db.engine import Database
 from registry.services.fleet.desired import DesiredDocuments
-from registry.services.fleet.retention import Retention
+from registry.services.fleet.retention import RetentionSweep
 from registry.services.telemetry import Telemetry
 
 INTERVAL_S = 30
@@ -129,9 +129,9 @@ def growth(database: Database, devices: int, days: int) -> Growth:
     whose migrations have been run."""
     seed(database, devices, {"1": digest_of(b"no version")})
     empty = _size(database)
-    telemetry, retention = Telemetry(database, DesiredDocuments(database)), Retention(database, Limits())
+    telemetry, retention = Telemetry(database, DesiredDocuments(database)), RetentionSweep(database, RetentionLimits())
     rng, clock = random.Random(1), datetime(2026, 1, 1, tzinfo=timezone.utc)
-    batch: list[Intake] = []
+    batch: list[DeviceMessage] = []
     sizes, seq = [], 0
     for _ in range(days):
         for _ in range(24):

@@ -134,7 +134,7 @@ class Mqtt(_Section):
         return self.password.get_secret_value() if self.password else None
 
 
-class Retention(_Section):
+class RetentionSettings(_Section):
     """How long what devices send is kept. Results have a retention of their own per model."""
 
     health_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 48
@@ -143,21 +143,21 @@ class Retention(_Section):
     """Of all models together; the oldest go first."""
 
 
-class Presence(_Section):
+class PresenceSettings(_Section):
     """When a device counts as offline."""
 
     expiry_s: Annotated[float, Field(ge=1, le=7 * 86400)] = 600.0
     """After so long without a sign of life, or twice the time that the device itself says lies between two."""
 
 
-class Rollouts(_Section):
+class RolloutSettings(_Section):
     """What this registry asks of every rollout, whatever its spec says."""
 
     two_person: bool = False
     """Every plan is approved by another person than the one who submitted it."""
 
 
-class Webhooks(_Section):
+class WebhookSettings(_Section):
     """Where events may be POSTed."""
 
     allow_private: bool = False
@@ -197,10 +197,10 @@ class RegistryConfig(BaseSettings):
     """The name of this registry in its metrics."""
     limits: Limits = Limits()
     mqtt: Mqtt = Mqtt()
-    presence: Presence = Presence()
-    retention: Retention = Retention()
-    rollouts: Rollouts = Rollouts()
-    webhooks: Webhooks = Webhooks()
+    presence: PresenceSettings = PresenceSettings()
+    retention: RetentionSettings = RetentionSettings()
+    rollouts: RolloutSettings = RolloutSettings()
+    webhooks: WebhookSettings = WebhookSettings()
 
     @classmethod
     def settings_customise_sources(

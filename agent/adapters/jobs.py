@@ -15,7 +15,7 @@ SWEEP_INTERVAL_S = 3600.0
 FIRST_SWEEP_S = 60.0
 
 
-class Jobs:
+class PeriodicTicks:
     """Started after everything it ticks for, stopped first."""
 
     def __init__(self, put: Callable[[Tick], None], *, poll_s: float, health_s: float) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 from importlib.util import find_spec
 
-from agent.backends.base import EntryPoint
+from agent.backends.base import VerifiedEntryPoint
 from agent.config.entry_points import EntryPointSettings
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError
@@ -29,7 +29,7 @@ def trusted(settings: EntryPointSettings) -> tuple[Digest, ...]:
     return tuple(sorted(settings.keys())) if find_spec(LIBRARY) is not None else ()
 
 
-def verified(model: Name, version: VersionName, variant: Variant, config: AgentConfig) -> EntryPoint | None:
+def verified(model: Name, version: VersionName, variant: Variant, config: AgentConfig) -> VerifiedEntryPoint | None:
     """The variant's code, which somebody whom this host trusts has signed; None when it brings none.
 
     Raises:
@@ -56,7 +56,7 @@ def verified(model: Name, version: VersionName, variant: Variant, config: AgentC
         why = "its signature is not one of this model, version, variant, function, arguments and files"
         raise PermanentError(DeploymentCode.ENTRY_POINT_SIGNATURE, f"{what}, and {why}; nothing of it was run")
     digest = next(file.digest for file in variant.files if file.path == code.module)
-    return EntryPoint(code.module, code.function, dict(code.arguments), digest)
+    return VerifiedEntryPoint(code.module, code.function, dict(code.arguments), digest)
 
 
 def _is_signed(key: bytes, signature: str, content: bytes) -> bool:

@@ -22,13 +22,13 @@ from uuid import uuid4
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.journal import Journal
+from agent.adapters.disk.journal import SqliteJournal
 from agent.adapters.disk.leases import Leases
 from agent.adapters.disk.outbox import Outbox, OutboxLimits
 from agent.adapters.facts import hardware, process_stats
 from agent.adapters.facts.metered import Metered
 from agent.adapters.network.credentials import TlsSettings, secret_reader
-from agent.adapters.network.mqtt import MqttSettings
+from agent.adapters.network.mqtt import SessionSettings
 from agent.adapters.network.registry_client import RegistryClient
 from agent.adapters.signatures import trusted
 from agent.adapters.systemd_notify import notify, watchdog_interval_s
@@ -118,7 +118,7 @@ class Agent:
     def _build(self) -> None:
         config, data_dir = self._config, self._config.data_dir
         limits, self._damage = config.limits, Damage()
-        self._journal = Journal(data_dir, self._damage)
+        self._journal = SqliteJournal(data_dir, self._damage)
         self._journal.open()
         cache = ArtifactCache(
             data_dir / "cache", limit=limits.cache_bytes, reserve=limits.disk_reserve, damage=self._damage
@@ -215,9 +215,9 @@ class Agent:
         # The broker delivers again what was under way at a kill: better a moment later than to "not ready".
         self._reconciler.revived.wait(REVIVE_S)
         self._plane.start()
-        from agent.adapters.jobs import Jobs  # noqa: PLC0415 - 0.1 s to import: while the workers load
+        from agent.adapters.jobs import PeriodicTicks  # noqa: PLC0415 - 0.1 s to import: while the workers load
 
-        self._jobs = Jobs(
+        self._jobs = PeriodicTicks(
             self._put, poll_s=self._config.registry.poll_interval_s, health_s=self._config.health_interval_s
         )
         self._jobs.start()
@@ -338,10 +338,10 @@ def registry_client(config: AgentConfig) -> RegistryClient | None:
     )
 
 
-def mqtt_settings(config: AgentConfig, will: bytes) -> MqttSettings:
+def mqtt_settings(config: AgentConfig, will: bytes) -> SessionSettings:
     """The session's settings. What they name is read when it connects."""
     mqtt = config.mqtt
-    return MqttSettings(
+    return SessionSettings(
         host=mqtt.host,
         port=mqtt.port,
         client_id=config.client_id,

@@ -12,7 +12,7 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 
 from agent.adapters import signatures
-from agent.adapters.network.mqtt import MqttSettings
+from agent.adapters.network.mqtt import SessionSettings
 from agent.app.agent import mqtt_settings, probe, registry_client, utc_now
 from agent.app.facts import age_text
 from agent.app.status import is_running
@@ -120,7 +120,7 @@ def _broker(config: AgentConfig) -> Check:
     return Check("broker", not fault, where if not fault else f"{where}: {fault}", advice)
 
 
-def _greet(settings: MqttSettings) -> str:
+def _greet(settings: SessionSettings) -> str:
     """Empty when the broker welcomes us; else why not."""
     v5 = settings.protocol == 5
     client = mqtt.Client(

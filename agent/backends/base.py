@@ -95,7 +95,7 @@ class BackendProbe(NamedTuple):
     """Something took too long or found no memory: what is not among the targets may work after all."""
 
 
-class EntryPoint(NamedTuple):
+class VerifiedEntryPoint(NamedTuple):
     """Code that came with a checkpoint and whose signature the agent verified."""
 
     module: str
@@ -131,7 +131,7 @@ class LoadOptions(NamedTuple):
     """As the manifest declares them, in its order; for networks that do not say what they take."""
     independent: bool = False
     """The manifest says that items do not influence each other: only then may items be added to fill a fixed size."""
-    entry_point: EntryPoint | None = None
+    entry_point: VerifiedEntryPoint | None = None
     """Of a checkpoint, instead of `network`: the code that builds it."""
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agent.backends.base import Backend
 
 
-class Entry(NamedTuple):
+class CatalogEntry(NamedTuple):
     """One backend."""
 
     implementation: str
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 
 CATALOG = {
-    "onnxruntime": Entry(
+    "onnxruntime": CatalogEntry(
         implementation="agent.backends.ort:OnnxRuntime",
         vendor="onnxruntime",
         install="install the package onnxruntime (onnxruntime-gpu on a CUDA host, onnxruntime-cann on an Ascend host; "
@@ -44,7 +44,7 @@ CATALOG = {
         ),
         settings=MappingProxyType({"ORT_DISABLE_TELEMETRY": "1"}),
     ),
-    "mindspore": Entry(
+    "mindspore": CatalogEntry(
         implementation="agent.backends.mindspore_graph:MindSpore",
         vendor="mindspore",
         install='install mindspore and "numpy<2" in an environment of their own and name its Python: '
@@ -53,14 +53,14 @@ CATALOG = {
         environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "ASCEND_HOME_PATH", "ASCEND_OPP_PATH"),
         settings=MappingProxyType({"GLOG_v": "3"}),
     ),
-    "tensorrt_plan": Entry(
+    "tensorrt_plan": CatalogEntry(
         implementation="agent.backends.tensorrt_plan:TensorRtPlan",
         vendor="tensorrt",
         install="install the packages tensorrt (the version that built the plans, for the host's CUDA) and cuda-python",
         formats=("tensorrt-plan",),
         environment=("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
     ),
-    "ascend_acl": Entry(
+    "ascend_acl": CatalogEntry(
         implementation="agent.backends.ascend_acl:AscendAcl",
         vendor="acl",
         install="install Huawei's CANN (runtime or toolkit) and source its set_env.sh before the agent starts; "

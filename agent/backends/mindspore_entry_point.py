@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, EntryPoint, LoadOptions, TensorInfo
+from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, LoadOptions, TensorInfo, VerifiedEntryPoint
 from agent.backends.mindspore_checkpoint import fill
 
 MAX_MODULE_BYTES = 1 << 20
@@ -55,7 +55,7 @@ def load(
     return network, inputs, _outputs(mindspore, network, inputs, options.output_names)
 
 
-def read_source(directory: str, code: EntryPoint) -> str:
+def read_source(directory: str, code: VerifiedEntryPoint) -> str:
     """The module's text, which has the signed digest. Raises BackendError(entry_point_signature, load_failed)."""
     try:
         descriptor = os.open(os.path.join(directory, code.module), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -72,7 +72,7 @@ def read_source(directory: str, code: EntryPoint) -> str:
         raise BackendError("load_failed", f"the module {code.module} is no Python source: {error}") from None
 
 
-def build(mindspore: Any, text: str, code: EntryPoint) -> Any:
+def build(mindspore: Any, text: str, code: VerifiedEntryPoint) -> Any:
     """Runs the module and calls its function. Raises BackendError(load_failed) with what it raised."""
     file = f"<entry point {code.module}>"
     # An entry without a time is never compared with a file: `inspect` and MindSpore get these lines.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from agent.conversion.atc_errors import explain
-from agent.conversion.base import OUT, Plan, Ran, Request, bad_option, check_options, target_of
+from agent.conversion.base import OUT, ConversionPlan, ConversionRequest, Ran, bad_option, check_options, target_of
 from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Format, Requirements, Target, TensorSpec
 from registry.contracts.codes import JobCode
@@ -40,7 +40,7 @@ _SOC = re.compile(r"Ascend[0-9A-Za-z_-]{2,32}")
 _SHAPE = re.compile(r"[^:;]{1,256}:-?\d{1,10}(,-?\d{1,10}){0,7}")
 
 
-def plan(request: Request) -> Plan:
+def plan(request: ConversionRequest) -> ConversionPlan:
     """The exact command. Raises PermanentError: bad_option, tool_missing."""
     check_options(request.options, OPTIONS, TOOL)
     if request.tools.atc is None:
@@ -72,7 +72,7 @@ def plan(request: Request) -> Plan:
     command += [f"--insert_op_conf={name}" for name in files]
     passed = (*GEAR_OPTIONS, "input_format", "output_type", "precision_mode", "external_weight", "log")
     command += [f"--{name}={request.options[name]}" for name in passed if name in request.options]
-    return Plan(
+    return ConversionPlan(
         tool=TOOL,
         command=tuple(command),
         entry=FILE,
@@ -89,7 +89,7 @@ def plan(request: Request) -> Plan:
     )
 
 
-def check(_request: Request, _plan: Plan, ran: Ran) -> None:
+def check(_request: ConversionRequest, _plan: ConversionPlan, ran: Ran) -> None:
     """Raises PermanentError(tool_failed) when ATC said that it failed; whether its file is there, others look."""
     why = explain(ran.output)
     if ran.code != 0:
@@ -100,7 +100,7 @@ def check(_request: Request, _plan: Plan, ran: Ran) -> None:
         raise PermanentError(JobCode.TOOL_FAILED, f"atc ended without saying that it succeeded: {why or last}")
 
 
-def _gears(request: Request) -> tuple[int, ...]:
+def _gears(request: ConversionRequest) -> tuple[int, ...]:
     """The batch sizes of a dynamic batch; empty without. Raises PermanentError."""
     named = [name for name in GEAR_OPTIONS if name in request.options]
     if not named:
@@ -125,7 +125,7 @@ def _gears(request: Request) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _shapes(request: Request, gears: bool) -> dict[str, tuple[int, ...]]:
+def _shapes(request: ConversionRequest, gears: bool) -> dict[str, tuple[int, ...]]:
     """The shape of every input for `--input_shape`; empty for AIR, which has its own. Raises PermanentError."""
     given = request.option("input_shape")
     if given:
@@ -165,7 +165,7 @@ def _dims(shape: tuple[int, ...]) -> str:
     return ",".join(str(dim) for dim in shape)
 
 
-def _outputs(request: Request, shapes: dict[str, tuple[int, ...]]) -> tuple[TensorSpec, ...]:
+def _outputs(request: ConversionRequest, shapes: dict[str, tuple[int, ...]]) -> tuple[TensorSpec, ...]:
     """The source's, with the batch of the inputs."""
     batches = {shape[0] for shape in shapes.values() if shape}
     if len(batches) != 1:
@@ -177,7 +177,7 @@ def _outputs(request: Request, shapes: dict[str, tuple[int, ...]]) -> tuple[Tens
     )
 
 
-def _aipp(request: Request) -> dict[str, str]:
+def _aipp(request: ConversionRequest) -> dict[str, str]:
     """The AIPP configuration as a file. With it the inputs become UINT8 pictures. Raises PermanentError."""
     text = request.option("insert_op_conf")
     if not text:

@@ -45,7 +45,7 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Request:
+class ConversionRequest:
     """One conversion."""
 
     source: Variant
@@ -66,7 +66,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """What will be run."""
 
     tool: str
@@ -111,7 +111,7 @@ def check_options(options: Mapping[str, str], known: Mapping[str, str], tool: st
             bad_option(f"option {name}: 1 to 512 printable characters, not {value[:64]!r}")
 
 
-def choice(request: Request, name: str, allowed: Sequence[str]) -> str:
+def choice(request: ConversionRequest, name: str, allowed: Sequence[str]) -> str:
     """An option that is one of a few; the first where it is not given. Raises PermanentError."""
     value = request.option(name, allowed[0])
     if value not in allowed:
@@ -119,6 +119,6 @@ def choice(request: Request, name: str, allowed: Sequence[str]) -> str:
     return value
 
 
-def target_of(request: Request, default: Target) -> Target:
+def target_of(request: ConversionRequest, default: Target) -> Target:
     """The target that the options name, else `default`. Raises PermanentError."""
     return Target(choice(request, "target", [default, *(target for target in Target if target is not default)]))

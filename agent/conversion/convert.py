@@ -16,7 +16,7 @@ from types import ModuleType
 from pydantic import TypeAdapter, ValidationError
 
 from agent.conversion import atc, mindspore_export, quantize, tensorrt
-from agent.conversion.base import OUT, Plan, Ran, Request, bad_option
+from agent.conversion.base import OUT, ConversionPlan, ConversionRequest, Ran, bad_option
 from agent.conversion.results import Inspected, inspect
 from agent.conversion.tool import run
 from agent.errors import PermanentError
@@ -41,7 +41,7 @@ MAX_REPORT_BYTES = 16 << 10
 
 
 @dataclass(frozen=True)
-class Made:
+class Converted:
     """A conversion that succeeded."""
 
     variant: Variant
@@ -51,11 +51,11 @@ class Made:
     """What the tool printed: beginning and end."""
 
 
-def plan_for(request: Request) -> Plan:
+def plan_for(request: ConversionRequest) -> ConversionPlan:
     """The exact command, run nowhere yet. Raises PermanentError: conversion_unknown, bad_option, tool_missing."""
     toolchain = _toolchain(request)
     try:
-        plan: Plan = toolchain.plan(request)
+        plan: ConversionPlan = toolchain.plan(request)
         _NAME.validate_python(plan.name)
         Build(
             parent=request.source.canonical_digest(), tool=plan.tool, command=plan.command, versions=dict(plan.versions)
@@ -67,7 +67,7 @@ def plan_for(request: Request) -> Plan:
     return plan
 
 
-def convert(request: Request, folder: Path, *, timeout_s: float, cancel: threading.Event) -> Made:
+def convert(request: ConversionRequest, folder: Path, *, timeout_s: float, cancel: threading.Event) -> Converted:
     """Does it, in `folder`, which has the files of the source in `source/`.
 
     Raises:
@@ -91,13 +91,13 @@ def convert(request: Request, folder: Path, *, timeout_s: float, cancel: threadi
             versions["tensorrt"] = version
             requirements = requirements.model_copy(update={"tensorrt_version": version})
         variant = _variant(request, plan, found, versions).model_copy(update={"requirements": requirements})
-        return Made(Variant.model_validate(variant.to_json()), out, ran.output)
+        return Converted(Variant.model_validate(variant.to_json()), out, ran.output)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
 
 
-def _toolchain(request: Request) -> ModuleType:
+def _toolchain(request: ConversionRequest) -> ModuleType:
     found = TOOLCHAINS.get((request.source.format, request.to))
     if found is None:
         known = sorted({f"{source} to {to}" for source, to in TOOLCHAINS})
@@ -108,7 +108,7 @@ def _toolchain(request: Request) -> ModuleType:
     return found
 
 
-def _made(out: Path, plan: Plan, ran: Ran) -> Path:
+def _made(out: Path, plan: ConversionPlan, ran: Ran) -> Path:
     """The file that must be there. Raises PermanentError(tool_no_output)."""
     entry = out / plan.entry
     if entry.is_symlink() or not entry.is_file() or entry.stat().st_size == 0:
@@ -129,14 +129,16 @@ def _versions(report: Path) -> dict[str, str]:
     return versions
 
 
-def _batching(request: Request, found: Inspected) -> Batching | None:
+def _batching(request: ConversionRequest, found: Inspected) -> Batching | None:
     """What the result's own graph says; where that is not read, what the publisher declared of the source."""
     said = request.source.batching
     declared = said is not None and said.basis is Basis.PUBLISHER
     return said if request.to is not Format.ONNX and declared else found.batching
 
 
-def _variant(request: Request, plan: Plan, found: Inspected, versions: Mapping[str, str]) -> Variant:
+def _variant(
+    request: ConversionRequest, plan: ConversionPlan, found: Inspected, versions: Mapping[str, str]
+) -> Variant:
     return Variant(
         name=plan.name,
         format=request.to,

@@ -11,7 +11,16 @@ import json
 from pathlib import Path
 
 from agent.conversion import children
-from agent.conversion.base import OUT, Plan, Ran, Request, bad_option, check_options, choice, target_of
+from agent.conversion.base import (
+    OUT,
+    ConversionPlan,
+    ConversionRequest,
+    Ran,
+    bad_option,
+    check_options,
+    choice,
+    target_of,
+)
 from agent.conversion.child_words import failure
 from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Format, Target
@@ -24,7 +33,7 @@ DEFAULT_TARGET = {Format.ONNX: Target.CPU, Format.MINDIR: Target.CPU, Format.AIR
 CHILD = str(Path(children.__file__).with_name("export_mindspore.py"))
 
 
-def plan(request: Request) -> Plan:
+def plan(request: ConversionRequest) -> ConversionPlan:
     """The exact command. Raises PermanentError: bad_option, tool_missing."""
     check_options(request.options, OPTIONS, TOOL)
     network = request.source.network
@@ -60,7 +69,7 @@ def plan(request: Request) -> Plan:
         "outputs": [spec.name for spec in request.source.outputs],
         "device": choice(request, "device", ("CPU", "Ascend")),
     }
-    return Plan(
+    return ConversionPlan(
         tool=TOOL,
         command=(request.tools.mindspore, "-I", "-B", CHILD, json.dumps(order)),
         entry=file,
@@ -71,7 +80,7 @@ def plan(request: Request) -> Plan:
     )
 
 
-def check(request: Request, _plan: Plan, ran: Ran) -> None:
+def check(request: ConversionRequest, _plan: ConversionPlan, ran: Ran) -> None:
     """Raises PermanentError(tool_failed) with MindSpore's reason."""
     if ran.code != 0:
         hint = "; AIR is exported on a device with an Ascend 910 (--on DEVICE)" if request.to is Format.AIR else ""

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from agent.conversion import children
-from agent.conversion.base import OUT, Plan, Ran, Request, bad_option, check_options, choice
+from agent.conversion.base import OUT, ConversionPlan, ConversionRequest, Ran, bad_option, check_options, choice
 from agent.conversion.child_words import failure
 from agent.errors import PermanentError
 from registry.contracts.catalogue.conversions import INT8_SUFFIX
@@ -29,7 +29,7 @@ CHILD = str(Path(children.__file__).with_name("quantize.py"))
 FILE = "model.onnx"
 
 
-def plan(request: Request) -> Plan:
+def plan(request: ConversionRequest) -> ConversionPlan:
     """The exact command. Raises PermanentError: bad_option."""
     check_options(request.options, OPTIONS, TOOL)
     mode = choice(request, "mode", ("dynamic", "static"))
@@ -45,7 +45,7 @@ def plan(request: Request) -> Plan:
         "per_channel": choice(request, "per_channel", ("false", "true")) == "true",
         "calibration": CALIBRATION if mode == "static" else "",
     }
-    return Plan(
+    return ConversionPlan(
         tool=TOOL,
         command=(request.tools.python, "-I", "-B", CHILD, json.dumps(order)),
         entry=FILE,
@@ -54,7 +54,7 @@ def plan(request: Request) -> Plan:
     )
 
 
-def check(_request: Request, _plan: Plan, ran: Ran) -> None:
+def check(_request: ConversionRequest, _plan: ConversionPlan, ran: Ran) -> None:
     """Raises PermanentError: tool_missing, tool_failed."""
     if ran.code == 0:
         return

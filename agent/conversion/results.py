@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from agent.conversion.base import OUT, Plan
+from agent.conversion.base import OUT, ConversionPlan
 from agent.errors import PermanentError
 from registry.contracts.catalogue.batching import Batching
 from registry.contracts.catalogue.manifest import FileRef, Format, Requirements, TensorSpec
@@ -35,7 +35,7 @@ class Inspected:
     """What the graph of an ONNX result says; the graphs of other formats are not read."""
 
 
-def inspect(to: Format, entry: Path, plan: Plan) -> Inspected:
+def inspect(to: Format, entry: Path, plan: ConversionPlan) -> Inspected:
     """Raises PermanentError(tool_no_output): what is there is not a file of the format, or is cut short."""
     try:
         if to is Format.ONNX:
@@ -104,7 +104,7 @@ def _folder_of(entry: Path) -> Path:
     return next((parent for parent in entry.parents if parent.name == OUT), entry.parent)
 
 
-def _refuse(plan: Plan, why: str) -> NoReturn:
+def _refuse(plan: ConversionPlan, why: str) -> NoReturn:
     tool = Path(plan.command[0]).name
     raise PermanentError(
         JobCode.TOOL_NO_OUTPUT, f"{tool} said that it succeeded, but what it left cannot be used: {why}"

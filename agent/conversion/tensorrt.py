@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from agent.conversion import children
-from agent.conversion.base import OUT, Plan, Ran, Request, bad_option, check_options, choice
+from agent.conversion.base import OUT, ConversionPlan, ConversionRequest, Ran, bad_option, check_options, choice
 from agent.conversion.child_words import failure
 from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Requirements, Target
@@ -30,7 +30,7 @@ CHILD = str(Path(children.__file__).with_name("build_tensorrt.py"))
 _TRTEXEC_VERSION = re.compile(r"\[TensorRT v(\d{2})(\d{2})(\d{2})\](?: \[b(\d{1,6})\])?")
 
 
-def plan(request: Request) -> Plan:
+def plan(request: ConversionRequest) -> ConversionPlan:
     """The exact command. Raises PermanentError: bad_option, tool_missing."""
     check_options(request.options, OPTIONS, TOOL)
     gpu = request.tools.compute_capability
@@ -54,7 +54,7 @@ def plan(request: Request) -> Plan:
             "workspace_mib": workspace,
         }
         command = (request.tools.python, "-I", "-B", CHILD, json.dumps(order))
-    return Plan(
+    return ConversionPlan(
         tool=TOOL,
         command=command,
         entry=FILE,
@@ -67,7 +67,7 @@ def plan(request: Request) -> Plan:
     )
 
 
-def check(_request: Request, _plan: Plan, ran: Ran) -> None:
+def check(_request: ConversionRequest, _plan: ConversionPlan, ran: Ran) -> None:
     """Raises PermanentError: tool_missing, tool_failed."""
     if ran.code == 0:
         return
@@ -78,7 +78,7 @@ def check(_request: Request, _plan: Plan, ran: Ran) -> None:
     raise PermanentError(JobCode.TOOL_FAILED, f"TensorRT built no engine: {failure(ran)}")
 
 
-def version_of(plan: Plan, ran: Ran, reported: str) -> str:
+def version_of(plan: ConversionPlan, ran: Ran, reported: str) -> str:
     """The TensorRT that built it: what the builder reported, or what trtexec printed. Raises PermanentError."""
     if reported:
         return reported
@@ -90,7 +90,7 @@ def version_of(plan: Plan, ran: Ran, reported: str) -> str:
     return ".".join(str(int(part)) for part in found.groups() if part is not None)
 
 
-def _profiles(request: Request) -> dict[str, list[list[int]]]:
+def _profiles(request: ConversionRequest) -> dict[str, list[list[int]]]:
     """Least, usual and largest shape of every input with an open batch. Raises PermanentError."""
     largest = _number(request, "max_batch", 32, 4096)
     profiles = {}
@@ -105,7 +105,7 @@ def _profiles(request: Request) -> dict[str, list[list[int]]]:
 
 
 def _trtexec(
-    request: Request, precision: str, compatible: bool, profiles: dict[str, list[list[int]]], workspace: int
+    request: ConversionRequest, precision: str, compatible: bool, profiles: dict[str, list[list[int]]], workspace: int
 ) -> tuple[str, ...]:
     if request.tools.trtexec is None:
         raise PermanentError(JobCode.TOOL_MISSING, "there is no `trtexec` here: install TensorRT, or use its module")
@@ -119,7 +119,7 @@ def _trtexec(
     return tuple(command)
 
 
-def _number(request: Request, name: str, default: int, most: int) -> int:
+def _number(request: ConversionRequest, name: str, default: int, most: int) -> int:
     text = request.option(name, str(default))
     if not (text.isascii() and text.isdecimal() and int(text) <= most and (int(text) > 0 or default == 0)):
         bad_option(f"option {name} is a number up to {most}, not {text[:64]!r}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 
 
-class Verdict(enum.Enum):
+class EpochVerdict(enum.Enum):
     """Of a document."""
 
     TAKE = "take"
@@ -26,7 +26,7 @@ class Verdict(enum.Enum):
 
 def judge(
     known: tuple[str, int] | None, epoch: str, generation: int, *, from_registry: bool, same: bool = True
-) -> Verdict:
+) -> EpochVerdict:
     """What becomes of a document.
 
     Args:
@@ -37,11 +37,11 @@ def judge(
         from_registry: The registry itself answered with it, over HTTP.
     """
     if known is None:
-        return Verdict.TAKE
+        return EpochVerdict.TAKE
     known_epoch, known_generation = known
     other_epoch = bool(epoch and known_epoch and epoch != known_epoch)
     if other_epoch or (generation == known_generation and not same):
-        return Verdict.RESTORED if from_registry else Verdict.ASK
+        return EpochVerdict.RESTORED if from_registry else EpochVerdict.ASK
     if generation > known_generation:
-        return Verdict.TAKE
-    return Verdict.KNOWN if generation == known_generation else Verdict.STALE
+        return EpochVerdict.TAKE
+    return EpochVerdict.KNOWN if generation == known_generation else EpochVerdict.STALE

@@ -6,15 +6,15 @@ from agent.core.slots import Choice
 from registry.contracts.catalogue.manifest import Target
 from registry.contracts.codes import DeploymentCode, ResolutionCode
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.fit.resolution import Outcome, Resolution, judge
+from registry.contracts.fit.resolution import FitOutcome, Resolution, judge
 
 
 def unfit(choice: Choice, facts: Platform) -> str:
     """Why the variant may not be loaded on this host; empty when it may, or when nobody knows."""
     verdict = judge(choice.variant, facts, pictures=choice.image is not None)
-    if verdict.outcome is Outcome.UNKNOWN and facts.failed():
+    if verdict.outcome is FitOutcome.UNKNOWN and facts.failed():
         return ""  # A look that failed forbids nothing: the load will tell.
-    if verdict.outcome is not Outcome.PASS:
+    if verdict.outcome is not FitOutcome.PASS:
         return "; ".join(f"{r.code}: needs {r.need}, host has {r.have}" for r in verdict.reasons)
     backend = next((found for found in facts.backends if found.name == choice.backend), None)
     if backend is None or not (backend.usable or backend.unknown):
@@ -38,7 +38,7 @@ def why_none(resolution: Resolution, *, pinned: bool) -> DeploymentCode:
 
 def is_undecided(resolution: Resolution, facts: Platform) -> bool:
     """Nothing was chosen, and one that was left out might fit: a look at the host failed that would tell."""
-    undecided = any(verdict.outcome is Outcome.UNKNOWN for verdict in resolution.verdicts)
+    undecided = any(verdict.outcome is FitOutcome.UNKNOWN for verdict in resolution.verdicts)
     return resolution.chosen is None and undecided and bool(facts.failed())
 
 

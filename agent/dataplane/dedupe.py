@@ -35,7 +35,7 @@ def request_key(response_topic: str, request_id: str, payload: Buffer) -> Key:
     return Key(response_topic, request_id, zlib.crc32(payload), len(payload))
 
 
-class Verdict(StrEnum):
+class DedupeVerdict(StrEnum):
     """What to do with a request that has just come."""
 
     RUN = "run"
@@ -90,26 +90,26 @@ class Dedupe(Generic[Waiter]):
     def __len__(self) -> int:
         return len(self._running) + len(self._done)
 
-    def begin(self, key: Key, waiter: Waiter, now: float) -> tuple[Verdict, Reply | None]:
+    def begin(self, key: Key, waiter: Waiter, now: float) -> tuple[DedupeVerdict, Reply | None]:
         """A request has come. The reply is there for REPEAT only; `waiter` is kept for WAIT only."""
         self._expire(now)
         done = self._done.get(key)
         if done is not None:
             self.counters.repeated += 1
-            return Verdict.REPEAT, done.reply
+            return DedupeVerdict.REPEAT, done.reply
         waiters = self._running.get(key)
         if waiters is None:
             if len(self._running) < self.max_entries:
                 self._running[key] = []
             else:
                 self.counters.untracked += 1
-            return Verdict.RUN, None
+            return DedupeVerdict.RUN, None
         if len(waiters) >= MAX_WAITERS:
             self.counters.refused += 1
-            return Verdict.REFUSE, None
+            return DedupeVerdict.REFUSE, None
         waiters.append(waiter)
         self.counters.joined += 1
-        return Verdict.WAIT, None
+        return DedupeVerdict.WAIT, None
 
     def finish(self, key: Key, reply: Reply, now: float) -> list[Waiter]:
         """The run went well: keeps a copy of the reply, gives those that wait for it."""

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from agent.adapters.disk.outbox import EVENT, NewMessage, Outbox
-from agent.adapters.network.mqtt import MqttSession, MqttSettings
+from agent.adapters.network.mqtt import MqttSession, SessionSettings
 from agent.core.probation import Tally
 from agent.dataplane.answers import Answers
 from agent.dataplane.broker_socket import BrokerSocket
@@ -52,7 +52,7 @@ class DataPlane:
     """Serves requests from `start` to `stop`, whether the broker is there or not."""
 
     def __init__(
-        self, settings: DataPlaneSettings, mqtt: MqttSettings, outbox: Outbox, events: queue.Queue[Any]
+        self, settings: DataPlaneSettings, mqtt: SessionSettings, outbox: Outbox, events: queue.Queue[Any]
     ) -> None:
         self.settings = settings
         self._events = events
@@ -66,7 +66,7 @@ class DataPlane:
         self._thread = threading.Thread(target=self._run, name="data", daemon=True)
         self._dropped_events = 0
 
-    def _wire(self, mqtt: MqttSettings) -> None:
+    def _wire(self, mqtt: SessionSettings) -> None:
         """Makes the parts and connects them."""
         settings = self.settings
         fast = not self.data_path_reason

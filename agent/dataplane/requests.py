@@ -11,7 +11,7 @@ from collections.abc import Callable
 from math import inf
 
 from agent.dataplane.answers import Answers
-from agent.dataplane.dedupe import Dedupe, Key, Verdict
+from agent.dataplane.dedupe import Dedupe, DedupeVerdict, Key
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.oip.codec_binary import find_address
 from agent.dataplane.oip.decoding import Decoded, DecodePool
@@ -22,7 +22,7 @@ from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_JSON, MAX_HEADER_BYTES
 from registry.inference.packets import BAD_HEADER_LENGTH, Publish, text
-from registry.pictures.steps import Steps
+from registry.pictures.steps import PictureSteps
 
 DECODE_BYTES = 128 << 10
 """JSON requests of at least this are decoded in the pool, so that others do not wait for them."""
@@ -39,7 +39,7 @@ class Admission:
         answers: Answers,
         dedupe: Dedupe[Request],
         pool: DecodePool,
-        decode_picture: Callable[[Steps, bytes], bytes],
+        decode_picture: Callable[[PictureSteps, bytes], bytes],
         clock: Callable[[], float],
     ) -> None:
         self._router = router
@@ -181,12 +181,12 @@ class Admission:
         key = Key(request.reply_to[2:].decode(), plan.id, crc, size)
         request.plan = plan
         verdict, reply = self._dedupe.begin(key, request, self.now)
-        if verdict is Verdict.RUN:
+        if verdict is DedupeVerdict.RUN:
             request.key = key
             return True
-        if verdict is Verdict.REPEAT and reply is not None:
+        if verdict is DedupeVerdict.REPEAT and reply is not None:
             self.answers.repeat(request, reply)
-        elif verdict is Verdict.REFUSE:
+        elif verdict is DedupeVerdict.REFUSE:
             raise RequestError(InferenceCode.OVERLOADED, "too many repeats of this request wait for its reply")
         return False
 

@@ -17,8 +17,8 @@ import numpy as np
 from agent.adapters.disk.durable import disk_error
 from agent.adapters.disk.part_file import StepCancelledError
 from agent.adapters.network.offers import give_variant
-from agent.conversion.base import SOURCE, Request, Tools
-from agent.conversion.convert import Made, convert, plan_for
+from agent.conversion.base import SOURCE, ConversionRequest, Tools
+from agent.conversion.convert import Converted, convert, plan_for
 from agent.conversion.quantize import CALIBRATION
 from agent.conversion.tool import CancelledError
 from agent.errors import PermanentError
@@ -32,7 +32,7 @@ from registry.contracts.catalogue.manifest import Format, Golden, Manifest, Vari
 from registry.contracts.codes import JobCode
 from registry.contracts.comparison.golden_file import read_cases
 from registry.contracts.device.jobs import Job
-from registry.contracts.fit.resolution import Outcome, judge
+from registry.contracts.fit.resolution import FitOutcome, judge
 from registry.contracts.tensors import NUMPY_NAME, RAW, Datatype
 
 CLOSE_S = 5.0
@@ -44,7 +44,7 @@ def handle_conversion(job: Job, context: JobContext) -> dict[str, Any]:
         raise PermanentError(JobCode.CONVERSION_UNKNOWN, f"this agent cannot make {job.to or 'nothing'}: update it")
     manifest = job_manifest(job, context)
     source = _source(job, manifest)
-    request = Request(
+    request = ConversionRequest(
         source=source,
         to=job.to,
         tools=host_tools(context),
@@ -137,14 +137,14 @@ def _golden_file(manifest: Manifest, context: JobContext) -> Path | None:
 
 
 def _measured(
-    made: Made, golden: Golden | None, file: Path | None, context: JobContext, model: str
+    made: Converted, golden: Golden | None, file: Path | None, context: JobContext, model: str
 ) -> tuple[Variant, str]:
     """The variant with its parity; or as it was, with the reason. Raises PermanentError(golden_mismatch)."""
     variant = made.variant
     if golden is None or file is None:
         return variant, "the version has no golden vectors"
     verdict = judge(variant, context.facts())
-    if verdict.outcome is not Outcome.PASS:
+    if verdict.outcome is not FitOutcome.PASS:
         return variant, "this host cannot run it: " + "; ".join(f"{r.code}: needs {r.need}" for r in verdict.reasons)
     worker = load_beside(variant, verdict.backend, made.folder, context, model)
     try:

@@ -30,7 +30,7 @@ from typing import Any
 
 from agent.adapters.facts.cann import probe_cann
 from agent.adapters.facts.nvidia import probe_nvidia
-from agent.conversion.base import Request, Tools
+from agent.conversion.base import ConversionRequest, Tools
 from agent.conversion.convert import convert, plan_for
 from agent.conversion.quantize import CALIBRATION
 from agent.errors import AgentError
@@ -75,7 +75,7 @@ def _watch(parent: int, cancel: threading.Event) -> None:
 
 
 def _done(order: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
-    request = Request(
+    request = ConversionRequest(
         source=Variant.model_validate(order["source"]),
         to=Format(order["to"]),
         tools=_tools_of(order["device"]) if order["device"] else tools_here(Format(order["to"])),
@@ -91,7 +91,7 @@ def _done(order: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
     return {"variant": made.variant.to_json()}
 
 
-def _planned(request: Request, *, shown: bool) -> dict[str, Any]:
+def _planned(request: ConversionRequest, *, shown: bool) -> dict[str, Any]:
     """The plan; `shown`: with the plain names of programs that are not here."""
     here = request.tools
     if shown:

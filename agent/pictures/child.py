@@ -31,13 +31,13 @@ def main() -> None:
     # Only now: Landlock holds for the threads that start after it, and NumPy starts some.
     from registry.pictures.bare import PictureError  # noqa: PLC0415
     from registry.pictures.decode import decode  # noqa: PLC0415
-    from registry.pictures.steps import Steps  # noqa: PLC0415
+    from registry.pictures.steps import PictureSteps  # noqa: PLC0415
 
     control = socket.socket(fileno=0)
     while head := _exactly(control, REQUEST.size):
         header, size = REQUEST.unpack(head)
         said = json.loads(_exactly(control, header))
-        steps = Steps._make(tuple(part) if isinstance(part, list) else part for part in said)
+        steps = PictureSteps._make(tuple(part) if isinstance(part, list) else part for part in said)
         picture = _exactly(control, size)
         try:
             status, answer = OK, decode(steps, picture)

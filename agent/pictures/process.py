@@ -16,7 +16,7 @@ from agent.errors import TransientError
 from agent.pictures.child import ANSWER, OK, REQUEST
 from registry.contracts.codes import InferenceCode
 from registry.pictures.bare import PictureError
-from registry.pictures.steps import Steps
+from registry.pictures.steps import PictureSteps
 
 TIMEOUT_S = 10.0
 """For one picture; a picture that needs longer is refused."""
@@ -39,7 +39,7 @@ class DecoderProcesses:
         self._lock = threading.Lock()
         self._closed = False
 
-    def decode(self, steps: Steps, picture: bytes) -> bytes:
+    def decode(self, steps: PictureSteps, picture: bytes) -> bytes:
         """The bytes of the tensor.
 
         Raises:
@@ -115,7 +115,7 @@ class _Child:
         finally:
             theirs.close()
 
-    def ask(self, steps: Steps, picture: bytes, deadline: float) -> tuple[int, bytes]:
+    def ask(self, steps: PictureSteps, picture: bytes, deadline: float) -> tuple[int, bytes]:
         """Raises TimeoutError, and OSError when the child is gone."""
         header = json.dumps(steps).encode()
         for part in (REQUEST.pack(len(header), len(picture)) + header, picture):

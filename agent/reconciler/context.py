@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.adapters.disk.damage import Damage
-from agent.core.epochs import Verdict
+from agent.core.epochs import EpochVerdict
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import PermanentError
 from agent.reconciler.desired import DesiredState
@@ -71,13 +71,15 @@ class Context:
         if not document:
             return  # a cleared retained message says nothing
         verdict = self.desired.offer(document, from_registry=from_registry)
-        if verdict in (Verdict.TAKE, Verdict.RESTORED):
+        if verdict in (EpochVerdict.TAKE, EpochVerdict.RESTORED):
             self.changed, self.fault = True, None
-            why = " of another epoch: the registry was put back from a backup" if verdict is Verdict.RESTORED else ""
+            why = (
+                " of another epoch: the registry was put back from a backup" if verdict is EpochVerdict.RESTORED else ""
+            )
             self.voice.tell("agent", phase="desired", message=f"generation {self.desired.generation}{why}")
-        elif verdict is Verdict.ASK or (verdict is Verdict.STALE and not from_registry):
+        elif verdict is EpochVerdict.ASK or (verdict is EpochVerdict.STALE and not from_registry):
             self.ask = True
-        elif verdict is Verdict.STALE:
+        elif verdict is EpochVerdict.STALE:
             raise PermanentError(
                 DeploymentCode.BAD_ANSWER,
                 f"the registry's desired state is older than generation {self.desired.generation}, which was seen: "

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from agent.core.epochs import Verdict, judge
+from agent.core.epochs import EpochVerdict, judge
 from agent.errors import PermanentError
 from agent.reconciler.ports import Journal
 from registry.contracts.codes import DeploymentCode
@@ -49,7 +49,7 @@ class DesiredState:
         """Of the registry's database; empty when none was ever seen."""
         return self.current.epoch if self.current else ""
 
-    def offer(self, data: bytes, *, from_registry: bool = False) -> Verdict:
+    def offer(self, data: bytes, *, from_registry: bool = False) -> EpochVerdict:
         """Takes a document that came in, if it is to be taken; `from_registry`: the registry itself answered with it.
 
         Raises:
@@ -61,7 +61,7 @@ class DesiredState:
         verdict = judge(
             known, document.epoch, document.generation, from_registry=from_registry, same=document == self.current
         )
-        if verdict in (Verdict.TAKE, Verdict.RESTORED):
+        if verdict in (EpochVerdict.TAKE, EpochVerdict.RESTORED):
             self.unwritten = (data, from_registry)
             self._journal.put(_KEY, data)
             self.unwritten = None

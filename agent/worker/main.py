@@ -37,7 +37,7 @@ if __name__ == "__main__":
         package.__path__ = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", name)]
         sys.modules[name] = package
 
-from agent.backends.base import BackendError, EntryPoint, LoadOptions, is_memory_fault
+from agent.backends.base import BackendError, LoadOptions, VerifiedEntryPoint, is_memory_fault
 from agent.worker.arena import MAX_NAME, MAX_TENSORS
 from agent.worker.artifact import check_artifact, trim_memory
 from agent.worker.channel import layout_from_json
@@ -142,7 +142,7 @@ def _load(control: socket.socket, request: dict[str, Any], descriptors: list[int
     network = None if request["network"] is None else (request["network"][0], request["network"][1])
     options = LoadOptions(request["target"], request["profile"], request["cores"], *names, shapes, network)
     options = options._replace(build=request["build"], settings=request["settings"], engines=request["engines"])
-    code = None if request["entry_point"] is None else EntryPoint(*request["entry_point"])
+    code = None if request["entry_point"] is None else VerifiedEntryPoint(*request["entry_point"])
     options = options._replace(entry_point=code, input_datatypes=tuple(request["input_datatypes"]))
     options = options._replace(independent=request["independent"])
     begin = perf_counter()

@@ -57,7 +57,7 @@ class Measurement(NamedTuple):
     """Why nothing could be measured; empty: a trial run went well, or sizes are known only from a request."""
 
 
-class Trial(NamedTuple):
+class MeasuredRun(NamedTuple):
     """A run that went well."""
 
     feeds: Feeds
@@ -100,7 +100,7 @@ def unmeasured(session: Session, *, cores: int, cap: int, profile: str, why: str
     return Measurement(0.0, 1, _lanes(session, cores, profile), True, cap, "nothing could be measured", why)
 
 
-def warm_up(session: Session, given: Sequence[Feeds] = ()) -> Trial | str:
+def warm_up(session: Session, given: Sequence[Feeds] = ()) -> MeasuredRun | str:
     """The first of some trial requests that runs; or why the first of them did not.
 
     Raises BackendError: out_of_memory, when none runs and that is what the first failed with. Some runtimes say of the
@@ -118,7 +118,7 @@ def warm_up(session: Session, given: Sequence[Feeds] = ()) -> Trial | str:
                 first, memory = fault, fault.code == "out_of_memory" or is_memory_fault(error)
             continue
         fits = all(shape_fits(result.shape, info.shape) for result, info in zip(results, session.outputs))
-        return Trial(feeds, fits)
+        return MeasuredRun(feeds, fits)
     why = first.message if first is not None else "there is no request to try"
     if memory:
         raise BackendError("out_of_memory", f"a trial run needs more memory than the worker may have: {why}")
@@ -181,7 +181,7 @@ def _best_size(session: Session, feeds: Feeds, single: float, cap: int, budget_s
 def warm_again(session: Session, given: Sequence[Feeds], known: Measurement) -> None:
     """Warms up what was measured before. Raises BackendError: out_of_memory."""
     trial = warm_up(session, given)
-    if isinstance(trial, Trial):
+    if isinstance(trial, MeasuredRun):
         _warm_sizes(session, trial.feeds, 2, known.max_batch)
 
 

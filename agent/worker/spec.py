@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, NamedTuple, Protocol
 
-from agent.backends.base import EntryPoint
+from agent.backends.base import VerifiedEntryPoint
 from agent.core.joining import MAX_WHY, Joining, outcome
 from agent.worker.arena import MAX_META_BYTES, MAX_TENSORS
 from agent.worker.channel import Layout, fixed_form, make_layout
@@ -52,7 +52,7 @@ class WorkerSpec:
     """As the manifest declares them; others are not offered."""
     network: Network | None = None
     """Of a checkpoint."""
-    entry_point: EntryPoint | None = None
+    entry_point: VerifiedEntryPoint | None = None
     """Of a checkpoint that brings its code. Only what `adapters.signatures` verified stands here."""
     requirements: Requirements = field(default_factory=Requirements)
     """As the manifest declares them: a backend refuses a file that was built for another host."""

@@ -27,7 +27,7 @@ from registry.cli.settings import Address
 from registry.contracts.api.answers import MAX_PAGE, PROBLEM_TYPE, STATUS_OF_CODE, Page
 from registry.contracts.wire import Wire
 from registry.httpclient.proxies import ProxyFault, proxy_for
-from registry.httpclient.transport import LIMIT, Limit, Transport
+from registry.httpclient.transport import LIMIT, HttpTransport, Limit
 from registry.httpclient.verdicts import BYTES, JSON, foreign_text, media_type, problem_of
 
 MAX_ANSWER_BYTES = 32 << 20
@@ -222,14 +222,14 @@ class Client:
         return answer
 
 
-def _transport(url: str) -> Transport:
+def _transport(url: str) -> HttpTransport:
     """Raises CliError: the environment names a proxy that cannot be used, or authorities that are none."""
     try:
         proxy = proxy_for(url, os.environ)
         secure = url.startswith("https:")
         proxied = proxy is not None and proxy.scheme == "https"
         authorities = ssl.create_default_context() if secure or proxied else None
-        return Transport(authorities if secure else None, proxy, authorities)
+        return HttpTransport(authorities if secure else None, proxy, authorities)
     except ProxyFault as fault:
         raise CliError(str(fault), code="bad_proxy", exit_code=ExitCode.USAGE) from fault
     except OSError as error:

@@ -36,7 +36,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Intake:
+class DeviceMessage:
     """One thing that a device said."""
 
     device: str
@@ -49,12 +49,12 @@ class Intake:
     """Canonical JSON of `body`, as it is stored; empty for a result."""
 
 
-def is_sign_of_life(intake: Intake) -> bool:
+def is_sign_of_life(intake: DeviceMessage) -> bool:
     """Did the device itself say this just now? A will is the broker's, and nobody knows the age of what it kept."""
     return not intake.retained and not (isinstance(intake.body, Presence) and not intake.body.online)
 
 
-def two_agents(intake: Intake, sessions: Sequence[str]) -> Intake:
+def two_agents(intake: DeviceMessage, sessions: Sequence[str]) -> DeviceMessage:
     """The registry's own event for the device's history: two agents have its name."""
     text = (
         f"Two agents run under the name {intake.device!r}, the sessions {' and '.join(s[:16] for s in sessions)}: each "
@@ -82,7 +82,7 @@ def read_message(
     retained: bool = False,
     content_type: str = "",
     header_length: str = "",
-) -> Intake:
+) -> DeviceMessage:
     """Check a message from a topic.
 
     Args:
@@ -95,7 +95,7 @@ def read_message(
     if (kind == "results") != bool(model):
         raise ValueError(f"not a topic of the registry: {kind!r}")
     if kind == "results":
-        return Intake(device, at, Recorded(model, describe(payload, content_type, header_length)), retained)
+        return DeviceMessage(device, at, Recorded(model, describe(payload, content_type, header_length)), retained)
     if kind not in _TYPES:
         raise ValueError(f"not a topic of the registry: {kind!r}")
     if len(payload) > MAX_CONTROL_BYTES:
@@ -103,7 +103,9 @@ def read_message(
     return checked(device, _TYPES[kind].model_validate_json(payload), at, retained=retained)
 
 
-def checked(device: str, body: Presence | Reported | Event | Health, at: datetime, *, retained: bool = False) -> Intake:
+def checked(
+    device: str, body: Presence | Reported | Event | Health, at: datetime, *, retained: bool = False
+) -> DeviceMessage:
     """Check what pydantic cannot: that it speaks of this device, and that it can be stored.
 
     Raises:
@@ -123,4 +125,4 @@ def checked(device: str, body: Presence | Reported | Event | Health, at: datetim
     text = body.canonical()
     if len(text) > MAX_CONTROL_BYTES:
         raise ValueError(f"{len(text)} bytes; {MAX_CONTROL_BYTES} are the most")
-    return Intake(device, at, body, retained, text.decode())
+    return DeviceMessage(device, at, body, retained, text.decode())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from registry.contracts.catalogue.manifest import Manifest, Variant
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.fit.resolution import SOURCE_ONLY, Outcome, Reason, judge, ties
+from registry.contracts.fit.resolution import SOURCE_ONLY, FitOutcome, Reason, judge, ties
 from registry.core.picture_faults import picture_warnings
 from registry.core.wording import how_many
 
@@ -43,7 +43,7 @@ def _unfit(variant: Variant, fleet: Classes, *, pictures: bool) -> list[str]:
     reasons: list[tuple[Reason, int]] = []
     for facts, devices in fleet:
         verdict = judge(variant, facts, pictures=pictures)
-        if verdict.outcome is Outcome.PASS:
+        if verdict.outcome is FitOutcome.PASS:
             return []
         reasons += [(reason, devices) for reason in verdict.reasons]
     code = _main_code(reasons)

@@ -12,7 +12,7 @@ from registry.core.counts import MAX_MODELS, Increase
 
 
 @dataclass(frozen=True)
-class Limits:
+class RetentionLimits:
     """How long the registry remembers. Hours and rows; every one at least 1."""
 
     health_hours: int = 48

@@ -24,7 +24,7 @@ from registry.errors import (
 
 
 @dataclass(frozen=True)
-class Fault:
+class DatabaseFault:
     """A kind of error."""
 
     refusal: type[RegistryError]
@@ -34,22 +34,26 @@ class Fault:
     """The connection, and all that were made before it, are thrown away: they may lead to the wrong server."""
 
 
-_IN_THE_WAY = Fault(InTheWayError, "Another transaction was in the way; try again.", drops=False)
-_AWAY = Fault(BusyError, "The database server cannot be reached; try again.")
-_SHORT = Fault(BusyError, "The database server has no room for more work; try again.")
-_CANCELED = Fault(BusyError, "The database server gave up a statement; try again.")
-_READ_ONLY = Fault(ReadOnlyError, "The database takes no writes at the moment; try again later.")
-_FULL = Fault(StorageFullError, "The disk with the registry's database is full.", drops=False)
-_DENIED = Fault(StorageFailedError, "The database does not let the registry do this; its operator has to look.")
-_DAMAGED = Fault(StorageFailedError, "The registry's database is damaged or its disk fails; its operator has to look.")
-_REPLACED = Fault(
+_IN_THE_WAY = DatabaseFault(InTheWayError, "Another transaction was in the way; try again.", drops=False)
+_AWAY = DatabaseFault(BusyError, "The database server cannot be reached; try again.")
+_SHORT = DatabaseFault(BusyError, "The database server has no room for more work; try again.")
+_CANCELED = DatabaseFault(BusyError, "The database server gave up a statement; try again.")
+_READ_ONLY = DatabaseFault(ReadOnlyError, "The database takes no writes at the moment; try again later.")
+_FULL = DatabaseFault(StorageFullError, "The disk with the registry's database is full.", drops=False)
+_DENIED = DatabaseFault(StorageFailedError, "The database does not let the registry do this; its operator has to look.")
+_DAMAGED = DatabaseFault(
+    StorageFailedError, "The registry's database is damaged or its disk fails; its operator has to look."
+)
+_REPLACED = DatabaseFault(
     StorageFailedError, f"{REPLACED}; put it back, or stop the registry and restore a backup.", drops=False
 )
-_FAILING = Fault(_DAMAGED.refusal, _DAMAGED.text, drops=False)  # what is open may read on; nothing new may be opened
-_CONFLICT = Fault(
+_FAILING = DatabaseFault(
+    _DAMAGED.refusal, _DAMAGED.text, drops=False
+)  # what is open may read on; nothing new may be opened
+_CONFLICT = DatabaseFault(
     ConflictError, "Another request made or removed the same thing at this moment; look at it again.", drops=False
 )
-_DATA = Fault(InvalidError, "The database cannot keep this:", drops=False)
+_DATA = DatabaseFault(InvalidError, "The database cannot keep this:", drops=False)
 
 _OF_SQLSTATE = {
     "08": _AWAY,
@@ -110,7 +114,7 @@ _OF_TEXT = {
 """Python 3.10 gives SQLite's text only."""
 
 
-def fault_of(error: DBAPIError) -> Fault | None:
+def fault_of(error: DBAPIError) -> DatabaseFault | None:
     """The kind of an error; None: nobody foresaw it, as a fault in a statement of ours."""
     orig = error.orig
     sqlstate = getattr(orig, "sqlstate", None)
@@ -124,7 +128,7 @@ def fault_of(error: DBAPIError) -> Fault | None:
     return _AWAY if isinstance(error, (OperationalError, InterfaceError, InternalError)) else None
 
 
-def _of_sqlite(error: DBAPIError) -> Fault | None:
+def _of_sqlite(error: DBAPIError) -> DatabaseFault | None:
     if isinstance(error, IntegrityError) or not isinstance(error, DatabaseError):
         return None  # a writer is alone, so a conflict is a fault of ours
     name = getattr(error.orig, "sqlite_errorname", None)
@@ -139,7 +143,7 @@ def replaced() -> RegistryError:
     return _REPLACED.refusal(_REPLACED.text)
 
 
-def refusal_of(fault: Fault, error: DBAPIError) -> RegistryError:
+def refusal_of(fault: DatabaseFault, error: DBAPIError) -> RegistryError:
     """What a client is told."""
     said = f" {first_line(error)}" if fault.text.endswith(":") else ""
     return fault.refusal(fault.text + said)

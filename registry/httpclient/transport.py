@@ -146,7 +146,7 @@ class _Backend(httpcore.NetworkBackend):
         time.sleep(seconds)
 
 
-class Transport(httpx.BaseTransport):
+class HttpTransport(httpx.BaseTransport):
     """Connections to one registry, direct or through `proxy`. Thread-safe.
 
     Args:

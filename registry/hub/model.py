@@ -20,7 +20,7 @@ from registry.contracts.fit.resolution import CPU_FORMAT_ORDER, FORMAT_ORDER, TA
 from registry.hub.casting import cast
 from registry.hub.errors import HubError
 from registry.hub.source import demand_text, opened
-from registry.running.process import CannotRunError, ModelProcess, RunFailedError
+from registry.running.process import CannotRunError, ModelProcess, ModelRunError
 from registry.running.runtimes import order_for
 
 Array = NDArray[np.generic]
@@ -57,7 +57,7 @@ class Model:
         feeds = self._feeds(batch)
         try:
             answer = self._process.run(feeds)
-        except RunFailedError as error:
+        except ModelRunError as error:
             raise HubError(error.code, error.message) from error
         return answer[self.outputs[0].name] if len(self.outputs) == 1 else answer
 

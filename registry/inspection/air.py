@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from registry.contracts.catalogue.manifest import Format
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.inspection.protobuf import LENGTH_DELIMITED, VARINT, Field, NotProtobufError, Walk, outer_fields
+from registry.inspection.protobuf import LENGTH_DELIMITED, VARINT, Field, NotProtobufError, ProtobufWalk, outer_fields
 
 _TEXT = LENGTH_DELIMITED
 _MODEL = {1: _TEXT, 2: VARINT, 3: _TEXT, 7: LENGTH_DELIMITED, 11: LENGTH_DELIMITED}
@@ -49,7 +49,7 @@ def inspect(path: Path) -> ModelFacts:
 
 def operators(file: BinaryIO, size: int) -> frozenset[str]:
     """The types of all operators of an open file of `size` bytes; none: it has not the form of AIR."""
-    walk, found = Walk(file, size), set[str]()
+    walk, found = ProtobufWalk(file, size), set[str]()
     try:
         for part in walk.fields():
             if _MODEL.get(part.number) != part.wire_type:
@@ -61,7 +61,7 @@ def operators(file: BinaryIO, size: int) -> frozenset[str]:
     return frozenset(found)
 
 
-def _of_graph(walk: Walk, graph: Field) -> set[str]:
+def _of_graph(walk: ProtobufWalk, graph: Field) -> set[str]:
     """Raises ValueError."""
     found = set()
     for part in walk.fields(graph):

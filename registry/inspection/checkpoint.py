@@ -16,7 +16,7 @@ from typing import BinaryIO
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Format, Network
 from registry.inspection.facts import InspectionError, ModelFacts, Parameter
-from registry.inspection.protobuf import Field, TruncatedError, Walk
+from registry.inspection.protobuf import Field, ProtobufWalk, TruncatedError
 
 MAX_PARAMETERS = 100_000
 MAX_RANK = 16
@@ -87,7 +87,7 @@ def read(file: BinaryIO, size: int, name: str) -> tuple[Parameter, ...]:
     """
     weights = payload_bytes(file, size)
     try:
-        parameters = _read(Walk(file, weights), name)
+        parameters = _read(ProtobufWalk(file, weights), name)
     except TruncatedError as error:
         raise InspectionError(f"{name} is a checkpoint that is cut short: {error}. Copy it again") from error
     except ValueError as error:
@@ -105,7 +105,7 @@ def payload_bytes(file: BinaryIO, size: int) -> int:
     return size - CRC_BYTES if file.read(len(CRC_MARK)) == CRC_MARK else size
 
 
-def _read(walk: Walk, name: str) -> tuple[Parameter, ...]:
+def _read(walk: ProtobufWalk, name: str) -> tuple[Parameter, ...]:
     found: dict[str, Parameter] = {}
     last = ""
     for value in walk.fields():
@@ -128,7 +128,7 @@ def _read(walk: Walk, name: str) -> tuple[Parameter, ...]:
     return tuple(found.values())
 
 
-def _parameter(walk: Walk, value: Field) -> Parameter:
+def _parameter(walk: ProtobufWalk, value: Field) -> Parameter:
     tag, tensor, is_map = "", None, False
     for part in walk.fields(value):
         if part.number == 1:

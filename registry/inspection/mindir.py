@@ -22,7 +22,7 @@ from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
 from registry.inspection.external_data import ExternalTensor, companions
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.mindir_walk import CHILDREN, REFERENCE, check_references, parts
-from registry.inspection.protobuf import Field, TruncatedError, Walk
+from registry.inspection.protobuf import Field, ProtobufWalk, TruncatedError
 
 MAX_OPERATORS = 100_000
 """Different operators and functions: each call of a graph of its own counts as one."""
@@ -97,7 +97,7 @@ def read(file: BinaryIO, size: int, name: str) -> Content:
     Raises:
         InspectionError: as `inspect` does.
     """
-    walk = Walk(file, size)
+    walk = ProtobufWalk(file, size)
     try:
         return _read(walk, name)
     except TruncatedError as error:
@@ -106,7 +106,7 @@ def read(file: BinaryIO, size: int, name: str) -> Content:
         raise InspectionError(f"{name} is not a readable MindIR file: {error}. Export it again") from error
 
 
-def _read(walk: Walk, name: str) -> Content:
+def _read(walk: ProtobufWalk, name: str) -> Content:
     content, versions, graph = Content(), {}, None
     for part in walk.fields():
         if part.number == 2:
@@ -126,7 +126,7 @@ def _read(walk: Walk, name: str) -> Content:
     return content
 
 
-def _survey(walk: Walk, content: Content, name: str) -> None:
+def _survey(walk: ProtobufWalk, content: Content, name: str) -> None:
     """Collect the operators, what is called and external files of all graphs, and refuse what runs code."""
     for kind, part in parts(walk, name):
         if (kind, part.number) in _OPERATORS:
@@ -163,7 +163,7 @@ def _add_operator(content: Content, text: str, name: str) -> None:
     content.operators.add(operator)
 
 
-def _external(walk: Walk, tensor: Field) -> Iterator[ExternalTensor]:
+def _external(walk: ProtobufWalk, tensor: Field) -> Iterator[ExternalTensor]:
     name, places = "", []
     for part in walk.fields(tensor):
         if part.number == 7:
@@ -182,7 +182,7 @@ def _external(walk: Walk, tensor: Field) -> Iterator[ExternalTensor]:
         yield ExternalTensor(name, location, offset, length)
 
 
-def _signature(walk: Walk, graph: Field) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def _signature(walk: ProtobufWalk, graph: Field) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     inputs: list[TensorSpec | None] = []
     outputs: list[TensorSpec | None] = []
     for part in walk.fields(graph):
@@ -210,7 +210,7 @@ def _numbered(kind: str, specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...
     return tuple(spec.model_copy(update={"name": name}) for spec, name in zip(specs, names, strict=True))
 
 
-def _specs(walk: Walk, value: Field, kind: str, index: int) -> Iterator[TensorSpec | None]:
+def _specs(walk: ProtobufWalk, value: Field, kind: str, index: int) -> Iterator[TensorSpec | None]:
     """The tensors of a ValueInfoProto: one, or those of a tuple; None where type or shape are missing."""
     name, tensors = "", []
     for part in walk.fields(value):
@@ -227,7 +227,7 @@ def _specs(walk: Walk, value: Field, kind: str, index: int) -> Iterator[TensorSp
         yield _spec(walk, tensor, kind, label)
 
 
-def _tuple_tensors(walk: Walk, attribute: Field) -> Iterator[Field]:
+def _tuple_tensors(walk: ProtobufWalk, attribute: Field) -> Iterator[Field]:
     for values in walk.fields(attribute):
         if values.number != 17:
             continue
@@ -238,7 +238,7 @@ def _tuple_tensors(walk: Walk, attribute: Field) -> Iterator[Field]:
                 yield part
 
 
-def _spec(walk: Walk, tensor: Field, kind: str, name: str) -> TensorSpec | None:
+def _spec(walk: ProtobufWalk, tensor: Field, kind: str, name: str) -> TensorSpec | None:
     dims: list[int] = []
     code = 0
     for part in walk.fields(tensor):

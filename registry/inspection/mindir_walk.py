@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from registry.inspection.facts import InspectionError
-from registry.inspection.protobuf import Field, Walk
+from registry.inspection.protobuf import Field, ProtobufWalk
 
 MAX_DEPTH = 40
 """Messages inside messages: a node's attribute with a tensor is four."""
@@ -27,14 +27,14 @@ _VALUES = {("node", 2): 0, ("graph", 3): 7, ("graph", 5): 1, ("graph", 10): 1}
 """(message, field) that gives a name, or holds it in that field of its own: outputs of nodes, parameters, inputs."""
 
 
-def parts(walk: Walk, name: str) -> Iterator[tuple[str, Field]]:
+def parts(walk: ProtobufWalk, name: str) -> Iterator[tuple[str, Field]]:
     """The kind of a message and one of its fields, for all of them; `name` of the file is for the message.
 
     Goes down first, so that what waits is as deep as the file, not as long.
 
     Raises:
         InspectionError: nested too deep.
-        NotProtobufError: as `Walk` does.
+        NotProtobufError: as `ProtobufWalk` does.
     """
     open_messages: list[tuple[str, Iterator[Field]]] = [("model", walk.fields())]
     while open_messages:
@@ -51,7 +51,7 @@ def parts(walk: Walk, name: str) -> Iterator[tuple[str, Field]]:
             open_messages.append((child, walk.fields(part)))
 
 
-def check_references(walk: Walk, references: set[str], name: str) -> None:
+def check_references(walk: ProtobufWalk, references: set[str], name: str) -> None:
     """What nodes call is in the file: protobuf alone does not tell that a file was cut between two of its parts.
 
     Raises:
@@ -71,7 +71,7 @@ def check_references(walk: Walk, references: set[str], name: str) -> None:
         )
 
 
-def _name(walk: Walk, part: Field, inner: int) -> str:
+def _name(walk: ProtobufWalk, part: Field, inner: int) -> str:
     if inner == 0:
         return walk.text(part)
     return next((walk.text(each) for each in walk.fields(part) if each.number == inner), "")

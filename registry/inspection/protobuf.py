@@ -1,6 +1,6 @@
 """The fields of a protobuf file, read where they lie: no weights in memory, no schema, no recursion.
 
-`outer_fields` tells formats apart and sees that a file is cut short at the cost of a few reads; `Walk`
+`outer_fields` tells formats apart and sees that a file is cut short at the cost of a few reads; `ProtobufWalk`
 goes into nested messages, with one limit on all the fields that it will look at, so that a hostile file
 ends in a refusal. Encoding: https://protobuf.dev/programming-guides/encoding/
 """
@@ -63,7 +63,7 @@ def outer_fields(file: BinaryIO, size: int) -> Iterator[Field]:
         yield field
 
 
-class Walk:
+class ProtobufWalk:
     """Reads nested messages of one file.
 
     Args:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from registry.pictures.bare import PictureError, bare, check_cost, check_whole_png
-from registry.pictures.steps import Steps, value_tables
+from registry.pictures.steps import PictureSteps, value_tables
 
 _FORMATS = ("JPEG", "PNG")
 _TURNS = {
@@ -32,7 +32,7 @@ _TURNS = {
 """What turns a picture of that EXIF orientation upright."""
 
 
-def decode(steps: Steps, data: bytes) -> bytes:
+def decode(steps: PictureSteps, data: bytes) -> bytes:
     """The bytes of the input tensor (`steps.shape`, `steps.datatype`). Raises PictureError, MemoryError."""
     tables = value_tables(steps)
     pixels = _pixels(steps, data)
@@ -44,7 +44,7 @@ def decode(steps: Steps, data: bytes) -> bytes:
     return np.stack(planes, axis=0 if steps.layout == "NCHW" else 2).tobytes()
 
 
-def _pixels(steps: Steps, data: bytes) -> NDArray[np.uint8]:
+def _pixels(steps: PictureSteps, data: bytes) -> NDArray[np.uint8]:
     """[height, width] or [height, width, 3], resized."""
     found = bare(data)
     try:
@@ -70,7 +70,7 @@ def _last_row(image: Image.Image) -> bytes:
     return image.crop((0, image.height - 1, image.width, image.height)).tobytes().strip(b"\0")
 
 
-def _fit(steps: Steps, image: Image.Image) -> Image.Image:
+def _fit(steps: PictureSteps, image: Image.Image) -> Image.Image:
     size = (steps.width, steps.height)
     if image.size == size:
         return image

@@ -16,7 +16,7 @@ _INTEGERS = {"INT8": "|i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
 _INTEGERS |= {"UINT8": "|u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8"}
 
 
-class Steps(NamedTuple):
+class PictureSteps(NamedTuple):
     """The fields of a manifest's ImageInput, and the datatype of the tensor: what JSON carries to another process."""
 
     height: int
@@ -37,9 +37,9 @@ class Steps(NamedTuple):
         return (planes, *size) if self.layout == "NCHW" else (*size, planes)
 
 
-def steps_of(image: ImageInput, datatype: str) -> Steps:
+def steps_of(image: ImageInput, datatype: str) -> PictureSteps:
     """What a manifest's `image` says, for an input of that datatype."""
-    return Steps(
+    return PictureSteps(
         image.height,
         image.width,
         image.channels,
@@ -54,7 +54,7 @@ def steps_of(image: ImageInput, datatype: str) -> Steps:
 
 
 @lru_cache(maxsize=64)
-def value_tables(steps: Steps) -> NDArray[Any]:
+def value_tables(steps: PictureSteps) -> NDArray[Any]:
     """[channels, 256]: the tensor's value for each pixel value. Raises ValueError: the datatype cannot hold them."""
     planes = 1 if steps.channels == "L" else 3
     mean = np.array(steps.mean or (0.0,) * planes)[:, None]

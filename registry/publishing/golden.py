@@ -148,7 +148,7 @@ class _Trial:
         if given is not None:
             return given_cases(given, signature(self._manifest)), None
         from registry.running.parity import make_cases, random_inputs  # noqa: PLC0415 - needs NumPy
-        from registry.running.process import RunFailedError  # noqa: PLC0415 - as above
+        from registry.running.process import ModelRunError  # noqa: PLC0415 - as above
 
         specs = inputs, outputs = signature(self._manifest)
         compared = self._others.compared
@@ -166,7 +166,7 @@ class _Trial:
         try:
             cases = make_cases(process, requests, outputs)
             demand_comparable(cases, specs)
-        except RunFailedError as error:
+        except ModelRunError as error:
             raise CliError(f"The reference {name} does not answer: {error.message}", code="run_failed") from None
         except TensorFileError as error:
             raise CliError(f"What {name} answers cannot be compared with: {error}", code="invalid_golden") from None
@@ -174,7 +174,7 @@ class _Trial:
 
     def tried(self, session: Session) -> tuple[str, ...]:
         """What one request of random values shows of the first variant that runs here; warnings."""
-        from registry.running.process import RunFailedError  # noqa: PLC0415 - needs NumPy
+        from registry.running.process import ModelRunError  # noqa: PLC0415 - needs NumPy
         from registry.running.smoke import smoke  # noqa: PLC0415 - as above
 
         name = next((name for name in self._orders if not isinstance(self.process(name, brief=True), str)), None)
@@ -185,7 +185,7 @@ class _Trial:
         variant = next(variant for variant in self._manifest.variants if variant.name == name)
         try:
             found = smoke(self.process(name), variant.inputs, variant.outputs, self._manifest.image)
-        except RunFailedError as error:
+        except ModelRunError as error:
             session.out.note(f"  {name}: a trial request of random values failed, so it is not tried: {error.message}")
             return ()
         demand_classes(self._manifest, found.outputs)

@@ -13,7 +13,7 @@ from registry.contracts.comparison.golden_file import Case
 from registry.contracts.comparison.parity import Comparison
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import NUMPY_NAME, Datatype
-from registry.running.process import Array, ModelProcess, RunFailedError
+from registry.running.process import Array, ModelProcess, ModelRunError
 
 FREE_DIMENSION = 32
 """Of a dimension that may have any size and is not the leading one: most networks halve a picture five times."""
@@ -29,7 +29,7 @@ def array_of(tensor: Tensor) -> Array:
 def tensor_of(datatype: Datatype, array: Array) -> Tensor:
     """The array as a tensor. Raises RunFailedError when it has another type than it should."""
     if np.dtype(NUMPY_NAME[datatype]) != array.dtype:
-        raise RunFailedError(f"{array.dtype} came where {datatype} is declared")
+        raise ModelRunError(f"{array.dtype} came where {datatype} is declared")
     return Tensor(datatype, array.shape, np.ascontiguousarray(array).tobytes())
 
 
@@ -72,7 +72,7 @@ def measure(process: ModelProcess, cases: Sequence[Case], tolerance: Tolerance) 
         begin = time.perf_counter()
         try:
             answer = process.run(feeds)
-        except RunFailedError as error:
+        except ModelRunError as error:
             comparison.refuse(f"case {number}: run_failed: {error.message}")
             continue
         runs_us.append((time.perf_counter() - begin) * 1e6)

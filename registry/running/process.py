@@ -38,13 +38,13 @@ class CannotRunError(RegistryError):
     code = "cannot_run"
 
 
-class RunFailedError(RegistryError):
+class ModelRunError(RegistryError):
     """The model runs here, but not on this request."""
 
     code = "run_failed"
 
 
-class ClosedError(RunFailedError):
+class ClosedError(ModelRunError):
     """It was closed before; nothing runs any more."""
 
     code = "closed"
@@ -99,7 +99,7 @@ class ModelProcess:
             raise CannotRunError(f"{order.interpreter} cannot be started: {error.strerror}") from None
         try:
             said: dict[str, str] = json.loads(self._ask(json.dumps(self._document()).encode(), load_timeout_s))
-        except RunFailedError as error:
+        except ModelRunError as error:
             self.close()
             raise CannotRunError(error.message) from None
         except BaseException:
@@ -134,12 +134,12 @@ class ModelProcess:
         np.savez(request, **given)  # type: ignore[arg-type]
         reply = self._ask(request.getvalue(), self._run_timeout_s)
         if reply[:1] != b"\0":
-            raise RunFailedError(without_call_stack(reply[1:].decode("utf-8", "replace")))
+            raise ModelRunError(without_call_stack(reply[1:].decode("utf-8", "replace")))
         try:
             with np.load(io.BytesIO(reply[1:]), allow_pickle=False) as archive:
                 return {name: archive[f"arr_{index}"] for index, name in enumerate(self._order.outputs)}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise RunFailedError(f"the answer cannot be read: {error}") from None
+            raise ModelRunError(f"the answer cannot be read: {error}") from None
 
     def close(self) -> None:
         """Ends the process and waits for it; again is allowed."""
@@ -163,7 +163,7 @@ class ModelProcess:
 
     def _ask(self, payload: bytes, timeout_s: float) -> bytes:
         if len(payload) > MAX_FRAME_BYTES:
-            raise RunFailedError(f"a request of {len(payload)} bytes is too large")
+            raise ModelRunError(f"a request of {len(payload)} bytes is too large")
         stdin = self._process.stdin
         assert stdin is not None  # noqa: S101 - it was opened as a pipe
         deadline = time.monotonic() + timeout_s
@@ -171,7 +171,7 @@ class ModelProcess:
             stdin.write(struct.pack("<I", len(payload)) + payload)
             stdin.flush()
         except OSError:
-            raise RunFailedError(self._why()) from None
+            raise ModelRunError(self._why()) from None
         (length,) = struct.unpack("<I", self._read(4, deadline))
         return self._read(length, deadline)
 
@@ -185,10 +185,10 @@ class ModelProcess:
         while count:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 self._process.kill()
-                raise RunFailedError("it did not answer in time")
+                raise ModelRunError("it did not answer in time")
             part = os.read(handle, min(count, 1 << 20))
             if not part:
-                raise RunFailedError(self._why())
+                raise ModelRunError(self._why())
             parts.append(part)
             count -= len(part)
         return b"".join(parts)

@@ -16,7 +16,7 @@ from registry.contracts.catalogue.manifest import ImageInput, TensorSpec
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import ITEM_BYTES
 from registry.running.parity import array_of, make_cases, random_inputs
-from registry.running.process import Array, ModelProcess, RunFailedError
+from registry.running.process import Array, ModelProcess, ModelRunError
 
 REQUESTS = 2
 """Different ones: an answer that does not depend on the request is seen."""
@@ -40,7 +40,7 @@ def smoke(
     """Asks a running model with random values. Raises RunFailedError: it does not answer them, which may be right."""
     size = sum(prod(max(dim, 1) for dim in spec.shape) * ITEM_BYTES[spec.datatype] for spec in inputs)
     if size > MAX_REQUEST_BYTES:
-        raise RunFailedError(f"it would have {size} bytes")
+        raise ModelRunError(f"it would have {size} bytes")
     requests = random_inputs(inputs, REQUESTS, image)
     cases = make_cases(process, requests, outputs)
     differ = any(bytes(requests[0][name].data) != bytes(requests[1][name].data) for name in requests[0])

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 
 from registry.errors import TemporaryError
-from registry.services.fleet.presence import Presence
+from registry.services.fleet.presence import PresenceTracker
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class PresenceMetrics(Collector):
     """Devices by presence, counted when somebody asks."""
 
-    def __init__(self, presence: Presence, clock: Callable[[], datetime]) -> None:
+    def __init__(self, presence: PresenceTracker, clock: Callable[[], datetime]) -> None:
         self._presence, self._clock = presence, clock
 
     def collect(self) -> Iterator[Metric]:
@@ -41,7 +41,7 @@ class PresenceMetrics(Collector):
 
 
 @asynccontextmanager
-async def attending(presence: Presence, clock: Callable[[], datetime]) -> AsyncIterator[None]:
+async def attending(presence: PresenceTracker, clock: Callable[[], datetime]) -> AsyncIterator[None]:
     """The first of the scheduler's notes, and the metrics, as long as the server runs."""
     try:
         await run_in_threadpool(presence.listen, clock())

@@ -22,7 +22,7 @@ from registry.config import ADMIN_TOKEN_FILE, RegistryConfig
 from registry.db.engine import Database
 from registry.db.opening import open_database
 from registry.errors import InvalidError, StartError, TemporaryError
-from registry.server.fleet import Fleet, build_fleet
+from registry.server.fleet import FleetServices, build_fleet
 from registry.server.readiness import Readiness
 from registry.services.access import Access
 from registry.services.catalogue.aliases import Aliases
@@ -64,7 +64,7 @@ class Services:
     datasets: Datasets
     evaluations: Evaluations
     garbage: Garbage
-    fleet: Fleet
+    fleet: FleetServices
     readiness: Readiness
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from starlette.concurrency import run_in_threadpool
 
 from registry.config import RegistryConfig
-from registry.core.retention import Limits
+from registry.core.retention import RetentionLimits
 from registry.db.engine import Database
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.mqtt.bridge_metrics import BridgeMetrics
@@ -25,10 +25,10 @@ from registry.services.fleet.devices import Devices
 from registry.services.fleet.fleet_log import FleetLog
 from registry.services.fleet.groups import Groups
 from registry.services.fleet.health import HealthHistory
-from registry.services.fleet.presence import Presence
+from registry.services.fleet.presence import PresenceTracker
 from registry.services.fleet.publication import Publication
 from registry.services.fleet.results import Results
-from registry.services.fleet.retention import Retention
+from registry.services.fleet.retention import RetentionSweep
 from registry.services.jobs import Jobs
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.rollouts import Rollouts
@@ -38,7 +38,7 @@ from registry.services.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
-class Fleet:
+class FleetServices:
     """The use cases of devices."""
 
     documents: DesiredDocuments
@@ -47,10 +47,10 @@ class Fleet:
     coverage: Coverage
     jobs: Jobs
     telemetry: Telemetry
-    presence: Presence
+    presence: PresenceTracker
     health: HealthHistory
     results: Results
-    retention: Retention
+    retention: RetentionSweep
     groups: Groups
     log: FleetLog
     webhooks: Webhooks
@@ -61,7 +61,9 @@ class Fleet:
     """None: no broker is configured."""
 
 
-def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database: Database, access: Access) -> Fleet:
+def build_fleet(
+    config: RegistryConfig, clock: Callable[[], datetime], database: Database, access: Access
+) -> FleetServices:
     """Everything of the fleet; nothing of it runs yet."""
     documents, log = DesiredDocuments(database), FleetLog(database)
     waker = Waker()
@@ -74,7 +76,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
 
     expiry_s = config.presence.expiry_s
     telemetry = Telemetry(database, documents, on_actions=waker.wake, on_facts=fleet_changed, expiry_s=expiry_s)
-    limits = Limits(
+    limits = RetentionLimits(
         health_hours=config.retention.health_hours,
         event_hours=config.retention.events_hours,
         max_results=config.retention.max_results,
@@ -82,17 +84,17 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
     bridge = None
     if config.mqtt.enabled:
         bridge = MqttBridge(config.mqtt, clock, telemetry, Publication(database), documents, probe=database.probe)
-    return Fleet(
+    return FleetServices(
         documents=documents,
         devices=Devices(database, access, documents, on_change=fleet_changed),
         deployments=Deployments(database, documents, on_change=waker.wake),
         coverage=Coverage(database),
         jobs=Jobs(database, documents, timedelta(hours=limits.event_hours)),
         telemetry=telemetry,
-        presence=Presence(database, expiry_s),
+        presence=PresenceTracker(database, expiry_s),
         health=HealthHistory(database),
         results=Results(database),
-        retention=Retention(database, limits),
+        retention=RetentionSweep(database, limits),
         groups=Groups(database, on_change=fleet_changed),
         log=log,
         rollouts=Rollouts(database, documents, log, waker.wake, two_person=two_person),
@@ -104,7 +106,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
 
 
 @asynccontextmanager
-async def bridging(fleet: Fleet) -> AsyncIterator[None]:
+async def bridging(fleet: FleetServices) -> AsyncIterator[None]:
     """The bridge, as long as the server runs. A broker that is away holds up nothing."""
     if fleet.bridge is None:
         yield

@@ -31,7 +31,7 @@ Stopping = Callable[[], bool]
 
 
 @dataclass(frozen=True)
-class Job:
+class PeriodicJob:
     """One thing to do again and again; never twice at once."""
 
     name: str
@@ -49,22 +49,22 @@ def _keep_less(services: Services, stopping: Stopping) -> object:
     return services.fleet.retention.sweep(services.clock(), stopping)
 
 
-JOBS: tuple[Job, ...] = (
-    Job("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
-    Job("presence", LISTEN_S, lambda services, _: services.fleet.presence.listen(services.clock())),
-    Job("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock()), by_age=True),
-    Job("rollouts", 1, lambda services, stopping: services.fleet.ticker.tick(services.clock(), stopping)),
-    Job("plans", 1, lambda services, stopping: services.fleet.ticker.plan(services.clock, stopping)),
-    Job("webhooks", 1, lambda services, _: services.fleet.webhooks.deliver(services.clock)),
-    Job("commands", 3600, lambda services, _: forget_old(services.database, services.clock()), by_age=True),
-    Job("rollout-steps", 3600, _forget_steps, by_age=True),
-    Job("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock()), by_age=True),
-    Job("tokens", CACHE_SECONDS / 3, lambda services, _: services.access.refresh()),
-    Job("last-used", 60, lambda services, _: services.access.save_last_used()),
-    Job("uploads", 600, lambda services, _: services.uploads.sweep(services.clock()), by_age=True),
-    Job("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),
-    Job("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),
-    Job("retention", 600, _keep_less, by_age=True),
+JOBS: tuple[PeriodicJob, ...] = (
+    PeriodicJob("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
+    PeriodicJob("presence", LISTEN_S, lambda services, _: services.fleet.presence.listen(services.clock())),
+    PeriodicJob("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock()), by_age=True),
+    PeriodicJob("rollouts", 1, lambda services, stopping: services.fleet.ticker.tick(services.clock(), stopping)),
+    PeriodicJob("plans", 1, lambda services, stopping: services.fleet.ticker.plan(services.clock, stopping)),
+    PeriodicJob("webhooks", 1, lambda services, _: services.fleet.webhooks.deliver(services.clock)),
+    PeriodicJob("commands", 3600, lambda services, _: forget_old(services.database, services.clock()), by_age=True),
+    PeriodicJob("rollout-steps", 3600, _forget_steps, by_age=True),
+    PeriodicJob("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock()), by_age=True),
+    PeriodicJob("tokens", CACHE_SECONDS / 3, lambda services, _: services.access.refresh()),
+    PeriodicJob("last-used", 60, lambda services, _: services.access.save_last_used()),
+    PeriodicJob("uploads", 600, lambda services, _: services.uploads.sweep(services.clock()), by_age=True),
+    PeriodicJob("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),
+    PeriodicJob("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),
+    PeriodicJob("retention", 600, _keep_less, by_age=True),
 )
 """To add one: a line here."""
 
@@ -88,7 +88,7 @@ class _Settled:
             return steady >= self._until
 
 
-def _run(job: Job, services: Services, stopping: Stopping, settled: _Settled) -> None:
+def _run(job: PeriodicJob, services: Services, stopping: Stopping, settled: _Settled) -> None:
     if not settled(services.clock().timestamp(), time.monotonic()) and job.by_age:
         return
     try:

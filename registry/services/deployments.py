@@ -18,7 +18,7 @@ from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.messages import DesiredModel
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.fit.resolution import Outcome, Resolution
+from registry.contracts.fit.resolution import FitOutcome, Resolution
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
@@ -144,7 +144,7 @@ def take_facts(session: Session, device: DeviceRow, facts: Platform, now: dateti
 def _may_still_fit(resolution: Resolution, variant: str | None) -> bool:
     """What was chosen when more was known stays until it is known not to fit."""
     verdict = resolution.verdict(variant) if variant is not None else None
-    return verdict is not None and verdict.outcome is Outcome.UNKNOWN
+    return verdict is not None and verdict.outcome is FitOutcome.UNKNOWN
 
 
 def _adapt(

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, defer
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
-from registry.core.intake import Intake, Recorded, checked, is_sign_of_life, two_agents
+from registry.core.intake import DeviceMessage, Recorded, checked, is_sign_of_life, two_agents
 from registry.core.presence import DEFAULT_EXPIRY_S, ended_before
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, EventRow
@@ -77,7 +77,7 @@ class Telemetry:
         self._on_actions, self._on_facts = on_actions, on_facts
         self._expiry_s = expiry_s
 
-    def take(self, batch: Sequence[Intake]) -> Taken:
+    def take(self, batch: Sequence[DeviceMessage]) -> Taken:
         """Store a batch in one transaction, in order."""
         with self._database.write() as session:
             taken = _apply(session, batch, self._expiry_s)
@@ -133,11 +133,11 @@ class Telemetry:
         return [(row.id, Event.model_validate_json(row.document)) for row in rows]
 
 
-def _apply(session: Session, batch: Sequence[Intake], expiry_s: float) -> Taken:
+def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) -> Taken:
     states = find_states(session, {intake.device for intake in batch}, expiry_s)
     taken, epoch = Taken(), epoch_of(session)
-    health: list[tuple[int, Intake, Health]] = []
-    events: list[tuple[int, Intake]] = []
+    health: list[tuple[int, DeviceMessage, Health]] = []
+    events: list[tuple[int, DeviceMessage]] = []
     results: list[tuple[int, datetime, Recorded]] = []
     said: list[Said] = []
     for intake in batch:
@@ -174,7 +174,7 @@ def _apply(session: Session, batch: Sequence[Intake], expiry_s: float) -> Taken:
     return taken
 
 
-def _hear(state: DeviceState, intake: Intake) -> Intake | None:
+def _hear(state: DeviceState, intake: DeviceMessage) -> DeviceMessage | None:
     """A sign of life, if it is one; brings an event where it shows that two agents have this name."""
     body = intake.body
     if isinstance(body, Reported):
@@ -192,7 +192,7 @@ def _of_epoch(body: Reported, epoch: str) -> Reported:
     return body if body.epoch in {"", epoch} else body.model_copy(update={"generation": 0})
 
 
-def _compare(state: DeviceState, intake: Intake, body: Reported, epoch: str, taken: Taken) -> None:
+def _compare(state: DeviceState, intake: DeviceMessage, body: Reported, epoch: str, taken: Taken) -> None:
     """What the device knows with what the registry knows."""
     if body.epoch in {"", epoch} and body.generation > state.generation:
         taken.went_back = intake.device
@@ -202,7 +202,7 @@ def _compare(state: DeviceState, intake: Intake, body: Reported, epoch: str, tak
         taken.facts_wanted.add(intake.device)
 
 
-def _take_presence(state: DeviceState, intake: Intake, body: Presence) -> None:
+def _take_presence(state: DeviceState, intake: DeviceMessage, body: Presence) -> None:
     """What the broker had kept counts where it is news: it is read again on every connection of the registry."""
     if body.online:
         if intake.retained:
@@ -217,7 +217,7 @@ def _take_presence(state: DeviceState, intake: Intake, body: Presence) -> None:
         state.died(intake.at, intake.text)
 
 
-def _take_reported(session: Session, state: DeviceState, intake: Intake, body: Reported, taken: Taken) -> bool:
+def _take_reported(session: Session, state: DeviceState, intake: DeviceMessage, body: Reported, taken: Taken) -> bool:
     """False: it is late, and changes nothing."""
     if state.is_late(body.session_id, body.at, retained=intake.retained):
         return False
@@ -236,7 +236,7 @@ def _take_reported(session: Session, state: DeviceState, intake: Intake, body: R
     return True
 
 
-def _take_events(session: Session, events: Sequence[tuple[int, Intake]]) -> None:
+def _take_events(session: Session, events: Sequence[tuple[int, DeviceMessage]]) -> None:
     rows = [
         {"device_id": device_id, "event_id": intake.body.event_id, "at": intake.at, "document": intake.text}
         for device_id, intake in events

@@ -27,7 +27,7 @@ from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, Web
 from registry.db.engine import Database
 from registry.db.rollout_rows import WebhookRow
 from registry.errors import ConflictError, InvalidError, NotFoundError
-from registry.services.fleet.fleet_log import Entry, FleetLog
+from registry.services.fleet.fleet_log import FleetLog, LogEntry
 
 KINDS = ("rollout", "wave", "device")
 DEFAULT_KINDS = ("rollout", "wave")
@@ -79,7 +79,7 @@ class _Due:
     secret: str
     cursor: int
     failures: int
-    entries: list[Entry]
+    entries: list[LogEntry]
     newest: int
     """Up to here everything was looked at."""
 
@@ -191,7 +191,7 @@ class Webhooks:
         self._save(hook, max(cursor, hook.newest), len(hook.entries), "", clock())
         return len(hook.entries)
 
-    async def _post(self, client: httpx.AsyncClient, hook: _Due, entry: Entry, now: datetime) -> str:
+    async def _post(self, client: httpx.AsyncClient, hook: _Due, entry: LogEntry, now: datetime) -> str:
         """Why it was not taken; empty when it was."""
         url = httpx.URL(hook.url)
         address = await self._resolve(url)

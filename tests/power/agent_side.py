@@ -11,7 +11,7 @@ from typing import Any
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.durable import write_atomically
-from agent.adapters.disk.journal import Journal
+from agent.adapters.disk.journal import SqliteJournal
 from agent.adapters.disk.outbox import EVENT, RESULT, NewMessage, Outbox
 from agent.core.slots import SlotRecord
 from agent.errors import AgentError
@@ -45,7 +45,7 @@ def opened_cache(folder: Path) -> ArtifactCache:
 
 def write(folder: Path, chance: random.Random, say: Say) -> None:
     """Until it is killed."""
-    journal, cache = Journal(folder), opened_cache(folder)
+    journal, cache = SqliteJournal(folder), opened_cache(folder)
     journal.open()
     outbox = Outbox(folder / "outbox.db")
     number = int(journal.get("number") or b"0")
@@ -92,7 +92,7 @@ def install(cache: ArtifactCache, seed: int) -> None:
 def check(folder: Path, say: Say) -> None:
     """Says everything that is there and right; `wrong` for what is there and not."""
     damage = Damage()
-    journal, cache = Journal(folder, damage), opened_cache(folder)
+    journal, cache = SqliteJournal(folder, damage), opened_cache(folder)
     journal.open()
     number = int(journal.get("number") or b"0")
     say("number", number)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.journal import Journal
+from agent.adapters.disk.journal import SqliteJournal
 from agent.adapters.disk.outbox import RESULT, NewMessage, Outbox
 from agent.core.slots import SlotRecord
 from agent.errors import AgentError
@@ -155,7 +155,7 @@ class JournalFile(Kind):
 
     def build(self) -> None:
         (self.folder / "made").mkdir()
-        journal = Journal(self.folder / "made")
+        journal = SqliteJournal(self.folder / "made")
         journal.open()
         for number in range(30):
             journal.save(SlotRecord(model=f"m{number}", generation=number))
@@ -175,7 +175,7 @@ class JournalFile(Kind):
 
     def outcome(self, file: Path) -> str:
         damage = Damage()
-        journal = Journal(self.folder, damage)
+        journal = SqliteJournal(self.folder, damage)
         journal.open()
         found = _of_journal(journal)
         journal.close()
@@ -191,7 +191,7 @@ class JournalFile(Kind):
         super().restore()
 
 
-def _of_journal(journal: Journal) -> tuple[dict[str, bytes], list[bytes | None]]:
+def _of_journal(journal: SqliteJournal) -> tuple[dict[str, bytes], list[bytes | None]]:
     slots = {model: record.canonical() for model, record in journal.slots().items()}
     return slots, [journal.get(f"fact {number}") for number in range(30)] + [journal.get("desired")]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.adapters.disk.outbox import Outbox, OutboxLimits
-from agent.adapters.network.mqtt import MqttSettings, TlsSettings
+from agent.adapters.network.mqtt import SessionSettings, TlsSettings
 from agent.core.events import Connected
 from agent.dataplane.loop import DataPlane
 from agent.dataplane.settings import DataPlaneSettings
@@ -54,7 +54,7 @@ class Serving:
         self.topics = Topics(f"test/{self.name}")
         self.outbox = Outbox(folder / f"{self.name}.db", limits)
         self.events: queue.Queue[Any] = queue.Queue(1000)
-        self.mqtt = MqttSettings(
+        self.mqtt = SessionSettings(
             host,
             port,
             client_id=self.name,

@@ -24,7 +24,7 @@ from agent.worker.measure import Measurement
 MAX_MEASURES = 256
 
 
-class Journal:
+class SqliteJournal:
     """The file `journal.db` below the data directory."""
 
     def __init__(self, folder: Path, damage: Damage | None = None) -> None:

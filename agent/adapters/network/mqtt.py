@@ -36,7 +36,7 @@ RECEIVE_MAXIMUM = 4096
 
 
 @dataclass(frozen=True)
-class MqttSettings:
+class SessionSettings:
     """How to reach the broker, and as whom."""
 
     host: str
@@ -90,7 +90,7 @@ class SessionEvents(Protocol):
 class MqttSession:
     """One client for the life of the agent; the connection comes and goes."""
 
-    def __init__(self, settings: MqttSettings, client_class: type[mqtt.Client] = mqtt.Client) -> None:
+    def __init__(self, settings: SessionSettings, client_class: type[mqtt.Client] = mqtt.Client) -> None:
         self.settings = settings
         self.events: SessionEvents | None = None
         """Set before the first `connect`."""

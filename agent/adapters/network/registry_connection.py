@@ -132,12 +132,12 @@ class RegistryConnection:
         import httpx  # noqa: PLC0415 - see above
 
         from registry.httpclient.proxies import ProxyFault, proxy_for  # noqa: PLC0415 - with httpx
-        from registry.httpclient.transport import Transport  # noqa: PLC0415 - with httpx
+        from registry.httpclient.transport import HttpTransport  # noqa: PLC0415 - with httpx
 
         try:
             proxy = proxy_for(self.url, os.environ)
             secure = proxy is not None and proxy.scheme == "https"
-            transport = Transport(
+            transport = HttpTransport(
                 self._authorities(alone=True) if self.url.startswith("https:") else None,
                 proxy,
                 self._authorities(alone=False) if secure else None,

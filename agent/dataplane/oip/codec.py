@@ -29,7 +29,7 @@ from agent.worker.spawn import printable
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_BINARY, CONTENT_IMAGES, CONTENT_JSON, MAX_JSON_BYTES
 from registry.pictures.bare import PictureError
-from registry.pictures.steps import Steps
+from registry.pictures.steps import PictureSteps
 
 _OIP_TYPES = ("", CONTENT_JSON, CONTENT_BINARY)
 
@@ -119,7 +119,7 @@ class Codec:
             classify=selection.classify,
         )
 
-    def decode_image(self, plan: Plan, body: Buffer, decode: Callable[[Steps, bytes], bytes]) -> Plan:
+    def decode_image(self, plan: Plan, body: Buffer, decode: Callable[[PictureSteps, bytes], bytes]) -> Plan:
         """Decodes and prepares the picture of a plan with `image`: the plan that comes back can run.
 
         Milliseconds; for a decode thread. `body` is what follows the header, or the whole payload; `decode` is that of

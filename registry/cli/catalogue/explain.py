@@ -14,7 +14,7 @@ from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.fit.choices import ResolutionView, ResolveBody
 from registry.contracts.fit.platforms import FactRow
-from registry.contracts.fit.resolution import Outcome, Reason, Verdict
+from registry.contracts.fit.resolution import FitOutcome, Reason, VariantVerdict
 from registry.contracts.fit.what_if import MAX_VALUE, SETTABLE
 from registry.contracts.paths import resolve_path
 
@@ -136,14 +136,14 @@ def _value(row: FactRow) -> str:
     return size_text(row.value) if row.name.endswith("_bytes") else str(row.value)
 
 
-def _rows(verdict: Verdict, chosen: str | None) -> list[tuple[object, ...]]:
-    if verdict.outcome is Outcome.PASS:
+def _rows(verdict: VariantVerdict, chosen: str | None) -> list[tuple[object, ...]]:
+    if verdict.outcome is FitOutcome.PASS:
         word = "chosen" if verdict.variant == chosen else "fits, ranked lower"
         first: tuple[object, ...] = (verdict.variant, word, "", "", verdict.backend)
         return [first, *(_row(verdict, "  warning", reason) for reason in verdict.warnings)]
-    word = "rejected" if verdict.outcome is Outcome.FAIL else "unknown"
+    word = "rejected" if verdict.outcome is FitOutcome.FAIL else "unknown"
     return [_row(verdict, word, reason) for reason in verdict.reasons]
 
 
-def _row(verdict: Verdict, word: str, reason: Reason) -> tuple[object, ...]:
+def _row(verdict: VariantVerdict, word: str, reason: Reason) -> tuple[object, ...]:
     return verdict.variant, word, reason.code, reason.need, reason.have

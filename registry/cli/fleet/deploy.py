@@ -42,7 +42,7 @@ class ProfileChoice(str, Enum):
     LATENCY = "latency"
 
 
-class BatchingChoice(str, Enum):
+class DeployBatching(str, Enum):
     """How requests that come together are run."""
 
     AUTO = "auto"
@@ -66,8 +66,8 @@ def deploy(
         ProfileChoice.THROUGHPUT
     ),
     batching: Annotated[
-        BatchingChoice, typer.Option(help="off: one request at a time, whatever the manifest permits.")
-    ] = BatchingChoice.AUTO,
+        DeployBatching, typer.Option(help="off: one request at a time, whatever the manifest permits.")
+    ] = DeployBatching.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Although no variant fits what the device reported.")] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Once more, also where the device has put this version into quarantine.")

@@ -12,7 +12,7 @@ from registry.contracts.catalogue.entry_points import EntryPoint
 from registry.contracts.catalogue.manifest import Format, Target, Variant
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.fit.platforms import BackendFacts, Platform
-from registry.contracts.fit.reasons import Outcome, Reason, Reasons, fail, unknown, warning
+from registry.contracts.fit.reasons import FitOutcome, Reason, Reasons, fail, unknown, warning
 from registry.contracts.fit.releases import CANN_LINES, CANN_PERIODS, cann_periods, cann_release, release, tensorrt_runs
 from registry.contracts.fit.room import request_bytes
 from registry.contracts.tensors import MAX_HEADER_BYTES
@@ -88,7 +88,7 @@ def _no_backend(variant: Variant, platform: Platform) -> Reason:
     if uncertain and count != 0:
         return Reason(
             code=Code.FACT_UNKNOWN,
-            outcome=Outcome.UNKNOWN,
+            outcome=FitOutcome.UNKNOWN,
             need=f"the backend {uncertain[0].name} on {variant.target}",
             have=f"a probe that failed: {uncertain[0].reason}",
             remedy="nothing: the agent probes again; see `agent doctor` on the device",
@@ -285,7 +285,7 @@ _BY_FORMAT: dict[Format, Callable[[Variant, Platform, BackendFacts | None], Reas
 def _unsaid(variant: Variant, names: list[str]) -> Reason:
     return Reason(
         code=Code.FACT_UNKNOWN,
-        outcome=Outcome.UNKNOWN,
+        outcome=FitOutcome.UNKNOWN,
         need=f"the {' and '.join(names)} that {variant.name} was built for",
         have="a manifest that does not say so",
         remedy="publish it again with them, or convert it again",

@@ -9,7 +9,7 @@ from registry.contracts.enums import StrEnum
 from registry.contracts.wire import Wire
 
 
-class Outcome(StrEnum):
+class FitOutcome(StrEnum):
     """Of one predicate, or of a variant (the worst of its predicates)."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
@@ -21,7 +21,7 @@ class Reason(Wire):
     """One predicate that did not pass: what is needed, what the host has."""
 
     code: Code
-    outcome: Outcome
+    outcome: FitOutcome
     """`pass` in a warning: it runs, and this may surprise."""
     need: str
     have: str
@@ -34,19 +34,19 @@ Reasons = Iterator[Reason]
 
 def fail(code: Code, need: str, have: str, remedy: str = "") -> Reason:
     """It does not fit."""
-    return Reason(code=code, outcome=Outcome.FAIL, need=str(need), have=str(have), remedy=remedy)
+    return Reason(code=code, outcome=FitOutcome.FAIL, need=str(need), have=str(have), remedy=remedy)
 
 
 def warning(code: Code, need: str, have: str, remedy: str) -> Reason:
     """It fits, and may surprise."""
-    return Reason(code=code, outcome=Outcome.PASS, need=need, have=have, remedy=remedy)
+    return Reason(code=code, outcome=FitOutcome.PASS, need=need, have=have, remedy=remedy)
 
 
 def unknown(fact: str) -> Reason:
     """The host says nothing of what decides: not eligible."""
     return Reason(
         code=Code.FACT_UNKNOWN,
-        outcome=Outcome.UNKNOWN,
+        outcome=FitOutcome.UNKNOWN,
         need=fact,
         have="not reported by this agent",
         remedy="upgrade the agent, and see `agent platform` on the device",

@@ -16,11 +16,21 @@ from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.digest import Digest
 from registry.contracts.fit.fitting import BUILT_IN_DOMAINS, SOURCE_ONLY, host_reasons, runtime_reasons
 from registry.contracts.fit.platforms import BackendFacts, Platform
-from registry.contracts.fit.reasons import Outcome, Reason
+from registry.contracts.fit.reasons import FitOutcome, Reason
 from registry.contracts.names import Name
 from registry.contracts.wire import Wire
 
-__all__ = ["BUILT_IN_DOMAINS", "SOURCE_ONLY", "Outcome", "Reason", "Resolution", "Verdict", "judge", "resolve", "ties"]
+__all__ = [
+    "BUILT_IN_DOMAINS",
+    "SOURCE_ONLY",
+    "FitOutcome",
+    "Reason",
+    "Resolution",
+    "VariantVerdict",
+    "judge",
+    "resolve",
+    "ties",
+]
 
 FORMAT_ORDER = (
     Format.OM,
@@ -43,11 +53,11 @@ HARDWARE = frozenset(
 which nothing can be advised."""
 
 
-class Verdict(Wire):
+class VariantVerdict(Wire):
     """One variant on one host."""
 
     variant: Name
-    outcome: Outcome
+    outcome: FitOutcome
     backend: str = ""
     """The backend that would run it."""
     reasons: tuple[Reason, ...] = ()
@@ -59,7 +69,7 @@ class Resolution(Wire):
     """The choice and its trace, best variant first."""
 
     chosen: Name | None
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[VariantVerdict, ...]
     degraded: bool = False
     """An accelerator lies idle: the chosen variant runs on the CPU of a host that has one."""
     tie: tuple[Name, ...] = ()
@@ -76,13 +86,13 @@ class Resolution(Wire):
         lines = [
             f"{verdict.variant}: " + "; ".join(f"{r.code}: needs {r.need}, host has {r.have}" for r in verdict.reasons)
             for verdict in self.verdicts
-            if verdict.outcome is not Outcome.PASS
+            if verdict.outcome is not FitOutcome.PASS
         ]
         if self.conflict is not None:
             lines.append(f"{self.conflict}: other variants would fit, but only this one may be chosen")
         return "\n".join(lines)
 
-    def verdict(self, variant: str) -> Verdict | None:
+    def verdict(self, variant: str) -> VariantVerdict | None:
         """The verdict on the variant of that name, or None."""
         return next((verdict for verdict in self.verdicts if verdict.variant == variant), None)
 
@@ -102,11 +112,11 @@ def resolve(
     verdicts = {
         variant.name: judge(variant, platform, pictures=manifest.image is not None) for variant in manifest.variants
     }
-    fit = [variant for variant in manifest.variants if verdicts[variant.name].outcome is Outcome.PASS]
+    fit = [variant for variant in manifest.variants if verdicts[variant.name].outcome is FitOutcome.PASS]
     measured = _comparable(fit, speeds or {})
     ranked = sorted(manifest.variants, key=lambda v: (*_rank(v, measured), v.build is not None, v.name))
     judged = [verdicts[variant.name] for variant in ranked]
-    fitting = [v for v, verdict in zip(ranked, judged, strict=True) if verdict.outcome is Outcome.PASS]
+    fitting = [v for v, verdict in zip(ranked, judged, strict=True) if verdict.outcome is FitOutcome.PASS]
     best = next((variant for variant in fitting if pin in (None, variant.name)), None)
     alike = () if best is None or pin else _alike(best, fitting, measured)
     return Resolution(
@@ -119,7 +129,7 @@ def resolve(
     )
 
 
-def judge(variant: Variant, platform: Platform, *, pictures: bool = False) -> Verdict:
+def judge(variant: Variant, platform: Platform, *, pictures: bool = False) -> VariantVerdict:
     """All predicates of one variant; every reason that did not pass is listed, not only the first.
 
     `pictures`: requests may be pictures, which are small whatever they become. Of several backends that load it, the
@@ -130,7 +140,7 @@ def judge(variant: Variant, platform: Platform, *, pictures: bool = False) -> Ve
     ]  # fmt: skip
     backends: list[BackendFacts | None] = [*able] or [None]
     verdicts = [_judge(variant, platform, backend, pictures=pictures) for backend in backends]
-    return next((verdict for verdict in verdicts if verdict.outcome is Outcome.PASS), verdicts[0])
+    return next((verdict for verdict in verdicts if verdict.outcome is FitOutcome.PASS), verdicts[0])
 
 
 def ties(manifest: Manifest) -> list[tuple[Name, ...]]:
@@ -150,19 +160,19 @@ def ties(manifest: Manifest) -> list[tuple[Name, ...]]:
     ]
 
 
-def _judge(variant: Variant, platform: Platform, backend: BackendFacts | None, *, pictures: bool) -> Verdict:
+def _judge(variant: Variant, platform: Platform, backend: BackendFacts | None, *, pictures: bool) -> VariantVerdict:
     found = (*host_reasons(variant, platform, pictures=pictures), *runtime_reasons(variant, platform, backend))
-    reasons = tuple(reason for reason in found if reason.outcome is not Outcome.PASS)
+    reasons = tuple(reason for reason in found if reason.outcome is not FitOutcome.PASS)
     if not reasons:
-        outcome = Outcome.PASS
+        outcome = FitOutcome.PASS
     else:
-        outcome = Outcome.FAIL if any(r.outcome is Outcome.FAIL for r in reasons) else Outcome.UNKNOWN
-    return Verdict(
+        outcome = FitOutcome.FAIL if any(r.outcome is FitOutcome.FAIL for r in reasons) else FitOutcome.UNKNOWN
+    return VariantVerdict(
         variant=variant.name,
         outcome=outcome,
         backend=backend.name if backend else "",
         reasons=reasons,
-        warnings=tuple(reason for reason in found if reason.outcome is Outcome.PASS),
+        warnings=tuple(reason for reason in found if reason.outcome is FitOutcome.PASS),
     )
 
 
@@ -205,13 +215,13 @@ def _alike(best: Variant, fitting: list[Variant], speeds: Mapping[Digest, float]
     return tuple(v.name for v in fitting if _rank(v, speeds) == rank and {file.digest for file in v.files} != files)
 
 
-def _nearest(judged: list[Verdict], chosen: str | None) -> Name | None:
+def _nearest(judged: list[VariantVerdict], chosen: str | None) -> Name | None:
     """By what only other hardware would change, then by how much, then by rank."""
     better: list[tuple[int, int, int, Name]] = []
     for place, verdict in enumerate(judged):
         if verdict.variant == chosen:
             break
-        if verdict.outcome is not Outcome.PASS:
+        if verdict.outcome is not FitOutcome.PASS:
             hard = sum(reason.code in HARDWARE or not reason.remedy for reason in verdict.reasons)
             if not (hard and chosen):
                 better.append((hard, len(verdict.reasons), place, verdict.variant))

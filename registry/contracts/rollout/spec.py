@@ -102,7 +102,7 @@ class WaveSpec(Wire):
         return self
 
 
-class Metric(StrEnum):
+class HealthMetric(StrEnum):
     """What a health rule compares: the wave's devices against those that still serve their previous version."""
 
     ERROR_SHARE = "error_share"
@@ -116,7 +116,7 @@ class Metric(StrEnum):
 class HealthRule(Wire):
     """At most `success` passes, more than `failure` fails, between them is inconclusive."""
 
-    metric: Metric
+    metric: HealthMetric
     success: Annotated[float, Field(ge=0, le=1000)]
     failure: Annotated[float, Field(ge=0, le=1000)]
     min_requests: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100
@@ -134,9 +134,9 @@ class HealthRule(Wire):
 
 
 DEFAULT_HEALTH = (
-    HealthRule(metric=Metric.ERROR_SHARE, success=0.02, failure=0.05),
-    HealthRule(metric=Metric.RUN_P99_RATIO, success=2.0, failure=3.0),
-    HealthRule(metric=Metric.NAN_SHARE, success=0.0, failure=0.0),
+    HealthRule(metric=HealthMetric.ERROR_SHARE, success=0.02, failure=0.05),
+    HealthRule(metric=HealthMetric.RUN_P99_RATIO, success=2.0, failure=3.0),
+    HealthRule(metric=HealthMetric.NAN_SHARE, success=0.0, failure=0.0),
 )
 
 

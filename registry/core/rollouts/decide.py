@@ -33,8 +33,8 @@ from registry.core.rollouts.decisions import (
     Unsoak,
     Withdraw,
 )
-from registry.core.rollouts.gates import Kind, Outcome, Verdict, WaveFacts
-from registry.core.rollouts.machine import Event
+from registry.core.rollouts.gates import GateDecision, GateOutcome, Kind, WaveFacts
+from registry.core.rollouts.machine import RolloutTrigger
 from registry.core.rollouts.rates import Candidate, release
 from registry.core.wording import how_many
 
@@ -53,7 +53,7 @@ def decide(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
 def _planning(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     if now < snapshot.since + timedelta(seconds=PLANNING_S):
         return _timeouts(snapshot, now)
-    event = Event.PLAN_FAILED if snapshot.generation == 1 else Event.REPLAN_FAILED
+    event = RolloutTrigger.PLAN_FAILED if snapshot.generation == 1 else RolloutTrigger.REPLAN_FAILED
     text = f"planning did not end within {PLANNING_S:g} s; submit it again"
     return (Shift(event, ReasonCode.PLAN_FAILED, text),)
 
@@ -62,7 +62,7 @@ def _expired(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     if now < snapshot.valid_until:
         return ()
     text = f"it was valid until {snapshot.valid_until.isoformat(timespec='seconds')}"
-    return (Shift(Event.EXPIRED, ReasonCode.EXPIRED, text),)
+    return (Shift(RolloutTrigger.EXPIRED, ReasonCode.EXPIRED, text),)
 
 
 def _scheduled(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
@@ -71,7 +71,7 @@ def _scheduled(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
         return expired
     if start is not None and now < start:
         return _timeouts(snapshot, now)  # of an earlier generation
-    return (Shift(Event.DUE, ReasonCode.RELEASING, "its time has come"),)
+    return (Shift(RolloutTrigger.DUE, ReasonCode.RELEASING, "its time has come"),)
 
 
 def _waiting(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
@@ -113,12 +113,12 @@ def _tried_again(snapshot: Snapshot) -> Again | None:
 
 def _judged(snapshot: Snapshot, wave: WaveFacts, now: datetime) -> tuple[Decision, ...]:
     verdict = gates.judge(wave, snapshot.spec.gate, snapshot.cohorts, now)
-    if verdict.outcome is Outcome.PASSED:
+    if verdict.outcome is GateOutcome.PASSED:
         return (PassWave(wave.index, verdict),)
-    if verdict.outcome is Outcome.FAILED:
+    if verdict.outcome is GateOutcome.FAILED:
         return (_failure(snapshot, wave, verdict, verdict.code),)
-    if verdict.outcome is Outcome.INCONCLUSIVE:
-        return (Shift(Event.INCONCLUSIVE, verdict.code, _about(wave, verdict), wave.index, verdict),)
+    if verdict.outcome is GateOutcome.INCONCLUSIVE:
+        return (Shift(RolloutTrigger.INCONCLUSIVE, verdict.code, _about(wave, verdict), wave.index, verdict),)
     soak: tuple[Decision, ...] = ()
     if verdict.soak and wave.soak_since is None:
         soak = (Soak(wave.index),)
@@ -127,13 +127,13 @@ def _judged(snapshot: Snapshot, wave: WaveFacts, now: datetime) -> tuple[Decisio
     return (*soak, *_feeding(snapshot, wave, now))
 
 
-def _failure(snapshot: Snapshot, wave: WaveFacts, verdict: Verdict, code: ReasonCode) -> Shift:
+def _failure(snapshot: Snapshot, wave: WaveFacts, verdict: GateDecision, code: ReasonCode) -> Shift:
     back = snapshot.spec.on_failure is OnFailure.ROLLBACK
-    event = Event.GATE_FAILED_BACK if back else Event.GATE_FAILED
+    event = RolloutTrigger.GATE_FAILED_BACK if back else RolloutTrigger.GATE_FAILED
     return Shift(event, code, _about(wave, verdict), wave.index, verdict)
 
 
-def _about(wave: WaveFacts, verdict: Verdict) -> str:
+def _about(wave: WaveFacts, verdict: GateDecision) -> str:
     name = "the tail wave" if wave.kind is Kind.TAIL else f"wave {wave.index + 1}"
     return f"{name}: {verdict.text}"
 
@@ -170,7 +170,7 @@ def _offer(
                 f"failed and not back: {how_many(lost, 'device')}; max_unavailable is {rate.max_unavailable}: bring "
                 "them back, or resume to go on without them"
             )
-            return (Shift(Event.INCONCLUSIVE, ReasonCode.UNAVAILABLE_BUDGET, text, wave.index),)
+            return (Shift(RolloutTrigger.INCONCLUSIVE, ReasonCode.UNAVAILABLE_BUDGET, text, wave.index),)
     chosen, left = release(snapshot.bucket, rate, candidates, room, now)
     return (Offer(chosen, left),) if chosen else ()
 
@@ -187,8 +187,8 @@ def _ending(snapshot: Snapshot, tail: WaveFacts | None, now: datetime) -> tuple[
     exceptions = snapshot.refused + sum(wave.count(frozenset(_S) - _FINE) for wave in snapshot.waves)
     if exceptions:
         text = f"not served by {how_many(exceptions, 'device')}"
-        return (Shift(Event.FINISHED_WITH_EXCEPTIONS, ReasonCode.EXCEPTIONS, text),)
-    return (Shift(Event.FINISHED, ReasonCode.DONE, "every device that could get it was seen serving it"),)
+        return (Shift(RolloutTrigger.FINISHED_WITH_EXCEPTIONS, ReasonCode.EXCEPTIONS, text),)
+    return (Shift(RolloutTrigger.FINISHED, ReasonCode.DONE, "every device that could get it was seen serving it"),)
 
 
 _FINE = actions.SUCCESS | {_S.ALREADY_CURRENT, _S.INCOMPATIBLE, _S.DECOMMISSIONED}
@@ -216,7 +216,7 @@ def _withdrawing(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
         return (Withdraw(),)
     if not any(wave.count(actions.IN_FLIGHT) for wave in snapshot.waves):
         code = ReasonCode.EXPIRED if snapshot.state is RolloutState.EXPIRING else ReasonCode.BY_COMMAND
-        return (Shift(Event.QUIET, code, "nothing is under way on any device"),)
+        return (Shift(RolloutTrigger.QUIET, code, "nothing is under way on any device"),)
     return _timeouts(snapshot, now)
 
 
@@ -225,20 +225,20 @@ def _rolling_back(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     spec = snapshot.spec.rollback
     wave = next((each for each in snapshot.waves if each.kind is Kind.ROLLBACK), None)
     if wave is None:
-        return (Shift(Event.BACK, ReasonCode.DONE, "no device had it"),)
+        return (Shift(RolloutTrigger.BACK, ReasonCode.DONE, "no device had it"),)
     lost = wave.failed + wave.unknown
     if not wave.moving:
         if lost:
             text = f"not back: {how_many(lost, 'device')}"
-            return (Shift(Event.NOT_ALL_BACK, ReasonCode.EXCEPTIONS, text, wave.index),)
-        return (Shift(Event.BACK, ReasonCode.DONE, _all_back(wave), wave.index),)
+            return (Shift(RolloutTrigger.NOT_ALL_BACK, ReasonCode.EXCEPTIONS, text, wave.index),)
+        return (Shift(RolloutTrigger.BACK, ReasonCode.DONE, _all_back(wave), wave.index),)
     answered = wave.committed + wave.counts.get(_S.ALREADY_CURRENT, 0) + lost
     if answered >= 10 and lost * 100 > spec.max_failed_pct * answered:
         text = f"{lost} of {answered} devices that answered did not come back; {spec.max_failed_pct:g} % are allowed"
-        return (*timeouts, Shift(Event.NOT_ALL_BACK, ReasonCode.ROLLBACK_BUDGET, text, wave.index))
+        return (*timeouts, Shift(RolloutTrigger.NOT_ALL_BACK, ReasonCode.ROLLBACK_BUDGET, text, wave.index))
     if now >= snapshot.since + timedelta(seconds=spec.deadline_s):
         text = f"not back within {spec.deadline_s:g} s: {how_many(wave.moving, 'device')}"
-        return (*timeouts, Shift(Event.NOT_ALL_BACK, ReasonCode.ROLLBACK_DEADLINE, text, wave.index))
+        return (*timeouts, Shift(RolloutTrigger.NOT_ALL_BACK, ReasonCode.ROLLBACK_DEADLINE, text, wave.index))
     return (*timeouts, *_offer(snapshot, spec.rate, snapshot.candidates, now, wave))
 
 

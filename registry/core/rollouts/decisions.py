@@ -9,9 +9,9 @@ from typing import NamedTuple
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.contracts.rollout.views import ReasonCode
-from registry.core.rollouts.gates import Verdict, WaveFacts
+from registry.core.rollouts.gates import GateDecision, WaveFacts
 from registry.core.rollouts.health import Cohorts
-from registry.core.rollouts.machine import Event
+from registry.core.rollouts.machine import RolloutTrigger
 from registry.core.rollouts.rates import Bucket, Candidate
 
 
@@ -71,12 +71,12 @@ class Snapshot:
 class Shift:
     """Move the rollout by an internal event."""
 
-    event: Event
+    event: RolloutTrigger
     code: ReasonCode
     text: str
     wave: int | None = None
     """The wave whose gate said so; its state becomes failed or inconclusive."""
-    verdict: Verdict | None = None
+    verdict: GateDecision | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class PassWave:
     """The wave has passed."""
 
     wave: int
-    verdict: Verdict
+    verdict: GateDecision
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Kind(StrEnum):
     ROLLBACK = "rollback"
 
 
-class Outcome(StrEnum):
+class GateOutcome(StrEnum):
     """Of a gate."""
 
     PASSED = "passed"
@@ -126,10 +126,10 @@ class WaveFacts:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateDecision:
     """What the gate says, and the figures behind it."""
 
-    outcome: Outcome
+    outcome: GateOutcome
     code: ReasonCode
     text: str
     until: datetime | None = None
@@ -139,7 +139,7 @@ class Verdict:
     """Enough have committed: the soak may begin."""
 
 
-def judge(wave: WaveFacts, gate: Gate, cohorts: Cohorts, now: datetime) -> Verdict:
+def judge(wave: WaveFacts, gate: Gate, cohorts: Cohorts, now: datetime) -> GateDecision:
     """What a wave's gate says now.
 
     Args:
@@ -148,21 +148,21 @@ def judge(wave: WaveFacts, gate: Gate, cohorts: Cohorts, now: datetime) -> Verdi
     """
     figures = figures_of(wave)
     if wave.size == 0 and not wave.moving:
-        return Verdict(Outcome.PASSED, ReasonCode.DONE, "no device is left in it to wait for", figures=figures)
+        return GateDecision(GateOutcome.PASSED, ReasonCode.DONE, "no device is left in it to wait for", figures=figures)
     health = judge_health(gate, cohorts)
     figures = {**figures, **health.figures}
     found = _budget(wave, gate) or _health_failed(health) or _progress(wave, gate, health, now)
     outcome, code, text, until, soak = found
-    return Verdict(outcome, code, text, until, figures, health.notes, soak)
+    return GateDecision(outcome, code, text, until, figures, health.notes, soak)
 
 
-def stops(wave: WaveFacts, gate: Gate) -> Verdict | None:
+def stops(wave: WaveFacts, gate: Gate) -> GateDecision | None:
     """What stops the rollout at once, of a wave that nobody waits for: one that passed, the tail."""
     found = _budget(wave, gate)
     if found is None:
         return None
     outcome, code, text, until, _ = found
-    return Verdict(outcome, code, text, until, figures_of(wave))
+    return GateDecision(outcome, code, text, until, figures_of(wave))
 
 
 def figures_of(wave: WaveFacts) -> dict[str, float]:
@@ -176,11 +176,11 @@ def figures_of(wave: WaveFacts) -> dict[str, float]:
     return {name: round(100 * part / whole, 3) for name, (part, whole) in shares.items() if whole}
 
 
-_Found = tuple[Outcome, ReasonCode, str, datetime | None, bool]
+_Found = tuple[GateOutcome, ReasonCode, str, datetime | None, bool]
 
 
 def _failed(code: ReasonCode, text: str) -> _Found:
-    return Outcome.FAILED, code, text, None, False
+    return GateOutcome.FAILED, code, text, None, False
 
 
 def _budget(wave: WaveFacts, gate: Gate) -> _Found | None:
@@ -219,21 +219,27 @@ def _progress(wave: WaveFacts, gate: Gate, health: Judged, now: datetime) -> _Fo
     deadline = began + timedelta(seconds=gate.deadline_s)
     lacks = _lacks(wave, gate)
     if lacks and not wave.moving:
-        return Outcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, f"nothing moves any more, and {lacks}", None, False
+        return GateOutcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, f"nothing moves any more, and {lacks}", None, False
     if lacks and now >= deadline:
-        return Outcome.INCONCLUSIVE, ReasonCode.WAVE_DEADLINE, f"its deadline is over, and {lacks}", None, False
+        return GateOutcome.INCONCLUSIVE, ReasonCode.WAVE_DEADLINE, f"its deadline is over, and {lacks}", None, False
     if lacks:
-        return Outcome.WAITING, ReasonCode.RELEASING, lacks, deadline, False
+        return GateOutcome.WAITING, ReasonCode.RELEASING, lacks, deadline, False
     end = (wave.soak_since or now) + timedelta(seconds=wave.soak_s)
     if now < end or wave.soak_since is None:
-        return Outcome.WAITING, ReasonCode.SOAKING, f"{wave.committed} committed; it is watched", end, True
+        return GateOutcome.WAITING, ReasonCode.SOAKING, f"{wave.committed} committed; it is watched", end, True
     if health.inconclusive:
-        return Outcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, health.inconclusive, None, False
+        return GateOutcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, health.inconclusive, None, False
     if health.missing and now < deadline:
-        return Outcome.WAITING, ReasonCode.SOAKING, health.missing, deadline, True
+        return GateOutcome.WAITING, ReasonCode.SOAKING, health.missing, deadline, True
     if health.missing:
-        return Outcome.INCONCLUSIVE, ReasonCode.WAVE_DEADLINE, f"its deadline is over: {health.missing}", None, False
-    return Outcome.PASSED, ReasonCode.DONE, f"{wave.committed} of {wave.members} committed", None, False
+        return (
+            GateOutcome.INCONCLUSIVE,
+            ReasonCode.WAVE_DEADLINE,
+            f"its deadline is over: {health.missing}",
+            None,
+            False,
+        )
+    return GateOutcome.PASSED, ReasonCode.DONE, f"{wave.committed} of {wave.members} committed", None, False
 
 
 def _lacks(wave: WaveFacts, gate: Gate) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from registry.contracts.rollout.spec import Gate, HealthRule, Metric
+from registry.contracts.rollout.spec import Gate, HealthMetric, HealthRule
 from registry.contracts.rollout.views import ReasonCode
 from registry.core.wording import how_many
 
@@ -103,12 +103,12 @@ def _judge_rule(rule: HealthRule, cohorts: Cohorts, judged: Judged) -> None:
 def _value(rule: HealthRule, cohorts: Cohorts) -> float | None:
     new, old = cohorts.updated, cohorts.waiting
     comparable = old.requests >= rule.min_requests
-    if rule.metric is Metric.RUN_P99_RATIO:
+    if rule.metric is HealthMetric.RUN_P99_RATIO:
         if not comparable or not new.run_p99_us or not old.run_p99_us:
             return None
         slower = new.run_p99_us - old.run_p99_us >= NOISE_US
         return new.run_p99_us / old.run_p99_us if slower else min(1.0, new.run_p99_us / old.run_p99_us)
-    if rule.metric is Metric.ERROR_SHARE:
+    if rule.metric is HealthMetric.ERROR_SHARE:
         return max(0.0, new.errors / new.requests - (old.errors / old.requests if comparable else 0.0))
     if new.nan is None:
         return None

@@ -13,7 +13,7 @@ from registry.contracts.rollout.spec import Hold, RolloutSpec
 from registry.contracts.rollout.states import Command, RolloutState
 
 
-class Event(StrEnum):
+class RolloutTrigger(StrEnum):
     """What the registry itself finds out about a rollout."""
 
     PLANNED = "planned"
@@ -39,8 +39,8 @@ class Event(StrEnum):
     NOT_ALL_BACK = "not_all_back"
 
 
-_S, _C, _E = RolloutState, Command, Event
-Move = Command | Event
+_S, _C, _E = RolloutState, Command, RolloutTrigger
+Move = Command | RolloutTrigger
 
 TRANSITIONS: dict[RolloutState, dict[Move, RolloutState | None]] = {
     _S.DRAFT: {_C.SUBMIT: _S.PLANNING, _C.DELETE: None},

@@ -16,7 +16,7 @@ from registry.contracts.catalogue.manifest import Manifest, Variant
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest, digest_of
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.fit.resolution import Outcome, Resolution
+from registry.contracts.fit.resolution import FitOutcome, Resolution
 from registry.contracts.rollout.spec import Rate, RolloutSpec
 from registry.contracts.rollout.states import RolloutState
 from registry.contracts.rollout.views import MAX_NAMED, PlanClass, PlanCollision, PlanGap, PlanView, PlanWave
@@ -71,7 +71,7 @@ class Other(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class RolloutPlan:
     """The view for people and the rows for the database."""
 
     view: PlanView
@@ -91,7 +91,7 @@ def plan(
     *,
     resolver: Resolver,
     others: Sequence[Other] = (),
-) -> Plan:
+) -> RolloutPlan:
     """Work out what a rollout would do.
 
     Args:
@@ -135,7 +135,7 @@ def plan(
         offline=sum(1 for device in sorted_out.members if not device.online),
     )
     gaps = {device: code for (code, _), names in sorted_out.gaps.items() for device in names}
-    return Plan(view, placed, tuple(sorted_out.current), gaps)
+    return RolloutPlan(view, placed, tuple(sorted_out.current), gaps)
 
 
 class _Sorted(NamedTuple):
@@ -183,7 +183,7 @@ def _sort_out(
 
 def _why_not(resolution: Resolution) -> tuple[str, str]:
     """The code that most variants failed with first, and the whole trace."""
-    codes = [v.reasons[0].code.value for v in resolution.verdicts if v.outcome is not Outcome.PASS and v.reasons]
+    codes = [v.reasons[0].code.value for v in resolution.verdicts if v.outcome is not FitOutcome.PASS and v.reasons]
     code = max(sorted(set(codes)), key=codes.count) if codes else NO_VARIANT
     return code, resolution.explain()[:4096]
 

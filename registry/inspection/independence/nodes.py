@@ -80,7 +80,7 @@ def place(axis: int, rank: int) -> int:
 Rule = Callable[[Node], "list[Value]"]
 
 
-class Entry(NamedTuple):
+class OperatorRule(NamedTuple):
     """One operator of the allow-list."""
 
     rule: Rule
@@ -94,7 +94,7 @@ class Entry(NamedTuple):
     """The rule knows what to do with the batch size as a number."""
 
 
-RULES: dict[tuple[str, str], Entry] = {}
+RULES: dict[tuple[str, str], OperatorRule] = {}
 
 
 def rule(*ops: str, first: int = 1, note: str, domain: str = "", shapes: bool = False) -> Callable[[Rule], Rule]:
@@ -103,7 +103,7 @@ def rule(*ops: str, first: int = 1, note: str, domain: str = "", shapes: bool = 
     def put(function: Rule) -> Rule:
         for text in " ".join(ops).split():
             name, _, newest = text.partition(":")
-            RULES[domain, name] = Entry(function, first, int(newest), note, shapes)
+            RULES[domain, name] = OperatorRule(function, first, int(newest), note, shapes)
         return function
 
     return put

@@ -18,7 +18,7 @@ from registry.inspection.independence import (  # noqa: F401 - each fills the ta
     reductions,
     trees,
 )
-from registry.inspection.independence.nodes import ML, NEWEST_ML_OPSET, NEWEST_OPSET, RULES, Entry, Node
+from registry.inspection.independence.nodes import ML, NEWEST_ML_OPSET, NEWEST_OPSET, RULES, Node, OperatorRule
 from registry.inspection.independence.tensors import value_of
 from registry.inspection.independence.values import NotIndependentError, Value, constant, refuse
 
@@ -121,7 +121,7 @@ class Walk:
         return found
 
 
-def _applied(entry: Entry, node: Node) -> list[Value]:
+def _applied(entry: OperatorRule, node: Node) -> list[Value]:
     given = [value for value in node.inputs if value is not None]
     if not entry.shapes and any(value.holds_batch for value in given):
         raise refuse("the number of items is used as data")

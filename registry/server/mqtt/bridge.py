@@ -27,7 +27,7 @@ from registry.contracts.topics import Topics
 from registry.core.intake import KINDS, read_message
 from registry.errors import TemporaryError
 from registry.server.mqtt.inbox import Inbox, Received
-from registry.server.mqtt.session import RECEIVE_MAXIMUM, Answer, MqttSession, Outgoing
+from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, PendingPublish, PublishResult
 from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.publication import NEWEST, Publication, Unpublished
 from registry.services.telemetry import Telemetry
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Tally:
+class BridgeCounters:
     """What the bridge did since it started; only rises."""
 
     stored: int = 0
@@ -108,10 +108,10 @@ class MqttBridge:
         self._noticed: dict[str, float] = {}
         subscriptions = [self._topics.device("+", kind) for kind in KINDS if kind != "results"]
         subscriptions.append(self._topics.results("+", "+"))
-        self._session = MqttSession(config, subscriptions, self._received, self._wake.set)
+        self._session = BridgeSession(config, subscriptions, self._received, self._wake.set)
         self._writer = threading.Thread(target=self._write, name="mqtt-writer", daemon=True)
         self._publisher = threading.Thread(target=self._publish, name="mqtt-publisher", daemon=True)
-        self.tally = Tally()
+        self.tally = BridgeCounters()
         documents.on_change(self._wake.set)
 
     @property
@@ -260,9 +260,11 @@ class MqttBridge:
             notices, self._notices = list(self._notices.values()), {}
         for start in range(0, len(notices), PUBLISH_BATCH):
             some = notices[start : start + PUBLISH_BATCH]
-            messages = [Outgoing(self._topics.device(n.device, "notice"), n.canonical(), retain=False) for n in some]
+            messages = [
+                PendingPublish(self._topics.device(n.device, "notice"), n.canonical(), retain=False) for n in some
+            ]
             answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
-            self.tally.notices += answers.count(Answer.TAKEN)
+            self.tally.notices += answers.count(PublishResult.TAKEN)
 
     def _database_works(self) -> bool:
         try:
@@ -312,10 +314,12 @@ class MqttBridge:
         return complete
 
     def _publish_batch(self, documents: Sequence[Unpublished]) -> bool:
-        messages = [Outgoing(self._topics.device(d.device, "desired"), d.document) for d in documents]
+        messages = [PendingPublish(self._topics.device(d.device, "desired"), d.document) for d in documents]
         answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
-        done = [document for document, answer in zip(documents, answers, strict=True) if answer is Answer.TAKEN]
-        large = [document for document, answer in zip(documents, answers, strict=True) if answer is Answer.TOO_LARGE]
+        done = [document for document, answer in zip(documents, answers, strict=True) if answer is PublishResult.TAKEN]
+        large = [
+            document for document, answer in zip(documents, answers, strict=True) if answer is PublishResult.TOO_LARGE
+        ]
         told = [document for document in large if self._tell_to_ask(document)]
         self._publication.acknowledged([*done, *told])
         self.tally.published += len(done)
@@ -328,10 +332,10 @@ class MqttBridge:
         device = document.device
         notice = Notice(device=device, poll=True).canonical()
         messages = [
-            Outgoing(self._topics.device(device, "desired"), b""),
-            Outgoing(self._topics.device(device, "notice"), notice, retain=False),
+            PendingPublish(self._topics.device(device, "desired"), b""),
+            PendingPublish(self._topics.device(device, "notice"), notice, retain=False),
         ]
-        if any(answer is Answer.REFUSED for answer in self._session.publish(messages, PUBLISH_TIMEOUT_S)):
+        if any(answer is PublishResult.REFUSED for answer in self._session.publish(messages, PUBLISH_TIMEOUT_S)):
             return False
         self.tally.too_large += 1
         log.warning(
@@ -345,9 +349,9 @@ class MqttBridge:
     def _clear_deleted(self) -> bool:
         while devices := self._publication.deleted(PUBLISH_BATCH // len(RETAINED_KINDS)):
             topics = [self._topics.device(device, kind) for device in devices for kind in RETAINED_KINDS]
-            answers = self._session.publish([Outgoing(topic, b"") for topic in topics], PUBLISH_TIMEOUT_S)
-            if any(answer is Answer.REFUSED for answer in answers):
-                self.tally.refused += answers.count(Answer.REFUSED)
+            answers = self._session.publish([PendingPublish(topic, b"") for topic in topics], PUBLISH_TIMEOUT_S)
+            if any(answer is PublishResult.REFUSED for answer in answers):
+                self.tally.refused += answers.count(PublishResult.REFUSED)
                 return False
             self._publication.cleared(devices)
         return True

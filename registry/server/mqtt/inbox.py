@@ -7,14 +7,14 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from registry.core.intake import Intake
+from registry.core.intake import DeviceMessage
 
 
 @dataclass(frozen=True)
 class Received:
     """A message that was checked. `intake` None: it was poison, it is only to be acknowledged, in its turn."""
 
-    intake: Intake | None
+    intake: DeviceMessage | None
     qos: int
     mid: int
     connection: int

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class PendingPublish:
     """A publication at QoS 1, where the broker has it."""
 
     topic: str
@@ -56,7 +56,7 @@ class Outgoing:
     """Where the broker keeps retained messages."""
 
 
-class Answer(enum.Enum):
+class PublishResult(enum.Enum):
     """What became of a publication."""
 
     TAKEN = "taken"
@@ -70,7 +70,7 @@ OnMessage = Callable[[paho.MQTTMessage, int], None]
 """Gets a message and the number of the connection it came on. Must not block."""
 
 
-class MqttSession:
+class BridgeSession:
     """Thread-safe. `on_message` and `on_ready` are called in paho's thread."""
 
     def __init__(
@@ -154,20 +154,22 @@ class MqttSession:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
-    def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Answer]:
+    def publish(self, messages: Sequence[PendingPublish], timeout: float) -> list[PublishResult]:
         """Publish, as many at once as the broker allows; for one thread.
 
         Returns:
             For each what became of it within `timeout` seconds.
         """
         limits, deadline = self.limits, time.monotonic() + timeout
-        answers: list[Answer] = []
+        answers: list[PublishResult] = []
         window = min(MAX_INFLIGHT, limits.receive_maximum)
         for start in range(0, len(messages), window):
             answers += self._publish_some(messages[start : start + window], limits, deadline)
         return answers
 
-    def _publish_some(self, messages: Sequence[Outgoing], limits: BrokerLimits, deadline: float) -> list[Answer]:
+    def _publish_some(
+        self, messages: Sequence[PendingPublish], limits: BrokerLimits, deadline: float
+    ) -> list[PublishResult]:
         with self._changed:
             self._acks.clear()
         sent: list[int | None] = []
@@ -185,11 +187,11 @@ class MqttSession:
             self._changed.wait_for(lambda: not self._ready or all(mid in self._acks for mid in mids), left)
             taken = {mid for mid in mids if self._acks.get(mid, False)}
         return [
-            Answer.TAKEN
+            PublishResult.TAKEN
             if mid in taken
-            else Answer.REFUSED
+            else PublishResult.REFUSED
             if mid is not None or limits.takes(message.topic, len(message.payload))
-            else Answer.TOO_LARGE
+            else PublishResult.TOO_LARGE
             for message, mid in zip(messages, sent, strict=True)
         ]
 

@@ -31,7 +31,7 @@ SWEEP_BATCH = 10_000
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """One event as it was written."""
 
     cursor: int
@@ -84,7 +84,7 @@ class FleetLog:
 
     def after(
         self, cursor: int, limit: int = MAX_READ, rollout: str | None = None, kinds: Sequence[str] = ()
-    ) -> list[Entry]:
+    ) -> list[LogEntry]:
         """Up to `limit` entries above the cursor, oldest first; of one rollout, of these kinds."""
         columns = (FleetLogRow.id, FleetLogRow.kind, FleetLogRow.rollout, FleetLogRow.document)
         query = select(*columns).where(FleetLogRow.id > cursor)
@@ -94,7 +94,7 @@ class FleetLog:
             query = query.where(FleetLogRow.kind.in_(kinds))
         with self._database.read() as session:
             rows = session.execute(query.order_by(FleetLogRow.id).limit(min(limit, MAX_READ))).all()
-        return [Entry(*row) for row in rows]
+        return [LogEntry(*row) for row in rows]
 
     def bounds(self) -> tuple[int, int]:
         """The oldest cursor that is kept and the newest that was given; (1, 0) before the first."""

@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 from registry.contracts.api.telemetry import CountView, HealthHour
 from registry.contracts.device.messages import Health
 from registry.core.counts import Increase, Totals, add_errors, advance
-from registry.core.intake import Intake
+from registry.core.intake import DeviceMessage
 from registry.core.retention import HourOfHealth
 from registry.db.engine import Database
 from registry.db.fleet_rows import CountRow, DeviceRow, HealthHourRow, HealthRow, SessionRow
 from registry.services.fleet.desired import find_device
 
-Report = tuple[int, Intake, Health]
+Report = tuple[int, DeviceMessage, Health]
 """The device's id, and its report twice: as it came, and as what it is."""
 
 # Tables, not mapped classes: the ORM would take half of the time of a batch.

@@ -44,7 +44,7 @@ def is_online(session: Session, now: datetime) -> ColumnElement[bool]:
     return and_(DeviceStateRow.gone_at.is_(None), heard.is_not(None), heard > judged_at(session, now))
 
 
-class Presence:
+class PresenceTracker:
     """Thread-safe."""
 
     def __init__(self, database: Database, expiry_s: float = presence.DEFAULT_EXPIRY_S) -> None:

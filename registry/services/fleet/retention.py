@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from registry.core.retention import HourOfHealth, Limits, before, hour_of
+from registry.core.retention import HourOfHealth, RetentionLimits, before, hour_of
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import (
@@ -39,10 +39,10 @@ class Swept:
     results: int
 
 
-class Retention:
+class RetentionSweep:
     """The sweep."""
 
-    def __init__(self, database: Database, limits: Limits, batch: int = BATCH) -> None:
+    def __init__(self, database: Database, limits: RetentionLimits, batch: int = BATCH) -> None:
         self._database = database
         self._limits = limits
         self._batch = batch

@@ -13,8 +13,8 @@ from registry.contracts.rollout.states import ActionState, RolloutState, WaveSta
 from registry.contracts.rollout.views import GateVerdict, ReasonCode, RolloutReason
 from registry.core.rollouts import actions, retries
 from registry.core.rollouts import decisions as d
-from registry.core.rollouts.gates import Kind, Verdict
-from registry.core.rollouts.machine import Event, InvalidMoveError
+from registry.core.rollouts.gates import GateDecision, Kind
+from registry.core.rollouts.machine import InvalidMoveError, RolloutTrigger
 from registry.core.rollouts.rates import was_set_back
 from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow
@@ -43,7 +43,7 @@ class Apply:
             return _STEPS[type(decision)](session, row, decision, self._now)
 
 
-def verdict_text(verdict: Verdict) -> str:
+def verdict_text(verdict: GateDecision) -> str:
     """As a wave keeps it."""
     return GateVerdict(
         outcome=verdict.outcome.value,
@@ -57,23 +57,23 @@ def verdict_text(verdict: Verdict) -> str:
 def _shift(session: Session, row: RolloutRow, decision: d.Shift, now: datetime) -> bool:
     reason = RolloutReason(code=decision.code, text=decision.text[:2048])
     generation = row.generation
-    if decision.event is Event.GATE_FAILED_BACK:
+    if decision.event is RolloutTrigger.GATE_FAILED_BACK:
         row.generation = generation + 1
     try:
         after = move(session, row, decision.event, reason, now)
     except InvalidMoveError:
         row.generation = generation
         return False
-    if decision.event is Event.DUE:
+    if decision.event is RolloutTrigger.DUE:
         row.started_at = row.started_at or now
     if decision.wave is not None and after in (RolloutState.PAUSED, RolloutState.ROLLING_BACK):
         wave = session.get(WaveRow, (row.id, decision.wave))
         if wave is not None and wave.state != WaveState.PASSED.value:
-            failed = decision.event is not Event.INCONCLUSIVE
+            failed = decision.event is not RolloutTrigger.INCONCLUSIVE
             set_wave(session, row, wave, WaveState.FAILED if failed else WaveState.INCONCLUSIVE, now)
         if wave is not None and decision.verdict is not None:
             wave.verdict = verdict_text(decision.verdict)
-    if decision.event is Event.GATE_FAILED_BACK:
+    if decision.event is RolloutTrigger.GATE_FAILED_BACK:
         begin_rollback(session, row, now)
     if decision.wave is not None and after in _ENDS_BACK:
         set_wave(session, row, session.get_one(WaveRow, (row.id, decision.wave)), _ENDS_BACK[after], now)

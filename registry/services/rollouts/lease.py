@@ -18,7 +18,7 @@ AHEAD_S = 60.0
 """A lease that ends later than this was taken by a clock that has been set back since: it is nobody's."""
 
 
-class Lease:
+class LeaderLease:
     """One process's claim on a name."""
 
     def __init__(self, database: Database, name: str, holder: str | None = None) -> None:

@@ -19,8 +19,8 @@ from registry.contracts.rollout.states import ActionState, RolloutState, WaveSta
 from registry.contracts.rollout.views import ReasonCode, RolloutReason
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Kind
-from registry.core.rollouts.machine import Event
-from registry.core.rollouts.plan import IN_QUARANTINE, QUARANTINED, Known, Other, Plan, plan
+from registry.core.rollouts.machine import RolloutTrigger
+from registry.core.rollouts.plan import IN_QUARANTINE, QUARANTINED, Known, Other, RolloutPlan, plan
 from registry.core.rollouts.waves import label, tail
 from registry.core.selectors import SelectorError
 from registry.core.wording import how_many
@@ -31,7 +31,7 @@ from registry.errors import InvalidError, NotFoundError
 from registry.services.choice import choose
 from registry.services.fleet.groups import in_fleet
 from registry.services.rollouts.known import known_devices, platforms_of
-from registry.services.rollouts.lease import Lease
+from registry.services.rollouts.lease import LeaderLease
 from registry.services.rollouts.store import ACTIVE, move, spec_of
 from registry.services.views import manifest_body
 
@@ -43,7 +43,7 @@ _S = ActionState
 _MAY_COLLIDE = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
 
 
-def work_out(session: Session, rollout: str, spec: RolloutSpec, manifest: Manifest, now: datetime) -> Plan:
+def work_out(session: Session, rollout: str, spec: RolloutSpec, manifest: Manifest, now: datetime) -> RolloutPlan:
     """What a rollout would do now.
 
     Raises:
@@ -54,7 +54,7 @@ def work_out(session: Session, rollout: str, spec: RolloutSpec, manifest: Manife
     return _plan(session, rollout, spec, manifest, known)
 
 
-def _plan(session: Session, rollout: str, spec: RolloutSpec, manifest: Manifest, known: Sequence[Known]) -> Plan:
+def _plan(session: Session, rollout: str, spec: RolloutSpec, manifest: Manifest, known: Sequence[Known]) -> RolloutPlan:
     try:
         return plan(
             rollout,
@@ -89,7 +89,7 @@ class Planner:
             row = session.get(RolloutRow, rollout_id)
             if row is None or row.state != RolloutState.PLANNING.value:
                 return False
-            lease = Lease(self._database, f"plan/{row.public}")
+            lease = LeaderLease(self._database, f"plan/{row.public}")
         if not lease.hold(clock()):
             return False
         try:
@@ -99,7 +99,7 @@ class Planner:
 
     def _freeze(self, row: RolloutRow, goes_on: Callable[[], bool], now: datetime) -> bool:
         spec = spec_of(row)
-        failure = Event.PLAN_FAILED if row.generation == 1 else Event.REPLAN_FAILED
+        failure = RolloutTrigger.PLAN_FAILED if row.generation == 1 else RolloutTrigger.REPLAN_FAILED
         try:
             with self._database.read() as session:
                 manifest = find_manifest(session, row.manifest)
@@ -117,11 +117,11 @@ class Planner:
         if not self._write(row, spec, found, ids, again, goes_on, now):
             return False
         approve = spec.requires_approval or self._two_person
-        event = Event.PLANNED_FOR_APPROVAL if approve else Event.PLANNED
+        event = RolloutTrigger.PLANNED_FOR_APPROVAL if approve else RolloutTrigger.PLANNED
         return self._end(row, event, _what_it_waits_for(spec, len(found.placed), approve=approve), now, found)
 
     def _write(  # noqa: PLR0917 - private, called once
-        self, row: RolloutRow, spec: RolloutSpec, found: Plan, ids: dict[str, int], again: bool,
+        self, row: RolloutRow, spec: RolloutSpec, found: RolloutPlan, ids: dict[str, int], again: bool,
         goes_on: Callable[[], bool], now: datetime,
     ) -> bool:  # fmt: skip
         rows = _rows_again(row, found, now) if again else _rows(row, found, ids, now)
@@ -143,8 +143,13 @@ class Planner:
                     session.execute(insert(_ACTIONS), rows[start : start + CHUNK])
         return True
 
-    def _end(self, row: RolloutRow, event: Event, text: str, now: datetime, found: Plan | None = None) -> bool:
-        codes = {Event.PLANNED: ReasonCode.NOT_YET_TIME, Event.PLANNED_FOR_APPROVAL: ReasonCode.NEEDS_APPROVAL}
+    def _end(
+        self, row: RolloutRow, event: RolloutTrigger, text: str, now: datetime, found: RolloutPlan | None = None
+    ) -> bool:
+        codes = {
+            RolloutTrigger.PLANNED: ReasonCode.NOT_YET_TIME,
+            RolloutTrigger.PLANNED_FOR_APPROVAL: ReasonCode.NEEDS_APPROVAL,
+        }
         reason = RolloutReason(code=codes.get(event, ReasonCode.PLAN_FAILED), text=text[:2048])
         with self._database.write() as session:
             fresh = session.get(RolloutRow, row.id)
@@ -205,7 +210,7 @@ def _clear(session: Session, row: RolloutRow, spec: RolloutSpec, again: bool) ->
     session.execute(insert(WaveRow), [{**state, **wave} for wave in waves])
 
 
-def _rows(row: RolloutRow, found: Plan, ids: dict[str, int], now: datetime) -> list[dict[str, Any]]:
+def _rows(row: RolloutRow, found: RolloutPlan, ids: dict[str, int], now: datetime) -> list[dict[str, Any]]:
     base = {
         "rollout_id": row.id, "generation": row.generation, "since": now, "target": row.manifest, "code": "",
         "wave": None, "rank": 0, "variant": None, "size": 0, "facts": None, "attempt": 0, "message": "",
@@ -227,7 +232,7 @@ def _rows(row: RolloutRow, found: Plan, ids: dict[str, int], now: datetime) -> l
     return [{**each, "device_id": ids[str(each["device"])]} for each in made if each["device"] in ids]
 
 
-def _rows_again(row: RolloutRow, found: Plan, now: datetime) -> list[dict[str, Any]]:
+def _rows_again(row: RolloutRow, found: RolloutPlan, now: datetime) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = [
         {"device": p.device, "wave": p.wave, "rank": rank, "variant": p.variant, "size": p.bytes, "facts": p.facts}
         for rank, p in enumerate(found.placed)

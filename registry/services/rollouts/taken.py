@@ -9,12 +9,12 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select
 from sqlalchemy.orm import aliased
 
-from registry.core.rollouts.machine import Event
+from registry.core.rollouts.machine import RolloutTrigger
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
 from registry.services.rollouts.store import BY_ROLLOUT, by_of
 
-_PLANNED = (Event.PLANNED.value, Event.PLANNED_FOR_APPROVAL.value)
+_PLANNED = (RolloutTrigger.PLANNED.value, RolloutTrigger.PLANNED_FOR_APPROVAL.value)
 
 
 def by_hand_since(row: RolloutRow) -> ColumnElement[bool]:

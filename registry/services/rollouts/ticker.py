@@ -28,7 +28,7 @@ from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.fleet_log import FleetLog
 from registry.services.rollouts import newcomers
 from registry.services.rollouts.apply import Apply
-from registry.services.rollouts.lease import Lease
+from registry.services.rollouts.lease import LeaderLease
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.shifting import shift
 from registry.services.rollouts.snapshot import take_snapshot
@@ -60,7 +60,7 @@ class Ticker:
         """`steady`: the monotonic clock, by which a tick notices that the wall clock was set; None: nobody sets it."""
         self._steady, self._steps, self._behind = steady, ClockSteps(), 0.0
         self._database, self._documents, self._log, self._planner = database, documents, fleet_log, planner
-        self._lease = Lease(database, "rollouts")
+        self._lease = LeaderLease(database, "rollouts")
         self._one = threading.Lock()
         self._fleet_changed = threading.Event()
         self._swept: datetime | None = None

@@ -13,7 +13,7 @@ from agent.errors import AgentError
 from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
 from registry.contracts.catalogue.manifest import FileRef, Format, Requirements, Target, TensorSpec, Variant
 from registry.contracts.fit.platforms import BackendFacts, CannFacts, Platform
-from registry.contracts.fit.resolution import Outcome, judge
+from registry.contracts.fit.resolution import FitOutcome, judge
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC, simulated_om
 from tests.support import onnx_models, worker_client
 
@@ -93,8 +93,8 @@ def test_a_simulated_host_is_probed_and_any_other_is_told_what_is_missing(monkey
     assert (facts.usable, facts.providers, facts.formats) == (True, (SIMULATED_SOC,), ("om",))
     assert facts.targets == ("ascend310",)
     host = Platform(os="linux", arch="aarch64", backends=(facts,), cann=CannFacts(version="8.0.RC1"))
-    assert judge(om_variant(Target.ASCEND310), host).outcome is Outcome.PASS
-    assert judge(om_variant(Target.ASCEND910), host).outcome is not Outcome.PASS
+    assert judge(om_variant(Target.ASCEND310), host).outcome is FitOutcome.PASS
+    assert judge(om_variant(Target.ASCEND910), host).outcome is not FitOutcome.PASS
     monkeypatch.setenv("ASCEND_TOOLKIT_HOME", "relative/folder")
     monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
     missing: BackendFacts = probe_backend("ascend_acl")

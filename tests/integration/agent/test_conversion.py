@@ -14,8 +14,8 @@ import onnxruntime
 import pytest
 
 from agent.conversion import tool
-from agent.conversion.base import SOURCE, Request, Tools
-from agent.conversion.convert import Made, convert
+from agent.conversion.base import SOURCE, ConversionRequest, Tools
+from agent.conversion.convert import Converted, convert
 from agent.conversion.tool import HEAD_BYTES, TAIL_BYTES, CancelledError
 from agent.errors import AgentError
 from registry.contracts.catalogue.manifest import FileRef, Format, Network, Target, TensorSpec, Variant
@@ -48,14 +48,16 @@ def source(folder: Path, content: bytes, kind: Format = Format.ONNX, file: str =
     )
 
 
-def run(request: Request, folder: Path, timeout_s: float = 60.0, cancel: threading.Event | None = None) -> Made:
+def run(
+    request: ConversionRequest, folder: Path, timeout_s: float = 60.0, cancel: threading.Event | None = None
+) -> Converted:
     return convert(request, folder, timeout_s=timeout_s, cancel=cancel or threading.Event())
 
 
-def with_atc(folder: Path, mode: str = "", kind: Format = Format.ONNX, **options: str) -> Request:
+def with_atc(folder: Path, mode: str = "", kind: Format = Format.ONNX, **options: str) -> ConversionRequest:
     program = simulated_atc(folder / "tool", mode)
     tools = Tools(python=sys.executable, atc=str(program), soc="Ascend310P3", cann="8.0.RC1", device="edge-1")
-    return Request(source(folder / "work", onnx_models.linear(), kind), Format.OM, tools, options)
+    return ConversionRequest(source(folder / "work", onnx_models.linear(), kind), Format.OM, tools, options)
 
 
 def test_a_simulated_atc_makes_an_om_whose_build_says_how(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ for act in acts:
 
 
 def test_a_tool_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
-    request = Request(
+    request = ConversionRequest(
         source(tmp_path, onnx_models.linear()),
         Format.OM,
         Tools("python", atc=str(tmp_path / "no-such-atc"), soc="Ascend310P3", cann="8.0.RC1"),
@@ -192,7 +194,7 @@ def test_quantised_lenet_keeps_its_signature_and_nearly_its_answers(tmp_path: Pa
     batch = np.random.default_rng(1).random((32, 1, 28, 28), np.float32)
     with (tmp_path / "calibration.npz").open("wb") as stream:
         np.savez(stream, **{f"{number}/x": batch[number : number + 1] for number in range(32)})
-    request = Request(lenet, Format.ONNX, Tools(python=sys.executable), {"mode": mode}, calibration=True)
+    request = ConversionRequest(lenet, Format.ONNX, Tools(python=sys.executable), {"mode": mode}, calibration=True)
     made = run(request, tmp_path)
     quantised = made.folder / made.variant.entry
     assert (made.variant.name, made.variant.format) == ("cpu-int8", Format.ONNX)
@@ -212,7 +214,7 @@ def test_weights_that_are_no_initializers_are_quantised_all_the_same(
     folder = tmp_path / "work"
     model = onnx_models.linear_fed_by(feeds)
     options = {"per_channel": per_channel}
-    made = run(Request(source(folder, model), Format.ONNX, Tools(python=sys.executable), options), folder)
+    made = run(ConversionRequest(source(folder, model), Format.ONNX, Tools(python=sys.executable), options), folder)
     x = np.array([[1, 2, 3], [-1, 0, 2]], np.float32)
     int8, fp32 = (
         onnxruntime.InferenceSession(content).run(None, {"x": x})[0]
@@ -227,7 +229,7 @@ def test_weights_in_another_file_are_quantised_too(tmp_path: Path) -> None:
     plain = source(folder, onnx_models.external_linear("my weights.bin"))
     weights = np.arange(300, dtype=np.float32).reshape(3, 100)
     (folder / SOURCE / "my weights.bin").write_bytes(weights.tobytes())
-    made = run(Request(plain, Format.ONNX, Tools(python=sys.executable), {}), folder)
+    made = run(ConversionRequest(plain, Format.ONNX, Tools(python=sys.executable), {}), folder)
     x = np.ones((1, 3), np.float32)
     session = onnxruntime.InferenceSession((made.folder / "model.onnx").read_bytes())
     np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ weights, rtol=0.02)
@@ -235,7 +237,9 @@ def test_weights_in_another_file_are_quantised_too(tmp_path: Path) -> None:
 
 def test_a_model_of_which_nothing_can_be_quantised_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "work"
-    request = Request(source(folder, onnx_models.linear_in_a_branch()), Format.ONNX, Tools(python=sys.executable), {})
+    request = ConversionRequest(
+        source(folder, onnx_models.linear_in_a_branch()), Format.ONNX, Tools(python=sys.executable), {}
+    )
     with pytest.raises(AgentError) as caught:
         run(request, folder)
     assert caught.value.code == "tool_failed"
@@ -244,7 +248,7 @@ def test_a_model_of_which_nothing_can_be_quantised_is_refused(tmp_path: Path) ->
 
 def test_a_model_that_onnx_runtime_cannot_quantise_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(AgentError) as caught:
-        run(Request(source(tmp_path, b"no model"), Format.ONNX, Tools(python=sys.executable)), tmp_path)
+        run(ConversionRequest(source(tmp_path, b"no model"), Format.ONNX, Tools(python=sys.executable)), tmp_path)
     assert caught.value.code == "tool_failed"
     assert not (tmp_path / "out").exists()
 
@@ -276,7 +280,7 @@ def checkpoint(folder: Path) -> Variant:
 @needs_mindspore
 def test_a_checkpoint_becomes_an_onnx_with_an_open_batch_and_the_names_of_the_manifest(tmp_path: Path) -> None:
     tools = Tools(python=sys.executable, mindspore=PYTHON)
-    made = run(Request(checkpoint(tmp_path), Format.ONNX, tools), tmp_path, 120)
+    made = run(ConversionRequest(checkpoint(tmp_path), Format.ONNX, tools), tmp_path, 120)
     assert made.variant.inputs == specs("x", (-1, 1, 32, 32))
     assert made.variant.outputs == specs("logits", (-1, 10))
     assert made.variant.build is not None
@@ -290,7 +294,7 @@ def test_a_checkpoint_becomes_an_onnx_with_an_open_batch_and_the_names_of_the_ma
 @needs_mindspore
 def test_a_checkpoint_becomes_a_mindir(tmp_path: Path) -> None:
     tools = Tools(python=sys.executable, mindspore=PYTHON)
-    made = run(Request(checkpoint(tmp_path), Format.MINDIR, tools), tmp_path, 120)
+    made = run(ConversionRequest(checkpoint(tmp_path), Format.MINDIR, tools), tmp_path, 120)
     assert made.variant.name == "mindir-cpu"
     assert made.variant.requirements.mindspore_version
     assert made.variant.outputs == specs("logits", (-1, 10))
@@ -300,7 +304,7 @@ def test_a_checkpoint_becomes_a_mindir(tmp_path: Path) -> None:
 def test_air_without_an_ascend_is_refused_with_mindspores_own_reason(tmp_path: Path) -> None:
     tools = Tools(python=sys.executable, mindspore=PYTHON)
     with pytest.raises(AgentError) as caught:
-        run(Request(checkpoint(tmp_path), Format.AIR, tools), tmp_path, 120)
+        run(ConversionRequest(checkpoint(tmp_path), Format.AIR, tools), tmp_path, 120)
     assert caught.value.code == "tool_failed"
     assert "Only support export file in 'AIR' format with Ascend backend" in caught.value.message
     assert "--on DEVICE" in caught.value.message

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.conversion.base import SOURCE, Request, Tools
-from agent.conversion.convert import Made, convert
+from agent.conversion.base import SOURCE, ConversionRequest, Tools
+from agent.conversion.convert import Converted, convert
 from agent.errors import AgentError
 from registry.contracts.catalogue.manifest import FileRef, Format, Target, TensorSpec, Variant
 from registry.contracts.digest import digest_of
@@ -18,7 +18,7 @@ from tests.support import onnx_models
 
 def build(
     folder: Path, python: Path, trtexec: Path | None = None, content: bytes | None = None, **options: str
-) -> Made:
+) -> Converted:
     model = onnx_models.linear() if content is None else content
     (folder / SOURCE).mkdir()
     (folder / SOURCE / "model.onnx").write_bytes(model)
@@ -32,7 +32,7 @@ def build(
         outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 2)),),
     )
     tools = Tools(python=str(python), trtexec=str(trtexec) if trtexec else None, compute_capability="8.6")
-    request = Request(source, Format.TENSORRT_PLAN, tools, options)
+    request = ConversionRequest(source, Format.TENSORRT_PLAN, tools, options)
     return convert(request, folder, timeout_s=60, cancel=threading.Event())
 
 

@@ -14,7 +14,7 @@ import pytest
 from agent.adapters import signatures
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_client import RegistryClient
-from agent.backends.base import EntryPoint
+from agent.backends.base import VerifiedEntryPoint
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import AgentError, PermanentError
@@ -78,7 +78,7 @@ def spec(artifact: Path, **options: object) -> WorkerSpec:
     digest = digest_of((artifact / "network.py").read_bytes())
     standard = {
         "interpreter": PYTHON, "inputs": (X,), "outputs": (Y,), "known": KNOWN,
-        "entry_point": EntryPoint("network.py", "create", {"classes": 3}, digest),
+        "entry_point": VerifiedEntryPoint("network.py", "create", {"classes": 3}, digest),
     }  # fmt: skip
     return WorkerSpec("own", "mindspore", str(artifact), "model.safetensors", **{**standard, **options})  # type: ignore[arg-type]
 

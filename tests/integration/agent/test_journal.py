@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.journal import MAX_MEASURES, Journal
+from agent.adapters.disk.journal import MAX_MEASURES, SqliteJournal
 from agent.adapters.disk.rows.entries import SLOT
 from agent.core.lifecycle import State
 from agent.core.slots import SlotRecord
@@ -26,8 +26,8 @@ Known = tuple[dict[str, SlotRecord], dict[str, "bytes | None"], list["Measuremen
 FOUND = Measurement(run_us=12.5, max_batch=16, lanes=2, fixed=True)
 
 
-def opened(folder: Path) -> Journal:
-    journal = Journal(folder)
+def opened(folder: Path) -> SqliteJournal:
+    journal = SqliteJournal(folder)
     journal.open()
     return journal
 
@@ -105,12 +105,12 @@ def test_the_journal_of_a_newer_agent_is_not_touched(tmp_path: Path) -> None:
     database.execute("PRAGMA user_version=99")
     database.close()
     with pytest.raises(PermanentError, match="newer agent"):
-        Journal(tmp_path).open()
+        SqliteJournal(tmp_path).open()
 
 
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="journal"):
-        Journal(tmp_path / "none").open()
+        SqliteJournal(tmp_path / "none").open()
 
 
 def filled(folder: Path) -> Known:
@@ -126,7 +126,7 @@ def filled(folder: Path) -> Known:
     return known
 
 
-def everything(journal: Journal) -> Known:
+def everything(journal: SqliteJournal) -> Known:
     facts = {f"fact-{number}": journal.get(f"fact-{number}") for number in range(40)}
     measures = [journal.measured(f"v{number}", "f") for number in range(40)]
     return journal.slots(), facts | {"desired": journal.get("desired")}, measures
@@ -151,7 +151,7 @@ def test_a_flipped_bit_anywhere_costs_nothing(tmp_path: Path) -> None:
         shutil.copy(source, folder)
         flipped(folder / "journal.db", bit)
         damage = Damage()
-        journal = Journal(folder, damage)
+        journal = SqliteJournal(folder, damage)
         journal.open()
         assert everything(journal) == known, f"bit {bit}"
         journal.put("desired", b"another")
@@ -159,7 +159,7 @@ def test_a_flipped_bit_anywhere_costs_nothing(tmp_path: Path) -> None:
         journal.close()
         found += bool(damage.counts())
         later = Damage()
-        again = Journal(folder, later)
+        again = SqliteJournal(folder, later)
         again.open()
         assert again.slots() == known[0]
         assert later.counts() == {}, f"bit {bit} was healed once and for all"
@@ -189,7 +189,7 @@ def test_a_damaged_log_after_a_kill_costs_nothing(tmp_path: Path) -> None:
 
 def test_a_row_that_rots_while_the_agent_runs_is_healed_from_its_copy(tmp_path: Path) -> None:
     damage = Damage()
-    journal = Journal(tmp_path, damage)
+    journal = SqliteJournal(tmp_path, damage)
     journal.open()
     journal.save(SlotRecord(model="lenet", generation=5))
     for table in ("entries", "copies", "entries"):
@@ -241,7 +241,7 @@ def test_what_is_no_file_in_the_place_of_the_journal_is_set_aside(tmp_path: Path
     for _ in range(2):  # the second finds what the first set aside
         place(tmp_path / f"journal.db{suffix}", what)
         damage = Damage()
-        journal = Journal(tmp_path, damage)
+        journal = SqliteJournal(tmp_path, damage)
         journal.open()
         assert damage.counts() == {"journal": 1}
         assert not journal.read_only

@@ -20,7 +20,7 @@ from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.codes import ResolutionCode
 from registry.contracts.device.messages import DesiredModel
 from registry.contracts.fit.platforms import BackendFacts, CudaFacts, Platform
-from registry.contracts.fit.reasons import Outcome
+from registry.contracts.fit.reasons import FitOutcome
 from registry.contracts.fit.resolution import judge
 from tests.fakes.registry_simulator import one_file_manifest
 from tests.integration.agent.test_recheck import Agent, choice, host
@@ -120,11 +120,11 @@ def test_without_an_earlier_look_it_is_unknown_and_neither_fits_nor_fails(tmp_pa
     facts = look(tmp_path)
     variant = one_file_manifest(b"m").variants[0]
     verdict = judge(variant, facts)
-    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.outcome is FitOutcome.UNKNOWN
     assert [reason.code for reason in verdict.reasons] == [ResolutionCode.FACT_UNKNOWN]
     gone = facts.model_copy(update={"cuda": CudaFacts()})
     on_gpu = variant.model_copy(update={"target": Target.GPU})
-    assert judge(on_gpu, gone).outcome is Outcome.FAIL, "there is certainly no GPU"
+    assert judge(on_gpu, gone).outcome is FitOutcome.FAIL, "there is certainly no GPU"
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"0" * 32 + b"\n{}"])

@@ -14,9 +14,9 @@ from PIL import Image
 
 from agent.pictures.process import DecoderProcesses
 from registry.pictures.bare import MAX_PIXELS, PictureError
-from registry.pictures.steps import Steps
+from registry.pictures.steps import PictureSteps
 
-SMALL = Steps(4, 4, "RGB", "NHWC", "stretch", 0, 1.0, (), (), "UINT8")
+SMALL = PictureSteps(4, 4, "RGB", "NHWC", "stretch", 0, 1.0, (), (), "UINT8")
 
 
 def png(width: int, height: int, mode: str = "RGB") -> bytes:

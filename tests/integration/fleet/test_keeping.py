@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import func, select, update
 
 from registry.contracts.device.messages import Event, Health
-from registry.core.intake import Intake, Recorded, checked
+from registry.core.intake import DeviceMessage, Recorded, checked
 from registry.core.results import describe
-from registry.core.retention import Limits
+from registry.core.retention import RetentionLimits
 from registry.db.base import Base
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
@@ -24,7 +24,7 @@ from registry.services.fleet.devices import Devices
 from registry.services.fleet.health import HealthHistory
 from registry.services.fleet.publication import NEWEST, Publication
 from registry.services.fleet.results import Results
-from registry.services.fleet.retention import Retention
+from registry.services.fleet.retention import RetentionSweep
 from registry.services.telemetry import Telemetry
 from tests.support.fleet_registry import eventually
 from tests.support.postgres import Databases
@@ -46,8 +46,8 @@ class Store:
         with self.database.read() as session:
             return session.scalar(select(func.count()).select_from(table)) or 0
 
-    def retention(self, **limits: int) -> Retention:
-        return Retention(self.database, Limits(**limits), batch=7)
+    def retention(self, **limits: int) -> RetentionSweep:
+        return RetentionSweep(self.database, RetentionLimits(**limits), batch=7)
 
     def record(self, model: str, hours: int = 24) -> None:
         with self.database.write() as session:
@@ -62,18 +62,18 @@ def store(tmp_path: Path, databases: Databases) -> Iterator[Store]:
     made.database.close()
 
 
-def report(seq: int, at: datetime, session: str = "s1", device: str = "d1", **values: Any) -> Intake:
+def report(seq: int, at: datetime, session: str = "s1", device: str = "d1", **values: Any) -> DeviceMessage:
     models = {"lenet": {"version": "1.0.0", "requests": seq}}
     base = {"device": device, "session_id": session, "seq": seq, "at": at, "window_s": 60, "uptime_s": 1}
     return checked(device, Health.model_validate({**base, "models": models, **values}), at)
 
 
-def event(number: int, at: datetime) -> Intake:
+def event(number: int, at: datetime) -> DeviceMessage:
     return checked("d1", Event(event_id=f"e{number}", seq=number, at=at, kind="agent"), at)
 
 
-def result(number: int, at: datetime, model: str = "lenet") -> Intake:
-    return Intake("d1", at, Recorded(model, describe(b'{"id":"%d"}' % number)))
+def result(number: int, at: datetime, model: str = "lenet") -> DeviceMessage:
+    return DeviceMessage("d1", at, Recorded(model, describe(b'{"id":"%d"}' % number)))
 
 
 def test_a_batch_that_comes_again_is_taken_once(store: Store) -> None:
@@ -164,7 +164,7 @@ def test_a_hostile_result_is_still_listed(store: Store) -> None:
     store.record("lenet")
     deep, strange = b"[" * 5000 + b"]" * 5000, b'{"model_version": "no version!", "x": NaN}'
     for body in (deep, strange, b"\xff\x00"):
-        store.telemetry.take([Intake("d1", START, Recorded("lenet", describe(body, "application/json")))])
+        store.telemetry.take([DeviceMessage("d1", START, Recorded("lenet", describe(body, "application/json")))])
     bodies = [found.body for found in Results(store.database).page(None, None, 1 << 60, 10)]
     assert [body for body in bodies if not isinstance(body, str)] == [{"model_version": "no version!", "x": "NaN"}]
     assert len(bodies) == 3

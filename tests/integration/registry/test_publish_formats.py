@@ -14,7 +14,7 @@ import pytest
 from registry.inspection import air, checkpoint, mindir, om, safetensors
 from registry.inspection.detect import OM_MAGIC, detect
 from registry.inspection.facts import InspectionError
-from registry.inspection.protobuf import Field, Walk
+from registry.inspection.protobuf import Field, ProtobufWalk
 from tests.support import onnx_models
 from tests.support.cli import Cli, Ran
 from tests.support.protobuf import message, number
@@ -118,7 +118,7 @@ def _fields(whole: bytes) -> list[Field]:
     """The outermost fields of a protobuf file; none of another."""
     if whole[8:9] == b"{":
         return []
-    return list(Walk(BytesIO(whole), checkpoint.payload_bytes(BytesIO(whole), len(whole))).fields())
+    return list(ProtobufWalk(BytesIO(whole), checkpoint.payload_bytes(BytesIO(whole), len(whole))).fields())
 
 
 def test_weights_of_a_mindir_that_leave_its_folder_are_refused(tmp_path: Path) -> None:

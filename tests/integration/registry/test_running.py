@@ -11,7 +11,7 @@ import pytest
 
 from registry.contracts.catalogue.manifest import Format, Target, TensorSpec
 from registry.contracts.tensors import Datatype
-from registry.running.process import CannotRunError, ModelProcess, Order, RunFailedError
+from registry.running.process import CannotRunError, ModelProcess, ModelRunError, Order
 from registry.running.runtimes import MINDSPORE_VARIABLE, order_for
 from registry.sandbox import memory_of_host
 from tests.support import onnx_models
@@ -41,7 +41,7 @@ def test_a_model_answers_and_outlives_a_request_that_it_refuses(tmp_path: Path) 
     with ModelProcess(order(tmp_path, onnx_models.linear())) as process:
         assert process.backend == "onnxruntime/CPUExecutionProvider"
         assert process.run({"x": np.ones((2, 3), "<f4")})["y"].tolist() == [[6, 60], [6, 60]]
-        with pytest.raises(RunFailedError, match=r"(?i)rank|dim"):
+        with pytest.raises(ModelRunError, match=r"(?i)rank|dim"):
             process.run({"x": np.ones((2, 4), "<f4")})
         assert process.run({"x": np.ones((1, 3), "<f4")})["y"].tolist() == [[6, 60]]
         pid = process._process.pid
@@ -78,7 +78,7 @@ def test_a_process_that_dies_or_hangs_is_a_reason_and_is_gone(tmp_path: Path) ->
         ModelProcess(order(tmp_path, onnx_models.linear(), interpreter=hanging), load_timeout_s=0.3)
     process = ModelProcess(order(tmp_path, onnx_models.linear()))
     process._process.kill()
-    with pytest.raises(RunFailedError, match="ended"):
+    with pytest.raises(ModelRunError, match="ended"):
         process.run({"x": np.ones((1, 3), "<f4")})
     process.close()
     process.close()
@@ -100,7 +100,7 @@ sys.stdin.buffer.read()"""
     assert cannot.value.message == "Memory not enough."
     failing = interpreter(tmp_path, says.format({"provider": "CPU"}, STACK))
     with ModelProcess(order(tmp_path, onnx_models.linear(), interpreter=failing)) as process:
-        with pytest.raises(RunFailedError) as failed:
+        with pytest.raises(ModelRunError) as failed:
             process.run({"x": np.ones((1, 3), "<f4")})
     assert failed.value.message == "Memory not enough."
 
@@ -139,5 +139,5 @@ def test_a_mindir_answers_through_mindspores_own_python(monkeypatch: pytest.Monk
         together = process.run({"x": x})["y"]
         assert together.shape == (5, 3)
         np.testing.assert_allclose(process.run({"x": x[3:4]})["y"], together[3:4], rtol=1e-4, atol=1e-6)
-        with pytest.raises(RunFailedError):
+        with pytest.raises(ModelRunError):
             process.run({"x": np.ones((1, 3), "<f4")})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.conversion.atc_errors import EXPLANATIONS, explain
-from agent.conversion.base import Plan, Ran, Request, Tools
+from agent.conversion.base import ConversionPlan, ConversionRequest, Ran, Tools
 from agent.conversion.convert import TOOLCHAINS, plan_for
 from agent.conversion.tensorrt import version_of
 from agent.errors import PermanentError
@@ -42,8 +42,8 @@ def variant(kind: Format = Format.ONNX, shape: tuple[int, ...] = (-1, 1, 28, 28)
     )
 
 
-def planned(to: Format, source: Variant | None = None, tools: Tools = TOOLS, **options: str) -> Plan:
-    return plan_for(Request(source=source or variant(), to=to, tools=tools, options=options))
+def planned(to: Format, source: Variant | None = None, tools: Tools = TOOLS, **options: str) -> ConversionPlan:
+    return plan_for(ConversionRequest(source=source or variant(), to=to, tools=tools, options=options))
 
 
 def refused(to: Format, source: Variant | None = None, tools: Tools = TOOLS, **options: Any) -> PermanentError:

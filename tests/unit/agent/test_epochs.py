@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.core.epochs import Verdict, judge
+from agent.core.epochs import EpochVerdict, judge
 from agent.core.events import Connected, ControlMessage, Tick
 from registry.contracts.device.messages import MAX_GENERATION, Desired, Notice
 from registry.contracts.topics import Topics
@@ -14,30 +14,30 @@ from tests.fakes.host import DEVICE, Host, desired
 @pytest.mark.parametrize(
     ("known", "epoch", "generation", "from_registry", "verdict"),
     [
-        (None, "a", 3, False, Verdict.TAKE),
-        (("a", 3), "a", 4, False, Verdict.TAKE),
-        (("a", 3), "a", 3, True, Verdict.KNOWN),
-        (("a", 3), "a", 2, True, Verdict.STALE),
-        (("a", 9), "b", 2, True, Verdict.RESTORED),
-        (("a", 9), "b", 9, True, Verdict.RESTORED),
-        (("a", 9), "b", 10, True, Verdict.RESTORED),
-        (("a", 9), "b", 10, False, Verdict.ASK),
-        (("a", 9), "b", 2, False, Verdict.ASK),
-        (("", 9), "b", 10, False, Verdict.TAKE),  # the registry was upgraded
-        (("", 9), "b", 2, False, Verdict.STALE),
-        (("a", 9), "", 10, False, Verdict.TAKE),  # and put back to its older program
-        (("a", 9), "", 2, True, Verdict.STALE),
+        (None, "a", 3, False, EpochVerdict.TAKE),
+        (("a", 3), "a", 4, False, EpochVerdict.TAKE),
+        (("a", 3), "a", 3, True, EpochVerdict.KNOWN),
+        (("a", 3), "a", 2, True, EpochVerdict.STALE),
+        (("a", 9), "b", 2, True, EpochVerdict.RESTORED),
+        (("a", 9), "b", 9, True, EpochVerdict.RESTORED),
+        (("a", 9), "b", 10, True, EpochVerdict.RESTORED),
+        (("a", 9), "b", 10, False, EpochVerdict.ASK),
+        (("a", 9), "b", 2, False, EpochVerdict.ASK),
+        (("", 9), "b", 10, False, EpochVerdict.TAKE),  # the registry was upgraded
+        (("", 9), "b", 2, False, EpochVerdict.STALE),
+        (("a", 9), "", 10, False, EpochVerdict.TAKE),  # and put back to its older program
+        (("a", 9), "", 2, True, EpochVerdict.STALE),
     ],
 )
 def test_what_becomes_of_a_document(
-    known: tuple[str, int] | None, epoch: str, generation: int, from_registry: bool, verdict: Verdict
+    known: tuple[str, int] | None, epoch: str, generation: int, from_registry: bool, verdict: EpochVerdict
 ) -> None:
     assert judge(known, epoch, generation, from_registry=from_registry) is verdict
 
 
-@pytest.mark.parametrize(("from_registry", "verdict"), [(True, Verdict.RESTORED), (False, Verdict.ASK)])
+@pytest.mark.parametrize(("from_registry", "verdict"), [(True, EpochVerdict.RESTORED), (False, EpochVerdict.ASK)])
 def test_another_text_of_the_generation_that_is_known_is_of_a_database_that_went_back(
-    from_registry: bool, verdict: Verdict
+    from_registry: bool, verdict: EpochVerdict
 ) -> None:
     assert judge(("a", 3), "a", 3, from_registry=from_registry, same=False) is verdict
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from registry.contracts.catalogue.manifest import FileRef, Format, Requirements, Target, Variant
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Platform
-from registry.contracts.fit.resolution import Outcome, resolve
+from registry.contracts.fit.resolution import FitOutcome, resolve
 from tests.unit.registry.test_resolution import HOST, manifest, variant
 
 FORMATS = (Format.ONNX, Format.OM, Format.TENSORRT_PLAN, Format.MINDIR, Format.AIR)
@@ -82,12 +82,12 @@ def test_a_variant_that_does_not_fit_changes_nothing(forms: list[Variant], host:
 @given(variants(), hosts())
 def test_only_what_passed_every_predicate_is_chosen(forms: list[Variant], host: Platform) -> None:
     found = resolve(manifest(*forms), host)
-    passed = [verdict.variant for verdict in found.verdicts if verdict.outcome is Outcome.PASS]
+    passed = [verdict.variant for verdict in found.verdicts if verdict.outcome is FitOutcome.PASS]
     assert found.chosen == (passed[0] if passed else None)
     for verdict in found.verdicts:
-        assert bool(verdict.reasons) == (verdict.outcome is not Outcome.PASS)
-        assert all(reason.outcome is not Outcome.PASS for reason in verdict.reasons)
-        if any(reason.outcome is Outcome.UNKNOWN for reason in verdict.reasons):
+        assert bool(verdict.reasons) == (verdict.outcome is not FitOutcome.PASS)
+        assert all(reason.outcome is not FitOutcome.PASS for reason in verdict.reasons)
+        if any(reason.outcome is FitOutcome.UNKNOWN for reason in verdict.reasons):
             assert verdict.variant != found.chosen
 
 

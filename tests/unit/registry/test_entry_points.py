@@ -13,7 +13,7 @@ from registry.contracts.catalogue.manifest import FileRef, Format, Network, Targ
 from registry.contracts.catalogue.signed_bytes import signed_bytes
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.fit.platforms import BackendFacts, Platform
-from registry.contracts.fit.resolution import Outcome, judge
+from registry.contracts.fit.resolution import FitOutcome, judge
 from registry.contracts.tensors import Datatype
 
 CODE = EntryCode(module="network.py", function="create", arguments={"num_class": 10, "dropout": 0.5, "bias": True})
@@ -125,7 +125,7 @@ def host(*keys: str) -> Platform:
 def test_code_fits_only_hosts_that_trust_its_signer(keys: tuple[str, ...], code: Code | None) -> None:
     verdict = judge(VARIANT, host(*keys))
     assert [reason.code for reason in verdict.reasons] == ([] if code is None else [code])
-    assert verdict.outcome is (Outcome.PASS if code is None else Outcome.FAIL)
+    assert verdict.outcome is (FitOutcome.PASS if code is None else FitOutcome.FAIL)
     assert all("entry_points." in reason.remedy for reason in verdict.reasons)
 
 

@@ -8,7 +8,7 @@ from registry.contracts.catalogue.manifest import Format, Target, TensorSpec, Va
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Platform
 from registry.contracts.fit.releases import cann_release, tensorrt_runs
-from registry.contracts.fit.resolution import Outcome, Verdict, judge
+from registry.contracts.fit.resolution import FitOutcome, VariantVerdict, judge
 from registry.contracts.tensors import Datatype
 from tests.unit.registry.test_resolution import ACL, BUILT, HOST, variant
 
@@ -30,7 +30,7 @@ def om(*, dynamic: bool = False, **needs: object) -> Variant:
     return variant("v", Target.ASCEND310, Format.OM, **needs).model_copy(update={"inputs": (X,) if dynamic else ()})
 
 
-def codes(verdict: Verdict) -> list[Code]:
+def codes(verdict: VariantVerdict) -> list[Code]:
     return [reason.code for reason in verdict.reasons]
 
 
@@ -90,19 +90,19 @@ def test_a_plan_for_ampere_and_newer_does_not_run_on_an_older_gpu() -> None:
 @pytest.mark.parametrize("form", [plan(), om()])
 def test_what_does_not_say_what_it_was_built_for_is_not_taken_for_fitting(form: Variant) -> None:
     host = GPU.model_copy(update={"backends": (*GPU.backends, *NPU.backends), "ascend": NPU.ascend, "cann": NPU.cann})
-    assert judge(form, host).outcome is Outcome.PASS
+    assert judge(form, host).outcome is FitOutcome.PASS
     for name in BUILT[form.format]:
         verdict = judge(
             form.model_copy(update={"requirements": form.requirements.model_copy(update={name: None})}), host
         )
-        assert (verdict.outcome, codes(verdict)) == (Outcome.UNKNOWN, [Code.FACT_UNKNOWN])
+        assert (verdict.outcome, codes(verdict)) == (FitOutcome.UNKNOWN, [Code.FACT_UNKNOWN])
         assert name in verdict.reasons[0].need
 
 
 @pytest.mark.parametrize("cuda", [None, CudaFacts(gpus=2)])
 def test_a_gpu_that_is_not_known_is_not_taken_for_fitting(cuda: CudaFacts | None) -> None:
     verdict = judge(plan(compute_capability="8.6"), GPU.model_copy(update={"cuda": cuda}))
-    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.outcome is FitOutcome.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ def test_an_om_runs_on_its_cann_and_four_periods_later(built: str, host: str, co
 
 def test_an_om_with_dynamic_shapes_of_before_6_0_1_does_not_run_later() -> None:
     assert codes(judge(om(cann_version="6.0.0", dynamic=True), with_cann("6.3.0"))) == [Code.CANN_TOO_NEW]
-    assert judge(om(cann_version="6.0.1", dynamic=True), with_cann("6.3.0")).outcome is Outcome.PASS
+    assert judge(om(cann_version="6.0.1", dynamic=True), with_cann("6.3.0")).outcome is FitOutcome.PASS
 
 
 def test_a_cann_that_is_newer_than_this_program_is_a_warning() -> None:
     verdict = judge(om(cann_version="9.1.0"), with_cann("12.0.0"))
-    assert verdict.outcome is Outcome.PASS
+    assert verdict.outcome is FitOutcome.PASS
     assert [reason.code for reason in verdict.warnings] == [Code.CANN_TOO_NEW]
 
 
@@ -135,13 +135,13 @@ def test_the_operator_library_matters_to_dynamic_shapes_and_decides_on_a_virtual
     host = NPU.model_copy(update={"cann": CannFacts(version="8.0.0", opp="8.0.0")})
     assert judge(om(opp_version="7.0.0"), host).warnings == ()
     dynamic = judge(om(opp_version="7.0.0", dynamic=True), host)
-    assert dynamic.outcome is Outcome.PASS
+    assert dynamic.outcome is FitOutcome.PASS
     assert [reason.code for reason in dynamic.warnings] == [Code.OPP_MISMATCH]
     virtual = host.model_copy(update={"ascend": AscendFacts(soc="Ascend310P3", chips=1, virtual=True)})
     assert codes(judge(om(opp_version="7.0.0"), virtual)) == [Code.OPP_MISMATCH]
-    assert judge(om(opp_version="8.0.0"), virtual).outcome is Outcome.PASS
+    assert judge(om(opp_version="8.0.0"), virtual).outcome is FitOutcome.PASS
     silent = virtual.model_copy(update={"cann": None})
-    assert judge(om(opp_version="7.0.0"), silent).outcome is Outcome.UNKNOWN
+    assert judge(om(opp_version="7.0.0"), silent).outcome is FitOutcome.UNKNOWN
 
 
 def test_without_a_backend_the_chip_is_still_compared() -> None:

@@ -13,7 +13,7 @@ from registry.contracts.catalogue.manifest import FileRef, Format, Network, Targ
 from registry.contracts.catalogue.networks import NetworkError
 from registry.contracts.codes import ResolutionCode
 from registry.contracts.fit.platforms import BackendFacts, Platform
-from registry.contracts.fit.resolution import Outcome, judge
+from registry.contracts.fit.resolution import FitOutcome, judge
 
 LENET = Network(name="lenet5", arguments={"num_class": 10, "num_channel": 1})
 
@@ -154,6 +154,6 @@ def test_a_checkpoint_fits_a_host_whose_own_catalogue_has_its_network(
         networks=known,
     )  # fmt: skip
     verdict = judge(checkpoint, Platform(os="linux", arch="x86_64", backends=(backend,)))
-    assert verdict.outcome is (Outcome.FAIL if code else Outcome.PASS)
+    assert verdict.outcome is (FitOutcome.FAIL if code else FitOutcome.PASS)
     assert [reason.code for reason in verdict.reasons] == ([code] if code else [])
     assert all(reason.remedy for reason in verdict.reasons)

@@ -8,7 +8,7 @@ from registry.contracts.catalogue.manifest import Build, FileRef, Format, Manife
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts, CudaFacts, Evidence, Platform
-from registry.contracts.fit.resolution import Outcome, resolve, ties
+from registry.contracts.fit.resolution import FitOutcome, resolve, ties
 
 BLOB = FileRef(path="m", digest="sha256:" + "0" * 64, size=1)
 ORT = BackendFacts(
@@ -102,7 +102,7 @@ def test_every_reason_is_listed_not_only_the_first() -> None:
 def test_an_unknown_fact_is_not_a_fit() -> None:
     blind = HOST.model_copy(update={"backends": (ORT.model_copy(update={"max_onnx_opset": None}),)})
     verdict = resolve(manifest(variant("v", onnx_opsets={"": 17})), blind).verdicts[0]
-    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.outcome is FitOutcome.UNKNOWN
     assert resolve(manifest(variant("v", onnx_opsets={"": 17})), blind).chosen is None
 
 
@@ -148,23 +148,23 @@ MINDSPORE = BackendFacts(
 @pytest.mark.parametrize(
     ("wrote", "reads", "outcome"),
     [
-        ("2.10.0", "2.10.0", Outcome.PASS),
-        ("2.9.1", "2.10.0", Outcome.PASS),
-        ("2.10", "2.10.0", Outcome.PASS),
-        ("2.10.1", "2.10.0", Outcome.FAIL),
-        ("2.10.0", "2.9.5", Outcome.FAIL),
-        ("2.10.0", "", Outcome.UNKNOWN),
-        ("nightly", "2.10.0", Outcome.UNKNOWN),
-        (None, "", Outcome.PASS),
+        ("2.10.0", "2.10.0", FitOutcome.PASS),
+        ("2.9.1", "2.10.0", FitOutcome.PASS),
+        ("2.10", "2.10.0", FitOutcome.PASS),
+        ("2.10.1", "2.10.0", FitOutcome.FAIL),
+        ("2.10.0", "2.9.5", FitOutcome.FAIL),
+        ("2.10.0", "", FitOutcome.UNKNOWN),
+        ("nightly", "2.10.0", FitOutcome.UNKNOWN),
+        (None, "", FitOutcome.PASS),
     ],
 )
 def test_a_mindir_is_read_by_the_mindspore_that_wrote_it_and_by_later_ones(
-    wrote: str | None, reads: str, outcome: Outcome
+    wrote: str | None, reads: str, outcome: FitOutcome
 ) -> None:
     host = HOST.model_copy(update={"backends": (MINDSPORE.model_copy(update={"version": reads}),)})
     verdict = resolve(manifest(variant("v", format=Format.MINDIR, mindspore_version=wrote)), host).verdicts[0]
     assert verdict.outcome is outcome
-    if outcome is Outcome.FAIL:
+    if outcome is FitOutcome.FAIL:
         assert verdict.reasons[0].code is Code.RT_TOO_OLD
 
 
@@ -177,18 +177,18 @@ ACL = BackendFacts(
 @pytest.mark.parametrize(
     ("needs", "host", "outcome", "code"),
     [
-        ({"soc_version": "Ascend310P3", "cann_version": "8.0.0"}, {}, Outcome.PASS, None),
-        ({"cann_version": "8.0.RC3"}, {}, Outcome.PASS, None),
-        ({"cann_version": "7.0.1"}, {}, Outcome.PASS, None),
-        ({"cann_version": "8.0.0"}, {"version": "8.0.RC3"}, Outcome.FAIL, Code.CANN_TOO_OLD),
-        ({"cann_version": "8.2.RC1"}, {}, Outcome.FAIL, Code.CANN_TOO_OLD),
-        ({"cann_version": "8.0.0"}, {"version": "pyACL 1.12.0"}, Outcome.UNKNOWN, Code.FACT_UNKNOWN),
-        ({"soc_version": "Ascend310P1"}, {}, Outcome.FAIL, Code.SOC_MISMATCH),
-        ({"soc_version": "Ascend310P3"}, {"providers": ()}, Outcome.UNKNOWN, Code.FACT_UNKNOWN),
+        ({"soc_version": "Ascend310P3", "cann_version": "8.0.0"}, {}, FitOutcome.PASS, None),
+        ({"cann_version": "8.0.RC3"}, {}, FitOutcome.PASS, None),
+        ({"cann_version": "7.0.1"}, {}, FitOutcome.PASS, None),
+        ({"cann_version": "8.0.0"}, {"version": "8.0.RC3"}, FitOutcome.FAIL, Code.CANN_TOO_OLD),
+        ({"cann_version": "8.2.RC1"}, {}, FitOutcome.FAIL, Code.CANN_TOO_OLD),
+        ({"cann_version": "8.0.0"}, {"version": "pyACL 1.12.0"}, FitOutcome.UNKNOWN, Code.FACT_UNKNOWN),
+        ({"soc_version": "Ascend310P1"}, {}, FitOutcome.FAIL, Code.SOC_MISMATCH),
+        ({"soc_version": "Ascend310P3"}, {"providers": ()}, FitOutcome.UNKNOWN, Code.FACT_UNKNOWN),
     ],
 )
 def test_an_om_wants_its_chip_and_no_older_cann(
-    needs: dict[str, str], host: dict[str, object], outcome: Outcome, code: Code | None
+    needs: dict[str, str], host: dict[str, object], outcome: FitOutcome, code: Code | None
 ) -> None:
     platform = HOST.model_copy(update={"backends": (ACL.model_copy(update=host),)})
     verdict = resolve(manifest(variant("v", Target.ASCEND310, Format.OM, **needs)), platform).verdicts[0]

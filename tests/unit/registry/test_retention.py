@@ -9,7 +9,7 @@ import pytest
 
 from registry.contracts.device.messages import Health, ModelHealth, Quantiles
 from registry.core.counts import Increase
-from registry.core.retention import HourOfHealth, Limits, before, hour_of
+from registry.core.retention import HourOfHealth, RetentionLimits, before, hour_of
 
 NOW = datetime(2030, 5, 1, 12, 34, 56, 789, tzinfo=timezone.utc)
 
@@ -74,4 +74,4 @@ def test_what_is_older_than_its_hours_is_before_the_limit() -> None:
 
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="health_hours"):
-        Limits(health_hours=0)
+        RetentionLimits(health_hours=0)

@@ -27,7 +27,7 @@ _LAST = "SELECT max(number) FROM $"
 _SCHEMA = "".join(f"CREATE TABLE {table} ({_COLUMNS}, UNIQUE (kind, key)); " for table in TABLES)
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """One thing that is known."""
 
     kind: str
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
         return self.kind, self.key
 
 
-Newest = dict[tuple[str, str], Entry]
+Newest = dict[tuple[str, str], JournalEntry]
 
 
 def prepare(database: sqlite3.Connection) -> None:
@@ -53,7 +53,7 @@ def prepare(database: sqlite3.Connection) -> None:
 def make(database: sqlite3.Connection) -> None:
     """The tables of an empty file, and the entry that says whose it is."""
     database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-    insert(database, [Entry(META, "schema", 1, b"%d" % SCHEMA_VERSION)])
+    insert(database, [JournalEntry(META, "schema", 1, b"%d" % SCHEMA_VERSION)])
 
 
 def is_ours(database: sqlite3.Connection) -> bool:
@@ -79,7 +79,7 @@ def transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def insert(database: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+def insert(database: sqlite3.Connection, entries: Iterable[JournalEntry]) -> None:
     """Into both tables."""
     values = [(*entry, row_sum(*entry)) for entry in entries]
     for table in TABLES:
@@ -92,7 +92,7 @@ def delete(database: sqlite3.Connection, kind: str, key: str | None) -> None:
         database.execute(_on(table, _DELETE), (kind, key, key))
 
 
-def select(database: sqlite3.Connection, table: str, kind: str, key: str | None) -> tuple[list[Entry], int]:
+def select(database: sqlite3.Connection, table: str, kind: str, key: str | None) -> tuple[list[JournalEntry], int]:
     """The whole ones of one table, and how many are not."""
     found = database.execute(_on(table, _SELECT), (kind, key, key)).fetchall()
     entries = [entry for row in found if (entry := _entry(row)) is not None]
@@ -112,7 +112,7 @@ def last_number(database: sqlite3.Connection) -> int:
     return max(int(database.execute(_on(table, _LAST)).fetchone()[0] or 0) for table in TABLES)
 
 
-def newest(entries: Iterable[Entry]) -> Newest:
+def newest(entries: Iterable[JournalEntry]) -> Newest:
     """Of each name the one that was written last."""
     best: Newest = {}
     for entry in entries:
@@ -131,14 +131,14 @@ def _text(value: Value) -> Value | str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _entry(row: Sequence[Any]) -> Entry | None:
+def _entry(row: Sequence[Any]) -> JournalEntry | None:
     """None when it is not what was written."""
     if len(row) != 5:
         return None
     kind, key, number, value, total = row
     if not (isinstance(kind, str) and isinstance(key, str) and isinstance(number, int) and isinstance(value, bytes)):
         return None
-    entry = Entry(kind, key, number, value)
+    entry = JournalEntry(kind, key, number, value)
     return entry if kind in _KINDS and total == row_sum(*entry) else None
 
 

@@ -21,7 +21,7 @@ from agent.adapters.disk.rows.anew import make_way, replace_damaged
 from agent.adapters.disk.rows.entries import (
     SCHEMA_VERSION,
     TABLES,
-    Entry,
+    JournalEntry,
     delete,
     drop_damaged,
     insert,
@@ -79,7 +79,7 @@ class EntryFile:
             self._database.close()
             self._database = None
 
-    def entries(self, kind: str, key: str | None = None) -> list[Entry]:
+    def entries(self, kind: str, key: str | None = None) -> list[JournalEntry]:
         """The newest whole one of each key; one that is whole in one table only is written anew in both.
 
         Raises:
@@ -89,14 +89,14 @@ class EntryFile:
 
     def put(self, kind: str, key: str, value: bytes) -> None:
         """On disk when this returns. Raises TransientError, and then nothing has changed."""
-        self._write(lambda database: insert(database, [Entry(kind, key, self._number + 1, value)]))
+        self._write(lambda database: insert(database, [JournalEntry(kind, key, self._number + 1, value)]))
         self._number += 1
 
     def remove(self, kind: str, key: str | None = None) -> None:
         """One, or all of a kind. As `put`."""
         self._write(lambda database: delete(database, kind, key))
 
-    def _checked(self, kind: str, key: str | None) -> list[Entry]:
+    def _checked(self, kind: str, key: str | None) -> list[JournalEntry]:
         found = [select(self._opened(), table, kind, key) for table in TABLES]
         best = list(newest(entry for entries, _ in found for entry in entries).values())
         bad = sum(wrong for _, wrong in found)
@@ -106,7 +106,7 @@ class EntryFile:
             self._heal(best)
         return best
 
-    def _heal(self, entries: list[Entry]) -> None:
+    def _heal(self, entries: list[JournalEntry]) -> None:
         """Where the disk refuses, it is healed when it is read again."""
         if not self.read_only:
             with contextlib.suppress(sqlite3.OperationalError), transaction(self._opened()) as database:
@@ -223,7 +223,7 @@ class EntryFile:
         )
         self._damage.note(self._what, text)
 
-    def _add_newer(self, late: Iterable[Entry]) -> None:
+    def _add_newer(self, late: Iterable[JournalEntry]) -> None:
         """What SQLite left out because a part of its log before it is damaged, or was not there yet at a cut."""
         newer = [entry for entry in late if entry.number > self._number]
         with transaction(self._opened()) as database:

@@ -9,7 +9,15 @@ import pytest
 from registry.contracts.catalogue.golden import Parity
 from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures, ShadowPolicy
 from registry.contracts.device.messages import Health
-from registry.contracts.rollout.spec import DEFAULT_HEALTH, AccuracyRule, Gate, HealthRule, Metric, ShadowRule, WaveSpec
+from registry.contracts.rollout.spec import (
+    DEFAULT_HEALTH,
+    AccuracyRule,
+    Gate,
+    HealthMetric,
+    HealthRule,
+    ShadowRule,
+    WaveSpec,
+)
 from registry.contracts.rollout.states import Command, WaveState
 from registry.contracts.rollout.views import ReasonCode
 from registry.core.intake import checked
@@ -48,13 +56,13 @@ def until_soaking(world: World, gate: Gate, policy: DeploymentPolicy | None = No
 @pytest.mark.parametrize(
     ("metric", "figures"),
     [
-        (Metric.ERROR_SHARE, {"errors": {"run_failed": 200}}),
-        (Metric.RUN_P99_RATIO, {"run_us": {"p99": 90_000.0}}),
-        (Metric.NAN_SHARE, {"not_finite": 300}),
+        (HealthMetric.ERROR_SHARE, {"errors": {"run_failed": 200}}),
+        (HealthMetric.RUN_P99_RATIO, {"run_us": {"p99": 90_000.0}}),
+        (HealthMetric.NAN_SHARE, {"not_finite": 300}),
     ],
 )
 def test_an_updated_cohort_that_is_worse_than_the_waiting_one_stops_the_rollout(
-    world: World, metric: Metric, figures: dict[str, Any]
+    world: World, metric: HealthMetric, figures: dict[str, Any]
 ) -> None:
     rule = next(rule for rule in DEFAULT_HEALTH if rule.metric is metric)
     rollout = until_soaking(world, Gate(min_attempted=1, health=(rule,)))
@@ -67,7 +75,7 @@ def test_an_updated_cohort_that_is_worse_than_the_waiting_one_stops_the_rollout(
 
 
 def test_errors_of_clients_do_not_speak_against_a_version(world: World) -> None:
-    rule = HealthRule(metric=Metric.ERROR_SHARE, success=0.02, failure=0.05)
+    rule = HealthRule(metric=HealthMetric.ERROR_SHARE, success=0.02, failure=0.05)
     rollout = until_soaking(world, Gate(min_attempted=1, health=(rule,)))
     serve(world, 2, errors={"bad_payload": 900})
     world.tick(1)

@@ -16,7 +16,7 @@ import pytest
 from registry.db.engine import Database
 from registry.server.routes.stream import MAX_CLIENTS
 from registry.services.fleet.fleet_log import FleetLog
-from registry.services.rollouts.lease import Lease
+from registry.services.rollouts.lease import LeaderLease
 from tests.integration.registry.rollouts.events import START, event, write
 from tests.support.fleet_registry import FleetRegistry, eventually
 
@@ -41,7 +41,7 @@ def test_only_so_many_events_are_kept(database: Database) -> None:
 
 
 def test_of_two_processes_one_leads_until_it_lets_go(database: Database) -> None:
-    one, other = Lease(database, "rollouts", "one"), Lease(database, "rollouts", "other")
+    one, other = LeaderLease(database, "rollouts", "one"), LeaderLease(database, "rollouts", "other")
     assert one.hold(START)
     assert not other.hold(START)
     assert one.hold(START + timedelta(seconds=8))

@@ -17,7 +17,7 @@ from registry.contracts.catalogue.golden import Parity
 from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Target, Variant
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import Desired, DesiredModel, Reported, ReportedModel, ServingState
-from registry.contracts.device.messages import Presence as PresenceMessage
+from registry.contracts.device.messages import PresenceTracker as PresenceMessage
 from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import Fleet, Gate, Offline, Rate, RolloutSpec, WaveSpec
@@ -33,7 +33,7 @@ from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.devices import Devices
 from registry.services.fleet.fleet_log import FleetLog
 from registry.services.fleet.groups import Groups
-from registry.services.fleet.presence import Presence
+from registry.services.fleet.presence import PresenceTracker
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.rollouts import Rollouts
 from registry.services.rollouts.ticker import Ticker
@@ -75,7 +75,7 @@ class World:
         self.devices = Devices(self.database, Access(self.database), self.documents, self.ticker.fleet_changed)
         self.deployments = Deployments(self.database, self.documents)
         self.groups = Groups(self.database, self.ticker.fleet_changed)
-        self.presence = Presence(self.database)
+        self.presence = PresenceTracker(self.database)
         self.telemetry = Telemetry(self.database, self.documents, on_facts=self.ticker.fleet_changed)
         self.fleet: dict[str, Simulated] = {}
         for version in ("1.0.0", "2.0.0", "3.0.0"):

@@ -14,7 +14,7 @@ from registry.core.rollouts.actions import Action, Report
 from registry.core.rollouts.decide import decide
 from registry.core.rollouts.gates import Kind, WaveFacts, accepted_of
 from registry.core.rollouts.health import Cohorts
-from registry.core.rollouts.machine import Event, Move, advance
+from registry.core.rollouts.machine import Move, RolloutTrigger, advance
 from registry.core.rollouts.rates import Bucket, Candidate
 from registry.core.rollouts.waves import Member, assign, tail
 
@@ -192,8 +192,8 @@ class Fleet:
         return done
 
     def judge(self, shift: decisions.Shift) -> None:
-        if shift.wave is not None and shift.event in (Event.GATE_FAILED, Event.INCONCLUSIVE):
-            state = WaveState.INCONCLUSIVE if shift.event is Event.INCONCLUSIVE else WaveState.FAILED
+        if shift.wave is not None and shift.event in (RolloutTrigger.GATE_FAILED, RolloutTrigger.INCONCLUSIVE):
+            state = WaveState.INCONCLUSIVE if shift.event is RolloutTrigger.INCONCLUSIVE else WaveState.FAILED
             if self.waves[shift.wave].state is not WaveState.PASSED:
                 self.set_wave(shift.wave, state=state)
 
@@ -220,7 +220,7 @@ class Fleet:
         assert after is not None
         self.revision += 1
         self.state, self.since = after, self.now
-        if move in (Command.ROLLBACK, Event.GATE_FAILED_BACK):
+        if move in (Command.ROLLBACK, RolloutTrigger.GATE_FAILED_BACK):
             self.begin_rollback()
         if move is Command.RESUME:
             for wave in self.waves:

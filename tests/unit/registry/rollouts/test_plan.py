@@ -18,7 +18,7 @@ from registry.contracts.rollout.spec import Fleet, Rate, RolloutSpec, WaveSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.contracts.rollout.views import ReasonCode, RolloutReason
 from registry.core.rollouts.actions import Action
-from registry.core.rollouts.plan import Known, Other, Plan, plan
+from registry.core.rollouts.plan import Known, Other, RolloutPlan, plan
 from registry.core.rollouts.rates import BURST_S, Bucket, Candidate, release
 from registry.core.rollouts.waves import Member, assign
 from registry.core.rollouts.why import DEVICE, Standing, why_device
@@ -127,7 +127,7 @@ def a_version() -> Manifest:
     return manifest(variant("intel", arch=("x86_64",)), variant("arm", arch=("aarch64",)))
 
 
-def planned(fleet: list[Known], others: tuple[Other, ...] = (), spec: RolloutSpec = SPEC) -> Plan:
+def planned(fleet: list[Known], others: tuple[Other, ...] = (), spec: RolloutSpec = SPEC) -> RolloutPlan:
     return plan("r", spec, a_version(), fleet, PLATFORMS, resolver=resolve, others=others)
 
 

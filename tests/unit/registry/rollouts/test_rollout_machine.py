@@ -10,16 +10,16 @@ from registry.core.rollouts.machine import (
     AT_REST,
     FINAL,
     TRANSITIONS,
-    Event,
     InvalidMoveError,
     Move,
+    RolloutTrigger,
     advance,
     holds,
     legal,
 )
 
 S, C = RolloutState, Command
-MOVES: tuple[Move, ...] = (*Command, *Event)
+MOVES: tuple[Move, ...] = (*Command, *RolloutTrigger)
 
 
 def reachable(start: RolloutState) -> set[RolloutState]:
@@ -46,7 +46,7 @@ def test_what_is_not_at_rest_can_end_without_a_person(state: RolloutState) -> No
     ended, here = {state}, [state]
     while here:
         for move, to in TRANSITIONS[here.pop()].items():
-            if isinstance(move, Event) and to is not None and to not in ended:
+            if isinstance(move, RolloutTrigger) and to is not None and to not in ended:
                 ended.add(to)
                 here.append(to)
     assert ended & AT_REST
