@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -28,6 +27,3 @@ def client(fleet: Fleet) -> Iterator[FleetClient]:
     """An MQTT 5 client of that fleet."""
     with FleetClient(fleet.broker_port) as connected:
         yield connected
-
-
-LENET = Path(__file__).parents[2] / "scripts" / "models" / "lenet"

@@ -18,12 +18,13 @@ import pytest
 from registry.contracts.codes import InferenceCode
 from scripts.demo.client import FleetClient
 from scripts.demo.processes import Fleet, wait_until
-from tests.e2e.conftest import DEVICE, LENET
+from tests.e2e.conftest import DEVICE
 from tests.e2e.test_killed import answers, worker_of
 from tests.fakes.odd_server import OddServer
 from tests.support import onnx_models
 from tests.support.asking import Answer, Asker
 from tests.support.fleet_registry import eventually
+from tests.support.paths import LENET_FOLDER
 from tests.support.registry_process import manifest_of, put_blob
 
 X = np.zeros((1, 1, 28, 28), np.float32)
@@ -53,7 +54,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             MODELFLEET_AGENT_WORKER__RUN_TIMEOUT_S="5",
             MODELFLEET_AGENT_WORKER__MEMORY_BYTES=str(2 << 30),
         )
-        running.registry("publish", str(LENET / "lenet.toml"))
+        running.registry("publish", str(LENET_FOLDER / "lenet.toml"))
         running.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
         yield running
 
@@ -233,7 +234,7 @@ def test_nor_is_one_that_a_3_1_1_client_names(fleet: Fleet, asker: Asker, topic:
 HOSTILE = {
     "empty": (b"", "load_failed"),
     "garbage": (b"\x08\x08garbage" * 1000, "load_failed"),
-    "truncated": ((LENET / "lenet.onnx").read_bytes()[:20_000], "load_failed"),
+    "truncated": ((LENET_FOLDER / "lenet.onnx").read_bytes()[:20_000], "load_failed"),
     "parent": (onnx_models.external("../../../journal.db"), "load_failed"),
     "absolute": (onnx_models.external("/etc/passwd"), "load_failed"),
     "missing": (onnx_models.external("weights.bin"), "load_failed"),

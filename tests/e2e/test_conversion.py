@@ -15,10 +15,11 @@ import pytest
 
 from scripts.demo.client import FleetClient
 from scripts.demo.processes import Fleet, wait_until
-from tests.e2e.conftest import DEVICE, LENET
+from tests.e2e.conftest import DEVICE
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC
 from tests.fakes.simulated_atc import running, simulated_atc
 from tests.support import onnx_models
+from tests.support.paths import LENET_FOLDER
 
 
 def simulated_ascend(folder: Path, mode: str = "") -> dict[str, str]:
@@ -98,7 +99,7 @@ def test_a_simulated_atc_that_does_not_do_its_work_fails_the_job_and_leaves_noth
 
 
 def test_int8_that_one_device_made_is_served_by_another(fleet: Fleet) -> None:
-    fleet.registry("publish", "digits", str(LENET / "lenet.onnx"), "--version", "1.0.0", "--target", "cpu")
+    fleet.registry("publish", "digits", str(LENET_FOLDER / "lenet.onnx"), "--version", "1.0.0", "--target", "cpu")
     fleet.start_agent("cpu-2", fleet.add_device("cpu-2"))
     done = fleet.registry("convert", "digits@1.0.0", "--to", "onnx-int8", "--on", DEVICE, "--wait")
     made = done["status"]["result"]["variant"]

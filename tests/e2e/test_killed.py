@@ -19,14 +19,15 @@ from paho.mqtt.properties import Properties
 
 from scripts.demo.client import FleetClient, RequestFailedError, end_session
 from scripts.demo.processes import Fleet, wait_until
-from tests.e2e.conftest import DEVICE, LENET
+from tests.e2e.conftest import DEVICE
+from tests.support.paths import LENET_FOLDER
 
 X = np.zeros((1, 1, 28, 28), np.float32)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _lenet_serves(fleet: Fleet) -> None:
-    fleet.registry("publish", str(LENET / "lenet.toml"))
+    fleet.registry("publish", str(LENET_FOLDER / "lenet.toml"))
     fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
 
 
@@ -142,7 +143,7 @@ def test_the_agent_goes_on_answering_while_the_registry_is_dead(fleet: Fleet, cl
 
 
 def test_a_deployment_made_just_before_the_registry_died_arrives_when_it_is_back(fleet: Fleet) -> None:
-    fleet.registry("publish", "second", str(LENET / "lenet.onnx"), "--version", "1", "--target", "cpu")
+    fleet.registry("publish", "second", str(LENET_FOLDER / "lenet.onnx"), "--version", "1", "--target", "cpu")
     fleet.registry("deploy", "second@1", "--device", DEVICE)
     fleet.processes["registry"].kill()
     fleet.start_registry()

@@ -8,14 +8,15 @@ from PIL import Image
 
 from scripts.demo.client import FleetClient, RequestFailedError
 from scripts.demo.processes import Fleet, wait_until
-from tests.e2e.conftest import DEVICE, LENET
+from tests.e2e.conftest import DEVICE
+from tests.support.paths import LENET_FOLDER
 
-DIGITS = sorted((LENET / "digits").glob("*.png"))
+DIGITS = sorted((LENET_FOLDER / "digits").glob("*.png"))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _lenet_serves(fleet: Fleet) -> None:
-    fleet.registry("publish", str(LENET / "lenet.toml"))
+    fleet.registry("publish", str(LENET_FOLDER / "lenet.toml"))
     fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
 
 
@@ -84,13 +85,13 @@ def test_results_are_kept_when_that_is_switched_on(fleet: Fleet, client: FleetCl
 
 
 def test_publishing_the_same_again_changes_nothing_and_other_content_is_refused(fleet: Fleet) -> None:
-    assert not fleet.registry("publish", str(LENET / "lenet.toml"))["created"]
+    assert not fleet.registry("publish", str(LENET_FOLDER / "lenet.toml"))["created"]
     with pytest.raises(RuntimeError, match="exit code 4"):
-        fleet.registry("publish", "lenet", str(LENET / "lenet.onnx"), "--version", "1.0.0", "--target", "gpu")
+        fleet.registry("publish", "lenet", str(LENET_FOLDER / "lenet.onnx"), "--version", "1.0.0", "--target", "gpu")
 
 
 def test_a_device_that_should_no_longer_serve_a_model_refuses_it(fleet: Fleet, client: FleetClient) -> None:
-    fleet.registry("publish", "other", str(LENET / "lenet.onnx"), "--version", "1", "--target", "cpu")
+    fleet.registry("publish", "other", str(LENET_FOLDER / "lenet.onnx"), "--version", "1", "--target", "cpu")
     fleet.registry("deploy", "other@1", "--device", DEVICE, "--wait")
     x = np.zeros((1, 1, 28, 28), np.float32)
     assert client.ask_tensors(DEVICE, "other", x=x).tensors["y"].shape == (1, 10)
@@ -107,7 +108,7 @@ def test_a_device_that_should_no_longer_serve_a_model_refuses_it(fleet: Fleet, c
 
 
 def test_what_a_model_answered_just_before_it_was_undeployed_is_counted(fleet: Fleet, client: FleetClient) -> None:
-    fleet.registry("publish", "brief", str(LENET / "lenet.onnx"), "--version", "1", "--target", "cpu")
+    fleet.registry("publish", "brief", str(LENET_FOLDER / "lenet.onnx"), "--version", "1", "--target", "cpu")
     fleet.registry("deploy", "brief@1", "--device", DEVICE, "--wait")
     for _ in range(3):
         client.ask_tensors(DEVICE, "brief", x=np.zeros((1, 1, 28, 28), np.float32))

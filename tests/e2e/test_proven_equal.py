@@ -7,14 +7,15 @@ import pytest
 from PIL import Image
 
 from scripts.demo.processes import Fleet, wait_until
-from tests.e2e.conftest import DEVICE, LENET
+from tests.e2e.conftest import DEVICE
+from tests.support.paths import LENET_FOLDER
 
-DIGITS = sorted((LENET / "digits").glob("*.png"))
+DIGITS = sorted((LENET_FOLDER / "digits").glob("*.png"))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _lenet_serves(fleet: Fleet) -> None:
-    fleet.registry("publish", str(LENET / "lenet.toml"), "--golden-random", "5")
+    fleet.registry("publish", str(LENET_FOLDER / "lenet.toml"), "--golden-random", "5")
     fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
 
 

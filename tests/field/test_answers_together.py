@@ -16,11 +16,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from scripts.demo.processes import Fleet, wait_until
-from tests.e2e.conftest import DEVICE, LENET
+from tests.e2e.conftest import DEVICE
 from tests.support import independence
 from tests.support.asking import Asker
 from tests.support.cli import Cli
 from tests.support.graphs import Graph
+from tests.support.paths import LENET_FOLDER
 
 REQUESTS = 300
 KINDS = {TensorProto.FLOAT: "FP32", TensorProto.INT64: "INT64", TensorProto.BOOL: "BOOL"}
@@ -145,7 +146,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         folder = tmp_path_factory.mktemp("models")
         for name, make in MIXING.items():
             onnx.save(make(), folder / f"{name}.onnx")
-        commands = [("publish", str(LENET / "lenet.toml"))]
+        commands = [("publish", str(LENET_FOLDER / "lenet.toml"))]
         for name in (*MIXING, DECLARED):
             file = str(folder / f"{name.removesuffix('-declared')}.onnx")
             declared = ("--batching", "independent") if name == DECLARED else ()
@@ -231,7 +232,7 @@ def _health(fleet: Fleet) -> dict[str, Any]:
 
 def lenet_answers(fleet: Fleet) -> tuple[list[Any], list[Any]]:
     """What came over MQTT, and what ONNX Runtime says of each alone."""
-    runs = independence.session((LENET / "lenet.onnx").read_bytes())
+    runs = independence.session((LENET_FOLDER / "lenet.onnx").read_bytes())
     rng = np.random.default_rng(6)
     items = [rng.random((1, 1, 28, 28)).astype(f32) for _ in range(REQUESTS)]
     found = together(fleet, "lenet", "x", items, "FP32")

@@ -15,9 +15,10 @@ import pytest
 
 from scripts.demo.processes import BIN, Fleet, wait_until
 from tests.support.onnx_models import scaled
+from tests.support.paths import ROOT
 
 DEVICE = "edge-1"
-DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
+DOCS = ROOT / "docs" / "operations.md"
 SQLITE = """#!{python}
 import sqlite3, sys
 source, command = sys.argv[1:]

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from registry.config import load_config
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 BANNED = """
 import sys

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 WANT = "the locks of today"
 BASE = getattr(sys, "_base_executable", "") or sys.executable
 TRIED = {"MODELFLEET_TRIED_PYTHON": BASE}

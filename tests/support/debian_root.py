@@ -18,7 +18,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 CHECKOUT = "modelfleet"
 """The folder of the checkout, below a home folder."""
 NOT_COPIED = shutil.ignore_patterns(
@@ -93,7 +94,7 @@ class DebianRoot:
         target = self.root / ("root" if user == "root" else f"home/{user}") / CHECKOUT
         if user != "root":
             subprocess.run(["chroot", self.root, "/usr/sbin/useradd", "-m", user], check=True, timeout=60)
-        shutil.copytree(PROJECT, target, symlinks=True, ignore=NOT_COPIED)
+        shutil.copytree(ROOT, target, symlinks=True, ignore=NOT_COPIED)
         if user != "root":
             owner = target.parent.stat()
             for path in (target, *target.rglob("*")):

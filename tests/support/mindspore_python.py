@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 OWN = ROOT / ".venv-mindspore" / "bin" / "python"
 """What scripts/setup-mindspore makes."""
 PYTHON = os.environ.get("MODELFLEET_MINDSPORE_PYTHON") or (str(OWN) if OWN.exists() else "")

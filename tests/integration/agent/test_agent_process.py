@@ -19,9 +19,9 @@ from registry.contracts.api.devices import DeviceReports
 from registry.contracts.device.messages import Desired, DesiredModel
 from tests.fakes.registry_simulator import RegistrySimulator, Stall, one_file_manifest
 from tests.support.broker import Mosquitto, free_port
+from tests.support.paths import LENET
 
 DEVICE = "edge-1"
-LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 

@@ -24,8 +24,8 @@ from registry.inspection import om
 from tests.fakes.simulated_atc import running, simulated_atc
 from tests.support import onnx_models
 from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.paths import LENET, ROOT
 
-LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 X, Y = ("x", (-1, 3)), ("y", (-1, 2))
 
 
@@ -262,7 +262,7 @@ def checkpoint(folder: Path) -> Variant:
         "from agent.backends.mindspore_networks import table; "
         "mindspore.save_checkpoint(table.build('lenet5', {}), sys.argv[2])"
     )
-    root = str(Path(__file__).parents[3])
+    root = str(ROOT)
     assert os.spawnv(os.P_WAIT, PYTHON, [PYTHON, "-c", code, root, str(path)]) == 0
     content = path.read_bytes()
     return Variant(

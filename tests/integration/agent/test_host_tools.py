@@ -15,8 +15,9 @@ from agent.adapters.facts.cann import probe_cann
 from agent.adapters.facts.nvidia import probe_nvidia
 from agent.adapters.facts.vendor_tool import ToolError, run_tool
 from registry.contracts.fit.platforms import AscendFacts
+from tests.support.paths import DATA
 
-DATA = Path(__file__).parents[2] / "data" / "npu-smi"
+DATA = DATA / "npu-smi"
 
 
 def npu_smi(folder: Path, script: str) -> dict[str, str]:

@@ -20,8 +20,8 @@ from agent.core.lifecycle import State
 from agent.core.slots import SlotRecord
 from agent.errors import PermanentError, TransientError
 from agent.worker.measure import Measurement
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 Known = tuple[dict[str, SlotRecord], dict[str, "bytes | None"], list["Measurement | None"]]
 FOUND = Measurement(run_us=12.5, max_batch=16, lanes=2, fixed=True)
 

@@ -21,10 +21,10 @@ from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.tensors import Datatype
 from tests.support import worker_client
 from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.paths import ROOT
 
 pytestmark = needs_mindspore
 
-ROOT = Path(__file__).parents[3]
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 X = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 1, 28, 28))
 Y = TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1, 10))

@@ -21,6 +21,7 @@ from registry.contracts.tensors import Datatype
 from tests.support import worker_client
 from tests.support.checkpoints import safetensors
 from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.paths import ROOT
 
 pytestmark = needs_mindspore
 LENET = Network(name="lenet5", arguments={"num_class": 10, "num_channel": 1})
@@ -30,7 +31,7 @@ KNOWN = Measurement(run_us=2000.0, max_batch=2, lanes=1, fixed=True)
 
 
 def mindspore_models(order: str, out: Path) -> None:
-    script = Path(__file__).parents[2] / "support" / "mindspore_models.py"
+    script = ROOT / "tests" / "support" / "mindspore_models.py"
     catalogue = Path(table.__file__).parent
     command = [PYTHON, "-I", str(script), order, str(catalogue), str(out)]
     done = subprocess.run(command, timeout=100, capture_output=True, text=True, check=False)

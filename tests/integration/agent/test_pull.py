@@ -37,6 +37,7 @@ from tests.fakes.registry_simulator import (
     Truncate,
     one_file_manifest,
 )
+from tests.support.paths import ROOT
 
 MODEL = bytes(range(256)) * 40_000  # 10 MB: several buffers, and more than httpx reads at once
 HOST = Platform(
@@ -165,7 +166,7 @@ def test_a_killed_agent_resumes_at_the_right_offset(
     registry.fault("blobs", Stall(4_000_000))
     folder = tmp_path / "cache"
     argv = [sys.executable, "-c", PULL_PROGRAM, str(folder), registry.url, manifest.model_dump_json()]
-    child = subprocess.Popen(argv, cwd=Path(__file__).parents[3])
+    child = subprocess.Popen(argv, cwd=ROOT)
     part = folder / "partial" / f"{hex_of(digest_of(MODEL))}.part"
     wait_until(lambda: part.exists() and part.stat().st_size >= 3 << 20)
     os.kill(child.pid, signal.SIGKILL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,9 +17,9 @@ from registry.contracts.device.messages import Reported
 from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts, Evidence, Platform
 from tests.support.cli import Cli
+from tests.support.paths import LENET
 from tests.support.registry_process import RegistryProcess, put_blob
 
-LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 ORT = BackendFacts(
     name="onnxruntime", usable=True, version="1.32.0", formats=(Format.ONNX,), targets=(Target.CPU,),

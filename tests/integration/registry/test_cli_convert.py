@@ -16,8 +16,8 @@ from tests.fakes.simulated_atc import running, simulated_atc
 from tests.support import onnx_models
 from tests.support.cli import Cli, end
 from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.paths import LENET, ROOT
 
-LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 CHIP = ("-O", "soc_version=Ascend310P3", "-O", "cann_version=8.0.RC1")
 
 
@@ -182,7 +182,7 @@ def test_a_published_checkpoint_becomes_onnx_and_mindir_for_real_and_air_only_el
         "from agent.backends.mindspore_networks import table; "
         "mindspore.save_checkpoint(table.build('lenet5', {}), sys.argv[2])"
     )
-    path, root = tmp_path / "lenet.ckpt", str(Path(__file__).parents[3])
+    path, root = tmp_path / "lenet.ckpt", str(ROOT)
     assert os.spawnv(os.P_WAIT, PYTHON, [PYTHON, "-c", code, root, str(path)]) == 0
     path.chmod(0o644)
     cli("publish", "ms", path, "--version", "1.0.0", "--target", "cpu", "--network", "lenet5", "--json")

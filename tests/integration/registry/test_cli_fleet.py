@@ -23,9 +23,8 @@ from registry.contracts.fit.platforms import BackendFacts, Platform
 from tests.fakes.odd_server import OddServer
 from tests.support.cli import Cli
 from tests.support.fleet_registry import eventually
+from tests.support.paths import LENET
 from tests.support.registry_process import RegistryProcess
-
-LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from registry.contracts.catalogue.manifest import Classification, ImageInput
 from registry.publishing.request import load_publish_file
 from tests.support import onnx_models
 from tests.support.cli import Cli, end
+from tests.support.paths import LENET, ROOT
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = ROOT / "docs"
 WITHOUT = """
 import sys
 class Absent:
@@ -49,7 +50,7 @@ def test_every_command_but_serve_works_without_the_servers_packages() -> None:
 
 
 def test_publishing_says_what_to_install_where_the_onnx_package_is_missing(tmp_path: Path) -> None:
-    model = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
+    model = LENET
     ran = run_without(("onnx",), "publish", "m", str(model), "--version", "1", "--target", "cpu")
     assert ran.returncode == 1
     assert "pip install 'modelfleet[publish]'" in ran.stderr

@@ -15,9 +15,9 @@ from tests.fakes.cutting_proxy import CuttingProxy
 from tests.support import onnx_models
 from tests.support.cli import Cli
 from tests.support.fleet_registry import eventually
+from tests.support.paths import ROOT
 from tests.support.registry_process import RegistryProcess
 
-ROOT = Path(__file__).parents[3]
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 
 

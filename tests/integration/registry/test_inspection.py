@@ -22,9 +22,9 @@ from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.folders import folder_kind
 from registry.inspection.strangers import by_ending
 from tests.support import onnx_models
+from tests.support.paths import LENET
 from tests.support.protobuf import message
 
-LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet" / "lenet.onnx"
 SECRET = b"a secret of this host"
 
 

@@ -20,9 +20,8 @@ from registry.contracts.tensors import NUMPY_NAME, Datatype
 from registry.inspection.facts import InspectionError
 from registry.pictures.steps import steps_of
 from tests.support.cli import Cli
+from tests.support.paths import LENET_FOLDER
 from tests.support.registry_process import RegistryProcess
-
-LENET = Path(__file__).parents[3] / "scripts" / "models" / "lenet"
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +139,9 @@ def test_a_folder_that_could_be_two_classes_is_refused(
 
 def test_a_folder_of_digits_becomes_a_validation_set_that_lenet_reads(server: RegistryProcess, tmp_path: Path) -> None:
     cli = Cli(tmp_path, server.url, server.admin_token)
-    cli("publish", LENET / "lenet.toml")
+    cli("publish", LENET_FOLDER / "lenet.toml")
     folder = tmp_path / "digits"
-    for file in sorted((LENET / "digits").glob("*.png")):
+    for file in sorted((LENET_FOLDER / "digits").glob("*.png")):
         inner = folder / file.stem.split("-")[1]
         inner.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, inner)

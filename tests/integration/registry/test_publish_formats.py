@@ -17,10 +17,10 @@ from registry.inspection.facts import InspectionError
 from registry.inspection.protobuf import Field, ProtobufWalk
 from tests.support import onnx_models
 from tests.support.cli import Cli, Ran
+from tests.support.paths import DATA
 from tests.support.protobuf import message, number
 from tests.support.registry_process import RegistryProcess
 
-DATA = Path(__file__).parents[2] / "data"
 """Files that MindSpore wrote; see the README there."""
 SIGNATURE = """
 [[variant.inputs]]

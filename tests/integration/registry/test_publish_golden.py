@@ -20,9 +20,9 @@ from registry.contracts.tensors import Datatype
 from tests.support import onnx_models
 from tests.support.cli import Cli
 from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.paths import ROOT
 from tests.support.registry_process import RegistryProcess, put_blob
 
-ROOT = Path(__file__).parents[3]
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 WEIGHTS = np.array([[1, 10], [2, 20], [3, 30]], "<f4")
 

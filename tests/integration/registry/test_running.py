@@ -16,6 +16,7 @@ from registry.running.runtimes import MINDSPORE_VARIABLE, order_for
 from registry.sandbox import memory_of_host
 from tests.support import onnx_models
 from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.paths import DATA
 from tests.support.worker_client import is_gone
 
 X = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 3))
@@ -129,7 +130,7 @@ def test_what_only_devices_run_is_said(
 @needs_mindspore
 def test_a_mindir_answers_through_mindspores_own_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MINDSPORE_VARIABLE, PYTHON)
-    file = Path(__file__).parents[2] / "data" / "conv-dynamic.mindir"
+    file = DATA / "conv-dynamic.mindir"
     specs = (TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 1, 8, 8)),)
     found = order_for(file, Format.MINDIR, Target.CPU, specs, (Y,))
     assert isinstance(found, Order)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,9 @@ from agent.adapters.facts.hardware import with_acl
 from agent.adapters.facts.vendor_tool import ToolError
 from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts
+from tests.support.paths import DATA
 
-TABLES = {path.stem: path.read_text() for path in (Path(__file__).parents[2] / "data" / "npu-smi").glob("*.txt")}
+TABLES = {path.stem: path.read_text() for path in (DATA / "npu-smi").glob("*.txt")}
 MIB = 1 << 20
 ACL = BackendFacts(
     name="ascend_acl", usable=True, formats=(Format.OM,), targets=(Target.ASCEND310,), providers=("Ascend310P3",)

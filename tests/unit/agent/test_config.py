@@ -10,8 +10,9 @@ import pytest
 from agent.config import settings
 from agent.config.example import example_toml
 from agent.config.settings import ConfigError, config_file, load_config, read_secret
+from tests.support.paths import ROOT
 
-EXAMPLE = Path(__file__).parents[3] / "docs" / "agent.toml"
+EXAMPLE = ROOT / "docs" / "agent.toml"
 
 
 @pytest.fixture(autouse=True)
