@@ -23,11 +23,11 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "by hand")
 
 SMOKE = (
     "tests/contracts/",
-    "tests/unit/agent/test_codec.py",
-    "tests/unit/registry/test_resolution.py",
+    "tests/unit/agent/dataplane/test_codec.py",
+    "tests/unit/registry/contracts/test_resolution.py",
     "tests/integration/agent/test_agent_process.py",
     "tests/integration/agent/test_failing_disk.py",
-    "tests/integration/registry/test_postgresql.py",
+    "tests/integration/registry/db/test_postgresql.py",
     "tests/integration/registry/test_running.py",
     "tests/integration/test_docs.py",
     "tests/integration/test_packaging.py",

@@ -100,7 +100,7 @@ class GpuCheck:
             "0",
             "-p",
             "no:cacheprovider",
-            "tests/integration/agent/test_gpu.py",
+            "tests/integration/agent/backends/test_gpu.py",
         )
         text = output_of(*argv, limit_s=110)
         step.block(text[-4000:])

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.debian_root import CHECKOUT, PROJECT, DebianRoot
+from tests.support.debian_root import CHECKOUT, DebianRoot
+from tests.support.paths import ROOT
 
 SUITE = os.environ.get("MODELFLEET_BARE_DEBIAN", "")
 pytestmark = [
@@ -105,7 +106,7 @@ def test_what_systemd_install_put_into_an_image_runs_where_the_image_is_the_root
 
 
 def test_the_pip_lines_of_the_readme_work_as_they_stand(bare: DebianRoot) -> None:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^(?:python3 -m venv|pip install) .*", readme, re.MULTILINE)
     assert len(lines) == 3
     script = "\n".join(("set -e", *lines, "registry --help >/dev/null", "agent platform --config docs/agent.toml"))

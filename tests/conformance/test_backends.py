@@ -50,7 +50,7 @@ with_any_tensor = pytest.mark.parametrize("name", SAMPLES_AS_THEY_ARE, indirect=
 where_a_bad_index_fails_the_run = pytest.mark.parametrize(
     "name", [param for param in ALL if param != ALL[-1]], indirect=True
 )
-"""On a GPU it is undefined, or breaks the process: tests/unit/agent/test_tensorrt_plan.py has that."""
+"""On a GPU it is undefined, or breaks the process: tests/unit/agent/backends/test_tensorrt_plan.py has that."""
 
 
 def load(name: str, directory: Path, content: bytes, options: LoadOptions | None = None) -> Session:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.agent.oip_models import echo, input_bytes, make_codec, spec
+from tests.unit.agent.dataplane.oip_models import echo, input_bytes, make_codec, spec
 
 EXCHANGES = json.loads((Path(__file__).parent / "golden" / "v1" / "oip-exchanges.json").read_bytes())["cases"]
 

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with the bounds that it lacks: header size, slow headers, slow readers, connections.
 
-It overrides callbacks of uvicorn's `HttpToolsProtocol`; tests/integration/registry/test_limits.py fails when
+It overrides callbacks of uvicorn's `HttpToolsProtocol`; tests/integration/registry/server/test_limits.py fails when
 uvicorn changes them.
 """
 

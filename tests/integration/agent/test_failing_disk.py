@@ -13,7 +13,7 @@ import pytest
 from agent.errors import TransientError
 from registry.contracts.codes import DeploymentCode
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
-from tests.integration.agent.test_pull import MODEL, Puller
+from tests.integration.agent.reconciler.test_pull import MODEL, Puller
 
 CALLS = ("fsync", "pwrite", "replace", "mkdir", "fchmod")
 DATA = MODEL[: 3 << 20]
