@@ -33,7 +33,7 @@ def job_manifest(job: Job, context: JobContext) -> Manifest:
 
 def bring_variant(variant: Variant, folder: Path, context: JobContext) -> None:
     """All files of a variant, whole and checked, below `folder`. Raises AgentError, StepCancelledError."""
-    demand_room(sum(file.size for file in variant.files), folder, context)
+    require_room(sum(file.size for file in variant.files), folder, context)
     if _copied(variant, folder, context):
         return
     for file in variant.files:
@@ -56,7 +56,7 @@ def bring_file(file: FileRef, folder: Path, context: JobContext) -> Path:
     return target
 
 
-def demand_room(size: int, folder: Path, context: JobContext) -> None:
+def require_room(size: int, folder: Path, context: JobContext) -> None:
     """Raises TransientError(insufficient_disk) when the disk has not so many bytes beyond the reserve."""
     reserve = reserve_of(context.folder, context.config.limits.disk_reserve)
     free = shutil.disk_usage(context.folder).free - reserve

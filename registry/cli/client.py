@@ -192,7 +192,7 @@ class Client:
 
     @contextmanager
     def _exchange(self, method: str, path: str, **request: Any) -> Iterator[httpx.Response]:
-        _demand_names(path)
+        _require_names(path)
         limit = Limit(STREAM_LIMIT_S if "timeout" in request else ANSWER_DEADLINE_S)
         try:
             with self._http.stream(method, path, extensions={LIMIT: limit}, **request) as response:
@@ -237,7 +237,7 @@ def _transport(url: str) -> HttpTransport:
         raise CliError(text, code="bad_authorities", hint="See SSL_CERT_FILE and SSL_CERT_DIR.") from error
 
 
-def _demand_names(path: str) -> None:
+def _require_names(path: str) -> None:
     """Raises CliError for a level that a server would take as the way to something else: empty, `.`, `..`, `a/b`.
 
     Every other bad name reaches the registry, which refuses it with the same code.

@@ -8,7 +8,7 @@ from pathlib import Path
 from registry.cli.failures import CliError, ExitCode
 
 
-def demand_new_file(path: Path | None) -> None:
+def require_new_file(path: Path | None) -> None:
     """Before a credential is made: nothing lies where it is to be written.
 
     Raises:

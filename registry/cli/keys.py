@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.credentials import demand_new_file, write_secret
+from registry.cli.credentials import require_new_file, write_secret
 from registry.cli.session import Session, command
 from registry.publishing.signing import Signer, load_signer, new_key
 
@@ -33,7 +33,7 @@ def new(session: Session, file: KeyFile) -> None:
         --signing-key release.key --input x:FP32:-1,4 --output y:FP32:-1,3
     ```
     """
-    demand_new_file(file)
+    require_new_file(file)
     signer, content = new_key()
     write_secret(file, content, hint="Name another file.")
     session.out.note(f"The private key is in {file}.")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.confirm import confirm
-from registry.cli.credentials import demand_new_file, write_secret
+from registry.cli.credentials import require_new_file, write_secret
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
 from registry.contracts.api.tokens import Scope, TokenCreate, TokenCreated, TokenView
@@ -47,7 +47,7 @@ def create(
     registry token create ci --scope publish --token-out ci.token
     ```
     """
-    demand_new_file(token_out)
+    require_new_file(token_out)
     body = TokenCreate(name=name, scope=Scope(scope.value))  # type: ignore[arg-type]
     created = session.client.change("POST", tokens_path(), body, TokenCreated)
     if token_out is not None:

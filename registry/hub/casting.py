@@ -40,12 +40,12 @@ def cast(name: str, value: Any, datatype: Datatype) -> Array:
     if array.dtype.kind not in _NUMBER_KINDS:
         raise HubError("wrong_datatype", f"input {name!r} is {datatype}, not {array.dtype}")
     if datatype in _INTEGERS:
-        _demand_whole(name, array, datatype)
+        _require_whole(name, array, datatype)
         limits = np.iinfo(wanted)
-        _demand_within(name, array, datatype, int(limits.min), int(limits.max))
+        _require_within(name, array, datatype, int(limits.min), int(limits.max))
     elif datatype is Datatype.BOOL:
-        _demand_whole(name, array, datatype)
-        _demand_within(name, array, datatype, 0, 1)
+        _require_whole(name, array, datatype)
+        _require_within(name, array, datatype, 0, 1)
     elif datatype is Datatype.BF16 and array.dtype.kind == "f":
         return _to_bf16(name, array)
     elif datatype not in _FLOATS:
@@ -87,7 +87,7 @@ def _unboxed(name: str, boxed: Array, datatype: Datatype) -> Array:
         raise _out_of_range(name, items[place], np.unravel_index(place, boxed.shape), datatype) from None
 
 
-def _demand_whole(name: str, array: Array, datatype: Datatype) -> None:
+def _require_whole(name: str, array: Array, datatype: Datatype) -> None:
     if array.dtype.kind != "f":
         return
     odd = ~np.isfinite(array) | (array != np.trunc(array))
@@ -96,7 +96,7 @@ def _demand_whole(name: str, array: Array, datatype: Datatype) -> None:
         raise _out_of_range(name, array[where], where, datatype)
 
 
-def _demand_within(name: str, array: Array, datatype: Datatype, least: int, most: int) -> None:
+def _require_within(name: str, array: Array, datatype: Datatype, least: int, most: int) -> None:
     if not array.size or array.dtype.kind == "b":
         return
     for place, beyond in ((array.argmin(), int(array.min()) < least), (array.argmax(), int(array.max()) > most)):
@@ -109,7 +109,7 @@ def _converted(name: str, array: Array, datatype: Datatype, wanted: np.dtype[Any
     with np.errstate(over="ignore"):
         made = np.ascontiguousarray(array, wanted)
     if datatype in _FLOATS:
-        _demand_finite(name, array, np.isfinite(made), datatype)
+        _require_finite(name, array, np.isfinite(made), datatype)
     return made
 
 
@@ -119,11 +119,11 @@ def _to_bf16(name: str, array: Array) -> Array:
         wide = np.ascontiguousarray(array, "<f4")
     bits = wide.view("<u4").astype(np.uint64)
     made = np.where(np.isnan(wide), 0x7FC0, (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
-    _demand_finite(name, array, (made & 0x7F80) != 0x7F80, Datatype.BF16)
+    _require_finite(name, array, (made & 0x7F80) != 0x7F80, Datatype.BF16)
     return made
 
 
-def _demand_finite(name: str, given: Array, held: Array, datatype: Datatype) -> None:
+def _require_finite(name: str, given: Array, held: Array, datatype: Datatype) -> None:
     lost = ~held & np.isfinite(given)
     if lost.any():
         where = np.unravel_index(int(lost.argmax()), given.shape)

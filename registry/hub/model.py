@@ -19,7 +19,7 @@ from registry.contracts.catalogue.manifest import Manifest, Target, TensorSpec, 
 from registry.contracts.fit.resolution import CPU_FORMAT_ORDER, FORMAT_ORDER, TARGET_ORDER
 from registry.hub.casting import cast
 from registry.hub.errors import HubError
-from registry.hub.source import demand_text, opened
+from registry.hub.source import opened, require_text
 from registry.running.process import CannotRunError, ModelProcess, ModelRunError
 from registry.running.runtimes import order_for
 
@@ -102,7 +102,7 @@ def load(name: str, version: str | None = None) -> Model:
     Raises:
         HubError: `not_found`, `unreachable`, `digest_mismatch`, `cannot_run` with the reason of each variant, ...
     """
-    demand_text(name=name)
+    require_text(name=name)
     model, _, said = name.partition("@")
     if version and said:
         raise HubError("invalid", f"{name!r} and version={version!r} name two versions")

@@ -46,7 +46,7 @@ def list_models() -> list[Listed]:
         return source.models()
 
 
-def demand_text(**named: object) -> None:
+def require_text(**named: object) -> None:
     """Raises HubError for an argument that is no text; which texts are names, the client and the registry say."""
     for argument, value in named.items():
         if not isinstance(value, str):
@@ -79,9 +79,9 @@ class Source:
 
         `ask` False: what an earlier call with the same question got, where there was one, without the registry.
         """
-        demand_text(model=model)
+        require_text(model=model)
         if reference is not None:
-            demand_text(version=reference)
+            require_text(version=reference)
         question = canonical_json([self._client.address.url, model, reference, dataset]).decode()
         kept = None if ask else self._cache.answer(question)
         if kept is not None:

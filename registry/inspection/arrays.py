@@ -42,7 +42,7 @@ def load_tensors(path: Path, max_bytes: int, max_tensors: int) -> dict[str, Tens
 
 def _from_safetensors(path: Path, max_bytes: int, max_tensors: int) -> dict[str, Tensor]:
     size = path.stat().st_size
-    _demand_size(path, size, max_bytes)
+    _require_size(path, size, max_bytes)
     content = memoryview(path.read_bytes())
     try:
         spans = read_spans(content, len(content), max_tensors)
@@ -55,7 +55,7 @@ def _from_npz(path: Path, max_bytes: int, max_tensors: int) -> dict[str, Tensor]
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-        _demand_size(path, sum(member.file_size for member in members), max_bytes)  # unpacked, before it is
+        _require_size(path, sum(member.file_size for member in members), max_bytes)  # unpacked, before it is
         if len(members) > max_tensors:
             raise InspectionError(f"{path.name} has {len(members)} arrays; at most {max_tensors}")
         names = {member.filename for member in members}
@@ -78,6 +78,6 @@ def as_tensor(what: str, array: NDArray[np.generic]) -> Tensor:
     return Tensor(datatype, array.shape, plain.tobytes())
 
 
-def _demand_size(path: Path, size: int, max_bytes: int) -> None:
+def _require_size(path: Path, size: int, max_bytes: int) -> None:
     if size > max_bytes:
         raise InspectionError(f"{path.name} has {size} bytes of tensors; at most {max_bytes}")

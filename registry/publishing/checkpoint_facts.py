@@ -27,7 +27,7 @@ def with_network(section: VariantSection, facts: ModelFacts) -> ModelFacts:
     """
     network = network_of(section)
     if section.entry_point is not None:
-        _demand_code_belongs(section, facts)
+        _require_code_belongs(section, facts)
         return facts
     if network is None:
         warn = facts.format is Format.MINDSPORE_CKPT
@@ -51,7 +51,7 @@ def with_network(section: VariantSection, facts: ModelFacts) -> ModelFacts:
     return replace(facts, inputs=given or inputs, outputs=told or outputs)
 
 
-def _demand_code_belongs(section: VariantSection, facts: ModelFacts) -> None:
+def _require_code_belongs(section: VariantSection, facts: ModelFacts) -> None:
     if facts.format is not Format.MINDSPORE_CKPT:
         raise UsageFault(
             f"An entry point is for checkpoints; {section.file.name} is {facts.format} and brings its own network"

@@ -16,7 +16,7 @@ from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
-def demand_function(path: Path, function: str) -> None:
+def require_function(path: Path, function: str) -> None:
     """Raises UsageFault: the file at `path` is no Python that is read here, or binds no such name at its top level."""
     with path.open("rb") as file:
         source = file.read(MAX_MODULE_BYTES + 1)

@@ -22,7 +22,7 @@ from registry.contracts.catalogue.golden import MeasuredParity, Parity, Toleranc
 from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest, TensorSpec
 from registry.contracts.comparison.golden_file import Case, write_cases
 from registry.contracts.tensor_file import Tensor, TensorFileError
-from registry.publishing.golden_cases import demand_comparable, given_cases, given_requests, signature
+from registry.publishing.golden_cases import given_cases, given_requests, require_comparable, signature
 from registry.publishing.golden_versions import Others, name_of
 from registry.publishing.plan import Plan
 from registry.publishing.request import GoldenSection
@@ -92,10 +92,10 @@ def measured(session: Session, plan: Plan, manifest: Manifest, others: Others) -
             text = f"no golden vectors: {error.what}. Give them, or inputs for them: --golden-inputs"
             session.out.warn(text)
             return Made(manifest, warnings=(text,))
-        demand_classes(manifest, cases[0].outputs)
+        require_classes(manifest, cases[0].outputs)
         rows = list(trial.measure(cases, reference))
     _tell(session, rows)
-    _demand_passed(manifest, rows)
+    _require_passed(manifest, rows)
     given = section.file or others.vectors()
     manifest, file = _with_golden(manifest, plan, cases, reference, others.folder, given=given)
     variants = tuple(
@@ -153,7 +153,7 @@ class _Trial:
         specs = inputs, outputs = signature(self._manifest)
         compared = self._others.compared
         if compared is not None:
-            _demand_alike(compared, specs)
+            _require_alike(compared, specs)
             name, process = name_of(compared), self._others.started(self._stack)
         else:
             name = self._reference()
@@ -165,7 +165,7 @@ class _Trial:
             requests = random_inputs(inputs, count, self._manifest.image)
         try:
             cases = make_cases(process, requests, outputs)
-            demand_comparable(cases, specs)
+            require_comparable(cases, specs)
         except ModelRunError as error:
             raise CliError(f"The reference {name} does not answer: {error.message}", code="run_failed") from None
         except TensorFileError as error:
@@ -188,7 +188,7 @@ class _Trial:
         except ModelRunError as error:
             session.out.note(f"  {name}: a trial request of random values failed, so it is not tried: {error.message}")
             return ()
-        demand_classes(self._manifest, found.outputs)
+        require_classes(self._manifest, found.outputs)
         warnings = tuple(f"{name}: {text}" for text in found.warnings)
         for text in warnings:
             session.out.warn(text)
@@ -248,7 +248,7 @@ def _with_golden(
     return manifest.model_copy(update={"golden": golden}), file
 
 
-def _demand_alike(compared: Manifest, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> None:
+def _require_alike(compared: Manifest, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> None:
     """Raises CliError: the other version takes or gives other tensors, so that there is nothing to compare."""
     theirs = signature(compared)
     for kind, ours, others in zip(("input", "output"), specs, theirs, strict=True):
@@ -261,7 +261,7 @@ def _demand_alike(compared: Manifest, specs: tuple[tuple[TensorSpec, ...], tuple
             )
 
 
-def demand_classes(manifest: Manifest, outputs: Mapping[str, Tensor]) -> None:
+def require_classes(manifest: Manifest, outputs: Mapping[str, Tensor]) -> None:
     """The classification fits what a variant really answered. Raises UsageFault."""
     declared = manifest.classification
     tensor = outputs.get(declared.output) if declared is not None else None
@@ -302,7 +302,7 @@ def _figures(parity: Parity) -> str:
     return f"max abs {max_abs}, max rel {max_rel}, top-1 {top1}, {run} a run"
 
 
-def _demand_passed(manifest: Manifest, rows: Sequence[Measured]) -> None:
+def _require_passed(manifest: Manifest, rows: Sequence[Measured]) -> None:
     off = [(row.variant, row.measured.parity) for row in rows if row.measured and not row.measured.parity.passed]
     if off:
         raise CliError(

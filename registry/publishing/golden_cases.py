@@ -142,7 +142,7 @@ def given_cases(path: Path, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpe
         (case.inputs if side == "in" else case.outputs)[inner] = tensor
     try:
         ordered = [cases[str(number)] for number in range(len(cases))]
-        demand_comparable(ordered, specs)
+        require_comparable(ordered, specs)
     except KeyError as error:
         raise InspectionError(f"{path.name} has no case {error}; cases are numbered from 0 without a gap") from None
     except TensorFileError as error:
@@ -150,7 +150,7 @@ def given_cases(path: Path, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpe
     return ordered
 
 
-def demand_comparable(cases: Sequence[Case], specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> None:
+def require_comparable(cases: Sequence[Case], specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> None:
     """They are of this model, and in some case each output has something to compare with: NaN and infinities are
     compared too, but a version of which nothing else is known proves nothing. Raises TensorFileError."""
     content = write_cases(cases)

@@ -31,7 +31,7 @@ from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.folders import folder_kind
 from registry.publishing.checkpoint_facts import like_siblings, network_of
-from registry.publishing.entry_function import demand_function
+from registry.publishing.entry_function import require_function
 from registry.publishing.request import PublishFile, RequirementsSection, VariantSection, faults
 from registry.publishing.signing import Signer, load_signer
 from registry.publishing.variant_facts import variant_facts
@@ -171,7 +171,7 @@ def _add_module(section: VariantSection, files: dict[str, Path]) -> str:
         raise CliError(f"{path} is not there, or not a file", code="not_found")
     if name in files:
         raise UsageFault(f"The entry point {path} has the name of another file of the variant")
-    demand_function(path, section.entry_point.function)
+    require_function(path, section.entry_point.function)
     files[name] = path
     return name
 

@@ -25,7 +25,7 @@ from registry.core.differences import differences
 from registry.publishing.golden import given_golden, measured
 from registry.publishing.golden_versions import with_others
 from registry.publishing.plan import Plan, build_manifest
-from registry.publishing.republish import declared, demand_as_asked
+from registry.publishing.republish import declared, require_as_asked
 
 
 @dataclass
@@ -80,7 +80,7 @@ def carry_out(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
             made = measured(session, plan, manifest, others)
             manifest, golden, tried = made.manifest, made.file, made.warnings
         else:
-            demand_as_asked(plan, published)
+            require_as_asked(plan, published)
         outcome = Outcome(published or manifest, dry_run=dry_run, warnings=(*plan.warnings, *tried))
         if dry_run:
             _compare(session, outcome)

@@ -33,7 +33,7 @@ def _said_by_publisher(batching: Batching | None) -> Batching | None:
     return batching.model_copy(update={"why": ""}) if batching.max_size is not None else None
 
 
-def demand_as_asked(plan: Plan, published: Manifest) -> None:
+def require_as_asked(plan: Plan, published: Manifest) -> None:
     """A published version whose golden vectors are not what is asked for now is other content.
 
     Vectors made here differ from run to run, so they are compared by what was said of them: tolerance and reference.

@@ -49,7 +49,7 @@ class Signer:
 
 def new_key() -> tuple[Signer, str]:
     """A new key, and its file's content. Raises CliError: the library is missing."""
-    demand_library()
+    require_library()
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def load_signer(path: Path) -> Signer:
         CliError: the library is missing, or the file is not there or can be read by others.
         UsageFault: it holds no Ed25519 private key without a password.
     """
-    demand_library()
+    require_library()
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
@@ -90,7 +90,7 @@ def load_signer(path: Path) -> Signer:
     return Signer(private)
 
 
-def demand_library() -> None:
+def require_library() -> None:
     """Raises CliError: the library is missing."""
     try:
         import cryptography  # noqa: F401, PLC0415 - only who signs needs it

@@ -66,7 +66,7 @@ class Order:
     outputs: tuple[str, ...]
 
 
-def demand_device(order: Order) -> None:
+def require_device(order: Order) -> None:
     """Its runtime and its device are here; the file may be elsewhere still. Raises CannotRunError."""
     ModelProcess(replace(order, file=None)).close()
 

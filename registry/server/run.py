@@ -37,7 +37,7 @@ def run(config: RegistryConfig, ready: Callable[[str], None], load: Callable[[],
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("alembic", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    demand_safe_address(config)
+    require_safe_address(config)
     with hangups() as asked:
         services = build_services(config)
         try:
@@ -49,7 +49,7 @@ def run(config: RegistryConfig, ready: Callable[[str], None], load: Callable[[],
             services.close()
 
 
-def demand_safe_address(config: RegistryConfig) -> None:
+def require_safe_address(config: RegistryConfig) -> None:
     """Beyond loopback only with an administrator's token that somebody chose or acknowledged. Raises InvalidError."""
     if config.listens_on_loopback or given_admin_token(config) is not None:
         return

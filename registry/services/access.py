@@ -52,20 +52,20 @@ class Principal:
         """Is the scope granted?"""
         return scope in _GRANTS[self.scope]
 
-    def demand(self, scope: Scope) -> None:
+    def require(self, scope: Scope) -> None:
         """Raises ForbiddenError when the scope is not granted."""
         if not self.may(scope):
             raise ForbiddenError(f"This needs a token with the scope {scope}; {self.name!r} has {self.scope}.")
 
-    def demand_device(self, device: str) -> None:
+    def require_device(self, device: str) -> None:
         """Raises ForbiddenError for everybody but the device itself and administrators."""
         if self.device != device and not self.may(Scope.ADMIN):
             raise ForbiddenError(f"Only device {device!r} itself, with its own credential, may do this.")
 
-    def demand_device_or(self, scope: Scope, device: str) -> None:
+    def require_device_or(self, scope: Scope, device: str) -> None:
         """Raises ForbiddenError for everybody but the device itself and those to whom the scope is granted."""
         if self.device != device:
-            self.demand(scope)
+            self.require(scope)
 
 
 ANONYMOUS = Principal(name="", scope=Scope.READ)

@@ -80,7 +80,7 @@ class Conversions:
             version = exact_version(session, work.model, work.version)
             if version is None:
                 raise NotFoundError(f"Model {work.model!r} has no version {work.version!r} any more.")
-            _demand_made_for(session, work, row.device_id, variant, Manifest.model_validate_json(version.body))
+            _require_made_for(session, work, row.device_id, variant, Manifest.model_validate_json(version.body))
             answer = self._add(session, version, variant, f"device/{device}", now)
             session.execute(delete(OfferedBlobRow).where(OfferedBlobRow.job == row.number))
             offered = {file.digest: file.size for file in answer.missing}
@@ -105,7 +105,7 @@ class Conversions:
         return VariantAnswer(manifest=_store(session, row, extended, by, now))
 
 
-def _demand_made_for(session: Session, work: Job, device: int, variant: Variant, newest: Manifest) -> None:
+def _require_made_for(session: Session, work: Job, device: int, variant: Variant, newest: Manifest) -> None:
     """Raises InvalidError: it is not what the job was to make."""
     told = session.get_one(DeviceRow, device).facts
     facts = Platform.model_validate_json(told) if told else None

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore
 from registry.contracts.catalogue.manifest import TensorSpec
-from registry.contracts.evaluation.datasets import Dataset, DatasetCreate, DatasetView, demand_classes, read_dataset
+from registry.contracts.evaluation.datasets import Dataset, DatasetCreate, DatasetView, read_dataset, require_classes
 from registry.contracts.tensor_file import TensorFileError, header_end
 from registry.db.catalog_rows import BlobRow
 from registry.db.engine import Database
@@ -83,7 +83,7 @@ class Datasets:
             found = read_dataset(reader.read_at(0, header_end(reader.read_at(0, 8), reader.size)), reader.size)
             if found.labels is not None:
                 begin, end = found.labels.begin, found.labels.end
-                demand_classes(found.labels.datatype, reader.read_at(begin, end - begin))
+                require_classes(found.labels.datatype, reader.read_at(begin, end - begin))
         except TensorFileError as error:
             raise InvalidError(f"The blob {body.digest} is no validation set: {error}.") from None
         finally:

@@ -115,7 +115,7 @@ class Jobs:
         self._documents.changed()
         return view
 
-    def demand_offered(self, device: str, digest: str, size: int) -> None:
+    def require_offered(self, device: str, digest: str, size: int) -> None:
         """Raises ForbiddenError unless a job of the device that is not over offered this blob with this size."""
         query = select(OfferedBlobRow.size).join(JobRow, JobRow.number == OfferedBlobRow.job)
         query = query.join(DeviceRow, DeviceRow.id == JobRow.device_id)

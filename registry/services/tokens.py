@@ -112,7 +112,7 @@ class Tokens:
             StartError: the file cannot be read or written, or what is in it is no token.
         """
         if given is not None:
-            demand_token(given, "The administrator's token")
+            require_token(given, "The administrator's token")
         with self._database.read() as session:
             any_admin = session.scalar(select(TokenRow.name).where(TokenRow.scope == Scope.ADMIN).limit(1))
             row = session.get(TokenRow, ADMIN_NAME)
@@ -142,7 +142,7 @@ class Tokens:
             if token is None:
                 token = new_token()
                 write_token(file, token)  # before the row: a crash between the two is mended by the next start
-            demand_token(token, f"What is in {file}")
+            require_token(token, f"What is in {file}")
             self._put_admin(token, now)
 
     def readmit(self, file: Path, name: str, now: datetime) -> str | None:
@@ -178,7 +178,7 @@ class Tokens:
         self._access.forget(ADMIN_NAME)
 
 
-def demand_token(token: str, what: str) -> None:
+def require_token(token: str, what: str) -> None:
     """Raises InvalidError for a token that is not safe or that no header can carry."""
     if not MIN_TOKEN_CHARS <= len(token) <= MAX_TOKEN_CHARS:
         raise InvalidError(f"{what} needs {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters.")

@@ -95,13 +95,13 @@ def foreign(answer: httpx.Response, body: bytes | None = None) -> UnreachableErr
     return UnreachableError(f"{answer.url.path}: {text}")
 
 
-def demand_type(answer: httpx.Response, expected: str) -> None:
+def require_type(answer: httpx.Response, expected: str) -> None:
     """Raises UnreachableError for an answer of another content type. One that names none is judged by its content."""
     if media_type(answer.headers.get("content-type")) not in ("", expected):
         raise foreign(answer)
 
 
-def demand_object(answer: httpx.Response, body: bytes, *members: str) -> None:
+def require_object(answer: httpx.Response, body: bytes, *members: str) -> None:
     """Raises UnreachableError for a body that is no JSON object with these members: cut or recoded on the way."""
     try:
         found = json.loads(body)

@@ -18,11 +18,11 @@ from agent.adapters.network.registry_answers import (
     UnreachableError,
     bad_answer,
     bounded,
-    demand_object,
-    demand_type,
     foreign,
     outage,
     refusal,
+    require_object,
+    require_type,
     translated,
 )
 from agent.adapters.network.registry_connection import RegistryConnection
@@ -79,9 +79,9 @@ class RegistryClient:
                 if etag is None:
                     raise UnreachableError(f"{answer.url.path}: 304 for a question that named no ETag")
                 return None
-            demand_type(answer, JSON)
+            require_type(answer, JSON)
             body = bounded(answer, MAX_CONTROL_BYTES)
-            demand_object(answer, body, "device")
+            require_object(answer, body, "device")
             return body, _etag(answer, body)
 
     def manifest(self, digest: Digest) -> bytes:
@@ -91,7 +91,7 @@ class RegistryClient:
             TransientError: manifest_mismatch, and as `registry_answers` says.
         """
         with self._send("GET", manifest_path(digest), {}) as answer:
-            demand_type(answer, JSON)
+            require_type(answer, JSON)
             data = bounded(answer, MAX_MANIFEST_BYTES)
         if digest_of(data) != digest:
             raise TransientError(
@@ -109,7 +109,7 @@ class RegistryClient:
             if answer.status_code == 204:
                 return False
             body = bounded(answer, MAX_CONTROL_BYTES)
-            demand_object(answer, body, "facts_wanted")
+            require_object(answer, body, "facts_wanted")
             return bool(json.loads(body)["facts_wanted"])
 
     def _tell(self, method: str, path: str, content: bytes) -> None:
@@ -132,7 +132,7 @@ class RegistryClient:
         with self._send(
             "GET", blob_path(part.ref.digest), headers, limit_s=DOWNLOAD_LIMIT_S, body_read=DOWNLOAD_READ
         ) as answer:
-            demand_type(answer, BYTES)
+            require_type(answer, BYTES)
             _agree_on_range(answer, part)
             try:
                 part.receive(_body(answer, self._url), cancel)
@@ -148,9 +148,9 @@ class RegistryClient:
         """
         limit_s = None if isinstance(content, bytes) else UPLOAD_LIMIT_S
         with self._send(method, path, headers or _JSON, content, limit_s=limit_s) as answer:
-            demand_type(answer, JSON)
+            require_type(answer, JSON)
             body = bounded(answer, MAX_ANSWER_BYTES)
-            demand_object(answer, body)
+            require_object(answer, body)
             return body
 
     @contextlib.contextmanager

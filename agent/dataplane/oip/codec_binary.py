@@ -267,7 +267,7 @@ class RequestReader:
 
     def _tensor(self, item: _Input, offset: int, mark: bytes) -> tuple[InputTensor, bool]:
         if item.parameters is not None:
-            _demand_known(f"input {quote(item.name)}", item.parameters)
+            _require_known(f"input {quote(item.name)}", item.parameters)
         known = self._signature.find(item.name)
         picture = self._signature.is_picture(known, item.datatype)
         if picture:
@@ -304,11 +304,11 @@ class RequestReader:
 def _wish(output: _Output) -> tuple[str, bool | None]:
     if output.parameters is None:
         return output.name, None
-    _demand_known(f"output {quote(output.name)}", output.parameters)
+    _require_known(f"output {quote(output.name)}", output.parameters)
     return output.name, output.parameters.binary_data
 
 
-def _demand_known(who: str, parameters: _InputParameters | _OutputParameters) -> None:
+def _require_known(who: str, parameters: _InputParameters | _OutputParameters) -> None:
     """Raises RequestError for a parameter of which nothing is done here."""
     for name in parameters.__struct_fields__:
         instead = _INSTEAD.get("shared_memory_region" if name.startswith("shared_memory") else name)

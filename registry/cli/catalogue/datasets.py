@@ -21,8 +21,8 @@ from registry.contracts.evaluation.datasets import (
     MAX_DATASET_BYTES,
     DatasetCreate,
     DatasetView,
-    demand_classes,
     read_dataset,
+    require_classes,
 )
 from registry.contracts.paths import blob_path, dataset_path, datasets_path
 from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
@@ -178,7 +178,7 @@ def _publish(session: Session, name: str, tensors: dict[str, Tensor], folder: Pa
         content = write_tensors(tensors)
         labels = read_dataset(content, len(content)).labels
         if labels is not None:
-            demand_classes(labels.datatype, content[labels.begin : labels.end])
+            require_classes(labels.datatype, content[labels.begin : labels.end])
     except TensorFileError as error:
         raise UsageFault(f"This is no validation set: {error}", hint="registry dataset add --help") from None
     path = folder / "dataset.safetensors"

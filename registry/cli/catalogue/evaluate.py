@@ -140,7 +140,7 @@ def _runs_here(manifest: Manifest, name: str | None) -> Variant:
 
 def _why_not(variant: Variant) -> str:
     """Why this machine cannot run it; empty: it can."""
-    from registry.running.process import CannotRunError, demand_device  # noqa: PLC0415 - needs NumPy
+    from registry.running.process import CannotRunError, require_device  # noqa: PLC0415 - needs NumPy
     from registry.running.runtimes import order_for  # noqa: PLC0415 - as above
 
     order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
@@ -148,7 +148,7 @@ def _why_not(variant: Variant) -> str:
         return order
     try:
         if variant.target is not Target.CPU:  # every machine has that one
-            demand_device(order)
+            require_device(order)
     except CannotRunError as error:
         return error.message
     return ""

@@ -108,7 +108,7 @@ def _pull_file(session: Session, directory: Path, place: Path, file: FileRef) ->
     partial = directory / ".partial" / hex_of(file.digest)
     partial.parent.mkdir(parents=True, exist_ok=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    _demand_room(directory, file, partial)
+    _require_room(directory, file, partial)
     start = min(partial.stat().st_size, file.size) if partial.exists() else 0
     with meter(f"pulling {place.name}", file.size, quiet=session.out.as_json, start=start) as shown:
         came = download(session.client, file, partial, shown.at, session.out.note)
@@ -187,7 +187,7 @@ def _check_start(response: httpx.Response, start: int) -> None:
         raise CliError("The registry does not go on where it was asked to", code="bad_answer")
 
 
-def _demand_room(directory: Path, file: FileRef, partial: Path) -> None:
+def _require_room(directory: Path, file: FileRef, partial: Path) -> None:
     status = os.statvfs(directory)
     missing = file.size - (partial.stat().st_size if partial.exists() else 0)
     free = status.f_bavail * status.f_frsize

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.confirm import confirm
-from registry.cli.credentials import demand_new_file, write_secret
+from registry.cli.credentials import require_new_file, write_secret
 from registry.cli.fleet.deployment_text import progress_text, quarantine_text
 from registry.cli.output import age_text, size_text, time_text
 from registry.cli.session import Session, command, parse_labels
@@ -227,7 +227,7 @@ def add_device(
     registry devices add edge-1 --token-out edge-1.token
     ```
     """
-    demand_new_file(token_out)
+    require_new_file(token_out)
     known = session.client.find(device_path(device), DeviceView) if label is None else None
     body = DeviceCreate(labels=known.labels if known is not None else parse_labels(label or []))
     answer = session.client.send("PUT", device_path(device), body)
@@ -253,7 +253,7 @@ def rotate(session: Session, device: Device, token_out: TokenOut = None) -> None
     registry devices rotate edge-1 --token-out edge-1.token
     ```
     """
-    demand_new_file(token_out)
+    require_new_file(token_out)
     answer = session.client.send("POST", device_credential_path(device))
     _tell_credential(session, answer.decode(DeviceCreated), token_out, f"{device} has a new credential.")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.confirm import confirm
-from registry.cli.credentials import demand_new_file, write_secret
+from registry.cli.credentials import require_new_file, write_secret
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
 from registry.contracts.paths import webhook_path, webhooks_path
@@ -70,7 +70,7 @@ def set_webhook(
     registry webhook set ops https://example.com/hook --secret-out hook.secret
     ```
     """
-    demand_new_file(secret_out)
+    require_new_file(secret_out)
     body = WebhookCreate(url=url, kinds=tuple(kind or ()))
     answer = session.client.send("PUT", webhook_path(name), body)
     if answer.status != HTTPStatus.CREATED:

@@ -122,7 +122,7 @@ def read_dataset(head: Buffer, size: int) -> Dataset:
     return Dataset(items, inputs, expected, labels)
 
 
-def demand_classes(datatype: Datatype, labels: bytes) -> None:
+def require_classes(datatype: Datatype, labels: bytes) -> None:
     """None of these labels, little-endian as they are in the file, is negative. Raises TensorFileError."""
     width = ITEM_BYTES[datatype]
     highest = labels[width - 1 :: width]  # its first bit is the sign

@@ -129,7 +129,7 @@ def _judged(snapshot: Snapshot, wave: WaveFacts, now: datetime) -> tuple[Decisio
 
 def _failure(snapshot: Snapshot, wave: WaveFacts, verdict: GateDecision, code: ReasonCode) -> Shift:
     back = snapshot.spec.on_failure is OnFailure.ROLLBACK
-    event = RolloutTrigger.GATE_FAILED_BACK if back else RolloutTrigger.GATE_FAILED
+    event = RolloutTrigger.GATE_FAILED_ROLLBACK if back else RolloutTrigger.GATE_FAILED
     return Shift(event, code, _about(wave, verdict), wave.index, verdict)
 
 

@@ -26,7 +26,7 @@ class RolloutTrigger(StrEnum):
     DUE = "due"
     """`start_at` has come."""
     GATE_FAILED = "gate_failed"
-    GATE_FAILED_BACK = "gate_failed_back"
+    GATE_FAILED_ROLLBACK = "gate_failed_rollback"
     """The gate failed, and the spec says to roll back at once."""
     INCONCLUSIVE = "inconclusive"
     FINISHED = "finished"
@@ -65,7 +65,7 @@ TRANSITIONS: dict[RolloutState, dict[Move, RolloutState | None]] = {
         _C.ABORT: _S.ABORTING,
         _C.ROLLBACK: _S.ROLLING_BACK,
         _E.GATE_FAILED: _S.PAUSED,
-        _E.GATE_FAILED_BACK: _S.ROLLING_BACK,
+        _E.GATE_FAILED_ROLLBACK: _S.ROLLING_BACK,
         _E.INCONCLUSIVE: _S.PAUSED,
         _E.FINISHED: _S.SUCCEEDED,
         _E.FINISHED_WITH_EXCEPTIONS: _S.COMPLETED_WITH_EXCEPTIONS,
@@ -96,7 +96,7 @@ FINAL = frozenset(
 AT_REST = FINAL | {_S.DRAFT}
 """No timer looks at these."""
 NEW_GENERATION = frozenset({_C.RETRY, _C.ROLLBACK})
-"""Commands after which actions have a new generation (so has GATE_FAILED_BACK)."""
+"""Commands after which actions have a new generation (so has GATE_FAILED_ROLLBACK)."""
 WITHDRAWS = frozenset({_S.ABORTING, _S.EXPIRING})
 """On entering these, what has not switched returns to its last good version, without an acknowledgement."""
 

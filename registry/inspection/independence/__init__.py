@@ -54,7 +54,7 @@ def _proven(model: Any) -> int:
         scope[value.name] = _input(value)
     walk.follow(graph, scope)
     for output in graph.output:
-        _demand_rows(output.name, scope.get(output.name))
+        _require_rows(output.name, scope.get(output.name))
     return walk.nodes
 
 
@@ -72,7 +72,7 @@ def _input(value: Any) -> Value:
     return Value((N, *rest), 0)
 
 
-def _demand_rows(name: str, found: Value | NotIndependentError | None) -> None:
+def _require_rows(name: str, found: Value | NotIndependentError | None) -> None:
     """Raises NotIndependentError: the output has not one row for each item."""
     if isinstance(found, NotIndependentError):
         raise found

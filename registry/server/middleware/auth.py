@@ -73,14 +73,14 @@ def _names_this_host(host: str) -> bool:
     return match is not None and is_loopback(match[1].lower())
 
 
-def _demanding(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
-    async def demand(principal: Annotated[Principal, Depends(caller)]) -> Principal:
+def _requiring(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
+    async def require(principal: Annotated[Principal, Depends(caller)]) -> Principal:
         if principal is ANONYMOUS and not principal.may(scope):
             raise UnauthorizedError(f"This needs a token with the scope {scope}.")
-        principal.demand(scope)
+        principal.require(scope)
         return principal
 
-    return demand
+    return require
 
 
 async def _catalog_reader(principal: Annotated[Principal, Depends(caller)]) -> Principal:
@@ -92,16 +92,16 @@ async def _catalog_reader(principal: Annotated[Principal, Depends(caller)]) -> P
 async def _uploader(principal: Annotated[Principal, Depends(caller)]) -> Principal:
     if principal.device is not None:
         return principal
-    return await _demanding(Scope.PUBLISH)(principal)
+    return await _requiring(Scope.PUBLISH)(principal)
 
 
 Uploader = Annotated[Principal, Depends(_uploader)]
 """Publishers, and devices: they begin uploads only of what a job of theirs has offered. A session has one owner."""
 Caller = Annotated[Principal, Depends(caller)]
-"""Anybody who is known; the route itself demands more: `principal.demand_device(device)` and the like."""
+"""Anybody who is known; the route itself requires more: `principal.require_device(device)` and the like."""
 CatalogReader = Annotated[Principal, Depends(_catalog_reader)]
 """Readers and every device: models, versions, manifests, blobs."""
-Reader = Annotated[Principal, Depends(_demanding(Scope.READ))]
-Publisher = Annotated[Principal, Depends(_demanding(Scope.PUBLISH))]
-Deployer = Annotated[Principal, Depends(_demanding(Scope.DEPLOY))]
-Administrator = Annotated[Principal, Depends(_demanding(Scope.ADMIN))]
+Reader = Annotated[Principal, Depends(_requiring(Scope.READ))]
+Publisher = Annotated[Principal, Depends(_requiring(Scope.PUBLISH))]
+Deployer = Annotated[Principal, Depends(_requiring(Scope.DEPLOY))]
+Administrator = Annotated[Principal, Depends(_requiring(Scope.ADMIN))]

@@ -115,10 +115,10 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is handed over to the socket's buffer: it has so long to leave it, also when it was closed."""
-        self._taken_due.set(self.limits.send_timeout_s, self._demand_taken)
+        self._taken_due.set(self.limits.send_timeout_s, self._require_taken)
         super().on_response_complete()
 
-    def _demand_taken(self) -> None:
+    def _require_taken(self) -> None:
         self._taken_due.clear()
         if self.transport.get_write_buffer_size():
             self.transport.abort()

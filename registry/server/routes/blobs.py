@@ -66,7 +66,7 @@ class BlobResponse(Response):
             if at + len(piece) == self._end:
                 whole = PREFIX + self._sha.hexdigest() == self._blob.digest
         if not whole:
-            self._blob.demand_whole()
+            self._blob.require_whole()
         elif self._sha is not None and at + len(piece) == self._end:
             self._blob.passed()
         return piece
@@ -86,7 +86,7 @@ class Opened:
         """It was read whole and is right."""
         self._services.checks.passed(self.digest, self.reader)
 
-    def demand_whole(self) -> None:
+    def require_whole(self) -> None:
         """What was read was wrong; is it the copy? Raises DamagedError in any case: what was sent is of no use."""
         self._services.checks.is_whole(self.digest, self._services.clock())
         raise DamagedError(

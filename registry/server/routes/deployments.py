@@ -21,7 +21,7 @@ PathName = Annotated[Name, Path()]
 @router.get("")
 def list_deployments(device: PathName, services: ServicesDep, paging: PagingDep, who: Caller) -> Page[DeploymentView]:
     """The device's deployments by model."""
-    who.demand_device_or(Scope.READ, device)
+    who.require_device_or(Scope.READ, device)
     listing = f"deployments/{device}"
     found = services.fleet.deployments.page(device, paging.start(listing, ""), paging.limit + 1)
     return paging.page(listing, found, lambda deployment: deployment.model)

@@ -28,7 +28,7 @@ async def get_desired(request: Request) -> Response:
     services = services_of(request)
     device = _device(request.path_params["device"])
     who = await caller_of(request)
-    who.demand_device_or(Scope.READ, device)
+    who.require_device_or(Scope.READ, device)
     if who.device == device:
         services.fleet.presence.polled(device, services.clock())
     documents = services.fleet.documents

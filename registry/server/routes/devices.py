@@ -40,7 +40,7 @@ def list_devices(
 @router.get("/devices/{device}")
 def get_device(device: DeviceName, services: ServicesDep, who: Caller) -> DeviceView:
     """One device, as the registry knows it; the device itself may ask too."""
-    who.demand_device_or(Scope.READ, device)
+    who.require_device_or(Scope.READ, device)
     return services.fleet.devices.view(device, services.clock())
 
 

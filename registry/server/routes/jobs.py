@@ -45,7 +45,7 @@ def list_jobs(
 def get_job(job: JobId, services: ServicesDep, who: Caller) -> JobView:
     """One job; its device may ask too."""
     view = services.fleet.jobs.view(job)
-    who.demand_device_or(Scope.READ, view.device)
+    who.require_device_or(Scope.READ, view.device)
     return view
 
 
@@ -59,5 +59,5 @@ def cancel_job(job: JobId, services: ServicesDep, who: Deployer) -> JobView:
 def offer_variant(job: JobId, body: VariantOffer, services: ServicesDep, who: Caller) -> VariantAnswer:
     """What a conversion made. While files are missing, the job's device may upload exactly those; then offer again."""
     device = services.fleet.jobs.view(job).device
-    who.demand_device(device)
+    who.require_device(device)
     return services.conversions.offer(job, device, body.variant, services.clock())

@@ -31,7 +31,7 @@ def explain_device(  # noqa: PLR0917 - called by the framework, by name
     what_if: Annotated[list[Text] | None, Query(max_length=MAX_CHANGES, description="`fact=value`")] = None,
 ) -> ResolutionView:
     """Which variant of the version the device would run, and why none of the others; the device itself may ask too."""
-    who.demand_device_or(Scope.READ, device)
+    who.require_device_or(Scope.READ, device)
     changes = dict(_change(text) for text in what_if or ())
     body = ResolveBody(model=model, version=version, device=device, variant=variant, what_if=changes)
     return services.fleet.coverage.resolution(body)

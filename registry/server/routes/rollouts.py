@@ -41,7 +41,7 @@ def create_rollout(
     body: RolloutSpec, services: ServicesDep, response: Response, who: Deployer, key: Key = None
 ) -> RolloutView:
     """A draft. Nothing happens before it is submitted."""
-    _demand_known(body)
+    _require_known(body)
     return _tagged(services.fleet.rollouts.create(body, key, who.name, services.clock()), response)
 
 
@@ -56,7 +56,7 @@ def apply_rollout(
     rollout: RolloutName, body: RolloutSpec, services: ServicesDep, response: Response, who: Deployer
 ) -> RolloutView:
     """The rollout of that name is this one: 201 when it is new; the same again changes nothing; a draft is changed."""
-    _demand_known(body)
+    _require_known(body)
     view, created = services.fleet.rollouts.apply(rollout, body, who.name, services.clock())
     if created:
         response.status_code = 201
@@ -72,7 +72,7 @@ def get_plan(rollout: RolloutName, services: ServicesDep, _who: Reader) -> PlanV
 @router.post("/rollout-plans")
 def plan_rollout(body: RolloutSpec, services: ServicesDep, _who: Reader) -> PlanView:
     """What a rollout would do. Nothing is kept."""
-    _demand_known(body)
+    _require_known(body)
     return services.fleet.rollouts.plan_only(body, services.clock())
 
 
@@ -126,7 +126,7 @@ def rollout_history(rollout: RolloutName, services: ServicesDep, paging: PagingD
     return Page[HistoryEntry](items=tuple(entry for _, entry in page.items), next=page.next)
 
 
-def _demand_known(spec: RolloutSpec) -> None:
+def _require_known(spec: RolloutSpec) -> None:
     """What a person misspelt must not silently keep its default. Specs in the database may have fields of later days.
 
     Raises:

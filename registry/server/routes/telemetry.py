@@ -24,7 +24,7 @@ DeviceName = Annotated[Name, Path()]
 @router.put("/devices/{device}/facts", status_code=204)
 def put_facts(device: DeviceName, body: Platform, services: ServicesDep, who: Caller) -> None:
     """What the device found out about its host; new facts choose variants anew."""
-    who.demand_device(device)
+    who.require_device(device)
     services.fleet.telemetry.put_facts(device, body, services.clock())
 
 
@@ -35,7 +35,7 @@ def put_facts(device: DeviceName, body: Platform, services: ServicesDep, who: Ca
 )
 def post_reports(device: DeviceName, body: DeviceReports, services: ServicesDep, who: Caller) -> Response:
     """Reported state, health and events, taken whole; the same again changes nothing."""
-    who.demand_device(device)
+    who.require_device(device)
     if not services.fleet.telemetry.take_reports(device, body, services.clock()):
         return Response(status_code=204)
     return Response(ReportsTaken(facts_wanted=True).canonical(), media_type="application/json")

@@ -31,7 +31,7 @@ router = APIRouter(prefix=API, tags=["uploads"])
 def begin_upload(body: UploadRequest, services: ServicesDep, response: Response, who: Uploader) -> UploadView:
     """Begin an upload, or find the one that this token began; `complete` when nothing has to be sent."""
     if who.device is not None:
-        services.fleet.jobs.demand_offered(who.device, body.digest, body.size)
+        services.fleet.jobs.require_offered(who.device, body.digest, body.size)
     view = services.uploads.begin(body, who.name, services.clock())
     if view.complete:
         response.status_code = 200

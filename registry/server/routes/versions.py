@@ -51,7 +51,7 @@ def publish_version(  # noqa: PLR0917 - called by the framework, by name
     """Publish a version whose blobs are all there. It appears whole, and never changes."""
     if (body.model, body.version) != (model, version):
         raise InvalidError(f"The manifest is of {body.model} {body.version}, the path says {model} {version}.")
-    _demand_canonical(body)
+    _require_canonical(body)
     published = services.versions.publish(body, who.name, services.clock())
     if not published.created:
         response.status_code = 200
@@ -91,7 +91,7 @@ def get_manifest(
     return Response(body, headers=headers, media_type="application/json")
 
 
-def _demand_canonical(manifest: Manifest) -> None:
+def _require_canonical(manifest: Manifest) -> None:
     """NaN and infinity have no JSON: the bytes that are stored would say something else than what was sent."""
     try:
         same = Manifest.model_validate_json(manifest.canonical()) == manifest

@@ -74,7 +74,7 @@ class Aliases:
             row = session.get(AliasRow, (model, alias))
             if row is not None and row.version == version and seen is not None and seen == row.revision - 1:
                 return alias_view(row)  # the same request again, whose answer was lost
-            _demand_revision(row, alias, seen)
+            _require_revision(row, alias, seen)
             if row is None:
                 row = AliasRow(model=model, alias=alias, revision=0)
                 session.add(row)
@@ -86,7 +86,7 @@ class Aliases:
         """End the alias; its history stays. Raises NotFoundError, PreconditionError; `seen` None: whatever it is."""
         with self._database.write() as session:
             row = _find(session, model, alias)
-            _demand_revision(row, alias, row.revision if seen is None else seen)
+            _require_revision(row, alias, row.revision if seen is None else seen)
             point(session, row, None, by, now)
 
 
@@ -108,7 +108,7 @@ def _find(session: Session, model: str, alias: str) -> AliasRow:
     return row
 
 
-def _demand_revision(row: AliasRow | None, alias: str, seen: int | None) -> None:
+def _require_revision(row: AliasRow | None, alias: str, seen: int | None) -> None:
     lives = row is not None and row.version is not None
     if seen is None and lives:
         raise PreconditionError(f"Alias {alias!r} exists; read it and move it with If-Match.")

@@ -119,7 +119,7 @@ class BlobChecks:
                 self._note(digest, "is not what its name says, and was set aside", now)
         return False
 
-    def demand_there(self, digest: Digest, now: datetime) -> None:
+    def require_there(self, digest: Digest, now: datetime) -> None:
         """Before an upload is taken as done because the blob is there: a copy that is wrong goes."""
         try:
             self.is_whole(digest, now, PATIENCE_S)

@@ -9,7 +9,7 @@ from registry.contracts.tensor_file import TensorFileError, header_end
 from registry.errors import InvalidError
 
 
-def demand_golden(blobs: BlobStore, manifest: Manifest) -> None:
+def require_golden(blobs: BlobStore, manifest: Manifest) -> None:
     """The version's golden vectors fit the signature of every variant; their blob is there. Only its header is read.
 
     Raises:

@@ -123,14 +123,14 @@ class Uploads:
         """
         if request.size > self._limits.blob_bytes:
             raise TooLargeError(f"A blob may have {self._limits.blob_bytes} bytes; this one has {request.size}.")
-        self._checks.demand_there(request.digest, now)
+        self._checks.require_there(request.digest, now)
         with self._database.write() as session:
             if self._is_there(session, request, now):
                 return UploadView(id="", digest=request.digest, size=request.size, offset=request.size, complete=True)
             same = select(UploadRow).where(UploadRow.token == token, UploadRow.digest == request.digest)
             row = session.scalar(same)
             if row is None or row.size != request.size:
-                self._demand_room(session, request.size)
+                self._require_room(session, request.size)
                 if row is not None:
                     session.delete(row)
                     session.flush()
@@ -242,7 +242,7 @@ class Uploads:
         session.merge(BlobRow(digest=request.digest, size=size, used_at=now))
         return True
 
-    def _demand_room(self, session: Session, size: int) -> None:
+    def _require_room(self, session: Session, size: int) -> None:
         if (session.scalar(select(func.count()).select_from(UploadRow)) or 0) >= self._limits.open_sessions:
             raise BusyError(f"{self._limits.open_sessions} uploads are open; finish or cancel one first.")
         free = self._blobs.free_bytes() - self._limits.disk_reserve

@@ -24,7 +24,7 @@ from registry.db.job_rows import EarlierManifestRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.errors import ConflictError, InUseError, InvalidError, NotFoundError
 from registry.services.catalogue.coverage import known_classes
-from registry.services.catalogue.golden import demand_golden
+from registry.services.catalogue.golden import require_golden
 from registry.services.rollouts.store import OPEN
 from registry.services.views import exact_version, find_model, find_version, manifest_body, version_views
 
@@ -56,11 +56,11 @@ class Versions:
         with self._database.write() as session:
             row = exact_version(session, manifest.model, manifest.version)
             if row is None:
-                self._demand_blobs(session, manifest, now)
-                demand_golden(self._blobs, manifest)
+                self._require_blobs(session, manifest, now)
+                require_golden(self._blobs, manifest)
                 if faults := publish_faults(manifest):
                     raise InvalidError("What it says of its variants is not enough, or does not go together.", faults)
-                _demand_no_alias(session, manifest)
+                _require_no_alias(session, manifest)
                 row = _insert(session, manifest, body, by, now)
                 return PublishAnswer(version=version_views(session, [row])[0], created=True)
             if digest_of(body) in _manifests(session, row):
@@ -105,7 +105,7 @@ class Versions:
                 raise NotFoundError(f"Model {model!r} has no version {version!r}.")
             delete_rows(session, [row], now)
 
-    def _demand_blobs(self, session: Session, manifest: Manifest, now: datetime) -> None:
+    def _require_blobs(self, session: Session, manifest: Manifest, now: datetime) -> None:
         """All there with the right size, in the database and in the store; the sweep cannot run meanwhile."""
         faults = missing_blobs(session, self._blobs, manifest.blobs(), now)
         if faults:
@@ -179,7 +179,7 @@ def _manifests(session: Session, row: VersionRow) -> list[Digest]:
     return [row.manifest, *session.scalars(query.order_by(EarlierManifestRow.revision.desc()))]
 
 
-def _demand_no_alias(session: Session, manifest: Manifest) -> None:
+def _require_no_alias(session: Session, manifest: Manifest) -> None:
     alias = session.get(AliasRow, (manifest.model, manifest.version))
     if alias is not None and alias.version is not None:
         raise InvalidError(f"{manifest.version!r} is an alias of {manifest.model!r}; a version needs another name.")

@@ -57,7 +57,7 @@ def verdict_text(verdict: GateDecision) -> str:
 def _shift(session: Session, row: RolloutRow, decision: d.Shift, now: datetime) -> bool:
     reason = RolloutReason(code=decision.code, text=decision.text[:2048])
     generation = row.generation
-    if decision.event is RolloutTrigger.GATE_FAILED_BACK:
+    if decision.event is RolloutTrigger.GATE_FAILED_ROLLBACK:
         row.generation = generation + 1
     try:
         after = move(session, row, decision.event, reason, now)
@@ -73,7 +73,7 @@ def _shift(session: Session, row: RolloutRow, decision: d.Shift, now: datetime) 
             set_wave(session, row, wave, WaveState.FAILED if failed else WaveState.INCONCLUSIVE, now)
         if wave is not None and decision.verdict is not None:
             wave.verdict = verdict_text(decision.verdict)
-    if decision.event is RolloutTrigger.GATE_FAILED_BACK:
+    if decision.event is RolloutTrigger.GATE_FAILED_ROLLBACK:
         begin_rollback(session, row, now)
     if decision.wave is not None and after in _ENDS_BACK:
         set_wave(session, row, session.get_one(WaveRow, (row.id, decision.wave)), _ENDS_BACK[after], now)

@@ -40,14 +40,14 @@ def named(session: Session, name: str) -> RolloutRow | None:
     return session.scalar(select(RolloutRow).where(RolloutRow.name == name))
 
 
-def demand_time(spec: RolloutSpec, now: datetime) -> None:
+def require_time(spec: RolloutSpec, now: datetime) -> None:
     """Raises InvalidError when the rollout would end before it could begin."""
     if spec.valid_until is not None and spec.valid_until <= now:
         raise InvalidError(f"valid_until, {spec.valid_until.isoformat(timespec='seconds')}, is over.")
 
 
 def _check(session: Session, spec: RolloutSpec, now: datetime) -> None:
-    demand_time(spec, now)
+    require_time(spec, now)
     if spec.name is not None and _PUBLIC.fullmatch(spec.name):
         raise InvalidError(f"{spec.name!r} has the form of a rollout's id; give it another name.")
     try:

@@ -31,10 +31,10 @@ from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoun
 from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.fleet_log import FleetLog
 from registry.services.idempotency import first_answer, remember
-from registry.services.rollouts.drafts import change_draft, demand_time, make_draft, named, with_missing
+from registry.services.rollouts.drafts import change_draft, make_draft, named, require_time, with_missing
 from registry.services.rollouts.effects import EFFECTS, retry
 from registry.services.rollouts.planning import find_manifest, work_out
-from registry.services.rollouts.store import demand_revision, find_rollout, move, reason_of, spec_of
+from registry.services.rollouts.store import find_rollout, move, reason_of, require_revision, spec_of
 from registry.services.rollouts.targets import let_go
 from registry.services.rollouts.views import action_views, history_entry, rollout_view
 from registry.services.views import find_version
@@ -111,14 +111,14 @@ class Rollouts:
             if (answer := first_answer(session, by, key, request, now)) is not None:
                 return RolloutView.model_validate_json(answer)
             row = find_rollout(session, name)
-            demand_revision(row, body.revision)
+            require_revision(row, body.revision)
             view = self._carry_out(session, row, body, by, now)
             remember(session, by, key, request, answer=view.model_dump_json(), now=now)
         self._told()
         return view
 
     def _carry_out(self, session: Session, row: RolloutRow, body: CommandBody, by: str, now: datetime) -> RolloutView:
-        _demand_legal(row, body.command)
+        _require_legal(row, body.command)
         if body.command is Command.DELETE:
             view = rollout_view(session, row)
             let_go(session, row, now)
@@ -130,7 +130,7 @@ class Rollouts:
             row.generation += 1
         if body.command is Command.SUBMIT:
             spec = spec_of(row)
-            demand_time(spec, now)
+            require_time(spec, now)
             row.submitted_by, row.approved_by = by, ""
             row.valid_until = spec.valid_until or max(now, spec.start_at or now) + timedelta(seconds=MAX_VALID_S)
         if body.command is Command.RETRY:
@@ -158,9 +158,9 @@ class Rollouts:
             if (answer := first_answer(session, by, key, request, now)) is not None:
                 return RolloutView.model_validate_json(answer)
             row = find_rollout(session, name)
-            demand_revision(row, body.revision)
+            require_revision(row, body.revision)
             command = Command.APPROVE if body.approve else Command.DENY
-            _demand_legal(row, command)
+            _require_legal(row, command)
             if row.plan_digest != body.plan:
                 raise PreconditionError(f"The plan of rollout {row.public} is {row.plan_digest} now; read it again.")
             another = self._two_person or spec_of(row).approved_by_another
@@ -253,7 +253,7 @@ _REASONS = {
 }
 
 
-def _demand_legal(row: RolloutRow, command: Command) -> None:
+def _require_legal(row: RolloutRow, command: Command) -> None:
     state = RolloutState(row.state)
     can = legal(state, row.generation)
     if command not in can:

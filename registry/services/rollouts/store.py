@@ -62,7 +62,7 @@ def by_of(row: RolloutRow) -> str:
     return BY_ROLLOUT + row.public
 
 
-def demand_revision(row: RolloutRow, revision: int) -> None:
+def require_revision(row: RolloutRow, revision: int) -> None:
     """Raises PreconditionError when somebody moved it since."""
     if row.revision != revision:
         raise PreconditionError(

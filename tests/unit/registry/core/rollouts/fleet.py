@@ -220,7 +220,7 @@ class Fleet:
         assert after is not None
         self.revision += 1
         self.state, self.since = after, self.now
-        if move in (Command.ROLLBACK, RolloutTrigger.GATE_FAILED_BACK):
+        if move in (Command.ROLLBACK, RolloutTrigger.GATE_FAILED_ROLLBACK):
             self.begin_rollback()
         if move is Command.RESUME:
             for wave in self.waves:
