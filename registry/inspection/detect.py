@@ -14,8 +14,8 @@ from typing import BinaryIO
 from registry.contracts.catalogue.manifest import Format
 from registry.inspection import air, checkpoint, plan, protobuf, safetensors
 from registry.inspection.facts import InspectionError
+from registry.inspection.foreign_formats import HEAD_BYTES, stranger
 from registry.inspection.other_protobuf import other_model
-from registry.inspection.strangers import HEAD_BYTES, stranger
 
 OM_MAGIC = b"IMOD\x00\x01\x00\x00"
 """Magic 0x444F4D49 and the header's length, 256, both little-endian."""

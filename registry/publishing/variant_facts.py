@@ -13,7 +13,7 @@ from registry.contracts.catalogue.manifest import Format, TensorSpec, same_tenso
 from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safetensors
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.inspection.strangers import by_ending
+from registry.inspection.foreign_formats import by_ending
 from registry.publishing.checkpoint_facts import with_network
 from registry.publishing.request import VariantSection
 

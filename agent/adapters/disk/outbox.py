@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.rows.anew import make_way, replace_damaged
 from agent.adapters.disk.rows.faults import FAULTS, is_damage, refusal, row_sum
 from agent.adapters.disk.rows.messages import (
     EVENT,
@@ -40,6 +39,7 @@ from agent.adapters.disk.rows.messages import (
     whole,
 )
 from agent.adapters.disk.rows.pages import log_is_broken, log_rows, rows
+from agent.adapters.disk.rows.rebuild import make_way, replace_damaged
 from agent.errors import TransientError
 from registry.contracts.codes import DeploymentCode
 

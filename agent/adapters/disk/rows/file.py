@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.rows.anew import make_way, replace_damaged
 from agent.adapters.disk.rows.entries import (
     SCHEMA_VERSION,
     TABLES,
@@ -36,6 +35,7 @@ from agent.adapters.disk.rows.entries import (
 )
 from agent.adapters.disk.rows.faults import FAULTS, check_whole, connect_checked, is_damage, refusal
 from agent.adapters.disk.rows.pages import log_is_broken, log_rows, rows
+from agent.adapters.disk.rows.rebuild import make_way, replace_damaged
 from agent.errors import PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
 

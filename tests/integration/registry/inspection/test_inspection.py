@@ -20,7 +20,7 @@ from registry.inspection.detect import OM_MAGIC, detect
 from registry.inspection.external_data import MAX_COMPANIONS
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.folders import folder_kind
-from registry.inspection.strangers import by_ending
+from registry.inspection.foreign_formats import by_ending
 from tests.support import onnx_models
 from tests.support.paths import LENET
 from tests.support.protobuf import message
