@@ -14,7 +14,7 @@ from typing import BinaryIO
 from registry.contracts.catalogue.manifest import Format
 from registry.inspection import air, checkpoint, plan, protobuf, safetensors
 from registry.inspection.facts import InspectionError
-from registry.inspection.foreign_formats import HEAD_BYTES, stranger
+from registry.inspection.foreign_formats import HEAD_BYTES, foreign_format
 from registry.inspection.other_protobuf import other_model
 
 OM_MAGIC = b"IMOD\x00\x01\x00\x00"
@@ -33,9 +33,9 @@ def detect(path: Path) -> Format | None:
         if size == 0:
             raise InspectionError(f"{path.name} is empty")
         head = file.read(HEAD_BYTES)
-        if safetensors.looks_so(head, size):  # first: its length may look like a stranger's magic
+        if safetensors.looks_so(head, size):  # first: its length may look like another format's magic
             return Format.MINDSPORE_CKPT
-        what = stranger(path, head)
+        what = foreign_format(path, head)
         if what is not None:
             raise InspectionError(f"{path.name} is {what}. The registry stores: {STORED}")
         if head.startswith(OM_MAGIC):

@@ -105,7 +105,7 @@ _ENDINGS = {
 }
 
 
-def stranger(path: Path, head: bytes) -> str | None:
+def foreign_format(path: Path, head: bytes) -> str | None:
     """What the file is, in words that follow `is`, when it is surely none that the registry stores. `head`: its first
     HEAD_BYTES."""
     if head.startswith(b"PK\x03\x04"):

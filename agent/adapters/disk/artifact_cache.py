@@ -24,7 +24,7 @@ import threading
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
-from agent.adapters.disk.checked_files import Pace, faulty, is_plain, is_right, strangers
+from agent.adapters.disk.checked_files import Pace, faulty, is_plain, is_right, unexpected_files
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.durable import delete, disk_error, sync_folder, write_atomically
 from agent.adapters.disk.part_file import PartFile
@@ -227,7 +227,7 @@ class ArtifactCache:
         """
         folder = self.files(digest)
         try:
-            odd, bad = strangers(folder, variant), faulty(folder, variant, cancel, pace)
+            odd, bad = unexpected_files(folder, variant), faulty(folder, variant, cancel, pace)
         except OSError as error:
             raise disk_error(error, folder) from error
         if odd or bad:

@@ -19,7 +19,7 @@ Pace = Callable[[int], None]
 """Told how many bytes were read; may wait."""
 
 
-def strangers(folder: Path, variant: Variant) -> list[str]:
+def unexpected_files(folder: Path, variant: Variant) -> list[str]:
     """What lies below `folder` and is none of the variant's files; links to folders are among them."""
     wanted = {ref.path for ref in variant.files}
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
