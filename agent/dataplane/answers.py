@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 
 from agent.dataplane.dedupe import Dedupe, Key
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
-from agent.dataplane.oip.plan import OutputTensor, Plan, Reply, RequestError
-from agent.dataplane.oip.replies import error_reply
+from agent.dataplane.oip.plan import Plan
 from agent.dataplane.placement import move_to_arenas
 from agent.dataplane.slot import Request, Serving
 from agent.dataplane.watching import count_answer
 from agent.worker.arena import ArenaError, read_arena
 from agent.worker.channel import OTHER_FORM
 from registry.contracts.codes import InferenceCode
+from registry.inference.errors import RequestError
 from registry.inference.packets import reply_properties
+from registry.inference.reply import OutputTensor, Reply, error_reply
 
 MAX_KEPT_PROPERTIES = 256
 """Encoded reply properties that are kept: one per form and header length, so clients that vary their id use a few."""

@@ -13,8 +13,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
-from agent.dataplane.oip.plan import Buffer, Reply
 from registry.contracts.enums import StrEnum
+from registry.inference.packets import Buffer
+from registry.inference.reply import Reply
 
 Waiter = TypeVar("Waiter")
 MAX_WAITERS = 16

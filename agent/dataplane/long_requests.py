@@ -11,15 +11,15 @@ import zlib
 
 from agent.dataplane.mqtt.intake import Body
 from agent.dataplane.oip.images import sniff
-from agent.dataplane.oip.plan import Plan, RequestError
+from agent.dataplane.oip.plan import Plan
 from agent.dataplane.placement import enqueue, in_order, places, reserve
-from agent.dataplane.requests import Admission, bad_header
+from agent.dataplane.requests import Admission
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES, MAX_JSON_BYTES
+from registry.inference.errors import RequestError
+from registry.inference.header import MAGIC_BYTES, bad_header_length, header_end
 from registry.inference.packets import BAD_HEADER_LENGTH, NO_HEADER_LENGTH, Publish
-
-_MAGIC_BYTES = len(BINARY_MAGIC) + 4
 
 
 class LongBody(Body):
@@ -144,7 +144,7 @@ class LongRequests:
 def _check_gathered(publish: Publish, data: bytes, size: int) -> None:
     """Refuses what could only be refused once it was there."""
     if publish.header_length != NO_HEADER_LENGTH:
-        raise bad_header(publish.header_length, size)
+        raise bad_header_length(publish.header_length, size)
     start = data[publish.payload : publish.payload + 16]
     if size > MAX_JSON_BYTES and not sniff(start):
         raise RequestError(
@@ -167,9 +167,9 @@ def _long_header(publish: Publish, data: bytes, available: int) -> tuple[tuple[i
     if publish.header_length == BAD_HEADER_LENGTH:
         return None, 0
     start = publish.payload
-    if available < _MAGIC_BYTES:
-        return None, _MAGIC_BYTES
+    if available < MAGIC_BYTES:
+        return None, MAGIC_BYTES
     if data[start : start + len(BINARY_MAGIC)] != BINARY_MAGIC:
         return None, 0
-    end = _MAGIC_BYTES + int.from_bytes(data[start + len(BINARY_MAGIC) : start + _MAGIC_BYTES], "little")
-    return ((_MAGIC_BYTES, end), end) if end <= MAX_HEADER_BYTES + _MAGIC_BYTES else (None, 0)
+    end = header_end(data[start : start + MAGIC_BYTES])
+    return ((MAGIC_BYTES, end), end) if end <= MAX_HEADER_BYTES + MAGIC_BYTES else (None, 0)

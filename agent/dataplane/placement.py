@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.dataplane.oip.plan import Buffer, Plan, RequestError
+from agent.dataplane.oip.plan import Plan
 from agent.dataplane.slot import Request, Serving
 from agent.worker.arena import ArenaFullError, lay_arena
 from registry.contracts.codes import InferenceCode
+from registry.inference.errors import RequestError
+from registry.inference.packets import Buffer
 
 
 def reserve(serving: Serving, request: Request, plan: Plan) -> None:

@@ -13,15 +13,17 @@ from math import inf
 from agent.dataplane.answers import Answers
 from agent.dataplane.dedupe import Dedupe, DedupeVerdict, Key
 from agent.dataplane.mqtt.outbound import Outbound
-from agent.dataplane.oip.codec_binary import find_address
 from agent.dataplane.oip.decoding import Decoded, DecodePool
-from agent.dataplane.oip.plan import Buffer, Plan, RequestError
+from agent.dataplane.oip.plan import Plan
 from agent.dataplane.placement import copy_fixed, enqueue, places, reserve
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_JSON, MAX_HEADER_BYTES
-from registry.inference.packets import BAD_HEADER_LENGTH, Publish, text
+from registry.inference.errors import RequestError
+from registry.inference.header import bad_header_length
+from registry.inference.packets import BAD_HEADER_LENGTH, Buffer, Publish, text
+from registry.inference.request import find_address
 from registry.pictures.steps import PictureSteps
 
 DECODE_BYTES = 128 << 10
@@ -93,7 +95,7 @@ class Admission:
                 return
             body = start + length
             if body > end or length > MAX_HEADER_BYTES:
-                raise bad_header(length, end - start)
+                raise bad_header_length(length, end - start)
             header = data[start:body]
             plan = serving.codec.decode_header(header if type(header) is bytes else bytes(header))
             if plan.check or plan.body_bytes != end - body:
@@ -219,14 +221,6 @@ class Admission:
         self._router.count("oversized")
         if publish.qos:
             self._outbound.acks.settle(self._outbound.acks.owe(publish.mid))
-
-
-def bad_header(length: int, size: int) -> RequestError:
-    """The refusal of a header length that cannot be."""
-    return RequestError(
-        InferenceCode.BAD_PAYLOAD,
-        f"header length {length}: must be 1..{MAX_HEADER_BYTES} and within the payload's {size} bytes",
-    )
 
 
 def _worker_ended() -> RequestError:

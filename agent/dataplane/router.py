@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from agent.dataplane.oip.binding import Binding
-from agent.dataplane.oip.plan import RequestError
 from agent.dataplane.slot import ModelSlot, Tap, Worker
 from agent.dataplane.stats import ModelStats
 from registry.contracts.codes import InferenceCode
 from registry.contracts.topics import Topics
+from registry.inference.errors import RequestError
 from registry.inference.packets import text
 
 MAX_KEPT_COUNTS = 1024

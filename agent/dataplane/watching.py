@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from agent.core.probation import Tally
-from agent.dataplane.oip.plan import Buffer
 from registry.contracts.comparison.parity import numbers
 from registry.contracts.tensors import FLOAT8, NUMPY_NAME, Datatype
+from registry.inference.packets import Buffer
 
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _BF16_EXPONENT = np.uint16(0x7F80)

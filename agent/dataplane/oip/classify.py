@@ -12,13 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.dataplane.oip.plan import OutputTensor, RequestError, quote
 from agent.dataplane.oip.signature import LABEL, SCORE
 from registry.contracts.catalogue.classes import ROUNDING, scores_of
 from registry.contracts.catalogue.manifest import Classification, TensorSpec
 from registry.contracts.codes import InferenceCode
 from registry.contracts.comparison.parity import numbers
 from registry.contracts.tensors import NUMPY_NAME, Datatype
+from registry.inference.errors import RequestError, quote
+from registry.inference.reply import OutputTensor
 
 _LENGTH = struct.Struct("<I")
 

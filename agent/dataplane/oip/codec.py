@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from agent.dataplane.oip import codec_binary
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.classify import Classifier
-from agent.dataplane.oip.codec_binary import MAGIC_BYTES, RequestReader, check_header_length, split_magic
+from agent.dataplane.oip.codec_binary import RequestReader, check_body
 from agent.dataplane.oip.images import PictureInput, sniff
-from agent.dataplane.oip.plan import Buffer, InputTensor, OutputTensor, Plan, Reply, RequestError, quote
+from agent.dataplane.oip.plan import InputTensor, Plan
 from agent.dataplane.oip.replies import ReplyEncoder
 from agent.dataplane.oip.signature import Signature
 from agent.errors import TransientError
@@ -28,6 +27,10 @@ from agent.worker.channel import Layout
 from agent.worker.spawn import printable
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_BINARY, CONTENT_IMAGES, CONTENT_JSON, MAX_JSON_BYTES
+from registry.inference.errors import RequestError, quote
+from registry.inference.header import MAGIC_BYTES, check_header_length, checked_header_end
+from registry.inference.packets import Buffer
+from registry.inference.reply import OutputTensor, Reply
 from registry.pictures.bare import PictureError
 from registry.pictures.steps import PictureSteps
 
@@ -57,7 +60,7 @@ class Codec:
             check_header_length(header_length, len(view))
             plan, start = self.decode_header(bytes(view[:header_length])), header_length
         elif view[: len(BINARY_MAGIC)] == BINARY_MAGIC:
-            start = MAGIC_BYTES + split_magic(view)
+            start = checked_header_end(view)
             plan = self.decode_header(bytes(view[MAGIC_BYTES:start]))
             plan = plan.variant(plan.id, magic=True)
         elif kind in CONTENT_IMAGES or (kind != CONTENT_JSON and sniff(view)):
@@ -103,7 +106,7 @@ class Codec:
 
     def check_body(self, plan: Plan, body: Buffer) -> None:
         """Refuses a body of the wrong size, BYTES whose lengths do not add up, BOOL other than 0 and 1."""
-        codec_binary.check_body(plan, body)
+        check_body(plan, body)
 
     def image_plan(self, size: int) -> Plan:
         """The plan of a payload of `size` bytes that is a picture (`plan.image`); refused when the model takes none."""

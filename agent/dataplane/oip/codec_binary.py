@@ -1,11 +1,4 @@
-"""The JSON object of a request, and the header of a binary one: decoded with types, checked, cached.
-
-The object: {model_name?, model_version?, id?, parameters?, inputs: [{name, shape, datatype, parameters?, data?}],
-outputs?: [{name, parameters?}]}. An input has either `data` or `parameters.binary_data_size`; both kinds may be
-mixed in one request. Binary tensors follow the header in the order of the inputs, without padding. Unknown fields
-are passed over; of a key that is there twice, the last one counts. What may be left out may be null, and a byte-order
-mark before the object is skipped. Parameters that would change where a tensor lies or what a result holds, and that are
-not had here, are refused by their names: to pass over them would answer something else than what was asked.
+"""Requests to one active worker: what their JSON object asks, checked against the model, and cached by its bytes.
 
 Clients repeat their header, often with only the id changed, so plans are kept by the header's bytes, an id at its
 very start (where the usual client libraries write it) cut out.
@@ -13,146 +6,29 @@ very start (where the usual client libraries write it) cut out.
 
 from __future__ import annotations
 
-import struct
-from typing import Annotated, Any, TypeVar
-
-import msgspec
-
 from agent.dataplane.oip.binding import Binding
-from agent.dataplane.oip.codec_json import data_from_json, mark_specials
-from agent.dataplane.oip.plan import Buffer, InputTensor, Plan, RequestError, quote
+from agent.dataplane.oip.plan import InputTensor, Plan
 from agent.dataplane.oip.signature import Signature, check_values
 from registry.contracts.codes import InferenceCode
-from registry.contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES, MAX_TENSORS, Datatype
-from registry.contracts.topics import MAX_TOPIC_BYTES
+from registry.contracts.tensors import Datatype
+from registry.inference.errors import RequestError, quote
+from registry.inference.json_tensors import data_from_json
+from registry.inference.packets import Buffer
+from registry.inference.request import (
+    MAX_ID,
+    NO_PARAMETERS,
+    InferRequest,
+    RequestInput,
+    RequestOutput,
+    decode_request,
+    note_address,
+    refuse_unsupported,
+)
 
 MAX_CACHED_PLANS = 64
 MAX_CACHED_HEADER = 1024
 """Bytes; longer headers are decoded each time."""
-MAX_ID = 256
-"""Characters of a request id or correlation id."""
 _ID_START = b'{"id":"'
-MAGIC_BYTES = len(BINARY_MAGIC) + 4
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_Id = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
-_T = TypeVar("_T")
-
-
-class _SharedMemory(msgspec.Struct, gc=False):
-    shared_memory_region: Any = None
-    shared_memory_offset: Any = None
-    shared_memory_byte_size: Any = None
-
-
-class _InputParameters(_SharedMemory, gc=False):
-    binary_data_size: int | None = None
-
-
-class _Input(msgspec.Struct, gc=False):
-    name: str
-    shape: tuple[int, ...]
-    datatype: str
-    parameters: _InputParameters | None = None
-    data: msgspec.Raw = msgspec.Raw()
-
-
-class _OutputParameters(_SharedMemory, gc=False):
-    binary_data: bool | None = None
-    classification: Any = None
-
-
-class _Output(msgspec.Struct, gc=False):
-    name: str
-    parameters: _OutputParameters | None = None
-
-
-class _Parameters(msgspec.Struct, gc=False, frozen=True):
-    binary_data_output: bool | None = None
-    response_topic: Annotated[str, msgspec.Meta(max_length=MAX_TOPIC_BYTES)] | None = None
-    correlation_id: _Id | None = None
-
-
-class _Addressed(msgspec.Struct, gc=False):
-    id: _Id | None = None
-    parameters: _Parameters | None = None
-
-
-class _Request(_Addressed, gc=False, kw_only=True):
-    inputs: Annotated[list[_Input], msgspec.Meta(max_length=MAX_TENSORS)] | None = None
-    outputs: Annotated[list[_Output], msgspec.Meta(max_length=MAX_TENSORS)] | None = None
-    model_name: str | None = None
-    model_version: str | None = None
-
-
-_NO_PARAMETERS = _Parameters()
-_INSTEAD = {
-    "shared_memory_region": "a device shares no memory with its clients: send or ask for the tensor itself",
-    "classification": "ask for the outputs `label` and `score` of a model that has a classification",
-}
-"""Parameters of the protocol's extensions that are refused, and what to do instead."""
-_DECODER = msgspec.json.Decoder(_Request)
-_ADDRESS_DECODER = msgspec.json.Decoder(_Addressed)
-MAX_ADDRESS_SEARCH = 64 << 10
-"""Bytes of JSON that are read only to find out where a refusal should go."""
-
-
-def _decoded(decoder: msgspec.json.Decoder[_T], text: Buffer) -> tuple[_T, bytes]:
-    """The value, and the mark of its NaN and infinities (see `mark_specials`). Raises what the decoder raises."""
-    if text[:3] == BYTE_ORDER_MARK:
-        text = memoryview(text)[3:]
-    try:
-        return decoder.decode(text), b""
-    except msgspec.DecodeError:
-        marked = mark_specials(text)
-        if marked is None:
-            raise
-        return decoder.decode(marked.text), marked.mark
-
-
-def split_magic(payload: Buffer) -> int:
-    """The header length of a self-contained binary payload, which begins with BINARY_MAGIC."""
-    if len(payload) < MAGIC_BYTES:
-        raise RequestError(
-            InferenceCode.BAD_PAYLOAD, f"{BINARY_MAGIC!r} needs {MAGIC_BYTES} bytes at least, got {len(payload)}"
-        )
-    (length,) = struct.unpack_from("<I", payload, len(BINARY_MAGIC))
-    check_header_length(length, len(payload) - MAGIC_BYTES)
-    return int(length)
-
-
-def check_header_length(length: int, available: int) -> None:
-    """Refuses a header that is empty, over MAX_HEADER_BYTES, or longer than the payload."""
-    if not 0 < length <= min(available, MAX_HEADER_BYTES):
-        raise RequestError(
-            InferenceCode.BAD_PAYLOAD,
-            f"header length {length}: must be 1..{MAX_HEADER_BYTES} and within the payload's {available} bytes",
-        )
-
-
-def find_address(payload: Buffer, error: RequestError) -> None:
-    """Notes in `error` where a refused request, of which nothing was read yet, wants its answer, as far as it says so.
-
-    For requests without a response topic of their own (MQTT 3.1.1): JSON, or the self-contained binary form.
-    """
-    view = memoryview(payload)
-    if view[: len(BINARY_MAGIC)] == BINARY_MAGIC and len(view) >= MAGIC_BYTES:
-        (length,) = struct.unpack_from("<I", view, len(BINARY_MAGIC))
-        view = view[MAGIC_BYTES : MAGIC_BYTES + length]
-    if len(view) > MAX_ADDRESS_SEARCH:
-        return
-    try:
-        found, _ = _decoded(_ADDRESS_DECODER, view)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return
-    _address(error, found)
-
-
-def _address(error: RequestError, request: _Addressed) -> None:
-    parameters = request.parameters or _NO_PARAMETERS
-    error.id = request.id or ""
-    error.response_topic = parameters.response_topic or ""
-    error.correlation_id = parameters.correlation_id or ""
 
 
 class RequestReader:
@@ -196,19 +72,14 @@ class RequestReader:
 
     def read(self, text: Buffer) -> Plan:
         """The plan of a request's JSON object."""
-        try:
-            request, mark = _decoded(_DECODER, text)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise RequestError(
-                InferenceCode.BAD_PAYLOAD, f"expected an inference request of the Open Inference Protocol: {error}"
-            ) from None
+        request, mark = decode_request(text)
         try:
             return self._plan(request, mark)
         except RequestError as error:
-            _address(error, request)
+            note_address(error, request)
             raise
 
-    def _plan(self, request: _Request, mark: bytes) -> Plan:
+    def _plan(self, request: InferRequest, mark: bytes) -> Plan:
         self._check_addressee(request)
         if request.inputs is None and self._binding.inputs:
             raise RequestError(InferenceCode.BAD_PAYLOAD, "expected inputs: the model needs them")
@@ -216,7 +87,7 @@ class RequestReader:
         if picture and len(tensors) > 1:
             raise RequestError(InferenceCode.BAD_PAYLOAD, "beside a picture no other input can be given: send tensors")
         wishes = [_wish(output) for output in request.outputs] if request.outputs else None
-        parameters = request.parameters or _NO_PARAMETERS
+        parameters = request.parameters or NO_PARAMETERS
         selection = self._signature.select(wishes, bool(parameters.binary_data_output), picture)
         fixed = not picture and self._signature.fits_fixed(tensors)
         return Plan(
@@ -235,7 +106,7 @@ class RequestReader:
             correlation_id=parameters.correlation_id or "",
         )
 
-    def _check_addressee(self, request: _Request) -> None:
+    def _check_addressee(self, request: InferRequest) -> None:
         if request.model_name and request.model_name != self._binding.model:
             raise RequestError(
                 InferenceCode.UNKNOWN_MODEL,
@@ -248,7 +119,7 @@ class RequestReader:
                 f"this device serves {self._binding.version!r}",
             )
 
-    def _tensors(self, inputs: list[_Input], mark: bytes) -> tuple[tuple[InputTensor, ...], int, bool]:
+    def _tensors(self, inputs: list[RequestInput], mark: bytes) -> tuple[tuple[InputTensor, ...], int, bool]:
         """The checked tensors, the bytes of the body, and whether the one input is a picture."""
         tensors: list[InputTensor] = []
         offset = 0
@@ -265,9 +136,9 @@ class RequestReader:
             )
         return self._signature.complete(tensors), offset, picture
 
-    def _tensor(self, item: _Input, offset: int, mark: bytes) -> tuple[InputTensor, bool]:
+    def _tensor(self, item: RequestInput, offset: int, mark: bytes) -> tuple[InputTensor, bool]:
         if item.parameters is not None:
-            _require_known(f"input {quote(item.name)}", item.parameters)
+            refuse_unsupported(f"input {quote(item.name)}", item.parameters)
         known = self._signature.find(item.name)
         picture = self._signature.is_picture(known, item.datatype)
         if picture:
@@ -301,21 +172,11 @@ class RequestReader:
         return InputTensor(known.index, item.name, item.datatype, item.shape, offset, given, None), picture
 
 
-def _wish(output: _Output) -> tuple[str, bool | None]:
+def _wish(output: RequestOutput) -> tuple[str, bool | None]:
     if output.parameters is None:
         return output.name, None
-    _require_known(f"output {quote(output.name)}", output.parameters)
+    refuse_unsupported(f"output {quote(output.name)}", output.parameters)
     return output.name, output.parameters.binary_data
-
-
-def _require_known(who: str, parameters: _InputParameters | _OutputParameters) -> None:
-    """Raises RequestError for a parameter of which nothing is done here."""
-    for name in parameters.__struct_fields__:
-        instead = _INSTEAD.get("shared_memory_region" if name.startswith("shared_memory") else name)
-        if instead is not None and getattr(parameters, name) is not None:
-            raise RequestError(
-                InferenceCode.UNSUPPORTED_PARAMETER, f"{who}: the parameter {name} is not supported; {instead}"
-            )
 
 
 def check_body(plan: Plan, body: Buffer) -> None:

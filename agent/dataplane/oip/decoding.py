@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from agent.dataplane.oip.plan import Plan, RequestError, quote
+from agent.dataplane.oip.plan import Plan
 from registry.contracts.codes import InferenceCode
+from registry.inference.errors import RequestError, quote
 
 MAX_PENDING = 32
 """Requests that are being decoded or wait for it; the next is refused."""

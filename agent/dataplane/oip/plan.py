@@ -1,4 +1,4 @@
-"""The values that the codecs and the loop pass to each other: a checked request, its reply, and a refusal."""
+"""A checked request, as the codec and the loop pass it to each other."""
 
 from __future__ import annotations
 
@@ -6,35 +6,6 @@ from copy import copy
 from typing import NamedTuple
 
 import msgspec
-
-from agent.errors import PermanentError
-from registry.contracts.codes import InferenceCode
-
-Buffer = bytes | bytearray | memoryview
-MAX_MESSAGE = 500
-"""Characters of an error message; client text in it is cut far before."""
-MAX_QUOTE = 64
-
-
-class RequestError(PermanentError):
-    """A request is refused. `code` is an InferenceCode; the message says what was expected and what came.
-
-    The last four say where and how to answer a request whose header could be read, as Plan does.
-    """
-
-    def __init__(self, code: InferenceCode, message: str) -> None:
-        super().__init__(code, message[:MAX_MESSAGE])
-        self.id = ""
-        self.response_topic = ""
-        self.correlation_id = ""
-
-
-def quote(text: object) -> str:
-    """What a client sent, safe to stand in a message: `repr`, cut to MAX_QUOTE characters."""
-    if isinstance(text, str) and len(text) > MAX_QUOTE:
-        return repr(text[:MAX_QUOTE]) + "…"
-    shown = repr(text)
-    return shown if len(shown) <= 2 * MAX_QUOTE else shown[: 2 * MAX_QUOTE] + "…"
 
 
 class InputTensor(NamedTuple):
@@ -51,15 +22,6 @@ class InputTensor(NamedTuple):
     """Bytes: little-endian, row-major; BYTES as (u32 length, bytes) per element."""
     data: bytes | None
     """The bytes themselves when they came as JSON or from a picture."""
-
-
-class OutputTensor(NamedTuple):
-    """One output of a run, as the worker wrote it."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    data: Buffer
 
 
 class OutputWish(NamedTuple):
@@ -130,16 +92,3 @@ class Plan(msgspec.Struct, gc=False):
         plan.copies = ()
         plan.literals = ((tensor.place, tensor.data or b""),)
         return plan
-
-
-class Reply(NamedTuple):
-    """A payload in pieces (join or send them in order), and the properties that go with it."""
-
-    pieces: tuple[Buffer, ...]
-    header_length: int | None
-    """Value of the user property HEADER_LENGTH_PROPERTY; None: leave it out."""
-    content_type: str
-
-    def join(self) -> bytes:
-        """The payload in one piece."""
-        return b"".join(self.pieces)

@@ -1,16 +1,7 @@
-"""Outputs and errors to payloads: the Open Inference Protocol's response, in pieces that need no copy.
-
-{"model_name", "model_version", "id"?, "parameters": {"variant", "variant_digest", "device", "rollout"?,
-"correlation_id"?}, "outputs": [{"name", "shape", "datatype", "parameters": {"binary_data_size"} | "data"}]}
-
-A request with the header-length property is answered with the property, one in self-contained form (BINARY_MAGIC)
-in that form. A response without binary tensors is plain JSON, except to a self-contained request.
-Errors are always plain JSON: {"error", "code", "id"?, "model_name"?, "model_version"?, "parameters"?}.
-"""
+"""Outputs and errors of one active worker to payloads, in pieces that need no copy; form: `registry.inference.reply`."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from math import prod
 
@@ -18,11 +9,14 @@ import msgspec
 
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.classify import Classifier
-from agent.dataplane.oip.codec_json import data_to_json
-from agent.dataplane.oip.plan import MAX_MESSAGE, Buffer, OutputTensor, OutputWish, Plan, Reply, RequestError, quote
+from agent.dataplane.oip.plan import OutputWish, Plan
 from agent.worker.channel import Layout
 from registry.contracts.codes import InferenceCode
-from registry.contracts.tensors import BINARY_MAGIC, CONTENT_BINARY, CONTENT_JSON, ITEM_BYTES, Datatype
+from registry.contracts.tensors import CONTENT_BINARY, CONTENT_JSON, ITEM_BYTES, Datatype
+from registry.inference.errors import RequestError, quote
+from registry.inference.header import self_contained
+from registry.inference.packets import Buffer
+from registry.inference.reply import OutputTensor, Reply, describe, describe_binary, error_body
 
 MAX_TEMPLATES = 64
 """Kept forms of a fixed reply, one per selection of outputs."""
@@ -76,7 +70,7 @@ class ReplyEncoder:
             if output is None:
                 raise RequestError(InferenceCode.RUN_FAILED, f"the model gave no output {quote(wish.name)}")
             _check_size(output)
-            described.append(_describe(output, wish.binary))
+            described.append(describe(output, wish.binary))
             if wish.binary:
                 data.append(output.data)
         header = self._start + self._middle(plan) + b'"outputs":[' + b",".join(described) + b"]}"
@@ -87,7 +81,7 @@ class ReplyEncoder:
     def error(self, code: str, message: str, request_id: str, correlation_id: str) -> Reply:
         """An error result that says who refused."""
         extra = {"correlation_id": correlation_id} if correlation_id else {}
-        body = {**_error(code, message, request_id), **self._names, "parameters": {**self._identity, **extra}}
+        body = {**error_body(code, message, request_id), **self._names, "parameters": {**self._identity, **extra}}
         return Reply((_json(body),), None, CONTENT_JSON)
 
     def _middle(self, plan: Plan) -> bytes:
@@ -104,7 +98,7 @@ class ReplyEncoder:
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
             described = [
-                _describe_binary(*self._fixed[place], self._sizes[place])
+                describe_binary(*self._fixed[place], self._sizes[place])
                 for place in (self._places[wish.name] for wish in wishes)
             ]
             template = b'"outputs":[' + b",".join(described) + b"]}"
@@ -114,20 +108,8 @@ class ReplyEncoder:
     @staticmethod
     def _frame(plan: Plan, header: bytes, *, binary: bool) -> tuple[bytes, int | None]:
         if plan.magic:
-            return BINARY_MAGIC + struct.pack("<I", len(header)) + header, None
+            return self_contained(header), None
         return header, len(header) if binary else None
-
-
-def error_reply(code: str, message: str, model: str = "", request_id: str = "", correlation_id: str = "") -> Reply:
-    """An error result where no version serves: an unknown model, or one that is not ready."""
-    body: dict[str, object] = {**_error(code, message, request_id), **({"model_name": model} if model else {})}
-    if correlation_id:
-        body["parameters"] = {"correlation_id": correlation_id}
-    return Reply((_json(body),), None, CONTENT_JSON)
-
-
-def _error(code: str, message: str, request_id: str) -> dict[str, str]:
-    return {"error": message[:MAX_MESSAGE], "code": str(code), **({"id": request_id} if request_id else {})}
 
 
 def _check_size(output: OutputTensor) -> None:
@@ -139,15 +121,3 @@ def _check_size(output: OutputTensor) -> None:
             f"output {quote(output.name)}: {output.datatype} of shape {list(output.shape)} came with "
             f"{len(output.data)} bytes",
         )
-
-
-def _describe(output: OutputTensor, binary: bool) -> bytes:
-    if binary:
-        return _describe_binary(output.name, output.datatype, output.shape, len(output.data))
-    shown = _json({"name": output.name, "shape": output.shape, "datatype": str(output.datatype)})
-    return shown[:-1] + b',"data":' + data_to_json(output.data, output.datatype, output.name) + b"}"
-
-
-def _describe_binary(name: str, datatype: str, shape: tuple[int, ...], size: int) -> bytes:
-    described = {"name": name, "shape": shape, "datatype": str(datatype), "parameters": {"binary_data_size": size}}
-    return _json(described)

@@ -14,11 +14,13 @@ from math import prod
 import numpy as np
 
 from agent.dataplane.oip.binding import Binding
-from agent.dataplane.oip.plan import Buffer, InputTensor, OutputWish, RequestError, quote
+from agent.dataplane.oip.plan import InputTensor, OutputWish
 from agent.worker.channel import Layout
 from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import ITEM_BYTES, MAX_BYTES_ELEMENTS, MAX_ELEMENTS, MAX_RANK, Datatype
+from registry.inference.errors import RequestError, quote
+from registry.inference.packets import Buffer
 
 _LENGTH = struct.Struct("<I")
 LABEL = "label"

@@ -8,13 +8,13 @@ import pytest
 from agent.core.health import Histogram, HistogramView
 from agent.core.probation import MAX_ENDS, Counts, Seen, Tally, expected_of, judge
 from agent.core.strategy import Room, choose
-from agent.dataplane.oip.plan import OutputTensor
 from agent.dataplane.watching import count_answer, is_finite, kinds_in
 from registry.contracts.catalogue.golden import Parity, Special, Tolerance
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.comparison.parity import Comparison
 from registry.contracts.device.deployments import ProbationLimits, Strategy
 from registry.contracts.tensors import Datatype
+from registry.inference.reply import OutputTensor
 from tests.fakes.registry_simulator import one_file_manifest
 
 LIMITS = ProbationLimits()

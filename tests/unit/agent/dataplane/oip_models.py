@@ -7,9 +7,11 @@ from typing import Any
 
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.codec import Codec
-from agent.dataplane.oip.plan import Buffer, OutputTensor, Plan, Reply
+from agent.dataplane.oip.plan import Plan
 from agent.worker.channel import make_layout
 from registry.contracts.catalogue.manifest import TensorSpec
+from registry.inference.packets import Buffer
+from registry.inference.reply import OutputTensor, Reply
 
 DIGEST = "sha256:" + "ab" * 32
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.dataplane.oip.codec_binary import find_address
-from agent.dataplane.oip.plan import MAX_MESSAGE, RequestError
 from agent.dataplane.oip.signature import MAX_BYTES_ELEMENTS
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import MAX_HEADER_BYTES, MAX_JSON_BYTES
+from registry.inference.errors import MAX_MESSAGE, RequestError
+from registry.inference.request import find_address
 from tests.support.oip import Input, encode_request
 from tests.unit.agent.dataplane.oip_models import make_codec, spec
 

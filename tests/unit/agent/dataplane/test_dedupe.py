@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.dataplane.dedupe import MAX_WAITERS, Dedupe, DedupeVerdict, Key, request_key
-from agent.dataplane.oip.plan import Reply
+from registry.inference.reply import Reply
 
 REPLY = Reply((b"head", memoryview(b"tensor")), 4, "application/octet-stream")
 ONE = request_key("me/replies", "id-1", b"payload")

@@ -8,11 +8,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from agent.dataplane.oip.codec_json import data_from_json, data_to_json
-from agent.dataplane.oip.plan import RequestError
 from agent.dataplane.watching import is_finite, kinds_in
 from registry.contracts.comparison.parity import numbers
 from registry.contracts.tensors import FLOAT8, Datatype
+from registry.inference.errors import RequestError
+from registry.inference.json_tensors import data_from_json, data_to_json
 
 TYPES = {
     Datatype.FP8E4M3FN: ml_dtypes.float8_e4m3fn,

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from agent.dataplane.oip.classify import Classifier
-from agent.dataplane.oip.plan import OutputTensor, RequestError
 from registry.contracts.catalogue.manifest import Classification, ImageInput
 from registry.contracts.codes import InferenceCode
+from registry.inference.errors import RequestError
+from registry.inference.reply import OutputTensor
 from registry.pictures.bare import MAX_PIXELS
 from registry.pictures.decode import decode
 from tests.support.oip import Input, decode_reply, encode_request

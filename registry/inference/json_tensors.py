@@ -23,10 +23,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.dataplane.oip.plan import Buffer, RequestError, quote
 from registry.contracts.codes import InferenceCode
 from registry.contracts.comparison.parity import numbers
 from registry.contracts.tensors import FLOAT8, NUMPY_NAME, RAW, Datatype
+from registry.inference.errors import RequestError, quote
+from registry.inference.packets import Buffer
 
 _FLOATS = FLOAT8 | {Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
 _LENGTH = struct.Struct("<I")
