@@ -19,9 +19,9 @@ from agent.adapters.network.mqtt import MqttSession
 from agent.core.backoff import Backoff
 from agent.core.events import Connected, ControlMessage, Disconnected, WorkerDied
 from agent.dataplane.link import Link, publish_of
+from agent.dataplane.mqtt.intake import Receiver
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
 from agent.dataplane.mqtt.spooling import Spooling
-from agent.dataplane.requests import Admission
 from registry.contracts.broker import BrokerLimits, subscribable
 from registry.contracts.device.messages import MAX_CONTROL_BYTES
 from registry.inference.packets import text
@@ -64,7 +64,7 @@ class Connection:
         session: MqttSession,
         link: Link,
         outbound: Outbound,
-        admission: Admission,
+        receiver: Receiver,
         spooling: Spooling,
         emit: Callable[[Notice], None],
         post: Callable[[Callable[[], None]], None],
@@ -74,7 +74,7 @@ class Connection:
         self._session = session
         self._link = link
         self._outbound = outbound
-        self._admission = admission
+        self._receiver = receiver
         self._spooling = spooling
         self._emit = emit
         self._post = post
@@ -213,8 +213,8 @@ class Connection:
             if message.qos:
                 acks.settle(acks.owe(message.mid))
             return
-        if self._admission.is_request_topic(publish.topic):
-            self._admission.request(publish, bytes(message.payload), len(message.payload))
+        if self._receiver.is_request_topic(publish.topic):
+            self._receiver.request(publish, bytes(message.payload), len(message.payload))
             return
         ack = acks.owe(message.mid) if message.qos else None
         if message.topic in self._greeting.control_topics:

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 import paho.mqtt.client as mqtt
 
 from agent.adapters.network.mqtt import MqttSession
-from agent.dataplane.long_requests import LongRequests
 from agent.dataplane.mqtt.fastpath import WOULD_BLOCK, BufferedSocket, FastClient
-from agent.dataplane.mqtt.intake import Intake
+from agent.dataplane.mqtt.intake import Intake, Receiver
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.mqtt.transport import FastTransport
-from agent.dataplane.requests import Admission
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.inference.packets import Buffer, Publish, parse_header_length, text
 
@@ -65,23 +63,17 @@ class FastLink:
     def __init__(
         self,
         session: MqttSession,
-        admission: Admission,
-        long_requests: LongRequests,
+        receiver: Receiver,
         outbound: Outbound,
         transport: FastTransport,
     ) -> None:
         self._client = session.client
         self._v5 = session.settings.v5
-        self._long_requests = long_requests
+        self._receiver = receiver
         self._transport = transport
-        self.is_request_topic = admission.is_request_topic
-        self.request = admission.request
-        self.announce = long_requests.announce
-        self.arrived = long_requests.arrived
-        self.oversized = admission.oversized
         self.puback = outbound.puback
         self._socket: BufferedSocket | None = None
-        self._intake = Intake(self, v5=self._v5)
+        self._intake = Intake(receiver, self, v5=self._v5)
         self._scratch = memoryview(bytearray(SKIP_BYTES))
         self._body_bytes = 0
 
@@ -91,7 +83,7 @@ class FastLink:
         self._socket = client.buffered if isinstance(client, FastClient) else None
         self._transport.socket = self._socket
         self._transport.reserved.clear()
-        self._intake = Intake(self, v5=self._v5)
+        self._intake = Intake(self._receiver, self, v5=self._v5)
 
     def subscribing(self, mid: int) -> None:
         """As Link says."""
@@ -101,7 +93,7 @@ class FastLink:
         """As Link says."""
         self._intake.closed = True
         self._socket = self._transport.socket = None
-        self._long_requests.abort()
+        self._receiver.abort()
 
     def readable(self) -> bool:
         """As Link says."""

@@ -34,15 +34,18 @@ class LongBody(Body):
 
 
 class LongRequests:
-    """Of one connection at a time."""
+    """Of one connection at a time. Implements `mqtt.intake.Receiver`: requests that are not long go to admission."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
+        self.is_request_topic = admission.is_request_topic
+        self.request = admission.request
+        self.oversized = admission.oversized
         self.body: LongBody | None = None
         """The one that is coming in."""
 
     def announce(self, publish: Publish, data: bytes, size: int) -> Body | int | None:
-        """As `Sink.announce` says: where a long payload goes, how much is needed to say so, or None to discard it."""
+        """Where a long payload goes, how much is needed to say so, or None to discard it (see `Receiver`)."""
         available = len(data) - publish.payload
         header, needed = _long_header(publish, data, available)
         if available < min(needed, size):

@@ -90,7 +90,7 @@ class DataPlane:
         )
         long_requests = LongRequests(self._admission)
         self._link: Link = (
-            FastLink(session, self._admission, long_requests, self._outbound, transport)
+            FastLink(session, long_requests, self._outbound, transport)
             if isinstance(transport, FastTransport)
             else PublicLink(session)
         )
@@ -108,7 +108,7 @@ class DataPlane:
             session=session,
             link=self._link,
             outbound=self._outbound,
-            admission=self._admission,
+            receiver=long_requests,
             spooling=self._spooling,
             emit=self._emit,
             post=self._wakeup.post,

@@ -57,13 +57,13 @@ class Body:
             data = data[len(part) :]
 
 
-class Sink(Protocol):
-    """Who takes the packets."""
+class Receiver(Protocol):
+    """Who takes the requests."""
 
     def is_request_topic(self, topic: bytes) -> bool:
         """True: a PUBLISH to it is a request."""
 
-    def request(self, publish: Publish, data: bytes, end: int) -> None:
+    def request(self, publish: Publish, data: Buffer, end: int) -> None:
         """A whole request: its payload is `data[publish.payload:end]`."""
 
     def announce(self, publish: Publish, data: bytes, size: int) -> Body | int | None:
@@ -75,11 +75,18 @@ class Sink(Protocol):
     def arrived(self, body: Body) -> None:
         """The body is filled."""
 
-    def puback(self, mid: int, reason: int) -> bool:
-        """True: it acknowledges one of ours; else paho gets it."""
+    def abort(self) -> None:
+        """The connection has ended: the rest of a body that was announced will not come."""
 
     def oversized(self, publish: Publish) -> None:
         """A PUBLISH on another topic, too long for paho, or with a head that is too long; discarded as it arrives."""
+
+
+class Sink(Protocol):
+    """Who takes the other packets."""
+
+    def puback(self, mid: int, reason: int) -> bool:
+        """True: it acknowledges one of ours; else paho gets it."""
 
     def foreign(self, packet: Buffer) -> bool:
         """Anything else, for paho. False: the connection has ended by it."""
@@ -88,7 +95,8 @@ class Sink(Protocol):
 class Intake:
     """One connection's incoming bytes. After `closed` it takes nothing any more."""
 
-    def __init__(self, sink: Sink, *, v5: bool) -> None:
+    def __init__(self, receiver: Receiver, sink: Sink, *, v5: bool) -> None:
+        self._receiver = receiver
         self._sink = sink
         self._v5 = v5
         self._parts: list[bytes] = []
@@ -129,7 +137,7 @@ class Intake:
         body = self.body
         if body is not None and not body.left:
             self.body = None
-            self._sink.arrived(body)
+            self._receiver.arrived(body)
 
     def _packets(self, data: bytes) -> bytes:
         """Handles the whole packets in what has come; returns what belongs to a body or is to be skipped."""
@@ -170,8 +178,8 @@ class Intake:
         if first & 0xF0 == 0x30:
             if end <= size:
                 publish = parse_publish(data, first, body, end, self._v5)
-                if publish is not None and publish.qos < 2 and self._sink.is_request_topic(publish.topic):
-                    self._sink.request(publish, data, end)
+                if publish is not None and publish.qos < 2 and self._receiver.is_request_topic(publish.topic):
+                    self._receiver.request(publish, data, end)
                     return end
             elif length > WHOLE_BYTES:
                 return self._long_publish(data, start, body, end)
@@ -198,13 +206,13 @@ class Intake:
         publish = parse_publish(data, first, body, end, self._v5)
         if publish is None or publish.qos > 1:
             return self._pass_on(data, start, end)
-        if not self._sink.is_request_topic(publish.topic):
+        if not self._receiver.is_request_topic(publish.topic):
             if end - start <= MAX_FOREIGN_BYTES:
                 return self._pass_on(data, start, end)
-            self._sink.oversized(publish)
+            self._receiver.oversized(publish)
             self.skip = end - publish.payload
             return publish.payload
-        answer = self._sink.announce(publish, data, end - publish.payload)
+        answer = self._receiver.announce(publish, data, end - publish.payload)
         if isinstance(answer, int):
             return -(min(publish.payload + answer, end) - start)
         if answer is None:
@@ -222,7 +230,7 @@ class Intake:
         qos, mid = first >> 1 & 3, int.from_bytes(data[topic_end : topic_end + 2], "big")
         if qos > 1 or (qos and not mid):
             return self._fault(len(data))
-        self._sink.oversized(Publish(data[body + 2 : topic_end], qos, first & 1 == 1, mid if qos else 0, len(data)))
+        self._receiver.oversized(Publish(data[body + 2 : topic_end], qos, first & 1 == 1, mid if qos else 0, len(data)))
         self.skip = end - len(data)
         return len(data)
 

@@ -1,4 +1,4 @@
-"""Outputs and errors of one active worker to payloads, in pieces that need no copy; form: `registry.inference.reply`."""
+"""Outputs and errors of one worker to payloads, in pieces that need no copy. Their form: `registry.inference.reply`."""
 
 from __future__ import annotations
 

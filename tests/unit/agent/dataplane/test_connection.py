@@ -33,7 +33,7 @@ class Broker:
             session=quiet,
             link=quiet,
             outbound=Outbound(Wire(), Disk(), {}),
-            admission=quiet,
+            receiver=quiet,
             spooling=quiet,
             emit=lambda _notice: None,
             post=lambda _call: None,

@@ -46,6 +46,9 @@ class Record:
         publish, buffer = self._buffers.pop(id(body))
         self.seen.append(("request", publish.topic, publish.mid, bytes(buffer)))
 
+    def abort(self) -> None:
+        raise AssertionError("the stream alone ends no connection")
+
     def oversized(self, publish: Publish) -> None:
         self.seen.append(("oversized", publish.topic))
 
@@ -80,7 +83,7 @@ PACKETS = {
 
 def fed(pieces: list[bytes]) -> tuple[Record, Intake]:
     record = Record()
-    intake = Intake(record, v5=True)
+    intake = Intake(record, record, v5=True)
     for piece in pieces:
         intake.feed(piece)
     return record, intake
