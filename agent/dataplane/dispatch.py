@@ -7,10 +7,10 @@ import selectors
 from collections.abc import Callable
 
 from agent.core.events import WorkerDied
+from agent.dataplane.admission import Admission
 from agent.dataplane.answers import Answers
 from agent.dataplane.long_requests import LongRequests
 from agent.dataplane.placement import move_to_arenas
-from agent.dataplane.requests import Admission
 from agent.dataplane.slot import Lane, ModelSlot, Serving
 from registry.contracts.codes import InferenceCode
 

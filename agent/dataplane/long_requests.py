@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import zlib
 
+from agent.dataplane.admission import Admission
 from agent.dataplane.mqtt.intake import Body
 from agent.dataplane.oip.images import sniff
 from agent.dataplane.oip.plan import Plan
 from agent.dataplane.placement import enqueue, in_order, places, reserve
-from agent.dataplane.requests import Admission
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES, MAX_JSON_BYTES

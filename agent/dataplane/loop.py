@@ -18,23 +18,23 @@ from typing import Any
 from agent.adapters.disk.outbox import EVENT, NewMessage, Outbox
 from agent.adapters.network.mqtt import MqttSession, SessionSettings
 from agent.core.probation import Tally
+from agent.dataplane.admission import Admission
 from agent.dataplane.answers import Answers
-from agent.dataplane.broker_socket import BrokerSocket
-from agent.dataplane.connection import Connection, Greeting, Notice
+from agent.dataplane.decode_pool import DecodePool
 from agent.dataplane.dedupe import Dedupe
 from agent.dataplane.dispatch import Dispatch
-from agent.dataplane.farewell import Farewell
-from agent.dataplane.link import FastLink, Link, PublicLink
 from agent.dataplane.long_requests import LongRequests
+from agent.dataplane.mqtt.broker_socket import BrokerSocket
+from agent.dataplane.mqtt.connection import Connection, Greeting, Notice
 from agent.dataplane.mqtt.fastpath import FastClient, fast_path_fault
+from agent.dataplane.mqtt.link import FastLink, Link, PublicLink
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing, Transport
 from agent.dataplane.mqtt.spooling import Spooling
 from agent.dataplane.mqtt.transport import FastTransport, PublicTransport
 from agent.dataplane.oip.binding import Binding
-from agent.dataplane.oip.decoding import DecodePool
-from agent.dataplane.requests import Admission
 from agent.dataplane.router import Router
 from agent.dataplane.settings import DataPlaneSettings
+from agent.dataplane.shutdown import Farewell
 from agent.dataplane.slot import Request, Tap, Worker
 from agent.dataplane.snapshot import take_snapshot
 from agent.dataplane.stats import DataPlaneStats

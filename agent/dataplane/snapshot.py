@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.dataplane.connection import Connection
+from agent.dataplane.mqtt.connection import Connection
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.mqtt.spooling import Spooling
 from agent.dataplane.router import Router

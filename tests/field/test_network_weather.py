@@ -17,7 +17,7 @@ import pytest
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_client import RegistryClient
 from agent.core.backoff import Backoff
-from agent.dataplane import connection as connection_module
+from agent.dataplane.mqtt import connection as connection_module
 from agent.errors import TransientError
 from registry.cli import client as client_module
 from registry.cli.client import Client

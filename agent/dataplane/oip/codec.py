@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.classify import Classifier
-from agent.dataplane.oip.codec_binary import RequestReader, check_body
 from agent.dataplane.oip.images import PictureInput, sniff
 from agent.dataplane.oip.plan import InputTensor, Plan
-from agent.dataplane.oip.replies import ReplyEncoder
+from agent.dataplane.oip.reply_encoder import ReplyEncoder
+from agent.dataplane.oip.request_reader import RequestReader, check_body
 from agent.dataplane.oip.signature import Signature
 from agent.errors import TransientError
 from agent.worker.channel import Layout

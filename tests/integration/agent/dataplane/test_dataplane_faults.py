@@ -17,7 +17,7 @@ from agent.adapters.disk.outbox import OutboxLimits
 from agent.adapters.network.mqtt import TlsSettings
 from agent.core.events import Disconnected
 from agent.dataplane.oip.plan import Plan
-from agent.dataplane.oip.replies import ReplyEncoder
+from agent.dataplane.oip.reply_encoder import ReplyEncoder
 from tests.fakes.workers import FakeWorker
 from tests.support.asking import Asker, binary_request
 from tests.support.broker import Mosquitto, free_port

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from agent.dataplane.connection import MAX_FLAPS, RECONNECT, STEADY_SECONDS, Connection, Greeting
+from agent.dataplane.mqtt.connection import MAX_FLAPS, RECONNECT, STEADY_SECONDS, Connection, Greeting
 from agent.dataplane.mqtt.outbound import Outbound
 from registry.contracts.broker import BrokerLimits
 from tests.unit.agent.dataplane.test_outbound import Disk, Wire

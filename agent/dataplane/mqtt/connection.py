@@ -18,8 +18,8 @@ import paho.mqtt.client as mqtt
 from agent.adapters.network.mqtt import MqttSession
 from agent.core.backoff import Backoff
 from agent.core.events import Connected, ControlMessage, Disconnected, WorkerDied
-from agent.dataplane.link import Link, publish_of
 from agent.dataplane.mqtt.intake import Receiver
+from agent.dataplane.mqtt.link import Link, publish_of
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
 from agent.dataplane.mqtt.spooling import Spooling
 from registry.contracts.broker import BrokerLimits, subscribable

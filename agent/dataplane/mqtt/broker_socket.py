@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.client import Client
 
-from agent.dataplane.link import Link
+from agent.dataplane.mqtt.link import Link
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike

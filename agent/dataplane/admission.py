@@ -11,9 +11,9 @@ from collections.abc import Callable
 from math import inf
 
 from agent.dataplane.answers import Answers
+from agent.dataplane.decode_pool import Decoded, DecodePool
 from agent.dataplane.dedupe import Dedupe, DedupeVerdict, Key
 from agent.dataplane.mqtt.outbound import Outbound
-from agent.dataplane.oip.decoding import Decoded, DecodePool
 from agent.dataplane.oip.plan import Plan
 from agent.dataplane.placement import copy_fixed, enqueue, places, reserve
 from agent.dataplane.router import Router

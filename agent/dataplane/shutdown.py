@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent.dataplane.connection import Connection
+from agent.dataplane.admission import Admission
+from agent.dataplane.mqtt.connection import Connection
 from agent.dataplane.mqtt.outbound import Outbound
-from agent.dataplane.requests import Admission
 from agent.dataplane.router import Router
 
 
