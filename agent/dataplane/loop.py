@@ -34,7 +34,7 @@ from agent.dataplane.mqtt.transport import FastTransport, PublicTransport
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.router import Router
 from agent.dataplane.settings import DataPlaneSettings
-from agent.dataplane.shutdown import Farewell
+from agent.dataplane.shutdown import Shutdown
 from agent.dataplane.slot import Request, Tap, Worker
 from agent.dataplane.snapshot import take_snapshot
 from agent.dataplane.stats import DataPlaneStats
@@ -117,7 +117,7 @@ class DataPlane:
         session.events = self._connection
         self._client = session.client
         self._socket = BrokerSocket(self._selector, self._client, self._link)
-        self._farewell = Farewell(
+        self._shutdown = Shutdown(
             admission=self._admission,
             router=self._router,
             connection=self._connection,
@@ -152,7 +152,7 @@ class DataPlane:
         which delivers them again. After `deadline_s` it ends whatever is left. Idempotent."""
         if not self._thread.is_alive():
             return
-        self._wakeup.post(lambda: self._farewell.begin(deadline_s))
+        self._wakeup.post(lambda: self._shutdown.begin(deadline_s))
         self._thread.join(deadline_s + CALL_SECONDS)
         if self._thread.is_alive():
             _log.error("the data thread did not end within %.0f s", deadline_s + CALL_SECONDS)
@@ -240,7 +240,7 @@ class DataPlane:
         self._selector.register(self._wakeup.socket, selectors.EVENT_READ, lambda _events: self._wakeup.run())
         next_tick = 0.0
         try:
-            while not self._farewell.over():
+            while not self._shutdown.over():
                 next_tick = self._turn(next_tick)
         finally:
             self._pool.close()

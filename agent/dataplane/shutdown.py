@@ -11,7 +11,7 @@ from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.router import Router
 
 
-class Farewell:
+class Shutdown:
     """Only the data thread is in here."""
 
     def __init__(
