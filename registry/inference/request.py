@@ -162,7 +162,7 @@ def note_address(error: RequestError, request: AddressedRequest) -> None:
     error.correlation_id = parameters.correlation_id or ""
 
 
-def refuse_unsupported(who: str, parameters: InputParameters | OutputParameters) -> None:
+def require_supported(who: str, parameters: InputParameters | OutputParameters) -> None:
     """Raises RequestError for a parameter of which nothing is done here."""
     for name in parameters.__struct_fields__:
         instead = _INSTEAD.get("shared_memory_region" if name.startswith("shared_memory") else name)

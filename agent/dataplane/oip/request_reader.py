@@ -22,7 +22,7 @@ from registry.inference.request import (
     RequestOutput,
     decode_request,
     note_address,
-    refuse_unsupported,
+    require_supported,
 )
 
 MAX_CACHED_PLANS = 64
@@ -138,7 +138,7 @@ class RequestReader:
 
     def _tensor(self, item: RequestInput, offset: int, mark: bytes) -> tuple[InputTensor, bool]:
         if item.parameters is not None:
-            refuse_unsupported(f"input {quote(item.name)}", item.parameters)
+            require_supported(f"input {quote(item.name)}", item.parameters)
         known = self._signature.find(item.name)
         picture = self._signature.is_picture(known, item.datatype)
         if picture:
@@ -175,7 +175,7 @@ class RequestReader:
 def _wish(output: RequestOutput) -> tuple[str, bool | None]:
     if output.parameters is None:
         return output.name, None
-    refuse_unsupported(f"output {quote(output.name)}", output.parameters)
+    require_supported(f"output {quote(output.name)}", output.parameters)
     return output.name, output.parameters.binary_data
 
 
