@@ -17,7 +17,7 @@ from registry.contracts.catalogue.golden import Parity
 from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Target, Variant
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import Desired, DesiredModel, Reported, ReportedModel, ServingState
-from registry.contracts.device.messages import PresenceTracker as PresenceMessage
+from registry.contracts.device.messages import Presence as PresenceMessage
 from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import Fleet, Gate, Offline, Rate, RolloutSpec, WaveSpec
