@@ -14,8 +14,9 @@ from registry.cli.failures import CliError, ExitCode, ProblemError, UnreachableE
 from registry.cli.rollouts.view import FOR_A_PERSON, OVER, label, status_line, tell_status
 from registry.cli.session import Session
 from registry.contracts import paths
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.states import Command, RolloutState
-from registry.contracts.rollout.views import IDEMPOTENCY_KEY, CommandBody, ReasonCode, RolloutView
+from registry.contracts.rollout.views import IDEMPOTENCY_KEY, CommandBody, RolloutView
 from registry.contracts.wire import Wire
 
 POLL_S = 1.0

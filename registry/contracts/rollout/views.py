@@ -9,9 +9,9 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.device.deployments import Phase
 from registry.contracts.digest import Digest
-from registry.contracts.enums import StrEnum
 from registry.contracts.names import Name, VersionName
 from registry.contracts.rollout.spec import MAX_LISTED_DEVICES, RolloutSpec
 from registry.contracts.rollout.states import ActionState, Command, RolloutState, WaveState
@@ -23,40 +23,6 @@ MAX_NAMED = 100
 """Devices named in one line of a plan; the count says how many there are."""
 
 Note = Annotated[str, Field(max_length=2048)]
-
-
-class ReasonCode(StrEnum):
-    """Why a rollout is where it is. Stable."""
-
-    NEW = "new"
-    PLANNING = "planning"
-    PLAN_FAILED = "plan_failed"
-    NEEDS_APPROVAL = "needs_approval"
-    DENIED = "denied"
-    NOT_YET_TIME = "not_yet_time"
-    RELEASING = "releasing"
-    SOAKING = "soaking"
-    TAIL = "tail"
-    """The waves are through; it waits for devices that were offline."""
-    BY_COMMAND = "by_command"
-    FAILED_BUDGET = "failed_budget"
-    UNKNOWN_BUDGET = "unknown_budget"
-    TOO_FEW_COMMITTED = "too_few_committed"
-    """Enough can no longer commit."""
-    UNAVAILABLE_BUDGET = "unavailable_budget"
-    """Devices that failed and are not back hold every slot of `max_unavailable`."""
-    REGRESSED = "regressed"
-    """In a wave that had passed, too many no longer serve it."""
-    HEALTH = "health"
-    ACCURACY = "accuracy"
-    SHADOW = "shadow"
-    INCONCLUSIVE = "inconclusive"
-    WAVE_DEADLINE = "wave_deadline"
-    EXPIRED = "expired"
-    ROLLBACK_BUDGET = "rollback_budget"
-    ROLLBACK_DEADLINE = "rollback_deadline"
-    DONE = "done"
-    EXCEPTIONS = "exceptions"
 
 
 class RolloutReason(Wire):

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import OfflinePolicy, OnFailure, Rate
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
-from registry.contracts.rollout.views import ReasonCode
 from registry.core.rollouts import actions, gates, retries
 from registry.core.rollouts.decisions import (
     Again,

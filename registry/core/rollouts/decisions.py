@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
-from registry.contracts.rollout.views import ReasonCode
 from registry.core.rollouts.gates import GateDecision, WaveFacts
 from registry.core.rollouts.health import Cohorts
 from registry.core.rollouts.machine import RolloutTrigger

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.enums import StrEnum
 from registry.contracts.rollout.spec import Gate
 from registry.contracts.rollout.states import ActionState, WaveState
-from registry.contracts.rollout.views import ReasonCode
 from registry.core.rollouts import actions
 from registry.core.rollouts.health import Cohorts, Judged, judge_health
 from registry.core.wording import how_many

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import Gate, HealthMetric, HealthRule
-from registry.contracts.rollout.views import ReasonCode
 from registry.core.wording import how_many
 
 NOISE_US = 1000.0

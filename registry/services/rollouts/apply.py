@@ -9,8 +9,9 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
-from registry.contracts.rollout.views import GateVerdict, ReasonCode, RolloutReason
+from registry.contracts.rollout.views import GateVerdict, RolloutReason
 from registry.core.rollouts import actions, retries
 from registry.core.rollouts import decisions as d
 from registry.core.rollouts.gates import GateDecision, Kind

@@ -14,9 +14,10 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import RolloutState
-from registry.contracts.rollout.views import MAX_NAMED, PlanGap, PlanView, ReasonCode
+from registry.contracts.rollout.views import MAX_NAMED, PlanGap, PlanView
 from registry.core.differences import differences
 from registry.core.rollouts.waves import selectors
 from registry.core.selectors import SelectorError

@@ -14,9 +14,10 @@ from sqlalchemy import delete, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
-from registry.contracts.rollout.views import ReasonCode, RolloutReason
+from registry.contracts.rollout.views import RolloutReason
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Kind
 from registry.core.rollouts.machine import RolloutTrigger

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import MAX_VALID_S, RolloutSpec
 from registry.contracts.rollout.states import Command, RolloutState
 from registry.contracts.rollout.views import (
@@ -20,7 +21,6 @@ from registry.contracts.rollout.views import (
     CommandBody,
     HistoryEntry,
     PlanView,
-    ReasonCode,
     RolloutReason,
     RolloutView,
 )

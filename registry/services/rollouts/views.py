@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Select, case, func, null, select
 from sqlalchemy.orm import Session
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.device.deployments import Phase
 from registry.contracts.device.messages import Reported
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
@@ -17,7 +18,6 @@ from registry.contracts.rollout.views import (
     GateVerdict,
     HistoryEntry,
     PlanView,
-    ReasonCode,
     RolloutReason,
     RolloutView,
     WaveView,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.states import Command
-from registry.contracts.rollout.views import ReasonCode
 from tests.integration.registry.rollouts.world import R, S, World
 
 NAMES = ("d0", "d1", "d2")

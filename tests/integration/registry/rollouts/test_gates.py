@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from registry.contracts.catalogue.golden import Parity
+from registry.contracts.codes import ReasonCode
 from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures, ShadowPolicy
 from registry.contracts.device.messages import Health
 from registry.contracts.rollout.spec import (
@@ -19,7 +20,6 @@ from registry.contracts.rollout.spec import (
     WaveSpec,
 )
 from registry.contracts.rollout.states import Command, WaveState
-from registry.contracts.rollout.views import ReasonCode
 from registry.core.intake import checked
 from registry.errors import InUseError
 from registry.services.catalogue.versions import Versions

@@ -7,11 +7,12 @@ from datetime import timedelta
 import pytest
 
 from registry.contracts.api.devices import Deployment
+from registry.contracts.codes import ReasonCode
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import Event
 from registry.contracts.rollout.spec import Offline, Rate, RollbackSpec, WaveSpec
 from registry.contracts.rollout.states import Command, WaveState
-from registry.contracts.rollout.views import Approval, ReasonCode
+from registry.contracts.rollout.views import Approval
 from registry.core.intake import checked
 from registry.errors import ConflictError, ForbiddenError
 from tests.integration.registry.rollouts.world import FACTS, SLOW, R, S, World, quick

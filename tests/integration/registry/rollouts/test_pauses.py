@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.device.deployments import Phase
 from registry.contracts.rollout.spec import Rate, RollbackSpec, Timeouts
 from registry.contracts.rollout.states import Command
-from registry.contracts.rollout.views import Approval, CommandBody, ReasonCode
+from registry.contracts.rollout.views import Approval, CommandBody
 from tests.integration.registry.rollouts.world import R, S, World, quick
 
 NAMES = ("d0", "d1", "d2")

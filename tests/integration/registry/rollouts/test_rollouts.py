@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import Hold, OnFailure
 from registry.contracts.rollout.states import Command, WaveState
-from registry.contracts.rollout.views import Approval, CommandBody, ReasonCode
+from registry.contracts.rollout.views import Approval, CommandBody
 from registry.db.rollout_rows import StepRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, PreconditionError
 from registry.services.rollouts.forget import forget_steps

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import AccuracyRule, Gate, HealthMetric, HealthRule, ShadowRule
 from registry.contracts.rollout.states import ActionState, WaveState
-from registry.contracts.rollout.views import ReasonCode
 from registry.core.rollouts.gates import Accepted, GateDecision, GateOutcome, WaveFacts, judge
 from registry.core.rollouts.health import Cohort, Cohorts
 

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.contracts.catalogue.manifest import Format, Manifest, Target, Variant
+from registry.contracts.codes import ReasonCode
 from registry.contracts.device.deployments import Phase
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.fit.resolution import Resolution, resolve
 from registry.contracts.rollout.spec import Fleet, Rate, RolloutSpec, WaveSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
-from registry.contracts.rollout.views import ReasonCode, RolloutReason
+from registry.contracts.rollout.views import RolloutReason
 from registry.core.rollouts.actions import Action
 from registry.core.rollouts.plan import Known, Other, RolloutPlan, plan
 from registry.core.rollouts.rates import BURST_S, Bucket, Candidate, release
