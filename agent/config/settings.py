@@ -73,7 +73,9 @@ class LimitSettings(Section):
     slots: int = Field(
         default=256, ge=1, le=4096, description="Requests per model that may be under way; more are refused at once."
     )
-    arenas: int = Field(default=4, ge=1, le=64, description="Requests of free size per model in shared memory at once.")
+    arenas: int = Field(
+        default=4, ge=1, le=64, description="Requests of free size per model in shared memory at once; others wait."
+    )
     arena_bytes: int = Field(
         default=16 * _MIB,
         ge=64 * _KIB,

@@ -15,7 +15,7 @@ from agent.dataplane.decode_pool import Decoded, DecodePool
 from agent.dataplane.dedupe import Dedupe, DedupeVerdict, Key
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.oip.plan import Plan
-from agent.dataplane.placement import copy_fixed, enqueue, places, reserve
+from agent.dataplane.placement import place, place_next
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
@@ -156,17 +156,17 @@ class Admission:
             request.plan = plan
             self.answers.expired(request)
             return
-        reserve(serving, request, plan)
-        try:
-            if plan.fixed:
-                copy_fixed(serving, request, plan, payload, body)
-            else:
-                for offset, place in places(serving, request, plan):
-                    place[:] = payload[body + offset : body + offset + len(place)]
-        except RequestError:
-            serving.release(request.id)
-            raise
-        enqueue(serving, request, plan)
+        place(serving, request, plan, payload, body)
+        self.ready.add(serving)
+
+    def place_queued(self, serving: Serving) -> None:
+        """Requests that waited for an arena take those that are free now."""
+        while serving.queued and serving.free_arenas:
+            request = serving.queued[0].request
+            try:
+                place_next(serving)
+            except RequestError as error:
+                self.refuse(request, error)
         self.ready.add(serving)
 
     def address(self, request: Request, plan: Plan) -> None:

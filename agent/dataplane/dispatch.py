@@ -70,6 +70,8 @@ class Dispatch:
         if serving.slot.tap is not None:
             self._look_on(serving, ids, run_s)
         self._answers.slots_done(serving, ids, now)
+        if serving.queued:
+            self._admission.place_queued(serving)
         if serving.waiting:
             self._admission.ready.add(serving)
         elif serving.drained is not None:
@@ -119,6 +121,8 @@ class Dispatch:
             serving.tally.run.record(took)
             serving.slot.stats.batches[len(live)] += 1
             self._answers.slots_done(serving, live, done)
+        if serving.queued:
+            self._admission.place_queued(serving)
         if waiting:
             self.again.add(serving)
 
@@ -162,7 +166,18 @@ class Dispatch:
             if serving.to_move:
                 move_to_arenas(serving)
                 self._admission.ready.add(serving)
+            if serving.queued:
+                self._expire_queued(serving, now)
+                self._admission.place_queued(serving)
             self.release_drained(serving)
+
+    def _expire_queued(self, serving: Serving, now: float) -> None:
+        for _ in range(len(serving.queued)):
+            queued = serving.next_queued()
+            if queued.request.deadline <= now:
+                self._answers.expired(queued.request)
+            else:
+                serving.queue(queued)
 
     def lose(self, serving: Serving, code: InferenceCode, why: str) -> None:
         """A worker is gone: its requests get errors, the control thread is told."""
@@ -178,6 +193,8 @@ class Dispatch:
             if request is not None:
                 self._answers.error(request, code, why)
                 serving.release(id_)
+        while serving.queued:
+            self._answers.error(serving.next_queued().request, code, why)
         serving.waiting.clear()
         serving.to_move.clear()
         self._unwatch(serving)

@@ -1,11 +1,11 @@
-"""Puts a request's tensors where its worker reads them: a fixed slot, or an arena."""
+"""Puts a request's tensors where its worker reads them: a fixed slot, or an arena, for which it may wait in a queue."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from agent.dataplane.oip.plan import Plan
-from agent.dataplane.slot import Request, Serving
+from agent.dataplane.slot import Queued, Request, Serving
 from agent.worker.arena import ArenaFullError, lay_arena
 from registry.contracts.codes import InferenceCode
 from registry.inference.errors import RequestError
@@ -13,14 +13,42 @@ from registry.inference.packets import Buffer
 
 
 def reserve(serving: Serving, request: Request, plan: Plan) -> None:
-    """Gives the request a slot, or refuses it: nothing waits for a place."""
+    """Gives the request a slot. Raises RequestError (`overloaded`)."""
     if not serving.take(request, fixed=plan.fixed):
-        kind = "fixed slots" if plan.fixed else "arenas"
-        raise RequestError(
-            InferenceCode.OVERLOADED,
-            f"{serving.in_flight()} requests are in flight and all {kind} are taken; try again after a pause",
-        )
+        raise _overloaded(serving)
     request.plan = plan
+
+
+def _overloaded(serving: Serving) -> RequestError:
+    return RequestError(
+        InferenceCode.OVERLOADED,
+        f"{serving.in_flight()} requests of this model are in flight, and no more may wait; try again after a pause",
+    )
+
+
+def place(serving: Serving, request: Request, plan: Plan, payload: Buffer, body: int) -> None:
+    """Puts the request where its worker reads it, or into the queue for an arena. Raises RequestError."""
+    if not plan.fixed and (serving.queued or not serving.free_arenas):
+        request.plan = plan
+        if not serving.queue(Queued(request, plan, bytes(payload), body)):
+            raise _overloaded(serving)
+        return
+    _fill(serving, request, plan, payload, body)
+
+
+def _fill(serving: Serving, request: Request, plan: Plan, payload: Buffer, body: int) -> None:
+    reserve(serving, request, plan)
+    try:
+        if plan.fixed:
+            copy_fixed(serving, request, plan, payload, body)
+        else:
+            view = memoryview(payload)
+            for offset, target in places(serving, request, plan):
+                target[:] = view[body + offset : body + offset + len(target)]
+    except RequestError:
+        serving.release(request.id)
+        raise
+    enqueue(serving, request, plan)
 
 
 def copy_fixed(serving: Serving, request: Request, plan: Plan, payload: Buffer, body: int) -> None:
@@ -75,6 +103,12 @@ def enqueue(serving: Serving, request: Request, plan: Plan) -> None:
         move_to_arenas(serving)
     else:
         serving.waiting.append(request.id)
+
+
+def place_next(serving: Serving) -> None:
+    """The request that has waited longest for an arena takes a free one; there must be both. Raises RequestError."""
+    queued = serving.next_queued()
+    _fill(serving, *queued)
 
 
 def move_to_arenas(serving: Serving) -> None:

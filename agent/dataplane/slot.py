@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -25,6 +25,8 @@ from agent.dataplane.stats import ModelStats
 from agent.worker.channel import Layout
 
 DOORBELL_BYTES = 64 << 10
+QUEUED_BYTES = 64 << 20
+"""Payloads that wait in the agent for an arena of one model, together; a single longer one may wait alone."""
 
 
 class RunLimits(Protocol):
@@ -151,6 +153,16 @@ class Lane:
         return ids if count - len(held) == len(ids) else None
 
 
+class Queued(NamedTuple):
+    """A request of free size that waits in the agent for an arena."""
+
+    request: Request
+    plan: Plan
+    payload: bytes
+    body: int
+    """Where the plan's body begins in the payload."""
+
+
 class Serving:
     """A worker with its codec and the requests that it holds."""
 
@@ -176,6 +188,9 @@ class Serving:
         self.requests: list[Request | None] = [None] * layout.ids
         self.waiting: deque[int] = deque()
         """Slot ids that are filled and not yet with a runner, oldest first."""
+        self.queued: deque[Queued] = deque()
+        """Requests that wait for an arena, oldest first: at most one for each fixed slot, and QUEUED_BYTES together."""
+        self._queued_bytes = 0
         self.lanes = [Lane(self, doorbell) for doorbell in worker.lanes]
         self.run_timeout_s = worker.spec.run_timeout_s
         self.drained: Future[Worker | None] | None = None
@@ -206,9 +221,25 @@ class Serving:
         self.requests[id_] = None
         (self.free_slots if id_ < self.layout.slots else self.free_arenas).append(id_)
 
+    def queue(self, queued: Queued) -> bool:
+        """Lets the request wait for an arena. False: the queue is full."""
+        size = len(queued.payload)
+        if len(self.queued) >= self.layout.slots or (self.queued and self._queued_bytes + size > QUEUED_BYTES):
+            return False
+        self.queued.append(queued)
+        self._queued_bytes += size
+        return True
+
+    def next_queued(self) -> Queued:
+        """Takes the oldest request out of the queue, which must not be empty."""
+        queued = self.queued.popleft()
+        self._queued_bytes -= len(queued.payload)
+        return queued
+
     def in_flight(self) -> int:
         """Requests that are not answered yet."""
-        return self.layout.ids - len(self.free_slots) - len(self.free_arenas) + self.decoding
+        taken = self.layout.ids - len(self.free_slots) - len(self.free_arenas)
+        return taken + len(self.queued) + self.decoding
 
     def share(self) -> list[tuple[Lane, list[int]]]:
         """Takes from the waiting what the lanes should get now."""
