@@ -22,8 +22,8 @@ from urllib.parse import unquote
 import httpx
 from pydantic import ValidationError
 
-from registry.cli.failures import CliError, ExitCode, ForeignAnswerError, ProblemError, UnreachableError
 from registry.cli.settings import Address
+from registry.client.errors import ClientError, ForeignAnswerError, NoAnswerError, ProblemError
 from registry.contracts.api.answers import MAX_PAGE, PROBLEM_TYPE, STATUS_OF_CODE, Page
 from registry.contracts.wire import Wire
 from registry.httpclient.proxies import ProxyFault, proxy_for
@@ -60,14 +60,14 @@ class Answer:
         """The document in the body.
 
         Raises:
-            CliError: it is not what the contract says.
+            ClientError: it is not what the contract says.
         """
         try:
             return of.model_validate_json(self.body)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "document"
-            raise CliError(
+            raise ClientError(
                 f"The registry's answer to {self.what} is not what its contract says: {where}: {first['msg']}",
                 code="bad_answer",
                 hint="Is this address really a Modelfleet registry, and of this version?",
@@ -98,9 +98,9 @@ class Client:
         """One document.
 
         Raises:
-            UnreachableError: no answer.
+            NoAnswerError: no answer.
             ProblemError: the registry refused; `code` says why.
-            CliError: the answer is not what the contract says.
+            ClientError: the answer is not what the contract says.
         """
         return self.call("GET", path, query=query, repeatable=True).decode(of)
 
@@ -171,7 +171,7 @@ class Client:
             try:
                 with self._exchange(method, path, params=params, **request) as response:
                     return self._answer(response)
-            except UnreachableError as error:
+            except NoAnswerError as error:
                 if attempt == ATTEMPTS or not _may_repeat(error, repeatable=repeatable):
                     raise
             except ProblemError as problem:
@@ -198,9 +198,9 @@ class Client:
             with self._http.stream(method, path, extensions={LIMIT: limit}, **request) as response:
                 yield response
         except httpx.TimeoutException as error:
-            raise UnreachableError(f"The registry at {self.address.url} did not answer in time") from error
+            raise NoAnswerError(f"The registry at {self.address.url} did not answer in time") from error
         except httpx.HTTPError as error:
-            raise UnreachableError(
+            raise NoAnswerError(
                 f"The registry at {self.address.url} cannot be reached: {str(error) or type(error).__name__}",
                 hint="Is it running (registry serve)? Another address: --registry URL or MODELFLEET_REGISTRY.",
             ) from error
@@ -223,7 +223,7 @@ class Client:
 
 
 def _transport(url: str) -> HttpTransport:
-    """Raises CliError: the environment names a proxy that cannot be used, or authorities that are none."""
+    """Raises ClientError: the environment names a proxy that cannot be used, or authorities that are none."""
     try:
         proxy = proxy_for(url, os.environ)
         secure = url.startswith("https:")
@@ -231,14 +231,14 @@ def _transport(url: str) -> HttpTransport:
         authorities = ssl.create_default_context() if secure or proxied else None
         return HttpTransport(authorities if secure else None, proxy, authorities)
     except ProxyFault as fault:
-        raise CliError(str(fault), code="bad_proxy", exit_code=ExitCode.USAGE) from fault
+        raise ClientError(str(fault), code="bad_proxy") from fault
     except OSError as error:
         text = f"The list of certificate authorities cannot be read: {error}"
-        raise CliError(text, code="bad_authorities", hint="See SSL_CERT_FILE and SSL_CERT_DIR.") from error
+        raise ClientError(text, code="bad_authorities", hint="See SSL_CERT_FILE and SSL_CERT_DIR.") from error
 
 
 def _require_names(path: str) -> None:
-    """Raises CliError for a level that a server would take as the way to something else: empty, `.`, `..`, `a/b`.
+    """Raises ClientError for a level that a server would take as the way to something else: empty, `.`, `..`, `a/b`.
 
     Every other bad name reaches the registry, which refuses it with the same code.
     """
@@ -247,10 +247,10 @@ def _require_names(path: str) -> None:
             fault = (
                 f"{name!r} is no name: a name has 1 to 64 of a-z 0-9 . _ - and begins and ends with a letter or digit"
             )
-            raise CliError("The request breaks a rule of the API.", code="invalid", errors=(fault,))
+            raise ClientError("The request breaks a rule of the API.", code="invalid", errors=(fault,))
 
 
-def _may_repeat(error: UnreachableError, *, repeatable: bool) -> bool:
+def _may_repeat(error: NoAnswerError, *, repeatable: bool) -> bool:
     """A refused connection cost nothing; one that hangs has cost a whole timeout already, and would again."""
     cause = error.__cause__
     if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout)):
@@ -264,9 +264,9 @@ def _read_bounded(response: httpx.Response) -> bytes:
     for part in response.iter_bytes():
         body += part
         if len(body) > MAX_ANSWER_BYTES:
-            raise CliError(f"The registry answered more than {MAX_ANSWER_BYTES} bytes", code="bad_answer")
+            raise ClientError(f"The registry answered more than {MAX_ANSWER_BYTES} bytes", code="bad_answer")
         if time.monotonic() > deadline:
-            raise UnreachableError(f"The registry took over {ANSWER_DEADLINE_S:.0f} s to answer")
+            raise NoAnswerError(f"The registry took over {ANSWER_DEADLINE_S:.0f} s to answer")
     return bytes(body)
 
 

@@ -6,8 +6,9 @@ import sys
 
 import typer
 
-from registry.cli.failures import ExitCode, UsageFault
+from registry.cli.failures import ExitCode
 from registry.cli.session import Session
+from registry.client.errors import UsageFault
 
 
 def confirm(session: Session, question: str, *, yes: bool) -> None:

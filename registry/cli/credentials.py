@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from registry.cli.failures import CliError, ExitCode
+from registry.cli.failures import CliError
 
 
 def require_new_file(path: Path | None) -> None:
@@ -19,7 +19,6 @@ def require_new_file(path: Path | None) -> None:
             f"{path} exists already and is not overwritten; no credential was made",
             code="conflict",
             hint="Remove that file, or name another.",
-            exit_code=ExitCode.CONFLICT,
         )
 
 

@@ -6,6 +6,8 @@ import signal
 import sys
 from enum import IntEnum
 
+from registry.client.errors import ClientError
+
 
 class ExitCode(IntEnum):
     """The exit status of every `registry` command. A number never changes its meaning."""
@@ -34,6 +36,8 @@ MEANING: dict[ExitCode, str] = {
 }
 
 _EXIT_BY_CODE = {
+    "usage": ExitCode.USAGE,
+    "bad_proxy": ExitCode.USAGE,
     "invalid": ExitCode.USAGE,
     "not_found": ExitCode.NOT_FOUND,
     "conflict": ExitCode.CONFLICT,
@@ -41,15 +45,14 @@ _EXIT_BY_CODE = {
     "in_use": ExitCode.CONFLICT,
     "unauthorized": ExitCode.FORBIDDEN,
     "forbidden": ExitCode.FORBIDDEN,
+    "unreachable": ExitCode.UNREACHABLE,
+    "deadline": ExitCode.DEADLINE,
 }
 
-_HINT_BY_CODE = {
-    "unauthorized": "Give a token with --token-file FILE or MODELFLEET_TOKEN. On the registry's own host the "
-    "administrator's token is found by itself when you run as the user that serves the registry.",
-    "forbidden": "An administrator can make a token with the scope: registry token create NAME --scope SCOPE",
-    "precondition_failed": "Somebody changed it in between. Look at it again, then repeat the command.",
-    "insufficient_storage": "Free space on the registry's disk; registry delete MODEL@VERSION removes what is unused.",
-}
+_UNAUTHORIZED_HINT = (
+    "Give a token with --token-file FILE or MODELFLEET_TOKEN. On the registry's own host the "
+    "administrator's token is found by itself when you run as the user that serves the registry."
+)
 
 
 def end_well() -> None:
@@ -57,12 +60,12 @@ def end_well() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-class CliError(Exception):
+class CliError(ClientError):
     """A command that could not do what it was asked.
 
     Args:
         what: What happened, and why: one sentence or a few.
-        code: Stable, for programs (`--json`): the problem's code where the registry gave one.
+        code: Stable, for programs (`--json`).
         hint: What to do about it.
         errors: The single faults.
         exit_code: Unless `code` decides it.
@@ -77,42 +80,16 @@ class CliError(Exception):
         errors: tuple[str, ...] = (),
         exit_code: ExitCode | None = None,
     ) -> None:
-        super().__init__(what)
-        self.what = what
-        self.code = code
-        self.hint = hint or _HINT_BY_CODE.get(code, "")
-        self.errors = errors
-        self.exit_code = exit_code if exit_code is not None else _EXIT_BY_CODE.get(code, ExitCode.FAILURE)
+        super().__init__(what, code=code, hint=hint, errors=errors)
+        self.exit_code = exit_code
 
 
-class UsageFault(CliError):  # noqa: N818 - it is the user's, not an Error of ours
-    """The command line or the publish file is wrong."""
-
-    def __init__(self, what: str, hint: str = "", errors: tuple[str, ...] = ()) -> None:
-        super().__init__(what, code="usage", hint=hint, errors=errors, exit_code=ExitCode.USAGE)
-
-
-class UnreachableError(CliError):
-    """No answer from the registry, or none in time."""
-
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what, code="unreachable", hint=hint, exit_code=ExitCode.UNREACHABLE)
+def exit_code_of(error: ClientError) -> ExitCode:
+    """The exit status of a command that ends with this error."""
+    own = error.exit_code if isinstance(error, CliError) else None
+    return own if own is not None else _EXIT_BY_CODE.get(error.code, ExitCode.FAILURE)
 
 
-class ForeignAnswerError(UnreachableError):
-    """Somebody between this host and the registry answered: that is no word on what was asked."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            what, hint="Is this address the registry's own, and what stands in between (a proxy, a portal)?"
-        )
-        self.code = "bad_answer"
-        self.exit_code = ExitCode.FAILURE
-
-
-class ProblemError(CliError):
-    """The registry answered with a problem document."""
-
-    def __init__(self, what: str, *, status: int, code: str, errors: tuple[str, ...] = ()) -> None:
-        super().__init__(what, code=code, errors=errors)
-        self.status = status
+def hint_of(error: ClientError) -> str:
+    """What to do about it at the command line."""
+    return _UNAUTHORIZED_HINT if error.code == "unauthorized" else error.hint

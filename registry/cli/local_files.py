@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from registry.cli.failures import CliError
+from registry.client.errors import ClientError
 from registry.contracts.digest import PREFIX, Digest
 
 BUFFER_BYTES = 1 << 20
@@ -32,11 +32,11 @@ class LocalFile:
         """The file, still the one that was hashed.
 
         Raises:
-            CliError: it was replaced or changed since, or cannot be read.
+            ClientError: it was replaced or changed since, or cannot be read.
         """
         with _opened(self.path) as file:
             if _identity(file) != self.identity:
-                raise CliError(
+                raise ClientError(
                     f"{self.path} changed while it was being published",
                     code="file_changed",
                     hint="Wait until whatever writes it is done, then repeat the command.",
@@ -52,7 +52,7 @@ def hash_file(path: Path, advance: Callable[[int], None]) -> LocalFile:
         advance: Told of every number of bytes read.
 
     Raises:
-        CliError: it cannot be read, or changed while it was read.
+        ClientError: it cannot be read, or changed while it was read.
     """
     digest = hashlib.sha256()
     buffer = bytearray(BUFFER_BYTES)
@@ -63,7 +63,7 @@ def hash_file(path: Path, advance: Callable[[int], None]) -> LocalFile:
             digest.update(view[:count])
             advance(count)
         if _identity(file) != identity:
-            raise CliError(f"{path} changed while it was read", code="file_changed", hint="Repeat the command.")
+            raise ClientError(f"{path} changed while it was read", code="file_changed", hint="Repeat the command.")
     return LocalFile(path, PREFIX + digest.hexdigest(), identity[2], identity)
 
 
@@ -72,10 +72,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block
     except OSError as error:
-        raise CliError(f"{path} cannot be read: {error.strerror}", code="file_unreadable") from error
+        raise ClientError(f"{path} cannot be read: {error.strerror}", code="file_unreadable") from error
     with os.fdopen(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise CliError(f"{path} is not a regular file", code="file_unreadable")
+            raise ClientError(f"{path} is not a regular file", code="file_unreadable")
         yield file
 
 

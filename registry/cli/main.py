@@ -13,10 +13,11 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from registry.cli.failures import MEANING, CliError, UsageFault
+from registry.cli.failures import MEANING, CliError, exit_code_of
 from registry.cli.output import Output
 from registry.cli.session import DebugOption, JsonOption, RegistryOption, TokenFileOption, TokenOption
 from registry.cli.settings import GlobalOptions
+from registry.client.errors import UsageFault
 
 COMMANDS: dict[str, str] = {
     "publish": "registry.cli.catalogue.publish:publish",
@@ -131,7 +132,7 @@ def _run_for_a_program() -> int:
     except WrongCommandLine as error:
         fault = UsageFault(error.format_message() or "Which command?", hint="See --help.")
         Output(as_json=True).fail(fault)
-        return int(fault.exit_code)
+        return int(exit_code_of(fault))
 
 
 def main() -> None:

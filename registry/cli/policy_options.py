@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.contracts.device.deployments import DeploymentPolicy, ProbationLimits
 
 POLICY_PANEL = "How the device carries it out"

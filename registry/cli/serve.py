@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from registry.cli.failures import CliError, ExitCode
+from registry.cli.failures import CliError, ExitCode, exit_code_of
 from registry.cli.output import Output
 from registry.config import ADMIN_TOKEN_FILE, RegistryConfig, load_config
 from registry.errors import RegistryError, StartError, TemporaryError
@@ -78,7 +78,7 @@ def needing_server(module: str, function: str) -> Callable[..., Any]:
             raise
         missing = CliError(SERVER_PACKAGES.format(error.name), hint=SERVER_HINT)
         Output().fail(missing)
-        raise typer.Exit(missing.exit_code) from error
+        raise typer.Exit(exit_code_of(missing)) from error
 
 
 def _faults(error: ValidationError) -> list[str]:

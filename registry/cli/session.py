@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from registry.cli.failures import CliError, ExitCode, UsageFault
+from registry.cli.failures import CliError, ExitCode, exit_code_of
 from registry.cli.output import Output
 from registry.cli.settings import REGISTRY_VARIABLE, TOKEN_VARIABLE, Address, GlobalOptions, find_address
+from registry.client.errors import ClientError, UsageFault
 from registry.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -113,14 +114,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         session = Session(options, ctx.invoked_subcommand)
         try:
             function(session, *args, **values)
-        except (CliError, RegistryError, ValueError) as error:
-            failure = as_cli_error(error)
+        except (ClientError, RegistryError, ValueError) as error:
+            failure = as_client_error(error)
             if failure is None:
                 raise
             session.out.fail(failure)
             if options.debug:
                 raise
-            raise typer.Exit(failure.exit_code) from error
+            raise typer.Exit(exit_code_of(failure)) from error
         finally:
             session.close()
 
@@ -135,9 +136,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def as_cli_error(error: CliError | RegistryError | ValueError) -> CliError | None:
+def as_client_error(error: ClientError | RegistryError | ValueError) -> ClientError | None:
     """What an inspection or a contract refuses ends a command like any other failure; None: nobody foresaw it."""
-    if isinstance(error, CliError):
+    if isinstance(error, ClientError):
         return error
     if isinstance(error, RegistryError):
         return CliError(error.message, code=error.code, errors=error.errors, exit_code=ExitCode.FAILURE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.httpclient.proxies import is_loopback
 
 DEFAULT_REGISTRY = "http://127.0.0.1:8470"

@@ -14,8 +14,8 @@ from typing import BinaryIO
 import httpx
 
 from registry.cli.client import TRANSIENT, Client
-from registry.cli.failures import CliError, ProblemError, UnreachableError
 from registry.cli.local_files import BUFFER_BYTES, LocalFile
+from registry.client.errors import ClientError, NoAnswerError, ProblemError
 from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
 from registry.contracts.paths import upload_path, uploads_path
 
@@ -43,7 +43,7 @@ def upload(client: Client, file: LocalFile, tell: Callable[[int], None], note: C
         The bytes that were sent; 0 when the registry had the blob.
 
     Raises:
-        CliError: it was refused, the file changed, or there was no progress in ATTEMPTS attempts.
+        ClientError: it was refused, the file changed, or there was no progress in ATTEMPTS attempts.
     """
     sending = _Sending(client, file, tell)
     failures = 0
@@ -65,7 +65,7 @@ class _Sending:
         self.sent = 0
         self._confirmed = self._before = -1
 
-    def run(self) -> UnreachableError | ProblemError | None:
+    def run(self) -> NoAnswerError | ProblemError | None:
         """Begin (again) and send until the blob is there (None) or something stops it."""
         try:
             view = _begin(self._client, self._file)
@@ -76,8 +76,8 @@ class _Sending:
                 view = _send_segment(self._client, self._file, view, self._tell)
                 self.sent += max(0, view.offset - start)
                 if view.offset <= start and not view.complete:
-                    return UnreachableError("The registry took no byte of the last request")
-        except (UnreachableError, ProblemError) as fault:
+                    return NoAnswerError("The registry took no byte of the last request")
+        except (NoAnswerError, ProblemError) as fault:
             return fault
         self._tell(self._file.size)
         return None
@@ -113,7 +113,7 @@ def _pieces(source: BinaryIO, position: int, length: int, tell: Callable[[int], 
     while position < end:
         piece = source.read(min(BUFFER_BYTES, end - position))
         if not piece:
-            raise CliError("The file became shorter while it was being published", code="file_changed")
+            raise ClientError("The file became shorter while it was being published", code="file_changed")
         yield piece
         position += len(piece)
         tell(position)
@@ -121,9 +121,9 @@ def _pieces(source: BinaryIO, position: int, length: int, tell: Callable[[int], 
 
 def _checked(view: UploadView, file: LocalFile) -> UploadView:
     if view.digest != file.digest or not 0 <= view.offset <= file.size:
-        raise CliError("The registry answered for another upload than was asked for", code="bad_answer")
+        raise ClientError("The registry answered for another upload than was asked for", code="bad_answer")
     return view
 
 
-def _curable(error: UnreachableError | ProblemError) -> bool:
-    return isinstance(error, UnreachableError) or error.code in _AGAIN or error.status in TRANSIENT
+def _curable(error: NoAnswerError | ProblemError) -> bool:
+    return isinstance(error, NoAnswerError) or error.code in _AGAIN or error.status in TRANSIENT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry.cli.client import Client
-from registry.cli.failures import CliError
+from registry.client.errors import ClientError
 from registry.contracts.api.versions import ModelView, VersionView
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import digest_of
@@ -14,13 +14,13 @@ def find_version(client: Client, model: str, reference: str | None) -> VersionVi
     """The version that a reference names; the newest when there is none.
 
     Raises:
-        CliError: it is not there.
+        ClientError: it is not there.
     """
     if reference is not None:
         return client.get(version_path(model, reference), VersionView)
     latest = client.get(model_path(model), ModelView).latest
     if latest is None:
-        raise CliError(f"Model {model} has no versions", code="not_found")
+        raise ClientError(f"Model {model} has no versions", code="not_found")
     return latest
 
 
@@ -28,11 +28,11 @@ def fetch_manifest(client: Client, version: VersionView) -> Manifest:
     """The manifest of a version, which has the digest that the registry says.
 
     Raises:
-        CliError: its bytes are others.
+        ClientError: its bytes are others.
     """
     answer = client.call("GET", manifest_path(version.manifest), repeatable=True)
     if digest_of(answer.body) != version.manifest:
-        raise CliError(
+        raise ClientError(
             f"The manifest of {version.model}@{version.version} does not have its digest", code="digest_mismatch"
         )
     return answer.decode(Manifest)

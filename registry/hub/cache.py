@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from registry.cli.failures import CliError, UsageFault
+from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.manifest import FileRef, Variant
 from registry.contracts.digest import PREFIX, Digest, hex_of
 
@@ -137,7 +137,7 @@ class Cache:
             while not _locked(file):
                 if time.monotonic() > deadline:
                     text = f"Another process has been using {self._folder} for {self._patience_s:.0f} s"
-                    raise CliError(text, code="busy", hint="Wait for its download, or set XDG_CACHE_HOME")
+                    raise ClientError(text, code="busy", hint="Wait for its download, or set XDG_CACHE_HOME")
                 time.sleep(POLL_S)
             yield
 

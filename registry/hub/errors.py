@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from registry.cli.failures import CliError
+from registry.client.errors import ClientError
 from registry.errors import RegistryError
 
 
@@ -30,7 +30,7 @@ def as_hub_errors() -> Iterator[None]:
     """What the registry's client raises becomes a HubError with the same code."""
     try:
         yield
-    except CliError as error:
+    except ClientError as error:
         raise HubError(error.code, "; ".join((error.what, *error.errors)), error.hint) from error
     except RegistryError as error:
         raise HubError(error.code, "; ".join((error.message, *error.errors))) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Format, Network, TensorSpec, same_tensors
 from registry.inspection import checkpoint

@@ -10,7 +10,7 @@ import ast
 import warnings
 from pathlib import Path
 
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.cli.catalogue.measured import parity_figures
-from registry.cli.failures import CliError, UsageFault
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.session import Session
+from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.classes import ROUNDING, scores_fault, scores_of
 from registry.contracts.catalogue.golden import MeasuredParity, Parity, Tolerance
 from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest, TensorSpec
@@ -57,7 +57,7 @@ def given_golden(plan: Plan, manifest: Manifest, others: Others) -> tuple[Manife
     where none were given.
 
     Raises:
-        CliError, InspectionError: there is no such file, or it is not one of golden vectors, or not of this model.
+        ClientError, InspectionError: there is no such file, or it is not one of golden vectors, or not of this model.
     """
     path = plan.source.golden.file or others.vectors()
     if path is None:
@@ -69,7 +69,7 @@ def measured(session: Session, plan: Plan, manifest: Manifest, others: Others) -
     """The manifest with golden vectors and what was measured by them, and their file; or as it was, tried once.
 
     Raises:
-        CliError: a variant is over the tolerance (golden_mismatch), or what was asked for cannot be done.
+        ClientError: a variant is over the tolerance (golden_mismatch), or what was asked for cannot be done.
     """
     section = plan.source.golden
     asked = section != GoldenSection(tolerance=section.tolerance)
@@ -86,7 +86,7 @@ def measured(session: Session, plan: Plan, manifest: Manifest, others: Others) -
                 raise
             session.out.note(f"  no golden vectors: {error.what}")
             return Made(manifest)
-        except CliError as error:
+        except ClientError as error:
             if asked:
                 raise
             text = f"no golden vectors: {error.what}. Give them, or inputs for them: --golden-inputs"
@@ -105,7 +105,7 @@ def measured(session: Session, plan: Plan, manifest: Manifest, others: Others) -
     return Made(manifest.model_copy(update={"variants": variants}), file)
 
 
-class _NothingRunsError(CliError):
+class _NothingRunsError(ClientError):
     """No variant runs on this machine."""
 
 
@@ -167,9 +167,9 @@ class _Trial:
             cases = make_cases(process, requests, outputs)
             require_comparable(cases, specs)
         except ModelRunError as error:
-            raise CliError(f"The reference {name} does not answer: {error.message}", code="run_failed") from None
+            raise ClientError(f"The reference {name} does not answer: {error.message}", code="run_failed") from None
         except TensorFileError as error:
-            raise CliError(f"What {name} answers cannot be compared with: {error}", code="invalid_golden") from None
+            raise ClientError(f"What {name} answers cannot be compared with: {error}", code="invalid_golden") from None
         return cases, None if compared is not None else name
 
     def tried(self, session: Session) -> tuple[str, ...]:
@@ -206,7 +206,7 @@ class _Trial:
         if wanted not in self._orders:
             raise UsageFault(f"There is no variant {wanted!r} to make golden vectors", hint=", ".join(self._orders))
         if isinstance(why := self.process(wanted), str):
-            raise CliError(f"The reference {wanted} cannot run here: {why}", code="cannot_run")
+            raise ClientError(f"The reference {wanted} cannot run here: {why}", code="cannot_run")
         return wanted
 
     def measure(self, cases: Sequence[Case], reference: str | None) -> Iterator[Measured]:
@@ -235,7 +235,7 @@ def _with_golden(
         try:
             path.write_bytes(write_cases(cases))
         except TensorFileError as error:
-            raise CliError(f"Golden vectors cannot be made: {error}", code="too_large") from None
+            raise ClientError(f"Golden vectors cannot be made: {error}", code="too_large") from None
     file = hash_file(path, lambda _count: None)
     golden = Golden(
         file=FileRef(path=FILE_NAME, digest=file.digest, size=file.size),
@@ -249,13 +249,13 @@ def _with_golden(
 
 
 def _require_alike(compared: Manifest, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> None:
-    """Raises CliError: the other version takes or gives other tensors, so that there is nothing to compare."""
+    """Raises ClientError: the other version takes or gives other tensors, so that there is nothing to compare."""
     theirs = signature(compared)
     for kind, ours, others in zip(("input", "output"), specs, theirs, strict=True):
         have = {spec.name: spec.datatype for spec in others}
         odd = next((spec for spec in ours if have.get(spec.name) != spec.datatype), None)
         if odd is not None:
-            raise CliError(
+            raise ClientError(
                 f"{name_of(compared)} cannot be compared with: it has no {kind} {odd.name!r} of {odd.datatype}",
                 code="invalid_golden",
             )
@@ -305,7 +305,7 @@ def _figures(parity: Parity) -> str:
 def _require_passed(manifest: Manifest, rows: Sequence[Measured]) -> None:
     off = [(row.variant, row.measured.parity) for row in rows if row.measured and not row.measured.parity.passed]
     if off:
-        raise CliError(
+        raise ClientError(
             f"{manifest.model}@{manifest.version} is not published: a variant does not answer the golden vectors",
             code="golden_mismatch",
             hint="Convert it again, or say what is acceptable: --tolerance absolute=1e-3,relative=1e-2,top1=0.99",

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from pydantic import ValidationError
 
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
 from registry.contracts.catalogue.manifest import Manifest, TensorSpec
 from registry.contracts.comparison.golden_file import Case, check_cases, check_tensors, read_cases, write_cases

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.cli.catalogue.pull import download
-from registry.cli.failures import CliError, UsageFault
 from registry.cli.progress import meter
 from registry.cli.session import Session, split_reference
 from registry.cli.versions import fetch_manifest, find_version
+from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest
 from registry.publishing.plan import Plan
 from registry.publishing.request import ToleranceSection
@@ -38,7 +38,7 @@ class Others:
         return self._fetched(golden.file, self.folder / f"of-{golden.file.digest[-16:]}.safetensors")
 
     def started(self, stack: ExitStack) -> Any:
-        """A process of `compared`'s first variant that runs here. Raises CliError(cannot_run): none does."""
+        """A process of `compared`'s first variant that runs here. Raises ClientError(cannot_run): none does."""
         from registry.running.process import CannotRunError, ModelProcess  # noqa: PLC0415 - needs NumPy
         from registry.running.runtimes import order_for  # noqa: PLC0415 - as above
 
@@ -56,7 +56,7 @@ class Others:
                     order = error.message
             reasons.append(f"{variant.name}: {order}")
         name = name_of(self.compared)
-        raise CliError(f"{name} cannot run here to be compared with", code="cannot_run", errors=tuple(reasons))
+        raise ClientError(f"{name} cannot run here to be compared with", code="cannot_run", errors=tuple(reasons))
 
     def _fetched(self, file: FileRef, place: Path) -> Path:
         if not place.is_file():
@@ -72,7 +72,7 @@ def with_others(session: Session, plan: Plan, folder: Path) -> tuple[Plan, Other
     The tolerance of `of` goes with its vectors, unless another is said.
 
     Raises:
-        CliError: such a version is not there, or has no golden vectors.
+        ClientError: such a version is not there, or has no golden vectors.
     """
     section = plan.source.golden
     of, compared = (_found(session, name) for name in (section.of, section.compare_with))
@@ -103,7 +103,7 @@ def _found(session: Session, reference: str | None) -> Manifest | None:
 
 def _golden_of(manifest: Manifest) -> Golden:
     if manifest.golden is None:
-        raise CliError(
+        raise ClientError(
             f"{name_of(manifest)} has no golden vectors",
             code="not_found",
             hint="--compare-with makes them with its model, where that runs here",

@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from registry.cli.catalogue.batching_options import decided
-from registry.cli.failures import CliError, UsageFault
 from registry.cli.local_files import LocalFile
+from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.batching import Batching
 from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.entry_points import EntryCode
@@ -147,7 +147,7 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
     if section.file.is_dir():
         raise InspectionError(f"{section.file} is {folder_kind(section.file)}")
     if not section.file.is_file():
-        raise CliError(f"{section.file} is not there, or not a file", code="not_found")
+        raise ClientError(f"{section.file} is not there, or not a file", code="not_found")
     facts = variant_facts(section)
     beside = {plain_path(name): section.file.parent / name for name in (*facts.companions, *section.files)}
     for name in section.files:
@@ -168,7 +168,7 @@ def _add_module(section: VariantSection, files: dict[str, Path]) -> str:
     path = section.entry_point.module
     name = artifact_name(path)
     if not path.is_file():
-        raise CliError(f"{path} is not there, or not a file", code="not_found")
+        raise ClientError(f"{path} is not there, or not a file", code="not_found")
     if name in files:
         raise UsageFault(f"The entry point {path} has the name of another file of the variant")
     require_function(path, section.entry_point.function)
@@ -177,7 +177,7 @@ def _add_module(section: VariantSection, files: dict[str, Path]) -> str:
 
 
 def _signer(source: PublishFile) -> Signer | None:
-    """Raises CliError, UsageFault: no key, or none that can be used. Before anything is hashed."""
+    """Raises ClientError, UsageFault: no key, or none that can be used. Before anything is hashed."""
     wanted = any(section.entry_point is not None for section in source.variant)
     if wanted and source.signing_key is None:
         raise UsageFault(

@@ -10,13 +10,13 @@ from typing import Any
 from registry.cli.catalogue.alias import move
 from registry.cli.catalogue.manifest_text import image_text, requirement_text, tensor_row
 from registry.cli.catalogue.network_options import network_text
-from registry.cli.failures import CliError, UnreachableError, UsageFault
 from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.output import size_text
 from registry.cli.progress import meter
 from registry.cli.session import Session
 from registry.cli.upload import upload
 from registry.cli.versions import fetch_manifest
+from registry.client.errors import ClientError, NoAnswerError, UsageFault
 from registry.contracts.api.versions import PublishAnswer, VersionView
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest
@@ -62,7 +62,7 @@ def carry_out(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
     """Publishes what was planned, and points the aliases at it.
 
     Raises:
-        CliError: it is published with other content, a golden answer is off, or the registry refuses.
+        ClientError: it is published with other content, a golden answer is off, or the registry refuses.
     """
     for warning in plan.warnings:
         session.out.warn(warning)
@@ -105,7 +105,7 @@ def carry_out(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
 def _point(session: Session, manifest: Manifest, alias: str) -> None:
     try:
         move(session, manifest.model, alias, manifest.version)
-    except CliError as error:
+    except ClientError as error:
         done = f"{manifest.model}@{manifest.version} is published"
         error.what = f"{done}, but the alias {alias} was not set: {error.what}"
         raise
@@ -147,12 +147,12 @@ def _published(session: Session, manifest: Manifest, *, dry_run: bool) -> Manife
     What was measured or made on the publisher's machine may differ: it does from run to run.
 
     Raises:
-        CliError: it is there with other content.
+        ClientError: it is there with other content.
     """
     path = version_path(manifest.model, manifest.version)
     try:
         view = session.client.find(path, VersionView)
-    except UnreachableError as error:
+    except NoAnswerError as error:
         if not dry_run:
             raise
         session.out.warn(f"not compared with the registry: {error.what}")
@@ -163,7 +163,7 @@ def _published(session: Session, manifest: Manifest, *, dry_run: bool) -> Manife
     there, offered = declared(theirs).to_json(), declared(manifest).to_json()
     if there == offered:
         return theirs
-    raise CliError(
+    raise ClientError(
         f"{manifest.model}@{manifest.version} is published with other content, and a published version never changes",
         code="conflict",
         hint="Publish this as a new version: --version",
@@ -179,7 +179,7 @@ def _compare(session: Session, outcome: Outcome) -> None:
                 outcome.present_bytes += size
             else:
                 outcome.sent_bytes += size
-    except UnreachableError:
+    except NoAnswerError:
         outcome.sent_bytes = outcome.present_bytes = 0  # it was said before
 
 

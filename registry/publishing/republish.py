@@ -6,7 +6,7 @@ what was said of them.
 
 from __future__ import annotations
 
-from registry.cli.failures import CliError
+from registry.client.errors import ClientError
 from registry.contracts.catalogue.batching import Basis, Batching
 from registry.contracts.catalogue.golden import Tolerance
 from registry.contracts.catalogue.manifest import Manifest
@@ -39,7 +39,7 @@ def require_as_asked(plan: Plan, published: Manifest) -> None:
     Vectors made here differ from run to run, so they are compared by what was said of them: tolerance and reference.
 
     Raises:
-        CliError: conflict.
+        ClientError: conflict.
     """
     section, theirs = plan.source.golden, published.golden
     tolerance = Tolerance.model_validate(section.tolerance.model_dump())
@@ -60,7 +60,7 @@ def require_as_asked(plan: Plan, published: Manifest) -> None:
             if asked not in (None, there):
                 faults.append(f"golden.{name}: is {there}; {asked} is asked for")
     if faults:
-        raise CliError(
+        raise ClientError(
             f"{published.model}@{published.version} is published with other golden vectors, and a published version "
             "never changes",
             code="conflict",

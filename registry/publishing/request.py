@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import MAX_JOINED
 from registry.contracts.catalogue.golden import MAX_GOLDEN_CASES, Tolerance
 from registry.contracts.catalogue.manifest import (

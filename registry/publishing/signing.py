@@ -10,7 +10,7 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.cli.failures import CliError, UsageFault
+from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.entry_points import EntryCode, key_id, key_text
 from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.catalogue.signed_bytes import signed_bytes
@@ -48,7 +48,7 @@ class Signer:
 
 
 def new_key() -> tuple[Signer, str]:
-    """A new key, and its file's content. Raises CliError: the library is missing."""
+    """A new key, and its file's content. Raises ClientError: the library is missing."""
     require_library()
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
@@ -62,7 +62,7 @@ def load_signer(path: Path) -> Signer:
     """The key in a file.
 
     Raises:
-        CliError: the library is missing, or the file is not there or can be read by others.
+        ClientError: the library is missing, or the file is not there or can be read by others.
         UsageFault: it holds no Ed25519 private key without a password.
     """
     require_library()
@@ -74,9 +74,9 @@ def load_signer(path: Path) -> Signer:
         with path.open("rb") as file:
             mode, data = path.stat().st_mode, file.read(MAX_KEY_FILE_BYTES)
     except OSError as error:
-        raise CliError(f"The signing key {path} cannot be read: {error.strerror}", code="not_found") from error
+        raise ClientError(f"The signing key {path} cannot be read: {error.strerror}", code="not_found") from error
     if mode & OTHERS:
-        raise CliError(
+        raise ClientError(
             f"The signing key {path} can be read by others", code="forbidden", hint=f"chmod 600 {path}; or a new key"
         )
     try:
@@ -91,11 +91,11 @@ def load_signer(path: Path) -> Signer:
 
 
 def require_library() -> None:
-    """Raises CliError: the library is missing."""
+    """Raises ClientError: the library is missing."""
     try:
         import cryptography  # noqa: F401, PLC0415 - only who signs needs it
     except ImportError as error:
-        raise CliError(
+        raise ClientError(
             "Signing needs the package cryptography, which is not installed here",
             code="tool_missing",
             hint="pip install 'modelfleet[signing]'",

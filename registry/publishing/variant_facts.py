@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import Format, TensorSpec, same_tensors
 from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safetensors
 from registry.inspection.detect import detect

@@ -22,11 +22,11 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from registry.cli.failures import CliError
 from registry.cli.local_files import hash_file
 from registry.cli.session import Session
 from registry.cli.settings import GlobalOptions
 from registry.cli.upload import upload
+from registry.client.errors import ClientError
 from registry.contracts.api.versions import PublishAnswer
 from registry.contracts.catalogue.manifest import Target
 from registry.contracts.paths import version_path
@@ -123,7 +123,7 @@ class CaseFleet:
             return Outcome(case.name, "carried", "", f"no request can carry {case.carried}")
         try:
             self._publish(session, model, version, case)
-        except (CliError, RegistryError, ValueError) as error:
+        except (ClientError, RegistryError, ValueError) as error:
             return Outcome(case.name, "publish", str(getattr(error, "code", "")), _said(error))
         with httpx.Client(
             base_url=self._fleet.url, headers={"Authorization": f"Bearer {self._token}"}, timeout=60, trust_env=False

@@ -13,8 +13,9 @@ from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
 from registry.cli.client import Client
-from registry.cli.failures import CliError, ExitCode
+from registry.cli.failures import ExitCode, exit_code_of
 from registry.cli.settings import Address
+from registry.client.errors import ClientError
 from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.digest import digest_of
 from registry.contracts.paths import manifest_path
@@ -150,9 +151,9 @@ def test_a_proxy_that_cannot_be_used_is_said_by_its_variable_and_kills_nobody(
     with pytest.raises(UnreachableError, match=r"registry\.test"):  # the same client, once the proxy is gone
         client.desired(None)
     environment.setenv("ALL_PROXY", proxy)
-    with pytest.raises(CliError, match="ALL_PROXY") as said:
+    with pytest.raises(ClientError, match="ALL_PROXY") as said:
         Client(Address("http://registry.test", None))
-    assert (said.value.code, said.value.exit_code) == ("bad_proxy", ExitCode.USAGE)
+    assert (said.value.code, exit_code_of(said.value)) == ("bad_proxy", ExitCode.USAGE)
     with pytest.raises(HubError, match="ALL_PROXY") as told:
         list_models()
     assert told.value.code == "bad_proxy"
@@ -173,6 +174,6 @@ def test_an_address_that_cannot_be_reached_is_an_outage_whatever_its_form(host: 
     client = RegistryClient(f"http://{host}:9", "edge-1", token=None, ca_file=None, timeout_s=2)
     with pytest.raises(UnreachableError):
         client.desired(None)
-    with pytest.raises(CliError) as said:
+    with pytest.raises(ClientError) as said:
         Client(Address(f"http://{host}:9", None)).call("GET", "/v1/models")
     assert said.value.code in ("unreachable", "invalid")

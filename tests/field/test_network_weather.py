@@ -21,8 +21,8 @@ from agent.dataplane.mqtt import connection as connection_module
 from agent.errors import TransientError
 from registry.cli import client as client_module
 from registry.cli.client import Client
-from registry.cli.failures import CliError
 from registry.cli.settings import Address
+from registry.client.errors import ClientError
 from registry.contracts.api.answers import Problem
 from registry.contracts.api.versions import ModelView
 from registry.contracts.catalogue.manifest import FileRef
@@ -118,7 +118,7 @@ def test_whatever_answers_for_the_registry_ends_a_command_with_a_code(
             lambda: client.exists(blob_path(digest_of(b"x"))),
             lambda: client.send("PUT", model_path("lenet"), PROBLEM).decode(ModelView),
         ):
-            with pytest.raises(CliError) as said:
+            with pytest.raises(ClientError) as said:
                 use()
             assert said.value.code in ("unreachable", "bad_answer")
         client.close()

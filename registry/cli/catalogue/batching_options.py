@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import MAX_JOINED, Basis, Batching
 from registry.inspection.facts import ModelFacts
 from registry.publishing.request import BatchingSection

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from registry.cli.catalogue import convert_here
-from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault, end_well
+from registry.cli.failures import CliError, end_well
 from registry.cli.fleet.devices import is_online
 from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version
+from registry.client.errors import NoAnswerError, UsageFault
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.catalogue.conversions import GOALS, Goal, source_for
@@ -91,7 +92,6 @@ def convert(
             f"{model}@{manifest.version} has a variant {plan['name']!r} already, and variants never change",
             code="conflict",
             hint="It may be what you want: registry show. Else give the new one a name: --option name=...",
-            exit_code=ExitCode.CONFLICT,
         )
     if dry_run:
         _tell_plan(session, plan, start, on)
@@ -193,7 +193,7 @@ def wait_until_over(session: Session, view: JobView) -> JobView:
     while True:
         try:
             view = session.client.get(job_path(view.id), JobView)
-        except UnreachableError as error:
+        except NoAnswerError as error:
             state = f"the registry does not answer: {error.what}"
         else:
             status, deadline = view.status, view.expires_at
@@ -210,5 +210,5 @@ def wait_until_over(session: Session, view: JobView) -> JobView:
                 hint=f"See: registry jobs show {view.id}; registry events {view.device}",
             )
         if session.now() > deadline:
-            raise CliError(f"Job {view.id} is not over yet: {told}", code="deadline", exit_code=ExitCode.DEADLINE)
+            raise CliError(f"Job {view.id} is not over yet: {told}", code="deadline")
         time.sleep(POLL_S)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.catalogue.networks import Value, networks
 from registry.contracts.tensors import Datatype

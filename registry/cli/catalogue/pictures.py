@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from registry.cli.failures import CliError, UsageFault
+from registry.cli.failures import CliError
 from registry.cli.session import Session, split_reference
 from registry.cli.versions import fetch_manifest, find_version
+from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import ImageInput, Manifest
 from registry.contracts.evaluation.datasets import LABELS, MAX_DATASET_BYTES, MAX_ITEMS
 from registry.contracts.tensor_file import Tensor

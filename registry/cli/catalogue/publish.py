@@ -18,9 +18,10 @@ from registry.cli.catalogue.network_options import (
     architecture,
     tensor_sections,
 )
-from registry.cli.failures import CliError, UsageFault, end_well
+from registry.cli.failures import end_well
 from registry.cli.output import size_text
 from registry.cli.session import Session, command, parse_labels
+from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.manifest import Format, Target
 from registry.publishing.golden_cases import (
     CompareWithOption,
@@ -145,7 +146,7 @@ def _publish_file_path(source: str) -> Path:
             hint=f"registry publish {source} model.onnx --version 1.0.0 --target cpu, or a publish file: NAME.toml",
         )
     if not path.is_file():
-        raise CliError(f"The publish file {path} is not there", code="not_found")
+        raise ClientError(f"The publish file {path} is not there", code="not_found")
     return path
 
 

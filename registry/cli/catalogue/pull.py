@@ -17,12 +17,13 @@ import httpx
 import typer
 
 from registry.cli.client import TRANSIENT, Client
-from registry.cli.failures import CliError, ExitCode, ProblemError, UnreachableError
+from registry.cli.failures import CliError
 from registry.cli.local_files import BUFFER_BYTES, hash_file
 from registry.cli.output import size_text
 from registry.cli.progress import meter
 from registry.cli.session import Session, command, split_reference
 from registry.cli.versions import fetch_manifest, find_version
+from registry.client.errors import NoAnswerError, ProblemError
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.digest import PREFIX, hex_of
 from registry.contracts.paths import blob_path
@@ -103,7 +104,6 @@ def _pull_file(session: Session, directory: Path, place: Path, file: FileRef) ->
             f"{place} is there with other content and is not overwritten",
             code="conflict",
             hint="Choose another directory with -o, or remove that file.",
-            exit_code=ExitCode.CONFLICT,
         )
     partial = directory / ".partial" / hex_of(file.digest)
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def download(
 
 def _receive(
     client: Client, file: FileRef, out: BinaryIO, digest: Any, tell: Callable[[int], None]
-) -> UnreachableError | ProblemError | None:
+) -> NoAnswerError | ProblemError | None:
     """One request from where `out` ends; what stopped it, or None when the body ended as announced."""
     start = out.tell()
     headers = {"range": f"bytes={start}-"} if start else {}
@@ -172,9 +172,9 @@ def _receive(
                 out.write(piece)
                 digest.update(piece)
                 tell(out.tell())
-    except (UnreachableError, ProblemError) as fault:
+    except (NoAnswerError, ProblemError) as fault:
         return fault
-    return None if out.tell() == file.size else UnreachableError("The registry ended its answer early")
+    return None if out.tell() == file.size else NoAnswerError("The registry ended its answer early")
 
 
 def _check_start(response: httpx.Response, start: int) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from registry.cli.failures import CliError, ExitCode, UnreachableError, UsageFault
+from registry.cli.failures import CliError, ExitCode
 from registry.cli.fleet.deployment_text import progress_text, quarantine_text
 from registry.cli.fleet.devices import epoch_text, has_seen, is_online, of_another_epoch, presence_text, reported_models
 from registry.cli.output import age_text, time_text
@@ -25,6 +25,7 @@ from registry.cli.policy_options import (
     policy_of,
 )
 from registry.cli.session import Session, command, split_reference
+from registry.client.errors import ClientError, NoAnswerError, UsageFault
 from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.device.deployments import Phase
@@ -120,7 +121,7 @@ def _for_each(devices: list[str], act: Callable[[str], T]) -> list[T]:
     try:
         for name in devices:
             done.append(act(name))  # noqa: PERF401 - what was done is told when one fails
-    except CliError as error:
+    except ClientError as error:
         if done:
             error.errors = (*error.errors, f"before that it was done for {', '.join(devices[: len(done)])}")
         raise
@@ -147,7 +148,7 @@ def wait_until_served(session: Session, view: DeploymentView, deadline: float) -
     while True:
         try:
             device = session.client.get(device_path(view.device), DeviceView)
-        except UnreachableError as error:
+        except NoAnswerError as error:
             state = f"the registry does not answer: {error.what}"
         else:
             report = _decided(device, view)
@@ -166,7 +167,6 @@ def wait_until_served(session: Session, view: DeploymentView, deadline: float) -
                 f"The time is over and {view.device} does not serve {view.model}@{view.version} yet: {told}",
                 code="deadline",
                 hint=f"The assignment stays. See: registry events {view.device}; registry devices show {view.device}",
-                exit_code=ExitCode.DEADLINE,
             )
         time.sleep(POLL_S)
 

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from registry.cli.client import Answer
-from registry.cli.failures import CliError, ExitCode, ProblemError, UnreachableError
+from registry.cli.failures import CliError, ExitCode
 from registry.cli.rollouts.view import FOR_A_PERSON, OVER, label, status_line, tell_status
 from registry.cli.session import Session
+from registry.client.errors import NoAnswerError, ProblemError
 from registry.contracts import paths
 from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.states import Command, RolloutState
@@ -114,7 +115,7 @@ def follow(session: Session, view: RolloutView, *, watch: bool, success: Rollout
         time.sleep(POLL_S)
         try:
             view = get_rollout(session, view.id)
-        except UnreachableError as error:
+        except NoAnswerError as error:
             session.out.note(f"  {error.what}; still trying")
     if session.out.as_json:
         session.out.document(view)

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.failures import UsageFault
 from registry.cli.rollouts.asking import (
     Devices,
     Note,
@@ -21,6 +20,7 @@ from registry.cli.rollouts.asking import (
 )
 from registry.cli.rollouts.view import label, tell_plan
 from registry.cli.session import Session, command
+from registry.client.errors import UsageFault
 from registry.contracts import paths
 from registry.contracts.rollout.states import Command, RolloutState
 from registry.contracts.rollout.views import Approval, CommandBody, PlanView, RolloutView

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from registry import hub
-from registry.cli.failures import CliError, UnreachableError
+from registry.client.errors import ClientError, NoAnswerError
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Network, Target, Variant
 from registry.contracts.digest import digest_of, hex_of
@@ -185,7 +185,7 @@ def test_an_earlier_answer_does_without_the_registry_when_it_may(monkeypatch: py
 
 
 def unreachable(*_arguments: object, **_named: object) -> None:
-    raise UnreachableError("the registry is away")
+    raise NoAnswerError("the registry is away")
 
 
 @pytest.mark.usefixtures("cache")
@@ -231,7 +231,7 @@ def test_threads_and_processes_that_want_the_same_fetch_it_once(tmp_path: Path) 
 def test_a_cache_that_another_process_keeps_is_waited_for_only_so_long(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(CliError) as caught:
+        with pytest.raises(ClientError) as caught:
             Cache(tmp_path, 1000, patience_s=0.0).artifact(variant("a", b"a"), lambda _, part: None)
     assert caught.value.code == "busy"
 

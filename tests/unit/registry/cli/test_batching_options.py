@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry.cli.catalogue.batching_options import BatchingChoice, batching_section, decided
-from registry.cli.failures import UsageFault
+from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import Basis, Batching, batching_text
 from registry.contracts.catalogue.manifest import Format
 from registry.inspection.facts import ModelFacts

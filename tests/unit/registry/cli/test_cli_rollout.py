@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.cli.failures import UsageFault
 from registry.cli.policy_options import seconds
 from registry.cli.rollouts import app as rollout
 from registry.cli.rollouts.spec import Asked, read_spec, spec_of, waves_of
 from registry.cli.rollouts.view import COLUMNS, FOR_A_PERSON, OVER, counted
+from registry.client.errors import UsageFault
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, Command
 from registry.core.rollouts.machine import legal

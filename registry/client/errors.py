@@ -1,0 +1,60 @@
+"""What can go wrong between a program and a registry, each with a stable code and what to do about it."""
+
+from __future__ import annotations
+
+HINTS = {
+    "unauthorized": "Give a token, for example in MODELFLEET_TOKEN. On the registry's own host the administrator's "
+    "token is found by itself when you run as the user that serves the registry.",
+    "forbidden": "An administrator can make a token with the scope: registry token create NAME --scope SCOPE",
+    "precondition_failed": "Somebody changed it in between. Look at it again, then repeat the command.",
+    "insufficient_storage": "Free space on the registry's disk; registry delete MODEL@VERSION removes what is unused.",
+}
+"""By code: what to do where an error does not say it itself."""
+
+
+class ClientError(Exception):
+    """A request, an upload or a download that did not succeed.
+
+    Args:
+        what: What happened, and why: one sentence or a few.
+        code: Stable, for programs: the problem's code where the registry gave one.
+        hint: What to do about it.
+        errors: The single faults.
+    """
+
+    def __init__(self, what: str, *, code: str = "failed", hint: str = "", errors: tuple[str, ...] = ()) -> None:
+        super().__init__(what)
+        self.what = what
+        self.code = code
+        self.hint = hint or HINTS.get(code, "")
+        self.errors = errors
+
+
+class UsageFault(ClientError):  # noqa: N818 - it is the user's, not an Error of ours
+    """What the caller gave is wrong: an address, an option, a file."""
+
+    def __init__(self, what: str, hint: str = "", errors: tuple[str, ...] = ()) -> None:
+        super().__init__(what, code="usage", hint=hint, errors=errors)
+
+
+class NoAnswerError(ClientError):
+    """No answer from the registry, or none in time."""
+
+    def __init__(self, what: str, hint: str = "", *, code: str = "unreachable") -> None:
+        super().__init__(what, code=code, hint=hint)
+
+
+class ForeignAnswerError(NoAnswerError):
+    """Something between this host and the registry answered, for example a proxy. It says nothing about the request."""
+
+    def __init__(self, what: str) -> None:
+        hint = "Is this address the registry's own, and what stands in between (a proxy, a portal)?"
+        super().__init__(what, hint, code="bad_answer")
+
+
+class ProblemError(ClientError):
+    """The registry refused with a problem document (RFC 9457). `status` is the status code of HTTP."""
+
+    def __init__(self, what: str, *, status: int, code: str, errors: tuple[str, ...] = ()) -> None:
+        super().__init__(what, code=code, errors=errors)
+        self.status = status
