@@ -2,7 +2,7 @@
 
 Nested values use two underscores: `MODELFLEET_REGISTRY_MQTT__HOST=broker`. Unknown keys in the file are
 refused, so that a typing error is heard. Imports no server package.
-`registry.cli.settings` finds the data folder by the same rule: importing this module would slow every command.
+`registry.client.address` finds the data folder by the same rule: importing this module would slow every command.
 """
 
 from __future__ import annotations

@@ -18,12 +18,12 @@ import typer
 
 from registry.cli.failures import CliError, ExitCode, exit_code_of
 from registry.cli.output import Output
-from registry.cli.settings import REGISTRY_VARIABLE, TOKEN_VARIABLE, Address, GlobalOptions, find_address
+from registry.client.address import REGISTRY_VARIABLE, TOKEN_VARIABLE, Address, GlobalOptions, find_address
 from registry.client.errors import ClientError, UsageFault
 from registry.errors import RegistryError
 
 if TYPE_CHECKING:
-    from registry.cli.client import Client
+    from registry.client.api import Client
 
 COMMON_PANEL = "Options of every command"
 
@@ -80,7 +80,7 @@ class Session:
     def client(self) -> Client:
         """The connection to the registry, made at its first use."""
         if self._client is None:
-            from registry.cli.client import Client  # noqa: PLC0415 - httpx costs 150 ms; some commands need none
+            from registry.client.api import Client  # noqa: PLC0415 - httpx costs 150 ms; some commands need none
 
             address = self.address
             if address.sends_token_in_clear:

@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from registry.cli.catalogue.pull import download
-from registry.cli.client import Client
-from registry.cli.settings import GlobalOptions, find_address
-from registry.cli.versions import fetch_manifest, find_version
+from registry.client.address import GlobalOptions, find_address
+from registry.client.api import Client
+from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelView, VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
 from registry.contracts.paths import models_path, versions_path

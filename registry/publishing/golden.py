@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.cli.catalogue.measured import parity_figures
-from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.session import Session
 from registry.client.errors import ClientError, UsageFault
+from registry.client.local_files import LocalFile, hash_file
 from registry.contracts.catalogue.classes import ROUNDING, scores_fault, scores_of
 from registry.contracts.catalogue.golden import MeasuredParity, Parity, Tolerance
 from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest, TensorSpec

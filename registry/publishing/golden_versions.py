@@ -10,8 +10,8 @@ from typing import Any
 from registry.cli.catalogue.pull import download
 from registry.cli.progress import meter
 from registry.cli.session import Session, split_reference
-from registry.cli.versions import fetch_manifest, find_version
 from registry.client.errors import ClientError, UsageFault
+from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest
 from registry.publishing.plan import Plan
 from registry.publishing.request import ToleranceSection

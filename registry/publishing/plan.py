@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from registry.cli.catalogue.batching_options import decided
-from registry.cli.local_files import LocalFile
 from registry.client.errors import ClientError, UsageFault
+from registry.client.local_files import LocalFile
 from registry.contracts.catalogue.batching import Batching
 from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.entry_points import EntryCode

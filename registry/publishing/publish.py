@@ -10,13 +10,13 @@ from typing import Any
 from registry.cli.catalogue.alias import move
 from registry.cli.catalogue.manifest_text import image_text, requirement_text, tensor_row
 from registry.cli.catalogue.network_options import network_text
-from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.output import size_text
 from registry.cli.progress import meter
 from registry.cli.session import Session
-from registry.cli.upload import upload
-from registry.cli.versions import fetch_manifest
 from registry.client.errors import ClientError, NoAnswerError, UsageFault
+from registry.client.local_files import LocalFile, hash_file
+from registry.client.upload import upload
+from registry.client.versions import fetch_manifest
 from registry.contracts.api.versions import PublishAnswer, VersionView
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest

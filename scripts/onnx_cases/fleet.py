@@ -22,11 +22,11 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from registry.cli.local_files import hash_file
 from registry.cli.session import Session
-from registry.cli.settings import GlobalOptions
-from registry.cli.upload import upload
+from registry.client.address import GlobalOptions
 from registry.client.errors import ClientError
+from registry.client.local_files import hash_file
+from registry.client.upload import upload
 from registry.contracts.api.versions import PublishAnswer
 from registry.contracts.catalogue.manifest import Target
 from registry.contracts.paths import version_path

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from registry.cli import client as client_module
-from registry.cli.client import Client
 from registry.cli.failures import ExitCode, exit_code_of
-from registry.cli.settings import Address
+from registry.client import api as client_module
+from registry.client.address import Address
+from registry.client.api import Client
 from registry.client.errors import ForeignAnswerError, NoAnswerError, ProblemError
 from registry.contracts.api.answers import PROBLEM_TYPE, Problem
 from registry.contracts.api.versions import ModelView

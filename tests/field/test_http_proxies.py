@@ -12,9 +12,9 @@ import pytest
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
-from registry.cli.client import Client
 from registry.cli.failures import ExitCode, exit_code_of
-from registry.cli.settings import Address
+from registry.client.address import Address
+from registry.client.api import Client
 from registry.client.errors import ClientError
 from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.digest import digest_of

@@ -19,9 +19,9 @@ from agent.adapters.network.registry_client import RegistryClient
 from agent.core.backoff import Backoff
 from agent.dataplane.mqtt import connection as connection_module
 from agent.errors import TransientError
-from registry.cli import client as client_module
-from registry.cli.client import Client
-from registry.cli.settings import Address
+from registry.client import api as client_module
+from registry.client.address import Address
+from registry.client.api import Client
 from registry.client.errors import ClientError
 from registry.contracts.api.answers import Problem
 from registry.contracts.api.versions import ModelView

@@ -17,8 +17,8 @@ from registry.cli.catalogue import convert_here
 from registry.cli.failures import CliError, end_well
 from registry.cli.fleet.devices import is_online
 from registry.cli.session import Session, command, split_reference
-from registry.cli.versions import fetch_manifest, find_version
 from registry.client.errors import NoAnswerError, UsageFault
+from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.catalogue.conversions import GOALS, Goal, source_for

@@ -21,10 +21,10 @@ from pydantic import ValidationError
 
 from registry.cli.catalogue.pull import download
 from registry.cli.failures import CliError, ExitCode
-from registry.cli.local_files import LocalFile, hash_file
 from registry.cli.progress import meter
 from registry.cli.session import Session
-from registry.cli.upload import upload
+from registry.client.local_files import LocalFile, hash_file
+from registry.client.upload import upload
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.catalogue.conversions import Goal
 from registry.contracts.catalogue.golden import MeasuredParity

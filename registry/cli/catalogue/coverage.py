@@ -9,7 +9,7 @@ import typer
 from registry.cli.failures import ExitCode
 from registry.cli.output import short
 from registry.cli.session import Session, command, split_reference
-from registry.cli.versions import find_version
+from registry.client.versions import find_version
 from registry.contracts.fit.choices import ClassCoverage, CoverageView
 from registry.contracts.paths import coverage_path
 from registry.core.wording import how_many

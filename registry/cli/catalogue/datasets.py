@@ -11,12 +11,12 @@ import typer
 from registry.cli.catalogue.pictures import picture_set
 from registry.cli.confirm import confirm
 from registry.cli.failures import end_well
-from registry.cli.local_files import hash_file
 from registry.cli.output import short, size_text, time_text
 from registry.cli.progress import meter
 from registry.cli.session import Session, command
-from registry.cli.upload import upload
 from registry.client.errors import UsageFault
+from registry.client.local_files import hash_file
+from registry.client.upload import upload
 from registry.contracts.evaluation.datasets import (
     LABELS,
     MAX_DATASET_BYTES,

@@ -16,8 +16,8 @@ from registry.cli.catalogue.pull import download
 from registry.cli.failures import CliError, ExitCode, end_well
 from registry.cli.progress import meter
 from registry.cli.session import Session, command, split_reference
-from registry.cli.versions import fetch_manifest, find_version
 from registry.client.errors import UsageFault
+from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.api.versions import VersionView

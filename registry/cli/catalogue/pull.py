@@ -16,14 +16,14 @@ from typing import Annotated, Any, BinaryIO
 import httpx
 import typer
 
-from registry.cli.client import TRANSIENT, Client
 from registry.cli.failures import CliError
-from registry.cli.local_files import BUFFER_BYTES, hash_file
 from registry.cli.output import size_text
 from registry.cli.progress import meter
 from registry.cli.session import Session, command, split_reference
-from registry.cli.versions import fetch_manifest, find_version
+from registry.client.api import TRANSIENT, Client
 from registry.client.errors import NoAnswerError, ProblemError
+from registry.client.local_files import BUFFER_BYTES, hash_file
+from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.digest import PREFIX, hex_of
 from registry.contracts.paths import blob_path

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.client import Answer
 from registry.cli.failures import CliError, ExitCode
 from registry.cli.rollouts.view import FOR_A_PERSON, OVER, label, status_line, tell_status
 from registry.cli.session import Session
+from registry.client.api import Answer
 from registry.client.errors import NoAnswerError, ProblemError
 from registry.contracts import paths
 from registry.contracts.codes import ReasonCode

@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import httpx
 
-from registry.cli.client import TRANSIENT, Client
-from registry.cli.local_files import BUFFER_BYTES, LocalFile
+from registry.client.api import TRANSIENT, Client
 from registry.client.errors import ClientError, NoAnswerError, ProblemError
+from registry.client.local_files import BUFFER_BYTES, LocalFile
 from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
 from registry.contracts.paths import upload_path, uploads_path
 

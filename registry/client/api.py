@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import httpx
 from pydantic import ValidationError
 
-from registry.cli.settings import Address
+from registry.client.address import Address
 from registry.client.errors import ClientError, ForeignAnswerError, NoAnswerError, ProblemError
 from registry.contracts.api.answers import MAX_PAGE, PROBLEM_TYPE, STATUS_OF_CODE, Page
 from registry.contracts.wire import Wire

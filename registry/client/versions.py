@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.cli.client import Client
+from registry.client.api import Client
 from registry.client.errors import ClientError
 from registry.contracts.api.versions import ModelView, VersionView
 from registry.contracts.catalogue.manifest import Manifest
