@@ -43,10 +43,23 @@ class DecoderProcesses:
         """The bytes of the tensor.
 
         Raises:
-            PictureError: the picture is damaged, takes too long or too much memory, or ended the process.
+            PictureError: the picture is damaged, takes too long or too much memory, or ended two processes.
             TransientError: overloaded, no process can be started now.
         """
-        child = self._take()
+        try:
+            return self._decode(self._take(), steps, picture)
+        except OSError as error:  # somebody else may have ended it, as the system does where memory is short
+            _log.warning(
+                "a decoder of pictures ended (%s); its picture of %d bytes goes to a new one", error, len(picture)
+            )
+        try:
+            return self._decode(self._new(), steps, picture)
+        except OSError as error:
+            _log.warning("refused a picture of %d bytes: it ended its decoder (%s)", len(picture), error)
+            raise PictureError(f"the picture ended the process that decoded it ({error})") from None
+
+    def _decode(self, child: _Child, steps: PictureSteps, picture: bytes) -> bytes:
+        """As `decode`; raises OSError when the child ended."""
         try:
             status, answer = child.ask(steps, picture, time.monotonic() + self._timeout_s)
         except TimeoutError:
@@ -56,9 +69,7 @@ class DecoderProcesses:
             )
             raise PictureError(f"the picture takes longer than {self._timeout_s:g} s to decode") from None
         except OSError:
-            ended = child.kill()
-            _log.warning("refused a picture of %d bytes: it ended its decoder (%s)", len(picture), ended)
-            raise PictureError(f"the picture ended the process that decoded it ({ended})") from None
+            raise OSError(child.kill()) from None
         except BaseException:
             child.kill()
             raise
@@ -79,6 +90,9 @@ class DecoderProcesses:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
+        return self._new()
+
+    def _new(self) -> _Child:
         try:
             return _Child(self._memory_bytes)
         except OSError as error:

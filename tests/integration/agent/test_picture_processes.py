@@ -86,15 +86,23 @@ def test_the_largest_pictures_that_are_taken_fit_the_memory(processes: DecoderPr
         assert processes.decode(SMALL, png(side, side, mode))[:3] == bytes([7, 7, 7] if mode == "RGBA" else [0, 0, 0])
 
 
-def test_a_process_that_a_picture_ends_is_replaced(processes: DecoderProcesses) -> None:
+def test_a_picture_that_ends_two_processes_is_refused() -> None:
+    made = DecoderProcesses(memory_bytes=64 << 20)  # too little to even start
+    try:
+        with pytest.raises(PictureError, match="ended the process that decoded it"):
+            made.decode(SMALL, png(8, 8))
+        assert not children()
+    finally:
+        made.close()
+
+
+def test_a_process_that_somebody_ended_costs_no_picture(processes: DecoderProcesses) -> None:
     assert decodes(processes)
     (child,) = children()
     os.kill(child, signal.SIGSEGV)
     deadline = time.monotonic() + 20
     while children() and time.monotonic() < deadline:
         time.sleep(0.01)
-    with pytest.raises(PictureError, match="ended the process that decoded it"):
-        processes.decode(SMALL, png(8, 8))
     assert decodes(processes)
 
 
