@@ -52,8 +52,8 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 COUNT_PROGRAM = """
 import sys
 from pathlib import Path
-from agent.adapters.disk.journal import Journal
-journal = Journal(Path(sys.argv[1]))
+from agent.adapters.disk.journal import SqliteJournal
+journal = SqliteJournal(Path(sys.argv[1]))
 journal.open()
 while True:
     print(journal.next_number("seq"), flush=True)
