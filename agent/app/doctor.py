@@ -156,6 +156,6 @@ def _registry(config: AgentConfig) -> Check:
         return Check("registry", False, f"{url}: {error.message}", advice)
     except AgentError as error:
         refused = error.code == DeploymentCode.CREDENTIAL_REFUSED
-        advice = "make a token for this device anew" if refused else "is it running, and is registry.url right?"
+        advice = "create a new token for this device" if refused else "is it running, and is registry.url right?"
         return Check("registry", False, f"{url}: {error.message}", advice)
     return Check("registry", True, f"{url} knows {config.device}")

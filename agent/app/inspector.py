@@ -1,4 +1,5 @@
-"""Hashes what lies in the cache again, in the background and slowly: rot is found before a worker needs the file.
+"""Hashes what lies in the cache again, in the background and slowly: corruption is found before a worker needs the
+file.
 
 What is active and what there is to go back to is read once in a while, at a bounded rate; what is damaged is set aside
 and pulled again. What is being installed is left alone: it is hashed anyway before it is loaded.

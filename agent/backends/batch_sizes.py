@@ -1,4 +1,4 @@
-"""Batches in a few fixed sizes, for runtimes that plan anew at each change of shape. Only for independent items.
+"""Batches in a few fixed sizes, for runtimes that plan again at each change of shape. Only for independent items.
 
 A batch between two sizes is filled up with its last item, a longer one is cut into several, and what was added is
 dropped. Standard library and NumPy only, Python 3.9 syntax.

@@ -57,7 +57,9 @@ def inspect(path: str) -> MindIr:
         _check_place(message)
         if message.DESCRIPTOR.name == "AttributeProto" and message.type in CODE_VALUES:
             kind = CODE_VALUES[message.type]
-            raise BackendError("load_failed", f"{message.name!r} names a Python object ({kind}): export the model anew")
+            raise BackendError(
+                "load_failed", f"{message.name!r} names a Python object ({kind}): export the model again"
+            )
     inputs = tuple(_info(value.name, value.tensor) for value in model.graph.input)
     outputs = tuple(info for value in model.graph.output for info in _outputs(value))
     return MindIr(_short(inputs), _short(outputs))

@@ -257,7 +257,7 @@ def _on(ort: Any, model: str | bytes, provider: Provider, options: LoadOptions) 
 def _batch_sizes(model: str | bytes, provider: Provider, options: LoadOptions) -> tuple[int, ...]:
     """See Session.batch_sizes.
 
-    CUDA's provider plans its convolutions anew at each change of shape and keeps the last plan only: on an H100 a
+    CUDA's provider plans its convolutions again at each change of shape and keeps the last plan only: on an H100 a
     change took 24 ms for LeNet and 290 ms for SqueezeNet, where a run takes 0.2 to 4 ms (docs/backends.md). So each
     size has a session of its own, with its own copy of the weights on the card, where they are not too large for that.
     How other accelerators take a change of shape was not measured: nothing is joined for them.

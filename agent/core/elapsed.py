@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 TOLERANCE = timedelta(seconds=2)
-"""Clocks that differ by less agree: what was told stays, so that nothing is written down anew for it."""
+"""Clocks that differ by less agree: what was told stays, so that nothing is written down again for it."""
 
 
 class SteadySince:

@@ -64,7 +64,7 @@ class Event(StrEnum):
     """What may happen to a deployment."""
 
     ASSIGNED = "assigned"
-    """Something that does not serve is desired, or desired anew."""
+    """Something that does not serve is desired, or desired again."""
     CALLED_OFF = "called_off"
     """What served before is desired again."""
     SETTLED = "settled"
@@ -114,7 +114,7 @@ class Effect(StrEnum):
     ROLL_BACK = "roll_back"
     """Start the previous version's worker from this disk; what fails goes on answering until it is there."""
     REPAIR = "repair"
-    """The previous version again, its files pulled anew where they are broken."""
+    """The previous version again, its files pulled again where they are broken."""
     SCHEDULE_RETRY = "schedule_retry"
     TRY_ONCE = "try_once"
     """After a restart: the host may have changed while the agent was away, so what this host failed is tried once."""
@@ -190,7 +190,7 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
         _E.PROBATION_PASSED: Step(_S.COMMITTED, (_F.UNWATCH, _F.REPORT)),
         _E.PROBATION_FAILED: Step(_S.ROLLING_BACK, (_F.REPORT, _F.ROLL_BACK)),
         _E.GIVEN_UP: Step(_S.FAILED, (_F.UNWATCH, _F.REPORT)),
-        # Its files or this host are at fault, not the version: the previous one answers until it is deployed anew.
+        # Its files or this host are at fault, not the version: the previous one answers until it is deployed again.
         _E.RETRY_LATER: Step(_S.WAITING, (_F.UNWATCH, *_LATER.effects)),
         _E.PROVE: Step(_S.PROBATION, (_F.REBIND, _F.REPORT)),
         **_OVERTAKEN,
@@ -233,7 +233,7 @@ ON_RESTART: dict[State, Step] = {
     _S.WARMING: _AGAIN,
     _S.SHADOWING: _AGAIN,
     _S.SWITCHING: _AGAIN,
-    # Its time begins anew; the deaths of worker and agent are in the journal and go on counting.
+    # Its time begins again; the deaths of worker and agent are in the journal and go on counting.
     _S.PROBATION: Step(_S.PROBATION, (_F.WATCH,)),
     _S.COMMITTED: Step(_S.COMMITTED),
     _S.ROLLING_BACK: Step(_S.ROLLING_BACK, (_F.ROLL_BACK,)),

@@ -60,7 +60,7 @@ CLOSE_S = 5.0
 """For the last runs, closing the session and what the vendor does at the end of a process."""
 _MAX_MESSAGE = 1000
 _RELOAD_BELOW_S = 0.1
-"""Measuring leaves the buffers of its largest batches behind, 10 to 20 MB: a model that loads fast is loaded anew."""
+"""Measuring leaves the buffers of its largest batches behind, 10 to 20 MB: a model that loads fast is loaded again."""
 
 
 def main() -> None:

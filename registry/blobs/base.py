@@ -26,7 +26,7 @@ class BlobReader(Protocol):
 
     @property
     def stamp(self) -> str:
-        """Changes when the bytes are written again or replaced; what rots by itself keeps it."""
+        """Changes when the bytes are written again or replaced; corruption on the disk does not change it."""
         ...
 
     def read_at(self, offset: int, length: int) -> bytes:

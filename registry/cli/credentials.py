@@ -22,14 +22,14 @@ def require_new_file(path: Path | None) -> None:
         )
 
 
-AGAIN = "Make it anew with another file: registry devices rotate, or registry token revoke and create."
+AGAIN = "Create a new one with another file: registry devices rotate, or registry token revoke and create."
 
 
 def write_secret(path: Path, secret: str, hint: str = AGAIN) -> None:
     """Create `path` with mode 600 and the secret in it; on disk when this returns.
 
     Raises:
-        CliError: it cannot be written, and nothing else has the secret, so it has to be made anew as `hint` says.
+        CliError: it cannot be written, and nothing else has the secret, so it has to be recreated as `hint` says.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -36,7 +36,7 @@ def restore(
     settings = load_settings("restore", config, data_dir=data_dir)
     with ending("restore"):
         done = run(settings)
-    typer.echo(f"A new epoch begins, {done.epoch[:8]}: {done.devices} devices get their desired state anew.")
+    typer.echo(f"A new epoch begins, {done.epoch[:8]}: {done.devices} devices get their desired state again.")
     if done.new_admin is not None:
         typer.echo(f"A new administrator's token, {done.new_admin}, is in {settings.data_dir / ADMIN_TOKEN_FILE}.")
     if done.missing:

@@ -2,7 +2,7 @@
 
 Beginning again is always safe: the server answers with the session that is open, or that the blob is there.
 So every recovery is the same: wait a little, begin again, go on at the offset that it says. Attempts in a row
-without progress are limited; progress starts the count anew.
+without progress are limited; progress starts the count again.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ nothing: the next one carries the sum. Rules:
 - What is new goes to the version that the report names. A switch in the middle of a window is attributed whole
   to the newer version: the error is at most one window.
 - Totals without a version wait: they are not taken as seen until a report names one.
-- A total that fell is a slot that was made anew: all of it is new.
+- A total that fell is a slot that was recreated: all of it is new.
 """
 
 from __future__ import annotations

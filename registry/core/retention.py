@@ -20,7 +20,7 @@ class RetentionLimits:
     health_hourly_hours: int = 24 * 90
     event_hours: int = 24 * 30
     session_hours: int = 24 * 7
-    """How long a session's totals are kept after its last report; a later report of it would count anew."""
+    """How long a session's totals are kept after its last report; a later report of it would count again."""
     max_results: int = 1_000_000
     """Recorded results of all models together, however young; their age is a setting of the model."""
 

@@ -183,7 +183,7 @@ def _configured(connection: _Connection, busy_timeout_s: float) -> _Connection:
             "schema_version",  # opens the log, too
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-    except UnicodeDecodeError as error:  # SQLite quotes a name that rotted, and Python takes the message for text
+    except UnicodeDecodeError as error:  # SQLite quotes a corrupted name, and Python takes the message for text
         connection.close()
         raise sqlite3.DatabaseError("database disk image is malformed: a name in its schema is no text") from error
     except sqlite3.Error:

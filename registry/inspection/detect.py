@@ -1,6 +1,6 @@
 """Which format a file has, by its content; its name counts for nothing.
 
-ONNX, MindIR and MindSpore checkpoints are all protobuf and are told apart by their outermost fields:
+ONNX, MindIR and MindSpore checkpoints are all protobuf and are distinguished by their outermost fields:
 ONNX has a number in field 1 and a graph in field 7; MindIR a version text in field 1 and its producer
 in field 2; a checkpoint only tensors in field 1; AIR graphs of Graph Engine in field 7. OM starts with a
 256-byte header `IMOD`, safetensors with the length of a JSON header; it is a form of checkpoint here.

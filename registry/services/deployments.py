@@ -116,7 +116,7 @@ class Deployments:
 
 
 def take_facts(session: Session, device: DeviceRow, facts: Platform, now: datetime) -> bool:
-    """Store a device's facts within the caller's transaction; new ones choose variants anew.
+    """Store a device's facts within the caller's transaction; new ones choose variants again.
 
     Returns:
         Whether a desired document changed: then call `DesiredDocuments.changed()` after the commit.

@@ -28,7 +28,7 @@ class Restored:
 
     epoch: str
     devices: int
-    """Whose desired state was issued anew."""
+    """Whose desired state was issued again."""
     new_admin: str | None
     """The name of a token that was made, because none was in the file, or one that the database does not know."""
     missing: tuple[Digest, ...]

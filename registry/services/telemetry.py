@@ -82,7 +82,7 @@ class Telemetry:
         with self._database.write() as session:
             taken = _apply(session, batch, self._expiry_s)
         if taken.went_back is not None:
-            self._begin_anew(taken.went_back, batch[-1].at)
+            self._begin_again(taken.went_back, batch[-1].at)
         if taken.desired_changed:
             self._documents.changed()
         if taken.facts_changed:
@@ -116,7 +116,7 @@ class Telemetry:
             self._documents.changed()
         self._on_facts()
 
-    def _begin_anew(self, device: str, now: datetime) -> None:
+    def _begin_again(self, device: str, now: datetime) -> None:
         reason = f"device {device} has seen a later state than this database holds: it was put back from a backup"
         with self._database.write() as session:
             renewed = renew_epoch(session, now, reason, again_after=RENEW_PAUSE)

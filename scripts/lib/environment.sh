@@ -1,4 +1,4 @@
-# Sourced, in the checkout: virtual environments that are whole or made anew, and (packages.sh) what the machine needs.
+# Sourced, in the checkout: virtual environments that are whole or recreated, and (packages.sh) what the machine needs.
 #
 #   lock_environment FILE; begin_environment FOLDER WANT [FIRST BELOW]; pip_into FOLDER install ...; finish_environment FOLDER WANT
 #
@@ -29,7 +29,7 @@ lock_environment() { # FILE
     }
 }
 
-# FOLDER is an environment with pip, and not finished: kept when it is sound, else made anew.
+# FOLDER is an environment with pip, and not finished: kept when it is sound, else recreated.
 begin_environment() { # FOLDER WANT [FIRST BELOW]
     local folder=$1 want=$2 state=0 why python
     shift 2
@@ -47,7 +47,7 @@ begin_environment() { # FOLDER WANT [FIRST BELOW]
     fi
     python=$(find_python "$@") || { say "${PYTHON:+PYTHON=$PYTHON is named, and }no Python here can make the environment $folder"; exit $UNAVAILABLE; }
     if [ -e "$folder" ] || [ -L "$folder" ]; then
-        say "$folder is of no use ($why); making it anew"
+        say "$folder is of no use ($why); recreating it"
         rm -rf "$folder"
     fi
     "$python" -I -m venv "$folder"

@@ -74,7 +74,7 @@ def test_two_set_ups_at_a_time_make_a_damaged_environment_anew(bare: DebianRoot)
     shutil.rmtree(next(environment.glob("lib/python3*/site-packages/pip")))
     done = bare.run("sh", "-c", "scripts/setup & scripts/setup; code=$?; wait $! && exit $code")
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("making it anew") == 1, done.stdout
+    assert done.stdout.count("recreating it") == 1, done.stdout
     assert bare.run(".venv/bin/python", "-m", "pip", "--version").returncode == 0
     assert bare.run("scripts/setup").stdout == ""
 
@@ -92,7 +92,7 @@ def test_what_systemd_install_put_into_an_image_runs_where_the_image_is_the_root
     for _ in ("anew", "again"):
         done = bare.run("systemd/install", "--root", "/image", part)
         assert done.returncode == 0, done.stdout
-        assert "making it anew" not in done.stdout
+        assert "recreating it" not in done.stdout
     shutil.copytree(bare.root / "image", bare.root, symlinks=True, dirs_exist_ok=True)
     shutil.rmtree(bare.root / "image")
     unit = (bare.root / f"etc/systemd/system/modelfleet-{part}.service").read_text()

@@ -1,4 +1,4 @@
-"""What scripts/setup, setup-mindspore and systemd/install make of an environment that is not whole: it is made anew."""
+"""What scripts/setup, setup-mindspore and systemd/install make of an environment that is not whole: it is recreated."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_what_is_not_whole_is_made_anew(made: Path) -> None:
     interpreter_gone(made)
     done = shell(f"begin_environment '{made}' '{WANT}'; finish_environment '{made}' '{WANT}'", **TRIED)
     assert done.returncode == 0, done.stderr
-    assert "making it anew" in done.stderr
+    assert "recreating it" in done.stderr
     assert state(made).returncode == 0
     assert subprocess.run([made / "bin" / "python", "-m", "pip", "--version"], check=False).returncode == 0
 

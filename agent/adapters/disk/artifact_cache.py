@@ -46,12 +46,12 @@ def disk_free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def reserve_of(folder: Path, wished: int) -> int:
-    """Bytes to leave free: what is wished, and at most a quarter of a small disk."""
+def reserve_of(folder: Path, wanted: int) -> int:
+    """Bytes to leave free: as configured, but at most a quarter of a small disk."""
     try:
-        return min(wished, shutil.disk_usage(folder).total // 4)
+        return min(wanted, shutil.disk_usage(folder).total // 4)
     except OSError:
-        return wished
+        return wanted
 
 
 class ArtifactCache:
@@ -77,7 +77,7 @@ class ArtifactCache:
         """
         for folder in (self._folder, *(self._folder / name for name in _FOLDERS)):
             if not folder.is_dir() and folder.exists():
-                self._damage.note("cache", f"{folder}: no folder; it is made anew")
+                self._damage.note("cache", f"{folder}: no folder; it is recreated")
                 delete(folder)
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """What a backend compiled from an artifact is believed only while it is what the backend wrote.
 
-An engine that rotted computes something else, and nothing in it says so. After a load the agent writes down name, size,
+A corrupted engine computes something else, and nothing in it says so. After a load the agent writes down name, size,
 time of change and SHA-256 of every file in the engines' folder; before the next load it removes what is another, so
 that the backend compiles it again. What a backend wrote after that (for a new shape of input) is not known, so it goes,
 too: it costs a compilation, never a wrong answer.

@@ -1,9 +1,9 @@
 """What the agent knows across a power cut, every write on disk before the call returns.
 
 It holds the last desired document byte for byte, one record per slot, what was measured of variants, and small facts
-(counters, digests), in an `EntryFile`: what rots is healed from a second copy, and a file that cannot be read is set
-aside and made again from what was whole in it. What could not be kept comes back, too: the desired state from the
-registry, the files from the cache.
+(counters, digests), in an `EntryFile`: a corrupted row is restored from its second copy, and a file that cannot be read
+is set aside and made again from what was whole in it. What could not be kept comes back, too: the desired state from
+the registry, the files from the cache.
 
 INVARIANT: used by the control thread only.
 """

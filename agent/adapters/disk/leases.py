@@ -1,8 +1,7 @@
 """Leases of local programs, one small file each: `agent lease` writes them, the running agent reads them.
 
-A lease is a wish with a deadline, not a lock: what forgets to give it back holds nothing up for ever. Files that are
-not leases are counted as nothing and said once in the log; expired ones are removed.
-"""
+A lease is a request with a deadline, not a lock: a program that never releases it blocks nothing for ever. Files that
+are not leases are counted as nothing and said once in the log; expired ones are removed."""
 
 from __future__ import annotations
 

@@ -5,10 +5,9 @@ When the outbox is full the oldest results are dropped, and events only once no 
 for again, an event is the history of the device. What is dropped is counted, and the count survives a restart.
 
 SQLite in WAL mode with synchronous=FULL: a committed row survives a power cut. Any thread may call; a lock serialises.
-Every row has a checksum: one that rotted is never sent, but removed, counted and told. A file that SQLite refuses is
-set aside (`.damaged`), and what is whole in it goes into a new one; messages that had been sent already may then be
-sent again. Where the disk takes no writes at the start, what is there is sent from memory, and nothing is taken in.
-"""
+Every row has a checksum: a corrupted one is never sent: it is removed, counted and reported. A file that SQLite refuses
+is set aside (`.damaged`), and what is whole in it goes into a new one; messages that had been sent already may then be
+sent again. Where the disk takes no writes at the start, what is there is sent from memory, and nothing is taken in."""
 
 from __future__ import annotations
 
@@ -210,7 +209,7 @@ class Outbox:
             self.dropped = max(self.dropped, int(row[0]))
 
     def _guarded(self, work: Callable[[], T]) -> T:
-        """A damaged file is made anew and the work done on that; other errors mean that the disk refuses."""
+        """A damaged file is recreated and the work done on that; other errors mean that the disk refuses."""
         try:
             return work()
         except FAULTS as error:
@@ -218,7 +217,7 @@ class Outbox:
                 raise refusal(self._refusal, error) from error
             why = str(error)
         try:
-            self._make_anew(why)
+            self._recreate(why)
             return work()
         except FAULTS as error:
             raise refusal(self._refusal, error) from error
@@ -251,7 +250,7 @@ class Outbox:
             except FAULTS as error:
                 if not is_damage(error):
                     raise
-                self._make_anew(str(error))
+                self._recreate(str(error))
             self._count()
             if broken:
                 newer = [row for id_, row in late.items() if id_ > self._last_id]
@@ -265,7 +264,7 @@ class Outbox:
         except OSError as error:
             raise TransientError(DeploymentCode.DISK_ERROR, f"{self._refusal}: {error}") from error
 
-    def _make_anew(self, why: str) -> None:
+    def _recreate(self, why: str) -> None:
         """From every message that is whole anywhere in the damaged file, which is set aside."""
         with contextlib.suppress(AttributeError):  # It never was open.
             self._db.close()

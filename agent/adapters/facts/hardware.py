@@ -141,7 +141,7 @@ def _cpu_features() -> tuple[str, ...]:
 
 
 def _own_evidence(data_dir: Path, now: datetime, disk_reason: str, *, no_memory: bool) -> dict[str, Evidence]:
-    """Of what the kernel and Python say, asked anew each time."""
+    """Of what the kernel and Python say, asked again each time."""
     sources = {
         "os": "uname",
         "arch": "uname",

@@ -93,7 +93,7 @@ class TlsSettings:
 
 
 class RenewedContext(ssl.SSLContext):
-    """A client's context that takes its files anew for each connection when they have changed.
+    """A client's context that takes its files again for each connection when they have changed.
 
     Files that cannot be used now, because they are being replaced one after the other, leave the context of before.
     """

@@ -1,4 +1,4 @@
-"""What an answer to the agent means: the registry's own refusal, the weather in between, or what was asked for.
+"""What an answer to the agent means: a refusal by the registry, a passing failure on the way, or the data.
 
 | answer | means |
 |---|---|
@@ -33,7 +33,7 @@ MAX_FOREIGN_RETRY_AFTER_S = 60.0
 
 
 class UnreachableError(TransientError):
-    """The registry cannot be had now. `retry_after_s` is its own wish; `progress`: some bytes came."""
+    """The registry cannot be reached now. `retry_after_s`: the delay it asks for; `progress`: some bytes arrived."""
 
     def __init__(
         self,
@@ -77,8 +77,8 @@ def refusal(answer: httpx.Response, what: str) -> TransientError | PermanentErro
     problem = problem_of(status, kind, body)
     if problem is None:
         text = foreign_text(status, kind, body, answer.headers.get("location", ""))
-        wished = min(_retry_after(answer.headers.get("retry-after", "")), MAX_FOREIGN_RETRY_AFTER_S)
-        return UnreachableError(f"{what}: {text}", retry_after_s=wished)
+        delay = min(_retry_after(answer.headers.get("retry-after", "")), MAX_FOREIGN_RETRY_AFTER_S)
+        return UnreachableError(f"{what}: {text}", retry_after_s=delay)
     said = "; ".join((problem.detail or problem.title, *problem.errors))[:600]
     text = f"{what}: {status} {problem.code}: " + "".join(c if c.isprintable() else " " for c in said)
     if status >= 500 or status in BUSY:

@@ -42,7 +42,7 @@ RETRIABLE = FAILURE | {_S.TIMED_OUT, _S.CANCELLED, _S.EXCLUDED, _S.INCOMPATIBLE}
 OUT = frozenset({_S.SUPERSEDED, _S.CANCELLED, _S.ALREADY_CURRENT, _S.INCOMPATIBLE, _S.DECOMMISSIONED})
 """In no denominator: neither did they fail nor can they succeed."""
 WISH_ENDS = frozenset({_S.FAILED, _S.REJECTED, _S.ROLLED_BACK, _S.ROLLBACK_FAILED})
-"""Their desired state still names the new version; withdrawing ends that too, or an agent that starts anew tries it
+"""Their desired state still names the new version; withdrawing ends that too, or an agent that starts again tries it
 again. The state stays as it is. (So it is with a device that was timed out before it was known to have switched.)"""
 _MAY_GET_IT = SUCCESS | IN_FLIGHT | FAILURE | {_S.TIMED_OUT}
 _IS_BACK = SUCCESS | {_S.ALREADY_CURRENT, _S.SUPERSEDED, _S.DECOMMISSIONED}

@@ -71,7 +71,7 @@ def _scheduled(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
         return expired
     if start is not None and now < start:
         return _timeouts(snapshot, now)  # of an earlier generation
-    return (Shift(RolloutTrigger.DUE, ReasonCode.RELEASING, "its time has come"),)
+    return (Shift(RolloutTrigger.DUE, ReasonCode.RELEASING, "its start time is reached"),)
 
 
 def _waiting(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:

@@ -16,7 +16,7 @@ from registry.contracts.rollout.spec import Rate
 
 BURST_S = 10.0
 SET_BACK_S = 60.0
-"""A bucket that was filled later than this from now tells of a clock that was set back: it begins anew."""
+"""A bucket that was filled later than this from now tells of a clock that was set back: it begins again."""
 MAX_BATCH = 1000
 """Devices offered in one decision: a pause waits for one transaction at most."""
 

@@ -28,7 +28,7 @@ DEVICE: dict[ActionState, str] = {
     _S.COMMITTED_LATE: "done, after it had been counted as silent",
     _S.REGRESSED: "it committed and then served something else; look at the device, then retry",
     _S.ROLLED_BACK: "its previous version serves again; mend the cause, then retry",
-    _S.ROLLBACK_FAILED: "neither version serves: it needs hands",
+    _S.ROLLBACK_FAILED: "neither version serves: it must be repaired by hand",
     _S.FAILED: "it gave up before it served, what served before still does; mend the cause, then retry",
     _S.SUPERSEDED: "another version is wanted from this device by now",
     _S.CANCELLED: "it was withdrawn before it switched; retry brings it again",

@@ -67,7 +67,7 @@ class BridgeCounters:
     unrecorded: int = 0
     poison: int = 0
     dropped: int = 0
-    """There was no room in the inbox. At QoS 1 the broker sends it again: the connection is made anew for that."""
+    """There was no room in the inbox. At QoS 1 the broker sends it again: the connection is recreated for that."""
     retries: int = 0
     """Batches that the database could not take at once."""
     published: int = 0

@@ -223,9 +223,9 @@ class BridgeSession:
         client.username_pw_set(username, password)
 
     def renew(self, config: Mqtt) -> None:
-        """Take the credentials of these settings as they are now; where they are others, connect anew with them."""
+        """Take the credentials of these settings as they are now; where they are others, connect again with them."""
         if self._credentials.renew(config):
-            log.info("MQTT: connects anew with other credentials")
+            log.info("MQTT: connects again with other credentials")
             sock: Any = self._client.socket()
             if sock is not None:
                 with suppress(OSError):

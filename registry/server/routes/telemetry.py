@@ -23,7 +23,7 @@ DeviceName = Annotated[Name, Path()]
 
 @router.put("/devices/{device}/facts", status_code=204)
 def put_facts(device: DeviceName, body: Platform, services: ServicesDep, who: Caller) -> None:
-    """What the device found out about its host; new facts choose variants anew."""
+    """What the device found out about its host; new facts choose variants again."""
     who.require_device(device)
     services.fleet.telemetry.put_facts(device, body, services.clock())
 

@@ -3,7 +3,7 @@
 RULE: what is not what its name says is not served. A copy that was read twice and is wrong both times is set aside:
 the blob is not there any more, so that publishing it again brings a whole one. A copy that cannot be read at all stays;
 that may be the disk's condition.
-What was read whole and is right counts for TRUST_S, as long as the copy is not written again; a bit that rots in that
+What was read whole and is right counts for TRUST_S, as long as the copy is not written again; a bit that flips in that
 time is found by the device, which checks every file, and here at the next reading.
 """
 

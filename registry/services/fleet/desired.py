@@ -34,7 +34,7 @@ MAX_COPIES = 1 << 17
 READ_AHEAD = 500
 """Documents read where one is missing: a fleet asks for all of them, and one by one costs a hundred times as much."""
 MAX_MOVED = 2000
-"""Documents that changed since the last look and are read anew at once; where there are more, all are dropped."""
+"""Documents that changed since the last look and are read again at once; where there are more, all are dropped."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def epoch_of(session: Session) -> str:
 
 
 def renew_epoch(session: Session, now: datetime, reason: str, again_after: timedelta = timedelta()) -> bool:
-    """The database is another one than devices knew: a new epoch begins, and every document is issued anew in it, in
+    """The database is another one than devices knew: a new epoch begins, and every document is issued again in it, in
     the caller's transaction. After the commit call `DesiredDocuments.changed()`.
 
     Returns:
@@ -61,7 +61,7 @@ def renew_epoch(session: Session, now: datetime, reason: str, again_after: timed
         if not found:
             break
         after = found[-1].device_id
-        session.execute(update(DesiredRow), [_anew(*each, row.epoch, head.value, now) for each in found])
+        session.execute(update(DesiredRow), [_reissued(*each, row.epoch, head.value, now) for each in found])
     session.execute(update(TombstoneRow).values(generation=TombstoneRow.generation + AHEAD))
     return True
 
@@ -71,7 +71,7 @@ def forget_presence(session: Session) -> None:
     session.execute(update(DeviceStateRow).values(heard_until=None, sessions=None, returns=0, online=False))
 
 
-def _anew(device_id: int, document: bytes, epoch: str, revision: int, now: datetime) -> dict[str, object]:
+def _reissued(device_id: int, document: bytes, epoch: str, revision: int, now: datetime) -> dict[str, object]:
     before = Desired.model_validate_json(document)
     update = {"epoch": epoch, "generation": before.generation + AHEAD, "issued_at": now}
     after = before.model_copy(update=update)

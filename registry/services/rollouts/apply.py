@@ -1,5 +1,5 @@
 """Carries decisions out, each in a transaction that first checks that the rollout is still at the revision that was
-looked at. One that comes too late changes nothing: the next look decides anew."""
+looked at. One that comes too late changes nothing: the next look decides again."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _time_out(session: Session, row: RolloutRow, decision: d.TimeOut, now: datet
 
 
 def _again(session: Session, row: RolloutRow, decision: d.Again, now: datetime) -> bool:
-    """Another attempt, above every one that the device was ever told of; it is offered when its time has come."""
+    """Another attempt, above every one that the device was ever told of; it is offered when it is due."""
     at = dict(decision.devices)
     rows = _rows(session, row, tuple(at), retries.STATES)
     changes, done = Changes(session, row, spec_of(row), now), False

@@ -69,7 +69,7 @@ _FRESH = {
     "late": False, "spoke": False, "code": "", "message": "", "committed_at": None,
     "tries": 0, "retry_at": None,
 }  # fmt: skip
-"""Of an action that begins anew. Whether it is held stays: its desired state says so until it is offered something."""
+"""Of an action that begins again. Whether it is held stays: its desired state says so until it is offered something."""
 
 
 def _goes_back(*, returning: bool) -> list[str]:
@@ -122,7 +122,7 @@ MAX_LEFT_OUT = 1000
 
 
 def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> Retried:
-    """Devices that did not get there are to be planned for another attempt, and the waves begin anew.
+    """Devices that did not get there are to be planned for another attempt, and the waves begin again.
 
     Not those that somebody else took since they were offered it or, never offered it, since it was planned: these
     are superseded. What a person accepted of other devices stays accepted.
@@ -144,7 +144,7 @@ def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: d
     again = update(ActionRow).where(chosen).values(**_FRESH, **values).execution_options(synchronize_session=False)
     planned = session.execute(again).rowcount  # type: ignore[attr-defined]
     session.execute(delete(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind == Kind.ROLLBACK.value))
-    _begin_waves_anew(session, row, now)
+    _begin_waves_again(session, row, now)
     return Retried(int(planned or 0), left_out)
 
 
@@ -161,7 +161,7 @@ def _left_out(session: Session, row: RolloutRow, chosen: ColumnElement[bool], de
     return found
 
 
-def _begin_waves_anew(session: Session, row: RolloutRow, now: datetime) -> None:
+def _begin_waves_again(session: Session, row: RolloutRow, now: datetime) -> None:
     accepted = _still_accepted(session, row, now)
     for wave in session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id)):
         wave.state, wave.started_at, wave.soak_since = WaveState.PENDING.value, None, None

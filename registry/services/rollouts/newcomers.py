@@ -106,7 +106,7 @@ def _join(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -
                 "wave": tail(spec) if state is _S.PLANNED else None,
             }
         )  # fmt: skip
-    names = [name for _, name, _ in found]  # one that was deleted and registered anew is another device
+    names = [name for _, name, _ in found]  # one that was deleted and registered again is another device
     orphans = delete(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.device_id.is_(None))
     session.execute(orphans.where(ActionRow.device.in_(names)))
     session.execute(insert(ActionRow), rows)

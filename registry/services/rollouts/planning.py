@@ -1,6 +1,6 @@
 """Working a plan out and freezing it: devices in bulk, resolved once per class of facts, rows written in batches.
 
-A planner that dies, or is stopped, leaves the rollout in `planning`: whoever plans next begins anew, with the same
+A planner that dies, or is stopped, leaves the rollout in `planning`: whoever plans next begins again, with the same
 result. While one plans, it holds a lease of the rollout, and each batch is written only while it does.
 """
 

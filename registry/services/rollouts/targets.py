@@ -198,7 +198,7 @@ def _reported(session: Session, ids: Sequence[int]) -> dict[int, str | None]:
 
 
 def _fitting(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes) -> list[ActionRow]:
-    """Facts that changed since the plan choose anew; who fits nothing any more is told nothing."""
+    """Facts that changed since the plan choose again; who fits nothing any more is told nothing."""
     ids = [r.device_id for r in rows if r.device_id is not None]
     digests: dict[int, str | None] = {}
     for start in range(0, len(ids), 500):

@@ -1,6 +1,6 @@
 """Entries with a kind, a key and a value in two tables of one SQLite file, each row with its number and checksum.
 
-A row that rotted in one table is whole in the other; the newest whole one counts.
+A row that is corrupted in one table is whole in the other; the newest whole one counts.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Newest = dict[tuple[str, str], JournalEntry]
 
 
 def prepare(database: sqlite3.Connection) -> None:
-    """Before anything is read: text that rotted must be readable, to be found wrong by its checksum."""
+    """Before anything is read: corrupted text must be readable, to be found wrong by its checksum."""
     database.text_factory = lambda data: data.decode("utf-8", "replace")
 
 

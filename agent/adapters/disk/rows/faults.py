@@ -24,7 +24,7 @@ _FULL = ("disk is full", "too big")
 
 
 FAULTS = (sqlite3.Error, UnicodeDecodeError)
-"""What SQLite's errors come as: one whose text quotes a name that rotted is no text, and Python says only that."""
+"""What SQLite's errors come as: one that quotes a corrupted name is not text, and Python says only that."""
 
 
 def is_damage(error: Exception) -> bool:

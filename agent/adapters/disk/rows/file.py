@@ -1,7 +1,8 @@
-"""Entries that survive cuts of power and rot: one SQLite file, every write on disk before the call returns.
+"""Entries that survive power cuts and corruption on the disk: one SQLite file, every write on disk before the call
+returns.
 
-What rots in one table is read from the other and written anew (`entries`). A file that SQLite refuses is read page
-by page (`pages`), set aside as `.unreadable` and made again from every entry that is whole.
+What is corrupted in one table is read from the other and written again (`entries`). A file that SQLite refuses is read
+page by page (`pages`), set aside as `.unreadable` and made again from every entry that is whole.
 
 Where the disk takes no writes at the start, what the file holds is read into memory, and every write is refused until
 the file can be opened.
@@ -80,7 +81,7 @@ class EntryFile:
             self._database = None
 
     def entries(self, kind: str, key: str | None = None) -> list[JournalEntry]:
-        """The newest whole one of each key; one that is whole in one table only is written anew in both.
+        """The newest whole one of each key; one that is whole in one table only is written again in both.
 
         Raises:
             TransientError: the disk refuses.
@@ -124,7 +125,7 @@ class EntryFile:
         self._guarded(write)
 
     def _guarded(self, work: Callable[[], T]) -> T:
-        """A damaged file is made anew and the work done on that; other errors mean that the disk refuses."""
+        """A damaged file is recreated and the work done on that; other errors mean that the disk refuses."""
         try:
             return work()
         except FAULTS as error:
@@ -132,7 +133,7 @@ class EntryFile:
                 raise refusal(self._refusal, error) from error
             why = str(error)
         try:
-            self._make_anew(why)
+            self._recreate(why)
             return work()
         except FAULTS as error:
             raise refusal(self._refusal, error) from error
@@ -152,7 +153,7 @@ class EntryFile:
             self._make_way()
             late = whole(log_rows(self._file))
             broken = log_is_broken(self._file)
-            self._connect_or_make_anew()
+            self._connect_or_recreate()
             if broken:
                 self._add_newer(late.values())
         except FAULTS as error:
@@ -167,13 +168,13 @@ class EntryFile:
             self.put_aside = aside
             self._damage.note(self._what, f"the {self._what}: {what}; set aside as {aside.name}")
 
-    def _connect_or_make_anew(self) -> None:
+    def _connect_or_recreate(self) -> None:
         try:
             self._database = self._connect(self._file)
         except FAULTS as error:
             if not is_damage(error):
                 raise
-            self._make_anew(str(error))
+            self._recreate(str(error))
 
     def _connect(self, file: Path) -> sqlite3.Connection:
         database = connect_checked(file)
@@ -205,7 +206,7 @@ class EntryFile:
             make(database)
         check_whole(database)
 
-    def _make_anew(self, why: str) -> None:
+    def _recreate(self, why: str) -> None:
         """From every entry that is whole anywhere in the damaged file, which is set aside."""
         self.close()
         kept = whole(rows(self._file))
