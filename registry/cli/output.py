@@ -41,7 +41,8 @@ class Output:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
         """Rows under headings, or the sentence `empty`. A column named `>x` is a number, right-aligned as `x`.
 
-        Only the last column folds. What is too wide for the terminal even so comes as a block of lines per row.
+        Only the last column folds, and only in a terminal. What is too wide for the terminal even so comes as a block
+        of lines per row.
         """
         lines = [[visible(str(cell)) for cell in row] for row in rows]
         if not lines:
@@ -49,8 +50,8 @@ class Output:
             return
         from rich.table import Table  # noqa: PLC0415 - 40 ms
 
-        console = self._console(sys.stdout)
         headings = [column.lstrip(">") for column in columns]
+        console = self._console(sys.stdout, _widest(headings, lines))
         if console.is_terminal and _least_width(headings, lines) > console.width:
             self.say("\n\n".join(_block(headings, line) for line in lines))
             return
@@ -94,18 +95,28 @@ class Output:
         print(visible("\n".join(lines)), file=sys.stderr)  # noqa: T201
 
     @staticmethod
-    def _console(stream: Any) -> Console:
+    def _console(stream: Any, piped: int) -> Console:
+        """`piped`: its width where it is no terminal."""
         from rich.console import Console  # noqa: PLC0415 - 30 ms
 
-        width = None if stream.isatty() else 250
+        width = None if stream.isatty() else piped
         return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def _widths(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
+    from rich.cells import cell_len  # noqa: PLC0415 - with the table
+
+    return [max(map(cell_len, column)) for column in zip(headings, *lines, strict=True)]
+
+
+def _widest(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
+    """Of a table in which nothing folds."""
+    return sum(_widths(headings, lines)) + GAP * len(headings)
 
 
 def _least_width(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
     """Of a table whose last column may fold."""
-    from rich.cells import cell_len  # noqa: PLC0415 - with the table
-
-    widths = [max(map(cell_len, column)) for column in zip(headings, *lines, strict=True)]
+    widths = _widths(headings, lines)
     return sum(widths[:-1]) + min(widths[-1], FOLDED) + GAP * (len(widths) - 1)
 
 
