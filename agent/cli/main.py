@@ -18,6 +18,7 @@ from agent.cli.common import ConfigOption, JsonOption, fail, print_json, say, se
 from agent.cli.lease import app as lease_commands
 from agent.cli.status import status_lines
 from agent.errors import AgentError
+from registry.log_limit import limit_logs
 
 if TYPE_CHECKING:
     from agent.app.doctor import Check
@@ -47,6 +48,7 @@ def run(config: ConfigOption = None) -> None:
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
+    limit_logs()
     for chatty in ("httpx", "httpcore", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     from agent.app.agent import Agent  # noqa: PLC0415 - see above

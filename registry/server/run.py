@@ -10,6 +10,7 @@ import uvicorn
 
 from registry.config import ADMIN_TOKEN_FILE, RegistryConfig
 from registry.errors import InvalidError, StartError
+from registry.log_limit import limit_logs
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
 from registry.server.middleware.protocol import bounded_http
@@ -35,6 +36,7 @@ def run(config: RegistryConfig, ready: Callable[[str], None], load: Callable[[],
         OSError: something else failed, as a file of the settings that cannot be read.
     """
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    limit_logs()
     for chatty in ("alembic", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     require_safe_address(config)
