@@ -554,6 +554,9 @@ class StartCode(Code):
     DATABASE_NEWER = ("database_newer",
         "A newer version of the registry has used the database.",
         "Upgrade the registry, or restore the backup from before.")
+    DATABASE_PRERELEASE = ("database_prerelease",
+        "The database was made before the first release and cannot be upgraded.",
+        "Start with an empty database: move the file away, or name another one in database_url.")
     DATABASE_UNREACHABLE = ("database_unreachable",
         "The database server does not answer, or is busy.",
         "Start the server, or correct address, user and password in database_url.")
