@@ -33,6 +33,7 @@ class Topics:
     """Builds the topics of one fleet."""
 
     prefix: str = DEFAULT_PREFIX
+    """First levels of every topic; one fleet owns what is below it."""
 
     def __post_init__(self) -> None:
         levels = self.prefix.split("/")

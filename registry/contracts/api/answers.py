@@ -42,9 +42,13 @@ class Problem(Wire):
     """RFC 9457 with a stable code."""
 
     type: str = "about:blank"
+    """Always `about:blank`: `code` says which problem it is."""
     title: str
+    """The status in words."""
     status: int
+    """The HTTP status."""
     detail: str = ""
+    """What happened, why, and what to do, for a person."""
     code: str
     """Stable: one of STATUS_OF_CODE. By it a client knows that the registry answers, and nobody in between."""
     errors: tuple[str, ...] = ()
@@ -55,4 +59,6 @@ class Page(Wire, Generic[Item]):
     """Part of a list; `next` goes into `?cursor=` for the rest, None at the end. `?limit=` is at most MAX_PAGE."""
 
     items: tuple[Item, ...]
+    """In the order of the list."""
     next: str | None = None
+    """The cursor of the rest. None: this is the end."""

@@ -18,21 +18,27 @@ class DeviceCreate(Wire):
     """Register a device, or change its labels. The answer of a new one has its credential, once."""
 
     labels: dict[str, str] = Field(default_factory=dict)
+    """Key to value; selectors look at them. They replace those of before."""
 
 
 class DeviceCreated(Wire):
     """The credential is shown only here; the registry keeps its hash."""
 
     device: Name
+    """Its name."""
     token: str
+    """Its credential, for registry.token of the agent."""
 
 
 class DeviceView(Wire):
     """A device as the registry knows it."""
 
     name: Name
+    """Its name."""
     labels: dict[str, str] = Field(default_factory=dict)
+    """Key to value."""
     created_at: AwareDatetime
+    """When it was registered, UTC."""
     last_seen: AwareDatetime | None = None
     """Its last sign of life, over MQTT or HTTP."""
     online: bool | None = None
@@ -44,25 +50,34 @@ class DeviceView(Wire):
     presence: Presence | None = None
     """What the broker said last of its session; it may be out of date: `online` decides."""
     reported: Reported | None = None
+    """Its newest report. None: it never reported."""
     facts: Platform | None = None
+    """Of the host, as it told them last."""
     facts_at: AwareDatetime | None = None
+    """When the registry got them."""
     health: Health | None = None
     """The newest."""
     generation: int = 0
+    """Of its desired state. 0: nothing was ever wanted from it."""
     epoch: str = ""
     """Of the registry's database. A report answers `generation` only when it has this epoch, or none."""
     epoch_since: AwareDatetime | None = None
+    """When this epoch began."""
     epoch_reason: str = ""
+    """Why it began: the database was made, or put back from a backup."""
     desired: dict[Name, VersionName] = Field(default_factory=dict)
+    """Model to the version that it should serve."""
 
 
 class Deployment(Wire):
     """PUT body: what one slot of a device should serve. `version` may be an alias, resolved once, now."""
 
     version: VersionName
+    """The version to serve."""
     variant: Name | None = None
     """Pin a variant; None: the best that fits."""
     profile: Profile = Profile.THROUGHPUT
+    """How the backend uses the cores."""
     batching: BatchingMode = BatchingMode.AUTO
     """`off`: one request at a time, whatever the manifest permits."""
     force: bool = False
@@ -84,15 +99,23 @@ class DeploymentView(Wire):
     """What a slot should serve, and who said so."""
 
     device: Name
+    """Its name."""
     model: Name
+    """Which slot."""
     version: VersionName
+    """What it should serve."""
     variant: Name | None
     """None: the facts are not known yet; the agent will choose."""
     generation: int
+    """Of the device's desired state that has it."""
     set_at: AwareDatetime
+    """UTC."""
     set_by: str = ""
+    """Name of the token, or of the rollout."""
     note: str = ""
+    """For people: what may surprise."""
     policy: DeploymentPolicy = DeploymentPolicy()
+    """How the device carries it out."""
 
 
 class ReportsTaken(Wire):
@@ -106,5 +129,8 @@ class DeviceReports(Wire):
     """POST body of a device: what it would have sent over MQTT. Taken whole, idempotent."""
 
     reported: Reported | None = None
+    """What serves now. None: as before."""
     health: Annotated[tuple[Health, ...], Field(max_length=100)] = ()
+    """Oldest first."""
     events: Annotated[tuple[Event, ...], Field(max_length=1000)] = ()
+    """Oldest first."""

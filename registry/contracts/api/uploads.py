@@ -17,15 +17,23 @@ class UploadRequest(Wire):
     """Begin an upload: the client says which blob it will send."""
 
     digest: Digest
+    """What the bytes will hash to."""
     size: Annotated[int, Field(ge=0, le=1 << 50)]
+    """Bytes of the blob."""
 
 
 class UploadView(Wire):
     """An upload session. `complete` means the blob is there: nothing (more) has to be sent."""
 
     id: str
+    """Names the session in its address. Empty: there is nothing to send."""
     digest: Digest
+    """The blob."""
     size: int
+    """Bytes of the blob."""
     offset: int
+    """Bytes that the registry has; the next PATCH begins there."""
     complete: bool = False
+    """The blob is there."""
     expires_at: AwareDatetime | None = None
+    """When an unfinished session is removed. None: it is complete."""

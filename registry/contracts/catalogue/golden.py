@@ -27,7 +27,9 @@ class Tolerance(Wire):
     """How far an output may be from the golden one: |got - want| <= absolute + relative * |want|, each element."""
 
     absolute: _Distance = 1e-4
+    """Of any element."""
     relative: _Distance = 1e-3
+    """Times |want|."""
     top1_agreement: _Share = 1.0
     """The least share of items whose largest element along the last axis is at the same place.
     Only of outputs with shape [N, classes], classes >= 2."""
@@ -37,14 +39,18 @@ class Special(StrEnum):
     """What a floating-point tensor may hold beside numbers."""
 
     NAN = "nan"
+    """Not a number."""
     INFINITY = "inf"
+    """Positive infinity."""
     NEGATIVE_INFINITY = "-inf"
+    """Negative infinity."""
 
 
 class Parity(Wire):
     """How one variant compared with the golden vectors."""
 
     cases: Annotated[int, Field(ge=0)]
+    """So many were compared."""
     max_abs: float
     """Largest |got - want| over all cases and outputs."""
     max_rel: float
@@ -65,6 +71,7 @@ class MeasuredParity(Wire):
     """A parity, and where it was measured."""
 
     parity: Parity
+    """What was measured."""
     backend: str
     """Backend and provider, e.g. `onnxruntime/CPUExecutionProvider`."""
     reference: Name | None = None

@@ -27,28 +27,39 @@ class Format(StrEnum):
     """What a variant's files are."""
 
     ONNX = "onnx"
+    """An ONNX model, with its external data."""
     MINDSPORE_CKPT = "mindspore-ckpt"
+    """Parameters of a MindSpore network, which the manifest names."""
     MINDIR = "mindir"
+    """MindSpore's graph."""
     AIR = "air"
     """GEIR, as older MindSpore calls it: only a source for ATC."""
     OM = "om"
+    """A model that ATC built for one Ascend chip."""
     TENSORRT_PLAN = "tensorrt-plan"
+    """An engine that TensorRT built for one kind of GPU."""
 
 
 class Target(StrEnum):
     """The kind of platform a variant is made for."""
 
     CPU = "cpu"
+    """Any processor that `requirements.arch` allows."""
     GPU = "gpu"
+    """An NVIDIA GPU."""
     ASCEND310 = "ascend310"
+    """An Ascend chip for inference: 310, 310P, 310B."""
     ASCEND910 = "ascend910"
+    """An Ascend chip for training and inference: 910 and its successors."""
 
 
 class FileRef(Wire):
     """One file of an artifact: where it lies inside it, and which blob it is."""
 
     path: RelativePath
+    """Inside the artifact's folder."""
     digest: Digest
+    """The blob with its content."""
     size: Annotated[int, Field(ge=0, le=1 << 50)]
     """Bytes."""
 
@@ -57,7 +68,9 @@ class TensorSpec(Wire):
     """One input or output. A dimension of -1 may have any size."""
 
     name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    """As the model names it."""
     datatype: Datatype
+    """Of each element."""
     shape: Annotated[tuple[Annotated[int, Field(ge=-1, le=1 << 31)], ...], Field(max_length=MAX_RANK)]
     """Of an output it is what the file declares; an answer has the shape that the model gave."""
     any_rank: bool = False
@@ -74,6 +87,7 @@ class Requirements(Wire):
     """What a host must have. An absent field asks for nothing."""
 
     os: str | None = None
+    """As `uname -s` says, in lower case: `linux`. None: any."""
     arch: tuple[str, ...] = ()
     """Any of these, as `uname -m` says; empty: any."""
     onnx_ir: int | None = None
@@ -131,17 +145,23 @@ class Variant(Wire):
     """The version's form for one format and target platform. Its canonical digest names it in reports."""
 
     name: Name
+    """Unique in the version; people and deployments name it by this."""
     format: Annotated[Format, BeforeValidator(as_said(Format))]
+    """What the files are."""
     target: Annotated[Target, BeforeValidator(as_said(Target))]
     """A device that is older than the registry passes over a variant whose format or target it does not know."""
     entry: RelativePath
     """The file that the backend opens; the others (external data, labels) lie beside it."""
     files: Annotated[tuple[FileRef, ...], Field(min_length=1, max_length=64)]
+    """All files of the artifact, `entry` among them."""
     inputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
+    """What a request must have. Empty: the file itself says it, when it is loaded."""
     optional_inputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
     """Inputs that the model has a default for: a request may leave them out. Not among `inputs`."""
     outputs: Annotated[tuple[TensorSpec, ...], Field(max_length=MAX_TENSORS)] = ()
+    """What an answer has. Empty: the file itself says it, when it is loaded."""
     requirements: Requirements = Requirements()
+    """What a host must have."""
     network: Network | None = None
     """Only of a checkpoint: what its parameters are filled into."""
     entry_point: EntryPoint | None = None
@@ -193,18 +213,23 @@ class ImageInput(Wire):
     input: str
     """The input tensor that takes the picture; it must be the model's only input."""
     height: Annotated[int, Field(ge=1, le=8192)]
+    """Of the tensor, in pixels."""
     width: Annotated[int, Field(ge=1, le=8192)]
+    """Of the tensor, in pixels."""
     channels: Literal["L", "RGB", "BGR"] = "RGB"
     """L is one grey channel (ITU-R 601-2 luma)."""
     resize: Literal["stretch", "pad"] = "stretch"
     """pad keeps the aspect ratio: scaled to fit, top left, the rest filled with `pad_value`."""
     pad_value: Annotated[int, Field(ge=0, le=255)] = 0
+    """Of each channel, before scale and mean."""
     scale: float = 1 / 255
+    """Factor of a pixel's value."""
     mean: Annotated[tuple[float, ...], Field(max_length=3)] = ()
     """Per channel, in the tensor's channel order; empty: 0."""
     std: Annotated[tuple[float, ...], Field(max_length=3)] = ()
     """Per channel, in the tensor's channel order, not 0; empty: 1."""
     layout: Literal["NCHW", "NHWC"] = "NCHW"
+    """NCHW: a plane for each channel; NHWC: the channels of a pixel side by side."""
 
     @model_validator(mode="after")
     def _per_channel_values_fit(self) -> ImageInput:
@@ -220,17 +245,22 @@ class Classification(Wire):
     """How an output becomes labels with scores; `catalogue.classes` says which shapes it may have."""
 
     output: str
+    """The output tensor with the scores."""
     softmax: bool = True
     """False when the model ends in softmax itself, or in a sigmoid."""
     labels: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(min_length=1, max_length=4096)]
+    """Name of each class, in the output's order."""
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    """So many labels are answered, the best first; all where there are fewer."""
 
 
 class Golden(Wire):
     """The version's golden vectors; see `registry.contracts.comparison.golden_file` for the file."""
 
     file: FileRef
+    """The blob with the vectors."""
     cases: Annotated[int, Field(ge=1, le=MAX_GOLDEN_CASES)]
+    """How many the file has."""
     reference: Name | None = None
     """The variant that made the outputs; None: the publisher gave them, or another version."""
     of: Annotated[str, Field(max_length=160)] | None = None
@@ -238,6 +268,7 @@ class Golden(Wire):
     compared_with: Annotated[str, Field(max_length=160)] | None = None
     """`MODEL@VERSION` whose model made the outputs on the publisher's machine."""
     tolerance: Tolerance = Tolerance()
+    """How far an answer may be from the golden one."""
 
     @model_validator(mode="after")
     def _file_is_bounded(self) -> Golden:
@@ -250,12 +281,19 @@ class Manifest(Wire):
     """A version: its variants, and what belongs to all of them."""
 
     schema_version: Literal[1] = 1
+    """Of this document."""
     model: Name
+    """The model's name."""
     version: VersionName
+    """The version's name."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=64)]
+    """In no order: the fit decides."""
     image: ImageInput | None = None
+    """How a picture becomes the input. None: the model takes no pictures."""
     classification: Classification | None = None
+    """How an output becomes labels. None: it does not."""
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
+    """What the publisher says of the version: key to value."""
     licence: Annotated[str, Field(max_length=128)] | None = None
     """An SPDX expression where there is one."""
     card: FileRef | None = None

@@ -47,14 +47,18 @@ class Argument(NamedTuple):
     default: Value
     """Its type is the argument's."""
     low: float = 1
+    """The least value of a number."""
     high: float = 1_000_000
+    """The greatest value of a number."""
 
 
 class Architecture(NamedTuple):
     """One network of the catalogue."""
 
     arguments: Mapping[str, Argument]
+    """By name."""
     shapes: Callable[[Values], Shapes]
+    """The parameters' shapes for given arguments."""
     takes: Callable[[Values], Shape]
     """The input's shape; -1 where the network takes any size."""
     usual: Shape

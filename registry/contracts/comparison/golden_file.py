@@ -28,14 +28,18 @@ class GoldenCase(NamedTuple):
     """One request and what must come back, as spans of the file. An output that is not here is not compared."""
 
     inputs: dict[str, TensorSpan]
+    """By the input's name."""
     outputs: dict[str, TensorSpan]
+    """By the output's name."""
 
 
 class Case(NamedTuple):
     """One case with its bytes, to write."""
 
     inputs: dict[str, Tensor]
+    """By the input's name."""
     outputs: dict[str, Tensor]
+    """By the output's name."""
 
 
 def read_cases(head: Buffer, size: int) -> tuple[GoldenCase, ...]:

@@ -27,6 +27,7 @@ class Phase(StrEnum):
     DEFERRED = "deferred"
     """Waits for this host: a lease of a local program, a metered network, a maintenance window."""
     DOWNLOADING = "downloading"
+    """Its files are fetched."""
     VERIFIED = "verified"
     """Every byte is on this disk and has been hashed."""
     STAGED = "staged"
@@ -36,10 +37,13 @@ class Phase(StrEnum):
     SHADOWING = "shadowing"
     """The candidate gets a share of the live requests; its answers are only compared."""
     SWITCHING = "switching"
+    """The candidate takes over between two batches."""
     PROBATION = "probation"
     """It serves and is watched; the previous version stays on disk, ready."""
     COMMITTED = "committed"
+    """It serves, and its probation is over."""
     ROLLING_BACK = "rolling_back"
+    """The previous version is put back."""
     ROLLED_BACK = "rolled_back"
     """The previous version serves again."""
     ROLLBACK_FAILED = "rollback_failed"
@@ -109,10 +113,13 @@ class DeploymentPolicy(Wire):
     """How the device carries a deployment out. The host's own policy (windows, leases, metered) comes on top."""
 
     strategy: Annotated[Strategy, BeforeValidator(newer(Strategy, Strategy.AUTO))] = Strategy.AUTO
+    """A strategy that the agent does not know is `auto`."""
     probation_s: _Seconds = 60.0
     """0: it is committed as soon as it serves."""
     probation: ProbationLimits = ProbationLimits()
+    """What ends the probation badly."""
     shadow: ShadowPolicy | None = None
+    """None: the candidate is not tried on live requests."""
     hold: bool = False
     """The rollout is paused: go no further than `staged`. What serves by then stays in `probation`, watched: it may
     fail and go back, and is not committed while this holds. What is committed stays so."""
@@ -126,6 +133,7 @@ class ShadowFigures(Wire):
     """What comparing the candidate's answers with the active one's showed."""
 
     compared: Annotated[int, Field(ge=0)] = 0
+    """Requests that both answered, and whose answers were compared."""
     skipped: Annotated[int, Field(ge=0)] = 0
     """In the share, but the candidate was busy: the live path never waits for it."""
     errors: Annotated[int, Field(ge=0)] = 0
@@ -146,15 +154,21 @@ class DeploymentProgress(Wire):
     """One deployment on one device, as the device tells it."""
 
     version: VersionName
+    """The candidate."""
     manifest: Digest
+    """The candidate's manifest."""
     rollout: str | None = None
+    """Id of the rollout that wants it. None: a deployment by hand."""
     attempt: Annotated[int, Field(ge=0)] = 0
+    """As in DesiredModel."""
     phase: Phase
+    """Where it is."""
     since: AwareDatetime
     """When this phase began."""
     code: Annotated[str, Field(max_length=64)] = ""
     """Why it failed, rolled back or waits: `registry.contracts.codes.DeploymentCode`."""
     message: Annotated[str, Field(max_length=2048)] = ""
+    """For a person."""
     failed_in: Phase | None = None
     """The phase in which it failed."""
     retriable: bool = False
@@ -164,7 +178,9 @@ class DeploymentProgress(Wire):
     tries: Annotated[int, Field(ge=0)] = 0
     """Of the device's own, within this attempt."""
     bytes_done: Annotated[int, Field(ge=0)] = 0
+    """Of the download so far."""
     bytes_total: Annotated[int, Field(ge=0)] = 0
+    """Of the download. 0: not known yet."""
     serves: VersionName | None = None
     """What answers requests meanwhile, or afterwards."""
     gap_s: Annotated[float, Field(ge=0)] | None = None
@@ -174,3 +190,4 @@ class DeploymentProgress(Wire):
     variant: Name | None = None
     """The candidate's; None: none was chosen yet."""
     shadow: ShadowFigures | None = None
+    """None: there was no shadow."""

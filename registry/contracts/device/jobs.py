@@ -37,9 +37,13 @@ class Job(Wire):
     """What is to be done, whole: a device needs nothing else to do it."""
 
     kind: Annotated[JobKind | _Unknown, Field(union_mode="left_to_right")]
+    """What to do."""
     model: Name
+    """The model that it is about."""
     version: VersionName
+    """The version that it is about."""
     manifest: Digest
+    """The version's manifest."""
     source: Name | None = None
     """Convert: the variant to start from. Evaluate: the one to run; None: the one that fits best."""
     to: Annotated[Format | _Unknown | None, Field(union_mode="left_to_right")] = None
@@ -55,24 +59,33 @@ class Job(Wire):
     metric: Annotated[str, Field(max_length=64)] = ""
     """Evaluate: `accuracy`, ..."""
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
+    """Seconds that it may run; then it is stopped with `job_timeout`."""
 
 
 class JobState(StrEnum):
     """Where a job is. `succeeded`, `failed` and `cancelled` are never left."""
 
     WAITING = "waiting"
+    """Not begun."""
     RUNNING = "running"
+    """The device works on it."""
     SUCCEEDED = "succeeded"
+    """Done; `result` has what came out."""
     FAILED = "failed"
+    """Given up; `code` says why."""
     CANCELLED = "cancelled"
+    """Stopped because it was no longer wanted."""
 
 
 class JobStatus(Wire):
     """What a device says of one job."""
 
     state: JobState
+    """Where it is."""
     code: Annotated[str, Field(max_length=64)] = ""
+    """Why it failed: `JobCode`, or `DeploymentCode` where a model was loaded for it. Empty: it did not."""
     message: Annotated[str, Field(max_length=2048)] = ""
+    """For a person."""
     done: Annotated[float, Field(ge=0, le=1)] | None = None
     """Progress, where it is known."""
     result: Annotated[dict[str, Any], Field(max_length=64)] = Field(default_factory=dict)

@@ -27,10 +27,13 @@ class Presence(Wire):
     """Is the agent connected? Retained; the will says `online: false` with the same session id."""
 
     device: Name
+    """The device's name."""
     online: bool
+    """True: a session of the agent is connected."""
     session_id: Annotated[str, Field(max_length=64)]
     """New at each start of the agent. A death with another session id than the last birth's is ignored."""
     agent_version: str = ""
+    """Version of the agent's package. Empty: it did not say."""
     at: AwareDatetime | None = None
     """When it came up; absent in a will, which is written before it is true."""
 
@@ -48,12 +51,15 @@ class DesiredModel(Wire):
     """What one model's slot on one device should serve."""
 
     version: VersionName
+    """The version to serve."""
     manifest: Digest
     """The manifest's bytes are at `/v1/manifests/{digest}`."""
     variant: Name | None = None
     """The registry's choice for the facts it knew. None: the agent chooses by the same function."""
     rollout: str | None = None
+    """Id of the rollout that wants it. None: a deployment by hand."""
     profile: Annotated[Profile, BeforeValidator(newer(Profile, Profile.THROUGHPUT))] = Profile.THROUGHPUT
+    """How the backend uses the cores. A profile that the agent does not know is `throughput`."""
     record_results: bool = False
     """The agent also publishes each result on its results topic, for the registry to keep."""
     attempt: Annotated[int, Field(ge=0, le=1 << 31)] = 0
@@ -66,7 +72,9 @@ class Desired(Wire):
     """The whole desired state of a device. Level-triggered: the newest generation wins, nothing is replayed."""
 
     schema_version: Literal[1] = 1
+    """Of this document."""
     device: Name
+    """For whom it is."""
     generation: Annotated[int, Field(ge=0, le=MAX_GENERATION)]
     """Only rises within an epoch. A document with a lower one than was seen is ignored."""
     epoch: Annotated[str, Field(max_length=64)] = ""
@@ -74,9 +82,11 @@ class Desired(Wire):
     generations seen so far mean nothing. A device believes an epoch that it does not know only where the registry
     itself said it, over HTTP. Empty: of an older registry."""
     issued_at: AwareDatetime
+    """When the registry made this generation, UTC."""
     expires_at: AwareDatetime | None = None
     """After it nothing new is installed; what serves goes on serving."""
     models: Annotated[dict[Name, DesiredModel], Field(max_length=256)] = Field(default_factory=dict)
+    """What each slot should serve, by model. A model that is not here is unloaded."""
     jobs: Annotated[dict[Name, Job], Field(max_length=MAX_JOBS)] = Field(default_factory=dict)
     """One-time work, by id. It is done once; a job that is gone from the document is cancelled."""
 
@@ -100,31 +110,42 @@ class Fault(Wire):
     """What went wrong, with a stable code from `registry.contracts.codes`."""
 
     code: str
+    """A code of docs/codes.md. Empty: only a message."""
     message: Annotated[str, Field(max_length=2048)] = ""
+    """What happened, why, and what to do, for a person."""
     attempts: Count = 0
+    """So many tries failed so far."""
 
 
 class ReportedModel(Wire):
     """What really serves in one slot."""
 
     state: ServingState
+    """What the slot is doing."""
     version: VersionName | None = None
     """The version whose worker answers requests now; None when nothing does."""
     manifest: Digest | None = None
+    """The manifest of `version`."""
     variant: Name | None = None
+    """Name of the variant that serves."""
     variant_digest: Digest | None = None
+    """Canonical digest of that variant."""
     backend: str | None = None
     """Backend and provider that run it, e.g. `onnxruntime/CPUExecutionProvider`."""
     execution: Literal["process", "inline"] | None = None
+    """Where the model runs: in a process of its own, or in the agent's."""
     max_batch: int | None = None
     """The per-model limit found by measuring at warm-up."""
     batching: Annotated[str, Field(max_length=600)] = ""
     """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
     since: AwareDatetime | None = None
+    """When `version` began to serve, UTC."""
     rollout: Annotated[str, Field(max_length=64)] | None = None
     """Id of the rollout that put `version` here, also after it ended; None: none did."""
     desired_version: VersionName | None = None
+    """The version of the desired state that the agent follows. None: none is wanted."""
     fault: Fault | None = None
+    """Why the desired version does not serve. None: nothing is wrong."""
     parity: Parity | None = None
     """Of what serves, measured on this host against the version's golden vectors at warm-up."""
     deployment: DeploymentProgress | None = None
@@ -135,19 +156,26 @@ class Reported(Wire):
     """What the agent says is so. Retained."""
 
     schema_version: Literal[1] = 1
+    """Of this document."""
     device: Name
+    """Who reports."""
     session_id: str
+    """Of the agent's start, as in Presence."""
     generation: Count
     """The desired generation that this answers; 0 when none was ever seen."""
     epoch: Annotated[str, Field(max_length=64)] = ""
     """Of that generation."""
     at: AwareDatetime
+    """When it was written, by the device's clock."""
     facts_digest: Digest
+    """Digest of the host's facts: hosts with the same digest are one class."""
     facts: Platform | None = None
     """Sent with every report until the registry has them, and again when it asks (`Notice.facts_wanted`); a reader
     compares the digest."""
     models: dict[Name, ReportedModel] = Field(default_factory=dict)
+    """What serves, by model."""
     jobs: Annotated[dict[Name, JobStatus], Field(max_length=MAX_JOBS)] = Field(default_factory=dict)
+    """How far each job of the desired state is, by id."""
     heard_every_s: Annotated[float, Field(ge=0, le=7 * 86400)] | None = None
     """The agent gives a sign of life at least so often, in seconds. None: it does not say."""
     fault: Fault | None = None
@@ -159,6 +187,7 @@ class Notice(Wire):
     the desired state."""
 
     device: Name
+    """For whom it is."""
     facts_wanted: bool = False
     """The registry does not have the facts whose digest the device reports."""
     poll: bool = False
@@ -173,30 +202,43 @@ class Event(Wire):
     seq: Count
     """Rises per device across restarts."""
     at: AwareDatetime
+    """When it happened, by the device's clock."""
     kind: Annotated[str, Field(max_length=64)]
     """`deployment`, `worker`, `job`, `outbox`, `agent`."""
     model: Name | None = None
+    """The model that it is about. None: the agent as a whole."""
     version: VersionName | None = None
+    """The version that was wanted then."""
     generation: Count = 0
+    """The desired generation that was followed then. 0: none."""
     rollout: str | None = None
+    """Id of the rollout that wanted it. None: none did."""
     phase: Annotated[str, Field(max_length=64)] = ""
+    """The deployment's phase, or what part of the agent it concerns."""
     code: Annotated[str, Field(max_length=64)] = ""
+    """A code of docs/codes.md. Empty: nothing failed."""
     message: Annotated[str, Field(max_length=2048)] = ""
+    """For a person."""
 
 
 class Quantiles(Wire):
     """Microseconds over the report's window, from a histogram with at most 5 % error."""
 
     p50: float = 0
+    """Median."""
     p90: float = 0
+    """90th percentile."""
     p99: float = 0
+    """99th percentile."""
     max: float = 0
+    """The largest."""
 
 
 class ModelHealth(Wire):
     """One model on one device. Counters are totals since the session began; quantiles cover the window."""
 
     version: VersionName | None = None
+    """The version that serves now. None: nothing does."""
     rollout: Annotated[str, Field(max_length=64)] | None = None
     """Id of the rollout that put it there, also after it ended; None: none did."""
     requests: Count = 0
@@ -206,15 +248,19 @@ class ModelHealth(Wire):
     expired: Count = 0
     """Dropped unrun because their deadline had passed."""
     duplicates: Count = 0
+    """Requests whose id was seen before: they were answered again and not run again."""
     latency_us: Quantiles = Quantiles()
     """From the request's last byte to the reply handed to the socket."""
     run_us: Quantiles = Quantiles()
     """Of one batch in the backend."""
     queue_depth: Count = 0
+    """Requests that wait or run now."""
     queue_limit: Count = 0
+    """The most that may wait or run; further ones are answered `overloaded`. 0: nothing serves."""
     batch_sizes: dict[str, Count] = Field(default_factory=dict)
     """Batch size to how many batches."""
     worker_restarts: Count = 0
+    """Starts of the worker after it died."""
     batching: Annotated[str, Field(max_length=600)] = ""
     """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
     not_finite: Count | None = None
@@ -227,24 +273,35 @@ class Health(Wire):
     """Periodic measures of one agent."""
 
     schema_version: Literal[1] = 1
+    """Of this document."""
     device: Name
+    """Who reports."""
     session_id: str
+    """Of the agent's start, as in Presence."""
     seq: Count
     """Rises within a session; the registry drops what it has seen."""
     at: AwareDatetime
+    """When it was measured, by the device's clock."""
     window_s: float
+    """Seconds since the report before."""
     uptime_s: float
+    """Seconds since the agent started."""
     cpu_fraction: float | None = None
     """Of all cores this agent may use, agent and workers together, over the window."""
     rss_bytes: int | None = None
     """Agent and workers; pages they share are counted once where the kernel tells (PSS)."""
     memory_free_bytes: int | None = None
+    """What the agent could still use, by the kernel and its cgroup."""
     disk_free_bytes: int | None = None
+    """Free on the disk with the agent's data."""
     load_1m: float | None = None
+    """The host's load average over one minute."""
     temperatures_c: dict[str, float] = Field(default_factory=dict)
     """Sensor name to degrees Celsius, where the host tells."""
     outbox_queued: Count = 0
+    """Messages that wait on the disk for the broker."""
     outbox_dropped: Count = 0
+    """Messages that the full outbox dropped, or the disk lost."""
     replies_dropped: Count = 0
     """QoS 0 replies that were lost with the connection."""
     replies_refused: Count = 0
@@ -254,9 +311,11 @@ class Health(Wire):
     results_unwritten: Count = 0
     """Results that the disk does not take now; they wait in memory, and their requests are not acknowledged."""
     mqtt_reconnects: Count = 0
+    """Connections to the broker after the first."""
     damaged: Annotated[dict[str, Count], Field(max_length=16)] = Field(default_factory=dict)
     """What was found damaged on this host's disk since the agent started, by kind: `cache`, `engines` (both are brought
     back), `journal`, `outbox` (what could be read was kept), `probe`."""
     data_path: str = ""
     """`fast`, or `public` when this paho lacks the member that the fast path needs."""
     models: dict[Name, ModelHealth] = Field(default_factory=dict)
+    """By model."""

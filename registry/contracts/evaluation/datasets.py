@@ -33,9 +33,13 @@ class Dataset(NamedTuple):
     """The tensors of a validation set, as spans of its file."""
 
     items: int
+    """Examples in the set: the first dimension of every tensor."""
     inputs: dict[str, TensorSpan]
+    """By the input's name."""
     expected: dict[str, TensorSpan]
+    """What an output should be, by its name."""
     labels: TensorSpan | None
+    """The right class of each item. None: the set has none."""
 
     def specs(self) -> tuple[TensorSpec, ...]:
         """What there is, for listings: `in/x`, `labels`."""
@@ -49,51 +53,80 @@ class DatasetCreate(Wire):
     """PUT body. The blob is there."""
 
     digest: Digest
+    """The blob with the set."""
     size: Annotated[int, Field(ge=1, le=MAX_DATASET_BYTES)]
+    """Bytes of the blob."""
 
 
 class DatasetView(Wire):
     """A published validation set."""
 
     name: Name
+    """Unique; people name it by this."""
     digest: Digest
+    """The blob with the set."""
     size: int
+    """Bytes of the blob."""
     items: int
+    """Examples in it."""
     tensors: tuple[TensorSpec, ...]
+    """What it holds: names, datatypes and shapes."""
     created_at: AwareDatetime
+    """When it was published, UTC."""
     created_by: str = ""
+    """Name of the token that published it."""
 
 
 class EvaluationCreate(Wire):
     """POST body: what a variant scored where no device was asked."""
 
     variant: Name
+    """What was run."""
     dataset: Name
+    """On which published set."""
     metric: Annotated[str, Field(max_length=64)]
+    """`accuracy`, ..."""
     value: Annotated[float, Field(ge=0, le=1)]
+    """The score; 1 is the best."""
     items: _Count
+    """Examples that were run."""
     backend: Annotated[str, Field(max_length=128)]
+    """Backend and provider, e.g. `onnxruntime/CPUExecutionProvider`."""
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """How long the runs took."""
 
 
 class EvaluationView(Wire):
     """What one variant scored on one device. The newest only: the same again replaces it."""
 
     id: int
+    """Rises."""
     model: Name
+    """The model."""
     version: VersionName
+    """The version."""
     variant: Name
+    """What was run."""
     device: Name | None = None
     """None: measured without a device, by whoever `by` is."""
     dataset: Name
+    """Name of the set."""
     dataset_digest: Digest
+    """Content of the set."""
     metric: str
+    """`accuracy`, ..."""
     value: float
+    """The score, 0 to 1; 1 is the best."""
     items: int
+    """Examples that were run."""
     backend: str
+    """Backend and provider that ran it."""
     seconds: float
+    """How long the runs took."""
     at: AwareDatetime
+    """When it was measured, UTC."""
     by: str = ""
+    """Name of the token that reported it, or asked the device for it."""
 
 
 def read_dataset(head: Buffer, size: int) -> Dataset:

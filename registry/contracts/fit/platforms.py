@@ -26,6 +26,7 @@ class Evidence(Wire):
     source: Annotated[str, Field(max_length=256)] = ""
     """The call, command or file: `acl.get_soc_name`, `npu-smi info`, `/proc/meminfo`."""
     observed_at: AwareDatetime | None = None
+    """When the host was looked at. None: not known."""
     reason: Annotated[str, Field(max_length=512)] = ""
     """Why the host has none, or why it could not be found out, and what would help."""
     failed: bool = False
@@ -39,17 +40,23 @@ class BackendFacts(Wire):
     name: str
     """The agent's catalogue name, e.g. `onnxruntime`."""
     usable: bool
+    """It worked when it was tried."""
     unknown: bool = False
     """The probe failed, stalled or was cut short, and there is none before it: what is not said to work may work."""
     reason: str = ""
     """Why it is not usable, and what to install."""
     version: str = ""
+    """Of the runtime. Empty: not known."""
     formats: tuple[Format, ...] = ()
+    """What it can load."""
     targets: tuple[Target, ...] = ()
     """The kinds of platform that it really runs on here: a provider counts only after a session ran on it."""
     providers: tuple[str, ...] = ()
+    """In the vendor's words: `CPUExecutionProvider`."""
     max_onnx_ir: int | None = None
+    """The newest ONNX IR version that it reads. None: not known, or it reads no ONNX."""
     max_onnx_opset: int | None = None
+    """The newest ai.onnx opset that it knows. None: not known, or it reads no ONNX."""
     networks: tuple[str, ...] = ()
     """The architectures that it can fill checkpoints into."""
     entry_points: tuple[Digest, ...] = ()
@@ -64,12 +71,14 @@ class AscendFacts(Wire):
     name: Annotated[str, Field(max_length=64)] = ""
     """As `npu-smi info` prints it: 310P3."""
     chips: Annotated[int, Field(ge=0, le=4096)] = 0
+    """So many that the agent may use. 0: not known."""
     memory_bytes: int | None = None
     """Of one chip."""
     health: Annotated[str, Field(max_length=32)] = ""
     """OK, Warning, Alarm, Critical; changes by the minute, and is Alarm on a 200I DK that works. Empty: not known, or
     the other facts are those of an earlier start."""
     driver: Annotated[str, Field(max_length=64)] = ""
+    """Version of the driver. Empty: not known."""
     virtual: bool | None = None
     """A slice of a chip (vNPU); None: not known."""
 
@@ -87,11 +96,13 @@ class CudaFacts(Wire):
     """The NVIDIA GPUs of a host; the facts are those of the one that CUDA uses first."""
 
     name: Annotated[str, Field(max_length=128)] = ""
+    """As the driver says: `NVIDIA A10`."""
     gpus: Annotated[int, Field(ge=0, le=4096)] = 0
     """That the agent may use."""
     compute_capability: Annotated[str, Field(max_length=8)] = ""
     """8.6. Empty: not known, for instance because GPUs of several kinds are in it."""
     memory_bytes: int | None = None
+    """Of that GPU. None: not known."""
     driver: Annotated[str, Field(max_length=64)] = ""
     """550.54.15."""
     cuda: Annotated[str, Field(max_length=16)] = ""
@@ -102,38 +113,52 @@ class FactRow(NamedTuple):
     """One fact, for showing."""
 
     name: str
+    """As in `evidence` of Platform."""
     value: Any
     """None: the host has none, or it is not known: `evidence.reason` says which."""
     evidence: Evidence
+    """Where it came from."""
 
 
 class Platform(Wire):
     """The facts of one host. Absent means unknown, and unknown never counts as fitting."""
 
     os: str
+    """As `uname -s` says, in lower case: `linux`."""
     arch: str
     """As `uname -m` says: x86_64, aarch64."""
     libc: str = ""
+    """Name and version of the C library: `glibc 2.36`. Empty: not known."""
     cpu_count: Annotated[int, Field(ge=1)] = 1
     """Processors this agent may use."""
     cpu_features: tuple[str, ...] = ()
+    """As the kernel names them; only those that runtimes ask for."""
     memory_bytes: int | None = None
     """Rounded down, so that boards of one kind say the same."""
     memory_free_bytes: int | None = None
+    """When it was looked at; not part of the digest."""
     disk_bytes: int | None = None
     """The size of the disk with the agent's data; rounded down."""
     disk_free_bytes: int | None = None
+    """When it was looked at; not part of the digest."""
     max_request_bytes: Annotated[int, Field(ge=0)] | None = None
     """The largest request that the agent's settings allow; None: an older agent, which does not say."""
     ascend: AscendFacts | None = None
+    """None: there is no Ascend chip, or it is not known."""
     cann: CannFacts | None = None
+    """None: CANN is not there, or it is not known."""
     cuda: CudaFacts | None = None
+    """None: there is no NVIDIA GPU, or it is not known."""
     backends: tuple[BackendFacts, ...] = ()
+    """What each backend of the agent can do here."""
     agent_version: str = ""
+    """Version of the agent's package."""
     python: Annotated[str, Field(max_length=32)] = ""
     """Of the agent: 3.11.2."""
     locale: str = ""
+    """Of the agent: what language and encoding tools print in."""
     observed_at: AwareDatetime | None = None
+    """When the facts were gathered. None: not said."""
     evidence: Annotated[dict[str, Evidence], Field(max_length=MAX_EVIDENCE)] = Field(default_factory=dict)
     """By the name of the field, `ascend`, `backend.onnxruntime`: where it came from."""
 

@@ -13,18 +13,24 @@ class FitOutcome(StrEnum):
     """Of one predicate, or of a variant (the worst of its predicates)."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
+    """It fits."""
     FAIL = "fail"
+    """It does not fit."""
     UNKNOWN = "unknown"
+    """A fact that decides is not known; it is not chosen."""
 
 
 class Reason(Wire):
     """One predicate that did not pass: what is needed, what the host has."""
 
     code: Code
+    """Which predicate."""
     outcome: FitOutcome
     """`pass` in a warning: it runs, and this may surprise."""
     need: str
+    """What the variant needs."""
     have: str
+    """What the host has."""
     remedy: str = ""
     """What would have to change: on the host, or another variant."""
 

@@ -57,10 +57,13 @@ class VariantVerdict(Wire):
     """One variant on one host."""
 
     variant: Name
+    """Its name."""
     outcome: FitOutcome
+    """The worst of its predicates."""
     backend: str = ""
     """The backend that would run it."""
     reasons: tuple[Reason, ...] = ()
+    """Why it does not fit. Empty: it fits."""
     warnings: tuple[Reason, ...] = ()
     """What may surprise although it fits."""
 
@@ -69,7 +72,9 @@ class Resolution(Wire):
     """The choice and its trace, best variant first."""
 
     chosen: Name | None
+    """The best variant that fits. None: none does."""
     verdicts: tuple[VariantVerdict, ...]
+    """Of each variant."""
     degraded: bool = False
     """An accelerator lies idle: the chosen variant runs on the CPU of a host that has one."""
     tie: tuple[Name, ...] = ()

@@ -50,7 +50,9 @@ class OnFailure(StrEnum):
     """What a failed gate does. Inconclusive always pauses."""
 
     PAUSE = "pause"
+    """The rollout stops where it is and waits for a person."""
     ROLLBACK = "rollback"
+    """Every device that has the version returns to its last good one."""
 
 
 class OfflinePolicy(StrEnum):
@@ -68,8 +70,11 @@ class Fleet(Wire):
     """The devices: all that the selector matches, all of the groups, and those that are named."""
 
     selector: SelectorText = ""
+    """Over labels: `site=paris,ring!=canary`; `*`: all. Empty: none by label."""
     groups: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    """Names of groups."""
     devices: Annotated[tuple[Name, ...], Field(max_length=MAX_LISTED_DEVICES)] = ()
+    """Names of devices."""
 
     @model_validator(mode="after")
     def _names_somebody(self) -> Fleet:
@@ -117,8 +122,11 @@ class HealthRule(Wire):
     """At most `success` passes, more than `failure` fails, between them is inconclusive."""
 
     metric: HealthMetric
+    """What is compared."""
     success: Annotated[float, Field(ge=0, le=1000)]
+    """At most this passes."""
     failure: Annotated[float, Field(ge=0, le=1000)]
+    """More than this fails."""
     min_requests: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100
     """Answered by the wave's devices; fewer say nothing."""
     required: bool = False
@@ -155,7 +163,9 @@ class ShadowRule(Wire):
     """Of live requests that the candidate answered beside the active version, over the whole wave."""
 
     min_agreement: Share = 0.99
+    """The least share of compared answers that agree."""
     min_compared: Annotated[int, Field(ge=1, le=1_000_000_000)] = 20
+    """Fewer compared answers say nothing."""
     required: bool = False
     """As in a health rule."""
 
@@ -176,8 +186,11 @@ class Gate(Wire):
     min_coverage_pct: Percent = 50.0
     """Devices that reported anything / wave, excluded ones included: 3 of 100 that are online prove nothing."""
     health: Annotated[tuple[HealthRule, ...], Field(max_length=16)] = DEFAULT_HEALTH
+    """Each of them must pass."""
     accuracy: AccuracyRule | None = None
+    """None: accuracy is not judged."""
     shadow: ShadowRule | None = None
+    """None: the shadow is not judged."""
     deadline_s: Timeout = DAY_S
     """A wave that has not passed so long after it began is inconclusive."""
 
@@ -186,6 +199,7 @@ class Rate(Wire):
     """How fast devices are offered it. A token bucket of ten seconds' worth."""
 
     devices_per_minute: Annotated[float, Field(ge=0.001, le=10_000_000)] | None = 600.0
+    """None: as many at once as the other limits allow."""
     bytes_per_second: Annotated[float, Field(ge=1, le=1e12)] | None = None
     """Of artifacts that the offered devices will download."""
     max_unavailable: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
@@ -196,15 +210,18 @@ class RollbackSpec(Wire):
     """A rollback has its own rate and its own stop: a bad rollback must end too."""
 
     rate: Rate = Rate(devices_per_minute=6000.0)
+    """How fast devices are told to go back."""
     max_failed_pct: Percent = 20.0
     """Of those that were told to go back and have answered, once there are 10."""
     deadline_s: Timeout = DAY_S
+    """Seconds after which a rollback that is not complete ends with exceptions."""
 
 
 class Offline(Wire):
     """Devices that are offline when their turn comes."""
 
     policy: OfflinePolicy = OfflinePolicy.FOLLOW_LATER
+    """What is done with them."""
     grace_s: Seconds = 900.0
     """Offline for so long, counted from its wave's begin or from when it was last seen, whichever is later."""
     follow_s: Timeout = 7 * DAY_S
@@ -215,19 +232,27 @@ class Timeouts(Wire):
     """Longest silence in each phase of one device, in seconds; after it the device counts as unknown."""
 
     offered: Timeout = 3600.0
+    """From the offer to the device's first word."""
     deferred: Timeout = 7 * DAY_S
+    """While the host's own policy holds it back."""
     downloading: Timeout = 6 * 3600.0
+    """From the begin of the download to its end."""
     verified: Timeout = 3600.0
+    """Until it goes on."""
     staged: Timeout = 7 * DAY_S
     """Not counted while a pause holds it there; so it is with `probation`. Afterwards it counts from the beginning."""
     warming: Timeout = 1800.0
+    """To load, warm up and answer the golden vectors."""
     shadowing: Timeout = 900.0
     """On top of the shadow's own duration."""
     switching: Timeout = 900.0
+    """To switch."""
     probation: Timeout = 900.0
     """On top of the probation's own duration."""
     rolling_back: Timeout = 1800.0
+    """To put the previous version back."""
     confirming: Timeout = 600.0
+    """From `committed` to a report that shows it serving."""
 
 
 SILENT = "silent"
@@ -246,6 +271,7 @@ class RetryRule(Wire):
     factor: Annotated[float, Field(ge=1, le=10)] = 2.0
     """Each pause is so many times the one before."""
     max_pause_s: Seconds = 3600.0
+    """The longest pause."""
 
     @field_validator("codes")
     @classmethod
@@ -269,31 +295,45 @@ class RolloutSpec(Wire):
     name: Name | None = None
     """Unique; `rollout apply` finds it again by this."""
     model: Name
+    """The model to update."""
     version: VersionName
     """Or an alias, resolved once, when it is created."""
     fleet: Fleet
+    """Who gets it."""
     waves: Annotated[tuple[WaveSpec, ...], Field(min_length=1, max_length=MAX_WAVES)] = DEFAULT_WAVES
+    """In this order; the last one is 100 %."""
     gate: Gate = Gate()
+    """When each wave passes."""
     rate: Rate = Rate()
+    """How fast devices are offered it."""
     offline: Offline = Offline()
+    """What is done with devices that are away."""
     newcomers: bool = True
     """Devices that begin to match while it runs join the tail wave."""
     policy: DeploymentPolicy = DeploymentPolicy()
     """How each device carries it out."""
     profile: Profile = Profile.THROUGHPUT
+    """How the backends use the cores."""
     hold: Hold = Hold.BEFORE_SWITCH
+    """What a pause does with devices that have begun."""
     timeouts: Timeouts = Timeouts()
+    """How long a device may be silent in each phase."""
     retries: Annotated[tuple[RetryRule, ...], Field(max_length=16)] = ()
     """Failed devices that are tried again by themselves; the first rule with the code counts. None: none are."""
     on_failure: OnFailure = OnFailure.PAUSE
+    """What a failed gate does."""
     rollback: RollbackSpec = RollbackSpec()
+    """How a rollback goes."""
     requires_approval: bool = False
+    """A person has to approve the plan before it starts."""
     approved_by_another: bool = True
     """Where it requires approval: not by the one who submitted it."""
     start_at: AwareDatetime | None = None
+    """Not before this. None: at once."""
     valid_until: AwareDatetime | None = None
     """None: MAX_VALID_S after it was submitted."""
     note: Annotated[str, Field(max_length=2048)] = ""
+    """For people."""
 
     @model_validator(mode="after")
     def _waves_reach_everybody(self) -> RolloutSpec:

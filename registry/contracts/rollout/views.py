@@ -29,16 +29,22 @@ class RolloutReason(Wire):
     """One machine-readable reason, and one sentence for a person."""
 
     code: ReasonCode
+    """A code of docs/codes.md."""
     text: Annotated[str, Field(max_length=2048)] = ""
+    """For a person."""
 
 
 class PlanClass(Wire):
     """Devices with the same facts: they all get the same variant."""
 
     facts: Digest
+    """Digest of their facts."""
     count: int
+    """So many devices."""
     variant: Name
+    """What they get."""
     variant_digest: Digest
+    """Canonical digest of that variant."""
     bytes: int
     """Of the variant, per device."""
     degraded: bool = False
@@ -54,29 +60,41 @@ class PlanGap(Wire):
     """A `ResolutionCode`, or `facts_unknown` (the device never reported), `no_fitting_variant`, `quarantined` (it took
     the version back before), `not_registered`."""
     why: Annotated[str, Field(max_length=4096)]
+    """For a person: what each variant needs."""
     count: int
+    """So many devices."""
     devices: Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)] = ()
+    """The first of them, by name."""
 
 
 class PlanCollision(Wire):
     """Another rollout of the same model that is not over and has some of these devices; the newer one wins them."""
 
     rollout: str
+    """Its id."""
     name: Name | None = None
+    """Its name. None: it has none."""
     version: VersionName
+    """What it brings."""
     state: RolloutState
+    """Where it is."""
     count: int
+    """So many devices are in both."""
     devices: Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)] = ()
+    """The first of them, by name."""
 
 
 class PlanWave(Wire):
     """One wave of the plan."""
 
     index: int
+    """From 0."""
     label: str
     """As it was asked for: `1%`, `50 devices`, `ring=canary`, `tail`."""
     devices: int
+    """So many are in it."""
     bytes: int
+    """That they will download together, at most."""
     seconds: float
     """Expected: released at the rate, then probation and soak."""
 
@@ -85,19 +103,29 @@ class PlanView(Wire):
     """What would happen. The digest covers every device, its variant and its wave, and what the spec says."""
 
     digest: Digest
+    """Names the plan; an approval binds to it."""
     model: Name
+    """The model."""
     version: VersionName
+    """What they get; an alias is resolved."""
     manifest: Digest
+    """Of that version."""
     devices: int
     """That will get it."""
     classes: tuple[PlanClass, ...] = ()
     """The largest first, at most 1000."""
     nothing: tuple[PlanGap, ...] = ()
+    """Devices that get nothing."""
     already_current: int = 0
+    """Devices that serve it already."""
     collisions: tuple[PlanCollision, ...] = ()
+    """Rollouts of the same model that have some of these devices."""
     total_bytes: int = 0
+    """That the devices will download together, at most."""
     expected_s: float = 0
+    """Seconds that it takes if nothing fails."""
     waves: tuple[PlanWave, ...] = ()
+    """In their order."""
     ties: tuple[str, ...] = ()
     """Where two variants fit equally well and only their names decided."""
     offline: int = 0
@@ -112,7 +140,9 @@ class GateVerdict(Wire):
     outcome: str
     """passed, failed, inconclusive or waiting."""
     reason: RolloutReason
+    """Why."""
     until: AwareDatetime | None = None
+    """When it is judged again at the latest. None: it is decided, or waits for no time."""
     figures: dict[str, float] = Field(default_factory=dict)
     """By rule: failed_pct, unknown_pct, committed_pct, coverage_pct, and one for each health rule with data."""
     notes: tuple[str, ...] = ()
@@ -123,15 +153,23 @@ class WaveView(Wire):
     """One wave, counted from the actions."""
 
     index: int
+    """From 0."""
     kind: str
     """wave, tail or rollback."""
     label: str
+    """As in PlanWave."""
     state: WaveState
+    """Where it is."""
     devices: int
+    """So many are in it."""
     counts: dict[ActionState, int] = Field(default_factory=dict)
+    """Devices by state."""
     started_at: AwareDatetime | None = None
+    """When the first device was offered it. None: not begun."""
     soak_since: AwareDatetime | None = None
+    """When enough had committed. None: not yet."""
     verdict: GateVerdict | None = None
+    """What its gate said last. None: it was not judged yet."""
     accepted_by: str = ""
     """Who let it go on although its gate had stopped it."""
 
@@ -140,26 +178,43 @@ class RolloutView(Wire):
     """A rollout. `revision` is the ETag; a command says which one it saw."""
 
     id: str
+    """Unique, chosen by the registry."""
     spec: RolloutSpec
+    """What was asked for."""
     version: VersionName
+    """What the devices get; an alias is resolved."""
     manifest: Digest
+    """Of that version."""
     state: RolloutState
+    """Where it is."""
     revision: int
+    """Raised by each transition."""
     generation: int = 1
     """Raised by retry and rollback."""
     reason: RolloutReason
+    """Why it is in this state."""
     since: AwareDatetime
     """When it entered the state."""
     legal: tuple[Command, ...] = ()
+    """What may be asked of it now."""
     counts: dict[ActionState, int] = Field(default_factory=dict)
+    """Devices by state."""
     waves: tuple[WaveView, ...] = ()
+    """In their order, with the tail and the way back."""
     plan: Digest | None = None
+    """Digest of the plan that it follows. None: none was made."""
     approved_by: str = ""
+    """Name of the token that approved it. Empty: nobody had to, or has."""
     created_at: AwareDatetime
+    """UTC."""
     created_by: str = ""
+    """Name of the token that made it."""
     started_at: AwareDatetime | None = None
+    """When its first wave began. None: not yet."""
     ended_at: AwareDatetime | None = None
+    """When it entered a final state. None: it is not over."""
     valid_until: AwareDatetime | None = None
+    """It expires then. None: it was not submitted."""
     eta: AwareDatetime | None = None
     """When it would end if nothing fails; None when it waits for a person or is over."""
 
@@ -168,30 +223,44 @@ class ActionStep(Wire):
     """One step of one device."""
 
     at: AwareDatetime
+    """When it entered the state."""
     state: ActionState
+    """The state."""
     code: str = ""
+    """A code of docs/codes.md. Empty: nothing failed."""
     message: Note = ""
+    """For a person."""
 
 
 class ActionView(Wire):
     """One device in a rollout, and why it is where it is."""
 
     device: Name
+    """Its name."""
     wave: int | None = None
+    """Index of its wave. None: it is in none."""
     state: ActionState
+    """Where it is."""
     phase: Phase | None = None
     """The last that the device told."""
     failed_in: Phase | None = None
+    """The phase in which it failed. None: it did not."""
     code: str = ""
+    """A code of docs/codes.md. Empty: nothing failed."""
     message: Note = ""
+    """For a person."""
     since: AwareDatetime
+    """When it entered the state."""
     due: AwareDatetime | None = None
     """When it is counted as unknown."""
     why: str = ""
     """One sentence: why it waits, who or what unblocks it, since when."""
     variant: Name | None = None
+    """What it gets. None: nothing fits."""
     generation: int = 1
+    """Of the rollout, in which it was offered this."""
     attempt: int = 0
+    """As in DesiredModel."""
     tries: int = 0
     """Attempts in this generation that the spec's retries asked for."""
     retry_at: AwareDatetime | None = None
@@ -208,6 +277,7 @@ class CommandBody(Wire):
     """POST body of a command. `approve` and `deny` have their own: Approval."""
 
     command: Command
+    """What is asked."""
     revision: Annotated[int, Field(ge=0)]
     """The one that was seen; another one now is 412 and changes nothing."""
     force: bool = False
@@ -215,28 +285,40 @@ class CommandBody(Wire):
     devices: Annotated[tuple[Name, ...], Field(max_length=MAX_LISTED_DEVICES)] = ()
     """With `retry`: only these; none named: all that failed."""
     note: Note = ""
+    """For people; it stays in the history."""
 
 
 class Approval(Wire):
     """POST body: it binds to the plan that was read; another plan now is 412."""
 
     plan: Digest
+    """Digest of the plan that was read."""
     revision: Annotated[int, Field(ge=0)]
+    """The one that was seen; another one now is 412."""
     approve: bool = True
+    """False: deny it."""
     note: Note = ""
+    """For people; it stays in the history."""
 
 
 class HistoryEntry(Wire):
     """One transition of a rollout."""
 
     at: AwareDatetime
+    """When."""
     revision: int
+    """After it."""
     generation: int = 1
+    """After it."""
     before: RolloutState | None = None
+    """None: it was made."""
     after: RolloutState
+    """The state that it entered."""
     cause: str
     """The command, or the internal event."""
     by: str = ""
     """Whose token; empty: the registry itself."""
     reason: RolloutReason
+    """Why."""
     note: Note = ""
+    """What the person said."""
