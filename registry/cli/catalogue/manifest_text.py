@@ -11,8 +11,9 @@ def show_variants(out: Output, manifest: Manifest) -> None:
     """The signature and the variants, as tables."""
     first = manifest.variants[0]
     out.say("")
-    tensors = [("input", spec) for spec in first.inputs] + [("output", spec) for spec in first.outputs]
-    out.table(("TENSOR", "NAME", "DATATYPE", "SHAPE"), ((kind, *tensor_row(s)) for kind, s in tensors), "No signature.")
+    tensors = (("input", first.inputs), ("optional input", first.optional_inputs), ("output", first.outputs))
+    rows = ((kind, *tensor_row(spec)) for kind, specs in tensors for spec in specs)
+    out.table(("TENSOR", "NAME", "DATATYPE", "SHAPE"), rows, "No signature.")
     out.say("")
     out.table(
         ("VARIANT", "FORMAT", "TARGET", ">SIZE", "FILES", "NEEDS"),
