@@ -17,18 +17,12 @@ LINE_EVERY_S = 5.0
 class Meter(Protocol):
     """Told how far the work is."""
 
-    def advance(self, count: int) -> None:
-        """So many bytes more."""
-
     def at(self, position: int) -> None:
         """So many bytes in all; may be less than before, when something is sent again."""
 
 
 class Silent:
     """Shows nothing."""
-
-    def advance(self, count: int) -> None:
-        """Nothing."""
 
     def at(self, position: int) -> None:
         """Nothing."""
@@ -43,10 +37,6 @@ class Lines:
         self._position = 0
         self._began = self._told = time.monotonic()
         self._first = 0
-
-    def advance(self, count: int) -> None:
-        """So many bytes more."""
-        self.at(self._position + count)
 
     def at(self, position: int) -> None:
         """So many bytes in all."""
@@ -116,9 +106,6 @@ def _bar(what: str, total: int, start: int) -> Iterator[Meter]:
 
         class Bar:
             """The shown bar."""
-
-            def advance(self, count: int) -> None:
-                progress.update(task, advance=count)
 
             def at(self, position: int) -> None:
                 progress.update(task, completed=position)

@@ -44,12 +44,12 @@ class LocalFile:
             yield file
 
 
-def hash_file(path: Path, advance: Callable[[int], None]) -> LocalFile:
+def hash_file(path: Path, tell: Callable[[int], None] = lambda _position: None) -> LocalFile:
     """Read a file once and name it.
 
     Args:
         path: A regular file; a link that the publisher named is followed.
-        advance: Told of every number of bytes read.
+        tell: Told the position in the file.
 
     Raises:
         ClientError: it cannot be read, or changed while it was read.
@@ -61,7 +61,7 @@ def hash_file(path: Path, advance: Callable[[int], None]) -> LocalFile:
         identity = _identity(file)
         while count := file.readinto(buffer):  # type: ignore[attr-defined]
             digest.update(view[:count])
-            advance(count)
+            tell(file.tell())
         if _identity(file) != identity:
             raise ClientError(f"{path} changed while it was read", code="file_changed", hint="Repeat the command.")
     return LocalFile(path, PREFIX + digest.hexdigest(), identity[2], identity)

@@ -1,13 +1,13 @@
-"""Which version a reference means, and its manifest: for the commands and for the Python client."""
+"""Which version a reference means, its manifest, and the aliases that point at versions."""
 
 from __future__ import annotations
 
 from registry.client.api import Client
 from registry.client.errors import ClientError
-from registry.contracts.api.versions import ModelView, VersionView
+from registry.contracts.api.versions import AliasMove, AliasView, ModelView, VersionView
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import digest_of
-from registry.contracts.paths import manifest_path, model_path, version_path
+from registry.contracts.paths import alias_path, manifest_path, model_path, version_path
 
 
 def find_version(client: Client, model: str, reference: str | None) -> VersionView:
@@ -36,3 +36,17 @@ def fetch_manifest(client: Client, version: VersionView) -> Manifest:
             f"The manifest of {version.model}@{version.version} does not have its digest", code="digest_mismatch"
         )
     return answer.decode(Manifest)
+
+
+def move_alias(client: Client, model: str, alias: str, version: str) -> tuple[AliasView, bool]:
+    """Move an alias by compare-and-set; False when it stood there already.
+
+    Raises:
+        ClientError: the version is not there, or somebody else moved the alias at the same time.
+    """
+    current = client.find(alias_path(model, alias), AliasView)
+    if current is not None and current.version == version:
+        return current, False
+    condition = {"if-none-match": "*"} if current is None else {"if-match": f'"{current.revision}"'}
+    answer = client.send("PUT", alias_path(model, alias), AliasMove(version=version), headers=condition)
+    return answer.decode(AliasView), True

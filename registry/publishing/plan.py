@@ -1,4 +1,4 @@
-"""From a model file or a publish file to what will be published: inspected variants, then, hashed, a manifest.
+"""From a request to what will be published: inspected variants, then, hashed, a manifest.
 
 Two steps, because inspection takes milliseconds and shows mistakes before gigabytes are hashed.
 """
@@ -6,37 +6,38 @@ Two steps, because inspection takes milliseconds and shows mistakes before gigab
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from registry.cli.catalogue.batching_options import decided
 from registry.client.errors import ClientError, UsageFault
 from registry.client.local_files import LocalFile
 from registry.contracts.catalogue.batching import Batching
 from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.entry_points import EntryCode
-from registry.contracts.catalogue.manifest import (
-    Classification,
-    FileRef,
-    ImageInput,
-    Manifest,
-    Requirements,
-    Variant,
-)
+from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
 from registry.core.publish_faults import publish_faults
 from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.folders import folder_kind
-from registry.publishing.checkpoint_facts import like_siblings, network_of
+from registry.publishing.batching import decided
 from registry.publishing.entry_function import require_function
-from registry.publishing.request import PublishFile, RequirementsSection, VariantSection, faults
+from registry.publishing.request import EntryPointSection, GoldenSection, PublishRequest, VariantSection, faults
 from registry.publishing.signing import Signer, load_signer
-from registry.publishing.variant_facts import variant_facts
+from registry.publishing.variant_facts import like_siblings, variant_facts
 
 MAX_CARD_BYTES = 1 << 20
+_GOLDEN_OPTIONS = {
+    "file": "--golden",
+    "of": "--golden-of",
+    "compare_with": "--compare-with",
+    "reference": "--golden-from",
+    "inputs": "--golden-inputs",
+    "random": "--golden-random",
+}
+"""How the command line calls what `[golden]` says."""
 
 
 @dataclass(frozen=True)
@@ -52,31 +53,16 @@ class PlannedVariant:
     """Path inside the artifact to the file here."""
     batching: Batching | None = None
     warning: str = ""
-    module: str = ""
-    """The entry point's path inside the artifact."""
-
-    @property
-    def requirements(self) -> Requirements:
-        """What the file says and what the publisher adds."""
-        given: RequirementsSection = self.section.requirements
-        return self.facts.requirements.model_copy(
-            update={
-                "os": given.os,
-                "arch": given.arch,
-                "memory_bytes": given.memory_bytes,
-                "disk_bytes": given.disk_bytes,
-            }
-        )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One version before its files are hashed."""
+    """One version before its files are hashed: what was asked for, and what the files say of themselves."""
 
-    source: PublishFile
+    request: PublishRequest
     version: str
     variants: tuple[PlannedVariant, ...]
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
     signer: Signer | None = None
     """Where a variant has an entry point."""
 
@@ -84,63 +70,88 @@ class Plan:
     def paths(self) -> tuple[Path, ...]:
         """Every file that has to be hashed, once."""
         files = [path for variant in self.variants for path in variant.files.values()]
-        return tuple(dict.fromkeys([*files, *([self.source.card] if self.source.card else [])]))
+        return tuple(dict.fromkeys([*files, *([self.request.card] if self.request.card else [])]))
 
 
-def make_plan(source: PublishFile) -> Plan:
-    """Inspect every variant's files.
+def make_plan(request: PublishRequest) -> Plan:
+    """Inspect every variant's files. Nothing is sent, and no registry is asked.
 
     Raises:
         InspectionError: a file cannot be published.
-        UsageFault: what was given and what the files say do not go together.
+        ClientError: a file is not there; UsageFault: what was asked for, and what the files say, do not go together.
     """
-    if source.version is None:
-        raise UsageFault("Which version is it?", hint="Give --version 1.0.0, or `version` in the publish file")
-    signer = _signer(source)
-    variants = _like_siblings(tuple(_plan_variant(section) for section in source.variant))
+    version = _checked(request)
+    signer = _signer(request)
+    variants = tuple(_plan_variant(section) for section in request.variant)
+    siblings = [variant.facts for variant in variants if variant.section.network is None]
+    # Checkpoints have no names of their own for what goes in and comes out: a sibling's file has.
+    variants = tuple(replace(v, facts=like_siblings(v.facts, v.section, siblings)) for v in variants)
     names = [variant.name for variant in variants]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageFault(f"Two variants are called {twice[0]!r}", hint="Give each [[variant]] a `name` of its own")
-    if source.card is not None:
-        if not source.card.is_file():
-            raise UsageFault(f"The model card {source.card} is not there")
-        if source.card.stat().st_size > MAX_CARD_BYTES:
-            raise UsageFault(f"The model card {source.card} is over {MAX_CARD_BYTES} bytes")
+    if request.card is not None:
+        if not request.card.is_file():
+            raise UsageFault(f"The model card {request.card} is not there")
+        if request.card.stat().st_size > MAX_CARD_BYTES:
+            raise UsageFault(f"The model card {request.card} is over {MAX_CARD_BYTES} bytes")
     told = [(variant.name, text) for variant in variants for text in (*variant.facts.warnings, variant.warning)]
     warnings = tuple(f"{name}: {text}" for name, text in told if text)
-    return Plan(source, source.version, variants, warnings + _softmax_warnings(source, variants[0].facts), signer)
+    return Plan(request, version, variants, warnings + _softmax_warnings(request, variants[0].facts), signer)
 
 
-def build_manifest(plan: Plan, find: Callable[[Path], LocalFile]) -> Manifest:
+def build_manifest(plan: Plan, files: Mapping[Path, LocalFile]) -> Manifest:
     """The manifest of a plan whose files are hashed.
 
     Raises:
         UsageFault: a name or value breaks a rule of the registry; each fault is named.
     """
-    source = plan.source
+    request = plan.request
     try:
-        variants = tuple(_signed(_variant(planned, find), planned, plan) for planned in plan.variants)
         manifest = Manifest(
-            model=source.model,
+            model=request.model,
             version=plan.version,
-            variants=variants,
-            image=None if source.image is None else ImageInput.model_validate(source.image.model_dump()),
-            classification=(
-                None
-                if source.classification is None
-                else Classification.model_validate(source.classification.model_dump())
-            ),
-            labels=source.labels,
-            licence=source.licence,
-            card=None if source.card is None else _reference(artifact_name(source.card), find(source.card)),
+            variants=tuple(_variant(planned, files, plan) for planned in plan.variants),
+            image=request.image,
+            classification=request.classification,
+            labels=request.labels,
+            licence=request.licence,
+            card=None if request.card is None else _reference(artifact_name(request.card), files[request.card]),
         )
     except ValidationError as error:
         raise UsageFault("This cannot be published as it is", errors=faults(error)) from error
-    found = (*publish_faults(manifest), *_softmax_faults(source, plan.variants[0].facts))
+    found = (*publish_faults(manifest), *_softmax_faults(request, plan.variants[0].facts))
     if found:
         raise UsageFault("This cannot be published as it is", errors=found)
     return manifest
+
+
+def _checked(request: PublishRequest) -> str:
+    """The version's name. Raises UsageFault: the request says too little, or contradicts itself."""
+    if unknown := request.unknown_fields():
+        raise UsageFault("The request has fields that nobody knows", errors=unknown)
+    if request.version is None:
+        raise UsageFault("Which version is it?", hint="Give --version 1.0.0, or `version` in the publish file")
+    if request.version in request.aliases:
+        raise UsageFault(f"{request.version!r} is the version's own name; an alias needs another one")
+    _require_one_source(request.golden)
+    return request.version
+
+
+def _require_one_source(golden: GoldenSection) -> None:
+    """Golden vectors are given, another version's, or made here by one model. Raises UsageFault."""
+    said = [option for name, option in _GOLDEN_OPTIONS.items() if getattr(golden, name) is not None]
+    if (golden.file or golden.of) and len(said) > 1:
+        raise UsageFault(
+            f"{' and '.join(said)} cannot be combined: golden vectors come from one source",
+            hint="Golden vectors are given (--golden), another version's (--golden-of), or made here (--golden-from, "
+            "--compare-with, --golden-inputs, --golden-random); [golden] in a publish file counts like the options",
+        )
+    if golden.reference and golden.compare_with:
+        raise UsageFault("Golden vectors are made by a variant (--golden-from) or by another version (--compare-with)")
+    if golden.compare_with and golden.random == 0:
+        raise UsageFault("--golden-random 0 says that there are none, and --compare-with makes some")
+    if golden.inputs and golden.random is not None:
+        raise UsageFault("The inputs of golden vectors are either given (--golden-inputs) or random (--golden-random)")
 
 
 def _plan_variant(section: VariantSection) -> PlannedVariant:
@@ -149,74 +160,61 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
     if not section.file.is_file():
         raise ClientError(f"{section.file} is not there, or not a file", code="not_found")
     facts = variant_facts(section)
-    beside = {plain_path(name): section.file.parent / name for name in (*facts.companions, *section.files)}
     for name in section.files:
         checked_size(section.file.parent, plain_path(name), "the publish file")
+    files = {plain_path(name): section.file.parent / name for name in (*facts.companions, *section.files)}
     entry = artifact_name(section.file)
-    while entry in beside:  # renamed, it would take the place of a file that the model refers to
+    while entry in files:  # renamed, it would take the place of a file that the model refers to
         entry = f"model-{entry}"[:255]
-    files = {entry: section.file, **beside}
-    module = _add_module(section, files)
+    files = {entry: section.file, **files}
+    if section.entry_point is not None:
+        _add_module(section.entry_point, files)
     name = section.name or f"{facts.format}-{section.target}"
-    return PlannedVariant(name, facts, section, entry, files, *decided(section.batching, facts), module)
+    return PlannedVariant(name, facts, section, entry, files, *decided(section.batching, facts))
 
 
-def _add_module(section: VariantSection, files: dict[str, Path]) -> str:
-    """The entry point's name among the files; empty: there is none."""
-    if section.entry_point is None:
-        return ""
-    path = section.entry_point.module
-    name = artifact_name(path)
+def _add_module(code: EntryPointSection, files: dict[str, Path]) -> None:
+    path, name = code.module, artifact_name(code.module)
     if not path.is_file():
         raise ClientError(f"{path} is not there, or not a file", code="not_found")
     if name in files:
         raise UsageFault(f"The entry point {path} has the name of another file of the variant")
-    require_function(path, section.entry_point.function)
+    require_function(path, code.function)
     files[name] = path
-    return name
 
 
-def _signer(source: PublishFile) -> Signer | None:
+def _signer(request: PublishRequest) -> Signer | None:
     """Raises ClientError, UsageFault: no key, or none that can be used. Before anything is hashed."""
-    wanted = any(section.entry_point is not None for section in source.variant)
-    if wanted and source.signing_key is None:
+    wanted = any(section.entry_point is not None for section in request.variant)
+    if wanted and request.signing_key is None:
         raise UsageFault(
             "An entry point is published only when it is signed",
             hint="Give --signing-key FILE, or `signing_key` in the publish file; registry key new FILE makes one",
         )
-    if source.signing_key is not None and not wanted:
+    if request.signing_key is not None and not wanted:
         raise UsageFault("There is a signing key, and no entry point to sign", hint="--entry-point FILE.py:FUNCTION")
-    return None if source.signing_key is None else load_signer(source.signing_key)
+    return None if request.signing_key is None else load_signer(request.signing_key)
 
 
-def _signed(variant: Variant, planned: PlannedVariant, plan: Plan) -> Variant:
-    section = planned.section.entry_point
-    if section is None or plan.signer is None:
-        return variant
-    code = EntryCode(module=planned.module, function=section.function, arguments=section.arguments)
-    return plan.signer.signed(plan.source.model, plan.version, variant, code)
-
-
-def _like_siblings(variants: tuple[PlannedVariant, ...]) -> tuple[PlannedVariant, ...]:
-    """Checkpoints have no names of their own for what goes in and comes out: a sibling's file has."""
-    siblings = [variant.facts for variant in variants if variant.section.network is None]
-    return tuple(replace(v, facts=like_siblings(v.facts, v.section, siblings)) for v in variants)
-
-
-def _variant(planned: PlannedVariant, find: Callable[[Path], LocalFile]) -> Variant:
-    return Variant(
+def _variant(planned: PlannedVariant, files: Mapping[Path, LocalFile], plan: Plan) -> Variant:
+    variant = Variant(
         name=planned.name,
         format=planned.facts.format,
         target=planned.section.target,
         entry=planned.entry,
-        files=tuple(_reference(name, find(path)) for name, path in planned.files.items()),
+        files=tuple(_reference(name, files[path]) for name, path in planned.files.items()),
         inputs=planned.facts.inputs,
         optional_inputs=planned.facts.optional_inputs,
         outputs=planned.facts.outputs,
-        requirements=planned.requirements,
-        network=network_of(planned.section),
+        requirements=planned.facts.requirements,
+        network=planned.section.network,
         batching=planned.batching,
     )
+    code = planned.section.entry_point
+    if code is None or plan.signer is None:
+        return variant
+    said = EntryCode(module=artifact_name(code.module), function=code.function, arguments=code.arguments)
+    return plan.signer.signed(plan.request.model, plan.version, variant, said)
 
 
 def _reference(name: str, file: LocalFile) -> FileRef:
@@ -229,9 +227,9 @@ def artifact_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]", "-", path.name).lstrip(".+")[:255] or "file"
 
 
-def _softmax_faults(source: PublishFile, facts: ModelFacts) -> tuple[str, ...]:
+def _softmax_faults(request: PublishRequest, facts: ModelFacts) -> tuple[str, ...]:
     """One number for each item is read as a logit or as a probability: another label, so the publisher says which."""
-    declared = source.classification
+    declared = request.classification
     spec = next((spec for spec in facts.outputs if declared is not None and spec.name == declared.output), None)
     if declared is None or spec is None:
         return ()
@@ -246,8 +244,8 @@ def _softmax_faults(source: PublishFile, facts: ModelFacts) -> tuple[str, ...]:
     return ()
 
 
-def _softmax_warnings(source: PublishFile, facts: ModelFacts) -> tuple[str, ...]:
-    declared = source.classification
+def _softmax_warnings(request: PublishRequest, facts: ModelFacts) -> tuple[str, ...]:
+    declared = request.classification
     last = facts.last_operators.get(declared.output, "") if declared is not None else ""
     if declared is None or not declared.softmax or last not in ("Softmax", "Sigmoid"):
         return ()

@@ -1,192 +1,127 @@
-"""Carrying out a publishing: hash, measure, send what the registry lacks, then make the version visible in one step."""
+"""Carries out a plan: hash, measure, send what the registry lacks, then make the version visible in one step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from registry.cli.catalogue.alias import move
-from registry.cli.catalogue.manifest_text import image_text, requirement_text, tensor_row
-from registry.cli.catalogue.network_options import network_text
-from registry.cli.output import size_text
-from registry.cli.progress import meter
-from registry.cli.session import Session
-from registry.client.errors import ClientError, NoAnswerError, UsageFault
+from registry.client.api import Client
+from registry.client.errors import ClientError, NoAnswerError
 from registry.client.local_files import LocalFile, hash_file
 from registry.client.upload import upload
-from registry.client.versions import fetch_manifest
-from registry.contracts.api.versions import PublishAnswer, VersionView
-from registry.contracts.catalogue.batching import batching_text
+from registry.client.versions import move_alias
+from registry.contracts.api.versions import PublishAnswer
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.paths import blob_path, version_path
-from registry.core.differences import differences
-from registry.publishing.golden import given_golden, measured
-from registry.publishing.golden_versions import with_others
+from registry.publishing.golden import measured, with_given
+from registry.publishing.observer import Observer
 from registry.publishing.plan import Plan, build_manifest
-from registry.publishing.republish import declared, require_as_asked
+from registry.publishing.republish import find_published, require_as_asked
+from registry.publishing.source import GoldenSource
 
 
-@dataclass
-class Outcome:
-    """What a publishing did, as `--json` prints it."""
+@dataclass(frozen=True)
+class PublishResult:
+    """What a publishing did, or would do."""
 
     manifest: Manifest
+    """As the registry has it."""
     created: bool = False
+    """False: the same content was published before, or nothing was changed."""
     sent_bytes: int = 0
-    """Blobs that went over the wire."""
+    """Of blobs, over the wire; of a dry run: what would be sent."""
     present_bytes: int = 0
-    """Blobs that the registry had."""
+    """Of blobs that the registry had."""
     dry_run: bool = False
     warnings: tuple[str, ...] = ()
-    aliases: list[str] = field(default_factory=list)
-
-    def document(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "model": self.manifest.model,
-            "version": self.manifest.version,
-            "digest": self.manifest.canonical_digest(),
-            "created": self.created,
-            "dry_run": self.dry_run,
-            "sent_bytes": self.sent_bytes,
-            "present_bytes": self.present_bytes,
-            "aliases": self.aliases,
-            "warnings": list(self.warnings),
-            "manifest": self.manifest,
-        }
+    aliases: tuple[str, ...] = ()
+    """Those that point at the version now, because it was asked for."""
 
 
-def carry_out(session: Session, plan: Plan, *, dry_run: bool) -> Outcome:
-    """Publishes what was planned, and points the aliases at it.
+def publish(client: Client, plan: Plan, *, observer: Observer | None = None, dry_run: bool = False) -> PublishResult:
+    """Publishes what was planned, and points the aliases at it. Doing it again is safe: it goes on where it stopped.
+
+    Args:
+        client: The registry.
+        plan: Of `make_plan`.
+        observer: Told of progress, findings and warnings.
+        dry_run: Inspect, measure and compare; change nothing.
 
     Raises:
-        ClientError: it is published with other content, a golden answer is off, or the registry refuses.
+        ClientError: it is published with other content (`conflict`), a variant does not answer the golden vectors
+            (`golden_mismatch`), the request cannot be fulfilled (`UsageFault`), or the registry refuses.
+        InspectionError: a file of golden vectors is wrong.
     """
+    observer = observer or Observer()
     for warning in plan.warnings:
-        session.out.warn(warning)
-    files = _hash_all(session, plan)
-    manifest = build_manifest(plan, files.__getitem__)
-    if manifest.version in plan.source.aliases:
-        raise UsageFault(f"{manifest.version!r} is the version's own name; an alias needs another one")
-    _tell_findings(session, plan, manifest)
+        observer.warn(warning)
+    files = {path: _hashed(path, observer) for path in plan.paths}
+    manifest = build_manifest(plan, files)
+    observer.inspected(plan, manifest)
     with TemporaryDirectory(prefix="modelfleet-publish-") as folder:
-        plan, others = with_others(session, plan, Path(folder))
-        manifest, golden = given_golden(plan, manifest, others)
-        published = _published(session, manifest, dry_run=dry_run)
-        tried: tuple[str, ...] = ()
+        source = GoldenSource(client, plan.request.golden, Path(folder), observer)
+        golden = with_given(source, manifest)
+        try:
+            published = find_published(client, golden.manifest)
+        except NoAnswerError as error:
+            if not dry_run:
+                raise
+            observer.warn(f"not compared with the registry: {error.what}")
+            published = None
         if published is None:
-            made = measured(session, plan, manifest, others)
-            manifest, golden, tried = made.manifest, made.file, made.warnings
+            golden = measured(plan, source, golden, observer)
         else:
-            require_as_asked(plan, published)
-        outcome = Outcome(published or manifest, dry_run=dry_run, warnings=(*plan.warnings, *tried))
+            require_as_asked(source.asked, published)
+        manifest = published or golden.manifest
+        warnings = (*plan.warnings, *golden.warnings)
         if dry_run:
-            _compare(session, outcome)
-            return outcome
-        blobs = {file.digest: file for file in (*files.values(), *([golden] if golden else []))}
-        wanted = outcome.manifest.blobs()
-        _send_blobs(session, outcome, {digest: file for digest, file in blobs.items() if digest in wanted})
-        if published is None:
-            answer = session.client.change(
-                "PUT", version_path(manifest.model, manifest.version), manifest, PublishAnswer, repeatable=True
-            )
-            outcome.created = answer.created
-            outcome.warnings += answer.warnings
-            for warning in answer.warnings:
-                session.out.warn(warning)
-    for name in plan.source.aliases:
-        _point(session, manifest, name)
-        outcome.aliases.append(name)
-    return outcome
+            return PublishResult(manifest, False, *_missing(client, manifest), dry_run=True, warnings=warnings)
+        blobs = {file.digest: file for file in (*files.values(), golden.file) if file is not None}
+        sent = _send(client, {d: blobs[d] for d in manifest.blobs() if d in blobs}, observer)
+    created = False
+    if published is None:
+        path = version_path(manifest.model, manifest.version)
+        answer = client.change("PUT", path, manifest, PublishAnswer, repeatable=True)
+        created, warnings = answer.created, (*warnings, *answer.warnings)
+        for warning in answer.warnings:
+            observer.warn(warning)
+    for alias in plan.request.aliases:
+        _point(client, manifest, alias)
+    return PublishResult(manifest, created, *sent, warnings=warnings, aliases=plan.request.aliases)
 
 
-def _point(session: Session, manifest: Manifest, alias: str) -> None:
+def _hashed(path: Path, observer: Observer) -> LocalFile:
+    with observer.progress(f"reading {path.name}", path.stat().st_size) as at:
+        return hash_file(path, at)
+
+
+def _missing(client: Client, manifest: Manifest) -> tuple[int, int]:
+    """Bytes that publishing would send, and those that are there; (0, 0) where the registry does not answer."""
+    count = {False: 0, True: 0}
     try:
-        move(session, manifest.model, alias, manifest.version)
+        for digest, size in manifest.blobs().items():
+            count[client.exists(blob_path(digest))] += size
+    except NoAnswerError:  # it was said before
+        return 0, 0
+    return count[False], count[True]
+
+
+def _send(client: Client, files: Mapping[str, LocalFile], observer: Observer) -> tuple[int, int]:
+    """What the registry does not have, or has damaged: it looks when it is asked to take it. Bytes sent and present."""
+    sent = present = 0
+    for file in files.values():
+        with observer.progress(f"sending {file.path.name}", file.size) as at:
+            count = upload(client, file, at, observer.note)
+        sent, present = sent + count, present + file.size - min(count, file.size)
+    return sent, present
+
+
+def _point(client: Client, manifest: Manifest, alias: str) -> None:
+    try:
+        move_alias(client, manifest.model, alias, manifest.version)
     except ClientError as error:
         done = f"{manifest.model}@{manifest.version} is published"
         error.what = f"{done}, but the alias {alias} was not set: {error.what}"
         raise
-
-
-def _hash_all(session: Session, plan: Plan) -> dict[Path, LocalFile]:
-    files: dict[Path, LocalFile] = {}
-    for path in plan.paths:
-        with meter(f"reading {path.name}", path.stat().st_size, quiet=session.out.as_json) as shown:
-            files[path] = hash_file(path, shown.advance)
-    return files
-
-
-def _tell_findings(session: Session, plan: Plan, manifest: Manifest) -> None:
-    note = session.out.note
-    note(f"{manifest.model}@{manifest.version}")
-    for planned, variant in zip(plan.variants, manifest.variants, strict=True):
-        by = f", by {planned.facts.producer}" if planned.facts.producer else ""
-        needs = requirement_text(variant.requirements) or "nothing in particular"
-        note(f"  variant {variant.name}: {variant.format} for {variant.target}, {size_text(variant.size)}{by}")
-        note(f"    needs   {needs}")
-        note(f"    files   {', '.join(file.path for file in variant.files)}")
-        if planned.facts.parameters:
-            total = sum(parameter.size for parameter in planned.facts.parameters)
-            note(f"    holds   {len(planned.facts.parameters)} parameters, {total} bytes")
-        if network_text(variant):
-            note(f"    network {network_text(variant)}")
-        note(f"    batches {batching_text(variant.batching)}")
-        for kind, specs in (("input", variant.inputs), ("output", variant.outputs)):
-            for spec in specs:
-                note(f"    {kind:<7} {' '.join(tensor_row(spec))}")
-    if manifest.image is not None:
-        note(f"  pictures: {image_text(manifest)}")
-
-
-def _published(session: Session, manifest: Manifest, *, dry_run: bool) -> Manifest | None:
-    """The published version when it is there with the same content, None when it is not there.
-
-    What was measured or made on the publisher's machine may differ: it does from run to run.
-
-    Raises:
-        ClientError: it is there with other content.
-    """
-    path = version_path(manifest.model, manifest.version)
-    try:
-        view = session.client.find(path, VersionView)
-    except NoAnswerError as error:
-        if not dry_run:
-            raise
-        session.out.warn(f"not compared with the registry: {error.what}")
-        return None
-    if view is None or view.version != manifest.version:  # an alias of that name
-        return None
-    theirs = fetch_manifest(session.client, view)
-    there, offered = declared(theirs).to_json(), declared(manifest).to_json()
-    if there == offered:
-        return theirs
-    raise ClientError(
-        f"{manifest.model}@{manifest.version} is published with other content, and a published version never changes",
-        code="conflict",
-        hint="Publish this as a new version: --version",
-        errors=differences(there, offered),
-    )
-
-
-def _compare(session: Session, outcome: Outcome) -> None:
-    """What publishing would send, as far as the registry answers."""
-    try:
-        for digest, size in outcome.manifest.blobs().items():
-            if session.client.exists(blob_path(digest)):
-                outcome.present_bytes += size
-            else:
-                outcome.sent_bytes += size
-    except NoAnswerError:
-        outcome.sent_bytes = outcome.present_bytes = 0  # it was said before
-
-
-def _send_blobs(session: Session, outcome: Outcome, files: dict[str, LocalFile]) -> None:
-    """What the registry does not have, or has damaged: it looks when it is asked to take it."""
-    for file in files.values():
-        with meter(f"sending {file.path.name}", file.size, quiet=session.out.as_json) as shown:
-            sent = upload(session.client, file, shown.at, session.out.note)
-        outcome.sent_bytes += sent
-        outcome.present_bytes += file.size - min(sent, file.size)

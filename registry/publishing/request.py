@@ -1,6 +1,6 @@
-"""The publish file: one TOML file says what a version is and where its files lie. Commented example: docs/publish.toml.
+"""What is to be published, as a program or a publish file (TOML) says it. Commented example: docs/publish.toml.
 
-Paths are relative to the file's own folder. A key that is not known is refused, with the nearest known one:
+Paths in a publish file are relative to its own folder. A key that is not known is refused, with the nearest known one:
 a misspelt `normalise` must not publish a model that sees its pictures wrongly.
 """
 
@@ -12,9 +12,9 @@ import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import MAX_JOINED
@@ -29,6 +29,7 @@ from registry.contracts.catalogue.manifest import (
     Target,
     TensorSpec,
 )
+from registry.contracts.wire import Wire
 from registry.inspection.facts import InspectionError
 from registry.inspection.labels import read_labels
 
@@ -38,10 +39,11 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 MAX_FILE_BYTES = 1 << 20
+S = TypeVar("S", bound="Section")
 
 
-class Section(BaseModel):
-    """A table of the file; unknown keys are errors."""
+class Section(Wire):
+    """A part of the request, and a table of the file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,18 +63,6 @@ class RequirementsSection(Section):
     tensorrt_version_compatible: bool | None = None
     compute_capability: ComputeCapability | None = None
     hardware_compat: Literal["ampere_plus", "same_compute_capability"] | None = None
-
-
-class TensorSection(TensorSpec):
-    """One input or output, of a format that cannot say it itself."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NetworkSection(Network):
-    """`[variant.network]`: the architecture that a checkpoint's parameters belong to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EntryPointSection(Section):
@@ -105,31 +95,13 @@ class VariantSection(Section):
     files: tuple[str, ...] = ()
     """Files beside it that belong to it, besides an ONNX model's external data, which is found by itself."""
     requirements: RequirementsSection = RequirementsSection()
-    network: NetworkSection | None = None
-    """Of a checkpoint only."""
+    network: Network | None = None
+    """The architecture that a checkpoint's parameters belong to. Of a checkpoint only."""
     entry_point: EntryPointSection | None = None
     """Of a checkpoint only, instead of `network`."""
-    inputs: tuple[TensorSection, ...] = ()
-    outputs: tuple[TensorSection, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     batching: BatchingSection = BatchingSection()
-
-
-class ImageSection(ImageInput):
-    """`[image]`: how a picture becomes the input."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassificationSection(Classification):
-    """`[classification]`: how an output becomes labels; `labels_file` may stand for `labels`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ToleranceSection(Tolerance):
-    """`[golden.tolerance]`: how far an output may be from the golden one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class GoldenSection(Section):
@@ -147,11 +119,17 @@ class GoldenSection(Section):
     """MODEL@VERSION: the golden vectors that it carries."""
     compare_with: str | None = None
     """MODEL@VERSION: its model makes the outputs here, instead of a variant."""
-    tolerance: ToleranceSection = ToleranceSection()
+    tolerance: Tolerance = Tolerance()
+    """How far an output may be from the golden one."""
+
+    @property
+    def says_more(self) -> bool:
+        """Does the publisher want golden vectors, or none, beyond what is done without a word?"""
+        return self != GoldenSection(tolerance=self.tolerance)
 
 
-class PublishFile(Section):
-    """A whole publish file."""
+class PublishRequest(Section):
+    """One version: its variants, and what belongs to all of them."""
 
     model: str
     version: str | None = None
@@ -160,15 +138,17 @@ class PublishFile(Section):
     card: Path | None = None
     aliases: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
-    image: ImageSection | None = None
-    classification: ClassificationSection | None = None
+    image: ImageInput | None = None
+    """How a picture becomes the input."""
+    classification: Classification | None = None
+    """How an output becomes labels; in a file `labels_file` may stand for `labels`."""
     golden: GoldenSection = GoldenSection()
     signing_key: Path | None = None
     """Signs the entry points of all variants; a file of `registry key new`. May be given with --signing-key instead."""
     variant: tuple[VariantSection, ...] = Field(min_length=1)
 
 
-def load_publish_file(path: Path) -> PublishFile:
+def load_publish_file(path: Path) -> PublishRequest:
     """Read and check a publish file; its paths come back relative to the working directory.
 
     Raises:
@@ -184,7 +164,7 @@ def load_publish_file(path: Path) -> PublishFile:
         raise UsageFault(f"{path} is not valid TOML: {error}") from error
     _take_labels_file(raw, path)
     try:
-        parsed = PublishFile.model_validate(raw)
+        parsed = PublishRequest.model_validate(raw, extra="forbid")
     except ValidationError as error:
         raise UsageFault(
             f"{path} is not a valid publish file", hint="A commented example: docs/publish.toml", errors=faults(error)
@@ -243,39 +223,23 @@ def _take_labels_file(raw: dict[str, Any], path: Path) -> None:
         raise UsageFault(f"{path}: {error.message}") from error
 
 
-def _relative_to(parsed: PublishFile, folder: Path) -> PublishFile:
-    variants = tuple(_variant_relative_to(variant, folder) for variant in parsed.variant)
-    beside = {key: folder / path for key in ("card", "signing_key") if (path := getattr(parsed, key)) is not None}
-    given = {key: folder / path for key in ("file", "inputs") if (path := getattr(parsed.golden, key)) is not None}
-    golden = parsed.golden.model_copy(update=given)
-    return parsed.model_copy(update={"variant": variants, "golden": golden, **beside})
+def _relative_to(request: PublishRequest, folder: Path) -> PublishRequest:
+    variants = []
+    for section in request.variant:
+        code = None if section.entry_point is None else _placed(section.entry_point, folder, "module")
+        variants.append(_placed(section.model_copy(update={"entry_point": code}), folder, "file"))
+    update = {"variant": tuple(variants), "golden": _placed(request.golden, folder, "file", "inputs")}
+    return _placed(request.model_copy(update=update), folder, "card", "signing_key")
 
 
-def _variant_relative_to(section: VariantSection, folder: Path) -> VariantSection:
-    code = section.entry_point
-    if code is not None:
-        code = code.model_copy(update={"module": folder / code.module})
-    return section.model_copy(update={"file": folder / section.file, "entry_point": code})
+def _placed(section: S, folder: Path, *names: str) -> S:
+    """The section with these paths, where it has them, below `folder`."""
+    given = {name: folder / path for name in names if (path := getattr(section, name)) is not None}
+    return section.model_copy(update=given)
 
 
-_KNOWN_KEYS = sorted(
-    {
-        *(
-            key
-            for section in (
-                PublishFile,
-                VariantSection,
-                EntryPointSection,
-                RequirementsSection,
-                BatchingSection,
-                TensorSection,
-                ImageSection,
-                ClassificationSection,
-                GoldenSection,
-                ToleranceSection,
-            )
-            for key in section.model_fields
-        ),
-        "labels_file",
-    }
+_SECTIONS = (
+    *(PublishRequest, VariantSection, EntryPointSection, RequirementsSection, BatchingSection, TensorSpec),
+    *(ImageInput, Classification, GoldenSection, Tolerance),
 )
+_KNOWN_KEYS = sorted({"labels_file", *(key for section in _SECTIONS for key in section.model_fields)})

@@ -1,21 +1,24 @@
-"""What is known of one variant's file: what the file says, and what the publish file adds where it is silent.
+"""What is known of one variant's file: what the file says, and what the publisher adds where it is silent.
 
-A file is never asked about twice: what it says need not be given, and what is given may not contradict it.
+A file is never asked about twice: what it says need not be given, and what is given may not contradict it. A checkpoint
+needs a network besides, and has its inputs and outputs from it: the network gives a shape without names; a sibling
+variant that says the same of its tensors gives both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from registry.client.errors import UsageFault
+from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Format, TensorSpec, same_tensors
 from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safetensors
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.foreign_formats import by_ending
-from registry.publishing.checkpoint_facts import with_network
-from registry.publishing.request import VariantSection
+from registry.publishing.request import RequirementsSection, VariantSection
 
 BUILD_RECORD = {
     Format.OM: {
@@ -28,10 +31,14 @@ BUILD_RECORD = {
     },
 }
 """Requirements without which nobody can say where such a file runs, and how to ask for them."""
-READ_KEYS = (
-    *("mindspore_version", "soc_version", "cann_version", "opp_version", "tensorrt_version", "compute_capability"),
-    *("tensorrt_version_compatible", "hardware_compat"),
-)
+NO_NETWORK = "it names no network, so no agent can run it; say it with --network or [variant.network]"
+_SILENCE = {
+    Format.MINDSPORE_CKPT: "a checkpoint holds weights only",
+    Format.MINDIR: "it leaves a type or shape open",
+    Format.TENSORRT_PLAN: "NVIDIA does not document the form of a plan",
+}
+"""Why a file does not say its inputs and outputs."""
+Tensors = tuple[TensorSpec, ...]
 
 
 def variant_facts(section: VariantSection) -> ModelFacts:
@@ -42,23 +49,41 @@ def variant_facts(section: VariantSection) -> ModelFacts:
         UsageFault: something that the file does not say is missing, or contradicts it.
     """
     actual = _format(section)
-    facts = _inspected(section.file, actual)
+    facts = INSPECTORS[actual](section.file)
     if actual is Format.ONNX and (section.inputs or section.outputs):
         raise UsageFault("Inputs and outputs of ONNX files are read from them; leave them out")
     facts = replace(facts, requirements=facts.requirements.model_copy(update=_given(section, facts)))
     _require_build_record(section, facts)
-    facts = with_network(section, facts)
+    facts = _with_network(section, facts)
     if actual is Format.ONNX or section.network is not None:
         return facts
     inputs = _signature("input", facts.inputs, section.inputs, section)
     outputs = _signature("output", facts.outputs, section.outputs, section)
     if actual is not Format.AIR and not (inputs and outputs):
+        silence = _SILENCE.get(actual, "they depend on how it was converted")
         raise UsageFault(
-            f"The inputs and outputs of {section.file.name} are not read from it: {_silence(actual)}; agents need them "
+            f"The inputs and outputs of {section.file.name} are not read from it: {silence}; agents need them "
             "to check requests",
             hint="Say them with --input and --output, or in a publish file with [[variant.inputs]] and "
             "[[variant.outputs]]: name, datatype and shape, see docs/publish.toml",
         )
+    return replace(facts, inputs=inputs, outputs=outputs)
+
+
+def like_siblings(facts: ModelFacts, section: VariantSection, siblings: Sequence[ModelFacts]) -> ModelFacts:
+    """A checkpoint for which nobody declared tensors takes names, and sizes that it leaves open, from a sibling."""
+    sibling = next((other for other in siblings if other.inputs and other.outputs), None)
+    if section.network is None or sibling is None:
+        return facts
+    any_size = _with_shape(facts.inputs, networks.takes(section.network))
+    inputs, outputs = facts.inputs, facts.outputs
+    if not section.inputs and _agree(any_size, sibling.inputs):
+        inputs = tuple(
+            spec.model_copy(update={"name": other.name, "shape": _filled(spec.shape, any_.shape, other.shape)})
+            for spec, any_, other in zip(inputs, any_size, sibling.inputs, strict=True)
+        )
+    if not section.outputs and _agree(outputs, sibling.outputs):
+        outputs = _renamed(outputs, sibling.outputs)
     return replace(facts, inputs=inputs, outputs=outputs)
 
 
@@ -67,8 +92,10 @@ def _format(section: VariantSection) -> Format:
     found = detect(section.file)
     wanted = section.format
     if wanted is None and found is None:
+        suggestion = by_ending(section.file)
         raise UsageFault(
-            f"The format of {section.file.name} cannot be told from its content{_suggested(section.file)}",
+            f"The format of {section.file.name} cannot be told from its content"
+            + (f"; {suggestion}" if suggestion else ""),
             hint=f"Say it with --format or `format`, one of: {', '.join(Format)}",
         )
     if wanted is not None and found is not None and wanted is not found:
@@ -78,48 +105,33 @@ def _format(section: VariantSection) -> Format:
     return found or wanted or Format.AIR
 
 
-def _suggested(path: Path) -> str:
-    suggestion = by_ending(path)
-    return f"; {suggestion}" if suggestion else ""
+def _checkpoint(path: Path) -> ModelFacts:
+    """MindSpore's own form, or safetensors."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    own = not safetensors.looks_so(head, path.stat().st_size)
+    return checkpoint.inspect(path) if own else safetensors.inspect(path)
 
 
-def _inspected(path: Path, actual: Format) -> ModelFacts:
-    if actual is Format.ONNX:
-        return onnx.inspect(path)
-    if actual is Format.MINDIR:
-        return mindir.inspect(path)
-    if actual is Format.OM:
-        return om.inspect(path)
-    if actual is Format.TENSORRT_PLAN:
-        return plan.inspect(path)
-    if actual is Format.MINDSPORE_CKPT:
-        with path.open("rb") as file:
-            head = file.read(16)
-        if safetensors.looks_so(head, path.stat().st_size):
-            return safetensors.inspect(path)
-        return checkpoint.inspect(path)
-    return air.inspect(path)
+INSPECTORS: Mapping[Format, Callable[[Path], ModelFacts]] = {
+    Format.ONNX: onnx.inspect,
+    Format.MINDSPORE_CKPT: _checkpoint,
+    Format.MINDIR: mindir.inspect,
+    Format.AIR: air.inspect,
+    Format.OM: om.inspect,
+    Format.TENSORRT_PLAN: plan.inspect,
+}
+"""Who reads a format."""
 
 
-def _silence(actual: Format) -> str:
-    """Why a file does not say its inputs and outputs."""
-    if actual is Format.MINDSPORE_CKPT:
-        return "a checkpoint holds weights only"
-    if actual is Format.MINDIR:
-        return "it leaves a type or shape open"
-    if actual is Format.TENSORRT_PLAN:
-        return "NVIDIA does not document the form of a plan"
-    return "they depend on how it was converted"
-
-
-def _given(section: VariantSection, facts: ModelFacts) -> dict[str, str | bool]:
-    """What the publisher says of the build; a contradiction is refused, not overruled."""
-    said: dict[str, str | bool] = {}
-    for key in READ_KEYS:
+def _given(section: VariantSection, facts: ModelFacts) -> dict[str, object]:
+    """What the publisher says of hosts and of the build; a contradiction is refused, not overruled."""
+    said: dict[str, object] = {}
+    for key in RequirementsSection.model_fields:
         given, read = getattr(section.requirements, key), getattr(facts.requirements, key)
         if given is None:
             continue
-        if read not in (None, False) and given != read:
+        if read not in (None, False, ()) and given != read:
             raise InspectionError(f"{section.file.name} says {key} = {read!r}; the publish file says {given!r}")
         said[key] = given
     return said
@@ -138,15 +150,68 @@ def _require_build_record(section: VariantSection, facts: ModelFacts) -> None:
         )
 
 
-def _signature(
-    kind: str, read: tuple[TensorSpec, ...], given: tuple[TensorSpec, ...], section: VariantSection
-) -> tuple[TensorSpec, ...]:
+def _signature(kind: str, read: Tensors, given: Tensors, section: VariantSection) -> Tensors:
     """The file's tensors, with the given names: MindIR passes them by position."""
-    told = tuple(TensorSpec.model_validate(spec.model_dump()) for spec in given)
-    if not read or not told:
-        return read or told
-    renamed = tuple(spec.model_copy(update={"name": other.name}) for spec, other in zip(read, told, strict=False))
-    if len(read) != len(told) or not same_tensors(renamed, told):
+    if not read or not given:
+        return read or given
+    if not _agree(read, given):
         shown = ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in read)
         raise InspectionError(f"{section.file.name} has the {kind}s: {shown}; the publish file says otherwise")
-    return renamed
+    return _renamed(read, given)
+
+
+def _with_network(section: VariantSection, facts: ModelFacts) -> ModelFacts:
+    """The facts of a checkpoint, with inputs and outputs.
+
+    Raises:
+        InspectionError: its parameters are not those of the network.
+        UsageFault: the network is not in the catalogue, or goes with no such file or inputs.
+    """
+    network, name = section.network, section.file.name
+    if section.entry_point is not None:
+        if facts.format is not Format.MINDSPORE_CKPT:
+            raise UsageFault(f"An entry point is for checkpoints; {name} is {facts.format} and brings its own network")
+        if network is not None:
+            raise UsageFault(f"{name}: network and entry_point: one of them builds the network")
+        return facts
+    if network is None:
+        warn = facts.format is Format.MINDSPORE_CKPT
+        return replace(facts, warnings=(*facts.warnings, NO_NETWORK)) if warn else facts
+    if facts.format is not Format.MINDSPORE_CKPT:
+        raise UsageFault(f"A network is for checkpoints; {name} is {facts.format} and brings its own")
+    try:
+        checkpoint.check_network(facts, network, name)
+        inputs, outputs = networks.signature(network)
+        any_size = _with_shape(inputs, networks.takes(network))
+    except networks.NetworkError as error:
+        raise UsageFault(f"{name}: {error}", hint="--network and --network-arg; docs/hub.md") from error
+    for given, own, verb, kind in (
+        (section.inputs, any_size, "takes", "another input was given"),
+        (section.outputs, outputs, "gives", "another was given"),
+    ):
+        if given and not _agree(own, given):
+            shown = ", ".join(f"{spec.datatype} {list(spec.shape)}" for spec in own)
+            raise InspectionError(f"{name}: the network {network.name} {verb} {shown}; {kind}")
+    return replace(facts, inputs=section.inputs or inputs, outputs=section.outputs or outputs)
+
+
+def _with_shape(specs: Tensors, shape: networks.Shape) -> Tensors:
+    """The one input with the shape that the network really takes."""
+    return tuple(spec.model_copy(update={"shape": shape}) for spec in specs)
+
+
+def _filled(usual: networks.Shape, takes: networks.Shape, sibling: networks.Shape) -> networks.Shape:
+    """The sibling's size where the network takes any; the batch stays open."""
+    sizes = (
+        said if open_ == -1 and said != -1 else own for own, open_, said in zip(usual, takes, sibling, strict=True)
+    )
+    return (takes[0], *tuple(sizes)[1:])
+
+
+def _renamed(specs: Tensors, names: Tensors) -> Tensors:
+    return tuple(spec.model_copy(update={"name": other.name}) for spec, other in zip(specs, names, strict=True))
+
+
+def _agree(specs: Tensors, others: Tensors) -> bool:
+    """The same tensors but for their names."""
+    return len(specs) == len(others) and same_tensors(_renamed(specs, others), others)

@@ -33,8 +33,8 @@ from registry.contracts.paths import version_path
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.errors import RegistryError
 from registry.publishing.plan import build_manifest, make_plan
-from registry.publishing.publish import carry_out
-from registry.publishing.request import PublishFile, VariantSection
+from registry.publishing.publish import publish
+from registry.publishing.request import PublishRequest, VariantSection
 from scripts.demo.client import end_session
 from scripts.demo.processes import Fleet
 from scripts.onnx_cases.cases import Case, Set, difference, outputs_of, request
@@ -145,12 +145,12 @@ class CaseFleet:
         file = self._folder / f"{model}-{version}.onnx"
         file.write_bytes(case.model)
         section = VariantSection(file=file, target=Target.CPU)
-        plan = make_plan(PublishFile(model=model, version=version, variant=(section,)))
+        plan = make_plan(PublishRequest(model=model, version=version, variant=(section,)))
         if self._trial:
-            carry_out(session, plan, dry_run=False)
+            publish(session.client, plan)
         else:
-            local = hash_file(file, lambda _: None)
-            manifest = build_manifest(plan, lambda _: local)
+            local = hash_file(file)
+            manifest = build_manifest(plan, {file: local})
             upload(session.client, local, lambda _: None, lambda _: None)
             session.client.change("PUT", version_path(model, version), manifest, PublishAnswer, repeatable=True)
         file.unlink()

@@ -9,7 +9,8 @@ import typer
 from registry.cli.failures import CliError
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
-from registry.contracts.api.versions import AliasMove, AliasView
+from registry.client.versions import move_alias
+from registry.contracts.api.versions import AliasView
 from registry.contracts.paths import alias_history_path, alias_path, aliases_path
 
 app = typer.Typer(
@@ -46,27 +47,13 @@ def set_alias(
     registry alias set lenet stable 1.0.0
     ```
     """
-    view, moved = move(session, model, alias, version)
+    view, moved = move_alias(session.client, model, alias, version)
     if session.out.as_json:
         session.out.document(view)
     elif moved:
         session.out.say(f"{model}@{alias} is now {version}.")
     else:
         session.out.say(f"{model}@{alias} is {version} already; nothing to do.")
-
-
-def move(session: Session, model: str, alias: str, version: str) -> tuple[AliasView, bool]:
-    """Move an alias by compare-and-set; False when it stood there already.
-
-    Raises:
-        CliError: the version is not there, or somebody else moved the alias at the same time.
-    """
-    current = session.client.find(alias_path(model, alias), AliasView)
-    if current is not None and current.version == version:
-        return current, False
-    condition = {"if-none-match": "*"} if current is None else {"if-match": f'"{current.revision}"'}
-    answer = session.client.send("PUT", alias_path(model, alias), AliasMove(version=version), headers=condition)
-    return answer.decode(AliasView), True
 
 
 @app.command("remove")

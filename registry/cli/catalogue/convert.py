@@ -16,8 +16,9 @@ import typer
 from registry.cli.catalogue import convert_here
 from registry.cli.failures import CliError, end_well
 from registry.cli.fleet.devices import is_online
-from registry.cli.session import Session, command, split_reference
+from registry.cli.session import Session, command
 from registry.client.errors import NoAnswerError, UsageFault
+from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView

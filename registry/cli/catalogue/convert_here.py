@@ -174,7 +174,7 @@ def _bring(session: Session, file: FileRef, folder: Path) -> Path:
 
 
 def _local(path: Path, expected: FileRef) -> LocalFile:
-    file = hash_file(path, lambda _count: None)
+    file = hash_file(path)
     if file.digest != expected.digest:
         raise CliError(f"{path.name} changed after it was made", code="file_changed")
     return file

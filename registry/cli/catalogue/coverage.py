@@ -8,7 +8,8 @@ import typer
 
 from registry.cli.failures import ExitCode
 from registry.cli.output import short
-from registry.cli.session import Session, command, split_reference
+from registry.cli.session import Session, command
+from registry.client.references import split_reference
 from registry.client.versions import find_version
 from registry.contracts.fit.choices import ClassCoverage, CoverageView
 from registry.contracts.paths import coverage_path

@@ -184,7 +184,7 @@ def _publish(session: Session, name: str, tensors: dict[str, Tensor], folder: Pa
         raise UsageFault(f"This is no validation set: {error}", hint="registry dataset add --help") from None
     path = folder / "dataset.safetensors"
     path.write_bytes(content)
-    file = hash_file(path, lambda _count: None)
+    file = hash_file(path)
     if not session.client.exists(blob_path(file.digest)):
         with meter(f"sending {name}", file.size, quiet=session.out.as_json) as shown:
             upload(session.client, file, shown.at, session.out.note)

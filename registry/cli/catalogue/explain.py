@@ -8,8 +8,9 @@ import typer
 
 from registry.cli.failures import ExitCode
 from registry.cli.output import age_text, short, size_text
-from registry.cli.session import Session, command, split_reference
+from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
+from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest

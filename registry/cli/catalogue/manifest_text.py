@@ -5,6 +5,7 @@ from __future__ import annotations
 from registry.cli.output import Output, size_text
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest, Requirements, TensorSpec, Variant
+from registry.contracts.catalogue.networks import Value
 
 
 def show_variants(out: Output, manifest: Manifest) -> None:
@@ -79,3 +80,17 @@ def requirement_text(need: Requirements) -> str:
     if need.disk_bytes is not None:
         parts.append(f"{size_text(need.disk_bytes)} disk")
     return ", ".join(part for part in parts if part)
+
+
+def network_text(variant: Variant) -> str:
+    """What builds the network, as it is called: `lenet5(num_class=10)`; empty: nothing does."""
+    if variant.network is not None:
+        return _call(variant.network.name, variant.network.arguments)
+    if variant.entry_point is not None:
+        code = variant.entry_point
+        return f"{_call(f'{code.module}:{code.function}', code.arguments)}, signed with {code.key}"
+    return ""
+
+
+def _call(name: str, arguments: dict[str, Value]) -> str:
+    return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"

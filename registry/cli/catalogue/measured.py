@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from registry.cli.output import Output, time_text
 from registry.cli.session import Session
 from registry.contracts.api.versions import ParityView, VersionView
-from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.golden import Parity, parity_figures
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.evaluation.datasets import EvaluationView
 from registry.contracts.paths import evaluations_path, parity_path
@@ -74,10 +74,3 @@ def parity_row(variant: str, where: str, parity: Parity, backend: str) -> tuple[
     """One row of the parity table."""
     passed = "yes" if parity.passed else f"NO: {parity.why}"
     return variant, where, backend or "-", *parity_figures(parity), passed
-
-
-def parity_figures(parity: Parity) -> tuple[str, str, str, str]:
-    """Largest absolute and relative error, agreement of the top class, time of a run."""
-    top1 = "-" if parity.top1_agreement is None else f"{parity.top1_agreement:.2%}"
-    run = "-" if parity.run_us is None else f"{parity.run_us:.0f} us"
-    return f"{parity.max_abs:.3g}", f"{parity.max_rel:.3g}", top1, run

@@ -11,8 +11,9 @@ from registry.cli.catalogue.manifest_text import image_text, show_builds, show_v
 from registry.cli.catalogue.measured import evaluations_of, parity_of, show_evaluations, show_parity
 from registry.cli.confirm import confirm
 from registry.cli.output import short, size_text, time_text
-from registry.cli.session import Session, command, split_reference
+from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
+from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelSettings, ModelView, VersionView
 from registry.contracts.paths import model_path, models_path, version_path, versions_path

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from registry.cli.failures import CliError
-from registry.cli.session import Session, split_reference
+from registry.cli.session import Session
 from registry.client.errors import UsageFault
+from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.catalogue.manifest import ImageInput, Manifest
 from registry.contracts.evaluation.datasets import LABELS, MAX_DATASET_BYTES, MAX_ITEMS

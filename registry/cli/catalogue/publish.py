@@ -1,53 +1,59 @@
-"""`registry publish`: what is asked, in options or a publish file, and what is said of it."""
+"""`registry publish`: the command line as a request, and what is said of it on the way and at the end."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
-import typer
-
-from registry.cli.catalogue.batching_options import BatchingOption, MaxBatchOption, batching_section
-from registry.cli.catalogue.network_options import (
-    EntryPointOption,
-    InputOption,
-    NetworkArgOption,
-    NetworkOption,
-    OutputOption,
-    SigningKeyOption,
-    architecture,
-    tensor_sections,
-)
-from registry.cli.failures import end_well
-from registry.cli.output import size_text
-from registry.cli.session import Session, command, parse_labels
-from registry.client.errors import ClientError, UsageFault
-from registry.contracts.catalogue.manifest import Format, Target
-from registry.publishing.golden_cases import (
+from registry.cli.catalogue.manifest_text import image_text, network_text, requirement_text, tensor_row
+from registry.cli.catalogue.publish_options import (
+    AliasOption,
+    BatchingOption,
+    CardOption,
     CompareWithOption,
+    DryRunOption,
+    EntryPointOption,
+    FormatOption,
     GoldenFromOption,
     GoldenInputsOption,
     GoldenOfOption,
     GoldenOption,
     GoldenRandomOption,
+    InputOption,
+    LabelOption,
+    LicenceOption,
+    MaxBatchOption,
+    ModelFile,
+    NetworkArgOption,
+    NetworkOption,
+    OutputOption,
+    SigningKeyOption,
+    Source,
+    TargetOption,
     ToleranceOption,
-    over,
+    VariantOption,
+    VersionOption,
+    architecture,
+    batching_section,
+    tensor_specs,
+    tolerance_of,
 )
-from registry.publishing.plan import make_plan
-from registry.publishing.publish import Outcome, carry_out
-from registry.publishing.request import PublishFile, VariantSection, load_publish_file
+from registry.cli.failures import end_well
+from registry.cli.output import Output, size_text
+from registry.cli.progress import meter
+from registry.cli.session import Session, command, parse_labels
+from registry.client.errors import ClientError, UsageFault
+from registry.contracts.catalogue.batching import batching_text
+from registry.contracts.catalogue.manifest import Manifest, Target
+from registry.publishing.observer import Observer
+from registry.publishing.plan import Plan, make_plan
+from registry.publishing.publish import PublishResult
+from registry.publishing.publish import publish as publish_plan
+from registry.publishing.request import PublishRequest, Section, VariantSection, load_publish_file
 
-Source = Annotated[str, typer.Argument(metavar="MODEL|FILE.toml", help="The model's name, or a publish file.")]
-ModelFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="The model's file, after a name.")]
-VersionOption = Annotated[str | None, typer.Option("--version", help="Its name; immutable once published.")]
-TargetOption = Annotated[Target | None, typer.Option("--target", help="The kind of platform it is made for.")]
-VariantOption = Annotated[str | None, typer.Option("--variant", help="The variant's name; else FORMAT-TARGET.")]
-FormatOption = Annotated[Format | None, typer.Option("--format", help="Else by the file's content.")]
-LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")]
-LicenceOption = Annotated[str | None, typer.Option("--licence", "--license", help="An SPDX expression.")]
-CardOption = Annotated[Path | None, typer.Option("--card", metavar="README.md", help="The model card, Markdown.")]
-AliasOption = Annotated[list[str] | None, typer.Option("--alias", help="Point it here; may be repeated.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Inspect and compare, change nothing.")]
+S = TypeVar("S", bound=Section)
 
 
 @command
@@ -104,7 +110,7 @@ def publish(
     """
     end_well()
     if file is None:
-        described = load_publish_file(_publish_file_path(source))
+        request = load_publish_file(_publish_file_path(source))
         of_variant = (target, variant, model_format, network, network_arg, entry_point, model_input, model_output)
         if any((*of_variant, batching, max_batch)):
             raise UsageFault("--target, --variant, --format, --network, --input and so on belong into its [[variant]]")
@@ -113,29 +119,40 @@ def publish(
             raise UsageFault("What is it made for?", hint=f"Give --target, one of: {', '.join(Target)}")
         section = VariantSection(
             file=file, target=target, name=variant, format=model_format,
-            inputs=tensor_sections(model_input), outputs=tensor_sections(model_output),
+            inputs=tensor_specs(model_input), outputs=tensor_specs(model_output),
             batching=batching_section(batching, max_batch),
             **architecture(network, entry_point, network_arg or []),
         )  # fmt: skip
-        described = PublishFile(model=source, variant=(section,))
-    given: dict[str, Any] = {"version": version, "licence": licence, "card": card, "signing_key": signing_key}
-    update = {key: value for key, value in given.items() if value is not None}
-    update["labels"] = described.labels | parse_labels(label or [])
-    said = {
+        request = PublishRequest(model=source, variant=(section,))
+    vectors = {
         "file": golden,
         "reference": golden_from,
         "of": golden_of,
         "compare_with": compare_with,
         "inputs": golden_inputs,
         "random": golden_random,
+        "tolerance": None if tolerance is None else tolerance_of(tolerance),
     }
-    update["golden"] = over(described.golden, said, tolerance)
-    update["aliases"] = tuple(dict.fromkeys([*described.aliases, *(alias or [])]))
-    outcome = carry_out(session, make_plan(described.model_copy(update=update)), dry_run=dry_run)
+    said: dict[str, Any] = {
+        "version": version,
+        "licence": licence,
+        "card": card,
+        "signing_key": signing_key,
+        "labels": request.labels | parse_labels(label or []),
+        "golden": _over(request.golden, vectors),
+        "aliases": tuple(dict.fromkeys([*request.aliases, *(alias or [])])),
+    }
+    plan = make_plan(_over(request, said))
+    result = publish_plan(session.client, plan, observer=_Shown(session.out), dry_run=dry_run)
     if session.out.as_json:
-        session.out.document(outcome.document())
+        session.out.document(_document(result))
     else:
-        session.out.say(_summary(outcome))
+        session.out.say(_summary(result))
+
+
+def _over(section: S, said: dict[str, Any]) -> S:
+    """What the publish file says, with what the command line says."""
+    return section.model_copy(update={key: value for key, value in said.items() if value is not None})
 
 
 def _publish_file_path(source: str) -> Path:
@@ -150,13 +167,71 @@ def _publish_file_path(source: str) -> Path:
     return path
 
 
-def _summary(outcome: Outcome) -> str:
-    name = f"{outcome.manifest.model}@{outcome.manifest.version}"
-    digest = outcome.manifest.canonical_digest()
-    aliases = f" Aliases: {', '.join(outcome.aliases)}." if outcome.aliases else ""
-    sent, present = size_text(outcome.sent_bytes), size_text(outcome.present_bytes)
-    if outcome.dry_run:
+class _Shown(Observer):
+    """A publishing on stderr."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    def warn(self, text: str) -> None:
+        self._out.warn(text)
+
+    def note(self, text: str) -> None:
+        self._out.note(text)
+
+    def finding(self, text: str) -> None:
+        self._out.note(f"  {text}")
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        with meter(what, total, quiet=self._out.as_json) as shown:
+            yield shown.at
+
+    def inspected(self, plan: Plan, manifest: Manifest) -> None:
+        note = self._out.note
+        note(f"{manifest.model}@{manifest.version}")
+        for planned, variant in zip(plan.variants, manifest.variants, strict=True):
+            by = f", by {planned.facts.producer}" if planned.facts.producer else ""
+            needs = requirement_text(variant.requirements) or "nothing in particular"
+            note(f"  variant {variant.name}: {variant.format} for {variant.target}, {size_text(variant.size)}{by}")
+            note(f"    needs   {needs}")
+            note(f"    files   {', '.join(file.path for file in variant.files)}")
+            if planned.facts.parameters:
+                total = sum(parameter.size for parameter in planned.facts.parameters)
+                note(f"    holds   {len(planned.facts.parameters)} parameters, {total} bytes")
+            if network := network_text(variant):
+                note(f"    network {network}")
+            note(f"    batches {batching_text(variant.batching)}")
+            for kind, specs in (("input", variant.inputs), ("output", variant.outputs)):
+                for spec in specs:
+                    note(f"    {kind:<7} {' '.join(tensor_row(spec))}")
+        if manifest.image is not None:
+            note(f"  pictures: {image_text(manifest)}")
+
+
+def _document(result: PublishResult) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "model": result.manifest.model,
+        "version": result.manifest.version,
+        "digest": result.manifest.canonical_digest(),
+        "created": result.created,
+        "dry_run": result.dry_run,
+        "sent_bytes": result.sent_bytes,
+        "present_bytes": result.present_bytes,
+        "aliases": result.aliases,
+        "warnings": result.warnings,
+        "manifest": result.manifest,
+    }
+
+
+def _summary(result: PublishResult) -> str:
+    name = f"{result.manifest.model}@{result.manifest.version}"
+    digest = result.manifest.canonical_digest()
+    aliases = f" Aliases: {', '.join(result.aliases)}." if result.aliases else ""
+    sent, present = size_text(result.sent_bytes), size_text(result.present_bytes)
+    if result.dry_run:
         return f"Dry run: {name} ({digest}) would send {sent}; {present} are in the registry. Nothing was changed."
-    if not outcome.created:
+    if not result.created:
         return f"{name} is published with the same content already ({digest}); nothing to do.{aliases}"
     return f"Published {name} ({digest}): {sent} sent, {present} were there.{aliases}"

@@ -19,10 +19,11 @@ import typer
 from registry.cli.failures import CliError
 from registry.cli.output import size_text
 from registry.cli.progress import meter
-from registry.cli.session import Session, command, split_reference
+from registry.cli.session import Session, command
 from registry.client.api import TRANSIENT, Client
 from registry.client.errors import NoAnswerError, ProblemError
 from registry.client.local_files import BUFFER_BYTES, hash_file
+from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.digest import PREFIX, hex_of
@@ -98,7 +99,7 @@ def _pull_file(session: Session, directory: Path, place: Path, file: FileRef) ->
     if place.exists() or place.is_symlink():
         if place.is_file() and place.stat().st_size == file.size:
             with meter(f"checking {place.name}", file.size, quiet=session.out.as_json) as shown:
-                if hash_file(place, shown.advance).digest == file.digest:
+                if hash_file(place, shown.at).digest == file.digest:
                     return 0
         raise CliError(
             f"{place} is there with other content and is not overwritten",

@@ -24,8 +24,9 @@ from registry.cli.policy_options import (
     policy_body,
     policy_of,
 )
-from registry.cli.session import Session, command, split_reference
+from registry.cli.session import Session, command
 from registry.client.errors import ClientError, NoAnswerError, UsageFault
+from registry.client.references import split_reference
 from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.device.deployments import Phase

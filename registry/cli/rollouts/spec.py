@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from registry.cli.policy_options import percent, policy_body, seconds
-from registry.cli.session import split_reference
 from registry.client.errors import UsageFault
+from registry.client.references import split_reference
 from registry.contracts.rollout.spec import Gate, RolloutSpec
 
 if sys.version_info >= (3, 11):

@@ -76,3 +76,10 @@ class MeasuredParity(Wire):
     """Backend and provider, e.g. `onnxruntime/CPUExecutionProvider`."""
     reference: Name | None = None
     """The variant that the golden outputs came from; None: the publisher gave them."""
+
+
+def parity_figures(parity: Parity) -> tuple[str, str, str, str]:
+    """Largest absolute and relative error, agreement of the top class, time of a run."""
+    top1 = "-" if parity.top1_agreement is None else f"{parity.top1_agreement:.2%}"
+    run = "-" if parity.run_us is None else f"{parity.run_us:.0f} us"
+    return f"{parity.max_abs:.3g}", f"{parity.max_rel:.3g}", top1, run

@@ -87,7 +87,7 @@ def test_another_versions_model_says_what_is_right(cli: Cli) -> None:
         (("--golden-of", "plain@1"), "plain@1 has no golden vectors"),
         (("--golden-of", "plain"), "Which version of plain?"),
         (("--compare-with", "plain@9"), "no version or alias '9'"),
-        (("--golden-of", "plain@1", "--compare-with", "plain@1"), "Golden vectors are given"),
+        (("--golden-of", "plain@1", "--compare-with", "plain@1"), "--golden-of and --compare-with cannot be combined"),
         (("--golden-from", "onnx-cpu", "--compare-with", "plain@1"), "or by another version"),
     ],
 )

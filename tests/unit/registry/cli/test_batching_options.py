@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from registry.cli.catalogue.batching_options import BatchingChoice, batching_section, decided
+from registry.cli.catalogue.publish_options import BatchingChoice, batching_section
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import Basis, Batching, batching_text
 from registry.contracts.catalogue.manifest import Format
 from registry.inspection.facts import ModelFacts
+from registry.publishing.batching import decided
 from registry.publishing.request import BatchingSection
 
 PROVEN = Batching(independent=True, why="the items stay apart in all 3 nodes")

@@ -9,9 +9,10 @@ import pytest
 
 from registry.cli.failures import CliError
 from registry.cli.output import Output, size_text
-from registry.cli.session import parse_labels, split_reference
+from registry.cli.session import parse_labels
 from registry.client.address import GlobalOptions, default_data_dir, find_address
 from registry.client.errors import UsageFault
+from registry.client.references import split_reference
 from registry.contracts.texts import visible
 from registry.publishing.plan import artifact_name
 

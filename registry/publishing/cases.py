@@ -1,14 +1,11 @@
-"""What the publisher says of golden vectors: on the command line, in the publish file, in files of tensors."""
+"""Golden cases from files: what a person gave, checked against the signature that all variants have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
-import typer
-from pydantic import ValidationError
 
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
@@ -19,96 +16,14 @@ from registry.contracts.tensor_file import Tensor, TensorFileError
 from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype
 from registry.inspection.arrays import load_tensors
 from registry.inspection.facts import InspectionError
-from registry.publishing.request import GoldenSection, ToleranceSection
 
-GOLDEN_PANEL = "Golden vectors: what every variant must answer"
-GoldenOption = Annotated[
-    Path | None,
-    typer.Option("--golden", metavar="FILE", help="Given: .safetensors or .npz.", rich_help_panel=GOLDEN_PANEL),
-]
-GoldenFromOption = Annotated[
-    str | None,
-    typer.Option(
-        "--golden-from", metavar="VARIANT", help="Made by it; else the first that runs.", rich_help_panel=GOLDEN_PANEL
-    ),
-]
-GoldenOfOption = Annotated[
-    str | None,
-    typer.Option(
-        "--golden-of", metavar="MODEL@VERSION", help="The vectors of that version.", rich_help_panel=GOLDEN_PANEL
-    ),
-]
-CompareWithOption = Annotated[
-    str | None,
-    typer.Option(
-        "--compare-with",
-        metavar="MODEL@VERSION",
-        help="Made here by that version's model.",
-        rich_help_panel=GOLDEN_PANEL,
-    ),
-]
-GoldenInputsOption = Annotated[
-    Path | None,
-    typer.Option("--golden-inputs", metavar="FILE", help="From these inputs.", rich_help_panel=GOLDEN_PANEL),
-]
-GoldenRandomOption = Annotated[
-    int | None,
-    typer.Option(
-        "--golden-random",
-        metavar="N",
-        min=0,
-        max=MAX_GOLDEN_CASES,
-        help="From N random inputs; 0: none, and nothing is tried here.",
-        rich_help_panel=GOLDEN_PANEL,
-    ),
-]
-ToleranceOption = Annotated[
-    str | None,
-    typer.Option("--tolerance", metavar="absolute=,relative=,top1=", rich_help_panel=GOLDEN_PANEL),
-]
+Tensors = tuple[TensorSpec, ...]
+Signature = tuple[Tensors, Tensors]
+"""Inputs and outputs."""
+MAX_GOLDEN_TENSORS = MAX_GOLDEN_CASES * 2 * MAX_TENSORS
 
 
-def tolerance_section(text: str) -> ToleranceSection:
-    """`absolute=1e-3,relative=1e-2,top1=0.99`, each at most once. Raises UsageFault."""
-    names = {"absolute": "absolute", "relative": "relative", "top1": "top1_agreement"}
-    values: dict[str, float] = {}
-    for part in text.split(","):
-        key, _, value = part.partition("=")
-        try:
-            values[names[key.strip()]] = float(value)
-        except (KeyError, ValueError):
-            raise UsageFault(
-                f"--tolerance has {part!r}", hint="--tolerance absolute=1e-4,relative=1e-3,top1=1"
-            ) from None
-    try:
-        return ToleranceSection(**values)
-    except ValidationError as error:
-        faults = tuple(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-        raise UsageFault(f"--tolerance {text!r} is out of bounds", errors=faults) from None
-
-
-def over(section: GoldenSection, given: dict[str, Any], tolerance: str | None) -> GoldenSection:
-    """The publish file's section with what the command line says. Raises UsageFault."""
-    update = {key: value for key, value in given.items() if value is not None}
-    if tolerance is not None:
-        update["tolerance"] = tolerance_section(tolerance)
-    merged = section.model_copy(update=update)
-    made = merged.reference or merged.compare_with or merged.inputs or merged.random is not None
-    if (merged.file and merged.of) or ((merged.file or merged.of) and made):
-        raise UsageFault(
-            "Golden vectors are given (--golden), another version's (--golden-of), or made here (--golden-from, "
-            "--compare-with, --golden-inputs, --golden-random)"
-        )
-    if merged.reference and merged.compare_with:
-        raise UsageFault("Golden vectors are made by a variant (--golden-from) or by another version (--compare-with)")
-    if merged.compare_with and merged.random == 0:
-        raise UsageFault("--golden-random 0 says that there are none, and --compare-with makes some")
-    if merged.inputs and merged.random is not None:
-        raise UsageFault("The inputs of golden vectors are either given (--golden-inputs) or random (--golden-random)")
-    return merged
-
-
-def signature(manifest: Manifest) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def signature(manifest: Manifest) -> Signature:
     """What fits every variant: a dimension is only free where it is in all of them."""
     told = [variant for variant in manifest.variants if variant.inputs]
     if not told:
@@ -120,7 +35,7 @@ def signature(manifest: Manifest) -> tuple[tuple[TensorSpec, ...], tuple[TensorS
     return inputs, tuple(spec for spec in outputs if spec.datatype is not Datatype.BYTES)
 
 
-def _narrowed(sides: Sequence[tuple[TensorSpec, ...]]) -> tuple[TensorSpec, ...]:
+def _narrowed(sides: Sequence[Tensors]) -> Tensors:
     return tuple(
         same[0].model_copy(
             update={"shape": tuple(max(dims) for dims in zip(*(spec.shape for spec in same), strict=True))}
@@ -129,9 +44,9 @@ def _narrowed(sides: Sequence[tuple[TensorSpec, ...]]) -> tuple[TensorSpec, ...]
     )
 
 
-def given_cases(path: Path, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> list[Case]:
+def given_cases(path: Path, specs: Signature) -> list[Case]:
     """The cases of a file that a person gave. Raises InspectionError."""
-    tensors = load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES * 2 * MAX_TENSORS)
+    tensors = load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_TENSORS)
     cases: dict[str, Case] = {}
     for name, tensor in tensors.items():
         number, _, rest = name.partition("/")
@@ -150,7 +65,7 @@ def given_cases(path: Path, specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpe
     return ordered
 
 
-def require_comparable(cases: Sequence[Case], specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]) -> None:
+def require_comparable(cases: Sequence[Case], specs: Signature) -> None:
     """They are of this model, and in some case each output has something to compare with: NaN and infinities are
     compared too, but a version of which nothing else is known proves nothing. Raises TensorFileError."""
     content = write_cases(cases)
@@ -168,7 +83,7 @@ def require_comparable(cases: Sequence[Case], specs: tuple[tuple[TensorSpec, ...
 
 def given_requests(path: Path, inputs: Sequence[TensorSpec]) -> list[dict[str, Tensor]]:
     """`<case>/in/<input>` each; or the inputs by their names: one case. Nothing else. Raises InspectionError."""
-    tensors = load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES * 2 * MAX_TENSORS)
+    tensors = load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_TENSORS)
     names = {spec.name for spec in inputs}
     found: list[dict[str, Tensor]] = []
     if names <= tensors.keys():

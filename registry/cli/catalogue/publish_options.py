@@ -1,0 +1,241 @@
+"""The options of `registry publish`, and what they say in the words of a publish file."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from registry.client.errors import UsageFault
+from registry.contracts.catalogue.batching import MAX_JOINED
+from registry.contracts.catalogue.golden import MAX_GOLDEN_CASES, Tolerance
+from registry.contracts.catalogue.manifest import Format, Network, Target, TensorSpec
+from registry.contracts.catalogue.networks import Value, networks
+from registry.contracts.tensors import Datatype
+from registry.publishing.request import BatchingSection, EntryPointSection
+
+Source = Annotated[str, typer.Argument(metavar="MODEL|FILE.toml", help="The model's name, or a publish file.")]
+ModelFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="The model's file, after a name.")]
+VersionOption = Annotated[str | None, typer.Option("--version", help="Its name; immutable once published.")]
+TargetOption = Annotated[Target | None, typer.Option("--target", help="The kind of platform it is made for.")]
+VariantOption = Annotated[str | None, typer.Option("--variant", help="The variant's name; else FORMAT-TARGET.")]
+FormatOption = Annotated[Format | None, typer.Option("--format", help="Else by the file's content.")]
+LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")]
+LicenceOption = Annotated[str | None, typer.Option("--licence", "--license", help="An SPDX expression.")]
+CardOption = Annotated[Path | None, typer.Option("--card", metavar="README.md", help="The model card, Markdown.")]
+AliasOption = Annotated[list[str] | None, typer.Option("--alias", help="Point it here; may be repeated.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Inspect and compare, change nothing.")]
+
+NETWORK_PANEL = "Checkpoints: what the weights are filled into"
+NetworkOption = Annotated[
+    str | None,
+    typer.Option("--network", help=f"One of: {', '.join(networks())}.", rich_help_panel=NETWORK_PANEL),
+]
+NetworkArgOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network-arg",
+        metavar="NAME=VALUE",
+        help="Of its constructor, or of the entry point's function; may be repeated.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME:TYPE:DIMS",
+        help="Else the siblings', else the network's: x:FP32:-1,3,32,32.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+OutputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--output",
+        metavar="NAME:TYPE:DIMS",
+        help="As --input; an entry point needs both.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+EntryPointOption = Annotated[
+    str | None,
+    typer.Option(
+        "--entry-point",
+        metavar="FILE.py:FUNCTION",
+        help="Code that builds the network, instead of --network. It runs only on devices that trust its signer.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+SigningKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key",
+        metavar="FILE",
+        help="Signs the entry points; see `registry key new`.",
+        rich_help_panel=NETWORK_PANEL,
+    ),
+]
+
+BATCHING_PANEL = "Joining requests (docs/batching.md)"
+
+
+class BatchingChoice(str, Enum):
+    """What the publisher says of the items of one run."""
+
+    AUTO = "auto"
+    INDEPENDENT = "independent"
+    OFF = "off"
+
+
+BatchingOption = Annotated[
+    BatchingChoice | None,
+    typer.Option(
+        "--batching",
+        help="auto: as an ONNX graph proves. independent: you declare that items do not influence each other. "
+        "off: one request at a time.",
+        rich_help_panel=BATCHING_PANEL,
+    ),
+]
+MaxBatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-batch",
+        min=1,
+        max=MAX_JOINED,
+        help="Most requests in one run; default: what a device finds best.",
+        rich_help_panel=BATCHING_PANEL,
+    ),
+]
+
+GOLDEN_PANEL = "Golden vectors: what every variant must answer"
+GoldenOption = Annotated[
+    Path | None,
+    typer.Option("--golden", metavar="FILE", help="Given: .safetensors or .npz.", rich_help_panel=GOLDEN_PANEL),
+]
+GoldenFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--golden-from", metavar="VARIANT", help="Made by it; else the first that runs.", rich_help_panel=GOLDEN_PANEL
+    ),
+]
+GoldenOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--golden-of", metavar="MODEL@VERSION", help="The vectors of that version.", rich_help_panel=GOLDEN_PANEL
+    ),
+]
+CompareWithOption = Annotated[
+    str | None,
+    typer.Option(
+        "--compare-with",
+        metavar="MODEL@VERSION",
+        help="Made here by that version's model.",
+        rich_help_panel=GOLDEN_PANEL,
+    ),
+]
+GoldenInputsOption = Annotated[
+    Path | None,
+    typer.Option("--golden-inputs", metavar="FILE", help="From these inputs.", rich_help_panel=GOLDEN_PANEL),
+]
+GoldenRandomOption = Annotated[
+    int | None,
+    typer.Option(
+        "--golden-random",
+        metavar="N",
+        min=0,
+        max=MAX_GOLDEN_CASES,
+        help="From N random inputs; 0: none, and nothing is tried here.",
+        rich_help_panel=GOLDEN_PANEL,
+    ),
+]
+ToleranceOption = Annotated[
+    str | None,
+    typer.Option("--tolerance", metavar="absolute=,relative=,top1=", rich_help_panel=GOLDEN_PANEL),
+]
+
+
+def architecture(name: str | None, entry_point: str | None, pairs: list[str]) -> dict[str, Any]:
+    """The options as a publish file would say them: `network` or `entry_point`, or nothing. Raises UsageFault."""
+    if name is not None and entry_point is not None:
+        raise UsageFault("--network and --entry-point: one of them builds the network")
+    if name is not None:
+        return {"network": Network(name=name, arguments=_arguments(pairs))}
+    if entry_point is not None:
+        module, _, function = entry_point.rpartition(":")
+        if not module.endswith(".py") or not function:
+            raise UsageFault(
+                f"{entry_point!r} is not of the form FILE.py:FUNCTION", hint="--entry-point network.py:create"
+            )
+        section = EntryPointSection(module=Path(module), function=function, arguments=_arguments(pairs))
+        return {"entry_point": section}
+    if pairs:
+        raise UsageFault("--network-arg without --network", hint=f"Networks: {', '.join(networks())}")
+    return {}
+
+
+def _arguments(pairs: list[str]) -> dict[str, Value]:
+    arguments: dict[str, Value] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UsageFault(f"{pair!r} is not of the form NAME=VALUE", hint="--network-arg num_class=10")
+        if key in arguments:
+            raise UsageFault(f"--network-arg {key} is given twice")
+        arguments[key] = _value(text)
+    return arguments
+
+
+def tensor_specs(texts: list[str] | None) -> tuple[TensorSpec, ...]:
+    """`x:FP32:-1,1,32,32` each. Raises UsageFault."""
+    return tuple(_tensor(text) for text in texts or ())
+
+
+def _tensor(text: str) -> TensorSpec:
+    name, _, rest = text.rpartition(":")
+    name, _, datatype = name.rpartition(":")
+    dims = rest.split(",")
+    if not name or datatype not in list(Datatype) or not all(re.fullmatch(r"-1|[0-9]{1,9}", dim) for dim in dims):
+        raise UsageFault(f"{text!r} is not of the form NAME:TYPE:DIMS", hint="--input x:FP32:-1,1,32,32 (-1: any size)")
+    values: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [int(dim) for dim in dims]}
+    return TensorSpec.model_validate(values)
+
+
+def _value(text: str) -> Value:
+    """`true` and `false`, whole and other numbers; everything else is text."""
+    if text in ("true", "false"):
+        return text == "true"
+    if re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    if re.fullmatch(r"-?[0-9]{1,18}\.[0-9]{1,18}", text):
+        return float(text)
+    return text
+
+
+def batching_section(choice: BatchingChoice | None, max_batch: int | None) -> BatchingSection:
+    """The options as a publish file says them."""
+    said = None if choice in (None, BatchingChoice.AUTO) else choice is BatchingChoice.INDEPENDENT
+    return BatchingSection(independent=said, max_size=max_batch)
+
+
+def tolerance_of(text: str) -> Tolerance:
+    """`absolute=1e-3,relative=1e-2,top1=0.99`, each at most once. Raises UsageFault."""
+    names = {"absolute": "absolute", "relative": "relative", "top1": "top1_agreement"}
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        try:
+            values[names[key.strip()]] = float(value)
+        except (KeyError, ValueError):
+            raise UsageFault(
+                f"--tolerance has {part!r}", hint="--tolerance absolute=1e-4,relative=1e-3,top1=1"
+            ) from None
+    try:
+        return Tolerance(**values)
+    except ValidationError as error:
+        faults = tuple(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        raise UsageFault(f"--tolerance {text!r} is out of bounds", errors=faults) from None
