@@ -173,7 +173,7 @@ class Agent:
             loads=loads,
             put=self._put,
             drain_timeout_s=config.worker.drain_timeout_s,
-            damage=self._damage,
+            damage=self._damage.take,
             boot=process_stats.boot_id(),
             host=LocalSay(
                 config.policy.host_policy(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TYPE_CHECKING, cast
 
 from agent.core.probation import Tally
 from agent.core.slots import Choice
@@ -13,12 +12,9 @@ from agent.dataplane.loop import DataPlane
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.shadow import Shadow
 from agent.errors import AgentError
-from agent.reconciler.ports import LoadedWorker
+from agent.worker.spec import Worker
 from registry.contracts.catalogue.golden import Tolerance
 from registry.contracts.device.deployments import ShadowFigures
-
-if TYPE_CHECKING:
-    from agent.worker.spec import Worker
 
 
 class RunningShadow:
@@ -59,27 +55,24 @@ class DataPathPort:
         """As the port says."""
         self._plane.swap(model, None, None)
 
-    def serve(self, choice: Choice, worker: LoadedWorker, tally: Tally) -> Future[LoadedWorker | None]:
-        """As the port says. `worker` came from `RealSteps.warm`, so it is a whole one."""
-        loaded = cast("Worker", worker)
-        done = self._plane.swap(choice.model, loaded, self._binding(choice, loaded), tally)
-        return cast("Future[LoadedWorker | None]", done)
-
-    def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
+    def serve(self, choice: Choice, worker: Worker, tally: Tally) -> Future[Worker | None]:
         """As the port says."""
-        loaded = cast("Worker", worker)
-        self._plane.rebind(choice.model, loaded, self._binding(choice, loaded))
+        return self._plane.swap(choice.model, worker, self._binding(choice, worker), tally)
 
-    def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> RunningShadow:
+    def rebind(self, choice: Choice, worker: Worker) -> None:
+        """As the port says."""
+        self._plane.rebind(choice.model, worker, self._binding(choice, worker))
+
+    def shadow(self, choice: Choice, worker: Worker, share: float) -> RunningShadow:
         """As the port says. By the top class of a classifier, else within the tolerance of the version's golden
         vectors, or the usual one."""
         tolerance = choice.golden.tolerance if choice.golden is not None else Tolerance()
         scores = choice.classification.output if choice.classification is not None else None
-        return RunningShadow(self._plane, choice.model, Shadow(cast("Worker", worker), share, tolerance, scores))
+        return RunningShadow(self._plane, choice.model, Shadow(worker, share, tolerance, scores))
 
-    def clear(self, model: str) -> Future[LoadedWorker | None]:
+    def clear(self, model: str) -> Future[Worker | None]:
         """As the port says."""
-        return cast("Future[LoadedWorker | None]", self._plane.swap(model, None, None))
+        return self._plane.swap(model, None, None)
 
     def _binding(self, choice: Choice, loaded: Worker) -> Binding:
         return Binding(
@@ -99,9 +92,9 @@ class DataPathPort:
             record_results=choice.record_results,
         )
 
-    def withdraw(self, model: str) -> Future[LoadedWorker | None]:
+    def withdraw(self, model: str) -> Future[Worker | None]:
         """As the port says."""
-        return cast("Future[LoadedWorker | None]", self._plane.withdraw(model))
+        return self._plane.withdraw(model)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """As the port says."""

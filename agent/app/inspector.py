@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
-from agent.adapters.disk.part_file import StepCancelledError
 from agent.core.slots import Choice, SlotRecord
-from agent.errors import AgentError
+from agent.errors import AgentError, StepCancelledError
 from registry.contracts.digest import Digest
 
 log = logging.getLogger(__name__)

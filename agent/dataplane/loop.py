@@ -35,11 +35,12 @@ from agent.dataplane.oip.binding import Binding
 from agent.dataplane.router import Router
 from agent.dataplane.settings import DataPlaneSettings
 from agent.dataplane.shutdown import Shutdown
-from agent.dataplane.slot import Request, Tap, Worker
+from agent.dataplane.slot import Request, Tap
 from agent.dataplane.snapshot import take_snapshot
 from agent.dataplane.stats import DataPlaneStats
 from agent.dataplane.wakeup import Wakeup
 from agent.pictures.process import DecoderProcesses
+from agent.worker.spec import Worker
 
 TICK_SECONDS = 0.1
 """How often hung runs and keepalive are looked at."""

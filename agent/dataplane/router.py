@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from agent.dataplane.oip.binding import Binding
-from agent.dataplane.slot import ModelSlot, Tap, Worker
+from agent.dataplane.slot import ModelSlot, Tap
 from agent.dataplane.stats import ModelStats
+from agent.worker.spec import Worker
 from registry.contracts.codes import InferenceCode
 from registry.contracts.topics import Topics
 from registry.inference.errors import RequestError

@@ -22,53 +22,11 @@ from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.codec import Codec
 from agent.dataplane.oip.plan import Plan
 from agent.dataplane.stats import ModelStats
-from agent.worker.channel import Layout
+from agent.worker.spec import Worker
 
 DOORBELL_BYTES = 64 << 10
 QUEUED_BYTES = 64 << 20
 """Payloads that wait in the agent for an arena of one model, together; a single longer one may wait alone."""
-
-
-class RunLimits(Protocol):
-    """The part of a worker's specification that the data path keeps to."""
-
-    @property
-    def run_timeout_s(self) -> float:
-        """A runner that holds work this long without an answer is hung."""
-
-
-class Worker(Protocol):
-    """What the data path needs of a loaded model: a part of `agent.worker.spec.Worker`."""
-
-    @property
-    def spec(self) -> RunLimits:
-        """As it was asked for."""
-
-    @property
-    def layout(self) -> Layout:
-        """Of `memory`."""
-
-    @property
-    def memory(self) -> memoryview:
-        """Shared with the process."""
-
-    @property
-    def lanes(self) -> tuple[socket.socket, ...]:
-        """One non-blocking doorbell per runner; none when the model runs in this process."""
-
-    @property
-    def max_batch(self) -> int:
-        """The most that one run takes together."""
-
-    @property
-    def batching(self) -> str:
-        """Whether requests are joined into one run, and why; for reports."""
-
-    def run(self, ids: Sequence[int]) -> None:
-        """Without lanes only: runs these slots now, and writes outputs and statuses."""
-
-    def kill(self) -> None:
-        """Ends its process at once, without waiting."""
 
 
 class Tap(Protocol):

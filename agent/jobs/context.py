@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
-from agent.adapters.disk.part_file import StepCancelledError
 from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
+from agent.errors import StepCancelledError
 from registry.contracts.device.jobs import Job
 from registry.contracts.fit.platforms import Platform
 

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from agent.adapters.disk.durable import disk_error
-from agent.adapters.disk.part_file import StepCancelledError
 from agent.adapters.network.offers import give_variant
 from agent.conversion.base import SOURCE, ConversionRequest, Tools
 from agent.conversion.convert import Converted, convert, plan_for
 from agent.conversion.quantize import CALIBRATION
 from agent.conversion.tool import CancelledError
-from agent.errors import PermanentError
+from agent.errors import PermanentError, StepCancelledError
 from agent.jobs.context import JobContext
 from agent.jobs.loading import load_beside
 from agent.jobs.sources import bring_file, bring_variant, job_manifest

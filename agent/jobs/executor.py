@@ -17,9 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.adapters.disk.durable import disk_error
-from agent.adapters.disk.part_file import StepCancelledError
 from agent.adapters.network.registry_answers import UnreachableError
-from agent.errors import AgentError, TransientError
+from agent.errors import AgentError, StepCancelledError, TransientError
 from agent.jobs import records
 from agent.jobs.context import Progress
 from agent.jobs.records import AWAY_PAUSE_S, JobRecord, JobRecords, Records

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from agent.adapters.disk.artifact_cache import reserve_of
 from agent.adapters.disk.durable import disk_error
-from agent.adapters.disk.part_file import PartFile, StepCancelledError
-from agent.errors import AgentError, PermanentError, TransientError
+from agent.adapters.disk.part_file import PartFile
+from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import JobContext
 from agent.jobs.loading import check_files
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.adapters.disk.damage import Damage
 from agent.core.epochs import EpochVerdict
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import PermanentError
 from agent.reconciler.desired import DesiredState
-from agent.reconciler.ports import Clock, DataPath, HostSay, Journal, LoadedWorker, NoSay, Pool, Steps
+from agent.reconciler.ports import Clock, DataPath, HostSay, Journal, NoSay, Pool, Steps
 from agent.reconciler.tasks import TaskDone
 from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
+from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Fault
 from registry.contracts.digest import Digest
@@ -53,8 +53,8 @@ class Context:
     """Why the journal refused last; None once it takes something again."""
     records: dict[str, SlotRecord] = field(default_factory=dict)
     """The newest record of every slot, as in the journal. Replaced whole, entry by entry: others may read it."""
-    damage: Damage = field(default_factory=Damage)
-    """What was found damaged on the disk."""
+    damage: Callable[[], Iterable[tuple[str, str]]] = tuple
+    """What was found damaged on the disk since the last call: kind and message."""
 
     def kept(self) -> set[Digest]:
         """Variants that are never evicted."""
@@ -86,11 +86,11 @@ class Context:
                 "ignored. It was put back from a backup without `registry restore`; it notices that by this report",
             )
 
-    def load_task(self, choice: Choice) -> Callable[[Any], LoadedWorker]:
+    def load_task(self, choice: Choice) -> Callable[[Any], Worker]:
         """The work that verifies and loads an artifact that is in the cache."""
         measured = self.measured(choice)
 
-        def work(cancel: Any) -> LoadedWorker:
+        def work(cancel: Any) -> Worker:
             self.steps.verify(choice, cancel)
             return self.steps.warm(choice, measured, cancel)
 
@@ -100,20 +100,20 @@ class Context:
         """What an earlier start on this host found of it."""
         return self.journal.measured(_measure_key(choice), self.facts_digest())
 
-    def keep_measure(self, choice: Choice, worker: LoadedWorker) -> None:
+    def keep_measure(self, choice: Choice, worker: Worker) -> None:
         """Spares the next start the measuring."""
         self.journal.keep_measure(_measure_key(choice), self.facts_digest(), worker.measured)
 
-    def discard(self, worker: LoadedWorker) -> None:
+    def discard(self, worker: Worker) -> None:
         """Ends a worker that serves nobody, elsewhere: ending takes time."""
         self.loads.submit(lambda: worker.close(self.drain_timeout_s))
 
-    def end(self, leaving: Future[LoadedWorker | None], then: Callable[[], None]) -> None:
+    def end(self, leaving: Future[Worker | None], then: Callable[[], None]) -> None:
         """Ends the worker that a swap sets free, once it has drained; `then` runs in the control thread after it."""
         # The data thread fulfils the future: it only hands over.
         leaving.add_done_callback(lambda done: self.loads.submit(lambda: self._end(done, then)))
 
-    def _end(self, leaving: Future[LoadedWorker | None], then: Callable[[], None]) -> None:
+    def _end(self, leaving: Future[Worker | None], then: Callable[[], None]) -> None:
         """In the pool."""
         fault = leaving.exception()
         if fault is not None:

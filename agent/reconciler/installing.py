@@ -14,8 +14,9 @@ from agent.core.probation import Seen, p99
 from agent.core.slots import Choice, Looked, Quarantined, Trial
 from agent.core.strategy import choose, need_of
 from agent.errors import PermanentError
-from agent.reconciler.ports import LoadedWorker, Waiting
+from agent.reconciler.ports import Waiting
 from agent.reconciler.tasks import Task
+from agent.worker.spec import Worker
 from registry.contracts.catalogue.golden import Parity
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import Strategy
@@ -24,7 +25,7 @@ from registry.contracts.device.messages import Fault
 if TYPE_CHECKING:
     from agent.reconciler.slot import Slot
 
-Warmed = tuple[LoadedWorker, "Parity | None"]
+Warmed = tuple[Worker, "Parity | None"]
 
 
 def resolve(slot: Slot) -> None:
@@ -182,7 +183,7 @@ def _load(slot: Slot, choice: Choice) -> None:
     )
 
 
-def _warmed(slot: Slot, worker: LoadedWorker, parity: Parity | None) -> None:
+def _warmed(slot: Slot, worker: Worker, parity: Parity | None) -> None:
     slot.candidate = worker
     choice = slot.chosen().model_copy(update={"parity": parity})
     if parity is not None and not parity.passed:

@@ -19,8 +19,8 @@ from agent.core.probation import Tally, expected_of
 from agent.core.slots import Choice, Serving
 from agent.errors import AgentError, PermanentError
 from agent.reconciler.context import Context
-from agent.reconciler.ports import LoadedWorker
 from agent.reconciler.tasks import Task
+from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Fault
 
@@ -56,7 +56,7 @@ class Keeper:
         self._context = context
         self._model = model
         self._listener = listener
-        self.worker: LoadedWorker | None = None
+        self.worker: Worker | None = None
         self.serving: Serving | None = None
         self.tally = Tally()
         """What the version that serves, or served last, did since it began to."""
@@ -84,7 +84,7 @@ class Keeper:
         """Does a worker of this choice answer now?"""
         return self.serving is not None and choice is not None and _same_load(self.serving.choice, choice)
 
-    def take(self, choice: Choice, worker: LoadedWorker, known: int = 0) -> float:
+    def take(self, choice: Choice, worker: Worker, known: int = 0) -> float:
         """`worker` answers from now on; the one before is drained and ended. Seconds in which nothing answered.
 
         `known`: see `Tally.known`."""
@@ -178,13 +178,13 @@ class Keeper:
     def _healed(self, _: None) -> None:
         self._task, self._broken = None, False
 
-    def _came_up(self, choice: Choice, worker: LoadedWorker) -> None:
+    def _came_up(self, choice: Choice, worker: Worker) -> None:
         self._task = None
         self.crash = None
         self._serve(choice, worker)
         self._listener.came_up()
 
-    def _serve(self, choice: Choice, worker: LoadedWorker, known: int = 0) -> None:
+    def _serve(self, choice: Choice, worker: Worker, known: int = 0) -> None:
         context = self._context
         if not self._counts(choice):
             self.tally = Tally(expected=expected_of(choice.parity), known=known)

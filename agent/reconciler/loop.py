@@ -23,9 +23,10 @@ from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.context import Context
 from agent.reconciler.exchange import ASK_PAUSE_S, Exchange
-from agent.reconciler.ports import JobWork, LoadedWorker, ReportListener
+from agent.reconciler.ports import JobWork, ReportListener
 from agent.reconciler.slot import Slot
 from agent.reconciler.tasks import Task, TaskDone
+from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Desired, Fault, Health, Notice, Reported
 from registry.contracts.fit.platforms import Platform
@@ -117,7 +118,7 @@ class Reconciler:
         if self._jobs is not None:
             self._guard(self._jobs.begin)
 
-    def stop(self, timeout_s: float) -> list[LoadedWorker]:
+    def stop(self, timeout_s: float) -> list[Worker]:
         """Ends the thread; steps under way are cancelled. The workers that still serve, for the caller to close."""
         self._stopping.set()
         self.put(Tick("stop"))
@@ -163,7 +164,7 @@ class Reconciler:
             self._guard(slot.tend)
         self._do_jobs(desired)
         self._look_at_host()
-        for kind, message in context.damage.take():
+        for kind, message in context.damage():
             context.voice.tell("agent", phase=f"damaged_{kind}", code=DeploymentCode.DIGEST_MISMATCH, message=message)
         self._guard(self._ask)
         if not any(slot.keeper.starting for slot in self._slots.values()):

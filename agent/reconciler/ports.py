@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
 from agent.errors import AgentError
 from agent.worker.measure import Measurement
+from agent.worker.spec import Worker
 from registry.contracts.catalogue.golden import Parity
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures
@@ -24,37 +25,6 @@ from registry.contracts.fit.platforms import Platform
 
 if TYPE_CHECKING:
     from registry.contracts.api.devices import DeviceReports  # Takes 40 ms to import: nobody waits for it at a start.
-
-
-class LoadedWorker(Protocol):
-    """A process (or an inline session) that has loaded, checked and measured one artifact."""
-
-    @property
-    def backend(self) -> str:
-        """The agent's catalogue name of it."""
-
-    @property
-    def provider(self) -> str:
-        """What computes, in the vendor's words."""
-
-    @property
-    def execution(self) -> Literal["process", "inline"]:
-        """Where it runs."""
-
-    @property
-    def max_batch(self) -> int:
-        """The largest batch that helps."""
-
-    @property
-    def batching(self) -> str:
-        """Whether requests are joined into one run, and why."""
-
-    @property
-    def measured(self) -> Measurement:
-        """What warming up found."""
-
-    def close(self, timeout_s: float) -> None:
-        """Asks it to end, kills it after `timeout_s`. May be called twice."""
 
 
 class ShadowRun(Protocol):
@@ -77,21 +47,21 @@ class DataPath(Protocol):
     def assign(self, model: str) -> None:
         """The model is this device's, though nothing serves it yet: its requests are refused as not ready."""
 
-    def serve(self, choice: Choice, worker: LoadedWorker, tally: Tally) -> Future[LoadedWorker | None]:
+    def serve(self, choice: Choice, worker: Worker, tally: Tally) -> Future[Worker | None]:
         """From the next batch on `worker` answers, and `tally` counts what it does. The future brings the one that
         answered before, drained."""
 
-    def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
+    def rebind(self, choice: Choice, worker: Worker) -> None:
         """From the next batch on `worker`, if it still serves, answers under the rollout and options of `choice`."""
 
-    def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> ShadowRun:
+    def shadow(self, choice: Choice, worker: Worker, share: float) -> ShadowRun:
         """From the next batch on `worker`, which is not with the data path, is asked a share (0..1) of what the model's
         active one is asked. To be ended before anything else happens to it."""
 
-    def clear(self, model: str) -> Future[LoadedWorker | None]:
+    def clear(self, model: str) -> Future[Worker | None]:
         """Requests are refused as not ready from now on; the future as in `serve`."""
 
-    def withdraw(self, model: str) -> Future[LoadedWorker | None]:
+    def withdraw(self, model: str) -> Future[Worker | None]:
         """Requests to the model are refused from now on; the future as in `serve`."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
@@ -122,13 +92,13 @@ class Steps(Protocol):
     def verify(self, choice: Choice, cancel: threading.Event) -> None:
         """Every byte in the cache is what its digest says."""
 
-    def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> LoadedWorker:
+    def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> Worker:
         """Starts a worker. `measured`: what an earlier start found on this host, so that it need not be measured."""
 
-    def compare(self, choice: Choice, worker: LoadedWorker, cancel: threading.Event) -> Parity:
+    def compare(self, choice: Choice, worker: Worker, cancel: threading.Event) -> Parity:
         """How the worker, which nobody else uses, answers the version's golden vectors."""
 
-    def room(self, active: LoadedWorker | None) -> Room:
+    def room(self, active: Worker | None) -> Room:
         """The memory that is free, and what the active worker takes. Quick."""
 
     def sweep(self, slots: Sequence[SlotRecord]) -> None:

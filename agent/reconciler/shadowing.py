@@ -12,7 +12,8 @@ from agent.core.probation import Verdict
 from agent.core.shadowing import judge
 from agent.errors import TransientError
 from agent.reconciler import installing
-from agent.reconciler.ports import LoadedWorker, ShadowRun
+from agent.reconciler.ports import ShadowRun
+from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import ShadowFigures
 from registry.contracts.device.messages import Fault
@@ -76,7 +77,7 @@ class Shadowing:
         if verdict is not None:
             self._end(run, verdict)
 
-    def discard(self, worker: LoadedWorker) -> None:
+    def discard(self, worker: Worker) -> None:
         """The candidate is not wanted any more: ends its shadow, if there is one, then the worker."""
         context, run, self._run = self._slot.context, self._run, None
         if run is None:

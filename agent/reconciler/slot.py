@@ -11,22 +11,21 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from agent.adapters.network.registry_answers import UnreachableError
 from agent.core.backoff import DEPLOYMENT, JUDGED, OF_HOST
 from agent.core.elapsed import SteadySince
 from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State, Step, advance
 from agent.core.progress import Live, phase_of, report
 from agent.core.slots import Choice, SlotRecord
 from agent.core.wishes import changes_of, lasts, take
-from agent.errors import AgentError, PermanentError
+from agent.errors import AgentError, PermanentError, TransientError
 from agent.reconciler.context import Context
 from agent.reconciler.effects import EFFECTS
 from agent.reconciler.installing import admit, reconsider
 from agent.reconciler.keeper import Keeper, Listener
-from agent.reconciler.ports import LoadedWorker
 from agent.reconciler.shadowing import Shadowing
 from agent.reconciler.tasks import Task
 from agent.reconciler.watchdog import ROLLS_BACK, Watchdog
+from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.messages import DesiredModel, Fault, ReportedModel
@@ -53,7 +52,7 @@ class Slot:
         self.keeper = Keeper(context, record.model, listener)
         self.shadowing = Shadowing(self)
         self.task: Task[Any] | None = None
-        self.candidate: LoadedWorker | None = None
+        self.candidate: Worker | None = None
         """Loaded and warm, not yet with the data path."""
         self.retry_at: float | None = None
         self.retry_delay = 0.0
@@ -179,7 +178,7 @@ class Slot:
             self.context.voice.tell("worker", phase="died", code=code, message=reason, slot=self.record)
             self.watchdog.died()
 
-    def stop(self) -> list[LoadedWorker]:
+    def stop(self) -> list[Worker]:
         """The agent ends: no step goes on. The workers that are left, for the caller to close."""
         self.cancel()
         self.keeper.stop_trying()
@@ -240,14 +239,14 @@ class Slot:
     def failed(self, error: AgentError, **changes: Any) -> None:
         """The step that ran has failed."""
         self.task = None
-        came_further = isinstance(error, UnreachableError) and error.progress
+        came_further = isinstance(error, TransientError) and error.progress
         attempts = 1 if came_further else self.record.attempts + 1
         fault = Fault(code=error.code, message=error.message[:2000], attempts=attempts)
         if isinstance(error, PermanentError) or DEPLOYMENT.exhausted(attempts, error.code):
             self._give_up(fault, **changes)
             return
         clock = self.context.clock
-        wished = error.retry_after_s if isinstance(error, UnreachableError) else None
+        wished = error.retry_after_s if isinstance(error, TransientError) else None
         self.retry_delay = max(DEPLOYMENT.delay(attempts, clock.chance(), error.code), wished or 0.0)
         until = clock.now() + timedelta(seconds=self.retry_delay)
         failed_in = phase_of(self.record)

@@ -11,14 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import cast
 
 from pydantic import ValidationError
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.engine_sums import drop_changed, keep_sums
-from agent.adapters.disk.part_file import PartFile, StepCancelledError
+from agent.adapters.disk.part_file import PartFile
 from agent.adapters.facts.hardware import memory
 from agent.adapters.facts.process_stats import proportional_memory
 from agent.adapters.network.registry_answers import UnreachableError
@@ -29,8 +28,7 @@ from agent.core.fitness import is_undecided, points_at_host, unfit, why_none
 from agent.core.joining import joining
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
-from agent.errors import AgentError, PermanentError, TransientError
-from agent.reconciler.ports import LoadedWorker
+from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
 from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
@@ -284,7 +282,7 @@ class RealSteps:
             self._tell_facts(found)
         return found
 
-    def compare(self, choice: Choice, worker: LoadedWorker, cancel: threading.Event) -> Parity:
+    def compare(self, choice: Choice, worker: Worker, cancel: threading.Event) -> Parity:
         """As `ports.Steps` says.
 
         Raises:
@@ -300,13 +298,13 @@ class RealSteps:
             if cancel.is_set():
                 raise StepCancelledError
 
-        return measure_parity(cast("Worker", worker), path, golden, check=check)
+        return measure_parity(worker, path, golden, check=check)
 
-    def room(self, active: LoadedWorker | None) -> Room:
+    def room(self, active: Worker | None) -> Room:
         """As `ports.Steps` says."""
         if active is None or active.execution == "inline":
             return Room(memory()[1])
-        return Room(memory()[1], proportional_memory([cast("Worker", active).pid]))
+        return Room(memory()[1], proportional_memory([active.pid]))
 
     def sweep(self, slots: Sequence[SlotRecord]) -> None:
         """As `ports.Steps` says."""

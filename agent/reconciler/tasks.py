@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from agent.adapters.disk.part_file import StepCancelledError
-from agent.errors import AgentError, TransientError
+from agent.errors import AgentError, StepCancelledError, TransientError
 from agent.reconciler.ports import Pool
 
 log = logging.getLogger(__name__)

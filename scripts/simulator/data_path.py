@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agent.core.probation import Tally
 from agent.core.slots import Choice
 from agent.errors import AgentError
-from agent.reconciler.ports import LoadedWorker
+from agent.worker.spec import Worker
 from registry.contracts.device.deployments import ShadowFigures
 from registry.contracts.device.messages import ModelHealth, Quantiles
 from scripts.simulator.faults import Bad, Fault
@@ -22,7 +22,7 @@ REQUESTS_A_SECOND = 5.0
 @dataclass
 class _Serving:
     choice: Choice
-    worker: LoadedWorker
+    worker: Worker
     tally: Tally
     answered_to_s: float
     """Requests up to this moment of simulated time are answered."""
@@ -78,28 +78,28 @@ class SimulatedDataPath:
         """As the port says."""
         self.serving.setdefault(model, None)
 
-    def serve(self, choice: Choice, worker: LoadedWorker, tally: Tally) -> Future[LoadedWorker | None]:
+    def serve(self, choice: Choice, worker: Worker, tally: Tally) -> Future[Worker | None]:
         """As the port says."""
         return self._swap(choice.model, _Serving(choice, worker, tally, self._seconds()))
 
-    def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
+    def rebind(self, choice: Choice, worker: Worker) -> None:
         """As the port says."""
         place = self.serving.get(choice.model)
         if place is not None and place.worker is worker:
             place.choice = choice
 
-    def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> SimulatedShadow:
+    def shadow(self, choice: Choice, worker: Worker, share: float) -> SimulatedShadow:
         """As the port says."""
         agrees = self._steps.bad(choice) not in (Bad.WRONG, Bad.NAN)
         self._shadows = [shadow for shadow in self._shadows if not shadow.ended]
         self._shadows.append(SimulatedShadow(choice.model, share, agrees))
         return self._shadows[-1]
 
-    def clear(self, model: str) -> Future[LoadedWorker | None]:
+    def clear(self, model: str) -> Future[Worker | None]:
         """As the port says."""
         return self._swap(model, None)
 
-    def withdraw(self, model: str) -> Future[LoadedWorker | None]:
+    def withdraw(self, model: str) -> Future[Worker | None]:
         """As the port says."""
         done = self._swap(model, None)
         self.serving.pop(model, None)
@@ -161,8 +161,8 @@ class SimulatedDataPath:
             )
         return found
 
-    def _swap(self, model: str, place: _Serving | None) -> Future[LoadedWorker | None]:
+    def _swap(self, model: str, place: _Serving | None) -> Future[Worker | None]:
         old, self.serving[model] = self.serving.get(model), place
-        done: Future[LoadedWorker | None] = Future()
+        done: Future[Worker | None] = Future()
         done.set_result(old.worker if old else None)
         return done

@@ -14,8 +14,8 @@ from typing import Literal
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
 from agent.errors import PermanentError
-from agent.reconciler.ports import LoadedWorker
 from agent.worker.measure import Measurement
+from agent.worker.spec import Worker
 from registry.contracts.catalogue.golden import Parity
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import DeploymentCode
@@ -156,12 +156,12 @@ class SimulatedSteps:
             raise PermanentError(DeploymentCode.LOAD_FAILED, "simulated: the model does not load")
         return SimulatedWorker(choice, choice.backend)
 
-    def compare(self, choice: Choice, worker: LoadedWorker, cancel: threading.Event) -> Parity:
+    def compare(self, choice: Choice, worker: Worker, cancel: threading.Event) -> Parity:
         """As the port says."""
         wrong = self.bad(choice) is Bad.WRONG
         return Parity(cases=1, max_abs=9.0 if wrong else 0.0, max_rel=9.0 if wrong else 0.0, passed=not wrong)
 
-    def room(self, active: LoadedWorker | None) -> Room:
+    def room(self, active: Worker | None) -> Room:
         """As the port says: always enough."""
         return Room(None)
 

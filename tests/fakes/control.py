@@ -12,8 +12,8 @@ from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
 from agent.errors import AgentError, TransientError
-from agent.reconciler.ports import LoadedWorker
 from agent.worker.measure import Measurement
+from agent.worker.spec import Worker
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.catalogue.golden import Parity
 from registry.contracts.catalogue.manifest import Golden
@@ -154,11 +154,11 @@ class FakeSteps:
     def received(self, choice: Choice) -> int:
         return 0 if self.missing else choice.variant.size
 
-    def compare(self, choice: Choice, worker: LoadedWorker, cancel: threading.Event) -> Parity:
+    def compare(self, choice: Choice, worker: Worker, cancel: threading.Event) -> Parity:
         self._do(f"compare {choice.version}")
         return self.parity
 
-    def room(self, active: LoadedWorker | None) -> Room:
+    def room(self, active: Worker | None) -> Room:
         return Room(self.free, 100 if active is not None else None)
 
     def download(self, choice: Choice, keep: Set[str], cancel: threading.Event) -> None:
@@ -188,7 +188,7 @@ class FakeSteps:
 class FakeShadow:
     """A shadow that finds what the test says."""
 
-    worker: LoadedWorker
+    worker: Worker
     share: float
     found: ShadowFigures
     failure: AgentError | None = None
@@ -209,7 +209,7 @@ class FakeDataPath:
         self.shadows: list[FakeShadow] = []
         self.found = ShadowFigures()
         """What the next shadow has found from its beginning."""
-        self.serving: dict[str, LoadedWorker | None] = {}
+        self.serving: dict[str, Worker | None] = {}
         self.tallies: dict[str, Tally] = {}
         self.bound: dict[str, Choice] = {}
         """Under which choice the worker answers."""
@@ -220,23 +220,23 @@ class FakeDataPath:
     def assign(self, model: str) -> None:
         self.serving.setdefault(model, None)
 
-    def serve(self, choice: Choice, worker: LoadedWorker, tally: Tally) -> Future[LoadedWorker | None]:
+    def serve(self, choice: Choice, worker: Worker, tally: Tally) -> Future[Worker | None]:
         assert all(shadow.ended for shadow in self.shadows if shadow.worker is worker)
         self.tallies[choice.model], self.bound[choice.model] = tally, choice
         return self._drained(self.serving.get(choice.model), choice.model, worker)
 
-    def rebind(self, choice: Choice, worker: LoadedWorker) -> None:
+    def rebind(self, choice: Choice, worker: Worker) -> None:
         if self.serving.get(choice.model) is worker:
             self.bound[choice.model] = choice
 
-    def shadow(self, choice: Choice, worker: LoadedWorker, share: float) -> FakeShadow:
+    def shadow(self, choice: Choice, worker: Worker, share: float) -> FakeShadow:
         self.shadows.append(FakeShadow(worker, share, self.found))
         return self.shadows[-1]
 
-    def clear(self, model: str) -> Future[LoadedWorker | None]:
+    def clear(self, model: str) -> Future[Worker | None]:
         return self._drained(self.serving.get(model), model, None)
 
-    def withdraw(self, model: str) -> Future[LoadedWorker | None]:
+    def withdraw(self, model: str) -> Future[Worker | None]:
         done = self._drained(self.serving.get(model), model, None)
         self.serving.pop(model, None)
         return done
@@ -249,11 +249,9 @@ class FakeDataPath:
     def publish_durable(self, topic: str, payload: bytes) -> None:
         self.events.append(Event.model_validate_json(payload))
 
-    def _drained(
-        self, old: LoadedWorker | None, model: str, worker: LoadedWorker | None
-    ) -> Future[LoadedWorker | None]:
+    def _drained(self, old: Worker | None, model: str, worker: Worker | None) -> Future[Worker | None]:
         self.serving[model] = worker
-        done: Future[LoadedWorker | None] = Future()
+        done: Future[Worker | None] = Future()
         done.set_result(old)
         return done
 

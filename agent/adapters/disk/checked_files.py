@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.adapters.disk.part_file import BUFFER, StepCancelledError
+from agent.adapters.disk.part_file import BUFFER
+from agent.errors import StepCancelledError
 from registry.contracts.catalogue.manifest import FileRef, Variant
 from registry.contracts.digest import hex_of
 

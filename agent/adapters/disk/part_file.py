@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from agent.adapters.disk.durable import disk_error
-from agent.errors import TransientError
+from agent.errors import StepCancelledError, TransientError
 from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import hex_of
@@ -26,10 +26,6 @@ OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 
 Fill = Callable[[memoryview], int]
 """Puts the next bytes into the buffer and says how many; 0 at the end."""
-
-
-class StepCancelledError(Exception):
-    """The desired state changed: nobody wants the result of this step any more."""
 
 
 class PartFile:

@@ -14,11 +14,10 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agent.adapters.disk.durable import disk_error
-from agent.adapters.disk.part_file import StepCancelledError
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
 from agent.core.backoff import Backoff
-from agent.errors import PermanentError
+from agent.errors import PermanentError, StepCancelledError
 from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.catalogue.manifest import FileRef, Variant

@@ -33,7 +33,7 @@ MAX_FOREIGN_RETRY_AFTER_S = 60.0
 
 
 class UnreachableError(TransientError):
-    """The registry cannot be reached now. `retry_after_s`: the delay it asks for; `progress`: some bytes arrived."""
+    """The registry cannot be reached now."""
 
     def __init__(
         self,
@@ -43,9 +43,7 @@ class UnreachableError(TransientError):
         retry_after_s: float = 0.0,
         progress: bool = False,
     ) -> None:
-        super().__init__(code, message)
-        self.retry_after_s = retry_after_s
-        self.progress = progress
+        super().__init__(code, message, retry_after_s=retry_after_s, progress=progress)
 
 
 def outage(error: Exception, url: str) -> UnreachableError | None:

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
-from agent.adapters.disk.part_file import StepCancelledError
 from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
-from agent.errors import PermanentError, TransientError
+from agent.errors import PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import JobContext
 from agent.jobs.evaluate import evaluate
 from registry.contracts.device.jobs import Job, JobKind

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.disk.part_file import StepCancelledError
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.config.settings import AgentConfig
-from agent.errors import PermanentError, TransientError
+from agent.errors import PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import Progress
 from agent.jobs.handlers import RealJobs
 from agent.jobs.records import AWAY_PAUSE_S, MAX_RESULT_BYTES, MAX_TRIES
