@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
+from agent.adapters.deployment_steps import RealSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.journal import SqliteJournal
@@ -34,8 +35,8 @@ from agent.adapters.signatures import trusted
 from agent.adapters.systemd_notify import notify, watchdog_interval_s
 from agent.app.data_path import DataPathPort
 from agent.app.health import HealthReporter
-from agent.app.host_say import LocalSay
 from agent.app.inspector import Inspector
+from agent.app.local_policy import LocalSay
 from agent.app.status import DataDirLock, write_status
 from agent.config.settings import AgentConfig
 from agent.dataplane.loop import DataPlane
@@ -48,9 +49,8 @@ from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import QUEUE_LIMIT, Reconciler, pools
 from agent.reconciler.ports import Clock
-from agent.reconciler.steps import RealSteps
+from agent.reconciler.publisher import Voice
 from agent.reconciler.tasks import TaskDone
-from agent.reconciler.voice import Voice
 from registry.contracts.device.messages import Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from agent.adapters.deployment_steps import RealSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.part_file import PartFile
 from agent.core.slots import Choice
 from agent.errors import PermanentError
 from agent.jobs.context import JobContext
-from agent.reconciler.steps import RealSteps
 from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError
 from agent.worker.spec import Worker

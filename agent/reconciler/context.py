@@ -12,8 +12,8 @@ from agent.core.slots import Choice, SlotRecord
 from agent.errors import PermanentError
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.ports import Clock, DataPath, HostSay, Journal, NoSay, Pool, Steps
+from agent.reconciler.publisher import Voice
 from agent.reconciler.tasks import TaskDone
-from agent.reconciler.voice import Voice
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode

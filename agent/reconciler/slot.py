@@ -21,8 +21,8 @@ from agent.errors import AgentError, PermanentError, TransientError
 from agent.reconciler.context import Context
 from agent.reconciler.effects import EFFECTS
 from agent.reconciler.installing import admit, reconsider
-from agent.reconciler.keeper import Keeper, Listener
 from agent.reconciler.shadowing import Shadowing
+from agent.reconciler.supervisor import Keeper, Listener
 from agent.reconciler.tasks import Task
 from agent.reconciler.watchdog import ROLLS_BACK, Watchdog
 from agent.worker.spec import Worker

@@ -21,7 +21,7 @@ from agent.core.probation import Counts, Seen, Verdict, judge
 from agent.core.slots import Looked, SlotRecord, Trial
 from agent.errors import AgentError, PermanentError, TransientError
 from agent.reconciler.installing import clear_if_tight, known_in, quarantined
-from agent.reconciler.keeper import BROKEN
+from agent.reconciler.supervisor import BROKEN
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import Phase
 from registry.contracts.device.messages import Fault

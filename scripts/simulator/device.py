@@ -20,7 +20,7 @@ from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock, Uplink
-from agent.reconciler.voice import Voice
+from agent.reconciler.publisher import Voice
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Health, Presence, Reported

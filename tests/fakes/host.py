@@ -15,7 +15,7 @@ from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock
-from agent.reconciler.voice import Voice
+from agent.reconciler.publisher import Voice
 from registry.contracts.device.deployments import DeploymentProgress
 from registry.contracts.device.messages import Desired, DesiredModel, Health, Reported, ServingState
 from registry.contracts.topics import Topics

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from agent.adapters import signatures
+from agent.adapters.deployment_steps import RealSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_client import RegistryClient
 from agent.backends.base import VerifiedEntryPoint
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import AgentError, PermanentError
-from agent.reconciler.steps import RealSteps
 from agent.worker.arena import ArenaTensor
 from agent.worker.handle import WorkerSpec, start_worker
 from agent.worker.measure import Measurement

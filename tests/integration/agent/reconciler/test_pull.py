@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from agent.adapters.deployment_steps import RealSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
-from agent.reconciler.steps import RealSteps
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import DesiredModel, Profile

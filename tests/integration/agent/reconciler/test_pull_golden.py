@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.adapters.deployment_steps import RealSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
 from agent.errors import TransientError
-from agent.reconciler.steps import RealSteps
 from registry.contracts.catalogue.manifest import FileRef, Format, Golden, Manifest, Target
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import DesiredModel

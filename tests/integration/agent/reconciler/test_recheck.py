@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.adapters.deployment_steps import RealSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import PermanentError
-from agent.reconciler.steps import RealSteps
 from registry.contracts.catalogue.manifest import Requirements
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.device.messages import DesiredModel, Profile

@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import pytest
 
+from agent.adapters import deployment_steps as steps_module
+from agent.adapters.deployment_steps import RealSteps
 from agent.adapters.disk.artifact_cache import MAX_DAMAGED_BYTES, MAX_DAMAGED_FILES, ArtifactCache
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.engine_sums import drop_changed, keep_sums
@@ -24,8 +26,6 @@ from agent.backends.ort import OnnxRuntime
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import TransientError
-from agent.reconciler import steps as steps_module
-from agent.reconciler.steps import RealSteps
 from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import DesiredModel

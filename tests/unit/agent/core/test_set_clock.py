@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk.leases import Leases
-from agent.app.host_say import LocalSay
+from agent.app.local_policy import LocalSay
 from agent.core.elapsed import SteadySince, SteadyUntil
 from agent.core.lifecycle import State
 from agent.core.local_policy import HostPolicy
