@@ -53,7 +53,7 @@ PROBE_AGAIN_S = 60.0
 """Loads that fail one after the other cost one probe a minute."""
 
 
-class RealSteps:
+class DeploymentSteps:
     """Thread-safe: keeps nothing but the facts of the host."""
 
     def __init__(

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
-from agent.adapters.deployment_steps import RealSteps
+from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.journal import SqliteJournal
@@ -36,7 +36,7 @@ from agent.adapters.systemd_notify import notify, watchdog_interval_s
 from agent.app.data_path import DataPathPort
 from agent.app.health import HealthReporter
 from agent.app.inspector import Inspector
-from agent.app.local_policy import LocalSay
+from agent.app.local_policy import HostLocalPolicy
 from agent.app.status import DataDirLock, write_status
 from agent.config.settings import AgentConfig
 from agent.dataplane.loop import DataPlane
@@ -49,7 +49,7 @@ from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import QUEUE_LIMIT, Reconciler, pools
 from agent.reconciler.ports import Clock
-from agent.reconciler.publisher import Voice
+from agent.reconciler.publisher import EventPublisher
 from agent.reconciler.tasks import TaskDone
 from registry.contracts.device.messages import Presence, Reported
 from registry.contracts.fit.platforms import Platform
@@ -152,7 +152,7 @@ class Agent:
         config = self._config
         data_path = DataPathPort(self._plane, config.device, config.limits.max_payload)
         network, loads, _ = self._pools
-        steps = RealSteps(
+        steps = DeploymentSteps(
             config,
             cache,
             self._registry,
@@ -168,14 +168,14 @@ class Agent:
             data_path=data_path,
             clock=self._clock,
             desired=DesiredState(config.device, self._journal),
-            voice=Voice(config.device, self._topics, data_path, self._journal, self._clock),
+            publisher=EventPublisher(config.device, self._topics, data_path, self._journal, self._clock),
             network=network,
             loads=loads,
             put=self._put,
             drain_timeout_s=config.worker.drain_timeout_s,
             damage=self._damage.take,
             boot=process_stats.boot_id(),
-            host=LocalSay(
+            host=HostLocalPolicy(
                 config.policy.host_policy(),
                 Leases(config.data_dir / "leases"),
                 Metered(config.policy.metered),
@@ -283,7 +283,7 @@ class Agent:
             write_status(
                 self._config.data_dir,
                 reported,
-                connected=context.voice.connected,
+                connected=context.publisher.connected,
                 at=utc_now(),
                 slots=list(context.records.values()),
             )

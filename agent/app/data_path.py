@@ -24,7 +24,7 @@ class RunningShadow:
         self._plane = plane
         self._model = model
         self._shadow = shadow
-        plane.look_on(model, shadow)
+        plane.attach(model, shadow)
 
     @property
     def failure(self) -> AgentError | None:
@@ -37,7 +37,7 @@ class RunningShadow:
 
     def end(self, timeout_s: float) -> bool:
         """As the port says."""
-        off = self._plane.look_away(self._model, self._shadow)
+        off = self._plane.detach(self._model, self._shadow)
         with contextlib.suppress(FutureTimeoutError):  # The data thread has ended: it shows the shadow nothing more.
             off.result(timeout_s)
         return self._shadow.close(timeout_s)

@@ -1,4 +1,4 @@
-"""What this host has a say in, with its settings, leases and network: fits `core.local_policy` into the port."""
+"""The local policy of this host, by its settings, leases and network: fits `core.local_policy` into the port."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from agent.core.local_policy import HostNow, HostPolicy, Wait, may_download, may
 from registry.contracts.device.deployments import DeploymentPolicy
 
 
-class LocalSay:
-    """Implements `agent.reconciler.ports.HostSay`."""
+class HostLocalPolicy:
+    """Implements `agent.reconciler.ports.LocalPolicy`."""
 
     def __init__(
         self,

@@ -190,13 +190,13 @@ class DataPlane:
         self._wakeup.post(swap)
         return done
 
-    def look_on(self, model: str, tap: Tap) -> Future[None]:
+    def attach(self, model: str, tap: Tap) -> Future[None]:
         """Has `tap` see what the active worker of the model answers, until another one takes its place."""
-        return self._wakeup.call(lambda: self._router.look_on(model, tap))
+        return self._wakeup.call(lambda: self._router.attach(model, tap))
 
-    def look_away(self, model: str, tap: Tap) -> Future[None]:
+    def detach(self, model: str, tap: Tap) -> Future[None]:
         """`tap` sees nothing any more once the future is fulfilled."""
-        return self._wakeup.call(lambda: self._router.look_away(model, tap))
+        return self._wakeup.call(lambda: self._router.detach(model, tap))
 
     def rebind(self, model: str, worker: Worker, binding: Binding) -> None:
         """Has `worker`, if it still serves, go on under another binding: between two batches, without a swap."""

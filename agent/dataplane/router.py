@@ -58,11 +58,11 @@ class Router:
                 self._routes[self._topics.pool(model).encode()] = slot
         return slot
 
-    def look_on(self, model: str, tap: Tap) -> None:
+    def attach(self, model: str, tap: Tap) -> None:
         """`tap` sees what the active worker of the model answers, until another one takes its place."""
         self.assign(model).tap = tap
 
-    def look_away(self, model: str, tap: Tap) -> None:
+    def detach(self, model: str, tap: Tap) -> None:
         """`tap` sees nothing any more; another one that has taken its place goes on."""
         slot = self.slots.get(model)
         if slot is not None and slot.tap is tap:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.adapters.deployment_steps import RealSteps
+from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.part_file import PartFile
 from agent.core.slots import Choice
@@ -140,11 +140,11 @@ def _loaded(job: Job, context: JobContext) -> tuple[Worker, Choice]:
     limits = context.config.limits
     own = ArtifactCache(context.folder / "cache", limit=limits.cache_bytes, reserve=limits.disk_reserve)
     own.open()
-    steps = RealSteps(context.config, own, context.registry, context.facts)
+    steps = DeploymentSteps(context.config, own, context.registry, context.facts)
     desired = DesiredModel(version=job.version, manifest=job.manifest, variant=job.source)
     choice = steps.resolve(job.model, desired, context.cancel)
     if context.cache.has(choice.variant_digest):
-        steps = RealSteps(context.config, context.cache, context.registry, context.facts)
+        steps = DeploymentSteps(context.config, context.cache, context.registry, context.facts)
     else:
         steps.download(choice, frozenset(), context.cancel)
     steps.verify(choice, context.cancel)

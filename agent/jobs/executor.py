@@ -122,7 +122,9 @@ class JobExecutor:
     def _start(self, name: str, record: JobRecord, now: float) -> None:
         self._change(name, records.started)
         run = self._run = _Run(id=name, deadline=now + record.job.timeout_s)
-        self._context.voice.tell("job", phase="running", message=f"{name}: {record.job.kind} of {_what(record.job)}")
+        self._context.publisher.publish(
+            "job", phase="running", message=f"{name}: {record.job.kind} of {_what(record.job)}"
+        )
         self._pool.submit(lambda: self._do(run, record.job))
 
     def _do(self, run: _Run, job: Job) -> None:
@@ -160,7 +162,7 @@ class JobExecutor:
         self._run = None
         record = self._records.get(run.id)
         if record is None:
-            self._context.voice.tell("job", phase="cancelled", message=run.id)
+            self._context.publisher.publish("job", phase="cancelled", message=run.id)
             return
         if record.status.state is JobState.RUNNING:
             record = self._change(run.id, outcome)
@@ -169,7 +171,7 @@ class JobExecutor:
             chance = self._context.clock.chance()
             pause = AWAY_PAUSE_S * (0.5 + chance / 2) if run.away else records.PAUSE.delay(record.tries, chance)
             self._not_before[run.id] = self._context.clock.monotonic() + pause
-        self._context.voice.tell(
+        self._context.publisher.publish(
             "job", phase=str(status.state), code=status.code, message=f"{run.id}: {status.message}".rstrip(": ")
         )
 

@@ -11,8 +11,8 @@ from agent.core.epochs import EpochVerdict
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import PermanentError
 from agent.reconciler.desired import DesiredState
-from agent.reconciler.ports import Clock, DataPath, HostSay, Journal, NoSay, Pool, Steps
-from agent.reconciler.publisher import Voice
+from agent.reconciler.ports import Clock, DataPath, Journal, LocalPolicy, Pool, Steps, Unrestricted
+from agent.reconciler.publisher import EventPublisher
 from agent.reconciler.tasks import TaskDone
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
@@ -31,7 +31,7 @@ class Context:
     data_path: DataPath
     clock: Clock
     desired: DesiredState
-    voice: Voice
+    publisher: EventPublisher
     network: Pool
     """Downloads: few at once, each may take hours."""
     loads: Pool
@@ -41,7 +41,7 @@ class Context:
     drain_timeout_s: float
     boot: str = ""
     """This boot of the host, as the kernel names it."""
-    host: HostSay = field(default_factory=NoSay)
+    host: LocalPolicy = field(default_factory=Unrestricted)
     """When this host lets a deployment download and switch."""
     facts: Platform | None = None
     changed: bool = True
@@ -76,7 +76,7 @@ class Context:
             why = (
                 " of another epoch: the registry was put back from a backup" if verdict is EpochVerdict.RESTORED else ""
             )
-            self.voice.tell("agent", phase="desired", message=f"generation {self.desired.generation}{why}")
+            self.publisher.publish("agent", phase="desired", message=f"generation {self.desired.generation}{why}")
         elif verdict is EpochVerdict.ASK or (verdict is EpochVerdict.STALE and not from_registry):
             self.ask = True
         elif verdict is EpochVerdict.STALE:
@@ -117,7 +117,9 @@ class Context:
         """In the pool."""
         fault = leaving.exception()
         if fault is not None:
-            self.put(TaskDone(lambda: self.voice.tell("worker", phase="switch", code="internal", message=str(fault))))
+            self.put(
+                TaskDone(lambda: self.publisher.publish("worker", phase="switch", code="internal", message=str(fault)))
+            )
         else:
             worker = leaving.result()
             if worker is not None:

@@ -24,7 +24,7 @@ def _cancel(slot: Slot) -> None:
 
 def _rebind(slot: Slot) -> None:
     if slot.record.active is not None:
-        slot.keeper.rebind(slot.record.active)
+        slot.supervisor.rebind(slot.record.active)
 
 
 def _shadow(slot: Slot) -> None:
@@ -41,9 +41,9 @@ def _unwatch(slot: Slot) -> None:
 
 def _roll_back(slot: Slot) -> None:
     """The previous version is the active one in the journal by now: its worker is all that is missing."""
-    active, keeper = slot.record.active, slot.keeper
-    keeper.stop_trying()
-    if keeper.answers(active):  # The agent was started anew, and brought it back before anything else.
+    active, supervisor = slot.record.active, slot.supervisor
+    supervisor.stop_trying()
+    if supervisor.answers(active):  # The agent was started anew, and brought it back before anything else.
         slot.move(Event.STEP_DONE, attempts=0)
         return
     installing.clear_if_tight(slot)
@@ -58,8 +58,8 @@ def _repair(slot: Slot) -> None:
 
     def repaired(_: None) -> None:
         slot.task = None
-        if not slot.keeper.starting:
-            slot.keeper.stop_trying()
+        if not slot.supervisor.starting:
+            slot.supervisor.stop_trying()
             slot.revive()
 
     def failed(error: AgentError) -> None:
@@ -84,7 +84,7 @@ def _retire(slot: Slot) -> None:
         slot.move(Event.STEP_DONE)
 
     slot.task = Task[None](lambda _: None, lambda _: None, lambda _: None)
-    slot.keeper.withdraw(ended)
+    slot.supervisor.withdraw(ended)
 
 
 def _forget(slot: Slot) -> None:
@@ -96,7 +96,7 @@ def _forget(slot: Slot) -> None:
 def _report(slot: Slot) -> None:
     """One event for every phase; the reported state follows at the end of the look."""
     fault, phase = slot.record.fault, phase_of(slot.record)
-    slot.context.voice.tell(
+    slot.context.publisher.publish(
         "deployment" if phase is not None else "worker",
         phase=str(phase if phase is not None else slot.record.state),
         code=fault.code if fault else "",

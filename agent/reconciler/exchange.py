@@ -91,7 +91,7 @@ class Exchange:
     def _reports(self, reported: Reported | None, health: Health | None) -> DeviceReports:
         from registry.contracts.api.devices import DeviceReports  # noqa: PLC0415 - see ports
 
-        events = tuple(self._context.voice.unsent)
+        events = tuple(self._context.publisher.unsent)
         return DeviceReports(reported=reported, health=(health,) if health else (), events=events)
 
     def cancel(self) -> None:
@@ -121,7 +121,7 @@ class Exchange:
         self.reachable = True
         if answer.refused is not None:
             log.warning("the registry does not take facts or reports: %s", answer.refused)
-        unsent: Any = self._context.voice.unsent
+        unsent: Any = self._context.publisher.unsent
         for _ in range(min(answer.reports_sent, len(unsent))):
             unsent.popleft()
         if answer.document is not None and self._seen() == self._asked_at:

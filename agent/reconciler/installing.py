@@ -48,7 +48,7 @@ def _resolved(slot: Slot, choice: Choice) -> None:
         return
     if choice.degraded:
         text = f"variant {choice.variant.name} runs on the CPU, and an accelerator of this host lies idle"
-        slot.context.voice.tell("worker", phase="degraded", message=text, slot=slot.record)
+        slot.context.publisher.publish("worker", phase="degraded", message=text, slot=slot.record)
     before = slot.record.candidate
     same = before is not None and before.variant_digest == choice.variant_digest
     shadow = slot.record.shadow if same else None
@@ -127,9 +127,9 @@ def _held() -> Fault:
 
 def warm(slot: Slot) -> None:
     """Loads the candidate: beside the active version, or in its place where there is no room for both."""
-    choice, keeper = slot.chosen(), slot.keeper
-    if keeper.worker is not None:
-        room = slot.context.steps.room(keeper.worker)
+    choice, supervisor = slot.chosen(), slot.supervisor
+    if supervisor.worker is not None:
+        room = slot.context.steps.room(supervisor.worker)
         how = choose(slot.policy.strategy, choice.variant, room)
         if how is None:
             text = (
@@ -152,16 +152,16 @@ def _clear_first(slot: Slot, then: Callable[[], None]) -> None:
         if slot.task is waiting:
             then()
 
-    slot.keeper.clear(ended)
+    slot.supervisor.clear(ended)
 
 
 def clear_if_tight(slot: Slot) -> None:
-    """Where there is no room for what should answer beside what does, that ends first; then the keeper starts it."""
-    active, keeper = slot.record.active, slot.keeper
-    if active is not None and keeper.worker is not None:
-        room = slot.context.steps.room(keeper.worker)
+    """Where there is no room for what should answer beside what does, that ends first, then this is started."""
+    active, supervisor = slot.record.active, slot.supervisor
+    if active is not None and supervisor.worker is not None:
+        room = slot.context.steps.room(supervisor.worker)
         if choose(Strategy.AUTO, active.variant, room) is Strategy.STOP_FIRST:
-            keeper.clear(keeper.resume)
+            supervisor.clear(supervisor.resume)
 
 
 def _load(slot: Slot, choice: Choice) -> None:
@@ -203,16 +203,16 @@ def _why_no_shadow(slot: Slot) -> str | None:
         return ""
     if slot.record.shadow is not None:
         return "shadow: done before it was held up"
-    if slot.keeper.cleared_at is not None:
+    if slot.supervisor.cleared_at is not None:
         return "no shadow: the version before had to end first"
-    if slot.keeper.serving is None:
+    if slot.supervisor.serving is None:
         return "no shadow: nothing serves beside it"
     return None
 
 
 def go_on(slot: Slot, **changes: Any) -> None:
     """The candidate is ready: on to the switch, unless its policy or this host says otherwise by now."""
-    if slot.keeper.cleared_at is None:  # With nothing answering there is no way but on.
+    if slot.supervisor.cleared_at is None:  # With nothing answering there is no way but on.
         if slot.policy.hold:
             slot.move(Event.HELD, **{**changes, "fault": _held()})
             return
@@ -254,17 +254,17 @@ def quarantined(slot: Slot, choice: Choice, code: str, text: str) -> tuple[Quara
 
 def switch(slot: Slot) -> None:
     """The candidate answers from now on; what was committed last is what to go back to."""
-    record, keeper = slot.record, slot.keeper
+    record, supervisor = slot.record, slot.supervisor
     choice, worker = slot.chosen(), slot.candidate
-    before = p99(keeper.tally.run.view(), slot.policy.probation.min_requests) if record.proven else None
+    before = p99(supervisor.tally.run.view(), slot.policy.probation.min_requests) if record.proven else None
     looked = looked_at(slot)
     gap: float | None = None
-    if not keeper.answers(choice):
+    if not supervisor.answers(choice):
         if worker is None:  # Written down as switching, but the worker is gone: from the beginning.
             slot.restart()
             return
         slot.candidate = None
-        gap = keeper.take(_bound(slot, choice), worker, known=known_in(looked))
+        gap = supervisor.take(_bound(slot, choice), worker, known=known_in(looked))
     last = record.last_committed()
     slot.move(
         Event.STEP_DONE,
@@ -283,7 +283,7 @@ def switch(slot: Slot) -> None:
 
 def looked_at(slot: Slot) -> Looked | None:
     """What the answers of the last committed version held: by this agent's own counts, or by the journal's."""
-    record, seen = slot.record, slot.keeper.tally.seen()
+    record, seen = slot.record, slot.supervisor.tally.seen()
     if not record.proven:
         return record.trial.before if record.trial is not None else None
     if record.looked is not None and record.looked.answered > seen.answered:

@@ -165,9 +165,11 @@ class Reconciler:
         self._do_jobs(desired)
         self._look_at_host()
         for kind, message in context.damage():
-            context.voice.tell("agent", phase=f"damaged_{kind}", code=DeploymentCode.DIGEST_MISMATCH, message=message)
+            context.publisher.publish(
+                "agent", phase=f"damaged_{kind}", code=DeploymentCode.DIGEST_MISMATCH, message=message
+            )
         self._guard(self._ask)
-        if not any(slot.keeper.starting for slot in self._slots.values()):
+        if not any(slot.supervisor.starting for slot in self._slots.values()):
             self.revived.set()
         if context.changed and context.facts is not None:
             context.changed = False
@@ -184,7 +186,7 @@ class Reconciler:
     def _ask(self) -> None:
         """The registry over HTTP, where the broker is not enough."""
         if self._context.ask and self._exchange is not None:
-            connected = self._context.voice.connected
+            connected = self._context.publisher.connected
             self._context.ask = not self._exchange.ask(connected, self._reported, self._health)
 
     def _do_jobs(self, desired: Desired | None) -> None:
@@ -217,7 +219,7 @@ class Reconciler:
         return min([max(due - now, 0.0) for due in dues] + [longest])
 
     def _handle(self, event: Any) -> None:
-        voice = self._context.voice
+        publisher = self._context.publisher
         if isinstance(event, TaskDone):
             event.finish()
         elif isinstance(event, ControlMessage):
@@ -230,10 +232,10 @@ class Reconciler:
                 self._slots[event.model].died(event.worker, event.reason)
         elif isinstance(event, Connected):
             self._context.changed = True
-            voice.connected = event.whole
+            publisher.connected = event.whole
         elif isinstance(event, Disconnected):
-            self._context.changed |= voice.connected
-            voice.connected = False
+            self._context.changed |= publisher.connected
+            publisher.connected = False
         elif isinstance(event, Tick):
             self._tick(event.what)
 
@@ -252,9 +254,9 @@ class Reconciler:
 
     def _tick(self, what: str) -> None:
         if what == "poll" and self._exchange is not None:
-            self._exchange.poll(self._context.voice.connected, self._reported, self._health)
+            self._exchange.poll(self._context.publisher.connected, self._reported, self._health)
         elif what == "health":
-            self._health = self._make_health({model: slot.keeper.restarts for model, slot in self._slots.items()})
+            self._health = self._make_health({model: slot.supervisor.restarts for model, slot in self._slots.items()})
             topic = self._topics.device(self._device, "health")
             self._context.data_path.publish(topic, self._health.canonical(), retain=False)
         elif what == "sweep" and not any(slot.busy for slot in self._slots.values()):
@@ -289,7 +291,7 @@ class Reconciler:
         keep = context.kept()
         Task(
             lambda cancel: context.steps.download(choice, keep, cancel),
-            lambda _: context.voice.tell("agent", phase="healed", message=f"{choice.version}: whole again"),
+            lambda _: context.publisher.publish("agent", phase="healed", message=f"{choice.version}: whole again"),
             lambda error: log.warning("damaged files of %s are not there yet: %s", choice.version, error),
         ).start(context.network, context.put)
 
@@ -323,7 +325,7 @@ class Reconciler:
 
     def _no_facts(self, error: AgentError) -> None:
         self._plan_host_look(unknown=True)
-        self._context.voice.tell("agent", phase="facts", code=error.code, message=error.message)
+        self._context.publisher.publish("agent", phase="facts", code=error.code, message=error.message)
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Nothing that goes wrong with one event or one slot stops the others."""
@@ -333,10 +335,10 @@ class Reconciler:
             fault = Fault(code=error.code[:64], message=error.message[:2000])
             self._context.changed |= fault != self._context.fault
             self._context.fault = fault
-            self._context.voice.tell("agent", phase="control", code=error.code, message=error.message)
+            self._context.publisher.publish("agent", phase="control", code=error.code, message=error.message)
         except Exception as error:
             log.exception("the control thread goes on after a fault of its own")
-            self._context.voice.tell("agent", phase="control", code="internal", message=str(error))
+            self._context.publisher.publish("agent", phase="control", code="internal", message=str(error))
         else:
             return
         for slot in self._slots.values():

@@ -184,8 +184,11 @@ class Waiting(Protocol):
         """It is asked again at the latest then."""
 
 
-class HostSay(Protocol):
-    """What this host has a say in. Asked again at every look while a deployment is deferred. Control thread, quick."""
+class LocalPolicy(Protocol):
+    """When this host lets a deployment download and switch: `agent.core.local_policy` with what is true now.
+
+    Asked again at every look while a deployment is deferred. Control thread, quick.
+    """
 
     def may_download(
         self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing_bytes: int
@@ -196,7 +199,7 @@ class HostSay(Protocol):
         """Before a worker is loaded for the switch, and once more before the switch itself. None: go on."""
 
 
-class NoSay:
+class Unrestricted:
     """A host without a policy of its own."""
 
     def may_download(

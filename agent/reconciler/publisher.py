@@ -23,7 +23,7 @@ REPEAT_AFTER_S = 60.0
 """The same fault again is no new event before that."""
 
 
-class Voice:
+class EventPublisher:
     """Control thread only."""
 
     def __init__(self, device: str, topics: Topics, data_path: DataPath, journal: Journal, clock: Clock) -> None:
@@ -36,7 +36,9 @@ class Voice:
         self._last_fault: tuple[str, str, str] | None = None
         self._fault_again_at = 0.0
 
-    def tell(self, kind: str, *, phase: str, code: str = "", message: str = "", slot: SlotRecord | None = None) -> None:
+    def publish(
+        self, kind: str, *, phase: str, code: str = "", message: str = "", slot: SlotRecord | None = None
+    ) -> None:
         """One event, to the log and to the registry. A disk that refuses it is logged: nothing waits for events."""
         if slot is None and code and self._is_repeated((phase, code, message)):
             return

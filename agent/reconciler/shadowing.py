@@ -70,7 +70,7 @@ class Shadowing:
         policy = slot.policy.shadow
         if policy is None:
             verdict: Verdict | None = Verdict("", "the shadow was called off")
-        elif slot.record.active is None or slot.keeper.given_up:
+        elif slot.record.active is None or slot.supervisor.given_up:
             verdict = Verdict("", "the shadow ended early: nothing serves beside it any more")
         else:
             verdict = judge(policy, run.figures(), over=now >= self._began + policy.duration_s)

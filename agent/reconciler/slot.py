@@ -22,7 +22,7 @@ from agent.reconciler.context import Context
 from agent.reconciler.effects import EFFECTS
 from agent.reconciler.installing import admit, reconsider
 from agent.reconciler.shadowing import Shadowing
-from agent.reconciler.supervisor import Keeper, Listener
+from agent.reconciler.supervisor import Listener, WorkerSupervisor
 from agent.reconciler.tasks import Task
 from agent.reconciler.watchdog import ROLLS_BACK, Watchdog
 from agent.worker.spec import Worker
@@ -49,7 +49,7 @@ class Slot:
         self.context = context
         self.watchdog = Watchdog(self)
         listener = Listener(self.watchdog.came_up, self.watchdog.did_not_come_up, self.watchdog.lost)
-        self.keeper = Keeper(context, record.model, listener)
+        self.supervisor = WorkerSupervisor(context, record.model, listener)
         self.shadowing = Shadowing(self)
         self.task: Task[Any] | None = None
         self.candidate: Worker | None = None
@@ -79,20 +79,20 @@ class Slot:
 
     def report(self) -> ReportedModel:
         """What this slot says of itself."""
-        keeper, candidate = self.keeper, self.record.candidate
+        supervisor, candidate = self.supervisor, self.record.candidate
         live = Live(
-            serving=keeper.serving,
-            crash=keeper.crash,
-            given_up=keeper.given_up and self.record.state is not State.ROLLBACK_FAILED,
+            serving=supervisor.serving,
+            crash=supervisor.crash,
+            given_up=supervisor.given_up and self.record.state is not State.ROLLBACK_FAILED,
             bytes_done=self.context.steps.received(candidate) if candidate is not None else 0,
             shadow=self.shadowing.figures(),
-            cleared=keeper.cleared_at is not None,
+            cleared=supervisor.cleared_at is not None,
         )
         return report(self.record, live)
 
     def next_due(self) -> float | None:
         """When `tend` has something to do by the clock, in monotonic seconds."""
-        times = (self.retry_at, self.keeper.wake_at, self.watchdog.next_due(), self.shadowing.next_due())
+        times = (self.retry_at, self.supervisor.wake_at, self.watchdog.next_due(), self.shadowing.next_due())
         return min((time for time in times if time is not None), default=None)
 
     # --- what moves it ------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class Slot:
     def revive(self) -> None:
         """Starts the worker of what should answer, when none is there and it is due."""
         if self.record.state not in _UNTENDED:
-            self.keeper.tend(self.record.active)
+            self.supervisor.tend(self.record.active)
 
     def restart(self) -> None:
         """What the journal says is under way is taken up: at a start, and when a refused write has left it undone."""
@@ -132,7 +132,7 @@ class Slot:
                     self._adopt(wish, generation)
                 return
             if taken.event is not Event.WITHDRAWN and taken.adopt:
-                self.keeper.forgive()
+                self.supervisor.forgive()
             now = self.context.clock.now()
             self.move(taken.event, **changes_of(taken, self.record, wish, generation, now))
             if self.gone:
@@ -150,7 +150,7 @@ class Slot:
             self._redo()
         elif self._retries:
             self.move(Event.RETRY_DUE, **({"fault": None} if self.record.state is State.WAITING else {}))
-        elif self.keeper.answers(self.record.active) and self.record.state in ROLLS_BACK:
+        elif self.supervisor.answers(self.record.active) and self.record.state in ROLLS_BACK:
             self.watchdog.came_up()
         elif self.record.state is State.STAGED:
             admit(self)
@@ -172,18 +172,18 @@ class Slot:
 
     def died(self, worker: object, reason: str) -> None:
         """A worker of this model died."""
-        if self.keeper.died(worker, reason):
-            crash = self.keeper.crash
+        if self.supervisor.died(worker, reason):
+            crash = self.supervisor.crash
             code = crash.code if crash else DeploymentCode.WORKER_CRASHED
-            self.context.voice.tell("worker", phase="died", code=code, message=reason, slot=self.record)
+            self.context.publisher.publish("worker", phase="died", code=code, message=reason, slot=self.record)
             self.watchdog.died()
 
     def stop(self) -> list[Worker]:
         """The agent ends: no step goes on. The workers that are left, for the caller to close."""
         self.cancel()
-        self.keeper.stop_trying()
+        self.supervisor.stop_trying()
         self.watchdog.stop()
-        return [self.keeper.worker] if self.keeper.worker is not None else []
+        return [self.supervisor.worker] if self.supervisor.worker is not None else []
 
     # --- for effects and watchdog -------------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class Slot:
         if self.candidate is not None:
             self.shadowing.discard(self.candidate)
             self.candidate = None
-        self.keeper.resume()
+        self.supervisor.resume()
         self.retry_at = None
 
     def step(
@@ -259,7 +259,7 @@ class Slot:
 
     def host_changed(self) -> None:
         """This host is another than it was: what did not run here may run now."""
-        self.keeper.hurry()
+        self.supervisor.hurry()
         if self.record.state is State.FAILED and self.record.fault is not None and self.record.fault.code in OF_HOST:
             self.move(Event.RETRY_DUE, fault=None, attempts=0)
 
@@ -285,10 +285,10 @@ class Slot:
         if self.task is not None or self.retry_at is not None:
             return False
         state = self.record.state
-        return state is State.WAITING or (state is State.ROLLBACK_FAILED and self.keeper.given_up)
+        return state is State.WAITING or (state is State.ROLLBACK_FAILED and self.supervisor.given_up)
 
     def _redo(self) -> None:
-        if self.record.state is State.SWITCHING and self.keeper.answers(self.record.candidate):
+        if self.record.state is State.SWITCHING and self.supervisor.answers(self.record.candidate):
             EFFECTS[Effect.SWITCH](self)
             return
         self.cancel()
@@ -307,7 +307,7 @@ class Slot:
         if record != self.record:
             self.save(record)
         if not record.on_trial():  # What serves is looked at while its successor comes: that will be compared with it.
-            self.keeper.tally.watching = record.state in _COMES
+            self.supervisor.tally.watching = record.state in _COMES
         for effect in step.effects:
             EFFECTS[effect](self)
 

@@ -39,17 +39,17 @@ VERIFIED = frozenset(
 
 @dataclass(frozen=True)
 class Listener:
-    """Whom the keeper tells, in the control thread."""
+    """Whom the supervisor tells, in the control thread."""
 
     came_up: Callable[[], None]
     """A worker of the active place answers."""
     failed: Callable[[AgentError], bool]
-    """It could not be started. True: the listener sees to it; False: as the keeper does by itself."""
+    """It could not be started. True: the listener sees to it; False: as the supervisor does by itself."""
     lost: Callable[[AgentError], None]
     """The active artifact cannot serve here any more and has to be deployed anew."""
 
 
-class Keeper:
+class WorkerSupervisor:
     """The worker of one slot's active place."""
 
     def __init__(self, context: Context, model: str, listener: Listener) -> None:

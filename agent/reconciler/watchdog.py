@@ -61,12 +61,12 @@ class Watchdog:
         self._began = self._slot.context.clock.monotonic()
         if self._slot.record.trial is None:  # Desired again after all, when its probation was not over.
             self._write(Trial())
-        self._slot.keeper.tally.watching = True
+        self._slot.supervisor.tally.watching = True
         self.look()
 
     def end(self) -> None:
         """The effect UNWATCH."""
-        self._slot.keeper.tally.watching = False
+        self._slot.supervisor.tally.watching = False
         self._began = self._look_at = None
 
     def take_up(self) -> None:
@@ -101,13 +101,13 @@ class Watchdog:
         slot = self._slot
         now = slot.context.clock.monotonic()
         self._look_at = now + LOOK_EVERY_S
-        slot.keeper.tally.watching, slot.keeper.tally.known = True, known_in(self._trial.before)
+        slot.supervisor.tally.watching, slot.supervisor.tally.known = True, known_in(self._trial.before)
         self._heed_hold()
         over = (
             not self._trial.held
             and self._began is not None
             and now >= self._began + slot.policy.probation_s
-            and slot.keeper.answers(slot.record.active)
+            and slot.supervisor.answers(slot.record.active)
         )
         verdict = judge(slot.policy.probation, self._counts(), over=over)
         if verdict is None:
@@ -155,16 +155,16 @@ class Watchdog:
         slot.save(slot.record.model_copy(update=changes))
         self.end()
         text = f"{bad.version if bad is not None else 'what served'} fails its probation: {verdict.message}"
-        slot.context.voice.tell("worker", phase="taken_back", code=verdict.code, message=text, slot=slot.record)
+        slot.context.publisher.publish("worker", phase="taken_back", code=verdict.code, message=text, slot=slot.record)
         if bad != slot.record.active:
-            slot.keeper.stop_trying()
+            slot.supervisor.stop_trying()
             clear_if_tight(slot)
 
     def lost(self, error: AgentError) -> None:
         """What should answer cannot be started here any more, and its probation is not what the slot is about.
-        That was verified, see `keeper.VERIFIED`: deployed anew, chosen by the facts of today."""
+        That was verified, see `supervisor.VERIFIED`: deployed anew, chosen by the facts of today."""
         slot, record = self._slot, self._slot.record
-        slot.context.voice.tell("worker", phase="lost", code=error.code, message=error.message, slot=record)
+        slot.context.publisher.publish("worker", phase="lost", code=error.code, message=error.message, slot=record)
         back = _back_to_previous(record) if record.on_trial() else {"active": None, "proven": False}
         slot.save(record.model_copy(update=back))
 
@@ -193,7 +193,7 @@ class Watchdog:
             return self._not_back(error, over=broken or slot.record.attempts + 1 >= tries)
         if state is State.ROLLBACK_FAILED:
             slot.move(Event.RETRY_LATER, **self._later(error))
-            slot.keeper.give_up()
+            slot.supervisor.give_up()
             return True
         return False
 
@@ -208,7 +208,7 @@ class Watchdog:
             slot.save(slot.record.model_copy(update={"attempts": attempts}))
             return False
         slot.move(Event.GIVEN_UP, **self._later(error), failed_in=Phase.ROLLING_BACK)
-        slot.keeper.give_up()
+        slot.supervisor.give_up()
         return True
 
     def _later(self, error: AgentError) -> dict[str, object]:
@@ -222,8 +222,8 @@ class Watchdog:
         return {"attempts": attempts, "fault": fault, "until": until}
 
     def _counts(self) -> Counts:
-        keeper, trial = self._slot.keeper, self._trial
-        tally, crash, before = keeper.tally, keeper.crash, trial.before
+        supervisor, trial = self._slot.supervisor, self._trial
+        tally, crash, before = supervisor.tally, supervisor.crash, trial.before
         return Counts(
             answered=tally.answered,
             failed=tally.failed(),
@@ -232,7 +232,7 @@ class Watchdog:
             comparable=self._comparable(),
             crashes=trial.deaths,
             ends=trial.ends,
-            given_up=crash.message if keeper.given_up and crash is not None else "",
+            given_up=crash.message if supervisor.given_up and crash is not None else "",
             run=tally.run.view(),
             before_us=trial.before_us,
         )
@@ -245,7 +245,7 @@ class Watchdog:
         return record.previous is not None or (record.active is not None and record.active.golden is not None)
 
     def _looked(self) -> Looked | None:
-        seen = self._slot.keeper.tally.seen()
+        seen = self._slot.supervisor.tally.seen()
         return Looked(answered=seen.answered, specials=seen.specials) if seen.answered else None
 
     @property

@@ -20,7 +20,7 @@ from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock, Uplink
-from agent.reconciler.publisher import Voice
+from agent.reconciler.publisher import EventPublisher
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Health, Presence, Reported
@@ -167,7 +167,7 @@ class SimulatedDevice:
             data_path=self.data_path,
             clock=clock,
             desired=DesiredState(self.name, self.journal),
-            voice=Voice(self.name, self._topics, self.data_path, self.journal, clock),
+            publisher=EventPublisher(self.name, self._topics, self.data_path, self.journal, clock),
             network=_DelayedPool(self._time, lambda: factor * self._download_s()),
             loads=_DelayedPool(self._time, lambda: factor * LOAD_S * (0.5 + self._dice("load"))),
             put=self.put,

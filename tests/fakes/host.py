@@ -15,7 +15,7 @@ from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock
-from agent.reconciler.publisher import Voice
+from agent.reconciler.publisher import EventPublisher
 from registry.contracts.device.deployments import DeploymentProgress
 from registry.contracts.device.messages import Desired, DesiredModel, Health, Reported, ServingState
 from registry.contracts.topics import Topics
@@ -58,7 +58,7 @@ class Host:
             data_path=self.data_path,
             clock=clock,
             desired=DesiredState(DEVICE, self.journal),
-            voice=Voice(DEVICE, topics, self.data_path, self.journal, clock),
+            publisher=EventPublisher(DEVICE, topics, self.data_path, self.journal, clock),
             network=self.pool,
             loads=self.pool,
             put=events.put_nowait,

@@ -69,7 +69,7 @@ def test_a_candidate_that_answers_alike_agrees_and_clients_notice_nothing(
     serving: Serving, asker: Asker, candidate: Callable[..., Worker], values: np.ndarray
 ) -> None:
     shadow = Shadow(candidate(2.0), 1.0, Tolerance())
-    serving.plane.look_on("double", shadow).result(5)
+    serving.plane.attach("double", shadow).result(5)
     ask(asker, values, 10)
     figures = until(lambda: (found := shadow.figures()).compared + found.skipped == 10 and found)
     assert (figures.errors, figures.agreement, figures.max_abs) == (0, 1.0, 0.0)
@@ -81,7 +81,7 @@ def test_a_candidate_that_answers_otherwise_is_found_out_while_clients_get_the_a
     serving: Serving, asker: Asker, candidate: Callable[..., Worker]
 ) -> None:
     shadow = Shadow(candidate(-2.0), 1.0, Tolerance())
-    serving.plane.look_on("double", shadow).result(5)
+    serving.plane.attach("double", shadow).result(5)
     ask(asker, X, 5)
     figures = until(lambda: (found := shadow.figures()).compared + found.skipped == 5 and found)
     assert (figures.agreement, figures.max_abs, figures.mean_abs) == (0.0, 16.0, 16.0)
@@ -95,7 +95,7 @@ def test_other_numbers_in_the_same_order_are_the_same_answer_of_a_classifier_onl
     serving: Serving, asker: Asker, candidate: Callable[..., Worker], scores: str | None, agreement: float
 ) -> None:
     shadow = Shadow(candidate(3.0), 1.0, Tolerance(), scores)
-    serving.plane.look_on("double", shadow).result(5)
+    serving.plane.attach("double", shadow).result(5)
     ask(asker, X, 5)
     figures = until(lambda: (found := shadow.figures()).compared + found.skipped == 5 and found)
     assert (figures.agreement, figures.max_abs) == (agreement, 4.0)
@@ -106,7 +106,7 @@ def test_only_the_asked_share_of_requests_is_compared(
     serving: Serving, asker: Asker, candidate: Callable[..., Worker]
 ) -> None:
     shadow = Shadow(candidate(2.0), 0.25, Tolerance())
-    serving.plane.look_on("double", shadow).result(5)
+    serving.plane.attach("double", shadow).result(5)
     ask(asker, X, 40)
     figures = until(lambda: (found := shadow.figures()).compared + found.skipped == 10 and found)
     assert figures.errors == 0
@@ -117,7 +117,7 @@ def test_a_candidate_that_takes_other_inputs_is_counted_as_failing(
     serving: Serving, asker: Asker, candidate: Callable[..., Worker]
 ) -> None:
     shadow = Shadow(candidate(2.0, width=3), 1.0, Tolerance())
-    serving.plane.look_on("double", shadow).result(5)
+    serving.plane.attach("double", shadow).result(5)
     ask(asker, X, 4)
     figures = until(lambda: (found := shadow.figures()).errors + found.skipped == 4 and found)
     assert (figures.compared, figures.agreement) == (0, None)
@@ -129,7 +129,7 @@ def test_a_candidate_that_dies_ends_its_shadow_and_nothing_else(
 ) -> None:
     worker = candidate(2.0)
     shadow = Shadow(worker, 1.0, Tolerance())
-    serving.plane.look_on("double", shadow).result(5)
+    serving.plane.attach("double", shadow).result(5)
     worker.kill()
     ask(asker, X, 3)
     until(lambda: shadow.failure)
@@ -142,9 +142,9 @@ def test_a_shadow_that_was_closed_leaves_an_idle_candidate_that_can_serve(
 ) -> None:
     worker = candidate(2.0)
     shadow = Shadow(worker, 1.0, Tolerance())
-    serving.plane.look_on("double", shadow).result(5)
+    serving.plane.attach("double", shadow).result(5)
     ask(asker, X, 5)
-    serving.plane.look_away("double", shadow).result(5)
+    serving.plane.detach("double", shadow).result(5)
     assert shadow.close(5)
     before = shadow.figures()
     serving.plane.swap("double", worker, binding_for(serving.workers[0], "double"))

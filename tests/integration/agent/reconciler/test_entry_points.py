@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from agent.adapters import signatures
-from agent.adapters.deployment_steps import RealSteps
+from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_client import RegistryClient
 from agent.backends.base import VerifiedEntryPoint
@@ -225,7 +225,7 @@ class Device:
         cache.open()
         self._client = RegistryClient(registry.url, "edge-1", token=None, ca_file=None, timeout_s=5)
         host = Platform(os="linux", arch="x86_64", backends=(backend,))
-        self.cache, self.steps = cache, RealSteps(config, cache, self._client, lambda: host)
+        self.cache, self.steps = cache, DeploymentSteps(config, cache, self._client, lambda: host)
 
     def __enter__(self) -> Device:
         return self

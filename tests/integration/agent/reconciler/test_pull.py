@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.deployment_steps import RealSteps
+from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
@@ -63,7 +63,7 @@ class Puller:
         self.cache.open()
         self.folder = folder
         self.client = RegistryClient(url, "edge-1", token=token, ca_file=None, timeout_s=5)
-        self.steps = RealSteps(AgentConfig(device="edge-1"), self.cache, self.client, lambda: HOST)
+        self.steps = DeploymentSteps(AgentConfig(device="edge-1"), self.cache, self.client, lambda: HOST)
 
     def resolve(self, manifest: Manifest) -> Choice:
         desired = DesiredModel(version=manifest.version, manifest=manifest.canonical_digest())

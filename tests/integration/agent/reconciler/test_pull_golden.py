@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.deployment_steps import RealSteps
+from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
@@ -46,7 +46,7 @@ def test_golden_vectors_come_once_are_hashed_and_go_with_the_variant(
     cache = ArtifactCache(tmp_path, limit=1 << 30, reserve=0)
     cache.open()
     client = RegistryClient(registry.url, "edge-1", token="secret", ca_file=None, timeout_s=5)
-    steps = RealSteps(AgentConfig(device="edge-1"), cache, client, lambda: HOST)
+    steps = DeploymentSteps(AgentConfig(device="edge-1"), cache, client, lambda: HOST)
     manifest = published(registry)
     desired = DesiredModel(version=manifest.version, manifest=manifest.canonical_digest())
     choice = steps.resolve(manifest.model, desired, NEVER)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.deployment_steps import RealSteps
+from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
@@ -55,7 +55,7 @@ class Agent:
         self.told: list[Platform] = []
         self.probes = 0
         config = AgentConfig.model_validate({"device": "edge-1", "worker": {"interpreter": interpreter}})
-        self.steps = RealSteps(
+        self.steps = DeploymentSteps(
             config, cache, None, lambda: first, probe_again=self._again(again), tell_facts=self.told.append
         )
 

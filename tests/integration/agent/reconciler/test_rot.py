@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from agent.adapters import deployment_steps as steps_module
-from agent.adapters.deployment_steps import RealSteps
+from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import MAX_DAMAGED_BYTES, MAX_DAMAGED_FILES, ArtifactCache
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.engine_sums import drop_changed, keep_sums
@@ -53,7 +53,9 @@ class Device:
         self.cache = ArtifactCache(folder, limit=1 << 40, reserve=0, damage=self.damage)
         self.cache.open()
         self.client = RegistryClient(registry.url, "edge-1", token="secret", ca_file=None, timeout_s=5)
-        self.steps = RealSteps(AgentConfig(device="edge-1"), self.cache, self.client, lambda: HOST, damage=self.damage)
+        self.steps = DeploymentSteps(
+            AgentConfig(device="edge-1"), self.cache, self.client, lambda: HOST, damage=self.damage
+        )
         self.registry = registry
         model = onnx_models.linear()
         manifest = one_file_manifest(model)

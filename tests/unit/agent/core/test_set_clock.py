@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk.leases import Leases
-from agent.app.local_policy import LocalSay
+from agent.app.local_policy import HostLocalPolicy
 from agent.core.elapsed import SteadySince, SteadyUntil
 from agent.core.lifecycle import State
 from agent.core.local_policy import HostPolicy
@@ -58,7 +58,7 @@ class Hand:
         self.wall, self.steady = NOON, 0.0
         self.leases = Leases(folder)
         say = policy or HostPolicy(max_defer=DAY)
-        self.say = LocalSay(say, self.leases, lambda: True, lambda: self.wall, lambda: self.steady)
+        self.say = HostLocalPolicy(say, self.leases, lambda: True, lambda: self.wall, lambda: self.steady)
 
     def passes(self, time: timedelta) -> None:
         self.wall += time
@@ -104,7 +104,7 @@ def test_a_deployment_waits_for_its_host_as_long_as_its_settings_say(jump: timed
     host, leases = Host(), Leases(tmp_path)
     leases.add(START + 5 * DAY, "a show", None, START)
     policy = HostPolicy(max_defer=DAY)
-    host.context.host = LocalSay(policy, leases, lambda: False, host.now, lambda: host.elapsed)
+    host.context.host = HostLocalPolicy(policy, leases, lambda: False, host.now, lambda: host.elapsed)
     host.desire(1, lenet="1.0.0").settle()
     assert host.journal.records["lenet"].state is State.DEFERRED
     host.set_by = jump
