@@ -68,7 +68,7 @@ class Dispatch:
         stats.batches[len(ids)] += 1
         run_s, lane.progress = now - lane.progress, now
         if serving.slot.tap is not None:
-            self._look_on(serving, ids, run_s)
+            self._sample(serving, ids, run_s)
         self._answers.slots_done(serving, ids, now)
         if serving.queued:
             self._admission.place_queued(serving)
@@ -97,7 +97,7 @@ class Dispatch:
             for lane, ids in serving.share():
                 live = [id_ for id_ in ids if not self._expired(serving, id_, now)]
                 if live and serving.slot.tap is not None:
-                    self._look_on(serving, live, None)
+                    self._sample(serving, live, None)
                 if live:
                     lane.ring(live, now)
         except OSError:
@@ -111,11 +111,11 @@ class Dispatch:
         live = [id_ for id_ in taken if not self._expired(serving, id_, now)]
         if live:
             if serving.slot.tap is not None:
-                self._look_on(serving, live, None)
+                self._sample(serving, live, None)
             serving.worker.run(live)
             done = self._clock()
             if serving.slot.tap is not None:
-                self._look_on(serving, live, done - now)
+                self._sample(serving, live, done - now)
             took = (done - now) * 1e6
             serving.slot.stats.run.record(took)
             serving.tally.run.record(took)
@@ -126,7 +126,7 @@ class Dispatch:
         if waiting:
             self.again.add(serving)
 
-    def _look_on(self, serving: Serving, ids: list[int], run_s: float | None) -> None:
+    def _sample(self, serving: Serving, ids: list[int], run_s: float | None) -> None:
         """Lets the tap see slots before (`run_s` None) or after they ran. A tap that fails is taken off: the requests
         that it looks at are worth more than it is."""
         tap = serving.slot.tap
