@@ -54,8 +54,8 @@ def shown(fleet: Fleet) -> dict[str, Any]:
 
 
 def documented(number: int) -> list[str]:
-    """The commands of a block under "Back up, and put back"; another test starts and stops services."""
-    section = DOCS.read_text().split("## Back up, and put back\n")[1].split("\n## ")[0]
+    """The commands of a block under "Back up and restore"; another test starts and stops services."""
+    section = DOCS.read_text().split("## Back up and restore\n")[1].split("\n## ")[0]
     block = re.findall(r"```\n(.*?)```", section, re.DOTALL)[number]
     lines = [line.split(" #")[0].strip() for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("systemctl")]
