@@ -1,4 +1,4 @@
-"""How long to wait before the next try, and when to stop trying. Pure: chance comes in as an argument.
+"""The pauses between tries on this host, and when to stop trying.
 
 An outage (registry, disk, network, a credential that is not valid yet) and bytes that were spoilt on the way are waited
 out for ever, ever more slowly: nobody has to touch the device when it ends.
@@ -7,8 +7,7 @@ What fails on this host by itself (a load, a crash) has a limit, then waits for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from registry.contracts.backoff import Backoff
 from registry.contracts.codes import DeploymentCode as Code
 
 OUTAGES = frozenset(
@@ -23,37 +22,23 @@ LONGEST_S: dict[str, float] = {Code.CREDENTIAL_REFUSED: 30.0, Code.DIGEST_MISMAT
 """Where it is not the usual longest pause: a new credential is taken soon, a gigabyte is not fetched in vain often."""
 
 
-@dataclass(frozen=True)
-class Backoff:
-    """Doubles from `first_s` to `cap_s`; `limit` tries in all. Delays are spread over the upper half."""
-
-    first_s: float
-    cap_s: float
-    limit: int
-
-    def delay(self, attempt: int, chance: float, code: str = "") -> float:
-        """Seconds before the next try after `attempt` (1, 2, ...) failed with `code`. `chance` in 0..1 spreads a
-        fleet."""
-        doubled = self.first_s * float(2 ** min(attempt - 1, 32))
-        return min(doubled, LONGEST_S.get(code, self.cap_s)) * (0.5 + 0.5 * chance)
-
-    def exhausted(self, attempt: int, code: str) -> bool:
-        """Is `attempt` the last one? Never for an outage, nor for what was spoilt on the way."""
-        return attempt >= self.limit and code not in OUTAGES and code not in SPOILT
+def exhausted(pauses: Backoff, attempt: int, code: str) -> bool:
+    """Is `attempt` the last one? Never for an outage, nor for what was spoilt on the way."""
+    return pauses.exhausted(attempt) and code not in OUTAGES and code not in SPOILT
 
 
 DEPLOYMENT = Backoff(first_s=1.0, cap_s=300.0, limit=8)
 """Between the tries of a deployment."""
 RESTART = Backoff(first_s=0.2, cap_s=60.0, limit=10)
 """Between the starts of a worker that dies."""
-REPAIR = Backoff(first_s=0.2, cap_s=300.0, limit=1 << 30)
+REPAIR = Backoff(first_s=0.2, cap_s=300.0)
 """Between the tries to bring back what served and cannot be started now: for ever, nobody has to touch the device."""
 STABLE_AFTER_S = 120.0
 """A worker that served this long has its earlier deaths forgiven."""
 ROLLBACK_TRIES = 5
 """Starts of the previous version before the rollback is told as failed; it is then tried on, every REPAIR_S."""
 REPAIR_S = 300.0
-LOOK_AGAIN = Backoff(first_s=30.0, cap_s=600.0, limit=1 << 30)
+LOOK_AGAIN = Backoff(first_s=30.0, cap_s=600.0)
 """Between looks at a host of which something is not known."""
 HOST_LOOK_S = 60.0
 """Between looks at whether drivers, chips or packages have changed; cheap while they have not."""

@@ -21,7 +21,7 @@ from agent.adapters.network.registry_answers import UnreachableError
 from agent.errors import AgentError, StepCancelledError, TransientError
 from agent.jobs import records
 from agent.jobs.context import Progress
-from agent.jobs.records import AWAY_PAUSE_S, JobRecord, JobRecords, Records
+from agent.jobs.records import JobRecord, JobRecords, Records
 from agent.reconciler.context import Context
 from agent.reconciler.ports import Pool
 from agent.reconciler.tasks import TaskDone
@@ -169,7 +169,7 @@ class JobExecutor:
         status = record.status
         if status.state is JobState.WAITING:
             chance = self._context.clock.chance()
-            pause = AWAY_PAUSE_S * (0.5 + chance / 2) if run.away else records.PAUSE.delay(record.tries, chance)
+            pause = (records.AWAY if run.away else records.PAUSE).delay(record.tries, chance)
             self._not_before[run.id] = self._context.clock.monotonic() + pause
         self._context.publisher.publish(
             "job", phase=str(status.state), code=status.code, message=f"{run.id}: {status.message}".rstrip(": ")

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from agent.core.backoff import Backoff
+from registry.contracts.backoff import Backoff
 from registry.contracts.codes import JobCode
 from registry.contracts.device.jobs import MAX_JOBS, Job, JobState, JobStatus
 from registry.contracts.names import Name
@@ -27,7 +27,7 @@ from registry.contracts.wire import Wire
 MAX_TRIES = 3
 PAUSE = Backoff(first_s=2.0, cap_s=60.0, limit=MAX_TRIES)
 """Before a job is tried again."""
-AWAY_PAUSE_S = 15.0
+AWAY = Backoff(first_s=15.0, cap_s=15.0, factor=1.0)
 """While the registry is away. That says nothing about the job; the registry ends one that takes too long."""
 MAX_RESULT_BYTES = 12 << 10
 """Of one job's result as JSON: those of MAX_JOBS jobs go into one report."""

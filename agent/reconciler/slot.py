@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from agent.core.backoff import DEPLOYMENT, JUDGED, OF_HOST
+from agent.core.backoff import DEPLOYMENT, JUDGED, LONGEST_S, OF_HOST, exhausted
 from agent.core.elapsed import SteadySince
 from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State, Step, advance
 from agent.core.progress import Live, phase_of, report
@@ -117,7 +117,7 @@ class Slot:
     def restart(self) -> None:
         """What the journal says is under way is taken up: at a start, and when a refused write has left it undone."""
         state, attempts = self.record.state, self.record.attempts
-        if state in _LOADED and DEPLOYMENT.exhausted(attempts, DeploymentCode.WORKER_CRASHED):
+        if state in _LOADED and exhausted(DEPLOYMENT, attempts, DeploymentCode.WORKER_CRASHED):
             text = f"the agent or its worker ended {attempts} times while it was loaded"
             self._give_up(Fault(code=DeploymentCode.ATTEMPTS_EXHAUSTED, message=text, attempts=attempts))
         else:
@@ -242,12 +242,12 @@ class Slot:
         came_further = isinstance(error, TransientError) and error.progress
         attempts = 1 if came_further else self.record.attempts + 1
         fault = Fault(code=error.code, message=error.message[:2000], attempts=attempts)
-        if isinstance(error, PermanentError) or DEPLOYMENT.exhausted(attempts, error.code):
+        if isinstance(error, PermanentError) or exhausted(DEPLOYMENT, attempts, error.code):
             self._give_up(fault, **changes)
             return
         clock = self.context.clock
         wished = error.retry_after_s if isinstance(error, TransientError) else None
-        self.retry_delay = max(DEPLOYMENT.delay(attempts, clock.chance(), error.code), wished or 0.0)
+        self.retry_delay = max(DEPLOYMENT.delay(attempts, clock.chance(), LONGEST_S.get(error.code)), wished or 0.0)
         until = clock.now() + timedelta(seconds=self.retry_delay)
         failed_in = phase_of(self.record)
         self.move(Event.RETRY_LATER, attempts=attempts, fault=fault, failed_in=failed_in, until=until, **changes)

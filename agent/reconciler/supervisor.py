@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agent.core.backoff import REPAIR, RESTART, STABLE_AFTER_S, Backoff
+from agent.core.backoff import REPAIR, RESTART, STABLE_AFTER_S, exhausted
 from agent.core.probation import Tally, expected_of
 from agent.core.slots import Choice, Serving
 from agent.errors import AgentError, PermanentError
 from agent.reconciler.context import Context
 from agent.reconciler.tasks import Task
 from agent.worker.spec import Worker
+from registry.contracts.backoff import Backoff
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Fault
 
@@ -229,7 +230,7 @@ class WorkerSupervisor:
     def _wait(self, code: str, reason: str, pauses: Backoff) -> None:
         self._deaths += 1
         self._context.changed = True
-        self.given_up = pauses.exhausted(self._deaths, code)
+        self.given_up = exhausted(pauses, self._deaths, code)
         if self.given_up:
             code, reason = (
                 DeploymentCode.ATTEMPTS_EXHAUSTED,

@@ -23,7 +23,7 @@ from registry.client.errors import ClientError, UsageFault
 from registry.errors import RegistryError
 
 if TYPE_CHECKING:
-    from registry.client.api import Client
+    from registry.client.api import ApiClient
 
 COMMON_PANEL = "Options of every command"
 
@@ -69,7 +69,7 @@ class Session:
         self.options = options
         self.subcommand = subcommand
         self.out = Output(as_json=options.as_json)
-        self._client: Client | None = None
+        self._client: ApiClient | None = None
 
     @property
     def address(self) -> Address:
@@ -77,15 +77,15 @@ class Session:
         return find_address(self.options)
 
     @property
-    def client(self) -> Client:
+    def client(self) -> ApiClient:
         """The connection to the registry, made at its first use."""
         if self._client is None:
-            from registry.client.api import Client  # noqa: PLC0415 - httpx costs 150 ms; some commands need none
+            from registry.client.api import ApiClient  # noqa: PLC0415 - httpx costs 150 ms; some commands need none
 
             address = self.address
             if address.sends_token_in_clear:
                 self.out.warn(f"the token goes unencrypted to {address.url}: use https")
-            self._client = Client(address)
+            self._client = ApiClient(address)
         return self._client
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from registry.client.address import Address
 from registry.client.errors import ClientError, ForeignAnswerError, NoAnswerError, ProblemError
 from registry.contracts.api.answers import MAX_PAGE, PROBLEM_TYPE, STATUS_OF_CODE, Page
+from registry.contracts.backoff import Backoff
 from registry.contracts.wire import Wire
 from registry.httpclient.proxies import ProxyFault, proxy_for
 from registry.httpclient.transport import LIMIT, HttpTransport, Limit
@@ -35,10 +36,8 @@ MAX_ANSWER_BYTES = 32 << 20
 ANSWER_DEADLINE_S = 60.0
 STREAM_LIMIT_S = 330.0
 """What is sent in pieces makes at least 64 KiB in so long; a big blob is made durable before its answer."""
-ATTEMPTS = 4
-FIRST_DELAY_S = 0.2
+RETRIES = Backoff(first_s=0.2, cap_s=10.0, limit=4)
 MAX_LISTED = 100_000
-TRANSIENT = frozenset({429, 502, 503, 504})
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 W = TypeVar("W", bound=Wire)
@@ -74,7 +73,7 @@ class Answer:
             ) from error
 
 
-class Client:
+class ApiClient:
     """One registry. Close it, or use it in `with`."""
 
     def __init__(self, address: Address) -> None:
@@ -171,13 +170,10 @@ class Client:
             try:
                 with self._exchange(method, path, params=params, **request) as response:
                     return self._answer(response)
-            except NoAnswerError as error:
-                if attempt == ATTEMPTS or not _may_repeat(error, repeatable=repeatable):
+            except ClientError as error:
+                if RETRIES.exhausted(attempt) or not _may_repeat(error, repeatable=repeatable):
                     raise
-            except ProblemError as problem:
-                if attempt == ATTEMPTS or not repeatable or problem.status not in TRANSIENT:
-                    raise
-            time.sleep(FIRST_DELAY_S * 2 ** (attempt - 1))
+            time.sleep(RETRIES.delay(attempt))
             attempt += 1
 
     @contextmanager
@@ -250,12 +246,12 @@ def _require_names(path: str) -> None:
             raise ClientError("The request breaks a rule of the API.", code="invalid", errors=(fault,))
 
 
-def _may_repeat(error: NoAnswerError, *, repeatable: bool) -> bool:
+def _may_repeat(error: ClientError, *, repeatable: bool) -> bool:
     """A refused connection cost nothing; one that hangs has cost a whole timeout already, and would again."""
     cause = error.__cause__
     if isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout)):
         return True
-    return repeatable and not isinstance(cause, httpx.TimeoutException)
+    return repeatable and error.transient and not isinstance(cause, httpx.TimeoutException)
 
 
 def _read_bounded(response: httpx.Response) -> bytes:

@@ -10,6 +10,8 @@ HINTS = {
     "insufficient_storage": "Free space on the registry's disk; registry delete MODEL@VERSION removes what is unused.",
 }
 """By code: what to do where an error does not say it itself."""
+TRANSIENT = frozenset({429, 502, 503, 504})
+"""Statuses after which the same request may succeed later."""
 
 
 class ClientError(Exception):
@@ -21,6 +23,9 @@ class ClientError(Exception):
         hint: What to do about it.
         errors: The single faults.
     """
+
+    transient = False
+    """May the same request succeed later?"""
 
     def __init__(self, what: str, *, code: str = "failed", hint: str = "", errors: tuple[str, ...] = ()) -> None:
         super().__init__(what)
@@ -40,6 +45,8 @@ class UsageFault(ClientError):  # noqa: N818 - it is the user's, not an Error of
 class NoAnswerError(ClientError):
     """No answer from the registry, or none in time."""
 
+    transient = True
+
     def __init__(self, what: str, hint: str = "", *, code: str = "unreachable") -> None:
         super().__init__(what, code=code, hint=hint)
 
@@ -58,3 +65,4 @@ class ProblemError(ClientError):
     def __init__(self, what: str, *, status: int, code: str, errors: tuple[str, ...] = ()) -> None:
         super().__init__(what, code=code, errors=errors)
         self.status = status
+        self.transient = status in TRANSIENT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.client.api import Client
+from registry.client.api import ApiClient
 from registry.client.errors import ClientError
 from registry.contracts.api.versions import AliasMove, AliasView, ModelView, VersionView
 from registry.contracts.catalogue.manifest import Manifest
@@ -10,7 +10,7 @@ from registry.contracts.digest import digest_of
 from registry.contracts.paths import alias_path, manifest_path, model_path, version_path
 
 
-def find_version(client: Client, model: str, reference: str | None) -> VersionView:
+def find_version(client: ApiClient, model: str, reference: str | None) -> VersionView:
     """The version that a reference names; the newest when there is none.
 
     Raises:
@@ -24,7 +24,7 @@ def find_version(client: Client, model: str, reference: str | None) -> VersionVi
     return latest
 
 
-def fetch_manifest(client: Client, version: VersionView) -> Manifest:
+def fetch_manifest(client: ApiClient, version: VersionView) -> Manifest:
     """The manifest of a version, which has the digest that the registry says.
 
     Raises:
@@ -38,7 +38,7 @@ def fetch_manifest(client: Client, version: VersionView) -> Manifest:
     return answer.decode(Manifest)
 
 
-def move_alias(client: Client, model: str, alias: str, version: str) -> tuple[AliasView, bool]:
+def move_alias(client: ApiClient, model: str, alias: str, version: str) -> tuple[AliasView, bool]:
     """Move an alias by compare-and-set; False when it stood there already.
 
     Raises:

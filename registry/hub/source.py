@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from registry.cli.catalogue.pull import download
 from registry.client.address import GlobalOptions, find_address
-from registry.client.api import Client
+from registry.client.api import ApiClient
+from registry.client.download import download
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelView, VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
@@ -57,7 +57,7 @@ def require_text(**named: object) -> None:
 def opened() -> Iterator[Source]:
     """A source for one call; whatever the registry or the disk refuses is a HubError."""
     with as_hub_errors():
-        client = Client(find_address(GlobalOptions()))
+        client = ApiClient(find_address(GlobalOptions()))
         try:
             yield Source(client, Cache(default_folder(), default_bound()))
         finally:
@@ -67,7 +67,7 @@ def opened() -> Iterator[Source]:
 class Source:
     """One registry and one cache."""
 
-    def __init__(self, client: Client, cache: Cache) -> None:
+    def __init__(self, client: ApiClient, cache: Cache) -> None:
         self._client, self._cache = client, cache
 
     def models(self) -> list[Listed]:
@@ -98,7 +98,7 @@ class Source:
         return self._cache.artifact(variant, self._fetch)
 
     def _fetch(self, file: FileRef, partial: Path) -> None:
-        download(self._client, file, partial, lambda _: None, lambda _: None)
+        download(self._client, file, partial)
 
     def _named(self, model: str, reference: str | None, dataset: str | None) -> Manifest:
         if reference is None and dataset is not None:

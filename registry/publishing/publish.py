@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from registry.client.api import Client
+from registry.client.api import ApiClient
 from registry.client.errors import ClientError, NoAnswerError
 from registry.client.local_files import LocalFile, hash_file
 from registry.client.upload import upload
@@ -40,7 +40,7 @@ class PublishResult:
     """Those that point at the version now, because it was asked for."""
 
 
-def publish(client: Client, plan: Plan, *, observer: Observer | None = None, dry_run: bool = False) -> PublishResult:
+def publish(client: ApiClient, plan: Plan, *, observer: Observer | None = None, dry_run: bool = False) -> PublishResult:
     """Publishes what was planned, and points the aliases at it. Doing it again is safe: it goes on where it stopped.
 
     Args:
@@ -97,7 +97,7 @@ def _hashed(path: Path, observer: Observer) -> LocalFile:
         return hash_file(path, at)
 
 
-def _missing(client: Client, manifest: Manifest) -> tuple[int, int]:
+def _missing(client: ApiClient, manifest: Manifest) -> tuple[int, int]:
     """Bytes that publishing would send, and those that are there; (0, 0) where the registry does not answer."""
     count = {False: 0, True: 0}
     try:
@@ -108,7 +108,7 @@ def _missing(client: Client, manifest: Manifest) -> tuple[int, int]:
     return count[False], count[True]
 
 
-def _send(client: Client, files: Mapping[str, LocalFile], observer: Observer) -> tuple[int, int]:
+def _send(client: ApiClient, files: Mapping[str, LocalFile], observer: Observer) -> tuple[int, int]:
     """What the registry does not have, or has damaged: it looks when it is asked to take it. Bytes sent and present."""
     sent = present = 0
     for file in files.values():
@@ -118,7 +118,7 @@ def _send(client: Client, files: Mapping[str, LocalFile], observer: Observer) ->
     return sent, present
 
 
-def _point(client: Client, manifest: Manifest, alias: str) -> None:
+def _point(client: ApiClient, manifest: Manifest, alias: str) -> None:
     try:
         move_alias(client, manifest.model, alias, manifest.version)
     except ClientError as error:

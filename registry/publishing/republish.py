@@ -6,7 +6,7 @@ golden vectors that were made are compared by what was said of them: tolerance a
 
 from __future__ import annotations
 
-from registry.client.api import Client
+from registry.client.api import ApiClient
 from registry.client.errors import ClientError
 from registry.client.versions import fetch_manifest
 from registry.contracts.api.versions import VersionView
@@ -18,7 +18,7 @@ from registry.core.differences import differences
 from registry.publishing.request import GoldenSection
 
 
-def find_published(client: Client, manifest: Manifest) -> Manifest | None:
+def find_published(client: ApiClient, manifest: Manifest) -> Manifest | None:
     """The published version when it is there with the same content, None when it is not there.
 
     Raises:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from registry.cli.catalogue.pull import download
-from registry.client.api import Client
+from registry.client.api import ApiClient
+from registry.client.download import download
 from registry.client.errors import ClientError, UsageFault
 from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
@@ -30,7 +30,7 @@ class GoldenSource:
         ClientError: such a version is not there, or has no golden vectors.
     """
 
-    def __init__(self, client: Client, asked: GoldenSection, folder: Path, observer: Observer) -> None:
+    def __init__(self, client: ApiClient, asked: GoldenSection, folder: Path, observer: Observer) -> None:
         self._client, self.folder, self._observer = client, folder, observer
         update: dict[str, object] = {}
         self.given = asked.file

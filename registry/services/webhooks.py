@@ -1,7 +1,7 @@
 """Webhooks: events POSTed to a URL, signed, in order, at least once.
 
 Each webhook has a cursor into the fleet's log, which moves on after an answer below 300. Anything else is tried again
-with a growing pause; after MAX_FAILURES in a row the webhook is disabled, which its view shows. Where it is POSTed to
+with a growing pause; after too many in a row the webhook is disabled, which its view shows. Where it is POSTed to
 is resolved and judged at every delivery, and the connection goes to the very address that was judged, so that a name
 cannot lead inside by changing its mind. Redirects are not followed, answers are not read.
 """
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import httpx
 from sqlalchemy import or_, select, update
 
+from registry.contracts.backoff import Backoff
 from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, WebhookView
 from registry.db.engine import Database
 from registry.db.rollout_rows import WebhookRow
@@ -32,9 +33,8 @@ from registry.services.fleet.fleet_log import FleetLog, LogEntry
 KINDS = ("rollout", "wave", "device")
 DEFAULT_KINDS = ("rollout", "wave")
 MAX_WEBHOOKS = 64
-MAX_FAILURES = 40
-"""In a row, about a day; then it is disabled."""
-MAX_PAUSE_S = 3600.0
+RETRY = Backoff(first_s=2.0, cap_s=3600.0, limit=40)
+"""About a day; then it is disabled."""
 BATCH = 50
 """Events that one pass delivers to one webhook."""
 TIMEOUT_S = 10.0
@@ -147,7 +147,7 @@ class Webhooks:
 
     def _due(self, now: datetime) -> list[_Due]:
         oldest, newest = self._log.bounds()
-        set_back = WebhookRow.next_try > now + timedelta(seconds=MAX_PAUSE_S)
+        set_back = WebhookRow.next_try > now + timedelta(seconds=RETRY.cap_s)
         ready = or_(WebhookRow.next_try.is_(None), WebhookRow.next_try <= now, set_back)
         query = select(WebhookRow).where(WebhookRow.disabled_at.is_(None), WebhookRow.cursor < newest, ready)
         with self._database.read() as session:
@@ -228,9 +228,9 @@ class Webhooks:
         values: dict[str, object] = {"cursor": cursor, "failures": 0, "last_error": "", "next_try": None}
         if error:
             failures = (0 if taken else hook.failures) + 1
-            pause = timedelta(seconds=min(2.0 ** min(failures, 20), MAX_PAUSE_S))
+            pause = timedelta(seconds=RETRY.delay(failures))
             values |= {"failures": failures, "last_error": error[:500], "next_try": now + pause}
-            if failures >= MAX_FAILURES:
+            if RETRY.exhausted(failures):
                 values["disabled_at"] = now
         same = (WebhookRow.name == hook.name, WebhookRow.url == hook.url, WebhookRow.cursor == hook.cursor)
         with self._database.write() as session:

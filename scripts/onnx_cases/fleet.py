@@ -151,7 +151,7 @@ class CaseFleet:
         else:
             local = hash_file(file)
             manifest = build_manifest(plan, {file: local})
-            upload(session.client, local, lambda _: None, lambda _: None)
+            upload(session.client, local)
             session.client.change("PUT", version_path(model, version), manifest, PublishAnswer, repeatable=True)
         file.unlink()
 

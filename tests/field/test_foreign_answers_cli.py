@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from registry.cli.failures import ExitCode, exit_code_of
-from registry.client import api as client_module
+from registry.client import api
 from registry.client.address import Address
-from registry.client.api import Client
+from registry.client.api import ApiClient
 from registry.client.errors import ForeignAnswerError, NoAnswerError, ProblemError
 from registry.contracts.api.answers import PROBLEM_TYPE, Problem
 from registry.contracts.api.versions import ModelView
+from registry.contracts.backoff import Backoff
 from registry.contracts.digest import digest_of
 from registry.contracts.paths import blob_path, model_path
 from tests.fakes.odd_server import OddServer
@@ -21,7 +22,7 @@ from tests.fakes.odd_server import OddServer
 DIGEST = digest_of(b"x")
 PROBLEM = Problem(title="", status=400, code="invalid")
 PAGE = b"<html>Nothing to see here</html>"
-Use = Callable[[Client], Any]
+Use = Callable[[ApiClient], Any]
 USES: dict[str, Use] = {
     "a blob is looked for": lambda client: client.exists(blob_path(DIGEST)),
     "a document is read": lambda client: client.get(model_path("lenet"), ModelView),
@@ -38,14 +39,14 @@ ANSWERS = [(200, PAGE), (200, b""), (201, PAGE), (301, PAGE), (403, PAGE), (404,
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(api, "RETRIES", Backoff(0.001, 0.001, limit=4))
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 @pytest.mark.parametrize(("status", "body"), ANSWERS)
 def test_a_page_of_somebody_else_is_no_answer(status: int, body: bytes, use: Use) -> None:
     with OddServer(status, body, "text/html") as odd:
-        client = Client(Address(odd.url, None))
+        client = ApiClient(Address(odd.url, None))
         with pytest.raises(ForeignAnswerError, match=f"HTTP {status}") as foreign:
             use(client)
         client.close()
@@ -57,7 +58,7 @@ def test_a_page_of_somebody_else_is_no_answer(status: int, body: bytes, use: Use
 )
 def test_what_may_happen_twice_is_tried_again_as_after_a_lost_answer(use: str, tries: int) -> None:
     with OddServer(404, PAGE, "text/html") as odd:
-        client = Client(Address(odd.url, None))
+        client = ApiClient(Address(odd.url, None))
         with pytest.raises(NoAnswerError):
             USES[use](client)
         client.close()
@@ -70,7 +71,7 @@ def test_what_may_happen_twice_is_tried_again_as_after_a_lost_answer(use: str, t
 def test_the_registrys_own_refusal_decides(code: str, status: int, there: bool | None) -> None:
     problem = Problem(title="x", status=status, code=code).canonical()
     with OddServer(status, problem, PROBLEM_TYPE) as odd:
-        client = Client(Address(odd.url, None))
+        client = ApiClient(Address(odd.url, None))
         if there is None:
             with pytest.raises(ProblemError) as refused:
                 client.exists(blob_path(DIGEST))
@@ -83,7 +84,7 @@ def test_the_registrys_own_refusal_decides(code: str, status: int, there: bool |
 
 def test_a_blob_is_there_only_under_its_own_digest() -> None:
     with OddServer(200, b"", "application/octet-stream", ETag=f'"{DIGEST}"') as odd:
-        client = Client(Address(odd.url, None))
+        client = ApiClient(Address(odd.url, None))
         assert client.exists(blob_path(DIGEST))
         with pytest.raises(ForeignAnswerError):
             client.exists(blob_path(digest_of(b"y")))

@@ -14,7 +14,7 @@ from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
 from registry.cli.failures import ExitCode, exit_code_of
 from registry.client.address import Address
-from registry.client.api import Client
+from registry.client.api import ApiClient
 from registry.client.errors import ClientError
 from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.digest import digest_of
@@ -95,7 +95,7 @@ def test_a_model_comes_whole_through_every_kind_of_proxy(
         assert via.seen
         assert all(host in line for line in via.seen)
         environment.setenv("SSL_CERT_FILE", str(authority.file))
-        with_cli = Client(Address(url, "t"))
+        with_cli = ApiClient(Address(url, "t"))
         assert with_cli.call("GET", manifest_path(one_file_manifest(MODEL).canonical_digest())).status == 200
         with_cli.close()
 
@@ -124,7 +124,7 @@ def test_no_entry_of_no_proxy_keeps_anybody_from_the_registry(
     client = RegistryClient(registry.url, "edge-1", token=None, ca_file=None, timeout_s=10)
     assert pull(client, tmp_path / "cache") == MODEL
     client.close()
-    Client(Address(registry.url, None)).close()
+    ApiClient(Address(registry.url, None)).close()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_proxy_that_cannot_be_used_is_said_by_its_variable_and_kills_nobody(
         client.desired(None)
     environment.setenv("ALL_PROXY", proxy)
     with pytest.raises(ClientError, match="ALL_PROXY") as said:
-        Client(Address("http://registry.test", None))
+        ApiClient(Address("http://registry.test", None))
     assert (said.value.code, exit_code_of(said.value)) == ("bad_proxy", ExitCode.USAGE)
     with pytest.raises(HubError, match="ALL_PROXY") as told:
         list_models()
@@ -175,5 +175,5 @@ def test_an_address_that_cannot_be_reached_is_an_outage_whatever_its_form(host: 
     with pytest.raises(UnreachableError):
         client.desired(None)
     with pytest.raises(ClientError) as said:
-        Client(Address(f"http://{host}:9", None)).call("GET", "/v1/models")
+        ApiClient(Address(f"http://{host}:9", None)).call("GET", "/v1/models")
     assert said.value.code in ("unreachable", "invalid")

@@ -16,15 +16,15 @@ import pytest
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_client import RegistryClient
-from agent.core.backoff import Backoff
 from agent.dataplane.mqtt import connection as connection_module
 from agent.errors import TransientError
-from registry.client import api as client_module
+from registry.client import api
 from registry.client.address import Address
-from registry.client.api import Client
+from registry.client.api import ApiClient
 from registry.client.errors import ClientError
 from registry.contracts.api.answers import Problem
 from registry.contracts.api.versions import ModelView
+from registry.contracts.backoff import Backoff
 from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.digest import digest_of
 from registry.contracts.paths import blob_path, model_path
@@ -110,9 +110,9 @@ def pull(client: RegistryClient, folder: Path) -> None:
 def test_whatever_answers_for_the_registry_ends_a_command_with_a_code(
     speak: Speak, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(api, "RETRIES", Backoff(0.001, 0.001, limit=4))
     with OddTcp(speak) as odd:
-        client = Client(Address(f"http://127.0.0.1:{odd.port}", "t"))
+        client = ApiClient(Address(f"http://127.0.0.1:{odd.port}", "t"))
         for use in (
             lambda: client.get(model_path("lenet"), ModelView),
             lambda: client.exists(blob_path(digest_of(b"x"))),
@@ -179,7 +179,7 @@ def test_whatever_answers_for_the_broker_the_agent_comes_back_to_the_real_one(
     broker: Mosquitto,
     fast: bool,
 ) -> None:
-    monkeypatch.setattr(connection_module, "RECONNECT", Backoff(0.02, 0.05, 1))
+    monkeypatch.setattr(connection_module, "RECONNECT", Backoff(0.02, 0.05))
     caplog.set_level(logging.INFO)
     with OddTcp(MQTT["closes"]) as odd:
         device = Serving(odd.port, tmp_path, fast=fast)

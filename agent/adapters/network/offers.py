@@ -14,19 +14,19 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agent.adapters.disk.durable import disk_error
-from agent.adapters.network.registry_answers import UnreachableError
+from agent.adapters.network.registry_answers import RegistryRefusedError, UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
-from agent.core.backoff import Backoff
 from agent.errors import PermanentError, StepCancelledError
-from registry.contracts.api.uploads import UPLOAD_OFFSET, UploadRequest, UploadView
+from registry.contracts.api.uploads import UPLOAD_CURABLE, UploadRequest, UploadSegment, UploadView, next_segment
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
+from registry.contracts.backoff import Backoff
 from registry.contracts.catalogue.manifest import FileRef, Variant
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest
 from registry.contracts.paths import job_variant_path, upload_path, uploads_path
 
 PIECE = 1 << 20
-PAUSE = Backoff(first_s=0.5, cap_s=30.0, limit=1 << 30)
+PAUSE = Backoff(first_s=0.5, cap_s=30.0)
 ROUNDS = 3
 """Offers after which everything must be there: more mean that the registry forgets what it gets."""
 _JSON = {"Content-Type": "application/json"}
@@ -70,45 +70,58 @@ class _Giving:
 
     def patiently(self, work: Callable[[], Answer]) -> Answer:
         """`work` until the registry can be reached."""
-        for attempt in range(1, PAUSE.limit):
+        attempt = 0
+        while True:
+            attempt += 1
             if self._cancel.is_set():
                 raise StepCancelledError
             try:
                 return work()
             except UnreachableError as error:
-                if self._cancel.wait(max(PAUSE.delay(attempt, 1.0), error.retry_after_s)):
+                if self._cancel.wait(max(PAUSE.delay(attempt), error.retry_after_s)):
                     raise StepCancelledError from None
-        raise StepCancelledError
 
     def upload(self, file: FileRef) -> UploadView:
         """From where the registry says that it goes on."""
-        request = UploadRequest(digest=file.digest, size=file.size).canonical()
-        view = _parsed(self._client.call("POST", uploads_path(), request, _JSON), UploadView)
-        if not view.complete:
-            headers = {
-                UPLOAD_OFFSET: str(view.offset),
-                "Content-Type": "application/octet-stream",
-                "Content-Length": str(file.size - view.offset),
-            }
-            pieces = self._pieces(file, view.offset)
-            view = _parsed(self._client.call("PATCH", upload_path(view.id), pieces, headers), UploadView)
-        if not view.complete:
-            raise UnreachableError(f"the registry has {view.offset} of {file.size} bytes of {file.path}")
+        try:
+            view = self._sent(file)
+        except RegistryRefusedError as error:
+            if error.problem in UPLOAD_CURABLE:
+                raise UnreachableError(error.message) from error
+            raise
         self._before += file.size
         return view
 
-    def _pieces(self, file: FileRef, offset: int) -> Iterator[bytes]:
+    def _sent(self, file: FileRef) -> UploadView:
+        request = UploadRequest(digest=file.digest, size=file.size)
+        view = _parsed(self._client.call("POST", uploads_path(), request.canonical(), _JSON), UploadView)
+        while (segment := _next_segment(request, view)) is not None:
+            pieces = self._pieces(file, segment)
+            view = _parsed(self._client.call("PATCH", upload_path(view.id), pieces, segment.headers), UploadView)
+            if view.offset <= segment.offset and not view.complete:
+                raise UnreachableError(f"the registry has {view.offset} of {file.size} bytes of {file.path}")
+        return view
+
+    def _pieces(self, file: FileRef, segment: UploadSegment) -> Iterator[bytes]:
+        position, end = segment.offset, segment.offset + segment.length
         try:
             with (self._folder / file.path).open("rb") as stream:
-                stream.seek(offset)
-                while piece := stream.read(PIECE):
+                stream.seek(position)
+                while piece := stream.read(min(PIECE, end - position)):
                     if self._cancel.is_set():
                         raise StepCancelledError
                     yield piece
-                    offset += len(piece)
-                    self._tell(self._before + offset)
+                    position += len(piece)
+                    self._tell(self._before + position)
         except OSError as error:
             raise disk_error(error, self._folder / file.path) from error
+
+
+def _next_segment(request: UploadRequest, view: UploadView) -> UploadSegment | None:
+    try:
+        return next_segment(request, view)
+    except ValueError as error:
+        raise UnreachableError(str(error)) from error
 
 
 def _parsed(data: bytes, kind: type[Answer]) -> Answer:

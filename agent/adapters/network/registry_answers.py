@@ -46,6 +46,14 @@ class UnreachableError(TransientError):
         super().__init__(code, message, retry_after_s=retry_after_s, progress=progress)
 
 
+class RegistryRefusedError(PermanentError):
+    """The registry refused what was asked. `problem`: the code of its problem document."""
+
+    def __init__(self, message: str, problem: str) -> None:
+        super().__init__(DeploymentCode.REGISTRY_REFUSED, message)
+        self.problem = problem
+
+
 def outage(error: Exception, url: str) -> UnreachableError | None:
     """What an error of the network means; None: it is another one."""
     import httpx  # noqa: PLC0415 - it takes 0.15 s, and an agent that has all it needs starts without it
@@ -83,7 +91,7 @@ def refusal(answer: httpx.Response, what: str) -> TransientError | PermanentErro
         return UnreachableError(text, retry_after_s=_retry_after(answer.headers.get("retry-after", "")))
     if problem.code == "unauthorized":
         return UnreachableError(text, code=DeploymentCode.CREDENTIAL_REFUSED)
-    return PermanentError(DeploymentCode.REGISTRY_REFUSED, text)
+    return RegistryRefusedError(text, problem.code)
 
 
 def foreign(answer: httpx.Response, body: bytes | None = None) -> UnreachableError:

@@ -16,17 +16,17 @@ from dataclasses import dataclass
 import paho.mqtt.client as mqtt
 
 from agent.adapters.network.mqtt import MqttSession
-from agent.core.backoff import Backoff
 from agent.core.events import Connected, ControlMessage, Disconnected, WorkerDied
 from agent.dataplane.mqtt.intake import Receiver
 from agent.dataplane.mqtt.link import Link, publish_of
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
 from agent.dataplane.mqtt.spooling import Spooling
+from registry.contracts.backoff import Backoff
 from registry.contracts.broker import BrokerLimits, subscribable
 from registry.contracts.device.messages import MAX_CONTROL_BYTES
 from registry.inference.packets import text
 
-RECONNECT = Backoff(first_s=0.2, cap_s=30.0, limit=1)
+RECONNECT = Backoff(first_s=0.2, cap_s=30.0)
 """Between tries to reach the broker; there is no last one."""
 GREETING_SECONDS = 20.0
 """A broker that has not sent CONNACK and SUBACK by then is given up."""

@@ -19,10 +19,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from registry.cli.catalogue.pull import download
 from registry.cli.failures import CliError, ExitCode
 from registry.cli.progress import meter
 from registry.cli.session import Session
+from registry.client.download import download
 from registry.client.local_files import LocalFile, hash_file
 from registry.client.upload import upload
 from registry.contracts.api.versions import VariantAnswer, VariantOffer

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from registry.cli.catalogue.measured import evaluations_of, show_evaluations
-from registry.cli.catalogue.pull import download
 from registry.cli.failures import CliError, ExitCode, end_well
 from registry.cli.progress import meter
 from registry.cli.session import Session, command
+from registry.client.download import download
 from registry.client.errors import UsageFault
 from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version

@@ -6,32 +6,22 @@ where it lies, everything is there. Unfinished bytes wait in `DIR/.partial/`.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
-import httpx
 import typer
 
 from registry.cli.failures import CliError
 from registry.cli.output import size_text
 from registry.cli.progress import meter
 from registry.cli.session import Session, command
-from registry.client.api import TRANSIENT, Client
-from registry.client.errors import NoAnswerError, ProblemError
-from registry.client.local_files import BUFFER_BYTES, hash_file
+from registry.client.download import download
+from registry.client.local_files import hash_file
 from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
-from registry.contracts.digest import PREFIX, hex_of
-from registry.contracts.paths import blob_path
-
-ATTEMPTS = 8
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 10.0
-_BEGIN_ANEW = "Remove what an earlier pull left in .partial, or go round the proxy with NO_PROXY."
+from registry.contracts.digest import hex_of
 
 
 @command
@@ -116,76 +106,6 @@ def _pull_file(session: Session, directory: Path, place: Path, file: FileRef) ->
     partial.replace(place)
     _sync_directory(place.parent)
     return came
-
-
-def download(
-    client: Client, file: FileRef, partial: Path, tell: Callable[[int], None], note: Callable[[str], None]
-) -> int:
-    """Fill `partial` until it has the digest; it is durable then. Returns the bytes that came.
-
-    Raises:
-        CliError: refused, wrong bytes, or no progress in ATTEMPTS attempts.
-    """
-    with partial.open("a+b", buffering=0) as out:
-        digest = hashlib.sha256()
-        out.seek(0)
-        while piece := out.read(BUFFER_BYTES):
-            digest.update(piece)
-        start = position = out.tell()
-        failures, came = 0, 0
-        while position < file.size:
-            fault = _receive(client, file, out, digest, tell)
-            came, before, position = came + max(0, out.tell() - position), position, out.tell()
-            if fault is None:
-                continue
-            failures = 1 if position > before else failures + 1
-            if failures >= ATTEMPTS or (isinstance(fault, ProblemError) and fault.status not in TRANSIENT):
-                raise fault
-            delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (failures - 1))
-            note(f"{fault.what}; going on in {delay:.1f} s")
-            time.sleep(delay)
-        os.fsync(out.fileno())
-        if position != file.size or PREFIX + digest.hexdigest() != file.digest:
-            partial.unlink()
-            kind = "what an earlier pull left" if start == file.size else "what came"
-            raise CliError(
-                f"The bytes of {file.path} are not those of its digest ({kind}); they were thrown away",
-                code="digest_mismatch",
-                hint="Repeat the command. If it stays so, the registry's disk or something on the way is at fault.",
-            )
-    return came
-
-
-def _receive(
-    client: Client, file: FileRef, out: BinaryIO, digest: Any, tell: Callable[[int], None]
-) -> NoAnswerError | ProblemError | None:
-    """One request from where `out` ends; what stopped it, or None when the body ended as announced."""
-    start = out.tell()
-    headers = {"range": f"bytes={start}-"} if start else {}
-    try:
-        with client.download(blob_path(file.digest), {**headers, "accept-encoding": "identity"}) as response:
-            _check_start(response, start)
-            for piece in response.iter_bytes(BUFFER_BYTES):  # decoded, should somebody on the way encode it
-                if out.tell() + len(piece) > file.size:
-                    raise CliError(
-                        f"The registry sent more than the {file.size} bytes of {file.path}", code="bad_answer"
-                    )
-                out.write(piece)
-                digest.update(piece)
-                tell(out.tell())
-    except (NoAnswerError, ProblemError) as fault:
-        return fault
-    return None if out.tell() == file.size else NoAnswerError("The registry ended its answer early")
-
-
-def _check_start(response: httpx.Response, start: int) -> None:
-    if start == 0 and response.status_code == 200:
-        return
-    if start and "content-encoding" in response.headers:
-        raise CliError("Somebody on the way recodes what the registry sends", code="bad_answer", hint=_BEGIN_ANEW)
-    said = response.headers.get("content-range", "")
-    if response.status_code != 206 or not said.startswith(f"bytes {start}-"):
-        raise CliError("The registry does not go on where it was asked to", code="bad_answer")
 
 
 def _require_room(directory: Path, file: FileRef, partial: Path) -> None:

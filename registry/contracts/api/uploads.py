@@ -1,7 +1,12 @@
-"""The registry's HTTP API: uploads, which bring blobs in parts that can be resumed."""
+"""The registry's HTTP API: uploads, which bring blobs in parts that can be resumed, and the rules of who sends one.
+
+Beginning again is always safe: the registry answers with the session that is open, or that the blob is there. So
+every recovery is the same: wait, begin again, go on at the offset that the registry names.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AwareDatetime, Field
@@ -11,6 +16,11 @@ from registry.contracts.wire import Wire
 
 UPLOAD_OFFSET = "upload-offset"
 """Header of upload requests and answers: the byte at which the next one starts. The server states, the client obeys."""
+MAX_SEGMENT = 256 << 20
+"""Bytes that one request should send at most, so that its answer confirms progress."""
+UPLOAD_CURABLE = frozenset({"offset_mismatch", "not_found", "busy", "timeout"})
+"""Codes of refusals that beginning again may cure. Not digest_mismatch: something on the way changes bytes, and sending
+gigabytes again would only hide it."""
 
 
 class UploadRequest(Wire):
@@ -37,3 +47,33 @@ class UploadView(Wire):
     """The blob is there."""
     expires_at: AwareDatetime | None = None
     """When an unfinished session is removed. None: it is complete."""
+
+
+@dataclass(frozen=True)
+class UploadSegment:
+    """What one request of an upload sends: `length` bytes from `offset` on."""
+
+    offset: int
+    length: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of that request."""
+        return {
+            UPLOAD_OFFSET: str(self.offset),
+            "content-type": "application/octet-stream",
+            "content-length": str(self.length),
+        }
+
+
+def next_segment(request: UploadRequest, view: UploadView) -> UploadSegment | None:
+    """What to send after the registry answered `view`; None: the blob is there.
+
+    Raises:
+        ValueError: the answer belongs to another upload.
+    """
+    if view.digest != request.digest or not 0 <= view.offset <= request.size:
+        raise ValueError("The registry answered for another upload than was asked for")
+    if view.complete:
+        return None
+    return UploadSegment(view.offset, min(MAX_SEGMENT, request.size - view.offset))

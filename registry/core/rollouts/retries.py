@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from registry.contracts.backoff import Backoff
 from registry.contracts.rollout.spec import RetryRule
 from registry.contracts.rollout.states import ActionState
 
@@ -35,7 +36,7 @@ def pause_s(rules: Sequence[RetryRule], code: str, tries: int) -> float | None:
     rule = rule_for(rules, code)
     if rule is None or tries >= rule.times:
         return None
-    return float(min(rule.pause_s * rule.factor**tries, rule.max_pause_s))
+    return Backoff(rule.pause_s, rule.max_pause_s, factor=rule.factor).delay(tries + 1)
 
 
 def in_words(rules: Sequence[RetryRule]) -> list[str]:

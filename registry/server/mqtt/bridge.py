@@ -21,6 +21,7 @@ from datetime import datetime
 import paho.mqtt.client as paho
 
 from registry.config import Mqtt
+from registry.contracts.backoff import Backoff
 from registry.contracts.device.messages import Notice
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.contracts.topics import Topics
@@ -42,8 +43,7 @@ PUBLISH_BATCH = 200
 PUBLISH_RATE = 2000.0
 """Documents a second at most, so that a fleet-wide change does not starve the broker."""
 PUBLISH_TIMEOUT_S = 10.0
-RETRY_FIRST_S = 0.1
-RETRY_S = 5.0
+RETRY = Backoff(first_s=0.1, cap_s=5.0)
 """After the broker refused a document, and at most between two tries to reach the database."""
 JOIN_S = 5.0
 """For each thread at the end; a thread that hangs in the database is left behind, its batch not acknowledged."""
@@ -198,7 +198,7 @@ class MqttBridge:
 
     def _store(self, batch: Sequence[Received]) -> None:
         """Store and acknowledge, in order; one by one when they do not go together."""
-        delay, failed = RETRY_FIRST_S, 0
+        retries, failed = 0, 0
         while True:
             error = self._try(batch)
             if error is None:
@@ -215,9 +215,9 @@ class MqttBridge:
                     break
                 continue
             self.tally.retries += 1
-            if self._stopping.wait(delay):
+            retries += 1
+            if self._stopping.wait(RETRY.delay(retries)):
                 return
-            delay = min(delay * 2, RETRY_S)
         for message in batch:
             if message.qos:
                 self._session.ack(message.mid, message.connection)
@@ -276,7 +276,7 @@ class MqttBridge:
     def _publish(self) -> None:
         complete = True
         while not self._stopping.is_set():
-            self._wake.wait(IDLE_S if complete else RETRY_S)
+            self._wake.wait(IDLE_S if complete else RETRY.cap_s)
             self._wake.clear()
             if not self._session.ready:
                 continue

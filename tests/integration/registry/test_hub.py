@@ -175,8 +175,7 @@ def test_an_earlier_answer_does_without_the_registry_when_it_may(monkeypatch: py
     with opened() as source:
         first = source.manifest("lenet", None, "mnist")
         assert first.version == "0.5.0"
-    monkeypatch.setattr("registry.client.api.ATTEMPTS", 1)
-    monkeypatch.setattr("registry.client.api.Client.call", unreachable)
+    monkeypatch.setattr("registry.client.api.ApiClient.call", unreachable)
     with opened() as source:
         assert source.manifest("lenet", None, "mnist", ask=False) == first
     with pytest.raises(hub.HubError) as caught, opened() as source:

@@ -1,4 +1,4 @@
-"""Backoff, retention and what a slot says of itself."""
+"""When tries end, retention and what a slot says of itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.backoff import DEPLOYMENT, Backoff
+from agent.core.backoff import DEPLOYMENT, exhausted
 from agent.core.lifecycle import State
 from agent.core.progress import Live, report
 from agent.core.retention import CachedArtifact, to_evict
@@ -20,20 +20,9 @@ from tests.fakes.registry_simulator import one_file_manifest
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-@given(st.integers(1, 10_000), st.floats(0, 1))
-def test_a_delay_is_never_over_the_cap_nor_under_half_of_the_first(attempt: int, chance: float) -> None:
-    assert 0.5 <= Backoff(1.0, 300.0, 8).delay(attempt, chance) <= 300.0
-
-
-def test_delays_grow_until_the_cap() -> None:
-    delays = [DEPLOYMENT.delay(attempt, 1.0) for attempt in range(1, 12)]
-    assert delays == sorted(delays)
-    assert delays[-1] == DEPLOYMENT.cap_s
-
-
 def test_an_outage_is_waited_out_for_ever_and_a_crash_is_not() -> None:
-    assert not DEPLOYMENT.exhausted(10_000, DeploymentCode.REGISTRY_UNREACHABLE)
-    assert DEPLOYMENT.exhausted(DEPLOYMENT.limit, DeploymentCode.WORKER_CRASHED)
+    assert not exhausted(DEPLOYMENT, 10_000, DeploymentCode.REGISTRY_UNREACHABLE)
+    assert exhausted(DEPLOYMENT, DEPLOYMENT.limit, DeploymentCode.WORKER_CRASHED)
 
 
 artifacts = st.lists(

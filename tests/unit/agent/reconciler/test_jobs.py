@@ -15,7 +15,7 @@ from agent.config.settings import AgentConfig
 from agent.errors import PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import Progress
 from agent.jobs.handlers import RealJobs
-from agent.jobs.records import AWAY_PAUSE_S, MAX_RESULT_BYTES, MAX_TRIES
+from agent.jobs.records import AWAY, MAX_RESULT_BYTES, MAX_TRIES
 from registry.contracts.device.jobs import Job, JobKind, JobState, JobStatus
 from registry.contracts.device.messages import Desired
 from registry.contracts.digest import digest_of
@@ -136,10 +136,10 @@ def test_a_registry_that_is_away_or_answered_for_costs_a_job_no_try(host: Host, 
     work.behave = away
     run_one(ask(host, 1, "a"))
     for _ in range(10 * MAX_TRIES):
-        run_one(host.wait(AWAY_PAUSE_S))
+        run_one(host.wait(AWAY.cap_s))
         assert (status(host).state, status(host).code) == (JobState.WAITING, "registry_unreachable")
     work.behave = Work().behave
-    run_one(host.wait(AWAY_PAUSE_S))
+    run_one(host.wait(AWAY.cap_s))
     assert status(host).state is JobState.SUCCEEDED
 
 
