@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 from registry import contracts
 from registry.contracts.wire import Wire
 
-PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "wire.md").read_text()
 
 
 def _messages(base: type[Wire] = Wire) -> Iterator[str]:
@@ -31,3 +33,11 @@ def test_every_message_is_on_the_page() -> None:
     for module in pkgutil.walk_packages(contracts.__path__, "registry.contracts."):
         importlib.import_module(module.name)
     assert set(_messages()) - set(re.findall(r"^### (\w+)$", PAGE, re.MULTILINE)) == set()
+
+
+def test_every_field_of_the_api_has_a_description() -> None:
+    schemas = json.loads((DOCS / "openapi.json").read_text())["components"]["schemas"]
+    fields = [
+        (name, field, what) for name, schema in schemas.items() for field, what in schema.get("properties", {}).items()
+    ]
+    assert [(name, field) for name, field, what in fields if "description" not in what] == []

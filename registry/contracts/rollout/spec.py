@@ -315,7 +315,7 @@ class RolloutSpec(Wire):
     profile: Profile = Profile.THROUGHPUT
     """How the backends use the cores."""
     hold: Hold = Hold.BEFORE_SWITCH
-    """What a pause does with devices that have begun."""
+    """How far devices that have begun go on during a pause."""
     timeouts: Timeouts = Timeouts()
     """How long a device may be silent in each phase."""
     retries: Annotated[tuple[RetryRule, ...], Field(max_length=16)] = ()
