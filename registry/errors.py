@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from registry.contracts.codes import ProblemCode
+
 
 class RegistryError(Exception):
     """Base. `code` is stable; the message says what happened, why, what to do; `errors` lists single faults."""
 
-    code = "internal"
+    code: str = ProblemCode.INTERNAL
 
     def __init__(self, message: str, errors: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -31,43 +33,43 @@ class TemporaryError(RegistryError):
 class NotFoundError(RegistryError):
     """What was asked for is not there."""
 
-    code = "not_found"
+    code = ProblemCode.NOT_FOUND
 
 
 class ConflictError(RegistryError):
     """It exists with other content; `errors` names the differences."""
 
-    code = "conflict"
+    code = ProblemCode.CONFLICT
 
 
 class InUseError(RegistryError):
     """A device serves it, or may return to it; `errors` names the users."""
 
-    code = "in_use"
+    code = ProblemCode.IN_USE
 
 
 class PreconditionError(RegistryError):
     """Somebody else changed it first: read it again and decide again."""
 
-    code = "precondition_failed"
+    code = ProblemCode.PRECONDITION_FAILED
 
 
 class InvalidError(RegistryError):
     """The request breaks a rule; `errors` names each."""
 
-    code = "invalid"
+    code = ProblemCode.INVALID
 
 
 class DigestMismatchError(RegistryError):
     """The bytes that came are not the blob that was announced."""
 
-    code = "digest_mismatch"
+    code = ProblemCode.DIGEST_MISMATCH
 
 
 class OffsetMismatchError(RegistryError):
     """The next byte of an upload is another one; `offset` says which."""
 
-    code = "offset_mismatch"
+    code = ProblemCode.OFFSET_MISMATCH
 
     def __init__(self, message: str, offset: int) -> None:
         super().__init__(message)
@@ -77,49 +79,49 @@ class OffsetMismatchError(RegistryError):
 class TooLargeError(RegistryError):
     """Over a limit that the message names."""
 
-    code = "too_large"
+    code = ProblemCode.TOO_LARGE
 
 
 class StorageFullError(TemporaryError):
     """The disk has no room."""
 
-    code = "insufficient_storage"
+    code = ProblemCode.INSUFFICIENT_STORAGE
 
 
 class ReadOnlyError(TemporaryError):
     """The database or the disk takes no writes at the moment; what only reads may work."""
 
-    code = "read_only"
+    code = ProblemCode.READ_ONLY
 
 
 class StorageFailedError(TemporaryError):
     """The database or the disk fails: an input or output error, damage, or no permission."""
 
-    code = "storage_failed"
+    code = ProblemCode.STORAGE_FAILED
 
 
 class UnauthorizedError(RegistryError):
     """No token, or one that is not known."""
 
-    code = "unauthorized"
+    code = ProblemCode.UNAUTHORIZED
 
 
 class ForbiddenError(RegistryError):
     """A token without the scope that this needs."""
 
-    code = "forbidden"
+    code = ProblemCode.FORBIDDEN
 
 
 class DamagedError(TemporaryError):
     """The registry's copy of a blob is lost or not what its name says; it works when it was published again."""
 
-    code = "blob_damaged"
+    code = ProblemCode.BLOB_DAMAGED
 
 
 class BusyError(TemporaryError):
     """Too much at once, a lock was not to be had in time, or the database server is away: try a little later."""
 
-    code = "busy"
+    code = ProblemCode.BUSY
 
 
 class InTheWayError(BusyError):

@@ -49,11 +49,6 @@ _EXIT_BY_CODE = {
     "deadline": ExitCode.DEADLINE,
 }
 
-_UNAUTHORIZED_HINT = (
-    "Give a token with --token-file FILE or MODELFLEET_TOKEN. On the registry's own host the "
-    "administrator's token is found by itself when you run as the user that serves the registry."
-)
-
 
 def end_well() -> None:
     """From here on SIGTERM ends the command as Ctrl-C does, with exit code 143: folders and processes go with it."""
@@ -66,7 +61,7 @@ class CliError(ClientError):
     Args:
         what: What happened, and why: one sentence or a few.
         code: Stable, for programs (`--json`).
-        hint: What to do about it.
+        hint: What to do about it. Empty: what the table of the code says.
         errors: The single faults.
         exit_code: Unless `code` decides it.
     """
@@ -88,8 +83,3 @@ def exit_code_of(error: ClientError) -> ExitCode:
     """The exit status of a command that ends with this error."""
     own = error.exit_code if isinstance(error, CliError) else None
     return own if own is not None else _EXIT_BY_CODE.get(error.code, ExitCode.FAILURE)
-
-
-def hint_of(error: ClientError) -> str:
-    """What to do about it at the command line."""
-    return _UNAUTHORIZED_HINT if error.code == "unauthorized" else error.hint

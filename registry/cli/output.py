@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.cli.failures import exit_code_of, hint_of
+from registry.cli.failures import exit_code_of
 from registry.client.errors import ClientError
 from registry.contracts.texts import visible
 
@@ -78,20 +78,19 @@ class Output:
 
     def fail(self, error: ClientError) -> None:
         """One block: what happened and why, the single faults, what to do."""
-        hint = hint_of(error)
         if self.as_json:
             told = {
                 "code": error.code,
                 "message": error.what,
-                "hint": hint,
+                "hint": error.hint,
                 "errors": list(error.errors),
                 "exit_code": int(exit_code_of(error)),
             }
             print(_json({"error": told}), file=sys.stderr)  # noqa: T201
             return
         lines = [f"error: {error.what}", *(f"  - {fault}" for fault in error.errors)]
-        if hint:
-            lines.append(f"  {hint}")
+        if error.hint:
+            lines.append(f"  {error.hint}")
         print(visible("\n".join(lines)), file=sys.stderr)  # noqa: T201
 
     @staticmethod

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-HINTS = {
-    "unauthorized": "Give a token, for example in MODELFLEET_TOKEN. On the registry's own host the administrator's "
-    "token is found by itself when you run as the user that serves the registry.",
-    "forbidden": "An administrator can make a token with the scope: registry token create NAME --scope SCOPE",
-    "precondition_failed": "Somebody changed it in between. Look at it again, then repeat the command.",
-    "insufficient_storage": "Free space on the registry's disk; registry delete MODEL@VERSION removes what is unused.",
-}
-"""By code: what to do where an error does not say it itself."""
+from registry.contracts.codes import (
+    ClientCode,
+    DeploymentCode,
+    InferenceCode,
+    JobCode,
+    ProblemCode,
+    ReasonCode,
+    known,
+)
+
+_TABLES = (ClientCode, ProblemCode, JobCode, DeploymentCode, InferenceCode, ReasonCode)
 TRANSIENT = frozenset({429, 502, 503, 504})
 """Statuses after which the same request may succeed later."""
 
@@ -20,7 +23,7 @@ class ClientError(Exception):
     Args:
         what: What happened, and why: one sentence or a few.
         code: Stable, for programs: the problem's code where the registry gave one.
-        hint: What to do about it.
+        hint: What to do about it. Empty: what the table of the code says.
         errors: The single faults.
     """
 
@@ -31,7 +34,8 @@ class ClientError(Exception):
         super().__init__(what)
         self.what = what
         self.code = code
-        self.hint = hint or HINTS.get(code, "")
+        row = known(code, _TABLES)
+        self.hint = hint or (row.action if row is not None else "")
         self.errors = errors
 
 
@@ -63,6 +67,7 @@ class ProblemError(ClientError):
     """The registry refused with a problem document (RFC 9457). `status` is the status code of HTTP."""
 
     def __init__(self, what: str, *, status: int, code: str, errors: tuple[str, ...] = ()) -> None:
-        super().__init__(what, code=code, errors=errors)
+        row = known(code, (ProblemCode,))
+        super().__init__(what, code=code, hint=row.action if row is not None else "", errors=errors)
         self.status = status
         self.transient = status in TRANSIENT

@@ -585,7 +585,7 @@ class ClientCode(Code):
 
     FAILED = ("failed",
         "The command failed; the message says why.",
-        "Read the message; --debug prints more.")
+        "Read the message; the command prints more with --debug.")
     USAGE = ("usage",
         "The command line or the publish file is wrong.",
         "Correct what the message names; --help has the form.")
@@ -672,6 +672,8 @@ QUARANTINES = frozenset(
     }
 )
 """A device that ends a deployment so takes that version only when somebody asks for another attempt."""
+ON_DEVICE = (DeploymentCode, AgentCode)
+"""The tables of the codes that a device gives with a deployment."""
 
 
 def known(code: str, tables: Iterable[type[Code]]) -> Code | None:

@@ -12,13 +12,16 @@ from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
 from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
+from registry.contracts.api.devices import DeviceView
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.codes import ON_DEVICE, known
+from registry.contracts.device.messages import Fault
 from registry.contracts.fit.choices import ResolutionView, ResolveBody
 from registry.contracts.fit.platforms import FactRow
 from registry.contracts.fit.resolution import FitOutcome, Reason, VariantVerdict
 from registry.contracts.fit.what_if import MAX_VALUE, SETTABLE
-from registry.contracts.paths import resolve_path
+from registry.contracts.paths import device_path, resolve_path
 
 WhatIf = Annotated[
     list[str] | None,
@@ -36,7 +39,7 @@ def explain(
     what_if: WhatIf = None,
     facts: Annotated[bool, typer.Option("--facts", help="Also every fact with its source and age.")] = False,
 ) -> None:
-    """Say which variant a device would run and why the others do not fit, with stable codes.
+    """Say which variant a device would run, why the others do not fit, and what stopped it, with stable codes.
 
     The nearest miss is the better variant for which the least would have to change. --what-if asks what it would run
     if a fact were another one; nothing is changed. Exit code 1 when no variant fits.
@@ -55,15 +58,34 @@ def explain(
     )  # fmt: skip
     view = session.client.change("POST", resolve_path(), asked, ResolutionView, repeatable=True)
     batching = _batching(view, fetch_manifest(session.client, found))
+    fault = None if what_if else _fault(session.client.get(device_path(device), DeviceView), view)
+    row = known(fault.code, ON_DEVICE) if fault is not None else None
     if session.out.as_json:
-        session.out.document(view.to_json() | {"batching": batching})
+        said = {"fault": fault.to_json()} if fault is not None else {}
+        means = {"meaning": row.meaning, "action": row.action} if row is not None else {}
+        session.out.document(view.to_json() | {"batching": batching} | said | means)
     else:
         _tell(session, view, device)
+        if fault is not None:
+            session.out.say(f"\n{device} says {fault.code}: {fault.message}")
+        if row is not None:
+            session.out.say(f"{row.meaning} {row.action}")
         if batching:
             session.out.say(f"\nBatching: {batching}.")
         _tell_facts(session, view, whole=facts)
     if view.resolution.chosen is None:
         raise typer.Exit(ExitCode.FAILURE)
+
+
+def _fault(device: DeviceView, view: ResolutionView) -> Fault | None:
+    """Why this version does not serve on the device, or waits, as the device said last; None: it does not say."""
+    slot = device.reported.models.get(view.model) if device.reported is not None else None
+    if slot is None or slot.desired_version != view.version:
+        return None
+    progress = slot.deployment
+    if slot.fault is not None or progress is None or not progress.code:
+        return slot.fault
+    return Fault(code=progress.code, message=progress.message)
 
 
 def _changes(given: list[str] | None) -> dict[str, str]:
@@ -105,7 +127,7 @@ def _tell(session: Session, view: ResolutionView, device: str) -> None:
     )
     nearest = resolution.verdict(resolution.nearest) if resolution.nearest else None
     if nearest is not None:
-        steps = "; ".join(reason.remedy for reason in nearest.reasons if reason.remedy) or "see above"
+        steps = "; ".join(reason.remedy or reason.code.action for reason in nearest.reasons)
         session.out.say(f"\nNearest miss: {nearest.variant}: {steps}.")
 
 

@@ -29,6 +29,7 @@ from registry.client.errors import ClientError, NoAnswerError, UsageFault
 from registry.client.references import split_reference
 from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
 from registry.contracts.catalogue.batching import BatchingMode
+from registry.contracts.codes import ON_DEVICE, known
 from registry.contracts.device.deployments import Phase
 from registry.contracts.device.messages import Profile, ReportedModel, ServingState
 from registry.contracts.paths import deployment_path, device_path
@@ -188,12 +189,14 @@ def _decided(device: DeviceView, view: DeploymentView) -> ReportedModel | None:
         progress = report.deployment
         where = f" (failed in {progress.failed_in})" if progress is not None and progress.failed_in else ""
         again = quarantine_text(device.name, view.model, progress) or "The same once more: --retry."
+        row = known(fault.code, ON_DEVICE) if fault else None
+        todo = f"{row.action} " if row else ""
         raise CliError(
             f"{device.name} cannot serve {view.model}@{view.version}{where}: "
             f"{fault.message if fault else 'no reason given'}.{instead}",
             code=fault.code if fault else "failed",
-            hint=f"See: registry explain {device.name} {view.model}@{view.version}; registry events {device.name}. "
-            f"{again}",
+            hint=f"{todo}See: registry explain {device.name} {view.model}@{view.version}; "
+            f"registry events {device.name}. {again}",
             exit_code=ExitCode.FAILURE,
         )
     return None

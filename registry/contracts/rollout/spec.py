@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
-from registry.contracts.codes import DeploymentCode
+from registry.contracts.codes import DeploymentCode, DeviceReasonCode
 from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.messages import Profile
 from registry.contracts.enums import StrEnum
@@ -255,10 +255,6 @@ class Timeouts(Wire):
     """From `committed` to a report that shows it serving."""
 
 
-SILENT = "silent"
-"""The code of a device that was heard nothing of in time."""
-
-
 class RetryRule(Wire):
     """Devices that failed with one of these codes are tried again, without anybody asking."""
 
@@ -276,7 +272,7 @@ class RetryRule(Wire):
     @field_validator("codes")
     @classmethod
     def _codes_are_known(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(codes) - {code.value for code in DeploymentCode} - {SILENT})
+        unknown = sorted(set(codes) - {code.value for code in DeploymentCode} - {DeviceReasonCode.SILENT})
         if unknown:
             raise ValueError(f"retries: no device fails with {', '.join(unknown)}")
         return codes

@@ -24,8 +24,6 @@ from registry.contracts.wire import canonical_json
 from registry.core.rollouts import waves
 from registry.core.rollouts.retries import in_words
 
-UNKNOWN_FACTS = "facts_unknown"
-NO_VARIANT = "no_fitting_variant"
 QUARANTINED = DeploymentCode.QUARANTINED.value
 IN_QUARANTINE = (
     "it took this version back, or gave it up, before: only another attempt brings it again (registry deploy with "
@@ -160,7 +158,9 @@ def _sort_out(
             found.current.append(device.device)
             continue
         if facts is None or facts not in platforms:
-            found.gaps[UNKNOWN_FACTS, "it has not reported its facts yet; start its agent"].append(device.device)
+            found.gaps[DeploymentCode.FACTS_UNKNOWN, "it has not reported its facts yet; start its agent"].append(
+                device.device
+            )
             continue
         if facts not in found.resolutions:
             resolution = found.resolutions[facts] = resolver(manifest, platforms[facts])
@@ -184,7 +184,7 @@ def _sort_out(
 def _why_not(resolution: Resolution) -> tuple[str, str]:
     """The code that most variants failed with first, and the whole trace."""
     codes = [v.reasons[0].code.value for v in resolution.verdicts if v.outcome is not FitOutcome.PASS and v.reasons]
-    code = max(sorted(set(codes)), key=codes.count) if codes else NO_VARIANT
+    code = max(sorted(set(codes)), key=codes.count) if codes else DeploymentCode.NO_FITTING_VARIANT
     return code, resolution.explain()[:4096]
 
 

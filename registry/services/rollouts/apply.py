@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.codes import ReasonCode
+from registry.contracts.codes import DeviceReasonCode, ReasonCode
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout.views import GateVerdict, RolloutReason
 from registry.core.rollouts import actions, retries
@@ -148,7 +148,7 @@ def _time_out(session: Session, row: RolloutRow, decision: d.TimeOut, now: datet
     rows = _rows(session, row, tuple(seen), actions.IN_FLIGHT)
     late = [r for r in rows if r.due == seen[r.device].due and r.state == seen[r.device].state.value]
     changes = Changes(session, row, spec_of(row), now)
-    done = changes.set(late, _S.TIMED_OUT, "silent", "nothing was heard of it in time")
+    done = changes.set(late, _S.TIMED_OUT, DeviceReasonCode.SILENT, "nothing was heard of it in time")
     changes.flush()
     return bool(done)
 
@@ -173,7 +173,7 @@ def _leave(session: Session, row: RolloutRow, devices: Sequence[str], state: Act
     rows = _rows(session, row, devices, frozenset({_S.PLANNED, _S.OFFERED}))
     offered = {r.id for r in rows if r.state == _S.OFFERED.value}
     changes = Changes(session, row, spec, now)
-    left = changes.set(rows, state, "offline", "it was offline when its turn came")
+    left = changes.set(rows, state, DeviceReasonCode.OFFLINE, "it was offline when its turn came")
     changes.flush()
     restore(session, row, [r for r in left if r.id in offered], now)
     return bool(left)

@@ -14,7 +14,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.codes import ReasonCode
+from registry.contracts.codes import DeviceReasonCode, ReasonCode
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import RolloutState
 from registry.contracts.rollout.views import MAX_NAMED, PlanGap, PlanView
@@ -117,5 +117,5 @@ def with_missing(session: Session, spec: RolloutSpec, found: PlanView) -> PlanVi
     if not missing:
         return found
     why = "no device of this name is registered; once it is, it joins while the rollout runs"
-    gap = PlanGap(code="not_registered", why=why, count=len(missing), devices=missing[:MAX_NAMED])
+    gap = PlanGap(code=DeviceReasonCode.NOT_REGISTERED, why=why, count=len(missing), devices=missing[:MAX_NAMED])
     return found.model_copy(update={"nothing": (*found.nothing, gap)})

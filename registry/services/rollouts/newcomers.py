@@ -8,10 +8,10 @@ from datetime import datetime
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
+from registry.contracts.codes import DeploymentCode
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.core.rollouts import actions
-from registry.core.rollouts.plan import NO_VARIANT, UNKNOWN_FACTS
 from registry.core.rollouts.waves import position, tail
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
@@ -97,7 +97,8 @@ def _join(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -
         variant, size = chosen.get(digest or "", (None, 0))
         state = _S.PLANNED if variant is not None else _S.INCOMPATIBLE
         state = _S.ALREADY_CURRENT if device in current else state
-        code = "" if state is not _S.INCOMPATIBLE else NO_VARIANT if digest is not None else UNKNOWN_FACTS
+        why = DeploymentCode.NO_FITTING_VARIANT if digest is not None else DeploymentCode.FACTS_UNKNOWN
+        code = why if state is _S.INCOMPATIBLE else ""
         rows.append(
             {
                 "rollout_id": row.id, "device_id": device, "device": name, "generation": row.generation,

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.codes import DeploymentCode, DeviceReasonCode
 from registry.contracts.device.messages import DesiredModel, ServingState
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import RolloutSpec
@@ -51,7 +52,12 @@ def offer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes:
     targets = targets_of(session, row, changes.spec, told)
     wanted = [Change(r.device_id, target) for r, target in targets if r.device_id is not None]
     refused = set_many(session, row.model, wanted, by_of(row), now)
-    changes.set((r for r in told if r.device_id in refused), _S.FAILED, "no_room", "its desired state has no room")
+    changes.set(
+        (r for r in told if r.device_id in refused),
+        _S.FAILED,
+        DeviceReasonCode.NO_ROOM,
+        "its desired state has no room",
+    )
     return len(told) - len(refused)
 
 
@@ -213,7 +219,7 @@ def _fitting(session: Session, row: RolloutRow, rows: Sequence[ActionRow], chang
     for each in changed:
         digest = digests[each.device_id or 0]
         each.facts, each.variant, each.size = digest, *chosen.get(digest or "", (None, 0))
-    changes.set((r for r in changed if r.variant is None), _S.INCOMPATIBLE, "no_fitting_variant")
+    changes.set((r for r in changed if r.variant is None), _S.INCOMPATIBLE, DeploymentCode.NO_FITTING_VARIANT)
     return [r for r in present if r.variant is not None]
 
 

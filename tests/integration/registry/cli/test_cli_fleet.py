@@ -15,7 +15,7 @@ import pytest
 from registry.contracts import paths
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.catalogue.manifest import Format, Target
-from registry.contracts.codes import DeploymentCode
+from registry.contracts.codes import DeploymentCode, ProblemCode
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import Desired, Fault, Reported, ReportedModel, ServingState
 from registry.contracts.digest import digest_of
@@ -227,6 +227,30 @@ def test_explain_names_each_rejection_with_its_code(cli: Cli, add_device: Callab
     assert (
         "no variant fits" in (err := cli("deploy", "lenet@stable", "-d", "explained", code=None).err) or "opset" in err
     )
+
+
+def test_explain_says_what_a_fault_of_the_device_means_and_what_to_do(
+    cli: Cli, add_device: Callable[[str], Device]
+) -> None:
+    device = add_device("faulty")
+    device.put_facts()
+    fault = Fault(code=DeploymentCode.LOAD_FAILED, message="the file is cut short")
+    reporter = threading.Thread(target=device.report, args=(ServingState.FAILED, fault))
+    reporter.start()
+    ran = cli("deploy", "lenet@1.0.0", "-d", "faulty", "--wait", "--timeout", 30, code=1)
+    reporter.join()
+    told = cli("explain", "faulty", "lenet@1.0.0").out
+    assert "faulty says load_failed: the file is cut short" in told
+    assert DeploymentCode.LOAD_FAILED.meaning in told
+    assert DeploymentCode.LOAD_FAILED.action in told
+    assert DeploymentCode.LOAD_FAILED.action in ran.err
+    document = cli("explain", "faulty", "lenet@1.0.0", "--json").document
+    assert (document["fault"]["code"], document["action"]) == ("load_failed", DeploymentCode.LOAD_FAILED.action)
+    assert "load_failed" not in cli("explain", "faulty", "lenet@1.0.0", "--what-if", "memory=8GiB").out
+
+
+def test_a_refusal_says_what_to_do(cli: Cli) -> None:
+    assert cli("devices", "show", "absent", "--json", code=3).error["hint"] == ProblemCode.NOT_FOUND.action
 
 
 def test_aliases_move_and_keep_their_history(cli: Cli) -> None:
