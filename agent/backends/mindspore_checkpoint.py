@@ -1,4 +1,4 @@
-"""MindSpore checkpoints: weights, filled into a network of the agent's own catalogue. No code of a model runs.
+"""MindSpore checkpoints: weights, filled into a network of this project's own catalogue. No code of a model runs.
 
 MindSpore reports what a checkpoint lacks only in a return value and leaves random weights in its place, so names and
 shapes are compared here before anything is filled. Left out is what a training saved beside the network: an
@@ -7,13 +7,13 @@ optimizer's state. The same lists are in registry/contracts/catalogue/networks.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from agent.backends.base import BackendError, LoadOptions, TensorInfo
-from agent.backends.mindspore_networks import table
+from registry.mindspore_networks import table
 
 MAX_LISTED = 5
 TRAINING_STATE = frozenset(
@@ -40,13 +40,21 @@ def load(mindspore: Any, path: str, options: LoadOptions) -> tuple[Any, tuple[Te
         raise BackendError("load_failed", message)
     name, arguments = options.network
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    network = table.build(name, arguments)
+    network = build(name, arguments)
     fill(mindspore, network, path, name)
     network.set_train(False)
     takes = declared(tuple(network.takes), options.input_shapes)
     shape = [None if dim == -1 else dim for dim in takes]
     network.set_inputs(mindspore.Tensor(shape=shape, dtype=mindspore.float32))
     return network, _input(takes, options.input_names), _outputs(mindspore, network, takes, options.output_names)
+
+
+def build(name: str, arguments: Mapping[str, Any]) -> Any:
+    """As `table.build`. Raises BackendError(load_failed)."""
+    try:
+        return table.build(name, arguments)
+    except ValueError as error:
+        raise BackendError("load_failed", str(error)) from None
 
 
 def fill(mindspore: Any, network: Any, path: str, name: str) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from agent.backends import mindir, mindspore_checkpoint, mindspore_entry_point
 from agent.backends.base import BackendError, BackendProbe, LoadOptions, TensorInfo
 from agent.backends.catalog import CATALOG
-from agent.backends.mindspore_networks.table import NETWORKS
+from registry.mindspore_networks.table import NETWORKS
 
 if TYPE_CHECKING:
     from agent.backends.base import Array

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from agent.backends.mindspore_networks import table
+from registry.mindspore_networks import table
 from scripts.demo.client import FleetClient
 from scripts.demo.processes import Fleet, wait_until
 from tests.e2e.conftest import DEVICE

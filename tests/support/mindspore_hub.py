@@ -12,8 +12,8 @@ import sys
 
 import numpy as np
 
-from agent.backends.mindspore_networks.lenet import LeNet5
 from registry import hub
+from registry.mindspore_networks.lenet import LeNet5
 
 network = LeNet5(num_class=int(sys.argv[1]))
 for parameter in network.get_parameters():

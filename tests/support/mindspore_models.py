@@ -82,11 +82,11 @@ def spoil(source: Path, folder: Path) -> None:
 
 
 def networks(catalogue: Path) -> ModuleType:
-    """The agent's catalogue, imported as a worker does: this one package, not what lies beside it."""
-    package = types.ModuleType("agent")
-    package.__path__ = [str(catalogue.parents[1])]
-    sys.modules["agent"] = package
-    return importlib.import_module("agent.backends.mindspore_networks.table")
+    """The catalogue, imported as a worker does: this one package, not what lies beside it."""
+    package = types.ModuleType("registry")
+    package.__path__ = [str(catalogue.parent)]
+    sys.modules["registry"] = package
+    return importlib.import_module("registry.mindspore_networks.table")
 
 
 def write_checkpoints(catalogue: Path, folder: Path) -> None:

@@ -14,16 +14,16 @@ import types
 from typing import Any
 
 if __name__ == "__main__":
-    # Only this one package becomes importable, not what lies beside it: that is another interpreter's.
-    package = types.ModuleType("agent")
-    package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
-    sys.modules["agent"] = package
+    # Only these packages become importable, not what lies beside them: that is another interpreter's.
+    for name in ("agent", "registry"):
+        package = types.ModuleType(name)
+        package.__path__ = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", name)]
+        sys.modules[name] = package
 
 import mindspore
 import numpy
 
 from agent.backends import mindspore_checkpoint
-from agent.backends.mindspore_networks import table
 from agent.conversion.children.report import reported
 
 
@@ -31,7 +31,7 @@ def export(order: dict[str, Any]) -> dict[str, str]:
     """Does it. Raises BackendError for a checkpoint that is not the network's, and what MindSpore raises."""
     mindspore.set_device(order["device"])
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    network = table.build(order["network"], order["arguments"])
+    network = mindspore_checkpoint.build(order["network"], order["arguments"])
     mindspore_checkpoint.fill(mindspore, network, order["entry"], order["network"])
     network.set_train(False)
     example = mindspore.Tensor(shape=order["shape"], dtype=mindspore.float32)

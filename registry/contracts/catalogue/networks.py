@@ -1,7 +1,7 @@
 """The catalogue of network architectures: which parameters a checkpoint must hold, and what goes in and out. Pure.
 
 A checkpoint has no architecture inside. The agent builds the network of the manifest's name and arguments from its own
-catalogue (agent/backends/mindspore_networks); here are the same networks as names and shapes of parameters, so that
+catalogue (registry/mindspore_networks); here are the same networks as names and shapes of parameters, so that
 publishing needs no MindSpore. Names are those of MindSpore's model repository (gitee.com/mindspore/models); a test
 with MindSpore holds both sides against each other. To add one: its file there, its line in the agent's table, its
 shapes here.

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.backends.mindspore_networks import table
 from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor
 from agent.worker.handle import WorkerSpec, probe_backend, start_worker
@@ -18,6 +17,7 @@ from agent.worker.measure import Measurement
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Network, TensorSpec
 from registry.contracts.tensors import Datatype
+from registry.mindspore_networks import table
 from tests.support import worker_client
 from tests.support.checkpoints import safetensors
 from tests.support.mindspore_python import PYTHON, needs_mindspore

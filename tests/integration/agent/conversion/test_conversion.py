@@ -259,7 +259,7 @@ def checkpoint(folder: Path) -> Variant:
     path = folder / SOURCE / "lenet.ckpt"
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import mindspore; "
-        "from agent.backends.mindspore_networks import table; "
+        "from registry.mindspore_networks import table; "
         "mindspore.save_checkpoint(table.build('lenet5', {}), sys.argv[2])"
     )
     root = str(ROOT)

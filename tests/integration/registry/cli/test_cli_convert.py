@@ -179,7 +179,7 @@ def test_a_published_checkpoint_becomes_onnx_and_mindir_for_real_and_air_only_el
 ) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import mindspore; "
-        "from agent.backends.mindspore_networks import table; "
+        "from registry.mindspore_networks import table; "
         "mindspore.save_checkpoint(table.build('lenet5', {}), sys.argv[2])"
     )
     path, root = tmp_path / "lenet.ckpt", str(ROOT)

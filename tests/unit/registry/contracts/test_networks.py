@@ -7,13 +7,13 @@ import math
 import pytest
 
 from agent.backends import mindspore_checkpoint
-from agent.backends.mindspore_networks.table import NETWORKS
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import FileRef, Format, Network, Target, Variant
 from registry.contracts.catalogue.networks import NetworkError
 from registry.contracts.codes import ResolutionCode
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.fit.resolution import FitOutcome, judge
+from registry.mindspore_networks.table import NETWORKS
 
 LENET = Network(name="lenet5", arguments={"num_class": 10, "num_channel": 1})
 

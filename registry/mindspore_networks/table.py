@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from agent.backends.base import BackendError
-
-_HERE = "agent.backends.mindspore_networks."
+_HERE = "registry.mindspore_networks."
 NETWORKS = {
     "alexnet": "alexnet:AlexNet",
     "lenet5": "lenet:LeNet5",
@@ -27,13 +25,12 @@ NETWORKS = {
 
 
 def build(name: str, arguments: Mapping[str, Any]) -> Any:
-    """The network, a Cell whose `takes` is the shape of its input (FP32). Raises BackendError(load_failed)."""
+    """The network, a Cell whose `takes` is the shape of its input (FP32). Raises ValueError, saying why not."""
     place = NETWORKS.get(name)
     if place is None:
-        message = f"no network is called {name!r} here; the agent's catalogue has {', '.join(sorted(NETWORKS))}"
-        raise BackendError("load_failed", message)
+        raise ValueError(f"no network is called {name!r} here; the catalogue has {', '.join(sorted(NETWORKS))}")
     module, _, attribute = place.partition(":")
     try:
         return getattr(import_module(_HERE + module), attribute)(**arguments)
     except (TypeError, ValueError) as error:  # an argument that it does not have, or cannot use
-        raise BackendError("load_failed", f"the network {name} cannot be built: {error}") from None
+        raise ValueError(f"the network {name} cannot be built: {error}") from None
