@@ -167,7 +167,7 @@ class DeploymentCode(Code):
         "Add the key to entry_points.trusted_keys of the agent, or sign the code with a key that is trusted.")
     ENTRY_POINT_SIGNATURE = ("entry_point_signature",
         "The signature is not one of this code, these arguments and these files; nothing of it was run.",
-        "Publish the version anew, signed; if you did not change it, find out who did.")
+        "Sign and publish the version again; if you did not change it, find out who did.")
     SIGNATURE_MISMATCH = ("signature_mismatch",
         "The loaded model's inputs or outputs are not those of the manifest.",
         "Publish the version with the inputs and outputs that the file has.")

@@ -54,7 +54,9 @@ class UploadSegment:
     """What one request of an upload sends: `length` bytes from `offset` on."""
 
     offset: int
+    """Where it begins: bytes that the registry has."""
     length: int
+    """Bytes."""
 
     @property
     def headers(self) -> dict[str, str]:

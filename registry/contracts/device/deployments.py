@@ -47,7 +47,7 @@ class Phase(StrEnum):
     ROLLED_BACK = "rolled_back"
     """The previous version serves again."""
     ROLLBACK_FAILED = "rollback_failed"
-    """Neither version serves: needs hands."""
+    """Neither version serves: it needs manual repair."""
     FAILED = "failed"
     """Given up before it served; what served before still does."""
     SUPERSEDED = "superseded"

@@ -71,7 +71,7 @@ class AscendFacts(Wire):
     name: Annotated[str, Field(max_length=64)] = ""
     """As `npu-smi info` prints it: 310P3."""
     chips: Annotated[int, Field(ge=0, le=4096)] = 0
-    """So many that the agent may use. 0: not known."""
+    """On this host. 0: none, or not known."""
     memory_bytes: int | None = None
     """Of one chip."""
     health: Annotated[str, Field(max_length=32)] = ""
@@ -132,7 +132,7 @@ class Platform(Wire):
     cpu_count: Annotated[int, Field(ge=1)] = 1
     """Processors this agent may use."""
     cpu_features: tuple[str, ...] = ()
-    """As the kernel names them; only those that runtimes ask for."""
+    """As the kernel names them. Empty: not known."""
     memory_bytes: int | None = None
     """Rounded down, so that boards of one kind say the same."""
     memory_free_bytes: int | None = None

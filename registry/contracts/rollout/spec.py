@@ -214,7 +214,7 @@ class RollbackSpec(Wire):
     max_failed_pct: Percent = 20.0
     """Of those that were told to go back and have answered, once there are 10."""
     deadline_s: Timeout = DAY_S
-    """Seconds after which a rollback that is not complete ends with exceptions."""
+    """Seconds after which a rollback that is not complete ends as `rollback_incomplete`."""
 
 
 class Offline(Wire):
@@ -232,27 +232,27 @@ class Timeouts(Wire):
     """Longest silence in each phase of one device, in seconds; after it the device counts as unknown."""
 
     offered: Timeout = 3600.0
-    """From the offer to the device's first word."""
+    """While the device has not answered the offer."""
     deferred: Timeout = 7 * DAY_S
     """While the host's own policy holds it back."""
     downloading: Timeout = 6 * 3600.0
-    """From the begin of the download to its end."""
+    """While it fetches the files."""
     verified: Timeout = 3600.0
-    """Until it goes on."""
+    """While it checks the files and goes on by itself."""
     staged: Timeout = 7 * DAY_S
     """Not counted while a pause holds it there; so it is with `probation`. Afterwards it counts from the beginning."""
     warming: Timeout = 1800.0
-    """To load, warm up and answer the golden vectors."""
+    """While it loads the candidate and answers the golden vectors."""
     shadowing: Timeout = 900.0
     """On top of the shadow's own duration."""
     switching: Timeout = 900.0
-    """To switch."""
+    """While it switches."""
     probation: Timeout = 900.0
     """On top of the probation's own duration."""
     rolling_back: Timeout = 1800.0
-    """To put the previous version back."""
+    """While it puts the previous version back."""
     confirming: Timeout = 600.0
-    """From `committed` to a report that shows it serving."""
+    """While no report shows that it serves what it committed."""
 
 
 class RetryRule(Wire):

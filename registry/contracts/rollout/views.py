@@ -165,7 +165,7 @@ class WaveView(Wire):
     counts: dict[ActionState, int] = Field(default_factory=dict)
     """Devices by state."""
     started_at: AwareDatetime | None = None
-    """When the first device was offered it. None: not begun."""
+    """When it began. None: not yet."""
     soak_since: AwareDatetime | None = None
     """When enough had committed. None: not yet."""
     verdict: GateVerdict | None = None
@@ -210,7 +210,7 @@ class RolloutView(Wire):
     created_by: str = ""
     """Name of the token that made it."""
     started_at: AwareDatetime | None = None
-    """When its first wave began. None: not yet."""
+    """When it began to run. None: not yet."""
     ended_at: AwareDatetime | None = None
     """When it entered a final state. None: it is not over."""
     valid_until: AwareDatetime | None = None
