@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from registry.contracts.codes import (
     ClientCode,
+    Code,
     DeploymentCode,
     InferenceCode,
     JobCode,
@@ -15,6 +18,12 @@ from registry.contracts.codes import (
 _TABLES = (ClientCode, ProblemCode, JobCode, DeploymentCode, InferenceCode, ReasonCode)
 TRANSIENT = frozenset({429, 502, 503, 504})
 """Statuses after which the same request may succeed later."""
+
+
+def action_of(code: str, tables: Iterable[type[Code]] = _TABLES) -> str:
+    """What to do about a code; empty where no table has it."""
+    row = known(code, tables)
+    return row.action if row is not None else ""
 
 
 class ClientError(Exception):
@@ -34,8 +43,7 @@ class ClientError(Exception):
         super().__init__(what)
         self.what = what
         self.code = code
-        row = known(code, _TABLES)
-        self.hint = hint or (row.action if row is not None else "")
+        self.hint = hint or action_of(code)
         self.errors = errors
 
 
@@ -67,7 +75,6 @@ class ProblemError(ClientError):
     """The registry refused with a problem document (RFC 9457). `status` is the status code of HTTP."""
 
     def __init__(self, what: str, *, status: int, code: str, errors: tuple[str, ...] = ()) -> None:
-        row = known(code, (ProblemCode,))
-        super().__init__(what, code=code, hint=row.action if row is not None else "", errors=errors)
+        super().__init__(what, code=code, hint=action_of(code, (ProblemCode,)), errors=errors)
         self.status = status
         self.transient = status in TRANSIENT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from registry.client.errors import ClientError
+from registry.client.errors import ClientError, action_of
 from registry.errors import RegistryError
 
 
@@ -15,14 +15,14 @@ class HubError(Exception):
     Args:
         code: Stable, for programs: `not_found`, `unreachable`, `digest_mismatch`, `checkpoint_mismatch`, ...
         message: One sentence or a few.
-        hint: What to do about it.
+        hint: What to do about it. Empty: what the table of the code says.
     """
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(f"{message}. {hint}" if hint else message)
         self.code = code
         self.message = message
-        self.hint = hint
+        self.hint = hint or action_of(code)
 
 
 @contextmanager
