@@ -114,8 +114,8 @@ class AclSession:
         self._can_pad = self._may_pad and all(tensor.shape[:1] == (-1,) for tensor in self.outputs)
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """See Session.run. A batch between two gears is padded with zeros to the next, where items are known to be
-        independent, and refused otherwise."""
+        """See BackendSession.run. A batch between two gears is padded with zeros to the next, where items are known to
+        be independent, and refused otherwise."""
         with self._lock:
             if self._context is None:
                 raise BackendError("run_failed", "the model is closed")

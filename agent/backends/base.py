@@ -135,7 +135,7 @@ class LoadOptions(NamedTuple):
     """Of a checkpoint, instead of `network`: the code that builds it."""
 
 
-class Session(Protocol):
+class BackendSession(Protocol):
     """One loaded artifact."""
 
     inputs: tuple[TensorInfo, ...]
@@ -162,5 +162,5 @@ class Backend(Protocol):
     def probe(self) -> BackendProbe:
         """Finds out by use whether and how this backend works here. Never raises for what is missing."""
 
-    def load(self, directory: str, entry: str, options: LoadOptions) -> Session:
+    def load(self, directory: str, entry: str, options: LoadOptions) -> BackendSession:
         """Loads the artifact whose files lie in `directory`. Raises BackendError."""

@@ -107,7 +107,7 @@ class MindSporeSession:
         self.outputs = outputs
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """See Session.run."""
+        """See BackendSession.run."""
         for info in self.inputs:
             check_shape(info, feeds[info.name].shape)
         try:

@@ -156,7 +156,7 @@ class OrtSession:
         self._input_names = [tensor.name for tensor in self.inputs]
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """See Session.run."""
+        """See BackendSession.run."""
         try:
             if len(self.batch_sizes) > 1 and (count := items_of(feeds, self._input_names)):
                 return run_in_sizes(
@@ -255,7 +255,7 @@ def _on(ort: Any, model: str | bytes, provider: Provider, options: LoadOptions) 
 
 
 def _batch_sizes(model: str | bytes, provider: Provider, options: LoadOptions) -> tuple[int, ...]:
-    """See Session.batch_sizes.
+    """See BackendSession.batch_sizes.
 
     CUDA's provider plans its convolutions again at each change of shape and keeps the last plan only: on an H100 a
     change took 24 ms for LeNet and 290 ms for SqueezeNet, where a run takes 0.2 to 4 ms (docs/backends.md). So each

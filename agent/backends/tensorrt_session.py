@@ -140,7 +140,7 @@ class TensorRtSession:
         self._take_buffers(infos)
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """See Session.run."""
+        """See BackendSession.run."""
         with self._lock:
             if self._context is None:
                 raise BackendError("run_failed", "the model is closed")

@@ -73,7 +73,7 @@ FIXED_BYTES = 32 << 20
 FEW_SLOTS = 16
 
 
-class Signature(Protocol):
+class TensorLike(Protocol):
     """What a layout must know of a tensor: TensorInfo and registry's TensorSpec both do. A dimension -1 is any size."""
 
     @property
@@ -179,8 +179,8 @@ def layout_from_json(document: dict[str, Any]) -> Layout:
 
 
 def make_layout(
-    inputs: Sequence[Signature],
-    outputs: Sequence[Signature],
+    inputs: Sequence[TensorLike],
+    outputs: Sequence[TensorLike],
     *,
     slots: int,
     arenas: int,
@@ -227,11 +227,11 @@ def make_layout(
     )
 
 
-def _batchable(inputs: Sequence[Signature], outputs: Sequence[Signature]) -> bool:
+def _batchable(inputs: Sequence[TensorLike], outputs: Sequence[TensorLike]) -> bool:
     return all(len(tensor.shape) > 0 and tensor.shape[0] == -1 for tensor in (*inputs, *outputs))
 
 
-def _item_shape(tensor: Signature, batchable: bool) -> tuple[int, ...] | None:
+def _item_shape(tensor: TensorLike, batchable: bool) -> tuple[int, ...] | None:
     """Of one fixed slot; None when it has none. A lone leading -1 among fixed siblings stands for 1."""
     if str(tensor.datatype) not in ITEM_BYTES:
         return None

@@ -46,7 +46,7 @@ from registry import sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agent.backends.base import Session, TensorInfo
+    from agent.backends.base import BackendSession, TensorInfo
     from agent.worker.runner import Runner
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _converse(control: socket.socket) -> None:
-    session: Session | None = None
+    session: BackendSession | None = None
     try:
         (name, request), descriptors = _receive(control)
         if name == "probe":
@@ -120,7 +120,9 @@ def _probe(request: dict[str, Any]) -> dict[str, Any]:
     return open_backend(request["backend"]).probe()._asdict()
 
 
-def _load(control: socket.socket, request: dict[str, Any], descriptors: list[int]) -> tuple[Session, dict[str, Any]]:
+def _load(
+    control: socket.socket, request: dict[str, Any], descriptors: list[int]
+) -> tuple[BackendSession, dict[str, Any]]:
     """Limits first, then the vendor's code, then the model's bytes."""
     on_host = request["target"] == "cpu"
     sandbox.limit(request["memory_bytes"] if on_host else None, writes=bool(request["engines"]) and not on_host)
@@ -193,14 +195,14 @@ def _time_limit(control: socket.socket, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _offered(session: Session, names: list[str]) -> list[TensorInfo]:
+def _offered(session: BackendSession, names: list[str]) -> list[TensorInfo]:
     """Inputs with a default that the manifest has, too: a file may list all of its weights as such."""
     from agent.worker.runner import optional_inputs  # noqa: PLC0415 - as in _load
 
     return [tensor for tensor in optional_inputs(session) if tensor.name in names]
 
 
-def _check_signature(session: Session) -> None:
+def _check_signature(session: BackendSession) -> None:
     tensors = (*session.inputs, *session.outputs)
     if max(len(session.inputs), len(session.outputs)) > MAX_TENSORS:
         raise BackendError("load_failed", f"the model has more than {MAX_TENSORS} inputs or outputs")
@@ -209,7 +211,7 @@ def _check_signature(session: Session) -> None:
             raise BackendError("load_failed", f"a tensor's name is empty or longer than {MAX_NAME} characters")
 
 
-def _serve(control: socket.socket, session: Session, request: dict[str, Any], descriptors: list[int]) -> None:
+def _serve(control: socket.socket, session: BackendSession, request: dict[str, Any], descriptors: list[int]) -> None:
     from agent.worker.runner import Runner  # noqa: PLC0415 - as in _load
 
     layout = layout_from_json(request["layout"])
@@ -231,7 +233,7 @@ def _serve(control: socket.socket, session: Session, request: dict[str, Any], de
     _end(session, lanes)
 
 
-def _end(session: Session, lanes: list[threading.Thread]) -> None:
+def _end(session: BackendSession, lanes: list[threading.Thread]) -> None:
     """Gives the model back once nothing runs. Returning from main calls what vendors registered for the end."""
     # SIGALRM's default action ends the process wherever it hangs, in a vendor's call as well.
     signal.setitimer(signal.ITIMER_REAL, CLOSE_S)

@@ -21,7 +21,7 @@ from agent.worker.samples import batch_of, trial_feeds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.backends.base import Array, Session
+    from agent.backends.base import Array, BackendSession
 
     Feeds = dict[str, Array]
 
@@ -66,7 +66,7 @@ class MeasuredRun(NamedTuple):
 
 
 def measure(
-    session: Session,
+    session: BackendSession,
     *,
     cores: int,
     cap: int,
@@ -95,12 +95,12 @@ def measure(
     return Measurement(run_us, max_batch, lanes, fixed, cap, verdict)
 
 
-def unmeasured(session: Session, *, cores: int, cap: int, profile: str, why: str) -> Measurement:
+def unmeasured(session: BackendSession, *, cores: int, cap: int, profile: str, why: str) -> Measurement:
     """Of a model of which nothing could be measured."""
     return Measurement(0.0, 1, _lanes(session, cores, profile), True, cap, "nothing could be measured", why)
 
 
-def warm_up(session: Session, given: Sequence[Feeds] = ()) -> MeasuredRun | str:
+def warm_up(session: BackendSession, given: Sequence[Feeds] = ()) -> MeasuredRun | str:
     """The first of some trial requests that runs; or why the first of them did not.
 
     Raises BackendError: out_of_memory, when none runs and that is what the first failed with. Some runtimes say of the
@@ -125,12 +125,12 @@ def warm_up(session: Session, given: Sequence[Feeds] = ()) -> MeasuredRun | str:
     return f"its trial runs failed: {why}"[:MAX_VERDICT]
 
 
-def _lanes(session: Session, cores: int, profile: str) -> int:
+def _lanes(session: BackendSession, cores: int, profile: str) -> int:
     return cores if session.concurrent and profile != "latency" else 1
 
 
 def _best_batch(
-    session: Session, feeds: Feeds, single: float, cap: int, budget_s: float, *, fixed: bool
+    session: BackendSession, feeds: Feeds, single: float, cap: int, budget_s: float, *, fixed: bool
 ) -> tuple[int, str]:
     """The largest batch that still pays, and why it is 1 where that is not its speed."""
     if cap < 2:
@@ -163,7 +163,7 @@ def _best_batch(
     return best, ""
 
 
-def _best_size(session: Session, feeds: Feeds, single: float, cap: int, budget_s: float) -> int:
+def _best_size(session: BackendSession, feeds: Feeds, single: float, cap: int, budget_s: float) -> int:
     """The one of the session's sizes that gives most items per second. The first run of each is not timed: it plans."""
     best, best_rate = 1, 1 / (single + DOORBELL_S)
     for size in session.batch_sizes:
@@ -178,14 +178,14 @@ def _best_size(session: Session, feeds: Feeds, single: float, cap: int, budget_s
     return best
 
 
-def warm_again(session: Session, given: Sequence[Feeds], known: Measurement) -> None:
+def warm_again(session: BackendSession, given: Sequence[Feeds], known: Measurement) -> None:
     """Warms up what was measured before. Raises BackendError: out_of_memory."""
     trial = warm_up(session, given)
     if isinstance(trial, MeasuredRun):
         _warm_sizes(session, trial.feeds, 2, known.max_batch)
 
 
-def _warm_sizes(session: Session, feeds: Feeds, smallest: int, largest: int) -> None:
+def _warm_sizes(session: BackendSession, feeds: Feeds, smallest: int, largest: int) -> None:
     """One run of each of the session's sizes in between: the first run of a size makes its plans, and is slow."""
     names = [tensor.name for tensor in session.outputs]
     for size in session.batch_sizes:
@@ -194,7 +194,7 @@ def _warm_sizes(session: Session, feeds: Feeds, smallest: int, largest: int) -> 
                 session.run(batch_of(feeds, size), names)
 
 
-def _best_time(session: Session, feeds: Feeds, budget_s: float) -> float:
+def _best_time(session: BackendSession, feeds: Feeds, budget_s: float) -> float:
     """Seconds of the quickest of a few runs: what disturbs a run only makes it longer."""
     names = [tensor.name for tensor in session.outputs]
     start = perf_counter()
@@ -206,12 +206,12 @@ def _best_time(session: Session, feeds: Feeds, budget_s: float) -> float:
     return min(times)
 
 
-def _is_batchable(session: Session) -> bool:
+def _is_batchable(session: BackendSession) -> bool:
     tensors = (*session.inputs, *session.outputs)
     return bool(session.inputs) and all(tensor.shape and tensor.shape[0] == -1 for tensor in tensors)
 
 
-def _has_free_dimensions(session: Session) -> bool:
+def _has_free_dimensions(session: BackendSession) -> bool:
     """A dynamic dimension besides the batch: whether 1 is a possible size, nobody knows."""
     skip = 1 if _is_batchable(session) else 0
     return any(-1 in tensor.shape[skip:] for tensor in session.inputs)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from agent.backends.base import Array, Session
+    from agent.backends.base import Array, BackendSession
 
 ROUNDING = {"FP64": 1e-9, "FP32": 1e-4, "FP16": 1e-2, "BF16": 3e-2}
 _UNLIKE = 4
 
 
-def veto(session: Session, cap: int) -> str:
+def veto(session: BackendSession, cap: int) -> str:
     """Why requests must not be joined, by trying up to `cap` items together; empty: nothing was seen against it."""
     unlike, zero = unlike_feeds(session, _UNLIKE), zero_feeds(session, 1)
     items = [{name: array[at : at + 1] for name, array in unlike.items()} for at in range(_UNLIKE)] + [zero]
@@ -42,7 +42,7 @@ def veto(session: Session, cap: int) -> str:
     return ""
 
 
-def _answer(session: Session, item: dict[str, Array], names: Sequence[str]) -> list[Array] | None:
+def _answer(session: BackendSession, item: dict[str, Array], names: Sequence[str]) -> list[Array] | None:
     """None: a sample that is no valid request shows nothing."""
     try:
         return session.run(item, names)
@@ -76,7 +76,7 @@ def _orders(count: int, cap: int) -> list[list[int]]:
 
 
 def _differs(
-    session: Session,
+    session: BackendSession,
     names: Sequence[str],
     order: Sequence[int],
     items: Sequence[dict[str, Array]],

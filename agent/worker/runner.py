@@ -17,7 +17,7 @@ from agent.worker.arena import ArenaError, ArenaFullError, ArenaTensor, join_byt
 from agent.worker.channel import OTHER_FORM
 
 if TYPE_CHECKING:
-    from agent.backends.base import Array, Session
+    from agent.backends.base import Array, BackendSession
     from agent.worker.arena import Buffer
     from agent.worker.channel import FixedTensor, Layout
 
@@ -30,7 +30,7 @@ class Runner:
 
     def __init__(
         self,
-        session: Session,
+        session: BackendSession,
         layout: Layout,
         memory: memoryview,
         max_batch: int,
@@ -183,7 +183,7 @@ def shape_fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
     return len(shape) == len(declared) and all(want in (-1, have) for have, want in zip(shape, declared))
 
 
-def optional_inputs(session: Session) -> tuple[TensorInfo, ...]:
+def optional_inputs(session: BackendSession) -> tuple[TensorInfo, ...]:
     """Those that the model has a default for; few vendors know such."""
     return tuple(getattr(session, "optional_inputs", ()))
 

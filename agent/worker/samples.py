@@ -17,12 +17,12 @@ from agent.worker.runner import zeros
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from agent.backends.base import Array, Session, TensorInfo
+    from agent.backends.base import Array, BackendSession, TensorInfo
 
 _GOLDEN_RATIO = 0.6180339887
 
 
-def zero_feeds(session: Session, batch: int) -> dict[str, Array]:
+def zero_feeds(session: BackendSession, batch: int) -> dict[str, Array]:
     """A run of `batch` items of zeros, or of empty texts."""
     return {tensor.name: zeros(tensor, batch) for tensor in session.inputs}
 
@@ -40,7 +40,7 @@ def _read(descriptor: int, datatype: str, shape: Sequence[int], begin: int, end:
     return np.frombuffer(data, NUMPY_DTYPES[datatype]).reshape(shape)
 
 
-def trial_feeds(session: Session, given: Sequence[dict[str, Array]]) -> Iterator[dict[str, Array]]:
+def trial_feeds(session: BackendSession, given: Sequence[dict[str, Array]]) -> Iterator[dict[str, Array]]:
     """Requests to try one after the other until one runs: the publisher's, then values that are seldom out of range.
 
     Zero is no divisor, no step, no scale and no number of rows; one is no index into a single row.
@@ -77,7 +77,7 @@ def _counted(tensor: TensorInfo) -> Array:
     return (np.arange(array.size) % 100 + 1).reshape(array.shape).astype(array.dtype)
 
 
-def unlike_feeds(session: Session, count: int) -> dict[str, Array]:
+def unlike_feeds(session: BackendSession, count: int) -> dict[str, Array]:
     """`count` items along the first axis of every input, no two of them alike where the type has as many values.
 
     Small numbers, so that indices stay in range: fractions below 1 and 0s and 1s.

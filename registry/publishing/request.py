@@ -39,16 +39,16 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 MAX_FILE_BYTES = 1 << 20
-S = TypeVar("S", bound="Section")
+S = TypeVar("S", bound="PublishTable")
 
 
-class Section(Wire):
+class PublishTable(Wire):
     """A part of the request, and a table of the file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RequirementsSection(Section):
+class RequirementsSection(PublishTable):
     """What a host must have. What the file says is read from it: IR and opsets of ONNX, MindSpore of MindIR."""
 
     os: str | None = None
@@ -65,7 +65,7 @@ class RequirementsSection(Section):
     hardware_compat: Literal["ampere_plus", "same_compute_capability"] | None = None
 
 
-class EntryPointSection(Section):
+class EntryPointSection(PublishTable):
     """`[variant.entry_point]`: code that builds the network that a checkpoint's parameters belong to."""
 
     module: Path
@@ -74,7 +74,7 @@ class EntryPointSection(Section):
     arguments: dict[str, int | float | bool | str] = Field(default_factory=dict)
 
 
-class BatchingSection(Section):
+class BatchingSection(PublishTable):
     """`[variant.batching]`: may requests be joined into one run? Left out, an ONNX graph is asked, else not."""
 
     independent: bool | None = None
@@ -83,7 +83,7 @@ class BatchingSection(Section):
     max_size: int | None = Field(default=None, ge=1, le=MAX_JOINED)
 
 
-class VariantSection(Section):
+class VariantSection(PublishTable):
     """`[[variant]]`: one form of the version."""
 
     file: Path
@@ -104,7 +104,7 @@ class VariantSection(Section):
     batching: BatchingSection = BatchingSection()
 
 
-class GoldenSection(Section):
+class GoldenSection(PublishTable):
     """`[golden]`: what every variant must answer. Given in a file, or made here from one variant."""
 
     file: Path | None = None
@@ -128,7 +128,7 @@ class GoldenSection(Section):
         return self != GoldenSection(tolerance=self.tolerance)
 
 
-class PublishRequest(Section):
+class PublishRequest(PublishTable):
     """One version: its variants, and what belongs to all of them."""
 
     model: str

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, LoadOptions, Session, TensorInfo
+from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, BackendSession, LoadOptions, TensorInfo
 from agent.backends.catalog import CATALOG, backends_for, open_backend
 from agent.backends.ort import open_model
 from agent.backends.tensorrt_session import DATATYPES as TENSORRT_DATATYPES
@@ -34,7 +34,7 @@ TARGETS = {"ascend_acl": "ascend310", "tensorrt_plan": "gpu"}
 ALL = [*SAMPLES_AS_THEY_ARE, *(pytest.param(name, id=f"{name}-simulated") for name in SIMULATED)]
 BATCH = b"N"
 """What the samples call a dynamic leading dimension."""
-OPEN: list[Session] = []
+OPEN: list[BackendSession] = []
 
 
 @pytest.fixture(params=ALL)
@@ -53,7 +53,7 @@ where_a_bad_index_fails_the_run = pytest.mark.parametrize(
 """On a GPU it is undefined, or breaks the process: tests/unit/agent/backends/test_tensorrt_plan.py has that."""
 
 
-def load(name: str, directory: Path, content: bytes, options: LoadOptions | None = None) -> Session:
+def load(name: str, directory: Path, content: bytes, options: LoadOptions | None = None) -> BackendSession:
     options = options or LoadOptions()
     if name in SIMULATED:
         content = wrapped(name, content)

@@ -1,4 +1,4 @@
-"""Sessions that implement agent.backends.base.Session without a vendor."""
+"""Sessions that implement agent.backends.base.BackendSession without a vendor."""
 
 from __future__ import annotations
 

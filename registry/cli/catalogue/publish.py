@@ -51,9 +51,9 @@ from registry.publishing.observer import Observer
 from registry.publishing.plan import Plan, make_plan
 from registry.publishing.publish import PublishResult
 from registry.publishing.publish import publish as publish_plan
-from registry.publishing.request import PublishRequest, Section, VariantSection, load_publish_file
+from registry.publishing.request import PublishRequest, PublishTable, VariantSection, load_publish_file
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=PublishTable)
 
 
 @command

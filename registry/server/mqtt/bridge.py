@@ -28,7 +28,7 @@ from registry.contracts.topics import Topics
 from registry.core.intake import KINDS, read_message
 from registry.errors import TemporaryError
 from registry.server.mqtt.inbox import Inbox, Received
-from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, PendingPublish, PublishResult
+from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, DeliveryOutcome, PendingPublish
 from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.publication import NEWEST, Publication, Unpublished
 from registry.services.telemetry import Telemetry
@@ -264,7 +264,7 @@ class MqttBridge:
                 PendingPublish(self._topics.device(n.device, "notice"), n.canonical(), retain=False) for n in some
             ]
             answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
-            self.tally.notices += answers.count(PublishResult.TAKEN)
+            self.tally.notices += answers.count(DeliveryOutcome.TAKEN)
 
     def _database_works(self) -> bool:
         try:
@@ -316,9 +316,11 @@ class MqttBridge:
     def _publish_batch(self, documents: Sequence[Unpublished]) -> bool:
         messages = [PendingPublish(self._topics.device(d.device, "desired"), d.document) for d in documents]
         answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
-        done = [document for document, answer in zip(documents, answers, strict=True) if answer is PublishResult.TAKEN]
+        done = [
+            document for document, answer in zip(documents, answers, strict=True) if answer is DeliveryOutcome.TAKEN
+        ]
         large = [
-            document for document, answer in zip(documents, answers, strict=True) if answer is PublishResult.TOO_LARGE
+            document for document, answer in zip(documents, answers, strict=True) if answer is DeliveryOutcome.TOO_LARGE
         ]
         told = [document for document in large if self._tell_to_ask(document)]
         self._publication.acknowledged([*done, *told])
@@ -335,7 +337,7 @@ class MqttBridge:
             PendingPublish(self._topics.device(device, "desired"), b""),
             PendingPublish(self._topics.device(device, "notice"), notice, retain=False),
         ]
-        if any(answer is PublishResult.REFUSED for answer in self._session.publish(messages, PUBLISH_TIMEOUT_S)):
+        if any(answer is DeliveryOutcome.REFUSED for answer in self._session.publish(messages, PUBLISH_TIMEOUT_S)):
             return False
         self.tally.too_large += 1
         log.warning(
@@ -350,8 +352,8 @@ class MqttBridge:
         while devices := self._publication.deleted(PUBLISH_BATCH // len(RETAINED_KINDS)):
             topics = [self._topics.device(device, kind) for device in devices for kind in RETAINED_KINDS]
             answers = self._session.publish([PendingPublish(topic, b"") for topic in topics], PUBLISH_TIMEOUT_S)
-            if any(answer is PublishResult.REFUSED for answer in answers):
-                self.tally.refused += answers.count(PublishResult.REFUSED)
+            if any(answer is DeliveryOutcome.REFUSED for answer in answers):
+                self.tally.refused += answers.count(DeliveryOutcome.REFUSED)
                 return False
             self._publication.cleared(devices)
         return True

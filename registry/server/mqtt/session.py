@@ -56,7 +56,7 @@ class PendingPublish:
     """Where the broker keeps retained messages."""
 
 
-class PublishResult(enum.Enum):
+class DeliveryOutcome(enum.Enum):
     """What became of a publication."""
 
     TAKEN = "taken"
@@ -154,14 +154,14 @@ class BridgeSession:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
-    def publish(self, messages: Sequence[PendingPublish], timeout: float) -> list[PublishResult]:
+    def publish(self, messages: Sequence[PendingPublish], timeout: float) -> list[DeliveryOutcome]:
         """Publish, as many at once as the broker allows; for one thread.
 
         Returns:
             For each what became of it within `timeout` seconds.
         """
         limits, deadline = self.limits, time.monotonic() + timeout
-        answers: list[PublishResult] = []
+        answers: list[DeliveryOutcome] = []
         window = min(MAX_INFLIGHT, limits.receive_maximum)
         for start in range(0, len(messages), window):
             answers += self._publish_some(messages[start : start + window], limits, deadline)
@@ -169,7 +169,7 @@ class BridgeSession:
 
     def _publish_some(
         self, messages: Sequence[PendingPublish], limits: BrokerLimits, deadline: float
-    ) -> list[PublishResult]:
+    ) -> list[DeliveryOutcome]:
         with self._changed:
             self._acks.clear()
         sent: list[int | None] = []
@@ -187,11 +187,11 @@ class BridgeSession:
             self._changed.wait_for(lambda: not self._ready or all(mid in self._acks for mid in mids), left)
             taken = {mid for mid in mids if self._acks.get(mid, False)}
         return [
-            PublishResult.TAKEN
+            DeliveryOutcome.TAKEN
             if mid in taken
-            else PublishResult.REFUSED
+            else DeliveryOutcome.REFUSED
             if mid is not None or limits.takes(message.topic, len(message.payload))
-            else PublishResult.TOO_LARGE
+            else DeliveryOutcome.TOO_LARGE
             for message, mid in zip(messages, sent, strict=True)
         ]
 

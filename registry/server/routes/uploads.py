@@ -19,7 +19,7 @@ from registry.server.metrics import BYTES_RECEIVED
 from registry.server.middleware.auth import ServicesDep, Uploader
 from registry.server.middleware.limits import closing
 from registry.server.middleware.problems import problem_response, response_of
-from registry.services.catalogue.uploads import CHUNK, Receiver
+from registry.services.catalogue.uploads import CHUNK, UploadWriter
 
 LEAST_BYTES = 32 << 10
 """An upload brings at least so much in each `body_timeout_s`: a slow link goes on, one byte a minute does not."""
@@ -87,7 +87,7 @@ def cancel_upload(upload: UploadId, services: ServicesDep, who: Uploader) -> Non
     services.uploads.cancel(upload, who.name)
 
 
-async def _take(request: Request, receiver: Receiver, timeout_s: float) -> None:
+async def _take(request: Request, receiver: UploadWriter, timeout_s: float) -> None:
     """All of the body into the receiver. What came is written also when the client leaves or is too slow.
 
     Raises TimeoutError when fewer than LEAST_BYTES come within `timeout_s` and it is not the end.
@@ -120,7 +120,7 @@ async def _take(request: Request, receiver: Receiver, timeout_s: float) -> None:
         raise TooLargeError(f"More came than the {receiver.row.size} bytes that were announced.")
 
 
-async def _write(receiver: Receiver, data: bytearray) -> None:
+async def _write(receiver: UploadWriter, data: bytearray) -> None:
     await run_in_threadpool(receiver.take, data)
     BYTES_RECEIVED.inc(len(data))
 

@@ -64,7 +64,7 @@ class _Hash:
         self.offset += len(data)
 
 
-class Receiver:
+class UploadWriter:
     """The one writer of a session, while one request sends bytes."""
 
     def __init__(self, row: UploadRow, writer: PartWriter, digest: _Hash) -> None:
@@ -149,7 +149,7 @@ class Uploads:
             return self._view(self._find(session, upload, token))
 
     @contextmanager
-    def receive(self, upload: str, token: str, offset: int) -> Iterator[Receiver]:
+    def receive(self, upload: str, token: str, offset: int) -> Iterator[UploadWriter]:
         """The session's writer, at `offset`; when the block ends, what came is durable.
 
         Raises:
@@ -166,13 +166,13 @@ class Uploads:
                     f"The next byte of this upload is {digest.offset}, not {offset}.", digest.offset
                 )
             with self._blobs.append_to(upload) as writer:
-                receiver = Receiver(row, writer, digest)
+                receiver = UploadWriter(row, writer, digest)
                 try:
                     yield receiver
                 finally:
                     self._keep(upload, receiver)
 
-    def finish(self, receiver: Receiver, now: datetime) -> UploadView:
+    def finish(self, receiver: UploadWriter, now: datetime) -> UploadView:
         """Within `receive`: say how far it is, and show the blob when it is whole.
 
         Raises:
@@ -292,7 +292,7 @@ class Uploads:
         self._hashes[upload] = made
         return made
 
-    def _keep(self, upload: str, receiver: Receiver) -> None:
+    def _keep(self, upload: str, receiver: UploadWriter) -> None:
         """At the end of a request, however it ended: durable, and hash and part agree; else the part goes."""
         if upload not in self._hashes:
             return  # finished or dropped
