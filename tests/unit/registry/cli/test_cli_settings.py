@@ -14,7 +14,6 @@ from registry.client.address import GlobalOptions, default_data_dir, find_addres
 from registry.client.errors import UsageFault
 from registry.client.references import split_reference
 from registry.contracts.texts import visible
-from registry.publishing.plan import artifact_name
 
 
 def test_options_come_before_the_environment_and_that_before_this_host() -> None:
@@ -92,8 +91,3 @@ def test_sizes_are_said_as_people_say_them() -> None:
         "247 kB",
         "3.0 GB",
     ]
-
-
-def test_a_file_name_becomes_a_path_that_an_artifact_may_have() -> None:
-    assert artifact_name(Path("x/my model (1).onnx")) == "my-model--1-.onnx"
-    assert artifact_name(Path(".hidden.onnx")) == "hidden.onnx"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from registry.cli.catalogue.publish_options import BatchingChoice, batching_section
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import Basis, Batching, batching_text
 from registry.contracts.catalogue.manifest import Format
@@ -60,9 +59,3 @@ def test_items_along_another_axis_are_kept_and_not_joined() -> None:
 def test_what_contradicts_itself_is_refused(section: BatchingSection) -> None:
     with pytest.raises(UsageFault):
         decided(section, facts(PROVEN))
-
-
-def test_options_say_what_a_publish_file_says() -> None:
-    assert batching_section(None, None) == batching_section(BatchingChoice.AUTO, None) == BatchingSection()
-    assert batching_section(BatchingChoice.INDEPENDENT, 8) == INDEPENDENT
-    assert batching_section(BatchingChoice.OFF, None) == BatchingSection(independent=False)
