@@ -161,17 +161,22 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 
 
 def parse_labels(pairs: list[str]) -> dict[str, str]:
-    """`k=v` arguments as a dictionary.
+    """`k=v` arguments as a dictionary. Raises UsageFault."""
+    return parse_pairs(pairs, "Label", "key=value")
+
+
+def parse_pairs(pairs: list[str], what: str, form: str, hint: str = "") -> dict[str, str]:
+    """`k=v` arguments of the option `what` as a dictionary.
 
     Raises:
         UsageFault: one has no `=`, or a key appears twice.
     """
-    labels: dict[str, str] = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageFault(f"Label {pair!r} is not of the form key=value")
-        if key in labels:
-            raise UsageFault(f"Label {key!r} is given twice")
-        labels[key] = value
-    return labels
+            raise UsageFault(f"{what} {pair!r} is not of the form {form}", hint=hint)
+        if key in found:
+            raise UsageFault(f"{what} {key!r} is given twice")
+        found[key] = value
+    return found

@@ -11,7 +11,7 @@ from registry.contracts.backoff import Backoff
 PAUSES = Backoff(first_s=0.25, cap_s=10.0, limit=8)
 
 
-def ignore(_: object) -> None:
+def ignore(*_: object) -> None:
     """For a caller who wants to be told nothing."""
 
 

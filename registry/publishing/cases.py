@@ -10,9 +10,16 @@ import numpy as np
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
 from registry.contracts.catalogue.manifest import Manifest, TensorSpec
-from registry.contracts.comparison.golden_file import Case, check_cases, check_tensors, read_cases, write_cases
+from registry.contracts.comparison.golden_file import (
+    Case,
+    check_cases,
+    check_tensors,
+    read_cases,
+    with_bytes,
+    write_cases,
+)
 from registry.contracts.comparison.parity import numbers
-from registry.contracts.tensor_file import Tensor, TensorFileError
+from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
 from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype
 from registry.inspection.arrays import load_tensors
 from registry.inspection.facts import InspectionError
@@ -46,23 +53,13 @@ def _narrowed(sides: Sequence[Tensors]) -> Tensors:
 
 def given_cases(path: Path, specs: Signature) -> list[Case]:
     """The cases of a file that a person gave. Raises InspectionError."""
-    tensors = load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_TENSORS)
-    cases: dict[str, Case] = {}
-    for name, tensor in tensors.items():
-        number, _, rest = name.partition("/")
-        side, _, inner = rest.partition("/")
-        if side not in ("in", "out"):
-            raise InspectionError(f"{path.name}: {name[:256]!r} is not named <case>/in/<input> or <case>/out/<output>")
-        case = cases.setdefault(number, Case({}, {}))
-        (case.inputs if side == "in" else case.outputs)[inner] = tensor
     try:
-        ordered = [cases[str(number)] for number in range(len(cases))]
-        require_comparable(ordered, specs)
-    except KeyError as error:
-        raise InspectionError(f"{path.name} has no case {error}; cases are numbered from 0 without a gap") from None
+        content = write_tensors(load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_TENSORS))
+        cases = with_bytes(read_cases(content, len(content)), content)
+        require_comparable(cases, specs)
     except TensorFileError as error:
         raise InspectionError(f"{path.name}: {error}") from None
-    return ordered
+    return cases
 
 
 def require_comparable(cases: Sequence[Case], specs: Signature) -> None:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
+from registry.client.retries import ignore
 from registry.contracts.catalogue.manifest import Manifest
 from registry.publishing.plan import Plan
 
 
+@dataclass(frozen=True)
 class Observer:
-    """Shows nothing. Override what is of interest. The methods are called in the thread that publishes."""
+    """Who is told of what; nothing is shown where nobody is named. The thread that publishes calls them."""
 
-    def warn(self, text: str) -> None:
-        """Something that may surprise later; the result has it, too."""
-
-    def note(self, text: str) -> None:
-        """An upload or a download was cut and goes on."""
-
-    def finding(self, text: str) -> None:
-        """What a variant showed when it was run here, or why it was not."""
-
-    def inspected(self, plan: Plan, manifest: Manifest) -> None:
-        """The files are read: this is what would be published, but for golden vectors and measurements."""
-
-    @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """While `total` bytes are read, sent or fetched (`what`: `sending lenet.onnx`). Yields what is told the
-        position in them, again and again; it may be lower than before, when something is sent again."""
-        yield lambda _position: None
+    warn: Callable[[str], None] = ignore
+    """Something that may surprise later; the result has it, too."""
+    note: Callable[[str], None] = ignore
+    """An upload or a download was cut and goes on."""
+    finding: Callable[[str], None] = ignore
+    """What a variant showed when it was run here, or why it was not."""
+    inspected: Callable[[Plan, Manifest], None] = ignore
+    """The files are read: this is what would be published, but for golden vectors and measurements."""
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = lambda _what, _total: nullcontext(
+        ignore
+    )
+    """Entered while so many bytes are read, sent or fetched: `sending lenet.onnx`, 246000. It gives what is told the
+    position in them, again and again; the position may fall, when something is sent again."""

@@ -21,6 +21,8 @@ from registry.publishing.plan import Plan, build_manifest
 from registry.publishing.republish import find_published, require_as_asked
 from registry.publishing.source import GoldenSource
 
+SILENT = Observer()
+
 
 @dataclass(frozen=True)
 class PublishResult:
@@ -40,7 +42,7 @@ class PublishResult:
     """Those that point at the version now, because it was asked for."""
 
 
-def publish(client: ApiClient, plan: Plan, *, observer: Observer | None = None, dry_run: bool = False) -> PublishResult:
+def publish(client: ApiClient, plan: Plan, *, observer: Observer = SILENT, dry_run: bool = False) -> PublishResult:
     """Publishes what was planned, and points the aliases at it. Doing it again is safe: it goes on where it stopped.
 
     Args:
@@ -54,7 +56,6 @@ def publish(client: ApiClient, plan: Plan, *, observer: Observer | None = None, 
             (`golden_mismatch`), the request cannot be fulfilled (`UsageFault`), or the registry refuses.
         InspectionError: a file of golden vectors is wrong.
     """
-    observer = observer or Observer()
     for warning in plan.warnings:
         observer.warn(warning)
     files = {path: _hashed(path, observer) for path in plan.paths}

@@ -16,7 +16,7 @@ import typer
 from registry.cli.catalogue import convert_here
 from registry.cli.failures import CliError, end_well
 from registry.cli.fleet.devices import is_online
-from registry.cli.session import Session, command
+from registry.cli.session import Session, command, parse_pairs
 from registry.client.errors import NoAnswerError, UsageFault
 from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
@@ -121,17 +121,13 @@ def convert(
 
 
 def _options(pairs: list[str]) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not key or not equals or key in options:
-            raise UsageFault(f"--option {pair!r} is not KEY=VALUE, or is given twice")
+    options = parse_pairs(pairs, "--option", "KEY=VALUE")
+    for key, value in options.items():
         if value.startswith("@"):
             try:
-                value = Path(value[1:]).read_text(encoding="utf-8")
+                options[key] = Path(value[1:]).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageFault(f"--option {key}: {value[1:]} cannot be read: {error}") from error
-        options[key] = value
     return options
 
 

@@ -29,9 +29,8 @@ from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.catalogue.conversions import Goal
 from registry.contracts.catalogue.golden import MeasuredParity
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
-from registry.contracts.comparison.golden_file import Case, read_cases
+from registry.contracts.comparison.golden_file import read_cases, with_bytes
 from registry.contracts.paths import variant_path
-from registry.contracts.tensor_file import Tensor
 
 COMMAND = ("-m", "agent.jobs.here")
 PLAN_TIMEOUT_S = 120.0
@@ -111,8 +110,8 @@ def _add(session: Session, manifest: Manifest, variant: Variant, folder: Path) -
     answer = session.client.change("PUT", path, offer, VariantAnswer, repeatable=True)
     for missing in answer.missing:
         file = _local(folder / missing.path, missing)
-        with meter(f"uploading {missing.path}", missing.size, quiet=session.out.as_json) as shown:
-            upload(session.client, file, shown.at, session.out.note)
+        with meter(f"uploading {missing.path}", missing.size, quiet=session.out.as_json) as at:
+            upload(session.client, file, at, session.out.note)
     if answer.manifest is None:
         answer = session.client.change("PUT", path, offer, VariantAnswer, repeatable=True)
     if answer.manifest is None:
@@ -137,8 +136,9 @@ def _measured(session: Session, manifest: Manifest, variant: Variant, folder: Pa
         session.out.note(f"  not measured here: {how}")
         return variant
     try:
+        content = golden.read_bytes()
         with ModelProcess(how) as process:
-            parity = measure(process, _cases(golden), manifest.golden.tolerance)
+            parity = measure(process, with_bytes(read_cases(content, len(content)), content), manifest.golden.tolerance)
             backend = process.backend
     except CannotRunError as error:
         session.out.note(f"  not measured here: {error.message}")
@@ -155,21 +155,12 @@ def _measured(session: Session, manifest: Manifest, variant: Variant, folder: Pa
     return variant.model_copy(update={"parity": measured})
 
 
-def _cases(golden: Path) -> list[Case]:
-    content = golden.read_bytes()
-
-    def tensors(spans: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {n: Tensor(s.datatype, s.shape, content[s.begin : s.end]) for n, s in spans.items()}
-
-    return [Case(tensors(case.inputs), tensors(case.outputs)) for case in read_cases(content, len(content))]
-
-
 def _bring(session: Session, file: FileRef, folder: Path) -> Path:
     """A blob of the registry at its path below `folder`, checked."""
     target = folder / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
-    with meter(f"pulling {file.path}", file.size, quiet=session.out.as_json) as shown:
-        download(session.client, file, target, shown.at, session.out.note)
+    with meter(f"pulling {file.path}", file.size, quiet=session.out.as_json) as at:
+        download(session.client, file, target, at, session.out.note)
     return target
 
 

@@ -186,7 +186,7 @@ def _publish(session: Session, name: str, tensors: dict[str, Tensor], folder: Pa
     path.write_bytes(content)
     file = hash_file(path)
     if not session.client.exists(blob_path(file.digest)):
-        with meter(f"sending {name}", file.size, quiet=session.out.as_json) as shown:
-            upload(session.client, file, shown.at, session.out.note)
+        with meter(f"sending {name}", file.size, quiet=session.out.as_json) as at:
+            upload(session.client, file, at, session.out.note)
     body = DatasetCreate(digest=file.digest, size=file.size)
     return session.client.change("PUT", dataset_path(name), body, DatasetView, repeatable=True)

@@ -161,8 +161,8 @@ def _fetch(session: Session, files: Sequence[FileRef], folder: Path, entry: str)
     for file in files:
         place = folder / file.path
         place.parent.mkdir(parents=True, exist_ok=True)
-        with meter(f"pulling {file.path}", file.size, quiet=session.out.as_json) as shown:
-            download(session.client, file, place, shown.at, session.out.note)
+        with meter(f"pulling {file.path}", file.size, quiet=session.out.as_json) as at:
+            download(session.client, file, place, at, session.out.note)
     return folder / entry
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,7 +142,7 @@ def publish(
         "aliases": tuple(dict.fromkeys([*request.aliases, *(alias or [])])),
     }
     plan = make_plan(_over(request, said))
-    result = publish_plan(session.client, plan, observer=_Shown(session.out), dry_run=dry_run)
+    result = publish_plan(session.client, plan, observer=_observer(session.out), dry_run=dry_run)
     if session.out.as_json:
         session.out.document(_document(result))
     else:
@@ -167,46 +166,36 @@ def _publish_file_path(source: str) -> Path:
     return path
 
 
-class _Shown(Observer):
-    """A publishing on stderr."""
+def _observer(out: Output) -> Observer:
+    """Shows a publishing on stderr."""
+    return Observer(
+        warn=out.warn,
+        note=out.note,
+        finding=lambda text: out.note(f"  {text}"),
+        inspected=lambda plan, manifest: _show_inspected(out.note, plan, manifest),
+        progress=lambda what, total: meter(what, total, quiet=out.as_json),
+    )
 
-    def __init__(self, out: Output) -> None:
-        self._out = out
 
-    def warn(self, text: str) -> None:
-        self._out.warn(text)
-
-    def note(self, text: str) -> None:
-        self._out.note(text)
-
-    def finding(self, text: str) -> None:
-        self._out.note(f"  {text}")
-
-    @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        with meter(what, total, quiet=self._out.as_json) as shown:
-            yield shown.at
-
-    def inspected(self, plan: Plan, manifest: Manifest) -> None:
-        note = self._out.note
-        note(f"{manifest.model}@{manifest.version}")
-        for planned, variant in zip(plan.variants, manifest.variants, strict=True):
-            by = f", by {planned.facts.producer}" if planned.facts.producer else ""
-            needs = requirement_text(variant.requirements) or "nothing in particular"
-            note(f"  variant {variant.name}: {variant.format} for {variant.target}, {size_text(variant.size)}{by}")
-            note(f"    needs   {needs}")
-            note(f"    files   {', '.join(file.path for file in variant.files)}")
-            if planned.facts.parameters:
-                total = sum(parameter.size for parameter in planned.facts.parameters)
-                note(f"    holds   {len(planned.facts.parameters)} parameters, {total} bytes")
-            if network := network_text(variant):
-                note(f"    network {network}")
-            note(f"    batches {batching_text(variant.batching)}")
-            for kind, specs in (("input", variant.inputs), ("output", variant.outputs)):
-                for spec in specs:
-                    note(f"    {kind:<7} {' '.join(tensor_row(spec))}")
-        if manifest.image is not None:
-            note(f"  pictures: {image_text(manifest)}")
+def _show_inspected(note: Callable[[str], None], plan: Plan, manifest: Manifest) -> None:
+    note(f"{manifest.model}@{manifest.version}")
+    for planned, variant in zip(plan.variants, manifest.variants, strict=True):
+        by = f", by {planned.facts.producer}" if planned.facts.producer else ""
+        needs = requirement_text(variant.requirements) or "nothing in particular"
+        note(f"  variant {variant.name}: {variant.format} for {variant.target}, {size_text(variant.size)}{by}")
+        note(f"    needs   {needs}")
+        note(f"    files   {', '.join(file.path for file in variant.files)}")
+        if planned.facts.parameters:
+            total = sum(parameter.size for parameter in planned.facts.parameters)
+            note(f"    holds   {len(planned.facts.parameters)} parameters, {total} bytes")
+        if network := network_text(variant):
+            note(f"    network {network}")
+        note(f"    batches {batching_text(variant.batching)}")
+        for kind, specs in (("input", variant.inputs), ("output", variant.outputs)):
+            for spec in specs:
+                note(f"    {kind:<7} {' '.join(tensor_row(spec))}")
+    if manifest.image is not None:
+        note(f"  pictures: {image_text(manifest)}")
 
 
 def _document(result: PublishResult) -> dict[str, Any]:

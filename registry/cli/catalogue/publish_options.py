@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from registry.cli.session import parse_pairs
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import MAX_JOINED
 from registry.contracts.catalogue.golden import MAX_GOLDEN_CASES, Tolerance
@@ -179,15 +180,8 @@ def architecture(name: str | None, entry_point: str | None, pairs: list[str]) ->
 
 
 def _arguments(pairs: list[str]) -> dict[str, Value]:
-    arguments: dict[str, Value] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise UsageFault(f"{pair!r} is not of the form NAME=VALUE", hint="--network-arg num_class=10")
-        if key in arguments:
-            raise UsageFault(f"--network-arg {key} is given twice")
-        arguments[key] = _value(text)
-    return arguments
+    found = parse_pairs(pairs, "--network-arg", "NAME=VALUE", hint="--network-arg num_class=10")
+    return {key: _value(text) for key, text in found.items()}
 
 
 def tensor_specs(texts: list[str] | None) -> tuple[TensorSpec, ...]:

@@ -88,8 +88,8 @@ def _pull_file(session: Session, directory: Path, place: Path, file: FileRef) ->
     """Bring one file to its place; returns the bytes that came over the wire."""
     if place.exists() or place.is_symlink():
         if place.is_file() and place.stat().st_size == file.size:
-            with meter(f"checking {place.name}", file.size, quiet=session.out.as_json) as shown:
-                if hash_file(place, shown.at).digest == file.digest:
+            with meter(f"checking {place.name}", file.size, quiet=session.out.as_json) as at:
+                if hash_file(place, at).digest == file.digest:
                     return 0
         raise CliError(
             f"{place} is there with other content and is not overwritten",
@@ -101,8 +101,8 @@ def _pull_file(session: Session, directory: Path, place: Path, file: FileRef) ->
     place.parent.mkdir(parents=True, exist_ok=True)
     _require_room(directory, file, partial)
     start = min(partial.stat().st_size, file.size) if partial.exists() else 0
-    with meter(f"pulling {place.name}", file.size, quiet=session.out.as_json, start=start) as shown:
-        came = download(session.client, file, partial, shown.at, session.out.note)
+    with meter(f"pulling {place.name}", file.size, quiet=session.out.as_json, start=start) as at:
+        came = download(session.client, file, partial, at, session.out.note)
     partial.replace(place)
     _sync_directory(place.parent)
     return came

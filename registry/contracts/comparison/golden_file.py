@@ -59,6 +59,15 @@ def read_cases(head: Buffer, size: int) -> tuple[GoldenCase, ...]:
     return tuple(cases[number] for number in range(len(cases)))
 
 
+def with_bytes(cases: Sequence[GoldenCase], content: bytes) -> list[Case]:
+    """The cases of a file that was read whole."""
+
+    def tensors(spans: Mapping[str, TensorSpan]) -> dict[str, Tensor]:
+        return {n: Tensor(s.datatype, s.shape, content[s.begin : s.end]) for n, s in spans.items()}
+
+    return [Case(tensors(case.inputs), tensors(case.outputs)) for case in cases]
+
+
 def check_cases(
     cases: Sequence[GoldenCase],
     inputs: Sequence[TensorSpec],

@@ -29,17 +29,19 @@ from tests.support.registry_process import RegistryProcess
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 
 
-class Told(Observer):
+class Told:
     def __init__(self) -> None:
         self.findings: list[str] = []
         self.positions: dict[str, list[int]] = {}
-        self.manifest: Manifest | None = None
+        self.manifests: list[Manifest] = []
 
-    def finding(self, text: str) -> None:
-        self.findings.append(text)
-
-    def inspected(self, plan: Plan, manifest: Manifest) -> None:
-        self.manifest = manifest
+    @property
+    def observer(self) -> Observer:
+        return Observer(
+            finding=self.findings.append,
+            inspected=lambda _plan, manifest: self.manifests.append(manifest),
+            progress=self.progress,
+        )
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -74,7 +76,7 @@ def test_the_example_of_the_page_publishes(cli: Cli) -> None:
         check=False,
     )  # fmt: skip
     shown = cli("show", "lenet@1.0.0", "--json").document
-    assert done.stdout.split() == [shown["version"]["digest"], "True", str(LENET.stat().st_size)], done.stderr
+    assert done.stdout.split() == [shown["version"]["manifest"], "True", str(LENET.stat().st_size)], done.stderr
     assert shown["manifest"]["labels"] == {"dataset": "digits"}
 
 
@@ -84,9 +86,9 @@ def test_a_dry_run_says_what_would_be_sent_and_a_second_time_nothing_is_sent(cli
     tried = publish(client, planned, dry_run=True)
     assert (tried.dry_run, tried.created, tried.sent_bytes, tried.present_bytes) == (True, False, size, 0)
     told = Told()
-    first = publish(client, planned, observer=told)
+    first = publish(client, planned, observer=told.observer)
     assert (first.created, first.sent_bytes, first.aliases) == (True, size, ("stable",))
-    assert told.manifest == first.manifest
+    assert told.manifests == [first.manifest]
     assert {what: seen[-1] for what, seen in told.positions.items()} == dict.fromkeys(
         ("reading model.onnx", "sending model.onnx"), size
     )
@@ -97,7 +99,9 @@ def test_a_dry_run_says_what_would_be_sent_and_a_second_time_nothing_is_sent(cli
 
 def test_what_was_measured_is_told_and_stands_in_the_result(client: ApiClient, tmp_path: Path) -> None:
     told = Told()
-    result = publish(client, plan("measured", model(tmp_path, 2.0), golden=GoldenSection(random=2)), observer=told)
+    result = publish(
+        client, plan("measured", model(tmp_path, 2.0), golden=GoldenSection(random=2)), observer=told.observer
+    )
     assert result.manifest.golden is not None
     assert result.manifest.golden.cases == 2
     assert any(text.startswith("onnx-cpu: measured here on onnxruntime/") for text in told.findings)
