@@ -20,7 +20,6 @@ from registry.contracts.topics import Topics
 from registry.core.intake import DeviceMessage, checked
 from registry.core.retention import RetentionLimits
 from registry.db.engine import Database
-from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.telemetry import Telemetry
 
@@ -129,7 +128,7 @@ def growth(database: Database, devices: int, days: int) -> Growth:
     whose migrations have been run."""
     seed(database, devices, {"1": digest_of(b"no version")})
     empty = _size(database)
-    telemetry, retention = Telemetry(database, DesiredDocuments(database)), RetentionSweep(database, RetentionLimits())
+    telemetry, retention = Telemetry(database), RetentionSweep(database, RetentionLimits())
     rng, clock = random.Random(1), datetime(2026, 1, 1, tzinfo=timezone.utc)
     batch: list[DeviceMessage] = []
     sizes, seq = [], 0

@@ -27,6 +27,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from registry.core.outage import Outage
+from registry.db.after_commit import Listeners
 from registry.db.faults import fault_of, first_line, refusal_of, replaced
 from registry.db.sqlite_file import Place, open_as_file
 from registry.errors import BusyError, InTheWayError, TemporaryError
@@ -62,6 +63,8 @@ class Database:
             else self.engine.execution_options(isolation_level="SERIALIZABLE")
         )
         self._writer = threading.Lock()
+        self.listeners = Listeners()
+        """Who is told after a commit what was announced in it."""
         self.conflicts = 0
         """Writes that another process was in the way of."""
         self.refusals: Counter[str] = Counter()
@@ -81,7 +84,8 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction: committed when the block ends, rolled back when it raises.
+        """A transaction: committed when the block ends, rolled back when it raises. What was announced in it
+        (`after_commit.announce`) is told to the listeners after the commit, before this returns.
 
         Raises:
             BusyError: the lock was not to be had within BUSY_TIMEOUT_S, another process was in the way, or the
@@ -105,6 +109,7 @@ class Database:
                     yield session
             finally:
                 self._writer.release()
+        self.listeners.tell(session)
 
     def probe(self) -> None:
         """Write something and commit it: the version of the schema over itself. Raises TemporaryError."""

@@ -110,7 +110,7 @@ def _services(config: RegistryConfig, clock: Clock, lock: int, database: Databas
         rate=config.limits.verify_bytes_per_s,
     )
     access = Access(database)
-    tokens = Tokens(database, access)
+    tokens = Tokens(database)
     tokens.ensure_admin(given_admin_token(config), config.data_dir / ADMIN_TOKEN_FILE, clock())
     return Services(
         config=config,
@@ -130,7 +130,7 @@ def _services(config: RegistryConfig, clock: Clock, lock: int, database: Databas
         datasets=Datasets(database, blobs),
         evaluations=Evaluations(database),
         garbage=Garbage(database, blobs, timedelta(seconds=config.limits.blob_grace_s)),
-        fleet=build_fleet(config, clock, database, access),
+        fleet=build_fleet(config, clock, database),
         readiness=Readiness({"database": database.probe, "blobs": blobs.probe}),
     )
 
@@ -154,7 +154,7 @@ def restore_registry(config: RegistryConfig, clock: Clock = utc_now) -> Restored
         undo.callback(os.close, lock)
         database = open_database(config.effective_database_url)
         undo.callback(database.close)
-        tokens, blobs = Tokens(database, Access(database)), FilesystemBlobs(config.data_dir / "blobs")
+        tokens, blobs = Tokens(database), FilesystemBlobs(config.data_dir / "blobs")
         file = config.data_dir / ADMIN_TOKEN_FILE
         return restored(database, blobs, tokens, clock(), given=given_admin_token(config), file=file)
 

@@ -13,11 +13,11 @@ from starlette.concurrency import run_in_threadpool
 
 from registry.config import RegistryConfig
 from registry.core.retention import RetentionLimits
+from registry.db.after_commit import Changed
 from registry.db.engine import Database
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.mqtt.bridge_metrics import BridgeMetrics
 from registry.server.rolling import Waker
-from registry.services.access import Access
 from registry.services.catalogue.coverage import Coverage
 from registry.services.deployments import Deployments
 from registry.services.fleet.desired import DesiredDocuments
@@ -61,21 +61,15 @@ class FleetServices:
     """None: no broker is configured."""
 
 
-def build_fleet(
-    config: RegistryConfig, clock: Callable[[], datetime], database: Database, access: Access
-) -> FleetServices:
+def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database: Database) -> FleetServices:
     """Everything of the fleet; nothing of it runs yet."""
-    documents, log = DesiredDocuments(database), FleetLog(database)
-    waker = Waker()
+    log, waker = FleetLog(database), Waker()
     two_person = config.rollouts.two_person
-    ticker = Ticker(database, documents, log, Planner(database, two_person=two_person), steady=time.monotonic)
-
-    def fleet_changed() -> None:
-        ticker.fleet_changed()
-        waker.wake()
-
+    ticker = Ticker(database, Planner(database, two_person=two_person), steady=time.monotonic)
+    for changed in (Changed.FLEET, Changed.ROLLOUTS):  # after the ticker, so that it knows before it is woken
+        database.listeners.add(changed, lambda _: waker.wake())
     expiry_s = config.presence.expiry_s
-    telemetry = Telemetry(database, documents, on_actions=waker.wake, on_facts=fleet_changed, expiry_s=expiry_s)
+    telemetry = Telemetry(database, expiry_s=expiry_s)
     limits = RetentionLimits(
         health_hours=config.retention.health_hours,
         event_hours=config.retention.events_hours,
@@ -83,21 +77,21 @@ def build_fleet(
     )
     bridge = None
     if config.mqtt.enabled:
-        bridge = MqttBridge(config.mqtt, clock, telemetry, Publication(database), documents, probe=database.probe)
+        bridge = MqttBridge(config.mqtt, clock, telemetry, Publication(database), probe=database.probe)
     return FleetServices(
-        documents=documents,
-        devices=Devices(database, access, documents, on_change=fleet_changed),
-        deployments=Deployments(database, documents, on_change=waker.wake),
+        documents=DesiredDocuments(database),
+        devices=Devices(database),
+        deployments=Deployments(database),
         coverage=Coverage(database),
-        jobs=Jobs(database, documents, timedelta(hours=limits.event_hours)),
+        jobs=Jobs(database, timedelta(hours=limits.event_hours)),
         telemetry=telemetry,
         presence=PresenceTracker(database, expiry_s),
         health=HealthHistory(database),
         results=Results(database),
         retention=RetentionSweep(database, limits),
-        groups=Groups(database, on_change=fleet_changed),
+        groups=Groups(database),
         log=log,
-        rollouts=Rollouts(database, documents, log, waker.wake, two_person=two_person),
+        rollouts=Rollouts(database, two_person=two_person),
         ticker=ticker,
         waker=waker,
         webhooks=Webhooks(database, log, allow_private=config.webhooks.allow_private),

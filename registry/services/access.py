@@ -18,6 +18,7 @@ from datetime import datetime
 from sqlalchemy import select, update
 
 from registry.contracts.api.tokens import Scope
+from registry.db.after_commit import Changed
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
 from registry.errors import ForbiddenError, UnauthorizedError
@@ -88,6 +89,7 @@ class Access:
         self._asked = False
         self._looked_up = 0
         self._revocations = 0
+        database.listeners.add(Changed.TOKEN, self._forget)
 
     def remembered(self, token: str, now: datetime) -> Principal | None:
         """The principal of a token that was checked a moment ago; None means: ask `authenticate`. Never blocks long."""
@@ -148,8 +150,8 @@ class Access:
             if revocations == self._revocations:
                 self._known = known
 
-    def forget(self, name: str) -> None:
-        """Call when the token `name` was revoked or replaced."""
+    def _forget(self, name: str) -> None:
+        """The token `name` was revoked or replaced."""
         with self._lock:
             self._revocations += 1
             self._known = {key: value for key, value in self._known.items() if value[0].name != name}

@@ -6,7 +6,6 @@ from the facts that are known; a variant that a person pinned stays. Rollouts se
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import select
@@ -19,12 +18,13 @@ from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.messages import DesiredModel
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import FitOutcome, Resolution
+from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.errors import ConflictError, InvalidError, NotFoundError
 from registry.services.choice import choose
-from registry.services.fleet.desired import DesiredDocuments, as_desired, current, find_device, set_desired
+from registry.services.fleet.desired import as_desired, current, find_device, set_desired
 from registry.services.rollouts.targets import supersede
 from registry.services.views import find_model, find_version, manifest_body
 
@@ -35,13 +35,8 @@ REISSUE_BATCH = 200
 class Deployments:
     """The use cases of deployments on single devices."""
 
-    def __init__(
-        self, database: Database, documents: DesiredDocuments, on_change: Callable[[], None] = lambda: None
-    ) -> None:
-        """`on_change` is called after a person's deployment took a device from a rollout; it must not block."""
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._documents = documents
-        self._on_change = on_change
 
     def put(self, device: str, model: str, body: Deployment, by: str, now: datetime) -> DeploymentView:
         """Set what a slot should serve. The same again changes nothing, unless it says `retry`.
@@ -70,10 +65,7 @@ class Deployments:
             )
             supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, wanted, by, now=now, pinned=body.variant is not None, note=note)
-            view = _view(device, session.get_one(DeploymentRow, (row.id, model)))
-        self._documents.changed()
-        self._on_change()
-        return view
+            return _view(device, session.get_one(DeploymentRow, (row.id, model)))
 
     def remove(self, device: str, model: str, by: str, now: datetime) -> None:
         """The device should no longer serve the model. Raises NotFoundError when it should not anyway."""
@@ -83,8 +75,6 @@ class Deployments:
                 raise NotFoundError(f"Device {device!r} has no deployment of {model!r}.")
             supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, None, by, now=now)
-        self._documents.changed()
-        self._on_change()
 
     def page(self, device: str, after: str, limit: int) -> list[DeploymentView]:
         """Up to `limit` deployments of a device by model, after the model `after`. Raises NotFoundError."""
@@ -111,22 +101,17 @@ class Deployments:
                 for row, device, record in rows:
                     _adapt(session, device, row, now, note=row.note, record_results=record)
             done += len(rows)
-            self._documents.changed()
         return done
 
 
-def take_facts(session: Session, device: DeviceRow, facts: Platform, now: datetime) -> bool:
-    """Store a device's facts within the caller's transaction; new ones choose variants again.
-
-    Returns:
-        Whether a desired document changed: then call `DesiredDocuments.changed()` after the commit.
-    """
+def take_facts(session: Session, device: DeviceRow, facts: Platform, now: datetime) -> None:
+    """Store a device's facts within the caller's transaction; new ones choose variants again."""
     digest = facts.facts_digest()
     known = digest == device.facts_digest
     device.facts, device.facts_digest, device.facts_at = facts.canonical().decode(), digest, now
     if known:
-        return False
-    changed = False
+        return
+    announce(session, Changed.FLEET)
     query = select(DeploymentRow).where(DeploymentRow.device_id == device.id, DeploymentRow.pinned.is_(False))
     for row in session.scalars(query).all():
         body = manifest_body(session, row.manifest)
@@ -137,8 +122,6 @@ def take_facts(session: Session, device: DeviceRow, facts: Platform, now: dateti
             continue
         note = "" if resolution.chosen else f"No variant fits the facts of {now.isoformat()}:\n{resolution.explain()}"
         _adapt(session, device, row, now, note=note, variant=resolution.chosen)
-        changed = True
-    return changed
 
 
 def _may_still_fit(resolution: Resolution, variant: str | None) -> bool:

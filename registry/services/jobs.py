@@ -24,7 +24,7 @@ from registry.db.job_rows import JobRow, OfferedBlobRow
 from registry.errors import BusyError, ForbiddenError, InvalidError, NotFoundError
 from registry.services.datasets import find_dataset
 from registry.services.evaluations import keep_evaluation
-from registry.services.fleet.desired import DesiredDocuments, find_device, set_job
+from registry.services.fleet.desired import find_device, set_job
 from registry.services.views import find_version
 
 MAX_JOB_BYTES = 8 << 10
@@ -41,10 +41,9 @@ OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 class Jobs:
     """The use cases of jobs. Thread-safe."""
 
-    def __init__(self, database: Database, documents: DesiredDocuments, keep: timedelta) -> None:
+    def __init__(self, database: Database, keep: timedelta) -> None:
         """`keep`: how long finished jobs can be read."""
         self._database = database
-        self._documents = documents
         self._keep = keep
 
     def create(self, request: JobRequest, by: str, now: datetime) -> JobView:
@@ -75,9 +74,7 @@ class Jobs:
             session.add(row)
             session.flush()
             set_job(session, device, row.id, job, now)
-            view = _view(row, device.name)
-        self._documents.changed()
-        return view
+            return _view(row, device.name)
 
     def view(self, job: str) -> JobView:
         """One job. Raises NotFoundError."""
@@ -111,9 +108,7 @@ class Jobs:
                     state=JobState.CANCELLED, code=JobCode.JOB_CANCELLED, message=f"Cancelled by {by or 'a person'}."
                 )
                 _end(session, device, row, status, now)
-            view = _view(row, device.name)
-        self._documents.changed()
-        return view
+            return _view(row, device.name)
 
     def require_offered(self, device: str, digest: str, size: int) -> None:
         """Raises ForbiddenError unless a job of the device that is not over offered this blob with this size."""
@@ -138,8 +133,6 @@ class Jobs:
             old = select(JobRow.number).where(JobRow.over.is_(True), JobRow.updated_at < now - self._keep).limit(BATCH)
             numbers = session.scalars(old).all()
             session.execute(delete(JobRow).where(JobRow.number.in_(numbers)))
-        if expired:
-            self._documents.changed()
         return len(expired) + len(numbers)
 
 
@@ -151,27 +144,20 @@ def find_job(session: Session, job: str) -> JobRow:
     return row
 
 
-def take_statuses(session: Session, device: DeviceRow, statuses: Mapping[str, JobStatus], now: datetime) -> bool:
-    """Take over what a device reports of its jobs, within the caller's transaction.
-
-    Returns:
-        Whether its desired document changed: then call `DesiredDocuments.changed()` after the commit.
-    """
+def take_statuses(session: Session, device: DeviceRow, statuses: Mapping[str, JobStatus], now: datetime) -> None:
+    """Take over what a device reports of its jobs, within the caller's transaction."""
     if not statuses:
-        return False
+        return
     query = select(JobRow).where(JobRow.device_id == device.id, JobRow.id.in_(statuses), JobRow.over.is_(False))
-    changed = False
     for row in session.scalars(query).all():
         status, text = statuses[row.id], statuses[row.id].canonical().decode()
         if status.state in OVER:
             _end(session, device, row, status, now)
-            changed = True
         elif text != row.status:
             if status.state is JobState.RUNNING:
                 timeout = Job.model_validate_json(row.document).timeout_s
                 row.expires_at = now + timedelta(seconds=timeout) * TRIES + SLACK
             row.status, row.updated_at = text, now
-    return changed
 
 
 def _end(session: Session, device: DeviceRow, row: JobRow, status: JobStatus, now: datetime) -> None:

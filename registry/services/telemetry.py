@@ -7,7 +7,7 @@ INVARIANT: the same batch again changes nothing but `last_seen`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -24,7 +24,7 @@ from registry.db.fleet_rows import DeviceRow, EventRow
 from registry.db.insert import insert_new
 from registry.errors import InvalidError
 from registry.services.deployments import take_facts
-from registry.services.fleet.desired import DesiredDocuments, find_device
+from registry.services.fleet.desired import find_device
 from registry.services.fleet.device_states import DeviceState, find_states, keep_states
 from registry.services.fleet.epochs import epoch_of, renew_epoch
 from registry.services.fleet.health import take_health
@@ -48,10 +48,6 @@ class Taken:
     """Health reports that were taken before."""
     unrecorded: int = 0
     """Results of models that are not recorded."""
-    desired_changed: bool = False
-    actions_changed: bool = False
-    """A device of a rollout went on."""
-    facts_changed: bool = False
     facts_wanted: set[str] = field(default_factory=set)
     """Devices that reported facts by a digest that the registry does not have."""
     went_back: str | None = None
@@ -61,20 +57,9 @@ class Taken:
 class Telemetry:
     """Takes what devices say."""
 
-    def __init__(
-        self,
-        database: Database,
-        documents: DesiredDocuments,
-        *,
-        on_actions: Callable[[], None] = lambda: None,
-        on_facts: Callable[[], None] = lambda: None,
-        expiry_s: float = DEFAULT_EXPIRY_S,
-    ) -> None:
-        """`on_actions` is called after a device of a rollout went on, `on_facts` after facts changed. A device that has
-        been silent for `expiry_s` seconds is offline."""
+    def __init__(self, database: Database, *, expiry_s: float = DEFAULT_EXPIRY_S) -> None:
+        """A device that has been silent for `expiry_s` seconds is offline."""
         self._database = database
-        self._documents = documents
-        self._on_actions, self._on_facts = on_actions, on_facts
         self._expiry_s = expiry_s
 
     def take(self, batch: Sequence[DeviceMessage]) -> Taken:
@@ -83,12 +68,6 @@ class Telemetry:
             taken = _apply(session, batch, self._expiry_s)
         if taken.went_back is not None:
             self._begin_again(taken.went_back, batch[-1].at)
-        if taken.desired_changed:
-            self._documents.changed()
-        if taken.facts_changed:
-            self._on_facts()
-        elif taken.actions_changed:
-            self._on_actions()
         return taken
 
     def take_reports(self, device: str, reports: DeviceReports, now: datetime) -> bool:
@@ -111,10 +90,7 @@ class Telemetry:
         if size > MAX_CONTROL_BYTES:
             raise InvalidError(f"The facts have {size} bytes; {MAX_CONTROL_BYTES} are the most.")
         with self._database.write() as session:
-            changed = take_facts(session, find_device(session, device), facts, now)
-        if changed:
-            self._documents.changed()
-        self._on_facts()
+            take_facts(session, find_device(session, device), facts, now)
 
     def _begin_again(self, device: str, now: datetime) -> None:
         reason = f"device {device} has seen a later state than this database holds: it was put back from a backup"
@@ -122,7 +98,6 @@ class Telemetry:
             renewed = renew_epoch(session, now, reason, again_after=RENEW_PAUSE)
         if renewed:
             log.warning("a new epoch begins: %s", reason)
-            self._documents.changed()
 
     def events(self, device: str, before: int, limit: int) -> list[tuple[int, Event]]:
         """Up to `limit` events of a device below the id `before`, newest first, with their ids. NotFoundError."""
@@ -152,7 +127,7 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
         if isinstance(body, Presence):
             _take_presence(state, intake, body)
         elif isinstance(body, Reported):
-            if _take_reported(session, state, intake, body, taken):
+            if _take_reported(session, state, intake, body):
                 said.append((device_id, intake.at, _of_epoch(body, epoch)))
             _compare(state, intake, body, epoch, taken)
         elif isinstance(body, Health):
@@ -167,7 +142,7 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
         states[intake.device].changes["health"] = intake.text
     keep_states(session, states.values())
     _take_events(session, events)
-    taken.actions_changed = take_said(session, said)
+    take_said(session, said)
     taken.repeated = len(health) - len(fresh)
     taken.unrecorded = len(results) - record(session, results)
     taken.stored = len(batch) - taken.unknown - taken.repeated - taken.unrecorded
@@ -217,7 +192,7 @@ def _take_presence(state: DeviceState, intake: DeviceMessage, body: Presence) ->
         state.died(intake.at, intake.text)
 
 
-def _take_reported(session: Session, state: DeviceState, intake: DeviceMessage, body: Reported, taken: Taken) -> bool:
+def _take_reported(session: Session, state: DeviceState, intake: DeviceMessage, body: Reported) -> bool:
     """False: it is late, and changes nothing."""
     if state.is_late(body.session_id, body.at, retained=intake.retained):
         return False
@@ -227,11 +202,9 @@ def _take_reported(session: Session, state: DeviceState, intake: DeviceMessage, 
     if not body.jobs and body.facts is None:
         return True
     device = session.get_one(DeviceRow, state.device_id, options=[defer(DeviceRow.facts)])
-    known = device.facts_digest
-    taken.desired_changed |= take_statuses(session, device, body.jobs, intake.at)
+    take_statuses(session, device, body.jobs, intake.at)
     if body.facts is not None:
-        taken.desired_changed |= take_facts(session, device, body.facts, intake.at)
-    taken.facts_changed |= device.facts_digest != known
+        take_facts(session, device, body.facts, intake.at)
     state.facts_digest = device.facts_digest
     return True
 

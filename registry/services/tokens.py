@@ -13,10 +13,11 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.tokens import Scope, TokenCreated, TokenView
+from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
 from registry.errors import ConflictError, InvalidError, NotFoundError, StartError, TemporaryError
-from registry.services.access import MAX_TOKEN_CHARS, TOKEN_PREFIX, Access, hash_token
+from registry.services.access import MAX_TOKEN_CHARS, TOKEN_PREFIX, hash_token
 
 ADMIN_NAME = "admin"
 """The token of the first start, or the one that the configuration gives."""
@@ -36,10 +37,7 @@ def device_token_name(device: str) -> str:
 
 
 def put_device_token(session: Session, device: str, now: datetime) -> str:
-    """A new credential in place of the device's old one, within the caller's transaction.
-
-    The caller tells `Access.forget(device_token_name(device))` after the commit.
-    """
+    """A new credential in place of the device's old one, within the caller's transaction."""
     remove_device_token(session, device)
     token = new_token()
     session.add(
@@ -56,16 +54,17 @@ def put_device_token(session: Session, device: str, now: datetime) -> str:
 
 
 def remove_device_token(session: Session, device: str) -> None:
-    """The device's credential works no more, within the caller's transaction; then `Access.forget`."""
-    session.execute(delete(TokenRow).where(TokenRow.name == device_token_name(device)))
+    """The device's credential works no more, within the caller's transaction."""
+    name = device_token_name(device)
+    session.execute(delete(TokenRow).where(TokenRow.name == name))
+    announce(session, Changed.TOKEN, name)
 
 
 class Tokens:
     """The use cases of token management; devices' credentials are not among these."""
 
-    def __init__(self, database: Database, access: Access) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._access = access
 
     def create(self, name: str, scope: Scope, now: datetime) -> TokenCreated:
         """A new token. Raises ConflictError when the name is taken."""
@@ -96,7 +95,7 @@ class Tokens:
             if row.scope == Scope.ADMIN and session.scalar(others.limit(1)) is None:
                 raise ConflictError("This is the last administrator's token; create another one first.")
             session.delete(row)
-        self._access.forget(name)
+            announce(session, Changed.TOKEN, name)
 
     def ensure_admin(self, given: str | None, file: Path, now: datetime) -> None:
         """At start: make sure that an administrator's token works.
@@ -128,7 +127,7 @@ class Tokens:
         if given is not None:
             try:
                 if not same:
-                    self._put_admin(given, now)
+                    self._put_admin(ADMIN_NAME, given, now)
                 if read_token(file) not in {None, given}:
                     file.unlink(missing_ok=True)  # the token of an earlier start, which works no more
             except (TemporaryError, OSError) as error:
@@ -142,8 +141,8 @@ class Tokens:
             if token is None:
                 token = new_token()
                 write_token(file, token)  # before the row: a crash between the two is mended by the next start
-            require_token(token, f"What is in {file}")
-            self._put_admin(token, now)
+            demand_token(token, f"What is in {file}")
+            self._put_admin(ADMIN_NAME, token, now)
 
     def readmit(self, file: Path, name: str, now: datetime) -> str | None:
         """After a backup was put back: make sure that the token in the file is an administrator's. One that the
@@ -159,23 +158,17 @@ class Tokens:
                 return None
         token = token or new_token()
         write_token(file, token)
+        self._put_admin(name, token, now)
+        return name
+
+    def _put_admin(self, name: str, token: str, now: datetime) -> None:
         with self._database.write() as session:
             row = session.get(TokenRow, name)
             if row is None:
                 row = TokenRow(name=name, scope=Scope.ADMIN, secret_hash="", created_at=now)
                 session.add(row)
             row.scope, row.secret_hash = Scope.ADMIN, hash_token(token)
-        self._access.forget(name)
-        return name
-
-    def _put_admin(self, token: str, now: datetime) -> None:
-        with self._database.write() as session:
-            row = session.get(TokenRow, ADMIN_NAME)
-            if row is None:
-                row = TokenRow(name=ADMIN_NAME, scope=Scope.ADMIN, secret_hash="", created_at=now)
-                session.add(row)
-            row.scope, row.secret_hash = Scope.ADMIN, hash_token(token)
-        self._access.forget(ADMIN_NAME)
+            announce(session, Changed.TOKEN, name)
 
 
 def require_token(token: str, what: str) -> None:

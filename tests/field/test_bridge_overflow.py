@@ -14,7 +14,6 @@ from registry.db.engine import Database
 from registry.db.fleet_rows import HealthRow
 from registry.server.fleet import build_fleet
 from registry.server.mqtt import bridge as mqtt_bridge
-from registry.services.access import Access
 from tests.support.broker import Mosquitto
 from tests.support.fleet_registry import eventually
 from tests.support.mqtt_device import MqttDevice
@@ -37,7 +36,7 @@ def test_what_finds_no_room_comes_again_in_order(
     prefix = f"test/{tmp_path.name}"
     config = RegistryConfig(data_dir=tmp_path, mqtt=Mqtt(host="127.0.0.1", port=broker.port, prefix=prefix))
     database = Database(migrated_file(tmp_path))
-    fleet = build_fleet(config, utc_now, database, Access(database))
+    fleet = build_fleet(config, utc_now, database)
     bridge = fleet.bridge
     assert bridge is not None
     fleet.devices.put("d1", {}, utc_now())

@@ -29,7 +29,6 @@ from registry.core.intake import KINDS, read_message
 from registry.errors import TemporaryError
 from registry.server.mqtt.inbox import Inbox, Received
 from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, DeliveryOutcome, PendingPublish
-from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.publication import NEWEST, Publication, Unpublished
 from registry.services.telemetry import Telemetry
 
@@ -88,7 +87,6 @@ class MqttBridge:
         clock: Callable[[], datetime],
         telemetry: Telemetry,
         publication: Publication,
-        documents: DesiredDocuments,
         *,
         probe: Callable[[], None],
     ) -> None:
@@ -112,7 +110,7 @@ class MqttBridge:
         self._writer = threading.Thread(target=self._write, name="mqtt-writer", daemon=True)
         self._publisher = threading.Thread(target=self._publish, name="mqtt-publisher", daemon=True)
         self.tally = BridgeCounters()
-        documents.on_change(self._wake.set)
+        publication.listen(self._wake.set)
 
     @property
     def queued(self) -> int:

@@ -127,8 +127,8 @@ def _woken(log: FleetLog) -> Iterator[asyncio.Event]:
     def changed() -> None:
         loop.call_soon_threadsafe(wake.set)
 
-    log.listen(changed)
+    end = log.listen(changed)
     try:
         yield wake
     finally:
-        log.unlisten(changed)
+        end()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,9 +21,11 @@ from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.jobs import Job
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired, DesiredModel, Profile
 from registry.contracts.digest import digest_of
+from registry.db.after_commit import Changed
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, RevisionRow, TombstoneRow
 from registry.errors import InvalidError, NotFoundError
+from registry.services.fleet.counters import REVISION, next_revision
 from registry.services.fleet.epochs import epoch_of
 
 STALE_S = 1.0
@@ -55,17 +57,6 @@ def find_device(session: Session, name: str) -> DeviceRow:
     return row
 
 
-def next_revision(session: Session) -> int:
-    """The fleet's next revision; holds its row until the transaction ends, so that revisions commit in order."""
-    row = session.get(RevisionRow, 1, with_for_update=True, populate_existing=True)
-    if row is None:
-        row = RevisionRow(id=1, value=0)
-        session.add(row)
-    row.value += 1
-    session.flush()
-    return row.value
-
-
 def first_document(session: Session, device: DeviceRow, generation: int, now: datetime) -> None:
     """A new device's empty document."""
     row = DesiredRow(device_id=device.id, generation=0, document=b"", digest="", revision=0)
@@ -86,7 +77,7 @@ def set_desired(
 ) -> int:
     """Set what one slot of a device should serve, or empty it; the caller's transaction makes it true.
 
-    The same again writes nothing. After the commit call `DesiredDocuments.changed()`.
+    The same again writes nothing.
 
     Returns:
         The generation in which it stands.
@@ -115,7 +106,7 @@ def set_desired(
 def set_job(session: Session, device: DeviceRow, job: str, work: Job | None, now: datetime) -> int:
     """Put a job into a device's document, or take it out; the caller's transaction makes it true.
 
-    The same again writes nothing. After the commit call `DesiredDocuments.changed()`.
+    The same again writes nothing.
 
     Returns:
         The generation of the document.
@@ -193,19 +184,13 @@ class DesiredDocuments:
         self._freshness = threading.Lock()
         self._changes = 0
         self._fresh_until = 0.0
-        self._listeners: list[Callable[[], None]] = []
+        database.listeners.add(Changed.DOCUMENTS, self._outdate)
 
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """`listener` is called, in any thread, after this process changed a document; it must not block."""
-        self._listeners.append(listener)
-
-    def changed(self) -> None:
-        """Call after a commit that changed documents: copies are checked before the next answer."""
+    def _outdate(self, _name: str) -> None:
+        """Copies are checked before the next answer."""
         with self._freshness:
             self._changes += 1
             self._fresh_until = 0.0
-        for listener in self._listeners:
-            listener()
 
     def remembered(self, device: str) -> Document | None:
         """The copy, when it is known to be fresh; never blocks. None means: `load` it."""
@@ -226,7 +211,7 @@ class DesiredDocuments:
 
     def _refresh(self, session: Session) -> None:
         asked, changes = time.monotonic(), self._changes
-        newest = session.scalar(select(RevisionRow.value).where(RevisionRow.id == 1)) or 0
+        newest = session.scalar(select(RevisionRow.value).where(RevisionRow.id == REVISION)) or 0
         if newest != self._seen:
             query = _DOCUMENTS.where(DesiredRow.revision > self._seen).limit(MAX_MOVED + 1)
             moved = session.execute(query).all() if self._copies else []

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired, DesiredModel
 from registry.contracts.digest import digest_of
 from registry.db.fleet_rows import DeploymentRow, DesiredRow
-from registry.services.fleet.desired import MAX_MODELS, next_revision, policy_text
+from registry.services.fleet.counters import next_revision
+from registry.services.fleet.desired import MAX_MODELS, policy_text
 from registry.services.fleet.epochs import epoch_of
 
 BATCH = 500
@@ -33,8 +34,7 @@ class Change:
 def set_many(session: Session, model: str, changes: Sequence[Change], by: str, now: datetime) -> set[int]:
     """Set one model's slot on many devices, each named once; the caller's transaction makes it true.
 
-    What stands already is not written; rows that the session has loaded do not show what was. After the commit call
-    `DesiredDocuments.changed()`.
+    What stands already is not written; rows that the session has loaded do not show what was.
 
     Returns:
         The devices whose document has no room for it, or that are gone; theirs is unchanged.

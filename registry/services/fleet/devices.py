@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +14,7 @@ from registry.contracts.device.messages import Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.names import LabelKey, LabelValue
 from registry.core import presence
+from registry.db.after_commit import Changed, announce
 from registry.db.engine import Database
 from registry.db.fleet_rows import (
     DeploymentRow,
@@ -25,10 +26,10 @@ from registry.db.fleet_rows import (
     TombstoneRow,
 )
 from registry.errors import InvalidError
-from registry.services.access import Access
-from registry.services.fleet.desired import DesiredDocuments, find_device, first_document, next_revision
+from registry.services.fleet.counters import next_revision
+from registry.services.fleet.desired import find_device, first_document
 from registry.services.fleet.presence import is_online, judged_at
-from registry.services.tokens import device_token_name, put_device_token, remove_device_token
+from registry.services.tokens import put_device_token, remove_device_token
 
 MAX_LABELS = 64
 _LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[LabelKey, LabelValue])
@@ -37,18 +38,8 @@ _LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[LabelKey, LabelValue])
 class Devices:
     """The use cases of devices."""
 
-    def __init__(
-        self,
-        database: Database,
-        access: Access,
-        documents: DesiredDocuments,
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`on_change` is called after devices or labels changed; it must not block."""
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._on_change = on_change
-        self._access = access
-        self._documents = documents
 
     def put(self, name: str, labels: Mapping[str, str], now: datetime) -> DeviceCreated | DeviceView:
         """Register a device, or set the labels of one that is there.
@@ -68,20 +59,15 @@ class Devices:
             session.add_all(DeviceLabelRow(device_id=row.id, key=key, value=labels[key]) for key in labels)
             session.flush()
             token = put_device_token(session, name, now) if created else ""
+            announce(session, Changed.FLEET)
             view = _views(session, [row], now)[0]
-        self._on_change()
-        if not created:
-            return view
-        self._access.forget(device_token_name(name))
-        self._documents.changed()
-        return DeviceCreated(device=name, token=token)
+        return DeviceCreated(device=name, token=token) if created else view
 
     def rotate(self, name: str, now: datetime) -> DeviceCreated:
         """A new credential; the old one works no more, at once in this process. Raises NotFoundError."""
         with self._database.write() as session:
             find_device(session, name)
             token = put_device_token(session, name, now)
-        self._access.forget(device_token_name(name))
         return DeviceCreated(device=name, token=token)
 
     def delete(self, name: str, now: datetime) -> None:
@@ -95,9 +81,7 @@ class Devices:
             )
             session.execute(delete(DeviceRow).where(DeviceRow.id == row.id))  # its rows follow: ON DELETE CASCADE
             remove_device_token(session, name)
-        self._access.forget(device_token_name(name))
-        self._documents.changed()
-        self._on_change()
+            announce(session, Changed.FLEET)
 
     def view(self, name: str, now: datetime) -> DeviceView:
         """One device. Raises NotFoundError."""

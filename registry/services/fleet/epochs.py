@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.device.messages import Desired
 from registry.contracts.digest import digest_of
-from registry.db.fleet_rows import DesiredRow, DeviceStateRow, RegistryStateRow, RevisionRow, TombstoneRow
+from registry.db.fleet_rows import DesiredRow, DeviceStateRow, RegistryStateRow, TombstoneRow
+from registry.services.fleet.counters import next_revision
 
 AHEAD = 1_000_000
 """Generations go on so far above those of the backup: also for agents that know no epochs, and so that nobody was ever
@@ -39,7 +40,7 @@ def epoch_of(session: Session) -> str:
 
 def renew_epoch(session: Session, now: datetime, reason: str, again_after: timedelta = timedelta()) -> bool:
     """The database is another one than devices knew: a new epoch begins, and every document is issued again in it, in
-    the caller's transaction. After the commit call `DesiredDocuments.changed()`.
+    the caller's transaction.
 
     Returns:
         False: the last one began less than `again_after` ago.
@@ -48,12 +49,7 @@ def renew_epoch(session: Session, now: datetime, reason: str, again_after: timed
     if abs(now - row.epoch_since) < again_after and row.epoch_reason != FIRST:
         return False
     row.epoch, row.epoch_since, row.epoch_reason = uuid4().hex, now, reason
-    head = session.get(RevisionRow, 1, with_for_update=True, populate_existing=True)
-    if head is None:
-        head = RevisionRow(id=1, value=0)
-        session.add(head)
-    head.value += AHEAD
-    session.flush()
+    revision = next_revision(session, AHEAD)
     after = -1
     while True:
         query = select(DesiredRow.device_id, DesiredRow.document).where(DesiredRow.device_id > after)
@@ -61,7 +57,7 @@ def renew_epoch(session: Session, now: datetime, reason: str, again_after: timed
         if not found:
             break
         after = found[-1].device_id
-        session.execute(update(DesiredRow), [_reissued(*each, row.epoch, head.value, now) for each in found])
+        session.execute(update(DesiredRow), [_reissued(*each, row.epoch, revision, now) for each in found])
     session.execute(update(TombstoneRow).values(generation=TombstoneRow.generation + AHEAD))
     return True
 

@@ -6,7 +6,6 @@ ends, so that ids commit in order: whoever has read up to n misses nothing at or
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +15,12 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.rollout.events import RolloutEvent
 from registry.core.retention import before
+from registry.db.after_commit import Changed, announce
 from registry.db.engine import Database
 from registry.db.fleet_rows import RevisionRow
 from registry.db.rollout_rows import FleetLogRow
+from registry.services.fleet.counters import EVENTS, raise_counter
 
-COUNTER = 2
-"""The row of `fleet_revision` that counts the log's entries."""
 KEEP_HOURS = 24 * 7
 MAX_ENTRIES = 1_000_000
 """However young."""
@@ -41,19 +40,14 @@ class LogEntry:
 
 
 def append(session: Session, events: Sequence[RolloutEvent]) -> None:
-    """Write events, whose cursors are given here; after the commit call `FleetLog.changed()`."""
+    """Write events, whose cursors are given here; the log's listeners are told after the commit."""
     if not events:
         return
-    head = session.get(RevisionRow, COUNTER, with_for_update=True, populate_existing=True)
-    if head is None:
-        head = RevisionRow(id=COUNTER, value=0)
-        session.add(head)
+    announce(session, Changed.EVENTS)
     rows = []
-    for number, event in enumerate(events, head.value + 1):
+    for number, event in enumerate(events, raise_counter(session, EVENTS, len(events)) - len(events) + 1):
         document = event.model_copy(update={"cursor": number}).model_dump_json(exclude_none=True)
         rows.append({"id": number, "at": event.at, "kind": event.kind, "rollout": event.rollout, "document": document})
-    head.value += len(events)
-    session.flush()
     session.execute(insert(FleetLogRow), rows)
 
 
@@ -62,25 +56,11 @@ class FleetLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock = threading.Lock()
-        self._listeners: list[Callable[[], None]] = []
 
-    def listen(self, listener: Callable[[], None]) -> None:
-        """`listener` is called, in any thread, after entries were written by this process; it must not block."""
-        with self._lock:
-            self._listeners.append(listener)
-
-    def unlisten(self, listener: Callable[[], None]) -> None:
-        """No longer."""
-        with self._lock:
-            self._listeners.remove(listener)
-
-    def changed(self) -> None:
-        """Call after a commit that appended."""
-        with self._lock:
-            listeners = tuple(self._listeners)
-        for listener in listeners:
-            listener()
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """`listener` is called, in any thread, after entries were written by this process; it must not block.
+        Returns what ends that."""
+        return self._database.listeners.add(Changed.EVENTS, lambda _: listener())
 
     def after(
         self, cursor: int, limit: int = MAX_READ, rollout: str | None = None, kinds: Sequence[str] = ()
@@ -99,7 +79,7 @@ class FleetLog:
     def bounds(self) -> tuple[int, int]:
         """The oldest cursor that is kept and the newest that was given; (1, 0) before the first."""
         with self._database.read() as session:
-            newest = session.scalar(select(RevisionRow.value).where(RevisionRow.id == COUNTER)) or 0
+            newest = session.scalar(select(RevisionRow.value).where(RevisionRow.id == EVENTS)) or 0
             oldest = session.scalar(select(func.min(FleetLogRow.id)))
         return (oldest if oldest is not None else newest + 1), newest
 

@@ -4,7 +4,7 @@ one query and not 100,000 comparisons."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true
@@ -15,6 +15,7 @@ from registry.contracts.rollout.spec import Fleet
 from registry.contracts.rollout.states import RolloutState
 from registry.core.rollouts.machine import AT_REST
 from registry.core.selectors import Operator, SelectorError, Term, parse
+from registry.db.after_commit import Changed, announce
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceLabelRow, DeviceRow
 from registry.db.rollout_rows import GroupDeviceRow, GroupRow, RolloutRow
@@ -28,8 +29,8 @@ OVER = tuple(state.value for state in RolloutState if state in AT_REST and state
 class Groups:
     """The use cases of groups."""
 
-    def __init__(self, database: Database, on_change: Callable[[], None] = lambda: None) -> None:
-        self._database, self._on_change = database, on_change
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def put(self, name: str, body: GroupBody, now: datetime) -> GroupView:
         """Make a group or change it. Raises InvalidError for a selector that is none."""
@@ -45,9 +46,8 @@ class Groups:
             members = [{"group": name, "device": device} for device in dict.fromkeys(body.devices)]
             if members:
                 session.execute(insert(GroupDeviceRow), members)
-            view = _view(session, row)
-        self._on_change()
-        return view
+            announce(session, Changed.FLEET)
+            return _view(session, row)
 
     def get(self, name: str) -> GroupView:
         """One group. Raises NotFoundError."""
@@ -73,6 +73,7 @@ class Groups:
             if users:
                 raise InUseError(f"Rollouts that are not over use the group {name!r}.", tuple(users))
             session.delete(row)
+            announce(session, Changed.FLEET)
 
 
 def find_group(session: Session, name: str) -> GroupRow:

@@ -6,11 +6,12 @@ publication does it after the restart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, tuple_, update
 
+from registry.db.after_commit import Changed
 from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow, DeviceRow, TombstoneRow
 
@@ -42,6 +43,10 @@ class Publication:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """`listener` is called, in any thread, after this process changed documents; it must not block."""
+        self._database.listeners.add(Changed.DOCUMENTS, lambda _: listener())
 
     def pending(self, after: Place, limit: int) -> list[Unpublished]:
         """Up to `limit` documents that come after `after`, the newest first: what one device waits for is not behind

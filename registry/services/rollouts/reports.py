@@ -17,6 +17,7 @@ from registry.contracts.device.messages import Event, Reported, ServingState
 from registry.contracts.rollout.states import ActionState
 from registry.core.rollouts import actions
 from registry.core.rollouts.actions import Report
+from registry.db.after_commit import Changed, announce
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.rollouts.store import Changes, as_action, spec_of
@@ -29,11 +30,11 @@ _PHASES = frozenset(phase.value for phase in Phase)
 BATCH = 500
 
 
-def take_said(session: Session, said: Sequence[Said]) -> bool:
-    """Take what devices said, in order; whether an action changed, so that its rollout is to be looked at."""
+def take_said(session: Session, said: Sequence[Said]) -> None:
+    """Take what devices said, in order; where an action changed, its rollout is to be looked at."""
     open_actions = _open_actions(session, [device for device, _, _ in said])
     if not open_actions:
-        return False
+        return
     changed = False
     collected: dict[int, Changes] = {}
     for device, at, message in said:
@@ -47,7 +48,8 @@ def take_said(session: Session, said: Sequence[Said]) -> bool:
             changed |= _take(action, rollout, report, changes, at)
     for changes in collected.values():
         changes.flush()
-    return changed
+    if changed:
+        announce(session, Changed.ROLLOUTS)
 
 
 _Open = tuple[ActionRow, RolloutRow, DeploymentRow | None]

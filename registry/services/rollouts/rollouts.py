@@ -6,7 +6,6 @@ follows from a command (offers, withdrawals, the way back) is the ticker's, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
@@ -25,11 +24,10 @@ from registry.contracts.rollout.views import (
     RolloutView,
 )
 from registry.core.rollouts.machine import InvalidMoveError, legal
+from registry.db.after_commit import Changed, announce
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
-from registry.services.fleet.desired import DesiredDocuments
-from registry.services.fleet.fleet_log import FleetLog
 from registry.services.idempotency import first_answer, remember
 from registry.services.rollouts.drafts import change_draft, make_draft, named, require_time, with_missing
 from registry.services.rollouts.effects import EFFECTS, retry
@@ -41,19 +39,10 @@ from registry.services.views import find_version
 
 
 class Rollouts:
-    """Thread-safe. `wake` is called after a commit that the ticker should hear of."""
+    """Thread-safe."""
 
-    def __init__(
-        self,
-        database: Database,
-        documents: DesiredDocuments,
-        log: FleetLog,
-        wake: Callable[[], None],
-        *,
-        two_person: bool = False,
-    ) -> None:
-        self._database, self._documents, self._log, self._wake = database, documents, log, wake
-        self._two_person = two_person
+    def __init__(self, database: Database, *, two_person: bool = False) -> None:
+        self._database, self._two_person = database, two_person
 
     def create(self, spec: RolloutSpec, key: str | None, by: str, now: datetime) -> RolloutView:
         """A draft.
@@ -71,8 +60,7 @@ class Rollouts:
                 raise ConflictError(f"There is a rollout named {spec.name!r}; apply changes it while it is a draft.")
             view = rollout_view(session, make_draft(session, spec, by, now))
             remember(session, by, key, request, answer=view.model_dump_json(), now=now)
-        self._log.changed()
-        return view
+            return view
 
     def apply(self, name: str, spec: RolloutSpec, by: str, now: datetime) -> tuple[RolloutView, bool]:
         """The rollout of that name is this one: made when it is not there, changed while it is a draft.
@@ -93,9 +81,7 @@ class Rollouts:
                 row = make_draft(session, spec, by, now)
             elif row.spec != spec.canonical().decode():
                 change_draft(session, row, spec, by, now)
-            view = rollout_view(session, row)
-        self._log.changed()
-        return view, created
+            return rollout_view(session, row), created
 
     def command(self, name: str, body: CommandBody, key: str | None, by: str, now: datetime) -> RolloutView:
         """Carry a command out.
@@ -114,8 +100,8 @@ class Rollouts:
             require_revision(row, body.revision)
             view = self._carry_out(session, row, body, by, now)
             remember(session, by, key, request, answer=view.model_dump_json(), now=now)
-        self._told()
-        return view
+            announce(session, Changed.ROLLOUTS)
+            return view
 
     def _carry_out(self, session: Session, row: RolloutRow, body: CommandBody, by: str, now: datetime) -> RolloutView:
         _require_legal(row, body.command)
@@ -171,8 +157,8 @@ class Rollouts:
             move(session, row, command, RolloutReason(code=code, text=f"{command} by {by}"), now, by=by, note=body.note)
             view = rollout_view(session, row)
             remember(session, by, key, request, answer=view.model_dump_json(), now=now)
-        self._told()
-        return view
+            announce(session, Changed.ROLLOUTS)
+            return view
 
     def get(self, name: str, now: datetime) -> RolloutView:
         """One rollout, by id or name. Raises NotFoundError."""
@@ -239,11 +225,6 @@ class Rollouts:
             query = select(RolloutHistoryRow).where(RolloutHistoryRow.rollout_id == row.id)
             query = query.where(RolloutHistoryRow.id < before).order_by(RolloutHistoryRow.id.desc()).limit(limit)
             return [(entry.id, history_entry(entry)) for entry in session.scalars(query)]
-
-    def _told(self) -> None:
-        self._documents.changed()
-        self._log.changed()
-        self._wake()
 
 
 _REASONS = {

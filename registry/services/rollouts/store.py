@@ -1,7 +1,6 @@
 """Rows of rollouts and what may change them: finding one, moving one by compare-and-set, writing what devices became.
 
-Everything here works within the caller's transaction; after its commit the caller tells `DesiredDocuments.changed()`
-where documents changed and `FleetLog.changed()` where events were written.
+Everything here works within the caller's transaction.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.core.rollouts import actions
+from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import ModelRow
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
@@ -161,12 +162,8 @@ def _who(name: str, version: str) -> str:
     return f"rollout {name} of {version}"
 
 
-def supersede(session: Session, model: str, devices: Sequence[int], but: int | None, now: datetime) -> list[int]:
-    """Another version is wanted on these devices: what other rollouts had for them is over.
-
-    Returns:
-        The rollouts that lost a device.
-    """
+def supersede(session: Session, model: str, devices: Sequence[int], but: int | None, now: datetime) -> None:
+    """Another version is wanted on these devices: what other rollouts had for them is over."""
     found: dict[int, list[ActionRow]] = {}
     for start in range(0, len(devices), 500):
         query = (
@@ -182,9 +179,9 @@ def supersede(session: Session, model: str, devices: Sequence[int], but: int | N
     for rollout_id, lost in found.items():
         other = session.get_one(RolloutRow, rollout_id)
         changes = Changes(session, other, RolloutSpec.model_validate_json(other.spec), now)
-        changes.set(lost, _S.SUPERSEDED, message=f"{who} took it")
+        if changes.set(lost, _S.SUPERSEDED, message=f"{who} took it"):
+            announce(session, Changed.ROLLOUTS)
         changes.flush()
-    return list(found)
 
 
 def _still_ours(session: Session, row: RolloutRow, rows: Iterable[ActionRow]) -> list[ActionRow]:

@@ -21,11 +21,10 @@ from registry.core.clock_steps import ClockSteps
 from registry.core.rollouts import actions
 from registry.core.rollouts.decide import decide
 from registry.core.rollouts.machine import TELLS_HOLD, WITHDRAWS, holds
+from registry.db.after_commit import Changed
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.errors import InTheWayError, InvalidError, NotFoundError, TemporaryError
-from registry.services.fleet.desired import DesiredDocuments
-from registry.services.fleet.fleet_log import FleetLog
 from registry.services.rollouts import newcomers
 from registry.services.rollouts.apply import Apply
 from registry.services.rollouts.lease import LeaderLease
@@ -48,26 +47,15 @@ log = logging.getLogger(__name__)
 class Ticker:
     """Ticks and plans. Thread-safe: of two ticks in one process the second waits for the first."""
 
-    def __init__(
-        self,
-        database: Database,
-        documents: DesiredDocuments,
-        fleet_log: FleetLog,
-        planner: Planner,
-        *,
-        steady: Callable[[], float] | None = None,
-    ) -> None:
+    def __init__(self, database: Database, planner: Planner, *, steady: Callable[[], float] | None = None) -> None:
         """`steady`: the monotonic clock, by which a tick notices that the wall clock was set; None: nobody sets it."""
         self._steady, self._steps, self._behind = steady, ClockSteps(), 0.0
-        self._database, self._documents, self._log, self._planner = database, documents, fleet_log, planner
+        self._database, self._planner = database, planner
         self._lease = LeaderLease(database, "rollouts")
         self._one = threading.Lock()
         self._fleet_changed = threading.Event()
         self._swept: datetime | None = None
-
-    def fleet_changed(self) -> None:
-        """Devices, labels, facts or groups changed: the next tick looks for newcomers."""
-        self._fleet_changed.set()
+        database.listeners.add(Changed.FLEET, lambda _: self._fleet_changed.set())
 
     def tick(self, now: datetime, stop: Callable[[], bool] = lambda: False) -> bool:
         """Look at every rollout that is under way; False when another process leads."""
@@ -114,12 +102,9 @@ class Ticker:
         if sweep:
             self._sweep(rollout_id, now)
         for _ in range(MAX_STEPS):
-            if self._sync_hold(rollout_id, now):  # before each step: the next one may end the rollout
-                self._documents.changed()
+            self._sync_hold(rollout_id, now)  # before each step: the next one may end the rollout
             if not self._step(rollout_id, now):
                 break
-            self._documents.changed()
-            self._log.changed()
 
     def _sweep(self, rollout_id: int, now: datetime) -> None:
         try:
@@ -137,9 +122,6 @@ class Ticker:
             pass  # the database or the disk has said it; the next tick tries again
         except Exception:
             log.exception("rollout %d could not be looked at; the next tick tries again", rollout_id)
-        finally:
-            self._documents.changed()
-            self._log.changed()
 
     def _is_sweep_due(self, now: datetime) -> bool:
         fresh = self._swept is not None and self._swept <= now < self._swept + timedelta(seconds=SWEEP_S)
@@ -162,20 +144,18 @@ class Ticker:
             leads_on |= apply.one(decision)
         return leads_on
 
-    def _sync_hold(self, rollout_id: int, now: datetime) -> bool:
-        """Who has not committed holds while the rollout says so, and goes on with fresh time; whether any was told."""
-        done = False
+    def _sync_hold(self, rollout_id: int, now: datetime) -> None:
+        """Who has not committed holds while the rollout says so, and goes on with fresh time."""
         while True:
             with self._database.read() as session:
                 row = session.get(RolloutRow, rollout_id)
                 if not _tells(row) or session.scalar(_wrongly_held(row).limit(1)) is None:
-                    return done
+                    return
             with self._database.write() as session:
                 row = session.get(RolloutRow, rollout_id)
                 if not _tells(row):
-                    return done
+                    return
                 _tell_hold(session, row, now)
-            done = True
 
 
 def _tells(row: RolloutRow | None) -> TypeGuard[RolloutRow]:

@@ -18,7 +18,6 @@ from registry.db.base import Base
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import CountRow, EventRow, HealthRow, ResultRow, SessionRow
-from registry.services.access import Access
 from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.devices import Devices
 from registry.services.fleet.health import HealthHistory
@@ -38,8 +37,8 @@ class Store:
     def __init__(self, url: str) -> None:
         self.database = Database(url)
         self.documents = DesiredDocuments(self.database)
-        self.devices = Devices(self.database, Access(self.database), self.documents)
-        self.telemetry = Telemetry(self.database, self.documents)
+        self.devices = Devices(self.database)
+        self.telemetry = Telemetry(self.database)
         self.devices.put("d1", {}, START)
 
     def count(self, table: type[Base]) -> int:
@@ -180,10 +179,11 @@ def test_a_device_takes_its_history_with_it(store: Store) -> None:
 
 
 def test_another_process_changes_a_document_and_this_one_sees_it(store: Store) -> None:
-    elsewhere = DesiredDocuments(store.database)
+    elsewhere = Database(store.database.engine.url.render_as_string(hide_password=False))
     before = store.documents.load("d1")
-    Devices(store.database, Access(store.database), elsewhere).delete("d1", START)
-    Devices(store.database, Access(store.database), elsewhere).put("d1", {}, START)
+    Devices(elsewhere).delete("d1", START)
+    Devices(elsewhere).put("d1", {}, START)
+    elsewhere.close()
     assert eventually(lambda: store.documents.load("d1") != before and store.documents.load("d1")).generation == 2
 
 

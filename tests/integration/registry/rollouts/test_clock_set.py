@@ -24,7 +24,7 @@ class Clocks:
         self._world = world
         self._base = world.now
         planner = Planner(world.database)
-        world.ticker = Ticker(world.database, world.documents, world.log, planner, steady=self.steady)
+        world.ticker = Ticker(world.database, planner, steady=self.steady)
         world.tick()
 
     def steady(self) -> float:

@@ -240,7 +240,6 @@ def test_a_group_that_was_deleted_meanwhile_does_not_keep_a_retry_from_its_end(w
     world.groups.delete("front")
     world.fleet["d0"].behaviour = "good"
     world.command(rollout, Command.RETRY)
-    world.ticker.fleet_changed()
     assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
 
 

@@ -27,7 +27,6 @@ from registry.core.intake import checked
 from registry.db.base import Base
 from registry.db.catalog_rows import ModelRow, VersionRow
 from registry.db.engine import Database
-from registry.services.access import Access
 from registry.services.deployments import Deployments
 from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.devices import Devices
@@ -71,19 +70,19 @@ class World:
         self.documents = DesiredDocuments(self.database)
         self.log = FleetLog(self.database)
         self.ticker = self.new_ticker(two_person=two_person)
-        self.rollouts = Rollouts(self.database, self.documents, self.log, lambda: None, two_person=two_person)
-        self.devices = Devices(self.database, Access(self.database), self.documents, self.ticker.fleet_changed)
-        self.deployments = Deployments(self.database, self.documents)
-        self.groups = Groups(self.database, self.ticker.fleet_changed)
+        self.rollouts = Rollouts(self.database, two_person=two_person)
+        self.devices = Devices(self.database)
+        self.deployments = Deployments(self.database)
+        self.groups = Groups(self.database)
         self.presence = PresenceTracker(self.database)
-        self.telemetry = Telemetry(self.database, self.documents, on_facts=self.ticker.fleet_changed)
+        self.telemetry = Telemetry(self.database)
         self.fleet: dict[str, Simulated] = {}
         for version in ("1.0.0", "2.0.0", "3.0.0"):
             self.publish(version)
 
     def new_ticker(self, *, two_person: bool = False) -> Ticker:
         """Another scheduler."""
-        return Ticker(self.database, self.documents, self.log, Planner(self.database, two_person=two_person))
+        return Ticker(self.database, Planner(self.database, two_person=two_person))
 
     def close(self) -> None:
         self.database.close()

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import delete
 
 from registry.contracts.api.tokens import Scope
+from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
 from registry.services.access import MANY, Access, hash_token
@@ -36,10 +37,10 @@ def known(access: Access) -> int:
     return sum(access.remembered(f"t{n}", NOW) is not None for n in range(2 * MANY))
 
 
-def revoke(database: Database, access: Access, name: str) -> None:
+def revoke(database: Database, name: str) -> None:
     with database.write() as session:
         session.execute(delete(TokenRow).where(TokenRow.name == name))
-    access.forget(name)
+        announce(session, Changed.TOKEN, name)
 
 
 def test_a_fleet_that_is_back_is_read_at_once(database: Database) -> None:
@@ -60,7 +61,7 @@ def test_a_revoked_token_is_forgotten_and_not_read_again(database: Database) -> 
     access.remembered("t0", NOW)
     access.refresh()
     assert known(access) == 2 * MANY
-    revoke(database, access, "device/d7")
+    revoke(database, "device/d7")
     assert access.remembered("t7", NOW) is None
     access.refresh()
     assert access.remembered("t7", NOW) is None
