@@ -178,7 +178,7 @@ class RegistryConfig(BaseSettings):
     )
 
     data_dir: Path = Field(default_factory=default_data_dir)
-    """Everything the registry keeps, when the database is SQLite."""
+    """Everything the registry keeps, where `database_url` and `blobs_url` say nothing else."""
     host: Host = "127.0.0.1"
     """Where to listen. Anything but loopback needs an administrator's token, and then so does every request."""
     port: Port = 8470
@@ -186,6 +186,8 @@ class RegistryConfig(BaseSettings):
     database_url: SecretStr | None = None
     """`postgresql://user:password@host/database` (pip install 'modelfleet[postgresql]'), or `sqlite:////folder/file.db`;
     default: SQLite in the data folder."""
+    blobs_url: str | None = None
+    """`file:///folder`, for this registry alone; default: `blobs` in the data folder."""
     admin_token: SecretStr | None = None
     """The administrator's token; made at the first start when none is given."""
     admin_token_file: Path | None = None
@@ -225,6 +227,11 @@ class RegistryConfig(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir / 'registry.db'}"
+
+    @property
+    def effective_blobs_url(self) -> str:
+        """The URL with its default."""
+        return self.blobs_url or (self.data_dir.absolute() / "blobs").as_uri()
 
 
 def load_config(file: Path | None = None, **overrides: Any) -> RegistryConfig:

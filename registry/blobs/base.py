@@ -1,8 +1,9 @@
-"""The port to whatever holds the blobs: immutable bytes under the name of their digest, and the parts of uploads.
+"""The port to whatever holds the blobs: immutable bytes under the name of their digest, and uploads that become blobs.
 
 INVARIANT: a blob is whole and durable from the moment it can be seen; it is never seen half.
-INVARIANT: a part's durable length never shrinks but by `discard`, and a failed write leaves the part as it was.
-A store is thread-safe. One part has one writer at a time; its caller sees to that.
+INVARIANT: what an upload has saved never shrinks but by `abort`, or by `received` where the store says so.
+A store is thread-safe. One upload has one writer at a time; its caller sees to that. A store needs neither files nor
+parts of any length: what is appended it may gather until it has as much as it likes to send in one piece.
 
 Every call may raise a `TemporaryError`: `StorageFullError`, `ReadOnlyError`, or `StorageFailedError`.
 """
@@ -17,7 +18,7 @@ from registry.contracts.digest import Digest
 
 
 class BlobReader(Protocol):
-    """An open blob. It stays readable when the blob is deleted meanwhile. Close it."""
+    """An open blob. When the blob is deleted meanwhile it stays readable, or raises NotFoundError. Close it."""
 
     @property
     def size(self) -> int:
@@ -38,23 +39,23 @@ class BlobReader(Protocol):
         ...
 
 
-class PartWriter(Protocol):
-    """Appends to one part. Leaving the `with` block closes it without making anything durable."""
+class BlobWriter(Protocol):
+    """Appends to one upload. Leaving the `with` block closes it without making anything durable."""
 
     @property
     def offset(self) -> int:
-        """Where the next byte goes."""
+        """Where the next byte goes; the store names it, and the caller goes on there."""
         ...
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
-        """Write all of `data`, or nothing."""
+        """Take all of `data`, or raise and take nothing."""
         ...
 
-    def sync(self) -> None:
-        """What was appended is durable when this returns; when it raises, the part can no longer be trusted."""
+    def save(self) -> None:
+        """What was appended is durable when this returns; when it raises, the upload can no longer be trusted."""
         ...
 
-    def __enter__(self) -> PartWriter: ...
+    def __enter__(self) -> BlobWriter: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -62,14 +63,14 @@ class PartWriter(Protocol):
 
 
 class BlobStore(Protocol):
-    """Blobs and parts. Part names are chosen by the caller: 1 to 64 of `0-9 a-z`."""
+    """Blobs and uploads. Names of uploads are chosen by the caller: 1 to 64 of `0-9 a-z`."""
 
     def size_of(self, digest: Digest) -> int | None:
         """Bytes of a blob; None when it is not there."""
         ...
 
     def open(self, digest: Digest) -> BlobReader:
-        """A blob to read. Raises NotFoundError."""
+        """A blob to read, whole or in ranges. Raises NotFoundError."""
         ...
 
     def delete(self, digest: Digest) -> None:
@@ -81,42 +82,48 @@ class BlobStore(Protocol):
         look, until another copy of it is set aside. Nothing happens when it is not there."""
         ...
 
-    def unused_since(self, seconds: float) -> Iterator[Digest]:
+    def older_than(self, seconds: float) -> Iterator[Digest]:
         """Every blob that was stored at least so long ago."""
         ...
 
-    def part_size(self, part: str) -> int:
-        """Bytes that a part has; 0 when it was not begun."""
+    def begin(self, upload: str, digest: Digest) -> BlobWriter:
+        """Begin an upload of that blob, or go on with it."""
         ...
 
-    def append_to(self, part: str) -> PartWriter:
-        """Begin a part, or go on with it."""
+    def offset(self, upload: str) -> int:
+        """Bytes that an upload has; 0 when it was not begun."""
         ...
 
-    def read_part(self, part: str) -> BlobReader:
-        """The part as it is so far. Raises NotFoundError."""
+    def received(self, upload: str) -> BlobReader:
+        """What an upload has, for a process that has to hash it again; nothing when it was not begun. A store that
+        cannot read it back drops it: the upload then begins anew at 0."""
         ...
 
-    def commit(self, part: str, digest: Digest) -> None:
-        """The synced part becomes the blob, atomically and durably. The caller has checked its digest.
+    def complete(self, upload: str, digest: Digest) -> None:
+        """The saved upload becomes the blob that it was begun for, atomically and durably, without being copied. The
+        caller has checked its digest.
 
         Raises:
-            NotFoundError: there is no such part.
+            NotFoundError: there is no such upload.
         """
         ...
 
-    def discard(self, part: str) -> None:
-        """Remove a part; nothing happens when it is not there."""
+    def abort(self, upload: str) -> None:
+        """Remove an upload; nothing happens when it is not there."""
         ...
 
-    def parts(self) -> Iterator[str]:
-        """Every part that was begun and neither committed nor discarded."""
+    def uploads(self) -> Iterator[str]:
+        """Every upload that was begun and neither completed nor aborted."""
         ...
 
-    def free_bytes(self) -> int:
-        """Room for more."""
+    def free_bytes(self) -> int | None:
+        """Room for more; None: the store does not know."""
         ...
 
     def probe(self) -> None:
         """Write something, make it durable, remove it: what an upload needs."""
+        ...
+
+    def close(self) -> None:
+        """The process needs it no more."""
         ...

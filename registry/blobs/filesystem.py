@@ -1,8 +1,8 @@
-"""Blobs as files: `blobs/sha256/ab/abcd…`, parts as `parts/<name>`, on one filesystem so that a rename is atomic.
+"""Blobs as files: `sha256/ab/abcd…`, uploads as `parts/<name>`, on one filesystem so that a rename is atomic.
 What was found damaged lies in `damaged/abcd…`, and may be removed at any time.
 
-A part is fsynced, then renamed, then the folder is fsynced: a file under a blob's name is whole after any crash.
-Files are 0600, folders 0700. Names come from checked digests and part names only.
+An upload is fsynced, then renamed, then the folder is fsynced: a file under a blob's name is whole after any crash.
+Files are 0600, folders 0700. Names come from checked digests and names of uploads only.
 A disk that fails or takes no writes is logged once when it begins and once when it ends.
 """
 
@@ -18,18 +18,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import unquote_to_bytes, urlsplit
 
+from registry.blobs.folder_lock import lock_folder
 from registry.contracts.digest import PREFIX, Digest, hex_of
 from registry.core.outage import Outage
-from registry.errors import NotFoundError, ReadOnlyError, StorageFailedError, StorageFullError, TemporaryError
+from registry.errors import (
+    NotFoundError,
+    ReadOnlyError,
+    StartError,
+    StorageFailedError,
+    StorageFullError,
+    TemporaryError,
+)
 
 log = logging.getLogger(__name__)
-_PART = re.compile(r"[0-9a-z]{1,64}\Z")
+_UPLOAD = re.compile(r"[0-9a-z]{1,64}\Z")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FileReader:
-    """A blob or part, open. See `BlobReader`."""
+    """A blob or an upload, open. See `BlobReader`."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -61,8 +70,8 @@ class FileReader:
             os.close(file)
 
 
-class FilePartWriter:
-    """A part, open for appending. See `PartWriter`."""
+class FileWriter:
+    """An upload, open for appending. See `BlobWriter`."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -88,12 +97,12 @@ class FilePartWriter:
             raise _as_refusal(error) from error
         self._offset = at
 
-    def sync(self) -> None:
+    def save(self) -> None:
         """See the port."""
         with _translated():
             os.fsync(self._file)
 
-    def __enter__(self) -> FilePartWriter:
+    def __enter__(self) -> FileWriter:
         return self
 
     def __exit__(
@@ -117,11 +126,29 @@ class FilesystemBlobs:
         self._parts = root / "parts"
         self._damaged = root / "damaged"
         self._outage = Outage("the blobs: writing")
+        self._lock: int | None = None
         with _translated():
             for folder in (root, self._blobs, self._parts):
                 if not folder.is_dir():
                     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                     _sync_folder(folder.parent)
+
+    @classmethod
+    def at(cls, url: str) -> FilesystemBlobs:
+        """The store of a URL like `file:///var/lib/modelfleet/blobs`, for this process only. Raises as `open_blobs`."""
+        parts = urlsplit(url)
+        folder = Path(os.fsdecode(unquote_to_bytes(parts.path)))
+        if parts.netloc or parts.query or parts.fragment or not folder.is_absolute():
+            raise StartError("blobs_url", "A folder as blobs_url looks like file:///var/lib/modelfleet/blobs.")
+        made = cls(folder)
+        made._lock = lock_folder(folder, "blobs_url")
+        return made
+
+    def close(self) -> None:
+        """See the port. Lets another process have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def size_of(self, digest: Digest) -> int | None:
         """See the port."""
@@ -149,7 +176,7 @@ class FilesystemBlobs:
                 self._path(digest).rename(self._damaged / hex_of(digest))
             _sync_folder(self._path(digest).parent)
 
-    def unused_since(self, seconds: float) -> Iterator[Digest]:
+    def older_than(self, seconds: float) -> Iterator[Digest]:
         """See the port. A file's time is that of its last rename or write."""
         before = time.time() - seconds
         with _translated():
@@ -158,48 +185,51 @@ class FilesystemBlobs:
                     if re.fullmatch("[0-9a-f]{64}", file.name) and file.stat().st_ctime <= before:
                         yield PREFIX + file.name
 
-    def part_size(self, part: str) -> int:
+    def offset(self, upload: str) -> int:
         """See the port."""
         try:
             with _translated("absent"):
-                return self._part(part).stat().st_size
+                return self._part(upload).stat().st_size
         except NotFoundError:
             return 0
 
-    def append_to(self, part: str) -> FilePartWriter:
+    def begin(self, upload: str, digest: Digest) -> FileWriter:
         """See the port."""
-        path = self._part(part)
+        path = self._part(upload)
         with self._writing():
             is_new = not path.exists()
-            writer = FilePartWriter(path)
+            writer = FileWriter(path)
             if is_new:
                 _sync_folder(self._parts)
         return writer
 
-    def read_part(self, part: str) -> FileReader:
+    def received(self, upload: str) -> FileReader:
         """See the port."""
-        with _translated(f"There is no part {part!r}."):
-            return FileReader(self._part(part))
+        try:
+            with _translated("absent"):
+                return FileReader(self._part(upload))
+        except NotFoundError:
+            return FileReader(Path(os.devnull))
 
-    def commit(self, part: str, digest: Digest) -> None:
+    def complete(self, upload: str, digest: Digest) -> None:
         """See the port."""
         target = self._path(digest)
-        with self._writing(f"There is no part {part!r}."):
+        with self._writing(f"There is no upload {upload!r}."):
             if not target.parent.is_dir():
                 target.parent.mkdir(mode=0o700, exist_ok=True)
                 _sync_folder(self._blobs)
-            self._part(part).rename(target)
+            self._part(upload).rename(target)
             _sync_folder(target.parent)
 
-    def discard(self, part: str) -> None:
+    def abort(self, upload: str) -> None:
         """See the port."""
         with self._writing():
-            self._part(part).unlink(missing_ok=True)
+            self._part(upload).unlink(missing_ok=True)
 
-    def parts(self) -> Iterator[str]:
+    def uploads(self) -> Iterator[str]:
         """See the port."""
         with _translated():
-            return iter(sorted(file.name for file in self._parts.iterdir() if _PART.match(file.name)))
+            return iter(sorted(file.name for file in self._parts.iterdir() if _UPLOAD.match(file.name)))
 
     def free_bytes(self) -> int:
         """See the port."""
@@ -236,10 +266,10 @@ class FilesystemBlobs:
         name = hex_of(digest)
         return self._blobs / name[:2] / name
 
-    def _part(self, part: str) -> Path:
-        if not _PART.match(part):
-            raise ValueError(f"not a part's name: {part[:80]!r}")
-        return self._parts / part
+    def _part(self, upload: str) -> Path:
+        if not _UPLOAD.match(upload):
+            raise ValueError(f"not the name of an upload: {upload[:80]!r}")
+        return self._parts / upload
 
 
 def _sync_folder(folder: Path) -> None:

@@ -563,6 +563,9 @@ class StartCode(Code):
     DATABASE_UNUSABLE = ("database_unusable",
         "The database is there and cannot be used.",
         "Read the message; restore the backup if it is damaged.")
+    BLOBS_URL = ("blobs_url",
+        "The setting blobs_url is no URL of a store that the registry knows.",
+        "Correct it: docs/registry.toml shows the forms.")
     DRIVER_MISSING = ("driver_missing",
         "The driver for PostgreSQL does not load.",
         "Install it: pip install 'modelfleet[postgresql]'.")

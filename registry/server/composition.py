@@ -6,8 +6,6 @@ requests (a scheduler, the MQTT bridge): a context manager in `app.BACKGROUND`.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -17,11 +15,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from registry.blobs.base import BlobStore
-from registry.blobs.filesystem import FilesystemBlobs
+from registry.blobs.folder_lock import lock_folder
+from registry.blobs.opening import open_blobs
 from registry.config import ADMIN_TOKEN_FILE, RegistryConfig
 from registry.db.engine import Database
 from registry.db.opening import open_database
-from registry.errors import InvalidError, StartError, TemporaryError
+from registry.errors import StartError, TemporaryError
 from registry.server.fleet import FleetServices, build_fleet
 from registry.server.readiness import Readiness
 from registry.services.access import Access
@@ -70,6 +69,7 @@ class Services:
     def close(self) -> None:
         """After the last request: close the database, let another process have the folder."""
         self.readiness.close()
+        self.blobs.close()
         self.database.close()
         os.close(self.folder_lock)
 
@@ -89,11 +89,13 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
         RegistryError: it cannot start so; a `StartError` has a code for each reason.
     """
     with ExitStack() as undo:
-        lock = _lock_folder(_made_folder(config.data_dir))
+        lock = lock_folder(_made_folder(config.data_dir), "data_dir")
         undo.callback(os.close, lock)
         database = open_database(config.effective_database_url)
         undo.callback(database.close)
-        services = _services(config, clock, lock, database)
+        blobs = open_blobs(config.effective_blobs_url)
+        undo.callback(blobs.close)
+        services = _services(config, clock, lock, database, blobs)
         undo.pop_all()
     for probe in (database.probe, services.blobs.probe, services.checks.refresh):
         with suppress(TemporaryError):
@@ -101,8 +103,7 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
     return services
 
 
-def _services(config: RegistryConfig, clock: Clock, lock: int, database: Database) -> Services:
-    blobs = FilesystemBlobs(config.data_dir / "blobs")
+def _services(config: RegistryConfig, clock: Clock, lock: int, database: Database, blobs: BlobStore) -> Services:
     checks = BlobChecks(
         database,
         blobs,
@@ -150,30 +151,14 @@ def restore_registry(config: RegistryConfig, clock: Clock = utc_now) -> Restored
         RegistryError: the data cannot be used, a registry works in the folder, or a setting is not safe.
     """
     with ExitStack() as undo:
-        lock = _lock_folder(_made_folder(config.data_dir))
+        lock = lock_folder(_made_folder(config.data_dir), "data_dir")
         undo.callback(os.close, lock)
         database = open_database(config.effective_database_url)
         undo.callback(database.close)
-        tokens, blobs = Tokens(database), FilesystemBlobs(config.data_dir / "blobs")
+        blobs = open_blobs(config.effective_blobs_url)
+        undo.callback(blobs.close)
         file = config.data_dir / ADMIN_TOKEN_FILE
-        return restored(database, blobs, tokens, clock(), given=given_admin_token(config), file=file)
-
-
-def _lock_folder(folder: Path) -> int:
-    """One process per folder: upload sessions have one writer, and tokens are remembered. Raises RegistryError."""
-    file = folder / "lock"
-    try:
-        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno != errno.EROFS or not file.exists():
-            raise StartError("data_folder", f"The data folder {folder} cannot be used: {error.strerror}.") from error
-        lock = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # can be locked all the same
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise InvalidError(f"Another registry works in {folder}; stop it, or choose another data_dir.") from None
-    return lock
+        return restored(database, blobs, Tokens(database), clock(), given=given_admin_token(config), file=file)
 
 
 def _upload_limits(config: RegistryConfig) -> UploadLimits:

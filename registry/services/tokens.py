@@ -141,7 +141,7 @@ class Tokens:
             if token is None:
                 token = new_token()
                 write_token(file, token)  # before the row: a crash between the two is mended by the next start
-            demand_token(token, f"What is in {file}")
+            require_token(token, f"What is in {file}")
             self._put_admin(ADMIN_NAME, token, now)
 
     def readmit(self, file: Path, name: str, now: datetime) -> str | None:

@@ -65,7 +65,7 @@ class Garbage:
     def _remove_unknown(self) -> int:
         """Files whose row was never committed."""
         removed = 0
-        for digest in self._blobs.unused_since(self._grace.total_seconds()):
+        for digest in self._blobs.older_than(self._grace.total_seconds()):
             with self._database.read() as session:
                 known = session.get(BlobRow, digest) is not None
             if known:

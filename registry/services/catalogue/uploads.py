@@ -1,7 +1,7 @@
 """Upload sessions: the server states the next byte, hashes what comes, and shows the blob only when it is whole.
 
-A session's progress is its part's length in the store, so a restart or SIGKILL loses nothing that was acknowledged;
-the hash of what lies there is then made again from the part. INVARIANT: one writer per session (`_active`).
+A session's progress is what the store has of it, so a restart or SIGKILL loses nothing that was acknowledged; the hash
+is then made again from what the store reads back. INVARIANT: one writer per session (`_active`).
 Methods block on disk and database: call them in a thread.
 """
 
@@ -11,14 +11,14 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from registry.blobs.base import BlobStore, PartWriter
+from registry.blobs.base import BlobStore, BlobWriter
 from registry.contracts.api.uploads import UploadRequest, UploadView
 from registry.contracts.digest import PREFIX
 from registry.db.catalog_rows import BlobRow, UploadRow
@@ -36,7 +36,7 @@ from registry.errors import (
 from registry.services.catalogue.blob_checks import BlobChecks
 
 CHUNK = 1 << 20
-SYNC_EVERY = 64 << 20
+SAVE_EVERY = 64 << 20
 """Bytes after which a long request's progress is made durable."""
 
 
@@ -52,7 +52,7 @@ class UploadLimits:
 
 
 class _Hash:
-    """SHA-256 of a part's first `offset` bytes, of which `durable` would survive a power cut."""
+    """SHA-256 of an upload's first `offset` bytes, of which `durable` would survive a power cut."""
 
     def __init__(self) -> None:
         self.sha = hashlib.sha256()
@@ -67,11 +67,11 @@ class _Hash:
 class UploadWriter:
     """The one writer of a session, while one request sends bytes."""
 
-    def __init__(self, row: UploadRow, writer: PartWriter, digest: _Hash) -> None:
+    def __init__(self, row: UploadRow, writer: BlobWriter, digest: _Hash) -> None:
         self.row = row
         self.writer = writer
         self.hash = digest
-        self._unsynced = 0
+        self._unsaved = 0
 
     @property
     def missing(self) -> int:
@@ -89,14 +89,14 @@ class UploadWriter:
             raise TooLargeError(f"The upload was announced with {self.row.size} bytes, and more came.")
         self.writer.append(data)
         self.hash.update(data)
-        self._unsynced += len(data)
-        if self._unsynced >= SYNC_EVERY:
-            self.sync()
+        self._unsaved += len(data)
+        if self._unsaved >= SAVE_EVERY:
+            self.save()
 
-    def sync(self) -> None:
+    def save(self) -> None:
         """Make it durable."""
-        self.writer.sync()
-        self._unsynced = 0
+        self.writer.save()
+        self._unsaved = 0
         self.hash.durable = self.hash.offset
 
 
@@ -165,7 +165,7 @@ class Uploads:
                 raise OffsetMismatchError(
                     f"The next byte of this upload is {digest.offset}, not {offset}.", digest.offset
                 )
-            with self._blobs.append_to(upload) as writer:
+            with self._blobs.begin(upload, row.digest) as writer:
                 receiver = UploadWriter(row, writer, digest)
                 try:
                     yield receiver
@@ -176,10 +176,10 @@ class Uploads:
         """Within `receive`: say how far it is, and show the blob when it is whole.
 
         Raises:
-            DigestMismatchError: these are not the announced bytes; the part is gone, the session starts at 0.
+            DigestMismatchError: these are not the announced bytes; they are gone, the session starts at 0.
         """
         row = receiver.row
-        receiver.sync()
+        receiver.save()
         if receiver.missing:
             with self._database.write() as session:
                 if (current := session.get(UploadRow, row.id)) is not None:
@@ -191,7 +191,7 @@ class Uploads:
             raise DigestMismatchError(f"The bytes that came are {came}, announced was {row.digest}; send them again.")
         self._hashes.pop(row.id, None)
         with self._database.write() as session:  # the sweep runs in such a transaction too: it cannot come between
-            self._blobs.commit(row.id, row.digest)
+            self._blobs.complete(row.id, row.digest)
             session.merge(BlobRow(digest=row.digest, size=row.size, used_at=now, verified_at=now, damaged_at=None))
             if (current := session.get(UploadRow, row.id)) is not None:
                 session.delete(current)
@@ -207,7 +207,7 @@ class Uploads:
             self._forget(upload)
 
     def sweep(self, now: datetime) -> int:
-        """Remove sessions that got nothing for the time to live, and parts that no session has; how many.
+        """Remove sessions that got nothing for the time to live, and uploads that no session has; how many.
 
         Raises:
             BusyError: a client came to use one of them at this moment; the next sweep goes on.
@@ -216,7 +216,7 @@ class Uploads:
         with self._database.read() as session:
             stale = session.scalars(select(UploadRow.id).where(UploadRow.touched_at < now - self._limits.ttl)).all()
             known = set(session.scalars(select(UploadRow.id)).all())
-        for upload in (*stale, *(part for part in self._blobs.parts() if part not in known)):
+        for upload in (*stale, *(upload for upload in self._blobs.uploads() if upload not in known)):
             if upload not in self._active:
                 removed += self._remove_stale(upload, now)
         return removed
@@ -245,8 +245,8 @@ class Uploads:
     def _require_room(self, session: Session, size: int) -> None:
         if (session.scalar(select(func.count()).select_from(UploadRow)) or 0) >= self._limits.open_sessions:
             raise BusyError(f"{self._limits.open_sessions} uploads are open; finish or cancel one first.")
-        free = self._blobs.free_bytes() - self._limits.disk_reserve
-        if size > free:
+        free = self._blobs.free_bytes()
+        if free is not None and size > (free := free - self._limits.disk_reserve):
             raise StorageFullError(f"The blob has {size} bytes and the registry's disk has room for {max(free, 0)}.")
 
     def _find(self, session: Session, upload: str, token: str) -> UploadRow:
@@ -257,7 +257,7 @@ class Uploads:
 
     def _view(self, row: UploadRow) -> UploadView:
         known = self._hashes.get(row.id)
-        offset = known.durable if known is not None else self._blobs.part_size(row.id)
+        offset = known.durable if known is not None else self._blobs.offset(row.id)
         expires = row.touched_at + self._limits.ttl
         return UploadView(id=row.id, digest=row.digest, size=row.size, offset=offset, expires_at=expires)
 
@@ -276,34 +276,30 @@ class Uploads:
                 self._active.discard(upload)
 
     def _hash_of(self, upload: str) -> _Hash:
-        """The hash so far: from memory, or made again from the part."""
+        """The hash so far: from memory, or made again from what the store has."""
         known = self._hashes.get(upload)
         if known is not None:
             return known
         made = _Hash()
-        if self._blobs.part_size(upload):
-            reader = self._blobs.read_part(upload)
-            try:
-                while data := reader.read_at(made.offset, CHUNK):
-                    made.update(data)
-            finally:
-                reader.close()
-            made.durable = made.offset
+        with closing(self._blobs.received(upload)) as reader:
+            while data := reader.read_at(made.offset, CHUNK):
+                made.update(data)
+        made.durable = made.offset
         self._hashes[upload] = made
         return made
 
     def _keep(self, upload: str, receiver: UploadWriter) -> None:
-        """At the end of a request, however it ended: durable, and hash and part agree; else the part goes."""
+        """At the end of a request, however it ended: durable, and hash and store agree; else it goes."""
         if upload not in self._hashes:
             return  # finished or dropped
         try:
-            receiver.sync()
+            receiver.save()
         except TemporaryError:
-            self._forget(upload)  # after a failed fsync nobody knows what lies there
+            self._forget(upload)  # after a failed save nobody knows what is there
             raise
         if receiver.hash.offset != receiver.writer.offset:
             self._hashes.pop(upload, None)
 
     def _forget(self, upload: str) -> None:
         self._hashes.pop(upload, None)
-        self._blobs.discard(upload)
+        self._blobs.abort(upload)

@@ -28,9 +28,9 @@ EMPTY = digest_of(b"")
 def services(tmp_path: Path) -> Iterator[Services]:
     """A registry with lenet 1.0.0 and the device edge-1."""
     built = build_services(RegistryConfig(data_dir=tmp_path), lambda: START)
-    with built.blobs.append_to("part") as writer:
-        writer.sync()
-    built.blobs.commit("part", EMPTY)
+    with built.blobs.begin("part", EMPTY) as writer:
+        writer.save()
+    built.blobs.complete("part", EMPTY)
     with built.database.write() as session:
         session.add(BlobRow(digest=EMPTY, size=0, used_at=START))
     file = FileRef(path="model.onnx", digest=EMPTY, size=0)

@@ -15,12 +15,12 @@ from registry.contracts.evaluation.datasets import DatasetCreate
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
 from registry.db.engine import Database
-from registry.errors import BusyError, NotFoundError, StorageFullError
+from registry.errors import BusyError, NotFoundError, OffsetMismatchError, StorageFullError
 from registry.services.catalogue.garbage import Garbage
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Versions
 from registry.services.datasets import Datasets
-from tests.fakes.blobs import MemoryBlobs
+from tests.fakes.blobs import MemoryBlobs, ObjectBlobs
 from tests.support.postgres import Databases
 from tests.support.registry_process import manifest_of
 
@@ -71,15 +71,15 @@ def test_a_session_expires_when_nothing_comes(catalogue: Catalogue) -> None:
     assert catalogue.uploads.sweep(START + DAY + timedelta(hours=23)) == 0
     assert catalogue.uploads.view(upload, "me").offset == 5
     assert catalogue.uploads.sweep(START + 3 * DAY) == 1
-    assert list(catalogue.blobs.parts()) == []
+    assert list(catalogue.blobs.uploads()) == []
     with pytest.raises(NotFoundError):
         catalogue.uploads.view(upload, "me")
 
 
 def test_a_part_without_a_session_goes(catalogue: Catalogue) -> None:
-    catalogue.blobs.append_to("0" * 32).append(b"left by a crash")
+    catalogue.blobs.begin("0" * 32, digest_of(b"left")).append(b"left by a crash")
     assert catalogue.uploads.sweep(START) == 1
-    assert list(catalogue.blobs.parts()) == []
+    assert list(catalogue.blobs.uploads()) == []
 
 
 def test_there_are_so_many_sessions_at_most(catalogue: Catalogue) -> None:
@@ -121,11 +121,27 @@ def test_after_a_restart_the_hash_is_made_again_from_the_part(catalogue: Catalog
         assert restarted.finish(receiver, START).complete
 
 
+def test_a_store_that_cannot_read_an_upload_back_is_sent_it_again_after_a_restart(catalogue: Catalogue) -> None:
+    data, blobs = bytes(range(200)), ObjectBlobs()
+    limits = UploadLimits(blob_bytes=1 << 30, open_sessions=3, writers=4, ttl=DAY, disk_reserve=0)
+    upload = catalogue.begin(data)
+    with Uploads(catalogue.database, blobs, limits).receive(upload, "me", 0) as receiver:
+        receiver.take(data[:150])
+    restarted = Uploads(catalogue.database, blobs, limits)
+    with pytest.raises(OffsetMismatchError) as refused, restarted.receive(upload, "me", 150):
+        pass
+    assert refused.value.offset == 0
+    with restarted.receive(upload, "me", 0) as receiver:
+        receiver.take(data)
+        assert restarted.finish(receiver, START).complete
+    assert blobs.size_of(digest_of(data)) == 200
+
+
 def test_a_blob_whose_row_was_lost_is_found_again(catalogue: Catalogue) -> None:
     data = b"renamed, then killed before the commit"
-    with catalogue.blobs.append_to("0" * 32) as writer:
+    with catalogue.blobs.begin("0" * 32, digest_of(data)) as writer:
         writer.append(data)
-    catalogue.blobs.commit("0" * 32, digest_of(data))
+    catalogue.blobs.complete("0" * 32, digest_of(data))
     assert catalogue.uploads.begin(UploadRequest(digest=digest_of(data), size=len(data)), "me", START).complete
     catalogue.versions.publish(Manifest.model_validate(manifest_of("lenet", "1", data)), "me", START)
 
