@@ -28,7 +28,7 @@ from agent.adapters.disk.leases import Leases
 from agent.adapters.disk.outbox import Outbox, OutboxLimits
 from agent.adapters.facts import hardware, process_stats
 from agent.adapters.facts.metered import Metered
-from agent.adapters.network.credentials import TlsSettings, secret_reader
+from agent.adapters.network.credentials import secret_reader
 from agent.adapters.network.mqtt import SessionSettings
 from agent.adapters.network.registry_client import RegistryClient
 from agent.adapters.signatures import trusted
@@ -51,6 +51,7 @@ from agent.reconciler.loop import QUEUE_LIMIT, Reconciler, pools
 from agent.reconciler.ports import Clock
 from agent.reconciler.publisher import EventPublisher
 from agent.reconciler.tasks import TaskDone
+from registry.certificates import TlsFiles
 from registry.contracts.device.messages import Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
@@ -350,7 +351,7 @@ def mqtt_settings(config: AgentConfig, will: bytes) -> SessionSettings:
         protocol=5 if mqtt.protocol == "5" else 4,
         username=mqtt.username,
         password=secret_reader(mqtt.password, mqtt.password_file),
-        tls=TlsSettings(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
+        tls=TlsFiles(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
         keepalive_s=mqtt.keepalive_s,
         session_expiry_s=mqtt.session_expiry_s,
     )

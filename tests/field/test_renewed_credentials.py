@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.adapters.network.credentials import SecretFile, TlsSettings
+from agent.adapters.network.credentials import SecretFile
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
+from registry.certificates import TlsFiles
 from registry.contracts.codes import DeploymentCode
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 from tests.fakes.workers import FakeWorker
@@ -134,16 +135,16 @@ def test_a_renewed_certificate_and_authority_are_taken_at_the_next_connection(
     port = free_port()
     certificates = f"certfile {server}\nkeyfile {server}\ncafile {new.file}\nrequire_certificate true"
     broker = brokers(f"listener {port} 127.0.0.1\nallow_anonymous true\n{certificates}")
-    tls = TlsSettings(device_files / "ca.pem", device_files / "cert.pem", device_files / "key.pem")
+    tls = TlsFiles(device_files / "ca.pem", device_files / "cert.pem", device_files / "key.pem")
 
     def write(authority: Authority) -> None:
         authority.issue("edge-1", tmp_path / "cert", tmp_path / "key")
-        assert tls.certificate is not None
-        assert tls.key is not None
+        assert tls.cert_file is not None
+        assert tls.key_file is not None
         assert tls.ca_file is not None
         replace(tls.ca_file, authority.file.read_text())
-        replace(tls.certificate, (tmp_path / "cert").read_text())
-        replace(tls.key, (tmp_path / "key").read_text())
+        replace(tls.cert_file, (tmp_path / "cert").read_text())
+        replace(tls.key_file, (tmp_path / "key").read_text())
 
     if replace is by_link:  # one folder at a time: the three files in it
 

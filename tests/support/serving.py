@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.adapters.disk.outbox import Outbox, OutboxLimits
-from agent.adapters.network.mqtt import SessionSettings, TlsSettings
+from agent.adapters.network.mqtt import SessionSettings
 from agent.core.events import Connected
 from agent.dataplane.loop import DataPlane
 from agent.dataplane.settings import DataPlaneSettings
+from registry.certificates import TlsFiles
 from registry.contracts.topics import Topics
 from tests.fakes.workers import FakeWorker, binding_for
 
@@ -46,7 +47,7 @@ class Serving:
         protocol: int = 5,
         keepalive_s: int = 30,
         limits: OutboxLimits | None = None,
-        tls: TlsSettings | None = None,
+        tls: TlsFiles | None = None,
         host: str = "127.0.0.1",
         inherit: Serving | None = None,
     ) -> None:

@@ -20,8 +20,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from agent.adapters.network.credentials import Fingerprint, Reader, RenewedContext, TlsSettings
+from agent.adapters.network.credentials import Reader
 from agent.errors import PermanentError
+from registry.certificates import CertificateError, Fingerprint, RenewedContext, TlsFiles
 from registry.contracts.broker import (
     QOS_NOT_SUPPORTED,
     RETAIN_NOT_SUPPORTED,
@@ -50,7 +51,7 @@ class SessionSettings:
     username: str | None = None
     password: str | Reader | None = field(default=None, repr=False)
     """The password, or what reads it for each connection."""
-    tls: TlsSettings | None = None
+    tls: TlsFiles | None = None
     keepalive_s: int = 30
     session_expiry_s: int = 24 * 3600
     connect_timeout_s: float = 10.0
@@ -113,7 +114,10 @@ class MqttSession:
         client.connect_timeout = settings.connect_timeout_s
         client.max_inflight_messages_set(0)  # the owner keeps to the broker's Receive Maximum, paho does not
         if settings.tls is not None:
-            client.tls_set_context(RenewedContext(settings.tls))
+            try:
+                client.tls_set_context(RenewedContext(settings.tls))
+            except CertificateError as error:
+                raise PermanentError("bad_config", f"mqtt.{error}") from None
         if settings.will_topic:
             self._set_will(client)
         client.on_connect = self._on_connect

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from agent.adapters.network.credentials import Fingerprint, fingerprint
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.errors import PermanentError
+from registry.certificates import Fingerprint, fingerprint
 
 if TYPE_CHECKING:
     import httpx  # It takes 0.15 s to import: an agent that has all it needs starts without it.

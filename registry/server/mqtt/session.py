@@ -30,7 +30,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from registry.config import Mqtt
 from registry.contracts.broker import BrokerLimits, in_packets, limits_of, subscribable
 from registry.contracts.digest import PREFIX, digest_of
-from registry.server.mqtt.broker_credentials import BrokerContext, Credentials
+from registry.server.mqtt.broker_credentials import Credentials
 
 RECEIVE_MAXIMUM = 500
 """QoS 1 messages that the broker may have sent and not yet seen acknowledged."""
@@ -207,8 +207,8 @@ class BridgeSession:
         client.max_queued_messages_set(MAX_QUEUED)
         client.reconnect_delay_set(1, MAX_RECONNECT_S)
         client.on_pre_connect = self._log_in
-        if config.tls:
-            client.tls_set_context(BrokerContext(self._credentials))
+        if self._credentials.context is not None:
+            client.tls_set_context(self._credentials.context)
         client.on_socket_open = _no_delay
         client.on_connect = self._connect_answered
         client.on_connect_fail = self._connect_failed

@@ -14,10 +14,10 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from agent.adapters.disk.outbox import OutboxLimits
-from agent.adapters.network.mqtt import TlsSettings
 from agent.core.events import Disconnected
 from agent.dataplane.oip.plan import Plan
 from agent.dataplane.oip.reply_encoder import ReplyEncoder
+from registry.certificates import TlsFiles
 from tests.fakes.workers import FakeWorker
 from tests.support.asking import Asker, binary_request
 from tests.support.broker import Mosquitto, free_port
@@ -317,7 +317,7 @@ def test_tls(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     port = free_port()
     extra = f"listener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\nallow_anonymous true"
     secure = Mosquitto(folder, extra=extra).start()
-    device = serve(port, tmp_path, tls=TlsSettings(ca_file=certificate), host="localhost")
+    device = serve(port, tmp_path, tls=TlsFiles(ca_file=certificate), host="localhost")
     client = Asker(secure.port, device.infer())
     for number in range(200):
         payload, length = binary_request(X + number)
