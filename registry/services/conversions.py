@@ -30,9 +30,10 @@ from registry.db.catalog_rows import VersionBlobRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
 from registry.db.job_rows import EarlierManifestRow, OfferedBlobRow
-from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, TooLargeError
+from registry.errors import ConflictError, ForbiddenError, InvalidError, TooLargeError
 from registry.services.catalogue.versions import missing_blobs, variant_views
 from registry.services.jobs import find_job
+from registry.services.queries import found
 from registry.services.views import exact_version, manifest_body
 
 
@@ -53,9 +54,7 @@ class Conversions:
             InvalidError, ConflictError: as the table above says.
         """
         with self._database.write() as session:
-            row = exact_version(session, model, version)
-            if row is None:
-                raise NotFoundError(f"Model {model!r} has no version {version!r}.")
+            row = found(exact_version(session, model, version), f"Model {model!r} has no version {version!r}.")
             return self._add(session, row, variant, by, now)
 
     def offer(self, job: str, device: str, variant: Variant, now: datetime) -> VariantAnswer:
@@ -77,9 +76,10 @@ class Conversions:
                 raise InvalidError(f"The variant does not say that {device!r} built it (`build.built_on`).")
             if variant.size > self._blob_bytes:
                 raise TooLargeError(f"The variant has {variant.size} bytes; {self._blob_bytes} are the most.")
-            version = exact_version(session, work.model, work.version)
-            if version is None:
-                raise NotFoundError(f"Model {work.model!r} has no version {work.version!r} any more.")
+            version = found(
+                exact_version(session, work.model, work.version),
+                f"Model {work.model!r} has no version {work.version!r} any more.",
+            )
             _require_made_for(session, work, row.device_id, variant, Manifest.model_validate_json(version.body))
             answer = self._add(session, version, variant, f"device/{device}", now)
             session.execute(delete(OfferedBlobRow).where(OfferedBlobRow.job == row.number))

@@ -14,7 +14,8 @@ from registry.contracts.tensor_file import TensorFileError, header_end
 from registry.db.catalog_rows import BlobRow
 from registry.db.engine import Database
 from registry.db.evaluation_rows import DatasetRow
-from registry.errors import ConflictError, InvalidError, NotFoundError
+from registry.errors import ConflictError, InvalidError
+from registry.services.queries import found
 
 
 class Datasets:
@@ -93,10 +94,7 @@ class Datasets:
 
 def find_dataset(session: Session, name: str) -> DatasetRow:
     """The row. Raises NotFoundError."""
-    row = session.get(DatasetRow, name)
-    if row is None:
-        raise NotFoundError(f"There is no validation set named {name!r}.")
-    return row
+    return found(session.get(DatasetRow, name), f"There is no validation set named {name!r}.")
 
 
 def _view(row: DatasetRow) -> DatasetView:

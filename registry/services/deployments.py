@@ -22,9 +22,10 @@ from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
-from registry.errors import ConflictError, InvalidError, NotFoundError
+from registry.errors import ConflictError, InvalidError
 from registry.services.choice import choose
 from registry.services.fleet.desired import as_desired, current, find_device, set_desired
+from registry.services.queries import found
 from registry.services.rollouts.targets import supersede
 from registry.services.views import find_model, find_version, manifest_body
 
@@ -71,8 +72,7 @@ class Deployments:
         """The device should no longer serve the model. Raises NotFoundError when it should not anyway."""
         with self._database.write() as session:
             row = find_device(session, device)
-            if session.get(DeploymentRow, (row.id, model)) is None:
-                raise NotFoundError(f"Device {device!r} has no deployment of {model!r}.")
+            found(session.get(DeploymentRow, (row.id, model)), f"Device {device!r} has no deployment of {model!r}.")
             supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, None, by, now=now)
 

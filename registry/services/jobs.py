@@ -21,10 +21,11 @@ from registry.contracts.device.jobs import MAX_JOBS, Job, JobKind, JobState, Job
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
 from registry.db.job_rows import JobRow, OfferedBlobRow
-from registry.errors import BusyError, ForbiddenError, InvalidError, NotFoundError
+from registry.errors import BusyError, ForbiddenError, InvalidError
 from registry.services.datasets import find_dataset
 from registry.services.evaluations import keep_evaluation
 from registry.services.fleet.desired import find_device, set_job
+from registry.services.queries import found, given
 from registry.services.views import find_version
 
 MAX_JOB_BYTES = 8 << 10
@@ -87,13 +88,8 @@ class Jobs:
     ) -> list[tuple[int, JobView]]:
         """Up to `limit` jobs with their numbers, newest first, of those below number `before`."""
         query = select(JobRow, DeviceRow.name).join(DeviceRow, DeviceRow.id == JobRow.device_id)
-        query = query.where(JobRow.number < before)
-        if device is not None:
-            query = query.where(DeviceRow.name == device)
-        if model is not None:
-            query = query.where(JobRow.model == model)
-        if over is not None:
-            query = query.where(JobRow.over.is_(over))
+        filters = given((DeviceRow.name, device), (JobRow.model, model), (JobRow.over, over))
+        query = query.where(JobRow.number < before, *filters)
         with self._database.read() as session:
             found = session.execute(query.order_by(JobRow.number.desc()).limit(limit)).all()
         return [(row.number, _view(row, name)) for row, name in found]
@@ -138,10 +134,10 @@ class Jobs:
 
 def find_job(session: Session, job: str) -> JobRow:
     """The job's row. Raises NotFoundError."""
-    row = session.scalar(select(JobRow).where(JobRow.id == job))
-    if row is None:
-        raise NotFoundError(f"There is no job {job!r}; finished ones are forgotten after a while.")
-    return row
+    return found(
+        session.scalar(select(JobRow).where(JobRow.id == job)),
+        f"There is no job {job!r}; finished ones are forgotten after a while.",
+    )
 
 
 def take_statuses(session: Session, device: DeviceRow, statuses: Mapping[str, JobStatus], now: datetime) -> None:

@@ -12,14 +12,12 @@ from registry.contracts.api.versions import AliasView, ModelView, VariantView, V
 from registry.db.catalog_rows import AliasMoveRow, AliasRow, ModelRow, VersionRow
 from registry.db.job_rows import EarlierManifestRow
 from registry.errors import NotFoundError
+from registry.services.queries import found
 
 
 def find_model(session: Session, model: str) -> ModelRow:
     """The model's row. Raises NotFoundError."""
-    row = session.get(ModelRow, model)
-    if row is None:
-        raise NotFoundError(f"There is no model named {model!r}.")
-    return row
+    return found(session.get(ModelRow, model), f"There is no model named {model!r}.")
 
 
 def find_version(session: Session, model: str, name: str) -> VersionRow:

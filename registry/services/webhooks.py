@@ -22,13 +22,15 @@ from urllib.parse import urlsplit
 
 import httpx
 from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
 
 from registry.contracts.backoff import Backoff
 from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, WebhookView
 from registry.db.engine import Database
 from registry.db.rollout_rows import WebhookRow
-from registry.errors import ConflictError, InvalidError, NotFoundError
+from registry.errors import ConflictError, InvalidError
 from registry.services.fleet.fleet_log import FleetLog, LogEntry
+from registry.services.queries import found
 
 KINDS = ("rollout", "wave", "device")
 DEFAULT_KINDS = ("rollout", "wave")
@@ -119,10 +121,7 @@ class Webhooks:
     def get(self, name: str) -> WebhookView:
         """One webhook. Raises NotFoundError."""
         with self._database.read() as session:
-            row = session.get(WebhookRow, name)
-        if row is None:
-            raise NotFoundError(f"There is no webhook named {name!r}.")
-        return _view(row)
+            return _view(_find(session, name))
 
     def page(self, after: str, limit: int) -> list[WebhookView]:
         """Up to `limit` webhooks by name, after the name `after`."""
@@ -133,10 +132,7 @@ class Webhooks:
     def delete(self, name: str) -> None:
         """Forget one. Raises NotFoundError."""
         with self._database.write() as session:
-            row = session.get(WebhookRow, name)
-            if row is None:
-                raise NotFoundError(f"There is no webhook named {name!r}.")
-            session.delete(row)
+            session.delete(_find(session, name))
 
     def deliver(self, clock: Callable[[], datetime]) -> int:
         """One pass over the webhooks that are due; how many events were taken. Writes nothing when there are none."""
@@ -257,6 +253,10 @@ def _check(body: WebhookCreate) -> None:
         raise InvalidError(f"Not a URL: {error}.") from error
     if not host or parts.username or parts.password or parts.fragment:
         raise InvalidError("A webhook's URL has a host, and neither a user nor a fragment.")
+
+
+def _find(session: Session, name: str) -> WebhookRow:
+    return found(session.get(WebhookRow, name), f"There is no webhook named {name!r}.")
 
 
 def _view(row: WebhookRow) -> WebhookView:

@@ -14,6 +14,7 @@ from registry.contracts.api.versions import AliasView
 from registry.db.catalog_rows import AliasMoveRow, AliasRow
 from registry.db.engine import Database
 from registry.errors import InvalidError, NotFoundError, PreconditionError
+from registry.services.queries import found
 from registry.services.views import alias_view, exact_version, find_model
 
 LAST_REVISION = (1 << 31) - 1
@@ -43,8 +44,7 @@ class Aliases:
         of_alias = (AliasMoveRow.model == model, AliasMoveRow.alias == alias)
         moves = select(AliasMoveRow).where(*of_alias, AliasMoveRow.revision <= min(before - 1, LAST_REVISION))
         with self._database.read() as session:
-            if session.get(AliasRow, (model, alias)) is None:
-                raise NotFoundError(f"Model {model!r} never had an alias {alias!r}.")
+            found(session.get(AliasRow, (model, alias)), f"Model {model!r} never had an alias {alias!r}.")
             return [
                 alias_view(row) for row in session.scalars(moves.order_by(AliasMoveRow.revision.desc()).limit(limit))
             ]
@@ -67,8 +67,7 @@ class Aliases:
         """
         with self._database.write() as session:
             find_model(session, model)
-            if exact_version(session, model, version) is None:
-                raise NotFoundError(f"Model {model!r} has no version {version!r}.")
+            found(exact_version(session, model, version), f"Model {model!r} has no version {version!r}.")
             if exact_version(session, model, alias) is not None:
                 raise InvalidError(f"{alias!r} is a version of {model!r}; an alias needs another name.")
             row = session.get(AliasRow, (model, alias))

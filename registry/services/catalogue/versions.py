@@ -22,9 +22,10 @@ from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.job_rows import EarlierManifestRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.errors import ConflictError, InUseError, InvalidError, NotFoundError
+from registry.errors import ConflictError, InUseError, InvalidError
 from registry.services.catalogue.coverage import known_classes
 from registry.services.catalogue.golden import require_golden
+from registry.services.queries import found
 from registry.services.rollouts.store import OPEN
 from registry.services.views import exact_version, find_model, find_version, manifest_body, version_views
 
@@ -87,10 +88,7 @@ class Versions:
     def manifest_bytes(self, digest: str) -> bytes:
         """The canonical bytes of a published manifest. Raises NotFoundError."""
         with self._database.read() as session:
-            body = manifest_body(session, digest)
-        if body is None:
-            raise NotFoundError(f"There is no manifest {digest}.")
-        return body
+            return found(manifest_body(session, digest), f"There is no manifest {digest}.")
 
     def delete(self, model: str, version: str, now: datetime) -> None:
         """Remove a version; the sweep collects blobs that no other version needs.
@@ -100,9 +98,7 @@ class Versions:
             InUseError: an alias points to it, or a device is assigned to it or serves it.
         """
         with self._database.write() as session:
-            row = exact_version(session, model, version)
-            if row is None:
-                raise NotFoundError(f"Model {model!r} has no version {version!r}.")
+            row = found(exact_version(session, model, version), f"Model {model!r} has no version {version!r}.")
             delete_rows(session, [row], now)
 
     def _require_blobs(self, session: Session, manifest: Manifest, now: datetime) -> None:

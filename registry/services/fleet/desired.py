@@ -27,6 +27,7 @@ from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, Revisio
 from registry.errors import InvalidError, NotFoundError
 from registry.services.fleet.counters import REVISION, next_revision
 from registry.services.fleet.epochs import epoch_of
+from registry.services.queries import found
 
 STALE_S = 1.0
 MAX_MODELS = 256
@@ -51,10 +52,10 @@ class Document:
 
 def find_device(session: Session, name: str) -> DeviceRow:
     """The device's row. Raises NotFoundError."""
-    row = session.scalar(select(DeviceRow).where(DeviceRow.name == name))
-    if row is None:
-        raise NotFoundError(f"There is no device named {name!r}; register it first.")
-    return row
+    return found(
+        session.scalar(select(DeviceRow).where(DeviceRow.name == name)),
+        f"There is no device named {name!r}; register it first.",
+    )
 
 
 def first_document(session: Session, device: DeviceRow, generation: int, now: datetime) -> None:

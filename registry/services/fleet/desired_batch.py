@@ -16,9 +16,7 @@ from registry.db.fleet_rows import DeploymentRow, DesiredRow
 from registry.services.fleet.counters import next_revision
 from registry.services.fleet.desired import MAX_MODELS, policy_text
 from registry.services.fleet.epochs import epoch_of
-
-BATCH = 500
-"""Devices in one IN list."""
+from registry.services.queries import batches
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ def set_many(session: Session, model: str, changes: Sequence[Change], by: str, n
         The devices whose document has no room for it, or that are gone; theirs is unchanged.
     """
     refused: set[int] = set()
-    for start in range(0, len(changes), BATCH):
-        refused |= _set_batch(session, model, changes[start : start + BATCH], by, now)
+    for batch in batches(changes):
+        refused |= _set_batch(session, model, batch, by, now)
     return refused
 
 

@@ -20,6 +20,7 @@ from registry.db.engine import Database
 from registry.db.fleet_rows import RevisionRow
 from registry.db.rollout_rows import FleetLogRow
 from registry.services.fleet.counters import EVENTS, raise_counter
+from registry.services.queries import given
 
 KEEP_HOURS = 24 * 7
 MAX_ENTRIES = 1_000_000
@@ -67,9 +68,7 @@ class FleetLog:
     ) -> list[LogEntry]:
         """Up to `limit` entries above the cursor, oldest first; of one rollout, of these kinds."""
         columns = (FleetLogRow.id, FleetLogRow.kind, FleetLogRow.rollout, FleetLogRow.document)
-        query = select(*columns).where(FleetLogRow.id > cursor)
-        if rollout is not None:
-            query = query.where(FleetLogRow.rollout == rollout)
+        query = select(*columns).where(FleetLogRow.id > cursor, *given((FleetLogRow.rollout, rollout)))
         if kinds:
             query = query.where(FleetLogRow.kind.in_(kinds))
         with self._database.read() as session:

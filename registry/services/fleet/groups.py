@@ -19,10 +19,9 @@ from registry.db.after_commit import Changed, announce
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceLabelRow, DeviceRow
 from registry.db.rollout_rows import GroupDeviceRow, GroupRow, RolloutRow
-from registry.errors import InUseError, InvalidError, NotFoundError
+from registry.errors import InUseError, InvalidError
+from registry.services.queries import batches, found
 
-LIST_BATCH = 500
-"""Names that stand in one IN list: databases bound the values of a statement."""
 OVER = tuple(state.value for state in RolloutState if state in AT_REST and state is not RolloutState.DRAFT)
 
 
@@ -78,10 +77,7 @@ class Groups:
 
 def find_group(session: Session, name: str) -> GroupRow:
     """The group's row. Raises NotFoundError."""
-    row = session.get(GroupRow, name)
-    if row is None:
-        raise NotFoundError(f"There is no group named {name!r}.")
-    return row
+    return found(session.get(GroupRow, name), f"There is no group named {name!r}.")
 
 
 def matching(selector: str) -> ColumnElement[bool]:
@@ -113,8 +109,7 @@ def in_fleet(session: Session, fleet: Fleet) -> ColumnElement[bool]:
 
 def named(devices: Sequence[str]) -> list[ColumnElement[bool]]:
     """Conditions on `devices`, any of which holds for a named device."""
-    batches = (devices[start : start + LIST_BATCH] for start in range(0, len(devices), LIST_BATCH))
-    return [DeviceRow.name.in_(batch) for batch in batches]
+    return [DeviceRow.name.in_(batch) for batch in batches(devices)]
 
 
 def _in_group(row: GroupRow) -> ColumnElement[bool]:

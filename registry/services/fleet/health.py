@@ -22,6 +22,7 @@ from registry.core.retention import HourOfHealth
 from registry.db.engine import Database
 from registry.db.fleet_rows import CountRow, DeviceRow, HealthHourRow, HealthRow, SessionRow
 from registry.services.fleet.desired import find_device
+from registry.services.queries import given
 
 Report = tuple[int, DeviceMessage, Health]
 """The device's id, and its report twice: as it came, and as what it is."""
@@ -176,10 +177,7 @@ class HealthHistory:
         """Up to `limit` counts ordered by device, model, version, after that key."""
         key = (DeviceRow.name, CountRow.model, CountRow.version)
         query = select(DeviceRow.name, CountRow).join(CountRow, CountRow.device_id == DeviceRow.id)
-        if device is not None:
-            query = query.where(DeviceRow.name == device)
-        if model is not None:
-            query = query.where(CountRow.model == model)
+        query = query.where(*given((DeviceRow.name, device), (CountRow.model, model)))
         name, of_model, version = after
         query = query.where(
             (key[0] > name) | ((key[0] == name) & ((key[1] > of_model) | ((key[1] == of_model) & (key[2] > version))))

@@ -16,6 +16,7 @@ from registry.core import presence
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow, RegistryStateRow
 from registry.services.fleet.epochs import registry_state
+from registry.services.queries import batches
 
 MAX_POLLS = 1 << 17
 """Devices whose polls wait to be written; more are not noted, and count as silent until they say something."""
@@ -75,9 +76,9 @@ class PresenceTracker:
     def _take_polls(self, session: Session, polls: dict[str, datetime]) -> None:
         """What came after a poll, a sign of life or the end of a session, stays."""
         names = sorted(polls)
-        for start in range(0, len(names), BATCH):
+        for batch in batches(names, BATCH):
             query = select(DeviceRow.id, DeviceRow.name, DeviceStateRow.heard_every_s).join(DeviceStateRow)
-            query = query.where(DeviceRow.name.in_(names[start : start + BATCH])).order_by(DeviceRow.id)
+            query = query.where(DeviceRow.name.in_(batch)).order_by(DeviceRow.id)
             rows = [
                 {
                     "of_device": device,

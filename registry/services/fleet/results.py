@@ -20,6 +20,7 @@ from registry.core.results import Result
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, ResultRow
+from registry.services.queries import given
 
 
 def record(session: Session, results: Sequence[tuple[int, datetime, Recorded]]) -> int:
@@ -61,11 +62,7 @@ class Results:
     def page(self, device: Name | None, model: Name | None, before: int, limit: int) -> list[ResultView]:
         """Up to `limit` results below the id `before`, newest first."""
         query = select(DeviceRow.name, ResultRow).join(ResultRow, ResultRow.device_id == DeviceRow.id)
-        query = query.where(ResultRow.id < before)
-        if device is not None:
-            query = query.where(DeviceRow.name == device)
-        if model is not None:
-            query = query.where(ResultRow.model == model)
+        query = query.where(ResultRow.id < before, *given((DeviceRow.name, device), (ResultRow.model, model)))
         with self._database.read() as session:
             rows = session.execute(query.order_by(ResultRow.id.desc()).limit(limit)).all()
         return [_view(name, row) for name, row in rows]

@@ -20,6 +20,7 @@ from registry.core.rollouts.rates import was_set_back
 from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
+from registry.services.queries import batches
 from registry.services.rollouts.back import begin_rollback, cancel_parked
 from registry.services.rollouts.store import BATCH, Changes, move, set_wave, spec_of
 from registry.services.rollouts.targets import offer, restore
@@ -217,10 +218,10 @@ def withdraw_some(database: Database, rollout_id: int, revision: int, now: datet
 def _rows(session: Session, row: RolloutRow, devices: Sequence[str], states: frozenset[ActionState]) -> list[ActionRow]:
     """The actions of these devices that are in one of the states, in the devices' order."""
     found: dict[str, ActionRow] = {}
-    for start in range(0, len(devices), BATCH):
+    for batch in batches(devices):
         query = select(ActionRow).where(
             ActionRow.rollout_id == row.id,
-            ActionRow.device.in_(devices[start : start + BATCH]),
+            ActionRow.device.in_(batch),
             ActionRow.state.in_([state.value for state in states]),
         )
         found.update((r.device, r) for r in session.scalars(query))

@@ -24,6 +24,7 @@ from registry.core.rollouts.gates import WaveFacts
 from registry.core.rollouts.health import Cohort, Cohorts
 from registry.db.fleet_rows import DeviceStateRow, HealthRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
+from registry.services.queries import batches
 
 MAX_DEVICES = 500
 WINDOW_S = 3600.0
@@ -61,8 +62,7 @@ def _cohort(session: Session, devices: Sequence[int], model: str, version: str |
     requests = errors = 0
     nan: int | None = None
     p99: list[float] = []
-    for start in range(0, len(devices), BATCH):
-        ids = devices[start : start + BATCH]
+    for ids in batches(devices, BATCH):
         recent = (HealthRow.device_id.in_(ids), HealthRow.at >= since)
         for (increases,) in session.execute(select(HealthRow.increases).where(*recent)):
             for increase in (Increase(*fields) for fields in increases):
@@ -93,8 +93,8 @@ def _cohort(session: Session, devices: Sequence[int], model: str, version: str |
 def _accuracy(session: Session, devices: Sequence[int], model: str) -> list[float]:
     """Of the devices that measured what they serve on golden vectors: the share with the right top class."""
     found = []
-    for start in range(0, len(devices), BATCH):
-        query = select(DeviceStateRow.reported).where(DeviceStateRow.device_id.in_(devices[start : start + BATCH]))
+    for ids in batches(devices, BATCH):
+        query = select(DeviceStateRow.reported).where(DeviceStateRow.device_id.in_(ids))
         for text in session.scalars(query):
             slot = json.loads(text).get("models", {}).get(model, {}) if text else {}
             share = (slot.get("parity") or {}).get("top1_agreement")

@@ -10,6 +10,7 @@ from sqlalchemy import delete, select
 from registry.core.retention import before
 from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow
+from registry.services.queries import batches
 
 BATCH = 5000
 """Rows that one transaction deletes."""
@@ -28,8 +29,8 @@ def forget_steps(database: Database, now: datetime, hours: int, stop: Callable[[
     while not stop():
         with database.write() as session:
             ids = session.scalars(query).all()
-            for start in range(0, len(ids), 500):
-                session.execute(delete(StepRow).where(StepRow.id.in_(ids[start : start + 500])))
+            for batch in batches(ids):
+                session.execute(delete(StepRow).where(StepRow.id.in_(batch)))
         done += len(ids)
         if len(ids) < BATCH:
             break

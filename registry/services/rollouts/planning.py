@@ -31,6 +31,7 @@ from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.errors import InvalidError, NotFoundError
 from registry.services.choice import choose
 from registry.services.fleet.groups import in_fleet
+from registry.services.queries import batches, found
 from registry.services.rollouts.known import known_devices, platforms_of
 from registry.services.rollouts.lease import LeaderLease
 from registry.services.rollouts.store import ACTIVE, move, spec_of
@@ -72,9 +73,7 @@ def _plan(session: Session, rollout: str, spec: RolloutSpec, manifest: Manifest,
 
 def find_manifest(session: Session, digest: str) -> Manifest:
     """A published manifest. Raises NotFoundError when it is gone."""
-    body = manifest_body(session, digest)
-    if body is None:
-        raise NotFoundError(f"There is no manifest {digest}; was the version deleted?")
+    body = found(manifest_body(session, digest), f"There is no manifest {digest}; was the version deleted?")
     return Manifest.model_validate_json(body)
 
 
@@ -243,8 +242,8 @@ def _rows_again(row: RolloutRow, found: RolloutPlan, now: datetime) -> list[dict
 
 
 def _ids_of(session: Session, row: RolloutRow, devices: Sequence[str]) -> Iterable[tuple[str, int]]:
-    for start in range(0, len(devices), 500):
+    for batch in batches(devices):
         query = select(ActionRow.device, ActionRow.id).where(
-            ActionRow.rollout_id == row.id, ActionRow.device.in_(devices[start : start + 500])
+            ActionRow.rollout_id == row.id, ActionRow.device.in_(batch)
         )
         yield from ((found.device, found.id) for found in session.execute(query))

@@ -20,6 +20,7 @@ from registry.core.rollouts.actions import Report
 from registry.db.after_commit import Changed, announce
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
+from registry.services.queries import batches
 from registry.services.rollouts.store import Changes, as_action, spec_of
 
 Said = tuple[int, datetime, Reported | Event]
@@ -59,8 +60,7 @@ def _open_actions(session: Session, devices: Sequence[int]) -> dict[int, list[_O
     """By device: the action of the rollout that each slot follows; and slots that are on their way to be emptied."""
     ids = sorted(set(devices))
     found: dict[int, list[_Open]] = {}
-    for start in range(0, len(ids), BATCH):
-        some = ids[start : start + BATCH]
+    for some in batches(ids):
         follows = (
             select(ActionRow, RolloutRow, DeploymentRow)
             .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)

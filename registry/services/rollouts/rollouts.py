@@ -29,6 +29,7 @@ from registry.db.engine import Database
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
 from registry.services.idempotency import first_answer, remember
+from registry.services.queries import given
 from registry.services.rollouts.drafts import change_draft, make_draft, named, require_time, with_missing
 from registry.services.rollouts.effects import EFFECTS, retry
 from registry.services.rollouts.planning import find_manifest, work_out
@@ -170,10 +171,7 @@ class Rollouts:
     ) -> list[tuple[int, RolloutView]]:
         """Up to `limit` rollouts below the key `before`, newest first, with their keys."""
         query = select(RolloutRow).where(RolloutRow.id < before)
-        if model is not None:
-            query = query.where(RolloutRow.model == model)
-        if state is not None:
-            query = query.where(RolloutRow.state == state.value)
+        query = query.where(*given((RolloutRow.model, model), (RolloutRow.state, state and state.value)))
         with self._database.read() as session:
             rows = session.scalars(query.order_by(RolloutRow.id.desc()).limit(limit)).all()
             return [(row.id, rollout_view(session, row)) for row in rows]
@@ -202,10 +200,7 @@ class Rollouts:
         with self._database.read() as session:
             row = find_rollout(session, name)
             query = select(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.device > after)
-            if state is not None:
-                query = query.where(ActionRow.state == state)
-            if wave is not None:
-                query = query.where(ActionRow.wave == wave)
+            query = query.where(*given((ActionRow.state, state), (ActionRow.wave, wave)))
             return action_views(session, row, query.order_by(ActionRow.device).limit(limit), now, steps=False)
 
     def device(self, name: str, device: str, now: datetime) -> ActionView:

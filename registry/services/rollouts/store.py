@@ -22,8 +22,9 @@ from registry.core.rollouts import actions
 from registry.core.rollouts.actions import Action
 from registry.core.rollouts.machine import AT_REST, FINAL, Move, advance
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
-from registry.errors import NotFoundError, PreconditionError
+from registry.errors import PreconditionError
 from registry.services.fleet.fleet_log import append
+from registry.services.queries import found
 
 BATCH = 500
 """Devices that one transaction changes, so that none holds the database for long."""
@@ -41,10 +42,10 @@ BY_ROLLOUT = "rollout/"
 
 def find_rollout(session: Session, name: str) -> RolloutRow:
     """The rollout of that id or name. Raises NotFoundError."""
-    row = session.scalar(select(RolloutRow).where(or_(RolloutRow.public == name, RolloutRow.name == name)))
-    if row is None:
-        raise NotFoundError(f"There is no rollout {name!r}.")
-    return row
+    return found(
+        session.scalar(select(RolloutRow).where(or_(RolloutRow.public == name, RolloutRow.name == name))),
+        f"There is no rollout {name!r}.",
+    )
 
 
 def spec_of(row: RolloutRow) -> RolloutSpec:

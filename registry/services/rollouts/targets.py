@@ -28,6 +28,7 @@ from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.choice import choose
 from registry.services.fleet.desired import as_desired
 from registry.services.fleet.desired_batch import Change, set_many
+from registry.services.queries import batches
 from registry.services.rollouts.store import ACTIVE, Changes, by_of, policy_of, previous_of
 from registry.services.rollouts.taken import by_hand_since
 from registry.services.views import manifest_body
@@ -134,8 +135,8 @@ def _not_newer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], cha
         .order_by(RolloutRow.started_at, RolloutRow.id)
     )
     taken: dict[int | None, str] = {}
-    for start in range(0, len(ids), 500):
-        found = session.execute(newer.where(ActionRow.device_id.in_(ids[start : start + 500])))
+    for some in batches(ids):
+        found = session.execute(newer.where(ActionRow.device_id.in_(some)))
         taken.update((device, _who(name, version)) for device, name, version in found)
     return _without_taken(rows, taken, changes)
 
@@ -144,9 +145,9 @@ def _not_by_hand(session: Session, row: RolloutRow, rows: Sequence[ActionRow], c
     """Without those that a person deployed to after the rollout was planned, while it had no action to supersede."""
     ids = [r.device_id for r in rows if r.device_id is not None]
     taken: dict[int | None, str] = {}
-    for start in range(0, len(ids), 500):
-        some = DeploymentRow.device_id.in_(ids[start : start + 500])
-        query = select(DeploymentRow.device_id, DeploymentRow.set_by).where(some, by_hand_since(row))
+    for some in batches(ids):
+        query = select(DeploymentRow.device_id, DeploymentRow.set_by)
+        query = query.where(DeploymentRow.device_id.in_(some), by_hand_since(row))
         taken.update((device, f"a deployment by {person}") for device, person in session.execute(query))
     return _without_taken(rows, taken, changes)
 
@@ -165,11 +166,11 @@ def _who(name: str, version: str) -> str:
 def supersede(session: Session, model: str, devices: Sequence[int], but: int | None, now: datetime) -> None:
     """Another version is wanted on these devices: what other rollouts had for them is over."""
     found: dict[int, list[ActionRow]] = {}
-    for start in range(0, len(devices), 500):
+    for some in batches(devices):
         query = (
             select(ActionRow)
             .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
-            .where(ActionRow.device_id.in_(devices[start : start + 500]), RolloutRow.model == model)
+            .where(ActionRow.device_id.in_(some), RolloutRow.model == model)
             .where(RolloutRow.state.in_(ACTIVE), RolloutRow.id != (but or 0))
         )
         for action in session.scalars(query):
@@ -204,8 +205,8 @@ def _fitting(session: Session, row: RolloutRow, rows: Sequence[ActionRow], chang
     """Facts that changed since the plan choose again; who fits nothing any more is told nothing."""
     ids = [r.device_id for r in rows if r.device_id is not None]
     digests: dict[int, str | None] = {}
-    for start in range(0, len(ids), 500):
-        query = select(DeviceRow.id, DeviceRow.facts_digest).where(DeviceRow.id.in_(ids[start : start + 500]))
+    for some in batches(ids):
+        query = select(DeviceRow.id, DeviceRow.facts_digest).where(DeviceRow.id.in_(some))
         digests.update((device, digest) for device, digest in session.execute(query))
     changes.set((r for r in rows if r.device_id is None), _S.DECOMMISSIONED)
     present = [r for r in rows if r.device_id in digests]
@@ -241,8 +242,7 @@ def _remember_last_good(session: Session, row: RolloutRow, rows: Sequence[Action
     slots: dict[int, DeploymentRow] = {}
     unproven: dict[int, ActionRow] = {}
     reported: dict[int, str | None] = {}
-    for start in range(0, len(ids), 500):
-        some = ids[start : start + 500]
+    for some in batches(ids):
         reported.update(_reported(session, some))
         query = select(DeploymentRow).where(DeploymentRow.device_id.in_(some), DeploymentRow.model == row.model)
         slots.update((slot.device_id, slot) for slot in session.scalars(query))
