@@ -139,11 +139,6 @@ def dataset_path(name: str) -> str:
     return _path("datasets", name)
 
 
-def resolution_path(device: str) -> str:
-    """GET `?model=&version=&variant=&what_if=cann=8.2`: ResolutionView."""
-    return _path("devices", device, "resolution")
-
-
 def coverage_path(model: str, version: str) -> str:
     """GET `?selector=`: CoverageView."""
     return _path("models", model, "versions", version, "coverage")
@@ -154,11 +149,6 @@ def resolve_path() -> str:
     return _path("resolve")
 
 
-def deployments_path(device: str) -> str:
-    """GET: Page[DeploymentView]."""
-    return _path("devices", device, "deployments")
-
-
 def deployment_path(device: str, model: str) -> str:
     """PUT Deployment: DeploymentView. DELETE: the device should no longer serve the model."""
     return _path("devices", device, "deployments", model)
@@ -167,11 +157,6 @@ def deployment_path(device: str, model: str) -> str:
 def device_health_path(device: str) -> str:
     """GET: Page[Health], newest first."""
     return _path("devices", device, "health")
-
-
-def device_health_hours_path(device: str) -> str:
-    """GET: Page[HealthHour], newest first: what is older than the single reports."""
-    return _path("devices", device, "health", "hours")
 
 
 def device_events_path(device: str) -> str:
@@ -242,11 +227,6 @@ def rollout_device_path(rollout: str, device: str) -> str:
 def rollout_history_path(rollout: str) -> str:
     """GET: Page[HistoryEntry], newest first."""
     return _path("rollouts", rollout, "history")
-
-
-def rollout_events_path() -> str:
-    """GET `?rollout=&cursor=`: server-sent events, each a RolloutEvent with its cursor as id."""
-    return _path("rollout-events")
 
 
 def groups_path() -> str:

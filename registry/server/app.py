@@ -16,9 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from registry.config import Limits
 from registry.errors import TemporaryError
 from registry.server.attendance import attending
-from registry.server.blob_metrics import counting
 from registry.server.composition import Services
 from registry.server.fleet import bridging
+from registry.server.fleet_metrics import measured
 from registry.server.metrics import CountRequests
 from registry.server.middleware.limits import BodyLimits
 from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, install_handlers
@@ -73,9 +73,8 @@ ROUTERS: tuple[APIRouter, ...] = (
 Background = Callable[[Services], AbstractAsyncContextManager[None]]
 BACKGROUND: tuple[Background, ...] = (
     lambda s: attending(s.fleet.presence, s.clock),
-    lambda s: rolling(s.fleet.waker, s.fleet.ticker, s.database, s.clock),
+    lambda s: rolling(s.fleet.waker, s.fleet.ticker, s.clock),
     lambda services: bridging(services.fleet),
-    lambda services: counting(services.checks),
     scheduling,
 )
 
@@ -121,6 +120,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(run_in_threadpool, _save_last_used, services)
         for part in BACKGROUND:
             await stack.enter_async_context(part(services))
+        stack.enter_context(measured(services))
         yield
 
 

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from prometheus_client import REGISTRY
 from starlette.concurrency import run_in_threadpool
 
 from registry.config import RegistryConfig
@@ -16,7 +15,6 @@ from registry.core.retention import RetentionLimits
 from registry.db.after_commit import Changed
 from registry.db.engine import Database
 from registry.server.mqtt.bridge import MqttBridge
-from registry.server.mqtt.bridge_metrics import BridgeMetrics
 from registry.server.rolling import Waker
 from registry.services.catalogue.coverage import Coverage
 from registry.services.deployments import Deployments
@@ -105,11 +103,8 @@ async def bridging(fleet: FleetServices) -> AsyncIterator[None]:
     if fleet.bridge is None:
         yield
         return
-    metrics = BridgeMetrics(fleet.bridge)
-    REGISTRY.register(metrics)
     try:
         await run_in_threadpool(fleet.bridge.start)
         yield
     finally:
-        REGISTRY.unregister(metrics)
         await run_in_threadpool(fleet.bridge.stop)

@@ -28,11 +28,6 @@ GOALS: dict[str, Goal] = {
 """By the name that a person gives. A job says the format only: from ONNX to ONNX is to INT8."""
 
 
-def is_known(source: Format, to: Format) -> bool:
-    """Is there a way from this format to that one?"""
-    return any(goal.format is to and source in goal.sources for goal in GOALS.values())
-
-
 def source_for(manifest: Manifest, goal: Goal) -> Variant | None:
     """The variant to start from: of the first source format that the version has, one that was published, rather
     than one that was itself made from another. None: the version has none."""

@@ -95,8 +95,6 @@ FINAL = frozenset(
 """Nothing happens in these by itself. A denied one may be changed and submitted again."""
 AT_REST = FINAL | {_S.DRAFT}
 """No timer looks at these."""
-NEW_GENERATION = frozenset({_C.RETRY, _C.ROLLBACK})
-"""Commands after which actions have a new generation (so has GATE_FAILED_ROLLBACK)."""
 WITHDRAWS = frozenset({_S.ABORTING, _S.EXPIRING})
 """On entering these, what has not switched returns to its last good version, without an acknowledgement."""
 

@@ -8,7 +8,8 @@ import pytest
 
 from registry.contracts.rollout.states import RolloutState
 from registry.errors import BusyError, InTheWayError, RegistryError
-from registry.server.rolling import RolloutMetrics, Waker
+from registry.server.fleet_metrics import database_metrics
+from registry.server.rolling import Waker
 from tests.integration.registry.rollouts.world import World
 
 FAULTS = [(InTheWayError("faster"), [logging.INFO]), (BusyError("away"), [])]
@@ -55,5 +56,5 @@ def test_a_step_that_another_process_was_in_the_way_of_is_no_warning(
 
 def test_conflicts_are_in_the_metrics(world: World) -> None:
     world.database.conflicts = 3
-    figures = {metric.name: metric.samples for metric in RolloutMetrics(world.database).collect()}
+    figures = {metric.name: metric.samples for metric in database_metrics(world.database)}
     assert [sample.value for sample in figures["modelfleet_database_conflicts"]] == [3]

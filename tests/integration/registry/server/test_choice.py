@@ -130,7 +130,7 @@ def test_a_pin_that_excludes_what_fits_is_told(cli: Cli) -> None:
 
 
 def test_the_api_answers_the_same_and_refuses_what_it_does_not_know(http: httpx.Client) -> None:
-    url = paths.resolution_path("npu-1")
+    url = "/v1/devices/npu-1/resolution"
     asked = {"model": "lenet", "version": "1"}
     assert http.get(url, params={**asked, "what_if": "cann=8.2"}).json()["resolution"]["chosen"] == "om-ascend310b4"
     for params, status in (
@@ -143,8 +143,8 @@ def test_the_api_answers_the_same_and_refuses_what_it_does_not_know(http: httpx.
         answer = http.get(url, params=params)
         assert answer.status_code in (status, 400, 422), answer.text
         assert answer.json()["code"] in ("invalid", "not_found")
-    assert http.get(paths.resolution_path("silent"), params=asked).status_code == 409
-    assert http.get(paths.resolution_path("nobody"), params=asked).status_code == 404
+    assert http.get("/v1/devices/silent/resolution", params=asked).status_code == 409
+    assert http.get("/v1/devices/nobody/resolution", params=asked).status_code == 404
 
 
 def test_facts_that_no_device_has_can_be_asked_about(http: httpx.Client) -> None:
@@ -185,7 +185,7 @@ def test_coverage_of_a_part_of_the_fleet(cli: Cli) -> None:
 def test_the_faster_of_two_that_rank_the_same_is_chosen_for_its_class(http: httpx.Client) -> None:
     publish(http, "twins", "1", onnx("a", 1), onnx("b", 2))
     asked = {"model": "twins", "version": "1"}
-    before = http.get(paths.resolution_path("cpu-2"), params=asked).json()["resolution"]
+    before = http.get("/v1/devices/cpu-2/resolution", params=asked).json()["resolution"]
     assert (before["chosen"], before["tie"]) == ("a", ["b"])
     version = VersionView.model_validate_json(http.get(paths.version_path("twins", "1")).content)
     a, b = (variant.digest for variant in version.variants)
@@ -204,7 +204,7 @@ def test_the_faster_of_two_that_rank_the_same_is_chosen_for_its_class(http: http
         body = DeviceReports(reported=reported).canonical()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         http.post(paths.reports_path(device), content=body, headers=headers).raise_for_status()
-    after = http.get(paths.resolution_path("cpu-2"), params=asked).json()["resolution"]
+    after = http.get("/v1/devices/cpu-2/resolution", params=asked).json()["resolution"]
     assert (after["chosen"], after["tie"]) == ("b", [])
 
 
