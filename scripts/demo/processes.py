@@ -20,6 +20,9 @@ from typing import Any
 
 import httpx
 
+from registry.config import ADMIN_TOKEN_FILE
+from registry.contracts.paths import device_path
+
 BIN = Path(sys.executable).parent
 MOSQUITTO = """\
 listener {port} 127.0.0.1
@@ -58,7 +61,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Polls until `true()` is truthy; TimeoutError naming `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -79,7 +82,7 @@ class Process:
 
     def __init__(self, name: str, argv: list[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
         self.name, self.argv, self.log = name, argv, folder / f"{name}.log"
-        self._env = {**os.environ, **(env or {})}
+        self.env = {**os.environ, **(env or {})}
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -94,10 +97,9 @@ class Process:
         """Has it been started, and not ended?"""
         return self._child is not None and self._child.poll() is None
 
-    def start(self, ready: Callable[[], object], seconds: float = 30.0) -> None:
+    def start(self, ready: Callable[[], object], seconds: float = 60.0) -> None:
         """Starts it and waits for `ready`. RuntimeError with the end of its log when it ends or is not ready."""
-        with self.log.open("ab") as log:
-            self._child = subprocess.Popen(self.argv, stdout=log, stderr=log, env=self._env, start_new_session=True)
+        self._child = self.spawn()
         try:
             wait_until(lambda: not self.running or ready(), self.name, seconds)
         except TimeoutError as error:
@@ -105,6 +107,11 @@ class Process:
             raise RuntimeError(f"{error}\n{self.tail()}") from None
         if not self.running:
             raise RuntimeError(f"{self.name} ended with {self._child.returncode}\n{self.tail()}")
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """The program as a process of its own."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(self.argv, stdout=log, stderr=log, env=self.env, start_new_session=True)
 
     def tail(self, lines: int = 25) -> str:
         """The last lines of its log."""
@@ -136,6 +143,9 @@ class Process:
 
 class Fleet:
     """A broker, a registry and agents with their data below one folder. Use as a context manager."""
+
+    program: type[Process] = Process
+    """How its programs are started."""
 
     def __init__(self, folder: Path, registry_port: int = 0, broker_port: int = 0) -> None:
         self.folder = folder
@@ -205,7 +215,9 @@ class Fleet:
 
     def is_online(self, device: str) -> bool:
         """Does the registry see the device as connected?"""
-        presence = self.registry("devices", "show", device).get("presence")
+        token = (self.registry_data / ADMIN_TOKEN_FILE).read_text().strip()
+        answer = httpx.get(self.url + device_path(device), headers={"Authorization": f"Bearer {token}"}, timeout=10)
+        presence = answer.raise_for_status().json().get("presence")
         return bool(presence and presence["online"])
 
     def registry(self, *arguments: str, check: bool = True) -> Any:
@@ -215,11 +227,16 @@ class Fleet:
             "MODELFLEET_REGISTRY": self.url,
             "MODELFLEET_REGISTRY_DATA_DIR": str(self.registry_data),
         }
-        argv = [str(BIN / "registry"), *arguments, "--json"]
+        code, out, err = self.run_command([*arguments, "--json"], env)
+        if code and check:
+            raise RuntimeError(f"registry {' '.join(arguments)}: exit code {code}\n{out}{err}")
+        return json.loads(out) if out.strip() else None
+
+    def run_command(self, arguments: list[str], env: Mapping[str, str]) -> tuple[int, str, str]:
+        """The `registry` command in a process of its own: exit code, stdout, stderr."""
+        argv = [str(BIN / "registry"), *arguments]
         done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode and check:
-            raise RuntimeError(f"{' '.join(argv[1:])}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        return done.returncode, done.stdout, done.stderr
 
     def _registry_answers(self) -> bool:
         try:
@@ -228,6 +245,6 @@ class Fleet:
             return False
 
     def _start(self, name: str, argv: list[str], env: dict[str, str], ready: Callable[[], object]) -> Process:
-        process = self.processes[name] = Process(name, argv, self.folder, env)
+        process = self.processes[name] = self.program(name, argv, self.folder, env)
         process.start(ready)
         return process

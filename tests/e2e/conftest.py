@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.demo.client import FleetClient
-from scripts.demo.processes import Fleet
+from tests.support.fleet import Fleet
 
 DEVICE = "edge-1"
 

@@ -17,12 +17,13 @@ import pytest
 
 from registry.contracts.codes import InferenceCode
 from scripts.demo.client import FleetClient
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.e2e.test_killed import answers, worker_of
 from tests.fakes.odd_server import OddServer
 from tests.support import onnx_models
 from tests.support.asking import Answer, Asker
+from tests.support.fleet import Fleet
 from tests.support.fleet_registry import eventually
 from tests.support.paths import LENET_FOLDER
 from tests.support.registry_process import manifest_of, put_blob
@@ -265,7 +266,7 @@ def test_a_hostile_model_fails_alone_and_says_why(
         reported = administrator.get(f"/v1/devices/{DEVICE}").json()["reported"]["models"]
         return reported.get(name, {}).get("fault")
 
-    fault = eventually(faulty, 40)
+    fault = eventually(faulty)
     assert (fault["code"], len(fault["message"]) > 10) == (HOSTILE[name][1], True)
     events = administrator.get(f"/v1/devices/{DEVICE}/events", params={"limit": 500}).json()["items"]
     assert any(event.get("model") == name and event.get("code") == HOSTILE[name][1] for event in events)
@@ -287,7 +288,7 @@ def test_a_model_whose_runs_have_no_end_is_served_untried_until_a_request_shows_
         reported = administrator.get(f"/v1/devices/{DEVICE}").json()["reported"]["models"].get("endless", {})
         return reported if reported.get("state") == "serving" else None
 
-    assert "served unmeasured: a trial run took over" in eventually(serving, 40)["batching"]
+    assert "served unmeasured: a trial run took over" in eventually(serving)["batching"]
     request = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}
     assert _code(asker.one(json.dumps(request).encode(), topic=TOPIC.replace("lenet", "endless"))) == "run_timeout"
     administrator.delete(path).raise_for_status()
@@ -324,7 +325,7 @@ def test_a_request_that_eats_all_memory_or_time_costs_itself(administrator: http
         models = administrator.get(f"/v1/devices/{DEVICE}").json()["reported"]["models"]
         return all(models.get(name, {}).get("state") == "serving" for name in ("bomb", "loop"))
 
-    wait_until(serve, "both to serve", 30)
+    wait_until(serve, "both to serve")
     bomb = {"inputs": [{"name": "x", "shape": [1], "datatype": "INT64", "data": [1 << 40]}]}
     answer = asker.one(json.dumps(bomb).encode(), topic=TOPIC.replace("lenet", "bomb"))
     assert _code(answer) in {"out_of_memory", "result_too_large", "worker_crashed"}
@@ -353,7 +354,7 @@ def test_a_broker_that_goes_away_is_come_back_to(fleet: Fleet) -> None:
     fleet.processes["broker"].kill()
     fleet.start_broker()
     with FleetClient(fleet.broker_port) as client:
-        wait_until(lambda: answers(client), "an answer", 40)
+        wait_until(lambda: answers(client), "an answer")
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from scripts.demo.client import FleetClient
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC
 from tests.fakes.simulated_atc import running, simulated_atc
 from tests.support import onnx_models
+from tests.support.fleet import Fleet
 from tests.support.paths import LENET_FOLDER
 
 
@@ -88,7 +89,7 @@ def test_a_simulated_atc_that_does_not_do_its_work_fails_the_job_and_leaves_noth
     before = set(variants(fleet, "linear@1.0.0"))
     arguments = ("convert", "linear@1.0.0", "--to", "om", "--on", device, "-O", "name=other", "--timeout", "3")
     job = fleet.registry(*arguments)["id"]
-    wait_until(lambda: fleet.registry("jobs", "show", job)["status"]["state"] == "failed", job, 40)
+    wait_until(lambda: fleet.registry("jobs", "show", job)["status"]["state"] == "failed", job)
     status = fleet.registry("jobs", "show", job)["status"]
     assert status["code"] in {code, "job_timeout"}
     assert set(variants(fleet, "linear@1.0.0")) == before
@@ -126,6 +127,6 @@ def test_a_job_that_a_kill_interrupts_is_done_after_the_restart(fleet: Fleet) ->
     simulated_atc(fleet.folder / "tool-hang")
     fleet.start_agent("npu-killed", token, **settings)
     over = ("succeeded", "failed")
-    wait_until(lambda: fleet.registry("jobs", "show", job)["status"]["state"] in over, job, 40)
+    wait_until(lambda: fleet.registry("jobs", "show", job)["status"]["state"] in over, job)
     assert fleet.registry("jobs", "show", job)["status"]["code"] == ""
     assert "after-kill" in variants(fleet, "linear@1.0.0")

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from scripts.demo.client import FleetClient
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.support.checkpoints import safetensors
+from tests.support.fleet import Fleet
 from tests.support.mindspore_python import PYTHON, needs_mindspore
 
 pytestmark = [needs_mindspore, pytest.mark.timeout(300)]

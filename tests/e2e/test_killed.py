@@ -18,8 +18,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from scripts.demo.client import FleetClient, RequestFailedError, end_session
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
+from tests.support.fleet import Fleet
 from tests.support.paths import LENET_FOLDER
 
 X = np.zeros((1, 1, 28, 28), np.float32)
@@ -106,7 +107,7 @@ def test_requests_under_way_when_the_agent_is_killed_are_answered_by_the_next_on
         if number == 150:
             fleet.processes[DEVICE].kill()
     fleet.processes[DEVICE].start(lambda: True)
-    wait_until(lambda: len(asker.answered) + asker.errors.qsize() >= 300, "every request to be answered", 30)
+    wait_until(lambda: len(asker.answered) + asker.errors.qsize() >= 300, "every request to be answered")
     assert asker.errors.qsize() == 0 or len(asker.answered) > 150
 
 
@@ -132,7 +133,7 @@ def test_every_request_gets_a_result_although_the_broker_is_killed(fleet: Fleet,
             asker.ask(number)
         return not missing
 
-    wait_until(all_answered, "every request to be answered", 40)
+    wait_until(all_answered, "every request to be answered")
 
 
 def test_the_agent_goes_on_answering_while_the_registry_is_dead(fleet: Fleet, client: FleetClient) -> None:
@@ -163,5 +164,5 @@ def test_an_agent_without_registry_and_broker_serves_what_it_has(fleet: Fleet) -
     wait_until(lambda: worker_of(fleet), "a worker without any network")
     fleet.start_broker()
     with FleetClient(fleet.broker_port) as client:
-        wait_until(lambda: answers(client), "an answer without the registry", 40)
+        wait_until(lambda: answers(client), "an answer without the registry")
     fleet.start_registry()

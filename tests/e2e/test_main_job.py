@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from scripts.demo.client import FleetClient, RequestFailedError
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
+from tests.support.fleet import Fleet
 from tests.support.paths import LENET_FOLDER
 
 DIGITS = sorted((LENET_FOLDER / "digits").glob("*.png"))

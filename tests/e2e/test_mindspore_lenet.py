@@ -13,8 +13,9 @@ import pytest
 
 from registry.mindspore_networks import table
 from scripts.demo.client import FleetClient
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
+from tests.support.fleet import Fleet
 from tests.support.mindspore_python import PYTHON, needs_mindspore
 
 pytestmark = [needs_mindspore, pytest.mark.timeout(500)]

@@ -15,11 +15,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.support import independence
 from tests.support.asking import Asker
 from tests.support.cli import Cli
+from tests.support.fleet import Fleet
 from tests.support.graphs import Graph
 from tests.support.paths import LENET_FOLDER
 

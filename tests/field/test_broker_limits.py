@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from scripts.demo.client import FleetClient
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.support.broker import Mosquitto
+from tests.support.fleet import Fleet
 from tests.support.fleet_registry import FleetRegistry, eventually, facts
 from tests.support.mqtt_device import MqttDevice
 from tests.support.onnx_models import scaled

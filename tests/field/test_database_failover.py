@@ -175,7 +175,7 @@ def test_no_message_is_lost_and_no_request_fails_for_good_while_the_database_is(
         bad.join(60)
         for seq in range(41, 51):
             device.health(seq, seq)
-        eventually(lambda: kept(registry, device) == list(range(1, 51)), 40)
+        eventually(lambda: kept(registry, device) == list(range(1, 51)))
     finally:
         over.set()
         asking.join(60)

@@ -13,8 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from scripts.demo.client import FleetClient
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.support import onnx_models
+from tests.support.fleet import Fleet
 
 DEVICE = "edge-1"
 ENOUGH = 30

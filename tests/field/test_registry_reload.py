@@ -125,7 +125,7 @@ def test_registry_broker_and_commands_meet_at_ipv6_addresses(host: str, tmp_path
         server = subprocess.Popen([str(BIN / "registry"), "serve"], env=environment, stdout=out, stderr=out)
     try:
         bare = host.strip("[]")
-        eventually(lambda: f"listening on http://[{bare}]:{port}," in log.read_text(), 40)
+        eventually(lambda: f"listening on http://[{bare}]:{port}," in log.read_text())
         eventually(lambda: httpx.get(f"http://[::1]:{port}/readyz").json()["mqtt"] == "connected")
         if bare == "::":
             assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200

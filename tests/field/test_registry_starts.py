@@ -7,37 +7,23 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from registry.cli.main import app
 from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
 from tests.support.postgres import PostgreSql, migrated_file
-from tests.support.registry_process import PROGRAM
+from tests.support.registry_process import PROGRAM, Ended, failed_start
 
 DATABASE = "MODELFLEET_REGISTRY_DATABASE_URL"
 TOKEN_FILE = "MODELFLEET_REGISTRY_ADMIN_TOKEN_FILE"
 CONFIG, FAILED = 2, 1
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A start that failed."""
-
-    returncode: int
-    stderr: str
-
-
 def start(folder: Path, **environment: str) -> Ended:
-    """In this process, as thirty of their own would take half a minute."""
-    given = {DATABASE: None, TOKEN_FILE: None, **environment}
-    done = CliRunner().invoke(app, ["serve", "--port", "0", "--data-dir", str(folder)], env=given)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return Ended(done.exit_code, done.stderr)
+    """In this process, with no settings but those."""
+    return failed_start(folder, **{DATABASE: None, TOKEN_FILE: None, **environment})
 
 
 def start_program(folder: Path, *arguments: str, **environment: str) -> Ended:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from scripts.demo.processes import BIN, Fleet, wait_until
+from scripts.demo.processes import BIN, wait_until
+from tests.support.fleet import Fleet
 from tests.support.onnx_models import scaled
 from tests.support.paths import ROOT
 

@@ -137,7 +137,7 @@ class Asker:
                 properties.UserProperty = pairs
         self.client.publish(topic or self.topic, payload, qos, retain, properties=properties)
 
-    def wait(self, count: int = 1, seconds: float = 20.0) -> list[Answer]:
+    def wait(self, count: int = 1, seconds: float = 60.0) -> list[Answer]:
         """Until `count` answers have come in all; TimeoutError says how many there are."""
         with self._news:
             if not self._news.wait_for(lambda: len(self.answers) >= count, seconds):

@@ -16,7 +16,7 @@ from scripts.demo.processes import MOSQUITTO, Process, free_port, listens, wait_
 __all__ = ["Mosquitto", "free_port", "wait_for_port"]
 
 
-def wait_for_port(port: int, seconds: float = 10.0) -> None:
+def wait_for_port(port: int, seconds: float = 60.0) -> None:
     """Until something listens on loopback `port`; TimeoutError after `seconds`."""
     wait_until(lambda: listens(port), f"port {port}", seconds)
 
@@ -43,7 +43,7 @@ class Mosquitto:
         self._process.start(lambda: listens(self.port))
         return self
 
-    def retained(self, topic: str, seconds: float = 10.0) -> bytes:
+    def retained(self, topic: str, seconds: float = 60.0) -> bytes:
         """What is retained on this topic; queue.Empty when nothing came within `seconds`."""
         payloads: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         client = paho.Client(CallbackAPIVersion.VERSION2)

@@ -59,7 +59,7 @@ class Cli:
             self.environment["MODELFLEET_TOKEN"] = token
 
     def __call__(self, *arguments: object, code: int | None = 0, **environment: str) -> Ran:
-        """Run to the end (60 s at most); `code` is the exit status that is expected, None: any."""
+        """Run to the end (two minutes at most); `code` is the exit status that is expected, None: any."""
         with tempfile.TemporaryDirectory() as name:
             out, err = Path(name) / "out", Path(name) / "err"
             words = [str(argument) for argument in arguments]
@@ -70,8 +70,8 @@ class Cli:
         return ran
 
     def on_terminal(self, *arguments: object, columns: int = 80, interrupt_at: str = "", code: int = 0) -> str:
-        """What a person sees on a terminal of that width, 30 s at most; Ctrl-C once `interrupt_at` is shown, and again
-        as long as nothing happens: one between the question and the read that waits for its answer is not noticed."""
+        """What a person sees on a terminal of that width within a minute; Ctrl-C at `interrupt_at`, and again
+        until a line ends: one between the question and the read that waits for its answer is not noticed."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         command = [sys.executable, "-m", "registry", *(str(argument) for argument in arguments)]
@@ -80,7 +80,7 @@ class Cli:
             command, cwd=self.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
         )
         os.close(theirs)
-        seen, asked, deadline = b"", False, time.monotonic() + 30
+        seen, asked, deadline = b"", 0, time.monotonic() + 60
         try:
             while time.monotonic() < deadline:
                 if select.select([ours], [], [], 1.0)[0]:
@@ -90,11 +90,11 @@ class Cli:
                     seen += piece
                     if asked or not interrupt_at or interrupt_at.encode() not in seen:
                         continue
-                elif not asked:
+                elif not asked or b"\n" in seen[asked:]:
                     continue
-                asked = True
+                asked = asked or len(seen)
                 process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=5) == code, seen
+            assert process.wait(timeout=60) == code, seen
         finally:
             process.kill()
             process.wait()

@@ -17,7 +17,7 @@ from tests.support.registry_process import RegistryProcess, put_blob
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found], seconds: float = 20.0) -> Found:
+def eventually(look: Callable[[], Found], seconds: float = 60.0) -> Found:
     """What `look` returns as soon as it is true; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

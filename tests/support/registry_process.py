@@ -6,12 +6,16 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from typer.testing import CliRunner
 
+from registry.cli.main import app
 from registry.contracts.digest import Digest, digest_of
+from tests.support import warm_start
 from tests.support.broker import free_port, wait_for_port
 
 PROGRAM = Path(sys.executable).parent / "registry"
@@ -26,15 +30,14 @@ class RegistryProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = environment or {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: warm_start.Started | subprocess.Popen[bytes] | None = None
 
     def start(self) -> RegistryProcess:
         """Starts it and waits until it listens."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MODELFLEET_")} | self._environment
-        arguments = [str(PROGRAM), "serve", "--port", str(self.port), "--data-dir", str(self.data)]
-        with (self.folder / "registry.log").open("ab") as log:
-            self._process = subprocess.Popen(arguments, env=environment, stdout=log, stderr=log)
-        wait_for_port(self.port, 30)
+        argv = ["registry", "serve", "--port", str(self.port), "--data-dir", str(self.data)]
+        self._process = warm_start.start(argv, environment, self.folder / "registry.log")
+        wait_for_port(self.port, 60)
         return self
 
     @property
@@ -70,6 +73,22 @@ class RegistryProcess:
             except subprocess.TimeoutExpired:
                 self.kill()
             self._process = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A start that failed."""
+
+    returncode: int
+    stderr: str
+
+
+def failed_start(folder: Path, *arguments: str, **environment: str | None) -> Ended:
+    """`registry serve` that is to be refused, in this process, as a process of its own takes a second."""
+    given = ["serve", "--port", "0", "--data-dir", str(folder), *arguments]
+    done = CliRunner().invoke(app, given, env=environment)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Ended(done.exit_code, done.stderr)
 
 
 def put_blob(client: httpx.Client, data: bytes, headers: dict[str, str] | None = None) -> Digest:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from registry.config import ADMIN_TOKEN_FILE
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
-from scripts.demo.processes import Fleet
+from tests.support.fleet import Fleet
 from tests.support.registry_process import manifest_of, put_blob
 
 MODEL = "meter"

@@ -23,7 +23,7 @@ BIRTH = b'{"online":true}'
 DEATH = b'{"online":false}'
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Polls until `condition` gives something true, and returns that."""
     deadline = time.monotonic() + seconds
     while True:
@@ -79,7 +79,7 @@ class Serving:
         """Until the next Connected event."""
         self.event(Connected)
 
-    def event(self, kind: type, seconds: float = 20.0) -> Any:
+    def event(self, kind: type, seconds: float = 60.0) -> Any:
         """The next event of that kind; others are passed over."""
         deadline = time.monotonic() + seconds
         while True:

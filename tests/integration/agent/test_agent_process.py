@@ -18,6 +18,7 @@ import pytest
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.device.messages import Desired, DesiredModel
 from tests.fakes.registry_simulator import RegistrySimulator, Stall, one_file_manifest
+from tests.support import warm_start
 from tests.support.broker import Mosquitto, free_port
 from tests.support.paths import LENET
 
@@ -40,10 +41,10 @@ class AgentProcess:
             "MODELFLEET_AGENT_HEALTH_INTERVAL_S": "1",
             "MODELFLEET_AGENT_MQTT__PORT": str(broker_port),
         }
-        self._child: subprocess.Popen[str] | None = None
+        self._child: warm_start.Started | subprocess.Popen[bytes] | None = None
 
     def start(self) -> AgentProcess:
-        self._child = subprocess.Popen([sys.executable, "-m", "agent", "run"], env=self.settings, text=True)
+        self._child = warm_start.start(["agent", "run"], self.settings)
         return self
 
     @property
@@ -94,7 +95,7 @@ def agent(tmp_path: Path, registry: RegistrySimulator) -> Iterator[AgentProcess]
     process.stop()
 
 
-def wait_until(true: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "not in time"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -20,7 +18,7 @@ from registry.contracts.device.deployments import DeploymentPolicy, DeploymentPr
 from registry.contracts.device.messages import Desired, DesiredModel, Reported, ReportedModel
 from registry.contracts.topics import Topics
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
-from tests.support import onnx_models
+from tests.support import onnx_models, warm_start
 from tests.support.asking import Asker, binary_request
 from tests.support.broker import Mosquitto
 from tests.support.serving import until
@@ -46,7 +44,7 @@ class Device:
             "MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S": "1",
             "MODELFLEET_AGENT_MQTT__PORT": str(broker.port),
         }
-        self._child = subprocess.Popen([sys.executable, "-m", "agent", "run"], env=settings)
+        self._child = warm_start.start(["agent", "run"], settings)
         self.asker = Asker(broker.port, Topics().infer(DEVICE, "lenet"))
 
     def stop(self) -> None:

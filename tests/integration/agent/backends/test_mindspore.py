@@ -62,9 +62,9 @@ def spec(folder: Path, file: Path, **options: object) -> WorkerSpec:
     return WorkerSpec("lenet", "mindspore", str(artifact), "model.mindir", **{**standard, **options})  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def worker(tmp_path: Path, lenet: Path) -> Iterator[Worker]:
-    started = start_worker(spec(tmp_path, lenet, known=None, cores=2))
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory, lenet: Path) -> Iterator[Worker]:
+    started = start_worker(spec(tmp_path_factory.mktemp("worker"), lenet, known=None, cores=2))
     yield started
     started.close(5.0)
 

@@ -103,7 +103,7 @@ def test_a_simulated_atc_that_fails_is_a_clear_error_and_leaves_nothing(
     assert not (tmp_path / "work" / "out").exists()
 
 
-def until(condition: object, seconds: float = 20.0) -> None:
+def until(condition: object, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline

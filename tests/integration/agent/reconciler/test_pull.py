@@ -408,7 +408,7 @@ def test_profile_and_switches_of_the_deployment_are_in_the_choice(registry: Regi
     assert not choice.is_what(desired.model_copy(update={"profile": Profile.THROUGHPUT}))
 
 
-def wait_until(true: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "not in time"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import stat
-import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.integration.registry.server.test_publishing import problem, publish
-from tests.support.registry_process import PROGRAM, RegistryProcess, put_blob
+from tests.support.registry_process import RegistryProcess, failed_start, put_blob
 
 
 def token(admin: httpx.Client, name: str, scope: str) -> str:
@@ -97,20 +95,12 @@ def test_the_first_token_is_for_its_owner_only_and_no_secret_is_stored(registry:
     assert secret not in (registry.folder / "registry.log").read_bytes()
 
 
-def serve(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """For starts that fail."""
-    return subprocess.run(
-        [str(PROGRAM), "serve", "--port", "0", "--data-dir", str(folder), *arguments],
-        env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-
 def test_it_does_not_listen_beyond_loopback_without_an_administrators_token(tmp_path: Path) -> None:
-    done = serve(tmp_path / "data", "--host", "0.0.0.0")
+    done = failed_start(tmp_path / "data", "--host", "0.0.0.0")
     assert done.returncode == 2
     assert "MODELFLEET_REGISTRY_ADMIN_TOKEN" in done.stderr
     assert "Traceback" not in done.stderr
-    short = serve(tmp_path / "data", "--host", "0.0.0.0", MODELFLEET_REGISTRY_ADMIN_TOKEN="short")
+    short = failed_start(tmp_path / "data", "--host", "0.0.0.0", MODELFLEET_REGISTRY_ADMIN_TOKEN="short")
     assert short.returncode == 2
     assert "32" in short.stderr
 
@@ -130,7 +120,7 @@ def test_beyond_loopback_every_request_needs_a_token(tmp_path: Path) -> None:
 
 
 def test_two_registries_do_not_share_a_folder(registry: RegistryProcess) -> None:
-    done = serve(registry.data)
+    done = failed_start(registry.data)
     assert done.returncode == 2
     assert "Another registry" in done.stderr
 
@@ -149,7 +139,7 @@ def test_two_registries_do_not_share_a_folder(registry: RegistryProcess) -> None
 def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
     file = tmp_path / "registry.toml"
     file.write_text(text)
-    done = serve(tmp_path / "data", "--config", str(file))
+    done = failed_start(tmp_path / "data", "--config", str(file))
     assert done.returncode == 2
     assert named in done.stderr
     assert "Traceback" not in done.stderr
