@@ -9,15 +9,13 @@ from functools import partial
 import httpx
 import pytest
 
-from scripts.demo.processes import Fleet
 from scripts.simulator.world import Settings
 from tests.support import rollout_models
+from tests.support.fleet import Fleet
 from tests.support.simulated_fleet import BASE, MODEL, NEXT, SimulatedFleet
 
-DEVICES = 60
-KILLS = 20
-"""Of the broker, and as many of the registry."""
-PER_WAVE = 6
+DEVICES = 30
+PER_WAVE = 3
 WAVES = [{"count": count, "soak_s": 0} for count in range(PER_WAVE, DEVICES, PER_WAVE)] + [
     {"percent": 100, "soak_s": 0}
 ]
@@ -34,7 +32,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture
 def devices(fleet: Fleet) -> Iterator[SimulatedFleet]:
-    """Sixty that serve BASE."""
+    """They serve BASE."""
     with rollout_models.client_of(fleet) as http:
         token = http.headers["Authorization"].removeprefix("Bearer ")
         settings = Settings(fleet.url, token, port=fleet.broker_port, speed=5.0, health_s=30.0)
@@ -46,15 +44,15 @@ def devices(fleet: Fleet) -> Iterator[SimulatedFleet]:
         simulated.close()
 
 
-@pytest.mark.timeout(240)
-def test_a_rollout_ends_well_although_broker_and_registry_are_killed_twenty_times_each(
-    fleet: Fleet, devices: SimulatedFleet
+@pytest.mark.timeout(300)
+def test_a_rollout_ends_well_although_broker_and_registry_are_killed_again_and_again(
+    fleet: Fleet, devices: SimulatedFleet, request: pytest.FixtureRequest
 ) -> None:
-    world = devices.world
+    world, kills = devices.world, int(request.config.getoption("--kills"))
     devices.roll_out("next", NEXT, waves=WAVES, policy={"probation_s": 2}, gate={"health": []})
-    for number in range(KILLS):
-        # One kill of each for every two devices more: spread over the rollout.
-        enough = number * 2
+    for number in range(kills):
+        # Spread over the first two thirds of the rollout.
+        enough = number * DEVICES * 2 // 3 // kills
         devices.run(partial(_are_updated, devices, enough), f"{enough} devices to be updated", 60)
         fleet.processes["broker"].kill()
         fleet.start_broker()

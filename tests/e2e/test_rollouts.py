@@ -17,8 +17,9 @@ import pytest
 
 from registry.contracts.paths import device_path
 from scripts.demo.client import FleetClient, RequestFailedError
-from scripts.demo.processes import Fleet, wait_until
+from scripts.demo.processes import wait_until
 from tests.support import rollout_models
+from tests.support.fleet import Fleet
 from tests.support.rollout_models import MODEL, X
 
 DEVICES = ("edge-1", "edge-2", "edge-3")
@@ -28,6 +29,8 @@ NOT_LATENCY = [{"metric": "error_share", "success": 0.02, "failure": 0.05},
                {"metric": "nan_share", "success": 0, "failure": 0}]  # fmt: skip
 """What the gate looks at when a version is good or the device is to judge by itself: the latency of runs of 30 us says
 nothing on a machine that runs all tests at once."""
+LATENCY = {"metric": "run_p99_ratio", "success": 3, "failure": 5, "required": True, "min_requests": 30}
+"""No wave passes before it was measured."""
 BAD = {
     "wrong-answers": rollout_models.good(7),
     "no-load": rollout_models.unloadable(),
@@ -55,7 +58,7 @@ def halls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         for device in DEVICES:
             token = str(fleet.registry("devices", "add", device, "--label", "site=hall")["token"])
             fleet.start_agent(device, token, lambda: True, MODELFLEET_AGENT_HEALTH_INTERVAL_S="1")
-        wait_until(lambda: all(each.get("facts") for each in shown(fleet).values()), "the facts of every device", 40)
+        wait_until(lambda: all(each.get("facts") for each in shown(fleet).values()), "the facts of every device")
         made = run(fleet, BASE, "first", 1)
         assert made["state"] == "succeeded", made["reason"]
         yield fleet
@@ -219,9 +222,9 @@ def test_a_bad_version_stops_in_its_first_wave_and_nobody_keeps_it(
 
 
 def test_what_only_the_registry_finds_slow_stops_in_its_first_wave_and_is_taken_back(halls: Fleet) -> None:
-    before, gate = serving(halls), {"health": [{"metric": "run_p99_ratio", "success": 3, "failure": 5}]}
+    before = serving(halls)
     with requests(halls):
-        view = run(halls, "slow-gate", "slow-gate", 15, gate=gate, on_failure="rollback")
+        view = run(halls, "slow-gate", "slow-gate", 1, gate={"health": [LATENCY]}, on_failure="rollback")
     assert view["state"] == "rolled_back", view
     # The history has what stopped it; the wave's verdict is today's, which also knows of the way back.
     (stop,) = [e for e in halls.registry("rollout", "history", "slow-gate") if e["after"] == "rolling_back"]
@@ -232,9 +235,9 @@ def test_what_only_the_registry_finds_slow_stops_in_its_first_wave_and_is_taken_
 
 
 def test_a_canary_whose_gate_failed_stays_in_probation_until_a_person_takes_it_back(halls: Fleet) -> None:
-    before, gate = serving(halls), {"health": [{"metric": "run_p99_ratio", "success": 3, "failure": 5}]}
+    before = serving(halls)
     with requests(halls):
-        view = run(halls, "slow-held", "slow-held", 15, gate=gate)
+        view = run(halls, "slow-held", "slow-held", 10, gate={"health": [LATENCY]})
         assert (view["state"], view["reason"]["code"]) == ("paused", "health"), view
         assert view["counts"] == {"probation": 1, "planned": 2}
 
