@@ -18,10 +18,10 @@ from agent.errors import AgentError
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="""Ask that models are not switched for a while: during a measurement, a show, a shift.
+    help="""Keep models from being switched for a while, for example during a measurement.
 
-    A lease always has an end, so that a program which forgets it holds nothing up for ever, and all together hold a
-    deployment no longer than the setting policy.max_defer_s. Downloads go on. The registry sees the reason.""",
+    A lease always has an end, so a program that does not give it back blocks nothing for ever. All leases together
+    delay a deployment by at most policy.max_defer_s. Downloads continue. The registry shows the reason.""",
 )
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -29,8 +29,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @app.command("take")
 def take(
     duration: Annotated[str, typer.Argument(metavar="DURATION", help="How long: 90s, 30m, 2h, 1d.")],
-    reason: Annotated[str, typer.Option("--reason", "-r", help="Why; operators see it.")] = "",
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Only this model; default: all.")] = None,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="The reason; operators see it.")] = "",
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only this model. Default: all.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -67,7 +67,7 @@ def give_back(lease: Annotated[str, typer.Argument(metavar="ID")], config: Confi
 
 @app.command("list")
 def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show the leases that hold now."""
+    """List the current leases."""
     living = _leases(config).living(_now())
     if as_json:
         print_json([_as_json(lease) for lease in living])

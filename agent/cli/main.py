@@ -27,12 +27,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    help="""Runs models on this host: takes its desired state from the registry, pulls what fits, answers over MQTT.
+    help="""Run models on this host. The registry says which; the agent downloads them and answers requests over MQTT.
 
     Settings come from a TOML file (--config, MODELFLEET_AGENT_CONFIG or /etc/modelfleet/agent.toml) and from
-    MODELFLEET_AGENT_... variables, which win. `agent config` prints a file with every setting explained.
+    MODELFLEET_AGENT_... variables, which take precedence. `agent config` prints a file with every setting explained.
 
-    New here? `agent doctor` says what this host can do and what is missing, then `agent run`.""",
+    To start, run `agent doctor`, which says what this host can run and what is missing, and then `agent run`.""",
 )
 
 
@@ -40,7 +40,7 @@ app = typer.Typer(
 def run(config: ConfigOption = None) -> None:
     """Run the agent until SIGTERM or Ctrl-C.
 
-    It starts with what it served last, even without registry and broker, and catches up when they are there.
+    It starts with the models that it served last, even if registry and broker are unreachable.
     """
     settings = settings_of(config)
     logging.basicConfig(
@@ -67,9 +67,9 @@ def run(config: ConfigOption = None) -> None:
 
 @app.command()
 def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Say what this host is, which backends work and why others don't, and whether broker and registry answer.
+    """Check this host: its facts, its backends, the broker and the registry.
 
-    Exit code 1 when the agent could not do its work here.
+    Exit code 1: the agent could not work here.
     """
     settings = settings_of(config)
     from agent.app.doctor import examine  # noqa: PLC0415 - see above
@@ -85,10 +85,9 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def platform(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Print the facts of this host, as the registry gets them to choose variants by: value, source, age.
+    """Print the facts of this host, by which the registry chooses variants: value, source, age.
 
-    Below each "no" stands the reason and what would help. Hosts with the same digest are one class: they get the
-    same variant.
+    Below each "no" are the reason and the remedy. Hosts with the same digest form a class and get the same variant.
     """
     settings = settings_of(config)
     from agent.app.agent import probe, utc_now  # noqa: PLC0415 - see above
@@ -106,7 +105,7 @@ def platform(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show what this agent serves. Exit code 1 when it does not run or a model failed."""
+    """Show what this agent serves. Exit code 1: it does not run, or a model failed."""
     settings = settings_of(config)
     from agent.app.status import is_running, read_status  # noqa: PLC0415 - see above
 
@@ -125,9 +124,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def reset(
     config: ConfigOption = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
 ) -> None:
-    """Drop all local state: journal, cached models, and results and events that wait to be sent.
+    """Delete all local state: journal, cached models, and unsent results and events.
 
-    The agent must be stopped. It takes its desired state from the registry again when it is started.
+    The agent must be stopped. At its next start it gets its desired state from the registry.
     """
     settings = settings_of(config)
     from agent.app.status import DataDirLock  # noqa: PLC0415 - see above

@@ -25,14 +25,14 @@ class ExitCode(IntEnum):
 
 MEANING: dict[ExitCode, str] = {
     ExitCode.OK: "done; also when there was nothing to do",
-    ExitCode.FAILURE: "it failed: the message says why",
+    ExitCode.FAILURE: "the command failed; the message says why",
     ExitCode.USAGE: "the command line, the publish file or a value in it is wrong",
-    ExitCode.NOT_FOUND: "what was named is not there",
-    ExitCode.CONFLICT: "it exists with other content, is in use, or somebody else changed it first",
-    ExitCode.FORBIDDEN: "the registry refused: no token, an unknown one, or one without the scope",
+    ExitCode.NOT_FOUND: "not found",
+    ExitCode.CONFLICT: "conflict: it exists with other content, is in use, or somebody else changed it first",
+    ExitCode.FORBIDDEN: "not allowed: no token, an unknown token, or a token without the scope",
     ExitCode.UNREACHABLE: "the registry does not answer",
-    ExitCode.DEADLINE: "the time given with --timeout passed before it was decided",
-    ExitCode.INTERRUPTED: "interrupted (Ctrl-C); run the same command again to go on where it stopped",
+    ExitCode.DEADLINE: "the time limit of --timeout passed before the result was known",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C); run the same command again to continue where it stopped",
 }
 
 _EXIT_BY_CODE = {

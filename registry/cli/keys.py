@@ -14,7 +14,7 @@ from registry.publishing.signing import Signer, load_signer, new_key
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Keys that sign entry points. They stay in your files; the registry has none and trusts none.",
+    help="Manage keys that sign entry points. Keys are kept in your files only; the registry stores none.",
 )
 KeyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The private key, PEM.")]
 
@@ -22,10 +22,10 @@ KeyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The private key, 
 @app.command("new")
 @command
 def new(session: Session, file: KeyFile) -> None:
-    """Make a private key (Ed25519, mode 600), and print the public one for the settings of agents.
+    """Create a private key (Ed25519, mode 600), and print its public key for the agents' settings.
 
-    Whoever has the file decides what runs on every device that trusts it. Keep it off those devices, and off the
-    registry. See docs/hub.md.
+    Whoever has the file decides which code runs on every device that trusts the key. Do not store it on those devices
+    or on the registry's host. See docs/hub.md.
 
     ```
     registry key new release.key
@@ -43,7 +43,7 @@ def new(session: Session, file: KeyFile) -> None:
 @app.command("show")
 @command
 def show(session: Session, file: KeyFile) -> None:
-    """Print the public key of a private one, for the settings of agents.
+    """Print the public key of a private key, for the agents' settings.
 
     ```
     registry key show release.key

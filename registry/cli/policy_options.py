@@ -31,13 +31,17 @@ MaxNanOption = Annotated[
     typer.Option(
         "--max-nan",
         metavar="SHARE",
-        help="Answers with NaN or infinity that may be more than before: 5%.",
+        help="The largest share of answers with NaN or infinity beyond that of the previous version: 5%.",
         rich_help_panel=POLICY_PANEL,
     ),
 ]
 ShadowOption = Annotated[
     str | None,
-    typer.Option("--shadow", help="First compare on this share of live requests: 10%.", rich_help_panel=POLICY_PANEL),
+    typer.Option(
+        "--shadow",
+        help="First compare the version on copies of this share of live requests: 10%.",
+        rich_help_panel=POLICY_PANEL,
+    ),
 ]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -15,15 +15,16 @@ MAX_SHOWN = 10
 
 def restore(
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="As of `registry serve`; MODELFLEET_REGISTRY_* win.")
+        Path | None,
+        typer.Option("--config", "-c", help="As `registry serve`; MODELFLEET_REGISTRY_* win."),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="The data folder.")] = None,
 ) -> None:
-    """Say that the registry's data were put back from a backup. Run it on its host before the registry starts.
+    """Complete the restoring of a backup. Run it on the registry's host, before the registry starts.
 
-    Devices have seen states that this database does not know. With a new epoch they notice, ask the registry, and
-    follow it. The administrator's token in the data folder works afterwards; one is made where there is none. Blobs
-    that versions name and that the backup does not have are listed.
+    Devices have seen later states than the backup contains. The command begins a new epoch, so that devices ask the
+    registry and follow it. It makes sure that the administrator's token in the data folder works, and creates one if
+    there is none. It lists the blobs that versions name and that the backup does not have.
 
     ```
     systemctl stop modelfleet-registry

@@ -27,15 +27,16 @@ EXIT_FAILED = 1
 
 def serve(
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="A TOML file; MODELFLEET_REGISTRY_* in the environment win.")
+        Path | None,
+        typer.Option("--config", "-c", help="Settings (TOML); MODELFLEET_REGISTRY_* take precedence."),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Where to listen.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="0: a free one, printed at start.  [default: 8470]")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="The port; 0: any free one.  [default: 8470]")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="The data folder.")] = None,
 ) -> None:
-    """Run the registry. Needs no set-up: SQLite and blobs lie in one folder, and it listens on loopback only.
+    """Run the registry. By default it needs no set-up: it keeps everything in one folder and listens on loopback only.
 
-    SIGHUP has it read the log level, the administrator's token and the broker's credentials again.
+    On SIGHUP it reads the log level, the administrator's token and the broker's credentials again.
     """
     run = needing_server("registry.server.run", "run")
     options = {"host": host, "port": port, "data_dir": data_dir}

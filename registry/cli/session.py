@@ -32,7 +32,7 @@ RegistryOption = Annotated[
     typer.Option(
         "--registry",
         metavar="URL",
-        help=f"The registry's address; else {REGISTRY_VARIABLE}, else this host's.",
+        help=f"The registry's address. Default: {REGISTRY_VARIABLE}, or this host's registry.",
         rich_help_panel=COMMON_PANEL,
     ),
 ]
@@ -41,7 +41,7 @@ TokenOption = Annotated[
     typer.Option(
         "--token",
         metavar="TOKEN",
-        help=f"Seen by others in the process list: better {TOKEN_VARIABLE} or --token-file.",
+        help=f"The token. Other users see it in the process list: prefer {TOKEN_VARIABLE} or --token-file.",
         rich_help_panel=COMMON_PANEL,
     ),
 ]
@@ -50,10 +50,10 @@ TokenFileOption = Annotated[
     typer.Option("--token-file", metavar="FILE", help="A file with the token.", rich_help_panel=COMMON_PANEL),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON document on stdout, for programs.", rich_help_panel=COMMON_PANEL)
+    bool, typer.Option("--json", help="Print one JSON document on stdout, for programs.", rich_help_panel=COMMON_PANEL)
 ]
 DebugOption = Annotated[
-    bool, typer.Option("--debug", help="A traceback with every error.", rich_help_panel=COMMON_PANEL)
+    bool, typer.Option("--debug", help="Print a traceback with every error.", rich_help_panel=COMMON_PANEL)
 ]
 
 

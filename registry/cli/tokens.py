@@ -18,7 +18,7 @@ from registry.contracts.paths import token_path, tokens_path
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Tokens: who may read, publish, deploy or administer. The registry keeps only their hashes.",
+    help="Manage tokens, which allow to read, publish, deploy or administer. The registry stores only their hashes.",
 )
 
 
@@ -36,12 +36,12 @@ class GivenScope(str, Enum):
 def create(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Who holds it: a person or a pipeline.")],
-    scope: Annotated[GivenScope, typer.Option("--scope", help="What it may do.")],
+    scope: Annotated[GivenScope, typer.Option("--scope", help="The token's permission.")],
     token_out: Annotated[
-        Path | None, typer.Option("--token-out", metavar="FILE", help="Write it to this file (mode 600).")
+        Path | None, typer.Option("--token-out", metavar="FILE", help="Write the token to this file (mode 600).")
     ] = None,
 ) -> None:
-    """Make a token; it is shown only now.
+    """Create a token. It is shown only once.
 
     ```
     registry token create ci --scope publish --token-out ci.token
@@ -89,7 +89,7 @@ def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Revoke a token: it works no more at once.
+    """Revoke a token. It stops working at once.
 
     ```
     registry token revoke ci

@@ -16,7 +16,7 @@ from registry.contracts.paths import alias_history_path, alias_path, aliases_pat
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Movable names for versions: `stable` today is 1.0.0, tomorrow 1.1.0. The history says who moved it when.",
+    help="Manage movable names for versions, such as `stable`. The history says who moved an alias and when.",
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL")]

@@ -49,24 +49,34 @@ def convert(
     reference: Annotated[str, typer.Argument(metavar="MODEL@VERSION|MODEL@ALIAS")],
     *,
     to: Annotated[GoalName, typer.Option("--to", help="What to make.")],
-    on: Annotated[str | None, typer.Option("--on", metavar="DEVICE", help="On this device; else here.")] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="DEVICE", help="Convert on this device. Default: on this machine.")
+    ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="VARIANT", help="From this variant; else the one that leads there.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="VARIANT",
+            help="The variant to convert. Default: one from which a tool leads to the goal.",
+        ),
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", "-O", metavar="KEY=VALUE", help="The tool's; KEY=@FILE takes a file's text."),
+        typer.Option(
+            "--option", "-O", metavar="KEY=VALUE", help="An option of the tool; KEY=@FILE uses a file's text."
+        ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="With --on: until the job is over.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="With --on: wait until the job is over.")] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="What the tool may take.")
+        float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="Time limit of the tool.")
     ] = 3600.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the exact command; run and change nothing.")] = False,
 ) -> None:
     """Add another form of a version: ONNX, MindIR, AIR, OM, a TensorRT plan or INT8.
 
-    What is made becomes a variant of the version, with the record of how: every device with the same facts then pulls
-    it instead of compiling. Where it can be run, it is measured by the version's golden vectors first.
+    The result becomes a variant of the version, with a record of how it was made. Every device with the same facts
+    downloads it and need not compile. If the result can run where it was made, it is first compared with the version's
+    golden vectors.
 
     ```
     registry convert lenet@1.0.0 --to onnx

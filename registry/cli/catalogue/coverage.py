@@ -29,10 +29,10 @@ def coverage(
     *,
     fleet: FleetOption = "",
 ) -> None:
-    """Show which variant each class of devices would run, and which can run nothing and why.
+    """Show which variant each class of devices would run, and which devices can run none and why.
 
-    Devices with the same facts are one class. Degraded: it would run on the CPU beside an idle accelerator.
-    Exit code 1 when there are devices that can run no variant.
+    Devices with the same facts form a class. Degraded: the variant would run on the CPU of a host that has an
+    accelerator. Exit code 1: some devices can run no variant.
 
     ```
     registry coverage lenet@1.1.0

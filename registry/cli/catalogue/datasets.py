@@ -32,7 +32,7 @@ from registry.contracts.tensors import MAX_TENSORS
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode="markdown",
-    help="Validation sets: inputs with the right answers. Without a command: list them.",
+    help="Manage validation sets: inputs with the right answers. Without a command: list them.",
 )
 SetName = Annotated[str, typer.Argument(metavar="NAME")]
 
@@ -40,7 +40,7 @@ SetName = Annotated[str, typer.Argument(metavar="NAME")]
 @app.callback()
 @command
 def datasets(session: Session) -> None:
-    """Validation sets: inputs with the right answers. Without a command: list them."""
+    """Manage validation sets: inputs with the right answers. Without a command: list them."""
     if session.subcommand is None:
         _list(session)
 
@@ -66,7 +66,7 @@ def add(
     *,
     like: Annotated[
         str | None,
-        typer.Option("--like", metavar="MODEL@VERSION", help="Pictures become inputs as this version says."),
+        typer.Option("--like", metavar="MODEL@VERSION", help="Convert pictures by the [image] table of this version."),
     ] = None,
 ) -> None:
     """Publish a validation set; it never changes.
@@ -120,7 +120,7 @@ def show(session: Session, name: SetName) -> None:
 def remove(
     session: Session, name: SetName, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
 ) -> None:
-    """Remove a validation set; what was measured on it stays.
+    """Remove a validation set. The scores measured on it stay.
 
     ```
     registry dataset remove digits-test --yes

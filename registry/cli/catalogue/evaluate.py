@@ -53,22 +53,26 @@ def evaluate(
     *,
     dataset: Annotated[str | None, typer.Option("--dataset", help="A published validation set.")] = None,
     metric: Annotated[str, typer.Option("--metric", help=f"One of: {', '.join(METRICS)}.")] = "accuracy",
-    on: Annotated[list[str] | None, typer.Option("--on", metavar="DEVICE", help="There; may be repeated.")] = None,
+    on: Annotated[
+        list[str] | None, typer.Option("--on", metavar="DEVICE", help="Evaluate on this device; may be repeated.")
+    ] = None,
     fleet: Annotated[
         str | None,
         typer.Option("--fleet", metavar="SELECTOR", help="On every device with these labels: site=paris,!old"),
     ] = None,
-    variant: Annotated[str | None, typer.Option("--variant", help="This one; else what the host uses.")] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Only show what was measured.")] = False,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Evaluate this variant. Default: the one that the host uses.")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Only show the existing scores.")] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="Of each device.")
+        float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="Time limit for each device.")
     ] = 3600.0,
 ) -> None:
-    """What a version scores on a validation set, kept by version, variant and device.
+    """Measure a version's score on a validation set, for each variant and device.
 
-    Without --on and --fleet the variant that fits is run here; no device is needed. A device runs the variant that it
-    serves, or would serve, in a worker of its own beside what serves. Exit code 1 when a device fails, 7 when it does
-    not answer in time; the job goes on then.
+    Without --on and --fleet the variant that fits this machine runs here, without a device. A device runs the variant
+    that it serves, or would serve, in a separate worker. Exit code 1: a device failed. Exit code 7: a device did not
+    answer in time; its job continues.
 
     ```
     registry evaluate lenet@1.0.0 --dataset digits-test

@@ -35,14 +35,14 @@ def explain(
     device: Annotated[str, typer.Argument(metavar="DEVICE")],
     reference: Annotated[str, typer.Argument(metavar="MODEL[@REF]")],
     *,
-    variant: Annotated[str | None, typer.Option("--variant", help="If only this one could be chosen.")] = None,
+    variant: Annotated[str | None, typer.Option("--variant", help="Consider this variant only.")] = None,
     what_if: WhatIf = None,
-    facts: Annotated[bool, typer.Option("--facts", help="Also every fact with its source and age.")] = False,
+    facts: Annotated[bool, typer.Option("--facts", help="Show every fact with its source and age.")] = False,
 ) -> None:
-    """Say which variant a device would run, why the others do not fit, and what stopped it, with stable codes.
+    """Show which variant a device would run, why the others do not fit, and what stopped it, with stable codes.
 
-    The nearest miss is the better variant for which the least would have to change. --what-if asks what it would run
-    if a fact were another one; nothing is changed. Exit code 1 when no variant fits.
+    The nearest miss is the better variant for which the fewest facts would have to change. --what-if shows the choice
+    with other facts and changes nothing. Exit code 1: no variant fits.
 
     ```
     registry explain edge-1 lenet@1.0.0

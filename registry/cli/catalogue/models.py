@@ -130,7 +130,7 @@ def record(
         int | None, typer.Option("--retention-hours", min=1, max=8760, help="How long results are kept.")
     ] = None,
 ) -> None:
-    """Switch on or off that the registry keeps a model's results; `registry results` shows them.
+    """Switch the recording of a model's results on or off. `registry results` shows them.
 
     ```
     registry record lenet on --retention-hours 48
@@ -152,7 +152,7 @@ def delete(
     reference: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a version, or a model with all its versions. What a device serves is refused.
+    """Delete a version, or a model with all its versions. Refused while a device serves it.
 
     ```
     registry delete lenet@0.9.0

@@ -88,15 +88,16 @@ def publish(
 ) -> None:
     """Publish a version of a model.
 
-    What the file knows is read from it: format, inputs and outputs, opsets, files beside it. A blob that the registry
-    has is not sent; a cut upload goes on where it stopped, also when the command is started again. The same content
-    again changes nothing; other content under a published version is refused, with the differences (exit code 4).
+    The command reads format, inputs and outputs, opsets and external files from the model's file. It does not send
+    blobs that the registry has. An interrupted upload resumes where it stopped, also when the command is started again.
+    Publishing the same content again changes nothing. Different content under a published version is refused, with the
+    differences (exit code 4).
 
-    A version with several variants carries golden vectors, made by the first that runs here: each that runs here is
-    measured by them, the others on their devices, and nothing is published when one is over the tolerance. Where none
-    runs here it has none, unless they are given; a single variant has them when asked, and is else tried once with
-    random values. --golden-of takes those of another version, --compare-with lets its model make them. See
-    docs/parity.md.
+    A version with several variants gets golden vectors, made by the first variant that runs here. Every variant that
+    runs here is compared with them, the others later on their devices. If one exceeds the tolerance, nothing is
+    published. If none runs here, the version gets no vectors unless you give them. A single variant gets them on
+    request; otherwise it is tried once with random values. --golden-of takes the vectors of another version,
+    --compare-with makes them with its model. See docs/parity.md.
 
     ```
     registry publish lenet lenet.onnx --version 1.0.0 --target cpu --alias stable

@@ -21,15 +21,17 @@ from registry.publishing.request import BatchingSection, EntryPointSection
 
 Source = Annotated[str, typer.Argument(metavar="MODEL|FILE.toml", help="The model's name, or a publish file.")]
 ModelFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="The model's file, after a name.")]
-VersionOption = Annotated[str | None, typer.Option("--version", help="Its name; immutable once published.")]
+VersionOption = Annotated[str | None, typer.Option("--version", help="The version's name; immutable once published.")]
 TargetOption = Annotated[Target | None, typer.Option("--target", help="The kind of platform it is made for.")]
-VariantOption = Annotated[str | None, typer.Option("--variant", help="The variant's name; else FORMAT-TARGET.")]
-FormatOption = Annotated[Format | None, typer.Option("--format", help="Else by the file's content.")]
+VariantOption = Annotated[str | None, typer.Option("--variant", help="The variant's name. Default: FORMAT-TARGET.")]
+FormatOption = Annotated[Format | None, typer.Option("--format", help="The format. Default: by the file's content.")]
 LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")]
 LicenceOption = Annotated[str | None, typer.Option("--licence", "--license", help="An SPDX expression.")]
 CardOption = Annotated[Path | None, typer.Option("--card", metavar="README.md", help="The model card, Markdown.")]
-AliasOption = Annotated[list[str] | None, typer.Option("--alias", help="Point it here; may be repeated.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Inspect and compare, change nothing.")]
+AliasOption = Annotated[
+    list[str] | None, typer.Option("--alias", help="Point this alias at the version; may be repeated.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Inspect and compare; change nothing.")]
 
 NETWORK_PANEL = "Checkpoints: what the weights are filled into"
 NetworkOption = Annotated[
@@ -41,7 +43,7 @@ NetworkArgOption = Annotated[
     typer.Option(
         "--network-arg",
         metavar="NAME=VALUE",
-        help="Of its constructor, or of the entry point's function; may be repeated.",
+        help="An argument of the network's constructor or the entry point's function; may be repeated.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -50,7 +52,7 @@ InputOption = Annotated[
     typer.Option(
         "--input",
         metavar="NAME:TYPE:DIMS",
-        help="Else the siblings', else the network's: x:FP32:-1,3,32,32.",
+        help="An input: x:FP32:-1,3,32,32. Default: those of the other variants or of the network.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -59,7 +61,7 @@ OutputOption = Annotated[
     typer.Option(
         "--output",
         metavar="NAME:TYPE:DIMS",
-        help="As --input; an entry point needs both.",
+        help="An output, as --input. An entry point needs both.",
         rich_help_panel=NETWORK_PANEL,
     ),
 ]
@@ -108,7 +110,7 @@ MaxBatchOption = Annotated[
         "--max-batch",
         min=1,
         max=MAX_JOINED,
-        help="Most requests in one run; default: what a device finds best.",
+        help="The largest number of requests in one run. Default: the best on each device.",
         rich_help_panel=BATCHING_PANEL,
     ),
 ]
@@ -116,18 +118,26 @@ MaxBatchOption = Annotated[
 GOLDEN_PANEL = "Golden vectors: what every variant must answer"
 GoldenOption = Annotated[
     Path | None,
-    typer.Option("--golden", metavar="FILE", help="Given: .safetensors or .npz.", rich_help_panel=GOLDEN_PANEL),
+    typer.Option(
+        "--golden", metavar="FILE", help="Use these golden vectors: .safetensors or .npz.", rich_help_panel=GOLDEN_PANEL
+    ),
 ]
 GoldenFromOption = Annotated[
     str | None,
     typer.Option(
-        "--golden-from", metavar="VARIANT", help="Made by it; else the first that runs.", rich_help_panel=GOLDEN_PANEL
+        "--golden-from",
+        metavar="VARIANT",
+        help="Make them with this variant. Default: the first that runs here.",
+        rich_help_panel=GOLDEN_PANEL,
     ),
 ]
 GoldenOfOption = Annotated[
     str | None,
     typer.Option(
-        "--golden-of", metavar="MODEL@VERSION", help="The vectors of that version.", rich_help_panel=GOLDEN_PANEL
+        "--golden-of",
+        metavar="MODEL@VERSION",
+        help="Use the golden vectors of this version.",
+        rich_help_panel=GOLDEN_PANEL,
     ),
 ]
 CompareWithOption = Annotated[
@@ -135,13 +145,13 @@ CompareWithOption = Annotated[
     typer.Option(
         "--compare-with",
         metavar="MODEL@VERSION",
-        help="Made here by that version's model.",
+        help="Make them here with this version's model.",
         rich_help_panel=GOLDEN_PANEL,
     ),
 ]
 GoldenInputsOption = Annotated[
     Path | None,
-    typer.Option("--golden-inputs", metavar="FILE", help="From these inputs.", rich_help_panel=GOLDEN_PANEL),
+    typer.Option("--golden-inputs", metavar="FILE", help="Make them from these inputs.", rich_help_panel=GOLDEN_PANEL),
 ]
 GoldenRandomOption = Annotated[
     int | None,
@@ -150,7 +160,7 @@ GoldenRandomOption = Annotated[
         metavar="N",
         min=0,
         max=MAX_GOLDEN_CASES,
-        help="From N random inputs; 0: none, and nothing is tried here.",
+        help="Make them from N random inputs. 0: no vectors, and no trial run.",
         rich_help_panel=GOLDEN_PANEL,
     ),
 ]

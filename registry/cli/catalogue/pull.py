@@ -35,7 +35,7 @@ def pull(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: ./MODEL-VERSION")
     ] = None,
 ) -> None:
-    """Pull a version's files. What lies there already and is right is not pulled again.
+    """Download a version's files. Files that are there already and intact are not downloaded again.
 
     ```
     registry pull lenet

@@ -63,30 +63,32 @@ def deploy(
     *,
     device: Devices,
     variant: Annotated[
-        str | None, typer.Option("--variant", help="Only this variant; else the best that fits.")
+        str | None, typer.Option("--variant", help="Deploy this variant. Default: the best that fits.")
     ] = None,
-    profile: Annotated[ProfileChoice, typer.Option(help="One thread per run, or all cores for one run.")] = (
-        ProfileChoice.THROUGHPUT
-    ),
+    profile: Annotated[
+        ProfileChoice, typer.Option(help="throughput: one thread per run. latency: all cores for one run.")
+    ] = (ProfileChoice.THROUGHPUT),
     batching: Annotated[
         DeployBatching, typer.Option(help="off: one request at a time, whatever the manifest permits.")
     ] = DeployBatching.AUTO,
-    force: Annotated[bool, typer.Option("--force", help="Although no variant fits what the device reported.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Deploy even if no variant fits the device's facts.")] = False,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Once more, also where the device has put this version into quarantine.")
+        bool, typer.Option("--retry", help="Try again, even if the device has put this version into quarantine.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the device serves it, or says why it does not.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the device serves the version or reports a failure.")
+    ] = False,
     timeout: Timeout = 300.0,
     probation: ProbationOption = None,
     shadow: ShadowOption = None,
     max_nan: MaxNanOption = None,
     policy: PolicyOption = None,
 ) -> None:
-    """Say which version a device should serve. An alias is resolved now, once.
+    """Deploy a version to devices. An alias is resolved once, now.
 
-    With --wait: exit code 0 when it serves, 1 when the device says that it cannot, 7 when the time is over. It is then
-    in its probation, a minute in which the device watches it and goes back by itself when it fails; when that is over
-    `registry devices show` says that it is committed. --policy takes every field that a rollout's policy has.
+    With --wait: exit code 0 when the device serves the version, 1 when it reports a failure, 7 when the time is over.
+    The version is then in probation: for a minute the device watches it, and rolls back by itself if it fails. After
+    that `registry devices show` shows it as committed. --policy takes every field of a rollout's policy.
 
     ```
     registry deploy lenet@1.0.0 --device edge-1 --wait
@@ -225,7 +227,7 @@ def undeploy(
     model: Annotated[str, typer.Argument(metavar="MODEL")],
     device: Devices,
 ) -> None:
-    """Say that a device should no longer serve a model.
+    """Stop serving a model on devices.
 
     ```
     registry undeploy lenet --device edge-1

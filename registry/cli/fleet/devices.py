@@ -21,13 +21,15 @@ from registry.contracts.paths import device_credential_path, device_path, device
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode="markdown",
-    help="The edge hosts that the registry knows, one agent on each. Without a command: list them.",
+    help="Manage devices, the edge hosts with one agent each. Without a command: list them.",
 )
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE")]
 TokenOut = Annotated[
     Path | None,
-    typer.Option("--token-out", metavar="FILE", help="Write the credential to this file (mode 600), do not print it."),
+    typer.Option(
+        "--token-out", metavar="FILE", help="Write the credential to this file (mode 600) and do not print it."
+    ),
 ]
 
 AGENT_TOML = """\
@@ -46,7 +48,7 @@ host = "127.0.0.1"  # the fleet's broker, as this device reaches it
 @app.callback()
 @command
 def devices(session: Session) -> None:
-    """The edge hosts that the registry knows, one agent on each. Without a command: list them."""
+    """Manage devices, the edge hosts with one agent each. Without a command: list them."""
     if session.subcommand is None:
         _list(session)
 
@@ -54,7 +56,7 @@ def devices(session: Session) -> None:
 @app.command("list")
 @command
 def list_devices(session: Session) -> None:
-    """List the devices: who is there, what they serve.
+    """List the devices, with their presence and what they serve.
 
     ```
     registry devices
@@ -148,7 +150,7 @@ def _labels(labels: dict[str, str]) -> str:
 @app.command("show")
 @command
 def show_device(session: Session, device: Device) -> None:
-    """Show one device: its host, what it should serve and what it does.
+    """Show one device: its host, what it should serve, and what it serves.
 
     ```
     registry devices show edge-1
@@ -220,7 +222,7 @@ def add_device(
 ) -> None:
     """Register a device. Prints its agent's credential, once, and the settings that the agent needs.
 
-    For a device that is registered already --label replaces its labels; the credential stays, as do labels without it.
+    If the device is registered already, its credential stays. --label then replaces its labels.
 
     ```
     registry devices add edge-1 --label site=hall-3
@@ -247,7 +249,7 @@ def add_device(
 @app.command("rotate")
 @command
 def rotate(session: Session, device: Device, token_out: TokenOut = None) -> None:
-    """Give a device a new credential. The old one works no more at once.
+    """Give a device a new credential. The old one stops working at once.
 
     ```
     registry devices rotate edge-1 --token-out edge-1.token
@@ -285,7 +287,7 @@ def remove(
     device: Device,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Forget a device: its credential works no more, its reports and deployments go.
+    """Remove a device with its credential, reports and deployments.
 
     ```
     registry devices remove edge-1

@@ -17,7 +17,7 @@ from registry.core.wording import how_many
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode="markdown",
-    help="Named sets of devices, for rollouts. Without a command: list them.",
+    help="Manage named sets of devices for rollouts. Without a command: list them.",
 )
 Group = Annotated[str, typer.Argument(metavar="GROUP")]
 
@@ -25,7 +25,7 @@ Group = Annotated[str, typer.Argument(metavar="GROUP")]
 @app.callback()
 @command
 def groups(session: Session) -> None:
-    """Named sets of devices, for rollouts. Without a command: list them."""
+    """Manage named sets of devices for rollouts. Without a command: list them."""
     if session.subcommand is not None:
         return
     found = session.client.items(groups_path(), GroupView)
@@ -53,7 +53,7 @@ def set_group(
     device: Annotated[list[str] | None, typer.Option("--device", "-d", help="By name; may be repeated.")] = None,
     note: Annotated[str, typer.Option("--note", help="What it is for.")] = "",
 ) -> None:
-    """Make a group, or change what is in it.
+    """Create or change a group.
 
     ```
     registry group set kiosks --selector kind=kiosk,site=paris

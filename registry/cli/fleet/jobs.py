@@ -11,7 +11,9 @@ from registry.cli.session import Session, command
 from registry.contracts.api.jobs import JobView
 from registry.contracts.paths import job_path, jobs_path
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="One-time work of devices.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="Manage jobs: conversions and evaluations on devices."
+)
 NOTE_CHARS = 72
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
 
@@ -25,7 +27,7 @@ def list_jobs(
     model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only about this one.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, newest first.")] = 50,
 ) -> None:
-    """Conversions and evaluations that devices were asked for, newest first.
+    """List jobs, newest first.
 
     ```
     registry jobs list
@@ -47,7 +49,7 @@ def list_jobs(
 @app.command("show")
 @command
 def show_job(session: Session, job: JobId) -> None:
-    """One job: how far it is, or how it ended.
+    """Show one job: its progress or its result.
 
     ```
     registry jobs show convert-0a1b2c3d4e5f
@@ -67,7 +69,7 @@ def show_job(session: Session, job: JobId) -> None:
 @app.command("cancel")
 @command
 def cancel_job(session: Session, job: JobId) -> None:
-    """End a job that is not over; the device stops when it hears of it.
+    """Cancel a job. The device stops it when it receives the message.
 
     ```
     registry jobs cancel convert-0a1b2c3d4e5f

@@ -17,7 +17,9 @@ from registry.contracts.api.telemetry import CountView, ResultView
 from registry.contracts.device.messages import Event, Health, ModelHealth
 from registry.contracts.paths import counts_path, device_events_path, device_health_path, devices_path, results_path
 
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many, newest first.")]
+Limit = Annotated[
+    int, typer.Option("--limit", "-n", min=1, max=10_000, help="The largest number of rows, newest first.")
+]
 DeviceFilter = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="Only of this device.")]
 MAX_BODY_SHOWN = 160
 
@@ -125,7 +127,7 @@ def _ms(microseconds: float) -> str:
 
 @command
 def events(session: Session, device: Annotated[str, typer.Argument(metavar="DEVICE")], limit: Limit = 50) -> None:
-    """Show what happened on a device: the steps of deployments, workers that died, results that were dropped.
+    """Show the events of a device: steps of deployments, workers that died, dropped results.
 
     ```
     registry events edge-1

@@ -18,7 +18,7 @@ from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, Web
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode="markdown",
-    help="Tell other systems what rollouts do. Without a command: list the webhooks and how delivery goes.",
+    help="Manage webhooks that report events of rollouts. Without a command: list them with their delivery status.",
 )
 Webhook = Annotated[str, typer.Argument(metavar="NAME")]
 
@@ -26,7 +26,7 @@ Webhook = Annotated[str, typer.Argument(metavar="NAME")]
 @app.callback()
 @command
 def webhooks(session: Session) -> None:
-    """Tell other systems what rollouts do. Without a command: list the webhooks and how delivery goes."""
+    """Manage webhooks that report events of rollouts. Without a command: list them with their delivery status."""
     if session.subcommand is not None:
         return
     found = session.client.items(webhooks_path(), WebhookView)
@@ -62,9 +62,9 @@ def set_webhook(
         Path | None, typer.Option("--secret-out", metavar="FILE", help="Write the secret here (mode 600).")
     ] = None,
 ) -> None:
-    """Have events POSTed to a URL. The secret that signs them is shown once; see docs/rollouts.md for the check.
+    """POST events to a URL. The secret that signs them is shown once; docs/rollouts.md says how to verify a signature.
 
-    Setting it again changes it, and starts one that was given up; its secret stays what it was.
+    Setting an existing webhook changes it and restarts delivery if it was given up. Its secret stays the same.
 
     ```
     registry webhook set ops https://example.com/hook --secret-out hook.secret
@@ -102,7 +102,7 @@ def _tell_changed(session: Session, view: WebhookView, secret_out: Path | None) 
 def remove(
     session: Session, name: Webhook, *, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
 ) -> None:
-    """Remove a webhook: nothing is sent there any more."""
+    """Remove a webhook."""
     confirm(session, f"Remove webhook {name}?", yes=yes)
     session.client.send("DELETE", webhook_path(name))
     if session.out.as_json:

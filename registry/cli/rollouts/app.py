@@ -37,10 +37,10 @@ from registry.contracts.rollout.views import PlanView, RolloutView
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Take a version to a fleet: plan, waves, gates, probation, rollback.
+    help="""Deploy a version to a fleet: plan, waves, gates, probation, rollback.
 
-    Success means that a device was seen serving the version and stayed healthy. A failed gate pauses the rollout and
-    nobody else is offered it; a device whose own watchdog fails goes back by itself.
+    Success means that a device was seen serving the version and stayed healthy. A failed gate pauses the rollout, and
+    no other device is offered the version. A device whose own watchdog fails rolls back by itself.
 
     ```
     registry rollout create lenet@1.1.0 --fleet site=paris --waves 1%,10%,100%
@@ -53,7 +53,7 @@ app = typer.Typer(
 
 
 class OnFailureChoice(str, Enum):
-    """What a failed gate does."""
+    """The action of a failed gate."""
 
     PAUSE = "pause"
     ROLLBACK = "rollback"
@@ -102,20 +102,24 @@ def create(
     shadow: ShadowOption = None,
     max_nan: MaxNanOption = None,
     policy: PolicyOption = None,
-    on_failure: Annotated[OnFailureChoice | None, typer.Option(help="What a failed gate does.")] = None,
-    offline: Annotated[OfflineChoice | None, typer.Option(help="Devices that are away when their turn comes.")] = None,
+    on_failure: Annotated[OnFailureChoice | None, typer.Option(help="The action of a failed gate.")] = None,
+    offline: Annotated[
+        OfflineChoice | None, typer.Option(help="What happens to devices that are offline when their turn comes.")
+    ] = None,
     approval: Annotated[bool, typer.Option("--approval", help="Another person must approve the plan.")] = False,
     start_at: Annotated[str | None, typer.Option("--start-at", metavar="TIME", help="2026-12-01T22:00:00Z")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="To call it by; default: an id.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The rollout's name. Default: an id.")] = None,
     note: Note = "",
-    draft: Annotated[bool, typer.Option("--draft", help="Only make and plan it: rollout start begins.")] = False,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Only create and plan the rollout. Start it with rollout start.")
+    ] = False,
     yes: Yes = False,
     watch: Watch = False,
 ) -> None:
-    """Plan a rollout, show who gets what and who cannot, and start it once you say so.
+    """Plan a rollout, show the plan, and start it after you confirm.
 
-    What is left out is the safe choice: waves of 1 %, 10 % and 100 % with soaking, at least one device of each kind
-    of hardware in the first, a pause when more than 5 % fail or fall silent, a minute of probation on every device.
+    The defaults are safe: waves of 1 %, 10 % and 100 % with soaking, at least one device of each kind of hardware in
+    the first wave, a pause when more than 5 % fail or fall silent, and a minute of probation on every device.
 
     ```
     registry rollout create lenet@1.1.0 --fleet site=paris --waves 1%,10%,100% --watch
@@ -178,7 +182,7 @@ def apply(
 ) -> None:
     """Make sure that the rollout of this file exists and runs. The same file again changes nothing.
 
-    Another content under the same name is refused, with the differences: a rollout is never edited.
+    Different content under the same name is refused, with the differences, because a rollout is never edited.
 
     ```
     registry rollout apply -f rollouts/kiosks-7.toml --watch
@@ -212,7 +216,7 @@ def _begin(session: Session, view: RolloutView, *, draft: bool, yes: bool, watch
 
 @command
 def start(session: Session, rollout: Rollout, *, watch: Watch = False) -> None:
-    """Start a draft: its plan is frozen, then it waits for approval or its time, or runs."""
+    """Start a draft. Its plan is frozen; it then runs, or waits for approval or its start time."""
     follow(session, command_rollout(session, get_rollout(session, rollout), Command.SUBMIT), watch=watch)
 
 

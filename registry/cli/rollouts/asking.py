@@ -26,9 +26,9 @@ PLAN_S = 120.0
 """How long a command waits for its plan; 100,000 devices take seconds."""
 
 Rollout = Annotated[str, typer.Argument(metavar="ROLLOUT", help="Its name or id.")]
-Note = Annotated[str, typer.Option("--note", help="Why; it stands in the history.")]
+Note = Annotated[str, typer.Option("--note", help="The reason, kept in the history.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Until it is over or waits for a person.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it is over or waits for a person.")]
 Devices = Annotated[list[str] | None, typer.Option("--device", "-d", metavar="DEVICE", help="May be repeated.")]
 
 

@@ -28,7 +28,7 @@ from registry.contracts.rollout.views import Approval, CommandBody, PlanView, Ro
 
 @command
 def approve(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = "") -> None:
-    """Approve the plan that is shown. The approval holds for this plan only: another one is refused."""
+    """Approve the plan that is shown. The approval holds for this plan only."""
     _decide(session, rollout, approve=True, yes=yes, note=note)
 
 
@@ -51,10 +51,10 @@ def _decide(session: Session, rollout: str, *, approve: bool, yes: bool, note: s
 
 @command
 def pause(session: Session, rollout: Rollout, *, note: Note = "") -> None:
-    """No device is offered it any more, and nobody commits it: those that were offered it stay where they are.
+    """Pause a rollout. No other device is offered the version, and no device commits it.
 
-    Before the switch they wait staged, after it in probation, watched (unless the spec says hold: none).
-    """
+    Devices that were offered it are held: staged before the switch, in probation after it. With hold = "none" in the
+    spec they continue."""
     _simple(session, rollout, Command.PAUSE, note)
 
 
@@ -66,20 +66,21 @@ def resume(
     force: Annotated[bool, typer.Option("--force", help="The current wave passes, whatever its gate says.")] = False,
     note: Note = "",
 ) -> None:
-    """Go on after a pause. The failures so far are accepted, and the gate counts from zero again."""
+    """Continue after a pause. The failures so far are accepted, and the gate counts from zero again."""
     _simple(session, rollout, Command.RESUME, note, force=force)
 
 
 @command
 def abort(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = "") -> None:
-    """Stop for good: devices that have not switched keep what they serve. Those that have, stay (see rollback)."""
+    """End a rollout. Devices that have not switched keep what they serve; the others keep the new version (see
+    rollback)."""
     make_sure(session, f"Abort rollout {rollout}?", yes=yes)
     _simple(session, rollout, Command.ABORT, note)
 
 
 @command
 def rollback(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = "", watch: Watch = False) -> None:
-    """Every device goes back to its own last good version, from its own disk, without a download."""
+    """Return every device to its own last good version, from its own disk, without a download."""
     make_sure(session, f"Roll back {rollout}: every device returns to what it served before?", yes=yes)
     view = command_rollout(session, get_rollout(session, rollout), Command.ROLLBACK, note=note)
     follow(session, view, watch=watch, success=RolloutState.ROLLED_BACK)
@@ -95,7 +96,7 @@ def retry(
     note: Note = "",
     watch: Watch = False,
 ) -> None:
-    """Offer it again to the devices that failed: a new generation of the same rollout, the history stays.
+    """Offer the version again to devices that failed, in a new generation of the same rollout. The history stays.
 
     ```
     registry rollout retry kiosks-7 --failed
@@ -110,7 +111,7 @@ def retry(
 
 @command
 def delete(session: Session, rollout: Rollout, *, yes: Yes = False) -> None:
-    """Delete a draft, or a rollout that is over, with its history. What devices serve stays as it is."""
+    """Delete a draft, or a rollout that is over, with its history. The devices keep what they serve."""
     make_sure(session, f"Delete {rollout}?", yes=yes)
     view = get_rollout(session, rollout)
     post(session, paths.rollout_commands_path(view.id), CommandBody(command=Command.DELETE, revision=view.revision))

@@ -45,7 +45,7 @@ def show_all(
 
 @command
 def status(session: Session, rollout: Rollout, *, watch: Watch = False) -> None:
-    """Where a rollout is: its waves, what each gate says, why it waits, and what you may do.
+    """Show a rollout: its waves, gates, why it waits, and the allowed commands.
 
     With --watch: exit code 0 when it succeeded, 1 when it ended otherwise or waits for a person.
     """
@@ -81,7 +81,7 @@ def devices(
     wave: Annotated[int | None, typer.Option("--wave", min=1, help="Only of this wave.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000)] = 200,
 ) -> None:
-    """List the devices of a rollout, each with its state and why it is there."""
+    """List the devices of a rollout, each with its state and the reason."""
     states = [state] if state else [None]
     if trouble:
         states = [str(each) for each in sorted(COLUMNS["FAILED"] | COLUMNS["UNKNOWN"])]
@@ -104,7 +104,7 @@ def why(
     *,
     rollout: Annotated[str | None, typer.Option("--rollout", help="Default: every rollout that is not over.")] = None,
 ) -> None:
-    """Why a device is where it is: what it waits for, who or what unblocks it, and everything it told.
+    """Show why a device waits or failed, who or what can unblock it, and what it reported.
 
     ```
     registry rollout why edge-17
@@ -139,7 +139,7 @@ def _action(session: Session, view: RolloutView, device: str) -> ActionView | No
 
 @command
 def history(session: Session, rollout: Rollout) -> None:
-    """Who did what to a rollout, when and why, newest first."""
+    """Show every transition of a rollout, newest first: who, when, why."""
     entries = session.client.items(paths.rollout_history_path(rollout), HistoryEntry, 1000)
     if session.out.as_json:
         session.out.document(entries)
