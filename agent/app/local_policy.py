@@ -25,13 +25,15 @@ class HostLocalPolicy:
         self._policy, self._leases, self._metered, self._now = policy, leases, metered, now
         self._monotonic = monotonic
 
-    def may_download(self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing_bytes: int) -> Wait | None:
+    def may_download(
+        self, model: str, policy: DeploymentPolicy, offered_at: datetime, missing_bytes: int
+    ) -> Wait | None:
         """As the port says."""
         at = HostNow(self._now(), offered_at, metered=self._metered())
-        return may_download(model, wish, self._policy, at, missing_bytes)
+        return may_download(model, policy, self._policy, at, missing_bytes)
 
-    def may_switch(self, model: str, wish: DeploymentPolicy, offered_at: datetime) -> Wait | None:
+    def may_switch(self, model: str, policy: DeploymentPolicy, offered_at: datetime) -> Wait | None:
         """As the port says."""
         now = self._now()
         leases = self._leases.living(now, self._monotonic())
-        return may_switch(model, wish, self._policy, HostNow(now, offered_at, leases=leases))
+        return may_switch(model, policy, self._policy, HostNow(now, offered_at, leases=leases))

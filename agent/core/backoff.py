@@ -52,6 +52,17 @@ RETRIABLE = OUTAGES | {
     Code.BAD_ANSWER,
     Code.DIGEST_MISMATCH,
 }
+BROKEN = frozenset({Code.DIGEST_MISMATCH, Code.DISK_ERROR})
+"""The files in the cache are gone or wrong: they have to be pulled again before a start is of use."""
+VERIFIED = frozenset(
+    {
+        Code.VARIANT_UNFIT,
+        Code.ENTRY_POINT_DISABLED,
+        Code.ENTRY_POINT_UNTRUSTED,
+        Code.ENTRY_POINT_SIGNATURE,
+    }
+)
+"""Reasons that hold until something is changed: this host was looked at anew, or its settings say so."""
 OF_HOST = frozenset({Code.NO_FITTING_VARIANT, Code.VARIANT_UNFIT, Code.BACKEND_UNAVAILABLE, Code.LOAD_FAILED})
 """A host that changed may run what failed so."""
 JUDGED = frozenset(

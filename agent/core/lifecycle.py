@@ -4,10 +4,12 @@ One model has one slot, and a slot has at most one deployment under way. What sh
 is no state of the deployment: it is kept alive beside it in every state. So a deployment that fails before the switch
 costs nothing but itself, and rolling back is making the previous version the active one again.
 
-The reconciler turns what happens into an `Event`, calls `advance`, writes the new state down, and only then does
-the effects. A power cut therefore always lands in a row of `ON_RESTART`.
+`agent.core.machine` turns what happens into an `Event` and says what is written down with the new state;
+`agent.reconciler.slot` writes it down, and only then carries the effects out. A power cut therefore always lands in a
+row of `ON_RESTART`.
 
-To extend: a new state is a row in both tables, a word of `PHASES`, and effects in `agent.reconciler.effects`.
+To extend: a new state is a row in both tables, a word of `PHASES`, effects in `agent.reconciler.slot.COMMANDS`, and in
+`agent.core.machine` what follows from their outcome.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class State(StrEnum):
     WAITING = "waiting"
     """A step failed and is tried again later."""
     FAILED = "failed"
-    """Given up; waits for another wish."""
+    """Given up; waits for another desired state."""
     SUPERSEDED = "superseded"
     """Another version is wanted: it makes way."""
     CANCELLED = "cancelled"
@@ -143,7 +145,7 @@ _PROVE = Step(_S.PROBATION, (_F.REBIND, _F.REPORT, _F.WATCH))
 _RETIRE = Step(_S.RETIRING, (_F.REPORT, _F.RETIRE))
 _LATER = Step(_S.WAITING, (_F.CANCEL, _F.SCHEDULE_RETRY, _F.REPORT))
 _GIVE_UP = Step(_S.FAILED, (_F.CANCEL, _F.REPORT))
-# What is overtaken in its probation goes on answering, so it goes on being watched: see `agent.reconciler.watchdog`.
+# What is overtaken in its probation goes on answering, so it goes on being watched: see `agent.core.machine.trial`.
 _SUPERSEDE = Step(_S.SUPERSEDED, (_F.CANCEL, _F.REPORT))
 _CALL_OFF = Step(_S.CANCELLED, (_F.CANCEL, _F.UNWATCH, _F.REPORT))
 _DEFER = Step(_S.DEFERRED, (_F.CANCEL, _F.REPORT))
@@ -154,14 +156,14 @@ _NOT_NOW: dict[Event, Step] = {_E.HELD: _HOLD, _E.DEFER: _DEFER}
 """Asked once more when the candidate is ready: its policy or this host may have changed their mind."""
 
 _OVERTAKEN: dict[Event, Step] = {_E.ASSIGNED: _SUPERSEDE, _E.CALLED_OFF: _CALL_OFF, _E.WITHDRAWN: _CALL_OFF}
-"""The newest wish wins over whatever is under way."""
+"""The newest desired state wins over whatever is under way."""
 _RESTING: dict[Event, Step] = {
     _E.ASSIGNED: _BEGIN,
     _E.SETTLED: _SETTLE,
     _E.PROVE: _PROVE,
     _E.WITHDRAWN: _RETIRE,
 }
-"""Nothing is under way: any wish can be taken up."""
+"""Nothing is under way: any desired state can be taken up."""
 
 
 def _working(done: Step, more: dict[Event, Step] | None = None) -> dict[Event, Step]:
@@ -196,7 +198,7 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
         **_OVERTAKEN,
     },
     _S.COMMITTED: _RESTING,
-    # Finished first, whatever is wished meanwhile: it takes moments, and what is wished can be begun from there.
+    # Finished first, whatever is desired meanwhile: it takes moments, and that can be begun from there.
     _S.ROLLING_BACK: {
         _E.STEP_DONE: Step(_S.ROLLED_BACK, (_F.UNWATCH, _F.REPORT)),
         _E.GIVEN_UP: Step(_S.ROLLBACK_FAILED, (_F.SCHEDULE_RETRY, _F.REPORT)),
@@ -229,7 +231,7 @@ ON_RESTART: dict[State, Step] = {
     _S.VERIFYING: _AGAIN,
     _S.VERIFIED: _AGAIN,
     _S.STAGED: _AGAIN,
-    # A candidate that takes the agent down with it is counted: see `agent.reconciler.slot`.
+    # A candidate that takes the agent down with it is counted: see `agent.core.machine.trial`.
     _S.WARMING: _AGAIN,
     _S.SHADOWING: _AGAIN,
     _S.SWITCHING: _AGAIN,
@@ -272,7 +274,7 @@ PHASES: dict[State, Phase | None] = {
 """What crosses the wire; None: nothing, or as said there."""
 
 UNDER_WAY = frozenset(state for state, row in TRANSITIONS.items() if row.get(_E.ASSIGNED) is _SUPERSEDE)
-"""A deployment is being carried out: another wish overtakes it."""
+"""A deployment is being carried out: another desired state overtakes it."""
 BUSY = frozenset({_S.OFFERED, _S.DOWNLOADING, _S.VERIFYING, _S.VERIFIED, _S.WARMING, _S.SWITCHING, _S.RETIRING})
 """A step is running; when none does, a refused journal write has left it undone. So it is in SHADOWING, but for the
 time in which requests are compared."""

@@ -1,6 +1,6 @@
-"""What this host has a say in: when a deployment may download, and when it may switch. Pure.
+"""The local policy: when a deployment may download, and when it may switch. Pure.
 
-The registry's wish comes first: a policy that is `urgent` is never held up. Nothing here holds for ever: a window
+The registry comes first: a policy that is `urgent` is never held up. Nothing here holds for ever: a window
 opens again, and leases and a metered network hold a deployment no longer than `max_defer_s` after it was offered.
 """
 
@@ -17,7 +17,7 @@ from registry.contracts.device.deployments import DeploymentPolicy
 
 @dataclass(frozen=True)
 class Lease:
-    """A local program's wish that nothing be switched for a while: it has a deadline, so it cannot leak."""
+    """A local program's request that nothing be switched for a while: it has a deadline, so it cannot leak."""
 
     id: str
     until: datetime
@@ -59,9 +59,11 @@ class Wait:
     until: datetime
 
 
-def may_download(model: str, wish: DeploymentPolicy, host: HostPolicy, at: HostNow, missing_bytes: int) -> Wait | None:
+def may_download(
+    model: str, policy: DeploymentPolicy, host: HostPolicy, at: HostNow, missing_bytes: int
+) -> Wait | None:
     """None: go on. Nothing that is on this disk already is held up by a metered network."""
-    if wish.urgent or not at.metered or missing_bytes == 0:
+    if policy.urgent or not at.metered or missing_bytes == 0:
         return None
     deadline = at.offered_at + host.max_defer
     if at.now >= deadline:
@@ -70,9 +72,9 @@ def may_download(model: str, wish: DeploymentPolicy, host: HostPolicy, at: HostN
     return Wait(DeploymentCode.METERED, text, deadline)
 
 
-def may_switch(model: str, wish: DeploymentPolicy, host: HostPolicy, at: HostNow) -> Wait | None:
+def may_switch(model: str, policy: DeploymentPolicy, host: HostPolicy, at: HostNow) -> Wait | None:
     """None: go on. Asked just before the switch, after everything was downloaded and verified."""
-    if wish.urgent:
+    if policy.urgent:
         return None
     lease = _holding(model, host, at)
     if lease is not None:

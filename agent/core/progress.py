@@ -63,18 +63,18 @@ def phase_of(slot: SlotRecord) -> Phase | None:
 
 def progress(slot: SlotRecord, live: Live) -> DeploymentProgress | None:
     """The deployment under way, or how the last one ended; None when there is none."""
-    phase, wish = phase_of(slot), slot.desired
-    if phase is None or wish is None or slot.since is None:
+    phase, desired = phase_of(slot), slot.desired
+    if phase is None or desired is None or slot.since is None:
         return None
     fault = slot.fault or Fault(code="")
     ended_badly = slot.state in _ENDED_BADLY
     aimed_at = slot.candidate or slot.active if slot.state in _SERVES else slot.candidate
     total = aimed_at.variant.size if aimed_at else 0
     return DeploymentProgress(
-        version=wish.version,
-        manifest=wish.manifest,
-        rollout=wish.rollout,
-        attempt=wish.attempt,
+        version=desired.version,
+        manifest=desired.manifest,
+        rollout=desired.rollout,
+        attempt=desired.attempt,
         phase=phase,
         since=slot.since,
         code=fault.code[:64],

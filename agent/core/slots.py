@@ -56,15 +56,20 @@ class Choice(Wire):
             and self.batching == desired.policy.batching
         )
 
+    def loads_as(self, other: Choice) -> bool:
+        """Would the same worker do? Rollout and options are no part of a worker."""
+        mine = (self.variant_digest, self.manifest, self.profile, self.batching)
+        return mine == (other.variant_digest, other.manifest, other.profile, other.batching)
+
     def bound_to(self, desired: DesiredModel) -> Choice:
         """The same under the rollout and the options of `desired`."""
         return self.model_copy(update={"rollout": desired.rollout, "record_results": desired.record_results})
 
 
 def identity(desired: DesiredModel) -> tuple[str | None, ...]:
-    """What makes two wishes the same deployment; the rest of its policy and its options may change under way."""
-    wish = (desired.manifest, desired.variant, desired.rollout, str(desired.attempt), desired.profile)
-    return (*wish, desired.policy.batching)
+    """What makes two desired states the same deployment; the rest of policy and options may change under way."""
+    what = (desired.manifest, desired.variant, desired.rollout, str(desired.attempt), desired.profile)
+    return (*what, desired.policy.batching)
 
 
 class Serving(Wire):

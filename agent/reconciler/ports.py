@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from agent.core.local_policy import Wait
 from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import Room
@@ -16,7 +17,6 @@ from agent.errors import AgentError
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.golden import Parity
-from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures
 from registry.contracts.device.jobs import Job, JobStatus
 from registry.contracts.device.messages import DesiredModel, Reported
@@ -168,22 +168,6 @@ class Journal(Protocol):
         """Remembers a measurement."""
 
 
-class Waiting(Protocol):
-    """Why this host does not go on now; see `agent.core.local_policy`."""
-
-    @property
-    def code(self) -> DeploymentCode:
-        """For reports."""
-
-    @property
-    def message(self) -> str:
-        """For people."""
-
-    @property
-    def until(self) -> datetime:
-        """It is asked again at the latest then."""
-
-
 class LocalPolicy(Protocol):
     """When this host lets a deployment download and switch: `agent.core.local_policy` with what is true now.
 
@@ -191,11 +175,11 @@ class LocalPolicy(Protocol):
     """
 
     def may_download(
-        self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing_bytes: int
-    ) -> Waiting | None:
+        self, model: str, policy: DeploymentPolicy, offered_at: datetime, missing_bytes: int
+    ) -> Wait | None:
         """Before a download. None: go on."""
 
-    def may_switch(self, model: str, wish: DeploymentPolicy, offered_at: datetime) -> Waiting | None:
+    def may_switch(self, model: str, policy: DeploymentPolicy, offered_at: datetime) -> Wait | None:
         """Before a worker is loaded for the switch, and once more before the switch itself. None: go on."""
 
 
@@ -203,12 +187,12 @@ class Unrestricted:
     """A host without a policy of its own."""
 
     def may_download(
-        self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing_bytes: int
-    ) -> Waiting | None:
+        self, model: str, policy: DeploymentPolicy, offered_at: datetime, missing_bytes: int
+    ) -> Wait | None:
         """At any time."""
         return None
 
-    def may_switch(self, model: str, wish: DeploymentPolicy, offered_at: datetime) -> Waiting | None:
+    def may_switch(self, model: str, policy: DeploymentPolicy, offered_at: datetime) -> Wait | None:
         """At any time."""
         return None
 

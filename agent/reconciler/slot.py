@@ -1,42 +1,48 @@
-"""One model's slot: moves its deployment along `core.lifecycle`, one written-down step at a time.
+"""One model's slot: writes down what the machine decides, then carries it out.
 
-Here is what moves it: wishes, the clock, outcomes, restarts. What the table's effects do is in `effects`, what watches
-a version on probation in `watchdog`. A step that runs is the slot's one task; when a journal write fails the step it
-belongs to does not happen, and the slot starts that state again a little later.
+The machine (`agent.core.machine`) is pure. Here it is told what happened and what holds at the moment, its record goes
+into the journal, then its commands are carried out in their order. When a journal write fails nothing of the decision
+happens, and the slot starts that state again a little later.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any
 
-from agent.core.backoff import DEPLOYMENT, JUDGED, LONGEST_S, OF_HOST, exhausted
-from agent.core.elapsed import SteadySince
-from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State, Step, advance
+from agent.core.lifecycle import BUSY, Effect, State
+from agent.core.machine.decision import Decision, PublishEvent, RetryStart, Situation, Upkeep
+from agent.core.machine.desired import desired_changed
+from agent.core.machine.install import due, host_changed, is_stuck, restarted, tried_once, waits_for_retry
+from agent.core.machine.trial import (
+    agent_started,
+    agent_stops,
+    assess,
+    came_up,
+    known_in,
+    probation_begins,
+    start_failed,
+    watches,
+    worker_died,
+)
 from agent.core.progress import Live, phase_of, report
-from agent.core.slots import Choice, SlotRecord
-from agent.core.wishes import changes_of, lasts, take
-from agent.errors import AgentError, PermanentError, TransientError
+from agent.core.slots import SlotRecord
+from agent.errors import AgentError
 from agent.reconciler.context import Context
-from agent.reconciler.effects import EFFECTS
-from agent.reconciler.installing import admit, reconsider
-from agent.reconciler.shadowing import Shadowing
-from agent.reconciler.supervisor import Listener, WorkerSupervisor
-from agent.reconciler.tasks import Task
-from agent.reconciler.watchdog import ROLLS_BACK, Watchdog
+from agent.reconciler.installation import Decider, Installation
+from agent.reconciler.supervisor import WorkerSupervisor
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.device.deployments import DeploymentPolicy
-from registry.contracts.device.messages import DesiredModel, Fault, ReportedModel
+from registry.contracts.device.messages import DesiredModel, ReportedModel
 
 JOURNAL_RETRY_S = 5.0
 PROGRESS_EVERY_S = 10.0
 """While a download or a shadow runs, a report says so often how far it is."""
+ASSESS_EVERY_S = 1.0
+"""What is on trial."""
 _TELLS_PROGRESS = frozenset({State.DOWNLOADING, State.SHADOWING})
-_LOADED = frozenset({State.WARMING, State.SHADOWING, State.SWITCHING})
-"""A worker of the candidate is there: if the agent dies now, the candidate may be why."""
 _COMES = BUSY | {State.STAGED, State.SHADOWING}
+"""A candidate is on its way: what serves is looked at meanwhile, because the candidate will be compared with it."""
 _UNTENDED = frozenset({State.RETIRING, State.SWITCHING})
 """What should answer is about to change: nothing is started for the active place."""
 
@@ -46,18 +52,19 @@ class Slot:
 
     def __init__(self, context: Context, record: SlotRecord) -> None:
         self.record = record
-        self.context = context
-        self.watchdog = Watchdog(self)
-        listener = Listener(self.watchdog.came_up, self.watchdog.did_not_come_up, self.watchdog.lost)
-        self.supervisor = WorkerSupervisor(context, record.model, listener)
-        self.shadowing = Shadowing(self)
-        self.task: Task[Any] | None = None
-        self.candidate: Worker | None = None
-        """Loaded and warm, not yet with the data path."""
-        self.retry_at: float | None = None
-        self.retry_delay = 0.0
-        """Seconds from the failure of a step to the next try."""
-        self.offered = SteadySince()
+        self._context = context
+        self.supervisor = WorkerSupervisor(
+            context,
+            record.model,
+            came_up=lambda: self.decide(came_up),
+            start_failed=lambda error: self.decide(lambda now, at: start_failed(now, at, error)),
+        )
+        self.installation = Installation(context, self.supervisor, self.decide)
+        self._retry_at: float | None = None
+        """Monotonic, as the others here."""
+        self._retry_s = 0.0
+        self._watched_since: float | None = None
+        self._assess_at: float | None = None
         self._tell_progress_at = 0.0
         context.records[record.model] = record
         context.data_path.assign(record.model)
@@ -65,17 +72,12 @@ class Slot:
     @property
     def gone(self) -> bool:
         """The journal has forgotten it."""
-        return self.record.model not in self.context.records
+        return self.record.model not in self._context.records
 
     @property
     def busy(self) -> bool:
         """Something is being installed: the cache must not be swept."""
-        return self.task is not None
-
-    @property
-    def policy(self) -> DeploymentPolicy:
-        """How the deployment under way is to be carried out."""
-        return self.record.desired.policy if self.record.desired else DeploymentPolicy()
+        return self.installation.busy
 
     def report(self) -> ReportedModel:
         """What this slot says of itself."""
@@ -84,237 +86,225 @@ class Slot:
             serving=supervisor.serving,
             crash=supervisor.crash,
             given_up=supervisor.given_up and self.record.state is not State.ROLLBACK_FAILED,
-            bytes_done=self.context.steps.received(candidate) if candidate is not None else 0,
-            shadow=self.shadowing.figures(),
+            bytes_done=self._context.steps.received(candidate) if candidate is not None else 0,
+            shadow=self.installation.figures(),
             cleared=supervisor.cleared_at is not None,
         )
         return report(self.record, live)
 
     def next_due(self) -> float | None:
         """When `tend` has something to do by the clock, in monotonic seconds."""
-        times = (self.retry_at, self.supervisor.wake_at, self.watchdog.next_due(), self.shadowing.next_due())
+        assess_at = self._assess_at if watches(self.record) else None
+        times = (self._retry_at, self.supervisor.wake_at, assess_at, self.installation.next_due())
         return min((time for time in times if time is not None), default=None)
 
-    # --- what moves it ------------------------------------------------------------------------------------------------
+    # --- what happens -----------------------------------------------------------------------------------------------
 
     def take_up(self) -> None:
-        """The agent has just started. What died with it is counted before anything is started: a version that takes
-        the agent down with it must not do so for ever. What a cut of power ended is not counted."""
-        if self.record.state in _LOADED and self.same_boot():
-            self.save(self.record.model_copy(update={"attempts": self.record.attempts + 1}))
-        self.watchdog.take_up()
+        """The agent has just started: what served is started again."""
+        self.decide(agent_started)
+        if watches(self.record):
+            self._watched_since = self._context.clock.monotonic()
+            self._assess(assess)
         self.revive()
 
-    def same_boot(self) -> bool:
-        """Has this host been running since the record was written?"""
-        return self.record.boot == self.context.boot
+    def restart(self) -> None:
+        """What the journal says is under way is taken up."""
+        self.decide(restarted)
+
+    def want(self, desired: DesiredModel | None, generation: int) -> None:
+        """Compares with what is desired. What is overtaken ends under its own name, then that is taken up."""
+        for _ in range(3):
+            before = self.record
+            self.decide(lambda now, at: desired_changed(now, at, desired, generation))
+            if self.gone or self.record is before:
+                return
+
+    def tend(self) -> None:
+        """Does what is due by the clock, and what a refused journal write left undone."""
+        self.revive()
+        now = self._context.clock.monotonic()
+        if self._retry_at is None or now >= self._retry_at:
+            self._retry_at = None
+            self.decide(due)
+        if watches(self.record):
+            self._assess(assess)
+        if self.record.state in _TELLS_PROGRESS and now >= self._tell_progress_at:
+            self._tell_progress_at = now + PROGRESS_EVERY_S
+            self._context.changed = True
+
+    def postpone(self) -> None:
+        """The journal refused: the disk is full or broken. Look again later."""
+        at = self._situation()
+        if is_stuck(self.record, at) or waits_for_retry(self.record, at):
+            self._retry_at = at.monotonic + JOURNAL_RETRY_S
+
+    def died(self, worker: object, reason: str) -> None:
+        """A worker of this model died."""
+        if self.supervisor.died(worker, reason):
+            crash = self.supervisor.crash
+            self._publish(PublishEvent("died", reason, crash.code if crash else DeploymentCode.WORKER_CRASHED))
+            self.decide(worker_died)
+
+    def host_changed(self) -> None:
+        """This host is another than it was."""
+        self.supervisor.hurry()
+        self.decide(host_changed)
+
+    def stop(self) -> list[Worker]:
+        """The agent ends: no step goes on. The workers that are left, for the caller to close. A disk that does not
+        take the order lets this count as an end without one."""
+        self.cancel()
+        self.supervisor.stop_trying()
+        with contextlib.suppress(AgentError):
+            self.decide(agent_stops)
+        return [self.supervisor.worker] if self.supervisor.worker is not None else []
+
+    # --- what is decided --------------------------------------------------------------------------------------------
+
+    def decide(self, decider: Decider) -> None:
+        """Asks the machine, and does what it says."""
+        decision = decider(self.record, self._situation())
+        if decision is not None:
+            self._carry_out(decision)
+
+    def _situation(self) -> Situation:
+        context, supervisor, clock = self._context, self.supervisor, self._context.clock
+        now = clock.now()
+        return Situation(
+            now=now,
+            monotonic=clock.monotonic(),
+            chance=clock.chance(),
+            boot=context.boot,
+            desired_expired=context.desired.expired(now),
+            step_runs=self.installation.busy,
+            comparing=self.installation.comparing,
+            retry_pending=self._retry_at is not None,
+            serving=supervisor.serving.choice if supervisor.serving is not None else None,
+            cleared=supervisor.cleared_at is not None,
+            given_up=supervisor.given_up,
+            crash=supervisor.crash,
+            tally=supervisor.tally,
+            watched_since=self._watched_since,
+        )
+
+    def _carry_out(self, decision: Decision) -> None:
+        """To the journal first. Raises TransientError, and then nothing has changed."""
+        if decision.record is not self.record and decision.record != self.record:
+            record = decision.record.model_copy(update={"boot": self._context.boot})
+            self._context.journal.save(record)
+            self._context.fault = None
+            self.record = self._context.records[record.model] = record
+            self._context.changed = True
+        self._count_answers()
+        self._retry_s = decision.retry_s
+        for command in decision.commands:
+            if isinstance(command, PublishEvent):
+                self._publish(command)
+            elif isinstance(command, RetryStart):
+                self.supervisor.retry(command.error)
+            else:
+                COMMANDS[command](self)
+
+    def _count_answers(self) -> None:
+        """What the data path is to look at in answers, and what of it is known from the version before."""
+        tally, on_trial = self.supervisor.tally, self.record.on_trial()
+        tally.watching = on_trial or self.record.state in _COMES
+        if on_trial and self.record.trial is not None:
+            tally.known = known_in(self.record.trial.before)
+
+    def _assess(self, decider: Decider) -> None:
+        self._assess_at = self._context.clock.monotonic() + ASSESS_EVERY_S
+        self.decide(decider)
+
+    def _publish(self, event: PublishEvent) -> None:
+        self._context.publisher.publish(
+            "worker", phase=event.phase, code=event.code, message=event.message, slot=self.record
+        )
+
+    # --- the commands -----------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """No step goes on, no candidate is kept, and the active version may be started again."""
+        self.installation.cancel()
+        self.supervisor.resume()
+        self._retry_at = None
+
+    def rebind(self) -> None:
+        """The same worker goes on under the options of the record."""
+        if self.record.active is not None:
+            self.supervisor.rebind(self.record.active)
 
     def revive(self) -> None:
         """Starts the worker of what should answer, when none is there and it is due."""
         if self.record.state not in _UNTENDED:
             self.supervisor.tend(self.record.active)
 
-    def restart(self) -> None:
-        """What the journal says is under way is taken up: at a start, and when a refused write has left it undone."""
-        state, attempts = self.record.state, self.record.attempts
-        if state in _LOADED and exhausted(DEPLOYMENT, attempts, DeploymentCode.WORKER_CRASHED):
-            text = f"the agent or its worker ended {attempts} times while it was loaded"
-            self._give_up(Fault(code=DeploymentCode.ATTEMPTS_EXHAUSTED, message=text, attempts=attempts))
+    def watch(self) -> None:
+        """The probation begins."""
+        self._watched_since = self._context.clock.monotonic()
+        self._assess(probation_begins)
+
+    def unwatch(self) -> None:
+        """The probation is over."""
+        self._watched_since = self._assess_at = None
+
+    def roll_back(self) -> None:
+        """The previous version is the active one in the journal by now: its worker is all that is missing, unless the
+        agent was started anew, and has brought it back before anything else."""
+        self.supervisor.make_room(self.record.active)
+        if self.supervisor.answers(self.record.active):
+            self.decide(came_up)
         else:
-            self._enter(ON_RESTART[state], {})
+            self.revive()
 
-    def want(self, wish: DesiredModel | None, generation: int) -> None:
-        """Compares with what is desired. What is overtaken ends under its own name, then the wish is taken up."""
-        for _ in range(3):
-            taken = take(self.record, wish)
-            if taken.event is None:
-                if taken.adopt:
-                    self._adopt(wish, generation)
-                return
-            if taken.event is not Event.WITHDRAWN and taken.adopt:
-                self.supervisor.forgive()
-            now = self.context.clock.now()
-            self.move(taken.event, **changes_of(taken, self.record, wish, generation, now))
-            if self.gone:
-                return
+    def schedule_retry(self) -> None:
+        """As long after now as was decided."""
+        self._retry_at = self._context.clock.monotonic() + self._retry_s
 
-    def tend(self) -> None:
-        """Does what is due by the clock, and what a refused journal write left undone."""
-        self.revive()
-        now = self.context.clock.monotonic()
-        if self.retry_at is not None:
-            if now < self.retry_at:
-                return
-            self.retry_at = None
-        if self._stuck:
-            self._redo()
-        elif self._retries:
-            self.move(Event.RETRY_DUE, **({"fault": None} if self.record.state is State.WAITING else {}))
-        elif self.supervisor.answers(self.record.active) and self.record.state in ROLLS_BACK:
-            self.watchdog.came_up()
-        elif self.record.state is State.STAGED:
-            admit(self)
-        elif self.record.state is State.DEFERRED:
-            reconsider(self)
-        elif self.record.state is State.SHADOWING:
-            self.shadowing.look()
-        elif self._expired_by_mistake:
-            self.move(Event.RETRY_DUE)
-        self.watchdog.tend()
-        if self.record.state in _TELLS_PROGRESS and now >= self._tell_progress_at:
-            self._tell_progress_at = now + PROGRESS_EVERY_S
-            self.context.changed = True
+    def forget(self) -> None:
+        """Removes the slot from the journal."""
+        self._context.journal.forget(self.record.model)
+        self._context.records.pop(self.record.model, None)
+        self._context.changed = True
 
-    def postpone(self) -> None:
-        """The journal refused: the disk is full or broken. Look again later."""
-        if self._stuck or self._retries:
-            self.retry_at = self.context.clock.monotonic() + JOURNAL_RETRY_S
+    def publish_phase(self) -> None:
+        """One event for every phase; the reported state follows at the end of the look."""
+        fault, phase = self.record.fault, phase_of(self.record)
+        self._context.publisher.publish(
+            "deployment" if phase is not None else "worker",
+            phase=str(phase if phase is not None else self.record.state),
+            code=fault.code if fault else "",
+            message=fault.message if fault else "",
+            slot=self.record,
+        )
+        self._context.changed = True
 
-    def died(self, worker: object, reason: str) -> None:
-        """A worker of this model died."""
-        if self.supervisor.died(worker, reason):
-            crash = self.supervisor.crash
-            code = crash.code if crash else DeploymentCode.WORKER_CRASHED
-            self.context.publisher.publish("worker", phase="died", code=code, message=reason, slot=self.record)
-            self.watchdog.died()
 
-    def stop(self) -> list[Worker]:
-        """The agent ends: no step goes on. The workers that are left, for the caller to close."""
-        self.cancel()
-        self.supervisor.stop_trying()
-        self.watchdog.stop()
-        return [self.supervisor.worker] if self.supervisor.worker is not None else []
-
-    # --- for effects and watchdog -------------------------------------------------------------------------------------
-
-    def move(self, event: Event, **changes: Any) -> None:
-        """One step of the table: `changes` are written down together with the new state."""
-        self._enter(advance(self.record.state, event), changes, event=event)
-
-    def save(self, record: SlotRecord) -> None:
-        """To the journal first. Raises TransientError, and then nothing has changed."""
-        record = record.model_copy(update={"boot": self.context.boot})
-        self.context.journal.save(record)
-        self.context.fault = None
-        self.record = self.context.records[record.model] = record
-        self.context.changed = True
-
-    def chosen(self) -> Choice:
-        """The candidate. Raises PermanentError when there is none: a fault of the table."""
-        if self.record.candidate is None:
-            raise PermanentError("internal", f"slot {self.record.model} is {self.record.state} without a candidate")
-        return self.record.candidate
-
-    def cancel(self) -> None:
-        """No step goes on, no candidate is kept, and the active version may be started again."""
-        if self.task is not None:
-            self.task.cancel()
-            self.task = None
-        if self.candidate is not None:
-            self.shadowing.discard(self.candidate)
-            self.candidate = None
-        self.supervisor.resume()
-        self.retry_at = None
-
-    def step(
-        self,
-        work: Callable[[Any], Any],
-        done: Callable[[Any], None],
-        *,
-        discard: Callable[[Any], None] | None = None,
-        loads: bool = False,
-    ) -> None:
-        """Runs one step of the deployment in a pool."""
-        if self.context.desired.expired(self.context.clock.now()):
-            self.failed(PermanentError(DeploymentCode.DESIRED_EXPIRED, "the desired state has expired: nothing new"))
-            return
-
-        def succeeded(result: Any) -> None:
-            self.task = None
-            done(result)
-
-        pool = self.context.loads if loads else self.context.network
-        self.task = Task(work, succeeded, self.failed, discard).start(pool, self.context.put)
-
-    def failed(self, error: AgentError, **changes: Any) -> None:
-        """The step that ran has failed."""
-        self.task = None
-        came_further = isinstance(error, TransientError) and error.progress
-        attempts = 1 if came_further else self.record.attempts + 1
-        fault = Fault(code=error.code, message=error.message[:2000], attempts=attempts)
-        if isinstance(error, PermanentError) or exhausted(DEPLOYMENT, attempts, error.code):
-            self._give_up(fault, **changes)
-            return
-        clock = self.context.clock
-        wished = error.retry_after_s if isinstance(error, TransientError) else None
-        self.retry_delay = max(DEPLOYMENT.delay(attempts, clock.chance(), LONGEST_S.get(error.code)), wished or 0.0)
-        until = clock.now() + timedelta(seconds=self.retry_delay)
-        failed_in = phase_of(self.record)
-        self.move(Event.RETRY_LATER, attempts=attempts, fault=fault, failed_in=failed_in, until=until, **changes)
-
-    def try_once(self) -> None:
-        """After a restart. Not what was judged: no restart makes a bad version good."""
-        if self.record.fault is not None and self.record.fault.code not in JUDGED:
-            self.move(Event.RETRY_DUE)
-
-    def host_changed(self) -> None:
-        """This host is another than it was: what did not run here may run now."""
-        self.supervisor.hurry()
-        if self.record.state is State.FAILED and self.record.fault is not None and self.record.fault.code in OF_HOST:
-            self.move(Event.RETRY_DUE, fault=None, attempts=0)
-
-    # --- inside -------------------------------------------------------------------------------------------------------
-
-    @property
-    def _stuck(self) -> bool:
-        """In a state that works, with nothing that does: the journal refused to write the next one down."""
-        state = self.record.state
-        return self.task is None and (state in BUSY or (state is State.SHADOWING and not self.shadowing.runs))
-
-    @property
-    def _expired_by_mistake(self) -> bool:
-        """The desired state has not expired after all: the clock was wrong, and has been set."""
-        fault = self.record.fault
-        if self.record.state is not State.FAILED or fault is None or fault.code != DeploymentCode.DESIRED_EXPIRED:
-            return False
-        return not self.context.desired.expired(self.context.clock.now())
-
-    @property
-    def _retries(self) -> bool:
-        """Nothing runs, and the time of the next try is over."""
-        if self.task is not None or self.retry_at is not None:
-            return False
-        state = self.record.state
-        return state is State.WAITING or (state is State.ROLLBACK_FAILED and self.supervisor.given_up)
-
-    def _redo(self) -> None:
-        if self.record.state is State.SWITCHING and self.supervisor.answers(self.record.candidate):
-            EFFECTS[Effect.SWITCH](self)
-            return
-        self.cancel()
-        self.restart()
-
-    def _enter(self, step: Step, changes: dict[str, Any], *, event: Event | None = None) -> None:
-        """Writes the new state down, then does the effects."""
-        if event is not None:
-            now = self.context.clock.now()
-            changes = {"since": now, "until": None, **changes}
-            wish = changes.get("desired", self.record.desired)
-            seconds = lasts(step.to, wish.policy if wish is not None else DeploymentPolicy())
-            if seconds is not None:
-                changes["until"] = now + timedelta(seconds=seconds)
-        record = self.record.model_copy(update={"state": step.to, **changes})
-        if record != self.record:
-            self.save(record)
-        if not record.on_trial():  # What serves is looked at while its successor comes: that will be compared with it.
-            self.supervisor.tally.watching = record.state in _COMES
-        for effect in step.effects:
-            EFFECTS[effect](self)
-
-    def _give_up(self, fault: Fault, **changes: Any) -> None:
-        self.move(Event.GIVEN_UP, attempts=fault.attempts, fault=fault, failed_in=phase_of(self.record), **changes)
-
-    def _adopt(self, wish: DesiredModel | None, generation: int) -> None:
-        """Nothing moves; what came new with the wish (its policy) is looked at where it matters."""
-        if (self.record.desired, self.record.generation) != (wish, generation):
-            self.save(self.record.model_copy(update={"desired": wish, "generation": generation}))
+COMMANDS: dict[Effect | Upkeep, Callable[[Slot], None]] = {
+    Effect.CANCEL: Slot.cancel,
+    Effect.RESOLVE: lambda slot: slot.installation.resolve(slot.record),
+    Effect.DOWNLOAD: lambda slot: slot.installation.download(slot.record),
+    Effect.VERIFY: lambda slot: slot.installation.verify(slot.record),
+    Effect.ADMIT: lambda slot: slot.installation.admit(slot.record),
+    Effect.WARM: lambda slot: slot.installation.warm(slot.record),
+    Effect.SHADOW: lambda slot: slot.installation.shadow(slot.record),
+    Effect.SWITCH: lambda slot: slot.installation.switch(slot.record),
+    Effect.REBIND: Slot.rebind,
+    Effect.WATCH: Slot.watch,
+    Effect.UNWATCH: Slot.unwatch,
+    Effect.ROLL_BACK: Slot.roll_back,
+    Effect.REPAIR: lambda slot: slot.installation.repair(slot.record),
+    Effect.SCHEDULE_RETRY: Slot.schedule_retry,
+    Effect.TRY_ONCE: lambda slot: slot.decide(tried_once),
+    Effect.RETIRE: lambda slot: slot.installation.retire(slot.record),
+    Effect.FORGET: Slot.forget,
+    Effect.REPORT: Slot.publish_phase,
+    Upkeep.FORGIVE: lambda slot: slot.supervisor.forgive(),
+    Upkeep.GIVE_UP: lambda slot: slot.supervisor.give_up(),
+    Upkeep.MAKE_ROOM: lambda slot: slot.supervisor.make_room(slot.record.active),
+    Upkeep.REVIVE: Slot.revive,
+    Upkeep.RECONSIDER: lambda slot: slot.installation.reconsider(slot.record),
+    Upkeep.COMPARE: lambda slot: slot.installation.compare(slot.record),
+}
+"""How each command is carried out."""

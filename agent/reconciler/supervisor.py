@@ -1,62 +1,43 @@
 """Keeps the active place of one slot alive: what should answer has a worker that runs.
 
 At a start of the agent it brings back what served, from cache and journal, without asking anybody. A worker that
-dies is started again, ever more slowly, up to a limit; then it is reported and waits for another wish. Files that are
-damaged or gone are pulled again, for as long as it takes. A load that fails otherwise is tried again, too: it was
-loaded before, so the failure says as much of this moment as of the version. Only what was verified (this host, looked
-at anew, cannot run it; its code may not run here) takes the active place away. When the active place is given to
-another version (a rollback), what answers goes on until the other's worker is there.
+dies is started again, ever more slowly, up to a limit; then it is reported and waits for another desired state. Files
+that are damaged or gone are pulled again, for as long as it takes. A load that fails otherwise is tried again, too: it
+was loaded before, so the failure says as much of this moment as of the version. The machine may decide otherwise
+(`agent.core.machine.trial.start_failed`). When the active place is given to another version (a rollback), what answers
+goes on until the other's worker is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from agent.core.backoff import REPAIR, RESTART, STABLE_AFTER_S, exhausted
+from agent.core.backoff import BROKEN, REPAIR, RESTART, STABLE_AFTER_S, exhausted
 from agent.core.probation import Tally, expected_of
 from agent.core.slots import Choice, Serving
+from agent.core.strategy import choose
 from agent.errors import AgentError, PermanentError
 from agent.reconciler.context import Context
 from agent.reconciler.tasks import Task
 from agent.worker.spec import Worker
 from registry.contracts.backoff import Backoff
 from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.deployments import Strategy
 from registry.contracts.device.messages import Fault
-
-BROKEN = frozenset({DeploymentCode.DIGEST_MISMATCH, DeploymentCode.DISK_ERROR})
-"""The files in the cache are gone or wrong: they have to be pulled again before a start is of use."""
-VERIFIED = frozenset(
-    {
-        DeploymentCode.VARIANT_UNFIT,
-        DeploymentCode.ENTRY_POINT_DISABLED,
-        DeploymentCode.ENTRY_POINT_UNTRUSTED,
-        DeploymentCode.ENTRY_POINT_SIGNATURE,
-    }
-)
-"""Reasons that hold until something is changed: this host was looked at anew, or its settings say so."""
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Whom the supervisor tells, in the control thread."""
-
-    came_up: Callable[[], None]
-    """A worker of the active place answers."""
-    failed: Callable[[AgentError], bool]
-    """It could not be started. True: the listener sees to it; False: as the supervisor does by itself."""
-    lost: Callable[[AgentError], None]
-    """The active artifact cannot serve here any more and has to be deployed anew."""
 
 
 class WorkerSupervisor:
     """The worker of one slot's active place."""
 
-    def __init__(self, context: Context, model: str, listener: Listener) -> None:
+    def __init__(
+        self, context: Context, model: str, came_up: Callable[[], None], start_failed: Callable[[AgentError], None]
+    ) -> None:
+        """Both are called in the control thread; `start_failed` sees to what comes next, which may be `retry`."""
         self._context = context
         self._model = model
-        self._listener = listener
+        self._announce = came_up
+        self._start_failed = start_failed
         self.worker: Worker | None = None
         self.serving: Serving | None = None
         self.tally = Tally()
@@ -83,7 +64,7 @@ class WorkerSupervisor:
 
     def answers(self, choice: Choice | None) -> bool:
         """Does a worker of this choice answer now?"""
-        return self.serving is not None and choice is not None and _same_load(self.serving.choice, choice)
+        return self.serving is not None and choice is not None and self.serving.choice.loads_as(choice)
 
     def take(self, choice: Choice, worker: Worker, known: int = 0) -> float:
         """`worker` answers from now on; the one before is drained and ended. Seconds in which nothing answered.
@@ -96,7 +77,7 @@ class WorkerSupervisor:
 
     def rebind(self, choice: Choice) -> None:
         """The worker that answers goes on under another rollout and other options."""
-        if self.worker is not None and self.serving is not None and _same_load(self.serving.choice, choice):
+        if self.worker is not None and self.serving is not None and self.serving.choice.loads_as(choice):
             self._context.data_path.rebind(choice, self.worker)
             self.serving = self.serving.model_copy(update={"choice": choice})
             self._context.changed = True
@@ -107,6 +88,14 @@ class WorkerSupervisor:
         self.cleared_at = self._context.clock.monotonic()
         self._context.end(self._context.data_path.clear(self._model), then)
         self._forget_worker()
+
+    def make_room(self, choice: Choice | None) -> None:
+        """`choice` is what should answer from now on. Where there is no room for both, what does ends first."""
+        self.stop_trying()
+        if choice is None or self.worker is None or self.answers(choice):
+            return
+        if choose(Strategy.AUTO, choice.variant, self._context.steps.room(self.worker)) is Strategy.STOP_FIRST:
+            self.clear(self.resume)
 
     def resume(self) -> None:
         """After `clear`: the active version may be started again."""
@@ -183,7 +172,7 @@ class WorkerSupervisor:
         self._task = None
         self.crash = None
         self._serve(choice, worker)
-        self._listener.came_up()
+        self._announce()
 
     def _serve(self, choice: Choice, worker: Worker, known: int = 0) -> None:
         context = self._context
@@ -203,7 +192,7 @@ class WorkerSupervisor:
         context.changed = True
 
     def _counts(self, choice: Choice) -> bool:
-        return self._counted is not None and _same_load(self._counted, choice)
+        return self._counted is not None and self._counted.loads_as(choice)
 
     def _forget_worker(self) -> None:
         self.worker, self.serving = None, None
@@ -211,15 +200,14 @@ class WorkerSupervisor:
 
     def _failed(self, error: AgentError) -> None:
         self._task = None
-        if self._listener.failed(error):
-            return
-        if error.code in VERIFIED:
-            self._listener.lost(error)
-            return
+        self._start_failed(error)
+
+    def retry(self, error: AgentError) -> None:
+        """A start failed so: another one follows, after a pause. Broken files are pulled first, at once."""
         first = not self._broken and self._deaths == 0
         self._broken = error.code in BROKEN
         self._failed_once(error)
-        if self._broken and first:  # Nothing has been tried yet: at once.
+        if self._broken and first:
             self.wake_at = None
 
     def _failed_once(self, error: AgentError) -> None:
@@ -240,12 +228,3 @@ class WorkerSupervisor:
             clock = self._context.clock
             self.wake_at = clock.monotonic() + pauses.delay(self._deaths, clock.chance())
         self.crash = Fault(code=str(code), message=reason[:2000], attempts=self._deaths)
-
-
-def _same_load(one: Choice, other: Choice) -> bool:
-    """Would the same worker do? Rollout and options are no part of a worker."""
-    return _load_key(one) == _load_key(other)
-
-
-def _load_key(choice: Choice) -> tuple[str, ...]:
-    return (choice.variant_digest, choice.manifest, choice.profile, choice.batching)

@@ -64,9 +64,10 @@ class Task(Generic[Result]):
             internal = TransientError("internal", f"{type(error).__name__}: {error}")
             put(TaskDone(lambda: self._fail(internal)))
         else:
-            put(TaskDone(lambda: self._succeed(result)))
+            put(TaskDone(lambda: self.succeed(result)))
 
-    def _succeed(self, result: Result) -> None:
+    def succeed(self, result: Result) -> None:
+        """The work is done. Control thread."""
         if not self._cancel.is_set():
             self._done(result)
         elif self._discard is not None:

@@ -16,7 +16,8 @@ from agent.core.lifecycle import (
     State,
     advance,
 )
-from agent.reconciler.effects import EFFECTS
+from agent.core.machine.decision import Upkeep
+from agent.reconciler.slot import COMMANDS
 from registry.contracts.device.deployments import Phase
 
 WORK = {
@@ -47,7 +48,8 @@ def test_every_state_has_a_row_in_both_tables_and_a_word_on_the_wire() -> None:
 def test_every_effect_is_done_somewhere_and_every_event_happens() -> None:
     used = {e for row in TRANSITIONS.values() for step in row.values() for e in step.effects}
     used |= {e for step in ON_RESTART.values() for e in step.effects}
-    assert used == set(Effect) == set(EFFECTS)
+    assert used == set(Effect)
+    assert set(COMMANDS) == set(Effect) | set(Upkeep)
     assert {event for row in TRANSITIONS.values() for event in row} == set(Event)
 
 

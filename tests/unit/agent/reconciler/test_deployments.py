@@ -9,9 +9,9 @@ import pytest
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.core.events import WorkerDied
 from agent.core.lifecycle import State
+from agent.core.local_policy import Wait
 from agent.core.probation import MAX_ENDS
 from agent.errors import PermanentError, TransientError
-from agent.reconciler.ports import Waiting
 from registry.contracts.catalogue.golden import Parity
 from registry.contracts.catalogue.manifest import FileRef, Golden
 from registry.contracts.codes import DeploymentCode
@@ -351,10 +351,10 @@ class _Busy:
         self.until = host.now() + timedelta(seconds=seconds)
         self._host = host
 
-    def may_download(self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing: int) -> Waiting | None:
+    def may_download(self, model: str, wish: DeploymentPolicy, offered_at: datetime, missing: int) -> Wait | None:
         return self if missing and self._host.now() < self.until else None
 
-    def may_switch(self, model: str, wish: DeploymentPolicy, offered_at: datetime) -> Waiting | None:
+    def may_switch(self, model: str, wish: DeploymentPolicy, offered_at: datetime) -> Wait | None:
         return self if self._host.now() < self.until else None
 
 

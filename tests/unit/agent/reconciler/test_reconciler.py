@@ -138,14 +138,6 @@ def test_what_keeps_failing_on_this_host_is_given_up_until_it_is_asked_for_again
     assert host.desire(3, lenet="1.0.0", wish={"attempt": 1}).settle().serves() == "1.0.0"
 
 
-def test_the_registrys_own_wish_for_a_pause_is_kept() -> None:
-    host = Host()
-    host.steps.fail("resolve", UnreachableError("busy", retry_after_s=100.0))
-    host.desire(1, lenet="1.0.0").settle()
-    assert host.wait(99.0).serves() is None
-    assert host.wait(1.5).serves() == "1.0.0"
-
-
 def test_a_download_that_is_not_wanted_any_more_is_cancelled() -> None:
     host = Host().desire(1, lenet="1.0.0")
     while "resolve 1.0.0" not in host.steps.done:

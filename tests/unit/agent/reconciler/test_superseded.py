@@ -58,3 +58,15 @@ def test_it_is_watched_while_the_next_one_is_on_its_way() -> None:
     for _ in range(5):
         host.wait(400.0)
     assert (host.serves(), host.progress().phase) == ("3.0.0", Phase.COMMITTED)
+
+
+def test_it_is_watched_while_the_next_one_waits_for_its_next_try() -> None:
+    host = Host().desire(1, lenet="1.0.0").commit().desire(2, lenet="2.0.0").settle()
+    host.steps.fail("download", UnreachableError("busy", retry_after_s=3600.0))
+    host.desire(3, lenet="3.0.0").settle()
+    assert host.progress().until is not None
+    host.wait(5.0)
+    assert host.reconciler.patience() > 0.0
+    tally = host.data_path.tallies["lenet"]
+    tally.answered, tally.errors["run_failed"] = 30, 10
+    assert host.wait(2.0).serves() == "1.0.0"

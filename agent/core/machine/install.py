@@ -1,0 +1,257 @@
+"""From a desired version to one that answers: what follows from each outcome of a step, from the clock and the host.
+
+Pure. What the local policy of this host says comes in as an argument; None: it lets the deployment go on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.core.backoff import DEPLOYMENT, JUDGED, OF_HOST, exhausted
+from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State
+from agent.core.local_policy import Wait
+from agent.core.machine.decision import (
+    Command,
+    Decision,
+    PublishEvent,
+    Situation,
+    Upkeep,
+    chosen,
+    given_up,
+    move,
+    policy_of,
+    quarantined,
+    step_failed,
+)
+from agent.core.machine.trial import LOADED, ROLLS_BACK, came_up
+from agent.core.probation import Verdict, p99
+from agent.core.shadowing import judge
+from agent.core.slots import Choice, Looked, SlotRecord, Trial
+from agent.errors import PermanentError
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.deployments import ShadowFigures
+from registry.contracts.device.messages import Fault
+
+_LOOKED_AT: dict[State, Command] = {
+    State.STAGED: Effect.ADMIT,
+    State.DEFERRED: Upkeep.RECONSIDER,
+    State.SHADOWING: Upkeep.COMPARE,
+}
+"""Where something is asked at every look."""
+
+
+def restarted(record: SlotRecord, at: Situation) -> Decision:
+    """What the journal says is under way is taken up: at a start, and when a refused write has left it undone."""
+    if record.state in LOADED and exhausted(DEPLOYMENT, record.attempts, DeploymentCode.WORKER_CRASHED):
+        text = f"the agent or its worker ended {record.attempts} times while it was loaded"
+        fault = Fault(code=DeploymentCode.ATTEMPTS_EXHAUSTED, message=text, attempts=record.attempts)
+        return given_up(record, at, fault)
+    step = ON_RESTART[record.state]
+    return Decision(record.model_copy(update={"state": step.to}), step.effects)
+
+
+def tried_once(record: SlotRecord, at: Situation) -> Decision | None:
+    """After a restart. Not what was judged: no restart makes a bad version good."""
+    if record.fault is None or record.fault.code in JUDGED:
+        return None
+    return move(record, at, Event.RETRY_DUE)
+
+
+def host_changed(record: SlotRecord, at: Situation) -> Decision | None:
+    """This host is another than it was: what did not run here may run now."""
+    if record.state is not State.FAILED or record.fault is None or record.fault.code not in OF_HOST:
+        return None
+    return move(record, at, Event.RETRY_DUE, fault=None, attempts=0)
+
+
+def is_stuck(record: SlotRecord, at: Situation) -> bool:
+    """In a state that works, with nothing that does: the journal refused to write the next one down."""
+    if at.step_runs:
+        return False
+    return record.state in BUSY or (record.state is State.SHADOWING and not at.comparing)
+
+
+def waits_for_retry(record: SlotRecord, at: Situation) -> bool:
+    """Nothing runs, and the next try is what comes."""
+    if at.step_runs or at.retry_pending:
+        return False
+    return record.state is State.WAITING or (record.state is State.ROLLBACK_FAILED and at.given_up)
+
+
+def due(record: SlotRecord, at: Situation) -> Decision | None:
+    """What the clock, a refused write or a worker that answers by now leads to. Asked at every look."""
+    state = record.state
+    if is_stuck(record, at):
+        if state is State.SWITCHING and at.answers(record.candidate):
+            return Decision(record, (Effect.SWITCH,))
+        again = restarted(record, at)
+        return Decision(again.record, (Effect.CANCEL, *again.commands))
+    if waits_for_retry(record, at):
+        return move(record, at, Event.RETRY_DUE, **({"fault": None} if state is State.WAITING else {}))
+    if state in ROLLS_BACK and at.answers(record.active):
+        return came_up(record, at)
+    if state in _LOOKED_AT:
+        return Decision(record, (_LOOKED_AT[state],))
+    if state is State.FAILED and record.fault is not None and record.fault.code == DeploymentCode.DESIRED_EXPIRED:
+        # It has not expired after all: the clock was wrong, and has been set.
+        return None if at.desired_expired else move(record, at, Event.RETRY_DUE)
+    return None
+
+
+def resolved(record: SlotRecord, at: Situation, choice: Choice, wait: Wait | None) -> Decision:
+    """A variant was chosen. `wait`: of a download."""
+    bad = record.barred(choice, record.desired.attempt if record.desired is not None else 0)
+    if bad is not None:
+        text = f"{choice.version} failed on this device ({bad.code}: {bad.message}): only another attempt brings it"
+        return step_failed(record, at, PermanentError(DeploymentCode.QUARANTINED, text), candidate=choice)
+    before = record.candidate
+    same = before is not None and before.variant_digest == choice.variant_digest
+    changes: dict[str, Any] = {"candidate": choice, "shadow": record.shadow if same else None}
+    if wait is not None:
+        decision = move(record, at, Event.DEFER, **changes, **_waiting(wait))
+    else:
+        decision = move(record, at, Event.STEP_DONE, **changes)
+    if not choice.degraded:
+        return decision
+    text = f"variant {choice.variant.name} runs on the CPU, and an accelerator of this host lies idle"
+    return Decision(decision.record, (PublishEvent("degraded", text), *decision.commands))
+
+
+def step_done(record: SlotRecord, at: Situation) -> Decision:
+    """The step that ran has ended well, and that is all."""
+    return move(record, at, Event.STEP_DONE)
+
+
+def admitted(record: SlotRecord, at: Situation, wait: Wait | None) -> Decision | None:
+    """Verified, or staged: on to the switch, unless its policy or this host says otherwise. `wait`: of a switch."""
+    if policy_of(record).hold:
+        return move(record, at, Event.HELD, fault=_held()) if record.state is not State.STAGED else None
+    if wait is not None:
+        return move(record, at, Event.DEFER, **_waiting(wait))
+    return move(record, at, Event.GO, fault=None)
+
+
+def reconsidered(record: SlotRecord, at: Situation, wait: Wait | None) -> Decision | None:
+    """A deferred deployment: does what holds it up still hold? `wait`: of a download while files are missing, else of
+    a switch."""
+    if wait is None or policy_of(record).hold:
+        return move(record, at, Event.RETRY_DUE, fault=None)
+    changes = _waiting(wait)
+    if (record.fault, record.until) == (changes["fault"], changes["until"]):
+        return None
+    return Decision(record.model_copy(update=changes))
+
+
+def warmed(record: SlotRecord, at: Situation, parity: Parity | None, wait: Wait | None) -> Decision:
+    """The candidate's worker is loaded; `parity`: how it answers the golden vectors. `wait`: of a switch."""
+    choice = chosen(record).model_copy(update={"parity": parity})
+    if parity is not None and not parity.passed:
+        return _judged_bad(record, at, choice, DeploymentCode.GOLDEN_MISMATCH, _off_by(choice, parity))
+    why_not = _why_no_shadow(record, at)
+    if why_not is None and not policy_of(record).hold:
+        return move(record, at, Event.COMPARE, candidate=choice)
+    fault = Fault(code="", message=why_not) if why_not else None
+    return _ready(record, at, wait, candidate=choice, fault=fault)
+
+
+def shadow_verdict(record: SlotRecord, at: Situation, figures: ShadowFigures, for_s: float) -> Verdict | None:
+    """Has the candidate been compared enough, which went on `for_s` seconds? The policy that holds now counts; None:
+    it goes on."""
+    policy = policy_of(record).shadow
+    if policy is None:
+        return Verdict("", "the shadow was called off")
+    if record.active is None or at.given_up:
+        return Verdict("", "the shadow ended early: nothing serves beside it any more")
+    return judge(policy, figures, over=for_s >= policy.duration_s)
+
+
+def compared(
+    record: SlotRecord, at: Situation, verdict: Verdict, figures: ShadowFigures, wait: Wait | None
+) -> Decision:
+    """The shadow has ended, and its candidate is idle. `wait`: of a switch."""
+    if verdict.code:
+        return _judged_bad(record, at, chosen(record), verdict.code, verdict.message, shadow=figures)
+    return _ready(record, at, wait, shadow=figures, fault=Fault(code="", message=verdict.message))
+
+
+def new_trial(record: SlotRecord, at: Situation) -> Trial:
+    """Of the candidate: what the last committed version did until now, by this agent's own counts or by the
+    journal's. Asked before the switch, which begins other counts."""
+    if not record.proven:
+        trial = record.trial or Trial()
+        return Trial(before_us=trial.before_us, before=trial.before)
+    seen, looked = at.tally.seen(), record.looked
+    if looked is None or looked.answered <= seen.answered:
+        looked = Looked(answered=seen.answered, specials=seen.specials) if seen.answered else None
+    return Trial(before_us=p99(at.tally.run.view(), policy_of(record).probation.min_requests), before=looked)
+
+
+def switched(record: SlotRecord, at: Situation, trial: Trial, gap_s: float | None) -> Decision:
+    """The candidate answers; what was committed last is what to go back to.
+
+    Args:
+        trial: From `new_trial`, before the switch.
+        gap_s: Seconds in which nothing answered.
+    """
+    choice, last = bound(record), record.last_committed()
+    return move(
+        record,
+        at,
+        Event.STEP_DONE,
+        active=choice,
+        proven=False,
+        previous=last if last is not None and last.variant_digest != choice.variant_digest else None,
+        candidate=None,
+        attempts=0,
+        gap_s=gap_s,
+        looked=None,
+        trial=trial,
+    )
+
+
+def bound(record: SlotRecord) -> Choice:
+    """The candidate with the options that are desired now: they may have changed since it was chosen."""
+    choice = chosen(record)
+    return choice.bound_to(record.desired) if record.desired is not None else choice
+
+
+def _ready(record: SlotRecord, at: Situation, wait: Wait | None, **changes: Any) -> Decision:
+    """On to the switch, unless its policy or this host says otherwise by now."""
+    if not at.cleared:  # With nothing answering there is no way but on.
+        if policy_of(record).hold:
+            return move(record, at, Event.HELD, **{**changes, "fault": _held()})
+        if wait is not None:
+            return move(record, at, Event.DEFER, **{**changes, **_waiting(wait)})
+    return move(record, at, Event.STEP_DONE, **changes)
+
+
+def _why_no_shadow(record: SlotRecord, at: Situation) -> str | None:
+    """None: the candidate is compared with what serves first. Empty: nobody asks for it."""
+    if policy_of(record).shadow is None:
+        return ""
+    if record.shadow is not None:
+        return "shadow: done before it was held up"
+    if at.cleared:
+        return "no shadow: the version before had to end first"
+    return None if at.serving is not None else "no shadow: nothing serves beside it"
+
+
+def _judged_bad(record: SlotRecord, at: Situation, choice: Choice, code: str, text: str, **changes: Any) -> Decision:
+    """Given up; on this device only another attempt brings it again."""
+    bad = quarantined(record, at, choice, code, text)
+    return step_failed(record, at, PermanentError(code, text), candidate=choice, quarantine=bad, **changes)
+
+
+def _off_by(choice: Choice, parity: Parity) -> str:
+    name, agreement = choice.variant.name, parity.top1_agreement
+    text = f"{name} is off by {parity.max_abs:.3g} (relative {parity.max_rel:.3g}) from the golden vectors"
+    return text if agreement is None else f"{text}, and agrees in {agreement:.1%} of the top classes"
+
+
+def _held() -> Fault:
+    return Fault(code=DeploymentCode.HELD, message="the rollout holds it before the switch")
+
+
+def _waiting(wait: Wait) -> dict[str, Any]:
+    return {"fault": Fault(code=wait.code, message=wait.message[:2000]), "until": wait.until}

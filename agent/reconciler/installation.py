@@ -1,0 +1,295 @@
+"""The steps of one slot's deployment: at most one runs, in a pool; its outcome goes to the machine, which decides.
+
+It owns what is being installed: the step that runs, the candidate's worker, the shadow in which that is compared.
+INVARIANT: a candidate is switched to, or closed, only when its shadow has let go of it. Ending a shadow waits for the
+comparison that runs, so it is done in the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from agent.core.elapsed import SteadySince
+from agent.core.local_policy import Wait
+from agent.core.machine import install
+from agent.core.machine.decision import Decision, Situation, chosen, policy_of, step_failed
+from agent.core.machine.trial import known_in, repair_failed
+from agent.core.probation import Verdict
+from agent.core.slots import Choice, SlotRecord
+from agent.core.strategy import choose, need_of
+from agent.errors import AgentError, PermanentError, TransientError
+from agent.reconciler.context import Context
+from agent.reconciler.ports import ShadowRun
+from agent.reconciler.supervisor import WorkerSupervisor
+from agent.reconciler.tasks import Task
+from agent.worker.spec import Worker
+from registry.contracts.catalogue.golden import Parity
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.device.deployments import ShadowFigures, Strategy
+
+COMPARE_EVERY_S = 1.0
+
+Decider = Callable[[SlotRecord, Situation], Decision | None]
+"""What to do now that something has happened: a function of `agent.core.machine` with what happened filled in."""
+
+
+class Installation:
+    """Control thread only."""
+
+    def __init__(self, context: Context, supervisor: WorkerSupervisor, decide: Callable[[Decider], None]) -> None:
+        """`decide` asks the machine about the slot as it is, and carries out what it decides."""
+        self._context = context
+        self._supervisor = supervisor
+        self._decide = decide
+        self._task: Task[Any] | None = None
+        self._candidate: Worker | None = None
+        """Loaded and warm, not yet with the data path."""
+        self._shadow: ShadowRun | None = None
+        self._shadow_began = 0.0
+        """Monotonic, as the next."""
+        self._compare_at = 0.0
+        self._offered = SteadySince()
+
+    @property
+    def busy(self) -> bool:
+        """A step runs."""
+        return self._task is not None
+
+    @property
+    def comparing(self) -> bool:
+        """The candidate's shadow runs."""
+        return self._shadow is not None
+
+    def figures(self) -> ShadowFigures | None:
+        """What the shadow under way found so far; None: there is none."""
+        return self._shadow.figures() if self._shadow is not None else None
+
+    def next_due(self) -> float | None:
+        """When the shadow is looked at again, in monotonic seconds."""
+        return self._compare_at if self._shadow is not None and self._task is None else None
+
+    # --- the effects ------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """No step goes on, and no candidate is kept."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self._candidate is not None:
+            self._discard(self._candidate)
+            self._candidate = None
+
+    def resolve(self, record: SlotRecord) -> None:
+        """Fetches the manifest and chooses; then it is asked whether it may be downloaded now."""
+        model, desired, steps = record.model, record.desired, self._context.steps
+        if desired is None:
+            raise PermanentError("internal", f"slot {model} resolves without a desired state")
+
+        def resolved(choice: Choice) -> None:
+            self._decide(lambda now, at: install.resolved(now, at, choice, self._may_download(now, choice)))
+
+        self._step(lambda cancel: steps.resolve(model, desired, cancel), resolved)
+
+    def download(self, record: SlotRecord) -> None:
+        """Everything that is not here yet."""
+        choice, keep, steps = chosen(record), self._context.kept(), self._context.steps
+        self._step(lambda cancel: steps.download(choice, keep, cancel), lambda _: self._decide(install.step_done))
+
+    def verify(self, record: SlotRecord) -> None:
+        """Every byte."""
+        choice, steps = chosen(record), self._context.steps
+        self._step(lambda cancel: steps.verify(choice, cancel), lambda _: self._decide(install.step_done), loads=True)
+
+    def admit(self, _: SlotRecord) -> None:
+        """May it be loaded for the switch?"""
+        self._decide(lambda now, at: install.admitted(now, at, self._may_switch(now)))
+
+    def reconsider(self, record: SlotRecord) -> None:
+        """Does what holds a deferred deployment up still hold?"""
+        choice = chosen(record)
+        missing = choice.variant.size > self._context.steps.received(choice)
+        wait = self._may_download(record, choice) if missing else self._may_switch(record)
+        self._decide(lambda now, at: install.reconsidered(now, at, wait))
+
+    def warm(self, record: SlotRecord) -> None:
+        """Loads the candidate: beside the active version, or in its place where there is no room for both."""
+        choice, active = chosen(record), self._supervisor.worker
+        if active is not None:
+            room = self._context.steps.room(active)
+            how = choose(policy_of(record).strategy, choice.variant, room)
+            if how is None:
+                text = (
+                    f"{choice.version} needs {need_of(choice.variant, room)} bytes beside the active version and "
+                    f"{room.free} are free: strategy stop_first or auto would end that first"
+                )
+                self._failed(PermanentError(DeploymentCode.MEMORY_INSUFFICIENT, text))
+                return
+            if how is Strategy.STOP_FIRST:
+                self._supervisor.clear(self._pending(lambda: self._load(choice)))
+                return
+        self._load(choice)
+
+    def shadow(self, record: SlotRecord) -> None:
+        """Begins to ask the candidate a share of what the active version is asked."""
+        policy = policy_of(record).shadow
+        if self._candidate is None or policy is None:  # Only with a broken table: from the beginning.
+            self._decide(install.restarted)
+            return
+        self._shadow = self._context.data_path.shadow(chosen(record), self._candidate, policy.share)
+        self._shadow_began = self._context.clock.monotonic()
+        self._decide(self._compare)
+
+    def compare(self, _: SlotRecord) -> None:
+        """Is the shadow over?"""
+        self._decide(self._compare)
+
+    def switch(self, _: SlotRecord) -> None:
+        """The candidate answers from now on."""
+        self._decide(self._switch)
+
+    def repair(self, record: SlotRecord) -> None:
+        """Files of what should answer that are gone or wrong are pulled anew; what is there needs no network."""
+        choice, keep, steps = record.active, self._context.kept(), self._context.steps
+        if choice is None:
+            raise PermanentError("internal", f"slot {record.model} has nothing to go back to")
+
+        def repaired(_: None) -> None:
+            self._task = None
+            if not self._supervisor.starting:
+                self._supervisor.stop_trying()
+                self._supervisor.tend(choice)
+
+        def failed(error: AgentError) -> None:
+            self._task = None
+            self._decide(lambda now, at: repair_failed(now, at, error))
+
+        work = Task(lambda cancel: steps.download(choice, keep, cancel), repaired, failed)
+        self._task = work.start(self._context.network, self._context.put)
+
+    def retire(self, _: SlotRecord) -> None:
+        """Ends the last worker of the model."""
+        self._supervisor.withdraw(self._pending(lambda: self._decide(install.step_done)))
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _step(
+        self,
+        work: Callable[[Any], Any],
+        done: Callable[[Any], None],
+        *,
+        discard: Callable[[Any], None] | None = None,
+        loads: bool = False,
+    ) -> None:
+        """Runs one step in a pool."""
+        context = self._context
+        if context.desired.expired(context.clock.now()):
+            self._failed(PermanentError(DeploymentCode.DESIRED_EXPIRED, "the desired state has expired: nothing new"))
+            return
+
+        def succeeded(result: Any) -> None:
+            self._task = None
+            done(result)
+
+        pool = context.loads if loads else context.network
+        self._task = Task(work, succeeded, self._failed, discard).start(pool, context.put)
+
+    def _pending(self, done: Callable[[], None]) -> Callable[[], None]:
+        """A step that others do: it runs until what is returned is called, in the control thread."""
+
+        def succeeded(_: None) -> None:
+            self._task = None
+            done()
+
+        task = self._task = Task[None](lambda _: None, succeeded, self._failed)
+        return lambda: task.succeed(None)
+
+    def _failed(self, error: AgentError) -> None:
+        self._task = None
+        self._decide(lambda now, at: step_failed(now, at, error))
+
+    def _load(self, choice: Choice) -> None:
+        context = self._context
+        measured = context.measured(choice)
+
+        def work(cancel: Any) -> tuple[Worker, Parity | None]:
+            worker = context.steps.warm(choice, measured, cancel)
+            if choice.golden is None:
+                return worker, None
+            try:
+                return worker, context.steps.compare(choice, worker, cancel)
+            except BaseException:
+                worker.close(context.drain_timeout_s)
+                raise
+
+        def warmed(result: tuple[Worker, Parity | None]) -> None:
+            self._candidate, parity = result
+            if parity is None or parity.passed:
+                context.keep_measure(choice, self._candidate)
+            self._decide(lambda now, at: install.warmed(now, at, parity, self._may_switch(now)))
+
+        self._step(work, warmed, discard=lambda result: context.discard(result[0]), loads=True)
+
+    def _compare(self, record: SlotRecord, at: Situation) -> Decision | None:
+        run = self._shadow
+        if run is None or self._task is not None:
+            return None
+        self._compare_at = at.monotonic + COMPARE_EVERY_S
+        if run.failure is not None:
+            return step_failed(record, at, run.failure)
+        verdict = install.shadow_verdict(record, at, run.figures(), at.monotonic - self._shadow_began)
+        if verdict is not None:
+            self._end_shadow(run, verdict)
+        return None
+
+    def _end_shadow(self, run: ShadowRun, verdict: Verdict) -> None:
+        timeout_s = self._context.drain_timeout_s
+
+        def ended(idle: bool) -> None:
+            if not idle:
+                late = "the candidate did not end its last comparison in time"
+                self._failed(run.failure or TransientError(DeploymentCode.WORKER_CRASHED, late))
+                return
+            self._shadow, figures = None, run.figures()
+            self._decide(lambda now, at: install.compared(now, at, verdict, figures, self._may_switch(now)))
+
+        self._step(lambda _: run.end(timeout_s), ended, loads=True)
+
+    def _switch(self, record: SlotRecord, at: Situation) -> Decision | None:
+        trial, gap = install.new_trial(record, at), None
+        if not at.answers(chosen(record)):
+            worker, self._candidate = self._candidate, None
+            if worker is None:  # Written down as switching, but the worker is gone: from the beginning.
+                return install.restarted(record, at)
+            gap = self._supervisor.take(install.bound(record), worker, known_in(trial.before))
+        return install.switched(record, at, trial, gap)
+
+    def _discard(self, worker: Worker) -> None:
+        """The candidate is not needed any more: ends its shadow, if there is one, then the worker."""
+        context, run, self._shadow = self._context, self._shadow, None
+        if run is None:
+            context.discard(worker)
+            return
+
+        def end() -> None:
+            try:
+                run.end(context.drain_timeout_s)
+            finally:
+                worker.close(context.drain_timeout_s)
+
+        context.loads.submit(end)
+
+    def _may_download(self, record: SlotRecord, choice: Choice) -> Wait | None:
+        """THE place where this host is asked about a download."""
+        missing = choice.variant.size - self._context.steps.received(choice)
+        return self._context.host.may_download(record.model, policy_of(record), self._offered_at(record), missing)
+
+    def _may_switch(self, record: SlotRecord) -> Wait | None:
+        """THE place where this host is asked about a switch."""
+        return self._context.host.may_switch(record.model, policy_of(record), self._offered_at(record))
+
+    def _offered_at(self, record: SlotRecord) -> Any:
+        """By a wall clock that was not set since this agent started: a jump neither ends a wait nor stretches it."""
+        now = self._context.clock.now()
+        stamp = record.offered_at
+        return now if stamp is None else self._offered.at(stamp, now, self._context.clock.monotonic())
