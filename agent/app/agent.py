@@ -159,7 +159,7 @@ class Agent:
             self._registry,
             lambda: probe(config),
             probe_again=lambda: probe(config, fresh=True),
-            tell_facts=lambda facts: self._put(TaskDone(lambda: self._reconciler.take_facts(facts))),
+            tell_facts=lambda facts: self._put(TaskDone(lambda: self._reconciler.host.take(facts))),
             damage=self._damage,
         )
         self._job_work = RealJobs(config, cache, self._registry, steps.facts)

@@ -17,12 +17,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agent.core.backoff import HOST_LOOK_S, LOOK_AGAIN
 from agent.core.events import Connected, ControlMessage, Disconnected, Tick, WorkerDied
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.context import Context
 from agent.reconciler.exchange import ASK_PAUSE_S, Exchange
+from agent.reconciler.host_look import HostLook
 from agent.reconciler.ports import JobWork, ReportListener
 from agent.reconciler.slot import Slot
 from agent.reconciler.tasks import Task, TaskDone
@@ -74,10 +74,7 @@ class Reconciler:
         self._slots: dict[str, Slot] = {}
         self._reported: Reported | None = None
         self._health: Health | None = None
-        self._host_look_at: float | None = None
-        """When this host is looked at again (monotonic); None: a look is under way."""
-        self._unknown_looks = 0
-        """Looks in a row that left something unknown."""
+        self.host = HostLook(context, self._host_changed)
         self._loaded = False
         """The journal was read."""
         self._stopping = threading.Event()
@@ -96,9 +93,7 @@ class Reconciler:
     def begin(self) -> None:
         """Takes up what the journal says: first the workers of what served, then what was under way."""
         self._guard(self._load)
-        Task(lambda _: self._context.steps.facts(), self.take_facts, self._no_facts).start(
-            self._context.network, self._context.put
-        )
+        self.host.begin()
         if self._loaded:
             self._go_on()
 
@@ -163,7 +158,7 @@ class Reconciler:
         for slot in self._slots.values():
             self._guard(slot.tend)
         self._do_jobs(desired)
-        self._look_at_host()
+        self.host.tend()
         for kind, message in context.damage():
             context.publisher.publish(
                 "agent", phase=f"damaged_{kind}", code=DeploymentCode.DIGEST_MISMATCH, message=message
@@ -214,8 +209,8 @@ class Reconciler:
         if self._jobs is not None and (due := self._jobs.next_due()) is not None:
             dues.append(due)
         longest = ASK_PAUSE_S if self._context.ask else LONGEST_LOOK_S
-        if self._host_look_at is not None:
-            dues.append(self._host_look_at)
+        if self.host.next_due is not None:
+            dues.append(self.host.next_due)
         return min([max(due - now, 0.0) for due in dues] + [longest])
 
     def _handle(self, event: Any) -> None:
@@ -295,37 +290,9 @@ class Reconciler:
             lambda error: log.warning("damaged files of %s are not there yet: %s", choice.version, error),
         ).start(context.network, context.put)
 
-    def take_facts(self, facts: Platform) -> None:
-        """This is what the host is now. Where it is another than before, the next report says so, the registry chooses
-        anew, and what had failed because of the host is tried again. Control thread."""
-        context, before = self._context, self._context.facts
-        self._plan_host_look(unknown=bool(facts.failed()))
-        context.facts = facts
-        if before is not None and before.facts_digest() == facts.facts_digest():
-            return
-        context.changed = True
-        if before is not None:
-            for slot in self._slots.values():
-                self._guard(slot.host_changed)
-        context.journal.put("facts_digest", facts.facts_digest().encode())
-
-    def _plan_host_look(self, *, unknown: bool) -> None:
-        self._unknown_looks = self._unknown_looks + 1 if unknown else 0
-        pause = LOOK_AGAIN.delay(self._unknown_looks, self._context.clock.chance()) if unknown else HOST_LOOK_S
-        self._host_look_at = self._context.clock.monotonic() + pause
-
-    def _look_at_host(self) -> None:
-        """Drivers, chips and packages come and go, and a look that failed is made again."""
-        if self._host_look_at is None or self._context.clock.monotonic() < self._host_look_at:
-            return
-        self._host_look_at = None  # until it is done
-        Task(lambda _: self._context.steps.look_again(), self.take_facts, self._no_facts).start(
-            self._context.network, self._context.put
-        )
-
-    def _no_facts(self, error: AgentError) -> None:
-        self._plan_host_look(unknown=True)
-        self._context.publisher.publish("agent", phase="facts", code=error.code, message=error.message)
+    def _host_changed(self) -> None:
+        for slot in self._slots.values():
+            self._guard(slot.host_changed)
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Nothing that goes wrong with one event or one slot stops the others."""

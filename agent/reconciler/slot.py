@@ -129,6 +129,7 @@ class Slot:
             self.decide(due)
         if watches(self.record):
             self._assess(assess)
+        self._count_answers()
         if self.record.state in _TELLS_PROGRESS and now >= self._tell_progress_at:
             self._tell_progress_at = now + PROGRESS_EVERY_S
             self._context.changed = True
