@@ -13,7 +13,7 @@ from collections.abc import Callable
 from agent.core.lifecycle import BUSY, Effect, State
 from agent.core.machine.decision import Decision, PublishEvent, RetryStart, Situation, Upkeep
 from agent.core.machine.desired import desired_changed
-from agent.core.machine.install import due, host_changed, is_stuck, restarted, tried_once, waits_for_retry
+from agent.core.machine.install import RESTS, due, host_changed, is_stuck, restarted, tried_once, waits_for_retry
 from agent.core.machine.trial import (
     agent_started,
     agent_stops,
@@ -126,7 +126,8 @@ class Slot:
         now = self._context.clock.monotonic()
         if self._retry_at is None or now >= self._retry_at:
             self._retry_at = None
-            self.decide(due)
+            if self.record.state not in RESTS:
+                self.decide(due)
         if watches(self.record):
             self._assess(assess)
         self._count_answers()

@@ -6,9 +6,9 @@ or None where nothing follows. `agent.reconciler.slot` writes the record and car
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.core.backoff import DEPLOYMENT, LONGEST_S, exhausted
 from agent.core.lifecycle import Effect, Event, State, advance
@@ -72,8 +72,7 @@ class Decision:
         return replace(self, commands=(*self.commands, *commands))
 
 
-@dataclass(frozen=True)
-class Situation:
+class Situation(NamedTuple):
     """What the journal does not know of a slot, at one moment."""
 
     now: datetime
@@ -97,7 +96,7 @@ class Situation:
     """The active worker is not started any more."""
     crash: Fault | None = None
     """Why the active worker is not there."""
-    tally: Tally = field(default_factory=Tally)
+    tally: Tally = Tally()
     """What the version that serves did so far."""
     watched_since: float | None = None
     """Monotonic time at which the probation began, or the agent that goes on with it."""

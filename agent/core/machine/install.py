@@ -39,6 +39,8 @@ _LOOKED_AT: dict[State, Command] = {
     State.SHADOWING: Upkeep.COMPARE,
 }
 """Where something is asked at every look."""
+RESTS = frozenset({State.IDLE, State.PROBATION, State.COMMITTED, State.ROLLED_BACK, State.SUPERSEDED, State.CANCELLED})
+"""Where nothing is ever `due`: most slots at most times, so it need not be asked."""
 
 
 def restarted(record: SlotRecord, at: Situation) -> Decision:

@@ -206,6 +206,13 @@ def test_a_refused_write_begins_the_state_again_and_a_worker_that_answers_is_not
     assert made(install.due(slot(State.SWITCHING), at(serving=NEW))).commands == (Effect.SWITCH,)
 
 
+@pytest.mark.parametrize("state", sorted(install.RESTS))
+@pytest.mark.parametrize("serving", [None, OLD, NEW], ids=["nothing", "old", "new"])
+@pytest.mark.parametrize("given_up", [True, False])
+def test_where_a_slot_rests_nothing_is_ever_due(state: State, serving: Choice | None, given_up: bool) -> None:
+    assert install.due(slot(state), at(serving=serving, given_up=given_up)) is None
+
+
 def test_nothing_is_due_while_a_retry_is_pending() -> None:
     assert install.due(slot(State.WAITING), at(retry_pending=True)) is None
     assert made(install.due(slot(State.WAITING), at())).record.state is State.OFFERED
