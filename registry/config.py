@@ -2,7 +2,6 @@
 
 Nested values use two underscores: `MODELFLEET_REGISTRY_MQTT__HOST=broker`. Unknown keys in the file are
 refused, so that a typing error is heard. Imports no server package.
-`registry.client.address` finds the data folder by the same rule: importing this module would slow every command.
 """
 
 from __future__ import annotations
@@ -15,12 +14,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from registry.client.address import default_data_dir
 from registry.contracts.names import Name
 from registry.contracts.topics import DEFAULT_PREFIX
 
 ENV_PREFIX = "MODELFLEET_REGISTRY_"
-ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105 - a file name
-"""In the data folder, mode 0600: the token that the first start made. The CLI on the same host reads it."""
 
 Seconds = Annotated[float, Field(gt=0, le=86400 * 365)]
 Bytes = Annotated[int, Field(gt=0, le=1 << 50)]
@@ -162,12 +160,6 @@ class WebhookSettings(_Section):
 
     allow_private: bool = False
     """Also to addresses inside: loopback, private networks, link-local."""
-
-
-def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/modelfleet/registry`, by default below `~/.local/share`."""
-    home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(home).expanduser() / "modelfleet" / "registry"
 
 
 class RegistryConfig(BaseSettings):

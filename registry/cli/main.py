@@ -15,8 +15,7 @@ from typer.main import get_command, get_group
 
 from registry.cli.failures import MEANING, CliError, exit_code_of
 from registry.cli.output import Output
-from registry.cli.session import DebugOption, JsonOption, RegistryOption, TokenFileOption, TokenOption
-from registry.client.address import GlobalOptions
+from registry.cli.session import DebugOption, GlobalOptions, JsonOption, RegistryOption, TokenFileOption, TokenOption
 from registry.client.errors import UsageFault
 
 COMMANDS: dict[str, str] = {

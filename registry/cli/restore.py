@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.serve import ending, load_settings, needing_server
-from registry.config import ADMIN_TOKEN_FILE
+from registry.client.address import ADMIN_TOKEN_FILE
 
 MAX_SHOWN = 10
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from registry.cli.failures import CliError, ExitCode, exit_code_of
 from registry.cli.output import Output
-from registry.config import ADMIN_TOKEN_FILE, RegistryConfig, load_config
+from registry.client.address import ADMIN_TOKEN_FILE
+from registry.config import RegistryConfig, load_config
 from registry.errors import RegistryError, StartError, TemporaryError
 
 SERVER_PACKAGES = "`registry serve` needs the server's packages, which are not all installed here (missing: {})."

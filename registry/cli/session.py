@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
@@ -18,7 +19,7 @@ import typer
 
 from registry.cli.failures import CliError, ExitCode, exit_code_of
 from registry.cli.output import Output
-from registry.client.address import REGISTRY_VARIABLE, TOKEN_VARIABLE, Address, GlobalOptions, find_address
+from registry.client.address import REGISTRY_VARIABLE, TOKEN_VARIABLE, Address, find_address
 from registry.client.errors import ClientError, UsageFault
 from registry.errors import RegistryError
 
@@ -57,6 +58,35 @@ DebugOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class GlobalOptions:
+    """What may stand before or after the command's name; None where it was not given."""
+
+    registry: str | None = None
+    token: str | None = None
+    token_file: Path | None = None
+    as_json: bool = False
+    debug: bool = False
+
+    @property
+    def address(self) -> Address:
+        """The registry's address and token. Raises UsageFault."""
+        if self.token is not None and self.token_file is not None:
+            raise UsageFault("Give --token or --token-file, not both")
+        return find_address(self.registry, self.token, self.token_file)
+
+    def over(self, earlier: GlobalOptions) -> GlobalOptions:
+        """These options, with those of `earlier` where these do not say; a token of either kind replaces both."""
+        named = self.token is not None or self.token_file is not None
+        return GlobalOptions(
+            registry=self.registry if self.registry is not None else earlier.registry,
+            token=self.token if named else earlier.token,
+            token_file=self.token_file if named else earlier.token_file,
+            as_json=self.as_json or earlier.as_json,
+            debug=self.debug or earlier.debug,
+        )
+
+
 class Session:
     """One run of one command.
 
@@ -74,7 +104,7 @@ class Session:
     @property
     def address(self) -> Address:
         """The registry's address and token."""
-        return find_address(self.options)
+        return self.options.address
 
     @property
     def client(self) -> ApiClient:

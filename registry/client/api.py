@@ -74,9 +74,15 @@ class Answer:
 
 
 class ApiClient:
-    """One registry. Close it, or use it in `with`."""
+    """One registry. Close it, or use it in `with`.
 
-    def __init__(self, address: Address) -> None:
+    Args:
+        address: Where it is, and the token.
+        authorities: Whom its certificate has to be from. None: the system's, and those that SSL_CERT_FILE and
+            SSL_CERT_DIR name.
+    """
+
+    def __init__(self, address: Address, authorities: ssl.SSLContext | None = None) -> None:
         self.address = address
         headers = {"accept": "application/json"}
         if address.token:
@@ -85,9 +91,17 @@ class ApiClient:
             base_url=address.url,
             headers=headers,
             timeout=_TIMEOUT,
-            transport=_transport(address.url),
+            transport=_transport(address.url, authorities),
             trust_env=False,  # the transport has looked at what the environment says of proxies
         )
+
+    def __enter__(self) -> ApiClient:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closed."""
+        self.close()
 
     def close(self) -> None:
         """Close the connections."""
@@ -218,13 +232,14 @@ class ApiClient:
         return answer
 
 
-def _transport(url: str) -> HttpTransport:
+def _transport(url: str, authorities: ssl.SSLContext | None) -> HttpTransport:
     """Raises ClientError: the environment names a proxy that cannot be used, or authorities that are none."""
     try:
         proxy = proxy_for(url, os.environ)
         secure = url.startswith("https:")
         proxied = proxy is not None and proxy.scheme == "https"
-        authorities = ssl.create_default_context() if secure or proxied else None
+        if authorities is None and (secure or proxied):
+            authorities = ssl.create_default_context()
         return HttpTransport(authorities if secure else None, proxy, authorities)
     except ProxyFault as fault:
         raise ClientError(str(fault), code="bad_proxy") from fault

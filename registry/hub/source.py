@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from registry.client.address import GlobalOptions, find_address
+from registry.client.address import find_address
 from registry.client.api import ApiClient
 from registry.client.download import download
 from registry.client.versions import fetch_manifest, find_version
@@ -57,11 +57,8 @@ def require_text(**named: object) -> None:
 def opened() -> Iterator[Source]:
     """A source for one call; whatever the registry or the disk refuses is a HubError."""
     with as_hub_errors():
-        client = ApiClient(find_address(GlobalOptions()))
-        try:
+        with ApiClient(find_address()) as client:
             yield Source(client, Cache(default_folder(), default_bound()))
-        finally:
-            client.close()
 
 
 class Source:

@@ -17,7 +17,8 @@ from pathlib import Path
 from registry.blobs.base import BlobStore
 from registry.blobs.folder_lock import lock_folder
 from registry.blobs.opening import open_blobs
-from registry.config import ADMIN_TOKEN_FILE, RegistryConfig
+from registry.client.address import ADMIN_TOKEN_FILE
+from registry.config import RegistryConfig
 from registry.db.engine import Database
 from registry.db.opening import open_database
 from registry.errors import StartError, TemporaryError

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from registry.config import ADMIN_TOKEN_FILE, RegistryConfig
+from registry.client.address import ADMIN_TOKEN_FILE
+from registry.config import RegistryConfig
 from registry.errors import RegistryError
 from registry.server.composition import Services, given_admin_token
 

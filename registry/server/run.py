@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import uvicorn
 
-from registry.config import ADMIN_TOKEN_FILE, RegistryConfig
+from registry.client.address import ADMIN_TOKEN_FILE
+from registry.config import RegistryConfig
 from registry.errors import InvalidError, StartError
 from registry.log_limit import limit_logs
 from registry.server.app import create_app

@@ -6,7 +6,6 @@ asked. What fails, and where, is the outcome of the case; nothing here raises fo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import queue
 import threading
@@ -17,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from registry.cli.session import Session
-from registry.client.address import GlobalOptions
+from registry.client.address import Address
+from registry.client.api import ApiClient
 from registry.client.errors import ClientError
 from registry.client.local_files import hash_file
 from registry.client.upload import upload
+from registry.contracts.api.devices import Deployment
 from registry.contracts.api.versions import PublishAnswer
 from registry.contracts.catalogue.manifest import Target
-from registry.contracts.paths import version_path
+from registry.contracts.paths import deployment_path, version_path
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.errors import RegistryError
 from registry.publishing.plan import build_manifest, make_plan
@@ -100,59 +99,53 @@ class CaseFleet:
         for names, queued in ((self._inline, free[True]), (self._process, free[False])):
             for name in names:
                 queued.put(name)
-        here, sessions = threading.local(), contextlib.ExitStack()
 
         def one(case: Case) -> Outcome:
-            if not hasattr(here, "session"):
-                here.session = Session(GlobalOptions(registry=self._fleet.url, token=self._token, as_json=True))
-                sessions.callback(here.session.close)
             names = free[inline(case)]
             name = names.get()
             try:
-                outcome = self._take(here.session, name, f"1.0.{next(self._numbers)}", case)
+                outcome = self._take(client, name, f"1.0.{next(self._numbers)}", case)
             finally:
                 names.put(name)
             told(outcome)
             return outcome
 
-        with sessions, ThreadPoolExecutor(self._at_once) as pool:
+        with ApiClient(Address(self._fleet.url, self._token)) as client, ThreadPoolExecutor(self._at_once) as pool:
             return list(pool.map(one, cases))
 
-    def _take(self, session: Session, model: str, version: str, case: Case) -> Outcome:
+    def _take(self, client: ApiClient, model: str, version: str, case: Case) -> Outcome:
         if case.carried:
             return Outcome(case.name, "carried", "", f"no request can carry {case.carried}")
         try:
-            self._publish(session, model, version, case)
+            self._publish(client, model, version, case)
         except (ClientError, RegistryError, ValueError) as error:
             return Outcome(case.name, "publish", str(getattr(error, "code", "")), _said(error))
-        with httpx.Client(
-            base_url=self._fleet.url, headers={"Authorization": f"Bearer {self._token}"}, timeout=60, trust_env=False
-        ) as http:
-            path = f"/v1/devices/edge-1/deployments/{model}"
-            answer = http.put(path, json={"version": version})
-            if answer.status_code >= 400:
-                return Outcome(case.name, "deploy", str(answer.json().get("code", "")), answer.text[:500])
-            try:
-                fault = self._device.serves(model, version)
-                return Outcome(case.name, "deploy", *fault) if fault is not None else self._asked(model, case)
-            except TimeoutError as error:
-                return Outcome(case.name, "deploy", "timeout", str(error))
-            finally:
-                http.delete(path).raise_for_status()
-                self._device.gone(model)
+        path = deployment_path("edge-1", model)
+        try:
+            client.send("PUT", path, Deployment(version=version))
+        except ClientError as error:
+            return Outcome(case.name, "deploy", error.code, _said(error))
+        try:
+            fault = self._device.serves(model, version)
+            return Outcome(case.name, "deploy", *fault) if fault is not None else self._asked(model, case)
+        except TimeoutError as error:
+            return Outcome(case.name, "deploy", "timeout", str(error))
+        finally:
+            client.send("DELETE", path)
+            self._device.gone(model)
 
-    def _publish(self, session: Session, model: str, version: str, case: Case) -> None:
+    def _publish(self, client: ApiClient, model: str, version: str, case: Case) -> None:
         file = self._folder / f"{model}-{version}.onnx"
         file.write_bytes(case.model)
         section = VariantSection(file=file, target=Target.CPU)
         plan = make_plan(PublishRequest(model=model, version=version, variant=(section,)))
         if self._trial:
-            publish(session.client, plan)
+            publish(client, plan)
         else:
             local = hash_file(file)
             manifest = build_manifest(plan, {file: local})
-            upload(session.client, local)
-            session.client.change("PUT", version_path(model, version), manifest, PublishAnswer, repeatable=True)
+            upload(client, local)
+            client.change("PUT", version_path(model, version), manifest, PublishAnswer, repeatable=True)
         file.unlink()
 
     def _asked(self, model: str, case: Case) -> Outcome:

@@ -12,16 +12,14 @@ What is simulated is said so: the devices have the label simulated=yes, their ba
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-import httpx
-
-from registry.config import ADMIN_TOKEN_FILE, default_data_dir
+from registry.client.address import find_address
+from registry.client.errors import ClientError
 from registry.contracts.topics import DEFAULT_PREFIX
 from scripts.simulator.faults import Bad, Faults
 from scripts.simulator.platforms import PLATFORMS
@@ -69,15 +67,15 @@ def _settings(options: argparse.Namespace) -> Settings:
         if how not in set(Bad):
             raise SystemExit(f"fleet-sim: --bad {pair}: write VERSION=HOW, HOW one of {', '.join(Bad)}")
         bad[version] = Bad(how)
-    data = Path(os.environ.get("MODELFLEET_REGISTRY_DATA_DIR") or default_data_dir())
-    file = options.token_file or data / ADMIN_TOKEN_FILE
     try:
-        token = file.read_text().strip()
-    except OSError as error:
-        raise SystemExit(f"fleet-sim: no token: {error}; say --token-file FILE") from None
+        address = find_address(options.registry, token_file=options.token_file)
+    except ClientError as error:
+        raise SystemExit(f"fleet-sim: {error}") from None
+    if address.token is None:
+        raise SystemExit("fleet-sim: no token; say --token-file FILE")
     return Settings(
-        registry=options.registry,
-        token=token,
+        registry=address.url,
+        token=address.token,
         broker=options.broker,
         port=options.port,
         prefix=options.prefix,
@@ -118,7 +116,7 @@ def main() -> None:
                 break
             world.add(f"{options.name}-{number:05}").boot()
             world.turn(0.0)
-    except httpx.HTTPError as error:
+    except ClientError as error:
         world.close()
         raise SystemExit(f"fleet-sim: the registry at {options.registry} does not register devices: {error}") from None
     print(f"{len(world.devices)} simulated devices run", file=sys.stderr)

@@ -12,17 +12,20 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-import httpx
-
 from agent.adapters.network.registry_client import RegistryClient
 from agent.core.slots import Choice
 from agent.errors import TransientError
+from registry.client.address import Address
+from registry.client.api import ApiClient
+from registry.client.errors import ClientError
+from registry.contracts.api.devices import DeviceCreate, DeviceCreated
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.digest import Digest, digest_of
@@ -79,12 +82,7 @@ class World:
         self._links = MqttLinks(
             settings.broker, settings.port, self.topics, username=settings.username, password=settings.password
         )
-        self._http = httpx.Client(
-            base_url=settings.registry,
-            headers={"Authorization": f"Bearer {settings.token}"},
-            timeout=30,
-            trust_env=False,
-        )
+        self._client = ApiClient(Address(settings.registry.rstrip("/"), settings.token))
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="uplink")
         self._uplinks: list[RegistryClient] = []
         self._manifests: dict[Digest, Manifest] = {}
@@ -118,9 +116,8 @@ class World:
         """Registers a device, with the labels of the settings and its own, and makes it; `boot` starts it."""
         settings = self.settings
         labels = {"simulated": "yes", "fault": settings.faults.of(name, settings.seed).value, **settings.labels}
-        answer = self._http.put(device_path(name), json={"labels": labels})
-        answer.raise_for_status()
-        token = answer.json().get("token")
+        answer = self._client.send("PUT", device_path(name), DeviceCreate(labels=labels))
+        token = answer.decode(DeviceCreated).token if answer.status == 201 else None
         platform = self._platforms[int(chance(settings.seed, name, "platform") * len(self._platforms))]
         steps = SimulatedSteps(
             platform=platform,
@@ -155,7 +152,8 @@ class World:
     def _manifest(self, digest: Digest) -> Manifest:
         with self._lock:
             if digest not in self._manifests:
-                data = self._get(manifest_path(digest))
+                with self._asking():
+                    data = self._client.call("GET", manifest_path(digest), repeatable=True).body
                 if digest_of(data) != digest:
                     raise TransientError(DeploymentCode.DIGEST_MISMATCH, f"manifest {digest} has other bytes")
                 self._manifests[digest] = Manifest.model_validate_json(data)
@@ -163,19 +161,20 @@ class World:
 
     def _fetch(self, choice: Choice) -> None:
         for file in choice.variant.files:
-            if self.settings.fetch_blobs and file.size <= FETCH_LIMIT and digest_of(
-                self._get(blob_path(file.digest))
-            ) != file.digest:  # fmt: skip
-                raise TransientError(DeploymentCode.DIGEST_MISMATCH, f"blob {file.digest} has other bytes")
+            if self.settings.fetch_blobs and file.size <= FETCH_LIMIT:
+                with self._asking(), self._client.download(blob_path(file.digest), {}) as answer:
+                    data = answer.read()
+                if digest_of(data) != file.digest:
+                    raise TransientError(DeploymentCode.DIGEST_MISMATCH, f"blob {file.digest} has other bytes")
 
-    def _get(self, path: str) -> bytes:
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """A request to the registry that fails is an outage for the device."""
         try:
-            answer = self._http.get(path)
-            answer.raise_for_status()
-        except httpx.HTTPError as error:
+            yield
+        except ClientError as error:
             self.errors["http"] += 1
-            raise TransientError(DeploymentCode.REGISTRY_UNREACHABLE, f"{path}: {error}") from None
-        return answer.content
+            raise TransientError(DeploymentCode.REGISTRY_UNREACHABLE, str(error)) from None
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -223,4 +222,4 @@ class World:
         self._pool.shutdown(wait=True, cancel_futures=True)
         for uplink in self._uplinks:
             uplink.close()
-        self._http.close()
+        self._client.close()

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from registry.config import ADMIN_TOKEN_FILE
+from registry.client.address import ADMIN_TOKEN_FILE
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
 from tests.support.fleet import Fleet

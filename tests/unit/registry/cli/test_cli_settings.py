@@ -9,8 +9,8 @@ import pytest
 
 from registry.cli.failures import CliError
 from registry.cli.output import Output, size_text
-from registry.cli.session import parse_labels
-from registry.client.address import GlobalOptions, default_data_dir, find_address
+from registry.cli.session import GlobalOptions, parse_labels
+from registry.client.address import default_data_dir, find_address
 from registry.client.errors import UsageFault
 from registry.client.references import split_reference
 from registry.contracts.texts import visible
@@ -18,10 +18,10 @@ from registry.contracts.texts import visible
 
 def test_options_come_before_the_environment_and_that_before_this_host() -> None:
     environment = {"MODELFLEET_REGISTRY": "https://there/", "MODELFLEET_TOKEN": "from-environment"}
-    assert find_address(GlobalOptions(registry="http://here:1", token="t"), environment).url == "http://here:1"
-    assert find_address(GlobalOptions(), environment).url == "https://there"
-    assert find_address(GlobalOptions(), environment).token == "from-environment"
-    assert find_address(GlobalOptions(), {"HOME": "/nowhere"}).url == "http://127.0.0.1:8470"
+    assert find_address("http://here:1", "t", environment=environment).url == "http://here:1"
+    assert find_address(environment=environment).url == "https://there"
+    assert find_address(environment=environment).token == "from-environment"
+    assert find_address(environment={"HOME": "/nowhere"}).url == "http://127.0.0.1:8470"
 
 
 def test_an_option_after_the_command_wins_over_one_before_it() -> None:
@@ -30,24 +30,29 @@ def test_an_option_after_the_command_wins_over_one_before_it() -> None:
     assert after.over(before) == GlobalOptions(registry="http://a", token_file=Path("two"), as_json=True)
 
 
+def test_a_command_takes_a_token_or_a_file_with_one_but_not_both() -> None:
+    with pytest.raises(UsageFault, match="not both"):
+        GlobalOptions(token="t", token_file=Path("f")).address  # noqa: B018 - it raises
+
+
 @pytest.mark.parametrize(
     "url", ["ftp://x", "example.org", "http://", "http://u:p@host", "http://host/?q=1", "http://[::1", "http://host:x"]
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UsageFault, match="not the address"):
-        find_address(GlobalOptions(registry=url), {})
+        find_address(url, environment={})
 
 
 @pytest.mark.parametrize("token", ["two words", "line\nbreak", "naïve"])
 def test_a_token_that_would_break_a_header_is_refused(token: str) -> None:
     with pytest.raises(UsageFault, match="characters that no token has"):
-        find_address(GlobalOptions(token=token), {})
+        find_address(token=token, environment={})
 
 
 def test_a_token_in_the_clear_over_the_network_is_noticed() -> None:
-    assert find_address(GlobalOptions(registry="http://far", token="t"), {}).sends_token_in_clear
-    assert not find_address(GlobalOptions(registry="https://far", token="t"), {}).sends_token_in_clear
-    assert not find_address(GlobalOptions(registry="http://127.0.0.1:1", token="t"), {}).sends_token_in_clear
+    assert find_address("http://far", "t", environment={}).sends_token_in_clear
+    assert not find_address("https://far", "t", environment={}).sends_token_in_clear
+    assert not find_address("http://127.0.0.1:1", "t", environment={}).sends_token_in_clear
 
 
 def test_the_data_folder_follows_the_registrys_own_rules() -> None:
