@@ -226,7 +226,7 @@ class Agent:
         if self._config.prometheus:
             from agent.app.metrics import MetricsServer  # noqa: PLC0415 - only where it is wanted
 
-            self._metrics = MetricsServer(self._config.prometheus, self._plane.snapshot)
+            self._metrics = MetricsServer(self._config.prometheus, self._plane.snapshot, self._damage.counts)
             self._metrics.start()
         notify("READY=1")
         log.info("agent %s runs, data in %s", self._config.device, self._config.data_dir)

@@ -8,15 +8,29 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from agent.adapters.disk.artifact_cache import disk_free
 from agent.adapters.facts import process_stats
 from agent.adapters.facts.hardware import memory
 from agent.core.health import HistogramView
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
+from registry.contracts.counters import flat
+from registry.contracts.device.counters import AGENT_METRICS, MODEL_METRICS
 from registry.contracts.device.messages import Health, ModelHealth, Quantiles
 
 FRACTIONS = (0.5, 0.9, 0.99, 1.0)
+ELSEWHERE = {"damaged": "`damaged`", "mqtt_connected": "", "data_path_info": "`data_path`, `data_path_reason`"}
+"""What a report says in another way, and where."""
+OWN_FIELDS = tuple(name for name in AGENT_METRICS if name in Health.model_fields and name not in ELSEWHERE)
+"""Figures for which a report has a field."""
+COUNTS = tuple(name for name in AGENT_METRICS if name not in Health.model_fields and name not in ELSEWHERE)
+"""The others."""
+MODEL_FIELDS = {
+    name: {"batches": "batch_sizes", "latency_seconds": "latency_us", "run_seconds": "run_us"}.get(name, name)
+    for name in MODEL_METRICS
+}
+"""Where a report has the figures of a model."""
 
 
 class HealthReporter:
@@ -55,6 +69,7 @@ class HealthReporter:
         models = {**stats.models, **last_words}
         self._last, self._seq = at, self._seq + 1
         self._models = {**stats.withdrawn, **stats.models}
+        own: dict[str, Any] = {name: stats.total(name) for name in OWN_FIELDS}
         return Health(
             device=self._device,
             session_id=self._session_id,
@@ -68,15 +83,12 @@ class HealthReporter:
             disk_free_bytes=self._disk_free(),
             load_1m=process_stats.load_1m(),
             temperatures_c=process_stats.temperatures(),
-            outbox_queued=stats.outbox_rows,
-            outbox_dropped=stats.outbox_dropped,
-            replies_dropped=stats.replies_dropped,
-            replies_refused=stats.replies_refused,
-            subscriptions_refused=stats.subscriptions_refused,
-            results_unwritten=stats.results_unwritten,
-            mqtt_reconnects=max(stats.connections - 1, 0),
+            **own,
+            counts=flat(stats.figures, COUNTS),
+            mqtt_reconnects=max(stats.total("mqtt_connections") - 1, 0),
             damaged=self._damaged(),
             data_path=stats.data_path,
+            data_path_reason=stats.data_path_reason,
             models={
                 name: _model_health(model, earlier.get(name), restarts.get(name, 0)) for name, model in models.items()
             },

@@ -1,8 +1,8 @@
-"""Prometheus text at an optional local port: the data path's totals, read when somebody asks."""
+"""Prometheus text at an optional local port: the figures of the agent's tables, read when somebody asks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -11,10 +11,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from agent.core.health import HistogramView
-from agent.dataplane.stats import DataPlaneStats
+from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
 from agent.errors import PermanentError
+from registry.contracts.counters import PREFIX, Figures, Metric
+from registry.contracts.device.counters import AGENT_METRICS, MODEL_METRICS
 
-Metric = CounterMetricFamily | GaugeMetricFamily
+Family = CounterMetricFamily | GaugeMetricFamily
 QUANTILES = (0.5, 0.9, 0.99)
 
 STOP_SECONDS = 2.0
@@ -24,16 +26,18 @@ STOP_SECONDS = 2.0
 class MetricsServer:
     """Answers `/metrics`. Off unless an address is set; it has no password, so keep it on loopback."""
 
-    def __init__(self, address: str, snapshot: Callable[[], DataPlaneStats]) -> None:
+    def __init__(
+        self, address: str, snapshot: Callable[[], DataPlaneStats], damaged: Callable[[], Mapping[str, int]]
+    ) -> None:
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
-        self._snapshot = snapshot
+        self._collector = _StatsCollector(snapshot, damaged)
         self._running: tuple[WSGIServer, Thread] | None = None
 
     def start(self) -> None:
         """Raises PermanentError when the address cannot be had."""
         registry = CollectorRegistry()
-        registry.register(_StatsCollector(self._snapshot))
+        registry.register(self._collector)
         try:
             self._running = start_http_server(self._port, self._host, registry)
         except (OSError, OverflowError) as error:
@@ -50,60 +54,37 @@ class MetricsServer:
 
 
 class _StatsCollector(Collector):
-    def __init__(self, snapshot: Callable[[], DataPlaneStats]) -> None:
+    def __init__(self, snapshot: Callable[[], DataPlaneStats], damaged: Callable[[], Mapping[str, int]]) -> None:
         self._snapshot = snapshot
+        self._damaged = damaged
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         stats = self._snapshot()
-        yield from _agent_metrics(stats)
-        yield from _model_metrics(stats)
+        figures: Figures = {**stats.figures, "damaged": {(kind,): float(n) for kind, n in self._damaged().items()}}
+        for metric in AGENT_METRICS.values():
+            yield _family(metric, figures.get(metric.name, {}).items())
+        for metric in MODEL_METRICS.values():
+            yield _family(metric, _of_models(metric, stats.models))
 
-    def describe(self) -> Iterator[Metric]:
+    def describe(self) -> Iterator[Family]:
         """Nothing is collected at registration: the data path may not run yet."""
         return iter(())
 
 
-def _agent_metrics(stats: DataPlaneStats) -> Iterator[Metric]:
-    yield GaugeMetricFamily("modelfleet_mqtt_connected", "1 while the broker is there", value=float(stats.connected))
-    yield GaugeMetricFamily("modelfleet_outbox_rows", "Messages that wait on disk", value=stats.outbox_rows)
-    unwritten = "Results that the disk does not take now, unacknowledged"
-    yield GaugeMetricFamily("modelfleet_results_unwritten", unwritten, value=stats.results_unwritten)
-    for name, text, value in (
-        ("modelfleet_mqtt_connections", "Sessions opened with the broker", stats.connections),
-        ("modelfleet_outbox_dropped", "Messages that the full outbox dropped", stats.outbox_dropped),
-        ("modelfleet_replies_dropped", "QoS 0 replies lost with the connection", stats.replies_dropped),
-        ("modelfleet_replies_refused", "QoS 1 messages that the broker does not take", stats.replies_refused),
-        (
-            "modelfleet_subscriptions_refused",
-            "Subscriptions that the broker does not take",
-            stats.subscriptions_refused,
-        ),
-    ):
-        yield CounterMetricFamily(name, text, value=value)
+def _family(metric: Metric, samples: Iterable[tuple[tuple[str, ...], float]]) -> Family:
+    made = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}[metric.kind]
+    family: Family = made(PREFIX + metric.name, metric.meaning, labels=metric.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
 
 
-def _model_metrics(stats: DataPlaneStats) -> Iterator[Metric]:
-    labels = ("model", "version")
-    requests = CounterMetricFamily("modelfleet_requests", "Requests answered, errors included", labels=labels)
-    errors = CounterMetricFamily("modelfleet_errors", "Requests answered with an error", labels=(*labels, "code"))
-    expired = CounterMetricFamily("modelfleet_expired", "Requests dropped unrun, too late", labels=labels)
-    depth = GaugeMetricFamily("modelfleet_queue_depth", "Requests that wait", labels=labels)
-    latency = GaugeMetricFamily(
-        "modelfleet_latency_seconds", "Request in to reply out, since the start", labels=(*labels, "quantile")
-    )
-    run = GaugeMetricFamily("modelfleet_run_seconds", "One batch in the backend", labels=(*labels, "quantile"))
-    for name, model in stats.models.items():
-        who = (name, model.version or "")
-        requests.add_metric(who, model.requests)
-        expired.add_metric(who, model.expired)
-        depth.add_metric(who, model.queue_depth)
-        for code, count in model.errors.items():
-            errors.add_metric((*who, code), count)
-        _add_quantiles(latency, who, model.latency)
-        _add_quantiles(run, who, model.run)
-    yield from (requests, errors, expired, depth, latency, run)
-
-
-def _add_quantiles(metric: GaugeMetricFamily, who: tuple[str, str], view: HistogramView) -> None:
-    for fraction in QUANTILES:
-        metric.add_metric((*who, str(fraction)), view.quantile(fraction) / 1e6)
+def _of_models(metric: Metric, models: Mapping[str, ModelSnapshot]) -> Iterator[tuple[tuple[str, ...], float]]:
+    for name, model in models.items():
+        who, found = (name, model.version or ""), getattr(model, metric.name.removesuffix("_seconds"))
+        if isinstance(found, HistogramView):
+            yield from (((*who, str(fraction)), found.quantile(fraction) / 1e6) for fraction in QUANTILES)
+        elif isinstance(found, Mapping):
+            yield from (((*who, str(label)), value) for label, value in found.items())
+        else:
+            yield who, found

@@ -19,6 +19,7 @@ from agent.dataplane.placement import place, place_next
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
+from registry.contracts.counters import Counters
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_JSON, MAX_HEADER_BYTES
 from registry.inference.errors import RequestError
 from registry.inference.header import bad_header_length
@@ -42,6 +43,7 @@ class Admission:
         dedupe: Dedupe[Request],
         pool: DecodePool,
         decode_picture: Callable[[PictureSteps, bytes], bytes],
+        counters: Counters,
         clock: Callable[[], float],
     ) -> None:
         self._router = router
@@ -50,7 +52,7 @@ class Admission:
         self._dedupe = dedupe
         self._pool = pool
         self._decode_picture = decode_picture
-        self._clock = clock
+        self._counters = counters
         self.is_request_topic = router.is_request_topic
         self.ready: set[Serving] = set()
         """Workers that have requests waiting; the loop hands them out and clears this."""
@@ -70,7 +72,7 @@ class Admission:
         slot = self._router.find(publish.topic)
         ack = self._outbound.acks.owe(publish.mid) if publish.qos else None
         if publish.retain:
-            self._router.count("retained_request")
+            self._counters.add("retained_dropped")
             if ack is not None:
                 self._outbound.acks.settle(ack)
             return None
@@ -218,7 +220,7 @@ class Admission:
 
     def oversized(self, publish: Publish) -> None:
         """A message on a control topic that nobody could take; it is discarded as it arrives."""
-        self._router.count("oversized")
+        self._counters.add("oversized_dropped")
         if publish.qos:
             self._outbound.acks.settle(self._outbound.acks.owe(publish.mid))
 

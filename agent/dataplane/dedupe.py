@@ -8,13 +8,12 @@ stored: a retry is a retry. Memory only, bounded by entries, bytes and age; time
 
 from __future__ import annotations
 
-import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
+from registry.contracts.counters import Counters
 from registry.contracts.enums import StrEnum
-from registry.inference.packets import Buffer
 from registry.inference.reply import Reply
 
 Waiter = TypeVar("Waiter")
@@ -31,11 +30,6 @@ class Key(NamedTuple):
     length: int
 
 
-def request_key(response_topic: str, request_id: str, payload: Buffer) -> Key:
-    """The key of a request with an id; one pass over the payload."""
-    return Key(response_topic, request_id, zlib.crc32(payload), len(payload))
-
-
 class DedupeVerdict(StrEnum):
     """What to do with a request that has just come."""
 
@@ -49,19 +43,6 @@ class DedupeVerdict(StrEnum):
     """Too many repeats wait already: answer `overloaded`."""
 
 
-@dataclass
-class DedupeCounters:
-    """Since the start."""
-
-    joined: int = 0
-    repeated: int = 0
-    refused: int = 0
-    evicted: int = 0
-    """Replies given up before their time, for room."""
-    untracked: int = 0
-    """Requests run without a memory of them, because too many were running."""
-
-
 @dataclass(frozen=True)
 class _Done:
     reply: Reply
@@ -73,20 +54,15 @@ class _Done:
 class Dedupe(Generic[Waiter]):
     """The memory of recent QoS 1 requests. One thread."""
 
+    counters: Counters
     max_entries: int = 4096
     """Running and done, each."""
     max_bytes: int = 16 << 20
     """Of stored replies."""
     ttl_s: float = 300.0
-    counters: DedupeCounters = field(default_factory=DedupeCounters)
     _running: dict[Key, list[Waiter]] = field(default_factory=dict)
     _done: OrderedDict[Key, _Done] = field(default_factory=OrderedDict)
     _bytes: int = 0
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of the replies that are kept."""
-        return self._bytes
 
     def __len__(self) -> int:
         return len(self._running) + len(self._done)
@@ -96,20 +72,20 @@ class Dedupe(Generic[Waiter]):
         self._expire(now)
         done = self._done.get(key)
         if done is not None:
-            self.counters.repeated += 1
+            self.counters.add("repeats_answered")
             return DedupeVerdict.REPEAT, done.reply
         waiters = self._running.get(key)
         if waiters is None:
             if len(self._running) < self.max_entries:
                 self._running[key] = []
             else:
-                self.counters.untracked += 1
+                self.counters.add("untracked_requests")
             return DedupeVerdict.RUN, None
         if len(waiters) >= MAX_WAITERS:
-            self.counters.refused += 1
+            self.counters.add("repeats_refused")
             return DedupeVerdict.REFUSE, None
         waiters.append(waiter)
-        self.counters.joined += 1
+        self.counters.add("repeats_joined")
         return DedupeVerdict.WAIT, None
 
     def finish(self, key: Key, reply: Reply, now: float) -> list[Waiter]:
@@ -128,11 +104,11 @@ class Dedupe(Generic[Waiter]):
 
     def _store(self, key: Key, done: _Done) -> None:
         if done.size > self.max_bytes or self.max_entries < 1:
-            self.counters.evicted += 1
+            self.counters.add("kept_replies_dropped")
             return
         while self._done and (self._bytes + done.size > self.max_bytes or len(self._done) >= self.max_entries):
             self._drop_oldest()
-            self.counters.evicted += 1
+            self.counters.add("kept_replies_dropped")
         self._done[key] = done
         self._bytes += done.size
 

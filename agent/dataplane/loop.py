@@ -36,11 +36,12 @@ from agent.dataplane.router import Router
 from agent.dataplane.settings import DataPlaneSettings
 from agent.dataplane.shutdown import Shutdown
 from agent.dataplane.slot import Request, Tap
-from agent.dataplane.snapshot import take_snapshot
 from agent.dataplane.stats import DataPlaneStats
 from agent.dataplane.wakeup import Wakeup
 from agent.pictures.process import DecoderProcesses
 from agent.worker.spec import Worker
+from registry.contracts.counters import Counters
+from registry.contracts.device.counters import AGENT_METRICS
 
 TICK_SECONDS = 0.1
 """How often hung runs and keepalive are looked at."""
@@ -61,11 +62,11 @@ class DataPlane:
         self._clock = time.monotonic
         self._selector = selectors.DefaultSelector()
         self._wakeup = Wakeup()
-        self._spooling = Spooling(outbox)
-        self.data_path_reason = fast_path_fault() if settings.fast_path else "switched off in the configuration"
+        self._counters = Counters(AGENT_METRICS)
+        self._spooling = Spooling(outbox, self._counters)
+        self.data_path_reason = fast_path_fault()[:500] if settings.fast_path else "switched off in the configuration"
         self._wire(mqtt)
         self._thread = threading.Thread(target=self._run, name="data", daemon=True)
-        self._dropped_events = 0
 
     def _wire(self, mqtt: SessionSettings) -> None:
         """Makes the parts and connects them."""
@@ -74,9 +75,13 @@ class DataPlane:
         session = MqttSession(mqtt, *((FastClient,) if fast else ()))
         taken: dict[int, Outgoing] = {}
         transport: Transport = FastTransport(taken, v5=mqtt.v5) if fast else PublicTransport(session.client, v5=mqtt.v5)
-        dedupe: Dedupe[Request] = Dedupe(settings.dedupe_entries, settings.dedupe_bytes, settings.dedupe_ttl_s)
+        dedupe: Dedupe[Request] = Dedupe(
+            self._counters, settings.dedupe_entries, settings.dedupe_bytes, settings.dedupe_ttl_s
+        )
         self._router = Router(settings.topics, settings.device, settings.pools)
-        self._outbound = Outbound(transport, self._spooling, taken, self._router.allows_reply)
+        self._outbound = Outbound(
+            transport, self._spooling, taken, counters=self._counters, is_clients=self._router.allows_reply
+        )
         self._answers = Answers(self._outbound, dedupe, self._clock)
         self._pool = DecodePool(self._wakeup.post, settings.decode_threads)
         self._pictures = DecoderProcesses()
@@ -87,6 +92,7 @@ class DataPlane:
             dedupe=dedupe,
             pool=self._pool,
             decode_picture=self._pictures.decode,
+            counters=self._counters,
             clock=self._clock,
         )
         long_requests = LongRequests(self._admission)
@@ -113,6 +119,7 @@ class DataPlane:
             spooling=self._spooling,
             emit=self._emit,
             post=self._wakeup.post,
+            counters=self._counters,
             clock=self._clock,
         )
         session.events = self._connection
@@ -232,8 +239,28 @@ class DataPlane:
         return self._wakeup.call(self._snapshot).result(CALL_SECONDS)
 
     def _snapshot(self) -> DataPlaneStats:
-        why = self.data_path_reason
-        return take_snapshot(self._connection, self._outbound, self._spooling, self._router, why)
+        figures: dict[str, dict[tuple[str, ...], float]] = self._counters.figures()
+        outbound, outbox, router = self._outbound, self._outbox, self._router
+        figures["outbox_dropped"][()] += outbox.dropped
+        figures["unassigned_refused"] = {(code,): count for code, count in router.unassigned.stats.errors.items()}
+        for name, value in (
+            ("outbox_queued", outbox.rows),
+            ("outbox_bytes", outbox.bytes),
+            ("results_unwritten", self._spooling.unwritten()),
+            ("unacknowledged", len(outbound.unacknowledged) + outbound.waiting()),
+            ("mqtt_connected", self._connection.open),
+        ):
+            figures[name] = {(): float(value)}
+        path = "public" if self.data_path_reason else "fast"
+        figures["data_path_info"] = {(path, self.data_path_reason): 1}
+        return DataPlaneStats(
+            connected=self._connection.open,
+            data_path=path,
+            data_path_reason=self.data_path_reason,
+            figures=figures,
+            models={name: slot.snapshot() for name, slot in router.slots.items()},
+            withdrawn={name: stats.snapshot() for name, stats in router.counted.items()},
+        )
 
     # --- the data thread ----------------------------------------------------------------------------------------------
 
@@ -292,5 +319,5 @@ class DataPlane:
         try:
             self._events.put_nowait(notice)
         except queue.Full:
-            self._dropped_events += 1
+            self._counters.add("notices_dropped")
             _log.error("the control thread is behind: %s was dropped", type(notice).__name__)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.slot import ModelSlot, Tap
 from agent.dataplane.stats import ModelStats
@@ -39,8 +37,8 @@ class Router:
         self._infer = topics.infer(device, "").encode()
         self._pool_topics = {topics.pool(model).encode() for model in self._pools}
         self._allowed: dict[bytes, bool] = {}
-        self._unknown = self._make(_UNKNOWN)
-        self._counts: Counter[str] = Counter()
+        self.unassigned = self._make(_UNKNOWN)
+        """For requests to models that are not assigned."""
 
     def _make(self, model: str) -> ModelSlot:
         results = self._topics.results(self._device, model)
@@ -96,7 +94,7 @@ class Router:
 
     def find(self, topic: bytes) -> ModelSlot:
         """Whom a request topic is for; a slot that never serves when the model is not assigned."""
-        return self._routes.get(topic) or self._unknown
+        return self._routes.get(topic) or self.unassigned
 
     def not_served(self, slot: ModelSlot) -> RequestError:
         """Why a slot without a worker refuses."""
@@ -120,11 +118,3 @@ class Router:
                 self._allowed.clear()
             self._allowed[reply_to] = allowed
         return allowed
-
-    def count(self, what: str) -> None:
-        """Counts an oddity that belongs to no model."""
-        self._counts[what] += 1
-
-    def oddities(self) -> dict[str, int]:
-        """What `count` counted, and the errors of requests to models that are not assigned."""
-        return dict(self._counts + self._unknown.stats.errors)

@@ -21,7 +21,7 @@ from agent.dataplane.mqtt.acks import Ack
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.codec import Codec
 from agent.dataplane.oip.plan import Plan
-from agent.dataplane.stats import ModelStats
+from agent.dataplane.stats import ModelSnapshot, ModelStats
 from agent.worker.spec import Worker
 
 DOORBELL_BYTES = 64 << 10
@@ -226,6 +226,19 @@ class ModelSlot:
     def servings(self) -> list[Serving]:
         """The active one and those that drain."""
         return [*([self.active] if self.active is not None else []), *self.draining]
+
+    def snapshot(self) -> ModelSnapshot:
+        """What it counts, and how it is now."""
+        active, depth = self.active, sum(serving.in_flight() for serving in self.servings())
+        if active is None:
+            return self.stats.snapshot(version=None, queue_depth=depth)
+        return self.stats.snapshot(
+            version=active.binding.version,
+            rollout=active.binding.rollout,
+            queue_depth=depth,
+            queue_limit=active.layout.ids,
+            batching=active.worker.batching,
+        )
 
     def swap(self, worker: Worker | None, binding: Binding | None, tally: Tally | None = None) -> Future[Worker | None]:
         """Lets `worker` (None: nothing) take new requests from now on.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.core.health import Histogram, HistogramView
+from registry.contracts.counters import Figures, total
 
 
 class ModelStats:
@@ -31,12 +33,25 @@ class ModelStats:
         self.version: str | None = None
         """The version that was given to the slot last."""
 
+    def snapshot(self, **now: Any) -> ModelSnapshot:
+        """Frozen. `now`: what else a ModelSnapshot says of the moment."""
+        return ModelSnapshot(
+            requests=self.requests,
+            errors=dict(self.errors),
+            expired=self.expired,
+            duplicates=self.duplicates,
+            not_finite=self.not_finite,
+            latency=self.latency.view(),
+            run=self.run.view(),
+            batches=dict(self.batches),
+            **{"version": self.version, **now},
+        )
+
 
 @dataclass(frozen=True)
 class ModelSnapshot:
-    """One model. Counters are totals since the agent started."""
+    """One model. The counters and gauges are those of `MODEL_METRICS`."""
 
-    model: str
     version: str | None
     """None: nothing serves."""
     requests: int
@@ -44,12 +59,11 @@ class ModelSnapshot:
     expired: int
     duplicates: int
     not_finite: int
-    """Results with a NaN or an infinity; counted while a version has still to prove itself."""
     latency: HistogramView
     run: HistogramView
     batches: Mapping[int, int]
-    queue_depth: int
-    queue_limit: int
+    queue_depth: int = 0
+    queue_limit: int = 0
     batching: str = ""
     """Whether requests are joined into one run, and why; empty while nothing serves."""
     rollout: str | None = None
@@ -58,33 +72,19 @@ class ModelSnapshot:
 
 @dataclass(frozen=True)
 class DataPlaneStats:
-    """The data path at one moment. Counters are totals since the agent started."""
+    """The data path at one moment."""
 
     connected: bool
     data_path: str
     """`fast` or `public`."""
-    data_path_reason: str
+    data_path_reason: str = ""
     """Why it is not `fast`; empty when it is."""
-    connections: int
-    """Sessions that were opened; one less is the number of reconnects."""
-    disconnects: Mapping[str, int]
-    """Reason to how often."""
-    replies_dropped: int
-    """QoS 0 replies that were lost with the connection."""
-    replies_refused: int
-    """QoS 1 messages that the broker refused."""
-    outbox_rows: int
-    outbox_bytes: int
-    outbox_dropped: int
-    """Persisted: over all sessions of this device."""
-    unacknowledged: int
-    """QoS 1 messages that the broker has not acknowledged, or that wait for its Receive Maximum."""
-    other_errors: Mapping[str, int] = field(default_factory=dict)
-    """Errors of requests to models that are not assigned, by code; `retained_request` and `oversized` too."""
+    figures: Figures = field(default_factory=dict)
+    """Those of `AGENT_METRICS` that the data path has."""
     models: Mapping[str, ModelSnapshot] = field(default_factory=dict)
     withdrawn: Mapping[str, ModelSnapshot] = field(default_factory=dict)
     """Models that are not assigned any more, with the totals and the version they ended with."""
-    results_unwritten: int = 0
-    """Results that the disk does not take now: in memory, their requests unacknowledged."""
-    subscriptions_refused: int = 0
-    """Topic filters that the broker refused, or says that it does not take."""
+
+    def total(self, name: str) -> int:
+        """A figure, over all its labels; 0 when there is none."""
+        return total(self.figures.get(name, {}))

@@ -1,17 +1,41 @@
-"""What `/metrics` counts. Labels are routes and statuses, never names that clients choose."""
+"""`/metrics`: each figure of the table by one function, and what the web server counts itself."""
 
 from __future__ import annotations
 
 import time
 
 from prometheus_client import Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-REQUESTS = Counter("modelfleet_http_requests_total", "Requests answered", ("method", "route", "status"))
-SECONDS = Histogram("modelfleet_http_request_seconds", "From request to the answer's last byte", ("method", "route"))
-BYTES_SENT = Counter("modelfleet_blob_bytes_sent_total", "Bytes of blobs sent")
-BYTES_RECEIVED = Counter("modelfleet_blob_bytes_received_total", "Bytes of blobs received")
+from registry.contracts.counters import PREFIX, Samples
+from registry.server.metric_table import REGISTRY_METRICS
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def counter(name: str) -> Counter:
+    """A counter of the table that this process raises itself. Raises KeyError for a name that the table has not."""
+    metric = REGISTRY_METRICS[name]
+    return Counter(PREFIX + name, metric.meaning, metric.labels)
+
+
+def figure(name: str, value: float | Samples) -> Metric:
+    """A figure of the table, as it is now; with labels, by their values. Raises KeyError as `counter` does."""
+    metric = REGISTRY_METRICS[name]
+    made = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}[metric.kind]
+    family: CounterMetricFamily | GaugeMetricFamily = made(PREFIX + name, metric.meaning, labels=metric.labels)
+    for labels, number in sorted(value.items()) if not isinstance(value, int | float) else [((), value)]:
+        family.add_metric(labels, number)
+    return family
+
+
+REQUESTS = counter("http_requests")
+_seconds = REGISTRY_METRICS["http_request_seconds"]
+SECONDS = Histogram(PREFIX + _seconds.name, _seconds.meaning, _seconds.labels)
+BYTES_SENT = counter("blob_bytes_sent")
+BYTES_RECEIVED = counter("blob_bytes_received")
 
 
 class CountRequests:

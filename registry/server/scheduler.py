@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from prometheus_client import Counter
 from starlette.concurrency import run_in_threadpool
 
 from registry.core.clock_steps import ClockSteps
 from registry.errors import RegistryError, TemporaryError
 from registry.periodic import PeriodicScheduler
 from registry.server.composition import Services
+from registry.server.metrics import counter
 from registry.services.access import CACHE_SECONDS
 from registry.services.idempotency import forget_old
 from registry.services.rollouts.forget import forget_steps
@@ -69,9 +69,7 @@ JOBS: tuple[PeriodicJob, ...] = (
 """To add one: a line here."""
 
 
-FAILURES = Counter(
-    "modelfleet_jobs_failed_total", "Runs of a periodic job that failed; the next one tries again", ("job",)
-)
+FAILURES = counter("jobs_failed")
 
 
 class _Settled:

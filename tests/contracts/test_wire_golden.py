@@ -38,6 +38,7 @@ KINDS: dict[str, type[Wire]] = {
     "health-damaged": Health,
     "health-unwritten": Health,
     "health-subscriptions": Health,
+    "health-counts": Health,
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "manifest-extended": Manifest,

@@ -47,10 +47,10 @@ def test_what_finds_no_room_comes_again_in_order(
         with database.write():  # nobody else writes meanwhile
             for seq in range(1, MESSAGES + 1):
                 device.health(seq, seq)
-            eventually(lambda: bridge.tally.dropped)
+            eventually(lambda: bridge.counters.total("registry_mqtt_messages", "dropped"))
         eventually(lambda: len(stored(database)) == MESSAGES)
         assert stored(database) == list(range(1, MESSAGES + 1))
-        assert bridge.tally.poison == 0
+        assert bridge.counters.total("registry_mqtt_messages", "poison") == 0
         device.close()
     finally:
         bridge.stop()

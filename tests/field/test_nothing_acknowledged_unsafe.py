@@ -71,10 +71,10 @@ def test_no_result_is_lost_when_the_disk_refuses_it(
     device.event(Disconnected)
     worker.gate.set()
     until(lambda: device.plane.snapshot().models["double"].requests == REQUESTS)
-    assert device.plane.snapshot().results_unwritten > 0
+    assert device.plane.snapshot().total("results_unwritten") > 0
     if end == "the disk recovers":
         relent(device)
-        until(lambda: device.plane.snapshot().outbox_rows == REQUESTS)
+        until(lambda: device.plane.snapshot().total("outbox_queued") == REQUESTS)
     elif end == "the agent is started again":
         device.stop()
         device = Serving(broker.port, tmp_path, inherit=device)
@@ -85,7 +85,7 @@ def test_no_result_is_lost_when_the_disk_refuses_it(
     for answer in list(client.answers):
         np.testing.assert_array_equal(answer.tensor(), (X + int(answer.correlation)) * 2)
     if end != "the agent is started again":
-        assert device.plane.snapshot().outbox_dropped == 0
+        assert device.plane.snapshot().total("outbox_dropped") == 0
     client.close()
     device.stop()
 
@@ -101,7 +101,7 @@ def test_results_that_wait_behind_older_ones_are_not_acknowledged_before_they_ar
     proxy.flowing.set()
     ask(client, REQUESTS, reply_to="")
     until(lambda: answered(client) == set(range(REQUESTS)))
-    assert device.plane.snapshot().outbox_dropped == 0
+    assert device.plane.snapshot().total("outbox_dropped") == 0
     client.close()
     device.stop()
 
@@ -119,7 +119,7 @@ def test_replies_that_the_network_cut_again_and_again_still_reach_their_client(
         until(lambda: device.plane.snapshot().models["double"].queue_depth > 0)
         proxy.flowing.clear()
         worker.gate.set()
-        until(lambda: device.plane.snapshot().unacknowledged > 0)
+        until(lambda: device.plane.snapshot().total("unacknowledged") > 0)
         worker.gate.clear()
         proxy.refusing = True
         proxy.sever()
@@ -131,6 +131,6 @@ def test_replies_that_the_network_cut_again_and_again_still_reach_their_client(
             device.connected()
     worker.gate.set()
     until(lambda: answered(client) == set(range(MAX_STRIKES + 1)), 60)
-    assert device.plane.snapshot().replies_refused == 0
+    assert device.plane.snapshot().total("replies_refused") == 0
     client.close()
     device.stop()

@@ -164,7 +164,7 @@ def test_a_renewed_certificate_and_authority_are_taken_at_the_next_connection(
     device = Serving(port, tmp_path, tls=tls, host="localhost")
     device.serve(FakeWorker())
     device.plane.start()
-    until(lambda: any("CERTIFICATE_VERIFY_FAILED" in reason for reason in device.plane.snapshot().disconnects))
+    until(lambda: ("SSLCertVerificationError",) in device.plane.snapshot().figures["mqtt_disconnects"])
     write(new)
     device.connected()
     client = Asker(broker.port, device.infer())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from agent.dataplane.mqtt.outbound import Outbound, Outgoing
 from agent.dataplane.mqtt.spooling import Spooling
 from registry.contracts.backoff import Backoff
 from registry.contracts.broker import BrokerLimits, subscribable
+from registry.contracts.counters import Counters
 from registry.contracts.device.messages import MAX_CONTROL_BYTES
 from registry.inference.packets import text
 
@@ -68,6 +68,7 @@ class Connection:
         spooling: Spooling,
         emit: Callable[[Notice], None],
         post: Callable[[Callable[[], None]], None],
+        counters: Counters,
         clock: Callable[[], float],
     ) -> None:
         self._greeting = greeting
@@ -78,13 +79,13 @@ class Connection:
         self._spooling = spooling
         self._emit = emit
         self._post = post
+        self._counters = counters
         self._clock = clock
         self._retained: dict[str, bytes] = {}
         self._subscribing: set[int] = set()
         """Packet identifiers of SUBSCRIBEs that are not answered yet."""
         self.limits = BrokerLimits()
         """What the broker of the last connection takes."""
-        self.subscriptions_refused = 0
         self._session_present = False
         self.connecting = False
         """True: another thread uses the client."""
@@ -98,10 +99,6 @@ class Connection:
         """Since when it is open; None: it is not."""
         self.open = False
         """True: subscribed; everything may be sent."""
-        self.connections = 0
-        self.disconnects: Counter[str] = Counter()
-        self.control_dropped = 0
-        """Control messages that were too long."""
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 
@@ -142,7 +139,7 @@ class Connection:
             self._attempt = 1 + self._flaps
         delay = RECONNECT.delay(self._attempt, random.random())  # noqa: S311 - spreads a fleet, guards nothing
         self.retry_at = self._clock() + delay
-        self.disconnects[reason[:200]] += 1
+        self._counters.add("mqtt_disconnects", label=reason.partition(":")[0])
         if lasted is not None and self._flaps > 1:
             text = "the connection was ended after %.1f s (%s); next try in %.1f s. Does another agent have this name?"
             _log.warning(text, lasted, reason, delay)
@@ -155,10 +152,10 @@ class Connection:
         self._outbound.opened(limits)
         self._session_present = session_present
         self.limits = limits
-        self.connections += 1
+        self._counters.add("mqtt_connections")
         filters, left = subscribable(self._greeting.filters, limits)
         if left:
-            self.subscriptions_refused += len(left)
+            self._counters.add("subscriptions_refused", len(left))
             _log.error("the broker does not take subscriptions of this kind: %s", ", ".join(left))
         if not limits.control_is_whole:
             missing = ", no ".join(limits.missing())
@@ -177,7 +174,7 @@ class Connection:
             return
         self._subscribing.discard(mid)
         if failures:
-            self.subscriptions_refused += len(failures)
+            self._counters.add("subscriptions_refused", len(failures))
             _log.error("the broker refuses subscriptions: %s", ", ".join(failures))
         if self._subscribing:
             return
@@ -205,11 +202,13 @@ class Connection:
         """As SessionEvents says: what paho has read, requests of the slow path included."""
         acks = self._outbound.acks
         if message.qos == 2:
+            self._counters.add("malformed_dropped")
             self._session.client.ack(message.mid, 2)  # we subscribe at QoS 1: only a broken broker sends this
             return
         try:
             publish = publish_of(message, v5=self._session.settings.v5)
         except UnicodeError:
+            self._counters.add("malformed_dropped")
             if message.qos:
                 acks.settle(acks.owe(message.mid))
             return
@@ -221,7 +220,7 @@ class Connection:
             if len(message.payload) <= MAX_CONTROL_BYTES:
                 self._emit(ControlMessage(message.topic, bytes(message.payload)))
             else:
-                self.control_dropped += 1
+                self._counters.add("control_messages_dropped")
         if ack is not None:
             acks.settle(ack)
 
@@ -241,6 +240,8 @@ class Connection:
             self._outbound.send(Outgoing(text(topic.encode()), b"", payload, settled=_nothing))
         elif self.open:
             self._outbound.reply(text(topic.encode()), b"", (payload,), None)
+        else:
+            self._counters.add("documents_dropped")
 
     def _send_retained(self, topic: str, payload: bytes) -> None:
         self._outbound.send(Outgoing(text(topic.encode()), b"", payload, retain=True, settled=_nothing))

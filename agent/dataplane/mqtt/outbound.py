@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -23,6 +23,7 @@ import msgspec
 from agent.core.strikes import Strikes
 from agent.dataplane.mqtt.acks import Ack, AckQueue
 from registry.contracts.broker import BrokerLimits
+from registry.contracts.counters import Counters
 from registry.inference.packets import MAX_REMAINING, Buffer
 
 MAX_WINDOW = 60000
@@ -79,12 +80,15 @@ class Outbound:
         transport: Transport,
         spool: Spool,
         unacknowledged: dict[int, Outgoing],
+        *,
+        counters: Counters,
         is_clients: Callable[[bytes], bool] = lambda _topic: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`is_clients`: was this topic (with its u16 length) named by a client? The fleet's own get no strikes."""
         self._transport = transport
         self._spool = spool
+        self.counters = counters
         self._is_clients = is_clients
         self._clock = clock
         self._strikes = Strikes()
@@ -96,15 +100,9 @@ class Outbound:
         """Bytes of topic, properties and payload that the broker takes. It ends a connection that sends more."""
         self._retain = self._acknowledged = True
         """The broker keeps retained messages; it takes QoS 1."""
-        self._reasons: Counter[int] = Counter()
-        """Why it refused publications."""
         self.unacknowledged = unacknowledged
         """By packet identifier; the transport takes none of these for a new message."""
         self._later: deque[Outgoing] = deque()
-        self.dropped = 0
-        """QoS 0 messages that were to be sent without a connection, or are longer than the broker takes."""
-        self.refused = 0
-        """QoS 1 messages that the broker refused, or that would end its connections."""
 
     def waiting(self) -> int:
         """QoS 1 messages that wait for the window."""
@@ -136,8 +134,8 @@ class Outbound:
             return
         mute = self._strikes.strike(topic, self._clock())
         if mute:
-            shown = topic[2:202].decode("utf-8", "replace")
-            _log.error("connections end again and again at a reply to %r: it gets none for %.0f s", shown, mute)
+            text = "connections end again and again at a reply to %r: it gets none for %.0f s"
+            _log.error(text, _shown(topic), mute)
 
     def muted(self, topic: bytes) -> bool:
         """Nothing is to be sent to this topic (with its u16 length) now."""
@@ -149,8 +147,11 @@ class Outbound:
             self.send(Outgoing(topic, properties, b"".join(pieces), ack))
         elif self.connected and len(topic) + len(properties) + sum(map(len, pieces)) <= self.longest:
             self._transport.publish(topic, properties, pieces)
-        else:
-            self.dropped += 1
+        elif self.counters.add("replies_dropped"):
+            why = (
+                f"it is longer than the {self.longest} bytes that the broker takes" if self.connected else "it is away"
+            )
+            _log.error("a reply to %r at QoS 0 is lost: %s; more are only counted", _shown(topic), why)
 
     def result(self, message: Outgoing) -> None:
         """A result for the results topic, in order: behind those on disk, and to disk when the window is full."""
@@ -193,7 +194,9 @@ class Outbound:
 
     def _give_up(self, message: Outgoing) -> None:
         """It would end every connection that it is sent on, so it is dropped, and counted."""
-        self.refused += 1
+        if self.counters.add("replies_refused"):
+            text = "a message of %d bytes to %r would end the connection and is given up; more are only counted"
+            _log.error(text, len(message.payload), _shown(message.topic))
         self._done_with(message)
 
     def _done_with(self, message: Outgoing) -> None:
@@ -203,11 +206,10 @@ class Outbound:
             self.acks.settle(message.ack)
 
     def _refused(self, reason: int, topic: bytes) -> None:
-        self.refused += 1
-        self._reasons[reason] += 1
-        if self._reasons[reason] == 1:
-            shown = topic[2:202].decode("utf-8", "replace")
-            _log.error("the broker refuses a publication to %r, reason 0x%02x; more are only counted", shown, reason)
+        self.counters.add("replies_refused")
+        if self.counters.add("publications_refused", label=f"0x{reason:02x}"):
+            text = "the broker refuses a publication to %r, reason 0x%02x; more are only counted"
+            _log.error(text, _shown(topic), reason)
 
     def puback(self, mid: int, reason: int) -> bool:
         """A PUBACK came. False: it is not one of these messages'."""
@@ -223,3 +225,8 @@ class Outbound:
         while self._later and len(self.unacknowledged) < self.window:
             self._transmit(self._later.popleft())
         return True
+
+
+def _shown(topic: bytes) -> str:
+    """For the log."""
+    return topic[2:202].decode("utf-8", "replace")

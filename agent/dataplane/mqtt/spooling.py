@@ -16,6 +16,7 @@ from agent.adapters.disk.outbox import RESULT, NewMessage, Outbox
 from agent.dataplane.mqtt.acks import Ack
 from agent.dataplane.mqtt.outbound import Outgoing
 from agent.errors import TransientError
+from registry.contracts.counters import Counters
 from registry.inference.packets import text
 
 WINDOW = 16
@@ -30,8 +31,9 @@ _log = logging.getLogger(__name__)
 class Spooling:
     """INVARIANT: `end_turn` runs before anything is flushed, so what it acknowledges is on disk first."""
 
-    def __init__(self, outbox: Outbox, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, outbox: Outbox, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
         self.outbox = outbox
+        self._counters = counters
         self._clock = clock
         self._new: list[Outgoing] = []
         self._refused_until: float | None = None
@@ -41,8 +43,6 @@ class Spooling:
         self._cursor = 0
         self._look_again_at: float | None = None
         """When rows that were passed over are looked at again."""
-        self.lost = 0
-        """Messages that the disk did not take, and that could not be kept here."""
 
     def pending(self) -> bool:
         """As Spool says."""
@@ -90,7 +90,7 @@ class Spooling:
         excess = sum(each.ack is None for each in self._new) - MAX_OWED_TO_NOBODY
         if excess <= 0:
             return
-        self.lost += excess
+        self._counters.add("outbox_dropped", excess)
         kept = []
         for message in self._new:
             if message.ack is None and excess > 0:
@@ -105,7 +105,7 @@ class Spooling:
         self.end_turn(lambda _: None)
         lost = sum(each.ack is None for each in self._new)
         if lost:
-            self.lost += lost
+            self._counters.add("outbox_dropped", lost)
             _log.error("%d results are lost: the disk did not take them", lost)
 
     def replay(self, send: Callable[[Outgoing], None], muted: Callable[[bytes], bool] = lambda _: False) -> None:

@@ -14,6 +14,7 @@ from registry.cli.output import age_text, size_text, time_text
 from registry.cli.session import Session, command
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.telemetry import CountView, ResultView
+from registry.contracts.counters import lost
 from registry.contracts.device.messages import Event, Health, ModelHealth
 from registry.contracts.paths import counts_path, device_events_path, device_health_path, devices_path, results_path
 
@@ -100,6 +101,7 @@ def _health_rows(at: str, report: Health) -> Iterator[tuple[object, ...]]:
             (report.outbox_dropped, "results dropped"),
             (report.replies_refused, "results refused by the broker"),
             (report.subscriptions_refused, "subscriptions refused by the broker"),
+            *((count, name.replace("_", " ")) for name, count in sorted(report.counts.items()) if lost(name)),
         )
         if count
     )

@@ -317,5 +317,12 @@ class Health(Wire):
     back), `journal`, `outbox` (what could be read was kept), `probe`."""
     data_path: str = ""
     """`fast`, or `public` when this paho lacks the member that the fast path needs."""
+    data_path_reason: Annotated[str, Field(max_length=600)] = ""
+    """Why it is not `fast`; empty: it is."""
+    counts: Annotated[dict[Annotated[str, Field(max_length=128)], Count], Field(max_length=512)] = Field(
+        default_factory=dict
+    )
+    """Figures of docs/metrics.md for which there is no field here, by `name` or `name:label`; those that are 0 are left
+    out. Totals are since the session began. Programs pass over names that they do not know."""
     models: dict[Name, ModelHealth] = Field(default_factory=dict)
     """By model."""

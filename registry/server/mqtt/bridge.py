@@ -15,18 +15,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import paho.mqtt.client as paho
 
 from registry.config import Mqtt
 from registry.contracts.backoff import Backoff
+from registry.contracts.counters import Counters
 from registry.contracts.device.messages import Notice
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.contracts.topics import Topics
 from registry.core.intake import KINDS, read_message
 from registry.errors import TemporaryError
+from registry.server.metric_table import REGISTRY_METRICS
 from registry.server.mqtt.inbox import Inbox, Received
 from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, DeliveryOutcome, PendingPublish
 from registry.services.fleet.publication import NEWEST, Publication, Unpublished
@@ -56,26 +57,12 @@ TEMPORARY = (TemporaryError, OSError, MemoryError)
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class BridgeCounters:
-    """What the bridge did since it started; only rises."""
-
-    stored: int = 0
-    unknown: int = 0
-    repeated: int = 0
-    unrecorded: int = 0
-    poison: int = 0
-    dropped: int = 0
-    """There was no room in the inbox. At QoS 1 the broker sends it again: the connection is recreated for that."""
-    retries: int = 0
-    """Batches that the database could not take at once."""
-    published: int = 0
-    refused: int = 0
-    """Publications that the broker refused or did not acknowledge in time; they are tried again."""
-    too_large: int = 0
-    """Documents that are longer than the broker takes: their devices are told to ask over HTTP."""
-    notices: int = 0
-    """Requests to devices to send their facts, or to ask over HTTP."""
+BRIDGE_METRICS = {name: metric for name, metric in REGISTRY_METRICS.items() if name.startswith("registry_mqtt_")}
+OUTCOMES = {
+    "registry_mqtt_messages": ("stored", "unknown", "repeated", "unrecorded", "poison", "dropped"),
+    "registry_mqtt_documents": ("published", "refused", "too_large"),
+}
+"""Labels that are shown from the start, at 0."""
 
 
 class MqttBridge:
@@ -106,10 +93,13 @@ class MqttBridge:
         self._noticed: dict[str, float] = {}
         subscriptions = [self._topics.device("+", kind) for kind in KINDS if kind != "results"]
         subscriptions.append(self._topics.results("+", "+"))
-        self._session = BridgeSession(config, subscriptions, self._received, self._wake.set)
+        self.counters = Counters(BRIDGE_METRICS)
+        for name, outcomes in OUTCOMES.items():
+            for outcome in outcomes:
+                self.counters.add(name, 0, outcome)
+        self._session = BridgeSession(config, subscriptions, self._received, self._wake.set, self.counters)
         self._writer = threading.Thread(target=self._write, name="mqtt-writer", daemon=True)
         self._publisher = threading.Thread(target=self._publish, name="mqtt-publisher", daemon=True)
-        self.tally = BridgeCounters()
         publication.listen(self._wake.set)
 
     @property
@@ -125,11 +115,6 @@ class MqttBridge:
     def renew(self, config: Mqtt) -> None:
         """Take the broker's credentials as they are now, in these settings and the files that they name."""
         self._session.renew(config)
-
-    @property
-    def refusals(self) -> dict[str, int]:
-        """Publications and subscriptions that the broker refused, by its reason."""
-        return dict(self._session.refusals)
 
     @property
     def problem(self) -> str:
@@ -168,23 +153,23 @@ class MqttBridge:
                 header_length=user.get(HEADER_LENGTH_PROPERTY, ""),
             )
         except ValueError as error:
-            self.tally.poison += 1
+            self.counters.add("registry_mqtt_messages", label="poison")
             log.warning("MQTT: dropped a message on %.200s: %.500s", message.topic, error)
         except MemoryError:
             self._miss(message.qos, connection)
             return
         except Exception:
-            self.tally.poison += 1
+            self.counters.add("registry_mqtt_messages", label="poison")
             log.exception("MQTT: dropped a message that broke its reader")
         if message.qos and connection == self._missed:
-            self.tally.dropped += 1  # in its turn, after the one that was missed
+            self.counters.add("registry_mqtt_messages", label="dropped")  # in its turn, after the one that was missed
         elif not self._inbox.put(Received(intake, message.qos, message.mid, connection)):
             self._miss(message.qos, connection)
 
     def _miss(self, qos: int, connection: int) -> None:
         """A message that could not be taken. At QoS 1 nothing more is taken of its connection, so that all come again
         in their order on the next one, which the writer asks for when it has stored the others."""
-        self.tally.dropped += 1
+        self.counters.add("registry_mqtt_messages", label="dropped")
         if qos:
             self._missed = connection
 
@@ -208,11 +193,11 @@ class MqttBridge:
             if not isinstance(error, TEMPORARY) and self._database_works():
                 failed += 1
                 if failed == PROOFS:
-                    self.tally.poison += 1
+                    self.counters.add("registry_mqtt_messages", label="poison")
                     log.error("MQTT: dropped a message that cannot be stored", exc_info=error)
                     break
                 continue
-            self.tally.retries += 1
+            self.counters.add("registry_mqtt_database_retries")
             retries += 1
             if self._stopping.wait(RETRY.delay(retries)):
                 return
@@ -231,10 +216,8 @@ class MqttBridge:
             taken = self._telemetry.take(intakes)
         except Exception as error:  # noqa: BLE001 - whatever it was, its caller judges it
             return error
-        self.tally.stored += taken.stored
-        self.tally.unknown += taken.unknown
-        self.tally.repeated += taken.repeated
-        self.tally.unrecorded += taken.unrecorded
+        for outcome in OUTCOMES["registry_mqtt_messages"][:4]:
+            self.counters.add("registry_mqtt_messages", getattr(taken, outcome), outcome)
         self._ask_facts(taken.facts_wanted)
         return None
 
@@ -262,7 +245,10 @@ class MqttBridge:
                 PendingPublish(self._topics.device(n.device, "notice"), n.canonical(), retain=False) for n in some
             ]
             answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
-            self.tally.notices += answers.count(DeliveryOutcome.TAKEN)
+            taken = answers.count(DeliveryOutcome.TAKEN)
+            self.counters.add("registry_mqtt_notices", taken)
+            if self.counters.add("registry_mqtt_notices_refused", len(answers) - taken):
+                log.error("MQTT: the broker did not take a notice to a device; more of these are only counted")
 
     def _database_works(self) -> bool:
         try:
@@ -322,9 +308,13 @@ class MqttBridge:
         ]
         told = [document for document in large if self._tell_to_ask(document)]
         self._publication.acknowledged([*done, *told])
-        self.tally.published += len(done)
-        self.tally.refused += len(documents) - len(done) - len(told)
+        self._count_documents(len(done), len(documents) - len(done) - len(told))
         return len(done) + len(told) == len(documents)
+
+    def _count_documents(self, published: int, refused: int) -> None:
+        self.counters.add("registry_mqtt_documents", published, "published")
+        if self.counters.add("registry_mqtt_documents", refused, "refused"):
+            log.error("MQTT: the broker did not take a desired document; it is tried again, more are only counted")
 
     def _tell_to_ask(self, document: Unpublished) -> bool:
         """The broker does not take a document so long: its device gets it over HTTP, now or at its next poll; what was
@@ -337,7 +327,7 @@ class MqttBridge:
         ]
         if any(answer is DeliveryOutcome.REFUSED for answer in self._session.publish(messages, PUBLISH_TIMEOUT_S)):
             return False
-        self.tally.too_large += 1
+        self.counters.add("registry_mqtt_documents", label="too_large")
         log.warning(
             "MQTT: the desired state of %s has %d bytes, the broker takes packets of %d: it is told to ask over HTTP",
             device,
@@ -351,7 +341,7 @@ class MqttBridge:
             topics = [self._topics.device(device, kind) for device in devices for kind in RETAINED_KINDS]
             answers = self._session.publish([PendingPublish(topic, b"") for topic in topics], PUBLISH_TIMEOUT_S)
             if any(answer is DeliveryOutcome.REFUSED for answer in answers):
-                self.tally.refused += answers.count(DeliveryOutcome.REFUSED)
+                self._count_documents(0, answers.count(DeliveryOutcome.REFUSED))
                 return False
             self._publication.cleared(devices)
         return True

@@ -14,7 +14,6 @@ import logging
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from registry.config import Mqtt
 from registry.contracts.broker import BrokerLimits, in_packets, limits_of, subscribable
+from registry.contracts.counters import Counters
 from registry.contracts.digest import PREFIX, digest_of
 from registry.server.mqtt.broker_credentials import Credentials
 
@@ -74,7 +74,12 @@ class BridgeSession:
     """Thread-safe. `on_message` and `on_ready` are called in paho's thread."""
 
     def __init__(
-        self, config: Mqtt, subscriptions: Sequence[str], on_message: OnMessage, on_ready: Callable[[], None]
+        self,
+        config: Mqtt,
+        subscriptions: Sequence[str],
+        on_message: OnMessage,
+        on_ready: Callable[[], None],
+        counters: Counters,
     ) -> None:
         self._config = config
         self._subscriptions = tuple(subscriptions)
@@ -90,8 +95,7 @@ class BridgeSession:
         """Filters by packet identifier, until their SUBACK came."""
         self.limits = BrokerLimits()
         """What the broker of the last connection takes."""
-        self.refusals: Counter[str] = Counter()
-        """Publications and subscriptions that the broker refused, by its reason."""
+        self._counters = counters
         self._refused_filters: list[str] = []
         self.lacks = ""
         """What the broker does not have, in words; empty when it has all."""
@@ -289,8 +293,7 @@ class BridgeSession:
 
     def _refuse(self, what: str, reason: str) -> None:
         """Counted; the first of a reason is logged."""
-        self.refusals[reason] += 1
-        if self.refusals[reason] == 1:
+        if self._counters.add("registry_mqtt_refusals", label=reason):
             log.error("MQTT: the broker refused %s: %s; more of these are only counted", what, reason)
 
     def _disconnected(

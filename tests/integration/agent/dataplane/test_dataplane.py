@@ -277,7 +277,7 @@ def test_a_payload_over_the_limit_is_refused_and_the_next_one_served(asker: Aske
     assert (answer.head["code"], answer.correlation) == ("too_large", b"big")
     payload, length = binary_request(X)
     np.testing.assert_array_equal(asker.one(payload, header_length=length).tensor(), X * 2)
-    assert serving.plane.snapshot().connections == 1
+    assert serving.plane.snapshot().total("mqtt_connections") == 1
 
 
 def test_a_request_that_comes_twice_runs_once(asker: Asker, serving: Serving) -> None:

@@ -114,7 +114,7 @@ def test_a_worker_that_dies_while_a_long_payload_comes_costs_only_that_request(
     device.plane.snapshot()
     broker.sendall(packet[200_000:] + packet)
     assert b'"outputs"' in reply(broker)
-    assert device.plane.snapshot().connections == 1
+    assert device.plane.snapshot().total("mqtt_connections") == 1
     broker.close()
     device.stop()
 
@@ -134,7 +134,7 @@ def test_a_payload_that_takes_longer_than_the_keepalive_does_not_end_the_connect
         until(lambda due=due: time.monotonic() > due)
         broker.sendall(piece)  # and never a PINGRESP: it would have to wait behind the payload
     assert b'"outputs"' in reply(broker)
-    assert device.plane.snapshot().connections == 1
+    assert device.plane.snapshot().total("mqtt_connections") == 1
     broker.close()
     device.stop()
 

@@ -157,12 +157,12 @@ def test_while_the_broker_is_away_replies_wait_on_disk_and_arrive(
     proxy.sever()
     device.event(Disconnected)
     worker.gate.set()
-    until(lambda: device.plane.snapshot().outbox_rows == 20)
+    until(lambda: device.plane.snapshot().total("outbox_queued") == 20)
     device.plane.publish_durable(device.topics.device(device.name, "events"), b'{"seq":1}')
-    assert device.plane.snapshot().outbox_rows == 21
+    assert device.plane.snapshot().total("outbox_queued") == 21
     proxy.refusing = False
     client.wait(20)
-    until(lambda: device.plane.snapshot().outbox_rows == 0)
+    until(lambda: device.plane.snapshot().total("outbox_queued") == 0)
     client.close()
     device.stop()
 
@@ -175,7 +175,7 @@ def test_events_arrive_in_order_and_leave_the_disk(broker: Mosquitto, tmp_path: 
         device.plane.publish_durable(topic, b"%d" % number)
     device.start()
     assert [int(answer.payload) for answer in listener.wait(100)] == list(range(100))
-    until(lambda: device.plane.snapshot().outbox_rows == 0)
+    until(lambda: device.plane.snapshot().total("outbox_queued") == 0)
     listener.close()
     device.stop()
 
@@ -187,7 +187,7 @@ def test_what_the_outbox_drops_is_counted_and_events_are_dropped_last(broker: Mo
     for number in range(12):
         device.plane.publish_durable("e", b"%d" % number)
     snapshot = device.plane.snapshot()
-    assert (snapshot.outbox_rows, snapshot.outbox_dropped) == (10, 2)
+    assert (snapshot.total("outbox_queued"), snapshot.total("outbox_dropped")) == (10, 2)
     device.stop()
 
 
@@ -202,7 +202,7 @@ def test_qos_0_replies_without_a_connection_are_counted(mortal_broker: Mosquitto
     mortal_broker.kill()
     device.event(Disconnected)
     device.workers[0].gate.set()
-    until(lambda: device.plane.snapshot().replies_dropped == 5)
+    until(lambda: device.plane.snapshot().total("replies_dropped") == 5)
     client.close()
     device.stop()
 
@@ -215,7 +215,7 @@ def test_the_brokers_default_receive_maximum_is_kept(tmp_path: Path, tmp_path_fa
         payload, length = binary_request(X + number)
         client.ask(payload, header_length=length, correlation=b"%d" % number)
     client.wait(300)
-    assert device.plane.snapshot().connections == 1
+    assert device.plane.snapshot().total("mqtt_connections") == 1
     client.close()
     device.stop()
     strict.stop()
@@ -273,7 +273,7 @@ def test_a_short_keepalive_holds_while_idle_and_under_load(broker: Mosquitto, pr
     payload, length = binary_request(X)
     while time.monotonic() < busy_until:
         client.one(payload, header_length=length)
-    assert device.plane.snapshot().connections == 1
+    assert device.plane.snapshot().total("mqtt_connections") == 1
     client.close()
     device.stop()
 
@@ -300,9 +300,9 @@ def test_a_result_longer_than_the_broker_takes_is_an_error(
     payload, length = binary_request(np.arange(24_900, dtype=np.float32), rows=6225)
     assert client.one(payload, header_length=length).head["code"] == "result_too_large"
     device.plane.publish_durable(device.topics.device(device.name, "events"), b"x" * 200_000)
-    until(lambda: device.plane.snapshot().outbox_rows == 0)
+    until(lambda: device.plane.snapshot().total("outbox_queued") == 0)
     snapshot = device.plane.snapshot()
-    assert (snapshot.connections, snapshot.replies_refused) == (1, 1)
+    assert (snapshot.total("mqtt_connections"), snapshot.total("replies_refused")) == (1, 1)
     client.close()
     device.stop()
     strict.stop()

@@ -9,6 +9,8 @@ import pytest
 from agent.dataplane.mqtt.connection import MAX_FLAPS, RECONNECT, STEADY_SECONDS, Connection, Greeting
 from agent.dataplane.mqtt.outbound import Outbound
 from registry.contracts.broker import BrokerLimits
+from registry.contracts.counters import Counters
+from registry.contracts.device.counters import AGENT_METRICS
 from tests.unit.agent.dataplane.test_outbound import Disk, Wire
 
 
@@ -27,12 +29,14 @@ class Broker:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.counters = Counters(AGENT_METRICS)
         quiet = cast("Any", Quiet())
         self.connection = Connection(
             greeting=Greeting((), "presence", b"", b""),
             session=quiet,
             link=quiet,
-            outbound=Outbound(Wire(), Disk(), {}),
+            outbound=Outbound(Wire(), Disk(), {}, counters=self.counters),
+            counters=self.counters,
             receiver=quiet,
             spooling=quiet,
             emit=lambda _notice: None,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from agent.core.strikes import FIRST_MUTE_S, LONGEST_MUTE_S, LOST_AFTER, MAX_STRIKES
 from agent.dataplane.mqtt.acks import Ack
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
 from registry.contracts.broker import BrokerLimits
+from registry.contracts.counters import Counters
+from registry.contracts.device.counters import AGENT_METRICS
 from registry.inference.packets import Buffer, text
 
 TOPIC = text(b"replies/a")
@@ -55,7 +59,7 @@ class Disk:
 
 def connected(window: int = 100) -> tuple[Outbound, Wire, Disk]:
     wire, disk = Wire(), Disk()
-    outbound = Outbound(wire, disk, {})
+    outbound = Outbound(wire, disk, {}, counters=Counters(AGENT_METRICS))
     outbound.opened(BrokerLimits(window))
     return outbound, wire, disk
 
@@ -86,7 +90,7 @@ def test_a_qos_0_reply_without_a_connection_is_counted_as_dropped() -> None:
     outbound, wire, disk = connected()
     outbound.closed()
     outbound.reply(TOPIC, b"", (b"x",), None)
-    assert (wire.sent, disk.kept, outbound.dropped) == ([], [], 1)
+    assert (wire.sent, disk.kept, outbound.counters.total("replies_dropped")) == ([], [], 1)
 
 
 def test_what_is_unacknowledged_at_the_end_of_a_connection_goes_to_disk_in_order() -> None:
@@ -125,11 +129,25 @@ def test_results_wait_behind_those_on_disk() -> None:
     assert wire.sent == [("ack", 5)]
 
 
-def test_a_refusal_by_the_broker_is_counted() -> None:
+def test_refusals_by_the_broker_are_counted_by_reason_and_the_first_of_each_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     outbound, _, _ = connected()
-    outbound.reply(TOPIC, b"", (b"x",), outbound.acks.owe(1))
-    assert outbound.puback(1, 0x87)
-    assert outbound.refused == 1
+    for mid, reason in enumerate((0x87, 0x97, 0x87), 1):
+        outbound.reply(TOPIC, b"", (b"x",), outbound.acks.owe(mid))
+        assert outbound.puback(mid, reason)
+    assert outbound.counters.total("replies_refused") == 3
+    assert outbound.counters.figures()["publications_refused"] == {("0x87",): 2, ("0x97",): 1}
+    assert [record.getMessage().count("replies/a") for record in caplog.records] == [1, 1]
+
+
+def test_the_first_dropped_reply_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    outbound, _, _ = connected()
+    outbound.closed()
+    for _ in range(3):
+        outbound.reply(TOPIC, b"", (b"x",), None)
+    assert outbound.counters.total("replies_dropped") == 3
+    assert len(caplog.records) == 1
 
 
 def connection_ends_at(outbound: Outbound, topic: bytes, mid: int) -> None:
@@ -152,13 +170,13 @@ def test_a_reply_that_ends_every_connection_waits_on_disk_while_others_go_out() 
     assert disk.kept == [b"reply"]
     disk.end_turn(outbound)
     assert wire.sent == [("qos1", b"other"), ("ack", 7), ("ack", 8)]
-    assert outbound.refused == 0
+    assert outbound.counters.total("replies_refused") == 0
 
 
 def test_a_topic_that_was_muted_is_tried_again_after_a_while() -> None:
     now = [0.0]
     wire = Wire()
-    outbound = Outbound(wire, Disk(), {}, clock=lambda: now[0])
+    outbound = Outbound(wire, Disk(), {}, counters=Counters(AGENT_METRICS), clock=lambda: now[0])
     for _ in range(MAX_STRIKES):
         connection_ends_at(outbound, TOPIC, 7)
     outbound.opened(BrokerLimits(100))
@@ -171,7 +189,7 @@ def test_a_topic_that_was_muted_is_tried_again_after_a_while() -> None:
 def test_what_ended_connections_for_hours_is_given_up_and_counted() -> None:
     now = [0.0]
     wire, disk = Wire(), Disk()
-    outbound = Outbound(wire, disk, {}, clock=lambda: now[0])
+    outbound = Outbound(wire, disk, {}, counters=Counters(AGENT_METRICS), clock=lambda: now[0])
     for _ in range(LOST_AFTER):
         now[0] += LONGEST_MUTE_S
         connection_ends_at(outbound, TOPIC, 7)
@@ -179,7 +197,7 @@ def test_what_ended_connections_for_hours_is_given_up_and_counted() -> None:
     wire.sent.clear()
     disk.kept.clear()
     outbound.reply(TOPIC, b"", (b"reply",), outbound.acks.owe(7))
-    assert (wire.sent, disk.kept, outbound.refused) == ([("ack", 7)], [], 1)
+    assert (wire.sent, disk.kept, outbound.counters.total("replies_refused")) == ([("ack", 7)], [], 1)
 
 
 def test_one_delivered_reply_takes_the_strikes_of_its_topic_back() -> None:
@@ -192,12 +210,12 @@ def test_one_delivered_reply_takes_the_strikes_of_its_topic_back() -> None:
         outbound.send(Outgoing(TOPIC, b"", b"delivered"))
         outbound.puback(max(outbound.unacknowledged), 0)
     assert wire.sent[-1] == ("qos1", b"delivered")
-    assert outbound.refused == 0
+    assert outbound.counters.total("replies_refused") == 0
 
 
 def test_the_fleets_own_topics_are_never_given_up() -> None:
     wire = Wire()
-    outbound = Outbound(wire, Disk(), {}, lambda topic: topic != TOPIC)
+    outbound = Outbound(wire, Disk(), {}, counters=Counters(AGENT_METRICS), is_clients=lambda topic: topic != TOPIC)
     for _ in range(MAX_STRIKES + 1):
         connection_ends_at(outbound, TOPIC, 7)
     outbound.opened(BrokerLimits(100))
@@ -211,4 +229,4 @@ def test_what_is_longer_than_the_broker_takes_with_its_correlation_data_is_not_s
     outbound.reply(TOPIC, b"c" * 60_000, (b"r" * 10_000,), outbound.acks.owe(1))
     outbound.reply(TOPIC, b"c" * 60_000, (b"r" * 10_000,), None)
     assert wire.sent == [("ack", 1)]
-    assert (outbound.refused, outbound.dropped) == (1, 1)
+    assert (outbound.counters.total("replies_refused"), outbound.counters.total("replies_dropped")) == (1, 1)
