@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from registry.config import ADMIN_TOKEN_FILE
+from registry.client.address import ADMIN_TOKEN_FILE
 from registry.contracts.paths import device_path
 
 BIN = Path(sys.executable).parent
