@@ -8,8 +8,8 @@ costs nothing but itself, and rolling back is making the previous version the ac
 `agent.reconciler.slot` writes it down, and only then carries the effects out. A power cut therefore always lands in a
 row of `ON_RESTART`.
 
-To extend: a new state is a row in both tables, a word of `PHASES`, effects in `agent.reconciler.slot.COMMANDS`, and in
-`agent.core.machine` what follows from their outcome.
+To extend: a new state is a row in both tables and a word of `PHASES`; its effect is a method of
+`agent.reconciler.installation`; what follows from its outcome is a function of `agent.core.machine`.
 """
 
 from __future__ import annotations

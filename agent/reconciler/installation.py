@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.core.elapsed import SteadySince
+from agent.core.lifecycle import Effect
 from agent.core.local_policy import Wait
 from agent.core.machine import install
-from agent.core.machine.decision import Decision, Situation, chosen, policy_of, step_failed
+from agent.core.machine.decision import Decision, Situation, Upkeep, chosen, policy_of, step_failed
 from agent.core.machine.trial import known_in, repair_failed
 from agent.core.probation import Verdict
 from agent.core.slots import Choice, SlotRecord
@@ -69,8 +70,6 @@ class Installation:
         """When the shadow is looked at again, in monotonic seconds."""
         return self._compare_at if self._shadow is not None and self._task is None else None
 
-    # --- the effects ------------------------------------------------------------------------------------------------
-
     def cancel(self) -> None:
         """No step goes on, and no candidate is kept."""
         if self._task is not None:
@@ -80,136 +79,151 @@ class Installation:
             self._discard(self._candidate)
             self._candidate = None
 
-    def resolve(self, record: SlotRecord) -> None:
+    # --- the effects, each a `Decider` ------------------------------------------------------------------------------
+
+    def resolve(self, record: SlotRecord, at: Situation) -> Decision | None:
         """Fetches the manifest and chooses; then it is asked whether it may be downloaded now."""
         model, desired, steps = record.model, record.desired, self._context.steps
         if desired is None:
             raise PermanentError("internal", f"slot {model} resolves without a desired state")
 
-        def resolved(choice: Choice) -> None:
-            self._decide(lambda now, at: install.resolved(now, at, choice, self._may_download(now, choice)))
+        def resolved(now: SlotRecord, at: Situation, choice: Choice) -> Decision:
+            return install.resolved(now, at, choice, self._may_download(now, choice))
 
-        self._step(lambda cancel: steps.resolve(model, desired, cancel), resolved)
+        return self._step(record, at, lambda cancel: steps.resolve(model, desired, cancel), resolved)
 
-    def download(self, record: SlotRecord) -> None:
+    def download(self, record: SlotRecord, at: Situation) -> Decision | None:
         """Everything that is not here yet."""
         choice, keep, steps = chosen(record), self._context.kept(), self._context.steps
-        self._step(lambda cancel: steps.download(choice, keep, cancel), lambda _: self._decide(install.step_done))
+        return self._step(record, at, lambda cancel: steps.download(choice, keep, cancel), install.step_done)
 
-    def verify(self, record: SlotRecord) -> None:
+    def verify(self, record: SlotRecord, at: Situation) -> Decision | None:
         """Every byte."""
         choice, steps = chosen(record), self._context.steps
-        self._step(lambda cancel: steps.verify(choice, cancel), lambda _: self._decide(install.step_done), loads=True)
+        return self._step(record, at, lambda cancel: steps.verify(choice, cancel), install.step_done, loads=True)
 
-    def admit(self, _: SlotRecord) -> None:
+    def admit(self, record: SlotRecord, at: Situation) -> Decision | None:
         """May it be loaded for the switch?"""
-        self._decide(lambda now, at: install.admitted(now, at, self._may_switch(now)))
+        return install.admitted(record, at, self._may_switch(record))
 
-    def reconsider(self, record: SlotRecord) -> None:
+    def reconsider(self, record: SlotRecord, at: Situation) -> Decision | None:
         """Does what holds a deferred deployment up still hold?"""
         choice = chosen(record)
         missing = choice.variant.size > self._context.steps.received(choice)
         wait = self._may_download(record, choice) if missing else self._may_switch(record)
-        self._decide(lambda now, at: install.reconsidered(now, at, wait))
+        return install.reconsidered(record, at, wait)
 
-    def warm(self, record: SlotRecord) -> None:
+    def warm(self, record: SlotRecord, at: Situation) -> Decision | None:
         """Loads the candidate: beside the active version, or in its place where there is no room for both."""
         choice, active = chosen(record), self._supervisor.worker
-        if active is not None:
-            room = self._context.steps.room(active)
-            how = choose(policy_of(record).strategy, choice.variant, room)
-            if how is None:
-                text = (
-                    f"{choice.version} needs {need_of(choice.variant, room)} bytes beside the active version and "
-                    f"{room.free} are free: strategy stop_first or auto would end that first"
-                )
-                self._failed(PermanentError(DeploymentCode.MEMORY_INSUFFICIENT, text))
-                return
-            if how is Strategy.STOP_FIRST:
-                self._supervisor.clear(self._pending(lambda: self._load(choice)))
-                return
-        self._load(choice)
+        if active is None:
+            return self._load(record, at)
+        room = self._context.steps.room(active)
+        how = choose(policy_of(record).strategy, choice.variant, room)
+        if how is None:
+            text = (
+                f"{choice.version} needs {need_of(choice.variant, room)} bytes beside the active version and "
+                f"{room.free} are free: strategy stop_first or auto would end that first"
+            )
+            return step_failed(record, at, PermanentError(DeploymentCode.MEMORY_INSUFFICIENT, text))
+        if how is Strategy.STOP_FIRST:
+            self._supervisor.clear(self._pending(self._load))
+            return None
+        return self._load(record, at)
 
-    def shadow(self, record: SlotRecord) -> None:
+    def shadow(self, record: SlotRecord, at: Situation) -> Decision | None:
         """Begins to ask the candidate a share of what the active version is asked."""
         policy = policy_of(record).shadow
         if self._candidate is None or policy is None:  # Only with a broken table: from the beginning.
-            self._decide(install.restarted)
-            return
+            return install.restarted(record, at)
         self._shadow = self._context.data_path.shadow(chosen(record), self._candidate, policy.share)
-        self._shadow_began = self._context.clock.monotonic()
-        self._decide(self._compare)
+        self._shadow_began = at.monotonic
+        return self.compare(record, at)
 
-    def compare(self, _: SlotRecord) -> None:
+    def compare(self, record: SlotRecord, at: Situation) -> Decision | None:
         """Is the shadow over?"""
-        self._decide(self._compare)
+        run = self._shadow
+        if run is None or self._task is not None:
+            return None
+        self._compare_at = at.monotonic + COMPARE_EVERY_S
+        if run.failure is not None:
+            return step_failed(record, at, run.failure)
+        verdict = install.shadow_verdict(record, at, run.figures(), at.monotonic - self._shadow_began)
+        return None if verdict is None else self._end_shadow(record, at, run, verdict)
 
-    def switch(self, _: SlotRecord) -> None:
+    def switch(self, record: SlotRecord, at: Situation) -> Decision:
         """The candidate answers from now on."""
-        self._decide(self._switch)
+        trial, gap = install.new_trial(record, at), None
+        if not at.answers(chosen(record)):
+            worker, self._candidate = self._candidate, None
+            if worker is None:  # Written down as switching, but the worker is gone: from the beginning.
+                return install.restarted(record, at)
+            gap = self._supervisor.take(install.bound(record), worker, known_in(trial.before))
+        return install.switched(record, at, trial, gap)
 
-    def repair(self, record: SlotRecord) -> None:
+    def repair(self, record: SlotRecord, _: Situation) -> None:
         """Files of what should answer that are gone or wrong are pulled anew; what is there needs no network."""
         choice, keep, steps = record.active, self._context.kept(), self._context.steps
         if choice is None:
             raise PermanentError("internal", f"slot {record.model} has nothing to go back to")
 
-        def repaired(_: None) -> None:
-            self._task = None
+        def repaired(now: SlotRecord, _at: Situation, _: None) -> None:
             if not self._supervisor.starting:
                 self._supervisor.stop_trying()
-                self._supervisor.tend(choice)
+                self._supervisor.tend(now.active)
 
-        def failed(error: AgentError) -> None:
-            self._task = None
-            self._decide(lambda now, at: repair_failed(now, at, error))
+        self._start(lambda cancel: steps.download(choice, keep, cancel), repaired, repair_failed)
 
-        work = Task(lambda cancel: steps.download(choice, keep, cancel), repaired, failed)
-        self._task = work.start(self._context.network, self._context.put)
-
-    def retire(self, _: SlotRecord) -> None:
+    def retire(self, _record: SlotRecord, _: Situation) -> None:
         """Ends the last worker of the model."""
-        self._supervisor.withdraw(self._pending(lambda: self._decide(install.step_done)))
+        self._supervisor.withdraw(self._pending(install.step_done))
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _step(
         self,
+        record: SlotRecord,
+        at: Situation,
         work: Callable[[Any], Any],
-        done: Callable[[Any], None],
+        done: Callable[[SlotRecord, Situation, Any], Decision | None],
+        *,
+        discard: Callable[[Any], None] | None = None,
+        loads: bool = False,
+    ) -> Decision | None:
+        """Runs one step in a pool, unless nothing new may be installed."""
+        if at.desired_expired:
+            text = "the desired state has expired: nothing new"
+            return step_failed(record, at, PermanentError(DeploymentCode.DESIRED_EXPIRED, text))
+        self._start(work, done, discard=discard, loads=loads)
+        return None
+
+    def _start(
+        self,
+        work: Callable[[Any], Any],
+        done: Callable[[SlotRecord, Situation, Any], Decision | None],
+        failed: Callable[[SlotRecord, Situation, AgentError], Decision] = step_failed,
         *,
         discard: Callable[[Any], None] | None = None,
         loads: bool = False,
     ) -> None:
-        """Runs one step in a pool."""
-        context = self._context
-        if context.desired.expired(context.clock.now()):
-            self._failed(PermanentError(DeploymentCode.DESIRED_EXPIRED, "the desired state has expired: nothing new"))
-            return
+        task = self._task = Task(
+            work, lambda result: self._ended(done, result), lambda error: self._ended(failed, error), discard
+        )
+        task.start(self._context.loads if loads else self._context.network, self._context.put)
 
-        def succeeded(result: Any) -> None:
-            self._task = None
-            done(result)
-
-        pool = context.loads if loads else context.network
-        self._task = Task(work, succeeded, self._failed, discard).start(pool, context.put)
-
-    def _pending(self, done: Callable[[], None]) -> Callable[[], None]:
+    def _pending(self, done: Decider) -> Callable[[], None]:
         """A step that others do: it runs until what is returned is called, in the control thread."""
-
-        def succeeded(_: None) -> None:
-            self._task = None
-            done()
-
-        task = self._task = Task[None](lambda _: None, succeeded, self._failed)
+        task = self._task = Task[None](
+            lambda _: None, lambda _: self._ended(lambda now, at, _: done(now, at), None), lambda _: None
+        )
         return lambda: task.succeed(None)
 
-    def _failed(self, error: AgentError) -> None:
+    def _ended(self, then: Callable[[SlotRecord, Situation, Any], Decision | None], outcome: Any) -> None:
         self._task = None
-        self._decide(lambda now, at: step_failed(now, at, error))
+        self._decide(lambda now, at: then(now, at, outcome))
 
-    def _load(self, choice: Choice) -> None:
-        context = self._context
+    def _load(self, record: SlotRecord, at: Situation) -> Decision | None:
+        context, choice = self._context, chosen(record)
         measured = context.measured(choice)
 
         def work(cancel: Any) -> tuple[Worker, Parity | None]:
@@ -222,47 +236,25 @@ class Installation:
                 worker.close(context.drain_timeout_s)
                 raise
 
-        def warmed(result: tuple[Worker, Parity | None]) -> None:
+        def warmed(now: SlotRecord, at: Situation, result: tuple[Worker, Parity | None]) -> Decision:
             self._candidate, parity = result
             if parity is None or parity.passed:
                 context.keep_measure(choice, self._candidate)
-            self._decide(lambda now, at: install.warmed(now, at, parity, self._may_switch(now)))
+            return install.warmed(now, at, parity, self._may_switch(now))
 
-        self._step(work, warmed, discard=lambda result: context.discard(result[0]), loads=True)
+        return self._step(record, at, work, warmed, discard=lambda result: context.discard(result[0]), loads=True)
 
-    def _compare(self, record: SlotRecord, at: Situation) -> Decision | None:
-        run = self._shadow
-        if run is None or self._task is not None:
-            return None
-        self._compare_at = at.monotonic + COMPARE_EVERY_S
-        if run.failure is not None:
-            return step_failed(record, at, run.failure)
-        verdict = install.shadow_verdict(record, at, run.figures(), at.monotonic - self._shadow_began)
-        if verdict is not None:
-            self._end_shadow(run, verdict)
-        return None
-
-    def _end_shadow(self, run: ShadowRun, verdict: Verdict) -> None:
+    def _end_shadow(self, record: SlotRecord, at: Situation, run: ShadowRun, verdict: Verdict) -> Decision | None:
         timeout_s = self._context.drain_timeout_s
 
-        def ended(idle: bool) -> None:
+        def ended(now: SlotRecord, at: Situation, idle: bool) -> Decision:
             if not idle:
                 late = "the candidate did not end its last comparison in time"
-                self._failed(run.failure or TransientError(DeploymentCode.WORKER_CRASHED, late))
-                return
-            self._shadow, figures = None, run.figures()
-            self._decide(lambda now, at: install.compared(now, at, verdict, figures, self._may_switch(now)))
+                return step_failed(now, at, run.failure or TransientError(DeploymentCode.WORKER_CRASHED, late))
+            self._shadow = None
+            return install.compared(now, at, verdict, run.figures(), self._may_switch(now))
 
-        self._step(lambda _: run.end(timeout_s), ended, loads=True)
-
-    def _switch(self, record: SlotRecord, at: Situation) -> Decision | None:
-        trial, gap = install.new_trial(record, at), None
-        if not at.answers(chosen(record)):
-            worker, self._candidate = self._candidate, None
-            if worker is None:  # Written down as switching, but the worker is gone: from the beginning.
-                return install.restarted(record, at)
-            gap = self._supervisor.take(install.bound(record), worker, known_in(trial.before))
-        return install.switched(record, at, trial, gap)
+        return self._step(record, at, lambda _: run.end(timeout_s), ended, loads=True)
 
     def _discard(self, worker: Worker) -> None:
         """The candidate is not needed any more: ends its shadow, if there is one, then the worker."""
@@ -293,3 +285,19 @@ class Installation:
         now = self._context.clock.now()
         stamp = record.offered_at
         return now if stamp is None else self._offered.at(stamp, now, self._context.clock.monotonic())
+
+
+INSTALLS: dict[Effect | Upkeep, Callable[[Installation, SlotRecord, Situation], Decision | None]] = {
+    Effect.RESOLVE: Installation.resolve,
+    Effect.DOWNLOAD: Installation.download,
+    Effect.VERIFY: Installation.verify,
+    Effect.ADMIT: Installation.admit,
+    Upkeep.RECONSIDER: Installation.reconsider,
+    Effect.WARM: Installation.warm,
+    Effect.SHADOW: Installation.shadow,
+    Upkeep.COMPARE: Installation.compare,
+    Effect.SWITCH: Installation.switch,
+    Effect.REPAIR: Installation.repair,
+    Effect.RETIRE: Installation.retire,
+}
+"""Commands that the installation carries out: each leads to a decision at once, or when its step ends."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from agent.core.lifecycle import BUSY, Effect, State
 from agent.core.machine.decision import Decision, PublishEvent, RetryStart, Situation, Upkeep
@@ -29,7 +30,7 @@ from agent.core.progress import Live, phase_of, report
 from agent.core.slots import SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.context import Context
-from agent.reconciler.installation import Decider, Installation
+from agent.reconciler.installation import INSTALLS, Decider, Installation
 from agent.reconciler.supervisor import WorkerSupervisor
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
@@ -205,6 +206,8 @@ class Slot:
                 self._publish(command)
             elif isinstance(command, RetryStart):
                 self.supervisor.retry(command.error)
+            elif command in INSTALLS:
+                self.decide(partial(INSTALLS[command], self.installation))
             else:
                 COMMANDS[command](self)
 
@@ -285,28 +288,17 @@ class Slot:
 
 COMMANDS: dict[Effect | Upkeep, Callable[[Slot], None]] = {
     Effect.CANCEL: Slot.cancel,
-    Effect.RESOLVE: lambda slot: slot.installation.resolve(slot.record),
-    Effect.DOWNLOAD: lambda slot: slot.installation.download(slot.record),
-    Effect.VERIFY: lambda slot: slot.installation.verify(slot.record),
-    Effect.ADMIT: lambda slot: slot.installation.admit(slot.record),
-    Effect.WARM: lambda slot: slot.installation.warm(slot.record),
-    Effect.SHADOW: lambda slot: slot.installation.shadow(slot.record),
-    Effect.SWITCH: lambda slot: slot.installation.switch(slot.record),
     Effect.REBIND: Slot.rebind,
     Effect.WATCH: Slot.watch,
     Effect.UNWATCH: Slot.unwatch,
     Effect.ROLL_BACK: Slot.roll_back,
-    Effect.REPAIR: lambda slot: slot.installation.repair(slot.record),
     Effect.SCHEDULE_RETRY: Slot.schedule_retry,
     Effect.TRY_ONCE: lambda slot: slot.decide(tried_once),
-    Effect.RETIRE: lambda slot: slot.installation.retire(slot.record),
     Effect.FORGET: Slot.forget,
     Effect.REPORT: Slot.publish_phase,
     Upkeep.FORGIVE: lambda slot: slot.supervisor.forgive(),
     Upkeep.GIVE_UP: lambda slot: slot.supervisor.give_up(),
     Upkeep.MAKE_ROOM: lambda slot: slot.supervisor.make_room(slot.record.active),
     Upkeep.REVIVE: Slot.revive,
-    Upkeep.RECONSIDER: lambda slot: slot.installation.reconsider(slot.record),
-    Upkeep.COMPARE: lambda slot: slot.installation.compare(slot.record),
 }
-"""How each command is carried out."""
+"""The others."""

@@ -120,7 +120,7 @@ def resolved(record: SlotRecord, at: Situation, choice: Choice, wait: Wait | Non
     return Decision(decision.record, (PublishEvent("degraded", text), *decision.commands))
 
 
-def step_done(record: SlotRecord, at: Situation) -> Decision:
+def step_done(record: SlotRecord, at: Situation, _: object = None) -> Decision:
     """The step that ran has ended well, and that is all."""
     return move(record, at, Event.STEP_DONE)
 

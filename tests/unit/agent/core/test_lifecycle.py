@@ -17,6 +17,7 @@ from agent.core.lifecycle import (
     advance,
 )
 from agent.core.machine.decision import Upkeep
+from agent.reconciler.installation import INSTALLS
 from agent.reconciler.slot import COMMANDS
 from registry.contracts.device.deployments import Phase
 
@@ -49,7 +50,7 @@ def test_every_effect_is_done_somewhere_and_every_event_happens() -> None:
     used = {e for row in TRANSITIONS.values() for step in row.values() for e in step.effects}
     used |= {e for step in ON_RESTART.values() for e in step.effects}
     assert used == set(Effect)
-    assert set(COMMANDS) == set(Effect) | set(Upkeep)
+    assert set(COMMANDS) | set(INSTALLS) == set(Effect) | set(Upkeep)
     assert {event for row in TRANSITIONS.values() for event in row} == set(Event)
 
 
