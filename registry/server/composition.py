@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 from registry.blobs.base import BlobStore
 from registry.blobs.folder_lock import lock_folder
@@ -48,8 +47,8 @@ class Services:
     config: RegistryConfig
     clock: Clock
     """Now, in UTC."""
-    folder_lock: int
-    """Open file of the data folder's lock."""
+    opened: ExitStack
+    """What is to be closed at the end: the database, the blobs, the data folder's lock."""
     database: Database
     blobs: BlobStore
     checks: BlobChecks
@@ -70,9 +69,7 @@ class Services:
     def close(self) -> None:
         """After the last request: close the database, let another process have the folder."""
         self.readiness.close()
-        self.blobs.close()
-        self.database.close()
-        os.close(self.folder_lock)
+        self.opened.close()
 
 
 def utc_now() -> datetime:
@@ -90,21 +87,16 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
         RegistryError: it cannot start so; a `StartError` has a code for each reason.
     """
     with ExitStack() as undo:
-        lock = lock_folder(_made_folder(config.data_dir), "data_dir")
-        undo.callback(os.close, lock)
-        database = open_database(config.effective_database_url)
-        undo.callback(database.close)
-        blobs = open_blobs(config.effective_blobs_url)
-        undo.callback(blobs.close)
-        services = _services(config, clock, lock, database, blobs)
-        undo.pop_all()
+        database, blobs = _open(config, undo)
+        services = _services(config, clock, database, blobs)
+        services.opened.enter_context(undo.pop_all())
     for probe in (database.probe, services.blobs.probe, services.checks.refresh):
         with suppress(TemporaryError):
             probe()  # says now what does not work
     return services
 
 
-def _services(config: RegistryConfig, clock: Clock, lock: int, database: Database, blobs: BlobStore) -> Services:
+def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: BlobStore) -> Services:
     checks = BlobChecks(
         database,
         blobs,
@@ -117,7 +109,7 @@ def _services(config: RegistryConfig, clock: Clock, lock: int, database: Databas
     return Services(
         config=config,
         clock=clock,
-        folder_lock=lock,
+        opened=ExitStack(),
         database=database,
         blobs=blobs,
         checks=checks,
@@ -137,12 +129,17 @@ def _services(config: RegistryConfig, clock: Clock, lock: int, database: Databas
     )
 
 
-def _made_folder(folder: Path) -> Path:
+def _open(config: RegistryConfig, undo: ExitStack) -> tuple[Database, BlobStore]:
+    """The data folder, locked, the database and the blobs; `undo` closes them."""
+    folder = config.data_dir
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StartError("data_folder", f"The data folder {folder} cannot be made: {error.strerror}.") from error
-    return folder
+    undo.callback(os.close, lock_folder(folder, "data_dir"))
+    database = open_database(config.effective_database_url)
+    undo.callback(database.close)
+    return database, undo.enter_context(closing(open_blobs(config.effective_blobs_url)))
 
 
 def restore_registry(config: RegistryConfig, clock: Clock = utc_now) -> Restored:
@@ -152,12 +149,7 @@ def restore_registry(config: RegistryConfig, clock: Clock = utc_now) -> Restored
         RegistryError: the data cannot be used, a registry works in the folder, or a setting is not safe.
     """
     with ExitStack() as undo:
-        lock = lock_folder(_made_folder(config.data_dir), "data_dir")
-        undo.callback(os.close, lock)
-        database = open_database(config.effective_database_url)
-        undo.callback(database.close)
-        blobs = open_blobs(config.effective_blobs_url)
-        undo.callback(blobs.close)
+        database, blobs = _open(config, undo)
         file = config.data_dir / ADMIN_TOKEN_FILE
         return restored(database, blobs, Tokens(database), clock(), given=given_admin_token(config), file=file)
 

@@ -75,13 +75,10 @@ def set_desired(
     now: datetime,
     pinned: bool = False,
     note: str = "",
-) -> int:
+) -> None:
     """Set what one slot of a device should serve, or empty it; the caller's transaction makes it true.
 
     The same again writes nothing.
-
-    Returns:
-        The generation in which it stands.
 
     Raises:
         InvalidError: the device would serve more than MAX_MODELS models.
@@ -89,7 +86,7 @@ def set_desired(
     row = session.get(DeploymentRow, (device.id, model))
     before = as_desired(row) if row is not None else None
     if before == wanted and (row is None or row.pinned == pinned):
-        return row.generation if row is not None else current(session, device).generation
+        return
     generation = _rewrite(session, device, {model: wanted}, now)
     if wanted is None:
         session.delete(row)
@@ -101,16 +98,12 @@ def set_desired(
         row.attempt, row.policy = wanted.attempt, policy_text(wanted.policy)
         row.pinned, row.generation, row.set_at, row.set_by, row.note = pinned, generation, now, by, note
     session.flush()
-    return generation
 
 
-def set_job(session: Session, device: DeviceRow, job: str, work: Job | None, now: datetime) -> int:
+def set_job(session: Session, device: DeviceRow, job: str, work: Job | None, now: datetime) -> None:
     """Put a job into a device's document, or take it out; the caller's transaction makes it true.
 
     The same again writes nothing.
-
-    Returns:
-        The generation of the document.
 
     Raises:
         InvalidError: the document would be longer than devices take.
@@ -119,12 +112,11 @@ def set_job(session: Session, device: DeviceRow, job: str, work: Job | None, now
     document = Desired.model_validate_json(row.document)
     jobs = {name: known for name, known in {**document.jobs, job: work}.items() if known is not None}
     if jobs == document.jobs:
-        return document.generation
+        return
     update = {"jobs": jobs, "generation": document.generation + 1, "issued_at": now}
     _store(session, row, document.model_copy(update=update))
     if len(row.document) > MAX_CONTROL_BYTES:
         raise InvalidError(f"The desired state of device {device.name!r} has no room for another job.")
-    return row.generation
 
 
 def as_desired(row: DeploymentRow) -> DesiredModel:

@@ -84,10 +84,10 @@ def cancel_parked(session: Session, row: RolloutRow, now: datetime) -> int:
 
 def _supersede_taken(
     session: Session, row: RolloutRow, which: ColumnElement[bool], now: datetime, **more: ColumnElement[int]
-) -> int:
-    """Of these devices, those that somebody else took since are no longer this rollout's; how many."""
+) -> None:
+    """Of these devices, those that somebody else took since are no longer this rollout's."""
     superseded: dict[str, ColumnElement[Any]] = {"state": literal(_S.SUPERSEDED.value), "message": taker(row), **more}
-    return _end(session, row, which & is_taken(row), superseded, now)
+    _end(session, row, which & is_taken(row), superseded, now)
 
 
 def _end(
