@@ -24,13 +24,13 @@ from agent.dataplane.decode_pool import DecodePool
 from agent.dataplane.dedupe import Dedupe
 from agent.dataplane.dispatch import Dispatch
 from agent.dataplane.long_requests import LongRequests
-from agent.dataplane.mqtt.broker_socket import BrokerSocket
 from agent.dataplane.mqtt.connection import Connection, Greeting, Notice
+from agent.dataplane.mqtt.fast import FastLink, FastTransport
 from agent.dataplane.mqtt.fastpath import FastClient, fast_path_fault
-from agent.dataplane.mqtt.link import FastLink, Link, PublicLink
+from agent.dataplane.mqtt.link import BrokerSocket, Link
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing, Transport
+from agent.dataplane.mqtt.public import PublicLink, PublicTransport
 from agent.dataplane.mqtt.spooling import Spooling
-from agent.dataplane.mqtt.transport import FastTransport, PublicTransport
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.router import Router
 from agent.dataplane.settings import DataPlaneSettings
@@ -164,10 +164,6 @@ class DataPlane:
         self._thread.join(deadline_s + CALL_SECONDS)
         if self._thread.is_alive():
             _log.error("the data thread did not end within %.0f s", deadline_s + CALL_SECONDS)
-
-    def assign(self, model: str) -> None:
-        """Requests for the model are `model_not_ready` from now on, unless something serves it already. Idempotent."""
-        self._wakeup.call(lambda: self._router.assign(model))
 
     def swap(
         self, model: str, worker: Worker | None, binding: Binding | None, tally: Tally | None = None

@@ -17,8 +17,9 @@ import paho.mqtt.client as mqtt
 from agent.adapters.network.mqtt import MqttSession
 from agent.core.events import Connected, ControlMessage, Disconnected, WorkerDied
 from agent.dataplane.mqtt.intake import Receiver
-from agent.dataplane.mqtt.link import Link, publish_of
+from agent.dataplane.mqtt.link import Link
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
+from agent.dataplane.mqtt.public import publish_of
 from agent.dataplane.mqtt.spooling import Spooling
 from registry.contracts.backoff import Backoff
 from registry.contracts.broker import BrokerLimits, subscribable
@@ -148,7 +149,7 @@ class Connection:
         self._emit(Disconnected(reason))
 
     def connected(self, *, session_present: bool, limits: BrokerLimits) -> None:
-        """As SessionEvents says."""
+        """CONNACK: subscribes, to what the broker takes."""
         self._outbound.opened(limits)
         self._session_present = session_present
         self.limits = limits
@@ -165,11 +166,11 @@ class Connection:
             self._link.subscribing(mid)
 
     def refused(self, reason: str) -> None:
-        """As SessionEvents says."""
+        """CONNACK with a failure."""
         _log.error("the broker refuses the connection: %s", reason)
 
     def subscribed(self, mid: int, failures: Sequence[str]) -> None:
-        """As SessionEvents says."""
+        """SUBACK: once all have come, the connection is open."""
         if mid not in self._subscribing:
             return
         self._subscribing.discard(mid)
@@ -188,7 +189,7 @@ class Connection:
         self._emit(Connected(self._session_present, self.limits.control_is_whole))
 
     def disconnected(self, reason: str) -> None:
-        """As SessionEvents says."""
+        """The connection has ended: what is owed goes to the outbox."""
         self.open = False
         self._session.forget_unacknowledged()
         self._link.closed()
@@ -199,7 +200,7 @@ class Connection:
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def message(self, message: mqtt.MQTTMessage) -> None:
-        """As SessionEvents says: what paho has read, requests of the slow path included."""
+        """What paho has read, requests of the slow path included."""
         acks = self._outbound.acks
         if message.qos == 2:
             self._counters.add("malformed_dropped")
@@ -225,7 +226,7 @@ class Connection:
             acks.settle(ack)
 
     def published(self, mid: int, reason: int) -> None:
-        """As SessionEvents says."""
+        """A PUBACK that paho has read."""
         self._outbound.puback(mid, reason)
 
     def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:

@@ -45,7 +45,7 @@ class Spooling:
         """When rows that were passed over are looked at again."""
 
     def pending(self) -> bool:
-        """As Spool says."""
+        """True: there are messages, after which newer results have to wait."""
         return bool(self._new) or self.outbox.rows > 0
 
     def unwritten(self) -> int:
@@ -53,7 +53,7 @@ class Spooling:
         return len(self._new) if self._refused_until is not None else 0
 
     def spool(self, message: Outgoing) -> None:
-        """As Spool says."""
+        """Written at the end of the turn, and acknowledged then."""
         self._new.append(message)
 
     def end_turn(self, settle: Callable[[Ack], None]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 
 class InputTensor(NamedTuple):
@@ -69,26 +69,21 @@ class Plan(msgspec.Struct, gc=False):
 
     def variant(self, request_id: str, *, magic: bool) -> Plan:
         """The same request with another id or form of reply."""
-        plan = copy(self)
-        plan.id = request_id
-        plan.magic = magic
-        plan.prefix = b""
-        return plan
+        return replace(self, id=request_id, magic=magic, prefix=b"")
 
     def in_arena(self) -> Plan:
         """The same request for an arena."""
-        plan = copy(self)
-        plan.fixed = False
-        plan.prefix = b""
-        return plan
+        return replace(self, fixed=False, prefix=b"")
 
     def with_picture(self, tensor: InputTensor, *, fixed: bool) -> Plan:
         """The plan that runs once the picture is decoded: `tensor` (with data) is the one input."""
-        plan = copy(self)
-        plan.tensors = (tensor,)
-        plan.image = plan.check = False
-        plan.fixed = fixed
-        plan.body_bytes = 0
-        plan.copies = ()
-        plan.literals = ((tensor.place, tensor.data or b""),)
-        return plan
+        return replace(
+            self,
+            tensors=(tensor,),
+            image=False,
+            check=False,
+            fixed=fixed,
+            body_bytes=0,
+            copies=(),
+            literals=((tensor.place, tensor.data or b""),),
+        )

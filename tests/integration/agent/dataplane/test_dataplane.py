@@ -223,7 +223,6 @@ def test_a_model_that_is_not_there_and_one_that_is_not_ready(asker: Asker, servi
     assert asker.one(b"{}", topic=serving.infer("nobody")).head["code"] == "unknown_model"
     serving.plane.swap("soon", None, None).result(5)
     assert asker.one(b"{}", topic=serving.infer("soon")).head["code"] == "model_not_ready"
-    serving.plane.assign("double")
     payload, length = binary_request(X)
     np.testing.assert_array_equal(asker.one(payload, header_length=length).tensor(), X * 2)
     serving.plane.withdraw("soon").result(5)

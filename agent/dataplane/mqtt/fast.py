@@ -1,0 +1,179 @@
+"""The fast path: packets are encoded here and put straight into the buffered socket, which is read here, too.
+
+paho gets what is not the data path's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from agent.adapters.network.mqtt import MqttSession
+from agent.dataplane.mqtt.fastpath import WOULD_BLOCK, BufferedSocket, FastClient
+from agent.dataplane.mqtt.intake import Intake, Receiver
+from agent.dataplane.mqtt.link import Link
+from agent.dataplane.mqtt.outbound import Outbound
+from registry.inference.packets import Buffer, encode_puback, encode_publish
+
+READ_BYTES = 64 << 10
+"""Of one read while packets are told apart; what is read so of a long payload is copied twice, the rest not at all."""
+SKIP_BYTES = 256 << 10
+MAX_READS = 16
+"""Reads per turn, so that a broker that never pauses cannot keep the loop from dispatching."""
+_PINGRESP = b"\xd0\x00"
+_LAST_MID = 65535
+
+
+class FastTransport:
+    """Encodes packets itself. paho publishes nothing in this mode, so its packet identifiers are only those of
+    SUBSCRIBE; they are `reserved` until the broker has answered."""
+
+    def __init__(self, taken: Collection[int], *, v5: bool) -> None:
+        self.socket: BufferedSocket | None = None
+        """Of the current connection."""
+        self.reserved: set[int] = set()
+        self._taken = taken
+        self._mid = 0
+        self._v5 = v5
+
+    def publish(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer]) -> None:
+        """Queues it behind what was queued before."""
+        if self.socket is not None:
+            self.socket.put(encode_publish(topic, properties if self._v5 else None, pieces))
+
+    def publish_acknowledged(self, topic: bytes, properties: bytes, payload: bytes, *, retain: bool) -> int:
+        """Queues it under the next free packet identifier."""
+        mid = self._mid
+        while True:
+            mid = mid + 1 if mid < _LAST_MID else 1
+            if mid not in self._taken and mid not in self.reserved:
+                break
+        self._mid = mid
+        if self.socket is not None:
+            self.socket.put(encode_publish(topic, properties if self._v5 else None, (payload,), mid, retain))
+        return mid
+
+    def acknowledge(self, mid: int) -> None:
+        """Queues the PUBACK."""
+        if self.socket is not None:
+            self.socket.put(encode_puback(mid))
+
+
+class FastLink(Link):
+    """Reads the buffered socket itself; paho gets what is not the data path's. Is the Intake's Sink."""
+
+    def __init__(
+        self,
+        session: MqttSession,
+        receiver: Receiver,
+        outbound: Outbound,
+        transport: FastTransport,
+    ) -> None:
+        self._client = session.client
+        self._v5 = session.settings.v5
+        self._receiver = receiver
+        self._transport = transport
+        self.puback = outbound.puback
+        self._socket: BufferedSocket | None = None
+        self._intake = Intake(receiver, self, v5=self._v5)
+        self._scratch = memoryview(bytearray(SKIP_BYTES))
+        self._body_bytes = 0
+
+    def opened(self) -> None:
+        """Takes the new connection's socket, with an empty stream."""
+        client = self._client
+        self._socket = client.buffered if isinstance(client, FastClient) else None
+        self._transport.socket = self._socket
+        self._transport.reserved.clear()
+        self._intake = Intake(self._receiver, self, v5=self._v5)
+
+    def subscribing(self, mid: int) -> None:
+        """Keeps the identifier from publications until the broker has answered."""
+        self._transport.reserved.add(mid)
+
+    def closed(self) -> None:
+        """Nothing more is read; a long request that was coming in is given up."""
+        self._intake.closed = True
+        self._socket = self._transport.socket = None
+        self._receiver.abort()
+
+    def readable(self) -> bool:
+        """Reads until nothing is left, or MAX_READS times."""
+        buffered, intake = self._socket, self._intake
+        if buffered is None:
+            return False
+        for _ in range(MAX_READS):
+            try:
+                filled = self._read(buffered, intake)
+            except WOULD_BLOCK:
+                return False
+            except OSError:
+                filled = None
+            if filled is None:
+                buffered.ended = True
+                self._client.loop_read()
+                return False
+            if intake.closed or (not filled and not buffered.tls):
+                return False
+        return buffered.tls
+
+    def _read(self, buffered: BufferedSocket, intake: Intake) -> bool | None:
+        """One read. True: it took all that was asked for, so there may be more. None: the peer has closed."""
+        body = intake.body
+        if body is not None:
+            wanted, count = len(body.room()), buffered.real.recv_into(body.room())
+            self._body_bytes += count
+            if count:
+                intake.body_advanced(count)
+        elif intake.skip:
+            wanted = min(intake.skip, SKIP_BYTES)
+            count = buffered.real.recv_into(self._scratch[:wanted])
+            self._body_bytes += count
+            intake.skipped(count)
+        else:
+            wanted = READ_BYTES
+            data = buffered.real.recv(READ_BYTES)
+            count = len(data)
+            intake.feed(data)
+        return count == wanted if count else None
+
+    def foreign(self, packet: Buffer) -> bool:
+        """To paho, at once. False: the connection has ended by it."""
+        buffered = self._socket
+        if buffered is None:
+            return False
+        buffered.inbox += packet
+        while buffered.inbox and self._socket is buffered:
+            self._client.loop_read()
+        return self._socket is buffered
+
+    def flush(self) -> bool:
+        """paho's packets and ours, in one send."""
+        if self._client.want_write():
+            self._client.loop_write()
+        buffered = self._socket
+        if buffered is None:
+            return False
+        try:
+            return not buffered.flush()
+        except OSError:
+            buffered.ended = True
+            buffered.inbox.clear()
+            self._client.loop_read()
+            return False
+
+    def congested(self) -> bool:
+        """So much waits to be sent that no more requests should be read."""
+        return self._socket is not None and self._socket.congested()
+
+    def alive(self) -> None:
+        """paho waits for its PINGRESP, which stands in the queue behind the payload: it gets one."""
+        between_packets = self._intake.body is not None or self._intake.skip > 0
+        if between_packets and self._body_bytes:
+            self.foreign(_PINGRESP)
+        self._body_bytes = 0
+
+    def discard_body(self) -> None:
+        """The rest of the long request is skipped as it arrives."""
+        if self._intake.body is not None:
+            self._intake.skip = self._intake.body.left
+            self._intake.body = None
