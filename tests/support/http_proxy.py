@@ -6,11 +6,12 @@ import contextlib
 import select
 import socket
 import ssl
-import threading
 from urllib.parse import urlsplit
 
+from tests.support.odd_tcp import OddTcp
 
-class HttpProxy:
+
+class HttpProxy(OddTcp):
     """Listens on a free port of `host`; use it in `with`. `seen` has the first line of every request.
 
     Args:
@@ -24,38 +25,13 @@ class HttpProxy:
     ) -> None:
         self._tls = tls
         self._leads_to = leads_to or {}
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family)
-        self._listener.settimeout(0.05)
-        self.port: int = self._listener.getsockname()[1]
+        super().__init__(self._forward, host)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{'https' if tls else 'http'}://{shown}:{self.port}"
         self.seen: list[str] = []
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
 
-    def __enter__(self) -> HttpProxy:
-        """Listens already."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Every connection is ended."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(timeout=10)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                client, _ = self._listener.accept()
-                thread = threading.Thread(target=self._serve, args=(client,))
-                self._threads.append(thread)
-                thread.start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError), client:
+    def _forward(self, client: socket.socket) -> None:
+        with contextlib.suppress(ValueError):
             client.settimeout(10)
             near = self._tls.wrap_socket(client, server_side=True) if self._tls else client
             with near:
@@ -79,7 +55,7 @@ class HttpProxy:
                     self._relay(near, far)
 
     def _relay(self, near: socket.socket, far: socket.socket) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             ready = select.select((near, far), (), (), 0.05)[0]
             if isinstance(near, ssl.SSLSocket) and near.pending():
                 ready = [near]

@@ -8,35 +8,37 @@ import struct
 import threading
 from collections.abc import Callable
 
+from typing_extensions import Self
+
 Speak = Callable[[socket.socket], None]
 
 
 class OddTcp:
-    """Use it in `with`."""
+    """Use it in `with`. `stopping` is set at its end."""
 
-    def __init__(self, speak: Speak) -> None:
+    def __init__(self, speak: Speak, host: str = "127.0.0.1") -> None:
         self.speak = speak
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._listener.settimeout(0.05)
         self.port: int = self._listener.getsockname()[1]
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
-    def __enter__(self) -> OddTcp:
+    def __enter__(self) -> Self:
         """Listens already."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Nobody is spoken to any more."""
-        self._stopping.set()
+        self.stopping.set()
         for thread in self._threads:
             thread.join(timeout=10)
         self._listener.close()
 
     def _accept(self) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 connection, _ = self._listener.accept()
                 self.connections += 1

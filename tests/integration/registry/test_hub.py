@@ -32,10 +32,10 @@ X = np.array([[1, 0, 0], [1, 1, 1]], np.float32)
 
 
 @pytest.fixture(scope="module")
-def published(registry: RegistryProcess, tmp_path_factory: pytest.TempPathFactory) -> RegistryProcess:
+def published(server: RegistryProcess, tmp_path_factory: pytest.TempPathFactory) -> RegistryProcess:
     """`linear@1` in ONNX; `lenet` 0.4.0 (weights 0.25, on fashion) and 0.5.0 (weights 0.5, on mnist)."""
     folder = tmp_path_factory.mktemp("models")
-    cli = Cli(folder, registry.url, registry.admin_token)
+    cli = Cli(folder, server.url, server.admin_token)
     (folder / "linear.onnx").write_bytes(onnx_models.linear())
     cli("publish", "linear", "linear.onnx", "--version", "1", "--target", "cpu", "--alias", "stable")
     (folder / "tripled.onnx").write_bytes(onnx_models.with_default())
@@ -53,7 +53,7 @@ def published(registry: RegistryProcess, tmp_path_factory: pytest.TempPathFactor
             f"dataset={dataset}",
         )
         cli("publish", "lenet", "lenet.safetensors", *options)
-    return registry
+    return server
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from registry.contracts.digest import digest_of
-from tests.fakes.cutting_proxy import CuttingProxy
 from tests.support import onnx_models
 from tests.support.cli import Cli
+from tests.support.cutting_proxy import CuttingProxy
 from tests.support.fleet_registry import eventually
 from tests.support.paths import ROOT
 from tests.support.registry_process import RegistryProcess

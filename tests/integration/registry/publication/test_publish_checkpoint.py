@@ -18,10 +18,10 @@ CHECKPOINT = '[[variant]]\nfile = "lenet.safetensors"\ntarget = "cpu"\n[variant.
 
 
 @pytest.fixture
-def cli(registry: RegistryProcess, tmp_path: Path) -> Cli:
+def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
     """An administrator's shell in a folder with a checkpoint of LeNet-5."""
     (tmp_path / "lenet.safetensors").write_bytes(checkpoints.safetensors(LENET))
-    return Cli(tmp_path, registry.url, registry.admin_token)
+    return Cli(tmp_path, server.url, server.admin_token)
 
 
 def publish(cli: Cli, *more: str, code: int = 0, model: str = "lenet") -> str:

@@ -48,12 +48,12 @@ shape = [-1, 3]
 
 
 @pytest.fixture
-def cli(registry: RegistryProcess, tmp_path: Path) -> Cli:
+def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
     """An administrator's shell in a folder with a checkpoint, its code and a key."""
     (tmp_path / "own.safetensors").write_bytes(checkpoints.safetensors({"dense.weight": (3, 4)}, 1.0))
     (tmp_path / "network.py").write_text(CODE)
     (tmp_path / "publish.toml").write_text(PUBLISH_FILE)
-    shell = Cli(tmp_path, registry.url, registry.admin_token)
+    shell = Cli(tmp_path, server.url, server.admin_token)
     shell("key", "new", "release.key")
     return shell
 
@@ -175,7 +175,7 @@ def test_code_is_for_checkpoints(cli: Cli) -> None:
 
 
 def test_the_registry_refuses_code_without_its_file_or_a_signature_of_the_right_form(
-    cli: Cli, registry: RegistryProcess
+    cli: Cli, server: RegistryProcess
 ) -> None:
     """Any signature of the right form it stores: it has no keys to trust, and so nothing to take over in it."""
     publish(cli, *OPTIONS, *KEY, model="stored")
@@ -190,9 +190,9 @@ def test_the_registry_refuses_code_without_its_file_or_a_signature_of_the_right_
         document["version"] = "3.0.0"
         document["variants"][0]["entry_point"].update(change)
         answer = httpx.put(
-            registry.url + version_path("stored", "3.0.0"),
+            server.url + version_path("stored", "3.0.0"),
             json=document,
-            headers={"Authorization": f"Bearer {registry.admin_token}"},
+            headers={"Authorization": f"Bearer {server.admin_token}"},
         )
         assert answer.status_code == 422, answer.text
         assert said in answer.text

@@ -38,9 +38,9 @@ AIR = message(7, message(1, "g") + message(6, message(1, "x") + message(2, "Data
 
 
 @pytest.fixture
-def cli(registry: RegistryProcess, tmp_path: Path) -> Cli:
+def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
     """An administrator's shell in an empty folder."""
-    return Cli(tmp_path, registry.url, registry.admin_token)
+    return Cli(tmp_path, server.url, server.admin_token)
 
 
 def publish(cli: Cli, *variants: str, code: int = 1) -> Ran:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from contextlib import ExitStack, suppress
+
+from tests.support.odd_tcp import OddTcp
 
 
-class CuttingProxy:
+class CuttingProxy(OddTcp):
     """Forwards to `port`; the first `cuts` connections that carry over `after` bytes are ended there.
 
     Args:
@@ -19,45 +20,21 @@ class CuttingProxy:
     """
 
     def __init__(self, port: int, *, upstream: bool, after: int, cuts: int) -> None:
-        self._port, self._upstream, self._after = port, upstream, after
+        self._far, self._upstream, self._after = port, upstream, after
         self._left = cuts
         self._lock = threading.Lock()
         self.happened = 0
         self.carried = 0
         """Bytes of the counted direction that passed, all connections together."""
-        self._stopping = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(0.05)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__(self._forward)
+        self.url = f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> CuttingProxy:
-        """Listens already."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Every connection is ended."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(timeout=10)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while not self._stopping.is_set():
-            with suppress(TimeoutError):
-                client, _ = self._listener.accept()
-                thread = threading.Thread(target=self._serve, args=(client,))
-                self._threads.append(thread)
-                thread.start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with ExitStack() as stack, suppress(OSError):
-            stack.enter_context(client)
-            server = stack.enter_context(socket.create_connection(("127.0.0.1", self._port)))
+    def _forward(self, client: socket.socket) -> None:
+        client.settimeout(None)
+        with socket.create_connection(("127.0.0.1", self._far)) as server:
             counted = client if self._upstream else server
             passed = 0
-            while not self._stopping.is_set():
+            while not self.stopping.is_set():
                 for source in select.select((client, server), (), (), 0.05)[0]:
                     sink = server if source is client else client
                     data = source.recv(1 << 16)
