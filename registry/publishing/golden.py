@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from registry.client.errors import ClientError, UsageFault
 from registry.client.local_files import LocalFile, hash_file
@@ -21,7 +22,6 @@ from registry.contracts.comparison.parity import numbers
 from registry.contracts.tensor_file import Tensor, TensorFileError
 from registry.publishing.cases import Signature, given_cases, given_requests, require_comparable, signature
 from registry.publishing.observer import Observer
-from registry.publishing.plan import Plan
 from registry.publishing.source import GoldenSource, name_of
 from registry.running.parity import array_of, make_cases, measure, random_inputs
 from registry.running.process import ModelProcess, ModelRunError
@@ -57,8 +57,14 @@ def with_given(source: GoldenSource, manifest: Manifest) -> Measured:
     return _with_cases(source, manifest, given_cases(source.given, signature(manifest)), None)
 
 
-def measured(plan: Plan, source: GoldenSource, given: Measured, observer: Observer) -> Measured:
+def measured(files: Mapping[str, Path], source: GoldenSource, given: Measured, observer: Observer) -> Measured:
     """The manifest with golden vectors and what was measured by them, and their file; or as it was, tried once.
+
+    Args:
+        files: The model file of each variant, by name.
+        source: Where the vectors come from.
+        given: Of `with_given`.
+        observer: Told what was found.
 
     Raises:
         ClientError: a variant is over the tolerance (golden_mismatch), or what was asked for cannot be done.
@@ -66,7 +72,6 @@ def measured(plan: Plan, source: GoldenSource, given: Measured, observer: Observ
     manifest, asked = given.manifest, source.asked
     if asked.random == 0:
         return given
-    files = {planned.name: planned.section.file for planned in plan.variants}
     tried_only = not asked.says_more and len(files) < 2
     with ExitStack() as stack:
         limits = TRIAL_LIMITS if tried_only else {}

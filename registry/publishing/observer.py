@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from registry.client.retries import ignore
 from registry.contracts.catalogue.manifest import Manifest
-from registry.publishing.plan import Plan
+from registry.inspection.facts import ModelFacts
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Observer:
     """An upload or a download was cut and goes on."""
     finding: Callable[[str], None] = ignore
     """What a variant showed when it was run here, or why it was not."""
-    inspected: Callable[[Plan, Manifest], None] = ignore
-    """The files are read: this is what would be published, but for golden vectors and measurements."""
+    inspected: Callable[[Manifest, Sequence[ModelFacts]], None] = ignore
+    """The files are read: what would be published, but for golden vectors and measurements; facts of each variant."""
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = lambda _what, _total: nullcontext(
         ignore
     )

@@ -1,30 +1,24 @@
-"""From a request to what will be published: inspected variants, then, hashed, a manifest.
+"""From a request to a plan: the variants' files inspected, and what follows from them and the request decided.
 
-Two steps, because inspection takes milliseconds and shows mistakes before gigabytes are hashed.
+Inspection takes milliseconds, and shows mistakes before gigabytes are hashed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from registry.client.errors import ClientError, UsageFault
-from registry.client.local_files import LocalFile
 from registry.contracts.catalogue.batching import Batching
-from registry.contracts.catalogue.classes import scores_of
-from registry.contracts.catalogue.entry_points import EntryCode
-from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
-from registry.core.publish_faults import publish_faults
+from registry.contracts.catalogue.manifest import Classification
 from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.folders import folder_kind
 from registry.publishing.batching import decided
 from registry.publishing.entry_function import require_function
-from registry.publishing.request import EntryPointSection, GoldenSection, PublishRequest, VariantSection, faults
+from registry.publishing.request import EntryPointSection, GoldenSection, PublishRequest, VariantSection
 from registry.publishing.signing import Signer, load_signer
 from registry.publishing.variant_facts import like_siblings, variant_facts
 
@@ -63,14 +57,10 @@ class Plan:
     version: str
     variants: tuple[PlannedVariant, ...]
     warnings: tuple[str, ...] = ()
+    paths: tuple[Path, ...] = ()
+    """Every file that has to be hashed, once."""
     signer: Signer | None = None
     """Where a variant has an entry point."""
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Every file that has to be hashed, once."""
-        files = [path for variant in self.variants for path in variant.files.values()]
-        return tuple(dict.fromkeys([*files, *([self.request.card] if self.request.card else [])]))
 
 
 def make_plan(request: PublishRequest) -> Plan:
@@ -81,7 +71,7 @@ def make_plan(request: PublishRequest) -> Plan:
         ClientError: a file is not there; UsageFault: what was asked for, and what the files say, do not go together.
     """
     version = _checked(request)
-    signer = _signer(request)
+    signer = _signer(request.variant, request.signing_key)
     variants = tuple(_plan_variant(section) for section in request.variant)
     siblings = [variant.facts for variant in variants if variant.section.network is None]
     # Checkpoints have no names of their own for what goes in and comes out: a sibling's file has.
@@ -96,33 +86,10 @@ def make_plan(request: PublishRequest) -> Plan:
             raise UsageFault(f"The model card {request.card} is over {MAX_CARD_BYTES} bytes")
     told = [(variant.name, text) for variant in variants for text in (*variant.facts.warnings, variant.warning)]
     warnings = tuple(f"{name}: {text}" for name, text in told if text)
-    return Plan(request, version, variants, warnings + _softmax_warnings(request, variants[0].facts), signer)
-
-
-def build_manifest(plan: Plan, files: Mapping[Path, LocalFile]) -> Manifest:
-    """The manifest of a plan whose files are hashed.
-
-    Raises:
-        UsageFault: a name or value breaks a rule of the registry; each fault is named.
-    """
-    request = plan.request
-    try:
-        manifest = Manifest(
-            model=request.model,
-            version=plan.version,
-            variants=tuple(_variant(planned, files, plan) for planned in plan.variants),
-            image=request.image,
-            classification=request.classification,
-            labels=request.labels,
-            licence=request.licence,
-            card=None if request.card is None else _reference(artifact_name(request.card), files[request.card]),
-        )
-    except ValidationError as error:
-        raise UsageFault("This cannot be published as it is", errors=faults(error)) from error
-    found = (*publish_faults(manifest), *_softmax_faults(request, plan.variants[0].facts))
-    if found:
-        raise UsageFault("This cannot be published as it is", errors=found)
-    return manifest
+    warnings += _softmax_warnings(request.classification, variants[0].facts)
+    files = [*(path for variant in variants for path in variant.files.values()), request.card]
+    paths = tuple(dict.fromkeys(path for path in files if path is not None))
+    return Plan(request, version, variants, warnings, paths, signer)
 
 
 def _checked(request: PublishRequest) -> str:
@@ -183,42 +150,17 @@ def _add_module(code: EntryPointSection, files: dict[str, Path]) -> None:
     files[name] = path
 
 
-def _signer(request: PublishRequest) -> Signer | None:
+def _signer(sections: Sequence[VariantSection], key: Path | None) -> Signer | None:
     """Raises ClientError, UsageFault: no key, or none that can be used. Before anything is hashed."""
-    wanted = any(section.entry_point is not None for section in request.variant)
-    if wanted and request.signing_key is None:
+    wanted = any(section.entry_point is not None for section in sections)
+    if wanted and key is None:
         raise UsageFault(
             "An entry point is published only when it is signed",
             hint="Give --signing-key FILE, or `signing_key` in the publish file; registry key new FILE makes one",
         )
-    if request.signing_key is not None and not wanted:
+    if key is not None and not wanted:
         raise UsageFault("There is a signing key, and no entry point to sign", hint="--entry-point FILE.py:FUNCTION")
-    return None if request.signing_key is None else load_signer(request.signing_key)
-
-
-def _variant(planned: PlannedVariant, files: Mapping[Path, LocalFile], plan: Plan) -> Variant:
-    variant = Variant(
-        name=planned.name,
-        format=planned.facts.format,
-        target=planned.section.target,
-        entry=planned.entry,
-        files=tuple(_reference(name, files[path]) for name, path in planned.files.items()),
-        inputs=planned.facts.inputs,
-        optional_inputs=planned.facts.optional_inputs,
-        outputs=planned.facts.outputs,
-        requirements=planned.facts.requirements,
-        network=planned.section.network,
-        batching=planned.batching,
-    )
-    code = planned.section.entry_point
-    if code is None or plan.signer is None:
-        return variant
-    said = EntryCode(module=artifact_name(code.module), function=code.function, arguments=code.arguments)
-    return plan.signer.signed(plan.request.model, plan.version, variant, said)
-
-
-def _reference(name: str, file: LocalFile) -> FileRef:
-    return FileRef(path=name, digest=file.digest, size=file.size)
+    return None if key is None else load_signer(key)
 
 
 def artifact_name(path: Path) -> str:
@@ -227,25 +169,7 @@ def artifact_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]", "-", path.name).lstrip(".+")[:255] or "file"
 
 
-def _softmax_faults(request: PublishRequest, facts: ModelFacts) -> tuple[str, ...]:
-    """One number for each item is read as a logit or as a probability: another label, so the publisher says which."""
-    declared = request.classification
-    spec = next((spec for spec in facts.outputs if declared is not None and spec.name == declared.output), None)
-    if declared is None or spec is None:
-        return ()
-    scores = scores_of(spec.shape, len(declared.labels))
-    if scores is None or scores.each != 1:
-        return ()
-    who = f"classification: output {spec.name!r} has one number for each item"
-    if "softmax" not in declared.model_fields_set:
-        return (f"{who}: say softmax = true where it is a logit, softmax = false where it is a probability",)
-    if declared.softmax and facts.last_operators.get(spec.name) == "Sigmoid":
-        return (f"{who}, a probability by the model's own Sigmoid: softmax = false",)
-    return ()
-
-
-def _softmax_warnings(request: PublishRequest, facts: ModelFacts) -> tuple[str, ...]:
-    declared = request.classification
+def _softmax_warnings(declared: Classification | None, facts: ModelFacts) -> tuple[str, ...]:
     last = facts.last_operators.get(declared.output, "") if declared is not None else ""
     if declared is None or not declared.softmax or last not in ("Softmax", "Sigmoid"):
         return ()

@@ -16,8 +16,9 @@ from registry.contracts.api.versions import PublishAnswer
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.paths import blob_path, version_path
 from registry.publishing.golden import measured, with_given
+from registry.publishing.manifest import build_manifest
 from registry.publishing.observer import Observer
-from registry.publishing.plan import Plan, build_manifest
+from registry.publishing.plan import Plan
 from registry.publishing.republish import find_published, require_as_asked
 from registry.publishing.source import GoldenSource
 
@@ -60,7 +61,7 @@ def publish(client: ApiClient, plan: Plan, *, observer: Observer = SILENT, dry_r
         observer.warn(warning)
     files = {path: _hashed(path, observer) for path in plan.paths}
     manifest = build_manifest(plan, files)
-    observer.inspected(plan, manifest)
+    observer.inspected(manifest, [planned.facts for planned in plan.variants])
     with TemporaryDirectory(prefix="modelfleet-publish-") as folder:
         source = GoldenSource(client, plan.request.golden, Path(folder), observer)
         golden = with_given(source, manifest)
@@ -72,7 +73,8 @@ def publish(client: ApiClient, plan: Plan, *, observer: Observer = SILENT, dry_r
             observer.warn(f"not compared with the registry: {error.what}")
             published = None
         if published is None:
-            golden = measured(plan, source, golden, observer)
+            entries = {planned.name: planned.section.file for planned in plan.variants}
+            golden = measured(entries, source, golden, observer)
         else:
             require_as_asked(source.asked, published)
         manifest = published or golden.manifest

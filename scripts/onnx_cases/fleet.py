@@ -31,7 +31,8 @@ from registry.contracts.catalogue.manifest import Target
 from registry.contracts.paths import deployment_path, version_path
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.errors import RegistryError
-from registry.publishing.plan import build_manifest, make_plan
+from registry.publishing.manifest import build_manifest
+from registry.publishing.plan import make_plan
 from registry.publishing.publish import publish
 from registry.publishing.request import PublishRequest, VariantSection
 from scripts.demo.client import end_session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,8 +46,9 @@ from registry.cli.session import Session, command, parse_labels
 from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest, Target
+from registry.inspection.facts import ModelFacts
 from registry.publishing.observer import Observer
-from registry.publishing.plan import Plan, make_plan
+from registry.publishing.plan import make_plan
 from registry.publishing.publish import PublishResult
 from registry.publishing.publish import publish as publish_plan
 from registry.publishing.request import PublishRequest, PublishTable, VariantSection, load_publish_file
@@ -173,22 +174,22 @@ def _observer(out: Output) -> Observer:
         warn=out.warn,
         note=out.note,
         finding=lambda text: out.note(f"  {text}"),
-        inspected=lambda plan, manifest: _show_inspected(out.note, plan, manifest),
+        inspected=lambda manifest, facts: _show_inspected(out.note, manifest, facts),
         progress=lambda what, total: meter(what, total, quiet=out.as_json),
     )
 
 
-def _show_inspected(note: Callable[[str], None], plan: Plan, manifest: Manifest) -> None:
+def _show_inspected(note: Callable[[str], None], manifest: Manifest, facts: Sequence[ModelFacts]) -> None:
     note(f"{manifest.model}@{manifest.version}")
-    for planned, variant in zip(plan.variants, manifest.variants, strict=True):
-        by = f", by {planned.facts.producer}" if planned.facts.producer else ""
+    for found, variant in zip(facts, manifest.variants, strict=True):
+        by = f", by {found.producer}" if found.producer else ""
         needs = requirement_text(variant.requirements) or "nothing in particular"
         note(f"  variant {variant.name}: {variant.format} for {variant.target}, {size_text(variant.size)}{by}")
         note(f"    needs   {needs}")
         note(f"    files   {', '.join(file.path for file in variant.files)}")
-        if planned.facts.parameters:
-            total = sum(parameter.size for parameter in planned.facts.parameters)
-            note(f"    holds   {len(planned.facts.parameters)} parameters, {total} bytes")
+        if found.parameters:
+            total = sum(parameter.size for parameter in found.parameters)
+            note(f"    holds   {len(found.parameters)} parameters, {total} bytes")
         if network := network_text(variant):
             note(f"    network {network}")
         note(f"    batches {batching_text(variant.batching)}")

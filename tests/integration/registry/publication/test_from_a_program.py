@@ -39,7 +39,7 @@ class Told:
     def observer(self) -> Observer:
         return Observer(
             finding=self.findings.append,
-            inspected=lambda _plan, manifest: self.manifests.append(manifest),
+            inspected=lambda manifest, _facts: self.manifests.append(manifest),
             progress=self.progress,
         )
 
