@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -128,21 +129,16 @@ def _measured(session: Session, manifest: Manifest, variant: Variant, folder: Pa
         session.out.note("  not measured: the version has no golden vectors")
         return variant
     from registry.running.parity import measure  # noqa: PLC0415 - needs NumPy
-    from registry.running.process import CannotRunError, ModelProcess  # noqa: PLC0415 - as above
-    from registry.running.runtimes import order_for  # noqa: PLC0415 - as above
+    from registry.running.variants import LocalVariants  # noqa: PLC0415 - as above
 
-    how = order_for(folder / variant.entry, variant.format, variant.target, variant.inputs, variant.outputs)
-    if isinstance(how, str):
-        session.out.note(f"  not measured here: {how}")
-        return variant
-    try:
+    with ExitStack() as stack:
+        process = LocalVariants([variant], lambda made: folder / made.entry, stack).process(variant.name)
+        if isinstance(process, str):
+            session.out.note(f"  not measured here: {process}")
+            return variant
         content = golden.read_bytes()
-        with ModelProcess(how) as process:
-            parity = measure(process, with_bytes(read_cases(content, len(content)), content), manifest.golden.tolerance)
-            backend = process.backend
-    except CannotRunError as error:
-        session.out.note(f"  not measured here: {error.message}")
-        return variant
+        parity = measure(process, with_bytes(read_cases(content, len(content)), content), manifest.golden.tolerance)
+        backend = process.backend
     figures = f"largest error {parity.max_abs:.3g}, relative {parity.max_rel:.3g}"
     if not parity.passed:
         raise CliError(
