@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -20,12 +20,11 @@ from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import MAX_JOINED
 from registry.contracts.catalogue.golden import MAX_GOLDEN_CASES, Tolerance
 from registry.contracts.catalogue.manifest import (
-    BuildVersion,
     Classification,
-    ComputeCapability,
     Format,
     ImageInput,
     Network,
+    Requirements,
     Target,
     TensorSpec,
 )
@@ -48,21 +47,19 @@ class PublishTable(Wire):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RequirementsSection(PublishTable):
+class RequirementsSection(Requirements):
     """What a host must have. What the file says is read from it: IR and opsets of ONNX, MindSpore of MindIR."""
 
-    os: str | None = None
-    arch: tuple[str, ...] = ()
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     memory_bytes: int | None = Field(default=None, ge=1)
     disk_bytes: int | None = Field(default=None, ge=1)
-    mindspore_version: BuildVersion | None = None
-    soc_version: BuildVersion | None = None
-    cann_version: BuildVersion | None = None
-    opp_version: BuildVersion | None = None
-    tensorrt_version: BuildVersion | None = None
-    tensorrt_version_compatible: bool | None = None
-    compute_capability: ComputeCapability | None = None
-    hardware_compat: Literal["ampere_plus", "same_compute_capability"] | None = None
+
+    @property
+    def given(self) -> dict[str, object]:
+        """What the publisher said, by its key."""
+        said = (key for key in type(self).model_fields if key in self.model_fields_set)
+        return {key: value for key in said if (value := getattr(self, key)) is not None}
 
 
 class EntryPointSection(PublishTable):

@@ -18,7 +18,7 @@ from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safeten
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.foreign_formats import by_ending
-from registry.publishing.request import RequirementsSection, VariantSection
+from registry.publishing.request import VariantSection
 
 BUILD_RECORD = {
     Format.OM: {
@@ -38,6 +38,7 @@ _SILENCE = {
     Format.TENSORRT_PLAN: "NVIDIA does not document the form of a plan",
 }
 """Why a file does not say its inputs and outputs."""
+_ONNX_KEYS = {"onnx_ir", "onnx_opsets"}
 Tensors = tuple[TensorSpec, ...]
 
 
@@ -126,14 +127,13 @@ INSPECTORS: Mapping[Format, Callable[[Path], ModelFacts]] = {
 
 def _given(section: VariantSection, facts: ModelFacts) -> dict[str, object]:
     """What the publisher says of hosts and of the build; a contradiction is refused, not overruled."""
-    said: dict[str, object] = {}
-    for key in RequirementsSection.model_fields:
-        given, read = getattr(section.requirements, key), getattr(facts.requirements, key)
-        if given is None:
-            continue
-        if read not in (None, False, ()) and given != read:
-            raise InspectionError(f"{section.file.name} says {key} = {read!r}; the publish file says {given!r}")
-        said[key] = given
+    said = section.requirements.given
+    if ours := _ONNX_KEYS & said.keys():
+        raise UsageFault(f"{', '.join(sorted(ours))}: read from ONNX files, and of no other format; leave it out")
+    for key, value in said.items():
+        read = getattr(facts.requirements, key)
+        if read not in (None, False, ()) and value != read:
+            raise InspectionError(f"{section.file.name} says {key} = {read!r}; the publish file says {value!r}")
     return said
 
 

@@ -20,10 +20,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from registry.cli.catalogue.pull import bring
 from registry.cli.failures import CliError, ExitCode
 from registry.cli.progress import meter
 from registry.cli.session import Session
-from registry.client.download import download
 from registry.client.local_files import LocalFile, hash_file
 from registry.client.upload import upload
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
@@ -92,8 +92,8 @@ def convert(
 ) -> None:
     """Makes the variant in `folder`, measures it where it runs here, and adds it. Raises CliError."""
     for file in source.files:
-        _bring(session, file, folder / "source")
-    golden = _bring(session, manifest.golden.file, folder / "golden") if manifest.golden else None
+        bring(session, file, folder / "source")
+    golden = bring(session, manifest.golden.file, folder / "golden") if manifest.golden else None
     wanted = order(source, goal, options, golden=str(golden) if golden else None, folder=folder, timeout_s=timeout_s)
     session.out.note(f"Making {goal.format} from {source.name}.")
     answer = _run(wanted, timeout_s + SLACK_S)
@@ -149,15 +149,6 @@ def _measured(session: Session, manifest: Manifest, variant: Variant, folder: Pa
     session.out.note(f"  measured on {backend}: {figures}: passed")
     measured = MeasuredParity(parity=parity, backend=backend, reference=manifest.golden.reference)
     return variant.model_copy(update={"parity": measured})
-
-
-def _bring(session: Session, file: FileRef, folder: Path) -> Path:
-    """A blob of the registry at its path below `folder`, checked."""
-    target = folder / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with meter(f"pulling {file.path}", file.size, quiet=session.out.as_json) as at:
-        download(session.client, file, target, at, session.out.note)
-    return target
 
 
 def _local(path: Path, expected: FileRef) -> LocalFile:

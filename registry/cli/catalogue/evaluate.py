@@ -12,10 +12,9 @@ from typing import Annotated
 import typer
 
 from registry.cli.catalogue.measured import evaluations_of, show_evaluations
+from registry.cli.catalogue.pull import bring
 from registry.cli.failures import CliError, ExitCode, end_well
-from registry.cli.progress import meter
 from registry.cli.session import Session, command
-from registry.client.download import download
 from registry.client.errors import UsageFault
 from registry.client.references import split_reference
 from registry.client.versions import fetch_manifest, find_version
@@ -106,9 +105,11 @@ def _here(session: Session, wanted: Wanted) -> EvaluationView:
     manifest = fetch_manifest(session.client, version)
     with TemporaryDirectory(prefix="modelfleet-evaluate-") as folder:
         variant = _runs_here(manifest, wanted.variant)
-        entry = _fetch(session, variant.files, Path(folder) / "variant", variant.entry)
+        for file in variant.files:
+            bring(session, file, Path(folder) / "variant")
+        entry = Path(folder) / "variant" / variant.entry
         set_ref = FileRef(path="dataset.safetensors", digest=dataset.digest, size=dataset.size)
-        items = _fetch(session, (set_ref,), Path(folder), set_ref.path)
+        items = bring(session, set_ref, Path(folder))
         order = order_for(entry, variant.format, variant.target, variant.inputs, variant.outputs)
         if isinstance(order, str):
             raise CliError(f"The variant {variant.name} cannot be run here: {order}", code="cannot_run")
@@ -158,16 +159,6 @@ def _why_not(variant: Variant) -> str:
     except CannotRunError as error:
         return error.message
     return ""
-
-
-def _fetch(session: Session, files: Sequence[FileRef], folder: Path, entry: str) -> Path:
-    """Bring files into `folder`, verified; the path of `entry`."""
-    for file in files:
-        place = folder / file.path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with meter(f"pulling {file.path}", file.size, quiet=session.out.as_json) as at:
-            download(session.client, file, place, at, session.out.note)
-    return folder / entry
 
 
 def _devices(session: Session, named: Sequence[str], selector: str | None) -> list[DeviceView]:

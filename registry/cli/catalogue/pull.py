@@ -108,6 +108,15 @@ def _pull_file(session: Session, directory: Path, place: Path, file: FileRef) ->
     return came
 
 
+def bring(session: Session, file: FileRef, folder: Path) -> Path:
+    """A blob of the registry at its path below `folder`, checked."""
+    target = folder / file.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with meter(f"pulling {file.path}", file.size, quiet=session.out.as_json) as at:
+        download(session.client, file, target, at, session.out.note)
+    return target
+
+
 def _require_room(directory: Path, file: FileRef, partial: Path) -> None:
     status = os.statvfs(directory)
     missing = file.size - (partial.stat().st_size if partial.exists() else 0)
