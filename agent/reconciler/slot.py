@@ -177,7 +177,7 @@ class Slot:
         return Situation(
             now=now,
             monotonic=clock.monotonic(),
-            chance=clock.chance(),
+            chance=clock.chance,
             boot=context.boot,
             desired_expired=context.desired.expired(now),
             step_runs=self.installation.busy,

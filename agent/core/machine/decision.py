@@ -6,6 +6,7 @@ or None where nothing follows. `agent.reconciler.slot` writes the record and car
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -77,8 +78,8 @@ class Situation(NamedTuple):
 
     now: datetime
     monotonic: float
-    chance: float
-    """0..1; spreads retries."""
+    chance: Callable[[], float]
+    """0..1, to spread retries; asked only where there is one."""
     boot: str = ""
     """This boot of the host."""
     desired_expired: bool = False
@@ -140,7 +141,7 @@ def step_failed(record: SlotRecord, at: Situation, error: AgentError, **changes:
     if isinstance(error, PermanentError) or exhausted(DEPLOYMENT, attempts, error.code):
         return given_up(record, at, fault, **changes)
     asked = transient.retry_after_s if transient is not None else 0.0
-    delay = max(DEPLOYMENT.delay(attempts, at.chance, LONGEST_S.get(error.code)), asked)
+    delay = max(DEPLOYMENT.delay(attempts, at.chance(), LONGEST_S.get(error.code)), asked)
     changes.update(attempts=attempts, fault=fault, failed_in=phase_of(record), until=at.now + timedelta(seconds=delay))
     return replace(move(record, at, Event.RETRY_LATER, **changes), retry_s=delay)
 

@@ -66,7 +66,7 @@ def on_trial(state: State = State.PROBATION, **fields: Any) -> SlotRecord:
 
 
 def at(**fields: Any) -> Situation:
-    return Situation(**{"now": NOW, "monotonic": 1000.0, "chance": 1.0, "boot": BOOT, **fields})
+    return Situation(**{"now": NOW, "monotonic": 1000.0, "chance": lambda: 1.0, "boot": BOOT, **fields})
 
 
 def made(decision: Decision | None) -> Decision:
