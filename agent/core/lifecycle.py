@@ -4,7 +4,7 @@ One model has one slot, and a slot has at most one deployment under way. What sh
 is no state of the deployment: it is kept alive beside it in every state. So a deployment that fails before the switch
 costs nothing but itself, and rolling back is making the previous version the active one again.
 
-`agent.core.machine` turns what happens into an `Event` and says what is written down with the new state;
+`agent.core.machine` turns what happens into a `DeploymentEvent` and says what is written down with the new state;
 `agent.reconciler.slot` writes it down, and only then carries the effects out. A power cut therefore always lands in a
 row of `ON_RESTART`.
 
@@ -62,7 +62,7 @@ class State(StrEnum):
     """The model is no longer desired: requests are refused, what runs is finished, then the worker ends."""
 
 
-class Event(StrEnum):
+class DeploymentEvent(StrEnum):
     """What may happen to a deployment."""
 
     ASSIGNED = "assigned"
@@ -138,7 +138,7 @@ class InvalidTransitionError(Exception):
     """The event has no meaning in that state: a fault of the reconciler."""
 
 
-_S, _E, _F = State, Event, Effect
+_S, _E, _F = State, DeploymentEvent, Effect
 _BEGIN = Step(_S.OFFERED, (_F.REPORT, _F.RESOLVE))
 _SETTLE = Step(_S.COMMITTED, (_F.REBIND, _F.REPORT))
 _PROVE = Step(_S.PROBATION, (_F.REBIND, _F.REPORT, _F.WATCH))
@@ -152,12 +152,12 @@ _DEFER = Step(_S.DEFERRED, (_F.CANCEL, _F.REPORT))
 _HOLD = Step(_S.STAGED, (_F.CANCEL, _F.REPORT))
 _GO = Step(_S.WARMING, (_F.REPORT, _F.WARM))
 _SWITCH = Step(_S.SWITCHING, (_F.REPORT, _F.SWITCH))
-_NOT_NOW: dict[Event, Step] = {_E.HELD: _HOLD, _E.DEFER: _DEFER}
+_NOT_NOW: dict[DeploymentEvent, Step] = {_E.HELD: _HOLD, _E.DEFER: _DEFER}
 """Asked once more when the candidate is ready: its policy or this host may have changed their mind."""
 
-_OVERTAKEN: dict[Event, Step] = {_E.ASSIGNED: _SUPERSEDE, _E.CALLED_OFF: _CALL_OFF, _E.WITHDRAWN: _CALL_OFF}
+_OVERTAKEN: dict[DeploymentEvent, Step] = {_E.ASSIGNED: _SUPERSEDE, _E.CALLED_OFF: _CALL_OFF, _E.WITHDRAWN: _CALL_OFF}
 """The newest desired state wins over whatever is under way."""
-_RESTING: dict[Event, Step] = {
+_RESTING: dict[DeploymentEvent, Step] = {
     _E.ASSIGNED: _BEGIN,
     _E.SETTLED: _SETTLE,
     _E.PROVE: _PROVE,
@@ -166,7 +166,7 @@ _RESTING: dict[Event, Step] = {
 """Nothing is under way: any desired state can be taken up."""
 
 
-def _working(done: Step, more: dict[Event, Step] | None = None) -> dict[Event, Step]:
+def _working(done: Step, more: dict[DeploymentEvent, Step] | None = None) -> dict[DeploymentEvent, Step]:
     """A state in which a step runs: `done` is where its success leads; the rest is the same for all of them."""
     return {
         _E.STEP_DONE: done,
@@ -177,7 +177,7 @@ def _working(done: Step, more: dict[Event, Step] | None = None) -> dict[Event, S
     }
 
 
-TRANSITIONS: dict[State, dict[Event, Step]] = {
+TRANSITIONS: dict[State, dict[DeploymentEvent, Step]] = {
     _S.IDLE: _RESTING,
     _S.OFFERED: _working(Step(_S.DOWNLOADING, (_F.REPORT, _F.DOWNLOAD)), {_E.DEFER: _DEFER}),
     _S.DEFERRED: {_E.RETRY_DUE: _BEGIN, **_OVERTAKEN},
@@ -280,7 +280,7 @@ BUSY = frozenset({_S.OFFERED, _S.DOWNLOADING, _S.VERIFYING, _S.VERIFIED, _S.WARM
 time in which requests are compared."""
 
 
-def advance(state: State, event: Event) -> Step:
+def advance(state: State, event: DeploymentEvent) -> Step:
     """The one step that `event` means in `state`.
 
     Raises:

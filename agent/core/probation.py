@@ -125,14 +125,14 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProbationVerdict:
     """`code` empty: passed."""
 
     code: str
     message: str
 
 
-def judge(limits: ProbationLimits, counts: Counts, *, over: bool) -> Verdict | None:
+def judge(limits: ProbationLimits, counts: Counts, *, over: bool) -> ProbationVerdict | None:
     """None: it goes on.
 
     Args:
@@ -151,7 +151,7 @@ def judge(limits: ProbationLimits, counts: Counts, *, over: bool) -> Verdict | N
     if not over:
         return None
     few = f"; too few for shares and latency, which take {limits.min_requests}" if total < limits.min_requests else ""
-    return Verdict(
+    return ProbationVerdict(
         "", f"{total} requests, {counts.failed} errors, {counts.crashes} crashes{few}{_not_judged(limits, counts)}"
     )
 
@@ -161,26 +161,26 @@ def p99(run: HistogramView, least: int) -> float | None:
     return run.quantile(0.99) if run.total >= least else None
 
 
-def _crashes(limits: ProbationLimits, counts: Counts) -> Verdict | None:
+def _crashes(limits: ProbationLimits, counts: Counts) -> ProbationVerdict | None:
     if counts.given_up:
-        return Verdict(DeploymentCode.PROBATION_CRASHES, f"its worker does not come back: {counts.given_up}")
+        return ProbationVerdict(DeploymentCode.PROBATION_CRASHES, f"its worker does not come back: {counts.given_up}")
     if counts.crashes > limits.max_crashes:
         text = f"its worker died {counts.crashes} times in probation, {limits.max_crashes} are allowed"
-        return Verdict(DeploymentCode.PROBATION_CRASHES, text)
+        return ProbationVerdict(DeploymentCode.PROBATION_CRASHES, text)
     if counts.ends >= MAX_ENDS:
         text = f"the agent ended {counts.ends} times while it was watched, and the host went on: it may be why"
-        return Verdict(DeploymentCode.PROBATION_CRASHES, text)
+        return ProbationVerdict(DeploymentCode.PROBATION_CRASHES, text)
     return None
 
 
-def _shares(limits: ProbationLimits, counts: Counts, total: int) -> Verdict | None:
+def _shares(limits: ProbationLimits, counts: Counts, total: int) -> ProbationVerdict | None:
     if counts.failed > limits.max_error_share * total:
         text = f"{counts.failed} of {total} requests failed, {limits.max_error_share:.1%} may"
-        return Verdict(DeploymentCode.PROBATION_ERRORS, text)
+        return ProbationVerdict(DeploymentCode.PROBATION_ERRORS, text)
     return _specials(limits, counts) if counts.comparable or limits.max_nan_share else None
 
 
-def _specials(limits: ProbationLimits, counts: Counts) -> Verdict | None:
+def _specials(limits: ProbationLimits, counts: Counts) -> ProbationVerdict | None:
     """Each kind by itself: a share over the previous version's by more than the policy allows, and more than chance."""
     answered, before = max(counts.answered, 1), counts.before or Seen()
     for place, kind in enumerate(KINDS):
@@ -191,7 +191,7 @@ def _specials(limits: ProbationLimits, counts: Counts) -> Verdict | None:
         if count and count > allowed * answered:
             was = f"; of the version before {before.specials[place]} of {before.answered}" if before.answered else ""
             text = f"{count} of {counts.answered} answers hold {kind}, {min(allowed, 1.0):.1%} may{was}"
-            return Verdict(DeploymentCode.PROBATION_NAN, text)
+            return ProbationVerdict(DeploymentCode.PROBATION_NAN, text)
     return None
 
 
@@ -202,10 +202,10 @@ def _not_judged(limits: ProbationLimits, counts: Counts) -> str:
     return f"; {held}: not judged, there are no golden vectors and there is no version before"
 
 
-def _latency(limits: ProbationLimits, counts: Counts) -> Verdict | None:
+def _latency(limits: ProbationLimits, counts: Counts) -> ProbationVerdict | None:
     now = p99(counts.run, limits.min_requests)
     before, most = counts.before_us, limits.max_latency_ratio
     if now is None or most is None or not before or now <= max(most * before, before + NOISE_US):
         return None
     text = f"p99 of a run is {now:.0f} us, {now / before:.1f} times the previous version's {before:.0f} us"
-    return Verdict(DeploymentCode.PROBATION_LATENCY, text)
+    return ProbationVerdict(DeploymentCode.PROBATION_LATENCY, text)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agent.core.backoff import is_retriable
 from agent.core.lifecycle import PHASES, State
-from agent.core.slots import Serving, SlotRecord
+from agent.core.slots import SlotRecord, WorkerReport
 from registry.contracts.device.deployments import DeploymentProgress, Phase, ShadowFigures
 from registry.contracts.device.messages import Fault, ReportedModel, ServingState
 
@@ -19,7 +19,7 @@ _INSTALLING = frozenset({State.OFFERED, State.DEFERRED, State.DOWNLOADING})
 class Live:
     """What the journal does not know."""
 
-    serving: Serving | None = None
+    serving: WorkerReport | None = None
     """The worker that answers; None while there is none."""
     crash: Fault | None = None
     """Why the active worker is not there, while it is being started again or was given up."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from agent.core.probation import Verdict
+from agent.core.probation import ProbationVerdict
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import ShadowFigures, ShadowPolicy
 
 
-def judge(policy: ShadowPolicy, figures: ShadowFigures, *, over: bool) -> Verdict | None:
+def judge(policy: ShadowPolicy, figures: ShadowFigures, *, over: bool) -> ProbationVerdict | None:
     """None: it goes on.
 
     A request that the candidate failed where the active version answered is one that it does not agree on.
@@ -25,7 +25,7 @@ def judge(policy: ShadowPolicy, figures: ShadowFigures, *, over: bool) -> Verdic
     share = agreed / asked if asked else 0.0
     text = f"shadow: {share:.1%} of {asked} requests agree, {figures.errors} failed, {figures.skipped} were skipped"
     if not enough:
-        return Verdict("", f"{text}; too few to judge, which takes {policy.min_requests}")
+        return ProbationVerdict("", f"{text}; too few to judge, which takes {policy.min_requests}")
     if policy.min_agreement is not None and share < policy.min_agreement - 1e-9:
-        return Verdict(DeploymentCode.SHADOW_DISAGREES, f"{text}; {policy.min_agreement:.1%} must")
-    return Verdict("", text)
+        return ProbationVerdict(DeploymentCode.SHADOW_DISAGREES, f"{text}; {policy.min_agreement:.1%} must")
+    return ProbationVerdict("", text)

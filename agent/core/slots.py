@@ -72,7 +72,7 @@ def identity(desired: DesiredModel) -> tuple[str | None, ...]:
     return (*what, desired.policy.batching)
 
 
-class Serving(Wire):
+class WorkerReport(Wire):
     """What a loaded worker turned out to be; for reports."""
 
     choice: Choice

@@ -14,7 +14,7 @@ from agent.dataplane.answers import Answers
 from agent.dataplane.decode_pool import Decoded, DecodePool
 from agent.dataplane.dedupe import Dedupe, DedupeVerdict, Key
 from agent.dataplane.mqtt.outbound import Outbound
-from agent.dataplane.oip.plan import Plan
+from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.placement import place, place_next
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Serving
@@ -147,7 +147,7 @@ class Admission:
         else:
             self._place(serving, request, plan, payload, body)
 
-    def _place(self, serving: Serving, request: Request, plan: Plan, payload: memoryview, body: int) -> None:
+    def _place(self, serving: Serving, request: Request, plan: RequestPlan, payload: memoryview, body: int) -> None:
         """The request's tensors are at hand: into a slot with them."""
         if plan.response_topic or plan.id:
             self.address(request, plan)
@@ -171,7 +171,7 @@ class Admission:
                 self.refuse(request, error)
         self.ready.add(serving)
 
-    def address(self, request: Request, plan: Plan) -> None:
+    def address(self, request: Request, plan: RequestPlan) -> None:
         """The response topic of a payload stands in where the PUBLISH had none (MQTT 3.1.1)."""
         if not plan.response_topic or request.reply_to:
             return
@@ -180,7 +180,7 @@ class Admission:
             raise RequestError(InferenceCode.BAD_RESPONSE_TOPIC, "the response topic may not be published to")
         request.reply_to = reply_to
 
-    def is_new(self, request: Request, plan: Plan, crc: int, size: int) -> bool:
+    def is_new(self, request: Request, plan: RequestPlan, crc: int, size: int) -> bool:
         """False: it came before, and is answered with its twin."""
         key = Key(request.reply_to[2:].decode(), plan.id, crc, size)
         request.plan = plan
@@ -194,7 +194,7 @@ class Admission:
             raise RequestError(InferenceCode.OVERLOADED, "too many repeats of this request wait for its reply")
         return False
 
-    def _decode(self, serving: Serving, request: Request, plan: Plan, picture: bytes) -> None:
+    def _decode(self, serving: Serving, request: Request, plan: RequestPlan, picture: bytes) -> None:
         request.plan = plan
         self.address(request, plan)
         self._submit(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from agent.dataplane.dedupe import Dedupe, Key
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
-from agent.dataplane.oip.plan import Plan
+from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.placement import move_to_arenas
 from agent.dataplane.slot import Request, Serving
 from agent.dataplane.watching import count_answer
@@ -128,7 +128,7 @@ class Answers:
     def refuse(self, request: Request, error: RequestError) -> None:
         """As `error`, for a request that the codec refused and whose answer's address it may have found."""
         if request.plan is None and (error.id or error.correlation_id):
-            request.plan = Plan((), 0, (), id=error.id, correlation_id=error.correlation_id)
+            request.plan = RequestPlan((), 0, (), id=error.id, correlation_id=error.correlation_id)
         self.error(request, error.code, error.message)
 
     def expired(self, request: Request) -> None:

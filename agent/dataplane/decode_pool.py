@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from agent.dataplane.oip.plan import Plan
+from agent.dataplane.oip.plan import RequestPlan
 from registry.contracts.codes import InferenceCode
 from registry.inference.errors import RequestError, quote
 
@@ -14,7 +14,7 @@ MAX_PENDING = 32
 MAX_PENDING_BYTES = 64 << 20
 """Their payloads; a longer one is taken when nothing else waits."""
 
-Decoded = tuple[Plan, int]
+Decoded = tuple[RequestPlan, int]
 
 
 class DecodePool:

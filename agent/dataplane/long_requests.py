@@ -12,7 +12,7 @@ import zlib
 from agent.dataplane.admission import Admission
 from agent.dataplane.mqtt.intake import Body
 from agent.dataplane.oip.images import sniff
-from agent.dataplane.oip.plan import Plan
+from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.placement import enqueue, in_order, places, reserve
 from agent.dataplane.slot import Request, Serving
 from registry.contracts.codes import InferenceCode
@@ -86,7 +86,7 @@ class LongRequests:
         targets = self._targets(serving, request, plan)
         return None if targets is None else LongBody(request, [memoryview(bytearray(end)), *targets])
 
-    def _targets(self, serving: Serving, request: Request, plan: Plan) -> list[memoryview] | None:
+    def _targets(self, serving: Serving, request: Request, plan: RequestPlan) -> list[memoryview] | None:
         """Where the body goes straight away; None when its tensors do not lie in it one after the other."""
         if not plan.fixed and (serving.queued or not serving.free_arenas):
             return None  # gathered, it may wait for an arena

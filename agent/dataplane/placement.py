@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.dataplane.oip.plan import Plan
+from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.slot import Queued, Request, Serving
 from agent.worker.arena import ArenaFullError, lay_arena
 from registry.contracts.codes import InferenceCode
@@ -12,7 +12,7 @@ from registry.inference.errors import RequestError
 from registry.inference.packets import Buffer
 
 
-def reserve(serving: Serving, request: Request, plan: Plan) -> None:
+def reserve(serving: Serving, request: Request, plan: RequestPlan) -> None:
     """Gives the request a slot. Raises RequestError (`overloaded`)."""
     if not serving.take(request, fixed=plan.fixed):
         raise _overloaded(serving)
@@ -26,7 +26,7 @@ def _overloaded(serving: Serving) -> RequestError:
     )
 
 
-def place(serving: Serving, request: Request, plan: Plan, payload: Buffer, body: int) -> None:
+def place(serving: Serving, request: Request, plan: RequestPlan, payload: Buffer, body: int) -> None:
     """Puts the request where its worker reads it, or into the queue for an arena. Raises RequestError."""
     if not plan.fixed and (serving.queued or not serving.free_arenas):
         request.plan = plan
@@ -36,7 +36,7 @@ def place(serving: Serving, request: Request, plan: Plan, payload: Buffer, body:
     _fill(serving, request, plan, payload, body)
 
 
-def _fill(serving: Serving, request: Request, plan: Plan, payload: Buffer, body: int) -> None:
+def _fill(serving: Serving, request: Request, plan: RequestPlan, payload: Buffer, body: int) -> None:
     reserve(serving, request, plan)
     try:
         if plan.fixed:
@@ -51,7 +51,7 @@ def _fill(serving: Serving, request: Request, plan: Plan, payload: Buffer, body:
     enqueue(serving, request, plan)
 
 
-def copy_fixed(serving: Serving, request: Request, plan: Plan, payload: Buffer, body: int) -> None:
+def copy_fixed(serving: Serving, request: Request, plan: RequestPlan, payload: Buffer, body: int) -> None:
     """Copies the body, which begins at `body` in `payload`, into the request's fixed slot."""
     memory, id_ = serving.memory, request.id
     if plan.copies:
@@ -65,14 +65,14 @@ def copy_fixed(serving: Serving, request: Request, plan: Plan, payload: Buffer, 
         memory[base + id_ * item : base + id_ * item + len(literal)] = literal
 
 
-def places(serving: Serving, request: Request, plan: Plan) -> list[tuple[int, memoryview]]:
+def places(serving: Serving, request: Request, plan: RequestPlan) -> list[tuple[int, memoryview]]:
     """(offset in the body, where it belongs) of every tensor whose bytes are in the body; literals are written.
 
     Raises RequestError (`too_large`) when the tensors do not fit the arena.
     """
     memory, id_ = serving.memory, request.id
     if plan.fixed:
-        copy_fixed(serving, request, Plan((), 0, (), literals=plan.literals), b"", 0)
+        copy_fixed(serving, request, RequestPlan((), 0, (), literals=plan.literals), b"", 0)
         return [
             (offset, memory[base + id_ * item : base + id_ * item + size])
             for index, offset, size in plan.copies
@@ -96,7 +96,7 @@ def places(serving: Serving, request: Request, plan: Plan) -> list[tuple[int, me
     return found
 
 
-def enqueue(serving: Serving, request: Request, plan: Plan) -> None:
+def enqueue(serving: Serving, request: Request, plan: RequestPlan) -> None:
     """The request's tensors are in its slot: it waits for a runner."""
     if plan.fixed and serving.other_form:
         serving.to_move.append(request.id)

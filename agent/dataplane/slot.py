@@ -20,7 +20,7 @@ from agent.core.probation import Tally
 from agent.dataplane.mqtt.acks import Ack
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.codec import Codec
-from agent.dataplane.oip.plan import Plan
+from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.stats import ModelSnapshot, ModelStats
 from agent.worker.spec import Worker
 
@@ -53,7 +53,7 @@ class Request(msgspec.Struct, gc=False):
     deadline: float
     """Monotonic seconds; infinity: none."""
     serving: Serving | None = None
-    plan: Plan | None = None
+    plan: RequestPlan | None = None
     id: int = -1
     """Its slot id in `serving`; -1 while it has none."""
     key: object = None
@@ -115,7 +115,7 @@ class Queued(NamedTuple):
     """A request of free size that waits in the agent for an arena."""
 
     request: Request
-    plan: Plan
+    plan: RequestPlan
     payload: bytes
     body: int
     """Where the plan's body begins in the payload."""

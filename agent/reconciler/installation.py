@@ -16,7 +16,7 @@ from agent.core.local_policy import Wait
 from agent.core.machine import install
 from agent.core.machine.decision import Decision, Situation, Upkeep, chosen, policy_of, step_failed
 from agent.core.machine.trial import known_in, repair_failed
-from agent.core.probation import Verdict
+from agent.core.probation import ProbationVerdict
 from agent.core.slots import Choice, SlotRecord
 from agent.core.strategy import choose, need_of
 from agent.errors import AgentError, PermanentError, TransientError
@@ -244,7 +244,9 @@ class Installation:
 
         return self._step(record, at, work, warmed, discard=lambda result: context.discard(result[0]), loads=True)
 
-    def _end_shadow(self, record: SlotRecord, at: Situation, run: ShadowRun, verdict: Verdict) -> Decision | None:
+    def _end_shadow(
+        self, record: SlotRecord, at: Situation, run: ShadowRun, verdict: ProbationVerdict
+    ) -> Decision | None:
         timeout_s = self._context.drain_timeout_s
 
         def ended(now: SlotRecord, at: Situation, idle: bool) -> Decision:

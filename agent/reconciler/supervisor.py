@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.core.backoff import BROKEN, REPAIR, RESTART, STABLE_AFTER_S, exhausted
 from agent.core.probation import Tally, expected_of
-from agent.core.slots import Choice, Serving
+from agent.core.slots import Choice, WorkerReport
 from agent.core.strategy import choose
 from agent.errors import AgentError, PermanentError
 from agent.reconciler.context import Context
@@ -39,7 +39,7 @@ class WorkerSupervisor:
         self._announce = came_up
         self._start_failed = start_failed
         self.worker: Worker | None = None
-        self.serving: Serving | None = None
+        self.serving: WorkerReport | None = None
         self.tally = Tally()
         """What the version that serves, or served last, did since it began to."""
         self._counted: Choice | None = None
@@ -181,7 +181,7 @@ class WorkerSupervisor:
         self._context.end(context.data_path.serve(choice, worker, self.tally), lambda: None)
         self.worker, self._counted = worker, choice
         self._up_since = context.clock.monotonic()
-        self.serving = Serving(
+        self.serving = WorkerReport(
             choice=choice,
             backend=f"{worker.backend}/{worker.provider}",
             execution=worker.execution,

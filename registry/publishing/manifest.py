@@ -14,11 +14,11 @@ from registry.contracts.catalogue.entry_points import EntryCode
 from registry.contracts.catalogue.manifest import Classification, FileRef, Manifest, Variant
 from registry.core.publish_faults import publish_faults
 from registry.inspection.facts import ModelFacts
-from registry.publishing.plan import Plan, PlannedVariant, artifact_name
+from registry.publishing.plan import PlannedVariant, PublishPlan, artifact_name
 from registry.publishing.request import faults
 
 
-def build_manifest(plan: Plan, files: Mapping[Path, LocalFile]) -> Manifest:
+def build_manifest(plan: PublishPlan, files: Mapping[Path, LocalFile]) -> Manifest:
     """The manifest of a plan whose files are hashed.
 
     Raises:
@@ -44,7 +44,7 @@ def build_manifest(plan: Plan, files: Mapping[Path, LocalFile]) -> Manifest:
     return manifest
 
 
-def _variant(planned: PlannedVariant, files: Mapping[Path, LocalFile], plan: Plan) -> Variant:
+def _variant(planned: PlannedVariant, files: Mapping[Path, LocalFile], plan: PublishPlan) -> Variant:
     variant = Variant(
         name=planned.name,
         format=planned.facts.format,

@@ -50,7 +50,7 @@ class PlannedVariant:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PublishPlan:
     """One version before its files are hashed: what was asked for, and what the files say of themselves."""
 
     request: PublishRequest
@@ -63,7 +63,7 @@ class Plan:
     """Where a variant has an entry point."""
 
 
-def make_plan(request: PublishRequest) -> Plan:
+def make_plan(request: PublishRequest) -> PublishPlan:
     """Inspect every variant's files. Nothing is sent, and no registry is asked.
 
     Raises:
@@ -89,7 +89,7 @@ def make_plan(request: PublishRequest) -> Plan:
     warnings += _softmax_warnings(request.classification, variants[0].facts)
     files = [*(path for variant in variants for path in variant.files.values()), request.card]
     paths = tuple(dict.fromkeys(path for path in files if path is not None))
-    return Plan(request, version, variants, warnings, paths, signer)
+    return PublishPlan(request, version, variants, warnings, paths, signer)
 
 
 def _checked(request: PublishRequest) -> str:

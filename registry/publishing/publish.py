@@ -18,7 +18,7 @@ from registry.contracts.paths import blob_path, version_path
 from registry.publishing.golden import measured, with_given
 from registry.publishing.manifest import build_manifest
 from registry.publishing.observer import Observer
-from registry.publishing.plan import Plan
+from registry.publishing.plan import PublishPlan
 from registry.publishing.republish import find_published, require_as_asked
 from registry.publishing.source import GoldenSource
 
@@ -43,7 +43,9 @@ class PublishResult:
     """Those that point at the version now, because it was asked for."""
 
 
-def publish(client: ApiClient, plan: Plan, *, observer: Observer = SILENT, dry_run: bool = False) -> PublishResult:
+def publish(
+    client: ApiClient, plan: PublishPlan, *, observer: Observer = SILENT, dry_run: bool = False
+) -> PublishResult:
     """Publishes what was planned, and points the aliases at it. Doing it again is safe: it goes on where it stopped.
 
     Args:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from agent.core.backoff import DEPLOYMENT, LONGEST_S, exhausted
-from agent.core.lifecycle import Effect, Event, State, advance
+from agent.core.lifecycle import DeploymentEvent, Effect, State, advance
 from agent.core.probation import Tally
 from agent.core.progress import phase_of
 from agent.core.slots import Choice, Quarantined, SlotRecord
@@ -119,7 +119,7 @@ def chosen(record: SlotRecord) -> Choice:
     return record.candidate
 
 
-def move(record: SlotRecord, at: Situation, event: Event, **changes: Any) -> Decision:
+def move(record: SlotRecord, at: Situation, event: DeploymentEvent, **changes: Any) -> Decision:
     """One step of the table: `changes` are written down together with the new state.
 
     Raises:
@@ -143,13 +143,15 @@ def step_failed(record: SlotRecord, at: Situation, error: AgentError, **changes:
     asked = transient.retry_after_s if transient is not None else 0.0
     delay = max(DEPLOYMENT.delay(attempts, at.chance(), LONGEST_S.get(error.code)), asked)
     changes.update(attempts=attempts, fault=fault, failed_in=phase_of(record), until=at.now + timedelta(seconds=delay))
-    return replace(move(record, at, Event.RETRY_LATER, **changes), retry_s=delay)
+    return replace(move(record, at, DeploymentEvent.RETRY_LATER, **changes), retry_s=delay)
 
 
 def given_up(record: SlotRecord, at: Situation, fault: Fault, **changes: Any) -> Decision:
     """The deployment ends with this fault."""
     failed_in = phase_of(record)
-    return move(record, at, Event.GIVEN_UP, attempts=fault.attempts, fault=fault, failed_in=failed_in, **changes)
+    return move(
+        record, at, DeploymentEvent.GIVEN_UP, attempts=fault.attempts, fault=fault, failed_in=failed_in, **changes
+    )
 
 
 def quarantined(record: SlotRecord, at: Situation, choice: Choice, code: str, text: str) -> tuple[Quarantined, ...]:

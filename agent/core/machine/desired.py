@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.core.lifecycle import UNDER_WAY, Event, State
+from agent.core.lifecycle import UNDER_WAY, DeploymentEvent, State
 from agent.core.machine.decision import Decision, Situation, Upkeep, move
 from agent.core.slots import SlotRecord, identity
 from registry.contracts.device.messages import DesiredModel
@@ -12,7 +12,7 @@ from registry.contracts.device.messages import DesiredModel
 _FINISHES_FIRST = frozenset({State.RETIRING, State.ROLLING_BACK})
 _ENDED = frozenset({State.FAILED, State.ROLLED_BACK, State.ROLLBACK_FAILED})
 """What has come to its end badly is not begun again because another part of the document has changed."""
-_OVERTAKES = frozenset({Event.ASSIGNED, Event.CALLED_OFF, Event.WITHDRAWN})
+_OVERTAKES = frozenset({DeploymentEvent.ASSIGNED, DeploymentEvent.CALLED_OFF, DeploymentEvent.WITHDRAWN})
 
 
 def desired_changed(
@@ -39,7 +39,7 @@ def desired_changed(
     if desired is None:
         return move(record, at, event, **changes)
     changes.update(attempts=0, gap_s=None, shadow=None)
-    if event is Event.ASSIGNED:
+    if event is DeploymentEvent.ASSIGNED:
         changes["offered_at"] = at.now
     elif record.active is not None:
         changes["active"] = record.active.bound_to(desired)
@@ -47,25 +47,25 @@ def desired_changed(
     return Decision(decision.record, (Upkeep.FORGIVE, *decision.commands))
 
 
-def _event(record: SlotRecord, desired: DesiredModel | None) -> Event | None:
+def _event(record: SlotRecord, desired: DesiredModel | None) -> DeploymentEvent | None:
     if desired is None:
-        return Event.WITHDRAWN
+        return DeploymentEvent.WITHDRAWN
     state = record.state
     same = record.desired is not None and identity(record.desired) == identity(desired)
     if state is not State.ROLLBACK_FAILED and record.active is not None and record.active.is_what(desired):
         return _of_what_serves(record, desired, same=same)
     carried_out = state in _ENDED or (state in UNDER_WAY and state is not State.PROBATION)
-    return None if same and carried_out else Event.ASSIGNED
+    return None if same and carried_out else DeploymentEvent.ASSIGNED
 
 
-def _of_what_serves(record: SlotRecord, desired: DesiredModel, *, same: bool) -> Event | None:
+def _of_what_serves(record: SlotRecord, desired: DesiredModel, *, same: bool) -> DeploymentEvent | None:
     state = record.state
     if state in (State.COMMITTED, State.PROBATION):
         if same and record.active is not None and record.active.record_results == desired.record_results:
             return None
-        return Event.SETTLED if state is State.COMMITTED else Event.PROVE
+        return DeploymentEvent.SETTLED if state is State.COMMITTED else DeploymentEvent.PROVE
     if state in UNDER_WAY:
-        return Event.CALLED_OFF
+        return DeploymentEvent.CALLED_OFF
     if state is State.FAILED and same:  # The first version, which failed its probation and has none to go back to.
         return None
-    return Event.SETTLED if record.proven else Event.PROVE
+    return DeploymentEvent.SETTLED if record.proven else DeploymentEvent.PROVE

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.core.backoff import DEPLOYMENT, JUDGED, OF_HOST, exhausted
-from agent.core.lifecycle import BUSY, ON_RESTART, Effect, Event, State
+from agent.core.lifecycle import BUSY, ON_RESTART, DeploymentEvent, Effect, State
 from agent.core.local_policy import Wait
 from agent.core.machine.decision import (
     Command,
@@ -24,7 +24,7 @@ from agent.core.machine.decision import (
     step_failed,
 )
 from agent.core.machine.trial import LOADED, ROLLS_BACK, came_up
-from agent.core.probation import Verdict, p99
+from agent.core.probation import ProbationVerdict, p99
 from agent.core.shadowing import judge
 from agent.core.slots import Choice, Looked, SlotRecord, Trial
 from agent.errors import PermanentError
@@ -57,14 +57,14 @@ def tried_once(record: SlotRecord, at: Situation) -> Decision | None:
     """After a restart. Not what was judged: no restart makes a bad version good."""
     if record.fault is None or record.fault.code in JUDGED:
         return None
-    return move(record, at, Event.RETRY_DUE)
+    return move(record, at, DeploymentEvent.RETRY_DUE)
 
 
 def host_changed(record: SlotRecord, at: Situation) -> Decision | None:
     """This host is another than it was: what did not run here may run now."""
     if record.state is not State.FAILED or record.fault is None or record.fault.code not in OF_HOST:
         return None
-    return move(record, at, Event.RETRY_DUE, fault=None, attempts=0)
+    return move(record, at, DeploymentEvent.RETRY_DUE, fault=None, attempts=0)
 
 
 def is_stuck(record: SlotRecord, at: Situation) -> bool:
@@ -90,14 +90,14 @@ def due(record: SlotRecord, at: Situation) -> Decision | None:
         again = restarted(record, at)
         return Decision(again.record, (Effect.CANCEL, *again.commands))
     if waits_for_retry(record, at):
-        return move(record, at, Event.RETRY_DUE, **({"fault": None} if state is State.WAITING else {}))
+        return move(record, at, DeploymentEvent.RETRY_DUE, **({"fault": None} if state is State.WAITING else {}))
     if state in ROLLS_BACK and at.answers(record.active):
         return came_up(record, at)
     if state in _LOOKED_AT:
         return Decision(record, (_LOOKED_AT[state],))
     if state is State.FAILED and record.fault is not None and record.fault.code == DeploymentCode.DESIRED_EXPIRED:
         # It has not expired after all: the clock was wrong, and has been set.
-        return None if at.desired_expired else move(record, at, Event.RETRY_DUE)
+        return None if at.desired_expired else move(record, at, DeploymentEvent.RETRY_DUE)
     return None
 
 
@@ -111,9 +111,9 @@ def resolved(record: SlotRecord, at: Situation, choice: Choice, wait: Wait | Non
     same = before is not None and before.variant_digest == choice.variant_digest
     changes: dict[str, Any] = {"candidate": choice, "shadow": record.shadow if same else None}
     if wait is not None:
-        decision = move(record, at, Event.DEFER, **changes, **_waiting(wait))
+        decision = move(record, at, DeploymentEvent.DEFER, **changes, **_waiting(wait))
     else:
-        decision = move(record, at, Event.STEP_DONE, **changes)
+        decision = move(record, at, DeploymentEvent.STEP_DONE, **changes)
     if not choice.degraded:
         return decision
     text = f"variant {choice.variant.name} runs on the CPU, and an accelerator of this host lies idle"
@@ -122,23 +122,23 @@ def resolved(record: SlotRecord, at: Situation, choice: Choice, wait: Wait | Non
 
 def step_done(record: SlotRecord, at: Situation, _: object = None) -> Decision:
     """The step that ran has ended well, and that is all."""
-    return move(record, at, Event.STEP_DONE)
+    return move(record, at, DeploymentEvent.STEP_DONE)
 
 
 def admitted(record: SlotRecord, at: Situation, wait: Wait | None) -> Decision | None:
     """Verified, or staged: on to the switch, unless its policy or this host says otherwise. `wait`: of a switch."""
     if policy_of(record).hold:
-        return move(record, at, Event.HELD, fault=_held()) if record.state is not State.STAGED else None
+        return move(record, at, DeploymentEvent.HELD, fault=_held()) if record.state is not State.STAGED else None
     if wait is not None:
-        return move(record, at, Event.DEFER, **_waiting(wait))
-    return move(record, at, Event.GO, fault=None)
+        return move(record, at, DeploymentEvent.DEFER, **_waiting(wait))
+    return move(record, at, DeploymentEvent.GO, fault=None)
 
 
 def reconsidered(record: SlotRecord, at: Situation, wait: Wait | None) -> Decision | None:
     """A deferred deployment: does what holds it up still hold? `wait`: of a download while files are missing, else of
     a switch."""
     if wait is None or policy_of(record).hold:
-        return move(record, at, Event.RETRY_DUE, fault=None)
+        return move(record, at, DeploymentEvent.RETRY_DUE, fault=None)
     changes = _waiting(wait)
     if (record.fault, record.until) == (changes["fault"], changes["until"]):
         return None
@@ -152,24 +152,24 @@ def warmed(record: SlotRecord, at: Situation, parity: Parity | None, wait: Wait 
         return _judged_bad(record, at, choice, DeploymentCode.GOLDEN_MISMATCH, _off_by(choice, parity))
     why_not = _why_no_shadow(record, at)
     if why_not is None and not policy_of(record).hold:
-        return move(record, at, Event.COMPARE, candidate=choice)
+        return move(record, at, DeploymentEvent.COMPARE, candidate=choice)
     fault = Fault(code="", message=why_not) if why_not else None
     return _ready(record, at, wait, candidate=choice, fault=fault)
 
 
-def shadow_verdict(record: SlotRecord, at: Situation, figures: ShadowFigures, for_s: float) -> Verdict | None:
+def shadow_verdict(record: SlotRecord, at: Situation, figures: ShadowFigures, for_s: float) -> ProbationVerdict | None:
     """Has the candidate been compared enough, which went on `for_s` seconds? The policy that holds now counts; None:
     it goes on."""
     policy = policy_of(record).shadow
     if policy is None:
-        return Verdict("", "the shadow was called off")
+        return ProbationVerdict("", "the shadow was called off")
     if record.active is None or at.given_up:
-        return Verdict("", "the shadow ended early: nothing serves beside it any more")
+        return ProbationVerdict("", "the shadow ended early: nothing serves beside it any more")
     return judge(policy, figures, over=for_s >= policy.duration_s)
 
 
 def compared(
-    record: SlotRecord, at: Situation, verdict: Verdict, figures: ShadowFigures, wait: Wait | None
+    record: SlotRecord, at: Situation, verdict: ProbationVerdict, figures: ShadowFigures, wait: Wait | None
 ) -> Decision:
     """The shadow has ended, and its candidate is idle. `wait`: of a switch."""
     if verdict.code:
@@ -200,7 +200,7 @@ def switched(record: SlotRecord, at: Situation, trial: Trial, gap_s: float | Non
     return move(
         record,
         at,
-        Event.STEP_DONE,
+        DeploymentEvent.STEP_DONE,
         active=choice,
         proven=False,
         previous=last if last is not None and last.variant_digest != choice.variant_digest else None,
@@ -222,10 +222,10 @@ def _ready(record: SlotRecord, at: Situation, wait: Wait | None, **changes: Any)
     """On to the switch, unless its policy or this host says otherwise by now."""
     if not at.cleared:  # With nothing answering there is no way but on.
         if policy_of(record).hold:
-            return move(record, at, Event.HELD, **{**changes, "fault": _held()})
+            return move(record, at, DeploymentEvent.HELD, **{**changes, "fault": _held()})
         if wait is not None:
-            return move(record, at, Event.DEFER, **{**changes, **_waiting(wait)})
-    return move(record, at, Event.STEP_DONE, **changes)
+            return move(record, at, DeploymentEvent.DEFER, **{**changes, **_waiting(wait)})
+    return move(record, at, DeploymentEvent.STEP_DONE, **changes)
 
 
 def _why_no_shadow(record: SlotRecord, at: Situation) -> str | None:

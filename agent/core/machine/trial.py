@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from agent.core.backoff import BROKEN, REPAIR_S, ROLLBACK_TRIES, VERIFIED
-from agent.core.lifecycle import Effect, Event, State
+from agent.core.lifecycle import DeploymentEvent, Effect, State
 from agent.core.machine.decision import (
     Decision,
     PublishEvent,
@@ -28,7 +28,7 @@ from agent.core.machine.decision import (
     quarantined,
     step_failed,
 )
-from agent.core.probation import Counts, Seen, Verdict, judge
+from agent.core.probation import Counts, ProbationVerdict, Seen, judge
 from agent.core.slots import Looked, SlotRecord, Trial
 from agent.errors import AgentError, PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
@@ -101,7 +101,9 @@ def assess(record: SlotRecord, at: Situation) -> Decision:
     looked = Looked(answered=seen.answered, specials=seen.specials) if seen.answered else None
     changes: dict[str, Any] = {"proven": True, "trial": None, "looked": looked}
     if record.state is State.PROBATION:
-        return move(record, at, Event.PROBATION_PASSED, fault=Fault(code="", message=verdict.message), **changes)
+        return move(
+            record, at, DeploymentEvent.PROBATION_PASSED, fault=Fault(code="", message=verdict.message), **changes
+        )
     return Decision(record.model_copy(update=changes), (Effect.UNWATCH,))
 
 
@@ -111,7 +113,7 @@ def came_up(record: SlotRecord, at: Situation) -> Decision | None:
         return None
     bad = record.quarantine[-1] if record.quarantine else None
     fault = Fault(code=bad.code, message=bad.message) if bad is not None else None
-    return move(record, at, Event.STEP_DONE, attempts=0, fault=fault, failed_in=Phase.PROBATION)
+    return move(record, at, DeploymentEvent.STEP_DONE, attempts=0, fault=fault, failed_in=Phase.PROBATION)
 
 
 def start_failed(record: SlotRecord, at: Situation, error: AgentError) -> Decision:
@@ -126,7 +128,7 @@ def start_failed(record: SlotRecord, at: Situation, error: AgentError) -> Decisi
     if state is State.ROLLING_BACK:
         broken = isinstance(error, PermanentError) or error.code in BROKEN
         if broken or record.attempts + 1 >= ROLLBACK_TRIES:
-            return _not_back(record, at, error, Event.GIVEN_UP, failed_in=Phase.ROLLING_BACK)
+            return _not_back(record, at, error, DeploymentEvent.GIVEN_UP, failed_in=Phase.ROLLING_BACK)
         record = record.model_copy(update={"attempts": record.attempts + 1})
     if state is State.ROLLBACK_FAILED:
         return repair_failed(record, at, error)
@@ -135,7 +137,7 @@ def start_failed(record: SlotRecord, at: Situation, error: AgentError) -> Decisi
 
 def repair_failed(record: SlotRecord, at: Situation, error: AgentError) -> Decision:
     """The previous version is not back this time either."""
-    return _not_back(record, at, error, Event.RETRY_LATER)
+    return _not_back(record, at, error, DeploymentEvent.RETRY_LATER)
 
 
 def known_in(looked: Looked | None) -> int:
@@ -159,7 +161,7 @@ def _as_held(record: SlotRecord, at: Situation) -> SlotRecord:
     return record.model_copy(update={"trial": trial.model_copy(update={"held": held}), "fault": fault, "until": until})
 
 
-def _take_back(record: SlotRecord, at: Situation, verdict: Verdict) -> Decision:
+def _take_back(record: SlotRecord, at: Situation, verdict: ProbationVerdict) -> Decision:
     """Quarantines what serves and goes back. Without a previous version it goes on answering as well as it can: a
     device that answers badly is worth more than one that does not answer."""
     bad, previous = record.active, record.previous
@@ -167,7 +169,7 @@ def _take_back(record: SlotRecord, at: Situation, verdict: Verdict) -> Decision:
     if bad is not None:
         changes["quarantine"] = quarantined(record, at, bad, verdict.code, verdict.message)
     if record.state is State.PROBATION:
-        event = Event.PROBATION_FAILED if previous is not None else Event.GIVEN_UP
+        event = DeploymentEvent.PROBATION_FAILED if previous is not None else DeploymentEvent.GIVEN_UP
         fault = Fault(code=verdict.code, message=verdict.message[:2000])
         return move(record, at, event, attempts=0, fault=fault, failed_in=Phase.PROBATION, **changes).then(
             Upkeep.REVIVE
@@ -190,7 +192,7 @@ def _start_again(decision: Decision, at: Situation, error: AgentError) -> Decisi
     return replace(decision, record=record.model_copy(update=back)).then(told)
 
 
-def _not_back(record: SlotRecord, at: Situation, error: AgentError, event: Event, **changes: Any) -> Decision:
+def _not_back(record: SlotRecord, at: Situation, error: AgentError, event: DeploymentEvent, **changes: Any) -> Decision:
     """Why the previous version is not back, and when it is tried again."""
     attempts = record.attempts + 1
     text = f"the previous version does not come up: {error.code}: {error.message}"

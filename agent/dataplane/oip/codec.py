@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.classify import Classifier
 from agent.dataplane.oip.images import PictureInput, sniff
-from agent.dataplane.oip.plan import InputTensor, Plan
+from agent.dataplane.oip.plan import InputTensor, RequestPlan
 from agent.dataplane.oip.reply_encoder import ReplyEncoder
 from agent.dataplane.oip.request_reader import RequestReader, check_body
 from agent.dataplane.oip.signature import Signature
@@ -48,7 +48,9 @@ class Codec:
         self._replies = ReplyEncoder(binding, layout, Classifier(classes, binding.outputs) if classes else None)
         self._pictures, self._no_pictures = _picture_input(binding)
 
-    def decode(self, payload: Buffer, content_type: str = "", header_length: int | None = None) -> tuple[Plan, int]:
+    def decode(
+        self, payload: Buffer, content_type: str = "", header_length: int | None = None
+    ) -> tuple[RequestPlan, int]:
         """Any request: the plan, and where its body begins in the payload; the body has been checked."""
         if len(payload) > self.binding.max_payload:
             raise RequestError(
@@ -75,7 +77,7 @@ class Codec:
         self.check_body(plan, view[start:])
         return plan, start
 
-    def decode_header(self, header: bytes) -> Plan:
+    def decode_header(self, header: bytes) -> RequestPlan:
         """The JSON header of a binary request, without its body: what the fast path calls.
 
         The caller bounds its length (MAX_HEADER_BYTES), compares `plan.body_bytes` with what came, and calls
@@ -83,7 +85,7 @@ class Codec:
         """
         return self._reader.read_header(header)
 
-    def decode_json(self, payload: Buffer) -> Plan:
+    def decode_json(self, payload: Buffer) -> RequestPlan:
         """A whole request in JSON; its tensors are in `plan.tensors[i].data` and `plan.literals`.
 
         Slow when long: about 6 ms a MiB.
@@ -104,16 +106,16 @@ class Codec:
         plan.magic = bool(plan.response_topic) and any(wish.binary for wish in plan.outputs)
         return plan
 
-    def check_body(self, plan: Plan, body: Buffer) -> None:
+    def check_body(self, plan: RequestPlan, body: Buffer) -> None:
         """Refuses a body of the wrong size, BYTES whose lengths do not add up, BOOL other than 0 and 1."""
         check_body(plan, body)
 
-    def image_plan(self, size: int) -> Plan:
+    def image_plan(self, size: int) -> RequestPlan:
         """The plan of a payload of `size` bytes that is a picture (`plan.image`); refused when the model takes none."""
         picture = self._picture_input()
         spec = self.binding.inputs[0]
         selection = self._signature.select(None, binary=False, picture=True)
-        return Plan(
+        return RequestPlan(
             tensors=(InputTensor(0, spec.name, picture.datatype, picture.shape, 0, size, None),),
             body_bytes=size,
             outputs=selection.outputs,
@@ -122,7 +124,9 @@ class Codec:
             classify=selection.classify,
         )
 
-    def decode_image(self, plan: Plan, body: Buffer, decode: Callable[[PictureSteps, bytes], bytes]) -> Plan:
+    def decode_image(
+        self, plan: RequestPlan, body: Buffer, decode: Callable[[PictureSteps, bytes], bytes]
+    ) -> RequestPlan:
         """Decodes and prepares the picture of a plan with `image`: the plan that comes back can run.
 
         Milliseconds; for a decode thread. `body` is what follows the header, or the whole payload; `decode` is that of
@@ -146,12 +150,12 @@ class Codec:
             raise RequestError(InferenceCode.NO_IMAGE_INPUT, self._no_pictures)
         return self._pictures
 
-    def encode_fixed(self, plan: Plan, views: Sequence[Buffer]) -> Reply:
+    def encode_fixed(self, plan: RequestPlan, views: Sequence[Buffer]) -> Reply:
         """The reply from a fixed slot: one view (bytes) per model output, in `Layout.outputs` order. Binary outputs
         are not copied: the pieces are the views. Raises RequestError when outputs cannot be written as asked."""
         return self._replies.fixed(plan, views)
 
-    def encode_reply(self, plan: Plan, outputs: Sequence[OutputTensor]) -> Reply:
+    def encode_reply(self, plan: RequestPlan, outputs: Sequence[OutputTensor]) -> Reply:
         """The reply from an arena: outputs by name, any shape. Raises RequestError as `encode_fixed` does."""
         return self._replies.any(plan, outputs)
 

@@ -31,7 +31,7 @@ class OutputWish(NamedTuple):
     binary: bool
 
 
-class Plan(msgspec.Struct, gc=False):
+class RequestPlan(msgspec.Struct, gc=False):
     """A checked request: how its body becomes tensors, and how its reply is to look. Shared, so never changed
     after the codec handed it out (the cached reply prefix aside)."""
 
@@ -67,15 +67,15 @@ class Plan(msgspec.Struct, gc=False):
     header_length: int | None = None
     """Of the reply that `prefix` begins."""
 
-    def variant(self, request_id: str, *, magic: bool) -> Plan:
+    def variant(self, request_id: str, *, magic: bool) -> RequestPlan:
         """The same request with another id or form of reply."""
         return replace(self, id=request_id, magic=magic, prefix=b"")
 
-    def in_arena(self) -> Plan:
+    def in_arena(self) -> RequestPlan:
         """The same request for an arena."""
         return replace(self, fixed=False, prefix=b"")
 
-    def with_picture(self, tensor: InputTensor, *, fixed: bool) -> Plan:
+    def with_picture(self, tensor: InputTensor, *, fixed: bool) -> RequestPlan:
         """The plan that runs once the picture is decoded: `tensor` (with data) is the one input."""
         return replace(
             self,

@@ -9,7 +9,7 @@ import msgspec
 
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.classify import Classifier
-from agent.dataplane.oip.plan import OutputWish, Plan
+from agent.dataplane.oip.plan import OutputWish, RequestPlan
 from agent.worker.channel import Layout
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import CONTENT_BINARY, CONTENT_JSON, ITEM_BYTES, Datatype
@@ -42,7 +42,7 @@ class ReplyEncoder:
         self._sizes = tuple(tensor.item_bytes for tensor in layout.outputs)
         self._templates: dict[tuple[OutputWish, ...], bytes] = {}
 
-    def fixed(self, plan: Plan, views: Sequence[Buffer]) -> Reply:
+    def fixed(self, plan: RequestPlan, views: Sequence[Buffer]) -> Reply:
         """The reply of a fixed slot: `views` holds every output, in `Layout.outputs` order."""
         if plan.classify or not all(wish.binary for wish in plan.outputs):
             outputs = [OutputTensor(*known, view) for known, view in zip(self._fixed, views, strict=True)]
@@ -54,7 +54,7 @@ class ReplyEncoder:
         data = [views[places[wish.name]] for wish in plan.outputs]
         return Reply((plan.prefix, *data), plan.header_length, CONTENT_BINARY)
 
-    def any(self, plan: Plan, outputs: Sequence[OutputTensor]) -> Reply:
+    def any(self, plan: RequestPlan, outputs: Sequence[OutputTensor]) -> Reply:
         """The reply of an arena: outputs by name, of any shape."""
         given = {output.name: output for output in outputs}
         if plan.classify and self._classifier is not None:
@@ -84,7 +84,7 @@ class ReplyEncoder:
         body = {**error_body(code, message, request_id), **self._names, "parameters": {**self._identity, **extra}}
         return Reply((_json(body),), None, CONTENT_JSON)
 
-    def _middle(self, plan: Plan) -> bytes:
+    def _middle(self, plan: RequestPlan) -> bytes:
         """From the id to the outputs."""
         request_id = b',"id":' + _json(plan.id) if plan.id else b""
         if not plan.correlation_id:
@@ -106,7 +106,7 @@ class ReplyEncoder:
         return template
 
     @staticmethod
-    def _frame(plan: Plan, header: bytes, *, binary: bool) -> tuple[bytes, int | None]:
+    def _frame(plan: RequestPlan, header: bytes, *, binary: bool) -> tuple[bytes, int | None]:
         if plan.magic:
             return self_contained(header), None
         return header, len(header) if binary else None

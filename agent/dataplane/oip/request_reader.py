@@ -7,7 +7,7 @@ very start (where the usual client libraries write it) cut out.
 from __future__ import annotations
 
 from agent.dataplane.oip.binding import Binding
-from agent.dataplane.oip.plan import InputTensor, Plan
+from agent.dataplane.oip.plan import InputTensor, RequestPlan
 from agent.dataplane.oip.signature import Signature, check_values
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import Datatype
@@ -37,9 +37,9 @@ class RequestReader:
     def __init__(self, binding: Binding, signature: Signature) -> None:
         self._binding = binding
         self._signature = signature
-        self._plans: dict[bytes, Plan] = {}
+        self._plans: dict[bytes, RequestPlan] = {}
 
-    def read_header(self, header: bytes) -> Plan:
+    def read_header(self, header: bytes) -> RequestPlan:
         """The plan of a binary request's header; one look-up when it came before."""
         plan = self._plans.get(header)
         if plan is not None:
@@ -61,7 +61,7 @@ class RequestReader:
             self._keep(rest, plan)
         return plan
 
-    def _keep(self, key: bytes, plan: Plan) -> None:
+    def _keep(self, key: bytes, plan: RequestPlan) -> None:
         if len(key) > MAX_CACHED_HEADER:
             return
         if len(self._plans) >= MAX_CACHED_PLANS:
@@ -70,7 +70,7 @@ class RequestReader:
         else:
             self._plans[key] = plan
 
-    def read(self, text: Buffer) -> Plan:
+    def read(self, text: Buffer) -> RequestPlan:
         """The plan of a request's JSON object."""
         request, mark = decode_request(text)
         try:
@@ -79,7 +79,7 @@ class RequestReader:
             note_address(error, request)
             raise
 
-    def _plan(self, request: InferRequest, mark: bytes) -> Plan:
+    def _plan(self, request: InferRequest, mark: bytes) -> RequestPlan:
         self._check_addressee(request)
         if request.inputs is None and self._binding.inputs:
             raise RequestError(InferenceCode.BAD_PAYLOAD, "expected inputs: the model needs them")
@@ -90,7 +90,7 @@ class RequestReader:
         parameters = request.parameters or NO_PARAMETERS
         selection = self._signature.select(wishes, bool(parameters.binary_data_output), picture)
         fixed = not picture and self._signature.fits_fixed(tensors)
-        return Plan(
+        return RequestPlan(
             tensors=tensors,
             body_bytes=body_bytes,
             outputs=selection.outputs,
@@ -179,7 +179,7 @@ def _wish(output: RequestOutput) -> tuple[str, bool | None]:
     return output.name, output.parameters.binary_data
 
 
-def check_body(plan: Plan, body: Buffer) -> None:
+def check_body(plan: RequestPlan, body: Buffer) -> None:
     """Refuses a body of the wrong size, or tensors in it whose values cannot be."""
     if len(body) != plan.body_bytes:
         raise RequestError(

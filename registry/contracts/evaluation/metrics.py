@@ -14,7 +14,7 @@ Array: TypeAlias = Any
 """A `numpy.ndarray`."""
 
 
-class Metric(Protocol):
+class EvaluationMetric(Protocol):
     """Adds up batch by batch."""
 
     def add(self, scores: Array, labels: Array) -> None:
@@ -68,7 +68,7 @@ class MacroF1:
         return sum(each) / len(each) if each else 0.0
 
 
-METRICS: dict[str, Callable[[], Metric]] = {
+METRICS: dict[str, Callable[[], EvaluationMetric]] = {
     "accuracy": lambda: TopK(1),
     "top5": lambda: TopK(5),
     "macro_f1": MacroF1,

@@ -15,7 +15,7 @@ import pytest
 
 from agent.adapters.disk.outbox import OutboxLimits
 from agent.core.events import Disconnected
-from agent.dataplane.oip.plan import Plan
+from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.oip.reply_encoder import ReplyEncoder
 from registry.certificates import TlsFiles
 from tests.fakes.workers import FakeWorker
@@ -98,7 +98,7 @@ def test_an_answer_that_cannot_be_made_costs_itself_and_no_slot(
     """A fault of ours: the reply of one request cannot be encoded."""
     encode = ReplyEncoder.fixed
 
-    def faulty(self: ReplyEncoder, plan: Plan, views: Any) -> Any:
+    def faulty(self: ReplyEncoder, plan: RequestPlan, views: Any) -> Any:
         if plan.id == "bad":
             raise KeyError("no such datatype")
         return encode(self, plan, views)

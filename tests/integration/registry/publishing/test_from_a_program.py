@@ -18,7 +18,7 @@ from registry.client.errors import ClientError, NoAnswerError, UsageFault
 from registry.contracts.catalogue.manifest import Manifest, Target
 from registry.inspection.facts import InspectionError
 from registry.publishing.observer import Observer
-from registry.publishing.plan import Plan, make_plan
+from registry.publishing.plan import PublishPlan, make_plan
 from registry.publishing.publish import publish
 from registry.publishing.request import GoldenSection, PublishRequest, VariantSection
 from tests.support import onnx_models
@@ -61,7 +61,7 @@ def model(folder: Path, factor: float) -> Path:
     return folder / "model.onnx"
 
 
-def plan(name: str, file: Path, **said: object) -> Plan:
+def plan(name: str, file: Path, **said: object) -> PublishPlan:
     request = PublishRequest(model=name, version="1", variant=(VariantSection(file=file, target=Target.CPU),))
     return make_plan(request.model_copy(update=said))
 

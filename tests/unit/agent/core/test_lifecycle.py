@@ -10,8 +10,8 @@ from agent.core.lifecycle import (
     PHASES,
     TRANSITIONS,
     UNDER_WAY,
+    DeploymentEvent,
     Effect,
-    Event,
     InvalidTransitionError,
     State,
     advance,
@@ -51,7 +51,7 @@ def test_every_effect_is_done_somewhere_and_every_event_happens() -> None:
     used |= {e for step in ON_RESTART.values() for e in step.effects}
     assert used == set(Effect)
     assert set(COMMANDS) | set(INSTALLS) == set(Effect) | set(Upkeep)
-    assert {event for row in TRANSITIONS.values() for event in row} == set(Event)
+    assert {event for row in TRANSITIONS.values() for event in row} == set(DeploymentEvent)
 
 
 def test_every_state_can_be_reached_and_left() -> None:
@@ -69,7 +69,7 @@ def test_every_state_leads_to_every_other() -> None:
 
 def test_an_event_without_a_meaning_in_a_state_is_refused_by_name() -> None:
     with pytest.raises(InvalidTransitionError, match="probation_passed means nothing in state downloading"):
-        advance(State.DOWNLOADING, Event.PROBATION_PASSED)
+        advance(State.DOWNLOADING, DeploymentEvent.PROBATION_PASSED)
 
 
 def test_nothing_switches_before_it_was_verified_and_warmed() -> None:
@@ -83,7 +83,9 @@ def test_nothing_switches_before_it_was_verified_and_warmed() -> None:
 
 def test_only_a_probation_or_what_had_passed_one_is_committed() -> None:
     for state in before(State.COMMITTED) - {State.PROBATION}:
-        assert {event for event, step in TRANSITIONS[state].items() if step.to is State.COMMITTED} == {Event.SETTLED}
+        assert {event for event, step in TRANSITIONS[state].items() if step.to is State.COMMITTED} == {
+            DeploymentEvent.SETTLED
+        }
 
 
 def test_no_restart_skips_verification_or_probation() -> None:
@@ -101,7 +103,10 @@ def test_a_state_that_works_is_entered_with_its_work(state: State, effect: Effec
 
 def test_the_newest_wish_wins_over_whatever_is_under_way() -> None:
     for state in UNDER_WAY:
-        ends = {event: advance(state, event) for event in (Event.ASSIGNED, Event.CALLED_OFF, Event.WITHDRAWN)}
+        ends = {
+            event: advance(state, event)
+            for event in (DeploymentEvent.ASSIGNED, DeploymentEvent.CALLED_OFF, DeploymentEvent.WITHDRAWN)
+        }
         assert [step.to for step in ends.values()] == [State.SUPERSEDED, State.CANCELLED, State.CANCELLED]
         assert all(Effect.CANCEL in step.effects for step in ends.values())
     assert set(WORK) - UNDER_WAY == {State.ROLLING_BACK, State.RETIRING}
@@ -109,7 +114,7 @@ def test_the_newest_wish_wins_over_whatever_is_under_way() -> None:
 
 def test_a_rollback_needs_no_step_that_could_need_the_network() -> None:
     network = {Effect.RESOLVE, Effect.DOWNLOAD}
-    assert not network & set(advance(State.PROBATION, Event.PROBATION_FAILED).effects)
+    assert not network & set(advance(State.PROBATION, DeploymentEvent.PROBATION_FAILED).effects)
     assert not network & set(ON_RESTART[State.ROLLING_BACK].effects)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.codec import Codec
-from agent.dataplane.oip.plan import Plan
+from agent.dataplane.oip.plan import RequestPlan
 from agent.worker.channel import make_layout
 from registry.contracts.catalogue.manifest import TensorSpec
 from registry.inference.packets import Buffer
@@ -36,13 +36,13 @@ def make_codec(inputs: list[TensorSpec], outputs: list[TensorSpec], **binding: A
     return Codec(Binding(**values), layout)
 
 
-def input_bytes(plan: Plan, body: Buffer) -> list[bytes]:
+def input_bytes(plan: RequestPlan, body: Buffer) -> list[bytes]:
     """The input tensors, in the model's order, by the rules that Plan states."""
     view = memoryview(body)
     return [bytes(t.data if t.data is not None else view[t.offset : t.offset + t.size]) for t in plan.tensors]
 
 
-def slot_bytes(plan: Plan, body: Buffer) -> dict[int, bytes]:
+def slot_bytes(plan: RequestPlan, body: Buffer) -> dict[int, bytes]:
     """The same for a fixed slot, by `copies` and `literals`."""
     view = memoryview(body)
     filled = {place: bytes(view[offset : offset + size]) for place, offset, size in plan.copies}

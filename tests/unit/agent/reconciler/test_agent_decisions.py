@@ -12,7 +12,7 @@ from agent.core.backoff import DEPLOYMENT, exhausted
 from agent.core.lifecycle import State
 from agent.core.progress import Live, report
 from agent.core.retention import CachedArtifact, to_evict
-from agent.core.slots import Choice, Serving, SlotRecord
+from agent.core.slots import Choice, SlotRecord, WorkerReport
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Fault, Profile, ServingState
 from tests.fakes.registry_simulator import one_file_manifest
@@ -59,7 +59,7 @@ ACTIVE = Choice(
     backend="fake",
     profile=Profile.THROUGHPUT,
 )
-SERVING = Serving(choice=ACTIVE, backend="fake/cpu", execution="process", max_batch=4, since=NOW)
+SERVING = WorkerReport(choice=ACTIVE, backend="fake/cpu", execution="process", max_batch=4, since=NOW)
 CRASH = Fault(code="worker_crashed", attempts=1)
 
 
