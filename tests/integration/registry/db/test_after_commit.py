@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, func, select
 
+from registry.config import RegistryConfig
+from registry.contracts.rollout.groups import GroupBody
 from registry.db.after_commit import Changed, announce
 from registry.db.engine import Database
 from registry.db.rollout_rows import GroupRow
 from registry.errors import ConflictError
-from tests.support.postgres import Databases
+from registry.server.composition import build_services
+from tests.integration.registry.rollouts.world import World, quick
+from tests.support.postgres import Databases, migrated_file
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -111,3 +116,55 @@ def test_who_no_longer_listens_is_not_told(database: Database) -> None:
     end()
     put(database)
     assert told == []
+
+
+@pytest.fixture
+def world(tmp_path: Path, databases: Databases) -> Iterator[World]:
+    made = World(databases.migrated(tmp_path))
+    yield made
+    made.close()
+
+
+def test_every_use_case_announces_what_it_changed(world: World) -> None:
+    told: list[tuple[Changed, str]] = []
+    for changed in Changed:
+        world.database.listeners.add(changed, lambda name, kind=changed: told.append((kind, name)))  # type: ignore[misc]
+
+    def news() -> set[tuple[Changed, str]]:
+        new = set(told)
+        told.clear()
+        return new
+
+    documents, events = (Changed.DOCUMENTS, ""), (Changed.EVENTS, "")
+    fleet, rollouts = (Changed.FLEET, ""), (Changed.ROLLOUTS, "")
+    world.devices.put("d0", {"site": "paris"}, world.now)
+    assert news() == {documents, fleet, (Changed.TOKEN, "device/d0")}
+    world.devices.put("d0", {"site": "rome"}, world.now)
+    assert news() == {fleet}
+    world.devices.rotate("d0", world.now)
+    assert news() == {(Changed.TOKEN, "device/d0")}
+    world.add("d0", "d1")
+    assert news() >= {documents, fleet}
+    world.groups.put("front", GroupBody(selector="site=paris"), world.now)
+    assert news() == {fleet}
+    world.start(waves=quick().waves[1:])
+    assert news() == {documents, events, rollouts}
+    world.deploy("d0", "3.0.0")
+    assert news() == {documents, events, rollouts}
+    world.deploy("d0", "3.0.0")
+    assert news() == set()
+    world.devices.delete("d1", world.now)
+    assert news() == {documents, fleet, (Changed.TOKEN, "device/d1")}
+
+
+def test_the_thread_that_moves_rollouts_is_woken(tmp_path: Path) -> None:
+    migrated_file(tmp_path)
+    services, woken = build_services(RegistryConfig(data_dir=tmp_path)), threading.Event()
+    waker = services.fleet.waker
+    thread = threading.Thread(target=waker.run, args=(lambda _stop: woken.set(),))
+    thread.start()
+    services.fleet.groups.put("front", GroupBody(selector="site=paris"), NOW)
+    assert woken.wait(30)
+    waker.stop()
+    thread.join(30)
+    services.close()
