@@ -75,8 +75,9 @@ def test_the_example_of_the_page_publishes(cli: Cli) -> None:
         cwd=cli.folder, env=cli.environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     shown = cli("show", "lenet@1.0.0", "--json").document
-    assert done.stdout.split() == [shown["version"]["manifest"], "True", str(LENET.stat().st_size)], done.stderr
+    assert done.stdout.split() == [shown["version"]["manifest"], "True", str(LENET.stat().st_size)]
     assert shown["manifest"]["labels"] == {"dataset": "digits"}
 
 
