@@ -144,11 +144,11 @@ class Asker:
                 raise TimeoutError(f"{len(self.answers)} of {count} answers: {self.answers[-3:]}")
             return list(self.answers)
 
-    def one(self, payload: bytes, **how: Any) -> Answer:
+    def one(self, payload: bytes, *, seconds: float = 60.0, **how: Any) -> Answer:
         """Asks and waits for the next answer."""
         before = len(self.answers)
         self.ask(payload, **how)
-        return self.wait(before + 1)[before]
+        return self.wait(before + 1, seconds)[before]
 
     def close(self) -> None:
         """Disconnects and ends its thread."""
