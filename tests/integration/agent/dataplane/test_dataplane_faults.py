@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ from tests.support.proxy import Proxy
 from tests.support.serving import BIRTH, DEATH, Serving, until
 
 X = np.array([1, 2, 3, 4], np.float32)
-
-
-@pytest.fixture
-def proxy(broker: Mosquitto) -> Iterator[Proxy]:
-    relay = Proxy(broker.port)
-    yield relay
-    relay.close()
 
 
 def serve(port: int, folder: Path, **how: object) -> Serving:

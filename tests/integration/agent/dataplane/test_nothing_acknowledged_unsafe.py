@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from agent.core.events import Disconnected
 from agent.core.strikes import MAX_STRIKES
 from tests.fakes.workers import FakeWorker
+from tests.integration.agent.dataplane.test_dataplane_faults import serve
 from tests.support.asking import Asker, binary_request
 from tests.support.broker import Mosquitto
 from tests.support.proxy import Proxy
@@ -18,19 +18,6 @@ from tests.support.serving import Serving, until
 
 X = np.array([1, 2, 3, 4], np.float32)
 REQUESTS = 30
-
-
-@pytest.fixture
-def proxy(broker: Mosquitto) -> Iterator[Proxy]:
-    relay = Proxy(broker.port)
-    yield relay
-    relay.close()
-
-
-def serve(port: int, folder: Path) -> Serving:
-    device = Serving(port, folder)
-    device.serve(FakeWorker(slots=2048, arenas=64))
-    return device.start()
 
 
 def refuse(device: Serving) -> None:
@@ -130,7 +117,7 @@ def test_replies_that_the_network_cut_again_and_again_still_reach_their_client(
             proxy.flowing.set()
             device.connected()
     worker.gate.set()
-    until(lambda: answered(client) == set(range(MAX_STRIKES + 1)), 60)
+    until(lambda: answered(client) == set(range(MAX_STRIKES + 1)))
     assert device.plane.snapshot().total("replies_refused") == 0
     client.close()
     device.stop()
