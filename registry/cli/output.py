@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from registry.contracts.wire import Wire
 
-UNITS = ("B", "kB", "MB", "GB", "TB")
 GAP = 2
 """Between two columns of a table."""
 FOLDED = 20
@@ -122,15 +121,6 @@ def _least_width(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int
 def _block(headings: Sequence[str], line: Sequence[str]) -> str:
     width = max(map(len, headings))
     return "\n".join(f"{heading:{width}}  {cell}" for heading, cell in zip(headings, line, strict=True))
-
-
-def size_text(count: float) -> str:
-    """Bytes for people: 246 kB."""
-    for unit in UNITS[:-1]:
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} {UNITS[-1]}"
 
 
 def time_text(at: datetime | None) -> str:

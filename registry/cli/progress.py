@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from registry.cli.output import size_text
-from registry.contracts.texts import visible
+from registry.contracts.texts import size_text, visible
 
 LINE_EVERY_S = 5.0
 Position = Callable[[int], None]

@@ -11,7 +11,7 @@ import typer
 from registry.cli.catalogue.pictures import picture_set
 from registry.cli.confirm import confirm
 from registry.cli.failures import end_well
-from registry.cli.output import short, size_text, time_text
+from registry.cli.output import short, time_text
 from registry.cli.progress import meter
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
@@ -28,6 +28,7 @@ from registry.contracts.evaluation.datasets import (
 from registry.contracts.paths import blob_path, dataset_path, datasets_path
 from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
 from registry.contracts.tensors import MAX_TENSORS
+from registry.contracts.texts import size_text
 
 app = typer.Typer(
     invoke_without_command=True,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.failures import ExitCode
-from registry.cli.output import age_text, short, size_text
+from registry.cli.output import age_text, short
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
 from registry.client.references import split_reference
@@ -22,6 +22,7 @@ from registry.contracts.fit.platforms import FactRow
 from registry.contracts.fit.resolution import FitOutcome, Reason, VariantVerdict
 from registry.contracts.fit.what_if import MAX_VALUE, SETTABLE
 from registry.contracts.paths import device_path, resolve_path
+from registry.contracts.texts import size_text
 
 WhatIf = Annotated[
     list[str] | None,

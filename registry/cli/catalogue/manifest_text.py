@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from registry.cli.output import Output, size_text
+from registry.cli.output import Output
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest, Requirements, TensorSpec, Variant
 from registry.contracts.catalogue.networks import Value
+from registry.contracts.texts import size_text
 
 
 def show_variants(out: Output, manifest: Manifest) -> None:

@@ -40,12 +40,13 @@ from registry.cli.catalogue.publish_options import (
     tolerance_of,
 )
 from registry.cli.failures import end_well
-from registry.cli.output import Output, size_text
+from registry.cli.output import Output
 from registry.cli.progress import meter
 from registry.cli.session import Session, command, parse_labels
 from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest, Target
+from registry.contracts.texts import size_text
 from registry.inspection.facts import ModelFacts
 from registry.publishing.observer import Observer
 from registry.publishing.plan import make_plan

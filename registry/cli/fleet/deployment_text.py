@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from registry.cli.output import size_text, time_text
+from registry.cli.output import time_text
 from registry.contracts.codes import QUARANTINES
 from registry.contracts.device.deployments import DeploymentProgress, Phase
+from registry.contracts.texts import size_text
 
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.ROLLING_BACK})
 

@@ -11,12 +11,13 @@ import typer
 from registry.cli.confirm import confirm
 from registry.cli.credentials import require_new_file, write_secret
 from registry.cli.fleet.deployment_text import progress_text, quarantine_text
-from registry.cli.output import age_text, size_text, time_text
+from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command, parse_labels
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
 from registry.contracts.device.messages import ReportedModel
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import device_credential_path, device_path, devices_path
+from registry.contracts.texts import size_text
 
 app = typer.Typer(
     invoke_without_command=True,

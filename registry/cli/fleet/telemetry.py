@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from registry.cli.fleet.devices import presence_text
-from registry.cli.output import age_text, size_text, time_text
+from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.telemetry import CountView, ResultView
 from registry.contracts.counters import lost
 from registry.contracts.device.messages import Event, Health, ModelHealth
 from registry.contracts.paths import counts_path, device_events_path, device_health_path, devices_path, results_path
+from registry.contracts.texts import size_text
 
 Limit = Annotated[
     int, typer.Option("--limit", "-n", min=1, max=10_000, help="The largest number of rows, newest first.")

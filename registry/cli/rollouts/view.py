@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from registry.cli.output import Output, age_text, short, size_text, time_text
+from registry.cli.output import Output, age_text, short, time_text
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.contracts.rollout.views import ActionView, HistoryEntry, PlanView, RolloutView, WaveView
+from registry.contracts.texts import size_text
 from registry.core.wording import how_many
 
 _A = ActionState

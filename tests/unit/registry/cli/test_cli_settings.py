@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from registry.cli.failures import CliError
-from registry.cli.output import Output, size_text
+from registry.cli.output import Output
 from registry.cli.session import GlobalOptions, parse_labels
 from registry.client.address import default_data_dir, find_address
 from registry.client.errors import UsageFault
 from registry.client.references import split_reference
-from registry.contracts.texts import visible
+from registry.contracts.texts import size_text, visible
 
 
 def test_options_come_before_the_environment_and_that_before_this_host() -> None:
