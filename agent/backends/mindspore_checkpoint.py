@@ -1,9 +1,4 @@
-"""MindSpore checkpoints: weights, filled into a network of this project's own catalogue. No code of a model runs.
-
-MindSpore reports what a checkpoint lacks only in a return value and leaves random weights in its place, so names and
-shapes are compared here before anything is filled. Left out is what a training saved beside the network: an
-optimizer's state. The same lists are in registry/contracts/catalogue/networks.py, for publishing.
-"""
+"""MindSpore checkpoints: weights, filled into a network of this project's own catalogue. No code of a model runs."""
 
 from __future__ import annotations
 
@@ -13,19 +8,8 @@ from typing import Any
 import numpy as np
 
 from agent.backends.base import BackendError, LoadOptions, TensorInfo
-from registry.mindspore_networks import table
+from registry.mindspore_networks import parameters, table
 
-MAX_LISTED = 5
-TRAINING_STATE = frozenset(
-    {
-        *("global_step", "learning_rate", "momentum", "weight_decay", "beta1_power", "beta2_power"),
-        *("epoch_num", "step_num", "batch_num", "loss_scale", "scale_sense", "current_iterator_step"),
-    }
-)
-TRAINING_PREFIXES = (
-    *("moments.", "moment1.", "moment2.", "moment.", "accum.", "stat.", "vhat.", "linear.", "mean_grad."),
-    *("mean_square.", "rms.", "adam_m.", "adam_v.", "lamb_m.", "lamb_v."),
-)
 USUAL_SIDE = 224
 """Height and width of the trial where the network takes any and the manifest declares none."""
 
@@ -59,38 +43,16 @@ def build(name: str, arguments: Mapping[str, Any]) -> Any:
 
 def fill(mindspore: Any, network: Any, path: str, name: str) -> None:
     """Every parameter from the file. Raises BackendError."""
-    kind = "safetensors" if path.endswith(".safetensors") else "ckpt"
     try:
-        found = mindspore.load_checkpoint(path, format=kind)
-    except Exception as error:  # noqa: BLE001 - MindSpore raises whatever its C++ threw
-        raise BackendError(
-            "load_failed", f"MindSpore cannot read the checkpoint: {' '.join(str(error).split())}"
-        ) from None
-    wanted = {parameter.name: parameter for parameter in network.get_parameters()}
-    shapes = {key: tuple(parameter.shape) for key, parameter in wanted.items()}
-    wrong = mismatches(shapes, {key: tuple(value.shape) for key, value in found.items()})
+        wrong = parameters.fill(mindspore, network, path)
+    except ValueError as error:
+        raise BackendError("load_failed", f"MindSpore cannot read the checkpoint: {error}") from None
     if wrong:
         message = (
             f"the checkpoint is not one of the network {name}: {'; '.join(wrong)}. Publish it with the network and "
             "the arguments that it was trained with (--network, --network-arg)"
         )
         raise BackendError("checkpoint_mismatch", message)
-    for key, parameter in wanted.items():
-        parameter.set_data(mindspore.Tensor(found[key].asnumpy(), parameter.dtype))
-
-
-def mismatches(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> list[str]:
-    """What keeps the parameters from filling the network, one text a kind; as at publishing."""
-    kinds = {
-        "missing": [name for name in wanted if name not in found],
-        "not of this network": [name for name in found if name not in wanted and not _is_training_state(name, wanted)],
-        "of another shape": [
-            f"{name} is {list(found[name])}, not {list(shape)}"
-            for name, shape in wanted.items()
-            if name in found and found[name] != shape
-        ],
-    }
-    return [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]
 
 
 def declared(takes: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -98,17 +60,6 @@ def declared(takes: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> tuple
     if len(shapes) != 1 or len(shapes[0]) != len(takes):
         return takes
     return shapes[0] if all(own in (-1, said) for own, said in zip(takes, shapes[0])) else takes
-
-
-def _is_training_state(name: str, wanted: dict[str, tuple[int, ...]]) -> bool:
-    return name in TRAINING_STATE or any(
-        name.startswith(prefix) and name[len(prefix) :] in wanted for prefix in TRAINING_PREFIXES
-    )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(name[:128] for name in names[:MAX_LISTED]) + more
 
 
 def _input(takes: tuple[int, ...], names: Sequence[str]) -> tuple[TensorInfo, ...]:

@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Format, Manifest, Target, Variant
 from registry.hub.errors import HubError
 from registry.hub.source import opened
+from registry.mindspore_networks import parameters
 
 TARGETS = {
     "cpu": (Target.CPU,),
@@ -102,16 +102,10 @@ def _mindspore() -> Any:
 
 
 def _fill(mindspore: Any, network: Any, file: Path, name: str) -> None:
-    kind = "safetensors" if file.suffix == ".safetensors" else "ckpt"
     try:
-        found = mindspore.load_checkpoint(str(file), format=kind)
-    except Exception as error:
+        wrong = parameters.fill(mindspore, network, str(file))
+    except ValueError as error:
         raise HubError("load_failed", f"MindSpore cannot read the checkpoint of {name}: {error}") from error
-    wanted = {parameter.name: parameter for parameter in network.get_parameters()}
-    shapes = {key: tuple(parameter.shape) for key, parameter in wanted.items()}
-    wrong = networks.mismatches(shapes, {key: tuple(value.shape) for key, value in found.items()})
     if wrong:
         message = f"the checkpoint of {name} is not one of this {type(network).__name__}: {'; '.join(wrong)}"
         raise HubError("checkpoint_mismatch", message, "Build the network with the arguments it was trained with")
-    for key, parameter in wanted.items():
-        parameter.set_data(mindspore.Tensor(found[key].asnumpy(), parameter.dtype))

@@ -17,6 +17,7 @@ from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Format, Network
 from registry.inspection.facts import InspectionError, ModelFacts, Parameter
 from registry.inspection.protobuf import Field, ProtobufWalk, TruncatedError
+from registry.mindspore_networks.parameters import mismatches
 
 MAX_PARAMETERS = 100_000
 MAX_RANK = 16
@@ -69,7 +70,7 @@ def check_network(facts: ModelFacts, network: Network, name: str) -> None:
         NetworkError: there is no such network, or it does not take those arguments.
     """
     found = {parameter.name: parameter.shape for parameter in facts.parameters}
-    wrong = networks.mismatches(networks.parameters(network), found)
+    wrong = mismatches(networks.parameters(network), found)
     if wrong:
         arguments = ", ".join(f"{key}={value}" for key, value in network.arguments.items())
         raise InspectionError(

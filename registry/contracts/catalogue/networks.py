@@ -22,19 +22,6 @@ Values = Mapping[str, Value]
 
 INPUT, OUTPUT = "x", "y"
 """A checkpoint names no tensors; the publisher, or a sibling variant, may."""
-MAX_LISTED = 5
-TRAINING_STATE = frozenset(
-    {
-        *("global_step", "learning_rate", "momentum", "weight_decay", "beta1_power", "beta2_power"),
-        *("epoch_num", "step_num", "batch_num", "loss_scale", "scale_sense", "current_iterator_step"),
-    }
-)
-"""Single parameters that MindSpore's optimizers and training loops save beside the network's; they are left out."""
-TRAINING_PREFIXES = (
-    *("moments.", "moment1.", "moment2.", "moment.", "accum.", "stat.", "vhat.", "linear.", "mean_grad."),
-    *("mean_square.", "rms.", "adam_m.", "adam_v.", "lamb_m.", "lamb_v."),
-)
-"""An optimizer's state for one parameter has that parameter's name behind one of these; it is left out."""
 
 
 class NetworkError(ValueError):
@@ -107,35 +94,6 @@ def signature(network: Network) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpe
         (TensorSpec(name=INPUT, datatype=Datatype.FP32, shape=shape),),
         (TensorSpec(name=OUTPUT, datatype=Datatype.FP32, shape=(-1, classes)),),
     )
-
-
-def mismatches(wanted: Shapes, found: Shapes) -> tuple[str, ...]:
-    """What keeps a checkpoint's parameters from filling a network, one line a kind; empty: they fit."""
-    extra = [name for name in found if name not in wanted and not is_training_state(name, wanted)]
-    shapes = [
-        f"{name} is {list(found[name])}, not {list(shape)}"
-        for name, shape in wanted.items()
-        if name in found and found[name] != shape
-    ]
-    kinds = {
-        "missing": [name for name in wanted if name not in found],
-        "not of this network": extra,
-        "of another shape": shapes,
-    }
-    return tuple(f"{kind}: {listed(names)}" for kind, names in kinds.items() if names)
-
-
-def is_training_state(name: str, wanted: Shapes) -> bool:
-    """An optimizer's or a training loop's own parameter, which inference does not need."""
-    return name in TRAINING_STATE or any(
-        name.startswith(prefix) and name[len(prefix) :] in wanted for prefix in TRAINING_PREFIXES
-    )
-
-
-def listed(names: list[str]) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(name[:128] for name in names[:MAX_LISTED]) + more
 
 
 def _architecture(name: str) -> Architecture:
