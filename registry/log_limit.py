@@ -1,4 +1,4 @@
-"""A bound for log lines that strangers can bring about: so many of one message a minute, then a count of the rest."""
+"""A bound for log lines that outsiders can cause: so many of one message a minute, then a count of the rest."""
 
 from __future__ import annotations
 

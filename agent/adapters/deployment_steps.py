@@ -173,7 +173,7 @@ class DeploymentSteps:
         allowed = joining(
             choice.variant.batching,
             limit=limits.max_batch,
-            wish=choice.batching,
+            mode=choice.batching,
             off_here=choice.model in settings.one_at_a_time,
         )
         held = held_bytes(choice.variant.inputs, choice.variant.outputs, choice.image)
@@ -208,7 +208,7 @@ class DeploymentSteps:
             execution="inline" if choice.model in settings.inline_models else "process",
         )
         if measured is not None and measured.cap == allowed.cap:
-            with contextlib.suppress(TypeError, ValueError):  # The settings have changed since: measured anew.
+            with contextlib.suppress(TypeError, ValueError):  # The settings have changed since: measured again.
                 spec = WorkerSpec(**{**vars(spec), "known": checked_measurement(measured, spec)})
         return self._start(choice, spec)
 
@@ -238,7 +238,7 @@ class DeploymentSteps:
         """Only what fits this host as it is now; a load that fails as if it had changed looks at it again.
 
         Facts are a forecast: where they are not known yet, or a look has failed, the load itself tells. A "no" counts
-        once this host was looked at anew.
+        once this host was looked at again.
         The files are hashed again once the worker has read them, so that no other bytes came between check and use.
         """
         if self._facts is not None and unfit(choice, self._facts):

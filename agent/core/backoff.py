@@ -62,7 +62,7 @@ VERIFIED = frozenset(
         Code.ENTRY_POINT_SIGNATURE,
     }
 )
-"""Reasons that hold until something is changed: this host was looked at anew, or its settings say so."""
+"""Reasons that hold until something is changed: this host was looked at again, or its settings say so."""
 OF_HOST = frozenset({Code.NO_FITTING_VARIANT, Code.VARIANT_UNFIT, Code.BACKEND_UNAVAILABLE, Code.LOAD_FAILED})
 """A host that changed may run what failed so."""
 JUDGED = frozenset(

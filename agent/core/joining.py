@@ -21,19 +21,19 @@ class Joining(NamedTuple):
     """In words, for reports."""
 
 
-def joining(manifest: Batching | None, *, limit: int, wish: BatchingMode, off_here: bool) -> Joining:
+def joining(manifest: Batching | None, *, limit: int, mode: BatchingMode, off_here: bool) -> Joining:
     """How many requests may run together.
 
     Args:
         manifest: What the variant's manifest says; None: nothing.
         limit: The host's largest batch, at least 1.
-        wish: The deployment's.
+        mode: The deployment's.
         off_here: This host's settings say one at a time for this model.
     """
     said = batching_text(manifest)
     if manifest is None or not manifest.allows:
         return Joining(1, said)
-    if wish is not BatchingMode.AUTO:
+    if mode is not BatchingMode.AUTO:
         return Joining(1, "one request at a time: the deployment says so (batching off)")
     if off_here:
         return Joining(1, "one request at a time: this host's settings say so (worker.one_at_a_time)")

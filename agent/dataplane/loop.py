@@ -226,7 +226,7 @@ class DataPlane:
         self._wakeup.post(lambda: None)
 
     def renew_credentials(self) -> None:
-        """Connects anew when the broker's credentials on the disk are others than the connection was made with."""
+        """Connects again when the broker's credentials on the disk are others than the connection was made with."""
         self._wakeup.post(self._connection.renew_credentials)
 
     def snapshot(self) -> DataPlaneStats:

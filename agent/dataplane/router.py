@@ -12,7 +12,7 @@ from registry.inference.errors import RequestError
 from registry.inference.packets import text
 
 MAX_KEPT_COUNTS = 1024
-"""Withdrawn models whose totals go on when they are assigned again; when there are more, the oldest start anew."""
+"""Withdrawn models whose totals go on when they are assigned again; when there are more, the oldest start again."""
 MAX_KEPT_TOPICS = 1024
 """Response topics whose check is remembered; clients use theirs again and again."""
 _UNKNOWN = "unknown"

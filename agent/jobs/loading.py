@@ -34,7 +34,7 @@ def load_beside(variant: Variant, backend: str, folder: Path, context: JobContex
     allowed = joining(
         variant.batching,
         limit=limits.max_batch,
-        wish=BatchingMode.AUTO,
+        mode=BatchingMode.AUTO,
         off_here=model in settings.one_at_a_time,
     )
     held = held_bytes(variant.inputs, variant.outputs)

@@ -34,7 +34,7 @@ class HostLook:
 
     def take(self, facts: Platform) -> None:
         """This is what the host is now. Where it is another than before, the next report says so, the registry chooses
-        anew, and what had failed because of the host is tried again."""
+        again, and what had failed because of the host is tried again."""
         context, before = self._context, self._context.facts
         self._plan(unknown=bool(facts.failed()))
         context.facts = facts

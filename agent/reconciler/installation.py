@@ -162,7 +162,7 @@ class Installation:
         return install.switched(record, at, trial, gap)
 
     def repair(self, record: SlotRecord, _: Situation) -> None:
-        """Files of what should answer that are gone or wrong are pulled anew; what is there needs no network."""
+        """Files of what should answer that are gone or wrong are pulled again; what is there needs no network."""
         choice, keep, steps = record.active, self._context.kept(), self._context.steps
         if choice is None:
             raise PermanentError("internal", f"slot {record.model} has nothing to go back to")

@@ -256,7 +256,7 @@ class Slot:
 
     def roll_back(self) -> None:
         """The previous version is the active one in the journal by now: its worker is all that is missing, unless the
-        agent was started anew, and has brought it back before anything else."""
+        agent was started again, and has brought it back before anything else."""
         self.supervisor.make_room(self.record.active)
         if self.supervisor.answers(self.record.active):
             self.decide(came_up)

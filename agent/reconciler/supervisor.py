@@ -120,7 +120,7 @@ class WorkerSupervisor:
         return True
 
     def forgive(self) -> None:
-        """Somebody asks for it anew: a worker that was given up gets another chance."""
+        """It is requested again: a worker that was given up gets another chance."""
         if self.given_up:
             self.given_up, self._deaths, self.crash = False, 0, None
 

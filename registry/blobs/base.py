@@ -96,7 +96,7 @@ class BlobStore(Protocol):
 
     def received(self, upload: str) -> BlobReader:
         """What an upload has, for a process that has to hash it again; nothing when it was not begun. A store that
-        cannot read it back drops it: the upload then begins anew at 0."""
+        cannot read it back drops it: the upload then begins again at 0."""
         ...
 
     def complete(self, upload: str, digest: Digest) -> None:

@@ -1,9 +1,10 @@
-"""A name has one meaning, and the glossary has it."""
+"""One name has one meaning, and texts use the field's terms."""
 
 from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections import defaultdict
 
 from tests.support.paths import ROOT
@@ -30,3 +31,8 @@ def test_the_glossary_names_classes_and_files_that_exist() -> None:
     assert [name for name in re.findall(r"`([A-Z]\w+)(?:\.\w+)?`", glossary) if name not in classes] == []
     paths = re.findall(r"`((?:agent|registry)/[\w/.]+)`", glossary)
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_docs_help_texts_and_docstrings_use_the_terms_of_the_field() -> None:
+    banned = runpy.run_path(str(ROOT / "scripts" / "prose"))["banned"]()
+    assert banned == [], "scripts/prose says what to write in place of each"

@@ -6,7 +6,7 @@ fails: so it goes on being watched, beside whatever deployment is under way, and
 INVARIANT: nothing here needs the network or the registry. A death is written down with what it leads to, and an end
 of the agent at its next start, so that a version which takes it down is counted across restarts; not a cut of power.
 INVARIANT: what is held does not pass, however long: also when another version is desired by then, or the agent starts
-anew, and when the registry never comes back (it serves, is watched, and says so).
+again, and when the registry never comes back (it serves, is watched, and says so).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def start_failed(record: SlotRecord, at: Situation, error: AgentError) -> Decisi
     """A worker of the active place could not be started."""
     state, its_fault = record.state, error.code not in _NOT_ITS_FAULT
     if state is State.PROBATION and not its_fault:
-        # Deployed anew, without quarantine; the previous version answers meanwhile.
+        # Deployed again, without quarantine; the previous version answers meanwhile.
         return step_failed(record, at, TransientError(error.code, error.message), **_back_to_previous(record))
     died = worker_died(record, at) if its_fault else None
     if died is not None:
@@ -182,7 +182,7 @@ def _take_back(record: SlotRecord, at: Situation, verdict: ProbationVerdict) -> 
 
 
 def _start_again(decision: Decision, at: Situation, error: AgentError) -> Decision:
-    """Tried again, unless it was verified that it cannot be (`VERIFIED`): then it has to be deployed anew, chosen by
+    """Tried again, unless it was verified that it cannot be (`VERIFIED`): then it has to be deployed again, chosen by
     the facts of today."""
     if error.code not in VERIFIED:
         return decision.then(RetryStart(error))

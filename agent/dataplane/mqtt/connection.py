@@ -255,7 +255,7 @@ class Connection:
             self._send_retained(self._greeting.presence_topic, self._greeting.death)
 
     def renew_credentials(self) -> None:
-        """Connects anew when there are others than this connection was made with, and at once when it is away."""
+        """Connects again when there are others than this connection was made with, and at once when it is away."""
         if self.open and self._session.has_new_credentials():
             _log.info("connecting to the broker with new credentials")
             self._session.client.disconnect()

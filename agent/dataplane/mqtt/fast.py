@@ -15,7 +15,8 @@ from agent.dataplane.mqtt.outbound import Outbound
 from registry.inference.packets import Buffer, encode_puback, encode_publish
 
 READ_BYTES = 64 << 10
-"""Of one read while packets are told apart; what is read so of a long payload is copied twice, the rest not at all."""
+"""Of one read while packets are distinguished; what is read so of a long payload is copied twice, the rest not at
+all."""
 SKIP_BYTES = 256 << 10
 MAX_READS = 16
 """Reads per turn, so that a broker that never pauses cannot keep the loop from dispatching."""

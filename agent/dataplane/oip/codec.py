@@ -1,6 +1,6 @@
 """Requests to plans, outputs to replies: the Open Inference Protocol (KServe v2) for one active worker.
 
-Forms of a request, told apart in this order:
+Forms of a request, distinguished in this order:
 1. header length given (MQTT 5 user property): JSON header, then binary tensors;
 2. payload begins with BINARY_MAGIC: the same, self-contained, for MQTT 3.1.1;
 3. content type image/jpeg or image/png, or a payload that begins as one: a picture;
@@ -103,7 +103,7 @@ class Codec:
                 f"{BINARY_MAGIC!r}",
             )
         # A 3.1.1 client sees no property with the header's length: binary outputs need the self-contained form.
-        plan.magic = bool(plan.response_topic) and any(wish.binary for wish in plan.outputs)
+        plan.magic = bool(plan.response_topic) and any(asked.binary for asked in plan.outputs)
         return plan
 
     def check_body(self, plan: RequestPlan, body: Buffer) -> None:

@@ -24,7 +24,7 @@ class InputTensor(NamedTuple):
     """The bytes themselves when they came as JSON or from a picture."""
 
 
-class OutputWish(NamedTuple):
+class RequestedOutput(NamedTuple):
     """One output as a reply carries it."""
 
     name: str
@@ -39,7 +39,7 @@ class RequestPlan(msgspec.Struct, gc=False):
     """In the order of `Binding.inputs`, then of `Binding.optional_inputs`."""
     body_bytes: int
     """The body (payload after the header) has exactly this many bytes; 0 for a JSON request."""
-    outputs: tuple[OutputWish, ...]
+    outputs: tuple[RequestedOutput, ...]
     """The reply's outputs, in its order."""
     run_outputs: tuple[str, ...] | None = None
     """The model's outputs that the worker must give; None: all."""

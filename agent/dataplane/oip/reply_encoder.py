@@ -9,7 +9,7 @@ import msgspec
 
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.classify import Classifier
-from agent.dataplane.oip.plan import OutputWish, RequestPlan
+from agent.dataplane.oip.plan import RequestedOutput, RequestPlan
 from agent.worker.channel import Layout
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import CONTENT_BINARY, CONTENT_JSON, ITEM_BYTES, Datatype
@@ -40,18 +40,18 @@ class ReplyEncoder:
         self._fixed = tuple((t.name, t.datatype, layout.request_shape(t)) for t in layout.outputs)
         self._places = {tensor.name: index for index, tensor in enumerate(layout.outputs)}
         self._sizes = tuple(tensor.item_bytes for tensor in layout.outputs)
-        self._templates: dict[tuple[OutputWish, ...], bytes] = {}
+        self._templates: dict[tuple[RequestedOutput, ...], bytes] = {}
 
     def fixed(self, plan: RequestPlan, views: Sequence[Buffer]) -> Reply:
         """The reply of a fixed slot: `views` holds every output, in `Layout.outputs` order."""
-        if plan.classify or not all(wish.binary for wish in plan.outputs):
+        if plan.classify or not all(asked.binary for asked in plan.outputs):
             outputs = [OutputTensor(*known, view) for known, view in zip(self._fixed, views, strict=True)]
             return self.any(plan, outputs)
         if not plan.prefix:
             header = self._start + self._middle(plan) + self._fixed_outputs(plan.outputs)
             plan.prefix, plan.header_length = self._frame(plan, header, binary=True)
         places = self._places
-        data = [views[places[wish.name]] for wish in plan.outputs]
+        data = [views[places[asked.name]] for asked in plan.outputs]
         return Reply((plan.prefix, *data), plan.header_length, CONTENT_BINARY)
 
     def any(self, plan: RequestPlan, outputs: Sequence[OutputTensor]) -> Reply:
@@ -65,13 +65,13 @@ class ReplyEncoder:
                 given.update((output.name, output) for output in made if output.name in plan.classify)
         described: list[bytes] = []
         data: list[Buffer] = []
-        for wish in plan.outputs:
-            output = given.get(wish.name)
+        for asked in plan.outputs:
+            output = given.get(asked.name)
             if output is None:
-                raise RequestError(InferenceCode.RUN_FAILED, f"the model gave no output {quote(wish.name)}")
+                raise RequestError(InferenceCode.RUN_FAILED, f"the model gave no output {quote(asked.name)}")
             _check_size(output)
-            described.append(describe(output, wish.binary))
-            if wish.binary:
+            described.append(describe(output, asked.binary))
+            if asked.binary:
                 data.append(output.data)
         header = self._start + self._middle(plan) + b'"outputs":[' + b",".join(described) + b"]}"
         prefix, length = self._frame(plan, header, binary=bool(data))
@@ -92,17 +92,17 @@ class ReplyEncoder:
         correlation = b',"correlation_id":' + _json(plan.correlation_id) + b"},"
         return request_id + b',"parameters":' + self._parameters[:-1] + correlation
 
-    def _fixed_outputs(self, wishes: tuple[OutputWish, ...]) -> bytes:
-        template = self._templates.get(wishes)
+    def _fixed_outputs(self, requested: tuple[RequestedOutput, ...]) -> bytes:
+        template = self._templates.get(requested)
         if template is None:
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
             described = [
                 describe_binary(*self._fixed[place], self._sizes[place])
-                for place in (self._places[wish.name] for wish in wishes)
+                for place in (self._places[asked.name] for asked in requested)
             ]
             template = b'"outputs":[' + b",".join(described) + b"]}"
-            self._templates[wishes] = template
+            self._templates[requested] = template
         return template
 
     @staticmethod

@@ -86,9 +86,9 @@ class RequestReader:
         tensors, body_bytes, picture = self._tensors(request.inputs or [], mark)
         if picture and len(tensors) > 1:
             raise RequestError(InferenceCode.BAD_PAYLOAD, "beside a picture no other input can be given: send tensors")
-        wishes = [_wish(output) for output in request.outputs] if request.outputs else None
+        requested = [_requested(output) for output in request.outputs] if request.outputs else None
         parameters = request.parameters or NO_PARAMETERS
-        selection = self._signature.select(wishes, bool(parameters.binary_data_output), picture)
+        selection = self._signature.select(requested, bool(parameters.binary_data_output), picture)
         fixed = not picture and self._signature.fits_fixed(tensors)
         return RequestPlan(
             tensors=tensors,
@@ -172,7 +172,7 @@ class RequestReader:
         return InputTensor(known.index, item.name, item.datatype, item.shape, offset, given, None), picture
 
 
-def _wish(output: RequestOutput) -> tuple[str, bool | None]:
+def _requested(output: RequestOutput) -> tuple[str, bool | None]:
     if output.parameters is None:
         return output.name, None
     require_supported(f"output {quote(output.name)}", output.parameters)

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from agent.dataplane.oip.binding import Binding
-from agent.dataplane.oip.plan import InputTensor, OutputWish
+from agent.dataplane.oip.plan import InputTensor, RequestedOutput
 from agent.worker.channel import Layout
 from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.codes import InferenceCode
@@ -43,7 +43,7 @@ class _Input:
 class Selection:
     """What a reply carries, and what the worker must give for it."""
 
-    outputs: tuple[OutputWish, ...]
+    outputs: tuple[RequestedOutput, ...]
     run_outputs: tuple[str, ...] | None
     classify: frozenset[str]
 
@@ -149,19 +149,19 @@ class Signature:
             and all(t.shape == self.inputs[t.name].fixed_shape for t in tensors)
         )
 
-    def select(self, wishes: Sequence[tuple[str, bool | None]] | None, binary: bool, picture: bool) -> Selection:
+    def select(self, requested: Sequence[tuple[str, bool | None]] | None, binary: bool, picture: bool) -> Selection:
         """Which outputs a reply carries: those named, else `label` and `score` for a picture, else all."""
         classified = self._classified
-        if not wishes:
+        if not requested:
             names = (LABEL, SCORE) if picture and classified is not None else self._outputs
-            wishes = [(name, None) for name in names]
-        if len({name for name, _ in wishes}) != len(wishes):
+            requested = [(name, None) for name in names]
+        if len({name for name, _ in requested}) != len(requested):
             raise RequestError(
-                InferenceCode.BAD_PAYLOAD, f"an output is asked for twice: {_names([n for n, _ in wishes])}"
+                InferenceCode.BAD_PAYLOAD, f"an output is asked for twice: {_names([n for n, _ in requested])}"
             )
         run: list[str] = []
         classified_as: list[str] = []
-        for name, _ in wishes:
+        for name, _ in requested:
             made = classified is not None and name in (LABEL, SCORE) and (picture or name not in self._outputs)
             if not made and name not in self._outputs:
                 raise RequestError(
@@ -171,7 +171,7 @@ class Signature:
             source = classified if made and classified is not None else name
             if source not in run:
                 run.append(source)
-        outputs = tuple(OutputWish(name, binary if wish is None else wish) for name, wish in wishes)
+        outputs = tuple(RequestedOutput(name, binary if asked is None else asked) for name, asked in requested)
         return Selection(outputs, None if tuple(run) == self._outputs else tuple(run), frozenset(classified_as))
 
 

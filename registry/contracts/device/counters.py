@@ -78,7 +78,7 @@ AGENT_METRICS = table(
     Metric("repeats_answered", "counter", "requests", "Repeats of an answered request: the reply was sent again."),
     Metric("repeats_refused", "counter", "requests", "Repeats that were refused: too many waited for one reply."),
     Metric(
-        "kept_replies_dropped", "counter", "replies", "Kept replies that were given up for room: a repeat runs anew."
+        "kept_replies_dropped", "counter", "replies", "Kept replies that were given up for room: a repeat runs again."
     ),
     Metric("untracked_requests", "counter", "requests", "Requests without memory of them: too many ran at once."),
     Metric("notices_dropped", "counter", "notices", "Notices that the control thread was too far behind to take."),

@@ -12,8 +12,8 @@ PROVEN = Batching(independent=True)
 DECLARED = Batching(independent=True, basis=Basis.PUBLISHER, max_size=8)
 
 
-def allowed(manifest: Batching | None, wish: BatchingMode = BatchingMode.AUTO, *, off_here: bool = False) -> Joining:
-    return joining(manifest, limit=32, wish=wish, off_here=off_here)
+def allowed(manifest: Batching | None, mode: BatchingMode = BatchingMode.AUTO, *, off_here: bool = False) -> Joining:
+    return joining(manifest, limit=32, mode=mode, off_here=off_here)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_what_the_manifest_does_not_permit_runs_one_at_a_time(manifest: Batching
 def test_what_the_manifest_permits_is_bounded_by_the_host_and_by_the_publishers_largest_size() -> None:
     assert allowed(PROVEN) == (32, "requests may be joined: proven from the graph that items are independent")
     assert allowed(DECLARED).cap == 8
-    assert joining(DECLARED, limit=4, wish=BatchingMode.AUTO, off_here=False).cap == 4
-    assert joining(PROVEN, limit=1, wish=BatchingMode.AUTO, off_here=False).cap == 1
+    assert joining(DECLARED, limit=4, mode=BatchingMode.AUTO, off_here=False).cap == 4
+    assert joining(PROVEN, limit=1, mode=BatchingMode.AUTO, off_here=False).cap == 1
 
 
 def test_a_deployment_and_a_host_can_only_take_away() -> None:
