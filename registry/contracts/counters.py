@@ -16,9 +16,9 @@ MAX_LABELS = 64
 OTHER = "other"
 MAX_LABEL = 64
 """Characters of a label's value."""
-Samples = Mapping[tuple[str, ...], float]
+LabelledValues = Mapping[tuple[str, ...], float]
 """By the values of the labels."""
-Figures = Mapping[str, Samples]
+Figures = Mapping[str, LabelledValues]
 """By name."""
 
 
@@ -75,7 +75,7 @@ def lost(name: str) -> bool:
     return name.partition(":")[0].endswith(("_dropped", "_refused"))
 
 
-def total(samples: Samples) -> int:
+def total(samples: LabelledValues) -> int:
     """Over all labels."""
     return int(sum(samples.values()))
 

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.contracts.counters import PREFIX, Samples
+from registry.contracts.counters import PREFIX, LabelledValues
 from registry.server.metric_table import REGISTRY_METRICS
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -21,7 +21,7 @@ def counter(name: str) -> Counter:
     return Counter(PREFIX + name, metric.meaning, metric.labels)
 
 
-def figure(name: str, value: float | Samples) -> Metric:
+def figure(name: str, value: float | LabelledValues) -> Metric:
     """A figure of the table, as it is now; with labels, by their values. Raises KeyError as `counter` does."""
     metric = REGISTRY_METRICS[name]
     made = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}[metric.kind]
