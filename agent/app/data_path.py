@@ -28,15 +28,15 @@ class RunningShadow:
 
     @property
     def failure(self) -> AgentError | None:
-        """As the port says."""
+        """Why the candidate ended; None: it lives."""
         return self._shadow.failure
 
     def figures(self) -> ShadowFigures:
-        """As the port says."""
+        """What was found so far."""
         return self._shadow.figures()
 
     def end(self, timeout_s: float) -> bool:
-        """As the port says."""
+        """Detaches it. True: the candidate is idle and may serve."""
         off = self._plane.detach(self._model, self._shadow)
         with contextlib.suppress(FutureTimeoutError):  # The data thread has ended: it shows the shadow nothing more.
             off.result(timeout_s)
@@ -50,28 +50,31 @@ class DataPathPort:
         self._plane = plane
         self._device = device
         self._max_payload = max_payload
+        self.withdraw = plane.withdraw
+        self.publish = plane.publish
+        self.publish_durable = plane.publish_durable
 
     def assign(self, model: str) -> None:
-        """As the port says."""
-        self._plane.swap(model, None, None)
+        """The model is this device's; nothing serves it yet."""
+        self.clear(model)
 
     def serve(self, choice: Choice, worker: Worker, tally: Tally) -> Future[Worker | None]:
-        """As the port says."""
+        """From the next batch on the worker answers for `choice`."""
         return self._plane.swap(choice.model, worker, self._binding(choice, worker), tally)
 
     def rebind(self, choice: Choice, worker: Worker) -> None:
-        """As the port says."""
+        """From the next batch on under the rollout and options of `choice`."""
         self._plane.rebind(choice.model, worker, self._binding(choice, worker))
 
     def shadow(self, choice: Choice, worker: Worker, share: float) -> RunningShadow:
-        """As the port says. By the top class of a classifier, else within the tolerance of the version's golden
+        """Answers are compared by the top class of a classifier, else within the tolerance of the version's golden
         vectors, or the usual one."""
         tolerance = choice.golden.tolerance if choice.golden is not None else Tolerance()
         scores = choice.classification.output if choice.classification is not None else None
         return RunningShadow(self._plane, choice.model, Shadow(worker, share, tolerance, scores))
 
     def clear(self, model: str) -> Future[Worker | None]:
-        """As the port says."""
+        """Nothing serves the model; its requests are refused as not ready."""
         return self._plane.swap(model, None, None)
 
     def _binding(self, choice: Choice, loaded: Worker) -> Binding:
@@ -91,15 +94,3 @@ class DataPathPort:
             max_payload=self._max_payload,
             record_results=choice.record_results,
         )
-
-    def withdraw(self, model: str) -> Future[Worker | None]:
-        """As the port says."""
-        return self._plane.withdraw(model)
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """As the port says."""
-        self._plane.publish(topic, payload, 1, retain=retain)
-
-    def publish_durable(self, topic: str, payload: bytes) -> None:
-        """As the port says."""
-        self._plane.publish_durable(topic, payload)

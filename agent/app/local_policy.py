@@ -28,12 +28,12 @@ class HostLocalPolicy:
     def may_download(
         self, model: str, policy: DeploymentPolicy, offered_at: datetime, missing_bytes: int
     ) -> Wait | None:
-        """As the port says."""
+        """None: now; else why it waits, by the window, the size and the network."""
         at = HostNow(self._now(), offered_at, metered=self._metered())
         return may_download(model, policy, self._policy, at, missing_bytes)
 
     def may_switch(self, model: str, policy: DeploymentPolicy, offered_at: datetime) -> Wait | None:
-        """As the port says."""
+        """None: now; else why it waits, by the window and the leases of local programs."""
         now = self._now()
         leases = self._leases.living(now, self._monotonic())
         return may_switch(model, policy, self._policy, HostNow(now, offered_at, leases=leases))
