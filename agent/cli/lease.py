@@ -41,9 +41,7 @@ def take(
     now = _now()
     leases = _leases(config)
     if not leases.folder.parent.is_dir():
-        fail(
-            f"no agent ever ran with its data in {leases.folder.parent}: nobody would see the lease; is --config right?"
-        )
+        fail(f"no agent ever ran with its data in {leases.folder.parent}: no agent would see the lease. Check --config")
     try:
         lease = leases.add(now + _duration(duration), reason, model, now)
     except AgentError as error:

@@ -132,7 +132,7 @@ def reset(
     from agent.app.status import DataDirLock  # noqa: PLC0415 - see above
 
     if not settings.data_dir.is_dir():
-        say(f"nothing to drop: {settings.data_dir} is not there")
+        say(f"nothing to delete: {settings.data_dir} does not exist")
         return
     if not yes:
         typer.confirm(f"Drop everything below {settings.data_dir}?", abort=True)

@@ -21,7 +21,7 @@ def confirm(session: Session, question: str, *, yes: bool) -> None:
     if yes:
         return
     if session.out.as_json or not sys.stdin.isatty():
-        raise UsageFault("This asks before it acts, and nobody is there to answer", hint="Say --yes")
+        raise UsageFault("The command asks for confirmation, but there is no terminal to answer on", hint="Give --yes")
     try:
         agreed = typer.confirm(question, err=True)
     except typer.Abort:  # left to typer it would end as a failure

@@ -146,7 +146,7 @@ def main() -> None:
         text = f"{type(error).__name__}: {error}"
         Output(as_json="--json" in sys.argv).fail(
             CliError(
-                text, code="internal", hint="This was not foreseen. Repeat with --debug and report what it prints."
+                text, code="internal", hint="This is a bug. Repeat the command with --debug and report its output."
             )
         )
         sys.exit(1)

@@ -86,7 +86,7 @@ def seconds(text: str, option: str) -> float:
     """`90s`, `30m`, `2h`, `1d` or plain seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if found is None:
-        raise UsageFault(f"{option}: {text!r} is no duration", hint="Write it like 90s, 30m, 2h or 1d.")
+        raise UsageFault(f"{option}: {text!r} is not a duration", hint="Examples: 90s, 30m, 2h, 1d.")
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
@@ -95,7 +95,7 @@ def percent(text: str, option: str) -> float:
     try:
         return float(text.strip().removesuffix("%"))
     except ValueError:
-        raise UsageFault(f"{option}: {text!r} is no percentage", hint="Write it like 10%.") from None
+        raise UsageFault(f"{option}: {text!r} is not a percentage", hint="Example: 10%.") from None
 
 
 def policy_of(body: Mapping[str, Any]) -> DeploymentPolicy:
@@ -104,7 +104,7 @@ def policy_of(body: Mapping[str, Any]) -> DeploymentPolicy:
         policy = DeploymentPolicy.model_validate(body)
     except ValidationError as error:
         faults = tuple(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise UsageFault("The policy cannot be as it was asked for", errors=faults) from None
+        raise UsageFault("The policy is not valid", errors=faults) from None
     if unknown := policy.unknown_fields():
         known = ", ".join(
             (*DeploymentPolicy.model_fields, *(f"probation.{name}" for name in ProbationLimits.model_fields))

@@ -41,6 +41,8 @@ def restore(
     if done.new_admin is not None:
         typer.echo(f"A new administrator's token, {done.new_admin}, is in {settings.data_dir / ADMIN_TOKEN_FILE}.")
     if done.missing:
-        typer.echo(f"{len(done.missing)} blobs that versions need are not there or not whole; publish those again:")
+        typer.echo(
+            f"{len(done.missing)} blobs that versions need are missing or damaged; publish these versions again:"
+        )
         for digest in done.missing[:MAX_SHOWN]:
             typer.echo(f"  {digest}")

@@ -81,7 +81,7 @@ def make_plan(request: PublishRequest) -> PublishPlan:
         raise UsageFault(f"Two variants are called {twice[0]!r}", hint="Give each [[variant]] a `name` of its own")
     if request.card is not None:
         if not request.card.is_file():
-            raise UsageFault(f"The model card {request.card} is not there")
+            raise UsageFault(f"The model card {request.card} does not exist")
         if request.card.stat().st_size > MAX_CARD_BYTES:
             raise UsageFault(f"The model card {request.card} is over {MAX_CARD_BYTES} bytes")
     told = [(variant.name, text) for variant in variants for text in (*variant.facts.warnings, variant.warning)]
@@ -95,7 +95,7 @@ def make_plan(request: PublishRequest) -> PublishPlan:
 def _checked(request: PublishRequest) -> str:
     """The version's name. Raises UsageFault: the request says too little, or contradicts itself."""
     if unknown := request.unknown_fields():
-        raise UsageFault("The request has fields that nobody knows", errors=unknown)
+        raise UsageFault("The request has unknown fields", errors=unknown)
     if request.version is None:
         raise UsageFault("Which version is it?", hint="Give --version 1.0.0, or `version` in the publish file")
     if request.version in request.aliases:
@@ -125,7 +125,7 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
     if section.file.is_dir():
         raise InspectionError(f"{section.file} is {folder_kind(section.file)}")
     if not section.file.is_file():
-        raise ClientError(f"{section.file} is not there, or not a file", code="not_found")
+        raise ClientError(f"{section.file} does not exist, or is not a file", code="not_found")
     facts = variant_facts(section)
     for name in section.files:
         checked_size(section.file.parent, plain_path(name), "the publish file")
@@ -143,7 +143,7 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
 def _add_module(code: EntryPointSection, files: dict[str, Path]) -> None:
     path, name = code.module, artifact_name(code.module)
     if not path.is_file():
-        raise ClientError(f"{path} is not there, or not a file", code="not_found")
+        raise ClientError(f"{path} does not exist, or is not a file", code="not_found")
     if name in files:
         raise UsageFault(f"The entry point {path} has the name of another file of the variant")
     require_function(path, code.function)

@@ -38,7 +38,7 @@ def start_program(folder: Path, *arguments: str, **environment: str) -> Ended:
 
 def says(done: Ended, code: str, exit_code: int) -> str:
     assert (done.returncode, "Traceback" in done.stderr) == (exit_code, False), done.stderr
-    assert "not foreseen" not in done.stderr
+    assert "This is a bug" not in done.stderr
     assert done.stderr.rstrip().endswith(f"[{code}]"), done.stderr
     return done.stderr
 

@@ -102,7 +102,7 @@ def convert(
         raise CliError(
             f"{model}@{manifest.version} has a variant {plan['name']!r} already, and variants never change",
             code="conflict",
-            hint="It may be what you want: registry show. Else give the new one a name: --option name=...",
+            hint="To see it: registry show. To add another one, give it a name: --option name=...",
         )
     if dry_run:
         _tell_plan(session, plan, start, on)

@@ -100,7 +100,7 @@ def convert(
     try:
         variant = Variant.model_validate(answer["variant"])
     except (KeyError, ValidationError) as error:
-        raise CliError(f"The conversion answered nonsense: {error}", code="bad_answer") from error
+        raise CliError(f"The conversion's answer cannot be read: {error}", code="bad_answer") from error
     variant = _measured(session, manifest, variant, folder / "out", golden)
     _add(session, manifest, variant, folder / "out")
 

@@ -84,7 +84,9 @@ def add(
     end_well()
     if source.is_dir():
         if like is None:
-            raise UsageFault("How do these pictures become inputs?", hint="As a version says it: --like MODEL@1.0.0")
+            raise UsageFault(
+                "Pictures need a version that says how to convert them", hint="Name it: --like MODEL@1.0.0"
+            )
         tensors = picture_set(session, source, like)
     else:
         tensors = _given(source)
@@ -165,7 +167,9 @@ def _given(source: Path) -> dict[str, Tensor]:
     full = {_full_name(name): tensor for name, tensor in tensors.items()}
     if len(full) != len(tensors):
         names = ", ".join(sorted(tensors))
-        raise UsageFault(f"{source.name} says the same twice: {names}", hint="`y` is `labels`, and `x` is `in/x`")
+        raise UsageFault(
+            f"{source.name} holds the same array twice: {names}", hint="`y` is `labels`, and `x` is `in/x`"
+        )
     return full
 
 

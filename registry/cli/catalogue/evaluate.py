@@ -86,9 +86,9 @@ def evaluate(
         show_evaluations(session, evaluations_of(session, version))
         return
     if dataset is None:
-        raise UsageFault("On which validation set?", hint="--dataset NAME; registry dataset lists them")
+        raise UsageFault("No validation set is given", hint="--dataset NAME; registry dataset lists them")
     if metric not in METRICS:
-        raise UsageFault(f"There is no metric {metric!r}", hint=f"One of: {', '.join(METRICS)}")
+        raise UsageFault(f"Unknown metric {metric!r}", hint=f"One of: {', '.join(METRICS)}")
     view = session.client.get(dataset_path(dataset), DatasetView)
     wanted = Wanted(version, view, metric, variant, timeout)
     devices = _devices(session, on or [], fleet) if on or fleet else []

@@ -96,7 +96,7 @@ def _changes(given: list[str] | None) -> dict[str, str]:
         name, _, value = (part.strip() for part in text.partition("="))
         if name not in SETTABLE or not value:
             examples = "; ".join(f"{name}={example}" for name, (_, example) in SETTABLE.items())
-            raise UsageFault(f"--what-if {text!r} is not FACT=VALUE with a fact that can be imagined", hint=examples)
+            raise UsageFault(f"--what-if {text!r} is not FACT=VALUE with a known fact", hint=examples)
         if len(value) > MAX_VALUE:
             raise UsageFault(f"--what-if {name}={value[:64]!r}...: a value has at most {MAX_VALUE} characters")
         changes[name] = value

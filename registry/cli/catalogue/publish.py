@@ -118,7 +118,7 @@ def publish(
             raise UsageFault("--target, --variant, --format, --network, --input and so on belong into its [[variant]]")
     else:
         if target is None:
-            raise UsageFault("What is it made for?", hint=f"Give --target, one of: {', '.join(Target)}")
+            raise UsageFault("No target is given", hint=f"Give --target, one of: {', '.join(Target)}")
         section = VariantSection(
             file=file, target=target, name=variant, format=model_format,
             inputs=tensor_specs(model_input), outputs=tensor_specs(model_output),
@@ -165,7 +165,7 @@ def _publish_file_path(source: str) -> Path:
             hint=f"registry publish {source} model.onnx --version 1.0.0 --target cpu, or a publish file: NAME.toml",
         )
     if not path.is_file():
-        raise ClientError(f"The publish file {path} is not there", code="not_found")
+        raise ClientError(f"The publish file {path} does not exist", code="not_found")
     return path
 
 

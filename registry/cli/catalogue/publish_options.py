@@ -242,4 +242,4 @@ def tolerance_of(text: str) -> Tolerance:
         return Tolerance(**values)
     except ValidationError as error:
         faults = tuple(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-        raise UsageFault(f"--tolerance {text!r} is out of bounds", errors=faults) from None
+        raise UsageFault(f"--tolerance {text!r} is out of range", errors=faults) from None

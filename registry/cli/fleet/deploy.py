@@ -179,7 +179,7 @@ def _decided(device: DeviceView, view: DeploymentView) -> ReportedModel | None:
     """The report when it serves what was asked for, None while it is open."""
     wanted = device.desired.get(view.model)
     if device.generation > view.generation and wanted != view.version:
-        raise CliError(f"{device.name} was given {view.model}@{wanted or 'nothing'} meanwhile", code="conflict")
+        raise CliError(f"{device.name} was assigned {view.model}@{wanted or 'nothing'} meanwhile", code="conflict")
     report = device.reported.models.get(view.model) if device.reported else None
     if report is None or not has_seen(device, view.generation):
         return None

@@ -104,7 +104,7 @@ def retry(
     ```
     """
     if failed == bool(device):
-        raise UsageFault("Which devices?", hint="Say --failed for all that failed, or --device for each one.")
+        raise UsageFault("Which devices?", hint="Give --failed for all that failed, or --device for each one.")
     view = get_rollout(session, rollout)
     follow(session, command_rollout(session, view, Command.RETRY, note=note, devices=tuple(device or ())), watch=watch)
 

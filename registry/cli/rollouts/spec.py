@@ -85,7 +85,7 @@ def checked(body: Any) -> RolloutSpec:
             f"{'.'.join(str(part) for part in fault['loc']) or 'rollout'}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors()
         )
-        raise UsageFault("The rollout cannot be made as it was asked for", hint=_HINT, errors=faults) from None
+        raise UsageFault("The rollout is not valid", hint=_HINT, errors=faults) from None
 
 
 def read_spec(file: Path) -> RolloutSpec:
@@ -128,7 +128,7 @@ def _wave(text: str) -> dict[str, Any]:
         return {"count": int(text)}
     if "=" in text or text.startswith("!"):
         return {"selector": text}
-    raise UsageFault(f"--waves: {text!r} is no wave", hint="A wave is 10% or 50 (devices) or ring=canary (a label).")
+    raise UsageFault(f"--waves: {text!r} is not a wave", hint="A wave is 10% or 50 (devices) or ring=canary (a label).")
 
 
 def gate_of(pairs: Sequence[str]) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def tell_device(out: Output, rollout: str, view: ActionView, now: datetime) -> N
         empty="It has said nothing yet.",
     )
     if view.forgotten:
-        out.say(f"Before those: {how_many(view.forgotten, 'step')} that nobody keeps any more.")
+        out.say(f"Before those: {how_many(view.forgotten, 'step')} that are no longer kept.")
 
 
 def tell_history(out: Output, entries: Iterable[HistoryEntry]) -> None:

@@ -93,7 +93,7 @@ def test_labels_that_are_no_class_numbers_are_refused_at_once(cli: Cli, labels: 
 
 def test_a_file_that_says_the_same_twice_is_refused(cli: Cli) -> None:
     np.savez(cli.folder / "set.npz", x=X, y=np.zeros(5, "u1"), labels=np.ones(5, "u1"))
-    assert "says the same twice: labels, x, y" in cli("dataset", "add", "twice", "set.npz", code=2).err
+    assert "holds the same array twice: labels, x, y" in cli("dataset", "add", "twice", "set.npz", code=2).err
 
 
 def test_what_cannot_be_evaluated_says_why(cli: Cli) -> None:
@@ -107,7 +107,7 @@ def test_what_cannot_be_evaluated_says_why(cli: Cli) -> None:
     assert "not all from 0 to 1" in cli("evaluate", "hard@1", "--dataset", "three", code=1).err
     cli("evaluate", "hard@1", code=2)
     cli("evaluate", "hard@1", "--dataset", "absent", code=3)
-    assert "no metric 'luck'" in cli("evaluate", "hard@1", "--dataset", "four", "--metric", "luck", code=2).err
+    assert "Unknown metric 'luck'" in cli("evaluate", "hard@1", "--dataset", "four", "--metric", "luck", code=2).err
     cli("evaluate", "hard@1", "--dataset", "four", "--on", "nobody", code=3)
     assert "No device" in cli("evaluate", "hard@1", "--dataset", "four", "--fleet", "a=b", code=3).err
     cli("evaluate", "hard@1", "--dataset", "four", "--fleet", "((", code=2)

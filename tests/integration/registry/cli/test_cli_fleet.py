@@ -118,7 +118,7 @@ def test_a_device_is_added_once_and_its_credential_shown_once(cli: Cli) -> None:
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     assert "no credential was made" in cli("devices", "rotate", "edge-1", "--token-out", "edge-1.token", code=4).err
     assert cli("devices", "show", "edge-1", "--json", MODELFLEET_TOKEN=written.read_text().strip()).code == 0
-    assert "Say --yes" in cli("devices", "remove", "edge-1", code=2).err
+    assert "Give --yes" in cli("devices", "remove", "edge-1", code=2).err
     cli("devices", "remove", "edge-1", "--yes")
     cli("devices", "show", "edge-1", code=3)
 

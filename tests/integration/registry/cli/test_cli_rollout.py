@@ -139,7 +139,7 @@ def test_a_command_that_is_not_legal_now_says_which_ones_are(cli: Cli) -> None:
         assert "draft" in refused["message"], refused
         assert "submit" in json.dumps(refused), refused
     refused = cli("rollout", "retry", "early", code=2)
-    assert "Say --failed for all that failed, or --device for each one." in refused.err
+    assert "Give --failed for all that failed, or --device for each one." in refused.err
     cli("rollout", "delete", "early", "--yes")
 
 
@@ -196,9 +196,9 @@ def test_a_file_that_is_no_rollout_says_what_is_wrong_in_it(cli: Cli, body: dict
     [
         (("--waves", "10%,50%"), "the last one must be 100%"),
         (("--waves", "half,100%"), "A wave is 10% or 50 (devices) or ring=canary (a label)."),
-        (("--soak", "soon"), "Write it like 90s, 30m, 2h or 1d."),
+        (("--soak", "soon"), "Examples: 90s, 30m, 2h, 1d."),
         (("--gate", "max_failed=1"), "max_failed_pct"),
-        (("--shadow", "some"), "Write it like 10%."),
+        (("--shadow", "some"), "Example: 10%."),
     ],
 )
 def test_an_option_that_cannot_be_taught_says_how_it_is_written(cli: Cli, options: tuple[str, ...], said: str) -> None:

@@ -150,8 +150,8 @@ def test_wrong_bytes_of_an_earlier_pull_are_thrown_away(cli: Cli) -> None:
         (("publish", "m", LENET, "--target", "cpu"), 2, "Which version"),
         (("publish", "m", LENET, "--version", "1"), 2, "Give --target"),
         (("publish", "m"), 2, "Which file"),
-        (("publish", "m.toml"), 3, "not there"),
-        (("publish", "m", "missing.onnx", "--version", "1", "--target", "cpu"), 3, "not there"),
+        (("publish", "m.toml"), 3, "does not exist"),
+        (("publish", "m", "missing.onnx", "--version", "1", "--target", "cpu"), 3, "does not exist"),
         (("publish", "Capital", LENET, "--version", "1", "--target", "cpu"), 2, "model: "),
         (("publish", "m", LENET, "--version", "1", "--target", "cpu", "--format", "om"), 1, "is onnx by its content"),
         (("publish", "m", __file__, "--version", "1", "--target", "cpu"), 2, "cannot be told"),
@@ -199,7 +199,7 @@ def test_a_hostile_model_leaves_nothing_in_the_registry(cli: Cli) -> None:
         ("model = 'm'\n[[variant]]\nfile='f'\ntarget='tpu'", "variant.0.target"),
         ("model = 'm'\n[image]\ninput='x'\nheight=1\nwidth=1\nnormalise=true\n[[variant]]\nfile='f'\ntarget='cpu'",
          "image.normalise: unknown key"),
-        ("model = 'm'\nversion = '1'\n[[variant]]\nfile='f'\ntarget='cpu'", "f is not there"),
+        ("model = 'm'\nversion = '1'\n[[variant]]\nfile='f'\ntarget='cpu'", "f does not exist"),
     ],
 )  # fmt: skip
 def test_a_wrong_publish_file_is_refused_with_each_fault(cli: Cli, text: str, said: str) -> None:

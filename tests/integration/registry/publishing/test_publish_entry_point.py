@@ -117,7 +117,7 @@ def test_publishing_the_same_again_changes_nothing(cli: Cli) -> None:
         ((*OPTIONS, "--network", "lenet5", *KEY), 2, "one of them builds the network"),
         (("--entry-point", "network.py", *TENSORS, *KEY), 2, "FILE.py:FUNCTION"),
         (("--entry-point", "network.py:os.system", *TENSORS, *KEY), 2, "function"),
-        (("--entry-point", "none.py:create", *TENSORS, *KEY), 3, "none.py is not there"),
+        (("--entry-point", "none.py:create", *TENSORS, *KEY), 3, "none.py does not exist"),
         (("--entry-point", "network.py:create", *KEY), 2, "--input and --output"),
         ((*OPTIONS, "--signing-key", "none.key"), 3, "none.key cannot be read"),
         ((*OPTIONS, "--signing-key", "network.py"), 5, "can be read by others"),

@@ -41,5 +41,5 @@ def test_a_tolerance_names_what_it_changes() -> None:
     assert tolerance_of("absolute=1e-2, top1=0.9") == Tolerance(absolute=0.01, top1_agreement=0.9)
     with pytest.raises(UsageFault, match="has 'abs=1'"):
         tolerance_of("abs=1")
-    with pytest.raises(UsageFault, match="out of bounds"):
+    with pytest.raises(UsageFault, match="out of range"):
         tolerance_of("top1=2")
