@@ -139,8 +139,8 @@ class JobExecutor:
         except StepCancelledError:
             outcome = lambda record: records.again(record, JobCode.JOB_CANCELLED, "It was stopped.")  # noqa: E731
         except UnreachableError as error:
-            weather, run.away = error, True
-            outcome = lambda record: records.away(record, weather.code, weather.message)  # noqa: E731
+            failure, run.away = error, True
+            outcome = lambda record: records.away(record, failure.code, failure.message)  # noqa: E731
         except TransientError as error:
             fault = error
             outcome = lambda record: records.again(record, fault.code, fault.message)  # noqa: E731

@@ -59,9 +59,9 @@ def _from_npz(path: Path, max_bytes: int, max_tensors: int) -> dict[str, Tensor]
         if len(members) > max_tensors:
             raise InspectionError(f"{path.name} has {len(members)} arrays; at most {max_tensors}")
         names = {member.filename for member in members}
-        strangers = sorted(name for name in names if not name.endswith(".npy"))
-        if strangers or len(names) != len(members):
-            what = f"{strangers[0][:256]!r}, which is no array" if strangers else "a name twice"
+        unexpected = sorted(name for name in names if not name.endswith(".npy"))
+        if unexpected or len(names) != len(members):
+            what = f"{unexpected[0][:256]!r}, which is no array" if unexpected else "a name twice"
             raise InspectionError(f"{path.name} has {what}. Write it with numpy.savez")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: as_tensor(f"{path.name}: {name!r}", arrays[name]) for name in arrays.files}

@@ -41,7 +41,7 @@ RETRIABLE = FAILURE | {_S.TIMED_OUT, _S.CANCELLED, _S.EXCLUDED, _S.INCOMPATIBLE}
 """What `retry` plans again; of the incompatible, those that fit by now."""
 OUT = frozenset({_S.SUPERSEDED, _S.CANCELLED, _S.ALREADY_CURRENT, _S.INCOMPATIBLE, _S.DECOMMISSIONED})
 """In no denominator: neither did they fail nor can they succeed."""
-WISH_ENDS = frozenset({_S.FAILED, _S.REJECTED, _S.ROLLED_BACK, _S.ROLLBACK_FAILED})
+REQUEST_ENDS = frozenset({_S.FAILED, _S.REJECTED, _S.ROLLED_BACK, _S.ROLLBACK_FAILED})
 """Their desired state still names the new version; withdrawing ends that too, or an agent that starts again tries it
 again. The state stays as it is. (So it is with a device that was timed out before it was known to have switched.)"""
 _MAY_GET_IT = SUCCESS | IN_FLIGHT | FAILURE | {_S.TIMED_OUT}
@@ -51,7 +51,7 @@ LOST = frozenset({_S.ROLLBACK_FAILED})
 HOLDS_SLOT_WHILE_AWAY = frozenset({_S.FAILED, _S.ROLLED_BACK, _S.REJECTED, _S.REGRESSED, _S.TIMED_OUT})
 """These count too while the device is offline or serves nothing: a failed host that is not back frees no slot."""
 
-MAY_HOLD = IN_FLIGHT | WISH_ENDS | {_S.TIMED_OUT}
+MAY_HOLD = IN_FLIGHT | REQUEST_ENDS | {_S.TIMED_OUT}
 """Their desired state names the new version, and they have not committed it: a pause tells them to hold."""
 WAITS_HELD = frozenset({_S.STAGED, _S.PROBATION})
 """Where a device that was told to hold comes to rest: it waits for a person, and is not silent."""

@@ -148,7 +148,7 @@ class FailOffline:
 class Withdraw:
     """Every device that has not switched returns to its last good version; no acknowledgement is waited for.
 
-    Parked and BEFORE_SWITCH actions become cancelled; of those in WISH_ENDS only the desired state changes. While a
+    Parked and BEFORE_SWITCH actions become cancelled; of those in REQUEST_ENDS only the desired state changes. While a
     rollback is aborted nothing is put back: what was planned is cancelled, what was told to return does.
     """
 

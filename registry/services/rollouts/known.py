@@ -22,7 +22,7 @@ from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.fleet.presence import is_online
 
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
-_GAVE_UP = tuple(state.value for state in actions.WISH_ENDS)
+_GAVE_UP = tuple(state.value for state in actions.REQUEST_ENDS)
 _EVERY: ColumnElement[bool] = true()
 
 

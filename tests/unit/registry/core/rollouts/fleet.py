@@ -181,7 +181,7 @@ class Fleet:
             case decisions.Withdraw():
                 self.take_back(tuple(self.rows), S.CANCELLED)
                 for name, row in self.rows.items():
-                    if row.state in actions.WISH_ENDS:
+                    if row.state in actions.REQUEST_ENDS:
                         self.devices[name].wish(OLD, row.attempt)
 
     def take_back(self, names: tuple[str, ...], state: ActionState) -> list[str]:
