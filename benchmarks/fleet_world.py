@@ -20,8 +20,8 @@ from sqlalchemy import text
 from benchmarks.fleet_seed import seed, variants
 from registry.db.engine import Database
 from scripts.demo.processes import Fleet, wait_until
-from tests.support.postgres import PostgreSql
-from tests.support.registry_process import put_blob
+from tests.support.host.postgres import PostgreSql
+from tests.support.programs.registry_process import put_blob
 
 PEERS = Path(__file__).parent / "peers"
 MODEL = "bench"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from tests.support.broker import Mosquitto
-from tests.support.postgres import Databases, PostgreSql, programs
+from tests.support.host.postgres import Databases, PostgreSql, programs
+from tests.support.network.broker import Mosquitto
 
 # A shell that starts the suite in the background ignores SIGINT for it and for all that it starts; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.debian_root import CHECKOUT, DebianRoot
+from tests.support.host.debian_root import CHECKOUT, DebianRoot
 from tests.support.paths import ROOT
 
 SUITE = os.environ.get("MODELFLEET_BARE_DEBIAN", "")

@@ -24,7 +24,7 @@ from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import simulated_om
 from tests.fakes.simulated_tensorrt.in_process import simulated_tensorrt
 from tests.fakes.simulated_tensorrt.plan import simulated_plan
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 USABLE = [name for name in CATALOG if open_backend(name).probe().usable]
 SAMPLES_AS_THEY_ARE = [name for name in USABLE if "onnx" in CATALOG[name].formats]

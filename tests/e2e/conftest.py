@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.demo.client import FleetClient
-from tests.support.fleet import Fleet
+from tests.support.programs.fleet import Fleet
 
 DEVICE = "edge-1"
 

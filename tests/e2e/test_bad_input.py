@@ -21,12 +21,12 @@ from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.e2e.test_killed import answers, worker_of
 from tests.fakes.odd_server import OddServer
-from tests.support import onnx_models
-from tests.support.asking import Answer, Asker
-from tests.support.fleet import Fleet
-from tests.support.fleet_registry import eventually
+from tests.support.clients.asking import Answer, Asker
+from tests.support.models import onnx_models
 from tests.support.paths import LENET_FOLDER
-from tests.support.registry_process import manifest_of, put_blob
+from tests.support.programs.fleet import Fleet
+from tests.support.programs.fleet_registry import eventually
+from tests.support.programs.registry_process import manifest_of, put_blob
 
 X = np.zeros((1, 1, 28, 28), np.float32)
 MAX_PAYLOAD = 64 << 20

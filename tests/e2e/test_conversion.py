@@ -18,9 +18,9 @@ from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC
 from tests.fakes.simulated_atc import running, simulated_atc
-from tests.support import onnx_models
-from tests.support.fleet import Fleet
+from tests.support.models import onnx_models
 from tests.support.paths import LENET_FOLDER
+from tests.support.programs.fleet import Fleet
 
 
 def simulated_ascend(folder: Path, mode: str = "") -> dict[str, str]:

@@ -13,9 +13,9 @@ import pytest
 
 from scripts.demo.client import FleetClient
 from scripts.demo.processes import wait_until
-from tests.support.checkpoints import safetensors
-from tests.support.fleet import Fleet
-from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.models.checkpoints import safetensors
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
+from tests.support.programs.fleet import Fleet
 
 pytestmark = [needs_mindspore, pytest.mark.timeout(300)]
 TRUSTS, PLAIN = "edge-1", "edge-2"

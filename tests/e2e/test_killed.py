@@ -20,8 +20,8 @@ from paho.mqtt.properties import Properties
 from scripts.demo.client import FleetClient, RequestFailedError, end_session
 from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
-from tests.support.fleet import Fleet
 from tests.support.paths import LENET_FOLDER
+from tests.support.programs.fleet import Fleet
 
 X = np.zeros((1, 1, 28, 28), np.float32)
 

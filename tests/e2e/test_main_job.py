@@ -9,8 +9,8 @@ from PIL import Image
 from scripts.demo.client import FleetClient, RequestFailedError
 from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
-from tests.support.fleet import Fleet
 from tests.support.paths import LENET_FOLDER
+from tests.support.programs.fleet import Fleet
 
 DIGITS = sorted((LENET_FOLDER / "digits").glob("*.png"))
 

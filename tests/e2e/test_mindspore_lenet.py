@@ -15,8 +15,8 @@ from registry.mindspore_networks import table
 from scripts.demo.client import FleetClient
 from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
-from tests.support.fleet import Fleet
-from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
+from tests.support.programs.fleet import Fleet
 
 pytestmark = [needs_mindspore, pytest.mark.timeout(500)]
 SCRIPT = Path(__file__).parents[1] / "support" / "mindspore_training.py"

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from scripts.simulator.world import Settings
-from tests.support import rollout_models
-from tests.support.fleet import Fleet
-from tests.support.simulated_fleet import BASE, MODEL, NEXT, SimulatedFleet
+from tests.support.models import rollout_models
+from tests.support.programs.fleet import Fleet
+from tests.support.programs.simulated_fleet import BASE, MODEL, NEXT, SimulatedFleet
 
 DEVICES = 30
 PER_WAVE = 3

@@ -18,9 +18,9 @@ import pytest
 from registry.contracts.paths import device_path
 from scripts.demo.client import FleetClient, RequestFailedError
 from scripts.demo.processes import wait_until
-from tests.support import rollout_models
-from tests.support.fleet import Fleet
-from tests.support.rollout_models import MODEL, X
+from tests.support.models import rollout_models
+from tests.support.models.rollout_models import MODEL, X
+from tests.support.programs.fleet import Fleet
 
 DEVICES = ("edge-1", "edge-2", "edge-3")
 BASE, GOOD, OTHER = "1.0.0", "2.0.0", "3.0.0"

@@ -14,10 +14,10 @@ import pytest
 from registry.config import load_config
 from registry.server.mqtt.session import at
 from scripts.demo.processes import BIN
-from tests.support.broker import Mosquitto, free_port
-from tests.support.certificates import Authority
-from tests.support.fleet_registry import FleetRegistry, eventually
-from tests.support.registry_process import RegistryProcess
+from tests.support.network.broker import Mosquitto, free_port
+from tests.support.network.certificates import Authority
+from tests.support.programs.fleet_registry import FleetRegistry, eventually
+from tests.support.programs.registry_process import RegistryProcess
 
 OLD, NEW = "old-" + "o" * 40, "new-" + "n" * 40
 

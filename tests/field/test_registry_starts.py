@@ -13,8 +13,8 @@ import pytest
 
 from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
-from tests.support.postgres import PostgreSql, migrated_file
-from tests.support.registry_process import PROGRAM, Ended, failed_start
+from tests.support.host.postgres import PostgreSql, migrated_file
+from tests.support.programs.registry_process import PROGRAM, Ended, failed_start
 
 DATABASE = "MODELFLEET_REGISTRY_DATABASE_URL"
 TOKEN_FILE = "MODELFLEET_REGISTRY_ADMIN_TOKEN_FILE"

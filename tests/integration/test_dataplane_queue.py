@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.fakes.workers import FakeWorker
-from tests.support.asking import Asker, binary_request
-from tests.support.broker import Mosquitto
-from tests.support.serving import Serving, until
+from tests.support.clients.asking import Asker, binary_request
+from tests.support.clients.serving import Serving, until
+from tests.support.network.broker import Mosquitto
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import pytest
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.device.messages import Desired, DesiredModel
 from tests.fakes.registry_simulator import RegistrySimulator, Stall, one_file_manifest
-from tests.support import warm_start
-from tests.support.broker import Mosquitto, free_port
+from tests.support.network.broker import Mosquitto, free_port
 from tests.support.paths import LENET
+from tests.support.programs import warm_start
 
 DEVICE = "edge-1"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -23,7 +23,7 @@ from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 HOST = Platform(
     os="linux",

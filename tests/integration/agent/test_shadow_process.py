@@ -18,10 +18,11 @@ from registry.contracts.device.deployments import DeploymentPolicy, DeploymentPr
 from registry.contracts.device.messages import Desired, DesiredModel, Reported, ReportedModel
 from registry.contracts.topics import Topics
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
-from tests.support import onnx_models, warm_start
-from tests.support.asking import Asker, binary_request
-from tests.support.broker import Mosquitto
-from tests.support.serving import until
+from tests.support.clients.asking import Asker, binary_request
+from tests.support.clients.serving import until
+from tests.support.models import onnx_models
+from tests.support.network.broker import Mosquitto
+from tests.support.programs import warm_start
 
 DEVICE = "shadow-1"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

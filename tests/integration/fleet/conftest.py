@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Mosquitto
-from tests.support.fleet_registry import FleetRegistry, eventually
-from tests.support.postgres import Databases
+from tests.support.host.postgres import Databases
+from tests.support.network.broker import Mosquitto
+from tests.support.programs.fleet_registry import FleetRegistry, eventually
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.support.broker import Mosquitto
-from tests.support.fleet_registry import FleetRegistry, eventually, facts
-from tests.support.mqtt_device import MqttDevice, now
+from tests.support.clients.mqtt_device import MqttDevice, now
+from tests.support.network.broker import Mosquitto
+from tests.support.programs.fleet_registry import FleetRegistry, eventually, facts
 
 CPU = {"name": "cpu", "target": "cpu"}
 

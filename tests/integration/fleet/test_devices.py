@@ -10,8 +10,8 @@ import pytest
 
 from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import Platform
-from tests.support.fleet_registry import FleetRegistry, eventually, facts
-from tests.support.mqtt_device import now
+from tests.support.clients.mqtt_device import now
+from tests.support.programs.fleet_registry import FleetRegistry, eventually, facts
 
 CPU = {"name": "cpu", "target": "cpu"}
 GPU = {"name": "gpu", "target": "gpu"}

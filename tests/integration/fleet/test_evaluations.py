@@ -23,9 +23,9 @@ from registry.contracts.paths import (
 )
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
-from tests.support.fleet_registry import FleetRegistry
-from tests.support.postgres import Databases
-from tests.support.registry_process import put_blob
+from tests.support.host.postgres import Databases
+from tests.support.programs.fleet_registry import FleetRegistry
+from tests.support.programs.registry_process import put_blob
 
 NOW = datetime(2026, 5, 1, tzinfo=timezone.utc)
 PARITY = {"cases": 4, "max_abs": 2e-6, "max_rel": 1e-5, "top1_agreement": 1.0, "passed": True, "run_us": 40.0}

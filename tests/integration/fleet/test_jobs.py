@@ -12,9 +12,9 @@ from registry.contracts.comparison.golden_file import Case, write_cases
 from registry.contracts.digest import digest_of
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import Datatype
-from tests.support.fleet_registry import FleetRegistry, facts
-from tests.support.mqtt_device import now
-from tests.support.registry_process import put_blob
+from tests.support.clients.mqtt_device import now
+from tests.support.programs.fleet_registry import FleetRegistry, facts
+from tests.support.programs.registry_process import put_blob
 
 CPU = {"name": "cpu", "target": "cpu"}
 MADE = b"the quantized model"

@@ -25,8 +25,8 @@ from registry.services.fleet.publication import NEWEST, Publication
 from registry.services.fleet.results import Results
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.telemetry import Telemetry
-from tests.support.fleet_registry import eventually
-from tests.support.postgres import Databases
+from tests.support.host.postgres import Databases
+from tests.support.programs.fleet_registry import eventually
 
 START = datetime(2030, 5, 1, 10, tzinfo=timezone.utc)
 

@@ -14,10 +14,10 @@ import pytest
 from registry.contracts.rollout.states import Command
 from scripts.simulator.faults import Bad, Fault, Faults
 from scripts.simulator.world import Settings
-from tests.support.broker import Mosquitto
-from tests.support.fleet_registry import FleetRegistry, eventually
-from tests.support.postgres import Databases, PostgreSql
-from tests.support.simulated_fleet import BASE, MODEL, NEXT, SimulatedFleet
+from tests.support.host.postgres import Databases, PostgreSql
+from tests.support.network.broker import Mosquitto
+from tests.support.programs.fleet_registry import FleetRegistry, eventually
+from tests.support.programs.simulated_fleet import BASE, MODEL, NEXT, SimulatedFleet
 
 WITHIN = Faults(
     slow=0.05, silent=0.01, failing=0.01, rolling_back=0.01, flapping=0.03, offline=0.02, offline_s=30.0

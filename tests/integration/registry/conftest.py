@@ -8,9 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cli import Cli
-from tests.support.postgres import Databases
-from tests.support.registry_process import RegistryProcess
+from registry.db.engine import Database
+from tests.support.host.postgres import Databases
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +52,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess
 def cli(server: RegistryProcess, tmp_path: Path) -> Cli:
     """An administrator's shell in an empty folder."""
     return Cli(tmp_path, server.url, server.admin_token)
+
+
+@pytest.fixture
+def database(tmp_path: Path, databases: Databases) -> Iterator[Database]:
+    made = Database(databases.migrated(tmp_path))
+    yield made
+    made.close()

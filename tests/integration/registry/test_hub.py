@@ -22,10 +22,10 @@ from registry.contracts.digest import digest_of, hex_of
 from registry.hub.cache import Cache
 from registry.hub.source import opened
 from registry.hub.weights import choose
-from tests.support import checkpoints, onnx_models
-from tests.support.cli import Cli
-from tests.support.mindspore_python import PYTHON, ROOT, needs_mindspore
-from tests.support.registry_process import RegistryProcess
+from tests.support.models import checkpoints, onnx_models
+from tests.support.models.mindspore_python import PYTHON, ROOT, needs_mindspore
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess
 
 LENET = networks.parameters(Network(name="lenet5"))
 X = np.array([[1, 0, 0], [1, 1, 1]], np.float32)

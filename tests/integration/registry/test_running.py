@@ -14,10 +14,10 @@ from registry.contracts.tensors import Datatype
 from registry.running.process import CannotRunError, ModelProcess, ModelRunError, Order
 from registry.running.runtimes import MINDSPORE_VARIABLE, order_for
 from registry.sandbox import memory_of_host
-from tests.support import onnx_models
-from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.clients.worker_client import is_gone
+from tests.support.models import onnx_models
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.paths import DATA
-from tests.support.worker_client import is_gone
 
 X = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 3))
 Y = TensorSpec(name="y", datatype=Datatype.FP32, shape=(-1, 2))

@@ -6,7 +6,7 @@ import pytest
 
 from agent.adapters.facts.metered import Metered
 from agent.adapters.facts.vendor_tool import ToolError
-from tests.support.serving import until
+from tests.support.clients.serving import until
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from registry.contracts.catalogue.manifest import FileRef, Format, Requirements,
 from registry.contracts.fit.platforms import BackendFacts, CannFacts, Platform
 from registry.contracts.fit.resolution import FitOutcome, judge
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC, simulated_om
-from tests.support import onnx_models, worker_client
+from tests.support.clients import worker_client
+from tests.support.models import onnx_models
 
 Start = Callable[[bytes], Worker]
 

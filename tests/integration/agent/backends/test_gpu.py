@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from agent.worker.handle import WorkerSpec, probe_backend, start_worker
-from tests.support import onnx_models, worker_client
+from tests.support.clients import worker_client
+from tests.support.models import onnx_models
 
 pytestmark = pytest.mark.gpu
 

@@ -19,8 +19,8 @@ from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
 from agent.worker.measure import Measurement
 from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.tensors import Datatype
-from tests.support import worker_client
-from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.clients import worker_client
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.paths import ROOT
 
 pytestmark = needs_mindspore

@@ -18,9 +18,9 @@ from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Network, TensorSpec
 from registry.contracts.tensors import Datatype
 from registry.mindspore_networks import table
-from tests.support import worker_client
-from tests.support.checkpoints import safetensors
-from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.clients import worker_client
+from tests.support.models.checkpoints import safetensors
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.paths import ROOT
 
 pytestmark = needs_mindspore

@@ -14,7 +14,7 @@ import pytest
 
 from agent.errors import AgentError
 from agent.worker.handle import WorkerSpec, probe_backend, start_worker
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 BUILDS = {
     "MODELFLEET_ONNXRUNTIME_GPU_PYTHON": ("gpu", "CUDAExecutionProvider"),

@@ -22,8 +22,8 @@ from registry.contracts.catalogue.manifest import FileRef, Format, Network, Targ
 from registry.contracts.digest import digest_of
 from registry.inspection import om
 from tests.fakes.simulated_atc import running, simulated_atc
-from tests.support import onnx_models
-from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.models import onnx_models
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.paths import LENET, ROOT
 
 X, Y = ("x", (-1, 3)), ("y", (-1, 2))

@@ -13,7 +13,7 @@ from agent.errors import AgentError
 from registry.contracts.catalogue.manifest import FileRef, Format, Target, TensorSpec, Variant
 from registry.contracts.digest import digest_of
 from tests.fakes.simulated_trt_builder import VERSION, simulated_python, simulated_trtexec
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 
 def build(

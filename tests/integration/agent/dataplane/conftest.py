@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.broker import Mosquitto
-from tests.support.proxy import Proxy
+from tests.support.network.broker import Mosquitto
+from tests.support.network.proxy import Proxy
 
 
 @pytest.fixture

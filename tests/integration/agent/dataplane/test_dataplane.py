@@ -16,9 +16,9 @@ from PIL import Image
 from agent.core.events import ControlMessage, WorkerDied
 from registry.contracts.catalogue.manifest import ImageInput
 from tests.fakes.workers import FakeWorker
-from tests.support.asking import Asker, binary_request
-from tests.support.broker import Mosquitto
-from tests.support.serving import Serving, until
+from tests.support.clients.asking import Asker, binary_request
+from tests.support.clients.serving import Serving, until
+from tests.support.network.broker import Mosquitto
 
 X = np.array([1, 2, 3, 4], np.float32)
 

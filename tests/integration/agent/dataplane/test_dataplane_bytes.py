@@ -15,8 +15,8 @@ import pytest
 from agent.core.events import Disconnected
 from registry.inference.packets import encode_publish, text, variable
 from tests.fakes.workers import FakeWorker
-from tests.support.asking import binary_request
-from tests.support.serving import Serving, until
+from tests.support.clients.asking import binary_request
+from tests.support.clients.serving import Serving, until
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.oip.reply_encoder import ReplyEncoder
 from registry.certificates import TlsFiles
 from tests.fakes.workers import FakeWorker
-from tests.support.asking import Asker, binary_request
-from tests.support.broker import Mosquitto, free_port
-from tests.support.proxy import Proxy
-from tests.support.serving import BIRTH, DEATH, Serving, until
+from tests.support.clients.asking import Asker, binary_request
+from tests.support.clients.serving import BIRTH, DEATH, Serving, until
+from tests.support.network.broker import Mosquitto, free_port
+from tests.support.network.proxy import Proxy
 
 X = np.array([1, 2, 3, 4], np.float32)
 

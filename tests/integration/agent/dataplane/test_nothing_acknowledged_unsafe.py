@@ -11,10 +11,10 @@ from agent.core.events import Disconnected
 from agent.core.strikes import MAX_STRIKES
 from tests.fakes.workers import FakeWorker
 from tests.integration.agent.dataplane.test_dataplane_faults import serve
-from tests.support.asking import Asker, binary_request
-from tests.support.broker import Mosquitto
-from tests.support.proxy import Proxy
-from tests.support.serving import Serving, until
+from tests.support.clients.asking import Asker, binary_request
+from tests.support.clients.serving import Serving, until
+from tests.support.network.broker import Mosquitto
+from tests.support.network.proxy import Proxy
 
 X = np.array([1, 2, 3, 4], np.float32)
 REQUESTS = 30

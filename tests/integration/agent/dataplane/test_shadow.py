@@ -13,10 +13,10 @@ from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
 from registry.contracts.catalogue.golden import Tolerance
 from tests.fakes.workers import FakeWorker, binding_for
-from tests.support import onnx_models
-from tests.support.asking import Asker, binary_request
-from tests.support.broker import Mosquitto
-from tests.support.serving import Serving, until
+from tests.support.clients.asking import Asker, binary_request
+from tests.support.clients.serving import Serving, until
+from tests.support.models import onnx_models
+from tests.support.network.broker import Mosquitto
 
 X = np.array([[1, 2, 3, 4]], np.float32)
 MANY = np.arange(12, dtype=np.float32).reshape(3, 4)

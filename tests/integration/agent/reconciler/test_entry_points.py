@@ -30,10 +30,10 @@ from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.tensors import Datatype
 from tests.fakes.registry_simulator import RegistrySimulator
-from tests.support import worker_client
-from tests.support.checkpoints import safetensors
-from tests.support.mindspore_python import PYTHON, needs_mindspore
-from tests.support.signing import Signer, signed_manifest
+from tests.support.clients import worker_client
+from tests.support.models.checkpoints import safetensors
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
+from tests.support.models.signing import Signer, signed_manifest
 
 OWNER = Signer(1)
 CODE = EntryCode(module="network.py", function="create", arguments={"classes": 3})

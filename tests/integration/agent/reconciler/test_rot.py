@@ -32,7 +32,7 @@ from registry.contracts.device.messages import DesiredModel
 from registry.contracts.digest import digest_of, hex_of
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 from tests.integration.agent.reconciler.test_pull import HOST
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 NEVER = threading.Event()
 WEIGHTS = os.urandom(3 << 20)

@@ -20,7 +20,8 @@ from registry.contracts.comparison.golden_file import Case, write_cases
 from registry.contracts.digest import digest_of
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import NUMPY_NAME, Datatype
-from tests.support import onnx_models, worker_client
+from tests.support.clients import worker_client
+from tests.support.models import onnx_models
 
 MEASURED = Measurement(run_us=10.0, max_batch=4, lanes=1, fixed=True)
 WEIGHTS = np.array([[1, 10], [2, 20], [3, 30]], "<f4")

@@ -10,9 +10,9 @@ import pytest
 
 from agent.core.probation import Tally
 from tests.fakes.workers import FakeWorker, binding_for
-from tests.support.asking import Asker, binary_request
-from tests.support.broker import Mosquitto
-from tests.support.serving import Serving
+from tests.support.clients.asking import Asker, binary_request
+from tests.support.clients.serving import Serving
+from tests.support.network.broker import Mosquitto
 
 GOOD = np.array([1, 2, 3, 4], np.float32)
 

@@ -10,7 +10,8 @@ import pytest
 from agent.worker.handle import WorkerSpec, start_worker
 from agent.worker.measure import Measurement
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, simulated_om
-from tests.support import onnx_models, worker_client
+from tests.support.clients import worker_client
+from tests.support.models import onnx_models
 
 MEASURED = Measurement(run_us=100.0, max_batch=1, lanes=1, fixed=True)
 

@@ -17,7 +17,8 @@ from agent.worker import main as worker_main
 from agent.worker.arena import ArenaTensor
 from agent.worker.handle import WorkerSpec, probe_backend, start_worker
 from agent.worker.measure import Measurement
-from tests.support import onnx_models, worker_client
+from tests.support.clients import worker_client
+from tests.support.models import onnx_models
 
 SECRET = np.array([7, 8, 9], np.float32).tobytes()
 

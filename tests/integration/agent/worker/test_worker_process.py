@@ -26,7 +26,8 @@ from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
 from agent.worker.measure import Measurement
 from registry import sandbox
 from registry.contracts.catalogue.manifest import TensorSpec
-from tests.support import onnx_models, worker_client
+from tests.support.clients import worker_client
+from tests.support.models import onnx_models
 
 Start = Callable[..., Worker]
 MEASURED = Measurement(run_us=10.0, max_batch=4, lanes=1, fixed=True)

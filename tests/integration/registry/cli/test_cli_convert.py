@@ -13,10 +13,10 @@ import pytest
 
 from scripts.demo.processes import wait_until
 from tests.fakes.simulated_atc import running, simulated_atc
-from tests.support import onnx_models
-from tests.support.cli import Cli, end
-from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.models import onnx_models
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.paths import LENET, ROOT
+from tests.support.programs.cli import Cli, end
 
 CHIP = ("-O", "soc_version=Ascend310P3", "-O", "cann_version=8.0.RC1")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support import onnx_models
-from tests.support.cli import Cli
+from tests.support.models import onnx_models
+from tests.support.programs.cli import Cli
 
 X = np.array([[1, 0, 0], [-1, 0, 0], [0, 2, 0], [0, 0, -3], [1, 1, 1]], "<f4")
 """Through onnx_models.linear: the second class wins where the sum is positive, else the first."""

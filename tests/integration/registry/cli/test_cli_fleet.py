@@ -21,10 +21,10 @@ from registry.contracts.device.messages import Desired, Fault, Reported, Reporte
 from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from tests.fakes.odd_server import OddServer
-from tests.support.cli import Cli
-from tests.support.fleet_registry import eventually
 from tests.support.paths import LENET
-from tests.support.registry_process import RegistryProcess
+from tests.support.programs.cli import Cli
+from tests.support.programs.fleet_registry import eventually
+from tests.support.programs.registry_process import RegistryProcess
 
 
 @pytest.fixture

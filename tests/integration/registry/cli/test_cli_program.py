@@ -16,9 +16,9 @@ from registry.cli.main import COMMANDS
 from registry.cli.reference import render
 from registry.contracts.catalogue.manifest import Classification, ImageInput
 from registry.publishing.request import load_publish_file
-from tests.support import onnx_models
-from tests.support.cli import Cli, end
+from tests.support.models import onnx_models
 from tests.support.paths import LENET, ROOT
+from tests.support.programs.cli import Cli, end
 
 DOCS = ROOT / "docs"
 WITHOUT = """

@@ -11,9 +11,9 @@ import pytest
 
 from registry.contracts import paths
 from registry.contracts.fit.platforms import Platform
-from tests.support.cli import Cli
-from tests.support.fleet_registry import eventually, facts
-from tests.support.registry_process import RegistryProcess, publish
+from tests.support.programs.cli import Cli
+from tests.support.programs.fleet_registry import eventually, facts
+from tests.support.programs.registry_process import RegistryProcess, publish
 
 DEVICES = ("edge-1", "edge-2", "edge-3")
 CREATE = ("rollout", "create", "lenet@1.1.0", "--fleet", "site=paris")

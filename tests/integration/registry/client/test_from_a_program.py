@@ -23,9 +23,9 @@ from registry.contracts.api.versions import ModelView
 from registry.contracts.catalogue.manifest import FileRef, Target
 from registry.contracts.digest import digest_of
 from registry.contracts.paths import model_path
-from tests.support.cli import Cli
 from tests.support.paths import ROOT
-from tests.support.registry_process import RegistryProcess
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess
 
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 

@@ -19,7 +19,7 @@ from registry.db.rollout_rows import GroupRow
 from registry.errors import ConflictError
 from registry.server.composition import build_services
 from tests.integration.registry.rollouts.world import World, quick
-from tests.support.postgres import Databases, migrated_file
+from tests.support.host.postgres import Databases, migrated_file
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

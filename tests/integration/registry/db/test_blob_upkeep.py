@@ -21,8 +21,8 @@ from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Versions
 from registry.services.datasets import Datasets
 from tests.fakes.blobs import MemoryBlobs, ObjectBlobs
-from tests.support.postgres import Databases
-from tests.support.registry_process import manifest_of
+from tests.support.host.postgres import Databases
+from tests.support.programs.registry_process import manifest_of
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DAY = timedelta(days=1)

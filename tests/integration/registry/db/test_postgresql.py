@@ -21,9 +21,9 @@ from registry.db.rollout_rows import GroupRow, RolloutRow, WebhookRow
 from registry.errors import BusyError, ConflictError
 from registry.services.webhooks import Webhooks
 from tests.integration.registry.rollouts.world import START, World, quick
-from tests.support.fleet_registry import eventually
-from tests.support.postgres import PostgreSql
-from tests.support.registry_process import RegistryProcess, publish
+from tests.support.host.postgres import PostgreSql
+from tests.support.programs.fleet_registry import eventually
+from tests.support.programs.registry_process import RegistryProcess, publish
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from registry.db.engine import Database
 from registry.db.migrations.upgrade import alembic_config, upgrade
 from registry.db.schema import METADATA
 from registry.server.app import openapi_document
-from tests.support.postgres import Databases
+from tests.support.host.postgres import Databases
 
 
 def test_migrations_and_rows_agree(tmp_path: Path, databases: Databases) -> None:

@@ -18,7 +18,7 @@ import onnx
 from onnx.backend.test.case.node import collect_testcases
 
 from registry.inspection.independence import examine
-from tests.support import independence
+from tests.support.models import independence
 
 EVERY = 1 if os.environ.get("MODELFLEET_BACKEND_CASES") == "all" else 12
 """In the suite, one case in twelve."""

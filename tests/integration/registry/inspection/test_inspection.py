@@ -21,9 +21,9 @@ from registry.inspection.external_data import MAX_COMPANIONS
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.folders import folder_kind
 from registry.inspection.foreign_formats import by_ending
-from tests.support import onnx_models
+from tests.support.models import onnx_models
+from tests.support.models.protobuf import message
 from tests.support.paths import LENET
-from tests.support.protobuf import message
 
 SECRET = b"a secret of this host"
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from registry.contracts.digest import digest_of
-from tests.support import onnx_models
-from tests.support.cli import Cli
-from tests.support.cutting_proxy import CuttingProxy
-from tests.support.fleet_registry import eventually
+from tests.support.models import onnx_models
+from tests.support.network.cutting_proxy import CuttingProxy
 from tests.support.paths import ROOT
-from tests.support.registry_process import RegistryProcess
+from tests.support.programs.cli import Cli
+from tests.support.programs.fleet_registry import eventually
+from tests.support.programs.registry_process import RegistryProcess
 
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 

@@ -21,10 +21,10 @@ from registry.publishing.observer import Observer
 from registry.publishing.plan import PublishPlan, make_plan
 from registry.publishing.publish import publish
 from registry.publishing.request import GoldenSection, PublishRequest, VariantSection
-from tests.support import onnx_models
-from tests.support.cli import Cli
+from tests.support.models import onnx_models
 from tests.support.paths import ROOT
-from tests.support.registry_process import RegistryProcess
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess
 
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 

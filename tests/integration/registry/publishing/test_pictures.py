@@ -19,9 +19,9 @@ from registry.contracts.catalogue.manifest import ImageInput
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from registry.inspection.facts import InspectionError
 from registry.pictures.steps import steps_of
-from tests.support.cli import Cli
 from tests.support.paths import LENET_FOLDER
-from tests.support.registry_process import RegistryProcess
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Network
-from tests.support import checkpoints, onnx_models
-from tests.support.cli import Cli
-from tests.support.registry_process import RegistryProcess
+from tests.support.models import checkpoints, onnx_models
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess
 
 LENET = networks.parameters(Network(name="lenet5"))
 ONNX_SIBLING = '[[variant]]\nfile = "m.onnx"\ntarget = "cpu"\n'

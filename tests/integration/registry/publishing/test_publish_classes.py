@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import onnx_models
-from tests.support.cli import Cli, Ran
+from tests.support.models import onnx_models
+from tests.support.programs.cli import Cli, Ran
 
 FILE = """
 model = "{name}"

@@ -17,9 +17,9 @@ from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import digest_of
 from registry.contracts.paths import version_path
-from tests.support import checkpoints, onnx_models
-from tests.support.cli import Cli
-from tests.support.registry_process import RegistryProcess
+from tests.support.models import checkpoints, onnx_models
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess
 
 CODE = "def create(classes): ...\nraise RuntimeError('publishing runs no code')\n"
 TENSORS = ("--input", "x:FP32:-1,4", "--output", "y:FP32:-1,3")

@@ -15,11 +15,11 @@ from registry.inspection import air, checkpoint, mindir, om, safetensors
 from registry.inspection.detect import OM_MAGIC, detect
 from registry.inspection.facts import InspectionError
 from registry.inspection.protobuf import Field, ProtobufWalk
-from tests.support import onnx_models
-from tests.support.cli import Cli, Ran
+from tests.support.models import onnx_models
+from tests.support.models.protobuf import message, number
 from tests.support.paths import DATA
-from tests.support.protobuf import message, number
-from tests.support.registry_process import RegistryProcess
+from tests.support.programs.cli import Cli, Ran
+from tests.support.programs.registry_process import RegistryProcess
 
 """Files that MindSpore wrote; see the README there."""
 SIGNATURE = """

@@ -17,11 +17,11 @@ from registry.contracts.comparison.golden_file import read_cases
 from registry.contracts.paths import blob_path, version_path
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
-from tests.support import onnx_models
-from tests.support.cli import Cli
-from tests.support.mindspore_python import PYTHON, needs_mindspore
+from tests.support.models import onnx_models
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.paths import ROOT
-from tests.support.registry_process import RegistryProcess, put_blob
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess, put_blob
 
 LENET = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 WEIGHTS = np.array([[1, 10], [2, 20], [3, 30]], "<f4")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import onnx_models
-from tests.support.cli import Cli, Ran
+from tests.support.models import onnx_models
+from tests.support.programs.cli import Cli, Ran
 
 
 def publish(cli: Cli, name: str, content: bytes, *words: object, version: str = "1", code: int = 0) -> Ran:

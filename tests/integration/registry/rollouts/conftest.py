@@ -1,4 +1,4 @@
-"""A world of each test's own, or a database alone, on each database."""
+"""A world of each test's own, on each database."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from registry.db.engine import Database
 from tests.integration.registry.rollouts.world import World
-from tests.support.postgres import Databases
+from tests.support.host.postgres import Databases
 
 
 @pytest.fixture
 def world(tmp_path: Path, databases: Databases) -> Iterator[World]:
     made = World(databases.migrated(tmp_path))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def database(tmp_path: Path, databases: Databases) -> Iterator[Database]:
-    made = Database(databases.migrated(tmp_path))
     yield made
     made.close()

@@ -20,7 +20,7 @@ from registry.contracts.rollout.views import CommandBody, RolloutView
 from registry.db.catalog_rows import VersionRow
 from scripts.simulator.inprocess import InProcess, Services
 from tests.integration.registry.rollouts.world import FACTS, START, World
-from tests.support.postgres import migrated_file
+from tests.support.host.postgres import migrated_file
 
 DAY_S = 86400.0
 NAMES = tuple(f"d{number}" for number in range(4))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from registry.contracts.fit.platforms import Platform
-from tests.support.fleet_registry import FleetRegistry, eventually, facts
-from tests.support.mqtt_device import now
-from tests.support.postgres import Databases
+from tests.support.clients.mqtt_device import now
+from tests.support.host.postgres import Databases
+from tests.support.programs.fleet_registry import FleetRegistry, eventually, facts
 
 CPU = {"name": "cpu", "target": "cpu"}
 SPEC = {

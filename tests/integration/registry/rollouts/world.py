@@ -37,7 +37,7 @@ from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.rollouts import Rollouts
 from registry.services.rollouts.ticker import Ticker
 from registry.services.telemetry import Telemetry
-from tests.support.fleet_registry import facts
+from tests.support.programs.fleet_registry import facts
 
 START = datetime(2030, 5, 1, 10, tzinfo=timezone.utc)
 S, R = ActionState, RolloutState

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.integration.registry.server.test_publishing import problem, publish
-from tests.support.registry_process import RegistryProcess, failed_start, put_blob
+from tests.support.programs.registry_process import RegistryProcess, failed_start, put_blob
 
 
 def token(admin: httpx.Client, name: str, scope: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import AliasView
 from tests.integration.registry.server.test_publishing import problem
-from tests.support.registry_process import RegistryProcess, publish
+from tests.support.programs.registry_process import RegistryProcess, publish
 
 
 @pytest.fixture

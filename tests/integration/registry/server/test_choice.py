@@ -16,9 +16,9 @@ from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.device.messages import Reported
 from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts, Evidence, Platform
-from tests.support.cli import Cli
 from tests.support.paths import LENET
-from tests.support.registry_process import RegistryProcess, put_blob
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess, put_blob
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 ORT = BackendFacts(

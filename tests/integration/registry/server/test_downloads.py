@@ -9,7 +9,7 @@ import pytest
 
 from registry.contracts.digest import Digest, digest_of
 from tests.integration.registry.server.test_publishing import problem
-from tests.support.registry_process import put_blob
+from tests.support.programs.registry_process import put_blob
 
 DATA = os.urandom((3 << 20) + 5)
 

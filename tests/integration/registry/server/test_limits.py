@@ -16,7 +16,7 @@ import pytest
 
 from registry.contracts.digest import digest_of
 from tests.integration.registry.server.test_publishing import problem
-from tests.support.registry_process import RegistryProcess, put_blob
+from tests.support.programs.registry_process import RegistryProcess, put_blob
 
 MIB = 1 << 20
 IMPATIENT = {

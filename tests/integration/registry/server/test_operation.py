@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from tests.integration.registry.server.test_publishing import problem
-from tests.support.registry_process import RegistryProcess, publish
+from tests.support.programs.registry_process import RegistryProcess, publish
 
 
 def test_it_says_that_it_lives_is_ready_and_what_it_counts(admin: httpx.Client, anyone: httpx.Client) -> None:

@@ -15,7 +15,7 @@ from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import ModelView, PublishAnswer, VersionView
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import digest_of
-from tests.support.registry_process import RegistryProcess, manifest_of, publish, put_blob
+from tests.support.programs.registry_process import RegistryProcess, manifest_of, publish, put_blob
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

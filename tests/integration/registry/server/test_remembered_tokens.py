@@ -14,7 +14,7 @@ from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
 from registry.services.access import MANY, Access, hash_token
-from tests.support.postgres import migrated_file
+from tests.support.host.postgres import migrated_file
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -18,7 +18,7 @@ from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.fit.resolution import resolve
 from registry.contracts.tensors import Datatype
-from tests.support.signing import Signer, signed_manifest
+from tests.support.models.signing import Signer, signed_manifest
 
 OWNER, STRANGER = Signer(1), Signer(2)
 CODE = EntryCode(module="network.py", function="create", arguments={"num_class": 3})

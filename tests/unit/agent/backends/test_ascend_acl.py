@@ -18,7 +18,7 @@ from agent.backends.ascend_acl_session import AclSession
 from agent.backends.base import BackendError, LoadOptions, TensorInfo
 from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import SIMULATED_SOC, simulated_om
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 Load = Callable[..., AclSession]
 ON_310 = LoadOptions(target="ascend310", independent=True)

@@ -15,7 +15,7 @@ from agent.backends.ascend_acl_calls import AclError, family_of
 from agent.backends.base import BackendError, LoadOptions
 from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import simulated_om
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 ON_310 = LoadOptions(target="ascend310")
 GOOD = simulated_om(onnx_models.linear(), gears=(1, 4))

@@ -14,7 +14,7 @@ from agent.backends.ascend_acl_session import AclSession
 from agent.backends.base import BackendError, LoadOptions, TensorInfo
 from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import simulated_om
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 Load = Callable[..., AclSession]
 IMAGE = onnx_models.one_op("Relu", [1, 2, "H", "W"])

@@ -18,7 +18,7 @@ from agent.backends.tensorrt_plan import TensorRtPlan, check_build
 from agent.backends.tensorrt_session import TensorRtSession
 from tests.fakes.simulated_tensorrt.in_process import simulated_tensorrt
 from tests.fakes.simulated_tensorrt.plan import SIMULATED_VERSION, simulated_plan
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 Load = Callable[..., TensorRtSession]
 ON_GPU = LoadOptions(target="gpu")

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from registry.contracts.codes import InferenceCode
 from registry.inference.errors import RequestError
 from registry.inference.reply import OutputTensor
-from tests.support.oip import DTYPES, Input, decode_reply, encode_request, to_bytes
+from tests.support.clients.oip import DTYPES, Input, decode_reply, encode_request, to_bytes
 from tests.unit.agent.dataplane.oip_models import DIGEST, echo, input_bytes, make_codec, spec
 
 

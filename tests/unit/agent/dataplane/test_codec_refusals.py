@@ -16,7 +16,7 @@ from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import MAX_HEADER_BYTES, MAX_JSON_BYTES
 from registry.inference.errors import MAX_MESSAGE, RequestError
 from registry.inference.request import find_address
-from tests.support.oip import Input, encode_request
+from tests.support.clients.oip import Input, encode_request
 from tests.unit.agent.dataplane.oip_models import make_codec, spec
 
 C = InferenceCode

@@ -18,7 +18,7 @@ from registry.inference.errors import RequestError
 from registry.inference.reply import OutputTensor
 from registry.pictures.bare import MAX_PIXELS
 from registry.pictures.decode import decode
-from tests.support.oip import Input, decode_reply, encode_request
+from tests.support.clients.oip import Input, decode_reply, encode_request
 from tests.unit.agent.dataplane.oip_models import input_bytes, make_codec, spec
 
 RGB = np.array([[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [250, 251, 252]]], np.uint8)

@@ -14,7 +14,7 @@ from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import resolve
 from registry.contracts.fit.room import CODE, held_bytes
 from registry.core.publish_faults import publish_faults
-from tests.support.fleet_registry import facts
+from tests.support.programs.fleet_registry import facts
 
 MIB = 1 << 20
 FILE = {"path": "m.onnx", "digest": "sha256:" + "ab" * 32, "size": 1}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.inspection import air
-from tests.support.protobuf import message, number
+from tests.support.models.protobuf import message, number
 
 
 def operator(kind: str) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from registry.inspection import checkpoint, mindir, om, safetensors
 from registry.inspection.facts import InspectionError, Parameter
-from tests.support.protobuf import message, number
+from tests.support.models.protobuf import message, number
 
 READERS: tuple[Callable[[BytesIO, int, str], object], ...] = (mindir.read, checkpoint.read, safetensors.read, om.read)
 

@@ -8,7 +8,7 @@ import pytest
 
 from registry.inspection import mindir
 from registry.inspection.facts import InspectionError
-from tests.support.protobuf import message, number
+from tests.support.models.protobuf import message, number
 
 
 def mindir_of(graph: bytes, more: bytes = b"", producer: str = "MindSpore", version: str = "2.10.0") -> mindir.Content:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tests.support.graphs import COUNT, Graph, one
+from tests.support.models.graphs import COUNT, Graph, one
 
 Make = Callable[[], onnx.ModelProto]
 ML = "ai.onnx.ml"

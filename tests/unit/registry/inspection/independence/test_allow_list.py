@@ -8,7 +8,7 @@ import pytest
 
 from registry.inspection.independence import examine
 from registry.inspection.independence.nodes import ML, NEWEST_ML_OPSET, NEWEST_OPSET, RULES
-from tests.support import independence
+from tests.support.models import independence
 from tests.unit.registry.inspection.independence.cases import CASES
 
 UNRUN = {"BitwiseNot"}

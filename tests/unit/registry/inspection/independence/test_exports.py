@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from registry.inspection.independence import examine
-from tests.support import exports, independence
+from tests.support.models import exports, independence
 
 
 @pytest.mark.parametrize("name", exports.EXPORTS)

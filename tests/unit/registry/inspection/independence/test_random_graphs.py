@@ -1,6 +1,6 @@
 """Random graphs: whatever is proven, ONNX Runtime answers alone as together. A counterexample is a fault of the proof.
 
-The suite takes the same few each time. Many more: python -m tests.support.random_graphs 0 20000
+The suite takes the same few each time. Many more: python -m tests.support.models.random_graphs 0 20000
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.random_graphs import fault_of
+from tests.support.models.random_graphs import fault_of
 
 SEEN: Counter[str] = Counter()
 

@@ -12,7 +12,7 @@ from onnx import helper
 
 from registry.contracts.catalogue.batching import Basis
 from registry.inspection.independence import examine
-from tests.support.graphs import COUNT, Graph, one
+from tests.support.models.graphs import COUNT, Graph, one
 
 f32, i64 = np.float32, np.int64
 Make = Callable[[], onnx.ModelProto]

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from registry.inspection.independence import examine
-from tests.support import independence
-from tests.support.graphs import Graph, one
+from tests.support.models import independence
+from tests.support.models.graphs import Graph, one
 
 f32, i32, i64 = np.float32, np.int32, np.int64
 Make = Callable[[], onnx.ModelProto]
