@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +141,15 @@ def test_of_a_tool_that_says_very_much_the_beginning_and_the_end_are_kept(tmp_pa
     assert "ATC run success" in made.output
 
 
-def test_a_tool_reads_and_writes_its_folder_and_no_secret(tmp_path: Path) -> None:
-    secret, folder = tmp_path / "secret", tmp_path / "work"
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A folder that is not below /dev, which tools may use, as the folders of tests are where they lie in memory."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_tool_reads_and_writes_its_folder_and_no_secret(disk: Path) -> None:
+    secret, folder = disk / "secret", disk / "work"
     secret.write_text("token")
     folder.mkdir()
     script = f"""
@@ -150,7 +159,7 @@ tempfile.NamedTemporaryFile().write(b"x")
 pathlib.Path.home().joinpath("kept").write_text("here, too")
 subprocess.run(["/bin/true"], check=True)
 print(os.path.exists("/etc/hostname"), "NoNewPrivs:\\t1" in open("/proc/self/status").read())
-acts = (lambda: open({str(secret)!r}), lambda: open({str(tmp_path / "new")!r}, "w"), lambda: os.kill({os.getpid()}, 0))
+acts = (lambda: open({str(secret)!r}), lambda: open({str(disk / "new")!r}, "w"), lambda: os.kill({os.getpid()}, 0))
 for act in acts:
     try:
         act()
