@@ -236,7 +236,7 @@ class ModelSlot:
             version=active.binding.version,
             rollout=active.binding.rollout,
             queue_depth=depth,
-            queue_limit=active.layout.ids,
+            queue_limit=active.layout.ids + active.layout.slots,  # as many as fixed slots may wait for an arena
             batching=active.worker.batching,
         )
 
