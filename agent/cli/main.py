@@ -27,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="""Run models on this host. The registry says which; the agent downloads them and answers requests over MQTT.
 
     Settings come from a TOML file (--config, MODELFLEET_AGENT_CONFIG or /etc/modelfleet/agent.toml) and from

@@ -123,9 +123,11 @@ class _Stream(httpcore.NetworkStream):
 class _Backend(httpcore.NetworkBackend):
     """Opens connections. An IPv6 address stands in brackets until here, or a proxy would be asked for nonsense."""
 
-    def __init__(self, current: _Current) -> None:
+    def __init__(self, current: _Current, proxy: Proxy | None) -> None:
+        """`proxy`: with whom the connections are, for messages; None: with the registry."""
         self._sockets = httpcore.SyncBackend()
         self._current = current
+        self._with = f"the proxy {proxy.host}:{proxy.port} that {proxy.variable} names: " if proxy is not None else ""
 
     def connect_tcp(
         self,
@@ -139,7 +141,9 @@ class _Backend(httpcore.NetworkBackend):
         try:
             inner = self._sockets.connect_tcp(host.strip("[]"), port, left, local_address, socket_options)
         except (ValueError, OverflowError) as error:  # a name that the system's resolver cannot even be asked for
-            raise httpcore.ConnectError(f"{host}: {error}") from error
+            raise httpcore.ConnectError(f"{self._with}{host}: {error}") from error
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            raise type(error)(f"{self._with}{error}") from error
         return _Stream(inner, self._current)
 
     def sleep(self, seconds: float) -> None:
@@ -162,7 +166,7 @@ class HttpTransport(httpx.BaseTransport):
         self, verify: ssl.SSLContext | None, proxy: Proxy | None, proxy_verify: ssl.SSLContext | None = None
     ) -> None:
         self._current = _Current()
-        self._pool = _pool(verify, proxy, proxy_verify, _Backend(self._current))
+        self._pool = _pool(verify, proxy, proxy_verify, _Backend(self._current, proxy))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """As httpx says."""

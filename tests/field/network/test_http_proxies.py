@@ -159,6 +159,16 @@ def test_a_proxy_that_cannot_be_used_is_said_by_its_variable_and_kills_nobody(
     assert told.value.code == "bad_proxy"
 
 
+@pytest.mark.parametrize("proxy", ["nonsense.invalid", "http://127.0.0.1:1"])
+def test_a_proxy_that_is_not_there_is_named_with_its_variable(environment: pytest.MonkeyPatch, proxy: str) -> None:
+    environment.setenv("HTTP_PROXY", proxy)
+    client = RegistryClient("http://registry.test", "edge-1", token=None, ca_file=None, timeout_s=5)
+    with pytest.raises(UnreachableError, match="HTTP_PROXY"):
+        client.desired(None)
+    with pytest.raises(ClientError, match=r"the proxy .* that HTTP_PROXY names"):
+        ApiClient(Address("http://registry.test", None)).call("GET", "/v1/models")
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_asks_for_a_password_is_an_outage(environment: pytest.MonkeyPatch, scheme: str) -> None:
     with OddServer(407, b"<html>Who are you?</html>", "text/html") as proxy:
