@@ -90,20 +90,20 @@ class DeploymentSteps:
         self._probed_again = float("-inf")
 
     def facts(self) -> Platform:
-        """As `ports.Steps` says."""
+        """What this host is; probed once, until `look_again`."""
         with self._probing:
             if self._facts is None:
                 self._facts = self._probe()
             return self._facts
 
     def look_again(self) -> Platform:
-        """As `ports.Steps` says."""
+        """What this host is by now."""
         with self._probing:
             self._facts = self._probe()
             return self._facts
 
     def resolve(self, model: str, desired: DesiredModel, cancel: threading.Event) -> Choice:
-        """As `ports.Steps` says.
+        """Fetches the manifest and chooses the variant for this host.
 
         Raises:
             TransientError: the manifest cannot be had now.
@@ -140,7 +140,7 @@ class DeploymentSteps:
         )
 
     def download(self, choice: Choice, keep: Set[Digest], cancel: threading.Event) -> None:
-        """As `ports.Steps` says. What is there already is not fetched again.
+        """Brings the files and golden vectors of the choice into the cache, but for those that are there already.
 
         Raises:
             TransientError: network, disk, or other bytes than the manifest says.
@@ -159,16 +159,16 @@ class DeploymentSteps:
                 self._cache.admit_golden(part, digest)
 
     def received(self, choice: Choice) -> int:
-        """As `ports.Steps` says."""
+        """Bytes of the choice that are on this disk."""
         return choice.variant.size - self._cache.outstanding(choice.variant, choice.variant_digest)
 
     def verify(self, choice: Choice, cancel: threading.Event) -> None:
-        """As `ports.Steps` says."""
+        """Reads every byte in the cache and compares it with its digest."""
         self._cache.verify(choice.variant, choice.variant_digest, cancel)
         self._cache.used(choice.variant_digest)
 
     def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> Worker:
-        """As `ports.Steps` says. A load cannot be cancelled: its time is bounded, its worker is then discarded."""
+        """Starts a worker. A load cannot be cancelled: its time is bounded, its worker is then discarded."""
         limits, settings = self._config.limits, self._config.worker
         allowed = joining(
             choice.variant.batching,
@@ -283,7 +283,7 @@ class DeploymentSteps:
         return found
 
     def compare(self, choice: Choice, worker: Worker, cancel: threading.Event) -> Parity:
-        """As `ports.Steps` says.
+        """How the worker answers the version's golden vectors.
 
         Raises:
             TransientError: digest_mismatch: the file on disk is not the published one; it is thrown away.
@@ -301,13 +301,13 @@ class DeploymentSteps:
         return measure_parity(worker, path, golden, check=check)
 
     def room(self, active: Worker | None) -> Room:
-        """As `ports.Steps` says."""
+        """The memory that is free, and what the active worker takes."""
         if active is None or active.execution == "inline":
             return Room(memory()[1])
         return Room(memory()[1], proportional_memory([active.pid]))
 
     def sweep(self, slots: Sequence[SlotRecord]) -> None:
-        """As `ports.Steps` says."""
+        """Removes from the cache what no slot needs."""
         places = [place for slot in slots for place in slot.places()]
         manifests = {place.manifest for place in places} | {slot.desired.manifest for slot in slots if slot.desired}
         candidates = [slot.candidate for slot in slots if slot.candidate]

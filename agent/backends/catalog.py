@@ -82,11 +82,6 @@ CATALOG = {
 }
 
 
-def backends_for(format_name: str) -> tuple[str, ...]:
-    """The backends that load a format, best first."""
-    return tuple(name for name, entry in CATALOG.items() if format_name in entry.formats)
-
-
 def open_backend(name: str) -> Backend:
     """The backend of that name. Raises BackendError(backend_unavailable) when there is none, or no NumPy for it."""
     entry = CATALOG.get(name)

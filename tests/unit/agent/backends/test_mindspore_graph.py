@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.backends.base import BackendError, TensorInfo
-from agent.backends.catalog import CATALOG, backends_for
+from agent.backends.catalog import CATALOG
 from agent.backends.mindspore_graph import MindSpore, MindSporeSession, first_line, named
 from agent.config.worker import WorkerSettings
 
@@ -44,7 +44,6 @@ def session(cell: Callable[..., Any], outputs: tuple[TensorInfo, ...] = (A,)) ->
 
 
 def test_the_catalogue_has_it_for_mindir_and_checkpoints_only() -> None:
-    assert backends_for("mindir") == backends_for("mindspore-ckpt") == ("mindspore",)
     assert CATALOG["mindspore"].formats == ("mindir", "mindspore-ckpt")
 
 
