@@ -52,60 +52,69 @@ class Limits(_Section):
     """Bounds on what one client, or all of them, may ask of the registry."""
 
     blob_bytes: Bytes = 64 << 30
-    """The largest blob."""
+    """The largest blob, in bytes."""
     json_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 28)] = 4 << 20
-    """The longest body of any request but an upload's."""
+    """The longest body, in bytes, of any request but an upload's."""
     held_body_bytes: Bytes = 256 << 20
-    """All such bodies that are on their way or being answered, together; the next one is answered 503."""
+    """Bytes of all such bodies that are being received or answered, together. The next one is answered 503."""
     json_depth: Annotated[int, Field(ge=8, le=200)] = 32
     """How deep brackets may nest in a JSON body."""
     header_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 64 << 10
-    """Request line and headers together."""
+    """Bytes of the request line and the headers together."""
     connections: Positive = 4096
-    """Open connections; the next one is answered 503."""
+    """Open connections. The next one is answered 503."""
     open_uploads: Positive = 256
-    """Upload sessions of all clients."""
+    """Upload sessions of all clients together."""
     concurrent_uploads: Positive = 16
     """Uploads that send bytes at the same moment."""
     upload_ttl_s: Seconds = 86400.0
-    """An upload session that got no byte for so long is removed."""
+    """An upload session that received no byte for so many seconds is removed."""
     blob_grace_s: Seconds = 86400.0
-    """A blob that no version names is removed after so long."""
+    """A blob that no version names is removed after so many seconds."""
     verify_every_s: Seconds = 86400.0 * 7
-    """Every blob is read and compared with its digest in the background, so often."""
+    """Every blob is read and compared with its digest once in so many seconds."""
     verify_bytes_per_s: Bytes = 32 << 20
-    """So fast at most."""
+    """Bytes per second that this reads at most."""
     disk_reserve_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 256 << 20
-    """Room that uploads leave free on the disk."""
+    """Bytes that uploads leave free on the disk."""
     header_timeout_s: Seconds = 20.0
-    """From the first byte of a request to the end of its headers."""
+    """Seconds from the first byte of a request to the end of its headers."""
     body_timeout_s: Seconds = 60.0
-    """Between two pieces of a request's body; all of it, but an upload's, comes in five times that. An upload brings at
-    least 32 KiB in each such time, or is cut off; what came is kept, and the client goes on from there."""
+    """Seconds between two pieces of a request's body; the whole body, but an upload's, must arrive in five times that.
+    An upload must bring 32 KiB in each such time, or it is cut off: what arrived is kept, and the client resumes."""
     send_timeout_s: Seconds = 300.0
-    """For a client to take one MiB of an answer, or what is left of it at its end."""
+    """Seconds in which a client must take one MiB of an answer, or the rest of it."""
     keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = 75
-    """An idle connection is closed after so long."""
+    """An idle connection is closed after so many seconds."""
 
 
 class Mqtt(_Section):
     """The broker of the fleet. Without a host the registry runs without MQTT: devices then poll over HTTP."""
 
     host: Host | None = None
+    """The broker's name or address. Default: no MQTT."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Default: 1883, with TLS 8883."""
     prefix: Annotated[str, Field(max_length=200)] = DEFAULT_PREFIX
+    """The levels before all topics of this fleet. The agents must have the same."""
     client_id: Annotated[str, Field(min_length=1, max_length=64)] = "modelfleet-registry"
+    """The name of this registry's session at the broker; no other client may have it."""
     username: str | None = None
+    """For the broker. Default: anonymous."""
     password: SecretStr | None = None
+    """For the broker; or `password_file`."""
     password_file: Path | None = None
-    """Read at start; for passwords that are no business of the environment."""
+    """A file with the password; read again when it changes."""
     tls: bool = False
+    """Speak TLS with the broker."""
     ca_file: Path | None = None
-    """Default: the system's certificates."""
+    """Certificates of the authorities that the broker's certificate may be from, PEM. Default: the system's."""
     cert_file: Path | None = None
+    """This registry's client certificate, PEM; with `key_file`. Default: none is shown."""
     key_file: Path | None = None
+    """Its private key, PEM."""
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+    """Seconds of silence after which the broker is asked whether it is there."""
 
     @property
     def enabled(self) -> bool:
@@ -136,16 +145,18 @@ class RetentionSettings(_Section):
     """How long what devices send is kept. Results have a retention of their own per model."""
 
     health_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 48
+    """Hours that health reports are kept in full."""
     events_hours: Annotated[int, Field(ge=1, le=24 * 365)] = 24 * 30
+    """Hours that events of devices, and finished jobs, are kept."""
     max_results: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
-    """Of all models together; the oldest go first."""
+    """Recorded results of all models together. The oldest are removed first."""
 
 
 class PresenceSettings(_Section):
     """When a device counts as offline."""
 
     expiry_s: Annotated[float, Field(ge=1, le=7 * 86400)] = 600.0
-    """After so long without a sign of life, or twice the time that the device itself says lies between two."""
+    """Seconds without a sign of life; where a device says how often it reports, twice that time if it is longer."""
 
 
 class RolloutSettings(_Section):
@@ -159,7 +170,7 @@ class WebhookSettings(_Section):
     """Where events may be POSTed."""
 
     allow_private: bool = False
-    """Also to addresses inside: loopback, private networks, link-local."""
+    """Allow loopback, private and link-local addresses, too."""
 
 
 class RegistryConfig(BaseSettings):
@@ -172,9 +183,9 @@ class RegistryConfig(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir)
     """Everything the registry keeps, where `database_url` and `blobs_url` say nothing else."""
     host: Host = "127.0.0.1"
-    """Where to listen. Anything but loopback needs an administrator's token, and then so does every request."""
+    """The address to listen at. Beyond loopback every request needs a token, the administrator's included."""
     port: Port = 8470
-    """0: a free one, printed at start."""
+    """The TCP port; 0: a free one, printed at start."""
     database_url: SecretStr | None = None
     """`postgresql://user:password@host/database` (pip install 'modelfleet[postgresql]'), or `sqlite:////folder/file.db`;
     default: SQLite in the data folder."""
@@ -183,10 +194,13 @@ class RegistryConfig(BaseSettings):
     admin_token: SecretStr | None = None
     """The administrator's token; made at the first start when none is given."""
     admin_token_file: Path | None = None
+    """A file with the administrator's token; give this or `admin_token`."""
     use_existing_admin_token: bool = False
     """Listen beyond loopback with the token that an earlier start wrote to `<data_dir>/admin.token`."""
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    """`debug`, `info`, `warning` or `error`; taken again at SIGHUP."""
     access_log: bool = False
+    """Log every request."""
     instance: Name = "registry"
     """The name of this registry in its metrics."""
     limits: Limits = Limits()
