@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -91,14 +92,12 @@ def answers(client: FleetClient) -> bool:
 
 def worker_of(fleet: Fleet) -> int:
     """The pid of the agent's worker; 0 while there is none."""
-    pid = fleet.processes[DEVICE].pid
-    found = [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-        if b"worker" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
-    return found[0] if found else 0
+    for task in Path(f"/proc/{fleet.processes[DEVICE].pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread or a child that ended meanwhile
+            for child in (task / "children").read_text().split():
+                if b"worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+    return 0
 
 
 def test_requests_under_way_when_the_agent_is_killed_are_answered_by_the_next_one(fleet: Fleet, asker: Asker) -> None:

@@ -19,7 +19,7 @@ from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.programs.fleet import Fleet
 
 pytestmark = [needs_mindspore, pytest.mark.timeout(500)]
-SCRIPT = Path(__file__).parents[1] / "support" / "mindspore_training.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "models" / "mindspore_training.py"
 PUBLISH = """
 model = "lenet"
 version = "1.0.0"

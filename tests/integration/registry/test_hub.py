@@ -288,7 +288,7 @@ def test_what_is_no_name_is_refused_with_the_same_code_as_other_bad_names(argume
 def test_weights_fill_the_users_own_network_or_leave_it_as_it_was(
     cache: Path, classes: int, *, arguments: dict[str, str], values: list[float], code: str
 ) -> None:
-    script = ROOT / "tests" / "support" / "mindspore_hub.py"
+    script = ROOT / "tests" / "support" / "models" / "mindspore_hub.py"
     command = [PYTHON, str(script), str(classes), json.dumps({"network_name": "lenet", **arguments})]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, timeout=100, capture_output=True, text=True, check=False)

@@ -52,6 +52,9 @@ class HttpProxy(OddTcp):
                     else:
                         path = parts.path + (f"?{parts.query}" if parts.query else "")
                         far.sendall(f"{method} {path} {version}\r\nConnection: close\r\n".encode() + rest)
+                        # Said to the client too, or it would keep a connection that is about to end.
+                        answer = far.recv(1 << 16).partition(b"\r\n")
+                        near.sendall(answer[0] + b"\r\nConnection: close\r\n" + answer[2])
                     self._relay(near, far)
 
     def _relay(self, near: socket.socket, far: socket.socket) -> None:

@@ -32,7 +32,7 @@ KNOWN = Measurement(run_us=2000.0, max_batch=2, lanes=1, fixed=True)
 
 
 def mindspore_models(*arguments: object) -> None:
-    script = ROOT / "tests" / "support" / "mindspore_models.py"
+    script = ROOT / "tests" / "support" / "models" / "mindspore_models.py"
     subprocess.run([PYTHON, "-I", str(script), *map(str, arguments)], check=True, timeout=100, capture_output=True)
 
 

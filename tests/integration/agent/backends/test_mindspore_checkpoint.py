@@ -31,7 +31,7 @@ KNOWN = Measurement(run_us=2000.0, max_batch=2, lanes=1, fixed=True)
 
 
 def mindspore_models(order: str, out: Path) -> None:
-    script = ROOT / "tests" / "support" / "mindspore_models.py"
+    script = ROOT / "tests" / "support" / "models" / "mindspore_models.py"
     catalogue = Path(table.__file__).parent
     command = [PYTHON, "-I", str(script), order, str(catalogue), str(out)]
     done = subprocess.run(command, timeout=100, capture_output=True, text=True, check=False)

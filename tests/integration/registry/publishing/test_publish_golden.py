@@ -267,7 +267,7 @@ def test_a_mindir_and_its_onnx_sibling_are_measured_against_each_other(cli: Cli)
     initializers = onnx.load(LENET).graph.initializer
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in initializers}
     np.savez(cli.folder / "weights.npz", **weights)  # type: ignore[arg-type]  # NumPy's stub takes them for its switch
-    script = ROOT / "tests" / "support" / "mindspore_models.py"
+    script = ROOT / "tests" / "support" / "models" / "mindspore_models.py"
     command = [PYTHON, "-I", script, "lenet", cli.folder / "weights.npz", cli.folder / "lenet.mindir"]
     subprocess.run([str(part) for part in command], check=True, timeout=100, capture_output=True)
     shutil.copy(LENET, cli.folder)
