@@ -72,6 +72,19 @@ def test_a_difference_that_a_busy_host_makes_is_no_latency_of_the_version() -> N
     assert verdict.code == "probation_latency"
 
 
+def test_a_few_runs_that_the_host_stalled_are_no_latency_of_the_version() -> None:
+    def mixed(slow: int, total: int) -> HistogramView:
+        found = Histogram()
+        found.record(30, total - slow)
+        found.record(9000, slow)
+        return found.view()
+
+    for slow, total, told in ((10, 20, False), (11, 20, True), (10, 500, False), (11, 500, True), (99, 10_000, False),
+                              (110, 10_000, True)):  # fmt: skip
+        verdict = judge(LIMITS, Counts(answered=total, run=mixed(slow, total), before_us=30), over=False)
+        assert (verdict is not None) is told, (slow, total)
+
+
 def test_latency_is_not_judged_where_the_policy_says_so() -> None:
     limits = ProbationLimits(max_latency_ratio=None)
     assert judge(limits, Counts(answered=50, run=runs(9000), before_us=1), over=False) is None
