@@ -34,7 +34,7 @@ MAX_ENDS = 8
 so for ever; but an agent is killed for many reasons that are not the version's."""
 NOISE_US = 1000.0
 """Less is no difference in latency: a busy host takes a thread off its core for so long, whatever the version."""
-SLOW_RUNS = 10
+SLOW_RUNS = 3
 """More runs than this must be too slow: a busy host stalls a few, whatever the version."""
 
 

@@ -87,7 +87,7 @@ class ProbationLimits(Wire):
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Fewer say nothing about shares and latency."""
     max_latency_ratio: Annotated[float, Field(ge=1, le=1000)] | None = 3.0
-    """p99 of a run in the backend against the previous version's; more than ten runs must be slower. None: latency
+    """p99 of a run in the backend against the previous version's; more than three runs must be slower. None: latency
     is not judged."""
     max_nan_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of answers with a NaN (each infinity likewise) in a floating-point output where the golden vectors have none, on

@@ -17,7 +17,7 @@ from tests.support.programs.registry_process import manifest_of, put_blob
 
 MODEL = "meter"
 X = np.array([[1, 2, 3, 4]], "<f4")
-_SLOW_WIDTH = 450
+_SLOW_WIDTH = 600
 
 
 def _file(nodes: list[object], *weights: tuple[str, np.ndarray]) -> bytes:
