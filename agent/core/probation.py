@@ -209,9 +209,9 @@ def _latency(limits: ProbationLimits, counts: Counts) -> ProbationVerdict | None
     before, most = counts.before_us, limits.max_latency_ratio
     if now is None or most is None or not before:
         return None
-    # Of 1,000 runs and more this is their p99.
-    shown = counts.run.quantile(max(0.0, min(0.99, 1 - SLOW_RUNS / counts.run.total)))
-    if shown <= max(most * before, before + NOISE_US):
+    # Of a few hundred runs and more this is their p99.
+    slow = counts.run.quantile(max(0.0, min(0.99, 1 - SLOW_RUNS / counts.run.total)))
+    if slow <= max(most * before, before + NOISE_US):
         return None
     text = f"p99 of a run is {now:.0f} us, {now / before:.1f} times the previous version's {before:.0f} us"
     return ProbationVerdict(DeploymentCode.PROBATION_LATENCY, text)

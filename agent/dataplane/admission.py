@@ -162,14 +162,13 @@ class Admission:
         self.ready.add(serving)
 
     def place_queued(self, serving: Serving) -> None:
-        """Requests that waited for an arena take those that are free now."""
+        """Requests that waited for an arena take those that are free now, and wait for a runner."""
         while serving.queued and serving.free_arenas:
             request = serving.queued[0].request
             try:
                 place_next(serving)
             except RequestError as error:
                 self.refuse(request, error)
-        self.ready.add(serving)
 
     def address(self, request: Request, plan: RequestPlan) -> None:
         """The response topic of a payload stands in where the PUBLISH had none (MQTT 3.1.1)."""

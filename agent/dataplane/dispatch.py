@@ -166,18 +166,12 @@ class Dispatch:
             if serving.to_move:
                 move_to_arenas(serving)
                 self._admission.ready.add(serving)
+            for request in serving.expire_queued(now):
+                self._answers.expired(request)
             if serving.queued:
-                self._expire_queued(serving, now)
                 self._admission.place_queued(serving)
+                self._admission.ready.add(serving)
             self.release_drained(serving)
-
-    def _expire_queued(self, serving: Serving, now: float) -> None:
-        for _ in range(len(serving.queued)):
-            queued = serving.next_queued()
-            if queued.request.deadline <= now:
-                self._answers.expired(queued.request)
-            else:
-                serving.queue(queued)
 
     def lose(self, serving: Serving, code: InferenceCode, why: str) -> None:
         """A worker is gone: its requests get errors, the control thread is told."""
@@ -194,7 +188,7 @@ class Dispatch:
                 self._answers.error(request, code, why)
                 serving.release(id_)
         while serving.queued:
-            self._answers.error(serving.next_queued().request, code, why)
+            self._answers.error(serving.queued.popleft().request, code, why)
         serving.waiting.clear()
         serving.to_move.clear()
         self._unwatch(serving)

@@ -28,7 +28,7 @@ def _overloaded(serving: Serving) -> RequestError:
 
 def place(serving: Serving, request: Request, plan: RequestPlan, payload: Buffer, body: int) -> None:
     """Puts the request where its worker reads it, or into the queue for an arena. Raises RequestError."""
-    if not plan.fixed and (serving.queued or not serving.free_arenas):
+    if serving.must_queue(plan):
         request.plan = plan
         if not serving.queue(Queued(request, plan, bytes(payload), body)):
             raise _overloaded(serving)
@@ -107,8 +107,7 @@ def enqueue(serving: Serving, request: Request, plan: RequestPlan) -> None:
 
 def place_next(serving: Serving) -> None:
     """The request that has waited longest for an arena takes a free one; there must be both. Raises RequestError."""
-    queued = serving.next_queued()
-    _fill(serving, *queued)
+    _fill(serving, *serving.queued.popleft())
 
 
 def move_to_arenas(serving: Serving) -> None:

@@ -148,7 +148,6 @@ class Serving:
         """Slot ids that are filled and not yet with a runner, oldest first."""
         self.queued: deque[Queued] = deque()
         """Requests that wait for an arena, oldest first: at most one for each fixed slot, and QUEUED_BYTES together."""
-        self._queued_bytes = 0
         self.lanes = [Lane(self, doorbell) for doorbell in worker.lanes]
         self.run_timeout_s = worker.spec.run_timeout_s
         self.drained: Future[Worker | None] | None = None
@@ -181,18 +180,22 @@ class Serving:
 
     def queue(self, queued: Queued) -> bool:
         """Lets the request wait for an arena. False: the queue is full."""
-        size = len(queued.payload)
-        if len(self.queued) >= self.layout.slots or (self.queued and self._queued_bytes + size > QUEUED_BYTES):
+        held = sum(len(each.payload) for each in self.queued)
+        if len(self.queued) >= self.layout.slots or (self.queued and held + len(queued.payload) > QUEUED_BYTES):
             return False
         self.queued.append(queued)
-        self._queued_bytes += size
         return True
 
-    def next_queued(self) -> Queued:
-        """Takes the oldest request out of the queue, which must not be empty."""
-        queued = self.queued.popleft()
-        self._queued_bytes -= len(queued.payload)
-        return queued
+    def expire_queued(self, now: float) -> list[Request]:
+        """Takes those out of the queue whose deadline has passed."""
+        late = [each.request for each in self.queued if each.request.deadline <= now]
+        if late:
+            self.queued = deque(each for each in self.queued if each.request.deadline > now)
+        return late
+
+    def must_queue(self, plan: RequestPlan) -> bool:
+        """The request needs an arena, and none is free or others wait for one."""
+        return not plan.fixed and (bool(self.queued) or not self.free_arenas)
 
     def in_flight(self) -> int:
         """Requests that are not answered yet."""

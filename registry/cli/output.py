@@ -50,8 +50,9 @@ class Output:
         from rich.table import Table  # noqa: PLC0415 - 40 ms
 
         headings = [column.lstrip(">") for column in columns]
-        console = self._console(sys.stdout, _widest(headings, lines))
-        if console.is_terminal and _least_width(headings, lines) > console.width:
+        widths = _widths(headings, lines)
+        console = self._console(sys.stdout, sum(widths) + GAP * len(widths))
+        if console.is_terminal and _least_width(widths) > console.width:
             self.say("\n\n".join(_block(headings, line) for line in lines))
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -107,14 +108,8 @@ def _widths(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int
     return [max(map(cell_len, column)) for column in zip(headings, *lines, strict=True)]
 
 
-def _widest(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
-    """Of a table in which nothing folds."""
-    return sum(_widths(headings, lines)) + GAP * len(headings)
-
-
-def _least_width(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
+def _least_width(widths: Sequence[int]) -> int:
     """Of a table whose last column may fold."""
-    widths = _widths(headings, lines)
     return sum(widths[:-1]) + min(widths[-1], FOLDED) + GAP * (len(widths) - 1)
 
 

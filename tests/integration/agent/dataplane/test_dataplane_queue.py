@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,39 @@ def test_a_swap_lets_the_old_worker_answer_what_waits_for_it(asker: Asker, servi
     old.gate.set()
     assert drained.result(10) is old
     assert [answer.head["model_version"] for answer in asker.wait(6)[1:]] == ["1.0.0"] * 5
+
+
+class InlineWorker(FakeWorker):
+    """Runs in the data thread: the first run waits for `gate`, those after the second for `allowed`."""
+
+    def __init__(self) -> None:
+        super().__init__(arenas=1, lanes=0)
+        self.gate.clear()
+        self.allowed = threading.Event()
+        self.runs: list[bool] = []
+        """Of each run: what it waited for was there."""
+
+    def run(self, ids: Sequence[int]) -> None:
+        waits = {0: self.gate, 1: None}.get(len(self.runs), self.allowed)
+        self.runs.append(False)
+        self.runs[-1] = waits is None or waits.wait(30)
+        super().run(ids)
+
+
+def test_a_model_in_the_agents_process_answers_between_two_runs_of_its_queue(
+    asker: Asker, serving: Serving, broker: Mosquitto
+) -> None:
+    worker = InlineWorker()
+    serving.serve(worker)
+    witness = Asker(broker.port, serving.infer(), listen=(serving.infer(),))
+    ask(asker, 0)
+    until(lambda: worker.runs)
+    for number in range(1, 4):  # they are read together, once the first has run
+        ask(asker, number)
+    witness.wait(4)
+    worker.gate.set()
+    asker.wait(2)
+    worker.allowed.set()
+    asker.wait(4)
+    assert worker.runs == [True] * 4
+    witness.close()
