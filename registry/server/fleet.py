@@ -28,6 +28,7 @@ from registry.services.fleet.publication import Publication
 from registry.services.fleet.results import Results
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.jobs import Jobs
+from registry.services.rollouts.lease import holder_in
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.rollouts import Rollouts
 from registry.services.rollouts.ticker import Ticker
@@ -63,7 +64,8 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
     """Everything of the fleet; nothing of it runs yet."""
     log, waker = FleetLog(database), Waker()
     two_person = config.rollouts.two_person
-    ticker = Ticker(database, Planner(database, two_person=two_person), steady=time.monotonic)
+    planner, holder = Planner(database, two_person=two_person), holder_in(config.data_dir)
+    ticker = Ticker(database, planner, steady=time.monotonic, holder=holder)
     for changed in (Changed.FLEET, Changed.ROLLOUTS):  # after the ticker, so that it knows before it is woken
         database.listeners.add(changed, lambda _: waker.wake())
     expiry_s = config.presence.expiry_s

@@ -3,8 +3,11 @@ every step of a rollout is safe when two take it."""
 
 from __future__ import annotations
 
+import os
 import secrets
 from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 
 from sqlalchemy import delete, or_, update
 
@@ -16,6 +19,12 @@ LEASE_S = 10.0
 RENEW_S = 4.0
 AHEAD_S = 60.0
 """A lease that ends later than this was taken by a clock that has been set back since: it is nobody's."""
+
+
+def holder_in(folder: Path) -> str:
+    """The holder that every process in this folder is, one after the other, since the folder is locked: a registry that
+    was killed and is started again holds its lease at once, and need not wait for its end."""
+    return sha256(f"{os.uname().nodename}:{folder.resolve()}".encode()).hexdigest()[:16]
 
 
 class LeaderLease:

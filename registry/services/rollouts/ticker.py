@@ -47,11 +47,19 @@ log = logging.getLogger(__name__)
 class Ticker:
     """Ticks and plans. Thread-safe: of two ticks in one process the second waits for the first."""
 
-    def __init__(self, database: Database, planner: Planner, *, steady: Callable[[], float] | None = None) -> None:
-        """`steady`: the monotonic clock, by which a tick notices that the wall clock was set; None: nobody sets it."""
+    def __init__(
+        self,
+        database: Database,
+        planner: Planner,
+        *,
+        steady: Callable[[], float] | None = None,
+        holder: str | None = None,
+    ) -> None:
+        """`steady`: the monotonic clock, by which a tick notices that the wall clock was set; None: nobody sets it.
+        `holder`: of the lease; None: this object alone."""
         self._steady, self._steps, self._behind = steady, ClockSteps(), 0.0
         self._database, self._planner = database, planner
-        self._lease = LeaderLease(database, "rollouts")
+        self._lease = LeaderLease(database, "rollouts", holder)
         self._one = threading.Lock()
         self._fleet_changed = threading.Event()
         self._swept: datetime | None = None

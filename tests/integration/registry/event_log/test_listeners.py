@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from registry.db.engine import Database
 from registry.server.routes.stream import MAX_CLIENTS
 from registry.services.fleet.fleet_log import FleetLog
-from registry.services.rollouts.lease import LeaderLease
+from registry.services.rollouts.lease import LeaderLease, holder_in
 from tests.integration.registry.event_log.events import START, event, write
 from tests.support.programs.fleet_registry import FleetRegistry, eventually
 
@@ -50,6 +51,16 @@ def test_of_two_processes_one_leads_until_it_lets_go(database: Database) -> None
     assert not one.hold(START + timedelta(seconds=30))
     other.release()
     assert one.hold(START + timedelta(seconds=30))
+
+
+def test_who_is_started_again_in_the_same_folder_leads_at_once(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    killed, next_one, other = (
+        LeaderLease(database, "rollouts", holder_in(folder)) for folder in (tmp_path, tmp_path, tmp_path / "other")
+    )
+    assert killed.hold(START)
+    assert not other.hold(START)
+    assert next_one.hold(START)
 
 
 @pytest.fixture(scope="module")
