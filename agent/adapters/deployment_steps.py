@@ -15,8 +15,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
+from agent.adapters.disk.checked_files import drop_changed, keep_sums
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.engine_sums import drop_changed, keep_sums
 from agent.adapters.disk.part_file import PartFile
 from agent.adapters.facts.hardware import memory
 from agent.adapters.facts.process_stats import proportional_memory
@@ -24,10 +24,9 @@ from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
 from agent.adapters.signatures import verified
 from agent.config.settings import AgentConfig
-from agent.core.fitness import is_undecided, points_at_host, unfit, why_none
+from agent.core.fitness import Room, is_undecided, points_at_host, unfit, why_none
 from agent.core.joining import joining
 from agent.core.slots import Choice, SlotRecord
-from agent.core.strategy import Room
 from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
 from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker

@@ -11,7 +11,7 @@ import base64
 from importlib.util import find_spec
 
 from agent.backends.base import VerifiedEntryPoint
-from agent.config.entry_points import EntryPointSettings
+from agent.config.sections import EntryPointSettings
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Variant

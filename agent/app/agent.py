@@ -28,29 +28,25 @@ from agent.adapters.disk.leases import Leases
 from agent.adapters.disk.outbox import Outbox, OutboxLimits
 from agent.adapters.facts import hardware, process_stats
 from agent.adapters.facts.metered import Metered
-from agent.adapters.network.credentials import secret_reader
 from agent.adapters.network.mqtt import SessionSettings
 from agent.adapters.network.registry_client import RegistryClient
 from agent.adapters.signatures import trusted
 from agent.adapters.systemd_notify import notify, watchdog_interval_s
-from agent.app.data_path import DataPathPort
 from agent.app.health import HealthReporter
 from agent.app.inspector import Inspector
-from agent.app.local_policy import HostLocalPolicy
+from agent.app.ports import DataPathPort, HostLocalPolicy
 from agent.app.status import DataDirLock, write_status
-from agent.config.settings import AgentConfig
+from agent.config.settings import AgentConfig, secret_reader
 from agent.dataplane.loop import DataPlane
 from agent.dataplane.settings import DataPlaneSettings
 from agent.errors import AgentError
 from agent.jobs.executor import JobExecutor
 from agent.jobs.handlers import RealJobs
-from agent.reconciler.context import Context
+from agent.reconciler.context import Context, EventPublisher, TaskDone
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import QUEUE_LIMIT, Reconciler, pools
 from agent.reconciler.ports import Clock
-from agent.reconciler.publisher import EventPublisher
-from agent.reconciler.tasks import TaskDone
 from registry.certificates import TlsFiles
 from registry.contracts.device.messages import Presence, Reported
 from registry.contracts.fit.platforms import Platform

@@ -16,7 +16,7 @@ import typer
 
 from agent.cli.common import ConfigOption, JsonOption, fail, print_json, say, settings_of
 from agent.cli.lease import app as lease_commands
-from agent.cli.status import status_lines
+from agent.config.settings import example_toml
 from agent.errors import AgentError
 from registry.log_limit import limit_logs
 
@@ -92,7 +92,7 @@ def platform(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """
     settings = settings_of(config)
     from agent.app.agent import probe, utc_now  # noqa: PLC0415 - see above
-    from agent.app.facts import fact_documents, fact_lines  # noqa: PLC0415 - see above
+    from agent.app.doctor import fact_documents, fact_lines  # noqa: PLC0415 - see above
 
     facts = probe(settings, fresh=True)
     digest, now = facts.facts_digest(), utc_now()
@@ -108,7 +108,7 @@ def platform(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what this agent serves. Exit code 1: it does not run, or a model failed."""
     settings = settings_of(config)
-    from agent.app.status import is_running, read_status  # noqa: PLC0415 - see above
+    from agent.app.status import is_running, read_status, status_lines  # noqa: PLC0415 - see above
 
     running, kept = is_running(settings.data_dir), read_status(settings.data_dir)
     models: dict[str, Any] = (kept or {}).get("reported", {}).get("models", {})
@@ -162,8 +162,6 @@ def show_config(
         settings = settings_of(config)
         typer.echo(settings.model_dump_json(indent=2))
         return
-    from agent.config.example import example_toml  # noqa: PLC0415 - see above
-
     typer.echo(example_toml(), nl=False)
 
 

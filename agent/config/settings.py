@@ -1,32 +1,69 @@
 """The agent's settings: one TOML file, overridden by `MODELFLEET_AGENT_…` variables. Read once, never changed.
 
 A nested key is reached with two underscores: `MODELFLEET_AGENT_MQTT__HOST`. A key that does not exist is refused,
-in the file and in the environment. Every value has bounds. Nothing here connects or creates anything.
+in the file and in the environment. Every value has bounds. Nothing here connects or creates anything. A secret in a
+file may be replaced at any time: it is read when it is used.
+
+The example file has every setting with its meaning, bounds and default, printed from the settings themselves. All keys
+are commented out, so the file changes nothing; with the marks removed it is still a valid file.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from agent.config.entry_points import EntryPointSettings
-from agent.config.mqtt import MqttSettings
-from agent.config.policy import PolicySettings
-from agent.config.section import Section
-from agent.config.worker import WorkerSettings
+from agent.config.sections import (
+    EntryPointSettings,
+    LimitSettings,
+    MqttSettings,
+    PolicySettings,
+    RegistrySettings,
+    Section,
+    WorkerSettings,
+)
 from agent.errors import PermanentError
 from registry.contracts.names import Name
 
 PREFIX = "MODELFLEET_AGENT_"
 DEFAULT_FILE = Path("/etc/modelfleet/agent.toml")
 MAX_SECRET_BYTES = 4096
-_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
+Reader = Callable[[], "str | None"]
+"""Reads a secret, each time it is used."""
+_HEAD = f"""\
+# The agent's settings, each at its default. Printed by `agent config`.
+# A variable of the environment wins over this file: {PREFIX}MQTT__HOST=broker for mqtt.host.
+"""
+
+_SAMPLE = {
+    "device": "edge-1",
+    "data_dir": "/var/lib/modelfleet-agent",
+    "url": "http://127.0.0.1:8470",
+    "token": "paste-it-here",
+    "token_file": "/etc/modelfleet/token",
+    "ca_file": "/etc/modelfleet/ca.pem",
+    "cert_file": "/etc/modelfleet/device.pem",
+    "key_file": "/etc/modelfleet/device.key",
+    "client_id": "modelfleet-edge-1",
+    "username": "edge-1",
+    "password": "paste-it-here",
+    "password_file": "/etc/modelfleet/mqtt-password",
+    "interpreter": "/usr/local/Ascend/python/bin/python3",
+    "cores": 2,
+    "profile": "throughput",
+    "prometheus": "127.0.0.1:9464",
+    "timezone": "Europe/Paris",
+}
+"""What the example shows where the default depends on the host, or there is none."""
 
 
 class ConfigError(PermanentError):
@@ -34,75 +71,6 @@ class ConfigError(PermanentError):
 
     def __init__(self, message: str) -> None:
         super().__init__("bad_config", message)
-
-
-class RegistrySettings(Section):
-    """Where models come from. Without a url the agent serves what it has."""
-
-    url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$", description="Base address of the registry.")
-    token: SecretStr | None = Field(default=None, description="This device's credential. Better: token_file.")
-    token_file: Path | None = Field(default=None, description="File with the credential, readable by the agent only.")
-    ca_file: Path | None = Field(
-        default=None, description="Certificate authority of the registry, when it is a private one."
-    )
-    poll_interval_s: float = Field(
-        default=30,
-        ge=1,
-        le=86400,
-        description="How often to ask for the desired state while the broker is away, in seconds.",
-    )
-    timeout_s: float = Field(
-        default=20, ge=1, le=600, description="A registry that is silent for so long has failed, seconds."
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _readable(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "http://none")  # reading what cannot be read raises ValueError
-        if not parts.hostname or parts.port == 0:
-            raise ValueError(
-                "it has no host, or no port that could be; write it like https://host or http://[::1]:8470"
-            )
-        return url
-
-
-class LimitSettings(Section):
-    """What one request, one model and the disk may take. Beyond them there is an error with a code."""
-
-    max_payload: int = Field(default=64 * _MIB, ge=_KIB, le=256 * _MIB, description="Largest request, bytes.")
-    slots: int = Field(
-        default=256, ge=1, le=4096, description="Requests per model that may be under way; more are refused at once."
-    )
-    arenas: int = Field(
-        default=4, ge=1, le=64, description="Requests of free size per model in shared memory at once; others wait."
-    )
-    arena_bytes: int = Field(
-        default=16 * _MIB,
-        ge=64 * _KIB,
-        le=512 * _MIB,
-        description="Room of one of those, bytes; it is never less than max_payload and the model need.",
-    )
-    max_batch: int = Field(default=32, ge=1, le=1024, description="Largest batch; the measured best may be smaller.")
-    cache_bytes: int = Field(default=20 * _GIB, ge=_MIB, le=1 << 50, description="Disk that artifacts may take, bytes.")
-    disk_reserve: int = Field(
-        default=256 * _MIB,
-        ge=0,
-        le=1 << 50,
-        description="Disk that a download must leave free, bytes; of a small disk at most a quarter.",
-    )
-    verify_bytes_per_s: int = Field(
-        default=4 * _MIB,
-        ge=64 * _KIB,
-        le=1 << 40,
-        description="How fast the models on the disk are hashed again in the background, bytes a second.",
-    )
-    verify_interval_s: float = Field(
-        default=3600, ge=1, le=1 << 31, description="Seconds from the end of one such check to the next."
-    )
-    outbox_rows: int = Field(
-        default=10_000, ge=1, le=10_000_000, description="Results and events that may wait on disk."
-    )
-    outbox_bytes: int = Field(default=256 * _MIB, ge=_MIB, le=1 << 40, description="Their bytes.")
 
 
 def _default_data_dir() -> Path:
@@ -208,26 +176,6 @@ def load_config(file: Path | None) -> AgentConfig:
         raise ConfigError(f"{file or 'environment'}: {error}") from None
 
 
-def read_secret(value: SecretStr | None, file: Path | None) -> str | None:
-    """The secret from the settings or from its file; None when neither is set.
-
-    Raises:
-        ConfigError: the file cannot be read, is empty or too long.
-    """
-    if value is not None:
-        return value.get_secret_value()
-    if file is None:
-        return None
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(MAX_SECRET_BYTES + 1).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the secret in {file}: {error}") from None
-    if not text or len(text) > MAX_SECRET_BYTES:
-        raise ConfigError(f"{file} must hold one secret of at most {MAX_SECRET_BYTES} bytes")
-    return text
-
-
 def _refuse_unknown_variables() -> None:
     known = {(PREFIX + name).upper() for name in AgentConfig.model_fields} | {PREFIX + "CONFIG"}
     for variable in os.environ:
@@ -238,3 +186,68 @@ def _refuse_unknown_variables() -> None:
 def _explain(error: ValidationError, file: Path | None) -> str:
     lines = [f"  {'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()]
     return "\n".join([f"the settings ({file or 'no file'}, {PREFIX}… variables) cannot be used:", *lines])
+
+
+def secret_reader(value: SecretStr | None, file: Path | None) -> Reader:
+    """What reads the secret that the settings hold or name; it answers None when they do neither."""
+    if value is None and file is not None:
+        return SecretFile(file)
+    text = value.get_secret_value() if value is not None else None
+    return lambda: text
+
+
+class SecretFile:
+    """A secret in a file. Thread-safe."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._last: str | None = None
+
+    def __call__(self) -> str | None:
+        """The secret as the file holds it now, or the last one while it cannot be read: it is being replaced.
+
+        Raises:
+            ConfigError: the file cannot be read, is empty or too long, and never held a secret.
+        """
+        try:
+            self._last = self._read()
+        except ConfigError:
+            if self._last is None:
+                raise
+        return self._last
+
+    def _read(self) -> str:
+        try:
+            with self._file.open("rb") as stream:
+                text = stream.read(MAX_SECRET_BYTES + 1).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the secret in {self._file}: {error}") from None
+        if not text or len(text) > MAX_SECRET_BYTES:
+            raise ConfigError(f"{self._file} must hold one secret of at most {MAX_SECRET_BYTES} bytes")
+        return text
+
+
+def example_toml() -> str:
+    """The whole file."""
+    fields = AgentConfig.model_fields
+    blocks = [_HEAD, *(_block(name, field) for name, field in fields.items() if _section(field) is None)]
+    for name, field in fields.items():
+        section = _section(field)
+        if section is not None:
+            blocks.append(f"# {section.__doc__}\n[{name}]\n")
+            blocks += [_block(key, inner) for key, inner in section.model_fields.items()]
+    return "\n".join(blocks)
+
+
+def _section(field: FieldInfo) -> type[Section] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _block(name: str, field: FieldInfo) -> str:
+    bounds = [getattr(rule, end) for end in ("ge", "le") for rule in field.metadata if hasattr(rule, end)]
+    span = f" {bounds[0]} to {bounds[1]}." if len(bounds) == 2 else ""
+    unset = field.default is None or field.default is PydanticUndefined
+    note = " Not set by default." if field.default is None and "default" not in (field.description or "") else ""
+    text = "{}" if unset and name not in _SAMPLE else json.dumps(_SAMPLE[name] if unset else field.default)
+    return f"## {field.description}{span}{note}\n#{name} = {text}\n"

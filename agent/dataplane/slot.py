@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from agent.core.batching import share_out
+from agent.core.joining import share_out
 from agent.core.probation import Tally
 from agent.dataplane.mqtt.acks import Ack
 from agent.dataplane.oip.binding import Binding

@@ -22,9 +22,8 @@ from agent.errors import AgentError, StepCancelledError, TransientError
 from agent.jobs import records
 from agent.jobs.context import Progress
 from agent.jobs.records import JobRecord, JobRecords, Records
-from agent.reconciler.context import Context
+from agent.reconciler.context import Context, TaskDone
 from agent.reconciler.ports import Pool
-from agent.reconciler.tasks import TaskDone
 from registry.contracts.codes import JobCode
 from registry.contracts.device.jobs import Job, JobState, JobStatus
 

@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.facts.cann import probe_cann
+from agent.adapters.facts.ascend import probe_cann
 from agent.adapters.facts.nvidia import probe_nvidia
 from agent.conversion.base import ConversionRequest, Tools
 from agent.conversion.convert import convert, plan_for

@@ -1,25 +1,158 @@
-"""What all slots share: the ports, the pools, the clock, and the facts of this host once they are known."""
+"""What all slots share: the ports, the pools, the clock, the facts of this host once they are known; events for the
+world, and slow work outside the control thread.
+
+Events go through the data path's outbox. While the broker is away copies of the newest ones are kept here for the
+report over HTTP; the registry drops what it gets twice.
+
+INVARIANT: outcomes of slow work are handled in the control thread only, and never after `cancel`. A worker that was
+started for a cancelled task is closed in the pool: nobody else knows it.
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
 
-from agent.core.epochs import EpochVerdict
 from agent.core.slots import Choice, SlotRecord
-from agent.errors import PermanentError
-from agent.reconciler.desired import DesiredState
+from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
+from agent.reconciler.desired import DesiredState, EpochVerdict
 from agent.reconciler.ports import Clock, DataPath, Journal, LocalPolicy, Pool, Steps, Unrestricted
-from agent.reconciler.publisher import EventPublisher
-from agent.reconciler.tasks import TaskDone
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.device.messages import Fault
+from registry.contracts.device.messages import Event, Fault
 from registry.contracts.digest import Digest
 from registry.contracts.fit.platforms import Platform
+from registry.contracts.topics import Topics
+
+log = logging.getLogger(__name__)
+MAX_UNSENT = 500
+MAX_MESSAGE = 2000
+REPEAT_AFTER_S = 60.0
+"""The same fault again is no new event before that."""
+
+
+class EventPublisher:
+    """Control thread only."""
+
+    def __init__(self, device: str, topics: Topics, data_path: DataPath, journal: Journal, clock: Clock) -> None:
+        self._topic = topics.device(device, "events")
+        self._data_path = data_path
+        self._journal = journal
+        self._clock = clock
+        self.unsent: deque[Event] = deque(maxlen=MAX_UNSENT)
+        self.connected = False
+        self._last_fault: tuple[str, str, str] | None = None
+        self._fault_again_at = 0.0
+
+    def publish(
+        self, kind: str, *, phase: str, code: str = "", message: str = "", slot: SlotRecord | None = None
+    ) -> None:
+        """One event, to the log and to the registry. A disk that refuses it is logged: nothing waits for events."""
+        if slot is None and code and self._is_repeated((phase, code, message)):
+            return
+        desired = slot.desired if slot else None
+        model = slot.model if slot else None
+        log.log(logging.WARNING if code else logging.INFO, "%s", _line(kind, model, phase, code, message))
+        try:
+            event = Event(
+                event_id=uuid4().hex,
+                seq=self._journal.next_number("event_seq"),
+                at=self._clock.now(),
+                kind=kind,
+                model=model,
+                version=desired.version if desired else None,
+                generation=slot.generation if slot else 0,
+                rollout=desired.rollout if desired else None,
+                phase=phase,
+                code=code[:64],
+                message=message[:MAX_MESSAGE],
+            )
+            self._data_path.publish_durable(self._topic, event.canonical())
+        except AgentError as error:
+            log.error("an event could not be kept: %s", error)  # noqa: TRY400 - expected, the text says all
+        else:
+            if not self.connected:
+                self.unsent.append(event)
+
+    def _is_repeated(self, fault: tuple[str, str, str]) -> bool:
+        now = self._clock.monotonic()
+        if fault == self._last_fault and now < self._fault_again_at:
+            return True
+        self._last_fault, self._fault_again_at = fault, now + REPEAT_AFTER_S
+        return False
+
+
+def _line(kind: str, model: str | None, phase: str, code: str, message: str) -> str:
+    return ": ".join(part for part in (f"{kind} {model or ''}".strip(), phase, code, message) if part)
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class TaskDone:
+    """In the control queue: call it in the control thread."""
+
+    finish: Callable[[], None]
+
+
+class Task(Generic[Result]):
+    """One piece of slow work."""
+
+    def __init__(
+        self,
+        work: Callable[[threading.Event], Result],
+        done: Callable[[Result], None],
+        failed: Callable[[AgentError], None],
+        discard: Callable[[Result], None] | None = None,
+    ) -> None:
+        self._work = work
+        self._done = done
+        self._failed = failed
+        self._discard = discard
+        self._cancel = threading.Event()
+
+    def start(self, pool: Pool, put: Callable[[Any], None]) -> Task[Result]:
+        """Runs the work in `pool`; the outcome goes into the control queue with `put`."""
+        pool.submit(lambda: self._run(put))
+        return self
+
+    def cancel(self) -> None:
+        """Nobody wants the outcome any more; the work is told to stop."""
+        self._cancel.set()
+
+    def _run(self, put: Callable[[Any], None]) -> None:
+        try:
+            result = self._work(self._cancel)
+        except StepCancelledError:
+            return
+        except AgentError as error:
+            fault = error
+            put(TaskDone(lambda: self._fail(fault)))
+        except Exception as error:
+            log.exception("a step failed in a way that nobody foresaw")
+            internal = TransientError("internal", f"{type(error).__name__}: {error}")
+            put(TaskDone(lambda: self._fail(internal)))
+        else:
+            put(TaskDone(lambda: self.succeed(result)))
+
+    def succeed(self, result: Result) -> None:
+        """The work is done. Control thread."""
+        if not self._cancel.is_set():
+            self._done(result)
+        elif self._discard is not None:
+            self._discard(result)
+
+    def _fail(self, error: AgentError) -> None:
+        if not self._cancel.is_set():
+            self._failed(error)
 
 
 @dataclass

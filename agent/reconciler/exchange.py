@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
-from agent.reconciler.context import Context
+from agent.reconciler.context import Context, Task
 from agent.reconciler.ports import Pool, Uplink
-from agent.reconciler.tasks import Task
 from registry.contracts.device.messages import Health, Reported
 from registry.contracts.fit.platforms import Platform
 

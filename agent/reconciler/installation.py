@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agent.core.elapsed import SteadySince
+from agent.core.fitness import choose, need_of
 from agent.core.lifecycle import Effect
-from agent.core.local_policy import Wait
+from agent.core.local_policy import SteadySince, Wait
 from agent.core.machine import install
 from agent.core.machine.decision import Decision, Situation, Upkeep, chosen, policy_of, step_failed
 from agent.core.machine.trial import known_in, repair_failed
 from agent.core.probation import ProbationVerdict
 from agent.core.slots import Choice, SlotRecord
-from agent.core.strategy import choose, need_of
 from agent.errors import AgentError, PermanentError, TransientError
-from agent.reconciler.context import Context
+from agent.reconciler.context import Context, Task
 from agent.reconciler.ports import ShadowRun
 from agent.reconciler.supervisor import WorkerSupervisor
-from agent.reconciler.tasks import Task
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.golden import Parity
 from registry.contracts.codes import DeploymentCode

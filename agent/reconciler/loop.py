@@ -1,7 +1,8 @@
 """The control thread: compares what is desired with what serves, does one step, looks again.
 
 Level-triggered: it keeps no plan. Events only say that it is time to look; when one is lost, the next look finds the
-same difference. What serves is touched only by a switch to something that is loaded, checked and warm.
+same difference. What serves is touched only by a switch to something that is loaded, checked and warm. The host is
+looked at when the agent starts, and again and again: drivers, chips and packages come and go.
 
 INVARIANT: slots, journal and context belong to this thread. Others put events into the queue.
 """
@@ -17,20 +18,68 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agent.core.backoff import HOST_LOOK_S, LOOK_AGAIN
 from agent.core.events import Connected, ControlMessage, Disconnected, Tick, WorkerDied
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError
-from agent.reconciler.context import Context
+from agent.reconciler.context import Context, Task, TaskDone
 from agent.reconciler.exchange import ASK_PAUSE_S, Exchange
-from agent.reconciler.host_look import HostLook
 from agent.reconciler.ports import JobWork, ReportListener
 from agent.reconciler.slot import Slot
-from agent.reconciler.tasks import Task, TaskDone
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Desired, Fault, Health, Notice, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
+
+
+class HostLook:
+    """Control thread only; the looks run in a pool."""
+
+    def __init__(self, context: Context, changed: Callable[[], None]) -> None:
+        """`changed` is called when the host is another than it was."""
+        self._context = context
+        self._changed = changed
+        self.next_due: float | None = None
+        """Monotonic time of the next look; None: one is under way."""
+        self._unknown = 0
+        """Looks in a row that left something unknown."""
+
+    def begin(self) -> None:
+        """The agent starts: what an earlier start found may do."""
+        self._look(self._context.steps.facts)
+
+    def tend(self) -> None:
+        """Looks again when it is time."""
+        if self.next_due is not None and self._context.clock.monotonic() >= self.next_due:
+            self._look(self._context.steps.look_again)
+
+    def take(self, facts: Platform) -> None:
+        """This is what the host is now. Where it is another than before, the next report says so, the registry chooses
+        again, and what had failed because of the host is tried again."""
+        context, before = self._context, self._context.facts
+        self._plan(unknown=bool(facts.failed()))
+        context.facts = facts
+        if before is not None and before.facts_digest() == facts.facts_digest():
+            return
+        context.changed = True
+        if before is not None:
+            self._changed()
+        context.journal.put("facts_digest", facts.facts_digest().encode())
+
+    def _look(self, work: Callable[[], Platform]) -> None:
+        self.next_due = None
+        Task(lambda _: work(), self.take, self._failed).start(self._context.network, self._context.put)
+
+    def _plan(self, *, unknown: bool) -> None:
+        self._unknown = self._unknown + 1 if unknown else 0
+        pause = LOOK_AGAIN.delay(self._unknown, self._context.clock.chance()) if unknown else HOST_LOOK_S
+        self.next_due = self._context.clock.monotonic() + pause
+
+    def _failed(self, error: AgentError) -> None:
+        self._plan(unknown=True)
+        self._context.publisher.publish("agent", phase="facts", code=error.code, message=error.message)
+
 
 log = logging.getLogger(__name__)
 LONGEST_LOOK_S = 10.0

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from agent.core.fitness import Room
 from agent.core.local_policy import Wait
 from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
-from agent.core.strategy import Room
 from agent.errors import AgentError
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker

@@ -13,8 +13,16 @@ from functools import partial
 
 from agent.core.lifecycle import BUSY, Effect, State
 from agent.core.machine.decision import Decision, PublishEvent, RetryStart, Situation, Upkeep
-from agent.core.machine.desired import desired_changed
-from agent.core.machine.install import RESTS, due, host_changed, is_stuck, restarted, tried_once, waits_for_retry
+from agent.core.machine.install import (
+    RESTS,
+    desired_changed,
+    due,
+    host_changed,
+    is_stuck,
+    restarted,
+    tried_once,
+    waits_for_retry,
+)
 from agent.core.machine.trial import (
     agent_started,
     agent_stops,
@@ -26,8 +34,7 @@ from agent.core.machine.trial import (
     watches,
     worker_died,
 )
-from agent.core.progress import Live, phase_of, report
-from agent.core.slots import SlotRecord
+from agent.core.slots import Live, SlotRecord, phase_of, report
 from agent.errors import AgentError
 from agent.reconciler.context import Context
 from agent.reconciler.installation import INSTALLS, Decider, Installation

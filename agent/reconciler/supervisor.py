@@ -14,12 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.core.backoff import BROKEN, REPAIR, RESTART, STABLE_AFTER_S, exhausted
+from agent.core.fitness import choose
 from agent.core.probation import Tally, expected_of
 from agent.core.slots import Choice, WorkerReport
-from agent.core.strategy import choose
 from agent.errors import AgentError, PermanentError
-from agent.reconciler.context import Context
-from agent.reconciler.tasks import Task
+from agent.reconciler.context import Context, Task
 from agent.worker.spec import Worker
 from registry.contracts.backoff import Backoff
 from registry.contracts.codes import DeploymentCode

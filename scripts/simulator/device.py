@@ -15,12 +15,11 @@ from uuid import uuid4
 from agent.core.events import Connected, ControlMessage, Disconnected, Tick
 from agent.core.slots import Choice
 from agent.errors import TransientError
-from agent.reconciler.context import Context
+from agent.reconciler.context import Context, EventPublisher
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock, Uplink
-from agent.reconciler.publisher import EventPublisher
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Health, Presence, Reported

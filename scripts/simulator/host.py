@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
+from agent.core.fitness import Room
 from agent.core.slots import Choice, SlotRecord
-from agent.core.strategy import Room
 from agent.errors import PermanentError
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker

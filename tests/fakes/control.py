@@ -8,9 +8,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.core.fitness import Room
 from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
-from agent.core.strategy import Room
 from agent.errors import AgentError, TransientError
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker

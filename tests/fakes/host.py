@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.jobs.executor import JobExecutor, Work
-from agent.reconciler.context import Context
+from agent.reconciler.context import Context, EventPublisher
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import Reconciler
 from agent.reconciler.ports import Clock
-from agent.reconciler.publisher import EventPublisher
 from registry.contracts.device.deployments import DeploymentProgress
 from registry.contracts.device.messages import Desired, DesiredModel, Health, Reported, ServingState
 from registry.contracts.topics import Topics

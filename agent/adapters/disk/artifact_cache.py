@@ -28,7 +28,7 @@ from agent.adapters.disk.checked_files import Pace, faulty, is_plain, is_right, 
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.durable import delete, disk_error, sync_folder, write_atomically
 from agent.adapters.disk.part_file import PartFile
-from agent.core.retention import CachedArtifact, to_evict
+from agent.core.fitness import CachedArtifact, to_evict
 from agent.errors import TransientError
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, FileRef, Variant
 from registry.contracts.codes import DeploymentCode

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, ValidationError
 
-from agent.core.elapsed import SteadyUntil
-from agent.core.local_policy import Lease
+from agent.core.local_policy import Lease, SteadyUntil
 from agent.errors import PermanentError
 from registry.contracts.names import Name
 from registry.contracts.wire import Wire

@@ -20,7 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from agent.adapters.network.credentials import Reader
+from agent.config.settings import Reader
 from agent.errors import PermanentError
 from registry.certificates import CertificateError, Fingerprint, RenewedContext, TlsFiles
 from registry.contracts.broker import (

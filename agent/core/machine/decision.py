@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from agent.core.backoff import DEPLOYMENT, LONGEST_S, exhausted
 from agent.core.lifecycle import DeploymentEvent, Effect, State, advance
 from agent.core.probation import Tally
-from agent.core.progress import phase_of
-from agent.core.slots import Choice, Quarantined, SlotRecord
+from agent.core.slots import Choice, Quarantined, SlotRecord, phase_of
 from agent.errors import AgentError, PermanentError, TransientError
 from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.messages import Fault

@@ -1,4 +1,5 @@
-"""From a desired version to one that answers: what follows from each outcome of a step, from the clock and the host.
+"""From a desired version to one that answers: what a new desired state means for a slot, and what follows from each
+outcome of a step, from the clock and the host.
 
 Pure. What the local policy of this host says comes in as an argument; None: it lets the deployment go on.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.core.backoff import DEPLOYMENT, JUDGED, OF_HOST, exhausted
-from agent.core.lifecycle import BUSY, ON_RESTART, DeploymentEvent, Effect, State
+from agent.core.lifecycle import BUSY, ON_RESTART, UNDER_WAY, DeploymentEvent, Effect, State
 from agent.core.local_policy import Wait
 from agent.core.machine.decision import (
     Command,
@@ -25,13 +26,98 @@ from agent.core.machine.decision import (
 )
 from agent.core.machine.trial import LOADED, ROLLS_BACK, came_up
 from agent.core.probation import ProbationVerdict, p99
-from agent.core.shadowing import judge
-from agent.core.slots import Choice, Looked, SlotRecord, Trial
+from agent.core.slots import Choice, Looked, SlotRecord, Trial, identity
 from agent.errors import PermanentError
 from registry.contracts.catalogue.golden import Parity
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.device.deployments import ShadowFigures
-from registry.contracts.device.messages import Fault
+from registry.contracts.device.deployments import ShadowFigures, ShadowPolicy
+from registry.contracts.device.messages import DesiredModel, Fault
+
+_FINISHES_FIRST = frozenset({State.RETIRING, State.ROLLING_BACK})
+_ENDED = frozenset({State.FAILED, State.ROLLED_BACK, State.ROLLBACK_FAILED})
+"""What has come to its end badly is not begun again because another part of the document has changed."""
+_OVERTAKES = frozenset({DeploymentEvent.ASSIGNED, DeploymentEvent.CALLED_OFF, DeploymentEvent.WITHDRAWN})
+
+
+def desired_changed(
+    record: SlotRecord, at: Situation, desired: DesiredModel | None, generation: int
+) -> Decision | None:
+    """Asked again after each decision that has commands: what is overtaken ends under its own name first.
+
+    Args:
+        desired: None: the model is not desired.
+        generation: Of the document that it came with.
+    """
+    state = record.state
+    if state in _FINISHES_FIRST:
+        return None
+    event = _event(record, desired)
+    if event is None:  # Nothing moves; what is new in it (its policy) is looked at where it matters.
+        if (record.desired, record.generation) == (desired, generation):
+            return None
+        return Decision(record.model_copy(update={"desired": desired, "generation": generation}))
+    if state in UNDER_WAY and event in _OVERTAKES:
+        return move(record, at, event, candidate=None, fault=None)
+    changes: dict[str, Any] = {"desired": desired, "generation": generation, "candidate": None}
+    changes.update(fault=None, failed_in=None)
+    if desired is None:
+        return move(record, at, event, **changes)
+    changes.update(attempts=0, gap_s=None, shadow=None)
+    if event is DeploymentEvent.ASSIGNED:
+        changes["offered_at"] = at.now
+    elif record.active is not None:
+        changes["active"] = record.active.bound_to(desired)
+    decision = move(record, at, event, **changes)
+    return Decision(decision.record, (Upkeep.FORGIVE, *decision.commands))
+
+
+def _event(record: SlotRecord, desired: DesiredModel | None) -> DeploymentEvent | None:
+    if desired is None:
+        return DeploymentEvent.WITHDRAWN
+    state = record.state
+    same = record.desired is not None and identity(record.desired) == identity(desired)
+    if state is not State.ROLLBACK_FAILED and record.active is not None and record.active.is_what(desired):
+        return _of_what_serves(record, desired, same=same)
+    carried_out = state in _ENDED or (state in UNDER_WAY and state is not State.PROBATION)
+    return None if same and carried_out else DeploymentEvent.ASSIGNED
+
+
+def _of_what_serves(record: SlotRecord, desired: DesiredModel, *, same: bool) -> DeploymentEvent | None:
+    state = record.state
+    if state in (State.COMMITTED, State.PROBATION):
+        if same and record.active is not None and record.active.record_results == desired.record_results:
+            return None
+        return DeploymentEvent.SETTLED if state is State.COMMITTED else DeploymentEvent.PROVE
+    if state in UNDER_WAY:
+        return DeploymentEvent.CALLED_OFF
+    if state is State.FAILED and same:  # The first version, which failed its probation and has none to go back to.
+        return None
+    return DeploymentEvent.SETTLED if record.proven else DeploymentEvent.PROVE
+
+
+def judge_shadow(policy: ShadowPolicy, figures: ShadowFigures, *, over: bool) -> ProbationVerdict | None:
+    """None: it goes on.
+
+    A request that the candidate failed where the active version answered is one that it does not agree on.
+
+    Args:
+        policy: How many requests are needed, and which share of them must agree.
+        figures: What comparing showed so far.
+        over: Its time is over: it is judged by what there is, and too little is no reason to fail.
+    """
+    asked = figures.compared + figures.errors
+    enough = asked >= policy.min_requests
+    if not enough and not over:
+        return None
+    agreed = figures.compared * (figures.agreement or 0.0)
+    share = agreed / asked if asked else 0.0
+    text = f"shadow: {share:.1%} of {asked} requests agree, {figures.errors} failed, {figures.skipped} were skipped"
+    if not enough:
+        return ProbationVerdict("", f"{text}; too few to judge_shadow, which takes {policy.min_requests}")
+    if policy.min_agreement is not None and share < policy.min_agreement - 1e-9:
+        return ProbationVerdict(DeploymentCode.SHADOW_DISAGREES, f"{text}; {policy.min_agreement:.1%} must")
+    return ProbationVerdict("", text)
+
 
 _LOOKED_AT: dict[State, Command] = {
     State.STAGED: Effect.ADMIT,
@@ -165,7 +251,7 @@ def shadow_verdict(record: SlotRecord, at: Situation, figures: ShadowFigures, fo
         return ProbationVerdict("", "the shadow was called off")
     if record.active is None or at.given_up:
         return ProbationVerdict("", "the shadow ended early: nothing serves beside it any more")
-    return judge(policy, figures, over=for_s >= policy.duration_s)
+    return judge_shadow(policy, figures, over=for_s >= policy.duration_s)
 
 
 def compared(

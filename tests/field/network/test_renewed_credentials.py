@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.adapters.network.credentials import SecretFile
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
+from agent.config.settings import SecretFile
 from registry.certificates import TlsFiles
 from registry.contracts.codes import DeploymentCode
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest

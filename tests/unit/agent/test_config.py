@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import settings
-from agent.config.example import example_toml
-from agent.config.settings import ConfigError, config_file, load_config, read_secret
+from agent.config.settings import ConfigError, SecretFile, config_file, example_toml, load_config
 from tests.support.paths import ROOT
 
 EXAMPLE = ROOT / "docs" / "agent.toml"
@@ -76,7 +75,7 @@ def test_a_usual_file_that_may_not_be_looked_at_is_an_error_and_not_absent(monke
 def test_secrets_come_from_files_and_are_not_shown(tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("s3cret\n")
-    assert read_secret(None, secret) == "s3cret"
+    assert SecretFile(secret)() == "s3cret"
     config = load_config(write(tmp_path, '[registry]\ntoken = "s3cret"'))
     assert "s3cret" not in repr(config)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from agent.app.facts import fact_documents, fact_lines
+from agent.app.doctor import fact_documents, fact_lines
 from registry.contracts.fit.platforms import AscendFacts, CudaFacts, Evidence, Platform
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

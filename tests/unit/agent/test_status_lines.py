@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.cli.status import deployment_lines
+from agent.app.status import deployment_lines
 
 PROGRESS = {"version": "2.0.0", "phase": "rolled_back", "since": "2026-01-01T00:00:00Z", "failed_in": "probation"}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.facts import hardware, probe_cache, process_stats
+from agent.adapters.facts import hardware, process_stats
+from agent.adapters.facts import hardware as probe_cache
 from agent.adapters.systemd_notify import notify, watchdog_interval_s
 from registry.contracts.fit.platforms import Platform
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.facts import nvml_probe, probe_cache
-from agent.adapters.facts.ascend import probe_ascend
-from agent.adapters.facts.cann import probe_cann
+from agent.adapters.facts import hardware as probe_cache
+from agent.adapters.facts import nvml_probe
+from agent.adapters.facts.ascend import probe_ascend, probe_cann
 from agent.adapters.facts.nvidia import probe_nvidia
 from agent.adapters.facts.vendor_tool import ToolError, run_tool
 from registry.contracts.fit.platforms import AscendFacts

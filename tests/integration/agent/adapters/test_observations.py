@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.facts import hardware, probe_cache
+from agent.adapters.facts import hardware
+from agent.adapters.facts import hardware as probe_cache
 from agent.adapters.facts.vendor_tool import ToolError
-from agent.app.facts import fact_lines
+from agent.app.doctor import fact_lines
 from agent.core.fitness import unfit
 from agent.errors import TransientError
 from agent.worker.handle import probe_backend

@@ -17,8 +17,8 @@ import pytest
 from agent.adapters import deployment_steps as steps_module
 from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import MAX_DAMAGED_BYTES, MAX_DAMAGED_FILES, ArtifactCache
+from agent.adapters.disk.checked_files import drop_changed, keep_sums
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.engine_sums import drop_changed, keep_sums
 from agent.adapters.network.registry_client import RegistryClient
 from agent.app.inspector import Inspector
 from agent.backends.base import LoadOptions

@@ -12,7 +12,7 @@ import pytest
 from agent.backends.base import BackendError, TensorInfo
 from agent.backends.catalog import CATALOG
 from agent.backends.mindspore_graph import MindSpore, MindSporeSession, first_line, named
-from agent.config.worker import WorkerSettings
+from agent.config.sections import WorkerSettings
 
 A, B = TensorInfo("a", "FP32", (-1, 2)), TensorInfo("b", "FP32", (3,))
 X = np.ones((5, 2), np.float32)

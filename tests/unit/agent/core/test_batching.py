@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.batching import AHEAD, share_out
+from agent.core.joining import AHEAD, share_out
 
 COUNTS = st.integers(0, 300)
 

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.local_policy import HostNow, HostPolicy, Lease, may_download, may_switch
-from agent.core.windows import next_opening, open_now, parse_window
+from agent.core.local_policy import (
+    HostNow,
+    HostPolicy,
+    Lease,
+    may_download,
+    may_switch,
+    next_opening,
+    open_now,
+    parse_window,
+)
 from registry.contracts.device.deployments import DeploymentPolicy
 
 PARIS = ZoneInfo("Europe/Paris")

@@ -13,7 +13,7 @@ from agent.core.lifecycle import TRANSITIONS, UNDER_WAY, Effect, State
 from agent.core.local_policy import Wait
 from agent.core.machine import install, trial
 from agent.core.machine.decision import Decision, PublishEvent, RetryStart, Situation, Upkeep, step_failed
-from agent.core.machine.desired import desired_changed
+from agent.core.machine.install import desired_changed
 from agent.core.probation import MAX_ENDS, Tally
 from agent.core.slots import Choice, SlotRecord, Trial
 from agent.errors import AgentError, PermanentError, TransientError

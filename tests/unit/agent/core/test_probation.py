@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from agent.core.fitness import Room, choose
 from agent.core.health import Histogram, HistogramView
 from agent.core.probation import MAX_ENDS, Counts, Seen, Tally, expected_of, judge
-from agent.core.strategy import Room, choose
 from agent.dataplane.watching import count_answer, is_finite, kinds_in
 from registry.contracts.catalogue.golden import Parity, Special, Tolerance
 from registry.contracts.codes import DeploymentCode as Code

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk.leases import Leases
-from agent.app.local_policy import HostLocalPolicy
-from agent.core.elapsed import SteadySince, SteadyUntil
+from agent.app.ports import HostLocalPolicy
 from agent.core.lifecycle import State
-from agent.core.local_policy import HostPolicy
-from agent.core.windows import parse_window
+from agent.core.local_policy import HostPolicy, SteadySince, SteadyUntil, parse_window
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import DeploymentPolicy
 from tests.fakes.host import START, Host

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.backoff import DEPLOYMENT, exhausted
+from agent.core.fitness import CachedArtifact, to_evict
 from agent.core.lifecycle import State
-from agent.core.progress import Live, report
-from agent.core.retention import CachedArtifact, to_evict
-from agent.core.slots import Choice, SlotRecord, WorkerReport
+from agent.core.slots import Choice, Live, SlotRecord, WorkerReport, report
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Fault, Profile, ServingState
 from tests.fakes.registry_simulator import one_file_manifest

@@ -9,7 +9,7 @@ import pytest
 from agent.core.backoff import DEPLOYMENT
 from agent.core.events import WorkerDied
 from agent.core.lifecycle import State
-from agent.core.shadowing import judge
+from agent.core.machine.install import judge_shadow
 from agent.errors import TransientError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import DeploymentPolicy, Phase, ShadowFigures, ShadowPolicy, Strategy
@@ -85,17 +85,17 @@ def test_one_that_disagrees_never_serves_and_only_another_attempt_brings_it() ->
 @pytest.mark.parametrize("errors", [20, 100])
 def test_what_the_candidate_could_not_answer_it_did_not_agree_on(errors: int) -> None:
     figures = ShadowFigures(compared=5, agreement=1.0, errors=errors)
-    verdict = judge(POLICY, figures, over=False)
+    verdict = judge_shadow(POLICY, figures, over=False)
     assert verdict is not None
     assert verdict.code == DeploymentCode.SHADOW_DISAGREES
 
 
 def test_without_a_least_agreement_nothing_is_judged() -> None:
     measured = POLICY.model_copy(update={"min_agreement": None})
-    verdict = judge(measured, BAD, over=False)
+    verdict = judge_shadow(measured, BAD, over=False)
     assert verdict is not None
     assert not verdict.code
-    assert judge(measured, ShadowFigures(), over=False) is None
+    assert judge_shadow(measured, ShadowFigures(), over=False) is None
 
 
 def test_a_candidate_that_dies_in_its_shadow_is_tried_again_and_then_given_up() -> None:

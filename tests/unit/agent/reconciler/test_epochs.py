@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.core.epochs import EpochVerdict, judge
 from agent.core.events import Connected, ControlMessage, Tick
+from agent.reconciler.desired import EpochVerdict, judge
 from registry.contracts.device.messages import MAX_GENERATION, Desired, Notice
 from registry.contracts.topics import Topics
 from tests.fakes.host import DEVICE, Host, desired
