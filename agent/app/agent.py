@@ -201,7 +201,7 @@ class Agent:
             context=self._context,
             exchange=exchange,
             events=self._events,
-            on_report=self._keep_status,
+            on_report=self._reported,
             make_health=health,
             jobs=JobExecutor(self._context, self._job_work, self._job_pool, config.data_dir / "jobs"),
             heard_every_s=min(config.health_interval_s, 7 * 86400.0),
@@ -274,6 +274,10 @@ class Agent:
     def _put(self, event: Any) -> None:
         self._reconciler.put(event)
 
+    def _reported(self, reported: Reported) -> None:
+        self._plane.take_reports(reported.models)
+        self._keep_status(reported)
+
     def _keep_status(self, reported: Reported) -> None:
         try:
             context = self._context
@@ -299,6 +303,7 @@ class Agent:
         return DataPlaneSettings(
             device=config.device,
             topics=self._topics,
+            agent_version=birth.agent_version,
             birth=birth.canonical(),
             death=self._death(),
             pools=tuple((pool, model) for pool, models in config.mqtt.pools.items() for model in models),

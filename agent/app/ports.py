@@ -120,6 +120,7 @@ class DataPathPort:
             variant=choice.variant.name,
             variant_digest=choice.variant_digest,
             device=self._device,
+            format=str(choice.variant.format),
             inputs=loaded.inputs,
             outputs=loaded.outputs,
             optional_inputs=loaded.optional_inputs,

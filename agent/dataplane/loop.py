@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 import selectors
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,6 +26,7 @@ from agent.dataplane.decode_pool import DecodePool
 from agent.dataplane.dedupe import Dedupe
 from agent.dataplane.dispatch import Dispatch
 from agent.dataplane.long_requests import LongRequests
+from agent.dataplane.metadata_requests import MetadataRequests
 from agent.dataplane.mqtt.connection import Connection, Greeting, Notice
 from agent.dataplane.mqtt.fast import FastLink, FastTransport
 from agent.dataplane.mqtt.fastpath import FastClient, fast_path_fault
@@ -42,6 +45,7 @@ from agent.pictures.process import DecoderProcesses
 from agent.worker.spec import Worker
 from registry.contracts.counters import Counters
 from registry.contracts.device.counters import AGENT_METRICS
+from registry.contracts.device.messages import ReportedModel
 
 TICK_SECONDS = 0.1
 """How often hung runs and keepalive are looked at."""
@@ -110,6 +114,17 @@ class DataPlane:
             emit=self._emit,
             clock=self._clock,
         )
+        self._metadata = MetadataRequests(
+            device=settings.device,
+            agent_version=settings.agent_version,
+            topics=settings.topics,
+            pools=settings.pools,
+            router=self._router,
+            outbound=self._outbound,
+            counters=self._counters,
+            clock=self._clock,
+            chance=random.random,
+        )
         self._connection = Connection(
             greeting=self._greeting(),
             session=session,
@@ -117,6 +132,7 @@ class DataPlane:
             outbound=self._outbound,
             receiver=long_requests,
             spooling=self._spooling,
+            metadata=self._metadata,
             emit=self._emit,
             post=self._wakeup.post,
             counters=self._counters,
@@ -141,8 +157,12 @@ class DataPlane:
         desired = topics.device(settings.device, "desired")
         notice = topics.device(settings.device, "notice")
         shared = (topics.shared_pool(pool, model) for pool, model in settings.pools)
+        metadata = (
+            topics.metadata(settings.device, "#"),
+            *map(topics.pool_metadata, sorted({model for _, model in settings.pools})),
+        )
         return Greeting(
-            filters=(desired, notice, topics.infer(settings.device, "+"), *shared),
+            filters=(desired, notice, topics.infer(settings.device, "+"), *shared, *metadata),
             presence_topic=topics.device(settings.device, "presence"),
             birth=settings.birth,
             death=settings.death,
@@ -225,6 +245,10 @@ class DataPlane:
         self._outbox.add([NewMessage(EVENT, topic.encode(), b"", payload)])
         self._wakeup.post(lambda: None)
 
+    def take_reports(self, reports: Mapping[str, ReportedModel]) -> None:
+        """What the control thread says of the models, for metadata of those that do not serve."""
+        self._wakeup.post(lambda: setattr(self._metadata, "reports", reports))
+
     def renew_credentials(self) -> None:
         """Connects again when the broker's credentials on the disk are others than the connection was made with."""
         self._wakeup.post(self._connection.renew_credentials)
@@ -278,13 +302,15 @@ class DataPlane:
         """One round. A fault in it is logged and costs one message at most, not the agent."""
         try:
             now = self._clock()
-            timeout = 0.0 if self._socket.more or self._dispatch.again else max(0.0, next_tick - now)
+            at_once = self._socket.more or self._dispatch.again or self._metadata.busy
+            timeout = 0.0 if at_once else max(0.0, next_tick - now)
             events = self._selector.select(timeout)
             self._admission.now = now = self._clock()
             self._socket.read_rest()
             for key, mask in events:
                 key.data(mask)
             self._dispatch.run()
+            self._metadata.run(now)
             if now >= next_tick:
                 next_tick = now + TICK_SECONDS
                 self._tick(now)

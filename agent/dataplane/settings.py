@@ -13,6 +13,8 @@ class DataPlaneSettings:
 
     device: str
     topics: Topics = field(default_factory=Topics)
+    agent_version: str = ""
+    """Of the agent's package."""
     birth: bytes = b""
     """The presence document of a device that is there; the will (MqttSettings) says the contrary."""
     death: bytes = b""

@@ -157,6 +157,11 @@ class Serving:
         self.decoding = 0
         """Requests in the decode pool, which have no slot yet."""
 
+    @property
+    def queue_limit(self) -> int:
+        """Requests that it can hold; as many as there are fixed slots may wait for an arena."""
+        return self.layout.ids + self.layout.slots
+
     def rebind(self, binding: Binding) -> None:
         """The same worker under another rollout or other options: from the next request on."""
         self.binding = binding
@@ -239,7 +244,7 @@ class ModelSlot:
             version=active.binding.version,
             rollout=active.binding.rollout,
             queue_depth=depth,
-            queue_limit=active.layout.ids + active.layout.slots,  # as many as fixed slots may wait for an arena
+            queue_limit=active.queue_limit,
             batching=active.worker.batching,
         )
 

@@ -10,7 +10,10 @@
 | `<p>/devices/{device}/health` | agent | 1 |
 | `<p>/devices/{device}/infer/{model}` | client | 0 or 1 |
 | `<p>/devices/{device}/results/{model}` | agent | 1 |
+| `<p>/devices/{device}/metadata` | client | 0 or 1 |
+| `<p>/devices/{device}/metadata/{model}` | client | 0 or 1 |
 | `<p>/infer/{model}` | client, taken through `$share/{pool}/` | 0 or 1 |
+| `<p>/metadata/{model}` | client, to every agent of a pool with this model | 0 or 1 |
 """
 
 from __future__ import annotations
@@ -51,6 +54,14 @@ class Topics:
     def results(self, device: str, model: str) -> str:
         """Results of requests that named no response topic."""
         return f"{self.prefix}/devices/{device}/results/{model}"
+
+    def metadata(self, device: str, model: str | None = None) -> str:
+        """Requests for the metadata of one device, or of a model on it."""
+        return f"{self.prefix}/devices/{device}/metadata" + (f"/{model}" if model is not None else "")
+
+    def pool_metadata(self, model: str) -> str:
+        """Requests for a model's metadata to every agent that takes part in a pool with it."""
+        return f"{self.prefix}/metadata/{model}"
 
     def pool(self, model: str) -> str:
         """Requests to any device of a pool."""

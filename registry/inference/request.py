@@ -124,6 +124,16 @@ def decode_request(text: Buffer) -> tuple[InferRequest, bytes]:
         ) from None
 
 
+def decode_address(text: Buffer) -> AddressedRequest:
+    """What a request without tensors says (`registry.contracts.device.metadata`). Raises RequestError `bad_payload`."""
+    try:
+        return _decoded(_ADDRESS_DECODER, text)[0]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(
+            InferenceCode.BAD_PAYLOAD, f"expected nothing, or an object with `id` and `parameters`: {error}"
+        ) from None
+
+
 def _decoded(decoder: msgspec.json.Decoder[_T], text: Buffer) -> tuple[_T, bytes]:
     """The value, and the mark of its NaN and infinities . Raises what the decoder raises."""
     if text[:3] == _BYTE_ORDER_MARK:

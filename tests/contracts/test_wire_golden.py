@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from registry.contracts.catalogue.manifest import Format, Manifest, Target
 from registry.contracts.device.deployments import Strategy
 from registry.contracts.device.messages import Desired, Event, Health, Notice, Presence, Reported
+from registry.contracts.device.metadata import MetadataRequest, ModelMetadata, ServerMetadata
 from registry.contracts.digest import digest_of
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.fit.platforms import Platform
@@ -59,6 +60,10 @@ KINDS: dict[str, type[Wire]] = {
     "platform-networks": Platform,
     "platform-unknown": Platform,
     "platform-limits": Platform,
+    "metadata-request": MetadataRequest,
+    "metadata-server": ServerMetadata,
+    "metadata-model": ModelMetadata,
+    "metadata-model-waiting": ModelMetadata,
 }
 
 

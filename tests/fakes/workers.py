@@ -70,6 +70,7 @@ class FakeWorker:
         self.memory = memoryview(mmap.mmap(fd, self.layout.total))
         os.close(fd)
         self.max_batch = max_batch
+        self.backend, self.provider = "fake", "threads"
         self.batching = f"up to {max_batch} together"
         self.gate = threading.Event()
         self.gate.set()
@@ -144,6 +145,7 @@ def binding_for(worker: FakeWorker, model: str = "double", version: str = "1.0.0
         variant="fake",
         variant_digest="sha256:" + "1" * 64,
         device="dev1",
+        format="onnx",
         inputs=(TensorSpec(name="x", datatype="FP32", shape=shape),),
         outputs=(TensorSpec(name="y", datatype="FP32", shape=shape),),
         **extra,  # type: ignore[arg-type]

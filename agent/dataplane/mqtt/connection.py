@@ -11,11 +11,13 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import paho.mqtt.client as mqtt
 
 from agent.adapters.network.mqtt import MqttSession
 from agent.core.events import Connected, ControlMessage, Disconnected, WorkerDied
+from agent.dataplane.mqtt.acks import Ack
 from agent.dataplane.mqtt.intake import Receiver
 from agent.dataplane.mqtt.link import Link
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
@@ -25,7 +27,7 @@ from registry.contracts.backoff import Backoff
 from registry.contracts.broker import BrokerLimits, subscribable
 from registry.contracts.counters import Counters
 from registry.contracts.device.messages import MAX_CONTROL_BYTES
-from registry.inference.packets import text
+from registry.inference.packets import Publish, text
 
 RECONNECT = Backoff(first_s=0.2, cap_s=30.0)
 """Between tries to reach the broker; there is no last one."""
@@ -55,6 +57,19 @@ class Greeting:
     """Messages on these are passed to the control thread."""
 
 
+class MetadataReceiver(Protocol):
+    """Who takes metadata requests."""
+
+    def takes(self, topic: str) -> bool:
+        """Is it a topic of metadata requests?"""
+
+    def ask(self, topic: str, publish: Publish, payload: bytes, ack: Ack | None) -> None:
+        """A request came; it is acknowledged when its answer is on its way, or when there will be none."""
+
+    def closed(self) -> None:
+        """The connection has ended."""
+
+
 class Connection:
     """Implements SessionEvents. Everything but `_connect` runs on the data thread."""
 
@@ -67,6 +82,7 @@ class Connection:
         outbound: Outbound,
         receiver: Receiver,
         spooling: Spooling,
+        metadata: MetadataReceiver,
         emit: Callable[[Notice], None],
         post: Callable[[Callable[[], None]], None],
         counters: Counters,
@@ -78,6 +94,7 @@ class Connection:
         self._outbound = outbound
         self._receiver = receiver
         self._spooling = spooling
+        self._metadata = metadata
         self._emit = emit
         self._post = post
         self._counters = counters
@@ -195,6 +212,7 @@ class Connection:
         self._link.closed()
         self._outbound.closed()
         self._spooling.connection_closed()
+        self._metadata.closed()
         self._away(reason)
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -217,6 +235,9 @@ class Connection:
             self._receiver.request(publish, bytes(message.payload), len(message.payload))
             return
         ack = acks.owe(message.mid) if message.qos else None
+        if self._metadata.takes(message.topic):
+            self._metadata.ask(message.topic, publish, bytes(message.payload), ack)
+            return
         if message.topic in self._greeting.control_topics:
             if len(message.payload) <= MAX_CONTROL_BYTES:
                 self._emit(ControlMessage(message.topic, bytes(message.payload)))

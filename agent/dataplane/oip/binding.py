@@ -17,6 +17,8 @@ class Binding:
     variant: str
     variant_digest: str
     device: str
+    format: str
+    """Of the variant, as the manifest names it."""
     inputs: tuple[TensorSpec, ...]
     """As loaded by the worker: a dimension of -1 takes any size."""
     outputs: tuple[TensorSpec, ...]

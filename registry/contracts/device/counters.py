@@ -64,6 +64,22 @@ AGENT_METRICS = table(
         "Requests to models that are not assigned, by error code.",
         ("code",),
     ),
+    Metric(
+        "metadata_answered",
+        "counter",
+        "requests",
+        "Metadata requests that were answered: `server` or `model`.",
+        ("kind",),
+    ),
+    Metric("metadata_refused", "counter", "requests", "Metadata requests answered with an error, by code.", ("code",)),
+    Metric(
+        "metadata_dropped",
+        "counter",
+        "requests",
+        "Metadata requests that got no answer: they name no response topic, or one that may not be published to, are "
+        "retained, had a fault or too many beside them in a pool, or their connection ended.",
+        ("reason",),
+    ),
     Metric("unacknowledged", "gauge", "messages", "QoS 1 messages that the broker has not acknowledged yet."),
     Metric("outbox_queued", "gauge", "messages", "Messages that wait on disk."),
     Metric("outbox_bytes", "gauge", "bytes", "Size of the messages that wait on disk."),

@@ -50,9 +50,11 @@ class Serving:
         tls: TlsFiles | None = None,
         host: str = "127.0.0.1",
         inherit: Serving | None = None,
+        prefix: str = "",
+        pools: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.name = inherit.name if inherit is not None else f"dev{next(_numbers)}"
-        self.topics = Topics(f"test/{self.name}")
+        self.topics = Topics(prefix or f"test/{self.name}")
         self.outbox = Outbox(folder / f"{self.name}.db", limits)
         self.events: queue.Queue[Any] = queue.Queue(1000)
         self.mqtt = SessionSettings(
@@ -65,7 +67,7 @@ class Serving:
             keepalive_s=keepalive_s,
             tls=tls,
         )
-        settings = DataPlaneSettings(self.name, self.topics, BIRTH, DEATH, fast_path=fast)
+        settings = DataPlaneSettings(self.name, self.topics, birth=BIRTH, death=DEATH, pools=pools, fast_path=fast)
         self.plane = DataPlane(settings, self.mqtt, self.outbox, self.events)
         self.workers: list[FakeWorker] = []
 

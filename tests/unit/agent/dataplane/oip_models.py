@@ -29,6 +29,7 @@ def make_codec(inputs: list[TensorSpec], outputs: list[TensorSpec], **binding: A
         "variant": "onnx-cpu",
         "variant_digest": DIGEST,
         "device": "edge-1",
+        "format": "onnx",
         "inputs": tuple(inputs),
         "outputs": tuple(outputs),
         **binding,

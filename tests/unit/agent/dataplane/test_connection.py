@@ -39,6 +39,7 @@ class Broker:
             counters=self.counters,
             receiver=quiet,
             spooling=quiet,
+            metadata=quiet,
             emit=lambda _notice: None,
             post=lambda _call: None,
             clock=lambda: self.now,
