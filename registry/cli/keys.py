@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.credentials import require_new_file, write_secret
+from registry.cli.output import require_new_file, write_secret
 from registry.cli.session import Session, command
 from registry.publishing.signing import Signer, load_signer, new_key
 

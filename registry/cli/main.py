@@ -13,8 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from registry.cli.failures import MEANING, CliError, exit_code_of
-from registry.cli.output import Output
+from registry.cli.output import MEANING, CliError, Output, exit_code_of
 from registry.cli.session import DebugOption, GlobalOptions, JsonOption, RegistryOption, TokenFileOption, TokenOption
 from registry.client.errors import UsageFault
 
@@ -45,7 +44,7 @@ COMMANDS: dict[str, str] = {
     "token": "registry.cli.tokens:app",
     "key": "registry.cli.keys:app",
     "serve": "registry.cli.serve:serve",
-    "restore": "registry.cli.restore:restore",
+    "restore": "registry.cli.serve:restore",
 }
 """Command to `module:function`, or `module:app` for a group of commands."""
 

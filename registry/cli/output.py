@@ -1,26 +1,212 @@
-"""What a command prints: tables for people, one JSON document for programs; progress and errors go to stderr."""
+"""What a command prints, and how it ends.
+
+Answers go to stdout: tables for people, one JSON document for programs. Progress and errors go to stderr; a secret goes
+to a file that only its owner can read. Exit codes are stable, for programs.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from enum import IntEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from registry.cli.failures import exit_code_of
 from registry.client.errors import ClientError
-from registry.contracts.texts import visible
+from registry.contracts.texts import size_text, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from registry.contracts.wire import Wire
 
+
+LINE_EVERY_S = 5.0
+Position = Callable[[int], None]
+"""Told how many bytes there are in all; fewer than before, when something is sent again."""
+AGAIN = "Create a new one with another file: registry devices rotate, or registry token revoke and create."
 GAP = 2
 """Between two columns of a table."""
 FOLDED = 20
 """So narrow may a table's last column become."""
+
+
+class ExitCode(IntEnum):
+    """The exit status of every `registry` command. A number never changes its meaning."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+    FORBIDDEN = 5
+    UNREACHABLE = 6
+    DEADLINE = 7
+    INTERRUPTED = 130
+
+
+MEANING: dict[ExitCode, str] = {
+    ExitCode.OK: "done; also when there was nothing to do",
+    ExitCode.FAILURE: "the command failed; the message says why",
+    ExitCode.USAGE: "the command line, the publish file or a value in it is wrong",
+    ExitCode.NOT_FOUND: "not found",
+    ExitCode.CONFLICT: "conflict: it exists with other content, is in use, or somebody else changed it first",
+    ExitCode.FORBIDDEN: "not allowed: no token, an unknown token, or a token without the scope",
+    ExitCode.UNREACHABLE: "the registry does not answer",
+    ExitCode.DEADLINE: "the time limit of --timeout passed before the result was known",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C); run the same command again to continue where it stopped",
+}
+
+_EXIT_BY_CODE = {
+    "usage": ExitCode.USAGE,
+    "bad_proxy": ExitCode.USAGE,
+    "invalid": ExitCode.USAGE,
+    "not_found": ExitCode.NOT_FOUND,
+    "conflict": ExitCode.CONFLICT,
+    "precondition_failed": ExitCode.CONFLICT,
+    "in_use": ExitCode.CONFLICT,
+    "unauthorized": ExitCode.FORBIDDEN,
+    "forbidden": ExitCode.FORBIDDEN,
+    "unreachable": ExitCode.UNREACHABLE,
+    "deadline": ExitCode.DEADLINE,
+}
+
+
+def end_well() -> None:
+    """From here on SIGTERM ends the command as Ctrl-C does, with exit code 143: folders and processes go with it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+class CliError(ClientError):
+    """A command that could not do what it was asked.
+
+    Args:
+        what: What happened, and why: one sentence or a few.
+        code: Stable, for programs (`--json`).
+        hint: What to do about it. Empty: what the table of the code says.
+        errors: The single faults.
+        exit_code: Unless `code` decides it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        code: str = "failed",
+        hint: str = "",
+        errors: tuple[str, ...] = (),
+        exit_code: ExitCode | None = None,
+    ) -> None:
+        super().__init__(what, code=code, hint=hint, errors=errors)
+        self.exit_code = exit_code
+
+
+def exit_code_of(error: ClientError) -> ExitCode:
+    """The exit status of a command that ends with this error."""
+    own = error.exit_code if isinstance(error, CliError) else None
+    return own if own is not None else _EXIT_BY_CODE.get(error.code, ExitCode.FAILURE)
+
+
+@contextmanager
+def meter(what: str, total: int, *, quiet: bool, start: int = 0) -> Iterator[Position]:
+    """Show the progress of `total` bytes while the block runs.
+
+    Args:
+        what: Verb and file, as `sending lenet.onnx`.
+        total: Bytes.
+        quiet: Show nothing (`--json`).
+        start: Bytes that were there before.
+    """
+    if quiet:
+        yield lambda _position: None
+    else:
+        with (_bar if sys.stderr.isatty() else _lines)(visible(what), total, start) as at:
+            yield at
+
+
+@contextmanager
+def _lines(what: str, total: int, start: int) -> Iterator[Position]:
+    """A line every few seconds and at the end. What lay there before does not count for the rate."""
+    began = told = time.monotonic()
+    position = start
+
+    def at(now_at: int) -> None:
+        nonlocal position, told
+        position, now = now_at, time.monotonic()
+        if now - told < LINE_EVERY_S:
+            return
+        told = now
+        rate = (position - start) / max(now - began, 1e-6)
+        share = f"{position / total:.0%}" if total else "100%"
+        left = f", {(total - position) / rate:.0f} s left" if rate > 0 else ""
+        _print(f"{what}: {share} of {size_text(total)}, {size_text(rate)}/s{left}")
+
+    yield at
+    seconds = time.monotonic() - began
+    rate = size_text((position - start) / max(seconds, 1e-6))
+    _print(f"{what}: {size_text(position)} in {seconds:.1f} s, {rate}/s")
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def _bar(what: str, total: int, start: int) -> Iterator[Position]:
+    from rich.console import Console  # noqa: PLC0415 - only a terminal needs them
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total, completed=start)
+        yield lambda position: progress.update(task, completed=position)
+
+
+def require_new_file(path: Path | None) -> None:
+    """Before a credential is made: nothing lies where it is to be written.
+
+    Raises:
+        CliError: something does; it may be a credential that is in use.
+    """
+    if path is not None and (path.exists() or path.is_symlink()):
+        raise CliError(
+            f"{path} exists already and is not overwritten; no credential was made",
+            code="conflict",
+            hint="Remove that file, or name another.",
+        )
+
+
+def write_secret(path: Path, secret: str, hint: str = AGAIN) -> None:
+    """Create `path` with mode 600 and the secret in it; on disk when this returns.
+
+    Raises:
+        CliError: it cannot be written, and nothing else has the secret, so it has to be recreated as `hint` says.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secret + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise CliError(
+            f"The credential was made but {path} cannot be written: {error.strerror}",
+            code="disk_error",
+            hint=hint,
+        ) from error
 
 
 class Output:

@@ -7,8 +7,8 @@ from typing import Any
 
 from typer.main import get_group
 
-from registry.cli.failures import MEANING
 from registry.cli.main import app
+from registry.cli.output import MEANING
 from registry.cli.session import COMMON_PANEL
 
 _INTRODUCTION = """\

@@ -1,4 +1,7 @@
-"""`registry serve`: the only command that needs the server's packages, which are imported when it runs."""
+"""`registry serve | restore`: the commands that need the server's packages, which are imported when they run.
+
+`restore` is the last step of putting a registry back from a backup, while it does not run.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from registry.cli.failures import CliError, ExitCode, exit_code_of
-from registry.cli.output import Output
+from registry.cli.output import CliError, ExitCode, Output, exit_code_of
 from registry.client.address import ADMIN_TOKEN_FILE
 from registry.config import RegistryConfig, load_config
 from registry.errors import RegistryError, StartError, TemporaryError
@@ -24,6 +26,9 @@ EXIT_CONFIG = 2
 """Somebody has to change something: a setting, a file, the version of the program."""
 EXIT_FAILED = 1
 """It may work later as it is: the database is away, a disk is full."""
+
+
+MAX_SHOWN = 10
 
 
 def serve(
@@ -102,3 +107,38 @@ def fail(command: str, message: str, exit_code: int, code: str = "") -> NoReturn
     else:
         typer.echo(f"registry {command}: {message}" + (f" [{code}]" if code else ""), err=True)
     raise typer.Exit(exit_code)
+
+
+def restore(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="As `registry serve`; MODELFLEET_REGISTRY_* win."),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="The data folder.")] = None,
+) -> None:
+    """Complete the restoring of a backup. Run it on the registry's host, before the registry starts.
+
+    Devices have seen later states than the backup contains. The command begins a new epoch, so that devices ask the
+    registry and follow it. It makes sure that the administrator's token in the data folder works, and creates one if
+    there is none. It lists the blobs that versions name and that the backup does not have.
+
+    ```
+    systemctl stop modelfleet-registry
+    # put registry.db and blobs/ back, see docs/operations.md
+    registry restore --config /etc/modelfleet/registry.toml
+    systemctl start modelfleet-registry
+    ```
+    """
+    run = needing_server("registry.server.composition", "restore_registry")
+    settings = load_settings("restore", config, data_dir=data_dir)
+    with ending("restore"):
+        done = run(settings)
+    typer.echo(f"A new epoch begins, {done.epoch[:8]}: {done.devices} devices get their desired state again.")
+    if done.new_admin is not None:
+        typer.echo(f"A new administrator's token, {done.new_admin}, is in {settings.data_dir / ADMIN_TOKEN_FILE}.")
+    if done.missing:
+        typer.echo(
+            f"{len(done.missing)} blobs that versions need are missing or damaged; publish these versions again:"
+        )
+        for digest in done.missing[:MAX_SHOWN]:
+            typer.echo(f"  {digest}")

@@ -1,12 +1,14 @@
 """What every command has: the global options, the output, and a client that exists once it is needed.
 
 `command` turns a function that takes a `Session` first into one that typer takes: the global options
-are added to its own, so that they may stand before the command's name or after it.
+are added to its own, so that they may stand before the command's name or after it. `confirm` asks a person before
+something that cannot be undone.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from registry.cli.failures import CliError, ExitCode, exit_code_of
-from registry.cli.output import Output
+from registry.cli.output import CliError, ExitCode, Output, exit_code_of
 from registry.client.address import REGISTRY_VARIABLE, TOKEN_VARIABLE, Address, find_address
 from registry.client.errors import ClientError, UsageFault
 from registry.errors import RegistryError
@@ -210,3 +211,24 @@ def parse_pairs(pairs: list[str], what: str, form: str, hint: str = "") -> dict[
             raise UsageFault(f"{what} {key!r} is given twice")
         found[key] = value
     return found
+
+
+def confirm(session: Session, question: str, *, yes: bool) -> None:
+    """Ask a person; a program has to say --yes.
+
+    Raises:
+        UsageFault: nobody is there to ask.
+        typer.Exit: the answer is no, or Ctrl-C.
+    """
+    if yes:
+        return
+    if session.out.as_json or not sys.stdin.isatty():
+        raise UsageFault("The command asks for confirmation, but there is no terminal to answer on", hint="Give --yes")
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:  # left to typer it would end as a failure
+        session.out.note("\nNothing was changed.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if not agreed:
+        session.out.note("Nothing was changed.")
+        raise typer.Exit(0)

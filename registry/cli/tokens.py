@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.confirm import confirm
-from registry.cli.credentials import require_new_file, write_secret
-from registry.cli.output import time_text
-from registry.cli.session import Session, command
+from registry.cli.output import require_new_file, time_text, write_secret
+from registry.cli.session import Session, command, confirm
 from registry.contracts.api.tokens import Scope, TokenCreate, TokenCreated, TokenView
 from registry.contracts.paths import token_path, tokens_path
 

@@ -12,10 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from registry.client.api import ApiClient
-from registry.client.download import download
 from registry.client.errors import ClientError
-from registry.client.local_files import hash_file
-from registry.client.retries import ignore
+from registry.client.transfers import download, hash_file, ignore
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.digest import hex_of
 from registry.contracts.texts import size_text

@@ -1,13 +1,25 @@
-"""Which version a reference means, its manifest, and the aliases that point at versions."""
+"""How people write versions (`MODEL@REF`), which version a reference means, its manifest, and its aliases."""
 
 from __future__ import annotations
 
 from registry.client.api import ApiClient
-from registry.client.errors import ClientError
+from registry.client.errors import ClientError, UsageFault
 from registry.contracts.api.versions import AliasMove, AliasView, ModelView, VersionView
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.digest import digest_of
 from registry.contracts.paths import alias_path, manifest_path, model_path, version_path
+
+
+def split_reference(text: str, default: str | None = None) -> tuple[str, str | None]:
+    """`MODEL@REF` as (model, version or alias); `default` where there is no `@`.
+
+    Raises:
+        UsageFault: a part is empty.
+    """
+    model, at, reference = text.partition("@")
+    if not model or (at and not reference):
+        raise UsageFault(f"{text!r} is not of the form MODEL or MODEL@VERSION", hint="For example lenet@1.0.0")
+    return model, reference if at else default
 
 
 def find_version(client: ApiClient, model: str, reference: str | None) -> VersionView:

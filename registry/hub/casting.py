@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.contracts.tensors import NUMPY_NAME, Datatype
-from registry.hub.errors import HubError
+from registry.hub.source import HubError
 
 Array = NDArray[Any]
 _INTEGERS = frozenset(kind for kind in Datatype if "INT" in kind)

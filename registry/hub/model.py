@@ -18,8 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from registry.contracts.catalogue.manifest import Manifest, Target, TensorSpec, Variant
 from registry.contracts.fit.resolution import CPU_FORMAT_ORDER, FORMAT_ORDER, TARGET_ORDER
 from registry.hub.casting import cast
-from registry.hub.errors import HubError
-from registry.hub.source import opened, require_text
+from registry.hub.source import HubError, opened, require_text
 from registry.running.process import CannotRunError, ModelProcess, ModelRunError
 from registry.running.runtimes import order_for
 

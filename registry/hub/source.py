@@ -1,5 +1,5 @@
 """Asks the registry which version is meant, and brings a variant's files. URL and token as for the `registry` command:
-MODELFLEET_REGISTRY and MODELFLEET_TOKEN, else this host's registry.
+MODELFLEET_REGISTRY and MODELFLEET_TOKEN, else this host's registry. What fails is a `HubError`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,50 @@ from pydantic import ValidationError
 
 from registry.client.address import find_address
 from registry.client.api import ApiClient
-from registry.client.download import download
+from registry.client.errors import ClientError, action_of
+from registry.client.transfers import download
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelView, VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
 from registry.contracts.paths import models_path, versions_path
 from registry.contracts.wire import canonical_json
+from registry.errors import RegistryError
 from registry.hub.cache import Cache, default_bound, default_folder
-from registry.hub.errors import HubError, as_hub_errors
 
 DATASET_LABEL = "dataset"
 """The label of a version, or an alias of the model, that says what it was trained on."""
 MAX_SEARCHED = 100
 """Newest versions in which a dataset is looked for."""
+
+
+class HubError(Exception):
+    """What could not be done, and why.
+
+    Args:
+        code: Stable, for programs: `not_found`, `unreachable`, `digest_mismatch`, `checkpoint_mismatch`, ...
+        message: One sentence or a few.
+        hint: What to do about it. Empty: what the table of the code says.
+    """
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}. {hint}" if hint else message)
+        self.code = code
+        self.message = message
+        self.hint = hint or action_of(code)
+
+
+@contextmanager
+def as_hub_errors() -> Iterator[None]:
+    """What the registry's client raises becomes a HubError with the same code."""
+    try:
+        yield
+    except ClientError as error:
+        raise HubError(error.code, "; ".join((error.what, *error.errors)), error.hint) from error
+    except RegistryError as error:
+        raise HubError(error.code, "; ".join((error.message, *error.errors))) from error
+    except OSError as error:
+        hint = "Free space, or set XDG_CACHE_HOME or MODELFLEET_HUB_CACHE_BYTES"
+        raise HubError("disk_error", f"{error.filename or 'the cache'}: {error.strerror}", hint) from error
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.contracts.catalogue.manifest import Format, Manifest, Target, Variant
-from registry.hub.errors import HubError
-from registry.hub.source import opened
+from registry.hub.source import HubError, opened
 from registry.mindspore_networks import parameters
 
 TARGETS = {

@@ -21,8 +21,27 @@ from registry.contracts.catalogue.manifest import Format, Requirements, TensorSp
 from registry.contracts.tensors import MAX_RANK, MAX_TENSORS, Datatype
 from registry.inspection.external_data import ExternalTensor, companions
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.inspection.mindir_walk import CHILDREN, REFERENCE, check_references, parts
 from registry.inspection.protobuf import Field, ProtobufWalk, TruncatedError
+
+MAX_DEPTH = 40
+"""Messages inside messages: a node's attribute with a tensor is four."""
+REFERENCE = "REF::"
+"""A node whose operator begins so calls a primitive, graph, parameter or value of that name, which the file has."""
+
+CHILDREN: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 8: "graph", 12: "primitive"},
+    "graph": {1: "node", 3: "tensor", 8: "attribute", 10: "map"},
+    "node": {5: "attribute", 8: "attribute", 9: "attribute"},
+    "primitive": {3: "attribute"},
+    "attribute": {6: "tensor", 7: "graph", 12: "tensor", 13: "graph", 17: "attribute", 19: "functor"},
+    "functor": {3: "attribute"},
+    "map": {2: "attribute", 3: "tensor", 4: "tensor", 5: "tensor"},
+}
+"""Message to its fields that hold operators or tensors, directly or deeper."""
+_DEFINED = frozenset({("primitive", 1), ("graph", 2)})
+_VALUES = {("node", 2): 0, ("graph", 3): 7, ("graph", 5): 1, ("graph", 10): 1}
+"""(message, field) that gives a name, or holds it in that field of its own: outputs of nodes, parameters, inputs."""
+
 
 MAX_OPERATORS = 100_000
 """Different operators and functions: each call of a graph of its own counts as one."""
@@ -30,7 +49,6 @@ CODE_OPERATORS = ("pyexecute", "pyinterpret", "pyfunc", "resolve", "getattr")
 """An operator with one of these in its name, whatever the case, runs Python; agents refuse it too."""
 CODE_VALUES = {32: "class", 33: "name space", 34: "symbol"}
 """AttributeProto.AttributeType of values that are looked up in Python modules."""
-
 _VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}[A-Za-z0-9.+-]{0,20}")
 _DATATYPES = {
     1: Datatype.FP32,
@@ -50,6 +68,56 @@ _DATATYPES = {
 """TensorProto.DataType; complex, string and 4-bit tensors cannot be requested, and agents cannot hand bfloat16 over."""
 _OPERATORS = frozenset({("node", 4), ("primitive", 1), ("primitive", 2)})
 """(message, field) that names an operator."""
+
+
+def parts(walk: ProtobufWalk, name: str) -> Iterator[tuple[str, Field]]:
+    """The kind of a message and one of its fields, for all of them; `name` of the file is for the message.
+
+    Goes down first, so that what waits is as deep as the file, not as long.
+
+    Raises:
+        InspectionError: nested too deep.
+        NotProtobufError: as `ProtobufWalk` does.
+    """
+    open_messages: list[tuple[str, Iterator[Field]]] = [("model", walk.fields())]
+    while open_messages:
+        kind, fields = open_messages[-1]
+        part = next(fields, None)
+        if part is None:
+            open_messages.pop()
+            continue
+        yield kind, part
+        child = CHILDREN[kind].get(part.number)
+        if child is not None and child != "tensor":
+            if len(open_messages) == MAX_DEPTH:
+                raise InspectionError(f"{name} nests graphs and attributes more than {MAX_DEPTH} deep")
+            open_messages.append((child, walk.fields(part)))
+
+
+def check_references(walk: ProtobufWalk, references: set[str], name: str) -> None:
+    """What nodes call is in the file: protobuf alone does not tell that a file was cut between two of its parts.
+
+    Raises:
+        InspectionError: something that is called is not there.
+    """
+    open_ = set(references)
+    for wanted in (_DEFINED, _VALUES):  # values only where the first did not do: there are as many as nodes
+        if not open_:
+            return
+        for kind, part in parts(walk, name):
+            if (kind, part.number) in wanted:
+                open_.discard(_name(walk, part, _VALUES.get((kind, part.number), 0)))
+    if open_:
+        raise InspectionError(
+            f"{name} is a MindIR file that is cut short or damaged: it calls {min(open_)[:128]!r}, which is not in it. "
+            "Copy it again, or export it again"
+        )
+
+
+def _name(walk: ProtobufWalk, part: Field, inner: int) -> str:
+    if inner == 0:
+        return walk.text(part)
+    return next((walk.text(each) for each in walk.fields(part) if each.number == inner), "")
 
 
 @dataclass

@@ -1,13 +1,18 @@
-"""What an ONNX file says of itself: IR, opsets, operator domains, inputs, outputs, files beside it.
+"""What an ONNX file says of itself: IR, opsets, operators, inputs, outputs, files beside it.
 
 Needs the `onnx` package (extra `publish`), which only parses here: no weights are loaded from other
 files, no code of the model runs, nothing is inferred. Field meanings: https://onnx.ai/onnx/repo-docs/IR.html
+
+The graph, its subgraphs, functions and training graphs are walked without recursion, with a limit on depth and on the
+number of nodes, so that a hostile file ends in a refusal.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +20,19 @@ from registry.contracts.catalogue.manifest import Format, Requirements, TensorSp
 from registry.contracts.fit.resolution import BUILT_IN_DOMAINS
 from registry.contracts.tensors import MAX_NAME, MAX_NAMES_BYTES, MAX_RANK, MAX_TENSORS, Datatype
 from registry.inspection import independence
-from registry.inspection.external_data import companions
+from registry.inspection.external_data import ExternalTensor, companions
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.inspection.onnx_ends import last_operators
-from registry.inspection.onnx_walk import custom_functions, survey
 
+MAX_DEPTH = 20
+"""Graphs inside graphs: exporters nest a handful, protobuf's own parser stops at about 30."""
+MAX_NODES = 5_000_000
+_EXTERNAL = 1
+"""TensorProto.DataLocation.EXTERNAL"""
+
+
+_PASSING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Transpose", "Dropout"})
+"""Operators that leave the numbers of their first input as they are."""
+_STEPS = 32
 MAX_FILE_BYTES = (2 << 30) - 1
 """Protobuf's own limit; bigger models keep their weights in external data."""
 _NO_TENSOR = {
@@ -31,7 +44,6 @@ _NO_TENSOR = {
 _SHOWN = 100
 NEWEST_IR, NEWEST_OPSET = 14, 28
 """What ONNX Runtime 1.32 loads, by trying: the newest runtime that was known when this was written."""
-
 _DATATYPES = {
     1: Datatype.FP32,
     2: Datatype.UINT8,
@@ -56,6 +68,115 @@ _DATATYPES = {
 """TensorProto.DataType; complex, 4-bit and 2-bit types have no counterpart in the protocol."""
 _OVERRIDABLE_IR = 4
 """From this IR on an initializer that is an input, too, is a default; before, every initializer was listed as one."""
+
+
+@dataclass
+class Survey:
+    """What the walk found."""
+
+    operators: set[tuple[str, str]] = field(default_factory=set)
+    """(domain, operator) of every node."""
+    external: list[ExternalTensor] = field(default_factory=list)
+
+
+def survey(model: Any) -> Survey:
+    """Walk an `onnx.ModelProto`.
+
+    Raises:
+        InspectionError: nested or long beyond the limits, or an external tensor that says nonsense.
+    """
+    found = Survey()
+    waiting: list[tuple[int, Any]] = [(0, model.graph)]
+    waiting.extend((0, function) for function in model.functions)
+    for training in model.training_info:
+        waiting.extend(((0, training.initialization), (0, training.algorithm)))
+    nodes = 0
+    while waiting:
+        depth, graph = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise InspectionError(f"the model nests graphs more than {MAX_DEPTH} deep")
+        nodes += len(graph.node)
+        if nodes > MAX_NODES:
+            raise InspectionError(f"the model has more than {MAX_NODES} nodes")
+        found.external.extend(_external(_graph_tensors(graph)))
+        for node in graph.node:
+            found.operators.add((_domain(node.domain), node.op_type))
+            for attribute in node.attribute:
+                found.external.extend(_external(_attribute_tensors(attribute)))
+                waiting.extend((depth + 1, inner) for inner in _subgraphs(attribute))
+    return found
+
+
+def custom_functions(model: Any) -> set[tuple[str, str]]:
+    """(domain, operator) that the model brings itself as functions: no runtime has to know them."""
+    return {(_domain(function.domain), function.name) for function in model.functions}
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _graph_tensors(graph: Any) -> Iterator[Any]:
+    if graph.DESCRIPTOR.name != "GraphProto":
+        return
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+
+
+def _attribute_tensors(attribute: Any) -> Iterator[Any]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    if attribute.HasField("sparse_tensor"):
+        yield attribute.sparse_tensor.values
+        yield attribute.sparse_tensor.indices
+    for sparse in attribute.sparse_tensors:
+        yield sparse.values
+        yield sparse.indices
+
+
+def _subgraphs(attribute: Any) -> Iterator[Any]:
+    if attribute.HasField("g"):
+        yield attribute.g
+    yield from attribute.graphs
+
+
+def _external(tensors: Iterable[Any]) -> Iterator[ExternalTensor]:
+    for tensor in tensors:
+        if tensor.data_location != _EXTERNAL and not tensor.external_data:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        if "location" not in entries:
+            raise InspectionError(f"tensor {tensor.name!r} lies outside the file, but the file does not say where")
+        yield ExternalTensor(
+            tensor=tensor.name[:256],
+            location=entries["location"],
+            offset=_number(tensor.name, entries.get("offset", "0")),
+            length=_number(tensor.name, entries["length"]) if "length" in entries else None,
+        )
+
+
+def _number(tensor: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InspectionError(f"tensor {tensor!r}: external offset or length {text[:40]!r} is not a number")
+    return int(text)
+
+
+def last_operators(model: Any) -> dict[str, str]:
+    """Output to the operator that makes its numbers; nothing for what is not made by a standard one of the graph."""
+    makers = {name: node for node in model.graph.node for name in node.output if name}
+    found: dict[str, str] = {}
+    for output in model.graph.output:
+        node = makers.get(output.name)
+        for _ in range(_STEPS):
+            if node is None or node.op_type not in _PASSING or not node.input:
+                break
+            node = makers.get(node.input[0])
+        if node is not None and node.domain in ("", "ai.onnx"):
+            found[output.name] = node.op_type
+    return found
 
 
 def inspect(path: Path) -> ModelFacts:

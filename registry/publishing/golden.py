@@ -1,8 +1,9 @@
-"""The golden vectors of a version that is being published: given, or made; every variant that runs here is measured.
+"""The golden vectors of a version that is being published: given, another version's, or made; and what they measure.
 
 A version of several variants gets them as soon as one of them runs here, one of a single variant when they are asked.
-A version in which a variant is over the tolerance is not published. What cannot run here is named, and is measured by
-the devices that get it.
+Given ones are checked against the signature that all variants have in common. Every variant that runs here is measured;
+a version in which one is over the tolerance is not published. What cannot run here is named, and is measured by the
+devices that get it.
 """
 
 from __future__ import annotations
@@ -12,26 +13,194 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from registry.client.api import ApiClient
 from registry.client.errors import ClientError, UsageFault
-from registry.client.local_files import LocalFile, hash_file
+from registry.client.transfers import LocalFile, download, hash_file
+from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.catalogue.classes import ROUNDING, scores_fault, scores_of
-from registry.contracts.catalogue.golden import MeasuredParity, Parity, parity_figures
-from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest
-from registry.contracts.comparison.golden_file import Case, write_cases
+from registry.contracts.catalogue.golden import (
+    MAX_GOLDEN_BYTES,
+    MAX_GOLDEN_CASES,
+    MeasuredParity,
+    Parity,
+    parity_figures,
+)
+from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest, TensorSpec, Variant
+from registry.contracts.comparison.golden_file import (
+    Case,
+    check_cases,
+    check_tensors,
+    read_cases,
+    with_bytes,
+    write_cases,
+)
 from registry.contracts.comparison.parity import numbers
-from registry.contracts.tensor_file import Tensor, TensorFileError
-from registry.publishing.cases import Signature, given_cases, given_requests, require_comparable, signature
-from registry.publishing.observer import Observer
-from registry.publishing.source import GoldenSource, name_of
+from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
+from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype
+from registry.inspection.arrays import load_tensors
+from registry.inspection.facts import InspectionError
+from registry.publishing.plan import Observer
+from registry.publishing.request import GoldenSection
 from registry.running.parity import array_of, make_cases, measure, random_inputs
 from registry.running.process import ModelProcess, ModelRunError
 from registry.running.smoke import smoke
 from registry.running.variants import LocalVariants
 
+Tensors = tuple[TensorSpec, ...]
+Signature = tuple[Tensors, Tensors]
+"""Inputs and outputs."""
+MAX_GOLDEN_TENSORS = MAX_GOLDEN_CASES * 2 * MAX_TENSORS
 FILE_NAME = "golden.safetensors"
 DEFAULT_CASES = 8
 TRIAL_LIMITS = {"load_timeout_s": 60.0, "run_timeout_s": 30.0}
 """Of the one trial of a version without golden vectors."""
+
+
+class GoldenSource:
+    """What is asked for, with the versions that it names.
+
+    Args:
+        client: The registry.
+        asked: What the publisher says.
+        folder: Where files are fetched to; whoever makes it removes it.
+        observer: Told of downloads.
+
+    Raises:
+        ClientError: such a version is not there, or has no golden vectors.
+    """
+
+    def __init__(self, client: ApiClient, asked: GoldenSection, folder: Path, observer: Observer) -> None:
+        self._client, self.folder, self._observer = client, folder, observer
+        update: dict[str, object] = {}
+        self.given = asked.file
+        """The file of golden vectors that the publisher gave, or of the version `of`; None: they are made."""
+        self.compared = self._found(asked.compare_with)
+        """The version whose model makes the outputs."""
+        if self.compared is not None:
+            update["compare_with"] = name_of(self.compared)
+        if (of := self._found(asked.of)) is not None:
+            if of.golden is None:
+                hint = "--compare-with makes them with its model, where that runs here"
+                raise ClientError(f"{name_of(of)} has no golden vectors", code="not_found", hint=hint)
+            self.given = self._fetched(of.golden.file, folder / f"of-{of.golden.file.digest[-16:]}.safetensors")
+            update["of"] = name_of(of)
+            if "tolerance" not in asked.model_fields_set:
+                update["tolerance"] = of.golden.tolerance
+        self.asked = asked.model_copy(update=update)
+        """What the publisher says, with the full names of versions; the tolerance of `of` goes with its vectors."""
+
+    def started(self, stack: ExitStack) -> ModelProcess:
+        """The first variant of `compared` that runs here. Raises ClientError(cannot_run): none does."""
+        assert self.compared is not None  # noqa: S101 - asked by whoever has it
+        variants = LocalVariants(self.compared.variants, self._brought, stack)
+        found = variants.first()
+        if found is None:
+            text = f"{name_of(self.compared)} cannot run here to be compared with"
+            raise ClientError(text, code="cannot_run", errors=variants.reasons())
+        return found[1]
+
+    def _brought(self, variant: Variant) -> Path:
+        folder = self.folder / "compared" / variant.name
+        for file in variant.files:
+            self._fetched(file, folder / file.path)
+        return folder / variant.entry
+
+    def _fetched(self, file: FileRef, place: Path) -> Path:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with self._observer.progress(f"pulling {place.name}", file.size) as at:
+            download(self._client, file, place, at, self._observer.note)
+        return place
+
+    def _found(self, reference: str | None) -> Manifest | None:
+        if reference is None:
+            return None
+        model, version = split_reference(reference)
+        if version is None:
+            raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
+        return fetch_manifest(self._client, find_version(self._client, model, version))
+
+
+def name_of(manifest: Manifest) -> str:
+    """`lenet@1.0.0`."""
+    return f"{manifest.model}@{manifest.version}"
+
+
+def signature(manifest: Manifest) -> Signature:
+    """What fits every variant: a dimension is only free where it is in all of them."""
+    told = [variant for variant in manifest.variants if variant.inputs]
+    if not told:
+        raise UsageFault("Golden vectors need a variant that says its inputs and outputs")
+    inputs = _narrowed([variant.inputs for variant in told])
+    outputs = _narrowed([variant.outputs for variant in told])
+    if any(spec.datatype is Datatype.BYTES for spec in inputs):
+        raise UsageFault("A model that takes BYTES has no golden vectors: their file has no form for it")
+    return inputs, tuple(spec for spec in outputs if spec.datatype is not Datatype.BYTES)
+
+
+def _narrowed(sides: Sequence[Tensors]) -> Tensors:
+    return tuple(
+        same[0].model_copy(
+            update={"shape": tuple(max(dims) for dims in zip(*(spec.shape for spec in same), strict=True))}
+        )
+        for same in zip(*sides, strict=True)
+    )
+
+
+def given_cases(path: Path, specs: Signature) -> list[Case]:
+    """The cases of a file that a person gave. Raises InspectionError."""
+    try:
+        content = write_tensors(load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_TENSORS))
+        cases = with_bytes(read_cases(content, len(content)), content)
+        require_comparable(cases, specs)
+    except TensorFileError as error:
+        raise InspectionError(f"{path.name}: {error}") from None
+    return cases
+
+
+def require_comparable(cases: Sequence[Case], specs: Signature) -> None:
+    """They are of this model, and in some case each output has something to compare with: NaN and infinities are
+    compared too, but a version of which nothing else is known proves nothing. Raises TensorFileError."""
+    content = write_cases(cases)
+    check_cases(read_cases(content, len(content)), *specs)
+    finite: dict[str, bool] = {}
+    for case in cases:
+        for name, (datatype, _, data) in case.outputs.items():
+            found = bool(np.isfinite(numbers(datatype, np.frombuffer(data, NUMPY_NAME[datatype]))).any())
+            finite[name] = found or finite.get(name, False)
+    if bare := [name for name, found in finite.items() if not found]:
+        raise TensorFileError(
+            f"output {bare[0]!r} has no finite element in any case, only NaN or infinity: nothing to compare"
+        )
+
+
+def given_requests(path: Path, inputs: Sequence[TensorSpec]) -> list[dict[str, Tensor]]:
+    """`<case>/in/<input>` each; or the inputs by their names: one case. Nothing else. Raises InspectionError."""
+    tensors = load_tensors(path, MAX_GOLDEN_BYTES, MAX_GOLDEN_TENSORS)
+    names = {spec.name for spec in inputs}
+    found: list[dict[str, Tensor]] = []
+    if names <= tensors.keys():
+        found.append({name: tensors.pop(name) for name in names})
+    else:
+        while all(f"{len(found)}/in/{name}" in tensors for name in names):
+            number = len(found)
+            found.append({name: tensors.pop(f"{number}/in/{name}") for name in names})
+    if not found:
+        raise InspectionError(
+            f"{path.name} has neither the inputs {', '.join(sorted(names))}, nor 0/in/<input> of each"
+        )
+    if tensors:
+        wanted = ", ".join(sorted(names))
+        raise InspectionError(
+            f"{path.name}: {min(tensors)[:256]!r} belongs to no case; of each it has the inputs {wanted}, no outputs"
+        )
+    try:
+        for number, request in enumerate(found):
+            check_tensors(f"case {number}: input", request, inputs)
+    except TensorFileError as error:
+        raise InspectionError(f"{path.name}: {error}") from None
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,32 @@
 """From a request to a plan: the variants' files inspected, and what follows from them and the request decided.
 
-Inspection takes milliseconds, and shows mistakes before gigabytes are hashed.
+Inspection takes milliseconds, and shows mistakes before gigabytes are hashed. Once the files of a plan are hashed,
+`build_manifest` makes its manifest. An `Observer` is told what a publishing does on its way.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from registry.client.errors import ClientError, UsageFault
+from registry.client.transfers import LocalFile, ignore
 from registry.contracts.catalogue.batching import Batching
-from registry.contracts.catalogue.manifest import Classification
+from registry.contracts.catalogue.classes import scores_of
+from registry.contracts.catalogue.entry_points import EntryCode
+from registry.contracts.catalogue.manifest import Classification, FileRef, Manifest, Variant
+from registry.core.publish_faults import publish_faults
 from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.folders import folder_kind
-from registry.publishing.batching import decided
-from registry.publishing.entry_function import require_function
-from registry.publishing.request import EntryPointSection, GoldenSection, PublishRequest, VariantSection
-from registry.publishing.signing import Signer, load_signer
-from registry.publishing.variant_facts import like_siblings, variant_facts
+from registry.publishing.request import EntryPointSection, GoldenSection, PublishRequest, VariantSection, faults
+from registry.publishing.signing import Signer, load_signer, require_function
+from registry.publishing.variant_facts import decided, like_siblings, variant_facts
 
 MAX_CARD_BYTES = 1 << 20
 _GOLDEN_OPTIONS = {
@@ -32,6 +38,25 @@ _GOLDEN_OPTIONS = {
     "random": "--golden-random",
 }
 """How the command line calls what `[golden]` says."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who is told of what; nothing is shown where nobody is named. The thread that publishes calls them."""
+
+    warn: Callable[[str], None] = ignore
+    """Something that may surprise later; the result has it, too."""
+    note: Callable[[str], None] = ignore
+    """An upload or a download was cut and goes on."""
+    finding: Callable[[str], None] = ignore
+    """What a variant showed when it was run here, or why it was not."""
+    inspected: Callable[[Manifest, Sequence[ModelFacts]], None] = ignore
+    """The files are read: what would be published, but for golden vectors and measurements; facts of each variant."""
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = lambda _what, _total: nullcontext(
+        ignore
+    )
+    """Entered while so many bytes are read, sent or fetched: `sending lenet.onnx`, 246000. It gives what is told the
+    position in them, again and again; the position may fall, when something is sent again."""
 
 
 @dataclass(frozen=True)
@@ -174,3 +199,70 @@ def _softmax_warnings(declared: Classification | None, facts: ModelFacts) -> tup
     if declared is None or not declared.softmax or last not in ("Softmax", "Sigmoid"):
         return ()
     return (f"the model ends in {last} itself, and [classification] asks for softmax once more: softmax = false",)
+
+
+def build_manifest(plan: PublishPlan, files: Mapping[Path, LocalFile]) -> Manifest:
+    """The manifest of a plan whose files are hashed.
+
+    Raises:
+        UsageFault: a name or value breaks a rule of the registry; each fault is named.
+    """
+    request = plan.request
+    try:
+        manifest = Manifest(
+            model=request.model,
+            version=plan.version,
+            variants=tuple(_variant(planned, files, plan) for planned in plan.variants),
+            image=request.image,
+            classification=request.classification,
+            labels=request.labels,
+            licence=request.licence,
+            card=None if request.card is None else _reference(artifact_name(request.card), files[request.card]),
+        )
+    except ValidationError as error:
+        raise UsageFault("This cannot be published as it is", errors=faults(error)) from error
+    found = (*publish_faults(manifest), *_softmax_faults(request.classification, plan.variants[0].facts))
+    if found:
+        raise UsageFault("This cannot be published as it is", errors=found)
+    return manifest
+
+
+def _variant(planned: PlannedVariant, files: Mapping[Path, LocalFile], plan: PublishPlan) -> Variant:
+    variant = Variant(
+        name=planned.name,
+        format=planned.facts.format,
+        target=planned.section.target,
+        entry=planned.entry,
+        files=tuple(_reference(name, files[path]) for name, path in planned.files.items()),
+        inputs=planned.facts.inputs,
+        optional_inputs=planned.facts.optional_inputs,
+        outputs=planned.facts.outputs,
+        requirements=planned.facts.requirements,
+        network=planned.section.network,
+        batching=planned.batching,
+    )
+    code = planned.section.entry_point
+    if code is None or plan.signer is None:
+        return variant
+    said = EntryCode(module=artifact_name(code.module), function=code.function, arguments=code.arguments)
+    return plan.signer.signed(plan.request.model, plan.version, variant, said)
+
+
+def _reference(name: str, file: LocalFile) -> FileRef:
+    return FileRef(path=name, digest=file.digest, size=file.size)
+
+
+def _softmax_faults(declared: Classification | None, facts: ModelFacts) -> tuple[str, ...]:
+    """One number for each item is read as a logit or as a probability: another label, so the publisher says which."""
+    spec = next((spec for spec in facts.outputs if declared is not None and spec.name == declared.output), None)
+    if declared is None or spec is None:
+        return ()
+    scores = scores_of(spec.shape, len(declared.labels))
+    if scores is None or scores.each != 1:
+        return ()
+    who = f"classification: output {spec.name!r} has one number for each item"
+    if "softmax" not in declared.model_fields_set:
+        return (f"{who}: say softmax = true where it is a logit, softmax = false where it is a probability",)
+    if declared.softmax and facts.last_operators.get(spec.name) == "Sigmoid":
+        return (f"{who}, a probability by the model's own Sigmoid: softmax = false",)
+    return ()

@@ -1,8 +1,9 @@
 """What is known of one variant's file: what the file says, and what the publisher adds where it is silent.
 
-A file is never asked about twice: what it says need not be given, and what is given may not contradict it. A checkpoint
-needs a network besides, and has its inputs and outputs from it: the network gives a shape without names; a sibling
-variant that says the same of its tensors gives both.
+A file is never asked about twice: what it says need not be given, and what is given may not contradict it. Whether
+requests may be joined is what the publisher says, over what the graph says. A checkpoint needs a network besides, and
+has its inputs and outputs from it: the network gives a shape without names; a sibling variant that says the same of its
+tensors gives both.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pathlib import Path
 
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.batching import Basis, Batching
 from registry.contracts.catalogue.manifest import Format, TensorSpec, same_tensors
 from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safetensors
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.foreign_formats import by_ending
-from registry.publishing.request import VariantSection
+from registry.publishing.request import BatchingSection, VariantSection
 
 BUILD_RECORD = {
     Format.OM: {
@@ -40,6 +42,31 @@ _SILENCE = {
 """Why a file does not say its inputs and outputs."""
 _ONNX_KEYS = {"onnx_ir", "onnx_opsets"}
 Tensors = tuple[TensorSpec, ...]
+
+
+def decided(section: BatchingSection, facts: ModelFacts) -> tuple[Batching | None, str]:
+    """What the manifest will say, and a warning or nothing.
+
+    Raises:
+        UsageFault: it contradicts itself.
+    """
+    found = facts.batching
+    if section.axis != 0 and section.independent is not True:
+        raise UsageFault("batching: an axis is of items that are declared independent: independent = true")
+    if section.independent is False:
+        if section.max_size is not None:
+            raise UsageFault("batching: one request at a time has no largest size")
+        return Batching(basis=Basis.PUBLISHER), ""
+    if section.independent is None:
+        if section.max_size is not None and found is not None and found.independent:
+            found = found.model_copy(update={"max_size": section.max_size})
+        return found, ""
+    stated = Batching(independent=True, basis=Basis.PUBLISHER, axis=section.axis, max_size=section.max_size)
+    if section.axis != 0:
+        return stated, f"requests are joined along axis 0 only: with axis {section.axis} they run one at a time"
+    if found is not None and not found.independent and found.why:
+        return stated, f"you declare that items are independent; the graph does not prove it: {found.why}"
+    return stated, ""
 
 
 def variant_facts(section: VariantSection) -> ModelFacts:

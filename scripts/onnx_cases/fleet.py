@@ -23,16 +23,14 @@ from paho.mqtt.properties import Properties
 from registry.client.address import Address
 from registry.client.api import ApiClient
 from registry.client.errors import ClientError
-from registry.client.local_files import hash_file
-from registry.client.upload import upload
+from registry.client.transfers import hash_file, upload
 from registry.contracts.api.devices import Deployment
 from registry.contracts.api.versions import PublishAnswer
 from registry.contracts.catalogue.manifest import Target
 from registry.contracts.paths import deployment_path, version_path
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.errors import RegistryError
-from registry.publishing.manifest import build_manifest
-from registry.publishing.plan import make_plan
+from registry.publishing.plan import build_manifest, make_plan
 from registry.publishing.publish import publish
 from registry.publishing.request import PublishRequest, VariantSection
 from scripts.demo.client import end_session

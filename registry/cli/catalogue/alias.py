@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.failures import CliError
-from registry.cli.output import time_text
+from registry.cli.output import CliError, time_text
 from registry.cli.session import Session, command
 from registry.client.versions import move_alias
 from registry.contracts.api.versions import AliasView

@@ -14,12 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from registry.cli.catalogue import convert_here
-from registry.cli.failures import CliError, end_well
 from registry.cli.fleet.devices import is_online
+from registry.cli.output import CliError, end_well
 from registry.cli.session import Session, command, parse_pairs
 from registry.client.errors import NoAnswerError, UsageFault
-from registry.client.references import split_reference
-from registry.client.versions import fetch_manifest, find_version
+from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.catalogue.conversions import GOALS, Goal, source_for

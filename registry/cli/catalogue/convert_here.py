@@ -21,11 +21,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from registry.cli.catalogue.pull import bring
-from registry.cli.failures import CliError, ExitCode
-from registry.cli.progress import meter
+from registry.cli.output import CliError, ExitCode, meter
 from registry.cli.session import Session
-from registry.client.local_files import LocalFile, hash_file
-from registry.client.upload import upload
+from registry.client.transfers import LocalFile, hash_file, upload
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.catalogue.conversions import Goal
 from registry.contracts.catalogue.golden import MeasuredParity

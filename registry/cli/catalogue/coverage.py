@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.failures import ExitCode
-from registry.cli.output import short
+from registry.cli.output import ExitCode, short
 from registry.cli.session import Session, command
-from registry.client.references import split_reference
-from registry.client.versions import find_version
+from registry.client.versions import find_version, split_reference
 from registry.contracts.fit.choices import ClassCoverage, CoverageView
 from registry.contracts.paths import coverage_path
 from registry.core.wording import how_many

@@ -9,14 +9,10 @@ from typing import Annotated
 import typer
 
 from registry.cli.catalogue.pictures import picture_set
-from registry.cli.confirm import confirm
-from registry.cli.failures import end_well
-from registry.cli.output import short, time_text
-from registry.cli.progress import meter
-from registry.cli.session import Session, command
+from registry.cli.output import end_well, meter, short, time_text
+from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
-from registry.client.local_files import hash_file
-from registry.client.upload import upload
+from registry.client.transfers import hash_file, upload
 from registry.contracts.evaluation.datasets import (
     LABELS,
     MAX_DATASET_BYTES,

@@ -13,11 +13,10 @@ import typer
 
 from registry.cli.catalogue.measured import evaluations_of, show_evaluations
 from registry.cli.catalogue.pull import bring
-from registry.cli.failures import CliError, ExitCode, end_well
+from registry.cli.output import CliError, ExitCode, end_well
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
-from registry.client.references import split_reference
-from registry.client.versions import fetch_manifest, find_version
+from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.api.jobs import JobRequest, JobView
 from registry.contracts.api.versions import VersionView

@@ -6,12 +6,10 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.failures import ExitCode
-from registry.cli.output import age_text, short
+from registry.cli.output import ExitCode, age_text, short
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
-from registry.client.references import split_reference
-from registry.client.versions import fetch_manifest, find_version
+from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest

@@ -9,12 +9,10 @@ import typer
 
 from registry.cli.catalogue.manifest_text import image_text, show_builds, show_variants
 from registry.cli.catalogue.measured import evaluations_of, parity_of, show_evaluations, show_parity
-from registry.cli.confirm import confirm
 from registry.cli.output import short, time_text
-from registry.cli.session import Session, command
+from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
-from registry.client.references import split_reference
-from registry.client.versions import fetch_manifest, find_version
+from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.api.versions import ModelSettings, ModelView, VersionView
 from registry.contracts.paths import model_path, models_path, version_path, versions_path
 from registry.contracts.texts import size_text

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from registry.cli.failures import CliError
+from registry.cli.output import CliError
 from registry.cli.session import Session
 from registry.client.errors import UsageFault
-from registry.client.references import split_reference
-from registry.client.versions import fetch_manifest, find_version
+from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.catalogue.manifest import ImageInput, Manifest
 from registry.contracts.evaluation.datasets import LABELS, MAX_DATASET_BYTES, MAX_ITEMS
 from registry.contracts.tensor_file import Tensor

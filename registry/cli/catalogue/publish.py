@@ -39,17 +39,14 @@ from registry.cli.catalogue.publish_options import (
     tensor_specs,
     tolerance_of,
 )
-from registry.cli.failures import end_well
-from registry.cli.output import Output
-from registry.cli.progress import meter
+from registry.cli.output import Output, end_well, meter
 from registry.cli.session import Session, command, parse_labels
 from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest, Target
 from registry.contracts.texts import size_text
 from registry.inspection.facts import ModelFacts
-from registry.publishing.observer import Observer
-from registry.publishing.plan import make_plan
+from registry.publishing.plan import Observer, make_plan
 from registry.publishing.publish import PublishResult
 from registry.publishing.publish import publish as publish_plan
 from registry.publishing.request import PublishRequest, PublishTable, VariantSection, load_publish_file

@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from registry.cli.progress import meter
+from registry.cli.output import meter
 from registry.cli.session import Session, command
 from registry.client import pull as pulling
-from registry.client.download import download
 from registry.client.errors import ClientError
-from registry.client.references import split_reference
-from registry.client.versions import fetch_manifest, find_version
+from registry.client.transfers import download
+from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.catalogue.manifest import FileRef, Target
 from registry.contracts.texts import size_text
 

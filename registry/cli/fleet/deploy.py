@@ -12,10 +12,17 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from registry.cli.failures import CliError, ExitCode
-from registry.cli.fleet.deployment_text import progress_text, quarantine_text
-from registry.cli.fleet.devices import epoch_text, has_seen, is_online, of_another_epoch, presence_text, reported_models
-from registry.cli.output import age_text, time_text
+from registry.cli.fleet.devices import (
+    epoch_text,
+    has_seen,
+    is_online,
+    of_another_epoch,
+    presence_text,
+    progress_text,
+    quarantine_text,
+    reported_models,
+)
+from registry.cli.output import CliError, ExitCode, age_text, time_text
 from registry.cli.policy_options import (
     MaxNanOption,
     PolicyOption,
@@ -26,7 +33,7 @@ from registry.cli.policy_options import (
 )
 from registry.cli.session import Session, command
 from registry.client.errors import ClientError, NoAnswerError, UsageFault
-from registry.client.references import split_reference
+from registry.client.versions import split_reference
 from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.codes import ON_DEVICE, known

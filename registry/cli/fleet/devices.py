@@ -1,4 +1,4 @@
-"""`registry devices`: the edge hosts, and the credentials of their agents."""
+"""`registry devices`: the edge hosts, their deployments in words, and the credentials of their agents."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.confirm import confirm
-from registry.cli.credentials import require_new_file, write_secret
-from registry.cli.fleet.deployment_text import progress_text, quarantine_text
-from registry.cli.output import age_text, time_text
-from registry.cli.session import Session, command, parse_labels
+from registry.cli.output import age_text, require_new_file, time_text, write_secret
+from registry.cli.session import Session, command, confirm, parse_labels
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
+from registry.contracts.codes import QUARANTINES
+from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import ReportedModel
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import device_credential_path, device_path, devices_path
 from registry.contracts.texts import size_text
+
+_OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.ROLLING_BACK})
+
 
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode="markdown",
     help="Manage devices, the edge hosts with one agent each. Without a command: list them.",
 )
-
 Device = Annotated[str, typer.Argument(metavar="DEVICE")]
 TokenOut = Annotated[
     Path | None,
@@ -32,7 +33,6 @@ TokenOut = Annotated[
         "--token-out", metavar="FILE", help="Write the credential to this file (mode 600) and do not print it."
     ),
 ]
-
 AGENT_TOML = """\
 # agent.toml on {device}
 device = "{device}"
@@ -44,6 +44,30 @@ token_file = "{token_file}"
 [mqtt]
 host = "127.0.0.1"  # the fleet's broker, as this device reaches it
 """
+
+
+def progress_text(progress: DeploymentProgress) -> str:
+    """One line: `2.0.0: rolled_back since ..., failed in probation: probation_nan: 3 of 30 answers ...`."""
+    parts = [f"{progress.version}: {progress.phase} since {time_text(progress.since)}"]
+    if progress.failed_in is not None:
+        parts.append(f"failed in {progress.failed_in}")
+    if progress.until is not None:
+        parts.append(f"until {time_text(progress.until)}")
+    if progress.phase is Phase.DOWNLOADING:
+        parts.append(f"{size_text(progress.bytes_done)} of {size_text(progress.bytes_total)}")
+    if progress.shadow is not None:
+        share = progress.shadow.agreement
+        agree = "" if share is None else f", {share:.1%} agree"
+        parts.append(f"{progress.shadow.compared} requests compared in its shadow{agree}")
+    return ": ".join([", ".join(parts), *(text for text in (progress.code, progress.message) if text)])
+
+
+def quarantine_text(device: str, model: str, progress: DeploymentProgress | None) -> str:
+    """How a version comes out of its quarantine on a device; empty where it is in none."""
+    if progress is None or progress.phase not in _OVER_BADLY or progress.code not in QUARANTINES:
+        return ""
+    again = f"registry deploy {model}@{progress.version} --device {device} --retry"
+    return f"{progress.version} is in quarantine there; once more: {again}"
 
 
 @app.callback()

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.confirm import confirm
 from registry.cli.output import age_text
-from registry.cli.session import Session, command
+from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
 from registry.contracts.paths import group_path, groups_path
 from registry.contracts.rollout.groups import GroupBody, GroupView

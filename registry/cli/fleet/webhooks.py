@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.confirm import confirm
-from registry.cli.credentials import require_new_file, write_secret
-from registry.cli.output import time_text
-from registry.cli.session import Session, command
+from registry.cli.output import require_new_file, time_text, write_secret
+from registry.cli.session import Session, command, confirm
 from registry.contracts.paths import webhook_path, webhooks_path
 from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, WebhookView
 

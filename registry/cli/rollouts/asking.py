@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.failures import CliError, ExitCode
+from registry.cli.output import CliError, ExitCode
 from registry.cli.rollouts.view import FOR_A_PERSON, OVER, label, status_line, tell_status
 from registry.cli.session import Session
 from registry.client.api import Answer

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.failures import CliError
+from registry.cli.output import CliError
 from registry.cli.rollouts.asking import Rollout, Watch, follow, get_rollout
 from registry.cli.rollouts.view import (
     COLUMNS,

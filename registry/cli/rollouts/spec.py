@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from registry.cli.policy_options import percent, policy_body, seconds
 from registry.client.errors import UsageFault
-from registry.client.references import split_reference
+from registry.client.versions import split_reference
 from registry.contracts.rollout.spec import Gate, RolloutSpec
 
 if sys.version_info >= (3, 11):

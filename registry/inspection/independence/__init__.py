@@ -15,9 +15,7 @@ from collections import ChainMap
 from typing import Any
 
 from registry.contracts.catalogue.batching import Batching
-from registry.inspection.independence.nodes import ML
-from registry.inspection.independence.sizes import N, Size
-from registry.inspection.independence.values import NotIndependentError, Value, refuse
+from registry.inspection.independence.nodes import ML, N, NotIndependentError, Size, Value, refuse
 from registry.inspection.independence.walk import Scope, Walk
 
 MAX_WHY = 512

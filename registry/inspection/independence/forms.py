@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from registry.inspection.independence.elementwise import broadcast_shape
-from registry.inspection.independence.nodes import Node, place, rule
-from registry.inspection.independence.sizes import ONE, Size, product
-from registry.inspection.independence.values import Shape, Value, constant, fresh, refuse
+from registry.inspection.independence.nodes import (
+    ONE,
+    Node,
+    Shape,
+    Size,
+    Value,
+    constant,
+    elements_of,
+    fresh,
+    place,
+    product,
+    refuse,
+    rule,
+)
 
 
 @rule("Shape:25", note="always: the sizes are followed as numbers", shapes=True)
@@ -223,8 +234,6 @@ def constant_of_shape(node: Node) -> list[Value]:
 
 
 def _fill(tensor: object) -> int | None:
-    from registry.inspection.independence.tensors import elements_of  # noqa: PLC0415 - it reads messages of onnx
-
     found = elements_of(tensor) if tensor is not None else None
     return found[0].number if found else None
 

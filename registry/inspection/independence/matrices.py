@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from registry.inspection.independence.elementwise import broadcast_shape, joined
-from registry.inspection.independence.nodes import Node, rule
-from registry.inspection.independence.sizes import ONE, Size
-from registry.inspection.independence.values import Shape, Value, constant, refuse
+from registry.inspection.independence.nodes import ONE, Node, Shape, Size, Value, constant, refuse, rule
 
 
 @rule("MatMul:13", note="the items lie along rows, columns or leading axes, not along the one that is summed over")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import Any
 
-from registry.inspection.independence.nodes import Node, place, rule
-from registry.inspection.independence.sizes import ONE, Size
-from registry.inspection.independence.values import Shape, Value, constant, fresh, refuse
+from registry.inspection.independence.nodes import ONE, Node, Shape, Size, Value, constant, fresh, place, refuse, rule
 
 
 def _picture(node: Node, *items: int) -> Value:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from registry.inspection.independence.nodes import Node, along, place, rule
-from registry.inspection.independence.sizes import ONE, Size
-from registry.inspection.independence.values import Shape, Value, constant, fresh, refuse
+from registry.inspection.independence.nodes import (
+    ONE,
+    Node,
+    Shape,
+    Size,
+    Value,
+    along,
+    constant,
+    fresh,
+    place,
+    refuse,
+    rule,
+)
 
 _END = (1 << 31) - 1
 """Exporters write this or more for "to the end"."""

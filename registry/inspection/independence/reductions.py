@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from registry.inspection.independence.nodes import Node, along, place, rule
+from registry.inspection.independence.nodes import ONE, Node, Value, along, constant, place, product, refuse, rule
 from registry.inspection.independence.pieces import without
-from registry.inspection.independence.sizes import ONE, product
-from registry.inspection.independence.values import Value, constant, refuse
 
 _REDUCE = (
     "ReduceL1:18 ReduceL2:18 ReduceLogSum:28 ReduceLogSumExp:28 ReduceMean:18 ReduceProd:18 ReduceSum:13"

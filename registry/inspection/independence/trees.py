@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from registry.inspection.independence.forms import reformed
-from registry.inspection.independence.nodes import ML, Node, rule
-from registry.inspection.independence.sizes import ONE, Size, product
-from registry.inspection.independence.values import Value, fresh, refuse
+from registry.inspection.independence.nodes import ML, ONE, Node, Size, Value, fresh, product, refuse, rule
 
 
 def _rows(node: Node) -> Value:

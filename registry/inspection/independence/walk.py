@@ -13,14 +13,23 @@ from registry.inspection.independence import (  # noqa: F401 - each fills the ta
     matrices,
     pictures,
     pieces,
-    quantised,
-    recurrent,
     reductions,
     trees,
 )
-from registry.inspection.independence.nodes import ML, NEWEST_ML_OPSET, NEWEST_OPSET, RULES, Node, OperatorRule
-from registry.inspection.independence.tensors import value_of
-from registry.inspection.independence.values import NotIndependentError, Value, constant, refuse
+from registry.inspection.independence.nodes import (
+    ML,
+    NEWEST_ML_OPSET,
+    NEWEST_OPSET,
+    RULES,
+    Node,
+    NotIndependentError,
+    OperatorRule,
+    Size,
+    Value,
+    constant,
+    refuse,
+    value_of,
+)
 
 MAX_NODES = 200_000
 """Visits of one model, a body of a loop counted twice: some seconds."""
@@ -161,8 +170,6 @@ def _said(node: Any, why: str) -> NotIndependentError:
 
 def value_of_sparse(sparse: Any) -> Value:
     """A sparse initializer."""
-    from registry.inspection.independence.sizes import Size  # noqa: PLC0415 - only here
-
     return constant(tuple(Size(int(dim)) for dim in sparse.dims))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.cli.failures import ExitCode, exit_code_of
+from registry.cli.output import ExitCode, exit_code_of
 from registry.client import api
 from registry.client.address import Address
 from registry.client.api import ApiClient

@@ -12,15 +12,14 @@ import pytest
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
-from registry.cli.failures import ExitCode, exit_code_of
+from registry.cli.output import ExitCode, exit_code_of
 from registry.client.address import Address
 from registry.client.api import ApiClient
 from registry.client.errors import ClientError
 from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.digest import digest_of
 from registry.contracts.paths import manifest_path
-from registry.hub.errors import HubError
-from registry.hub.source import list_models
+from registry.hub.source import HubError, list_models
 from tests.fakes.odd_server import OddServer
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 from tests.support.network.certificates import Authority

@@ -9,7 +9,7 @@ import pytest
 
 from registry.contracts.tensors import Datatype
 from registry.hub.casting import cast
-from registry.hub.errors import HubError
+from registry.hub.source import HubError
 
 
 @pytest.mark.parametrize(

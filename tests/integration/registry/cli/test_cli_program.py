@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.cli.failures import MEANING
 from registry.cli.main import COMMANDS
+from registry.cli.output import MEANING
 from registry.cli.reference import render
 from registry.contracts.catalogue.manifest import Classification, ImageInput
 from registry.publishing.request import load_publish_file

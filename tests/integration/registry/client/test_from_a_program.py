@@ -13,11 +13,9 @@ import pytest
 
 from registry.client.address import Address
 from registry.client.api import ApiClient
-from registry.client.download import download
 from registry.client.errors import ClientError, NoAnswerError, ProblemError
-from registry.client.local_files import hash_file
 from registry.client.pull import choose_variants, pull
-from registry.client.upload import upload
+from registry.client.transfers import download, hash_file, upload
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelView
 from registry.contracts.catalogue.manifest import FileRef, Target

@@ -17,8 +17,7 @@ from registry.client.api import ApiClient
 from registry.client.errors import ClientError, NoAnswerError, UsageFault
 from registry.contracts.catalogue.manifest import Manifest, Target
 from registry.inspection.facts import InspectionError
-from registry.publishing.observer import Observer
-from registry.publishing.plan import PublishPlan, make_plan
+from registry.publishing.plan import Observer, PublishPlan, make_plan
 from registry.publishing.publish import publish
 from registry.publishing.request import GoldenSection, PublishRequest, VariantSection
 from tests.support.models import onnx_models

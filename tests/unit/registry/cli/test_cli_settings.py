@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.cli.failures import CliError
-from registry.cli.output import Output
+from registry.cli.output import CliError, Output
 from registry.cli.session import GlobalOptions, parse_labels
 from registry.client.address import default_data_dir, find_address
 from registry.client.errors import UsageFault
-from registry.client.references import split_reference
+from registry.client.versions import split_reference
 from registry.contracts.texts import size_text, visible
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.backends import mindir as on_device
 from registry.inspection import mindir as at_publish
-from registry.inspection.mindir_walk import MAX_DEPTH
+from registry.inspection.mindir import MAX_DEPTH
 
 
 def test_both_refuse_the_same_operators() -> None:

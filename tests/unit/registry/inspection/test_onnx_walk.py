@@ -6,7 +6,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from registry.inspection.facts import InspectionError
-from registry.inspection.onnx_walk import MAX_DEPTH, custom_functions, survey
+from registry.inspection.onnx import MAX_DEPTH, custom_functions, survey
 
 FLOAT = TensorProto.FLOAT
 

@@ -8,8 +8,8 @@ from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import Basis, Batching, batching_text
 from registry.contracts.catalogue.manifest import Format
 from registry.inspection.facts import ModelFacts
-from registry.publishing.batching import decided
 from registry.publishing.request import BatchingSection
+from registry.publishing.variant_facts import decided
 
 PROVEN = Batching(independent=True, why="the items stay apart in all 3 nodes")
 REFUSED = Batching(why="node 'm' (ReduceMean): it reduces over the axis of the items")

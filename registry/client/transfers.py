@@ -1,0 +1,295 @@
+"""Blobs on their way between this host and the registry, named by digest. Each goes on where it was cut.
+
+What is sent has the same bytes from hashing to sending: the registry states the next byte, this side obeys
+(`registry.contracts.api.uploads`). What is fetched is checked by its digest before it counts as there. Tries in a row
+without progress are limited; progress starts the count again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx
+
+from registry.client.api import ApiClient
+from registry.client.errors import ClientError, NoAnswerError
+from registry.contracts.api.uploads import UPLOAD_CURABLE, UploadRequest, UploadSegment, UploadView, next_segment
+from registry.contracts.backoff import Backoff
+from registry.contracts.catalogue.manifest import FileRef
+from registry.contracts.digest import PREFIX, Digest
+from registry.contracts.paths import blob_path, upload_path, uploads_path
+
+PAUSES = Backoff(first_s=0.25, cap_s=10.0, limit=8)
+
+
+BUFFER_BYTES = 1 << 20
+_BEGIN_ANEW = "Remove what an earlier pull left in .partial, or go round the proxy with NO_PROXY."
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0, read=300.0)
+"""The answer to the last byte comes after the server made a big blob durable."""
+
+
+def ignore(*_: object) -> None:
+    """For a caller who wants to be told nothing."""
+
+
+class Retries:
+    """Counts tries in a row that made no progress, and waits between them.
+
+    Args:
+        note: Told of every cut, in a sentence.
+    """
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._failures = 0
+
+    def wait(self, fault: ClientError, *, curable: bool, advanced: bool) -> None:
+        """Sleep before the next try.
+
+        Args:
+            fault: What ended this one.
+            curable: Could the same succeed later?
+            advanced: Did this try make progress?
+
+        Raises:
+            ClientError: `fault`, when there is no next try.
+        """
+        self._failures = 1 if advanced else self._failures + 1
+        if not curable or PAUSES.exhausted(self._failures):
+            raise fault
+        delay = PAUSES.delay(self._failures)
+        self._note(f"{fault.what}; going on in {delay:.1f} s")
+        time.sleep(delay)
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """One file, as it was when it was hashed."""
+
+    path: Path
+    digest: Digest
+    size: int
+    identity: tuple[int, ...]
+    """Device, inode, size, modification time: other ones mean other bytes."""
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The file, still the one that was hashed.
+
+        Raises:
+            ClientError: it was replaced or changed since, or cannot be read.
+        """
+        with _opened(self.path) as file:
+            if _identity(file) != self.identity:
+                raise ClientError(
+                    f"{self.path} changed while it was being published",
+                    code="file_changed",
+                    hint="Wait until whatever writes it is done, then repeat the command.",
+                )
+            yield file
+
+
+def hash_file(path: Path, tell: Callable[[int], None] = lambda _position: None) -> LocalFile:
+    """Read a file once and name it.
+
+    Args:
+        path: A regular file; a link that the publisher named is followed.
+        tell: Told the position in the file.
+
+    Raises:
+        ClientError: it cannot be read, or changed while it was read.
+    """
+    digest = hashlib.sha256()
+    buffer = bytearray(BUFFER_BYTES)
+    view = memoryview(buffer)
+    with _opened(path) as file:
+        identity = _identity(file)
+        while count := file.readinto(buffer):  # type: ignore[attr-defined]
+            digest.update(view[:count])
+            tell(file.tell())
+        if _identity(file) != identity:
+            raise ClientError(f"{path} changed while it was read", code="file_changed", hint="Repeat the command.")
+    return LocalFile(path, PREFIX + digest.hexdigest(), identity[2], identity)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block
+    except OSError as error:
+        raise ClientError(f"{path} cannot be read: {error.strerror}", code="file_unreadable") from error
+    with os.fdopen(handle, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ClientError(f"{path} is not a regular file", code="file_unreadable")
+        yield file
+
+
+def _identity(file: BinaryIO) -> tuple[int, ...]:
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def download(
+    client: ApiClient,
+    file: FileRef,
+    partial: Path,
+    tell: Callable[[int], None] = ignore,
+    note: Callable[[str], None] = ignore,
+) -> int:
+    """Fetch one blob.
+
+    Args:
+        client: The registry.
+        file: What to fetch; its path is for messages only.
+        partial: Filled until it has the digest; then it is on the disk. It may hold a beginning.
+        tell: Told the position in the file.
+        note: Told of every cut, in a sentence.
+
+    Returns:
+        The bytes that came over the network.
+
+    Raises:
+        ClientError: refused, wrong bytes, or no progress in several tries.
+    """
+    with partial.open("a+b", buffering=0) as out:
+        digest = hashlib.sha256()
+        out.seek(0)
+        while piece := out.read(BUFFER_BYTES):
+            digest.update(piece)
+        start = position = out.tell()
+        came, retries = 0, Retries(note)
+        while position < file.size:
+            before = position
+            try:
+                _receive(client, file, out, digest, tell)
+            except ClientError as fault:
+                retries.wait(fault, curable=fault.transient, advanced=out.tell() > before)
+            finally:
+                position = out.tell()
+                came += position - before
+        os.fsync(out.fileno())
+        if position != file.size or PREFIX + digest.hexdigest() != file.digest:
+            partial.unlink()
+            kind = "what an earlier pull left" if start == file.size else "what came"
+            raise ClientError(
+                f"The bytes of {file.path} are not those of its digest ({kind}); they were thrown away",
+                code="digest_mismatch",
+                hint="Repeat the command. If it stays so, the registry's disk or something on the way is at fault.",
+            )
+    return came
+
+
+def _receive(client: ApiClient, file: FileRef, out: BinaryIO, digest: Any, tell: Callable[[int], None]) -> None:
+    """One request from where `out` ends. Raises ClientError for whatever stops it before the end."""
+    start = out.tell()
+    headers = {"range": f"bytes={start}-"} if start else {}
+    with client.download(blob_path(file.digest), {**headers, "accept-encoding": "identity"}) as response:
+        _check_start(response, start)
+        for piece in response.iter_bytes(BUFFER_BYTES):  # decoded, should somebody on the way encode it
+            if out.tell() + len(piece) > file.size:
+                raise ClientError(
+                    f"The registry sent more than the {file.size} bytes of {file.path}", code="bad_answer"
+                )
+            out.write(piece)
+            digest.update(piece)
+            tell(out.tell())
+    if out.tell() != file.size:
+        raise NoAnswerError("The registry ended its answer early")
+
+
+def _check_start(response: httpx.Response, start: int) -> None:
+    if start == 0 and response.status_code == 200:
+        return
+    if start and "content-encoding" in response.headers:
+        raise ClientError("Somebody on the way recodes what the registry sends", code="bad_answer", hint=_BEGIN_ANEW)
+    said = response.headers.get("content-range", "")
+    if response.status_code != 206 or not said.startswith(f"bytes {start}-"):
+        raise ClientError("The registry does not go on where it was asked to", code="bad_answer")
+
+
+def upload(
+    client: ApiClient, file: LocalFile, tell: Callable[[int], None] = ignore, note: Callable[[str], None] = ignore
+) -> int:
+    """Bring one blob into the registry.
+
+    Args:
+        client: The registry.
+        file: What to send.
+        tell: Told the position in the file.
+        note: Told of every cut, in a sentence.
+
+    Returns:
+        The bytes that were sent; 0 when the registry had the blob.
+
+    Raises:
+        ClientError: it was refused, the file changed, or there was no progress in several tries.
+    """
+    sending, retries, confirmed = _Sending(client, file, tell), Retries(note), -1
+    while not sending.complete:
+        try:
+            sending.run()
+        except ClientError as fault:
+            curable = fault.transient or fault.code in UPLOAD_CURABLE
+            retries.wait(fault, curable=curable, advanced=sending.confirmed > confirmed)
+        confirmed = sending.confirmed
+    return sending.sent
+
+
+class _Sending:
+    """One blob on its way, over as many cuts as it takes."""
+
+    def __init__(self, client: ApiClient, file: LocalFile, tell: Callable[[int], None]) -> None:
+        self._client, self._file, self._tell = client, file, tell
+        self._request = UploadRequest(digest=file.digest, size=file.size)
+        self.sent = 0
+        self.complete = False
+        self.confirmed = -1
+        """The largest offset that the registry named."""
+
+    def run(self) -> None:
+        """Begin (again) and send until the blob is there. Raises ClientError for whatever stops it."""
+        view = self._client.change("POST", uploads_path(), self._request, UploadView, repeatable=True)
+        segment = self._next(view)
+        while segment is not None:
+            self.confirmed = max(self.confirmed, segment.offset)
+            self._tell(segment.offset)
+            before, view = segment, self._send(view.id, segment)
+            segment = self._next(view)
+            self.sent += max(0, view.offset - before.offset)
+            if segment is not None and segment.offset <= before.offset:
+                raise NoAnswerError("The registry took no byte of the last request")
+        self.complete = True
+        self._tell(self._file.size)
+
+    def _next(self, view: UploadView) -> UploadSegment | None:
+        try:
+            return next_segment(self._request, view)
+        except ValueError as error:
+            raise ClientError(str(error), code="bad_answer") from error
+
+    def _send(self, upload_id: str, segment: UploadSegment) -> UploadView:
+        with self._file.open() as source:
+            source.seek(segment.offset)
+            content = _pieces(source, segment, self._tell)
+            path = upload_path(upload_id)
+            answer = self._client.call("PATCH", path, content=content, headers=segment.headers, timeout=_TIMEOUT)
+        return answer.decode(UploadView)
+
+
+def _pieces(source: BinaryIO, segment: UploadSegment, tell: Callable[[int], None]) -> Iterator[bytes]:
+    position, end = segment.offset, segment.offset + segment.length
+    while position < end:
+        piece = source.read(min(BUFFER_BYTES, end - position))
+        if not piece:
+            raise ClientError("The file became shorter while it was being published", code="file_changed")
+        yield piece
+        position += len(piece)
+        tell(position)
