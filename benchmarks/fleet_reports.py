@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.fleet_seed import device_name, numbers, seed
 from benchmarks.fleet_world import MODEL, World
 from registry.contracts.device.messages import Health, ModelHealth, Quantiles
-from registry.contracts.digest import digest_of
 from registry.contracts.topics import Topics
+from registry.contracts.wire import digest_of
 from registry.core.intake import DeviceMessage, checked
 from registry.core.retention import RetentionLimits
 from registry.db.engine import Database

@@ -15,8 +15,8 @@ from sqlalchemy import insert, inspect
 
 from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.device.messages import Desired, DesiredModel, Reported, ReportedModel, ServingState
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, CudaFacts, Platform
+from registry.contracts.wire import digest_of
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceLabelRow, DeviceRow, DeviceStateRow, RevisionRow

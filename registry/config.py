@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from registry.client.address import default_data_dir
-from registry.contracts.names import Name
 from registry.contracts.topics import DEFAULT_PREFIX
+from registry.contracts.wire import Name
 
 ENV_PREFIX = "MODELFLEET_REGISTRY_"
 

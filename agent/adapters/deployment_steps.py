@@ -32,16 +32,15 @@ from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import Samples, arenas_for, checked_measurement
-from registry.contracts.catalogue.golden import Parity
-from registry.contracts.catalogue.manifest import FileRef, Manifest
+from registry.contracts.catalogue.manifest import FileRef, Manifest, Parity
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.comparison.golden_file import read_cases
 from registry.contracts.device.messages import DesiredModel
-from registry.contracts.digest import Digest
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import resolve
 from registry.contracts.fit.room import held_bytes
+from registry.contracts.wire import Digest
 
 NEVER = threading.Event()
 CLOSE_S = 3.0

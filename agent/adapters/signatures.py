@@ -17,8 +17,7 @@ from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.catalogue.signed_bytes import signed_bytes
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.digest import Digest
-from registry.contracts.names import Name, VersionName
+from registry.contracts.wire import Digest, Name, VersionName
 
 LIBRARY = "cryptography"
 INSTALL = "the package cryptography is missing: pip install 'modelfleet[signing]'"

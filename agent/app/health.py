@@ -15,8 +15,7 @@ from agent.adapters.facts import process_stats
 from agent.adapters.facts.hardware import memory
 from agent.core.health import HistogramView
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
-from registry.contracts.counters import flat
-from registry.contracts.device.counters import AGENT_METRICS, MODEL_METRICS
+from registry.contracts.counters import AGENT_METRICS, MODEL_METRICS, flat
 from registry.contracts.device.messages import Health, ModelHealth, Quantiles
 
 FRACTIONS = (0.5, 0.9, 0.99, 1.0)

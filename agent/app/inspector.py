@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError, StepCancelledError
-from registry.contracts.digest import Digest
+from registry.contracts.wire import Digest
 
 log = logging.getLogger(__name__)
 

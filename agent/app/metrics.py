@@ -13,8 +13,7 @@ from prometheus_client.registry import Collector
 from agent.core.health import HistogramView
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
 from agent.errors import PermanentError
-from registry.contracts.counters import PREFIX, Figures, Metric
-from registry.contracts.device.counters import AGENT_METRICS, MODEL_METRICS
+from registry.contracts.counters import AGENT_METRICS, MODEL_METRICS, PREFIX, Figures, Metric
 
 Family = CounterMetricFamily | GaugeMetricFamily
 QUANTILES = (0.5, 0.9, 0.99)

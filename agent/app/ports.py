@@ -20,7 +20,7 @@ from agent.dataplane.oip.binding import Binding
 from agent.dataplane.shadow import Shadow
 from agent.errors import AgentError
 from agent.worker.spec import Worker
-from registry.contracts.catalogue.golden import Tolerance
+from registry.contracts.catalogue.manifest import Tolerance
 from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures
 
 

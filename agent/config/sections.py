@@ -18,9 +18,8 @@ from agent.backends.catalog import CATALOG
 from agent.core.local_policy import MAX_WINDOWS, HostPolicy, parse_window
 from registry.contracts.catalogue.entry_points import key_id, parse_key
 from registry.contracts.device.messages import Profile
-from registry.contracts.digest import Digest
-from registry.contracts.names import Name
 from registry.contracts.topics import DEFAULT_PREFIX, Topics
+from registry.contracts.wire import Digest, Name
 
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 

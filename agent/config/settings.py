@@ -32,7 +32,7 @@ from agent.config.sections import (
     WorkerSettings,
 )
 from agent.errors import PermanentError
-from registry.contracts.names import Name
+from registry.contracts.wire import Name
 
 PREFIX = "MODELFLEET_AGENT_"
 DEFAULT_FILE = Path("/etc/modelfleet/agent.toml")

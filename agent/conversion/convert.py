@@ -23,7 +23,7 @@ from agent.errors import PermanentError
 from registry.contracts.catalogue.batching import Basis, Batching
 from registry.contracts.catalogue.manifest import Build, Format, Variant
 from registry.contracts.codes import JobCode
-from registry.contracts.names import Name
+from registry.contracts.wire import Name
 
 TOOLCHAINS: Mapping[tuple[Format, Format], ModuleType] = {
     (Format.MINDSPORE_CKPT, Format.ONNX): mindspore_export,

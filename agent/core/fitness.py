@@ -14,9 +14,9 @@ from agent.core.slots import Choice
 from registry.contracts.catalogue.manifest import Target, Variant
 from registry.contracts.codes import DeploymentCode, ResolutionCode
 from registry.contracts.device.deployments import Strategy
-from registry.contracts.digest import Digest
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import FitOutcome, Resolution, judge
+from registry.contracts.wire import Digest
 
 SIZE_FACTOR = 2
 """A loaded model takes about its files twice: weights, and what runs them. Used where nothing better is known."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from agent.core.health import Histogram, HistogramView
-from registry.contracts.catalogue.golden import Parity, Special
+from registry.contracts.catalogue.manifest import Parity, Special
 from registry.contracts.codes import DeploymentCode, InferenceCode
 from registry.contracts.device.deployments import ProbationLimits
 

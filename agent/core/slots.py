@@ -15,13 +15,10 @@ from pydantic import AwareDatetime, Field
 from agent.core.backoff import is_retriable
 from agent.core.lifecycle import PHASES, State
 from registry.contracts.catalogue.batching import BatchingMode, ReadMode
-from registry.contracts.catalogue.golden import Parity
-from registry.contracts.catalogue.manifest import Classification, Golden, ImageInput, Variant
+from registry.contracts.catalogue.manifest import Classification, Golden, ImageInput, Parity, Variant
 from registry.contracts.device.deployments import DeploymentProgress, Phase, ShadowFigures
 from registry.contracts.device.messages import DesiredModel, Fault, Profile, ReportedModel, ServingState
-from registry.contracts.digest import Digest
-from registry.contracts.names import Name, VersionName
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, Name, VersionName, Wire
 
 MAX_QUARANTINE = 32
 """Variants of one model that are remembered as bad; the oldest is forgotten."""

@@ -43,8 +43,7 @@ from agent.dataplane.stats import DataPlaneStats
 from agent.dataplane.wakeup import Wakeup
 from agent.pictures.process import DecoderProcesses
 from agent.worker.spec import Worker
-from registry.contracts.counters import Counters
-from registry.contracts.device.counters import AGENT_METRICS
+from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.contracts.device.messages import ReportedModel
 
 TICK_SECONDS = 0.1

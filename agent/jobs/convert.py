@@ -26,8 +26,7 @@ from agent.jobs.loading import load_beside
 from agent.jobs.sources import bring_file, bring_variant, job_manifest
 from agent.worker.golden import measure_parity
 from registry.contracts.catalogue.conversions import GOALS, source_for
-from registry.contracts.catalogue.golden import MeasuredParity
-from registry.contracts.catalogue.manifest import Format, Golden, Manifest, Variant
+from registry.contracts.catalogue.manifest import Format, Golden, Manifest, MeasuredParity, Variant
 from registry.contracts.codes import JobCode
 from registry.contracts.comparison.golden_file import read_cases
 from registry.contracts.device.jobs import Job

@@ -28,8 +28,7 @@ from registry.contracts.codes import JobCode
 from registry.contracts.device.jobs import Job
 from registry.contracts.device.messages import DesiredModel
 from registry.contracts.evaluation.datasets import MAX_DATASET_BYTES, Dataset, read_dataset
-from registry.contracts.evaluation.metrics import METRICS, Array
-from registry.contracts.evaluation.scoring import Scoring, items_at
+from registry.contracts.evaluation.scoring import METRICS, Array, Scoring, items_at
 from registry.contracts.tensor_file import TensorFileError, TensorSpan
 from registry.contracts.tensors import NUMPY_NAME
 

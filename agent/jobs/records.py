@@ -21,8 +21,7 @@ from pydantic import Field
 from registry.contracts.backoff import Backoff
 from registry.contracts.codes import JobCode
 from registry.contracts.device.jobs import MAX_JOBS, Job, JobState, JobStatus
-from registry.contracts.names import Name
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Name, Wire
 
 MAX_TRIES = 3
 PAUSE = Backoff(first_s=2.0, cap_s=60.0, limit=MAX_TRIES)

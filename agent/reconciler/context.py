@@ -27,9 +27,9 @@ from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Event, Fault
-from registry.contracts.digest import Digest
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
+from registry.contracts.wire import Digest
 
 log = logging.getLogger(__name__)
 MAX_UNSENT = 500

@@ -23,7 +23,7 @@ from agent.reconciler.context import Context, Task
 from agent.reconciler.ports import ShadowRun
 from agent.reconciler.supervisor import WorkerSupervisor
 from agent.worker.spec import Worker
-from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import Parity
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import ShadowFigures, Strategy
 

@@ -16,12 +16,12 @@ from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
-from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import Parity
 from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures
 from registry.contracts.device.jobs import Job, JobStatus
 from registry.contracts.device.messages import DesiredModel, Reported
-from registry.contracts.digest import Digest
 from registry.contracts.fit.platforms import Platform
+from registry.contracts.wire import Digest
 
 if TYPE_CHECKING:
     from registry.contracts.api.devices import DeviceReports  # Takes 40 ms to import: nobody waits for it at a start.

@@ -20,14 +20,13 @@ from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError
 from agent.worker.probe import same
 from agent.worker.spec import Worker
-from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, Parity, Tolerance
-from registry.contracts.catalogue.manifest import Golden
+from registry.contracts.catalogue.manifest import MAX_GOLDEN_BYTES, Golden, Parity, Tolerance
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.comparison.golden_file import GoldenCase, check_cases, read_cases
 from registry.contracts.comparison.parity import Array, Comparison
-from registry.contracts.digest import digest_of
 from registry.contracts.tensor_file import TensorFileError
 from registry.contracts.tensors import NUMPY_NAME
+from registry.contracts.wire import digest_of
 
 DEFAULT_BUDGET_S = 300.0
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol
 
-from registry.contracts.digest import Digest
+from registry.contracts.wire import Digest
 
 
 class BlobReader(Protocol):

@@ -21,7 +21,7 @@ from types import TracebackType
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from registry.blobs.folder_lock import lock_folder
-from registry.contracts.digest import PREFIX, Digest, hex_of
+from registry.contracts.wire import DIGEST_PREFIX, Digest, hex_of
 from registry.core.outage import Outage
 from registry.errors import (
     NotFoundError,
@@ -183,7 +183,7 @@ class FilesystemBlobs:
             for folder in sorted(self._blobs.iterdir()):
                 for file in sorted(folder.iterdir()):
                     if re.fullmatch("[0-9a-f]{64}", file.name) and file.stat().st_ctime <= before:
-                        yield PREFIX + file.name
+                        yield DIGEST_PREFIX + file.name
 
     def offset(self, upload: str) -> int:
         """See the port."""

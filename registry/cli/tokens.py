@@ -10,7 +10,7 @@ import typer
 
 from registry.cli.output import require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm
-from registry.contracts.api.tokens import Scope, TokenCreate, TokenCreated, TokenView
+from registry.contracts.api.answers import Scope, TokenCreate, TokenCreated, TokenView
 from registry.contracts.paths import token_path, tokens_path
 
 app = typer.Typer(

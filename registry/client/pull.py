@@ -15,8 +15,8 @@ from registry.client.api import ApiClient
 from registry.client.errors import ClientError
 from registry.client.transfers import download, hash_file, ignore
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
-from registry.contracts.digest import hex_of
 from registry.contracts.texts import size_text
+from registry.contracts.wire import hex_of
 
 Progress = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
 """Entered while a file is read or fetched, with what is done (`pulling lenet.onnx`), its bytes and how many were there

@@ -24,8 +24,8 @@ from registry.client.errors import ClientError, NoAnswerError
 from registry.contracts.api.uploads import UPLOAD_CURABLE, UploadRequest, UploadSegment, UploadView, next_segment
 from registry.contracts.backoff import Backoff
 from registry.contracts.catalogue.manifest import FileRef
-from registry.contracts.digest import PREFIX, Digest
 from registry.contracts.paths import blob_path, upload_path, uploads_path
+from registry.contracts.wire import DIGEST_PREFIX, Digest
 
 PAUSES = Backoff(first_s=0.25, cap_s=10.0, limit=8)
 
@@ -117,7 +117,7 @@ def hash_file(path: Path, tell: Callable[[int], None] = lambda _position: None) 
             tell(file.tell())
         if _identity(file) != identity:
             raise ClientError(f"{path} changed while it was read", code="file_changed", hint="Repeat the command.")
-    return LocalFile(path, PREFIX + digest.hexdigest(), identity[2], identity)
+    return LocalFile(path, DIGEST_PREFIX + digest.hexdigest(), identity[2], identity)
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def download(
                 position = out.tell()
                 came += position - before
         os.fsync(out.fileno())
-        if position != file.size or PREFIX + digest.hexdigest() != file.digest:
+        if position != file.size or DIGEST_PREFIX + digest.hexdigest() != file.digest:
             partial.unlink()
             kind = "what an earlier pull left" if start == file.size else "what came"
             raise ClientError(

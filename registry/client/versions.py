@@ -6,8 +6,8 @@ from registry.client.api import ApiClient
 from registry.client.errors import ClientError, UsageFault
 from registry.contracts.api.versions import AliasMove, AliasView, ModelView, VersionView
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.digest import digest_of
 from registry.contracts.paths import alias_path, manifest_path, model_path, version_path
+from registry.contracts.wire import digest_of
 
 
 def split_reference(text: str, default: str | None = None) -> tuple[str, str | None]:

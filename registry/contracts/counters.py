@@ -2,6 +2,10 @@
 cannot be counted. Health reports, the text for Prometheus and docs/metrics.md are made from the tables.
 
 What was lost has a name that ends in `_dropped`, what somebody did not take one that ends in `_refused`. Pure.
+
+Those of an agent are here. Totals are since the agent started, unless the meaning says otherwise. In a health report a
+figure has its own field where `Health` or `ModelHealth` has one of its name; the others stand in `Health.counts`, as
+`name` or `name:label`. Prometheus gets all of them, with `modelfleet_` before the name.
 """
 
 from __future__ import annotations
@@ -88,3 +92,126 @@ def flat(figures: Figures, names: Iterable[str]) -> dict[str, int]:
         for labels, value in figures.get(name, {}).items()
         if value
     }
+
+
+_MODEL = ("model", "version")
+
+AGENT_METRICS = table(
+    Metric("mqtt_connected", "gauge", "1 or 0", "1 while the broker is there."),
+    Metric(
+        "mqtt_connections", "counter", "sessions", "Sessions that the broker opened; all but the first reconnected."
+    ),
+    Metric("mqtt_disconnects", "counter", "tries", "Connections that ended or were not made.", ("reason",)),
+    Metric(
+        "data_path_info",
+        "gauge",
+        "1",
+        "How messages are read and written: `fast`, or `public` (only paho's public interface) and why.",
+        ("path", "reason"),
+    ),
+    Metric(
+        "subscriptions_refused",
+        "counter",
+        "filters",
+        "Topic filters that the broker refused or does not take: what comes on them does not reach the device.",
+    ),
+    Metric(
+        "publications_refused",
+        "counter",
+        "messages",
+        "QoS 1 messages that the broker refused, by the reason code of its PUBACK. They are lost.",
+        ("reason",),
+    ),
+    Metric(
+        "replies_refused",
+        "counter",
+        "messages",
+        "QoS 1 messages that the broker refused or does not take, or that would have ended its connections for hours.",
+    ),
+    Metric(
+        "replies_dropped",
+        "counter",
+        "messages",
+        "QoS 0 replies that had no connection, or are longer than the broker takes.",
+    ),
+    Metric(
+        "documents_dropped", "counter", "messages", "Control documents that are not retained and had no connection."
+    ),
+    Metric("control_messages_dropped", "counter", "messages", "Control messages longer than 256 KiB."),
+    Metric(
+        "oversized_dropped", "counter", "messages", "Messages longer than this agent takes, on topics without requests."
+    ),
+    Metric("malformed_dropped", "counter", "messages", "Messages of QoS 2, or whose texts are not UTF-8."),
+    Metric("retained_dropped", "counter", "messages", "Retained messages on request topics: they are no requests."),
+    Metric(
+        "unassigned_refused",
+        "counter",
+        "requests",
+        "Requests to models that are not assigned, by error code.",
+        ("code",),
+    ),
+    Metric(
+        "metadata_answered",
+        "counter",
+        "requests",
+        "Metadata requests that were answered: `server` or `model`.",
+        ("kind",),
+    ),
+    Metric("metadata_refused", "counter", "requests", "Metadata requests answered with an error, by code.", ("code",)),
+    Metric(
+        "metadata_dropped",
+        "counter",
+        "requests",
+        "Metadata requests that got no answer: they name no response topic, or one that may not be published to, are "
+        "retained, had a fault or too many beside them in a pool, or their connection ended.",
+        ("reason",),
+    ),
+    Metric("unacknowledged", "gauge", "messages", "QoS 1 messages that the broker has not acknowledged yet."),
+    Metric("outbox_queued", "gauge", "messages", "Messages that wait on disk."),
+    Metric("outbox_bytes", "gauge", "bytes", "Size of the messages that wait on disk."),
+    Metric(
+        "outbox_dropped",
+        "counter",
+        "messages",
+        "Messages that a full outbox dropped, over all sessions of this device; and results that no disk took.",
+    ),
+    Metric("results_unwritten", "gauge", "messages", "Results that the disk does not take now, unacknowledged."),
+    Metric("repeats_joined", "counter", "requests", "Repeats of a request that ran: they waited for its reply."),
+    Metric("repeats_answered", "counter", "requests", "Repeats of an answered request: the reply was sent again."),
+    Metric("repeats_refused", "counter", "requests", "Repeats that were refused: too many waited for one reply."),
+    Metric(
+        "kept_replies_dropped", "counter", "replies", "Kept replies that were given up for room: a repeat runs again."
+    ),
+    Metric("untracked_requests", "counter", "requests", "Requests without memory of them: too many ran at once."),
+    Metric("notices_dropped", "counter", "notices", "Notices that the control thread was too far behind to take."),
+    Metric("damaged", "counter", "things", "What was found damaged on this host's disk, by kind.", ("kind",)),
+)
+"""Of the agent as a whole."""
+
+MODEL_METRICS = table(
+    Metric("requests", "counter", "requests", "Requests answered, with a result or an error.", _MODEL),
+    Metric("errors", "counter", "requests", "Requests answered with an error, by code.", (*_MODEL, "code")),
+    Metric("expired", "counter", "requests", "Requests that were not run because their deadline had passed.", _MODEL),
+    Metric("duplicates", "counter", "requests", "Replies to repeats of a request.", _MODEL),
+    Metric(
+        "not_finite",
+        "counter",
+        "results",
+        "Results with a NaN or an infinity that was not to be expected; counted while a version proves itself.",
+        _MODEL,
+    ),
+    Metric("batches", "counter", "runs", "Runs, by how many requests they took together.", (*_MODEL, "size")),
+    Metric("queue_depth", "gauge", "requests", "Requests that are not answered yet.", _MODEL),
+    Metric("queue_limit", "gauge", "requests", "Requests that the model can hold.", _MODEL),
+    Metric(
+        "latency_seconds",
+        "gauge",
+        "seconds",
+        "From a request's last byte to its reply, over all since the start.",
+        (*_MODEL, "quantile"),
+    ),
+    Metric(
+        "run_seconds", "gauge", "seconds", "Of one run in the backend, over all since the start.", (*_MODEL, "quantile")
+    ),
+)
+"""Of each model."""

@@ -1,19 +1,76 @@
-"""The base of every value that crosses a process boundary, and its canonical bytes.
+"""The base of every value that crosses a process boundary, and its canonical bytes; names and digests.
 
 Values are frozen and check themselves. Unknown fields are kept, not refused, so that an older
 reader passes on what a newer writer said. Canonical bytes (sorted keys, no spaces, UTF-8, fields
 at their default left out) name a document by digest and are what a signature is put around.
+Names need no escaping in topics, URLs and file names.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
-from registry.contracts.digest import Digest, digest_of
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+"""A model, variant, device or alias: 1 to 64 of `a-z 0-9 . _ -`, starting and ending with a letter or digit.
+No `/ + # $`: a name is one MQTT topic level and one URL path segment."""
+
+VersionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+-]{0,62}[A-Za-z0-9])?$")]
+"""A version: like a name, with capitals and `+`, so that SemVer with build data fits."""
+
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?$")]
+LabelValue = Annotated[str, StringConstraints(max_length=256)]
+
+_UNSAFE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\\\\*"
+"""What no level of a path has: control characters, line separators, what turns the direction of text, backslashes, and
+`*`: ONNX Runtime takes the path `*/_ORT_MEM_ADDR_/*` for an address in memory."""
+_LEVEL = f"[^./{_UNSAFE}][^/{_UNSAFE}]*"
+MAX_LEVEL_BYTES = 255
+"""Of one level, in UTF-8: what the usual file systems take."""
+
+
+def _levels_fit(path: str) -> str:
+    long = next((level for level in path.split("/") if len(level.encode()) > MAX_LEVEL_BYTES), None)
+    if long is not None:
+        raise ValueError(f"{long[:40]!r}... has over {MAX_LEVEL_BYTES} bytes")
+    return path
+
+
+RelativePath = Annotated[
+    str,
+    StringConstraints(max_length=255, pattern=f"^{_LEVEL}(/{_LEVEL}){{0,7}}$"),
+    AfterValidator(_levels_fit),
+]
+"""A file inside an artifact: POSIX, relative, at most 8 levels, no level starts with a dot (so no `..`).
+
+Else as exporters name their files, spaces, accents and `#` too: a model finds its weights by that name."""
+
+
+DIGEST_PREFIX = "sha256:"
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+"""The name of a blob, a manifest or a variant."""
+
+
+def digest_of(data: bytes | memoryview) -> Digest:
+    """The digest of bytes held in memory."""
+    return DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def hex_of(digest: Digest) -> str:
+    """The 64 hex digits, safe as a file name.
+
+    Raises:
+        ValueError: it is not a sha256 digest.
+    """
+    text = digest.removeprefix(DIGEST_PREFIX)
+    if not digest.startswith(DIGEST_PREFIX) or len(text) != 64 or set(text) - set("0123456789abcdef"):
+        raise ValueError(f"not a sha256 digest: {digest[:80]!r}")
+    return text
 
 
 class Wire(BaseModel):

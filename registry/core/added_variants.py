@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from math import isfinite
 
 from registry.contracts.catalogue.batching import Basis
-from registry.contracts.catalogue.golden import MeasuredParity
-from registry.contracts.catalogue.manifest import Format, Golden, Manifest, Variant
+from registry.contracts.catalogue.manifest import Format, Golden, Manifest, MeasuredParity, Variant
 from registry.contracts.device.jobs import Job
 from registry.contracts.fit.fitting import BUILT_FOR
 from registry.contracts.fit.platforms import Platform

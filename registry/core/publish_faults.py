@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.classes import classification_faults
-from registry.contracts.catalogue.golden import MeasuredParity
-from registry.contracts.catalogue.manifest import Format, Golden, Manifest, Target, Variant
+from registry.contracts.catalogue.manifest import Format, Golden, Manifest, MeasuredParity, Target, Variant
 from registry.contracts.fit.fitting import BUILT_FOR
 from registry.contracts.fit.releases import cann_release, numbers
 from registry.contracts.fit.room import room_faults

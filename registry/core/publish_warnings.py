@@ -12,8 +12,8 @@ from registry.contracts.catalogue.manifest import Manifest, Variant
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import SOURCE_ONLY, FitOutcome, Reason, judge, ties
+from registry.contracts.texts import how_many
 from registry.core.picture_faults import picture_warnings
-from registry.core.wording import how_many
 
 TOLD_FIRST = (Code.OPSET_TOO_NEW, Code.IR_TOO_NEW, Code.SOC_MISMATCH, Code.SM_MISMATCH, Code.TRT_VERSION)
 """Of several reasons the one that says most about the file."""

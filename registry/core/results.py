@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from registry.contracts.names import VersionName
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_BINARY, CONTENT_JSON, MAX_HEADER_BYTES
+from registry.contracts.wire import VersionName
 
 MAX_READ_BYTES = 1 << 20
 """A longer JSON result is not even looked into."""

@@ -21,7 +21,7 @@ from typing import IO
 
 from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.manifest import FileRef, Variant
-from registry.contracts.digest import PREFIX, Digest, hex_of
+from registry.contracts.wire import DIGEST_PREFIX, Digest, hex_of
 
 BOUND_VARIABLE = "MODELFLEET_HUB_CACHE_BYTES"
 DEFAULT_BOUND = 20 << 30
@@ -164,7 +164,7 @@ def _digest(path: Path) -> Digest | None:
                 digest.update(piece)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-    return PREFIX + digest.hexdigest()
+    return DIGEST_PREFIX + digest.hexdigest()
 
 
 def _size(folder: Path) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from registry.contracts.names import RelativePath
+from registry.contracts.wire import RelativePath
 from registry.inspection.facts import InspectionError
 
 MAX_COMPANIONS = 63

@@ -20,14 +20,18 @@ from registry.client.errors import ClientError, UsageFault
 from registry.client.transfers import LocalFile, download, hash_file
 from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.catalogue.classes import ROUNDING, scores_fault, scores_of
-from registry.contracts.catalogue.golden import (
+from registry.contracts.catalogue.manifest import (
     MAX_GOLDEN_BYTES,
     MAX_GOLDEN_CASES,
+    FileRef,
+    Golden,
+    Manifest,
     MeasuredParity,
     Parity,
+    TensorSpec,
+    Variant,
     parity_figures,
 )
-from registry.contracts.catalogue.manifest import FileRef, Golden, Manifest, TensorSpec, Variant
 from registry.contracts.comparison.golden_file import (
     Case,
     check_cases,

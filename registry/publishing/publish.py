@@ -18,8 +18,7 @@ from registry.client.transfers import LocalFile, hash_file, upload
 from registry.client.versions import fetch_manifest, move_alias
 from registry.contracts.api.versions import PublishAnswer, VersionView
 from registry.contracts.catalogue.batching import Basis, Batching
-from registry.contracts.catalogue.golden import Tolerance
-from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.catalogue.manifest import Manifest, Tolerance
 from registry.contracts.paths import blob_path, version_path
 from registry.core.differences import differences
 from registry.publishing.golden import GoldenSource, measured, with_given

@@ -18,8 +18,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import MAX_JOINED
-from registry.contracts.catalogue.golden import MAX_GOLDEN_CASES, Tolerance
 from registry.contracts.catalogue.manifest import (
+    MAX_GOLDEN_CASES,
     Classification,
     Format,
     ImageInput,
@@ -27,6 +27,7 @@ from registry.contracts.catalogue.manifest import (
     Requirements,
     Target,
     TensorSpec,
+    Tolerance,
 )
 from registry.contracts.wire import Wire
 from registry.inspection.facts import InspectionError

@@ -21,7 +21,7 @@ from registry.client.errors import ClientError, UsageFault
 from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES, EntryCode, key_id, key_text
 from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.catalogue.signed_bytes import signed_bytes
-from registry.contracts.digest import Digest
+from registry.contracts.wire import Digest
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 

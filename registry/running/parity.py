@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from registry.contracts.catalogue.golden import Parity, Tolerance
-from registry.contracts.catalogue.manifest import ImageInput, TensorSpec
+from registry.contracts.catalogue.manifest import ImageInput, Parity, TensorSpec, Tolerance
 from registry.contracts.comparison.golden_file import Case
 from registry.contracts.comparison.parity import Comparison
 from registry.contracts.tensor_file import Tensor

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.core.wording import without_call_stack
+from registry.contracts.texts import without_call_stack
 from registry.errors import RegistryError
 
 Array = NDArray[np.generic]

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
-from registry.contracts.api.tokens import Scope
+from registry.contracts.api.answers import Scope
 from registry.db.after_commit import Changed
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database

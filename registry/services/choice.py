@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.device.messages import Reported
-from registry.contracts.digest import Digest
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import Resolution, resolve, ties
+from registry.contracts.wire import Digest
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow
 
 SAMPLE = 50

@@ -23,8 +23,8 @@ from registry.blobs.base import BlobStore
 from registry.contracts.api.versions import VariantAnswer
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, Manifest, Variant
 from registry.contracts.device.jobs import Job, JobKind
-from registry.contracts.digest import Digest, digest_of
 from registry.contracts.fit.platforms import Platform
+from registry.contracts.wire import Digest, digest_of
 from registry.core.added_variants import faults, job_faults
 from registry.db.catalog_rows import VersionBlobRow, VersionRow
 from registry.db.engine import Database

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.device.jobs import Job, JobKind, JobState, JobStatus
 from registry.contracts.evaluation.datasets import EvaluationCreate, EvaluationView
-from registry.contracts.evaluation.metrics import METRICS
+from registry.contracts.evaluation.scoring import METRICS
 from registry.db.catalog_rows import VersionRow
 from registry.db.engine import Database
 from registry.db.evaluation_rows import DatasetRow, EvaluationRow

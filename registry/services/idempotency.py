@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from registry.db.engine import Database
 from registry.db.rollout_rows import CommandRow
 from registry.errors import InvalidError

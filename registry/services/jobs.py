@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api.jobs import JobRequest, JobView
+from registry.contracts.api.devices import JobRequest, JobView
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import JobCode
 from registry.contracts.device.jobs import MAX_JOBS, Job, JobKind, JobState, JobStatus

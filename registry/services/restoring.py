@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from registry.blobs.base import BlobStore
-from registry.contracts.digest import Digest
+from registry.contracts.wire import Digest
 from registry.db.catalog_rows import BlobRow, VersionBlobRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api.tokens import Scope, TokenCreated, TokenView
+from registry.contracts.api.answers import Scope, TokenCreated, TokenView
 from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database

@@ -25,7 +25,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.backoff import Backoff
-from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, WebhookView
+from registry.contracts.rollout.views import WebhookCreate, WebhookCreated, WebhookView
 from registry.db.engine import Database
 from registry.db.rollout_rows import WebhookRow
 from registry.errors import ConflictError, InvalidError

@@ -16,13 +16,12 @@ from agent.core.slots import Choice, SlotRecord
 from agent.errors import PermanentError
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
-from registry.contracts.catalogue.golden import Parity
-from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.catalogue.manifest import Manifest, Parity
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import DesiredModel
-from registry.contracts.digest import Digest
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import resolve
+from registry.contracts.wire import Digest
 from scripts.simulator.faults import Bad, Fault, Faults
 
 RUN_US = 200.0

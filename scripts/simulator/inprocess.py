@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 
 from agent.core.slots import Choice
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.digest import Digest
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
+from registry.contracts.wire import Digest
 from registry.core.intake import read_message
 from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.devices import Devices

@@ -28,10 +28,10 @@ from registry.client.errors import ClientError
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.digest import Digest, digest_of
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import blob_path, device_path, manifest_path
 from registry.contracts.topics import DEFAULT_PREFIX, Topics
+from registry.contracts.wire import Digest, digest_of
 from scripts.simulator.device import SimulatedDevice
 from scripts.simulator.faults import Faults, chance
 from scripts.simulator.host import SimulatedSteps

@@ -10,7 +10,7 @@ import pytest
 
 from registry.blobs.base import BlobStore
 from registry.blobs.opening import open_blobs
-from registry.contracts.digest import Digest, digest_of
+from registry.contracts.wire import Digest, digest_of
 from registry.errors import InvalidError, NotFoundError, StartError
 from tests.fakes.blobs import MemoryBlobs, ObjectBlobs
 

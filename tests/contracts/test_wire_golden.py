@@ -15,10 +15,9 @@ from registry.contracts.catalogue.manifest import Format, Manifest, Target
 from registry.contracts.device.deployments import Strategy
 from registry.contracts.device.messages import Desired, Event, Health, Notice, Presence, Reported
 from registry.contracts.device.metadata import MetadataRequest, ModelMetadata, ServerMetadata
-from registry.contracts.digest import digest_of
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Wire, digest_of
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 KINDS: dict[str, type[Wire]] = {

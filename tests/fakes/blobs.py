@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from registry.contracts.digest import Digest
+from registry.contracts.wire import Digest
 from registry.errors import NotFoundError, StorageFullError
 
 

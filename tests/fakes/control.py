@@ -15,8 +15,7 @@ from agent.errors import AgentError, TransientError
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
 from registry.contracts.api.devices import DeviceReports
-from registry.contracts.catalogue.golden import Parity
-from registry.contracts.catalogue.manifest import Golden
+from registry.contracts.catalogue.manifest import Golden, Parity
 from registry.contracts.device.deployments import ShadowFigures
 from registry.contracts.device.messages import DesiredModel, Event
 from registry.contracts.fit.platforms import Platform

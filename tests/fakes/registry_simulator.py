@@ -17,7 +17,7 @@ from registry.contracts import paths
 from registry.contracts.api.answers import PROBLEM_TYPE, STATUS_OF_CODE, Problem
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
 from registry.contracts.device.messages import Desired
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 
 
 @dataclass(frozen=True)

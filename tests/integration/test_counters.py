@@ -10,8 +10,7 @@ from prometheus_client import generate_latest
 
 from agent.app.health import MODEL_FIELDS
 from agent.dataplane.stats import ModelSnapshot
-from registry.contracts.counters import MAX_LABELS, Counters, Metric, table
-from registry.contracts.device.counters import AGENT_METRICS, MODEL_METRICS
+from registry.contracts.counters import AGENT_METRICS, MAX_LABELS, MODEL_METRICS, Counters, Metric, table
 from registry.contracts.device.messages import ModelHealth
 from registry.server.metric_table import REGISTRY_METRICS
 from tests.support.paths import ROOT

@@ -16,7 +16,7 @@ from agent.adapters.disk.outbox import EVENT, RESULT, NewMessage, Outbox
 from agent.core.slots import SlotRecord
 from agent.errors import AgentError
 from registry.contracts.catalogue.manifest import FileRef, Variant
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.fakes.registry_simulator import one_file_manifest
 
 NEVER = threading.Event()

@@ -26,7 +26,7 @@ from agent.reconciler.desired import DesiredState
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.contracts.api.uploads import UploadRequest
 from registry.contracts.catalogue.manifest import FileRef
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from registry.db.opening import open_database
 from registry.errors import StartError
 from registry.services.catalogue.blob_checks import BlobChecks

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.contracts.api.uploads import UploadRequest
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from registry.db.opening import open_database
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Versions

@@ -32,7 +32,7 @@ from agent.core.fitness import CachedArtifact, to_evict
 from agent.errors import TransientError
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, FileRef, Variant
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.digest import Digest, digest_of, hex_of
+from registry.contracts.wire import Digest, digest_of, hex_of
 
 _FOLDERS = ("artifacts", "staging", "partial", "manifests", "damaged")
 _HEX_NAME = re.compile(r"[0-9a-f]{64}")

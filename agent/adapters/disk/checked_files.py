@@ -21,7 +21,7 @@ from agent.adapters.disk.durable import delete, write_atomically
 from agent.adapters.disk.part_file import BUFFER
 from agent.errors import StepCancelledError, TransientError
 from registry.contracts.catalogue.manifest import FileRef, Variant
-from registry.contracts.digest import hex_of
+from registry.contracts.wire import hex_of
 
 FILE = "engines.json"
 """Beside the folder."""

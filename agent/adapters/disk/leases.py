@@ -18,8 +18,7 @@ from pydantic import AwareDatetime, ValidationError
 
 from agent.core.local_policy import Lease, SteadyUntil
 from agent.errors import PermanentError
-from registry.contracts.names import Name
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Name, Wire
 
 log = logging.getLogger(__name__)
 MAX_LEASES = 64

@@ -18,7 +18,7 @@ from agent.adapters.disk.durable import disk_error
 from agent.errors import StepCancelledError, TransientError
 from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.digest import hex_of
+from registry.contracts.wire import hex_of
 
 BUFFER = 1 << 20
 BUFFERS = 4

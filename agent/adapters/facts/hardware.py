@@ -35,9 +35,8 @@ from agent.backends.catalog import CATALOG
 from agent.errors import TransientError
 from agent.worker.handle import probe_backend
 from registry.contracts.catalogue.manifest import Format
-from registry.contracts.digest import Digest
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts, CannFacts, CudaFacts, Evidence, Platform
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, Wire
 
 BACKEND = "backend."
 """Before a backend's name in `evidence`."""

@@ -22,8 +22,8 @@ from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.backoff import Backoff
 from registry.contracts.catalogue.manifest import FileRef, Variant
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.digest import Digest
 from registry.contracts.paths import job_variant_path, upload_path, uploads_path
+from registry.contracts.wire import Digest
 
 PIECE = 1 << 20
 PAUSE = Backoff(first_s=0.5, cap_s=30.0)

@@ -30,9 +30,9 @@ from agent.errors import TransientError
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import MAX_CONTROL_BYTES
-from registry.contracts.digest import Digest, digest_of
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import blob_path, desired_path, facts_path, manifest_path, reports_path
+from registry.contracts.wire import Digest, digest_of
 from registry.httpclient.verdicts import BYTES, JSON
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from agent.core.machine.trial import LOADED, ROLLS_BACK, came_up
 from agent.core.probation import ProbationVerdict, p99
 from agent.core.slots import Choice, Looked, SlotRecord, Trial, identity
 from agent.errors import PermanentError
-from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import Parity
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import ShadowFigures, ShadowPolicy
 from registry.contracts.device.messages import DesiredModel, Fault

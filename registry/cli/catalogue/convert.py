@@ -19,8 +19,7 @@ from registry.cli.output import CliError, end_well
 from registry.cli.session import Session, command, parse_pairs
 from registry.client.errors import NoAnswerError, UsageFault
 from registry.client.versions import fetch_manifest, find_version, split_reference
-from registry.contracts.api.devices import DeviceView
-from registry.contracts.api.jobs import JobRequest, JobView
+from registry.contracts.api.devices import DeviceView, JobRequest, JobView
 from registry.contracts.catalogue.conversions import GOALS, Goal, source_for
 from registry.contracts.catalogue.manifest import Manifest, Variant
 from registry.contracts.device.jobs import JobKind, JobState

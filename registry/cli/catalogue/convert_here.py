@@ -26,8 +26,7 @@ from registry.cli.session import Session
 from registry.client.transfers import LocalFile, hash_file, upload
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.catalogue.conversions import Goal
-from registry.contracts.catalogue.golden import MeasuredParity
-from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
+from registry.contracts.catalogue.manifest import FileRef, Manifest, MeasuredParity, Variant
 from registry.contracts.comparison.golden_file import read_cases, with_bytes
 from registry.contracts.paths import variant_path
 

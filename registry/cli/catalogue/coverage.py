@@ -11,7 +11,7 @@ from registry.cli.session import Session, command
 from registry.client.versions import find_version, split_reference
 from registry.contracts.fit.choices import ClassCoverage, CoverageView
 from registry.contracts.paths import coverage_path
-from registry.core.wording import how_many
+from registry.contracts.texts import how_many
 
 FleetOption = Annotated[
     str, typer.Option("--fleet", metavar="SELECTOR", help="Devices by label: site=paris,ring!=canary; else all.")

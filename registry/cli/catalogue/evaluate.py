@@ -17,15 +17,14 @@ from registry.cli.output import CliError, ExitCode, end_well
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
 from registry.client.versions import fetch_manifest, find_version, split_reference
-from registry.contracts.api.devices import DeviceView
-from registry.contracts.api.jobs import JobRequest, JobView
+from registry.contracts.api.devices import DeviceView, JobRequest, JobView
 from registry.contracts.api.versions import VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.device.jobs import JobKind, JobState
 from registry.contracts.evaluation.datasets import DatasetView, EvaluationCreate, EvaluationView
-from registry.contracts.evaluation.metrics import METRICS
+from registry.contracts.evaluation.scoring import METRICS
 from registry.contracts.paths import dataset_path, device_path, devices_path, evaluations_path, job_path, jobs_path
-from registry.core.wording import how_many
+from registry.contracts.texts import how_many
 
 
 @dataclass(frozen=True)

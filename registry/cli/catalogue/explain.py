@@ -15,10 +15,9 @@ from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import ON_DEVICE, known
 from registry.contracts.device.messages import Fault
-from registry.contracts.fit.choices import ResolutionView, ResolveBody
+from registry.contracts.fit.choices import MAX_VALUE, SETTABLE, ResolutionView, ResolveBody
 from registry.contracts.fit.platforms import FactRow
 from registry.contracts.fit.resolution import FitOutcome, Reason, VariantVerdict
-from registry.contracts.fit.what_if import MAX_VALUE, SETTABLE
 from registry.contracts.paths import device_path, resolve_path
 from registry.contracts.texts import size_text
 

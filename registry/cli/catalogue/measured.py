@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from registry.cli.output import Output, time_text
 from registry.cli.session import Session
 from registry.contracts.api.versions import ParityView, VersionView
-from registry.contracts.catalogue.golden import Parity, parity_figures
-from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.catalogue.manifest import Manifest, Parity, parity_figures
 from registry.contracts.evaluation.datasets import EvaluationView
 from registry.contracts.paths import evaluations_path, parity_path
 

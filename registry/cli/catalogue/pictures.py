@@ -17,8 +17,8 @@ from registry.contracts.catalogue.manifest import ImageInput, Manifest
 from registry.contracts.evaluation.datasets import LABELS, MAX_DATASET_BYTES, MAX_ITEMS
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import ITEM_BYTES, Datatype
+from registry.contracts.texts import how_many
 from registry.core.picture_faults import picture_shape
-from registry.core.wording import how_many
 from registry.inspection.facts import InspectionError
 from registry.pictures.bare import PictureError
 

@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from registry.cli.session import parse_pairs
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import MAX_JOINED
-from registry.contracts.catalogue.golden import MAX_GOLDEN_CASES, Tolerance
-from registry.contracts.catalogue.manifest import Format, Network, Target, TensorSpec
+from registry.contracts.catalogue.manifest import MAX_GOLDEN_CASES, Format, Network, Target, TensorSpec, Tolerance
 from registry.contracts.catalogue.networks import Value, networks
 from registry.contracts.tensors import Datatype
 from registry.publishing.request import BatchingSection, EntryPointSection

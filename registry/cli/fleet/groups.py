@@ -10,8 +10,8 @@ from registry.cli.output import age_text
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
 from registry.contracts.paths import group_path, groups_path
-from registry.contracts.rollout.groups import GroupBody, GroupView
-from registry.core.wording import how_many
+from registry.contracts.rollout.spec import GroupBody, GroupView
+from registry.contracts.texts import how_many
 
 app = typer.Typer(
     invoke_without_command=True,

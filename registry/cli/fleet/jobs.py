@@ -8,7 +8,7 @@ import typer
 
 from registry.cli.output import age_text
 from registry.cli.session import Session, command
-from registry.contracts.api.jobs import JobView
+from registry.contracts.api.devices import JobView
 from registry.contracts.paths import job_path, jobs_path
 
 app = typer.Typer(

@@ -12,8 +12,7 @@ import typer
 from registry.cli.fleet.devices import presence_text
 from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command
-from registry.contracts.api.devices import DeviceView
-from registry.contracts.api.telemetry import CountView, ResultView
+from registry.contracts.api.devices import CountView, DeviceView, ResultView
 from registry.contracts.counters import lost
 from registry.contracts.device.messages import Event, Health, ModelHealth
 from registry.contracts.paths import counts_path, device_events_path, device_health_path, devices_path, results_path

@@ -11,7 +11,7 @@ import typer
 from registry.cli.output import require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm
 from registry.contracts.paths import webhook_path, webhooks_path
-from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, WebhookView
+from registry.contracts.rollout.views import WebhookCreate, WebhookCreated, WebhookView
 
 app = typer.Typer(
     invoke_without_command=True,

@@ -9,8 +9,7 @@ from datetime import datetime
 from registry.cli.output import Output, age_text, short, time_text
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.contracts.rollout.views import ActionView, HistoryEntry, PlanView, RolloutView, WaveView
-from registry.contracts.texts import size_text
-from registry.core.wording import how_many
+from registry.contracts.texts import how_many, size_text
 
 _A = ActionState
 COLUMNS: dict[str, frozenset[ActionState]] = {

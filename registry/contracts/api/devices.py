@@ -1,17 +1,137 @@
-"""The registry's HTTP API: devices, what each of them should serve, and what it says when it cannot use MQTT."""
+"""The registry's HTTP API: devices, what each of them should serve, and what it says when it cannot use MQTT; one-time
+work for devices; what is kept of their health, counts and results.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, field_validator
 
 from registry.contracts.catalogue.batching import BatchingMode
+from registry.contracts.catalogue.manifest import Format
 from registry.contracts.device.deployments import DeploymentPolicy
+from registry.contracts.device.jobs import Job, JobKind, JobStatus
 from registry.contracts.device.messages import Event, Health, Presence, Profile, Reported
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.names import Name, VersionName
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, Name, VersionName, Wire
+
+
+class JobRequest(Wire):
+    """POST body: one-time work for a device."""
+
+    device: Name
+    """Who does it."""
+    kind: JobKind
+    """What to do."""
+    model: Name
+    """The model."""
+    version: VersionName
+    """May be an alias, resolved once, now."""
+    source: Name | None = None
+    """Convert: the variant to start from; None: the device chooses the one that leads to `to`."""
+    to: Format | None = None
+    """Convert: the format to make."""
+    options: Annotated[dict[str, str], Field(max_length=32)] = Field(default_factory=dict)
+    """Convert: the tool's options by their own names."""
+    dataset: Digest | None = None
+    """Evaluate: the blob of the validation set."""
+    dataset_bytes: Annotated[int, Field(ge=0)] = 0
+    """Evaluate: the size of the validation set's blob."""
+    dataset_name: Name | None = None
+    """Evaluate: the name under which that blob is published, and its score kept; None: any that it has."""
+    metric: Annotated[str, Field(max_length=64)] = ""
+    """Evaluate: `accuracy`, ..."""
+    timeout_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
+    """Seconds that it may run on the device."""
+
+
+class JobView(Wire):
+    """A job and how far it is."""
+
+    id: Name
+    """Unique, chosen by the registry."""
+    device: Name
+    """Who does it."""
+    job: Job
+    """What to do."""
+    status: JobStatus
+    """How far it is."""
+    created_at: AwareDatetime
+    """UTC."""
+    created_by: str = ""
+    """Name of the token that asked for it."""
+    updated_at: AwareDatetime
+    """When the device last said something of it, or it was cancelled."""
+    expires_at: AwareDatetime
+    """A job that is not over by then has failed."""
+
+
+class HealthHour(Wire):
+    """What stays of an hour of a device's health when the single reports are gone."""
+
+    hour: AwareDatetime
+    """When it began, UTC."""
+    samples: int
+    """Reports in it."""
+    cpu_fraction_mean: float | None = None
+    """Mean of `Health.cpu_fraction`. None: no report had it."""
+    peaks: dict[str, float] = Field(default_factory=dict)
+    """The highest cpu_fraction, rss_bytes, load_1m, temperature_c (of any sensor)."""
+    troughs: dict[str, float] = Field(default_factory=dict)
+    """The lowest memory_free_bytes, disk_free_bytes."""
+    models: dict[Name, dict[str, float]] = Field(default_factory=dict)
+    """By model: requests and errors (sums), p99_us and queue_depth (the highest)."""
+
+
+class CountView(Wire):
+    """Requests by device and version, from the devices' own totals."""
+
+    device: Name
+    """Its name."""
+    model: Name
+    """The model."""
+    version: VersionName
+    """The version."""
+    requests: int
+    """Answered, with a result or an error."""
+    errors: dict[str, int] = Field(default_factory=dict)
+    """By code."""
+    first_at: AwareDatetime
+    """When the first of them was reported."""
+    last_at: AwareDatetime
+    """When the last of them was reported."""
+
+
+class ResultView(Wire):
+    """One recorded result."""
+
+    id: int
+    """Rises."""
+    device: Name
+    """Who answered."""
+    model: Name
+    """The model."""
+    version: VersionName | None
+    """What answered. None: the result does not say."""
+    at: AwareDatetime
+    """When the registry got it, UTC."""
+    request_id: str = ""
+    """The request's own id. Empty: it had none."""
+    code: str = ""
+    """The error code; empty for a result."""
+    content_type: str
+    """As the agent sent it."""
+    body: Any
+    """The JSON result, or base64 text of a binary one; None when it was too long to keep."""
+    size: int = 0
+    """Bytes of the result as it was sent."""
+    header_length: int | None = None
+    """Bytes of a binary result's JSON header (after `OIPB` and the length, where it starts with them)."""
+    note: str = ""
+    """Why `body` is None. Empty: it is whole."""
+    rollout: str | None = None
+    """Id of the rollout that put the version there, also after it ended; None: none did."""
 
 
 class DeviceCreate(Wire):

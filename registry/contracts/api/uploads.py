@@ -11,8 +11,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
-from registry.contracts.digest import Digest
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, Wire
 
 UPLOAD_OFFSET = "upload-offset"
 """Header of upload requests and answers: the byte at which the next one starts. The server states, the client obeys."""

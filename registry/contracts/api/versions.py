@@ -6,11 +6,8 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
-from registry.contracts.catalogue.golden import Parity
-from registry.contracts.catalogue.manifest import FileRef, Format, Target, Variant
-from registry.contracts.digest import Digest
-from registry.contracts.names import Name, VersionName
-from registry.contracts.wire import Wire
+from registry.contracts.catalogue.manifest import FileRef, Format, Parity, Target, Variant
+from registry.contracts.wire import Digest, Name, VersionName, Wire
 
 
 class VariantView(Wire):

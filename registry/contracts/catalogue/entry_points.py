@@ -11,9 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from registry.contracts.digest import Digest, digest_of
-from registry.contracts.names import RelativePath
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, RelativePath, Wire, digest_of
 
 MAX_MODULE_BYTES = 1 << 20
 KEY_BYTES = 32

@@ -1,6 +1,9 @@
 """The manifest: what a version is. Immutable; its canonical bytes have the digest that names it.
 
-A version holds one or more variants, each the version's form for one format and target platform.
+A version holds one or more variants, each the version's form for one format and target platform, and golden vectors:
+inputs and expected outputs, by which every variant is measured. The vectors are one safetensors file (no pickle;
+https://github.com/huggingface/safetensors#format): case i has the tensors `i/in/<input name>` and
+`i/out/<output name>`, i from 0. BYTES tensors cannot be golden.
 """
 
 from __future__ import annotations
@@ -12,12 +15,79 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from registry.contracts.catalogue.batching import Batching
 from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES, EntryPoint
-from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES, MeasuredParity, Tolerance
-from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum, as_said
-from registry.contracts.names import LabelKey, LabelValue, Name, RelativePath, VersionName
 from registry.contracts.tensors import MAX_NAME, MAX_RANK, MAX_TENSORS, Datatype
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, LabelKey, LabelValue, Name, RelativePath, VersionName, Wire
+
+MAX_GOLDEN_CASES = 64
+MAX_GOLDEN_BYTES = 64 << 20
+"""Of the whole file: every device of a fleet downloads and runs it."""
+
+_Distance = Annotated[float, Field(ge=0, le=1e9)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Tolerance(Wire):
+    """How far an output may be from the golden one: |got - want| <= absolute + relative * |want|, each element."""
+
+    absolute: _Distance = 1e-4
+    """Of any element."""
+    relative: _Distance = 1e-3
+    """Times |want|."""
+    top1_agreement: _Share = 1.0
+    """The least share of items whose largest element along the last axis is at the same place.
+    Only of outputs with shape [N, classes], classes >= 2."""
+
+
+class Special(StrEnum):
+    """What a floating-point tensor may hold beside numbers."""
+
+    NAN = "nan"
+    """Not a number."""
+    INFINITY = "inf"
+    """Positive infinity."""
+    NEGATIVE_INFINITY = "-inf"
+    """Negative infinity."""
+
+
+class Parity(Wire):
+    """How one variant compared with the golden vectors."""
+
+    cases: Annotated[int, Field(ge=0)]
+    """So many were compared."""
+    max_abs: float
+    """Largest |got - want| over all cases and outputs."""
+    max_rel: float
+    """Largest |got - want| / max(|want|, 1e-6)."""
+    top1_agreement: _Share | None = None
+    """None: no output has the shape [N, classes]."""
+    passed: bool
+    """Everything within the manifest's tolerance, and no NaN where none was expected."""
+    run_us: float | None = None
+    """Microseconds of one run, median over the cases."""
+    specials: Annotated[dict[str, tuple[Special, ...]], Field(max_length=MAX_TENSORS)] = Field(default_factory=dict)
+    """NaN and infinities that the golden vectors themselves hold, by output: there they are part of a right answer."""
+    why: Annotated[str, Field(max_length=512)] = ""
+    """Why it did not pass: the first case and output that are off, or what the run failed with."""
+
+
+class MeasuredParity(Wire):
+    """A parity, and where it was measured."""
+
+    parity: Parity
+    """What was measured."""
+    backend: str
+    """Backend and provider, e.g. `onnxruntime/CPUExecutionProvider`."""
+    reference: Name | None = None
+    """The variant that the golden outputs came from; None: the publisher gave them."""
+
+
+def parity_figures(parity: Parity) -> tuple[str, str, str, str]:
+    """Largest absolute and relative error, agreement of the top class, time of a run."""
+    top1 = "-" if parity.top1_agreement is None else f"{parity.top1_agreement:.2%}"
+    run = "-" if parity.run_us is None else f"{parity.run_us:.0f} us"
+    return f"{parity.max_abs:.3g}", f"{parity.max_rel:.3g}", top1, run
+
 
 MAX_MANIFEST_BYTES = 1 << 20
 """Longer manifests are refused before they are parsed."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from registry.contracts.catalogue.entry_points import EntryCode
 from registry.contracts.catalogue.manifest import Variant
-from registry.contracts.names import Name, VersionName
-from registry.contracts.wire import canonical_json
+from registry.contracts.wire import Name, VersionName, canonical_json
 
 PURPOSE = "modelfleet-entry-point-v1"
 """In the signed bytes, so that a signature made for something else is never one of these."""

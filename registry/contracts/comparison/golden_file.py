@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from registry.contracts.catalogue.golden import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES
-from registry.contracts.catalogue.manifest import TensorSpec
+from registry.contracts.catalogue.manifest import MAX_GOLDEN_BYTES, MAX_GOLDEN_CASES, TensorSpec
 from registry.contracts.tensor_file import (
     Buffer,
     Tensor,

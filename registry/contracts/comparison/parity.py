@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from registry.contracts.catalogue.golden import Parity, Special, Tolerance
+from registry.contracts.catalogue.manifest import Parity, Special, Tolerance
 from registry.contracts.tensors import Datatype
 
 Array: TypeAlias = Any

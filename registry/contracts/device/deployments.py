@@ -10,11 +10,9 @@ from typing import Annotated
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from registry.contracts.catalogue.batching import BatchingMode, ReadMode
-from registry.contracts.catalogue.golden import Parity
-from registry.contracts.digest import Digest
+from registry.contracts.catalogue.manifest import Parity
 from registry.contracts.enums import StrEnum, newer
-from registry.contracts.names import Name, VersionName
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, Name, VersionName, Wire
 
 _Seconds = Annotated[float, Field(ge=0, le=30 * 86400)]
 

@@ -11,10 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from registry.contracts.catalogue.manifest import Format
-from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum
-from registry.contracts.names import Name, VersionName
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, Name, VersionName, Wire
 
 MAX_JOBS = 16
 """Of one device at a time."""

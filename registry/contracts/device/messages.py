@@ -6,14 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
-from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import Parity
 from registry.contracts.device.deployments import DeploymentPolicy, DeploymentProgress
 from registry.contracts.device.jobs import MAX_JOBS, Job, JobStatus
-from registry.contracts.digest import Digest
 from registry.contracts.enums import StrEnum, newer
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.names import Name, VersionName
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, Name, VersionName, Wire
 
 MAX_CONTROL_BYTES = 256 << 10
 """Longer control messages are refused before they are parsed."""

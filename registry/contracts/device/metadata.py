@@ -19,9 +19,7 @@ from typing import Annotated
 from pydantic import Field
 
 from registry.contracts.catalogue.manifest import ImageInput
-from registry.contracts.digest import Digest
-from registry.contracts.names import Name, VersionName
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, Name, VersionName, Wire
 
 SERVER_NAME = "modelfleet"
 EXTENSIONS = ("binary_tensor_data", "modelfleet_pictures", "modelfleet_self_contained_binary")

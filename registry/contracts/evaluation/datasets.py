@@ -6,19 +6,14 @@ right classes, integers from 0. `out/<output>` is what is expected instead, for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 from pydantic import AwareDatetime, Field
 
-from registry.contracts.catalogue.classes import scores_of
-from registry.contracts.catalogue.manifest import Classification, TensorSpec
-from registry.contracts.digest import Digest
-from registry.contracts.evaluation.metrics import BY_EXPECTED
-from registry.contracts.names import Name, VersionName
-from registry.contracts.tensor_file import Buffer, TensorFileError, TensorSpan, read_spans, shape_fits
+from registry.contracts.catalogue.manifest import TensorSpec
+from registry.contracts.tensor_file import Buffer, TensorFileError, TensorSpan, read_spans
 from registry.contracts.tensors import ITEM_BYTES, MAX_TENSORS, Datatype
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Digest, Name, VersionName, Wire
 
 MAX_DATASET_BYTES = 1 << 30
 MAX_ITEMS = 1_000_000
@@ -163,45 +158,3 @@ def require_classes(datatype: Datatype, labels: bytes) -> None:
     if item is not None:
         label = int.from_bytes(labels[item * width : (item + 1) * width], "little", signed=True)
         raise TensorFileError(f"the label of item {item} is {label}; classes are numbered from 0")
-
-
-def input_names(dataset: Dataset, inputs: Sequence[TensorSpec]) -> dict[str, str]:
-    """Model input to the dataset's: by name, or the only one to the only one. Types and shapes are checked.
-
-    Raises TensorFileError.
-    """
-    names = {spec.name: spec.name for spec in inputs}
-    if len(inputs) == 1 and len(dataset.inputs) == 1:
-        names = {inputs[0].name: next(iter(dataset.inputs))}
-    for spec in inputs:
-        span = dataset.inputs.get(names[spec.name])
-        if span is None:
-            raise TensorFileError(f"it has no input {spec.name!r}, only {', '.join(dataset.inputs)}")
-        if span.datatype != spec.datatype or not spec.shape or not shape_fits(span.shape[1:], spec.shape[1:]):
-            have, want = f"{span.datatype} {list(span.shape[1:])}", f"{spec.datatype} {list(spec.shape[1:])}"
-            raise TensorFileError(f"an item of its input {names[spec.name]!r} is {have}, the model takes {want}")
-    return names
-
-
-def scores_output(classification: Classification | None, outputs: Sequence[TensorSpec]) -> str:
-    """The output with the scores (`catalogue.classes`): the classification's, else the only one of that form.
-
-    Raises TensorFileError.
-    """
-    if classification is not None:
-        return classification.output
-    shapes = {spec.name: scores_of(spec.shape, 0) for spec in outputs}
-    found = [name for name, scores in shapes.items() if scores is not None and scores.each not in (0, 1)]
-    if len(found) != 1:
-        raise TensorFileError(f"which of its outputs has the scores? {', '.join(found) or 'none is [N, classes]'}")
-    return found[0]
-
-
-def target_of(dataset: Dataset, metric: str, output: str) -> TensorSpan:
-    """What is right, by that metric: the labels, or the expected scores. Raises TensorFileError."""
-    found: Mapping[bool, TensorSpan | None] = {True: dataset.expected.get(output), False: dataset.labels}
-    target = found[metric in BY_EXPECTED]
-    if target is None:
-        needed = f"out/{output}" if metric in BY_EXPECTED else LABELS
-        raise TensorFileError(f"the metric {metric} needs {needed} in the validation set")
-    return target

@@ -12,8 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AwareDatetime, Field
 
 from registry.contracts.catalogue.manifest import Format, Target
-from registry.contracts.digest import Digest, digest_of
-from registry.contracts.wire import Wire, canonical_json
+from registry.contracts.wire import Digest, Wire, canonical_json, digest_of
 
 _VOLATILE = {"observed_at", "disk_free_bytes", "memory_free_bytes", "evidence"}
 _VOLATILE_WITHIN = {"ascend": {"health"}}

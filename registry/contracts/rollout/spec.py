@@ -1,4 +1,4 @@
-"""A rollout as it is asked for: which version, to which devices, in which waves, and what stops it.
+"""A rollout as it is asked for: which version, to which devices, in which waves, and what stops it; groups of devices.
 
 Every threshold names its denominator. Only `committed` is success, and only when the device was also seen serving
 the digest. What the registry answers stands in `registry.contracts.rollout.views`, the states in
@@ -16,8 +16,7 @@ from registry.contracts.codes import DeploymentCode, DeviceReasonCode
 from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.messages import Profile
 from registry.contracts.enums import StrEnum
-from registry.contracts.names import Name, VersionName
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Name, VersionName, Wire
 
 MAX_WAVES = 32
 MAX_LISTED_DEVICES = 10_000
@@ -357,3 +356,31 @@ class RolloutSpec(Wire):
         if self.gate.shadow is not None and self.policy.shadow is None:
             raise ValueError("gate.shadow needs policy.shadow: without it no device compares anything")
         return self
+
+
+class GroupBody(Wire):
+    """PUT body: devices by name, by selector, or both."""
+
+    selector: SelectorText = ""
+    """Over labels. Empty: none by label."""
+    devices: Annotated[tuple[Name, ...], Field(max_length=MAX_LISTED_DEVICES)] = ()
+    """Names of devices."""
+    note: Annotated[str, Field(max_length=2048)] = ""
+    """For people."""
+
+
+class GroupView(Wire):
+    """A named set of devices."""
+
+    name: Name
+    """Unique."""
+    selector: str = ""
+    """Over labels. Empty: none by label."""
+    devices: tuple[Name, ...] = ()
+    """Those that are named."""
+    note: str = ""
+    """For people."""
+    count: int = 0
+    """Devices in it now."""
+    changed_at: AwareDatetime
+    """UTC."""

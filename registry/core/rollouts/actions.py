@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import DeploymentPolicy, DeploymentProgress, Phase
-from registry.contracts.digest import Digest
 from registry.contracts.rollout.spec import Timeouts
 from registry.contracts.rollout.states import ActionState
+from registry.contracts.wire import Digest
 
 _S = ActionState
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import OfflinePolicy, OnFailure, Rate
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
+from registry.contracts.texts import how_many
 from registry.core.rollouts import actions, gates, retries
 from registry.core.rollouts.decisions import (
     Again,
@@ -36,7 +37,6 @@ from registry.core.rollouts.decisions import (
 from registry.core.rollouts.gates import GateDecision, GateOutcome, Kind, WaveFacts
 from registry.core.rollouts.machine import RolloutTrigger
 from registry.core.rollouts.rates import Candidate, release
-from registry.core.wording import how_many
 
 PLANNING_S = 600.0
 """Planning that takes longer has died with its process."""

@@ -17,9 +17,9 @@ from registry.contracts.codes import ReasonCode
 from registry.contracts.enums import StrEnum
 from registry.contracts.rollout.spec import Gate
 from registry.contracts.rollout.states import ActionState, WaveState
+from registry.contracts.texts import how_many
 from registry.core.rollouts import actions
 from registry.core.rollouts.health import Cohorts, Judged, judge_health
-from registry.core.wording import how_many
 
 _S = ActionState
 _NOT_BEGUN = actions.PARKED | actions.OUT | {_S.OFFERED, _S.DEFERRED}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import Gate, HealthMetric, HealthRule
-from registry.core.wording import how_many
+from registry.contracts.texts import how_many
 
 NOISE_US = 1000.0
 """A busy host takes a thread off its core for so long; measured on two loaded cores: 30 us became 400 us."""

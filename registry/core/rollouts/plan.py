@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 from registry.contracts.catalogue.manifest import Manifest, Variant
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.digest import Digest, digest_of
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import FitOutcome, Resolution
 from registry.contracts.rollout.spec import Rate, RolloutSpec
 from registry.contracts.rollout.states import RolloutState
 from registry.contracts.rollout.views import MAX_NAMED, PlanClass, PlanCollision, PlanGap, PlanView, PlanWave
-from registry.contracts.wire import canonical_json
+from registry.contracts.wire import Digest, canonical_json, digest_of
 from registry.core.rollouts import waves
 from registry.core.rollouts.retries import in_words
 

@@ -13,8 +13,8 @@ from math import ceil
 from typing import NamedTuple
 
 from registry.contracts.rollout.spec import RolloutSpec, WaveSpec
+from registry.contracts.texts import how_many
 from registry.core.selectors import Selector, parse
-from registry.core.wording import how_many
 
 
 class Member(NamedTuple):

@@ -15,7 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from registry.config import is_loopback
-from registry.contracts.api.tokens import Scope
+from registry.contracts.api.answers import Scope
 from registry.errors import ForbiddenError, UnauthorizedError
 from registry.server.composition import Services
 from registry.services.access import ANONYMOUS, Principal

@@ -29,7 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from registry.config import Mqtt
 from registry.contracts.broker import BrokerLimits, in_packets, limits_of, subscribable
 from registry.contracts.counters import Counters
-from registry.contracts.digest import PREFIX, digest_of
+from registry.contracts.wire import DIGEST_PREFIX, digest_of
 from registry.server.mqtt.broker_credentials import Credentials
 
 RECEIVE_MAXIMUM = 500
@@ -320,7 +320,7 @@ def _client_id(config: Mqtt) -> str:
     """As configured; the default gets the prefix's mark, so that two fleets on a broker do not cut each other off."""
     if "client_id" in config.model_fields_set:
         return config.client_id
-    return f"{config.client_id}-{digest_of(config.prefix.encode()).removeprefix(PREFIX)[:8]}"
+    return f"{config.client_id}-{digest_of(config.prefix.encode()).removeprefix(DIGEST_PREFIX)[:8]}"
 
 
 def _no_delay(_client: paho.Client, _data: Any, sock: Any) -> None:

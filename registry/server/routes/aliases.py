@@ -9,8 +9,8 @@ from fastapi.responses import Response
 
 from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import AliasMove, AliasView
-from registry.contracts.names import Name
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.server.middleware import etags
 from registry.server.middleware.auth import CatalogReader, Publisher, ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep

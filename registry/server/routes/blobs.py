@@ -11,8 +11,8 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
-from registry.contracts.digest import PREFIX, Digest
 from registry.contracts.paths import API
+from registry.contracts.wire import DIGEST_PREFIX, Digest
 from registry.core.ranges import UnsatisfiableRangeError, parse_range
 from registry.errors import DamagedError
 from registry.server.composition import Services
@@ -64,7 +64,7 @@ class BlobResponse(Response):
         if self._sha is not None:
             self._sha.update(piece)
             if at + len(piece) == self._end:
-                whole = PREFIX + self._sha.hexdigest() == self._blob.digest
+                whole = DIGEST_PREFIX + self._sha.hexdigest() == self._blob.digest
         if not whole:
             self._blob.require_whole()
         elif self._sha is not None and at + len(piece) == self._end:

@@ -6,11 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from registry.contracts.api.answers import Page
+from registry.contracts.api.answers import Page, Scope
 from registry.contracts.api.devices import Deployment, DeploymentView
-from registry.contracts.api.tokens import Scope
-from registry.contracts.names import Name
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.server.middleware.auth import Caller, Deployer, ServicesDep
 from registry.server.middleware.paging import PagingDep
 

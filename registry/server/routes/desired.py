@@ -11,10 +11,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.contracts.api.tokens import Scope
+from registry.contracts.api.answers import Scope
 from registry.contracts.device.messages import Desired
-from registry.contracts.names import Name
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.errors import InvalidError
 from registry.server.middleware.auth import caller, caller_of, services_of
 from registry.server.middleware.etags import none_match, quoted

@@ -7,13 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from registry.contracts.api.answers import Page
-from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
-from registry.contracts.api.telemetry import HealthHour
-from registry.contracts.api.tokens import Scope
+from registry.contracts.api.answers import Page, Scope
+from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView, HealthHour
 from registry.contracts.device.messages import Event, Health
-from registry.contracts.names import Name
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.errors import InvalidError
 from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Response
 from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import ParityView
 from registry.contracts.evaluation.datasets import DatasetCreate, DatasetView, EvaluationCreate, EvaluationView
-from registry.contracts.names import Name
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.server.middleware.auth import CatalogReader, Publisher, Reader, ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep
 from registry.server.routes.models import ModelName

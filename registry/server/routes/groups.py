@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from registry.contracts.api.answers import Page
-from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.contracts.rollout.groups import GroupBody, GroupView
+from registry.contracts.rollout.spec import GroupBody, GroupView
+from registry.contracts.wire import Name
 from registry.server.middleware.auth import Deployer, Reader, ServicesDep
 from registry.server.middleware.paging import PagingDep
 

@@ -6,12 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from registry.contracts.api.answers import Page
-from registry.contracts.api.jobs import JobRequest, JobView
-from registry.contracts.api.tokens import Scope
+from registry.contracts.api.answers import Page, Scope
+from registry.contracts.api.devices import JobRequest, JobView
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
-from registry.contracts.names import Name
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep
 

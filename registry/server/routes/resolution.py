@@ -6,12 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from registry.contracts.api.tokens import Scope
-from registry.contracts.fit.choices import CoverageView, ResolutionView, ResolveBody
-from registry.contracts.fit.what_if import MAX_CHANGES
-from registry.contracts.names import Name, VersionName
+from registry.contracts.api.answers import Scope
+from registry.contracts.fit.choices import MAX_CHANGES, CoverageView, ResolutionView, ResolveBody
 from registry.contracts.paths import API
 from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
+from registry.contracts.wire import Name, VersionName
 from registry.errors import InvalidError
 from registry.server.middleware.auth import Caller, Reader, ServicesDep
 

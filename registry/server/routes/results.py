@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from registry.contracts.api.answers import Page
-from registry.contracts.api.telemetry import ResultView
-from registry.contracts.names import Name
+from registry.contracts.api.devices import ResultView
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.server.middleware.auth import Reader, ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep
 

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from registry.contracts.api.answers import Page
-from registry.contracts.names import Name
 from registry.contracts.paths import API
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.contracts.rollout.views import ActionView, Approval, CommandBody, HistoryEntry, PlanView, RolloutView
+from registry.contracts.wire import Name
 from registry.errors import InvalidError
 from registry.server.middleware import etags
 from registry.server.middleware.auth import Deployer, Reader, ServicesDep

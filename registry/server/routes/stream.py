@@ -18,8 +18,8 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
-from registry.contracts.names import Name
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.errors import BusyError, InvalidError
 from registry.server.middleware.auth import Reader, ServicesDep
 from registry.services.fleet.fleet_log import FleetLog

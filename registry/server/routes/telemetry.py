@@ -8,11 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from registry.contracts.api.answers import Page
-from registry.contracts.api.devices import DeviceReports, ReportsTaken
-from registry.contracts.api.telemetry import CountView
+from registry.contracts.api.devices import CountView, DeviceReports, ReportsTaken
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.names import Name
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.errors import InvalidError
 from registry.server.middleware.auth import Caller, Reader, ServicesDep
 from registry.server.middleware.paging import PagingDep, is_text

@@ -6,10 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from registry.contracts.api.answers import Page
-from registry.contracts.api.tokens import TokenCreate, TokenCreated, TokenView
-from registry.contracts.names import Name
+from registry.contracts.api.answers import Page, TokenCreate, TokenCreated, TokenView
 from registry.contracts.paths import API
+from registry.contracts.wire import Name
 from registry.server.middleware.auth import Administrator, ServicesDep
 from registry.server.middleware.paging import PagingDep
 

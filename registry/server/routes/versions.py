@@ -10,9 +10,8 @@ from fastapi.responses import Response
 from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import PublishAnswer, VariantAnswer, VariantOffer, VersionView
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.digest import Digest
-from registry.contracts.names import Name, VersionName
 from registry.contracts.paths import API
+from registry.contracts.wire import Digest, Name, VersionName
 from registry.errors import InvalidError
 from registry.server.middleware import etags
 from registry.server.middleware.auth import CatalogReader, Publisher, ServicesDep

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from registry.contracts.api.answers import Page
-from registry.contracts.names import Name
 from registry.contracts.paths import API
-from registry.contracts.rollout.events import WebhookCreate, WebhookCreated, WebhookView
+from registry.contracts.rollout.views import WebhookCreate, WebhookCreated, WebhookView
+from registry.contracts.wire import Name
 from registry.server.middleware.auth import Deployer, ServicesDep
 from registry.server.middleware.paging import PagingDep
 

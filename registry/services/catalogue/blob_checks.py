@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, func, or_, select, update
 
 from registry.blobs.base import BlobReader, BlobStore
-from registry.contracts.digest import PREFIX, Digest
+from registry.contracts.wire import DIGEST_PREFIX, Digest
 from registry.db.catalog_rows import BlobRow, VersionBlobRow
 from registry.db.engine import Database
 from registry.db.evaluation_rows import DatasetRow
@@ -187,7 +187,7 @@ class BlobChecks:
                 self._pause.wait(len(data) / rate)
             if at < reader.size and enough():
                 return None
-        return PREFIX + sha.hexdigest()
+        return DIGEST_PREFIX + sha.hexdigest()
 
     def _next(self, now: datetime, after: Digest, *, damaged: bool) -> Digest | None:
         """The next one that is due: never read, read too long ago, or (a clock was set) in the future."""

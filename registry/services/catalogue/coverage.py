@@ -9,10 +9,17 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.fit.choices import MAX_CLASSES, NAMED, ClassCoverage, CoverageView, ResolutionView, ResolveBody
+from registry.contracts.fit.choices import (
+    MAX_CLASSES,
+    NAMED,
+    ClassCoverage,
+    CoverageView,
+    ResolutionView,
+    ResolveBody,
+    imagine,
+)
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import Resolution
-from registry.contracts.fit.what_if import imagine
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
 from registry.errors import ConflictError, InvalidError

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select
 
 from registry.blobs.base import BlobStore
-from registry.contracts.digest import Digest
+from registry.contracts.wire import Digest
 from registry.db.catalog_rows import BlobRow, UploadRow, VersionBlobRow
 from registry.db.engine import Database
 from registry.db.evaluation_rows import DatasetRow

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore, BlobWriter
 from registry.contracts.api.uploads import UploadRequest, UploadView
-from registry.contracts.digest import PREFIX
+from registry.contracts.wire import DIGEST_PREFIX
 from registry.db.catalog_rows import BlobRow, UploadRow
 from registry.db.engine import Database
 from registry.errors import (
@@ -185,7 +185,7 @@ class Uploads:
                 if (current := session.get(UploadRow, row.id)) is not None:
                     current.touched_at = now
             return self._view(row)
-        came = PREFIX + receiver.hash.sha.hexdigest()
+        came = DIGEST_PREFIX + receiver.hash.sha.hexdigest()
         if came != row.digest:
             self._forget(row.id)
             raise DigestMismatchError(f"The bytes that came are {came}, announced was {row.digest}; send them again.")

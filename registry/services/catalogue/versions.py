@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from registry.blobs.base import BlobStore
 from registry.contracts.api.versions import PublishAnswer, VariantView, VersionView
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.digest import Digest, digest_of
+from registry.contracts.wire import Digest, digest_of
 from registry.core.differences import differences
 from registry.core.publish_faults import publish_faults
 from registry.core.publish_warnings import publish_warnings

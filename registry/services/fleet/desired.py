@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.jobs import Job
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired, DesiredModel, Profile
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from registry.db.after_commit import Changed
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, RevisionRow, TombstoneRow

@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired, DesiredModel
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from registry.db.fleet_rows import DeploymentRow, DesiredRow
 from registry.services.fleet.counters import next_revision
 from registry.services.fleet.desired import MAX_MODELS, policy_text

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from registry.contracts.api.devices import DeviceCreated, DeviceView
 from registry.contracts.device.messages import Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.names import LabelKey, LabelValue
+from registry.contracts.wire import LabelKey, LabelValue
 from registry.core import presence
 from registry.db.after_commit import Changed, announce
 from registry.db.engine import Database

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.device.messages import Desired
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from registry.db.fleet_rows import DesiredRow, DeviceStateRow, RegistryStateRow, TombstoneRow
 from registry.services.fleet.counters import next_revision
 

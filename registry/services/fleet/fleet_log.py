@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout.events import RolloutEvent
+from registry.contracts.rollout.views import RolloutEvent
 from registry.core.retention import before
 from registry.db.after_commit import Changed, announce
 from registry.db.engine import Database

@@ -10,8 +10,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true
 from sqlalchemy.orm import Session
 
-from registry.contracts.rollout.groups import GroupBody, GroupView
-from registry.contracts.rollout.spec import Fleet
+from registry.contracts.rollout.spec import Fleet, GroupBody, GroupView
 from registry.contracts.rollout.states import RolloutState
 from registry.core.rollouts.machine import AT_REST
 from registry.core.selectors import Operator, SelectorError, Term, parse

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, inspect, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from registry.contracts.api.telemetry import CountView, HealthHour
+from registry.contracts.api.devices import CountView, HealthHour
 from registry.contracts.device.messages import Health
 from registry.core.counts import Increase, Totals, add_errors, advance
 from registry.core.intake import DeviceMessage

@@ -12,9 +12,9 @@ from pydantic_core import from_json
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.api.telemetry import ResultView
-from registry.contracts.names import Name
+from registry.contracts.api.devices import ResultView
 from registry.contracts.tensors import CONTENT_JSON
+from registry.contracts.wire import Name
 from registry.core.intake import Recorded
 from registry.core.results import Result
 from registry.db.catalog_rows import ModelRow

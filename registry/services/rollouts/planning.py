@@ -18,13 +18,13 @@ from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout.views import RolloutReason
+from registry.contracts.texts import how_many
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Kind
 from registry.core.rollouts.machine import RolloutTrigger
 from registry.core.rollouts.plan import IN_QUARANTINE, QUARANTINED, Known, Other, RolloutPlan, plan
 from registry.core.rollouts.waves import label, tail
 from registry.core.selectors import SelectorError
-from registry.core.wording import how_many
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow

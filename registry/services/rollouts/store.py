@@ -14,10 +14,9 @@ from sqlalchemy.orm import Session
 from registry.contracts.codes import ReasonCode
 from registry.contracts.device.deployments import DeploymentPolicy, Phase
 from registry.contracts.device.messages import DesiredModel
-from registry.contracts.rollout.events import RolloutEvent
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
-from registry.contracts.rollout.views import RolloutReason
+from registry.contracts.rollout.views import RolloutEvent, RolloutReason
 from registry.core.rollouts import actions
 from registry.core.rollouts.actions import Action
 from registry.core.rollouts.machine import AT_REST, FINAL, Move, advance

@@ -21,8 +21,8 @@ from registry.contracts.api.devices import DeviceReports
 from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Desired
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import Platform
+from registry.contracts.wire import digest_of
 from tests.fakes.registry_simulator import Page, Refuse, RegistrySimulator, Trickle, one_file_manifest
 from tests.integration.agent.test_agent_process import AgentProcess, deploy, wait_until
 from tests.support.network.broker import free_port

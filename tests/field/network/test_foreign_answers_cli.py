@@ -15,8 +15,8 @@ from registry.client.errors import ForeignAnswerError, NoAnswerError, ProblemErr
 from registry.contracts.api.answers import PROBLEM_TYPE, Problem
 from registry.contracts.api.versions import ModelView
 from registry.contracts.backoff import Backoff
-from registry.contracts.digest import digest_of
 from registry.contracts.paths import blob_path, model_path
+from registry.contracts.wire import digest_of
 from tests.fakes.odd_server import OddServer
 
 DIGEST = digest_of(b"x")

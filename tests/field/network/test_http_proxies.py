@@ -17,8 +17,8 @@ from registry.client.address import Address
 from registry.client.api import ApiClient
 from registry.client.errors import ClientError
 from registry.contracts.catalogue.manifest import FileRef, Manifest
-from registry.contracts.digest import digest_of
 from registry.contracts.paths import manifest_path
+from registry.contracts.wire import digest_of
 from registry.hub.source import HubError, list_models
 from tests.fakes.odd_server import OddServer
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest

@@ -26,8 +26,8 @@ from registry.contracts.api.answers import Problem
 from registry.contracts.api.versions import ModelView
 from registry.contracts.backoff import Backoff
 from registry.contracts.catalogue.manifest import FileRef
-from registry.contracts.digest import digest_of
 from registry.contracts.paths import blob_path, model_path
+from registry.contracts.wire import digest_of
 from tests.fakes.registry_simulator import RegistrySimulator
 from tests.fakes.workers import FakeWorker
 from tests.integration.agent.test_agent_process import AgentProcess, deploy, wait_until

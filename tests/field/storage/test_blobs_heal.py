@@ -12,7 +12,7 @@ import pytest
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.contracts.api.uploads import UploadRequest
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.digest import digest_of, hex_of
+from registry.contracts.wire import digest_of, hex_of
 from registry.db.catalog_rows import BlobRow
 from registry.db.engine import Database
 from registry.errors import DamagedError, NotFoundError

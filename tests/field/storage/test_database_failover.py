@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.support.clients.mqtt_device import MqttDevice
 from tests.support.host.postgres import PostgreSql
 from tests.support.network.broker import Mosquitto

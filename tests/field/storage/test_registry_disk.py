@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.support.host.failing_disk import FailingDisk
 from tests.support.programs.fleet_registry import eventually
 from tests.support.programs.registry_process import PROGRAM, RegistryProcess, publish

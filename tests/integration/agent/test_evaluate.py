@@ -18,10 +18,10 @@ from agent.errors import PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import JobContext
 from agent.jobs.evaluate import evaluate
 from registry.contracts.device.jobs import Job, JobKind
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import NUMPY_NAME, Datatype
+from registry.contracts.wire import digest_of
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 from tests.support.models import onnx_models
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import Platform
+from registry.contracts.wire import digest_of
 from tests.support.clients.mqtt_device import now
 from tests.support.programs.fleet_registry import FleetRegistry, eventually, facts
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from registry.config import RegistryConfig
-from registry.contracts.api.jobs import JobRequest
+from registry.contracts.api.devices import JobRequest
 from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Target, Variant
 from registry.contracts.device.jobs import JobKind, JobState, JobStatus
 from registry.contracts.device.messages import Desired, Reported
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from registry.core.intake import checked
 from registry.db.catalog_rows import BlobRow
 from registry.errors import NotFoundError

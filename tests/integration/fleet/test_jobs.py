@@ -9,9 +9,9 @@ import pytest
 
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.comparison.golden_file import Case, write_cases
-from registry.contracts.digest import digest_of
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import Datatype
+from registry.contracts.wire import digest_of
 from tests.support.clients.mqtt_device import now
 from tests.support.programs.fleet_registry import FleetRegistry, facts
 from tests.support.programs.registry_process import put_blob

@@ -18,7 +18,7 @@ from registry import hub
 from registry.client.errors import ClientError, NoAnswerError
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Network, Target, Variant
-from registry.contracts.digest import digest_of, hex_of
+from registry.contracts.wire import digest_of, hex_of
 from registry.hub.cache import Cache
 from registry.hub.source import opened
 from registry.hub.weights import choose

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from registry.contracts.catalogue.entry_points import EntryCode, EntryPoint, key_id, key_text
 from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Target, TensorSpec, Variant
 from registry.contracts.catalogue.signed_bytes import signed_bytes
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 
 
 class Signer:

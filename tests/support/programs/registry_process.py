@@ -14,7 +14,7 @@ import httpx
 from typer.testing import CliRunner
 
 from registry.cli.main import app
-from registry.contracts.digest import Digest, digest_of
+from registry.contracts.wire import Digest, digest_of
 from tests.support.network.broker import free_port, wait_for_port
 from tests.support.programs import warm_start
 

@@ -15,8 +15,8 @@ from agent.errors import PermanentError
 from registry.contracts.catalogue.conversions import GOALS, source_for
 from registry.contracts.catalogue.entry_points import EntryPoint
 from registry.contracts.catalogue.manifest import Build, FileRef, Format, Manifest, Network, Target, TensorSpec, Variant
-from registry.contracts.digest import digest_of
 from registry.contracts.tensors import Datatype
+from registry.contracts.wire import digest_of
 
 TOOLS = Tools(
     python="python",

@@ -13,7 +13,7 @@ from agent.adapters.network import offers
 from agent.adapters.network.registry_client import RegistryClient
 from registry.contracts.api.answers import PROBLEM_TYPE
 from registry.contracts.backoff import Backoff
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.fakes.registry_simulator import one_file_manifest
 
 MODEL = b"0123456789" * 1000

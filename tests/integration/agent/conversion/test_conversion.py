@@ -21,7 +21,7 @@ from agent.conversion.convert import Converted, convert
 from agent.conversion.tool import HEAD_BYTES, TAIL_BYTES, CancelledError
 from agent.errors import AgentError
 from registry.contracts.catalogue.manifest import FileRef, Format, Network, Target, TensorSpec, Variant
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from registry.inspection import om
 from tests.fakes.simulated_atc import running, simulated_atc
 from tests.support.models import onnx_models

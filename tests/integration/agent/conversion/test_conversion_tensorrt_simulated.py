@@ -11,7 +11,7 @@ from agent.conversion.base import SOURCE, ConversionRequest, Tools
 from agent.conversion.convert import Converted, convert
 from agent.errors import AgentError
 from registry.contracts.catalogue.manifest import FileRef, Format, Target, TensorSpec, Variant
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.fakes.simulated_trt_builder import VERSION, simulated_python, simulated_trtexec
 from tests.support.models import onnx_models
 

@@ -11,7 +11,7 @@ import pytest
 from agent.dataplane.shadow import Shadow
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
-from registry.contracts.catalogue.golden import Tolerance
+from registry.contracts.catalogue.manifest import Tolerance
 from tests.fakes.workers import FakeWorker, binding_for
 from tests.support.clients.asking import Asker, binary_request
 from tests.support.clients.serving import Serving, until

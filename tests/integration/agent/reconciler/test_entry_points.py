@@ -26,9 +26,9 @@ from registry.contracts.catalogue.entry_points import EntryCode
 from registry.contracts.catalogue.manifest import Format, Manifest, Target, TensorSpec
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.device.messages import DesiredModel
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.tensors import Datatype
+from registry.contracts.wire import digest_of
 from tests.fakes.registry_simulator import RegistrySimulator
 from tests.support.clients import worker_client
 from tests.support.models.checkpoints import safetensors

@@ -24,8 +24,8 @@ from agent.errors import AgentError, PermanentError, StepCancelledError, Transie
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import DesiredModel, Profile
-from registry.contracts.digest import digest_of, hex_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
+from registry.contracts.wire import digest_of, hex_of
 from tests.fakes.registry_simulator import (
     Body,
     Chunked,

@@ -16,8 +16,8 @@ from agent.errors import TransientError
 from registry.contracts.catalogue.manifest import FileRef, Format, Golden, Manifest, Target
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import DesiredModel
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
+from registry.contracts.wire import digest_of
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 
 DATA = b"golden vectors"

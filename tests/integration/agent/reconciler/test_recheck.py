@@ -17,9 +17,8 @@ from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Requirements
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.device.messages import DesiredModel, Profile
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
-from registry.contracts.wire import canonical_json
+from registry.contracts.wire import canonical_json, digest_of
 from tests.fakes.registry_simulator import one_file_manifest
 
 NEVER = threading.Event()

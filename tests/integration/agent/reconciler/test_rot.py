@@ -29,7 +29,7 @@ from agent.errors import TransientError
 from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import DesiredModel
-from registry.contracts.digest import digest_of, hex_of
+from registry.contracts.wire import digest_of, hex_of
 from tests.fakes.registry_simulator import RegistrySimulator, one_file_manifest
 from tests.integration.agent.reconciler.test_pull import HOST
 from tests.support.models import onnx_models

@@ -14,12 +14,11 @@ from agent.errors import AgentError, PermanentError, TransientError
 from agent.worker.golden import measure_parity
 from agent.worker.handle import Worker, WorkerSpec, start_worker
 from agent.worker.measure import Measurement
-from registry.contracts.catalogue.golden import Parity, Tolerance
-from registry.contracts.catalogue.manifest import FileRef, Golden
+from registry.contracts.catalogue.manifest import FileRef, Golden, Parity, Tolerance
 from registry.contracts.comparison.golden_file import Case, write_cases
-from registry.contracts.digest import digest_of
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import NUMPY_NAME, Datatype
+from registry.contracts.wire import digest_of
 from tests.support.clients import worker_client
 from tests.support.models import onnx_models
 

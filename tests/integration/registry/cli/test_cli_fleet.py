@@ -18,8 +18,8 @@ from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.codes import DeploymentCode, ProblemCode
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import Desired, Fault, Reported, ReportedModel, ServingState
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
+from registry.contracts.wire import digest_of
 from tests.fakes.odd_server import OddServer
 from tests.support.paths import LENET
 from tests.support.programs.cli import Cli

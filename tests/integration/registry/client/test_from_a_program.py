@@ -19,8 +19,8 @@ from registry.client.transfers import download, hash_file, upload
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelView
 from registry.contracts.catalogue.manifest import FileRef, Target
-from registry.contracts.digest import digest_of
 from registry.contracts.paths import model_path
+from registry.contracts.wire import digest_of
 from tests.support.paths import ROOT
 from tests.support.programs.cli import Cli
 from tests.support.programs.registry_process import RegistryProcess

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event, func, select
 
 from registry.config import RegistryConfig
-from registry.contracts.rollout.groups import GroupBody
+from registry.contracts.rollout.spec import GroupBody
 from registry.db.after_commit import Changed, announce
 from registry.db.engine import Database
 from registry.db.rollout_rows import GroupRow

@@ -10,10 +10,10 @@ import pytest
 
 from registry.contracts.api.uploads import UploadRequest
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.digest import Digest, digest_of
 from registry.contracts.evaluation.datasets import DatasetCreate
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
+from registry.contracts.wire import Digest, digest_of
 from registry.db.engine import Database
 from registry.errors import BusyError, NotFoundError, OffsetMismatchError, StorageFullError
 from registry.services.catalogue.garbage import Garbage

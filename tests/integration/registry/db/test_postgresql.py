@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from registry.contracts.rollout.events import WebhookCreate
-from registry.contracts.rollout.groups import GroupBody
+from registry.contracts.rollout.spec import GroupBody
+from registry.contracts.rollout.views import WebhookCreate
 from registry.db.base import Base
 from registry.db.engine import Database
 from registry.db.rollout_rows import GroupRow, RolloutRow, WebhookRow

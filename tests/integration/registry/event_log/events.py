@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from registry.contracts.codes import ReasonCode
-from registry.contracts.rollout.events import RolloutEvent
 from registry.contracts.rollout.states import RolloutState
-from registry.contracts.rollout.views import RolloutReason
+from registry.contracts.rollout.views import RolloutEvent, RolloutReason
 from registry.db.engine import Database
 from registry.services.fleet.fleet_log import append
 

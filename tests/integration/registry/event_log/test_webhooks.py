@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.rollout.events import WebhookCreate, WebhookCreated
+from registry.contracts.rollout.views import WebhookCreate, WebhookCreated
 from registry.db.engine import Database
 from registry.errors import InvalidError
 from registry.services import webhooks

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.support.models import onnx_models
 from tests.support.network.cutting_proxy import CuttingProxy
 from tests.support.paths import ROOT

@@ -15,8 +15,8 @@ from agent.adapters.signatures import verified
 from agent.config.settings import AgentConfig
 from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.digest import digest_of
 from registry.contracts.paths import version_path
+from registry.contracts.wire import digest_of
 from tests.support.models import checkpoints, onnx_models
 from tests.support.programs.cli import Cli
 from tests.support.programs.registry_process import RegistryProcess

@@ -13,10 +13,10 @@ import pytest
 
 from registry.contracts.api.devices import Deployment
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.digest import Digest
 from registry.contracts.rollout.spec import Fleet, Gate, Offline, OfflinePolicy, RolloutSpec, WaveSpec
 from registry.contracts.rollout.states import ActionState, Command, RolloutState
 from registry.contracts.rollout.views import CommandBody, RolloutView
+from registry.contracts.wire import Digest
 from registry.db.catalog_rows import VersionRow
 from scripts.simulator.inprocess import InProcess, Services
 from tests.integration.registry.rollouts.world import FACTS, START, World

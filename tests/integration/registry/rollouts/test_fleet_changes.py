@@ -12,8 +12,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import event, select
 
-from registry.contracts.rollout.groups import GroupBody
-from registry.contracts.rollout.spec import Fleet, Offline, OfflinePolicy, Rate
+from registry.contracts.rollout.spec import Fleet, GroupBody, Offline, OfflinePolicy, Rate
 from registry.contracts.rollout.states import Command
 from registry.db.rollout_rows import RolloutRow
 from registry.errors import InvalidError

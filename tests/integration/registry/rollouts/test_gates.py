@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import Parity
 from registry.contracts.codes import ReasonCode
 from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures, ShadowPolicy
 from registry.contracts.device.messages import Health

@@ -13,16 +13,15 @@ from typing import Any
 from sqlalchemy import func, select
 
 from registry.contracts.api.devices import Deployment
-from registry.contracts.catalogue.golden import Parity
-from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Target, Variant
+from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Parity, Target, Variant
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import Desired, DesiredModel, Reported, ReportedModel, ServingState
 from registry.contracts.device.messages import Presence as PresenceMessage
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import Fleet, Gate, Offline, Rate, RolloutSpec, WaveSpec
 from registry.contracts.rollout.states import ActionState, Command, RolloutState
 from registry.contracts.rollout.views import CommandBody, RolloutView
+from registry.contracts.wire import digest_of
 from registry.core.intake import checked
 from registry.db.base import Base
 from registry.db.catalog_rows import ModelRow, VersionRow

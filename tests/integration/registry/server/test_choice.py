@@ -14,8 +14,8 @@ from registry.contracts.api.devices import DeviceReports
 from registry.contracts.api.versions import PublishAnswer, VersionView
 from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.device.messages import Reported
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts, Evidence, Platform
+from registry.contracts.wire import digest_of
 from tests.support.paths import LENET
 from tests.support.programs.cli import Cli
 from tests.support.programs.registry_process import RegistryProcess, put_blob

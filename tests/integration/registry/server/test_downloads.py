@@ -7,7 +7,7 @@ import os
 import httpx
 import pytest
 
-from registry.contracts.digest import Digest, digest_of
+from registry.contracts.wire import Digest, digest_of
 from tests.integration.registry.server.test_publishing import problem
 from tests.support.programs.registry_process import put_blob
 

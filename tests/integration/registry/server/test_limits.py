@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.integration.registry.server.test_publishing import problem
 from tests.support.programs.registry_process import RegistryProcess, put_blob
 

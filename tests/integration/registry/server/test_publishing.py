@@ -14,7 +14,7 @@ import pytest
 from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import ModelView, PublishAnswer, VersionView
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.support.programs.registry_process import RegistryProcess, manifest_of, publish, put_blob
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
-from registry.contracts.api.tokens import Scope
+from registry.contracts.api.answers import Scope
 from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from registry.contracts.digest import Digest, digest_of
+from registry.contracts.wire import Digest, digest_of
 from tests.integration.registry.server.test_publishing import problem
 from tests.support.programs.registry_process import RegistryProcess, put_blob
 

@@ -14,10 +14,10 @@ from agent.errors import PermanentError
 from registry.contracts.catalogue.entry_points import EntryCode
 from registry.contracts.catalogue.manifest import Format, Target, TensorSpec, Variant
 from registry.contracts.codes import DeploymentCode as Code
-from registry.contracts.digest import digest_of
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.fit.resolution import resolve
 from registry.contracts.tensors import Datatype
+from registry.contracts.wire import digest_of
 from tests.support.models.signing import Signer, signed_manifest
 
 OWNER, STRANGER = Signer(1), Signer(2)

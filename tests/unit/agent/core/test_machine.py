@@ -17,7 +17,7 @@ from agent.core.machine.install import desired_changed
 from agent.core.probation import MAX_ENDS, Tally
 from agent.core.slots import Choice, SlotRecord, Trial
 from agent.errors import AgentError, PermanentError, TransientError
-from registry.contracts.catalogue.golden import Parity
+from registry.contracts.catalogue.manifest import Parity
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import DeploymentPolicy, Phase, ShadowPolicy
 from registry.contracts.device.messages import DesiredModel

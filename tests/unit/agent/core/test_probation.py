@@ -9,7 +9,7 @@ from agent.core.fitness import Room, choose
 from agent.core.health import Histogram, HistogramView
 from agent.core.probation import MAX_ENDS, Counts, Seen, Tally, expected_of, judge
 from agent.dataplane.watching import count_answer, is_finite, kinds_in
-from registry.contracts.catalogue.golden import Parity, Special, Tolerance
+from registry.contracts.catalogue.manifest import Parity, Special, Tolerance
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.comparison.parity import Comparison
 from registry.contracts.device.deployments import ProbationLimits, Strategy

@@ -9,8 +9,7 @@ import pytest
 from agent.dataplane.mqtt.connection import MAX_FLAPS, RECONNECT, STEADY_SECONDS, Connection, Greeting
 from agent.dataplane.mqtt.outbound import Outbound
 from registry.contracts.broker import BrokerLimits
-from registry.contracts.counters import Counters
-from registry.contracts.device.counters import AGENT_METRICS
+from registry.contracts.counters import AGENT_METRICS, Counters
 from tests.unit.agent.dataplane.test_outbound import Disk, Wire
 
 

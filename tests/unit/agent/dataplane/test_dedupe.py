@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.dataplane.dedupe import MAX_WAITERS, Dedupe, DedupeVerdict, Key
-from registry.contracts.counters import Counters
-from registry.contracts.device.counters import AGENT_METRICS
+from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.inference.reply import Reply
 
 REPLY = Reply((b"head", memoryview(b"tensor")), 4, "application/octet-stream")

@@ -14,8 +14,7 @@ from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.router import Router
 from registry.contracts.broker import BrokerLimits
 from registry.contracts.catalogue.manifest import Classification, ImageInput, TensorSpec
-from registry.contracts.counters import Counters
-from registry.contracts.device.counters import AGENT_METRICS
+from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import Fault, ReportedModel, ServingState
 from registry.contracts.device.metadata import MAX_PAUSE_S, MAX_REQUEST_BYTES, ModelMetadata, ServerMetadata

@@ -10,8 +10,7 @@ from agent.core.strikes import FIRST_MUTE_S, LONGEST_MUTE_S, LOST_AFTER, MAX_STR
 from agent.dataplane.mqtt.acks import Ack
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
 from registry.contracts.broker import BrokerLimits
-from registry.contracts.counters import Counters
-from registry.contracts.device.counters import AGENT_METRICS
+from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.inference.packets import Buffer, text
 
 TOPIC = text(b"replies/a")

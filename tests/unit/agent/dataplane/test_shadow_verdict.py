@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent.dataplane.shadow import verdict
-from registry.contracts.catalogue.golden import Tolerance
+from registry.contracts.catalogue.manifest import Tolerance
 from registry.contracts.tensors import Datatype
 
 NAN = float("nan")

@@ -12,12 +12,11 @@ from agent.core.lifecycle import State
 from agent.core.local_policy import Wait
 from agent.core.probation import MAX_ENDS
 from agent.errors import PermanentError, TransientError
-from registry.contracts.catalogue.golden import Parity
-from registry.contracts.catalogue.manifest import FileRef, Golden
+from registry.contracts.catalogue.manifest import FileRef, Golden, Parity
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import DeploymentPolicy, Phase, Strategy
 from registry.contracts.device.messages import ServingState
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.fakes.host import Host
 from tests.unit.agent.reconciler.on_probation import committed, fail_requests, on_probation, policy
 

@@ -18,7 +18,7 @@ from agent.jobs.handlers import RealJobs
 from agent.jobs.records import AWAY, MAX_RESULT_BYTES, MAX_TRIES
 from registry.contracts.device.jobs import Job, JobKind, JobState, JobStatus
 from registry.contracts.device.messages import Desired
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 from tests.fakes.host import DEVICE, START, Host, desired
 
 JOB = Job(kind=JobKind.CONVERT, model="lenet", version="1", manifest=digest_of(b""), timeout_s=100)

@@ -7,7 +7,7 @@ import pytest
 from registry.cli.catalogue.manifest_text import show_variants
 from registry.cli.output import Output
 from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Target, TensorSpec, Variant
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 
 
 def test_inputs_that_may_be_left_out_are_shown_as_optional(capsys: pytest.CaptureFixture[str]) -> None:

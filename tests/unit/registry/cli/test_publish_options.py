@@ -12,8 +12,7 @@ from registry.cli.catalogue.publish_options import (
     tolerance_of,
 )
 from registry.client.errors import UsageFault
-from registry.contracts.catalogue.golden import Tolerance
-from registry.contracts.catalogue.manifest import Network, TensorSpec
+from registry.contracts.catalogue.manifest import Network, TensorSpec, Tolerance
 from registry.contracts.tensors import Datatype
 from registry.publishing.request import BatchingSection
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.contracts.catalogue.golden import Parity, Tolerance
-from registry.contracts.catalogue.manifest import TensorSpec
+from registry.contracts.catalogue.manifest import Parity, TensorSpec, Tolerance
 from registry.contracts.comparison.golden_file import Case, check_cases, read_cases, write_cases
 from registry.contracts.comparison.parity import Comparison
 from registry.contracts.tensor_file import Tensor, TensorFileError, read_spans, write_tensors

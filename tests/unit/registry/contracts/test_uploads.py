@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry.contracts.api.uploads import MAX_SEGMENT, UploadRequest, UploadView, next_segment
-from registry.contracts.digest import digest_of
+from registry.contracts.wire import digest_of
 
 REQUEST = UploadRequest(digest=digest_of(b"one"), size=MAX_SEGMENT + 10)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from registry.contracts.catalogue.manifest import Format, Target
+from registry.contracts.fit.choices import SETTABLE, imagine
 from registry.contracts.fit.platforms import AscendFacts, BackendFacts
 from registry.contracts.fit.resolution import resolve
-from registry.contracts.fit.what_if import SETTABLE, imagine
 from tests.unit.registry.contracts.test_resolution import HOST, manifest, variant
 
 BROKEN_ACL = BackendFacts(name="ascend_acl", usable=False, reason="no CANN", formats=(Format.OM,))

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from registry.contracts.catalogue.batching import Basis, Batching
-from registry.contracts.catalogue.golden import MeasuredParity, Parity
 from registry.contracts.catalogue.manifest import (
     Build,
     FileRef,
     Format,
     Golden,
     Manifest,
+    MeasuredParity,
+    Parity,
     Requirements,
     Target,
     TensorSpec,

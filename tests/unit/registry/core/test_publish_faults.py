@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from agent.backends.mindspore_graph import DEVICES
-from registry.contracts.catalogue.golden import MeasuredParity, Parity
-from registry.contracts.catalogue.manifest import FileRef, Format, Golden, Manifest, Network, Requirements, Target
+from registry.contracts.catalogue.manifest import (
+    FileRef,
+    Format,
+    Golden,
+    Manifest,
+    MeasuredParity,
+    Network,
+    Parity,
+    Requirements,
+    Target,
+)
 from registry.core.publish_faults import TARGETS, publish_faults
 from tests.unit.registry.contracts.test_resolution import manifest, variant
 

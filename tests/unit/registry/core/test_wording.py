@@ -10,10 +10,10 @@ from agent.conversion.base import Ran
 from agent.conversion.child_words import failure
 from registry.contracts.rollout.spec import Gate, WaveSpec
 from registry.contracts.rollout.states import ActionState, WaveState
+from registry.contracts.texts import how_many, without_call_stack
 from registry.core.rollouts.gates import WaveFacts, judge
 from registry.core.rollouts.health import Cohorts
 from registry.core.rollouts.waves import label
-from registry.core.wording import how_many, without_call_stack
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
