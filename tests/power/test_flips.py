@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import checked_files
-from agent.adapters.disk.rows import entries, messages
+from agent.adapters.disk import checked_files, journal, outbox
 from registry.services.catalogue.blob_checks import BlobChecks
 from tests.power.flips import DETECTED, HARMLESS, HEALED, KINDS, LOST, SILENT, WRONG, flip_all
 
@@ -37,9 +36,8 @@ def test_without_the_checks_the_same_flips_give_out_something_wrong(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checked_files, "is_hashed", lambda *_: True)
-    monkeypatch.setattr(entries, "row_sum", lambda *_: b"")
-    monkeypatch.setattr(messages, "row_sum", lambda *_: b"")
-    monkeypatch.setattr("agent.adapters.disk.outbox.row_sum", lambda *_: b"")
+    monkeypatch.setattr(journal, "row_sum", lambda *_: b"")
+    monkeypatch.setattr(outbox, "row_sum", lambda *_: b"")
     monkeypatch.setattr(BlobChecks, "is_whole", lambda *_: True)
     found = flip_all(KINDS[name], tmp_path / name, 60, seed=1)
     assert found[WRONG] + found[LOST] > 0, found

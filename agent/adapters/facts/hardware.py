@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from agent.adapters.disk.artifact_cache import disk_free
 from agent.adapters.disk.durable import write_atomically
-from agent.adapters.disk.rows.faults import row_sum
+from agent.adapters.disk.row_file import row_sum
 from agent.adapters.facts.ascend import DEVICES as ASCEND_DEVICES
 from agent.adapters.facts.ascend import DRIVER_INFO, FOLDERS, TOOL, cann_files, probe_ascend, probe_cann
 from agent.adapters.facts.nvidia import DEVICES as NVIDIA_DEVICES

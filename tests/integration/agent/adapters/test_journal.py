@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.journal import MAX_MEASURES, SqliteJournal
-from agent.adapters.disk.rows.entries import SLOT
+from agent.adapters.disk.journal import MAX_MEASURES, SLOT, SqliteJournal
 from agent.core.lifecycle import State
 from agent.core.slots import SlotRecord
 from agent.errors import PermanentError, TransientError
@@ -76,8 +75,8 @@ def test_no_acknowledged_write_is_lost_by_a_kill(tmp_path: Path) -> None:
 
 def test_it_is_durable_by_its_settings(tmp_path: Path) -> None:
     journal = opened(tmp_path)
-    assert journal._file._opened().execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert journal._file._opened().execute("PRAGMA synchronous").fetchone() == (2,)
+    assert journal._opened().execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert journal._opened().execute("PRAGMA synchronous").fetchone() == (2,)
     assert (tmp_path / "journal.db").stat().st_mode & 0o777 == 0o600
     journal.close()
 
@@ -87,15 +86,14 @@ def test_a_file_that_cannot_be_read_is_put_aside(tmp_path: Path, damage: bytes) 
     (tmp_path / "journal.db").write_bytes(damage)
     journal = opened(tmp_path)
     assert journal.slots() == {}
-    assert journal.put_aside is not None
-    assert journal.put_aside.read_bytes() == damage
+    assert (tmp_path / "journal.unreadable").read_bytes() == damage
     journal.close()
 
 
 def test_a_record_of_a_newer_agent_is_left_out(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     journal.save(SlotRecord(model="lenet"))
-    journal._file.put(SLOT, "other", b'{"state": "levitating"}')
+    journal._keep(SLOT, "other", b'{"state": "levitating"}')
     assert set(journal.slots()) == {"lenet"}
     journal.close()
 
@@ -193,7 +191,7 @@ def test_a_row_that_rots_while_the_agent_runs_is_healed_from_its_copy(tmp_path: 
     journal.open()
     journal.save(SlotRecord(model="lenet", generation=5))
     for table in ("entries", "copies", "entries"):
-        journal._file._opened().execute(f"UPDATE {table} SET value = X'7B7D' WHERE kind = 'slot'")
+        journal._opened().execute(f"UPDATE {table} SET value = X'7B7D' WHERE kind = 'slot'")
         assert journal.slots() == {"lenet": SlotRecord(model="lenet", generation=5)}
     assert damage.counts() == {"journal": 3}
     journal.close()
@@ -204,7 +202,7 @@ def test_a_file_of_an_earlier_schema_is_put_aside(tmp_path: Path) -> None:
     database.executescript("CREATE TABLE slots (model TEXT, record TEXT); PRAGMA user_version=1;")
     database.close()
     journal = opened(tmp_path)
-    assert journal.put_aside is not None
+    assert (tmp_path / "journal.unreadable").is_file()
     journal.save(SlotRecord(model="lenet"))
     journal.close()
 

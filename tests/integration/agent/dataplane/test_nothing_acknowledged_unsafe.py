@@ -22,13 +22,13 @@ REQUESTS = 30
 
 def refuse(device: Serving) -> None:
     """From now on the disk is full: the file may not grow."""
-    pages = device.outbox._db.execute("PRAGMA page_count").fetchone()[0]
-    device.outbox._db.execute(f"PRAGMA max_page_count = {pages}")
+    pages = device.outbox._opened().execute("PRAGMA page_count").fetchone()[0]
+    device.outbox._opened().execute(f"PRAGMA max_page_count = {pages}")
 
 
 def relent(device: Serving) -> None:
     """There is room again."""
-    device.outbox._db.execute(f"PRAGMA max_page_count = {1 << 30}")
+    device.outbox._opened().execute(f"PRAGMA max_page_count = {1 << 30}")
 
 
 def ask(client: Asker, count: int, *, reply_to: str | None) -> None:

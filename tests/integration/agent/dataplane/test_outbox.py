@@ -83,8 +83,8 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, opened: Callable[..., Outbo
 def test_a_write_that_fails_keeps_nothing_of_it_and_says_so(tmp_path: Path, opened: Callable[..., Outbox]) -> None:
     outbox = opened()
     outbox.add([message(RESULT, 1)])
-    pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
-    outbox._db.execute(f"PRAGMA max_page_count = {pages}")
+    pages = outbox._opened().execute("PRAGMA page_count").fetchone()[0]
+    outbox._opened().execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(TransientError, match="disk is full") as caught:
         outbox.add([message(RESULT, 2), message(RESULT, 3, 100_000)])
     assert caught.value.code == "insufficient_disk"
@@ -164,7 +164,7 @@ def test_a_row_that_rots_while_the_agent_runs_is_left_out_counted_and_told(tmp_p
     damage = Damage()
     outbox = Outbox(tmp_path / "outbox.db", damage=damage)
     outbox.add([message(RESULT, number) for number in range(5)])
-    outbox._db.execute("UPDATE messages SET payload = X'00' WHERE id = 3")
+    outbox._opened().execute("UPDATE messages SET payload = X'00' WHERE id = 3")
     assert numbers(outbox) == [0, 1, 3, 4]
     assert (outbox.rows, damage.counts()) == (4, {"outbox": 1})
     outbox.close()
