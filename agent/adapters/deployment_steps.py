@@ -29,9 +29,9 @@ from agent.core.joining import joining
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
 from agent.worker.golden import measure_parity
-from agent.worker.handle import Worker, WorkerSpec, start_worker
+from agent.worker.handle import start_worker
 from agent.worker.measure import Measurement
-from agent.worker.spec import Samples, arenas_for, checked_measurement
+from agent.worker.spec import Samples, Worker, WorkerSpec, arenas_for, checked_measurement
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Parity
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.comparison.golden_file import read_cases

@@ -13,9 +13,17 @@ import os
 import sys
 import threading
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
-from agent.backends.base import BackendError
+from agent.backends.base import (
+    ARTIFACT_FAULT,
+    CALL_FAILED,
+    DEVICE_UNHEALTHY,
+    RETRY,
+    BackendError,
+    DeviceCallError,
+)
 from agent.backends.catalog import CATALOG
 
 NAME = "ascend_acl"
@@ -27,11 +35,6 @@ _PLACES = ("python/site-packages", "pyACL/python/site-packages")
 _MAX_DETAIL = 300
 _REPEATED_INIT = 100002
 NO_MEMORY = 200000
-
-RETRY = "retry"
-DEVICE_UNHEALTHY = "device_unhealthy"
-ARTIFACT_FAULT = "artifact_fault"
-CALL_FAILED = "call_failed"
 
 _UNHEALTHY = {
     107022: "the device task was aborted",
@@ -83,27 +86,16 @@ _ADVICE = {
     ARTIFACT_FAULT: "the OM file must be converted for this SoC, by a CANN not newer than this host's",
     CALL_FAILED: "CANN's log says more",
 }
-_LOAD_CODES = {ARTIFACT_FAULT: "load_failed", CALL_FAILED: "load_failed"}
-_RUN_CODES = {RETRY: "overloaded", DEVICE_UNHEALTHY: "model_not_ready"}
 
 
-class AclError(BackendError):
-    """A call of pyACL that failed. `number` is the vendor's, `family` one of the four above.
-
-    From load: load_failed for a fault of the artifact, backend_unavailable for the device or its resources. From run:
-    overloaded, model_not_ready and run_failed.
-    """
+class AclError(DeviceCallError):
+    """A call of pyACL that failed."""
 
     def __init__(self, call: str, number: int, detail: str = "", *, running: bool = False) -> None:
-        self.number = number
-        self.family = family_of(number)
         words = _UNHEALTHY.get(number) or _SHORT_OF_RESOURCES.get(number) or _ARTIFACT.get(number) or ""
+        family = family_of(number)
         told = "; ".join(filter(None, (words, detail)))
-        code = _RUN_CODES.get(self.family, "run_failed") if running else _LOAD_CODES.get(self.family)
-        super().__init__(
-            code or "backend_unavailable",
-            f"{self.family}: acl.{call} failed with {number}{f' ({told})' if told else ''}: {_ADVICE[self.family]}",
-        )
+        super().__init__(f"acl.{call}", number, family, told, _ADVICE[family], running=running)
 
 
 def family_of(number: int) -> str:
@@ -118,10 +110,16 @@ def family_of(number: int) -> str:
     return CALL_FAILED
 
 
-def check(call: str, number: int, *, running: bool = False) -> None:
-    """Raises AclError unless the call returned 0."""
+def ask(acl: Any, name: str, *arguments: Any, running: bool = False) -> Any:
+    """What a function of pyACL returns before its error number: one value, or a list of several or none.
+
+    Raises AclError when the number is not 0.
+    """
+    result = attrgetter(name)(acl)(*arguments)
+    *values, number = result if isinstance(result, tuple) else (result,)
     if number != 0:
-        raise AclError(call, number, _detail(), running=running)
+        raise AclError(name, number, _detail(), running=running)
+    return values[0] if len(values) == 1 else values
 
 
 def _detail() -> str:
@@ -152,8 +150,7 @@ def vendor() -> Any:
 
 def _choose(acl: Any) -> int:
     """The device with the most memory left, of several; the first of equals."""
-    count, number = acl.rt.get_device_count()
-    check("rt.get_device_count", number)
+    count = ask(acl, "rt.get_device_count")
     if count < 1:
         raise BackendError("backend_unavailable", "ACL finds no Ascend device: check with `npu-smi info`")
     if count == 1:
@@ -170,7 +167,7 @@ def _free_memory(acl: Any, device: int) -> int:
         found = [acl.rt.get_mem_info(kind) for kind in _MEMORIES]
         return max((free for free, _, number in found if number == 0), default=-1)
     finally:
-        check("rt.reset_device", acl.rt.reset_device(device))
+        ask(acl, "rt.reset_device", device)
 
 
 class _Process:
@@ -187,10 +184,12 @@ class _Process:
         acl = vendor()
         with self._lock:
             if not self._started:
-                number = acl.init()
-                if number != _REPEATED_INIT:  # somebody else in this process did it, and will finalize
-                    check("init", number)
+                try:
+                    ask(acl, "init")
                     atexit.register(self._finish, acl)
+                except AclError as error:
+                    if error.number != _REPEATED_INIT:  # somebody else in this process did it, and will finalize
+                        raise
                 self._started = True
         return acl
 
@@ -203,7 +202,7 @@ class _Process:
         with self._lock:
             if self._users == 0:
                 device = _choose(acl) if wanted is None else wanted
-                check("rt.set_device", acl.rt.set_device(device))
+                ask(acl, "rt.set_device", device)
                 self._device = device
             elif wanted not in (None, self._device):
                 message = f"this process holds the Ascend device {self._device} already, and {wanted} is asked for"
@@ -217,12 +216,12 @@ class _Process:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                check("rt.reset_device", acl.rt.reset_device(self._device))
+                ask(acl, "rt.reset_device", self._device)
 
     def _finish(self, acl: Any) -> None:
         """At the end of the process, never from a destructor. Models that are still open go with the process."""
         if self._users == 0:
-            check("finalize", acl.finalize())
+            ask(acl, "finalize")
 
 
 PROCESS = _Process()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agent.backends.ascend_acl_calls import check
+from agent.backends.ascend_acl_calls import ask
 from agent.backends.base import BackendError
 
 SHAPE_INPUT = "ascend_mbatch_shape_data"
@@ -69,21 +69,17 @@ def read_gears(acl: Any, desc: int, inputs: Mapping[str, Shape]) -> tuple[Gear, 
 
     Raises BackendError(load_failed) when they are of none of the three kinds.
     """
-    found, number = acl.mdl.get_dynamic_batch(desc)
-    check("mdl.get_dynamic_batch", number)
+    found = ask(acl, "mdl.get_dynamic_batch", desc)
     if found["batchCount"]:
         gears = [_batch_gear(inputs, batch) for batch in sorted(found["batch"][: found["batchCount"]])]
         return _checked(gears, inputs)
-    found, number = acl.mdl.get_dynamic_hw(desc, _ALL_INPUTS)
-    check("mdl.get_dynamic_hw", number)
+    found = ask(acl, "mdl.get_dynamic_hw", desc, _ALL_INPUTS)
     if found["hwCount"]:
         return _checked([_image_gear(inputs, size) for size in found["hw"][: found["hwCount"]]], inputs)
-    count, number = acl.mdl.get_input_dynamic_gear_count(desc, _ALL_INPUTS)
-    check("mdl.get_input_dynamic_gear_count", number)
+    count = ask(acl, "mdl.get_input_dynamic_gear_count", desc, _ALL_INPUTS)
     if not 0 < count <= MAX_GEARS:
         raise BackendError("load_failed", f"the OM has {count} sets of dynamic dims: it is not one that ATC makes")
-    sets, number = acl.mdl.get_input_dynamic_dims(desc, _ALL_INPUTS, count)
-    check("mdl.get_input_dynamic_dims", number)
+    sets = ask(acl, "mdl.get_input_dynamic_dims", desc, _ALL_INPUTS, count)
     return _checked([_dims_gear(inputs, dims) for dims in sets], inputs)
 
 

@@ -8,6 +8,7 @@ are unsigned integers (the raw bits), BYTES arrays are objects of type bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -38,7 +39,8 @@ NUMPY_DTYPES = {
     "FP8E8M0": "|u1",
     "BYTES": "|O",
 }
-"""How an array of a datatype is held; registry.contracts.tensors.NUMPY_NAME with plain names, and BYTES."""
+"""How an array of a datatype is held, the bytes of an element at the end; registry.contracts.tensors.NUMPY_NAME with
+plain names, and BYTES."""
 
 
 RAW = frozenset(name for name in NUMPY_DTYPES if name == "BF16" or name.startswith("FP8"))
@@ -55,6 +57,28 @@ class BackendError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+RETRY = "retry"
+DEVICE_UNHEALTHY = "device_unhealthy"
+ARTIFACT_FAULT = "artifact_fault"
+CALL_FAILED = "call_failed"
+_LOAD_CODES = {ARTIFACT_FAULT: "load_failed", CALL_FAILED: "load_failed"}
+_RUN_CODES = {RETRY: "overloaded", DEVICE_UNHEALTHY: "model_not_ready"}
+
+
+class DeviceCallError(BackendError):
+    """A call of an accelerator's library that failed. `number` is the vendor's, `family` one of the four above.
+
+    From load: load_failed for a fault of the artifact or the call, backend_unavailable for the device or its resources.
+    From run: overloaded, model_not_ready and run_failed.
+    """
+
+    def __init__(self, call: str, number: int, family: str, told: str, advice: str, *, running: bool) -> None:
+        self.number = number
+        self.family = family
+        code = _RUN_CODES.get(family, "run_failed") if running else _LOAD_CODES.get(family, "backend_unavailable")
+        super().__init__(code, f"{family}: {call} failed with {number}{f' ({told})' if told else ''}: {advice}")
 
 
 _MEMORY_WORDS = (
@@ -76,6 +100,23 @@ class TensorInfo(NamedTuple):
     name: str
     datatype: str
     shape: tuple[int, ...]
+
+
+def size_of(info: TensorInfo, shape: Sequence[int]) -> int:
+    """Bytes of a tensor of that shape; not for BYTES."""
+    return prod(shape) * int(NUMPY_DTYPES[info.datatype][2:])
+
+
+def checked_feed(info: TensorInfo, feeds: Mapping[str, Array]) -> Array:
+    """The array for that input. Raises BackendError: missing_input, wrong_datatype, wrong_shape."""
+    array = feeds.get(info.name)
+    if array is None:
+        raise BackendError("missing_input", f"input {info.name!r} is missing")
+    if array.dtype.str != NUMPY_DTYPES[info.datatype]:
+        raise BackendError("wrong_datatype", f"input {info.name!r} is {info.datatype}, not {array.dtype}")
+    if len(array.shape) != len(info.shape) or any(w not in (-1, h) for w, h in zip(info.shape, array.shape)):
+        raise BackendError("wrong_shape", f"input {info.name!r} has shape {list(info.shape)}, not {list(array.shape)}")
+    return array
 
 
 class BackendProbe(NamedTuple):
@@ -154,6 +195,11 @@ class BackendSession(Protocol):
 
     def close(self) -> None:
         """Gives everything back. May be called twice."""
+
+
+def optional_inputs(session: BackendSession) -> tuple[TensorInfo, ...]:
+    """Those that the model has a default for; few vendors know such."""
+    return tuple(getattr(session, "optional_inputs", ()))
 
 
 class Backend(Protocol):

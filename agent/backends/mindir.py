@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from agent.backends.base import BackendError, TensorInfo
 
@@ -39,15 +39,11 @@ CODE_VALUES = {32: "CLASS_TYPE", 33: "NAME_SPACE", 34: "SYMBOL"}
 _REFERENCE = "REF::"
 
 
-class MindIr(NamedTuple):
-    """What goes into a model and comes out, in the order of its calls."""
+def inspect(path: str) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """What goes into a model and comes out, in the order of its calls.
 
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-
-
-def inspect(path: str) -> MindIr:
-    """Parses and checks. Raises BackendError(load_failed) for what is no MindIR, and for what may run code."""
+    Raises BackendError(load_failed) for what is no MindIR, and for what may run code.
+    """
     model = _parse(path)
     calls = {_REFERENCE + function.name for function in model.functions}  # by names that the user gave
     for message in _messages(model):
@@ -62,7 +58,7 @@ def inspect(path: str) -> MindIr:
             )
     inputs = tuple(_info(value.name, value.tensor) for value in model.graph.input)
     outputs = tuple(info for value in model.graph.output for info in _outputs(value))
-    return MindIr(_short(inputs), _short(outputs))
+    return _short(inputs), _short(outputs)
 
 
 def _parse(path: str) -> Any:

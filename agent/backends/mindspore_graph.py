@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.backends import mindir, mindspore_checkpoint, mindspore_entry_point
+from agent.backends import mindir, mindspore_checkpoint
 from agent.backends.base import BackendError, BackendProbe, LoadOptions, TensorInfo
 from agent.backends.catalog import CATALOG
 from registry.mindspore_networks.table import NETWORKS
@@ -66,7 +66,7 @@ class MindSpore:
         mindspore = _vendor()
         path = os.path.join(directory, entry)
         is_mindir = options.network is None and options.entry_point is None and not entry.endswith(CHECKPOINTS)
-        facts = mindir.inspect(path) if is_mindir else None
+        sides = mindir.inspect(path) if is_mindir else None
         device = DEVICES.get(options.target)
         if device is None:
             raise BackendError("backend_unavailable", f"MindSpore has no device for {options.target}")
@@ -75,19 +75,15 @@ class MindSpore:
         except Exception as error:  # noqa: BLE001 - MindSpore raises whatever its C++ threw
             message = f"MindSpore cannot use {device}: {first_line(error)}; {CATALOG[NAME].install}"
             raise BackendError("backend_unavailable", message) from None
-        if options.entry_point is not None:
-            cell, inputs, outputs = mindspore_entry_point.load(mindspore, directory, entry, options)
-            return MindSporeSession(cell, mindspore.Tensor, f"MindSpore {device}", inputs, outputs)
-        if facts is None:
-            cell, inputs, outputs = mindspore_checkpoint.load(mindspore, path, options)
-            return MindSporeSession(cell, mindspore.Tensor, f"MindSpore {device}", inputs, outputs)
-        try:
-            cell = mindspore.nn.GraphCell(mindspore.load(path))
-            cell.set_train(False)
-        except Exception as error:  # noqa: BLE001 - as above
-            raise BackendError("load_failed", f"MindSpore cannot load the model: {first_line(error)}") from None
-        inputs = named(facts.inputs, options.input_names)
-        outputs = named(facts.outputs, options.output_names)
+        if sides is None:
+            cell, inputs, outputs = mindspore_checkpoint.load(mindspore, directory, entry, options)
+        else:
+            try:
+                cell = mindspore.nn.GraphCell(mindspore.load(path))
+                cell.set_train(False)
+            except Exception as error:  # noqa: BLE001 - as above
+                raise BackendError("load_failed", f"MindSpore cannot load the model: {first_line(error)}") from None
+            inputs, outputs = map(named, sides, (options.input_names, options.output_names))
         return MindSporeSession(cell, mindspore.Tensor, f"MindSpore {device}", inputs, outputs)
 
 

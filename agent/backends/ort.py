@@ -3,6 +3,9 @@
 External data is given to it as memory, which it copies: by itself it maps the files, and would go on reading them while
 it serves, so that what is checked at a load says nothing of a later answer.
 
+Batches of independent items run in a few fixed sizes on providers that plan again at each change of shape. A batch
+between two sizes is filled up with its last item, a longer one is cut into several, and what was added is dropped.
+
 Which provider a model runs on, and how a silent fallback is found out: `ort_providers`. External data is read by ONNX
 Runtime itself, which refuses paths and symbolic links that leave the model's directory; hard links are the caller's to
 refuse. No custom operator library is ever registered.
@@ -13,13 +16,12 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, BackendProbe, LoadOptions, TensorInfo, is_memory_fault
-from agent.backends.batch_sizes import items_of, run_in_sizes
 from agent.backends.catalog import CATALOG
 from agent.backends.ort_providers import (
     CPU,
@@ -73,6 +75,8 @@ _ELEMENT_TYPES = {
 }
 """onnx.proto, TensorProto.DataType, of what NumPy has no type for."""
 BATCH_SIZES = (1, 8, 32)
+Run = Callable[[int, "dict[str, Array]"], "list[Array]"]
+"""A run of exactly so many items, with these inputs."""
 MAX_COPIED_BYTES = 512 << 20
 """A model larger than that has one session: its weights would lie on the card three times."""
 _OLDEST_IR, _OLDEST_OPSET = 7, 13
@@ -214,6 +218,35 @@ class OrtSession:
         """Frees the model."""
         self._session = None
         self._sized.clear()
+
+
+def items_of(feeds: Mapping[str, Array], inputs: Sequence[str]) -> int:
+    """How many items these inputs hold along their first axes; 0 when they do not agree or others are given."""
+    if set(feeds) != set(inputs):
+        return 0
+    counts = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def run_in_sizes(run: Run, sizes: Sequence[int], feeds: Mapping[str, Array], count: int) -> list[Array]:
+    """The outputs of `count` items, by runs of `sizes` (ascending) items each. Raises BackendError(run_failed)."""
+    parts = [_part(run, sizes, feeds, start, min(sizes[-1], count - start)) for start in range(0, count, sizes[-1])]
+    return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts)]
+
+
+def _part(run: Run, sizes: Sequence[int], feeds: Mapping[str, Array], start: int, count: int) -> list[Array]:
+    size = next(size for size in sizes if size >= count)
+    filled = {name: _filled(array[start : start + count], size) for name, array in feeds.items()}
+    results = run(size, filled)
+    for result in results:
+        if result.shape[:1] != (size,):
+            raise BackendError("run_failed", f"an output of {size} items came with shape {list(result.shape)}")
+    return [result[:count] for result in results]
+
+
+def _filled(items: Array, size: int) -> Array:
+    missing = size - len(items)
+    return np.concatenate([items, np.repeat(items[-1:], missing, axis=0)]) if missing else items
 
 
 def open_model(model: str | bytes, options: LoadOptions) -> OrtSession:

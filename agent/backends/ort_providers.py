@@ -5,6 +5,11 @@ A provider that is listed is not one that works, and ONNX Runtime falls back to 
 the wanted provider is among those it really has and was given nodes of the graph. Plugin providers come as packages
 named onnxruntime_ep_* with get_library_path() and get_ep_names(); they are what the operator installed, and are loaded
 as such.
+
+The files beside a model are handed to ONNX Runtime as memory. By path it maps external data for as long as the session
+lives (onnxruntime/core/framework/tensorprotoutils.cc): what becomes of the file on the disk then becomes an answer.
+From memory it copies what it needs while the session is made. ONNX Runtime before 1.23 cannot take it so: there the
+file stays mapped, and only the check in the background sees it.
 """
 
 from __future__ import annotations
@@ -12,22 +17,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import mmap
 import os
 import pkgutil
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from agent.backends.ascend_acl import target_of
 from agent.backends.base import BackendError, LoadOptions, is_memory_fault
 from agent.backends.catalog import CATALOG
-from agent.backends.ort_engines import kept_engines
-from agent.backends.ort_external import external_data
 
 NAME = "onnxruntime"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT, CANN = "TensorrtExecutionProvider", "CANNExecutionProvider"
 PLUGIN_PREFIX = "onnxruntime_ep_"
 MAX_PLUGINS = 16
+MAX_ENGINE_BYTES = 8 << 30
+"""Of the engines that TensorRT's provider keeps for one artifact; those for shapes, drivers and versions of long ago
+are dropped first."""
 _FATAL = 4
 """Log severity: what goes wrong comes as an exception, and a worker's stderr is small."""
 _ASCENDS = ("ascend310", "ascend910")
@@ -130,6 +138,35 @@ def guarded_session(ort: Any, model: str | bytes, provider: Provider, options: L
     return session
 
 
+@contextlib.contextmanager
+def external_data(settings: Any, model: str | bytes) -> Iterator[None]:
+    """Gives `settings` (SessionOptions) the other files of the model's folder while a session is made."""
+    give = getattr(settings, "add_external_initializers_from_files_in_memory", None)
+    if give is None or isinstance(model, bytes):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        names: list[str] = []
+        maps: list[mmap.mmap] = []
+        for name, path in _others(model):
+            with open(path, "rb") as stream:
+                maps.append(stack.enter_context(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
+            names.append(name)
+        if names:
+            give(names, maps, [len(content) for content in maps])
+        yield
+
+
+def _others(model: str) -> Iterator[tuple[str, str]]:
+    """Files beside the model that have bytes in them: the name as the model may call it, and the path."""
+    folder = os.path.dirname(model)
+    for at, _, files in os.walk(folder):
+        for name in files:
+            path = os.path.join(at, name)
+            if path != model and os.lstat(path).st_size:
+                yield os.path.relpath(path, folder), path
+
+
 def _refusal(provider: Provider, text: str) -> BackendError:
     """Whether the provider did not come up, or the model is at fault."""
     missing = ("explicitly disabled", "ExecutionProvider fail", "install TensorRT", "Failed to load", "CUDA failure")
@@ -170,6 +207,29 @@ def provider_options(name: str, options: LoadOptions) -> dict[str, str]:
         # By default CUDA rounds the operands of FP32 products to TF32's 10 bits; here only if the operator allows it.
         return {"device_id": "0", "use_tf32": "1" if options.settings.get("tf32") is True else "0"}
     return {}
+
+
+def kept_engines(folder: str, limit: int = MAX_ENGINE_BYTES) -> str:
+    """The folder in which TensorRT's provider keeps the engines that it built from one artifact.
+
+    It lies beside the artifact's files, counts as part of the artifact and goes with it. It is made when it is not
+    there; the oldest files over the limit are dropped.
+
+    Raises BackendError(load_failed) when the disk refuses.
+    """
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with os.scandir(folder) as entries:
+            files = [(entry.stat(follow_symlinks=False), entry.path) for entry in entries]
+        total = sum(status.st_size for status, _ in files)
+        for status, path in sorted(files, key=lambda file: (file[0].st_mtime, file[1])):
+            if total <= limit:
+                break
+            os.unlink(path)
+            total -= status.st_size
+    except OSError as error:
+        raise BackendError("load_failed", f"no place for TensorRT's engines: {error.strerror}") from None
+    return folder
 
 
 def targets_of(provider: Provider) -> tuple[str, ...]:

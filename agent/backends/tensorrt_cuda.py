@@ -10,16 +10,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from agent.backends.base import BackendError
+from agent.backends.base import CALL_FAILED, DEVICE_UNHEALTHY, RETRY, BackendError, DeviceCallError
 from agent.backends.catalog import CATALOG
 
 NAME = "tensorrt_plan"
 DEVICE = 0
 """The first GPU that the process sees; CUDA_VISIBLE_DEVICES chooses which one that is."""
-RETRY = "retry"
-DEVICE_UNHEALTHY = "device_unhealthy"
-CALL_FAILED = "call_failed"
-
 _SHORT_OF_RESOURCES = {
     2: "out of memory",
     46: "the GPU is busy or held by another process",
@@ -51,28 +47,18 @@ _ADVICE = {
     DEVICE_UNHEALTHY: "check the GPU and its driver with `nvidia-smi`",
     CALL_FAILED: "see the agent's log",
 }
-_LOAD_CODES = {CALL_FAILED: "load_failed"}
-_RUN_CODES = {RETRY: "overloaded", DEVICE_UNHEALTHY: "model_not_ready"}
 _MAJOR, _MINOR = "cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor"
 _NON_BLOCKING = 1
 """cudaStreamNonBlocking: no wait for, or of, the default stream."""
 
 
-class CudaError(BackendError):
-    """A call of CUDA that failed. `number` is CUDA's, `family` one of the three above.
-
-    From load: backend_unavailable, load_failed. From run: overloaded, model_not_ready, run_failed.
-    """
+class CudaError(DeviceCallError):
+    """A call of CUDA that failed."""
 
     def __init__(self, call: str, number: int, *, running: bool = False) -> None:
-        self.number = number
-        self.family = family_of(number)
         words = _SHORT_OF_RESOURCES.get(number) or _UNHEALTHY.get(number) or ""
-        code = _RUN_CODES.get(self.family, "run_failed") if running else _LOAD_CODES.get(self.family)
-        super().__init__(
-            code or "backend_unavailable",
-            f"{self.family}: {call} failed with {number}{f' ({words})' if words else ''}: {_ADVICE[self.family]}",
-        )
+        family = family_of(number)
+        super().__init__(call, number, family, words, _ADVICE[family], running=running)
 
 
 def family_of(number: int) -> str:

@@ -7,11 +7,14 @@ that its paths are the same everywhere. See `agent.conversion.convert` for the t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
+from agent.conversion import children
 from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Format, Requirements, Target, TensorSpec, Variant
 from registry.contracts.codes import JobCode
@@ -23,6 +26,10 @@ COMMON_OPTIONS = {
 }
 MAX_OPTION_CHARS = 4096
 _VALUE = re.compile(r"[ -~]{1,512}")
+CHILDREN = Path(children.__file__).parent
+_STACK = re.compile(r"\s-{4,}\s*(?:$|- (?:C\+\+ )?Call Stack|- The Traceback)")
+"""Where MindSpore's errors go on with what only its developers read."""
+_SAID = re.compile(r"^CONVERSION (?P<code>[A-Za-z_]{1,64}): (?P<text>.{0,2000})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -122,3 +129,19 @@ def choice(request: ConversionRequest, name: str, allowed: Sequence[str]) -> str
 def target_of(request: ConversionRequest, default: Target) -> Target:
     """The target that the options name, else `default`. Raises PermanentError."""
     return Target(choice(request, "target", [default, *(target for target in Target if target is not default)]))
+
+
+def child(interpreter: str, name: str, order: Mapping[str, Any]) -> tuple[str, ...]:
+    """The command that has `agent.conversion.children.NAME` do what the order says."""
+    return (interpreter, "-I", "-B", str(CHILDREN / "run.py"), name, json.dumps(order))
+
+
+def failure(ran: Ran) -> str:
+    """What a child of ours said when it failed, in one line: its error, or how it ended and its last words."""
+    said = list(_SAID.finditer(ran.output))
+    if said:
+        words = _STACK.split(said[-1]["text"], maxsplit=1)[0].split()
+        return f"{said[-1]['code']}: {' '.join(word for word in words if not word.startswith('----'))}"
+    last = " ".join(ran.output.split())[-300:]
+    ended = f"killed by signal {ran.code - 128}" if ran.code > 128 else f"exit status {ran.code}"
+    return f"{ended}: {last}" if last else ended

@@ -7,10 +7,6 @@ elsewhere MindSpore's own reason is shown.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-from agent.conversion import children
 from agent.conversion.base import (
     OUT,
     ConversionPlan,
@@ -18,10 +14,11 @@ from agent.conversion.base import (
     Ran,
     bad_option,
     check_options,
+    child,
     choice,
+    failure,
     target_of,
 )
-from agent.conversion.child_words import failure
 from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.codes import JobCode
@@ -30,7 +27,6 @@ TOOL = "mindspore-export"
 OPTIONS = {"device": "what MindSpore exports on: CPU or Ascend (AIR needs Ascend)"}
 FILES = {Format.ONNX: "model.onnx", Format.MINDIR: "model.mindir", Format.AIR: "model.air"}
 DEFAULT_TARGET = {Format.ONNX: Target.CPU, Format.MINDIR: Target.CPU, Format.AIR: Target.ASCEND310}
-CHILD = str(Path(children.__file__).with_name("export_mindspore.py"))
 
 
 def plan(request: ConversionRequest) -> ConversionPlan:
@@ -71,7 +67,7 @@ def plan(request: ConversionRequest) -> ConversionPlan:
     }
     return ConversionPlan(
         tool=TOOL,
-        command=(request.tools.mindspore, "-I", "-B", CHILD, json.dumps(order)),
+        command=child(request.tools.mindspore, "export_mindspore", order),
         entry=file,
         name=request.option("name", "air" if request.to is Format.AIR else f"{request.to}-{target}"),
         target=target,

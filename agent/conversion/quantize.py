@@ -7,12 +7,17 @@ is over the version's tolerance is not added; its figures are shown.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-from agent.conversion import children
-from agent.conversion.base import OUT, ConversionPlan, ConversionRequest, Ran, bad_option, check_options, choice
-from agent.conversion.child_words import failure
+from agent.conversion.base import (
+    OUT,
+    ConversionPlan,
+    ConversionRequest,
+    Ran,
+    bad_option,
+    check_options,
+    child,
+    choice,
+    failure,
+)
 from agent.errors import PermanentError
 from registry.contracts.catalogue.conversions import INT8_SUFFIX
 from registry.contracts.codes import JobCode
@@ -25,7 +30,6 @@ OPTIONS = {
     "per_channel": "false or true: one scale for each output channel",
 }
 CALIBRATION = "calibration.npz"
-CHILD = str(Path(children.__file__).with_name("quantize.py"))
 FILE = "model.onnx"
 
 
@@ -47,7 +51,7 @@ def plan(request: ConversionRequest) -> ConversionPlan:
     }
     return ConversionPlan(
         tool=TOOL,
-        command=(request.tools.python, "-I", "-B", CHILD, json.dumps(order)),
+        command=child(request.tools.python, "quantize", order),
         entry=FILE,
         name=request.option("name", request.source.name[: 64 - len(INT8_SUFFIX)] + INT8_SUFFIX),
         target=request.source.target,

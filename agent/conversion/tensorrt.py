@@ -6,13 +6,19 @@ on hardware here: the commands follow NVIDIA's documentation and are tested agai
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
-from agent.conversion import children
-from agent.conversion.base import OUT, ConversionPlan, ConversionRequest, Ran, bad_option, check_options, choice
-from agent.conversion.child_words import failure
+from agent.conversion.base import (
+    OUT,
+    ConversionPlan,
+    ConversionRequest,
+    Ran,
+    bad_option,
+    check_options,
+    child,
+    choice,
+    failure,
+)
 from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Requirements, Target
 from registry.contracts.codes import JobCode
@@ -26,7 +32,6 @@ OPTIONS = {
     "version_compatible": "false or true: runs on later releases of the same major version",
 }
 FILE = "model.plan"
-CHILD = str(Path(children.__file__).with_name("build_tensorrt.py"))
 _TRTEXEC_VERSION = re.compile(r"\[TensorRT v(\d{2})(\d{2})(\d{2})\](?: \[b(\d{1,6})\])?")
 
 
@@ -53,7 +58,7 @@ def plan(request: ConversionRequest) -> ConversionPlan:
             "profiles": profiles,
             "workspace_mib": workspace,
         }
-        command = (request.tools.python, "-I", "-B", CHILD, json.dumps(order))
+        command = child(request.tools.python, "build_tensorrt", order)
     return ConversionPlan(
         tool=TOOL,
         command=command,

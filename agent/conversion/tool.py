@@ -18,8 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.conversion import children
-from agent.conversion.base import Ran
+from agent.conversion.base import CHILDREN, Ran
 from agent.errors import AgentError, PermanentError
 from registry.contracts.codes import JobCode
 
@@ -27,7 +26,7 @@ HEAD_BYTES, TAIL_BYTES = 16 << 10, 48 << 10
 """Of the output, what is kept: the first error is at the beginning, the verdict at the end."""
 POLL_S = 0.05
 KILL_WAIT_S = 5.0
-GUARD = str(Path(children.__file__).with_name("guard.py"))
+GUARD = str(CHILDREN / "guard.py")
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "CUDA_VISIBLE_DEVICES", "PYTHONPATH")
 _PASSED_ON_PREFIX = ("ASCEND_", "TOOLCHAIN_HOME", "TBE_", "OPP_")
 

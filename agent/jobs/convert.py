@@ -22,8 +22,7 @@ from agent.conversion.quantize import CALIBRATION
 from agent.conversion.tool import CancelledError
 from agent.errors import PermanentError, StepCancelledError
 from agent.jobs.context import JobContext
-from agent.jobs.loading import load_beside
-from agent.jobs.sources import bring_file, bring_variant, job_manifest
+from agent.jobs.sources import CLOSE_S, bring_file, bring_variant, job_manifest, load_beside
 from agent.worker.golden import measure_parity
 from registry.contracts.catalogue.conversions import GOALS, source_for
 from registry.contracts.catalogue.manifest import Format, Golden, Manifest, MeasuredParity, Variant
@@ -32,8 +31,6 @@ from registry.contracts.comparison.golden_file import read_cases
 from registry.contracts.device.jobs import Job
 from registry.contracts.fit.resolution import FitOutcome, judge
 from registry.contracts.tensors import NUMPY_NAME, RAW, Datatype
-
-CLOSE_S = 5.0
 
 
 def handle_conversion(job: Job, context: JobContext) -> dict[str, Any]:
@@ -59,7 +56,7 @@ def handle_conversion(job: Job, context: JobContext) -> dict[str, Any]:
         )
     context.progress(0.05, f"bringing {source.name}")
     bring_variant(source, context.folder / SOURCE, context)
-    golden = _golden_file(manifest, context)
+    golden = bring_file(manifest.golden.file, context.folder / "golden", context) if manifest.golden else None
     if golden is not None and request.calibration:
         write_calibration(golden, context.folder / CALIBRATION)
     context.progress(0.2, f"{plan.tool} makes {name}")
@@ -126,12 +123,6 @@ def _source(job: Job, manifest: Manifest) -> Variant:
             JobCode.CONVERSION_UNKNOWN, f"{job.model}@{job.version} has no variant that leads to {job.to}"
         )
     return source
-
-
-def _golden_file(manifest: Manifest, context: JobContext) -> Path | None:
-    if manifest.golden is None:
-        return None
-    return bring_file(manifest.golden.file, context.folder / "golden", context)
 
 
 def _measured(

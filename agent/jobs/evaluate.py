@@ -9,17 +9,16 @@ from __future__ import annotations
 import mmap
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
-from agent.adapters.disk.part_file import PartFile
 from agent.core.slots import Choice
 from agent.errors import PermanentError
 from agent.jobs.context import JobContext
+from agent.jobs.sources import CLOSE_S, bring_file
 from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError
 from agent.worker.spec import Worker
@@ -34,7 +33,6 @@ from registry.contracts.tensors import NUMPY_NAME
 
 TOGETHER = 64
 """Items that are handed to the worker at once."""
-_CLOSE_S = 5.0
 
 
 def evaluate(job: Job, context: JobContext) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def evaluate(job: Job, context: JobContext) -> dict[str, Any]:
             "seconds": round(time.monotonic() - begin, 3),
         }
     finally:
-        worker.close(_CLOSE_S)
+        worker.close(CLOSE_S)
 
 
 class _Run:
@@ -122,14 +120,7 @@ def _fetched(job: Job, context: JobContext) -> memoryview:
         raise PermanentError(JobCode.BAD_OPTION, f"a validation set has a digest and 1 to {MAX_DATASET_BYTES} bytes")
     context.progress(None, "fetching the validation set")
     ref = FileRef(path="dataset.safetensors", digest=job.dataset, size=job.dataset_bytes)
-    with PartFile(context.folder, ref) as part:
-        context.registry.download(part, context.cancel)
-        part.check()
-        return _mapped(part.path)
-
-
-def _mapped(path: Path) -> memoryview:
-    with path.open("rb") as stream:
+    with bring_file(ref, context.folder, context).open("rb") as stream:
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 

@@ -11,6 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,25 +135,22 @@ class JobExecutor:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700, parents=True)
             result = self._work(run.id, job, folder, run.cancel, lambda done, text: self._tell(run, done, text))
-            outcome = lambda record: records.succeeded(record, result)  # noqa: E731
+            outcome = partial(records.succeeded, result=result)
         except StepCancelledError:
-            outcome = lambda record: records.again(record, JobCode.JOB_CANCELLED, "It was stopped.")  # noqa: E731
+            outcome = partial(records.again, code=JobCode.JOB_CANCELLED, message="It was stopped.")
         except UnreachableError as error:
-            failure, run.away = error, True
-            outcome = lambda record: records.away(record, failure.code, failure.message)  # noqa: E731
+            run.away = True
+            outcome = partial(records.away, code=error.code, message=error.message)
         except TransientError as error:
-            fault = error
-            outcome = lambda record: records.again(record, fault.code, fault.message)  # noqa: E731
+            outcome = partial(records.again, code=error.code, message=error.message)
         except OSError as error:
             refused = disk_error(error, folder)
-            outcome = lambda record: records.again(record, refused.code, refused.message)  # noqa: E731
+            outcome = partial(records.again, code=refused.code, message=refused.message)
         except AgentError as error:
-            refusal = error
-            outcome = lambda record: records.failed(record, refusal.code, refusal.message)  # noqa: E731
+            outcome = partial(records.failed, code=error.code, message=error.message)
         except Exception as error:
             log.exception("a job failed in a way that nobody foresaw")
-            text = f"{type(error).__name__}: {error}"
-            outcome = lambda record: records.failed(record, "internal", text)  # noqa: E731
+            outcome = partial(records.failed, code="internal", message=f"{type(error).__name__}: {error}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._context.put(TaskDone(lambda: self._ended(run, outcome)))

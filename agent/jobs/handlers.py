@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,14 @@ HANDLERS: Mapping[str, Handler] = {
 }
 
 
+@dataclass(frozen=True)
 class RealJobs:
     """`executor.Work` with this agent's parts: each try gets a context of its own."""
 
-    def __init__(
-        self, config: AgentConfig, cache: ArtifactCache, registry: RegistryClient | None, facts: Callable[[], Platform]
-    ) -> None:
-        self._config = config
-        self._cache = cache
-        self._registry = registry
-        self._facts = facts
+    config: AgentConfig
+    cache: ArtifactCache
+    registry: RegistryClient | None
+    facts: Callable[[], Platform]
 
     def __call__(
         self, name: str, job: Job, folder: Path, cancel: threading.Event, progress: Progress
@@ -42,14 +41,14 @@ class RealJobs:
         handler = HANDLERS.get(job.kind)
         if handler is None:
             raise PermanentError(JobCode.JOB_NOT_KNOWN, f"this agent does no jobs of kind {job.kind}: update it")
-        if self._registry is None:
+        if self.registry is None:
             raise PermanentError(DeploymentCode.REGISTRY_REFUSED, "no registry is configured: set registry.url")
         context = JobContext(
             id=name,
-            config=self._config,
-            cache=self._cache,
-            registry=self._registry,
-            facts=self._facts,
+            config=self.config,
+            cache=self.cache,
+            registry=self.registry,
+            facts=self.facts,
             folder=folder,
             cancel=cancel,
             progress=progress,

@@ -18,7 +18,7 @@ import numpy as np
 from agent.errors import PermanentError, TransientError
 from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError
-from agent.worker.probe import same
+from agent.worker.measure import same
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import MAX_GOLDEN_BYTES, Golden, Parity, Tolerance
 from registry.contracts.codes import DeploymentCode

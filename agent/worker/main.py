@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import json
 import mmap
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import types
@@ -37,25 +39,26 @@ if __name__ == "__main__":
         package.__path__ = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", name)]
         sys.modules[name] = package
 
-from agent.backends.base import BackendError, LoadOptions, VerifiedEntryPoint, is_memory_fault
+from agent.backends.base import BackendError, LoadOptions, VerifiedEntryPoint, is_memory_fault, optional_inputs
 from agent.worker.arena import MAX_NAME, MAX_TENSORS
-from agent.worker.artifact import check_artifact, trim_memory
 from agent.worker.channel import layout_from_json
 from registry import sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agent.backends.base import BackendSession, TensorInfo
+    from agent.backends.base import BackendSession
     from agent.worker.runner import Runner
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised with every change of what is said here, of the memory's layout (channel.py) or of arenas (arena.py)."""
 TRIAL_TIMEOUT = "trial_timeout"
 """The code of an error that only the agent's side of this protocol sees: the model is then served untried."""
 MAX_PACKET = 192 << 10
 MAX_LANES = 64
+MAX_FILES = 256
+"""Files and folders of an artifact."""
 CLOSE_S = 5.0
 """For the last runs, closing the session and what the vendor does at the end of a process."""
 _MAX_MESSAGE = 1000
@@ -124,8 +127,9 @@ def _load(
     control: socket.socket, request: dict[str, Any], descriptors: list[int]
 ) -> tuple[BackendSession, dict[str, Any]]:
     """Limits first, then the vendor's code, then the model's bytes."""
-    on_host = request["target"] == "cpu"
-    sandbox.limit(request["memory_bytes"] if on_host else None, writes=bool(request["engines"]) and not on_host)
+    options = _options(request["options"])
+    on_host = options.target == "cpu"
+    sandbox.limit(request["memory_bytes"] if on_host else None, writes=bool(options.engines) and not on_host)
     confined = (
         sandbox.confine([request["directory"], _PACKAGE])
         if on_host
@@ -139,20 +143,12 @@ def _load(
     from agent.worker.measure import Measurement, measure, unmeasured, warm_again, warm_up  # noqa: PLC0415
     from agent.worker.samples import read_samples  # noqa: PLC0415
 
-    names = tuple(request["input_names"]), tuple(request["output_names"])
-    shapes = tuple(tuple(shape) for shape in request["input_shapes"])
-    network = None if request["network"] is None else (request["network"][0], request["network"][1])
-    options = LoadOptions(request["target"], request["profile"], request["cores"], *names, shapes, network)
-    options = options._replace(build=request["build"], settings=request["settings"], engines=request["engines"])
-    code = None if request["entry_point"] is None else VerifiedEntryPoint(*request["entry_point"])
-    options = options._replace(entry_point=code, input_datatypes=tuple(request["input_datatypes"]))
-    options = options._replace(independent=request["independent"])
     begin = perf_counter()
     session = backend.load(request["directory"], request["entry"], options)
     load_s = perf_counter() - begin
     _check_signature(session)
     given = read_samples(descriptors[0], request["samples"]) if descriptors else []
-    how: dict[str, Any] = {"cores": request["cores"], "cap": request["max_batch"], "profile": request["profile"]}
+    how: dict[str, Any] = {"cores": options.cores, "cap": request["max_batch"], "profile": options.profile}
     if request["untried"]:
         measured = unmeasured(session, **how, why=request["untried"])
     else:
@@ -169,12 +165,61 @@ def _load(
     trim_memory()
     return session, {
         "inputs": session.inputs,
-        "optional_inputs": _offered(session, request["optional_names"]),
+        # Those that the manifest has, too: a file may list all of its weights as inputs with a default.
+        "optional_inputs": [each for each in optional_inputs(session) if each.name in request["optional_names"]],
         "outputs": session.outputs,
         "provider": session.provider,
         "confined": confined,
         "measured": measured,
     }
+
+
+def _options(said: dict[str, Any]) -> LoadOptions:
+    """As the agent has them: JSON knows lists only."""
+    options = LoadOptions(**{name: _tuples(value) for name, value in said.items()})
+    return (
+        options
+        if options.entry_point is None
+        else options._replace(entry_point=VerifiedEntryPoint(*options.entry_point))
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def check_artifact(directory: str) -> None:
+    """Refuses a directory that reaches outside itself: only folders and plain files with a single name.
+
+    A hard link is how a hostile artifact would read a secret through "external data" (a symbolic link is refused by
+    ONNX Runtime itself, and here). Raises BackendError(load_failed).
+    """
+    count = 0
+    for folder, folders, files in os.walk(directory, onerror=_unreadable):
+        for name in (*folders, *files):
+            count += 1
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            shown = os.path.relpath(path, directory)
+            if count > MAX_FILES:
+                raise BackendError("load_failed", f"the artifact has more than {MAX_FILES} files")
+            if stat.S_ISDIR(status.st_mode):
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                raise BackendError("load_failed", f"{shown} is not a plain file: an artifact holds nothing else")
+            if status.st_nlink != 1:
+                raise BackendError("load_failed", f"{shown} is a hard link: it may be a file outside the artifact")
+
+
+def _unreadable(error: OSError) -> None:
+    raise BackendError("load_failed", f"the artifact cannot be read: {error.strerror}") from None
+
+
+def trim_memory() -> None:
+    """Gives back what loading and measuring needed for a while. glibc only; elsewhere there is nothing to call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @contextlib.contextmanager
@@ -193,13 +238,6 @@ def _time_limit(control: socket.socket, seconds: float) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _offered(session: BackendSession, names: list[str]) -> list[TensorInfo]:
-    """Inputs with a default that the manifest has, too: a file may list all of its weights as such."""
-    from agent.worker.runner import optional_inputs  # noqa: PLC0415 - as in _load
-
-    return [tensor for tensor in optional_inputs(session) if tensor.name in names]
 
 
 def _check_signature(session: BackendSession) -> None:

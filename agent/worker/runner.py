@@ -8,11 +8,12 @@ Standard library, NumPy and backends only, Python 3.9 syntax.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.backends.base import NUMPY_DTYPES, BackendError, TensorInfo, is_memory_fault
+from agent.backends.base import NUMPY_DTYPES, BackendError, is_memory_fault, optional_inputs
 from agent.worker.arena import ArenaError, ArenaFullError, ArenaTensor, join_bytes, read_arena, split_bytes, write_arena
 from agent.worker.channel import OTHER_FORM
 
@@ -183,27 +184,10 @@ def shape_fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
     return len(shape) == len(declared) and all(want in (-1, have) for have, want in zip(shape, declared))
 
 
-def optional_inputs(session: BackendSession) -> tuple[TensorInfo, ...]:
-    """Those that the model has a default for; few vendors know such."""
-    return tuple(getattr(session, "optional_inputs", ()))
-
-
-def zeros(tensor: TensorInfo, batch: int) -> Array:
-    """A zero tensor for the model's input: `batch` for a leading dynamic dimension, 1 for any other."""
-    shape = [1 if dim == -1 else dim for dim in tensor.shape]
-    if tensor.shape and tensor.shape[0] == -1:
-        shape[0] = batch
-    if tensor.datatype == "BYTES":
-        return np.full(shape, b"", dtype=object)
-    return np.zeros(shape, NUMPY_DTYPES[tensor.datatype])
-
-
 def _array(tensor: ArenaTensor) -> Array:
     if tensor.datatype != "BYTES":
         return np.frombuffer(tensor.data, NUMPY_DTYPES[tensor.datatype]).reshape(tensor.shape)
-    count = 1
-    for dim in tensor.shape:
-        count *= dim
+    count = prod(tensor.shape)
     flat = np.empty(count, dtype=object)
     flat[:] = split_bytes(tensor.data, count)
     return flat.reshape(tensor.shape)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.backends.base import NUMPY_DTYPES, RAW
-from agent.worker.runner import zeros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +21,19 @@ if TYPE_CHECKING:
 _GOLDEN_RATIO = 0.6180339887
 
 
+def _zeros(tensor: TensorInfo, batch: int) -> Array:
+    """A zero tensor for the model's input: `batch` for a leading dynamic dimension, 1 for any other."""
+    shape = [1 if dim == -1 else dim for dim in tensor.shape]
+    if tensor.shape and tensor.shape[0] == -1:
+        shape[0] = batch
+    if tensor.datatype == "BYTES":
+        return np.full(shape, b"", dtype=object)
+    return np.zeros(shape, NUMPY_DTYPES[tensor.datatype])
+
+
 def zero_feeds(session: BackendSession, batch: int) -> dict[str, Array]:
     """A run of `batch` items of zeros, or of empty texts."""
-    return {tensor.name: zeros(tensor, batch) for tensor in session.inputs}
+    return {tensor.name: _zeros(tensor, batch) for tensor in session.inputs}
 
 
 def read_samples(descriptor: int, cases: Sequence[Mapping[str, Sequence[Any]]]) -> list[dict[str, Array]]:
@@ -59,7 +68,7 @@ def batch_of(feeds: dict[str, Array], count: int) -> dict[str, Array]:
 
 
 def _full(tensor: TensorInfo, text: bytes, number: int) -> Array:
-    array = zeros(tensor, 1)
+    array = _zeros(tensor, 1)
     if tensor.datatype == "BYTES":
         array.fill(text)
     elif tensor.datatype not in RAW:
@@ -71,7 +80,7 @@ def _full(tensor: TensorInfo, text: bytes, number: int) -> Array:
 
 def _counted(tensor: TensorInfo) -> Array:
     """1, 2, 3, ...: sorted and without twins, as axes, splits and edges are."""
-    array = zeros(tensor, 1)
+    array = _zeros(tensor, 1)
     if tensor.datatype == "BYTES" or tensor.datatype in RAW:
         return _full(tensor, b"2", 1)
     return (np.arange(array.size) % 100 + 1).reshape(array.shape).astype(array.dtype)

@@ -24,7 +24,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, load, save
 
 from agent.errors import AgentError
-from agent.worker.handle import WorkerSpec, start_worker
+from agent.worker.handle import start_worker
+from agent.worker.spec import WorkerSpec
 from scripts.demo.processes import BIN, Fleet
 from scripts.hardware_check import speed
 from scripts.hardware_check.command import run_check

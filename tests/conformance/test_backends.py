@@ -17,7 +17,7 @@ import pytest
 from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, BackendSession, LoadOptions, TensorInfo
 from agent.backends.catalog import CATALOG, open_backend
 from agent.backends.ort import open_model
-from agent.backends.tensorrt_session import DATATYPES as TENSORRT_DATATYPES
+from agent.backends.tensorrt_plan import DATATYPES as TENSORRT_DATATYPES
 from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.fit.platforms import BackendFacts
 from tests.fakes.simulated_acl.in_process import simulated_acl

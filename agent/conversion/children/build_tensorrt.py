@@ -1,6 +1,6 @@
 """ONNX to a TensorRT plan, for the GPU of this host, by TensorRT's own builder.
 
-Started by file path under the interpreter that has tensorrt: this and the standard library only, Python 3.9 syntax.
+Run by `run.py` under the interpreter that has tensorrt: this and the standard library only, Python 3.9 syntax.
 Calls as documented for TensorRT 10 and 11: docs.nvidia.com/deeplearning/tensorrt, "Python API", IBuilderConfig.
 
     {"entry": path, "out": path, "precision": "fp32" | "fp16", "version_compatible": bool,
@@ -10,18 +10,9 @@ Calls as documented for TensorRT 10 and 11: docs.nvidia.com/deeplearning/tensorr
 from __future__ import annotations
 
 import os
-import sys
-import types
 from typing import Any
 
-if __name__ == "__main__":
-    package = types.ModuleType("agent")
-    package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
-    sys.modules["agent"] = package
-
 import tensorrt as trt
-
-from agent.conversion.children.report import reported
 
 
 class BuildError(Exception):
@@ -30,7 +21,7 @@ class BuildError(Exception):
     code = "tensorrt_refused"
 
 
-def build(order: dict[str, Any]) -> dict[str, str]:
+def work(order: dict[str, Any]) -> dict[str, str]:
     """Does it. Raises BuildError, and what TensorRT raises."""
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
@@ -63,7 +54,3 @@ def build(order: dict[str, Any]) -> dict[str, str]:
         stream.flush()
         os.fsync(stream.fileno())
     return {"tensorrt": str(trt.__version__)}
-
-
-if __name__ == "__main__":
-    reported(build)

@@ -1,6 +1,6 @@
 """Checkpoint to ONNX, MindIR or AIR, by MindSpore. One export a process: a second one of the same network fails.
 
-Started by file path under MindSpore's interpreter: standard library, NumPy and MindSpore only, Python 3.9 syntax.
+Run by `run.py` under MindSpore's interpreter: standard library, NumPy and MindSpore only, Python 3.9 syntax.
 
     {"network": name, "arguments": {}, "entry": path, "to": format, "out": path, "shape": [null, 1, 28, 28],
      "inputs": [name], "outputs": [name], "device": "CPU" | "Ascend"}
@@ -9,25 +9,15 @@ Started by file path under MindSpore's interpreter: standard library, NumPy and 
 from __future__ import annotations
 
 import os
-import sys
-import types
 from typing import Any
-
-if __name__ == "__main__":
-    # Only these packages become importable, not what lies beside them: that is another interpreter's.
-    for name in ("agent", "registry"):
-        package = types.ModuleType(name)
-        package.__path__ = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", name)]
-        sys.modules[name] = package
 
 import mindspore
 import numpy
 
 from agent.backends import mindspore_checkpoint
-from agent.conversion.children.report import reported
 
 
-def export(order: dict[str, Any]) -> dict[str, str]:
+def work(order: dict[str, Any]) -> dict[str, str]:
     """Does it. Raises BackendError for a checkpoint that is not the network's, and what MindSpore raises."""
     mindspore.set_device(order["device"])
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
@@ -56,7 +46,3 @@ def _to_onnx(network: Any, order: dict[str, Any]) -> None:
         names["dynamic_axes"] = {order["inputs"][0]: {int(axis): label for axis, label in axes.items()}}
     zeros = mindspore.Tensor(numpy.zeros(fixed, numpy.float32))
     mindspore.onnx.export(network, zeros, file_name=order["out"], **names)
-
-
-if __name__ == "__main__":
-    reported(export)

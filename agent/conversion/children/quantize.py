@@ -1,6 +1,6 @@
 """ONNX to INT8 weights (dynamic) or INT8 weights and activations (static), by ONNX Runtime.
 
-Started by file path under the interpreter that has onnxruntime and onnx: these, the standard library and NumPy only,
+Run by `run.py` under the interpreter that has onnxruntime and onnx: these, the standard library and NumPy only,
 Python 3.9 syntax.
 
     {"entry": path, "out": path, "mode": "dynamic" | "static", "weights": "int8" | "uint8", "per_channel": bool,
@@ -12,23 +12,13 @@ too, or behind Identity, Transpose or Reshape: its own pre-processing folds thes
 
 from __future__ import annotations
 
-import os
-import sys
-import types
 from typing import Any
-
-if __name__ == "__main__":
-    package = types.ModuleType("agent")
-    package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
-    sys.modules["agent"] = package
 
 import numpy
 import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-
-from agent.conversion.children.report import reported
 
 WHOLE, PREPARED = "whole.onnx", "prepared.onnx"
 _QUANTISED = ("QLinear", "QGemm", "QAttention", "QEmbed", "MatMulInteger", "ConvInteger", "DequantizeLinear")
@@ -41,7 +31,7 @@ class NothingQuantised(Exception):  # noqa: N818 - it is an answer
     code = "nothing_quantised"
 
 
-def quantize(order: dict[str, Any]) -> dict[str, str]:
+def work(order: dict[str, Any]) -> dict[str, str]:
     """Does it. Raises NothingQuantised, and what ONNX Runtime raises."""
     entry = prepared(order["entry"])
     weights = QuantType.QInt8 if order["weights"] == "int8" else QuantType.QUInt8
@@ -105,7 +95,3 @@ class _Cases:
         if found is None:
             raise StopIteration
         return found
-
-
-if __name__ == "__main__":
-    reported(quantize)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.backends import ascend_acl, ascend_acl_calls, ascend_acl_session
+from agent.backends import ascend_acl, ascend_acl_calls
 from tests.fakes.simulated_acl.om import SIMULATED_CANN
 
 
@@ -28,7 +28,7 @@ def simulated_acl() -> Iterator[Any]:
             patch.delitem(sys.modules, name)
         patch.setattr(ascend_acl_calls.atexit, "register", lambda call, *given: finish.append(lambda: call(*given)))
         process = ascend_acl_calls._Process()
-        for module in (ascend_acl, ascend_acl_calls, ascend_acl_session):
+        for module in (ascend_acl, ascend_acl_calls):
             patch.setattr(module, "PROCESS", process)
         try:
             ascend_acl_calls.vendor()

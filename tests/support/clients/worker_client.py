@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agent.worker.arena import ArenaTensor, read_arena, write_arena
-from agent.worker.handle import Worker
+from agent.worker.spec import Worker
 
 PATIENCE_S = 20.0
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from agent.worker.probe import same
+from agent.worker.measure import same
 
 Array = np.ndarray[Any, Any]
 _KINDS = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.conversion.atc_errors import EXPLANATIONS, explain
+from agent.conversion.atc import EXPLANATIONS, explain
 from agent.conversion.base import ConversionPlan, ConversionRequest, Ran, Tools
 from agent.conversion.convert import TOOLCHAINS, plan_for
 from agent.conversion.tensorrt import version_of
@@ -156,7 +156,7 @@ def test_mindspores_export_gets_the_network_and_the_names_of_the_manifest(to: Fo
     network = Network(name="lenet5", arguments={"num_class": 10})
     plan = planned(to, variant(Format.MINDSPORE_CKPT, network=network), target="cpu")
     assert plan.command[:3] == ("ms-python", "-I", "-B")
-    order = json.loads(plan.command[4])
+    order = json.loads(plan.command[-1])
     assert order["network"] == "lenet5"
     assert order["arguments"] == {"num_class": 10}
     assert (order["shape"], order["inputs"], order["outputs"]) == ([None, 1, 28, 28], ["x"], ["y"])

@@ -10,7 +10,8 @@ import pytest
 
 from agent.backends.catalog import CATALOG
 from agent.errors import AgentError
-from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
+from agent.worker.handle import probe_backend, start_worker
+from agent.worker.spec import Worker, WorkerSpec
 from registry.contracts.catalogue.manifest import FileRef, Format, Requirements, Target, TensorSpec, Variant
 from registry.contracts.fit.platforms import BackendFacts, CannFacts, Platform
 from registry.contracts.fit.resolution import FitOutcome, judge

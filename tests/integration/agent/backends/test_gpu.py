@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.worker.handle import WorkerSpec, probe_backend, start_worker
+from agent.worker.handle import probe_backend, start_worker
+from agent.worker.spec import WorkerSpec
 from tests.support.clients import worker_client
 from tests.support.models import onnx_models
 

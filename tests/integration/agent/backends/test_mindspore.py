@@ -15,8 +15,9 @@ from onnx import numpy_helper
 
 from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor
-from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
+from agent.worker.handle import probe_backend, start_worker
 from agent.worker.measure import Measurement
+from agent.worker.spec import Worker, WorkerSpec
 from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.tensors import Datatype
 from tests.support.clients import worker_client

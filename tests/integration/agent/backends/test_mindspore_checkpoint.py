@@ -12,8 +12,9 @@ import pytest
 
 from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor
-from agent.worker.handle import WorkerSpec, probe_backend, start_worker
+from agent.worker.handle import probe_backend, start_worker
 from agent.worker.measure import Measurement
+from agent.worker.spec import WorkerSpec
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Network, TensorSpec
 from registry.contracts.tensors import Datatype

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import AgentError
-from agent.worker.handle import WorkerSpec, probe_backend, start_worker
+from agent.worker.handle import probe_backend, start_worker
+from agent.worker.spec import WorkerSpec
 from tests.support.models import onnx_models
 
 BUILDS = {

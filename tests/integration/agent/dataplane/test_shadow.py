@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from agent.dataplane.shadow import Shadow
-from agent.worker.handle import Worker, WorkerSpec, start_worker
+from agent.worker.handle import start_worker
 from agent.worker.measure import Measurement
+from agent.worker.spec import Worker, WorkerSpec
 from registry.contracts.catalogue.manifest import Tolerance
 from tests.fakes.workers import FakeWorker, binding_for
 from tests.support.clients.asking import Asker, binary_request

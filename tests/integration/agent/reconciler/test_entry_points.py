@@ -20,8 +20,9 @@ from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import AgentError, PermanentError
 from agent.worker.arena import ArenaTensor
-from agent.worker.handle import WorkerSpec, start_worker
+from agent.worker.handle import start_worker
 from agent.worker.measure import Measurement
+from agent.worker.spec import WorkerSpec
 from registry.contracts.catalogue.entry_points import EntryCode
 from registry.contracts.catalogue.manifest import Format, Manifest, Target, TensorSpec
 from registry.contracts.codes import DeploymentCode as Code

@@ -12,8 +12,9 @@ import pytest
 
 from agent.errors import AgentError, PermanentError, TransientError
 from agent.worker.golden import measure_parity
-from agent.worker.handle import Worker, WorkerSpec, start_worker
+from agent.worker.handle import start_worker
 from agent.worker.measure import Measurement
+from agent.worker.spec import Worker, WorkerSpec
 from registry.contracts.catalogue.manifest import FileRef, Golden, Parity, Tolerance
 from registry.contracts.comparison.golden_file import Case, write_cases
 from registry.contracts.tensor_file import Tensor

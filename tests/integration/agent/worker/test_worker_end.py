@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.worker.handle import WorkerSpec, start_worker
+from agent.worker.handle import start_worker
 from agent.worker.measure import Measurement
+from agent.worker.spec import WorkerSpec
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, simulated_om
 from tests.support.clients import worker_client
 from tests.support.models import onnx_models

@@ -15,8 +15,9 @@ import agent
 from agent.errors import AgentError
 from agent.worker import main as worker_main
 from agent.worker.arena import ArenaTensor
-from agent.worker.handle import WorkerSpec, probe_backend, start_worker
+from agent.worker.handle import probe_backend, start_worker
 from agent.worker.measure import Measurement
+from agent.worker.spec import WorkerSpec
 from tests.support.clients import worker_client
 from tests.support.models import onnx_models
 

@@ -22,8 +22,9 @@ from agent.backends.catalog import CATALOG
 from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor, join_bytes, split_bytes
 from agent.worker.channel import OTHER_FORM
-from agent.worker.handle import Worker, WorkerSpec, probe_backend, start_worker
+from agent.worker.handle import probe_backend, start_worker
 from agent.worker.measure import Measurement
+from agent.worker.spec import Worker, WorkerSpec
 from registry import sandbox
 from registry.contracts.catalogue.manifest import TensorSpec
 from tests.support.clients import worker_client
@@ -34,7 +35,8 @@ MEASURED = Measurement(run_us=10.0, max_batch=4, lanes=1, fixed=True)
 FOREVER = struct.pack("<q", 2**63 - 1)
 AGENT = """
 import sys
-from agent.worker.handle import WorkerSpec, start_worker
+from agent.worker.handle import start_worker
+from agent.worker.spec import WorkerSpec
 worker = start_worker(WorkerSpec("m", "onnxruntime", sys.argv[1], "model.onnx"))
 if sys.argv[2] == "busy":
     worker.layout.slot_view(worker.memory, worker.layout.inputs[0], 0)[:] = bytes.fromhex("ffffffffffffff7f")
@@ -141,7 +143,7 @@ def test_ids_that_come_in_pieces_are_put_together(start: Start) -> None:
 def test_measuring_finds_bounds_within_the_cap(start: Start) -> None:
     worker = start(onnx_models.linear(), known=None, max_batch=8, cores=2)
     assert 1 <= worker.max_batch <= 8
-    assert worker.run_us > 0
+    assert worker.measured.run_us > 0
     assert worker.measured.fixed
 
 
@@ -310,7 +312,7 @@ def test_a_worker_imports_only_the_standard_library_numpy_and_the_vendor(start: 
 
 def test_what_a_worker_runs_is_python_3_9() -> None:
     root = Path(agent.__file__).parent
-    shared = ["channel", "arena", "artifact", "main", "measure", "runner"]
+    shared = ["channel", "arena", "main", "measure", "runner", "samples"]
     for path in [
         *(root / "backends").glob("*.py"),
         *(root / "worker" / f"{name}.py" for name in shared),

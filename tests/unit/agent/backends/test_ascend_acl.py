@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from agent.backends import ascend_acl
-from agent.backends.ascend_acl import AscendAcl, target_of
-from agent.backends.ascend_acl_session import AclSession
+from agent.backends.ascend_acl import AclSession, AscendAcl, target_of
 from agent.backends.base import BackendError, LoadOptions, TensorInfo
 from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import SIMULATED_SOC, simulated_om

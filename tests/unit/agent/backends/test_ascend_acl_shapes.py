@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.backends.ascend_acl import AscendAcl
-from agent.backends.ascend_acl_session import AclSession
+from agent.backends.ascend_acl import AclSession, AscendAcl
 from agent.backends.base import BackendError, LoadOptions, TensorInfo
 from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import simulated_om

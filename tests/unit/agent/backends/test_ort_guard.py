@@ -15,7 +15,7 @@ import pytest
 from agent.backends import ort_providers
 from agent.backends.base import BackendError, LoadOptions, TensorInfo
 from agent.backends.ort import MAX_COPIED_BYTES, OnnxRuntime
-from agent.backends.ort_engines import kept_engines
+from agent.backends.ort_providers import kept_engines
 from agent.worker.measure import measure
 
 

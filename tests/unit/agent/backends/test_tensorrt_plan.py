@@ -14,8 +14,7 @@ import pytest
 
 from agent.backends.base import BackendError, LoadOptions, TensorInfo
 from agent.backends.tensorrt_cuda import family_of
-from agent.backends.tensorrt_plan import TensorRtPlan, check_build
-from agent.backends.tensorrt_session import TensorRtSession
+from agent.backends.tensorrt_plan import TensorRtPlan, TensorRtSession, check_build
 from tests.fakes.simulated_tensorrt.in_process import simulated_tensorrt
 from tests.fakes.simulated_tensorrt.plan import SIMULATED_VERSION, simulated_plan
 from tests.support.models import onnx_models

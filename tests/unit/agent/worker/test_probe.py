@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from agent.backends.base import TensorInfo
-from agent.worker.measure import measure
-from agent.worker.probe import same, veto
+from agent.worker.measure import measure, same, veto
 from tests.fakes.sessions import FunctionSession
 
 X, Y = TensorInfo("x", "FP32", (-1, 2)), TensorInfo("y", "FP32", (-1, 2))

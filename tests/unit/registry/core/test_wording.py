@@ -6,8 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from agent.conversion.base import Ran
-from agent.conversion.child_words import failure
+from agent.conversion.base import Ran, failure
 from registry.contracts.rollout.spec import Gate, WaveSpec
 from registry.contracts.rollout.states import ActionState, WaveState
 from registry.contracts.texts import how_many, without_call_stack
