@@ -13,10 +13,10 @@ import ssl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 log = logging.getLogger(__name__)
-Fingerprint = tuple[int, ...] | None
+Fingerprint = Optional[tuple[int, ...]]
 
 
 class CertificateError(Exception):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 
 from agent.dataplane.admission import Admission
-from agent.dataplane.mqtt.intake import Body
 from agent.dataplane.oip.images import sniff
 from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.placement import enqueue, in_order, places, reserve
@@ -19,6 +18,7 @@ from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES, MAX_JSON_BYTES
 from registry.inference.errors import RequestError
 from registry.inference.header import MAGIC_BYTES, bad_header_length, header_end
+from registry.inference.mqtt.intake import Body
 from registry.inference.packets import BAD_HEADER_LENGTH, NO_HEADER_LENGTH, Publish
 
 

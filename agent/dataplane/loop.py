@@ -28,11 +28,7 @@ from agent.dataplane.dispatch import Dispatch
 from agent.dataplane.long_requests import LongRequests
 from agent.dataplane.metadata_requests import MetadataRequests
 from agent.dataplane.mqtt.connection import Connection, Greeting, Notice
-from agent.dataplane.mqtt.fast import FastLink, FastTransport
-from agent.dataplane.mqtt.fastpath import FastClient, fast_path_fault
-from agent.dataplane.mqtt.link import BrokerSocket, Link
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing, Transport
-from agent.dataplane.mqtt.public import PublicLink, PublicTransport
 from agent.dataplane.mqtt.spooling import Spooling
 from agent.dataplane.oip.binding import Binding
 from agent.dataplane.router import Router
@@ -40,11 +36,15 @@ from agent.dataplane.settings import DataPlaneSettings
 from agent.dataplane.shutdown import Shutdown
 from agent.dataplane.slot import Request, Tap
 from agent.dataplane.stats import DataPlaneStats
-from agent.dataplane.wakeup import Wakeup
 from agent.pictures.process import DecoderProcesses
 from agent.worker.spec import Worker
 from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.contracts.device.messages import ReportedModel
+from registry.inference.mqtt.buffered import FastClient, fast_path_fault
+from registry.inference.mqtt.fast import FastLink, FastTransport
+from registry.inference.mqtt.link import BrokerSocket, Link
+from registry.inference.mqtt.public import PublicLink, PublicTransport
+from registry.inference.mqtt.wakeup import Wakeup
 
 TICK_SECONDS = 0.1
 """How often hung runs and keepalive are looked at."""
@@ -100,9 +100,9 @@ class DataPlane:
         )
         long_requests = LongRequests(self._admission)
         self._link: Link = (
-            FastLink(session, long_requests, self._outbound, transport)
+            FastLink(session.client, long_requests, self._outbound.puback, transport, v5=mqtt.v5)
             if isinstance(transport, FastTransport)
-            else PublicLink(session)
+            else PublicLink(session.client)
         )
         self._dispatch = Dispatch(
             selector=self._selector,

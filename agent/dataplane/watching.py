@@ -8,8 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from agent.core.probation import Tally
-from registry.contracts.comparison.parity import numbers
-from registry.contracts.tensors import FLOAT8, NUMPY_NAME, Datatype
+from registry.contracts.tensors import FLOAT8, NUMPY_NAME, Datatype, numbers
 from registry.inference.packets import Buffer
 
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}

@@ -1,12 +1,18 @@
 """The tensor types and limits of the Open Inference Protocol (KServe v2) as Modelfleet speaks it.
 
 Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol and its
-binary tensor data extension. Pure tables: codecs live with whoever encodes (agent, clients).
+binary tensor data extension. Pure tables, and what raw bits stand for: codecs live with whoever encodes.
 """
 
 from __future__ import annotations
 
-from registry.contracts.enums import StrEnum
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .enums import StrEnum
+
+Array = Any
+"""A `numpy.ndarray`: NumPy itself is not imported here."""
 
 
 class Datatype(StrEnum):
@@ -110,3 +116,53 @@ MAX_ELEMENTS = 1 << 31
 """Elements of a tensor."""
 MAX_BYTES_ELEMENTS = 1 << 16
 """Of a BYTES tensor: an agent walks their lengths one by one (about 0.1 us each)."""
+
+
+def numbers(datatype: Datatype, array: Array) -> Array:
+    """The array in double precision. BF16 comes as its 16 raw bits, which are the upper half of a float; 8-bit floats
+    as their bytes."""
+    if datatype is Datatype.BF16:
+        return (array.astype("<u4") << 16).view("<f4").astype("<f8")
+    if datatype in _FLOAT8:
+        return _float8(_FLOAT8[datatype], array.astype("<i4"))
+    return array.astype("<f8")
+
+
+class _Float8(NamedTuple):
+    """An 8-bit float: a sign, an exponent, a mantissa. Sources: see `Datatype`."""
+
+    mantissa: int
+    """Bits."""
+    bias: int
+    special: Mapping[int, float]
+    """By byte: NaN and infinities."""
+
+
+_NAN = float("nan")
+_INFINITY = float("inf")
+_FLOAT8 = {
+    Datatype.FP8E4M3FN: _Float8(3, 7, dict.fromkeys((0x7F, 0xFF), _NAN)),
+    Datatype.FP8E4M3FNUZ: _Float8(3, 8, {0x80: _NAN}),
+    Datatype.FP8E5M2: _Float8(
+        2, 15, {0x7C: _INFINITY, 0xFC: -_INFINITY, **dict.fromkeys((0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF), _NAN)}
+    ),
+    Datatype.FP8E5M2FNUZ: _Float8(2, 16, {0x80: _NAN}),
+    Datatype.FP8E8M0: _Float8(0, 127, {0xFF: _NAN}),
+}
+
+
+def _float8(form: _Float8, array: Array) -> Array:
+    """E8M0 has neither sign nor mantissa nor zero: it is a power of two."""
+    bits = array.reshape(-1)
+    signed = form.mantissa > 0
+    rest = bits & 0x7F if signed else bits
+    exponent = rest >> form.mantissa
+    fraction = (rest & ((1 << form.mantissa) - 1)).astype("<f8") / (1 << form.mantissa)
+    values = (1 + fraction) * 2.0 ** (exponent - form.bias).astype("<f8")
+    if signed:
+        subnormal = exponent == 0
+        values[subnormal] = fraction[subnormal] * 2.0 ** (1 - form.bias)
+        values = values * (1 - 2.0 * (bits >> 7))
+    for byte, value in form.special.items():
+        values[bits == byte] = value
+    return values.reshape(array.shape)

@@ -22,6 +22,8 @@ import re
 from dataclasses import dataclass
 
 DEFAULT_PREFIX = "modelfleet/v1"
+NAME = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
+"""Of a device, a model or a pool: it is one level of a topic (`registry.contracts.wire` says more)."""
 MAX_TOPIC_BYTES = 1024
 """The longest response topic that an agent will publish to."""
 MAX_TOPIC_LEVELS = 64

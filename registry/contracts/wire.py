@@ -15,7 +15,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+from registry.contracts.topics import NAME
+
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 """A model, variant, device or alias: 1 to 64 of `a-z 0-9 . _ -`, starting and ending with a letter or digit.
 No `/ + # $`: a name is one MQTT topic level and one URL path segment."""
 

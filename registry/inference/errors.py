@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.contracts.codes import InferenceCode
+from ..contracts.codes import InferenceCode
 
 MAX_MESSAGE = 500
 """Characters of an error message; client text in it is cut far before."""

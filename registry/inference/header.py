@@ -7,10 +7,10 @@ HTTP header `Inference-Header-Content-Length` as a user property.
 
 from __future__ import annotations
 
-from registry.contracts.codes import InferenceCode
-from registry.contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES
-from registry.inference.errors import RequestError
-from registry.inference.packets import Buffer
+from ..contracts.codes import InferenceCode
+from ..contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES
+from .errors import RequestError
+from .packets import Buffer
 
 MAGIC_BYTES = len(BINARY_MAGIC) + 4
 """Before the header of a self-contained payload."""

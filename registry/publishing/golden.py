@@ -40,9 +40,8 @@ from registry.contracts.comparison.golden_file import (
     with_bytes,
     write_cases,
 )
-from registry.contracts.comparison.parity import numbers
 from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
-from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype
+from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype, numbers
 from registry.inspection.arrays import load_tensors
 from registry.inspection.facts import InspectionError
 from registry.publishing.plan import Observer

@@ -18,15 +18,15 @@ import paho.mqtt.client as mqtt
 from agent.adapters.network.mqtt import MqttSession
 from agent.core.events import Connected, ControlMessage, Disconnected, WorkerDied
 from agent.dataplane.mqtt.acks import Ack
-from agent.dataplane.mqtt.intake import Receiver
-from agent.dataplane.mqtt.link import Link
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
-from agent.dataplane.mqtt.public import publish_of
 from agent.dataplane.mqtt.spooling import Spooling
 from registry.contracts.backoff import Backoff
 from registry.contracts.broker import BrokerLimits, subscribable
 from registry.contracts.counters import Counters
 from registry.contracts.device.messages import MAX_CONTROL_BYTES
+from registry.inference.mqtt.intake import Receiver
+from registry.inference.mqtt.link import Link
+from registry.inference.mqtt.public import publish_of
 from registry.inference.packets import Publish, text
 
 RECONNECT = Backoff(first_s=0.2, cap_s=30.0)

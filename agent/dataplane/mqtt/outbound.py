@@ -41,7 +41,7 @@ class Transport(Protocol):
     def publish(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer]) -> None:
         """At QoS 0. `topic` has its u16 length; `properties` are raw MQTT 5 properties, left out in 3.1.1."""
 
-    def publish_acknowledged(self, topic: bytes, properties: bytes, payload: bytes, *, retain: bool) -> int:
+    def publish_acknowledged(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer], *, retain: bool) -> int:
         """At QoS 1; answers the packet identifier that the PUBACK will have."""
 
     def acknowledge(self, mid: int) -> None:
@@ -185,7 +185,8 @@ class Outbound:
             self._done_with(message)
             return
         retain = message.retain and self._retain
-        mid = self._transport.publish_acknowledged(message.topic, message.properties, message.payload, retain=retain)
+        pieces = (message.payload,)
+        mid = self._transport.publish_acknowledged(message.topic, message.properties, pieces, retain=retain)
         self.unacknowledged[mid] = message
         ack = message.ack
         if ack is not None:

@@ -16,8 +16,7 @@ from agent.dataplane.oip.signature import LABEL, SCORE
 from registry.contracts.catalogue.classes import ROUNDING, scores_of
 from registry.contracts.catalogue.manifest import Classification, TensorSpec
 from registry.contracts.codes import InferenceCode
-from registry.contracts.comparison.parity import numbers
-from registry.contracts.tensors import NUMPY_NAME, Datatype
+from registry.contracts.tensors import NUMPY_NAME, Datatype, numbers
 from registry.inference.errors import RequestError, quote
 from registry.inference.reply import OutputTensor
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeAlias
 
 from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.manifest import Classification, TensorSpec
-from registry.contracts.comparison.parity import numbers
 from registry.contracts.evaluation.datasets import LABELS, Dataset
 from registry.contracts.tensor_file import TensorFileError, TensorSpan, shape_fits
+from registry.contracts.tensors import numbers
 
 Array: TypeAlias = Any
 """A `numpy.ndarray`."""

@@ -26,9 +26,9 @@ class Wire:
     def publish(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer]) -> None:
         self.sent.append(("qos0", b"".join(pieces)))
 
-    def publish_acknowledged(self, topic: bytes, properties: bytes, payload: bytes, *, retain: bool) -> int:
+    def publish_acknowledged(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer], *, retain: bool) -> int:
         self._mid += 1
-        self.sent.append(("qos1", payload))
+        self.sent.append(("qos1", b"".join(pieces)))
         return self._mid
 
     def acknowledge(self, mid: int) -> None:

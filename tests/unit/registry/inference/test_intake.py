@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.dataplane.mqtt.fastpath import PROTOCOL_FAULT
-from agent.dataplane.mqtt.intake import MAX_FOREIGN_BYTES, WHOLE_BYTES, Body, Intake
+from registry.inference.mqtt.buffered import PROTOCOL_FAULT
+from registry.inference.mqtt.intake import MAX_FOREIGN_BYTES, WHOLE_BYTES, Body, Intake
 from registry.inference.packets import Buffer, Publish, encode_puback, encode_publish, text, variable
 
 LONG = WHOLE_BYTES + 5000

@@ -1,18 +1,18 @@
 """The fast path: packets are encoded here and put straight into the buffered socket, which is read here, too.
 
-paho gets what is not the data path's.
+paho gets what is not its owner's: an agent's requests, or the answers to a client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from agent.adapters.network.mqtt import MqttSession
-from agent.dataplane.mqtt.fastpath import WOULD_BLOCK, BufferedSocket, FastClient
-from agent.dataplane.mqtt.intake import Intake, Receiver
-from agent.dataplane.mqtt.link import Link
-from agent.dataplane.mqtt.outbound import Outbound
-from registry.inference.packets import Buffer, encode_puback, encode_publish
+import paho.mqtt.client as mqtt
+
+from ..packets import Buffer, encode_puback, encode_publish
+from .buffered import WOULD_BLOCK, BufferedSocket, FastClient
+from .intake import Intake, Receiver
+from .link import Link
 
 READ_BYTES = 64 << 10
 """Of one read while packets are distinguished; what is read so of a long payload is copied twice, the rest not at
@@ -41,7 +41,9 @@ class FastTransport:
         if self.socket is not None:
             self.socket.put(encode_publish(topic, properties if self._v5 else None, pieces))
 
-    def publish_acknowledged(self, topic: bytes, properties: bytes, payload: bytes, *, retain: bool) -> int:
+    def publish_acknowledged(
+        self, topic: bytes, properties: bytes, pieces: Sequence[Buffer], *, retain: bool = False
+    ) -> int:
         """Queues it under the next free packet identifier."""
         mid = self._mid
         while True:
@@ -50,7 +52,7 @@ class FastTransport:
                 break
         self._mid = mid
         if self.socket is not None:
-            self.socket.put(encode_publish(topic, properties if self._v5 else None, (payload,), mid, retain))
+            self.socket.put(encode_publish(topic, properties if self._v5 else None, pieces, mid, retain))
         return mid
 
     def acknowledge(self, mid: int) -> None:
@@ -60,20 +62,23 @@ class FastTransport:
 
 
 class FastLink(Link):
-    """Reads the buffered socket itself; paho gets what is not the data path's. Is the Intake's Sink."""
+    """Reads the buffered socket itself; paho gets what is not its owner's. Is the Intake's Sink."""
 
     def __init__(
         self,
-        session: MqttSession,
+        client: mqtt.Client,
         receiver: Receiver,
-        outbound: Outbound,
+        puback: Callable[[int, int], bool],
         transport: FastTransport,
+        *,
+        v5: bool,
     ) -> None:
-        self._client = session.client
-        self._v5 = session.settings.v5
+        """`puback` takes the acknowledgements of what was published; it answers False for what is paho's."""
+        self._client = client
+        self._v5 = v5
         self._receiver = receiver
         self._transport = transport
-        self.puback = outbound.puback
+        self.puback = puback
         self._socket: BufferedSocket | None = None
         self._intake = Intake(receiver, self, v5=self._v5)
         self._scratch = memoryview(bytearray(SKIP_BYTES))

@@ -10,10 +10,9 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from agent.adapters.network.mqtt import MqttSession
-from agent.dataplane.mqtt.link import Link
-from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
-from registry.inference.packets import Buffer, Publish, parse_header_length, text, variable
+from ...contracts.tensors import HEADER_LENGTH_PROPERTY
+from ..packets import Buffer, Publish, parse_header_length, text, variable
+from .link import Link
 
 MAX_READS = 16
 """Reads per turn, so that a broker that never pauses cannot keep the loop from dispatching."""
@@ -31,8 +30,11 @@ class PublicTransport:
         """Through paho, at QoS 0."""
         self._client.publish(topic[2:].decode(), b"".join(pieces), 0, properties=self._properties(properties))
 
-    def publish_acknowledged(self, topic: bytes, properties: bytes, payload: bytes, *, retain: bool) -> int:
+    def publish_acknowledged(
+        self, topic: bytes, properties: bytes, pieces: Sequence[Buffer], *, retain: bool = False
+    ) -> int:
         """Through paho, at QoS 1."""
+        payload = b"".join(pieces)
         for _ in range(_LAST_MID):
             info = self._client.publish(topic[2:].decode(), payload, 1, retain, properties=self._properties(properties))
             if info.rc != mqtt.MQTT_ERR_QUEUE_SIZE:
@@ -54,8 +56,8 @@ class PublicTransport:
 class PublicLink(Link):
     """paho reads and writes. Long payloads pass through its memory; admission bounds them after that."""
 
-    def __init__(self, session: MqttSession) -> None:
-        self._client = session.client
+    def __init__(self, client: mqtt.Client) -> None:
+        self._client = client
 
     def readable(self) -> bool:
         """paho reads packet by packet: go on while there are more, so that they can be a batch."""

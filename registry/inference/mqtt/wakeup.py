@@ -1,4 +1,4 @@
-"""How other threads get the data thread's ear: calls are queued, and a socket pair wakes its selector."""
+"""Calls from other threads to the one that owns a connection: they are queued, and a socket pair wakes it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ _log = logging.getLogger(__name__)
 
 
 class Wakeup:
-    """`post` and `call` from any thread; the rest belongs to the data thread."""
+    """`post` and `call` from any thread; the rest belongs to the thread that owns the connection."""
 
     def __init__(self) -> None:
         self.socket, self._far = socket.socketpair()
         self.socket.setblocking(False)
         self._far.setblocking(False)
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[Callable[[], object]] = deque()
+        self._woken = False
+        """A byte is on its way: what is queued now is run with what it was sent for."""
 
-    def post(self, call: Callable[[], None]) -> None:
-        """Has `call` run on the data thread, in order."""
+    def post(self, call: Callable[[], object]) -> None:
+        """Has `call` run on the owner's thread, in order."""
         self._calls.append(call)
+        if self._woken:
+            return
+        self._woken = True
         with contextlib.suppress(OSError):  # full: it is awake anyway; closed: nobody is left to call
             self._far.send(b"\0")
 
@@ -46,6 +51,7 @@ class Wakeup:
         """Runs what was queued until now."""
         with contextlib.suppress(OSError):
             self.socket.recv(4096)
+        self._woken = False  # before the queue is looked at, so that nothing that is queued later waits
         for _ in range(len(self._calls)):
             _run(self._calls.popleft())
 
@@ -55,8 +61,8 @@ class Wakeup:
         self._far.close()
 
 
-def _run(call: Callable[[], None]) -> None:
+def _run(call: Callable[[], object]) -> None:
     try:
         call()
     except Exception:  # noqa: BLE001 - the fault of one caller must not end the thread that serves all
-        _log.exception("a call on the data thread failed")
+        _log.exception("a call on the connection's thread failed")

@@ -1,9 +1,9 @@
-"""A buffering socket under paho, so that paho owns the session and this agent the inference messages.
+"""A buffering socket under paho, so that paho owns the session and its user the inference messages.
 
 paho asks `Client._create_socket` for its socket. That is the one private member used here; it gets a `BufferedSocket`,
 which has the documented shape (paho's `SocketLike`: recv, send, close, fileno, setblocking, and pending for TLS). The
 loop reads the real socket, keeps the inference PUBLISHes for itself and hands every other packet to paho's `recv`.
-What paho and the data path write goes into one ordered queue and leaves in one send.
+What paho and its user write goes into one ordered queue and leaves in one send.
 `fast_path_fault` says at start whether this paho still works that way; if not, the public API is used alone.
 """
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from agent.dataplane.mqtt.fastpath import PROTOCOL_FAULT
-from registry.inference.packets import (
+from ..packets import (
     MAX_HEAD_BYTES,
     PUBACK,
     Buffer,
@@ -20,6 +19,7 @@ from registry.inference.packets import (
     parse_publish,
     remaining_length,
 )
+from .buffered import PROTOCOL_FAULT
 
 WHOLE_BYTES = 64 << 10
 """Packets up to this are waited for; longer requests are announced by their head."""

@@ -8,7 +8,8 @@ number of a closed one can come back.
 from __future__ import annotations
 
 import selectors
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from paho.mqtt.client import Client
 
@@ -49,10 +50,23 @@ class Link:
         """Nobody wants the rest of the long request that is coming in."""
 
 
-class BrokerSocket:
-    """Only the data thread is in here."""
+class SocketSelector(Protocol):
+    """Who watches the socket: a selector, or an event loop in the form of one."""
 
-    def __init__(self, selector: selectors.BaseSelector, client: Client, link: Link) -> None:
+    def register(self, sock: Any, events: int, ready: Callable[[int], None], /) -> Any:
+        """Calls `ready` with the events of `selectors` that happen."""
+
+    def modify(self, sock: Any, events: int, ready: Callable[[int], None], /) -> Any:
+        """From now on for these events."""
+
+    def unregister(self, sock: Any, /) -> Any:
+        """Not any more."""
+
+
+class BrokerSocket:
+    """Only the thread that owns the connection is in here."""
+
+    def __init__(self, selector: SocketSelector, client: Client, link: Link) -> None:
         self._selector = selector
         self._client = client
         self._link = link
