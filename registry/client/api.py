@@ -44,7 +44,7 @@ W = TypeVar("W", bound=Wire)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApiAnswer:
     """A good answer, read whole."""
 
     what: str
@@ -146,7 +146,7 @@ class ApiClient:
         *,
         headers: dict[str, str] | None = None,
         repeatable: bool = False,
-    ) -> Answer:
+    ) -> ApiAnswer:
         """A change. `repeatable`: doing it twice is the same as once, so that a lost answer is no harm."""
         content = None if body is None else body.canonical()
         headers = {"content-type": "application/json", **(headers or {})} if content is not None else headers
@@ -176,7 +176,7 @@ class ApiClient:
         repeatable: bool = False,
         query: dict[str, str | int | None] | None = None,
         **request: Any,
-    ) -> Answer:
+    ) -> ApiAnswer:
         """One request with retries; raises as `get` does. `request`: content, headers, timeout, as httpx takes them."""
         params = {key: value for key, value in (query or {}).items() if value is not None}
         attempt = 1
@@ -215,8 +215,8 @@ class ApiClient:
                 hint="Is it running (registry serve)? Another address: --registry URL or MODELFLEET_REGISTRY.",
             ) from error
 
-    def _answer(self, response: httpx.Response) -> Answer:
-        answer = Answer(
+    def _answer(self, response: httpx.Response) -> ApiAnswer:
+        answer = ApiAnswer(
             what=f"{response.request.method} {response.request.url.path}",
             status=response.status_code,
             etag=response.headers.get("etag", ""),
@@ -281,7 +281,7 @@ def _read_bounded(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-def _problem(answer: Answer, response: httpx.Response) -> ProblemError | ForeignAnswerError:
+def _problem(answer: ApiAnswer, response: httpx.Response) -> ProblemError | ForeignAnswerError:
     problem = problem_of(answer.status, answer.kind, answer.body)
     if problem is None:
         return _foreign(response, answer.body)
@@ -289,7 +289,7 @@ def _problem(answer: Answer, response: httpx.Response) -> ProblemError | Foreign
     return ProblemError(text, status=answer.status, code=problem.code, errors=problem.errors)
 
 
-def _of_head(answer: Answer, response: httpx.Response) -> Answer:
+def _of_head(answer: ApiAnswer, response: httpx.Response) -> ApiAnswer:
     """It has no body: a refusal is the registry's by its content type, and its code follows from the status."""
     if answer.status < 300:
         return answer

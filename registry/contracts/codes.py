@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from registry.contracts.enums import StrEnum
+from .enums import StrEnum
 
 
 class Code(StrEnum):
@@ -652,6 +652,47 @@ class ClientCode(Code):
     MINDSPORE_MISSING = ("mindspore_missing",
         "The package mindspore cannot be imported.",
         "Install MindSpore, or use hub.load, which needs none.")
+
+
+class RequestCode(Code):
+    """What a client of devices (`registry.client.devices`) reports beside the codes that the devices answer with."""
+
+    NO_SUCH_DEVICE = ("no_such_device",
+        "Nobody takes requests under that name, and no agent of that name ever said that it is there.",
+        "Check the device's name and the prefix of the topics; `registry devices list` has the names.")
+    DEVICE_OFFLINE = ("device_offline",
+        "The device's agent is not connected to the broker.",
+        "Send the request when the device is back, or wait for it with when_offline=\"wait\".")
+    NO_POOL_MEMBER = ("no_pool_member",
+        "No agent takes requests of a pool to that model.",
+        "Check the model's name, and that agents list it in their setting `pools`.")
+    NOT_CONNECTED = ("not_connected",
+        "The broker cannot be reached, or the connection ended and did not come back in time.",
+        "Check the broker's address, the network and the TLS files; the message has the reason.")
+    CONNECTION_REFUSED = ("connection_refused",
+        "The broker is there and refuses this client.",
+        "Check user name, password or certificate, and the broker's rules for this client.")
+    CONNECTION_LOST = ("connection_lost",
+        "The connection to the broker ended before the answer came; the request may have been run.",
+        "Send the request again with the same request id, or let the client do it: qos=1 and retries.")
+    PUBLICATION_REFUSED = ("publication_refused",
+        "The broker does not take the request.",
+        "Check the broker's rules for the topic, and its limits of size and rate.")
+    NO_ANSWER = ("no_answer",
+        "No answer came within the time-out; the request may have been run.",
+        "Give a longer time-out, send fewer requests at once, or look at the device with `registry health`.")
+    BAD_REPLY = ("bad_reply",
+        "What came is not an answer of the protocol.",
+        "Check who else may publish to this client's reply topic, and the version of the agent.")
+    NO_METADATA = ("no_metadata",
+        "The device does not say what the model takes.",
+        "Give arrays of the input's own datatype, or update the agent.")
+    OUT_OF_RANGE = ("out_of_range",
+        "A value does not fit the input's datatype.",
+        "Scale or clip the values, or publish a model with a wider datatype.")
+    CLIENT_CLOSED = ("client_closed",
+        "The client was closed, or belongs to another process.",
+        "Make a new client; after a fork, one in each process.")
 
 
 # fmt: on

@@ -12,7 +12,7 @@ import typer
 from registry.cli.output import CliError, ExitCode
 from registry.cli.rollouts.view import FOR_A_PERSON, OVER, label, status_line, tell_status
 from registry.cli.session import Session
-from registry.client.api import Answer
+from registry.client.api import ApiAnswer
 from registry.client.errors import NoAnswerError, ProblemError
 from registry.contracts import paths
 from registry.contracts.codes import ReasonCode
@@ -37,7 +37,7 @@ def get_rollout(session: Session, rollout: str) -> RolloutView:
     return session.client.get(paths.rollout_path(rollout), RolloutView)
 
 
-def post(session: Session, path: str, body: Wire) -> Answer:
+def post(session: Session, path: str, body: Wire) -> ApiAnswer:
     """A POST that may be sent again after a lost answer: its key makes the second the first."""
     key = {IDEMPOTENCY_KEY: secrets.token_hex(16)}
     return session.client.send("POST", path, body, headers=key, repeatable=True)

@@ -1,0 +1,267 @@
+"""NumPy arrays to the tensors of the protocol and back: nothing wraps, and no integer is rounded, in silence.
+
+| datatype | given as | comes back as |
+|---|---|---|
+| BOOL, integers, FP16, FP32, FP64 | an array of that type | the same |
+| BF16, 8-bit floats | an array of a type of `ml_dtypes`, `TypedTensor` | float32, the same values; `Answer.raw`: bits |
+| BYTES | an array or list of `str` or `bytes` | an object array of `bytes`; `Answer.strings`: of `str` |
+
+What comes back lies in the message that came: it is read-only; copy it to change it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...contracts.codes import InferenceCode, RequestCode
+from ...contracts.tensors import FLOAT8, ITEM_BYTES, MAX_BYTES_ELEMENTS, MAX_RANK, NUMPY_NAME, RAW, Datatype, numbers
+from ...inference.errors import quote
+from ...inference.small_floats import to_bf16, to_float8
+from .errors import BadRequestError
+
+_LENGTH = struct.Struct("<I")
+_PLAIN = {np.dtype(code): kind for kind, code in NUMPY_NAME.items() if kind not in RAW}
+_FLOATS = FLOAT8 | {Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
+_ML_DTYPES = {
+    "bfloat16": Datatype.BF16,
+    "float8_e4m3fn": Datatype.FP8E4M3FN,
+    "float8_e4m3fnuz": Datatype.FP8E4M3FNUZ,
+    "float8_e5m2": Datatype.FP8E5M2,
+    "float8_e5m2fnuz": Datatype.FP8E5M2FNUZ,
+    "float8_e8m0fnu": Datatype.FP8E8M0,
+}
+"""The types of the package `ml_dtypes`, by name: it need not be installed."""
+_EXACT_BITS = {Datatype.FP64: 53, Datatype.FP32: 24, Datatype.FP16: 11, Datatype.BF16: 8}
+"""Whole numbers of so many bits are values of the datatype."""
+
+
+@dataclass(frozen=True)
+class TypedTensor:
+    """An input with a datatype of its own choice.
+
+    `values` is anything that NumPy takes. Floating-point values are rounded to the nearest value of `datatype`, and
+    refused where they are too large for it; integers are converted only where their value stays the same. With
+    `raw=True` they are the bits themselves: uint16 for BF16, uint8 for the 8-bit floats.
+    """
+
+    values: Any
+    datatype: str
+    raw: bool = False
+
+
+class WireTensor(NamedTuple):
+    """A tensor as it is sent."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+    loose: bool = False
+    """The datatype is only what NumPy made of it (float64, int64 or a list): the model's own may be another one."""
+
+
+def to_wire(name: str, value: Any, wanted: str = "") -> WireTensor:
+    """The tensor of one input; `wanted` is the model's datatype, where that is known. Raises BadRequestError."""
+    if isinstance(value, TypedTensor):
+        wanted, raw, value = value.datatype, value.raw, value.values
+        if raw:
+            return _from_bits(name, value, wanted)
+    array = value if isinstance(value, np.ndarray) else _array_of(name, value)
+    kind = _PLAIN.get(array.dtype)
+    if kind is not None and (not wanted or wanted == kind) and array.ndim <= MAX_RANK:
+        loose = not wanted and (value is not array or kind is Datatype.FP64 or kind is Datatype.INT64)
+        return WireTensor(kind, array.shape, array.tobytes(), loose)
+    if array.ndim > MAX_RANK:
+        raise _refusal(InferenceCode.WRONG_SHAPE, name, f"{array.ndim} dimensions, at most {MAX_RANK} can be sent")
+    return _other(name, array, wanted)
+
+
+def _other(name: str, array: NDArray[Any], wanted: str) -> WireTensor:
+    """What needs a look: text, other byte orders, types that NumPy lacks, and what is to be converted."""
+    kind = _PLAIN.get(array.dtype.newbyteorder("<")) or _ML_DTYPES.get(array.dtype.name)
+    if array.dtype.kind in "OSU":
+        if wanted not in ("", Datatype.BYTES):
+            raise _refusal(InferenceCode.WRONG_DATATYPE, name, f"text was given, the model takes {wanted}")
+        return WireTensor(Datatype.BYTES, array.shape, _pack(name, array))
+    if kind is None:
+        raise _refusal(
+            InferenceCode.WRONG_DATATYPE, name, f"arrays of {array.dtype} cannot be sent: the protocol has no such type"
+        )
+    if wanted and wanted != kind:
+        array = convert(name, array, kind, _datatype(name, wanted))
+        return WireTensor(wanted, array.shape, array.tobytes())
+    little = array if kind in RAW else array.astype(NUMPY_NAME[kind], copy=False)
+    return WireTensor(kind, array.shape, little.tobytes())
+
+
+def _datatype(name: str, datatype: str) -> Datatype:
+    try:
+        return Datatype(datatype)
+    except ValueError:
+        raise _refusal(
+            InferenceCode.WRONG_DATATYPE, name, f"{quote(datatype)} is no datatype: {', '.join(Datatype)}"
+        ) from None
+
+
+def _array_of(name: str, value: Any) -> NDArray[Any]:
+    """An array of lists and numbers. Text stays what it is: NumPy would cut NUL bytes and make text of numbers."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "SU":
+            return np.asarray(value, dtype=object)
+        if array.dtype.kind == "f":
+            _check_whole(name, np.asarray(value, dtype=object))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _refusal(InferenceCode.WRONG_SHAPE, name, f"it does not make an array: {error}") from None
+    return array
+
+
+def _check_whole(name: str, values: NDArray[Any]) -> None:
+    """NumPy makes floating-point numbers of lists in which not all integers fit one type."""
+    for item in values.ravel().tolist():
+        if isinstance(item, int) and abs(item) > 1 << 53:
+            raise _refusal(RequestCode.OUT_OF_RANGE, name, f"{item} among other numbers would be rounded")
+
+
+def convert(name: str, array: NDArray[Any], have: str, want: Datatype) -> NDArray[Any]:
+    """`array` of datatype `have` as one of `want`; BF16 and 8-bit floats are bits in both. Raises BadRequestError.
+
+    Floating-point values are rounded to nearest. Everything else keeps its value, or is refused.
+    """
+    held = Datatype(have)
+    if want in (Datatype.BOOL, Datatype.BYTES) or held is Datatype.BOOL or (held in _FLOATS and want not in _FLOATS):
+        raise _refusal(InferenceCode.WRONG_DATATYPE, name, f"{held} was given, the model takes {want}")
+    if held in RAW:
+        array = numbers(held, array.view(NUMPY_NAME[held]))
+    if want in _FLOATS:
+        return _to_float(name, array, want, whole=held not in _FLOATS)
+    bounds = np.iinfo(NUMPY_NAME[want])
+    if array.size and not (bounds.min <= int(array.min()) and int(array.max()) <= bounds.max):
+        worst = int(array.min()) if int(array.min()) < bounds.min else int(array.max())
+        raise _refusal(RequestCode.OUT_OF_RANGE, name, f"{worst} does not fit {want}")
+    return array.astype(NUMPY_NAME[want])
+
+
+def _to_float(name: str, array: NDArray[Any], want: Datatype, *, whole: bool) -> NDArray[Any]:
+    if whole and array.size:
+        largest = max(abs(int(array.min())), abs(int(array.max())))
+        if largest >> _EXACT_BITS.get(want, 53) and largest != 1 << _EXACT_BITS.get(want, 53):
+            raise _refusal(RequestCode.OUT_OF_RANGE, name, f"the whole number {largest} may be rounded as {want}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = array.astype("<f8")
+        if want is Datatype.BF16:
+            made: NDArray[Any] = to_bf16(wide.astype("<f4"))
+        elif want in FLOAT8:
+            made = to_float8(want, wide)
+        else:
+            made = wide.astype(NUMPY_NAME[want])
+    values = numbers(want, made)
+    lost = (np.isfinite(wide) != np.isfinite(values)) | (np.isnan(wide) != np.isnan(values))
+    if whole:
+        lost |= wide != values
+    if lost.any():
+        raise _refusal(RequestCode.OUT_OF_RANGE, name, f"{wide[lost].ravel()[0]:g} does not fit {want}")
+    return made
+
+
+def _from_bits(name: str, values: Any, datatype: str) -> WireTensor:
+    kind = _datatype(name, datatype)
+    array = np.asarray(values)
+    if kind not in RAW or array.dtype != np.dtype(NUMPY_NAME[kind]):
+        wanted = np.dtype(NUMPY_NAME[kind]).name if kind in RAW else "BF16 or an 8-bit float"
+        raise _refusal(InferenceCode.WRONG_DATATYPE, name, f"raw bits of {kind} are {wanted}, not {array.dtype}")
+    return WireTensor(kind, array.shape, array.tobytes())
+
+
+def _pack(name: str, array: NDArray[Any]) -> bytes:
+    """BYTES: each element a u32 length and its bytes; text as UTF-8."""
+    if array.size > MAX_BYTES_ELEMENTS:
+        raise _refusal(
+            InferenceCode.TOO_LARGE, name, f"{array.size} elements of BYTES, at most {MAX_BYTES_ELEMENTS} can be sent"
+        )
+    pieces: list[bytes] = []
+    for item in array.ravel().tolist():
+        data = item.encode() if isinstance(item, str) else item
+        if not isinstance(data, bytes):
+            raise _refusal(
+                InferenceCode.WRONG_DATATYPE, name, f"expected str or bytes in an array of objects, got {quote(item)}"
+            )
+        pieces += (_LENGTH.pack(len(data)), data)
+    return b"".join(pieces)
+
+
+def _refusal(code: str, name: str, why: str) -> BadRequestError:
+    return BadRequestError(code, f"input {quote(name)}: {why}")
+
+
+def bits_of(datatype: Datatype, shape: tuple[int, ...], data: memoryview) -> NDArray[Any]:
+    """The tensor as it lies in `data`, read-only. Raises ValueError where size and shape do not agree."""
+    if datatype is Datatype.BYTES:
+        return _unpack(shape, data)
+    if prod(shape) * ITEM_BYTES[datatype] != len(data):
+        raise ValueError(f"{datatype} of shape {list(shape)} with {len(data)} bytes")
+    return np.frombuffer(data, NUMPY_NAME[datatype]).reshape(shape)
+
+
+def values_of(datatype: Datatype, bits: NDArray[Any]) -> NDArray[Any]:
+    """BF16 and 8-bit floats as float32, which has all their values; all others as they are."""
+    return numbers(datatype, bits).astype(np.float32) if datatype in RAW else bits
+
+
+def from_numbers(datatype: Datatype, shape: tuple[int, ...], data: Any) -> NDArray[Any]:
+    """The bits of a tensor whose JSON `data` these are. Raises ValueError."""
+    kinds = (str,) if datatype is Datatype.BYTES else (int, float) if datatype in _FLOATS else (int,)
+    if not isinstance(data, list) or len(data) != prod(shape) or not all(isinstance(item, kinds) for item in data):
+        raise ValueError(f"{datatype} of shape {list(shape)} with other data")
+    if datatype is Datatype.BYTES:
+        flat = np.empty(len(data), dtype=object)
+        flat[:] = [item.encode() for item in data]
+        return flat.reshape(shape)
+    held = "<f8" if datatype in RAW else NUMPY_NAME[datatype]
+    array: NDArray[Any] = np.array(data, dtype=held).reshape(shape)
+    if datatype is Datatype.BF16:
+        return to_bf16(array.astype("<f4"))
+    return to_float8(datatype, array) if datatype in FLOAT8 else array
+
+
+def _unpack(shape: tuple[int, ...], data: memoryview) -> NDArray[Any]:
+    count = prod(shape)
+    if count * _LENGTH.size > len(data):
+        raise ValueError(f"BYTES of shape {list(shape)} with {len(data)} bytes")
+    items = np.empty(count, dtype=object)
+    at = 0
+    for index in range(count):
+        if at + _LENGTH.size > len(data):
+            raise ValueError("BYTES end before their last element")
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size + length
+        if at > len(data):
+            raise ValueError("an element of BYTES is longer than what came")
+        items[index] = bytes(data[at - length : at])
+    if at != len(data):
+        raise ValueError("more bytes than BYTES of that shape have")
+    return items.reshape(shape)
+
+
+def json_data(tensor: WireTensor) -> Any:
+    """The tensor's values as JSON has them, flat. Raises UnicodeDecodeError for BYTES that are not UTF-8."""
+    kind = Datatype(tensor.datatype)
+    bits = bits_of(kind, tensor.shape, memoryview(tensor.data))
+    if kind is Datatype.BYTES:
+        return [item.decode() for item in bits.ravel().tolist()]
+    return values_of(kind, bits).ravel().tolist()
+
+
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """Of a list of whole numbers, as JSON brings it; None where it is none."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > MAX_RANK:
+        return None
+    if not all(type(size) is int and size >= 0 for size in value):
+        return None
+    return tuple(value)

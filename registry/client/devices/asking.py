@@ -1,0 +1,186 @@
+"""From what a caller gives to a request that can be sent, for both clients. The only I/O is to read a picture."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+from ...contracts.codes import InferenceCode, RequestCode
+from ...contracts.tensors import MAX_TENSORS
+from ...inference.packets import text
+from .arrays import WireTensor, to_wire
+from .encoding import Options, ReplyAddress, RequestEncoder, picture_tensor, picture_type
+from .errors import BadRequestError, NotConnectedError
+from .requests import PendingRequest
+from .settings import ClientSettings, check_name
+
+MAX_ID = 256
+Picture = Union[str, "os.PathLike[str]", bytes]
+"""A JPEG or PNG file: its path, or its bytes."""
+Inputs = Mapping[str, Any]
+Reader = Callable[[bytes, int, str], Any]
+Done = Callable[[PendingRequest], None]
+
+
+@dataclass(frozen=True)
+class InferenceRequest:
+    """One request for `infer_many`: to a device, or to any agent of a pool; tensors, or a picture."""
+
+    device: str | None = None
+    model: str = ""
+    inputs: Inputs | None = None
+    pool: str | None = None
+    picture: Picture | None = None
+    outputs: Sequence[str] | None = None
+    version: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class How:
+    """How requests are sent: what `infer` and its relatives are told beside the request itself."""
+
+    timeout: float = 10.0
+    qos: int = 1
+    binary: bool = True
+    retries: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.qos not in (0, 1) or not self.timeout > 0 or (self.retries is not None and self.retries < 0):
+            raise ValueError("qos is 0 or 1, timeout is a number of seconds over 0, retries is None or at least 0")
+
+
+def as_request(item: Any, device: str | None, model: str | None, pool: str | None) -> InferenceRequest:
+    """An item of `infer_many`: an InferenceRequest, the inputs by name, or a picture."""
+    if isinstance(item, InferenceRequest):
+        return item
+    named = {"device": device, "model": model or "", "pool": pool}
+    if isinstance(item, Mapping):
+        return InferenceRequest(inputs=item, **named)  # type: ignore[arg-type]
+    return InferenceRequest(picture=item, **named)  # type: ignore[arg-type]
+
+
+def read_picture(picture: Picture) -> bytes:
+    """Its bytes. Raises BadRequestError for what is no JPEG or PNG, OSError where the file cannot be read."""
+    data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+    picture_type(data)
+    return data
+
+
+class Asking:
+    """Makes the requests of one client. Any thread."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+        self.encoder = RequestEncoder(settings.reply_topic.encode())
+        self._numbers = itertools.count(1)
+        self._start = secrets.token_hex(4)
+        self._pid = os.getpid()
+        self._topics: dict[tuple[str, str], bytes] = {}
+
+    def check_process(self) -> None:
+        """Raises NotConnectedError in a process that was forked after the client was made."""
+        if os.getpid() != self._pid:
+            raise NotConnectedError(
+                RequestCode.CLIENT_CLOSED, "the client was made in the process that forked this one"
+            )
+
+    def infer(
+        self,
+        asked: InferenceRequest,
+        how: How,
+        *,
+        now: float,
+        read: Reader,
+        done: Done,
+        datatypes: Mapping[str, str] | None = None,
+        picture_input: str = "",
+    ) -> PendingRequest:
+        """A request of inference. `datatypes`: of the model's inputs by name, where they are known.
+
+        Raises:
+            BadRequestError: it cannot be sent.
+            ValueError: a name, or a combination of arguments, that there is not.
+        """
+        self.check_process()
+        topic = self._topic(asked)
+        request_id = asked.request_id or self.new_id()
+        if len(request_id) > MAX_ID:
+            raise ValueError(f"request_id has {len(request_id)} characters, at most {MAX_ID} can be sent")
+        number = next(self._numbers)
+        correlation = f"{number:x}"
+        reply = None if self.settings.v5 else ReplyAddress(self.settings.reply_topic, correlation)
+        options = Options(tuple(asked.outputs) if asked.outputs is not None else None, asked.version or "", how.binary)
+        if asked.picture is not None:
+            picture = read_picture(asked.picture)
+            if picture_input:
+                encoded = self.encoder.tensors(
+                    {picture_input: picture_tensor(picture)}, options._replace(binary=True), request_id, reply
+                )
+            else:
+                self._check_bare(asked)
+                encoded = self.encoder.picture(picture)
+        else:
+            encoded = self.encoder.tensors(_tensors(asked.inputs, datatypes), options, request_id, reply)
+        wait = self.settings.wait_when_offline
+        return PendingRequest(
+            key=b"\x09" + text(correlation.encode()), request_id=request_id, topic=topic, device=asked.device or "",
+            target=f"{asked.device or 'the pool'}/{asked.model}", properties=encoded.properties, pieces=encoded.pieces,
+            qos=how.qos, started=now, deadline=now + how.timeout, retries=how.retries, wait=wait, read=read, done=done,
+        )  # fmt: skip
+
+    def new_id(self) -> str:
+        """Of a request that was given none: no other request of this client has it."""
+        return f"{self._start}-{next(self._numbers):x}"
+
+    def _topic(self, asked: InferenceRequest) -> bytes:
+        """With its u16 length."""
+        key = (asked.device or "", asked.model)
+        found = self._topics.get(key)
+        if found is None or (asked.pool is not None and asked.device is not None):
+            if (asked.device is None) == (asked.pool is None):
+                raise ValueError("name either a device or a pool")
+            check_name("model", asked.model)
+            if asked.device is None:
+                topic = self.settings.topics.pool(asked.model)
+            else:
+                topic = self.settings.topics.infer(check_name("device", asked.device), asked.model)
+            found = text(topic.encode())
+            if len(self._topics) >= 4096:
+                self._topics.clear()
+            self._topics[key] = found
+        if asked.pool is not None:
+            check_name("pool", asked.pool)
+        elif asked.device is None:
+            raise ValueError("name either a device or a pool")
+        if (asked.picture is None) == (asked.inputs is None):
+            raise ValueError("give either inputs or a picture")
+        return found
+
+    def _check_bare(self, asked: InferenceRequest) -> None:
+        """A picture whose input is not known goes as it is: nothing else can be said with it."""
+        if not self.settings.v5:
+            raise BadRequestError(
+                InferenceCode.NO_IMAGE_INPUT,
+                f"over MQTT 3.1.1 a picture is sent with the name of its input, and {asked.device or 'no device'} does "
+                f"not say how {asked.model} takes pictures",
+            )
+        if asked.outputs is not None or asked.version:
+            raise BadRequestError(
+                InferenceCode.NO_IMAGE_INPUT,
+                f"outputs and version go with the name of the picture's input, and {asked.device or 'no device'} does "
+                f"not say how {asked.model} takes pictures",
+            )
+
+
+def _tensors(inputs: Inputs | None, datatypes: Mapping[str, str] | None) -> dict[str, WireTensor]:
+    if inputs is None or len(inputs) > MAX_TENSORS:
+        raise BadRequestError(InferenceCode.BAD_PAYLOAD, f"a request has at most {MAX_TENSORS} inputs")
+    if datatypes is None:
+        return {name: to_wire(name, value) for name, value in inputs.items()}
+    return {name: to_wire(name, value, datatypes.get(name, "")) for name, value in inputs.items()}

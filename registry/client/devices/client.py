@@ -1,0 +1,380 @@
+"""The client for threads: `Client`. One thread of its own drives the connection; callers wait for it.
+
+A client may be used by any number of threads. It is not for a process that was forked after it was made: there every
+call raises, and nothing is sent. A client that nobody holds any more is closed, and its thread ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from typing import Any
+
+from ...contracts.codes import RequestCode
+from .answer import Answer
+from .asking import Asking, How, InferenceRequest, Inputs, Picture, as_request
+from .errors import DeviceError, error_of
+from .figures import Statistics
+from .requests import PendingRequest
+from .settings import make_settings
+from .thread import EngineThread
+
+GRACE_SECONDS = 30.0
+"""The thread ends every request at its deadline; so much later it counts as dead."""
+DEFAULT_WINDOW = 32
+DEFAULT_WINDOW_BYTES = 64 << 20
+
+
+class Client:
+    """Asks devices over MQTT and waits for their answers.
+
+    ```python
+    with Client("mqtts://broker") as fleet:
+        answer = fleet.infer("edge-1", "iris", {"x": rows})
+        print(answer["y"], answer.model_version)
+    ```
+
+    Args:
+        url: `mqtt://HOST[:PORT]`, `mqtts://`, `ws://` or `wss://`; user name and password may stand in it.
+        prefix: The first levels of the fleet's topics.
+        username, password: For the broker.
+        ca_file: A PEM file of the authorities that the broker's certificate is checked with; None: the system's.
+        identity: The client's own certificate: a PEM file with certificate and key, or the two files.
+        client_id: Of MQTT. None: a random one. Two clients of one id throw each other out.
+        reply_prefix: The first levels of the topic for answers, `<reply_prefix>/<client_id>/<random>`.
+        protocol: "5", or "3.1.1" for a broker that speaks nothing newer.
+        keepalive: Seconds after which a silent connection is tested.
+        connect_timeout: Seconds that one try to connect may take.
+        wait_connected: False: the constructor returns at once, and the broker is tried until it is there.
+        when_offline: "fail": a request to a device that is not connected fails at once; "wait": it waits until its
+            time-out.
+        presence: False: the presence of devices is not looked at, for a broker that does not show it to this client.
+        max_in_flight, max_bytes_in_flight: So many requests of `infer` and `submit`, and bytes of them, may be under
+            way; further calls wait.
+
+    Raises:
+        NotConnectedError: there is no connection, with the reason.
+        ValueError: an argument cannot be used.
+        registry.certificates.CertificateError: a TLS file cannot be used.
+    """
+
+    def __init__(self, url: str, *, wait_connected: bool = True, **settings: Any) -> None:
+        self.settings = make_settings(url, **settings)
+        self._asking = Asking(self.settings)
+        self._room = _Room(self.settings.max_in_flight, self.settings.max_bytes_in_flight)
+        self._thread = EngineThread(self.settings)
+        self._read = self._thread.engine.reader.read
+        self._close = weakref.finalize(self, self._thread.stop)
+        self._thread.start()
+        if wait_connected:
+            self._wait_connected()
+
+    def _wait_connected(self) -> None:
+        limit = self.settings.connect_timeout_s + GRACE_SECONDS
+        error = self._thread.first if self._thread.told.wait(limit) else _unanswered(self.settings.broker, limit)
+        if error is not None:
+            self.close()
+            raise error
+
+    def __enter__(self) -> Client:
+        """Connected already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes it."""
+        self.close()
+
+    def close(self) -> None:
+        """Disconnects and ends the client's thread. What is under way fails with `client_closed`. Idempotent."""
+        self._close()
+
+    def infer(
+        self,
+        device: str | None = None,
+        model: str = "",
+        inputs: Inputs | None = None,
+        *,
+        pool: str | None = None,
+        picture: Picture | None = None,
+        outputs: Sequence[str] | None = None,
+        version: str | None = None,
+        timeout: float = 10.0,
+        request_id: str | None = None,
+        qos: int = 1,
+        binary: bool = True,
+        retries: int | None = None,
+    ) -> Answer:
+        """Asks one device, or any agent of a pool, and waits for the answer.
+
+        The guarantee. At QoS 1 a request is sent again after a refusal for now (`overloaded`, `model_not_ready`) and
+        after a lost connection, always with the same id, correlation data and payload. A device runs it at most once
+        while its agent lives: the agent remembers the requests of the last 300 s, up to 4,096 of them and 16 MiB of
+        answers, and repeats the answer. It is run at least once, perhaps more often, when an agent was started again
+        in between, when it goes to a pool, and when it is a picture to a device that does not say what the model
+        takes, which goes without an id. At QoS 0 it is sent once and run at most once, and nothing is repeated after
+        a lost connection. After an error `no_answer` or `connection_lost` it may have been run.
+
+        Args:
+            device: The device's name; or `pool`.
+            model: The model's name.
+            inputs: Arrays by the names of the model's inputs, with the model's own datatypes and shapes; `TypedTensor`
+                names a datatype. See `arrays` for what is converted.
+            pool: Any agent of the pool answers. Where several pools serve the model, each of them runs the request,
+                and the first answer counts: MQTT does not name the pool.
+            picture: In place of `inputs`: a JPEG or PNG file as a path or as bytes, for a model that takes pictures.
+            outputs: Names of the outputs that are wanted; None: all.
+            version: Only this version may answer.
+            timeout: Seconds until the answer must be there, waiting and repeats included. It is the message's expiry,
+                too: a device does not begin with a request that has expired, to the second.
+            request_id: At most 256 characters. The same id with the same content is the same request to a device.
+                None: a new one.
+            qos: 1, or 0.
+            binary: False: as JSON, for a device or a broker in between that must read it.
+            retries: How often it may be sent again; None: as often as the time-out allows.
+
+        Returns:
+            The answer; its arrays are read-only.
+
+        Raises:
+            DeviceError: one of its classes, with `code`, `message` and `action`.
+            ValueError: an argument cannot be used.
+            OSError: the picture's file cannot be read.
+        """
+        asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
+        box: queue.SimpleQueue[PendingRequest] = queue.SimpleQueue()
+        request = self._make(asked, How(timeout, qos, binary, retries), box.put)
+        self._take_room(request)
+        try:
+            return _result(self._wait(request, box))
+        finally:
+            self._room.give(request.size)
+
+    def submit(
+        self,
+        device: str | None = None,
+        model: str = "",
+        inputs: Inputs | None = None,
+        *,
+        pool: str | None = None,
+        picture: Picture | None = None,
+        outputs: Sequence[str] | None = None,
+        version: str | None = None,
+        timeout: float = 10.0,
+        request_id: str | None = None,
+        qos: int = 1,
+        binary: bool = True,
+        retries: int | None = None,
+    ) -> Future[Answer]:
+        """As `infer`, without waiting for the answer: it, or the error, is in the future.
+
+        Waits while `max_in_flight` requests are under way. Cancelling the future drops the answer when it comes.
+        """
+        asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
+        future: Future[Answer] = Future()
+
+        def done(ended: PendingRequest) -> None:
+            self_room.give(ended.size)
+            with contextlib.suppress(InvalidStateError):  # it was cancelled
+                if isinstance(ended.outcome, DeviceError):
+                    future.set_exception(ended.outcome)
+                else:
+                    future.set_result(ended.outcome)
+
+        self_room, thread = self._room, self._thread
+        request = self._make(asked, How(timeout, qos, binary, retries), done)
+
+        def cancelled(ended: Future[Answer]) -> None:
+            if ended.cancelled():
+                thread.post(lambda: _give_up(thread, request, self_room))
+
+        self._take_room(request)
+        future.add_done_callback(cancelled)
+        self._submit(request)
+        return future
+
+    def infer_many(
+        self,
+        requests: Iterable[InferenceRequest | Inputs | Picture],
+        *,
+        device: str | None = None,
+        model: str | None = None,
+        pool: str | None = None,
+        window: int = DEFAULT_WINDOW,
+        max_bytes: int = DEFAULT_WINDOW_BYTES,
+        errors: str = "raise",
+        timeout: float = 10.0,
+        qos: int = 1,
+        binary: bool = True,
+        retries: int | None = None,
+    ) -> Iterator[Answer | DeviceError]:
+        """Asks many times, with `window` requests under way at once; answers come in the order of `requests`.
+
+        Takes the next of `requests` only when there is room for it and an answer was taken, so neither a long iterable
+        nor slow answers need memory. When it is not read to its end, what is under way is dropped.
+
+        Args:
+            requests: `InferenceRequest`s; or the inputs by name, or pictures, for the `device` or `pool` and `model`.
+            device, model, pool: Of the items that name none themselves.
+            window: Requests under way at once.
+            max_bytes: Bytes of requests under way at once; a longer request goes alone.
+            errors: "raise": the first error ends it, when its turn comes. "return": errors stand among the answers.
+            timeout, qos, binary, retries: Of each request, as `infer` says.
+        """
+        if window < 1 or max_bytes < 1 or errors not in ("raise", "return"):
+            raise ValueError("window and max_bytes are at least 1, errors is 'raise' or 'return'")
+        how = How(timeout, qos, binary, retries)
+        asked = (as_request(item, device, model, pool) for item in requests)
+        return self._stream(asked, how, window, max_bytes, keep_errors=errors == "return")
+
+    def _stream(
+        self, asked: Iterator[InferenceRequest], how: How, window: int, max_bytes: int, *, keep_errors: bool
+    ) -> Iterator[Answer | DeviceError]:
+        under_way: deque[PendingRequest | DeviceError] = deque()
+        head = _Head()
+        held = 0
+        try:
+            for each in asked:
+                request = self._try(each, how, head.ended)
+                size = 0 if isinstance(request, DeviceError) else request.size
+                while under_way and (len(under_way) >= window or held + size > max_bytes or head.ready(under_way[0])):
+                    first = under_way.popleft()
+                    held -= 0 if isinstance(first, DeviceError) else first.size
+                    yield _kept(head.wait(first), keep=keep_errors)
+                if isinstance(request, PendingRequest):
+                    # It may have waited for the caller to take answers: its time begins now.
+                    request.started = time.monotonic()
+                    request.deadline = request.started + how.timeout
+                    self._submit(request)
+                under_way.append(request)
+                held += size
+            while under_way:
+                yield _kept(head.wait(under_way.popleft()), keep=keep_errors)
+        finally:
+            for left in under_way:
+                if isinstance(left, PendingRequest):
+                    self._drop(left)
+
+    def statistics(self) -> Statistics:
+        """What was sent, answered and lost so far, and how fast. Raises DeviceError when the client is closed."""
+        future: Future[Statistics] = Future()
+        self._asking.check_process()
+        self._thread.call(self._thread.engine.statistics, future)
+        return future.result(GRACE_SECONDS)
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _make(self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]) -> PendingRequest:
+        return self._asking.infer(asked, how, now=time.monotonic(), read=self._read, done=done)
+
+    def _try(
+        self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]
+    ) -> PendingRequest | DeviceError:
+        """A request, or why it cannot be sent, which is told when its turn comes."""
+        try:
+            return self._make(asked, how, done)
+        except DeviceError as error:
+            return error
+
+    def _take_room(self, request: PendingRequest) -> None:
+        if not self._room.take(request.size, request.deadline - time.monotonic()):
+            text = (
+                f"{self.settings.max_in_flight} requests or their bytes are under way, and none of them ended in time"
+            )
+            raise error_of(RequestCode.NO_ANSWER, text, device=request.device, request_id=request.request_id)
+
+    def _submit(self, request: PendingRequest) -> None:
+        self._thread.submit(request)
+
+    def _wait(self, request: PendingRequest, box: queue.SimpleQueue[PendingRequest]) -> Any:
+        try:
+            self._submit(request)
+            box.get(timeout=max(0.0, request.deadline - time.monotonic()) + GRACE_SECONDS)
+        except BaseException:
+            self._drop(request)
+            raise
+        return request.outcome
+
+    def _drop(self, request: PendingRequest) -> None:
+        self._thread.post(lambda: self._thread.engine.requests.give_up(request))
+
+
+class _Room:
+    """Bounds what is under way, over all threads."""
+
+    def __init__(self, limit: int, limit_bytes: int) -> None:
+        self._limit, self._limit_bytes = limit, limit_bytes
+        self._count = self._bytes = 0
+        self._changed = threading.Condition()
+
+    def take(self, size: int, seconds: float) -> bool:
+        """Waits until there is room; False: there was none in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._fits(size), seconds):
+                return False
+            self._count += 1
+            self._bytes += size
+            return True
+
+    def give(self, size: int) -> None:
+        """A request has ended."""
+        with self._changed:
+            self._count -= 1
+            self._bytes -= size
+            self._changed.notify()
+
+    def _fits(self, size: int) -> bool:
+        return not self._count or (self._count < self._limit and self._bytes + size <= self._limit_bytes)
+
+
+class _Head:
+    """Lets one thread wait for the oldest of its requests, and be woken for that one only."""
+
+    def __init__(self) -> None:
+        self._box: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._awaited: PendingRequest | None = None
+
+    def ended(self, request: PendingRequest) -> None:
+        """On the client's thread."""
+        if request is self._awaited:
+            self._box.put(None)
+
+    @staticmethod
+    def ready(request: PendingRequest | DeviceError) -> bool:
+        """It need not be waited for."""
+        return isinstance(request, DeviceError) or request.outcome is not None
+
+    def wait(self, request: PendingRequest | DeviceError) -> Any:
+        """The outcome."""
+        if isinstance(request, DeviceError):
+            return request
+        self._awaited = request
+        while request.outcome is None:  # what is in the box may be of an earlier one
+            self._box.get(timeout=max(0.0, request.deadline - time.monotonic()) + GRACE_SECONDS)
+        self._awaited = None
+        return request.outcome
+
+
+def _give_up(thread: EngineThread, request: PendingRequest, room: _Room) -> None:
+    if thread.engine.requests.give_up(request):
+        room.give(request.size)
+
+
+def _result(outcome: Any) -> Answer:
+    return _kept(outcome, keep=False)  # type: ignore[return-value]
+
+
+def _kept(outcome: Any, *, keep: bool) -> Answer | DeviceError:
+    """Raises an error, or gives it as it is."""
+    if isinstance(outcome, DeviceError) and not keep:
+        raise outcome
+    return outcome  # type: ignore[no-any-return]
+
+
+def _unanswered(broker: object, seconds: float) -> DeviceError:
+    return error_of(RequestCode.NOT_CONNECTED, f"{broker} has not answered within {seconds:.0f} s")

@@ -1,0 +1,149 @@
+"""How a client reaches its broker, and as whom."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Union
+from urllib.parse import unquote, urlsplit
+
+from ...certificates import TlsFiles
+from ...contracts.topics import DEFAULT_PREFIX, NAME, Topics
+
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+"""Schemes of a broker's address, and their usual ports."""
+PathLike = Union[str, "os.PathLike[str]"]
+Identity = Union[PathLike, Sequence[PathLike]]
+"""A PEM file with a certificate and its key, or the two files."""
+_NAME = re.compile(NAME)
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where it is, as an address says it."""
+
+    host: str
+    port: int
+    tls: bool = False
+    websocket_path: str = ""
+    """Empty: MQTT over TCP."""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """Without the password."""
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Everything that a client is told once."""
+
+    broker: Broker
+    topics: Topics
+    client_id: str
+    reply_topic: str
+    v5: bool = True
+    tls: TlsFiles | None = None
+    keepalive_s: int = 30
+    connect_timeout_s: float = 10.0
+    wait_when_offline: bool = False
+    watch_presence: bool = True
+    max_in_flight: int = 1024
+    max_bytes_in_flight: int = 256 << 20
+
+
+def parse_broker(url: str, username: str | None = None, password: str | None = None) -> Broker:
+    """`mqtt://`, `mqtts://`, `ws://` or `wss://` with a host. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(
+            f"the broker's address {url.rpartition('@')[2]!r} must have the form mqtts://HOST[:PORT], with one of "
+            f"{', '.join(PORTS)}"
+        )
+    web = parts.scheme in ("ws", "wss")
+    if not web and parts.path.strip("/"):
+        raise ValueError(f"the broker's address has the path {parts.path!r}: give the fleet's topics with prefix=")
+    return Broker(
+        host=parts.hostname,
+        port=parts.port or PORTS[parts.scheme],
+        tls=parts.scheme in ("mqtts", "wss"),
+        websocket_path=(parts.path if len(parts.path) > 1 else "/mqtt") if web else "",
+        username=username if username is not None else unquote(parts.username) if parts.username else None,
+        password=password if password is not None else unquote(parts.password) if parts.password else None,
+    )
+
+
+def make_settings(
+    url: str,
+    *,
+    prefix: str = DEFAULT_PREFIX,
+    username: str | None = None,
+    password: str | None = None,
+    ca_file: PathLike | None = None,
+    identity: Identity | None = None,
+    client_id: str | None = None,
+    reply_prefix: str = "modelfleet-replies",
+    protocol: str = "5",
+    keepalive: int = 30,
+    connect_timeout: float = 10.0,
+    when_offline: str = "fail",
+    presence: bool = True,
+    max_in_flight: int = 1024,
+    max_bytes_in_flight: int = 256 << 20,
+) -> ClientSettings:
+    """Checks what a client's constructor was given. Raises ValueError."""
+    broker = parse_broker(url, username, password)
+    if not broker.tls and (ca_file is not None or identity is not None):
+        raise ValueError("ca_file and identity are for TLS: give an address that begins with mqtts:// or wss://")
+    for name, value, allowed in (
+        ("protocol", protocol, ("5", "3.1.1")),
+        ("when_offline", when_offline, ("fail", "wait")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r}: one of {', '.join(allowed)}")
+    if max_in_flight < 1 or max_bytes_in_flight < 1 or connect_timeout <= 0 or not 0 < keepalive < 65536:
+        raise ValueError("max_in_flight, max_bytes_in_flight, connect_timeout and keepalive must be positive")
+    topics = Topics(prefix)
+    name = client_id if client_id is not None else f"modelfleet-{secrets.token_hex(8)}"
+    reply_topic = f"{reply_prefix}/{name}/{secrets.token_hex(8)}"
+    if not topics.allows_reply(reply_topic):
+        raise ValueError(
+            f"reply topic {reply_topic!r}: reply_prefix must lie outside of {prefix!r}, and neither it nor client_id "
+            "may contain wildcards or control characters"
+        )
+    return ClientSettings(
+        broker=broker,
+        topics=topics,
+        client_id=name,
+        reply_topic=reply_topic,
+        v5=protocol == "5",
+        tls=TlsFiles(Path(ca_file) if ca_file else None, *_identity(identity)) if broker.tls else None,
+        keepalive_s=keepalive,
+        connect_timeout_s=connect_timeout,
+        wait_when_offline=when_offline == "wait",
+        watch_presence=presence,
+        max_in_flight=max_in_flight,
+        max_bytes_in_flight=max_bytes_in_flight,
+    )
+
+
+def _identity(identity: Identity | None) -> tuple[Path | None, Path | None]:
+    """(certificate, key)."""
+    if identity is None:
+        return None, None
+    if isinstance(identity, (str, os.PathLike)):
+        return Path(identity), Path(identity)
+    certificate, key = identity
+    return Path(certificate), Path(key)
+
+
+def check_name(kind: str, name: str) -> str:
+    """A device, model or pool as one level of a topic. Raises ValueError."""
+    if not _NAME.match(name):
+        raise ValueError(f"{kind} {name!r}: 1 to 64 of a-z 0-9 . _ -, beginning and ending with a letter or digit")
+    return name

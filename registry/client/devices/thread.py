@@ -1,0 +1,117 @@
+"""The thread that drives the connection of a `Client`. It does not hold the client, which can be collected."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from ...contracts.codes import RequestCode
+from ...inference.mqtt.wakeup import Wakeup
+from .engine import Engine
+from .errors import DeviceError, error_of
+from .requests import PendingRequest
+from .settings import ClientSettings
+
+MAX_SLEEP = 60.0
+CLOSE_SECONDS = 5.0
+Value = TypeVar("Value")
+_log = logging.getLogger(__name__)
+
+
+class EngineThread:
+    """An engine with its selector and its thread. `submit`, `post` and `stop` from any thread."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        """Raises CertificateError for TLS files that cannot be used."""
+        self._pid = os.getpid()
+        self._wakeup = Wakeup()
+        self._selector = selectors.DefaultSelector()
+        self.first: DeviceError | None = None
+        """Why the first try to connect failed."""
+        self.told = threading.Event()
+        """Set when the first try to connect has ended."""
+        self._ended = False
+        try:
+            self.engine = Engine(settings, self._selector, self._in_background, time.monotonic, self._first_ended)
+        except BaseException:
+            self._wakeup.close()
+            self._selector.close()
+            raise
+        self._thread = threading.Thread(target=self._run, name="modelfleet-client", daemon=True)
+
+    def start(self) -> None:
+        """Begins to connect; returns at once."""
+        self._thread.start()
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Has `call` run on the thread."""
+        self._wakeup.post(call)
+
+    def submit(self, request: PendingRequest) -> None:
+        """A call; `request.done` runs on the thread."""
+        if not self._thread.is_alive():
+            raise error_of(RequestCode.CLIENT_CLOSED, "the client is closed", device=request.device)
+        self._wakeup.post(lambda: self.engine.submit(request))
+        if self._ended:  # meanwhile
+            self._wakeup.run()
+
+    def call(self, function: Callable[[], Value], future: Future[Value]) -> None:
+        """Has `function` run on the thread and its result put into `future`. Raises NotConnectedError when closed."""
+        if not self._thread.is_alive():
+            raise error_of(RequestCode.CLIENT_CLOSED, "the client is closed")
+        self._wakeup.post(lambda: future.set_result(function()))
+
+    def stop(self) -> None:
+        """Ends the connection and the thread; in a process that was forked, nothing: it is the other's. Idempotent."""
+        if os.getpid() != self._pid or not self._thread.is_alive():
+            return
+        self._wakeup.post(self.engine.close)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(CLOSE_SECONDS)
+
+    def _first_ended(self, error: DeviceError | None) -> None:
+        self.first = error
+        self.told.set()
+
+    def _in_background(self, work: Callable[[], None], ended: Callable[[Exception | None], None]) -> None:
+        def run() -> None:
+            error: Exception | None = None
+            try:
+                work()
+            except Exception as raised:  # noqa: BLE001 - whatever keeps us from the broker: it is told, and tried again
+                error = raised
+            self._wakeup.post(lambda: ended(error))
+
+        threading.Thread(target=run, name="modelfleet-connect", daemon=True).start()
+
+    def _run(self) -> None:
+        engine, selector = self.engine, self._selector
+        selector.register(self._wakeup.socket, selectors.EVENT_READ, lambda _events: self._wakeup.run())
+        try:
+            engine.start()
+            while not engine.closed:
+                self._turn()
+        finally:
+            engine.close()
+            self._ended = True
+            self._wakeup.run()  # what was posted last is refused, not forgotten
+            self.told.set()
+            selector.close()
+            self._wakeup.close()
+
+    def _turn(self) -> None:
+        """One round. A fault in it is logged; the requests that it concerned end at their deadlines."""
+        try:
+            pause = min(MAX_SLEEP, max(0.0, self.engine.wake_at() - time.monotonic()))
+            for key, mask in self._selector.select(pause):
+                key.data(mask)
+            self.engine.turn()
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("a turn of the client's thread failed")
+            time.sleep(0.05)
