@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--power-cuts", default=20, type=int, help="cuts of power a side, in tests/power")
     parser.addoption("--flips", default=120, type=int, help="flipped bits in all, in tests/power")
     parser.addoption("--kills", default=6, type=int, help="of broker and registry each, in tests/e2e")
-    parser.addoption("--devices", default=200, type=int, help="simulated ones, in tests/integration/fleet")
+    parser.addoption("--devices", default=100, type=int, help="simulated ones, in tests/integration/fleet")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

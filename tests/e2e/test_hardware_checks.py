@@ -14,14 +14,22 @@ from scripts.hardware_check import ascend, gpu
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.timeout(300)
+PROGRAM = """
+import sys
+from scripts.hardware_check import {check}, serving
+from tests.support.programs.fleet import Fleet
+serving.Fleet = Fleet
+sys.exit({check}.main())
+"""
+"""The check as its script runs it, but that `registry` and `agent` are forked."""
 
 
 def rehearse(check: str, steps: str, out: Path) -> dict[str, Any]:
     """The JSON report of a rehearsal; the Markdown beside it must have every step."""
     argv = [
         sys.executable,
-        "-m",
-        f"scripts.hardware_check.{check}",
+        "-c",
+        PROGRAM.format(check=check),
         "--rehearse",
         "--quick",
         "--only",
