@@ -17,6 +17,7 @@ from registry.contracts.device.messages import Desired, Event, Health, Notice, P
 from registry.contracts.device.metadata import MetadataRequest, ModelMetadata, ServerMetadata
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.fit.platforms import Platform
+from registry.contracts.inference import ErrorBody, RequestBody, ResultBody
 from registry.contracts.wire import Wire, digest_of
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
@@ -63,6 +64,13 @@ KINDS: dict[str, type[Wire]] = {
     "metadata-server": ServerMetadata,
     "metadata-model": ModelMetadata,
     "metadata-model-waiting": ModelMetadata,
+    "inference-request": RequestBody,
+    "inference-request-311": RequestBody,
+    "inference-request-header": RequestBody,
+    "inference-result": ResultBody,
+    "inference-result-header": ResultBody,
+    "inference-error": ErrorBody,
+    "inference-error-unknown": ErrorBody,
 }
 
 

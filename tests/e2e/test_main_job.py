@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.demo.client import FleetClient, RequestFailedError
+from registry.contracts.topics import Topics
+from scripts.demo.client import FleetClient, RequestFailedError, end_session
 from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
+from tests.support.clients import oip
+from tests.support.clients.asking import Asker
+from tests.support.clients.serving import until
+from tests.support.contract import Contract, Recorder
 from tests.support.paths import LENET_FOLDER
 from tests.support.programs.fleet import Fleet
 
 DIGITS = sorted((LENET_FOLDER / "digits").glob("*.png"))
 
 
+@pytest.fixture(scope="module")
+def recorder(fleet: Fleet) -> Iterator[Recorder]:
+    """What was published since before the first deployment, and what is retained."""
+    recording = Recorder(fleet.broker_port, end_session)
+    yield recording
+    recording.close()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _lenet_serves(fleet: Fleet) -> None:
+def _lenet_serves(fleet: Fleet, recorder: Recorder) -> None:
     fleet.registry("publish", str(LENET_FOLDER / "lenet.toml"))
     fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
 
@@ -83,6 +99,45 @@ def test_results_are_kept_when_that_is_switched_on(fleet: Fleet, client: FleetCl
 
     wait_until(kept, "a recorded result")
     fleet.registry("record", "lenet", "off")
+
+
+def test_everything_that_was_published_is_what_the_contract_says(
+    fleet: Fleet, client: FleetClient, recorder: Recorder
+) -> None:
+    topics, x = Topics(), np.zeros((1, 1, 28, 28), np.float32)
+    client.ask_image(DEVICE, "lenet", DIGITS[0].read_bytes())
+    client.ask_tensors(DEVICE, "lenet", x=x)
+    asker = Asker(fleet.broker_port, topics.infer(DEVICE, "lenet"))
+    old = {"response_topic": asker.reply_topic, "correlation_id": "c"}
+    binary = {**old, "binary_data_output": True}
+    answers = [
+        asker.one(oip.encode_request([oip.Input("x", "FP32", x, binary=False)], request_id="json").payload),
+        asker.one(oip.encode_request([oip.Input("x", "FP32", x)], parameters=binary, magic=True).payload, reply_to=""),
+        asker.one(b"{}"),
+        asker.one(b"", topic=topics.metadata(DEVICE)),
+        asker.one(json.dumps({"parameters": old}).encode(), topic=topics.metadata(DEVICE, "lenet"), reply_to=""),
+        asker.one(b"", topic=topics.metadata(DEVICE, "nosuch")),
+    ]
+    server, lenet, unknown = (answer.head for answer in answers[3:])
+    asker.close()
+    assert [(model["name"], model["ready"]) for model in server["models"]][:1] == [("lenet", True)]
+    assert lenet["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 1, 28, 28]}]
+    said = lenet["parameters"]
+    assert (said["image"]["height"], said["classification"]["labels"], said["variant"]) == (28, 10, "onnx-cpu")
+    assert unknown["code"] == "unknown_model"
+
+    wanted = {"presence", "desired", "reported", "event", "health", "metadataRequest", "serverMetadata"}
+    wanted |= {"modelMetadata", "requestJson", "requestBinary", "requestSelfContained", "resultJson", "resultBinary"}
+    wanted |= {"resultSelfContained", "error", "requestPng"}
+
+    def all_seen() -> Contract | None:
+        contract = Contract()
+        for sent in list(recorder.sent):
+            contract.judge(sent)
+        return contract if contract.faults or contract.seen >= wanted else None
+
+    contract = until(all_seen)
+    assert contract.faults == []
 
 
 def test_publishing_the_same_again_changes_nothing_and_other_content_is_refused(fleet: Fleet) -> None:
