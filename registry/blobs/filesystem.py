@@ -3,12 +3,14 @@ What was found damaged lies in `damaged/abcd…`, and may be removed at any time
 
 An upload is fsynced, then renamed, then the folder is fsynced: a file under a blob's name is whole after any crash.
 Files are 0600, folders 0700. Names come from checked digests and names of uploads only.
+One process has a folder: while it is open every other registry is kept out of it.
 A disk that fails or takes no writes is logged once when it begins and once when it ends.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -20,10 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from registry.blobs.folder_lock import lock_folder
 from registry.contracts.wire import DIGEST_PREFIX, Digest, hex_of
 from registry.core.outage import Outage
 from registry.errors import (
+    InvalidError,
     NotFoundError,
     ReadOnlyError,
     StartError,
@@ -31,6 +33,29 @@ from registry.errors import (
     StorageFullError,
     TemporaryError,
 )
+
+
+def lock_folder(folder: Path, setting: str) -> int:
+    """Lock a folder that is there; closing the descriptor that comes back, or the end of the process, unlocks it.
+
+    Raises:
+        StartError: `data_folder`, it cannot be used.
+        InvalidError: another registry works in it.
+    """
+    file = folder / "lock"
+    try:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS or not file.exists():
+            raise StartError("data_folder", f"The folder {folder} cannot be used: {error.strerror}.") from error
+        lock = os.open(file, os.O_RDONLY | os.O_CLOEXEC)  # can be locked all the same
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise InvalidError(f"Another registry works in {folder}; stop it, or choose another {setting}.") from None
+    return lock
+
 
 log = logging.getLogger(__name__)
 _UPLOAD = re.compile(r"[0-9a-z]{1,64}\Z")

@@ -19,8 +19,7 @@ from registry.contracts.catalogue.manifest import Manifest, Target, TensorSpec, 
 from registry.contracts.fit.resolution import CPU_FORMAT_ORDER, FORMAT_ORDER, TARGET_ORDER
 from registry.hub.casting import cast
 from registry.hub.source import HubError, opened, require_text
-from registry.running.process import CannotRunError, ModelProcess, ModelRunError
-from registry.running.runtimes import order_for
+from registry.running.process import CannotRunError, ModelProcess, ModelRunError, order_for
 
 Array = NDArray[np.generic]
 

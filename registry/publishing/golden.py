@@ -46,10 +46,8 @@ from registry.inspection.arrays import load_tensors
 from registry.inspection.facts import InspectionError
 from registry.publishing.plan import Observer
 from registry.publishing.request import GoldenSection
-from registry.running.parity import array_of, make_cases, measure, random_inputs
-from registry.running.process import ModelProcess, ModelRunError
-from registry.running.smoke import smoke
-from registry.running.variants import LocalVariants
+from registry.running.parity import array_of, make_cases, measure, random_inputs, smoke
+from registry.running.process import LocalVariants, ModelProcess, ModelRunError
 
 Tensors = tuple[TensorSpec, ...]
 Signature = tuple[Tensors, Tensors]

@@ -1,19 +1,25 @@
-"""One model that runs on this machine, in a process of its own: a vendor's crash or hang does not take ours with it."""
+"""Models that run on this machine, each in a process of its own: a vendor's crash or hang does not take ours with it.
+
+ONNX runs with ONNX Runtime, MindIR with MindSpore's own Python; the rest is for a device. A device's agent runs far
+more, confined and for long; this is only for measuring at publishing, and for evaluating without a device.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import select
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -21,6 +27,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.contracts.catalogue.manifest import Format, Target, TensorSpec, Variant
+from registry.contracts.tensors import RAW, Datatype
 from registry.contracts.texts import without_call_stack
 from registry.errors import RegistryError
 
@@ -146,7 +154,7 @@ class ModelProcess:
         self._process.kill()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                with contextlib.suppress(OSError):  # what was not sent is of no use any more
+                with suppress(OSError):  # what was not sent is of no use any more
                     stream.close()
         self._process.wait()
         self._words.close()
@@ -203,3 +211,84 @@ class ModelProcess:
         self._words.seek(max(0, size - LAST_WORDS))
         words = " ".join(self._words.read().decode("utf-8", "replace").split())
         return f"its process ended with status {status}: {words}" if words else f"its process ended with {status}"
+
+
+MINDSPORE_VARIABLE = "MODELFLEET_MINDSPORE_PYTHON"
+"""Names the Python in whose environment MindSpore is, where this one's has none: it wants an older NumPy than we do."""
+PROVIDERS = {Target.CPU: "CPUExecutionProvider", Target.GPU: "CUDAExecutionProvider"}
+DEVICES = {Target.CPU: "CPU", Target.GPU: "GPU", Target.ASCEND910: "Ascend"}
+_UNRUNNABLE = RAW | {Datatype.BYTES}
+_ELSEWHERE = {
+    Format.MINDSPORE_CKPT: "a checkpoint has no network of its own; a device's agent builds it",
+    Format.AIR: "AIR runs nowhere; it is there to be converted",
+    Format.OM: "an OM runs on its Ascend chip only",
+    Format.TENSORRT_PLAN: "a plan runs on its GPU only",
+}
+
+
+def order_for(
+    file: Path, model_format: Format, target: Target, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> Order | str:
+    """How to run that file here; or why not, in words that can follow `not measured here: `."""
+    if any(spec.datatype in _UNRUNNABLE for spec in (*inputs, *outputs)):
+        return "tensors of BYTES, BF16 or 8-bit floats are run by devices only"
+    names = tuple(spec.name for spec in inputs), tuple(spec.name for spec in outputs)
+    if model_format is Format.ONNX:
+        if find_spec("onnxruntime") is None:
+            return "ONNX Runtime is not installed here: pip install 'modelfleet[onnxruntime]'"
+        if target not in PROVIDERS:
+            return f"ONNX for {target} runs on such a device only"
+        return Order("onnxruntime", sys.executable, PROVIDERS[target], file, *names)
+    if model_format is Format.MINDIR:
+        interpreter = os.environ.get(MINDSPORE_VARIABLE) or (sys.executable if find_spec("mindspore") else "")
+        if not interpreter:
+            return f"{MINDSPORE_VARIABLE} names no Python that has MindSpore"
+        if target not in DEVICES:
+            return f"MindIR for {target} runs on such a device only"
+        return Order("mindspore", interpreter, DEVICES[target], file, *names)
+    return _ELSEWHERE[model_format]
+
+
+class LocalVariants:
+    """Starts a variant when it is asked for, at most once; what was started ends with the stack.
+
+    Args:
+        variants: In the order in which one that runs is looked for.
+        locate: The model file of a variant; it may be fetched then. Asked only for what may run here.
+        stack: Ends the processes.
+        limits: Deadlines, as `ModelProcess` takes them.
+    """
+
+    def __init__(
+        self, variants: Sequence[Variant], locate: Callable[[Variant], Path], stack: ExitStack, **limits: float
+    ) -> None:
+        self._variants = {variant.name: variant for variant in variants}
+        self._locate, self._stack, self._limits = locate, stack, limits
+        self._started: dict[str, ModelProcess | str] = {}
+
+    def process(self, name: str) -> ModelProcess | str:
+        """The running variant; or why it does not run here, in words that can follow `not measured here: `."""
+        if name not in self._started:
+            self._started[name] = self._start(self._variants[name])
+        return self._started[name]
+
+    def first(self) -> tuple[str, ModelProcess] | None:
+        """The first that runs here; None: `reasons` has why none does."""
+        for name in self._variants:
+            process = self.process(name)
+            if not isinstance(process, str):
+                return name, process
+        return None
+
+    def reasons(self) -> tuple[str, ...]:
+        """Of those that were asked for: `name: why it does not run here`."""
+        return tuple(f"{name}: {why}" for name, why in self._started.items() if isinstance(why, str))
+
+    def _start(self, variant: Variant) -> ModelProcess | str:
+        order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
+        if isinstance(order, str):
+            return order
+        try:
+            return self._stack.enter_context(ModelProcess(replace(order, file=self._locate(variant)), **self._limits))
+        except CannotRunError as error:
+            return error.message

@@ -15,9 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from registry.config import Limits
 from registry.errors import TemporaryError
-from registry.server.attendance import attending
-from registry.server.composition import Services
-from registry.server.fleet import bridging
+from registry.server.composition import Services, bridging
 from registry.server.fleet_metrics import measured
 from registry.server.metrics import CountRequests
 from registry.server.middleware.limits import BodyLimits
@@ -44,7 +42,7 @@ from registry.server.routes import (
     versions,
     webhooks,
 )
-from registry.server.scheduler import scheduling
+from registry.server.scheduler import attending, scheduling
 from registry.server.systemd_notify import watched
 
 API_VERSION = "1"

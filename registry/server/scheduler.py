@@ -1,5 +1,6 @@
-"""What happens by itself, every so often. Every job starts from what the database or the disk says, so that one
-that was killed, failed or skipped is made good by the next."""
+"""What happens by itself, at the start and every so often. Every job starts from what the database or the disk says, so
+that one that was killed, failed or skipped is made good by the next.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from starlette.concurrency import run_in_threadpool
 
@@ -18,10 +20,25 @@ from registry.periodic import PeriodicScheduler
 from registry.server.composition import Services
 from registry.server.metrics import counter
 from registry.services.access import CACHE_SECONDS
+from registry.services.fleet.presence import PresenceTracker
 from registry.services.idempotency import forget_old
 from registry.services.rollouts.forget import forget_steps
 
 log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def attending(presence: PresenceTracker, clock: Callable[[], datetime]) -> AsyncIterator[None]:
+    """The first of the scheduler's notes."""
+    try:
+        await run_in_threadpool(presence.listen, clock())
+    except TemporaryError:
+        pass  # the database has said it; the scheduler tries again
+    except Exception:
+        log.exception("presence: that the registry listens cannot be noted; the scheduler tries again")
+    yield
+
+
 LISTEN_S = 20.0
 """Less than `registry.core.presence.AFTERWARDS_S`."""
 SETTLE_S = 3600.0

@@ -126,7 +126,7 @@ def _measured(session: Session, manifest: Manifest, variant: Variant, folder: Pa
         session.out.note("  not measured: the version has no golden vectors")
         return variant
     from registry.running.parity import measure  # noqa: PLC0415 - needs NumPy
-    from registry.running.variants import LocalVariants  # noqa: PLC0415 - as above
+    from registry.running.process import LocalVariants  # noqa: PLC0415 - as above
 
     with ExitStack() as stack:
         process = LocalVariants([variant], lambda made: folder / made.entry, stack).process(variant.name)

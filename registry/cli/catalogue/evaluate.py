@@ -94,9 +94,8 @@ def evaluate(
 
 
 def _here(session: Session, wanted: Wanted) -> EvaluationView:
-    from registry.running import evaluate as running  # noqa: PLC0415 - needs NumPy
-    from registry.running.process import ModelProcess  # noqa: PLC0415 - as above
-    from registry.running.runtimes import order_for  # noqa: PLC0415 - as above
+    from registry.running import parity as running  # noqa: PLC0415 - needs NumPy
+    from registry.running.process import ModelProcess, order_for  # noqa: PLC0415 - as above
 
     end_well()
     version, dataset = wanted.version, wanted.dataset
@@ -145,8 +144,11 @@ def _runs_here(manifest: Manifest, name: str | None) -> Variant:
 
 def _why_not(variant: Variant) -> str:
     """Why this machine cannot run it; empty: it can."""
-    from registry.running.process import CannotRunError, require_device  # noqa: PLC0415 - needs NumPy
-    from registry.running.runtimes import order_for  # noqa: PLC0415 - as above
+    from registry.running.process import (  # noqa: PLC0415 - needs NumPy
+        CannotRunError,
+        order_for,
+        require_device,
+    )
 
     order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
     if isinstance(order, str):

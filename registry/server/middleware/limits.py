@@ -17,11 +17,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry.config import Limits
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES
 from registry.contracts.paths import API
-from registry.core.nesting import nests_deeper
 from registry.errors import RegistryError, UnauthorizedError
 from registry.server.middleware.auth import caller_of
 from registry.server.middleware.problems import problem_response, response_of
 from registry.services.access import ANONYMOUS
+
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
+"""Also matches a string that does not end, so that no text makes it try again from each quote."""
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def nests_deeper(text: bytes, limit: int) -> bool:
+    """Do objects and arrays of the text nest more than `limit` levels? Linear in its length."""
+    depth = 0
+    for bracket in _STRING.sub(b"", text).translate(None, _NOT_BRACKETS):
+        if bracket in b"[{":
+            depth += 1
+            if depth > limit:
+                return True
+        else:
+            depth -= 1
+    return False
+
 
 _UPLOADS = f"{API}/uploads/"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")

@@ -3,6 +3,8 @@
 - The session outlives the connection (clean start off, expiry SESSION_EXPIRY_S): messages of devices wait at the
   broker while the registry is away. A message is acknowledged only when `ack` is called, on the connection it came on.
 - What the broker states in its CONNACK is kept: it would end the connection otherwise, each time again.
+- The credentials lie in files that may be replaced at any time: they are read for each connection. A password that
+  cannot be read now leaves the one of before; for the files of TLS see `registry.certificates`.
 - TCP_NODELAY: without it a QoS 1 round trip takes 44 ms.
 - paho calls back in its own thread; an exception there would end it, so none leaves a callback.
 """
@@ -26,11 +28,51 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from registry.certificates import CertificateError, RenewedContext, TlsFiles
 from registry.config import Mqtt
 from registry.contracts.broker import BrokerLimits, in_packets, limits_of, subscribable
 from registry.contracts.counters import Counters
 from registry.contracts.wire import DIGEST_PREFIX, digest_of
-from registry.server.mqtt.broker_credentials import Credentials
+from registry.errors import StartError
+
+log = logging.getLogger(__name__)
+_RENEWED = ("username", "password", "password_file", "ca_file", "cert_file", "key_file")
+
+
+class Credentials:
+    """Of one set of settings, which `renew` replaces. Thread-safe."""
+
+    def __init__(self, config: Mqtt) -> None:
+        """Raises StartError: the certificates cannot be used; OSError: the password's file cannot be read."""
+        self._lock = threading.Lock()
+        self._config = config
+        self._password = config.read_password()
+        try:
+            self.context = RenewedContext(_files(config)) if config.tls else None
+        except CertificateError as error:
+            raise StartError("mqtt_tls", f"The broker's certificates cannot be used: {error}") from error
+
+    def login(self) -> tuple[str | None, str | None]:
+        """User name and password as they are now."""
+        with self._lock:
+            try:
+                self._password = self._config.read_password()
+            except (OSError, ValueError) as error:
+                log.warning("MQTT: the password of before is used on: %s", error)
+            return self._config.username, self._password
+
+    def renew(self, config: Mqtt) -> bool:
+        """Take these settings' credentials; host, port and the like stay. True: they are others than before."""
+        with self._lock:
+            before = self._config.username, self._password
+            self._config = self._config.model_copy(update={name: getattr(config, name) for name in _RENEWED})
+            other_files = self.context is not None and self.context.renew(_files(self._config))
+        return self.login() != before or other_files
+
+
+def _files(config: Mqtt) -> TlsFiles:
+    return TlsFiles(config.ca_file, config.cert_file, config.key_file)
+
 
 RECEIVE_MAXIMUM = 500
 """QoS 1 messages that the broker may have sent and not yet seen acknowledged."""
@@ -43,7 +85,6 @@ MAX_INFLIGHT = 20
 """Publications on the way at once, where the broker's Receive Maximum is not less."""
 MAX_QUEUED = 2000
 """Messages that paho holds while they are not acknowledged; more are refused."""
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

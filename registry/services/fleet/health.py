@@ -16,9 +16,8 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.api.devices import CountView, HealthHour
 from registry.contracts.device.messages import Health
-from registry.core.counts import Increase, Totals, add_errors, advance
 from registry.core.intake import DeviceMessage
-from registry.core.retention import HourOfHealth
+from registry.core.retention import HourOfHealth, Increase, Totals, add_errors, advance
 from registry.db.engine import Database
 from registry.db.fleet_rows import CountRow, DeviceRow, HealthHourRow, HealthRow, SessionRow
 from registry.services.fleet.desired import find_device

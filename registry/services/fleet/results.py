@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 from registry.contracts.api.devices import ResultView
 from registry.contracts.tensors import CONTENT_JSON
 from registry.contracts.wire import Name
-from registry.core.intake import Recorded
-from registry.core.results import Result
+from registry.core.intake import Recorded, Result
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, ResultRow

@@ -13,7 +13,7 @@ from registry.contracts.codes import DeviceReasonCode, ReasonCode
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout.views import GateVerdict, RolloutReason
 from registry.core.rollouts import actions, retries
-from registry.core.rollouts import decisions as d
+from registry.core.rollouts import decide as d
 from registry.core.rollouts.gates import GateDecision, Kind
 from registry.core.rollouts.machine import InvalidMoveError, RolloutTrigger
 from registry.core.rollouts.rates import was_set_back

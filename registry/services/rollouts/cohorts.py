@@ -18,10 +18,9 @@ from sqlalchemy.orm import Session
 from registry.contracts.codes import InferenceCode as Code
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState
-from registry.core.counts import Increase
+from registry.core.retention import Increase
 from registry.core.rollouts import actions
-from registry.core.rollouts.gates import WaveFacts
-from registry.core.rollouts.health import Cohort, Cohorts
+from registry.core.rollouts.gates import Cohort, Cohorts, WaveFacts
 from registry.db.fleet_rows import DeviceStateRow, HealthRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.queries import batches

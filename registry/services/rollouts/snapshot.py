@@ -12,9 +12,8 @@ from sqlalchemy.orm import Session
 from registry.contracts.rollout.spec import OfflinePolicy, RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
 from registry.core.rollouts import actions, retries
-from registry.core.rollouts.decisions import Away, Failed, Overdue, Snapshot
-from registry.core.rollouts.gates import Accepted, Kind, WaveFacts
-from registry.core.rollouts.health import Cohorts
+from registry.core.rollouts.decide import Away, Failed, Overdue, Snapshot
+from registry.core.rollouts.gates import Accepted, Cohorts, Kind, WaveFacts
 from registry.core.rollouts.rates import MAX_BATCH, Bucket, Candidate
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow

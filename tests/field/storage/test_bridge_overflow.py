@@ -12,7 +12,7 @@ from sqlalchemy import select
 from registry.config import Mqtt, RegistryConfig
 from registry.db.engine import Database
 from registry.db.fleet_rows import HealthRow
-from registry.server.fleet import build_fleet
+from registry.server.composition import build_fleet
 from registry.server.mqtt import bridge as mqtt_bridge
 from tests.support.clients.mqtt_device import MqttDevice
 from tests.support.host.postgres import migrated_file

@@ -11,8 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from registry.contracts.device.messages import Event, Health
-from registry.core.intake import DeviceMessage, Recorded, checked
-from registry.core.results import describe
+from registry.core.intake import DeviceMessage, Recorded, checked, describe
 from registry.core.retention import RetentionLimits
 from registry.db.base import Base
 from registry.db.catalog_rows import ModelRow

@@ -11,8 +11,7 @@ import pytest
 
 from registry.contracts.catalogue.manifest import Format, Target, TensorSpec
 from registry.contracts.tensors import Datatype
-from registry.running.process import CannotRunError, ModelProcess, ModelRunError, Order
-from registry.running.runtimes import MINDSPORE_VARIABLE, order_for
+from registry.running.process import MINDSPORE_VARIABLE, CannotRunError, ModelProcess, ModelRunError, Order, order_for
 from registry.sandbox import memory_of_host
 from tests.support.clients.worker_client import is_gone
 from tests.support.models import onnx_models

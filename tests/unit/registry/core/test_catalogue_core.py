@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.core.differences import differences
-from registry.core.nesting import nests_deeper
 from registry.core.ranges import UnsatisfiableRangeError, parse_range
 from registry.errors import InvalidError
+from registry.server.middleware.limits import nests_deeper
 from registry.server.middleware.paging import decode_cursor, encode_cursor
 
 json_values = st.recursive(

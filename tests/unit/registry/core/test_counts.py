@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry.contracts.device.messages import ModelHealth
-from registry.core.counts import MAX_CODES, OTHER, Increase, Totals, add_errors, advance, bounded_errors
+from registry.core.retention import MAX_CODES, OTHER, Increase, Totals, add_errors, advance, bounded_errors
 
 
 def test_the_first_report_of_a_session_counts_whole() -> None:

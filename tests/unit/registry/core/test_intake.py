@@ -10,8 +10,7 @@ import pytest
 
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Health, Presence
 from registry.contracts.tensors import BINARY_MAGIC
-from registry.core.intake import Recorded, read_message
-from registry.core.results import MAX_BODY_BYTES, describe
+from registry.core.intake import MAX_BODY_BYTES, Recorded, describe, read_message
 
 NOW = datetime(2030, 5, 1, tzinfo=timezone.utc)
 HEALTH: dict[str, Any] = {

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from registry.core.results import describe
+from registry.core.intake import describe
 
 
 @pytest.mark.parametrize(

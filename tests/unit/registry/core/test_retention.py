@@ -8,8 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from registry.contracts.device.messages import Health, ModelHealth, Quantiles
-from registry.core.counts import Increase
-from registry.core.retention import HourOfHealth, RetentionLimits, before, hour_of
+from registry.core.retention import HourOfHealth, Increase, RetentionLimits, before, hour_of
 
 NOW = datetime(2030, 5, 1, 12, 34, 56, 789, tzinfo=timezone.utc)
 

@@ -10,8 +10,7 @@ from agent.conversion.base import Ran, failure
 from registry.contracts.rollout.spec import Gate, WaveSpec
 from registry.contracts.rollout.states import ActionState, WaveState
 from registry.contracts.texts import how_many, without_call_stack
-from registry.core.rollouts.gates import WaveFacts, judge
-from registry.core.rollouts.health import Cohorts
+from registry.core.rollouts.gates import Cohorts, WaveFacts, judge
 from registry.core.rollouts.waves import label
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)

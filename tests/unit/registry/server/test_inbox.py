@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from registry.server.mqtt.inbox import Inbox, Received
+from registry.server.mqtt.bridge import Inbox, Received
 
 
 def message(mid: int, qos: int = 1) -> Received:

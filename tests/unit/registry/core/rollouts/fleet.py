@@ -9,11 +9,11 @@ from datetime import datetime, timedelta, timezone
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, Command, RolloutState, WaveState
-from registry.core.rollouts import actions, decisions
+from registry.core.rollouts import actions
+from registry.core.rollouts import decide as decisions
 from registry.core.rollouts.actions import Action, Report
 from registry.core.rollouts.decide import decide
-from registry.core.rollouts.gates import Kind, WaveFacts, accepted_of
-from registry.core.rollouts.health import Cohorts
+from registry.core.rollouts.gates import Cohorts, Kind, WaveFacts, accepted_of
 from registry.core.rollouts.machine import Move, RolloutTrigger, advance
 from registry.core.rollouts.rates import Bucket, Candidate
 from registry.core.rollouts.waves import Member, assign, tail

@@ -9,8 +9,7 @@ import pytest
 from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import AccuracyRule, Gate, HealthMetric, HealthRule, ShadowRule
 from registry.contracts.rollout.states import ActionState, WaveState
-from registry.core.rollouts.gates import Accepted, GateDecision, GateOutcome, WaveFacts, judge
-from registry.core.rollouts.health import Cohort, Cohorts
+from registry.core.rollouts.gates import Accepted, Cohort, Cohorts, GateDecision, GateOutcome, WaveFacts, judge
 
 S = ActionState
 T0 = datetime(2026, 1, 1, tzinfo=timezone.utc)
