@@ -15,9 +15,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
-from agent.adapters.disk.checked_files import drop_changed, keep_sums
+from agent.adapters.disk.checked_files import PartFile, drop_changed, keep_sums
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.part_file import PartFile
 from agent.adapters.facts.hardware import memory
 from agent.adapters.facts.process_stats import proportional_memory
 from agent.adapters.network.registry_answers import UnreachableError

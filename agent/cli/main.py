@@ -6,22 +6,60 @@ Heavy imports stand inside the commands: `--help` answers at once.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
+import shlex
 import shutil
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from agent.cli.common import ConfigOption, JsonOption, fail, print_json, say, settings_of
-from agent.cli.lease import app as lease_commands
-from agent.config.settings import example_toml
+from agent.adapters.disk.leases import Leases
+from agent.config.settings import AgentConfig, ConfigError, config_file, example_toml, load_config
+from agent.core.local_policy import Lease
 from agent.errors import AgentError
+from registry.contracts.texts import visible
 from registry.log_limit import limit_logs
 
 if TYPE_CHECKING:
     from agent.app.doctor import Check
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings file (TOML).", show_default=False, dir_okay=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def settings_of(option: Path | None) -> AgentConfig:
+    """The settings in effect; ends the command with 2 where they are wrong."""
+    try:
+        return load_config(config_file(option))
+    except ConfigError as error:
+        fail(error.message, 2)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Says what is wrong and ends the command."""
+    say(f"agent: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def say(text: str, mark: str = "", *, err: bool = False) -> None:
+    """A line for people. What it holds may come from elsewhere, and does not steer the terminal; the mark may."""
+    typer.echo(mark + visible(text), err=err)
+
+
+def print_json(value: Any) -> None:
+    """For programs."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -165,7 +203,84 @@ def show_config(
     typer.echo(example_toml(), nl=False)
 
 
-app.add_typer(lease_commands, name="lease")
+leases = typer.Typer(
+    no_args_is_help=True,
+    help="""Keep models from being switched for a while, for example during a measurement.
+
+    A lease always has an end, so a program that does not give it back blocks nothing for ever. All leases together
+    delay a deployment by at most policy.max_defer_s. Downloads continue. The registry shows the reason.""",
+)
+app.add_typer(leases, name="lease")
+
+
+@leases.command("take")
+def take(
+    duration: Annotated[str, typer.Argument(metavar="DURATION", help="How long: 90s, 30m, 2h, 1d.")],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="The reason; operators see it.")] = "",
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only this model. Default: all.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a lease and print its id.
+
+    Example: agent lease take 30m --reason "counting visitors" --model lenet
+    """
+    now = _now()
+    held = _leases(config)
+    if not held.folder.parent.is_dir():
+        fail(f"no agent ever ran with its data in {held.folder.parent}: no agent would see the lease. Check --config")
+    try:
+        lease = held.add(now + _duration(duration), reason, model, now)
+    except AgentError as error:
+        fail(f"{error.code}: {error.message}")
+    if as_json:
+        print_json(_as_json(lease))
+    else:
+        until = lease.until.isoformat(timespec="seconds")
+        where = f" --config {shlex.quote(str(config))}" if config is not None else ""
+        say(f"{lease.id} until {until}; give it back: agent lease give-back {lease.id}{where}")
+
+
+@leases.command("give-back")
+def give_back(lease: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOption = None) -> None:
+    """Give a lease back before its end."""
+    try:
+        _leases(config).give_back(lease)
+    except AgentError as error:
+        fail(f"{error.code}: {error.message}")
+
+
+@leases.command("list")
+def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the current leases."""
+    living = _leases(config).living(_now())
+    if as_json:
+        print_json([_as_json(lease) for lease in living])
+        return
+    for lease in living:
+        until = lease.until.isoformat(timespec="seconds")
+        say(f"{lease.id}  until {until}  {lease.model or 'every model':20} {lease.reason}")
+    if not living:
+        say("no leases")
+
+
+def _leases(config: Path | None) -> Leases:
+    return Leases(settings_of(config).data_dir / "leases")
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), tz=timezone.utc)
+
+
+def _duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{text!r}: write it like 90s, 30m, 2h or 1d", param_hint="DURATION")
+    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+def _as_json(lease: Lease) -> dict[str, str | None]:
+    return {"id": lease.id, "until": lease.until.isoformat(), "reason": lease.reason, "model": lease.model}
 
 
 def _print_check(check: Check) -> None:

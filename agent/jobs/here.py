@@ -28,8 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.facts.ascend import probe_cann
-from agent.adapters.facts.nvidia import probe_nvidia
+from agent.adapters.facts.accelerators import probe_cann, probe_nvidia
 from agent.conversion.base import ConversionRequest, Tools
 from agent.conversion.convert import convert, plan_for
 from agent.conversion.quantize import CALIBRATION

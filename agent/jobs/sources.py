@@ -13,9 +13,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent.adapters.disk.artifact_cache import reserve_of
-from agent.adapters.disk.checked_files import faulty
+from agent.adapters.disk.checked_files import PartFile, faulty
 from agent.adapters.disk.durable import disk_error
-from agent.adapters.disk.part_file import PartFile
 from agent.core.joining import joining
 from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import JobContext

@@ -24,10 +24,9 @@ import threading
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
-from agent.adapters.disk.checked_files import Pace, faulty, is_plain, is_right, unexpected_files
+from agent.adapters.disk.checked_files import Pace, PartFile, faulty, is_plain, is_right, unexpected_files
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.durable import delete, disk_error, sync_folder, write_atomically
-from agent.adapters.disk.part_file import PartFile
 from agent.core.fitness import CachedArtifact, to_evict
 from agent.errors import TransientError
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, FileRef, Variant

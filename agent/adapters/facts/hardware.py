@@ -26,10 +26,18 @@ from pydantic import Field, ValidationError
 from agent.adapters.disk.artifact_cache import disk_free
 from agent.adapters.disk.durable import write_atomically
 from agent.adapters.disk.row_file import row_sum
-from agent.adapters.facts.ascend import DEVICES as ASCEND_DEVICES
-from agent.adapters.facts.ascend import DRIVER_INFO, FOLDERS, TOOL, cann_files, probe_ascend, probe_cann
-from agent.adapters.facts.nvidia import DEVICES as NVIDIA_DEVICES
-from agent.adapters.facts.nvidia import driver_version, probe_nvidia
+from agent.adapters.facts.accelerators import (
+    ASCEND_DEVICES,
+    DRIVER_INFO,
+    FOLDERS,
+    NVIDIA_DEVICES,
+    TOOL,
+    cann_files,
+    driver_version,
+    probe_ascend,
+    probe_cann,
+    probe_nvidia,
+)
 from agent.adapters.facts.vendor_tool import find_tool
 from agent.backends.catalog import CATALOG
 from agent.errors import TransientError

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
-from agent.adapters.disk.part_file import PartFile
+from agent.adapters.disk.checked_files import PartFile
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
 from agent.errors import AgentError, PermanentError

@@ -11,8 +11,7 @@ import pytest
 
 from agent.adapters.facts import hardware as probe_cache
 from agent.adapters.facts import nvml_probe
-from agent.adapters.facts.ascend import probe_ascend, probe_cann
-from agent.adapters.facts.nvidia import probe_nvidia
+from agent.adapters.facts.accelerators import probe_ascend, probe_cann, probe_nvidia
 from agent.adapters.facts.vendor_tool import ToolError, run_tool
 from registry.contracts.fit.platforms import AscendFacts
 from tests.support.paths import DATA

@@ -163,7 +163,7 @@ def test_a_version_waits_for_what_is_not_known_and_what_served_is_loaded_all_the
 
 
 def test_a_vendor_tool_that_fails_leaves_the_accelerator_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    from agent.adapters.facts import nvidia as nvidia_facts
+    from agent.adapters.facts import accelerators as nvidia_facts
 
     def stall(*_: object, **__: object) -> str:
         raise ToolError("it did not answer within 10 s")

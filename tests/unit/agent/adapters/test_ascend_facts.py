@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from agent.adapters.facts.ascend import Run, describe, parse_info, soc_of
+from agent.adapters.facts.accelerators import Run, describe, parse_info, soc_of
 from agent.adapters.facts.hardware import with_acl
 from agent.adapters.facts.vendor_tool import ToolError
 from registry.contracts.catalogue.manifest import Format, Target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.adapters.facts.nvidia import Gpu, Nvml, choose, visible
+from agent.adapters.facts.accelerators import Gpu, Nvml, choose, visible
 
 A10 = Gpu(name="A10", uuid="GPU-a10", compute_capability="8.6", memory_bytes=24 << 30)
 T4 = Gpu(name="T4", uuid="GPU-t4", compute_capability="7.5", memory_bytes=16 << 30)
