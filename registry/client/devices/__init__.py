@@ -6,6 +6,7 @@
 from .answer import Answer
 from .arrays import TypedTensor
 from .asking import InferenceRequest
+from .async_client import AsyncClient
 from .client import Client
 from .errors import (
     BadReplyError,
@@ -21,21 +22,26 @@ from .errors import (
     UnknownModelError,
 )
 from .figures import Statistics
+from .metadata import DeviceDescription, ModelDescription, TensorDescription
 
 __all__ = [
     "Answer",
+    "AsyncClient",
     "BadReplyError",
     "BadRequestError",
     "Client",
     "DeadlineError",
+    "DeviceDescription",
     "DeviceError",
     "DeviceOfflineError",
     "InferenceRequest",
+    "ModelDescription",
     "ModelFailedError",
     "NotConnectedError",
     "NotReadyError",
     "OverloadedError",
     "Statistics",
+    "TensorDescription",
     "TypedTensor",
     "UnknownDeviceError",
     "UnknownModelError",

@@ -28,6 +28,7 @@ from .errors import BadRequestError
 
 _LENGTH = struct.Struct("<I")
 _PLAIN = {np.dtype(code): kind for kind, code in NUMPY_NAME.items() if kind not in RAW}
+_FLOAT64, _INT64 = np.dtype("f8"), np.dtype("i8")
 _FLOATS = FLOAT8 | {Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
 _ML_DTYPES = {
     "bfloat16": Datatype.BF16,
@@ -62,8 +63,13 @@ class WireTensor(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     data: bytes
-    loose: bool = False
-    """The datatype is only what NumPy made of it (float64, int64 or a list): the model's own may be another one."""
+
+
+def is_loose(value: Any) -> bool:
+    """Is its datatype only what NumPy makes of numbers (a list, float64, int64)? The model's own may be another."""
+    if isinstance(value, np.ndarray):
+        return value.dtype is _FLOAT64 or value.dtype is _INT64 or value.dtype in (_FLOAT64, _INT64)
+    return not isinstance(value, (TypedTensor, np.generic))
 
 
 def to_wire(name: str, value: Any, wanted: str = "") -> WireTensor:
@@ -75,8 +81,7 @@ def to_wire(name: str, value: Any, wanted: str = "") -> WireTensor:
     array = value if isinstance(value, np.ndarray) else _array_of(name, value)
     kind = _PLAIN.get(array.dtype)
     if kind is not None and (not wanted or wanted == kind) and array.ndim <= MAX_RANK:
-        loose = not wanted and (value is not array or kind is Datatype.FP64 or kind is Datatype.INT64)
-        return WireTensor(kind, array.shape, array.tobytes(), loose)
+        return WireTensor(kind, array.shape, array.tobytes())
     if array.ndim > MAX_RANK:
         raise _refusal(InferenceCode.WRONG_SHAPE, name, f"{array.ndim} dimensions, at most {MAX_RANK} can be sent")
     return _other(name, array, wanted)

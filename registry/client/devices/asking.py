@@ -13,13 +13,20 @@ from typing import Any, Union
 from ...contracts.codes import InferenceCode, RequestCode
 from ...contracts.tensors import MAX_TENSORS
 from ...inference.packets import text
-from .arrays import WireTensor, to_wire
+from .arrays import WireTensor, is_loose, to_wire
 from .encoding import Options, ReplyAddress, RequestEncoder, picture_tensor, picture_type
-from .errors import BadRequestError, NotConnectedError
+from .errors import BadRequestError, DeviceError, NotConnectedError
+from .metadata import Descriptions, ModelDescription
 from .requests import PendingRequest
 from .settings import ClientSettings, check_name
 
 MAX_ID = 256
+DESCRIPTION_SECONDS = 2.0
+"""So long a device may take to say what a model takes, at most half of the time-out."""
+_NO_DEVICE = frozenset(map(str, (RequestCode.NO_SUCH_DEVICE, RequestCode.DEVICE_OFFLINE,
+                                 RequestCode.CLIENT_CLOSED)))  # fmt: skip
+_OUTDATED = frozenset(map(str, (InferenceCode.WRONG_DATATYPE, InferenceCode.UNKNOWN_INPUT,
+                                InferenceCode.MISSING_INPUT, InferenceCode.NO_IMAGE_INPUT)))  # fmt: skip
 Picture = Union[str, "os.PathLike[str]", bytes]
 """A JPEG or PNG file: its path, or its bytes."""
 Inputs = Mapping[str, Any]
@@ -72,12 +79,24 @@ def read_picture(picture: Picture) -> bytes:
     return data
 
 
+def description_seconds(left: float) -> float:
+    """How long to wait for the description, when so many seconds are left for the request."""
+    return max(0.001, min(DESCRIPTION_SECONDS, left / 2))
+
+
+def ends_request(error: DeviceError, left: float) -> bool:
+    """There will be no answer to the request either. Else it is sent without a description: its own answer says more;
+    or the connection is waited for."""
+    return error.code in _NO_DEVICE or (error.code == RequestCode.NOT_CONNECTED and left < DESCRIPTION_SECONDS)
+
+
 class Asking:
     """Makes the requests of one client. Any thread."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self.encoder = RequestEncoder(settings.reply_topic.encode())
+        self.descriptions = Descriptions()
         self._numbers = itertools.count(1)
         self._start = secrets.token_hex(4)
         self._pid = os.getpid()
@@ -90,6 +109,22 @@ class Asking:
                 RequestCode.CLIENT_CLOSED, "the client was made in the process that forked this one"
             )
 
+    def needs_description(self, asked: InferenceRequest, now: float) -> bool:
+        """Is it to be asked first what the model takes? For pictures, and for values whose datatype is not their
+        own: lists, and what NumPy makes of numbers (float64, int64)."""
+        if asked.picture is None and not any(map(is_loose, (asked.inputs or {}).values())):
+            return False
+        return not self.descriptions.knows((asked.device or "", asked.model), now)
+
+    def learn(self, asked: InferenceRequest, description: ModelDescription | None, now: float) -> None:
+        """What it takes; None: nobody says."""
+        self.descriptions.put((asked.device or "", asked.model), description, now)
+
+    def refused(self, asked: InferenceRequest, error: DeviceError) -> None:
+        """What was remembered may be of an earlier version."""
+        if error.code in _OUTDATED:
+            self.descriptions.drop((asked.device or "", asked.model))
+
     def infer(
         self,
         asked: InferenceRequest,
@@ -98,10 +133,8 @@ class Asking:
         now: float,
         read: Reader,
         done: Done,
-        datatypes: Mapping[str, str] | None = None,
-        picture_input: str = "",
     ) -> PendingRequest:
-        """A request of inference. `datatypes`: of the model's inputs by name, where they are known.
+        """A request of inference, by what is remembered of the model.
 
         Raises:
             BadRequestError: it cannot be sent.
@@ -112,27 +145,57 @@ class Asking:
         request_id = asked.request_id or self.new_id()
         if len(request_id) > MAX_ID:
             raise ValueError(f"request_id has {len(request_id)} characters, at most {MAX_ID} can be sent")
-        number = next(self._numbers)
-        correlation = f"{number:x}"
-        reply = None if self.settings.v5 else ReplyAddress(self.settings.reply_topic, correlation)
+        correlation, reply = self._correlation()
         options = Options(tuple(asked.outputs) if asked.outputs is not None else None, asked.version or "", how.binary)
-        if asked.picture is not None:
-            picture = read_picture(asked.picture)
-            if picture_input:
-                encoded = self.encoder.tensors(
-                    {picture_input: picture_tensor(picture)}, options._replace(binary=True), request_id, reply
-                )
-            else:
-                self._check_bare(asked)
-                encoded = self.encoder.picture(picture)
+        known = self.descriptions.get((asked.device or "", asked.model))
+        if asked.picture is None:
+            inputs = _tensors(asked.inputs, known.datatypes if known is not None else None)
+            encoded = self.encoder.tensors(inputs, options, request_id, reply)
+        elif known is not None and known.picture_input:
+            inputs = {known.picture_input: picture_tensor(read_picture(asked.picture))}
+            encoded = self.encoder.tensors(inputs, options._replace(binary=True), request_id, reply)
         else:
-            encoded = self.encoder.tensors(_tensors(asked.inputs, datatypes), options, request_id, reply)
+            picture = read_picture(asked.picture)
+            self._check_bare(asked)
+            encoded = self.encoder.picture(picture)
         wait = self.settings.wait_when_offline
         return PendingRequest(
             key=b"\x09" + text(correlation.encode()), request_id=request_id, topic=topic, device=asked.device or "",
             target=f"{asked.device or 'the pool'}/{asked.model}", properties=encoded.properties, pieces=encoded.pieces,
             qos=how.qos, started=now, deadline=now + how.timeout, retries=how.retries, wait=wait, read=read, done=done,
         )  # fmt: skip
+
+    def metadata(
+        self, device: str | None, model: str | None, *, timeout: float, now: float, read: Reader, done: Done
+    ) -> PendingRequest:
+        """A request for metadata: of a device, of a model on it, or of a model to all agents of a pool with it.
+
+        Raises:
+            ValueError: a name that there is not.
+        """
+        self.check_process()
+        if model is not None:
+            check_name("model", model)
+        if device is not None:
+            topic, target = self.settings.topics.metadata(check_name("device", device), model), device
+        else:
+            topic, target = self.settings.topics.pool_metadata(model or ""), f"the pools with {model}"
+        request_id = self.new_id()
+        correlation, reply = self._correlation()
+        encoded = self.encoder.empty(request_id, reply)
+        request = PendingRequest(
+            key=b"\x09" + text(correlation.encode()), request_id=request_id, topic=text(topic.encode()),
+            device=device or "", target=f"{target} (metadata)", properties=encoded.properties, pieces=encoded.pieces,
+            qos=1, started=now, deadline=now + timeout, retries=None, wait=self.settings.wait_when_offline, read=read,
+            done=done,
+        )  # fmt: skip
+        request.probe = True
+        return request
+
+    def _correlation(self) -> tuple[str, ReplyAddress | None]:
+        """Of a new request; how its payload says so where there are no properties."""
+        correlation = f"{next(self._numbers):x}"
+        return correlation, None if self.settings.v5 else ReplyAddress(self.settings.reply_topic, correlation)
 
     def new_id(self) -> str:
         """Of a request that was given none: no other request of this client has it."""

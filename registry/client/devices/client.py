@@ -18,9 +18,20 @@ from typing import Any
 
 from ...contracts.codes import RequestCode
 from .answer import Answer
-from .asking import Asking, How, InferenceRequest, Inputs, Picture, as_request
-from .errors import DeviceError, error_of
+from .asking import (
+    Asking,
+    How,
+    InferenceRequest,
+    Inputs,
+    Picture,
+    Reader,
+    as_request,
+    description_seconds,
+    ends_request,
+)
+from .errors import DeviceError, UnknownModelError, error_of
 from .figures import Statistics
+from .metadata import DeviceDescription, ModelDescription, read_model, read_server
 from .requests import PendingRequest
 from .settings import make_settings
 from .thread import EngineThread
@@ -151,7 +162,10 @@ class Client:
         request = self._make(asked, How(timeout, qos, binary, retries), box.put)
         self._take_room(request)
         try:
-            return _result(self._wait(request, box))
+            return _answer(self._wait(request, box))
+        except DeviceError as error:
+            self._asking.refused(asked, error)
+            raise
         finally:
             self._room.give(request.size)
 
@@ -260,6 +274,63 @@ class Client:
                 if isinstance(left, PendingRequest):
                     self._drop(left)
 
+    def metadata(self, device: str, model: str, *, timeout: float = 10.0) -> ModelDescription:
+        """What the device says of a model: version, inputs and outputs, readiness. Raises DeviceError."""
+        found: ModelDescription = self._ask_metadata(device, model, read_model, timeout)
+        return found
+
+    def ready(self, device: str, model: str, *, timeout: float = 10.0) -> bool:
+        """Does the model answer requests on that device now? A model that is not assigned to it does not.
+
+        Raises:
+            DeviceError: the device does not say: it is not there, not connected, or an older one.
+        """
+        try:
+            return self.metadata(device, model, timeout=timeout).ready
+        except UnknownModelError:
+            return False
+
+    def server_metadata(self, device: str, *, timeout: float = 10.0) -> DeviceDescription:
+        """What the device is, and the models that are assigned to it. Raises DeviceError."""
+        found: DeviceDescription = self._ask_metadata(device, None, read_server, timeout)
+        return found
+
+    def who_serves(self, model: str, *, pool: str | None = None, wait: float = 1.0) -> list[ModelDescription]:
+        """The devices that take requests of a pool to the model, by name: all that answer within `wait` seconds.
+
+        Agents answer after a random pause of up to half a second. `ready` says who can answer requests now.
+
+        Args:
+            model: Its name.
+            pool: Only devices of this pool.
+            wait: Seconds.
+        """
+        box: queue.SimpleQueue[PendingRequest] = queue.SimpleQueue()
+        request = self._asking.metadata(None, model, timeout=wait, now=time.monotonic(), read=read_model, done=box.put)
+        request.gathered = []
+        found: list[ModelDescription] = _result(self._wait(request, box))
+        return sorted((each for each in found if pool is None or pool in each.pools), key=lambda each: each.device)
+
+    def _ask_metadata(self, device: str | None, model: str | None, read: Reader, timeout: float) -> Any:
+        box: queue.SimpleQueue[PendingRequest] = queue.SimpleQueue()
+        request = self._asking.metadata(device, model, timeout=timeout, now=time.monotonic(), read=read, done=box.put)
+        return _result(self._wait(request, box))
+
+    def _describe(self, asked: InferenceRequest, started: float, timeout: float) -> None:
+        """Asks what the model takes, where that is needed and not remembered."""
+        while self._asking.needs_description(asked, time.monotonic()):
+            left = started + timeout - time.monotonic()
+            try:
+                found = self._ask_metadata(asked.device, asked.model, read_model, description_seconds(left))
+            except DeviceError as error:
+                if ends_request(error, left):
+                    raise
+                if error.code == RequestCode.NOT_CONNECTED:
+                    continue
+                found = None
+            self._asking.learn(asked, found, time.monotonic())
+            return
+
     def statistics(self) -> Statistics:
         """What was sent, answered and lost so far, and how fast. Raises DeviceError when the client is closed."""
         future: Future[Statistics] = Future()
@@ -270,7 +341,9 @@ class Client:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def _make(self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]) -> PendingRequest:
-        return self._asking.infer(asked, how, now=time.monotonic(), read=self._read, done=done)
+        started = time.monotonic()
+        self._describe(asked, started, how.timeout)
+        return self._asking.infer(asked, how, now=started, read=self._read, done=done)
 
     def _try(
         self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]
@@ -294,7 +367,7 @@ class Client:
     def _wait(self, request: PendingRequest, box: queue.SimpleQueue[PendingRequest]) -> Any:
         try:
             self._submit(request)
-            box.get(timeout=max(0.0, request.deadline - time.monotonic()) + GRACE_SECONDS)
+            _get(box, request)
         except BaseException:
             self._drop(request)
             raise
@@ -355,9 +428,17 @@ class _Head:
             return request
         self._awaited = request
         while request.outcome is None:  # what is in the box may be of an earlier one
-            self._box.get(timeout=max(0.0, request.deadline - time.monotonic()) + GRACE_SECONDS)
+            _get(self._box, request)
         self._awaited = None
         return request.outcome
+
+
+def _get(box: queue.SimpleQueue[Any], request: PendingRequest) -> None:
+    """Waits until the client's thread says that a request has ended."""
+    try:
+        box.get(timeout=max(0.0, request.deadline - time.monotonic()) + GRACE_SECONDS)
+    except queue.Empty:
+        raise error_of(RequestCode.CLIENT_CLOSED, "the client's thread has ended", device=request.device) from None
 
 
 def _give_up(thread: EngineThread, request: PendingRequest, room: _Room) -> None:
@@ -365,15 +446,21 @@ def _give_up(thread: EngineThread, request: PendingRequest, room: _Room) -> None
         room.give(request.size)
 
 
-def _result(outcome: Any) -> Answer:
-    return _kept(outcome, keep=False)  # type: ignore[return-value]
+def _result(outcome: Any) -> Any:
+    if isinstance(outcome, DeviceError):
+        raise outcome
+    return outcome
+
+
+def _answer(outcome: Any) -> Answer:
+    found: Answer = _result(outcome)
+    return found
 
 
 def _kept(outcome: Any, *, keep: bool) -> Answer | DeviceError:
     """Raises an error, or gives it as it is."""
-    if isinstance(outcome, DeviceError) and not keep:
-        raise outcome
-    return outcome  # type: ignore[no-any-return]
+    found: Answer | DeviceError = outcome if keep else _result(outcome)
+    return found
 
 
 def _unanswered(broker: object, seconds: float) -> DeviceError:

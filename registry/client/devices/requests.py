@@ -52,8 +52,9 @@ class PendingRequest:
     """One request while it is under way, and its outcome afterwards."""
 
     __slots__ = (
-        "attempts", "deadline", "device", "done", "key", "last", "outcome", "pieces", "properties", "qos",
-        "read", "request_id", "retries", "retry_at", "sent_at", "size", "started", "state", "target", "topic", "wait",
+        "attempts", "deadline", "device", "done", "gathered", "key", "last", "outcome", "pieces", "probe", "properties",
+        "qos", "read", "request_id", "retries", "retry_at", "sent_at", "size", "started", "state", "target", "topic",
+        "wait",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +105,10 @@ class PendingRequest:
         """Why the last try did not succeed."""
         self.outcome: Any = None
         """An answer or a DeviceError, once it is DONE."""
+        self.gathered: list[Any] | None = None
+        """Not None: all answers until the deadline are its outcome, of many devices."""
+        self.probe = False
+        """True: nobody who subscribed means that the device does not know such requests."""
 
 
 class RequestWire(Protocol):
@@ -228,6 +233,13 @@ class Requests:
 
     def _nobody(self, request: PendingRequest, now: float) -> None:
         """Nobody has subscribed to the topic, not even an agent that is away for a while."""
+        if request.gathered is not None:
+            self._finish(request, request.gathered)
+            return
+        if request.probe and self._presences.online(request.device):
+            text = f"{request.device} is there and does not take requests for metadata: its agent is an older one"
+            self._fail(request, RequestCode.NO_METADATA, text)
+            return
         if not request.device:
             text = f"no agent takes requests of a pool to {request.target}"
             error = error_of(RequestCode.NO_POOL_MEMBER, text)
@@ -249,6 +261,10 @@ class Requests:
 
     def answered(self, request: PendingRequest, outcome: Any, now: float) -> None:
         """An answer, or the error that came in its place."""
+        if request.gathered is not None:
+            if not isinstance(outcome, DeviceError):
+                request.gathered.append(outcome)
+            return
         if isinstance(outcome, DeviceError) and outcome.code in RETRIED:
             self._retry(request, outcome, now)
             return
@@ -308,6 +324,9 @@ class Requests:
         return request.sent_at + SILENCE_SECONDS
 
     def _expire(self, request: PendingRequest) -> None:
+        if request.gathered is not None and self.open:
+            self._finish(request, request.gathered)
+            return
         after = f"after {request.deadline - request.started:.3g} s"
         if request.last is not None:
             error = request.last

@@ -1,0 +1,351 @@
+"""The client for asyncio: `AsyncClient`. The event loop drives the connection; there is no thread but to connect."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+from ...contracts.codes import RequestCode
+from .answer import Answer
+from .asking import (
+    Asking,
+    How,
+    InferenceRequest,
+    Inputs,
+    Picture,
+    Reader,
+    as_request,
+    description_seconds,
+    ends_request,
+)
+from .client import DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES
+from .errors import DeviceError, UnknownModelError, error_of
+from .figures import Statistics
+from .loop import EngineOnLoop
+from .metadata import DeviceDescription, ModelDescription, read_model, read_server
+from .requests import PendingRequest
+from .settings import make_settings
+
+
+class AsyncClient:
+    """Asks devices over MQTT, on one event loop.
+
+    ```python
+    async with AsyncClient("mqtts://broker") as fleet:
+        answer = await fleet.infer("edge-1", "iris", {"x": rows})
+        async for each in fleet.infer_many(({"x": row} for row in rows), device="edge-1", model="iris"):
+            print(each["y"])
+    ```
+
+    The arguments and errors are those of `Client`; it connects in `async with`, or in `connect`. Cancelling a task that
+    waits for an answer drops the answer when it comes.
+    """
+
+    def __init__(self, url: str, *, wait_connected: bool = True, **settings: Any) -> None:
+        self.settings = make_settings(url, **settings)
+        self._wait_connected = wait_connected
+        self._asking = Asking(self.settings)
+        self._room = _AsyncRoom(self.settings.max_in_flight, self.settings.max_bytes_in_flight)
+        self._driver: EngineOnLoop | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        """Connects."""
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes it."""
+        await self.close()
+
+    async def connect(self) -> None:
+        """Connects; `async with` does it. Raises NotConnectedError with the reason."""
+        if self._driver is not None:
+            return
+        self._driver = EngineOnLoop(self.settings)
+        self._driver.start()
+        if self._wait_connected:
+            try:
+                error = await self._driver.first
+            except BaseException:
+                await self.close()
+                raise
+            if error is not None:
+                await self.close()
+                raise error
+
+    async def close(self) -> None:
+        """Disconnects. What is under way fails with `client_closed`. Idempotent."""
+        if self._driver is not None:
+            self._driver.close()
+
+    async def infer(
+        self,
+        device: str | None = None,
+        model: str = "",
+        inputs: Inputs | None = None,
+        *,
+        pool: str | None = None,
+        picture: Picture | None = None,
+        outputs: Sequence[str] | None = None,
+        version: str | None = None,
+        timeout: float = 10.0,
+        request_id: str | None = None,
+        qos: int = 1,
+        binary: bool = True,
+        retries: int | None = None,
+    ) -> Answer:
+        """As `Client.infer`, with the same guarantee: see there."""
+        asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
+        future = self._future()
+        request = await self._make(asked, How(timeout, qos, binary, retries), _into(future))
+        await self._take_room(request)
+        try:
+            answer: Answer = _result(await self._wait(request, future))
+        except DeviceError as error:
+            self._asking.refused(asked, error)
+            raise
+        finally:
+            self._room.give(request.size)
+        return answer
+
+    async def infer_many(
+        self,
+        requests: Iterable[InferenceRequest | Inputs | Picture] | AsyncIterable[InferenceRequest | Inputs | Picture],
+        *,
+        device: str | None = None,
+        model: str | None = None,
+        pool: str | None = None,
+        window: int = DEFAULT_WINDOW,
+        max_bytes: int = DEFAULT_WINDOW_BYTES,
+        errors: str = "raise",
+        timeout: float = 10.0,
+        qos: int = 1,
+        binary: bool = True,
+        retries: int | None = None,
+    ) -> AsyncIterator[Any]:
+        """As `Client.infer_many`, of an iterable or an asynchronous one. Close it where it is left early
+        (`contextlib.aclosing`)."""
+        if window < 1 or max_bytes < 1 or errors not in ("raise", "return"):
+            raise ValueError("window and max_bytes are at least 1, errors is 'raise' or 'return'")
+        how = How(timeout, qos, binary, retries)
+        under_way: deque[PendingRequest | DeviceError] = deque()
+        head = _AsyncHead()
+        held = 0
+        try:
+            async for item in _each(requests):
+                request = await self._try(as_request(item, device, model, pool), how, head.ended)
+                size = 0 if isinstance(request, DeviceError) else request.size
+                while under_way and (len(under_way) >= window or held + size > max_bytes or head.ready(under_way[0])):
+                    first = under_way.popleft()
+                    held -= 0 if isinstance(first, DeviceError) else first.size
+                    yield _kept(await head.wait(first), keep=errors == "return")
+                if isinstance(request, PendingRequest):
+                    # It may have waited for the caller to take answers: its time begins now.
+                    request.started = time.monotonic()
+                    request.deadline = request.started + how.timeout
+                    self._engine_driver().submit(request)
+                under_way.append(request)
+                held += size
+            while under_way:
+                yield _kept(await head.wait(under_way.popleft()), keep=errors == "return")
+        finally:
+            for left in under_way:
+                if isinstance(left, PendingRequest):
+                    self._engine_driver().engine.requests.give_up(left)
+
+    async def metadata(self, device: str, model: str, *, timeout: float = 10.0) -> ModelDescription:
+        """As `Client.metadata`."""
+        found: ModelDescription = await self._ask_metadata(device, model, read_model, timeout)
+        return found
+
+    async def ready(self, device: str, model: str, *, timeout: float = 10.0) -> bool:
+        """As `Client.ready`."""
+        try:
+            return (await self.metadata(device, model, timeout=timeout)).ready
+        except UnknownModelError:
+            return False
+
+    async def server_metadata(self, device: str, *, timeout: float = 10.0) -> DeviceDescription:
+        """As `Client.server_metadata`."""
+        found: DeviceDescription = await self._ask_metadata(device, None, read_server, timeout)
+        return found
+
+    async def who_serves(self, model: str, *, pool: str | None = None, wait: float = 1.0) -> list[ModelDescription]:
+        """As `Client.who_serves`."""
+        future = self._future()
+        request = self._asking.metadata(
+            None, model, timeout=wait, now=time.monotonic(), read=read_model, done=_into(future)
+        )
+        request.gathered = []
+        found: list[ModelDescription] = _result(await self._wait(request, future))
+        return sorted((each for each in found if pool is None or pool in each.pools), key=lambda each: each.device)
+
+    def statistics(self) -> Statistics:
+        """What was sent, answered and lost so far, and how fast."""
+        return self._engine_driver().engine.statistics()
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _engine_driver(self) -> EngineOnLoop:
+        if self._driver is None:
+            raise error_of(RequestCode.CLIENT_CLOSED, "the client is not connected: use it in `async with`")
+        self._asking.check_process()
+        return self._driver
+
+    @staticmethod
+    def _future() -> asyncio.Future[PendingRequest]:
+        return asyncio.get_running_loop().create_future()
+
+    async def _make(self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]) -> PendingRequest:
+        read = self._engine_driver().engine.reader.read
+        started = time.monotonic()
+        while self._asking.needs_description(asked, time.monotonic()):
+            left = started + how.timeout - time.monotonic()
+            found: ModelDescription | None = None
+            try:
+                found = await self._ask_metadata(asked.device, asked.model, read_model, description_seconds(left))
+            except DeviceError as error:
+                if ends_request(error, left):
+                    raise
+                if error.code == RequestCode.NOT_CONNECTED:
+                    continue
+            self._asking.learn(asked, found, time.monotonic())
+            break
+        return self._asking.infer(asked, how, now=started, read=read, done=done)
+
+    async def _try(
+        self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]
+    ) -> PendingRequest | DeviceError:
+        """A request, or why it cannot be sent, which is told when its turn comes."""
+        try:
+            return await self._make(asked, how, done)
+        except DeviceError as error:
+            return error
+
+    async def _ask_metadata(self, device: str | None, model: str | None, read: Reader, seconds: float) -> Any:
+        future = self._future()
+        request = self._asking.metadata(
+            device, model, timeout=seconds, now=time.monotonic(), read=read, done=_into(future)
+        )
+        return _result(await self._wait(request, future))
+
+    async def _take_room(self, request: PendingRequest) -> None:
+        if self._room.fits(request.size):
+            await self._room.take(request.size)
+            return
+        try:
+            await asyncio.wait_for(self._room.take(request.size), max(0.0, request.deadline - time.monotonic()))
+        except asyncio.TimeoutError:
+            text = (
+                f"{self.settings.max_in_flight} requests or their bytes are under way, and none of them ended in time"
+            )
+            raise error_of(RequestCode.NO_ANSWER, text, device=request.device, request_id=request.request_id) from None
+
+    async def _wait(self, request: PendingRequest, future: asyncio.Future[PendingRequest]) -> Any:
+        driver = self._engine_driver()
+        driver.submit(request)
+        try:
+            await future
+        except asyncio.CancelledError:
+            driver.engine.requests.give_up(request)
+            raise
+        return request.outcome
+
+
+class _AsyncRoom:
+    """Bounds what is under way."""
+
+    def __init__(self, limit: int, limit_bytes: int) -> None:
+        self._limit, self._limit_bytes = limit, limit_bytes
+        self._count = self._bytes = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def fits(self, size: int) -> bool:
+        """There is room now; a request that is longer than all of it goes alone."""
+        return not self._count or (self._count < self._limit and self._bytes + size <= self._limit_bytes)
+
+    async def take(self, size: int) -> None:
+        """Waits until there is room."""
+        while not self.fits(size):
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake()  # it was this one's turn: the next one's now
+                raise
+        self._count += 1
+        self._bytes += size
+
+    def give(self, size: int) -> None:
+        """A request has ended."""
+        self._count -= 1
+        self._bytes -= size
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+
+class _AsyncHead:
+    """Waits for the oldest of some requests, and is woken for that one only."""
+
+    def __init__(self) -> None:
+        self._awaited: PendingRequest | None = None
+        self._future: asyncio.Future[None] | None = None
+
+    def ended(self, request: PendingRequest) -> None:
+        """A request has ended."""
+        if request is self._awaited and self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    @staticmethod
+    def ready(request: PendingRequest | DeviceError) -> bool:
+        """It need not be waited for."""
+        return isinstance(request, DeviceError) or request.outcome is not None
+
+    async def wait(self, request: PendingRequest | DeviceError) -> Any:
+        """The outcome."""
+        if isinstance(request, DeviceError):
+            return request
+        if request.outcome is None:
+            self._awaited, self._future = request, asyncio.get_running_loop().create_future()
+            await self._future
+            self._awaited = None
+        return request.outcome
+
+
+def _into(future: asyncio.Future[PendingRequest]) -> Callable[[PendingRequest], None]:
+    def done(request: PendingRequest) -> None:
+        if not future.done():
+            future.set_result(request)
+
+    return done
+
+
+async def _each(items: Any) -> AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+def _result(outcome: Any) -> Any:
+    if isinstance(outcome, DeviceError):
+        raise outcome
+    return outcome
+
+
+def _kept(outcome: Any, *, keep: bool) -> Any:
+    """Raises an error, or gives it as it is."""
+    return outcome if keep else _result(outcome)
