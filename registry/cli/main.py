@@ -36,7 +36,7 @@ COMMANDS: dict[str, str] = {
     "explain": "registry.cli.catalogue.explain:explain",
     "convert": "registry.cli.catalogue.convert:convert",
     "jobs": "registry.cli.fleet.jobs:app",
-    "coverage": "registry.cli.catalogue.coverage:coverage",
+    "coverage": "registry.cli.catalogue.explain:coverage",
     "health": "registry.cli.fleet.telemetry:health",
     "events": "registry.cli.fleet.telemetry:events",
     "results": "registry.cli.fleet.telemetry:results",

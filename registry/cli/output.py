@@ -249,6 +249,22 @@ class Output:
             table.add_row(*map(_text, line))
         console.print(table)
 
+    def listing(
+        self, found: Sequence[Wire] | list[Any], columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str
+    ) -> None:
+        """The whole answer, where it is a list: its documents for programs, else `table` of its rows."""
+        if self.as_json:
+            self.document(found)
+        else:
+            self.table(columns, rows, empty)
+
+    def answer(self, document: Wire | dict[str, Any] | list[Any], text: str) -> None:
+        """The whole answer: a document for programs, else a line."""
+        if self.as_json:
+            self.document(document)
+        else:
+            self.say(text)
+
     def say(self, text: str) -> None:
         """A line of the answer."""
         print(visible(text))  # noqa: T201

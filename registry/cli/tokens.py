@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,13 +19,8 @@ app = typer.Typer(
 )
 
 
-class GivenScope(str, Enum):
-    """What a person's or a pipeline's token may do; devices get theirs with `registry devices add`."""
-
-    READ = "read"
-    PUBLISH = "publish"
-    DEPLOY = "deploy"
-    ADMIN = "admin"
+GivenScope = Literal["read", "publish", "deploy", "admin"]
+"""What a person's or a pipeline's token may do; devices get theirs with `registry devices add`."""
 
 
 @app.command("create")
@@ -46,7 +40,7 @@ def create(
     ```
     """
     require_new_file(token_out)
-    body = TokenCreate(name=name, scope=Scope(scope.value))  # type: ignore[arg-type]
+    body = TokenCreate(name=name, scope=Scope(scope))  # type: ignore[arg-type]
     created = session.client.change("POST", tokens_path(), body, TokenCreated)
     if token_out is not None:
         write_secret(token_out, created.token)
@@ -54,10 +48,10 @@ def create(
     if session.out.as_json:
         session.out.document(told | ({"token": created.token} if token_out is None else {"token_file": str(token_out)}))
     elif token_out is None:
-        session.out.note(f"Token {name} may {scope.value}. It is shown only now:")
+        session.out.note(f"Token {name} may {scope}. It is shown only now:")
         session.out.say(created.token)
     else:
-        session.out.say(f"Token {name} may {scope.value}. It is in {token_out}.")
+        session.out.say(f"Token {name} may {scope}. It is in {token_out}.")
 
 
 @app.command("list")
@@ -70,10 +64,8 @@ def list_tokens(session: Session) -> None:
     ```
     """
     found = session.client.items(tokens_path(), TokenView)
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("NAME", "SCOPE", "CREATED", "LAST USED"),
         ((t.name, t.scope, time_text(t.created_at), time_text(t.last_used)) for t in found),
         empty="No tokens.",
@@ -95,7 +87,4 @@ def revoke(
     """
     confirm(session, f"Revoke token {name}?", yes=yes)
     session.client.send("DELETE", token_path(name))
-    if session.out.as_json:
-        session.out.document({"revoked": name})
-    else:
-        session.out.say(f"Revoked token {name}.")
+    session.out.answer({"revoked": name}, f"Revoked token {name}.")

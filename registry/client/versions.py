@@ -10,8 +10,8 @@ from registry.contracts.paths import alias_path, manifest_path, model_path, vers
 from registry.contracts.wire import digest_of
 
 
-def split_reference(text: str, default: str | None = None) -> tuple[str, str | None]:
-    """`MODEL@REF` as (model, version or alias); `default` where there is no `@`.
+def split_reference(text: str) -> tuple[str, str | None]:
+    """`MODEL@REF` as (model, version or alias); None where there is no `@`.
 
     Raises:
         UsageFault: a part is empty.
@@ -19,7 +19,15 @@ def split_reference(text: str, default: str | None = None) -> tuple[str, str | N
     model, at, reference = text.partition("@")
     if not model or (at and not reference):
         raise UsageFault(f"{text!r} is not of the form MODEL or MODEL@VERSION", hint="For example lenet@1.0.0")
-    return model, reference if at else default
+    return model, reference or None
+
+
+def split_version(text: str) -> tuple[str, str]:
+    """`MODEL@VERSION` or `MODEL@ALIAS`, of which the version is needed. Raises UsageFault."""
+    model, version = split_reference(text)
+    if version is None:
+        raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
+    return model, version
 
 
 def find_version(client: ApiClient, model: str, reference: str | None) -> VersionView:

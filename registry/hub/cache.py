@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import IO
 
 from registry.client.errors import ClientError, UsageFault
+from registry.client.transfers import hash_file
 from registry.contracts.catalogue.manifest import FileRef, Variant
-from registry.contracts.wire import DIGEST_PREFIX, Digest, hex_of
+from registry.contracts.wire import hex_of
 
 BOUND_VARIABLE = "MODELFLEET_HUB_CACHE_BYTES"
 DEFAULT_BOUND = 20 << 30
@@ -29,9 +30,8 @@ POLL_S = 0.1
 OLD_PART_S = 7 * 24 * 3600
 MAX_ANSWERS = 1000
 MAX_ANSWER_BYTES = 4 << 20
-_CHUNK = 1 << 20
 
-Fetch = Callable[[FileRef, Path], None]
+Fetch = Callable[[FileRef, Path], object]
 """Fills a file, which may hold a beginning, until it has the digest; durable then. Raises what the client raises."""
 
 
@@ -153,18 +153,10 @@ def _locked(file: IO[bytes]) -> bool:
 
 def _is_whole(place: Path, variant: Variant) -> bool:
     """Every file is there with its digest: it may have been changed since."""
-    return all(_digest(place / file.path) == file.digest for file in variant.files)
-
-
-def _digest(path: Path) -> Digest | None:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while piece := file.read(_CHUNK):
-                digest.update(piece)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-    return DIGEST_PREFIX + digest.hexdigest()
+        return all(hash_file(place / file.path).digest == file.digest for file in variant.files)
+    except ClientError:  # it is not there, or cannot be read
+        return False
 
 
 def _size(folder: Path) -> int:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from registry.hub.source import HubError
+from registry.inference.small_floats import to_bf16
 
 Array = NDArray[Any]
 _INTEGERS = frozenset(kind for kind in Datatype if "INT" in kind)
@@ -114,11 +115,10 @@ def _converted(name: str, array: Array, datatype: Datatype, wanted: np.dtype[Any
 
 
 def _to_bf16(name: str, array: Array) -> Array:
-    """Raw bits: the upper half of FP32, rounded to nearest, ties to even."""
+    """Raw bits."""
     with np.errstate(over="ignore"):
         wide = np.ascontiguousarray(array, "<f4")
-    bits = wide.view("<u4").astype(np.uint64)
-    made = np.where(np.isnan(wide), 0x7FC0, (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    made = to_bf16(wide)
     _require_finite(name, array, (made & 0x7F80) != 0x7F80, Datatype.BF16)
     return made
 

@@ -8,8 +8,8 @@ is weights only: `load_weights` fills a network with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -67,9 +67,7 @@ class Model:
         """Itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Closed."""
         self.close()
 
@@ -108,31 +106,16 @@ def load(name: str, version: str | None = None) -> Model:
         manifest = source.manifest(model, version or said or None, None)
         reasons = []
         for variant in sorted(manifest.variants, key=_rank):
-            reason = why_not(variant)
-            if not reason:
+            inputs = (*variant.inputs, *variant.optional_inputs)
+            order = order_for(Path(variant.entry), variant.format, variant.target, inputs, variant.outputs)
+            if not isinstance(order, str):  # it may run: it is worth fetching
+                file = source.files(variant) / variant.entry
                 try:
-                    return Model(manifest, variant, _started(variant, source.files(variant)))
+                    return Model(manifest, variant, ModelProcess(replace(order, file=file)))
                 except CannotRunError as error:
-                    reason = error.message
-            reasons.append(f"{variant.name}: {reason}")
+                    order = error.message
+            reasons.append(f"{variant.name}: {order}")
     raise HubError("cannot_run", f"{name} does not run on this machine: {'; '.join(reasons)}", "registry explain tells")
-
-
-def why_not(variant: Variant) -> str:
-    """Why nothing here can run it, before anything is fetched; empty: it may run."""
-    order = order_for(Path(variant.entry), variant.format, variant.target, _inputs(variant), variant.outputs)
-    return order if isinstance(order, str) else ""
-
-
-def _inputs(variant: Variant) -> tuple[TensorSpec, ...]:
-    return (*variant.inputs, *variant.optional_inputs)
-
-
-def _started(variant: Variant, folder: Path) -> ModelProcess:
-    order = order_for(folder / variant.entry, variant.format, variant.target, _inputs(variant), variant.outputs)
-    if isinstance(order, str):
-        raise CannotRunError(order)
-    return ModelProcess(order)
 
 
 def _rank(variant: Variant) -> tuple[int, int, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,7 +18,7 @@ from registry.client.errors import ClientError, action_of
 from registry.client.transfers import download
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelView, VersionView
-from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
+from registry.contracts.catalogue.manifest import Manifest, Variant
 from registry.contracts.paths import models_path, versions_path
 from registry.contracts.wire import canonical_json
 from registry.errors import RegistryError
@@ -74,7 +75,7 @@ class Listed:
 def list_models() -> list[Listed]:
     """The published models, by name. Raises HubError."""
     with opened() as source:
-        return source.models()
+        return [_listed(model) for model in source.client.items(models_path(), ModelView)]
 
 
 def require_text(**named: object) -> None:
@@ -96,11 +97,7 @@ class Source:
     """One registry and one cache."""
 
     def __init__(self, client: ApiClient, cache: Cache) -> None:
-        self._client, self._cache = client, cache
-
-    def models(self) -> list[Listed]:
-        """As `list_models`."""
-        return [_listed(model) for model in self._client.items(models_path(), ModelView)]
+        self.client, self._cache = client, cache
 
     def manifest(self, model: str, reference: str | None, dataset: str | None, *, ask: bool = True) -> Manifest:
         """The version that is meant: `reference` (a version or an alias), else the newest of that dataset.
@@ -110,7 +107,7 @@ class Source:
         require_text(model=model)
         if reference is not None:
             require_text(version=reference)
-        question = canonical_json([self._client.address.url, model, reference, dataset]).decode()
+        question = canonical_json([self.client.address.url, model, reference, dataset]).decode()
         kept = None if ask else self._cache.answer(question)
         if kept is not None:
             try:
@@ -123,16 +120,13 @@ class Source:
 
     def files(self, variant: Variant) -> Path:
         """The folder with the variant's verified files."""
-        return self._cache.artifact(variant, self._fetch)
-
-    def _fetch(self, file: FileRef, partial: Path) -> None:
-        download(self._client, file, partial)
+        return self._cache.artifact(variant, partial(download, self.client))
 
     def _named(self, model: str, reference: str | None, dataset: str | None) -> Manifest:
         if reference is None and dataset is not None:
             return self._of_dataset(model, dataset)
-        view = find_version(self._client, model, reference)
-        manifest = fetch_manifest(self._client, view)
+        view = find_version(self.client, model, reference)
+        manifest = fetch_manifest(self.client, view)
         if dataset is not None and not _is_of(manifest, view, dataset):
             said = manifest.labels.get(DATASET_LABEL, "no dataset")
             message = f"{model}@{view.version} says {said!r} of what it was trained on, not {dataset!r}"
@@ -142,9 +136,9 @@ class Source:
         return manifest
 
     def _of_dataset(self, model: str, dataset: str) -> Manifest:
-        views = self._client.items(versions_path(model), VersionView, limit=MAX_SEARCHED)
+        views = self.client.items(versions_path(model), VersionView, limit=MAX_SEARCHED)
         for view in sorted(views, key=lambda view: view.created_at, reverse=True):
-            manifest = fetch_manifest(self._client, view)
+            manifest = fetch_manifest(self.client, view)
             if _is_of(manifest, view, dataset):
                 return manifest
         hint = f"Publish it with --label {DATASET_LABEL}={dataset}, or point the alias {dataset} at a version"

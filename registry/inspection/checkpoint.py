@@ -4,6 +4,9 @@ The file is protobuf (checkpoint.proto of MindSpore 2.10, in its wheel as mindsp
 one entry per parameter, or, over 512 KiB, several after each other with the same tag. With `crc_check`
 MindSpore puts `crc_num` and ten bytes behind it: the CRC-32 of all before. A checkpoint saved with a key
 is encrypted and cannot be told from noise.
+
+The other form is safetensors, which save_checkpoint(..., format="safetensors") writes. `registry.contracts.tensor_file`
+reads the header; 8-bit and 4-bit floats, which MindSpore has not, are refused there.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import BinaryIO
 
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import Format, Network
+from registry.contracts.tensor_file import WEIGHTS, TensorFileError, header_end, read_spans
 from registry.inspection.facts import InspectionError, ModelFacts, Parameter
 from registry.inspection.protobuf import Field, ProtobufWalk, TruncatedError
 from registry.mindspore_networks.parameters import mismatches
@@ -44,21 +48,31 @@ _ITEM_BYTES: dict[str, int | None] = {
     "Int4": None,
 }
 """The types that load_checkpoint knows. None: the bytes do not follow from the shape."""
+HEAD_BYTES = 16
+_MISNAMED = {
+    "ckpt": "a MindSpore checkpoint by its content, but MindSpore reads files of this name as safetensors.",
+    "safetensors": "a safetensors file by its content, but MindSpore reads files of this name in its own form.",
+}
+
+
+def looks_like_safetensors(head: bytes, size: int) -> bool:
+    """Whether a file of `size` bytes that begins with `head` (at least 9 bytes) can be safetensors."""
+    return head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= max(WEIGHTS.header_bytes, size)
 
 
 def inspect(path: Path) -> ModelFacts:
-    """Read the checkpoint at `path`.
+    """Read the checkpoint at `path`, of either form.
 
     Raises:
-        InspectionError: it is no checkpoint, cut short, changed since it was saved, or disagrees with itself.
+        InspectionError: it is no checkpoint, cut short, changed since it was saved, or disagrees with itself; or it has
+            the name of the other form.
     """
-    if path.suffix == ".safetensors":
-        raise InspectionError(
-            f"{path.name} is a MindSpore checkpoint by its content, but MindSpore reads files of this name as "
-            "safetensors. Call it .ckpt"
-        )
     with path.open("rb") as file:
-        parameters = read(file, path.stat().st_size, path.name)
+        size = path.stat().st_size
+        form = "safetensors" if looks_like_safetensors(file.read(HEAD_BYTES), size) else "ckpt"
+        if (path.suffix == ".safetensors") != (form == "safetensors"):
+            raise InspectionError(f"{path.name} is {_MISNAMED[form]} Call it .{form}")
+        parameters = (read_safetensors if form == "safetensors" else read)(file, size, path.name)
     return ModelFacts(format=Format.MINDSPORE_CKPT, parameters=parameters)
 
 
@@ -98,6 +112,24 @@ def read(file: BinaryIO, size: int, name: str) -> tuple[Parameter, ...]:
     return parameters
 
 
+def read_safetensors(file: BinaryIO, size: int, name: str) -> tuple[Parameter, ...]:
+    """The parameters of an open file of `size` bytes, in the order of their bytes; `name` is for the messages.
+
+    Raises:
+        InspectionError: as `inspect` does.
+    """
+    file.seek(0)
+    head = file.read(8)
+    try:
+        head += file.read(header_end(head, size, WEIGHTS) - len(head))
+        spans = read_spans(head, size, MAX_PARAMETERS, WEIGHTS)
+    except TensorFileError as error:
+        raise InspectionError(
+            f"{name} is no sound safetensors file: {error}. Copy it again, or save it again"
+        ) from None
+    return tuple(Parameter(tag, span.datatype, span.shape, span.end - span.begin) for tag, span in spans.items())
+
+
 def payload_bytes(file: BinaryIO, size: int) -> int:
     """Bytes of the file without the CRC that may stand at its end."""
     if size < CRC_BYTES:
@@ -130,15 +162,9 @@ def _read(walk: ProtobufWalk, name: str) -> tuple[Parameter, ...]:
 
 
 def _parameter(walk: ProtobufWalk, value: Field) -> Parameter:
-    tag, tensor, is_map = "", None, False
-    for part in walk.fields(value):
-        if part.number == 1:
-            tag = walk.text(part)
-        elif part.number == 2:
-            tensor = part
-        elif part.number == 3:
-            is_map = True
-    if not tag or (tensor is None and not is_map):
+    fields = walk.last(value)
+    tag, tensor = walk.text(fields.get(1)), fields.get(2)
+    if not tag or (tensor is None and 3 not in fields):
         raise InspectionError("an entry of the checkpoint has no name or no tensor: not a MindSpore checkpoint")
     if tensor is None:
         raise InspectionError(f"parameter {tag[:256]!r} is a hash table, which agents do not load. Save a dense one")

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from registry.contracts.catalogue.manifest import Format
-from registry.inspection import air, checkpoint, plan, protobuf, safetensors
+from registry.inspection import air, checkpoint, plan, protobuf
 from registry.inspection.facts import InspectionError
-from registry.inspection.foreign_formats import HEAD_BYTES, foreign_format
-from registry.inspection.other_protobuf import other_model
+from registry.inspection.foreign_formats import HEAD_BYTES, foreign_format, other_model
 
 OM_MAGIC = b"IMOD\x00\x01\x00\x00"
 """Magic 0x444F4D49 and the header's length, 256, both little-endian."""
@@ -33,7 +32,7 @@ def detect(path: Path) -> Format | None:
         if size == 0:
             raise InspectionError(f"{path.name} is empty")
         head = file.read(HEAD_BYTES)
-        if safetensors.looks_so(head, size):  # first: its length may look like another format's magic
+        if checkpoint.looks_like_safetensors(head, size):  # first: its length may look like another format's magic
             return Format.MINDSPORE_CKPT
         what = foreign_format(path, head)
         if what is not None:

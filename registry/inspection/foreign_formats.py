@@ -1,16 +1,28 @@
 """Formats that the registry does not store, named for what they are, with what to do instead.
 
-Told by content; a file's name is only asked where the content says nothing. Sources: the formats' own specifications
-(TensorFlow Lite and ORT flatbuffers, GGUF, HDF5, NumPy), and the first lines that their writers print (onnx.printer,
-protobuf's text form, OpenVINO's model serialiser).
+Files are told by content; a file's name is only asked where the content says nothing. Sources: the formats' own
+specifications (TensorFlow Lite and ORT flatbuffers, GGUF, HDF5, NumPy), the first lines that their writers print
+(onnx.printer, protobuf's text form, OpenVINO's model serialiser), and for protobuf, told by its outermost fields,
+tensorflow/core/framework/graph.proto and protobuf/saved_model.proto, Core ML's Model.proto, caffe.proto,
+paddle/fluid/framework/framework.proto. Folders are told by the names in them.
 """
 
 from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
+from registry.inspection import protobuf
+
+_GRAPH_FIELD = 7
+"""Of ONNX's ModelProto."""
+
+
+_LOOKED_AT = 1000
+"""Entries of the folder: enough for any model, and never a whole disk."""
 HEAD_BYTES = 4096
 _TO_ONNX = "export the model to ONNX"
 _TORCH = f"{_TO_ONNX} (torch.onnx.export)"
@@ -103,6 +115,82 @@ _ENDINGS = {
     ".pt": "PyTorch's files have this ending: torch.onnx.export",
     ".pth": "PyTorch's files have this ending: torch.onnx.export",
 }
+
+
+def other_model(seen: Sequence[protobuf.Field]) -> str | None:
+    """What a file with these fields is, in words that follow `is`; None: nothing of these."""
+    numbers = {field.number for field in seen}
+    first = next((field for field in seen if field.number == 1), None)
+    if first is None:
+        return None
+    if first.wire_type == protobuf.VARINT and _GRAPH_FIELD not in numbers:
+        return _by_version(seen, numbers)
+    if first.wire_type != protobuf.LENGTH_DELIMITED:
+        return None
+    if first.head.startswith(b"\x08\x00\x10"):
+        return "a PaddlePaddle program (.pdmodel); convert it to ONNX (paddle2onnx)"
+    if _is_node(first.head) or (first.head.startswith(b"\n") and numbers <= {1, 2, 3, 4, 5} and 4 in numbers):
+        return f"a TensorFlow GraphDef (.pb); {_TF}"
+    if numbers & {2, 100} and numbers <= {1, 2, 3, 4, 5, 6, 7, 8, 100} and 100 in numbers:
+        return "a network of Caffe (.caffemodel); export the model to ONNX"
+    return None
+
+
+def _by_version(seen: Sequence[protobuf.Field], numbers: set[int]) -> str | None:
+    """Files that begin with a version number, as ONNX does."""
+    if any(number >= 200 for number in numbers):
+        return "a Core ML model (.mlmodel); publish the ONNX file of the original model"
+    second = [field for field in seen if field.number == 2]
+    if second and numbers <= {1, 2} and second[0].length > 8 and second[0].head.startswith(b"\n"):
+        return f"a TensorFlow SavedModel (saved_model.pb); {_TF}"
+    return None
+
+
+def _is_node(head: bytes) -> bool:
+    """A NodeDef: its name, then its operator as text, where a checkpoint has a tensor."""
+    if len(head) < 3 or head[0] != 0x0A or head[1] > 0x7F:
+        return False
+    at = 2 + head[1]
+    if head[at : at + 1] != b"\x12" or len(head) < at + 3:
+        return False
+    operator = head[at + 2 : at + 2 + head[at + 1]]
+    return (
+        len(operator) >= 3 and operator.isascii() and operator.replace(b"_", b"").isalnum() and operator[:1].isalpha()
+    )
+
+
+def folder_kind(folder: Path) -> str:
+    """What a folder is, in words that follow `is`, and what to do."""
+    try:
+        names = sorted(path.name for path in islice(folder.iterdir(), _LOOKED_AT))
+    except OSError as error:
+        return f"a folder that cannot be read ({error.strerror})"
+    known = _known(names)
+    if known:
+        return known
+    models = [name for name in names if name.endswith(".onnx")]
+    if models:
+        return f"a folder; give the model's file: {folder / models[0]}. What it refers to is found beside it"
+    return "a folder; give the model's file. What an ONNX model refers to is found beside it"
+
+
+def _known(names: list[str]) -> str:
+    endings = {Path(name).suffix for name in names}
+    if "saved_model.pb" in names or "saved_model.pbtxt" in names:
+        return "a TensorFlow SavedModel; convert it to ONNX: python -m tf2onnx.convert --saved-model FOLDER"
+    if "Manifest.json" in names and "Data" in names:
+        return "a Core ML package (.mlpackage); publish the ONNX file of the original model"
+    if ".xml" in endings and ".bin" in endings and ".onnx" not in endings:
+        return "a folder with an OpenVINO IR; publish the ONNX file that it was made from"
+    if "__model__" in names or {".pdmodel", ".pdiparams"} & endings:
+        return "a PaddlePaddle model; convert it to ONNX: paddle2onnx"
+    if "data.pkl" in names:
+        return "an unpacked PyTorch file; export the model to ONNX (torch.onnx.export)"
+    if "config.json" in names and {".safetensors", ".bin"} & endings and ".onnx" not in endings:
+        return "a Hugging Face model; export it: optimum-cli export onnx --model FOLDER OUT"
+    if "model.json" in names and ".bin" in endings:
+        return "a TensorFlow.js model; convert the original model to ONNX (tf2onnx)"
+    return ""
 
 
 def foreign_format(path: Path, head: bytes) -> str | None:

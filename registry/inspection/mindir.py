@@ -115,9 +115,7 @@ def check_references(walk: ProtobufWalk, references: set[str], name: str) -> Non
 
 
 def _name(walk: ProtobufWalk, part: Field, inner: int) -> str:
-    if inner == 0:
-        return walk.text(part)
-    return next((walk.text(each) for each in walk.fields(part) if each.number == inner), "")
+    return walk.text(part if inner == 0 else next((f for f in walk.fields(part) if f.number == inner), None))
 
 
 @dataclass
@@ -175,19 +173,13 @@ def read(file: BinaryIO, size: int, name: str) -> Content:
 
 
 def _read(walk: ProtobufWalk, name: str) -> Content:
-    content, versions, graph = Content(), {}, None
-    for part in walk.fields():
-        if part.number == 2:
-            content.producer = walk.text(part)[:64]
-        elif part.number in (3, 5):
-            versions[part.number] = walk.text(part)[:64]
-        elif part.number == 7:
-            graph = part
+    fields = walk.last()
+    version = walk.text(fields.get(3)) or walk.text(fields.get(5))
+    content, graph = Content(producer=walk.text(fields.get(2))[:64], version=version[:64]), fields.get(7)
     if not content.producer.startswith("MindSpore"):
         raise InspectionError(f"{name} is not a MindIR file: it does not name MindSpore as its producer")
     if graph is None:
         raise InspectionError(f"{name} is a MindIR file without a graph: encrypted, or not meant to be run")
-    content.version = versions.get(3) or versions.get(5, "")
     _survey(walk, content, name)
     check_references(walk, content.references, name)
     content.inputs, content.outputs = _signature(walk, graph)
@@ -239,15 +231,14 @@ def _external(walk: ProtobufWalk, tensor: Field) -> Iterator[ExternalTensor]:
         elif part.number == 12:
             places.append(part)
     for place in places:
-        location, offset, length = "", 0, None
-        for part in walk.fields(place):
-            if part.number == 1:
-                location = walk.text(part)
-            elif part.number == 2:
-                offset = part.signed
-            elif part.number == 3:
-                length = part.signed
-        yield ExternalTensor(name, location, offset, length)
+        fields = walk.last(place)
+        offset, length = fields.get(2), fields.get(3)
+        yield ExternalTensor(
+            tensor=name,
+            location=walk.text(fields.get(1)),
+            offset=0 if offset is None else offset.signed,
+            length=None if length is None else length.signed,
+        )
 
 
 def _signature(walk: ProtobufWalk, graph: Field) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -93,13 +93,21 @@ class ProtobufWalk:
             field, position = _field(self._file, position, end)
             yield field
 
-    def text(self, field: Field) -> str:
-        """The text of a string field.
+    def last(self, message: Field | None = None) -> dict[int, Field]:
+        """Number to the last field of that number, which is the one that counts where it is not repeated.
+
+        Raises:
+            NotProtobufError: as `fields`.
+        """
+        return {field.number: field for field in self.fields(message)}
+
+    def text(self, field: Field | None) -> str:
+        """The text of a string field; empty where there is none.
 
         Raises:
             NotProtobufError: not a string, not UTF-8, or longer than MAX_TEXT_BYTES.
         """
-        return self._bytes(field).decode("utf-8", "strict")
+        return "" if field is None else self._bytes(field).decode("utf-8", "strict")
 
     def numbers(self, field: Field) -> list[int]:
         """The values of one field of repeated int64, packed or not.

@@ -18,7 +18,7 @@ import numpy as np
 from registry.client.api import ApiClient
 from registry.client.errors import ClientError, UsageFault
 from registry.client.transfers import LocalFile, download, hash_file
-from registry.client.versions import fetch_manifest, find_version, split_reference
+from registry.client.versions import fetch_manifest, find_version, split_version
 from registry.contracts.catalogue.classes import ROUNDING, scores_fault, scores_of
 from registry.contracts.catalogue.manifest import (
     MAX_GOLDEN_BYTES,
@@ -117,10 +117,7 @@ class GoldenSource:
     def _found(self, reference: str | None) -> Manifest | None:
         if reference is None:
             return None
-        model, version = split_reference(reference)
-        if version is None:
-            raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
-        return fetch_manifest(self._client, find_version(self._client, model, version))
+        return fetch_manifest(self._client, find_version(self._client, *split_version(reference)))
 
 
 def name_of(manifest: Manifest) -> str:

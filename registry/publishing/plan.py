@@ -23,7 +23,7 @@ from registry.contracts.catalogue.manifest import Classification, FileRef, Manif
 from registry.core.publish_faults import publish_faults
 from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.inspection.folders import folder_kind
+from registry.inspection.foreign_formats import folder_kind
 from registry.publishing.request import EntryPointSection, GoldenSection, PublishRequest, VariantSection, faults
 from registry.publishing.signing import Signer, load_signer, require_function
 from registry.publishing.variant_facts import decided, like_siblings, variant_facts

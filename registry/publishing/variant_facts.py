@@ -16,7 +16,7 @@ from registry.client.errors import UsageFault
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.batching import Basis, Batching
 from registry.contracts.catalogue.manifest import Format, TensorSpec, same_tensors
-from registry.inspection import air, checkpoint, mindir, om, onnx, plan, safetensors
+from registry.inspection import air, checkpoint, mindir, om, onnx, plan
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.foreign_formats import by_ending
@@ -133,17 +133,9 @@ def _format(section: VariantSection) -> Format:
     return found or wanted or Format.AIR
 
 
-def _checkpoint(path: Path) -> ModelFacts:
-    """MindSpore's own form, or safetensors."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    own = not safetensors.looks_so(head, path.stat().st_size)
-    return checkpoint.inspect(path) if own else safetensors.inspect(path)
-
-
 INSPECTORS: Mapping[Format, Callable[[Path], ModelFacts]] = {
     Format.ONNX: onnx.inspect,
-    Format.MINDSPORE_CKPT: _checkpoint,
+    Format.MINDSPORE_CKPT: checkpoint.inspect,
     Format.MINDIR: mindir.inspect,
     Format.AIR: air.inspect,
     Format.OM: om.inspect,

@@ -47,12 +47,8 @@ def set_alias(
     ```
     """
     view, moved = move_alias(session.client, model, alias, version)
-    if session.out.as_json:
-        session.out.document(view)
-    elif moved:
-        session.out.say(f"{model}@{alias} is now {version}.")
-    else:
-        session.out.say(f"{model}@{alias} is {version} already; nothing to do.")
+    text = f"{model}@{alias} is now {version}." if moved else f"{model}@{alias} is {version} already; nothing to do."
+    session.out.answer(view, text)
 
 
 @app.command("remove")
@@ -68,10 +64,8 @@ def remove_alias(session: Session, model: Model, alias: Alias) -> None:
     if current.version is None:
         raise CliError(f"{model}@{alias} was removed already", code="not_found")
     session.client.send("DELETE", alias_path(model, alias), headers={"if-match": f'"{current.revision}"'})
-    if session.out.as_json:
-        session.out.document({"removed": f"{model}@{alias}", "was": current.version})
-    else:
-        session.out.say(f"Removed {model}@{alias}, which was {current.version}.")
+    told = {"removed": f"{model}@{alias}", "was": current.version}
+    session.out.answer(told, f"Removed {model}@{alias}, which was {current.version}.")
 
 
 @app.command("history")
@@ -87,10 +81,8 @@ def history(session: Session, model: Model, alias: Alias) -> None:
 
 
 def _print(session: Session, found: list[AliasView], empty: str) -> None:
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("ALIAS", "VERSION", ">REVISION", "MOVED", "BY"),
         ((a.alias, a.version or "(removed)", a.revision, time_text(a.moved_at), a.moved_by) for a in found),
         empty=empty,

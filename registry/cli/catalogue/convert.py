@@ -1,44 +1,201 @@
 """`registry convert`: another form of a published version, made here or by a device that has the tool.
 
-The version's manifest is extended, never changed: see docs/conversion.md.
+The version's manifest is extended, never changed: see docs/conversion.md. The toolchains belong to the agent, which
+this program does not import: on this machine it runs them (`python -m agent.jobs.here`), as it would run any tool, and
+checks what comes back.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
 import time
-from enum import Enum
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 
-from registry.cli.catalogue import convert_here
+from registry.cli.catalogue.pull import bring
 from registry.cli.fleet.devices import is_online
-from registry.cli.output import CliError, end_well
+from registry.cli.output import CliError, ExitCode, end_well, meter
 from registry.cli.session import Session, command, parse_pairs
 from registry.client.errors import NoAnswerError, UsageFault
-from registry.client.versions import fetch_manifest, find_version, split_reference
+from registry.client.transfers import LocalFile, hash_file, upload
+from registry.client.versions import fetch_manifest, find_version, split_version
 from registry.contracts.api.devices import DeviceView, JobRequest, JobView
+from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.catalogue.conversions import GOALS, Goal, source_for
-from registry.contracts.catalogue.manifest import Manifest, Variant
+from registry.contracts.catalogue.manifest import FileRef, Manifest, MeasuredParity, Variant
+from registry.contracts.comparison.golden_file import read_cases, with_bytes
 from registry.contracts.device.jobs import JobKind, JobState
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.paths import device_path, job_path, jobs_path
+from registry.contracts.paths import device_path, job_path, jobs_path, variant_path
+
+COMMAND = ("-m", "agent.jobs.here")
+PLAN_TIMEOUT_S = 120.0
+SLACK_S = 120.0
+MAX_ANSWER_BYTES = 4 << 20
+STOP_S = 10.0
+_MAX_SHOWN = 400
+
 
 POLL_S = 0.5
 OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
-class GoalName(str, Enum):
-    """What to make."""
+def order_of(
+    source: Variant,
+    goal: Goal,
+    options: Mapping[str, str],
+    *,
+    golden: str | None,
+    device: dict[str, str] | None = None,
+    folder: Path | None = None,
+    timeout_s: float = 0,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """As `agent.jobs.here` takes it. `golden`: the file, empty where there will be one, None where there is none.
 
-    ONNX = "onnx"
-    MINDIR = "mindir"
-    AIR = "air"
-    OM = "om"
-    TENSORRT_PLAN = "tensorrt-plan"
-    ONNX_INT8 = "onnx-int8"
+    `dry_run`: the command is wanted even if its program is not here.
+    """
+    return {
+        "source": source.to_json(),
+        "to": str(goal.format),
+        "options": dict(options),
+        "folder": str(folder) if folder else None,
+        "golden": golden,
+        "timeout_s": timeout_s,
+        "device": device,
+        "dry_run": dry_run,
+        "parent": os.getpid(),
+    }
+
+
+def plan_of(wanted: dict[str, Any]) -> dict[str, Any]:
+    """What would be run: `tool`, `command`, `name`; is its program `missing` here? Raises CliError: it cannot be."""
+    found: dict[str, Any] = _run(wanted, PLAN_TIMEOUT_S)["plan"]
+    return found
+
+
+def convert_here(
+    session: Session,
+    manifest: Manifest,
+    source: Variant,
+    *,
+    goal: Goal,
+    options: Mapping[str, str],
+    folder: Path,
+    timeout_s: float,
+) -> None:
+    """Makes the variant in `folder`, measures it where it runs here, and adds it. Raises CliError."""
+    for file in source.files:
+        bring(session, file, folder / "source")
+    golden = bring(session, manifest.golden.file, folder / "golden") if manifest.golden else None
+    wanted = order_of(source, goal, options, golden=str(golden) if golden else None, folder=folder, timeout_s=timeout_s)
+    session.out.note(f"Making {goal.format} from {source.name}.")
+    answer = _run(wanted, timeout_s + SLACK_S)
+    try:
+        variant = Variant.model_validate(answer["variant"])
+    except (KeyError, ValidationError) as error:
+        raise CliError(f"The conversion's answer cannot be read: {error}", code="bad_answer") from error
+    variant = _measured(session, manifest, variant, folder / "out", golden)
+    _add(session, manifest, variant, folder / "out")
+
+
+def _add(session: Session, manifest: Manifest, variant: Variant, folder: Path) -> None:
+    path = variant_path(manifest.model, manifest.version, variant.name)
+    offer = VariantOffer(variant=variant)
+    answer = session.client.change("PUT", path, offer, VariantAnswer, repeatable=True)
+    for missing in answer.missing:
+        file = _local(folder / missing.path, missing)
+        with meter(f"uploading {missing.path}", missing.size, quiet=session.out.as_json) as at:
+            upload(session.client, file, at, session.out.note)
+    if answer.manifest is None:
+        answer = session.client.change("PUT", path, offer, VariantAnswer, repeatable=True)
+    if answer.manifest is None:
+        raise CliError("The registry still lacks files that were uploaded", code="bad_answer")
+    if session.out.as_json:
+        session.out.document({"variant": variant.to_json(), "manifest": answer.manifest})
+    else:
+        session.out.say(f"{manifest.model}@{manifest.version} has a variant {variant.name} now ({variant.format}).")
+
+
+def _measured(session: Session, manifest: Manifest, variant: Variant, folder: Path, golden: Path | None) -> Variant:
+    """The variant with its parity; as it was where it cannot run here. Raises CliError(golden_mismatch)."""
+    if manifest.golden is None or golden is None:
+        session.out.note("  not measured: the version has no golden vectors")
+        return variant
+    from registry.running.parity import measure  # noqa: PLC0415 - needs NumPy
+    from registry.running.process import LocalVariants  # noqa: PLC0415 - as above
+
+    with ExitStack() as stack:
+        process = LocalVariants([variant], lambda made: folder / made.entry, stack).process(variant.name)
+        if isinstance(process, str):
+            session.out.note(f"  not measured here: {process}")
+            return variant
+        content = golden.read_bytes()
+        parity = measure(process, with_bytes(read_cases(content, len(content)), content), manifest.golden.tolerance)
+        backend = process.backend
+    figures = f"largest error {parity.max_abs:.3g}, relative {parity.max_rel:.3g}"
+    if not parity.passed:
+        raise CliError(
+            f"{variant.name} does not answer the golden vectors as the manifest says: {parity.why}; {figures}",
+            code="golden_mismatch",
+            hint="It was not added. Its precision is too low for this version's tolerance; try other --option values.",
+        )
+    session.out.note(f"  measured on {backend}: {figures}: passed")
+    measured = MeasuredParity(parity=parity, backend=backend, reference=manifest.golden.reference)
+    return variant.model_copy(update={"parity": measured})
+
+
+def _local(path: Path, expected: FileRef) -> LocalFile:
+    file = hash_file(path)
+    if file.digest != expected.digest:
+        raise CliError(f"{path.name} changed after it was made", code="file_changed")
+    return file
+
+
+def _run(wanted: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    """The conversion program's answer. Raises CliError. Interrupted, it is told to stop and waited for."""
+    with subprocess.Popen(
+        [sys.executable, *COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            out, errors = process.communicate(json.dumps(wanted).encode(), timeout=timeout_s)
+        except BaseException as error:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+            process.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise CliError("The conversion did not end in time", code="tool_timeout") from None
+            raise
+    try:
+        answer: dict[str, Any] = json.loads(out[:MAX_ANSWER_BYTES])
+        fault = answer.get("error")
+    except (ValueError, AttributeError):
+        words = " ".join(errors.decode("utf-8", "replace").split())[-_MAX_SHOWN:]
+        raise CliError(
+            f"The conversion program cannot run here: {words}",
+            code="tool_missing",
+            hint="It needs the agent's packages: pip install 'modelfleet[agent,publish]'; or use --on DEVICE",
+        ) from None
+    if fault is not None:
+        raise CliError(str(fault["message"]), code=str(fault["code"]), exit_code=ExitCode.FAILURE)
+    return answer
+
+
+GoalName = Literal["onnx", "mindir", "air", "om", "tensorrt-plan", "onnx-int8"]
+"""What to make: the keys of GOALS."""
 
 
 @command
@@ -84,18 +241,16 @@ def convert(
     registry convert lenet@1.0.0 --to tensorrt-plan --on edge-gpu --wait
     ```
     """
-    model, version = split_reference(reference)
-    if version is None:
-        raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
+    model, version = split_version(reference)
     if wait and on is None:
         raise UsageFault("--wait waits for a device: name it with --on", hint="Without --on it is done when this ends.")
-    goal, options = GOALS[to.value], _options(option or [])
+    goal, options = GOALS[to], _options(option or [])
     manifest = fetch_manifest(session.client, find_version(session.client, model, version))
-    start = _source(manifest, goal, to.value, source)
+    start = _source(manifest, goal, to, source)
     device = _device(session, on) if on is not None else None
     golden = "" if manifest.golden else None
-    order = convert_here.order(start, goal, options, golden=golden, device=device, dry_run=dry_run)
-    plan = convert_here.plan(order)
+    order = order_of(start, goal, options, golden=golden, device=device, dry_run=dry_run)
+    plan = plan_of(order)
     if manifest.variant(plan["name"]) is not None:
         raise CliError(
             f"{model}@{manifest.version} has a variant {plan['name']!r} already, and variants never change",
@@ -120,7 +275,7 @@ def convert(
         end_well()
         try:
             with TemporaryDirectory(prefix="modelfleet-convert-") as folder:
-                convert_here.convert(
+                convert_here(
                     session, manifest, start, goal=goal, options=options, folder=Path(folder), timeout_s=timeout
                 )
         except OSError as error:
@@ -167,7 +322,7 @@ def _tell_plan(session: Session, plan: dict[str, Any], start: Variant, on: str |
         session.out.document({**plan, "source": start.name, "on": on})
         return
     session.out.say(f"{plan['tool']} would make {plan['name']} from {start.name}, {f'on {on}' if on else 'here'}:")
-    session.out.say("  " + " ".join(convert_here.quoted(part) for part in plan["command"]))
+    session.out.say("  " + " ".join(shlex.quote(part) for part in plan["command"]))
     if plan["missing"]:
         session.out.note("  What runs this is not installed here: install it, or convert on a device: --on DEVICE")
 

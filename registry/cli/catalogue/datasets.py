@@ -1,21 +1,28 @@
-"""`registry dataset`: validation sets, which `registry evaluate` runs versions on."""
+"""`registry dataset`: validation sets, which `registry evaluate` runs versions on.
+
+A folder of pictures becomes one as well: a folder for each class, called by its label or its number; JPEG and PNG only,
+decoded as a version's manifest says, and as its devices do (`registry.pictures`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from registry.cli.catalogue.pictures import picture_set
-from registry.cli.output import end_well, meter, short, time_text
+from registry.cli.output import CliError, end_well, meter, short, time_text
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
 from registry.client.transfers import hash_file, upload
+from registry.client.versions import fetch_manifest, find_version, split_reference
+from registry.contracts.catalogue.manifest import ImageInput, Manifest
 from registry.contracts.evaluation.datasets import (
     LABELS,
     MAX_DATASET_BYTES,
+    MAX_ITEMS,
     DatasetCreate,
     DatasetView,
     read_dataset,
@@ -23,8 +30,15 @@ from registry.contracts.evaluation.datasets import (
 )
 from registry.contracts.paths import blob_path, dataset_path, datasets_path
 from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
-from registry.contracts.tensors import MAX_TENSORS
-from registry.contracts.texts import size_text
+from registry.contracts.tensors import ITEM_BYTES, MAX_TENSORS, Datatype
+from registry.contracts.texts import how_many, size_text
+from registry.core.picture_faults import picture_shape
+from registry.inspection.facts import InspectionError
+from registry.pictures.bare import PictureError
+
+ENDINGS = (".jpg", ".jpeg", ".png")
+FLOATS = (Datatype.FP16, Datatype.FP32, Datatype.FP64)
+
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -32,6 +46,101 @@ app = typer.Typer(
     help="Manage validation sets: inputs with the right answers. Without a command: list them.",
 )
 SetName = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+def picture_set(session: Session, folder: Path, like: str) -> dict[str, Tensor]:
+    """The tensors of a validation set from `folder/<class>/<picture>`, for models like that version.
+
+    Raises:
+        CliError: Pillow is missing, or the folder has no pictures, too many, or folders that are no classes.
+        InspectionError: a file is no picture.
+    """
+    manifest = fetch_manifest(session.client, find_version(session.client, *split_reference(like)))
+    image = manifest.image
+    if image is None:
+        raise UsageFault(f"{like} does not say how pictures become its input", hint="Publish it with an [image] table")
+    spec = next((spec for spec in manifest.variants[0].inputs if spec.name == image.input), None)
+    if spec is None or spec.datatype not in FLOATS:
+        raise UsageFault(f"The input {image.input!r} of {like} takes no floats; make an .npz instead")
+    files = list(_files(folder, manifest))
+    size = image.height * image.width * (1 if image.channels == "L" else 3) * ITEM_BYTES[spec.datatype]
+    if not files or len(files) > MAX_ITEMS or size * len(files) > MAX_DATASET_BYTES:
+        raise UsageFault(
+            f"{folder} has {len(files)} pictures of {size} bytes each; 1 to {MAX_DATASET_BYTES} bytes are taken"
+        )
+    passed_over = _passed_over(folder)
+    if passed_over:
+        session.out.warn(
+            f"{how_many(len(passed_over), 'file')} passed over, whose names do not end in {', '.join(ENDINGS)}: "
+            f"{passed_over[0]}"
+        )
+    decode = decoder_for(image, spec.datatype)
+    items = b"".join(decode(path) for path, _ in files)
+    labels = b"".join(label.to_bytes(4, "little") for _, label in files)
+    return {
+        f"in/{image.input}": Tensor(spec.datatype, (len(files), *picture_shape(image)[1:]), items),
+        LABELS: Tensor(Datatype.INT32, (len(files),), labels),
+    }
+
+
+def _files(folder: Path, manifest: Manifest) -> Iterator[tuple[Path, int]]:
+    """Pictures with their classes, in the order of their names."""
+    known = manifest.classification.labels if manifest.classification else ()
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    classes = folder_classes([inner.name for inner in folders], known)
+    for inner in folders:
+        yield from ((path, classes[inner.name]) for path in sorted(inner.iterdir()) if path.suffix.lower() in ENDINGS)
+
+
+def _passed_over(folder: Path) -> list[Path]:
+    """What lies where pictures do and is not taken for one, less the hidden files of file managers."""
+    inside = (path for inner in folder.iterdir() if inner.is_dir() for path in inner.iterdir())
+    return sorted(path for path in inside if path.suffix.lower() not in ENDINGS and not path.name.startswith("."))
+
+
+def folder_classes(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """Folder to class. Where every name is a label they are labels, where every name is a number they are numbers.
+
+    Raises UsageFault for a name that is neither, or that could be two classes.
+    """
+    numbers = {name: int(name) for name in names if name.isascii() and name.isdecimal() and len(name) < 7}
+    labelled = all(name in known for name in names)
+    found: dict[str, int] = {}
+    for name in names:
+        could = {number for number, label in enumerate(known) if label == name}
+        if name in numbers and not labelled:
+            could = {numbers[name]} if len(numbers) == len(names) else could | {numbers[name]}
+        if not could:
+            raise UsageFault(f"The folder {name!r} is neither a label of the model nor the number of a class")
+        if len(could) > 1:
+            which = ", ".join(map(str, sorted(could)))
+            raise UsageFault(f"The folder {name!r} could be class {which}", hint="Call all folders by their numbers")
+        found[name] = could.pop()
+    return found
+
+
+def decoder_for(image: ImageInput, datatype: Datatype) -> Callable[[Path], bytes]:
+    """A function from a file to the bytes of one item. It raises InspectionError. Raises CliError without Pillow."""
+    try:
+        from registry.pictures.decode import decode  # noqa: PLC0415 - Pillow is not a package of every command
+        from registry.pictures.steps import steps_of, value_tables  # noqa: PLC0415 - nor is NumPy
+    except ImportError as error:
+        raise CliError(
+            f"Pictures need {error.name}, which is not installed here", hint="pip install pillow numpy"
+        ) from None
+    steps = steps_of(image, str(datatype))
+    try:
+        value_tables(steps)
+    except ValueError as error:
+        raise UsageFault(f"The image table of the version: {error}") from None
+
+    def one(path: Path) -> bytes:
+        try:
+            return decode(steps, path.read_bytes())
+        except (PictureError, OSError) as error:
+            raise InspectionError(f"{path}: {error}") from None
+
+    return one
 
 
 @app.callback()
@@ -88,10 +197,7 @@ def add(
         tensors = _given(source)
     with TemporaryDirectory(prefix="modelfleet-dataset-") as folder:
         view = _publish(session, name, tensors, Path(folder))
-    if session.out.as_json:
-        session.out.document(view)
-    else:
-        session.out.say(f"Published {name}: {view.items} items, {size_text(view.size)} ({view.digest}).")
+    session.out.answer(view, f"Published {name}: {view.items} items, {size_text(view.size)} ({view.digest}).")
 
 
 @app.command("show")
@@ -128,18 +234,13 @@ def remove(
     view = session.client.get(dataset_path(name), DatasetView)
     confirm(session, f"Remove the validation set {name} ({size_text(view.size)})? This cannot be undone.", yes=yes)
     session.client.send("DELETE", dataset_path(name))
-    if session.out.as_json:
-        session.out.document({"removed": name})
-    else:
-        session.out.say(f"Removed {name}.")
+    session.out.answer({"removed": name}, f"Removed {name}.")
 
 
 def _list(session: Session) -> None:
     found = session.client.items(datasets_path(), DatasetView)
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("DATASET", ">ITEMS", ">SIZE", "TENSORS", "DIGEST", "PUBLISHED"),
         (
             (

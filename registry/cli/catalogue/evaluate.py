@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from registry.cli.catalogue.measured import evaluations_of, show_evaluations
+from registry.cli.catalogue.manifest_text import evaluations_of, show_evaluations
 from registry.cli.catalogue.pull import bring
 from registry.cli.output import CliError, ExitCode, end_well
 from registry.cli.session import Session, command
@@ -25,6 +25,9 @@ from registry.contracts.evaluation.datasets import DatasetView, EvaluationCreate
 from registry.contracts.evaluation.scoring import METRICS
 from registry.contracts.paths import dataset_path, device_path, devices_path, evaluations_path, job_path, jobs_path
 from registry.contracts.texts import how_many
+
+if TYPE_CHECKING:
+    from registry.running.process import Order
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,7 @@ def evaluate(
     registry evaluate lenet@1.0.0 --list
     ```
     """
-    model, named = split_reference(reference)
-    version = find_version(session.client, model, named)
+    version = find_version(session.client, *split_reference(reference))
     if listed:
         show_evaluations(session, evaluations_of(session, version))
         return
@@ -95,22 +97,18 @@ def evaluate(
 
 def _here(session: Session, wanted: Wanted) -> EvaluationView:
     from registry.running import parity as running  # noqa: PLC0415 - needs NumPy
-    from registry.running.process import ModelProcess, order_for  # noqa: PLC0415 - as above
+    from registry.running.process import ModelProcess  # noqa: PLC0415 - as above
 
     end_well()
     version, dataset = wanted.version, wanted.dataset
     manifest = fetch_manifest(session.client, version)
+    variant, order = _runs_here(manifest, wanted.variant)
     with TemporaryDirectory(prefix="modelfleet-evaluate-") as folder:
-        variant = _runs_here(manifest, wanted.variant)
         for file in variant.files:
             bring(session, file, Path(folder) / "variant")
-        entry = Path(folder) / "variant" / variant.entry
         set_ref = FileRef(path="dataset.safetensors", digest=dataset.digest, size=dataset.size)
         items = bring(session, set_ref, Path(folder))
-        order = order_for(entry, variant.format, variant.target, variant.inputs, variant.outputs)
-        if isinstance(order, str):
-            raise CliError(f"The variant {variant.name} cannot be run here: {order}", code="cannot_run")
-        with ModelProcess(order) as process:
+        with ModelProcess(replace(order, file=Path(folder) / "variant" / variant.entry)) as process:
             session.out.note(f"running {variant.name} on {process.backend}")
             found = running.evaluate(process, variant, manifest.classification, items, wanted.metric)
             backend = process.backend
@@ -126,39 +124,31 @@ def _here(session: Session, wanted: Wanted) -> EvaluationView:
     return session.client.change("POST", evaluations_path(version.model, version.version), body, EvaluationView)
 
 
-def _runs_here(manifest: Manifest, name: str | None) -> Variant:
-    """The named variant, or the first that this machine can run: nothing is fetched to find that out."""
-    reasons = []
-    for variant in manifest.variants:
-        if name not in (None, variant.name):
-            continue
-        reason = _why_not(variant)
-        if not reason:
-            return variant
-        reasons.append(f"{variant.name}: {reason}")
-    if not reasons:
-        have = ", ".join(variant.name for variant in manifest.variants)
-        raise CliError(f"There is no variant {name!r}; there are {have}", code="not_found")
-    raise CliError("No variant can be run here", code="cannot_run", hint="On a device: --on", errors=tuple(reasons))
-
-
-def _why_not(variant: Variant) -> str:
-    """Why this machine cannot run it; empty: it can."""
+def _runs_here(manifest: Manifest, name: str | None) -> tuple[Variant, Order]:
+    """The named variant, or the first that this machine can run, and how: nothing is fetched to find that out."""
     from registry.running.process import (  # noqa: PLC0415 - needs NumPy
         CannotRunError,
         order_for,
         require_device,
     )
 
-    order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
-    if isinstance(order, str):
-        return order
-    try:
-        if variant.target is not Target.CPU:  # every machine has that one
-            require_device(order)
-    except CannotRunError as error:
-        return error.message
-    return ""
+    reasons = []
+    for variant in manifest.variants:
+        if name not in (None, variant.name):
+            continue
+        order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
+        if not isinstance(order, str) and variant.target is not Target.CPU:  # every machine has that one
+            try:
+                require_device(order)
+            except CannotRunError as error:
+                order = error.message
+        if not isinstance(order, str):
+            return variant, order
+        reasons.append(f"{variant.name}: {order}")
+    if not reasons:
+        have = ", ".join(variant.name for variant in manifest.variants)
+        raise CliError(f"There is no variant {name!r}; there are {have}", code="not_found")
+    raise CliError("No variant can be run here", code="cannot_run", hint="On a device: --on", errors=tuple(reasons))
 
 
 def _devices(session: Session, named: Sequence[str], selector: str | None) -> list[DeviceView]:

@@ -1,4 +1,7 @@
-"""`registry explain`: which variant of a version a device would run, and why not the others."""
+"""`registry explain`: which variant of a version a device would run, and why not the others.
+
+`registry coverage` says it for a fleet, one line for each class of devices with the same facts.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,87 @@ from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import ON_DEVICE, known
 from registry.contracts.device.messages import Fault
-from registry.contracts.fit.choices import MAX_VALUE, SETTABLE, ResolutionView, ResolveBody
+from registry.contracts.fit.choices import MAX_VALUE, SETTABLE, ClassCoverage, CoverageView, ResolutionView, ResolveBody
 from registry.contracts.fit.platforms import FactRow
 from registry.contracts.fit.resolution import FitOutcome, Reason, VariantVerdict
-from registry.contracts.paths import device_path, resolve_path
-from registry.contracts.texts import size_text
+from registry.contracts.paths import coverage_path, device_path, resolve_path
+from registry.contracts.texts import how_many, size_text
+
+FleetOption = Annotated[
+    str, typer.Option("--fleet", metavar="SELECTOR", help="Devices by label: site=paris,ring!=canary; else all.")
+]
+SHOWN = 3
+"""Devices of a class that stand in the table."""
+
 
 WhatIf = Annotated[
     list[str] | None,
     typer.Option("--what-if", metavar="FACT=VALUE", help="With another fact; may be repeated: " + ", ".join(SETTABLE)),
 ]
+
+
+@command
+def coverage(
+    session: Session,
+    reference: Annotated[str, typer.Argument(metavar="MODEL[@REF]")],
+    *,
+    fleet: FleetOption = "",
+) -> None:
+    """Show which variant each class of devices would run, and which devices can run none and why.
+
+    Devices with the same facts form a class. Degraded: the variant would run on the CPU of a host that has an
+    accelerator. Exit code 1: some devices can run no variant.
+
+    ```
+    registry coverage lenet@1.1.0
+    registry coverage lenet@stable --fleet site=paris
+    registry coverage lenet@stable --json | jq '.classes[] | select(.chosen == null)'
+    ```
+    """
+    found = find_version(session.client, *split_reference(reference))
+    view = session.client.get(coverage_path(found.model, found.version), CoverageView, selector=fleet or None)
+    if session.out.as_json:
+        session.out.document(view)
+    else:
+        _tell_coverage(session, view)
+    if view.without:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+def _tell_coverage(session: Session, view: CoverageView) -> None:
+    say = session.out.say
+    runs = view.devices - view.without - view.silent
+    say(f"{view.model}@{view.version} on {how_many(view.devices, 'device')} ({view.selector}): {runs} would run it,")
+    say(f"{view.without} can run no variant, {view.degraded} leave an accelerator idle, {view.silent} are not known.\n")
+    session.out.table(
+        ("CLASS", ">DEVICES", "VARIANT", "NOTE", "HOSTS", "WHAT IT IS"),
+        (_class_row(item) for item in view.classes),
+        empty="No device that matches has told what it is.",
+    )
+    if view.more_classes:
+        say(f"... and {view.more_classes} smaller classes, which are not counted above.")
+    if view.silent_names:
+        say(f"\nNot known yet: {_some(view.silent_names, view.silent)}.")
+    unused = [name for name, devices in view.variants.items() if devices == 0]
+    if unused and view.classes:
+        say(f"\nNo device would run: {', '.join(unused)}.")
+    for item in view.classes:
+        if item.chosen is None:
+            say(f"\n{short(item.facts_digest)} ({_some(item.names, item.devices)}) can run nothing:")
+            say("\n".join(f"  {line}" for line in item.why))
+            if item.remedy:
+                say(f"  Nearest miss: {item.nearest}: {item.remedy}.")
+
+
+def _class_row(item: ClassCoverage) -> tuple[object, ...]:
+    note = "nothing fits" if item.chosen is None else "degraded" if item.degraded else ""
+    hosts = _some(item.names, item.devices)
+    return short(item.facts_digest), item.devices, item.chosen or "-", note, hosts, item.title
+
+
+def _some(names: tuple[str, ...], count: int) -> str:
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 @command
@@ -49,11 +123,10 @@ def explain(
     registry explain edge-1 lenet@stable --json
     ```
     """
-    model, version = split_reference(reference)
-    found = find_version(session.client, model, version)
+    found = find_version(session.client, *split_reference(reference))
     asked = ResolveBody(
-        model=model, version=found.version, device=device, variant=variant, what_if=_changes(what_if)
-    )  # fmt: skip
+        model=found.model, version=found.version, device=device, variant=variant, what_if=_changes(what_if)
+    )
     view = session.client.change("POST", resolve_path(), asked, ResolutionView, repeatable=True)
     batching = _batching(view, fetch_manifest(session.client, found))
     fault = None if what_if else _fault(session.client.get(device_path(device), DeviceView), view)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from registry.cli.catalogue.manifest_text import image_text, show_builds, show_variants
-from registry.cli.catalogue.measured import evaluations_of, parity_of, show_evaluations, show_parity
+from registry.cli.catalogue.manifest_text import (
+    evaluations_of,
+    image_text,
+    parity_of,
+    show_builds,
+    show_evaluations,
+    show_parity,
+    show_variants,
+)
 from registry.cli.output import short, time_text
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
@@ -16,13 +22,6 @@ from registry.client.versions import fetch_manifest, find_version, split_referen
 from registry.contracts.api.versions import ModelSettings, ModelView, VersionView
 from registry.contracts.paths import model_path, models_path, version_path, versions_path
 from registry.contracts.texts import size_text
-
-
-class Switch(str, Enum):
-    """`on` or `off`."""
-
-    ON = "on"
-    OFF = "off"
 
 
 @command
@@ -35,10 +34,8 @@ def models(session: Session) -> None:
     ```
     """
     found = session.client.items(models_path(), ModelView)
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("MODEL", ">VERSIONS", "NEWEST", "VARIANTS", ">SIZE", "ALIASES", "PUBLISHED"),
         (_model_row(model) for model in found),
         empty="No models yet. Publish one: registry publish NAME MODEL.onnx --version 1.0.0 --target cpu",
@@ -124,7 +121,9 @@ def _show_version(session: Session, model: str, reference: str) -> None:
 def record(
     session: Session,
     model: Annotated[str, typer.Argument(metavar="MODEL")],
-    switch: Annotated[Switch, typer.Argument(help="Keep the results of this model in the registry, or not.")],
+    switch: Annotated[
+        Literal["on", "off"], typer.Argument(help="Keep the results of this model in the registry, or not.")
+    ],
     retention_hours: Annotated[
         int | None, typer.Option("--retention-hours", min=1, max=8760, help="How long results are kept.")
     ] = None,
@@ -136,13 +135,10 @@ def record(
     registry record lenet off
     ```
     """
-    settings = ModelSettings(record_results=switch is Switch.ON, result_retention_hours=retention_hours)
+    settings = ModelSettings(record_results=switch == "on", result_retention_hours=retention_hours)
     view = session.client.change("PATCH", model_path(model), settings, ModelView, repeatable=True)
-    if session.out.as_json:
-        session.out.document(view)
-    else:
-        kept = f", kept {view.result_retention_hours} h" if view.record_results else ""
-        session.out.say(f"Recording of {model}'s results is {'on' if view.record_results else 'off'}{kept}.")
+    recording = f"on, kept {view.result_retention_hours} h" if view.record_results else "off"
+    session.out.answer(view, f"Recording of {model}'s results is {recording}.")
 
 
 @command
@@ -167,10 +163,7 @@ def delete(
         raise UsageFault(f"{version!r} is an alias of {view.version}; name the version itself to delete it")
     confirm(session, f"Delete {_described(view)}? This cannot be undone.", yes=yes)
     session.client.send("DELETE", path)
-    if session.out.as_json:
-        session.out.document({"deleted": reference})
-    else:
-        session.out.say(f"Deleted {_described(view)}.")
+    session.out.answer({"deleted": reference}, f"Deleted {_described(view)}.")
 
 
 def _described(view: VersionView | ModelView) -> str:

@@ -143,10 +143,7 @@ def publish(
     }
     plan = make_plan(_over(request, said))
     result = publish_plan(session.client, plan, observer=_observer(session.out), dry_run=dry_run)
-    if session.out.as_json:
-        session.out.document(_document(result))
-    else:
-        session.out.say(_summary(result))
+    session.out.answer(_document(result), _summary(result))
 
 
 def _over(section: S, said: dict[str, Any]) -> S:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -86,14 +85,8 @@ SigningKeyOption = Annotated[
 BATCHING_PANEL = "Joining requests (docs/batching.md)"
 
 
-class BatchingChoice(str, Enum):
-    """What the publisher says of the items of one run."""
-
-    AUTO = "auto"
-    INDEPENDENT = "independent"
-    OFF = "off"
-
-
+BatchingChoice = Literal["auto", "independent", "off"]
+"""What the publisher says of the items of one run."""
 BatchingOption = Annotated[
     BatchingChoice | None,
     typer.Option(
@@ -221,7 +214,7 @@ def _value(text: str) -> Value:
 
 def batching_section(choice: BatchingChoice | None, max_batch: int | None) -> BatchingSection:
     """The options as a publish file says them."""
-    said = None if choice in (None, BatchingChoice.AUTO) else choice is BatchingChoice.INDEPENDENT
+    said = None if choice in (None, "auto") else choice == "independent"
     return BatchingSection(independent=said, max_size=max_batch)
 
 

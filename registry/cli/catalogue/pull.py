@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -40,11 +40,10 @@ def pull(
     registry pull lenet@stable --target cpu -o models/lenet
     ```
     """
-    model, wanted = split_reference(reference)
-    view = find_version(session.client, model, wanted)
+    view = find_version(session.client, *split_reference(reference))
     manifest = fetch_manifest(session.client, view)
     chosen = pulling.choose_variants(manifest, variant, target)
-    directory = directory if directory is not None else Path(f"{model}-{view.version}")
+    directory = directory if directory is not None else Path(f"{view.model}-{view.version}")
     try:
         pulled = pulling.pull(
             session.client,
@@ -57,15 +56,17 @@ def pull(
     except ClientError as error:
         error.hint = _HINTS.get(error.code, error.hint)
         raise
-    if session.out.as_json:
-        told: dict[str, Any] = {"model": model, "version": view.version, "digest": view.manifest}
-        told |= {"directory": str(directory), "variants": [v.name for v in chosen], "pulled_bytes": pulled}
-        session.out.document(told)
-    else:
-        names = ", ".join(v.name for v in chosen)
-        session.out.say(
-            f"{model}@{view.version} ({names}) is in {directory}: {size_text(pulled)} pulled, all verified."
-        )
+    names = [variant.name for variant in chosen]
+    told = {
+        "model": view.model,
+        "version": view.version,
+        "digest": view.manifest,
+        "directory": str(directory),
+        "variants": names,
+        "pulled_bytes": pulled,
+    }
+    name = f"{view.model}@{view.version} ({', '.join(names)})"
+    session.out.answer(told, f"{name} is in {directory}: {size_text(pulled)} pulled, all verified.")
 
 
 def bring(session: Session, file: FileRef, folder: Path) -> Path:

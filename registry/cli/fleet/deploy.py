@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from enum import Enum
 from typing import Annotated, TypeVar
 
 import typer
@@ -32,8 +31,8 @@ from registry.cli.policy_options import (
     policy_of,
 )
 from registry.cli.session import Session, command
-from registry.client.errors import ClientError, NoAnswerError, UsageFault
-from registry.client.versions import split_reference
+from registry.client.errors import ClientError, NoAnswerError
+from registry.client.versions import split_version
 from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.codes import ON_DEVICE, known
@@ -43,20 +42,6 @@ from registry.contracts.paths import deployment_path, device_path
 
 T = TypeVar("T")
 POLL_S = 0.5
-
-
-class ProfileChoice(str, Enum):
-    """How the model uses the host's cores."""
-
-    THROUGHPUT = "throughput"
-    LATENCY = "latency"
-
-
-class DeployBatching(str, Enum):
-    """How requests that come together are run."""
-
-    AUTO = "auto"
-    OFF = "off"
 
 
 Devices = Annotated[list[str], typer.Option("--device", "-d", metavar="DEVICE", help="May be repeated.")]
@@ -73,11 +58,11 @@ def deploy(
         str | None, typer.Option("--variant", help="Deploy this variant. Default: the best that fits.")
     ] = None,
     profile: Annotated[
-        ProfileChoice, typer.Option(help="throughput: one thread per run. latency: all cores for one run.")
-    ] = (ProfileChoice.THROUGHPUT),
+        Profile, typer.Option(help="throughput: one thread per run. latency: all cores for one run.")
+    ] = Profile.THROUGHPUT,
     batching: Annotated[
-        DeployBatching, typer.Option(help="off: one request at a time, whatever the manifest permits.")
-    ] = DeployBatching.AUTO,
+        BatchingMode, typer.Option(help="off: one request at a time, whatever the manifest permits.")
+    ] = BatchingMode.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Deploy even if no variant fits the device's facts.")] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Try again, even if the device has put this version into quarantine.")
@@ -104,14 +89,12 @@ def deploy(
     registry deploy lenet@1.0.0 -d edge-1 --probation 10m --policy probation.max_error_share=0.01
     ```
     """
-    model, version = split_reference(reference)
-    if version is None:
-        raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.0.0 or {model}@stable")
+    model, version = split_version(reference)
     body = Deployment(
         version=version,
         variant=variant,
-        profile=Profile(profile.value),
-        batching=BatchingMode(batching.value),
+        profile=profile,
+        batching=batching,
         force=force,
         retry=retry,
         policy=policy_of(policy_body(policy, probation, max_nan, shadow)),

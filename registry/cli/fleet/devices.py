@@ -93,10 +93,8 @@ def list_devices(session: Session) -> None:
 
 def _list(session: Session) -> None:
     found = session.client.items(devices_path(), DeviceView)
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("DEVICE", "STATE", "LAST SEEN", "SERVES", "HOST", "LABELS"),
         (_row(session, device) for device in found),
         empty="No devices yet. Add one: registry devices add NAME",
@@ -262,13 +260,9 @@ def add_device(
         _tell_credential(session, answer.decode(DeviceCreated), token_out, f"Registered {device}.")
         return
     view = answer.decode(DeviceView)
-    if session.out.as_json:
-        session.out.document(view)
-    else:
-        session.out.say(
-            f"{device} was registered already; its labels are: {_labels(view.labels) or 'none'}. "
-            f"A new credential: registry devices rotate {device}"
-        )
+    labels = _labels(view.labels) or "none"
+    text = f"{device} was registered already; its labels are: {labels}."
+    session.out.answer(view, f"{text} A new credential: registry devices rotate {device}")
 
 
 @app.command("rotate")
@@ -322,7 +316,4 @@ def remove(
     serving = ", ".join(f"{name}@{version}" for name, version in sorted(view.desired.items())) or "nothing"
     confirm(session, f"Remove {device}, which should serve {serving}?", yes=yes)
     session.client.send("DELETE", device_path(device))
-    if session.out.as_json:
-        session.out.document({"removed": device})
-    else:
-        session.out.say(f"Removed {device}.")
+    session.out.answer({"removed": device}, f"Removed {device}.")

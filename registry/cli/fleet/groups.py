@@ -28,10 +28,8 @@ def groups(session: Session) -> None:
     if session.subcommand is not None:
         return
     found = session.client.items(groups_path(), GroupView)
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("GROUP", ">DEVICES", "SELECTOR", ">NAMED", "CHANGED", "NOTE"),
         (
             (each.name, each.count, each.selector or "-", len(each.devices), age_text(each.changed_at, session.now()),
@@ -63,10 +61,7 @@ def set_group(
         raise UsageFault("Which devices?", hint="Give --selector, --device, or both.")
     body = GroupBody(selector=selector, devices=tuple(device or ()), note=note)
     view = session.client.change("PUT", group_path(group), body, GroupView, repeatable=True)
-    if session.out.as_json:
-        session.out.document(view)
-    else:
-        session.out.say(f"Group {view.name} has {how_many(view.count, 'device')} now.")
+    session.out.answer(view, f"Group {view.name} has {how_many(view.count, 'device')} now.")
 
 
 @app.command("remove")
@@ -77,7 +72,4 @@ def remove(
     """Remove a group; its devices stay. Refused while a rollout that is not over names it."""
     confirm(session, f"Remove group {group}?", yes=yes)
     session.client.send("DELETE", group_path(group))
-    if session.out.as_json:
-        session.out.document({"removed": group})
-    else:
-        session.out.say(f"Removed group {group}.")
+    session.out.answer({"removed": group}, f"Removed group {group}.")

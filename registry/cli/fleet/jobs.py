@@ -35,15 +35,13 @@ def list_jobs(
     ```
     """
     views = session.client.items(jobs_path(), JobView, limit, device=device, model=model)
-    if session.out.as_json:
-        session.out.document(views)
-        return
     now = session.now()
-    rows = [
+    rows = (
         (view.id, view.device, _what(view), view.status.state, shortened(_note(view)), age_text(view.updated_at, now))
         for view in views
-    ]
-    session.out.table(("JOB", "DEVICE", "WHAT", "STATE", "NOTE", "CHANGED"), rows, "No device was given a job.")
+    )
+    columns = ("JOB", "DEVICE", "WHAT", "STATE", "NOTE", "CHANGED")
+    session.out.listing(views, columns, rows, empty="No device was given a job.")
 
 
 @app.command("show")
@@ -76,10 +74,7 @@ def cancel_job(session: Session, job: JobId) -> None:
     ```
     """
     view = session.client.change("DELETE", job_path(job), None, JobView, repeatable=True)
-    if session.out.as_json:
-        session.out.document(view)
-    else:
-        session.out.say(f"{view.id} is {view.status.state}.")
+    session.out.answer(view, f"{view.id} is {view.status.state}.")
 
 
 def _what(view: JobView) -> str:

@@ -62,10 +62,9 @@ def _clock_text(at: datetime, today: date) -> str:
 
 def _fleet_health(session: Session) -> None:
     found = session.client.items(devices_path(), DeviceView)
-    if session.out.as_json:
-        session.out.document([{"device": d.name, "presence": d.presence, "health": d.health} for d in found])
-        return
-    session.out.table(("DEVICE", "STATE", "REPORT", *_HEALTH_COLUMNS), _fleet_rows(session, found), empty="No devices.")
+    told = [{"device": d.name, "presence": d.presence, "health": d.health} for d in found]
+    columns = ("DEVICE", "STATE", "REPORT", *_HEALTH_COLUMNS)
+    session.out.listing(told, columns, _fleet_rows(session, found), empty="No devices.")
 
 
 def _fleet_rows(session: Session, devices: list[DeviceView]) -> Iterator[tuple[object, ...]]:
@@ -136,10 +135,8 @@ def events(session: Session, device: Annotated[str, typer.Argument(metavar="DEVI
     ```
     """
     found = session.client.items(device_events_path(device), Event, limit=limit)
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("AT", "KIND", "MODEL", "PHASE", "MESSAGE"),
         ((time_text(e.at), e.kind, _versioned(e.model, e.version), e.phase, _told(e)) for e in found),
         empty=f"{device} has told of no event yet.",
@@ -169,10 +166,8 @@ def results(
     ```
     """
     found = session.client.items(results_path(), ResultView, limit=limit, model=model, device=device)
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("AT", "DEVICE", "VERSION", "REQUEST", "CODE", "RESULT"),
         (
             (time_text(r.at), r.device, r.version or "-", r.request_id or "-", r.code or "ok", _shortened(r))
@@ -201,10 +196,8 @@ def counts(
     ```
     """
     found = session.client.items(counts_path(), CountView, model=model, device=device)
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("DEVICE", "MODEL", ">REQUESTS", ">ERRORS", "LAST", "BY CODE"),
         (_count_row(count) for count in found),
         empty="No requests were counted yet.",

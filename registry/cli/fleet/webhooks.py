@@ -28,10 +28,8 @@ def webhooks(session: Session) -> None:
     if session.subcommand is not None:
         return
     found = session.client.items(webhooks_path(), WebhookView)
-    if session.out.as_json:
-        session.out.document(found)
-        return
-    session.out.table(
+    session.out.listing(
+        found,
         ("WEBHOOK", ">DELIVERED TO", ">LOST", "STATE", "URL"),
         ((each.name, each.cursor, each.lost, _state(each), each.url) for each in found),
         empty="There are no webhooks. Make one: registry webhook set ops https://example.com/hook",
@@ -103,7 +101,4 @@ def remove(
     """Remove a webhook."""
     confirm(session, f"Remove webhook {name}?", yes=yes)
     session.client.send("DELETE", webhook_path(name))
-    if session.out.as_json:
-        session.out.document({"removed": name})
-    else:
-        session.out.say(f"Removed webhook {name}.")
+    session.out.answer({"removed": name}, f"Removed webhook {name}.")

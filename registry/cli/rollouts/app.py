@@ -1,19 +1,17 @@
 """`registry rollout`: a new version to a fleet, wave by wave, stopped by what the devices themselves report.
 
-Here is what makes a rollout, and the table of all its commands.
+Here is what makes a rollout, what a person may say to it, and the table of all its commands.
 """
 
 from __future__ import annotations
 
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from registry.cli.policy_options import MaxNanOption, PolicyOption, ProbationOption, ShadowOption
-from registry.cli.rollouts import commands as rollout_commands
+from registry.cli.policy_options import MaxNanOption, PolicyOption, ProbationOption, ShadowOption, policy_body
 from registry.cli.rollouts import read as rollout_read
 from registry.cli.rollouts.asking import (
     Devices,
@@ -25,14 +23,17 @@ from registry.cli.rollouts.asking import (
     command_rollout,
     follow,
     get_rollout,
+    make_sure,
     post,
 )
-from registry.cli.rollouts.spec import Asked, read_spec, spec_of
+from registry.cli.rollouts.spec import read_spec, spec_of
 from registry.cli.rollouts.view import label, tell_plan
 from registry.cli.session import Session, command
+from registry.client.errors import UsageFault
 from registry.contracts import paths
+from registry.contracts.rollout.spec import OfflinePolicy, OnFailure
 from registry.contracts.rollout.states import Command, RolloutState
-from registry.contracts.rollout.views import PlanView, RolloutView
+from registry.contracts.rollout.views import Approval, CommandBody, PlanView, RolloutView
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,23 +51,6 @@ app = typer.Typer(
     ```
     """,
 )
-
-
-class OnFailureChoice(str, Enum):
-    """The action of a failed gate."""
-
-    PAUSE = "pause"
-    ROLLBACK = "rollback"
-
-
-class OfflineChoice(str, Enum):
-    """What is done with devices that are offline when their turn comes."""
-
-    WAIT = "wait"
-    FOLLOW_LATER = "follow_later"
-    COUNT_FAILED = "count_failed"
-
-
 Reference = Annotated[str, typer.Argument(metavar="MODEL@VERSION|MODEL@ALIAS")]
 FleetOption = Annotated[
     str | None,
@@ -86,6 +70,104 @@ Unavailable = Annotated[int | None, typer.Option("--max-unavailable", min=1, hel
 
 
 @command
+def approve(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = "") -> None:
+    """Approve the plan that is shown. The approval holds for this plan only."""
+    _decide(session, rollout, approve=True, yes=yes, note=note)
+
+
+@command
+def deny(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = "") -> None:
+    """Deny the plan: no device gets it. The rollout may be changed and submitted again."""
+    _decide(session, rollout, approve=False, yes=yes, note=note)
+
+
+def _decide(session: Session, rollout: str, *, approve: bool, yes: bool, note: str) -> None:
+    view = get_rollout(session, rollout)
+    plan_view = session.client.get(paths.rollout_plan_path(view.id), PlanView)
+    if not session.out.as_json:
+        tell_plan(session.out, plan_view)
+    if not yes and not session.out.as_json:
+        typer.confirm(f"{'Approve' if approve else 'Deny'} plan {plan_view.digest[7:19]}?", abort=True)
+    body = Approval(plan=plan_view.digest, revision=view.revision, approve=approve, note=note)
+    follow(session, post(session, paths.rollout_approval_path(view.id), body).decode(RolloutView), watch=False)
+
+
+@command
+def pause(session: Session, rollout: Rollout, *, note: Note = "") -> None:
+    """Pause a rollout. No other device is offered the version, and no device commits it.
+
+    Devices that were offered it are held: staged before the switch, in probation after it. With hold = "none" in the
+    spec they continue."""
+    _simple(session, rollout, Command.PAUSE, note)
+
+
+@command
+def resume(
+    session: Session,
+    rollout: Rollout,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="The current wave passes, whatever its gate says.")] = False,
+    note: Note = "",
+) -> None:
+    """Continue after a pause. The failures so far are accepted, and the gate counts from zero again."""
+    _simple(session, rollout, Command.RESUME, note, force=force)
+
+
+@command
+def abort(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = "") -> None:
+    """End a rollout. Devices that have not switched keep what they serve; the others keep the new version (see
+    rollback)."""
+    make_sure(session, f"Abort rollout {rollout}?", yes=yes)
+    _simple(session, rollout, Command.ABORT, note)
+
+
+@command
+def rollback(session: Session, rollout: Rollout, *, yes: Yes = False, note: Note = "", watch: Watch = False) -> None:
+    """Return every device to its own last good version, from its own disk, without a download."""
+    make_sure(session, f"Roll back {rollout}: every device returns to what it served before?", yes=yes)
+    view = command_rollout(session, get_rollout(session, rollout), Command.ROLLBACK, note=note)
+    follow(session, view, watch=watch, success=RolloutState.ROLLED_BACK)
+
+
+@command
+def retry(
+    session: Session,
+    rollout: Rollout,
+    *,
+    failed: Annotated[bool, typer.Option("--failed", help="All devices that failed or fell silent.")] = False,
+    device: Devices = None,
+    note: Note = "",
+    watch: Watch = False,
+) -> None:
+    """Offer the version again to devices that failed, in a new generation of the same rollout. The history stays.
+
+    ```
+    registry rollout retry kiosks-7 --failed
+    registry rollout retry kiosks-7 --device edge-17
+    ```
+    """
+    if failed == bool(device):
+        raise UsageFault("Which devices?", hint="Give --failed for all that failed, or --device for each one.")
+    view = get_rollout(session, rollout)
+    follow(session, command_rollout(session, view, Command.RETRY, note=note, devices=tuple(device or ())), watch=watch)
+
+
+@command
+def delete(session: Session, rollout: Rollout, *, yes: Yes = False) -> None:
+    """Delete a draft, or a rollout that is over, with its history. The devices keep what they serve."""
+    make_sure(session, f"Delete {rollout}?", yes=yes)
+    view = get_rollout(session, rollout)
+    post(session, paths.rollout_commands_path(view.id), CommandBody(command=Command.DELETE, revision=view.revision))
+    session.out.answer({"deleted": view.id}, f"Deleted {label(view)}.")
+
+
+def _simple(session: Session, rollout: str, wanted: Command, note: str, *, force: bool = False) -> None:
+    follow(
+        session, command_rollout(session, get_rollout(session, rollout), wanted, force=force, note=note), watch=False
+    )
+
+
+@command
 def create(
     session: Session,
     reference: Reference,
@@ -102,9 +184,9 @@ def create(
     shadow: ShadowOption = None,
     max_nan: MaxNanOption = None,
     policy: PolicyOption = None,
-    on_failure: Annotated[OnFailureChoice | None, typer.Option(help="The action of a failed gate.")] = None,
+    on_failure: Annotated[OnFailure | None, typer.Option(help="The action of a failed gate.")] = None,
     offline: Annotated[
-        OfflineChoice | None, typer.Option(help="What happens to devices that are offline when their turn comes.")
+        OfflinePolicy | None, typer.Option(help="What happens to devices that are offline when their turn comes.")
     ] = None,
     approval: Annotated[bool, typer.Option("--approval", help="Another person must approve the plan.")] = False,
     start_at: Annotated[str | None, typer.Option("--start-at", metavar="TIME", help="2026-12-01T22:00:00Z")] = None,
@@ -128,11 +210,9 @@ def create(
     ```
     """
     spec = spec_of(
-        Asked(
-            reference, fleet, group or (), device or (), waves, soak, gate or (), rate, max_unavailable, probation,
-            shadow, on_failure and on_failure.value, offline and offline.value, approval, start_at, name, note,
-            policy or (), max_nan,
-        )
+        reference, fleet=fleet, groups=group, devices=device, waves=waves, soak=soak, gate=gate, rate=rate,
+        max_unavailable=max_unavailable, policy=policy_body(policy, probation, max_nan, shadow),
+        on_failure=on_failure, offline=offline, approval=approval, start_at=start_at, name=name, note=note,
     )  # fmt: skip
     view = post(session, paths.rollouts_path(), spec).decode(RolloutView)
     _begin(session, view, draft=draft, yes=yes, watch=watch)
@@ -158,11 +238,8 @@ def plan(
     ```
     """
     if "@" in what:
-        asked = Asked(
-            what, fleet, group or (), device or (), waves, soak, (), rate, None, None, None, None, None,
-            approval=False, start_at=None, name=None, note="",
-        )  # fmt: skip
-        answer = session.client.send("POST", paths.plans_path(), spec_of(asked), repeatable=True)
+        spec = spec_of(what, fleet=fleet, groups=group, devices=device, waves=waves, soak=soak, rate=rate)
+        answer = session.client.send("POST", paths.plans_path(), spec, repeatable=True)
         found = answer.decode(PlanView)
     else:
         found = session.client.get(paths.rollout_plan_path(what), PlanView)
@@ -225,14 +302,14 @@ COMMANDS = (
     plan,
     apply,
     start,
-    rollout_commands.approve,
-    rollout_commands.deny,
-    rollout_commands.pause,
-    rollout_commands.resume,
-    rollout_commands.abort,
-    rollout_commands.rollback,
-    rollout_commands.retry,
-    rollout_commands.delete,
+    approve,
+    deny,
+    pause,
+    resume,
+    abort,
+    rollback,
+    retry,
+    delete,
     rollout_read.show_all,
     rollout_read.status,
     rollout_read.devices,

@@ -37,10 +37,7 @@ def show_all(
 ) -> None:
     """List rollouts, newest first."""
     views = session.client.items(paths.rollouts_path(), RolloutView, limit, model=model, state=state)
-    if session.out.as_json:
-        session.out.document(views)
-    else:
-        tell_list(session.out, views, session.now())
+    tell_list(session.out, views, session.now())
 
 
 @command
@@ -91,10 +88,7 @@ def devices(
     for each in states:
         if len(found) < limit:
             found += session.client.items(path, ActionView, limit - len(found), state=each, wave=index)
-    if session.out.as_json:
-        session.out.document(found)
-    else:
-        tell_devices(session.out, found, session.now())
+    tell_devices(session.out, found, session.now())
 
 
 @command
@@ -141,7 +135,4 @@ def _action(session: Session, view: RolloutView, device: str) -> ActionView | No
 def history(session: Session, rollout: Rollout) -> None:
     """Show every transition of a rollout, newest first: who, when, why."""
     entries = session.client.items(paths.rollout_history_path(rollout), HistoryEntry, 1000)
-    if session.out.as_json:
-        session.out.document(entries)
-    else:
-        tell_history(session.out, entries)
+    tell_history(session.out, entries)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from registry.cli.policy_options import percent, policy_body, seconds
+from registry.cli.policy_options import percent, seconds
 from registry.client.errors import UsageFault
-from registry.client.versions import split_reference
+from registry.client.versions import split_version
 from registry.contracts.rollout.spec import Gate, RolloutSpec
 
 if sys.version_info >= (3, 11):
@@ -25,55 +24,49 @@ MAX_SPEC_BYTES = 4 << 20
 _HINT = "registry rollout create --help shows examples; docs/rollouts.md explains every field."
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The options of `rollout create` and `rollout plan` as they were given; None and empty: not given."""
+def spec_of(
+    reference: str,
+    *,
+    fleet: str | None = None,
+    groups: Sequence[str] | None = None,
+    devices: Sequence[str] | None = None,
+    waves: str | None = None,
+    soak: str | None = None,
+    gate: Sequence[str] | None = None,
+    rate: float | None = None,
+    max_unavailable: int | None = None,
+    policy: dict[str, Any] | None = None,
+    on_failure: str | None = None,
+    offline: str | None = None,
+    approval: bool = False,
+    start_at: str | None = None,
+    name: str | None = None,
+    note: str = "",
+) -> RolloutSpec:
+    """The spec that the options of `rollout create` and `rollout plan` say; `policy` as `policy_body` gives it.
 
-    reference: str
-    fleet: str | None
-    groups: Sequence[str]
-    devices: Sequence[str]
-    waves: str | None
-    soak: str | None
-    gate: Sequence[str]
-    rate: float | None
-    max_unavailable: int | None
-    probation: str | None
-    shadow: str | None
-    on_failure: str | None
-    offline: str | None
-    approval: bool
-    start_at: str | None
-    name: str | None
-    note: str
-    policy: Sequence[str] = ()
-    """`KEY=VALUE` of the deployment policy."""
-    max_nan: str | None = None
-
-
-def spec_of(asked: Asked) -> RolloutSpec:
-    """The spec that the options say; what was not given keeps its safe default. UsageFault says what is wrong."""
-    model, version = split_reference(asked.reference)
-    if version is None:
-        raise UsageFault(f"Which version of {model}?", hint=f"For example {model}@1.1.0 or {model}@stable")
-    fleet = {"selector": asked.fleet or "", "groups": list(asked.groups), "devices": list(asked.devices)}
-    body: dict[str, Any] = {"model": model, "version": version, "fleet": fleet, "note": asked.note}
-    if asked.waves is not None or asked.soak is not None:
-        body["waves"] = waves_of(asked.waves or "1%,10%,100%", asked.soak)
-    if asked.gate:
-        body["gate"] = gate_of(asked.gate)
-    rate = {"devices_per_minute": asked.rate, "max_unavailable": asked.max_unavailable}
-    body["rate"] = {key: value for key, value in rate.items() if value is not None}
-    policy = policy_body(asked.policy, asked.probation, asked.max_nan, asked.shadow)
-    simple = {
+    What was not given keeps its safe default. UsageFault says what is wrong.
+    """
+    model, version = split_version(reference)
+    limits = {"devices_per_minute": rate, "max_unavailable": max_unavailable}
+    said = {
+        "waves": None if waves is None and soak is None else waves_of(waves or "1%,10%,100%", soak),
+        "gate": gate_of(gate) if gate else None,
         "policy": policy or None,
-        "on_failure": asked.on_failure,
-        "offline": {"policy": asked.offline} if asked.offline else None,
-        "requires_approval": asked.approval or None,
-        "start_at": asked.start_at,
-        "name": asked.name,
+        "on_failure": on_failure,
+        "offline": {"policy": offline} if offline else None,
+        "requires_approval": approval or None,
+        "start_at": start_at,
+        "name": name,
     }
-    return checked({**body, **{key: value for key, value in simple.items() if value is not None}})
+    body = {
+        "model": model,
+        "version": version,
+        "fleet": {"selector": fleet or "", "groups": list(groups or ()), "devices": list(devices or ())},
+        "rate": {key: value for key, value in limits.items() if value is not None},
+        "note": note,
+    }
+    return checked(body | {key: value for key, value in said.items() if value is not None})
 
 
 def checked(body: Any) -> RolloutSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from registry.cli.output import Output, age_text, short, time_text
@@ -102,19 +102,18 @@ def _wave_row(wave: WaveView) -> tuple[object, ...]:
     return name, wave.state, wave.devices, *counted(wave.counts).values(), gate
 
 
-def tell_list(out: Output, views: Iterable[RolloutView], now: datetime) -> None:
-    """One line each."""
-    rows = []
-    for view in views:
-        found = counted(view.counts)
-        total = sum(view.counts.values())
-        done = f"{found['COMMITTED']}/{total}" if total else "-"
-        bad = found["FAILED"] + found["UNKNOWN"]
-        rows.append(
-            (label(view), f"{view.spec.model}@{view.version}", view.state, done, bad, age_text(view.since, now),
-             view.reason.text or view.reason.code)
-        )  # fmt: skip
-    out.table(("ROLLOUT", "VERSION", "STATE", ">COMMITTED", ">TROUBLE", "SINCE", "REASON"), rows, empty="No rollouts.")
+def tell_list(out: Output, views: Sequence[RolloutView], now: datetime) -> None:
+    """One line each; the documents, for programs."""
+    columns = ("ROLLOUT", "VERSION", "STATE", ">COMMITTED", ">TROUBLE", "SINCE", "REASON")
+    out.listing(views, columns, (_rollout_row(view, now) for view in views), empty="No rollouts.")
+
+
+def _rollout_row(view: RolloutView, now: datetime) -> tuple[object, ...]:
+    found, total = counted(view.counts), sum(view.counts.values())
+    done = f"{found['COMMITTED']}/{total}" if total else "-"
+    version, bad = f"{view.spec.model}@{view.version}", found["FAILED"] + found["UNKNOWN"]
+    reason = view.reason.text or view.reason.code
+    return label(view), version, view.state, done, bad, age_text(view.since, now), reason
 
 
 def tell_plan(out: Output, plan: PlanView) -> None:
@@ -163,9 +162,10 @@ def _remarks(plan: PlanView) -> Iterable[str]:
         yield f"Tie: {tie}"
 
 
-def tell_devices(out: Output, views: Iterable[ActionView], now: datetime) -> None:
-    """One line per device."""
-    out.table(
+def tell_devices(out: Output, views: Sequence[ActionView], now: datetime) -> None:
+    """One line per device; the documents, for programs."""
+    out.listing(
+        views,
         ("DEVICE", "WAVE", "STATE", "CODE", "SINCE", "WHY"),
         (
             (each.device, "-" if each.wave is None else each.wave + 1, each.state, each.code or "-",
@@ -192,9 +192,10 @@ def tell_device(out: Output, rollout: str, view: ActionView, now: datetime) -> N
         out.say(f"Before those: {how_many(view.forgotten, 'step')} that are no longer kept.")
 
 
-def tell_history(out: Output, entries: Iterable[HistoryEntry]) -> None:
-    """Who did what, when, newest first."""
-    out.table(
+def tell_history(out: Output, entries: Sequence[HistoryEntry]) -> None:
+    """Who did what, when, newest first; the documents, for programs."""
+    out.listing(
+        entries,
         ("AT", "FROM", "TO", "CAUSE", "BY", "REASON"),
         (
             (time_text(each.at), each.before or "-", each.after, each.cause, each.by or "the registry",

@@ -15,7 +15,7 @@ from collections import ChainMap
 from typing import Any
 
 from registry.contracts.catalogue.batching import Batching
-from registry.inspection.independence.nodes import ML, N, NotIndependentError, Size, Value, refuse
+from registry.inspection.independence.nodes import ML, N, NotIndependentError, Size, Value, refuse, refuse_if
 from registry.inspection.independence.walk import Scope, Walk
 
 MAX_WHY = 512
@@ -38,17 +38,14 @@ def _proven(model: Any) -> int:
         model = _inlined(model)
     imports = [("" if each.domain == "ai.onnx" else each.domain, each.version) for each in model.opset_import]
     opsets = dict(imports)
-    if len(opsets) != len(imports):
-        raise refuse("it imports two opsets of a domain")
+    refuse_if(len(opsets) != len(imports), "it imports two opsets of a domain")
     graph, walk = model.graph, Walk(opsets)
     constants = {tensor.name for tensor in graph.initializer} | {each.values.name for each in graph.sparse_initializer}
     scope: Scope = ChainMap({})
     inputs = [value for value in graph.input if value.name not in constants]
-    if not inputs:
-        raise refuse("it has no inputs")
+    refuse_if(not inputs, "it has no inputs")
     for value in inputs:
-        if value.name in scope:
-            raise refuse(f"two inputs are called {value.name[:128]!r}")
+        refuse_if(value.name in scope, f"two inputs are called {value.name[:128]!r}")
         scope[value.name] = _input(value)
     walk.follow(graph, scope)
     for output in graph.output:
@@ -58,14 +55,18 @@ def _proven(model: Any) -> int:
 
 def _input(value: Any) -> Value:
     tensor = value.type.tensor_type
-    if value.type.WhichOneof("value") != "tensor_type" or not tensor.HasField("shape"):
-        raise refuse(f"input {value.name[:128]!r} has no known shape")
+    refuse_if(
+        value.type.WhichOneof("value") != "tensor_type" or not tensor.HasField("shape"),
+        f"input {value.name[:128]!r} has no known shape",
+    )
     dims = [
         dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0 else None
         for dim in tensor.shape.dim
     ]
-    if not dims or dims[0] is not None:
-        raise refuse(f"input {value.name[:128]!r} has no free first dimension: there is nothing to join")
+    refuse_if(
+        not dims or dims[0] is not None,
+        f"input {value.name[:128]!r} has no free first dimension: there is nothing to join",
+    )
     rest = (Size(dim) if dim is not None else Size(1, (f"{value.name}.{at}",)) for at, dim in enumerate(dims) if at)
     return Value((N, *rest), 0)
 
@@ -77,10 +78,8 @@ def _require_rows(name: str, found: Value | NotIndependentError | None) -> None:
     what = f"output {name[:128]!r}"
     if found is None:
         raise refuse(f"{what} is made by no node")
-    if found.axis is None:
-        raise refuse(f"{what} does not depend on the items")
-    if found.axis != 0 or found.sizes[0] != N:
-        raise refuse(f"{what} has not one row for each item along its first axis")
+    refuse_if(found.axis is None, f"{what} does not depend on the items")
+    refuse_if(found.axis != 0 or found.sizes[0] != N, f"{what} has not one row for each item along its first axis")
 
 
 def _inlined(model: Any) -> Any:
@@ -91,6 +90,8 @@ def _inlined(model: Any) -> Any:
         model = inliner.inline_local_functions(model)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with them, they are not followed
         raise refuse(f"its functions cannot be put in place ({type(error).__name__})") from None
-    if any(function.domain in ("", "ai.onnx", ML) for function in model.functions):
-        raise refuse("a function of its own has the name of an operator")
+    refuse_if(
+        any(function.domain in ("", "ai.onnx", ML) for function in model.functions),
+        "a function of its own has the name of an operator",
+    )
     return model

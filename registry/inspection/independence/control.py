@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.inspection.independence.nodes import Node, Size, Value, constant, fresh, place, refuse, rule, value_of
+from registry.inspection.independence.nodes import (
+    Node,
+    Size,
+    Value,
+    constant,
+    fresh,
+    place,
+    refuse,
+    refuse_if,
+    rule,
+    value_of,
+)
 
 
 @rule(
@@ -21,18 +32,20 @@ def recurrent(node: Node) -> list[Value]:
         states.append(node.input(6))
     node.rest_constant(0, 4, 5, *([6] if node.op == "LSTM" else []))
     first = bool(node.attribute("layout", 0))
-    if value.rank != 3:
-        raise refuse("its input has not three dimensions")
+    refuse_if(value.rank != 3, "its input has not three dimensions")
     if value.is_item:
-        if value.axis != (0 if first else 1):
-            raise refuse("the items lie along its axis of time")
-        rows = value.sizes[value.axis]
-        if lengths is not None and (lengths.axis != 0 or lengths.sizes != (rows,)):
-            raise refuse("its lengths are not one for each item")
         at = 0 if first else 1
+        refuse_if(value.axis != at, "the items lie along its axis of time")
+        rows = value.sizes[at]
+        refuse_if(
+            lengths is not None and (lengths.axis != 0 or lengths.sizes != (rows,)),
+            "its lengths are not one for each item",
+        )
         for state in states:
-            if state is not None and (state.axis != at or state.sizes[at] != rows):
-                raise refuse("its first state is not one for each item")
+            refuse_if(
+                state is not None and (state.axis != at or state.sizes[at] != rows),
+                "its first state is not one for each item",
+            )
     elif any(each is not None and each.is_item for each in (lengths, *states)):
         raise refuse("only its state or its lengths hold items")
     ways = Size(2 if str(node.attribute("direction", "forward")) == "bidirectional" else 1)
@@ -77,14 +90,12 @@ def constant_(node: Node) -> list[Value]:
 def if_(node: Node) -> list[Value]:
     """The same branch alone and together."""
     condition = node.need(0)
-    if condition.is_item:
-        raise refuse("its condition depends on the items")
+    refuse_if(condition.is_item, "its condition depends on the items")
     known = condition.numbers
     names = ("then_branch", "else_branch")
     taken = names if known is None or len(known) != 1 else (names[0] if known[0] else names[1],)
     branches = [node.graph(node.attribute(name), ()) for name in taken]
-    if len({len(branch) for branch in branches}) != 1:
-        raise refuse("its branches do not fit")
+    refuse_if(len({len(branch) for branch in branches}) != 1, "its branches do not fit")
     return [_either(list(values)) for values in zip(*branches, strict=True)]
 
 
@@ -92,14 +103,17 @@ def _either(values: list[Value]) -> Value:
     first, last = values[0], values[-1]
     if first == last:
         return first
-    if first.axis != last.axis or first.holds_batch or last.holds_batch:
-        raise refuse("its branches hold the items along different axes")
+    refuse_if(
+        first.axis != last.axis or first.holds_batch or last.holds_batch,
+        "its branches hold the items along different axes",
+    )
     if first.shape is None or last.shape is None or first.rank != last.rank:
-        if first.is_item:
-            raise refuse("its branches give different shapes")
+        refuse_if(first.is_item, "its branches give different shapes")
         return constant()
-    if first.axis is not None and first.sizes[first.axis] != last.sizes[first.axis]:
-        raise refuse("its branches give different numbers of rows for an item")
+    refuse_if(
+        first.axis is not None and first.sizes[first.axis] != last.sizes[first.axis],
+        "its branches give different numbers of rows for an item",
+    )
     sizes = tuple(a if a == b else fresh() for a, b in zip(first.sizes, last.sizes, strict=True))
     return Value(sizes, first.axis)
 
@@ -109,8 +123,7 @@ def loop(node: Node) -> list[Value]:
     """The same number of times alone and together."""
     for at in (0, 1):
         value = node.input(at)
-        if value is not None and value.is_item:
-            raise refuse("how often it runs depends on the items")
+        refuse_if(value is not None and value.is_item, "how often it runs depends on the items")
     carried = [node.need(at) for at in range(2, len(node.inputs))]
     start = [constant(()), constant(())]
     after, rest = _repeated(node, node.attribute("body"), carried, start, [], skip=1)
@@ -127,8 +140,7 @@ def scan(node: Node) -> list[Value]:
     for at, axis in enumerate(axes):
         value = node.need(len(states) + at)
         where = place(int(axis), value.rank)
-        if value.axis == where:
-            raise refuse("it goes along the axis of the items")
+        refuse_if(value.axis == where, "it goes along the axis of the items")
         moved = None if value.axis is None else value.axis - (where < value.axis)
         parts.append(Value((*value.sizes[:where], *value.sizes[where + 1 :]), moved))
     after, rest = _repeated(node, node.attribute("body"), states, [], parts, skip=0)
@@ -145,17 +157,21 @@ def _repeated(
     for _ in range(2):
         made = node.graph(body, (*before, *values, *parts))
         condition, after, rest = made[:skip], made[skip : skip + len(values)], made[skip + len(values) :]
-        if any(value.is_item or value.holds_batch for value in condition):
-            raise refuse("how often it runs depends on the items")
-        if len(after) != len(values) or any(value.holds_batch for value in (*after, *rest)):
-            raise refuse("the number of items is used as data")
-        if any(one.axis != other.axis for one, other in zip(values, after, strict=True)):
-            raise refuse("what it carries holds the items along different axes")
+        refuse_if(
+            any(value.is_item or value.holds_batch for value in condition), "how often it runs depends on the items"
+        )
+        refuse_if(
+            len(after) != len(values) or any(value.holds_batch for value in (*after, *rest)),
+            "the number of items is used as data",
+        )
+        refuse_if(
+            any(one.axis != other.axis for one, other in zip(values, after, strict=True)),
+            "what it carries holds the items along different axes",
+        )
         changed = [at for at, (one, other) in enumerate(zip(values, after, strict=True)) if one.shape != other.shape]
         if not changed:
             return values, rest
-        if any(values[at].is_item for at in changed):
-            raise refuse("what it carries changes its shape")
+        refuse_if(any(values[at].is_item for at in changed), "what it carries changes its shape")
         values = [constant() if at in changed else value for at, value in enumerate(values)]
     raise refuse("what it carries changes its shape")
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from registry.inspection.independence.nodes import ONE, Node, Shape, Size, Value, along, constant, fresh, refuse, rule
+from registry.inspection.independence.nodes import (
+    ML,
+    ONE,
+    Node,
+    Shape,
+    Size,
+    Value,
+    along,
+    constant,
+    fresh,
+    refuse,
+    refuse_if,
+    rule,
+)
 
 
 @rule("QuantizeLinear:28", "DequantizeLinear:28", note="one scale for all, or one for each place along another axis")
@@ -13,11 +26,9 @@ def quantize(node: Node) -> list[Value]:
     """Scale and zero point are constants."""
     value, scale = node.need(0), node.need(1)
     node.rest_constant(0)
-    if node.attribute("block_size", 0):
-        raise refuse("it has scales by blocks")
+    refuse_if(node.attribute("block_size", 0), "it has scales by blocks")
     if value.is_item and (scale.rank > 1 or any(size != ONE for size in scale.sizes)):
-        if scale.rank != 1:
-            raise refuse("its scale has more than one dimension")
+        refuse_if(scale.rank != 1, "its scale has more than one dimension")
         along(value, node.axis(value.rank, 1), "it has one scale for each row")
     return [value.moved(value.axis, value.shape)]
 
@@ -41,6 +52,7 @@ _UNARY = (
 
 
 @rule(_UNARY, note="always: element by element")
+@rule("Binarizer:1", "LabelEncoder:4", domain=ML, note="always: element by element")
 def unary(node: Node) -> list[Value]:
     """One tensor in, one of the same shape out."""
     value = node.need(0)
@@ -65,11 +77,14 @@ def cast(node: Node) -> list[Value]:
     """Another type. Of a signed integer of 32 bits or more the elements are still known, where they fit 32 bits."""
     value = node.need(0)
     to = node.attribute("to") if node.op == "Cast" else None
-    if value.is_item and (node.op == "CastLike" or to in (12, "UINT32")):
-        raise refuse("what does not fit an UINT32 becomes another number at another place of a run")
+    refuse_if(
+        value.is_item and (node.op == "CastLike" or to in (12, "UINT32")),
+        "what does not fit an UINT32 becomes another number at another place of a run",
+    )
     if to in (7, "INT64") or (to in (6, "INT32") and all(map(_in_range, value.elements or ()))):
         return [replace(value, floats=None)]
-    return [value.moved(value.axis, value.shape)] if not value.holds_batch else _number()
+    refuse_if(value.holds_batch, "the number of items is used as data")
+    return [value.moved(value.axis, value.shape)]
 
 
 _LARGEST = (1 << 31) - 1
@@ -82,10 +97,6 @@ def _in_range(size: Size | None) -> Size | None:
     return None
 
 
-def _number() -> list[Value]:
-    raise refuse("the number of items is used as data")
-
-
 @rule("Clip:13", note="the bounds are constants of one element")
 def clip(node: Node) -> list[Value]:
     """Bounds are scalars."""
@@ -96,13 +107,10 @@ def clip(node: Node) -> list[Value]:
 @rule("Dropout:22", note="not in training mode", first=6)
 def dropout(node: Node) -> list[Value]:
     """Nothing at all, when a model is used."""
-    node.rest_constant(0)
-    value = node.need(0)
-    if node.opset < 7 and not node.attribute("is_test", 0):
-        raise refuse("it is in training mode")
+    value = node.only()
+    refuse_if(node.opset < 7 and not node.attribute("is_test", 0), "it is in training mode")
     training = node.input(2)
-    if training is not None and training.numbers != [0]:
-        raise refuse("it may be in training mode")
+    refuse_if(training is not None and training.numbers != [0], "it may be in training mode")
     return [value.moved(value.axis, value.shape)] * 2
 
 
@@ -117,19 +125,20 @@ _BINARY = (
 def broadcast(node: Node) -> list[Value]:
     """Any number of tensors, aligned at their last dimensions."""
     values = [value for value in node.inputs if value is not None]
-    if not values:
-        raise refuse("nothing goes in")
-    if node.opset < 7 and node.attribute("axis") is not None:
-        raise refuse("it broadcasts along an axis, in the way of an opset before 7")
-    if node.opset < 7 and node.op == "PRelu":
-        raise refuse("its slope goes by channels, in the way of an opset before 7")
-    if node.op == "PRelu" and values[-1].is_item and (not values[0].is_item or values[-1].rank > values[0].rank):
-        raise refuse("its slope does not broadcast to what it is applied to")
+    refuse_if(not values, "nothing goes in")
+    refuse_if(
+        node.opset < 7 and node.attribute("axis") is not None,
+        "it broadcasts along an axis, in the way of an opset before 7",
+    )
+    refuse_if(node.opset < 7 and node.op == "PRelu", "its slope goes by channels, in the way of an opset before 7")
+    refuse_if(
+        node.op == "PRelu" and values[-1].is_item and (not values[0].is_item or values[-1].rank > values[0].rank),
+        "its slope does not broadcast to what it is applied to",
+    )
     if not any(value.is_item for value in values):
         shape = broadcast_shape([value.shape for value in values])
         return [constant(shape, _elements(node, values, shape))]
-    if any(value.holds_batch for value in values):
-        _number()
+    refuse_if(any(value.holds_batch for value in values), "the number of items is used as data")
     axis, shape = joined(values)
     return [Value(shape, axis)]
 
@@ -138,12 +147,10 @@ def joined(values: Sequence[Value]) -> tuple[int, Shape]:
     """Axis and shape of what comes out. Raises NotIndependentError."""
     rank = max(value.rank for value in values)
     axes = {value.axis + rank - value.rank for value in values if value.axis is not None}
-    if len(axes) != 1:
-        raise refuse("the items lie along different axes of what goes in")
+    refuse_if(len(axes) != 1, "the items lie along different axes of what goes in")
     axis = axes.pop()
     sizes = {value.sizes[value.axis] for value in values if value.axis is not None}
-    if len(sizes) != 1:
-        raise refuse("what goes in has different numbers of rows for an item")
+    refuse_if(len(sizes) != 1, "what goes in has different numbers of rows for an item")
     for value in values:
         at = axis - (rank - value.rank)
         if not value.is_item and at >= 0 and value.sizes[at] != ONE:
@@ -185,14 +192,13 @@ def _elements(node: Node, values: Sequence[Value], shape: Shape | None) -> tuple
         length = shape[0].number if shape else 1
     columns = [value.elements for value in values]
     if length is None or any(column is None or len(column) not in (1, length) for column in columns):
-        if holds:
-            _number()
+        refuse_if(holds, "the number of items is used as data")
         return None
     rows = [[column[0] if len(column) == 1 else column[at] for column in columns if column] for at in range(length)]
     found = tuple(_in_range(_apply(node.op, row)) for row in rows)
     for row, result in zip(rows, found, strict=True):
-        if result is None and any(each is not None and each.holds_batch for each in row):
-            _number()
+        held = any(each is not None and each.holds_batch for each in row)
+        refuse_if(result is None and held, "the number of items is used as data")
     return found
 
 

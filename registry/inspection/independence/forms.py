@@ -15,6 +15,7 @@ from registry.inspection.independence.nodes import (
     place,
     product,
     refuse,
+    refuse_if,
     rule,
 )
 
@@ -59,8 +60,7 @@ def _resolved(sizes: Shape, wanted: tuple[Size | None, ...], *, zero_copies: boo
         if size is None:
             raise refuse("a size of its target is not known")
         if size.number == 0 and zero_copies:
-            if at >= len(sizes):
-                raise refuse("it copies a size that is not there")
+            refuse_if(at >= len(sizes), "it copies a size that is not there")
             found.append(sizes[at])
         elif size.number == -1:
             found.append(None)
@@ -73,8 +73,7 @@ def _resolved(sizes: Shape, wanted: tuple[Size | None, ...], *, zero_copies: boo
 
 def _filled(sizes: Shape, found: list[Size | None]) -> Shape:
     """The target with its open size, if there is one."""
-    if found.count(None) > 1:
-        raise refuse("two sizes of its target are left open")
+    refuse_if(found.count(None) > 1, "two sizes of its target are left open")
     total = product(sizes)
     rest = product(tuple(size for size in found if size is not None))
     if None in found:
@@ -83,10 +82,11 @@ def _filled(sizes: Shape, found: list[Size | None]) -> Shape:
             raise refuse(f"{total} elements are not a known multiple of {rest}")
         found[found.index(None)] = open_size
     elif total != rest:
-        if total.symbols.count("N") != rest.symbols.count("N"):
-            raise refuse(f"its target of {rest} elements does not follow the {total} that go in")
-        if total.number is not None and rest.number is not None:
-            raise refuse(f"{total} elements do not make {rest}")
+        refuse_if(
+            total.symbols.count("N") != rest.symbols.count("N"),
+            f"its target of {rest} elements does not follow the {total} that go in",
+        )
+        refuse_if(total.number is not None and rest.number is not None, f"{total} elements do not make {rest}")
     return tuple(size for size in found if size is not None)
 
 
@@ -95,12 +95,12 @@ def reformed(value: Value, target: Shape) -> Value:
     if value.axis is None:
         return constant(target, value.elements)
     places = [at for at, size in enumerate(target) if size.holds_batch]
-    if len(places) != 1 or not target[places[0]].is_batch_once:
-        raise refuse("its target does not keep the items along one axis")
+    refuse_if(
+        len(places) != 1 or not target[places[0]].is_batch_once, "its target does not keep the items along one axis"
+    )
     before, after = product(value.sizes[: value.axis]), product(target[: places[0]])
     behind = product(value.sizes[value.axis :]), product(target[places[0] :])
-    if before != after or behind[0] != behind[1]:
-        raise refuse("its target mixes the items with what stands before them")
+    refuse_if(before != after or behind[0] != behind[1], "its target mixes the items with what stands before them")
     return Value(target, places[0])
 
 
@@ -118,8 +118,7 @@ def transpose(node: Node) -> list[Value]:
     """Axes in another order."""
     value = node.need(0)
     order = [int(each) for each in node.attribute("perm", range(value.rank)[::-1])]
-    if sorted(order) != list(range(value.rank)):
-        raise refuse("its order of axes does not fit")
+    refuse_if(sorted(order) != list(range(value.rank)), "its order of axes does not fit")
     axis = None if value.axis is None else order.index(value.axis)
     return [value.moved(axis, tuple(value.sizes[each] for each in order))]
 
@@ -136,11 +135,11 @@ def squeeze(node: Node) -> list[Value]:
     value = node.need(0)
     axes = _axes(node, value.rank)
     if axes is None:
-        if value.is_item or any(size.number is None for size in value.sizes):
-            raise refuse("it takes away whatever axis has one row")
+        refuse_if(
+            value.is_item or any(size.number is None for size in value.sizes), "it takes away whatever axis has one row"
+        )
         axes = [at for at, size in enumerate(value.sizes) if size == ONE]
-    if value.axis in axes:
-        raise refuse("it takes away the axis of the items")
+    refuse_if(value.axis in axes, "it takes away the axis of the items")
     kept = [at for at in range(value.rank) if at not in axes]
     axis = None if value.axis is None else kept.index(value.axis)
     return [Value(tuple(value.sizes[at] for at in kept), axis, value.elements)]
@@ -171,24 +170,22 @@ def unsqueeze(node: Node) -> list[Value]:
 def expand(node: Node) -> list[Value]:
     """Broadcast to a shape."""
     value, given = node.need(0), node.need(1)
-    if given.is_item:
-        raise refuse("its shape depends on the items")
-    if value.holds_batch:
-        raise refuse("the number of items is used as data")
+    refuse_if(given.is_item, "its shape depends on the items")
+    refuse_if(value.holds_batch, "the number of items is used as data")
     if given.elements is None:
-        if value.is_item:
-            raise refuse("its shape is not known")
+        refuse_if(value.is_item, "its shape is not known")
         return [constant()]
     target = tuple(fresh() if size is None else size for size in given.elements)
-    if any(size.factor <= 0 for size in target):
-        raise refuse("a size of its shape is 0 or negative")
+    refuse_if(any(size.factor <= 0 for size in target), "a size of its shape is 0 or negative")
     rank = max(value.rank, len(target))
     sizes = (*[ONE] * (rank - value.rank), *value.sizes)
     target = (*[ONE] * (rank - len(target)), *target)
     if value.axis is not None:
         axis = value.axis + rank - value.rank
-        if target[axis] not in (ONE, sizes[axis]) or any(s.holds_batch for s in target[:axis] + target[axis + 1 :]):
-            raise refuse("its shape gives the items another number of rows")
+        refuse_if(
+            target[axis] not in (ONE, sizes[axis]) or any(s.holds_batch for s in target[:axis] + target[axis + 1 :]),
+            "its shape gives the items another number of rows",
+        )
         shape = broadcast_shape([sizes, target])
         return [Value(shape, axis)]
     return [_repeated(sizes, target, broadcast=True)]
@@ -200,8 +197,10 @@ def _repeated(sizes: Shape, target: Shape, *, broadcast: bool) -> Value:
     if not places:
         return constant(broadcast_shape([sizes, target]) if broadcast else target)
     (axis, *more) = places
-    if more or not target[axis].is_batch_once or sizes[axis] != ONE:
-        raise refuse("it repeats a constant along the items in a way that cannot be followed")
+    refuse_if(
+        more or not target[axis].is_batch_once or sizes[axis] != ONE,
+        "it repeats a constant along the items in a way that cannot be followed",
+    )
     others: Shape | None = (*target[:axis], *target[axis + 1 :])
     if broadcast:
         others = broadcast_shape([(*sizes[:axis], *sizes[axis + 1 :]), others or ()])
@@ -214,14 +213,12 @@ def _repeated(sizes: Shape, target: Shape, *, broadcast: bool) -> Value:
 def constant_of_shape(node: Node) -> list[Value]:
     """The same element everywhere."""
     given = node.need(0)
-    if given.is_item:
-        raise refuse("its shape depends on the items")
+    refuse_if(given.is_item, "its shape depends on the items")
     if given.elements is None:
         length = given.shape[0].number if given.shape and len(given.shape) == 1 else None
         return [constant(None if length is None else tuple(fresh() for _ in range(length)))]
     target = tuple(fresh() if size is None else size for size in given.elements)
-    if any(size.factor < 0 for size in target):
-        raise refuse("a size of its shape is negative")
+    refuse_if(any(size.factor < 0 for size in target), "a size of its shape is negative")
     made = _repeated((ONE,) * len(target), target, broadcast=False)
     fill = node.attribute("value")
     known = [size.number for size in target]
@@ -247,21 +244,18 @@ def _fill(tensor: object) -> int | None:
 def tile(node: Node) -> list[Value]:
     """Repeats along each axis."""
     value, given = node.need(0), node.need(1)
-    if given.is_item:
-        raise refuse("its repeats depend on the items")
-    if value.holds_batch:
-        raise refuse("the number of items is used as data")
+    refuse_if(given.is_item, "its repeats depend on the items")
+    refuse_if(value.holds_batch, "the number of items is used as data")
     if given.elements is None:
-        if value.is_item:
-            raise refuse("its repeats are not known")
+        refuse_if(value.is_item, "its repeats are not known")
         return [constant()]
-    if len(given.elements) != value.rank:
-        raise refuse("its repeats do not fit")
+    refuse_if(len(given.elements) != value.rank, "its repeats do not fit")
     repeats = tuple(fresh() if size is None else size for size in given.elements)
-    if value.axis is not None and (repeats[value.axis] != ONE or any(size.holds_batch for size in repeats)):
-        raise refuse("it repeats along the axis of the items")
-    if any(size.factor <= 0 for size in repeats):
-        raise refuse("a repeat is 0 or negative")
+    refuse_if(
+        value.axis is not None and (repeats[value.axis] != ONE or any(size.holds_batch for size in repeats)),
+        "it repeats along the axis of the items",
+    )
+    refuse_if(any(size.factor <= 0 for size in repeats), "a repeat is 0 or negative")
     target = tuple(size.times(repeat) for size, repeat in zip(value.sizes, repeats, strict=True))
     if value.axis is not None:
         return [Value(target, value.axis)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry.inspection.independence.elementwise import broadcast_shape, joined
-from registry.inspection.independence.nodes import ONE, Node, Shape, Size, Value, constant, refuse, rule
+from registry.inspection.independence.nodes import ONE, Node, Shape, Size, Value, constant, refuse_if, rule
 
 
 @rule("MatMul:13", note="the items lie along rows, columns or leading axes, not along the one that is summed over")
@@ -36,23 +36,25 @@ def qlinear_matmul(node: Node) -> list[Value]:
 
 def _one_element(node: Node, index: int) -> None:
     value = node.input(index)
-    if value is not None and (value.shape is None or any(size != ONE for size in value.shape)):
-        raise refuse(f"its input {index} has more than one element")
+    refuse_if(
+        value is not None and (value.shape is None or any(size != ONE for size in value.shape)),
+        f"its input {index} has more than one element",
+    )
 
 
 def multiplied(left: Value, right: Value) -> Value:
     """What comes out of left @ right. Raises NotIndependentError."""
     if not left.is_item and not right.is_item and (left.shape is None or right.shape is None):
         return constant()
-    if left.rank == 0 or right.rank == 0:
-        raise refuse("a matrix has no dimension")
-    if left.axis == left.rank - 1 or (right.axis is not None and right.axis == max(right.rank - 2, 0)):
-        raise refuse("it sums over the axis of the items")
+    refuse_if(left.rank == 0 or right.rank == 0, "a matrix has no dimension")
+    refuse_if(
+        left.axis == left.rank - 1 or (right.axis is not None and right.axis == max(right.rank - 2, 0)),
+        "it sums over the axis of the items",
+    )
     a = left if left.rank > 1 else Value((ONE, *left.sizes), None)
     b = right if right.rank > 1 else Value((*right.sizes, ONE), None)
     rows, columns = a.axis == a.rank - 2, b.axis is not None and b.axis == b.rank - 1
-    if (rows or columns) and a.is_item and b.is_item:
-        raise refuse("items are multiplied with items across rows")
+    refuse_if((rows or columns) and a.is_item and b.is_item, "items are multiplied with items across rows")
     rank = max(a.rank, b.rank)
     lead, axis = _leading(a, b, rank, rows=rows, columns=columns)
     shape = (*lead, a.sizes[-2], b.sizes[-1])
@@ -80,18 +82,15 @@ def _shifted(part: Value, rank: int) -> int | None:
 def gemm(node: Node) -> list[Value]:
     """A' @ B' + C."""
     a, b = (_turned(node.need(at), bool(node.attribute(name, 0))) for at, name in ((0, "transA"), (1, "transB")))
-    if a.rank != 2 or b.rank != 2:
-        raise refuse("a matrix has not two dimensions")
+    refuse_if(a.rank != 2 or b.rank != 2, "a matrix has not two dimensions")
     made = multiplied(a, b)
     c = node.input(2)
     if c is None:
         return [made]
     if not made.is_item:
-        if c.is_item:
-            raise refuse("its input 2 depends on the items")
+        refuse_if(c.is_item, "its input 2 depends on the items")
         return [made]
-    if c.rank > 2:
-        raise refuse("its bias has more than two dimensions")
+    refuse_if(c.rank > 2, "its bias has more than two dimensions")
     axis, _ = joined([made, c])
     return [Value(made.shape, axis)]
 
@@ -112,13 +111,11 @@ def einsum(node: Node) -> list[Value]:
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     values = [value for value in node.inputs if value is not None]
-    if "." in text or not arrow or len(terms) != len(values):
-        raise refuse("its equation has an ellipsis or no result")
+    refuse_if("." in text or not arrow or len(terms) != len(values), "its equation has an ellipsis or no result")
     letters: set[str] = set()
     sizes: dict[str, Size] = {}
     for term, value in zip(terms, values, strict=True):
-        if len(term) != value.rank:
-            raise refuse("its equation does not fit")
+        refuse_if(len(term) != value.rank, "its equation does not fit")
         if value.axis is not None:
             letters.add(term[value.axis])
         for letter, size in zip(term, value.sizes, strict=True):
@@ -127,13 +124,15 @@ def einsum(node: Node) -> list[Value]:
     if not letters:
         return [constant(tuple(sizes[letter] for letter in right))]
     (items, *more) = letters
-    if more:
-        raise refuse("different letters of its equation stand for the items")
+    refuse_if(more, "different letters of its equation stand for the items")
     holders = [value for term, value in zip(terms, values, strict=True) if items in term]
-    if any(term.count(items) > 1 for term in (*terms, right)) or any(not value.is_item for value in holders):
-        raise refuse("the letter of the items also stands for something else")
-    if right.count(items) != 1:
-        raise refuse("it sums over the axis of the items")
-    if len({value.sizes[value.axis] for value in holders if value.axis is not None}) != 1:
-        raise refuse("what goes in has different numbers of rows for an item")
+    refuse_if(
+        any(term.count(items) > 1 for term in (*terms, right)) or any(not value.is_item for value in holders),
+        "the letter of the items also stands for something else",
+    )
+    refuse_if(right.count(items) != 1, "it sums over the axis of the items")
+    refuse_if(
+        len({value.sizes[value.axis] for value in holders if value.axis is not None}) != 1,
+        "what goes in has different numbers of rows for an item",
+    )
     return [Value(tuple(sizes[letter] for letter in right), right.index(items))]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from math import prod
 from typing import Any, NamedTuple
 
 BATCH = "N"
@@ -22,7 +23,11 @@ MAX_ELEMENTS = 4096
 _fresh = count()
 _FOLLOWED = frozenset({6, 7, 9})
 """INT32, INT64, BOOL: what shapes, axes and flags are written in."""
+_FLOATS = frozenset({1, 10, 11})
+"""FLOAT, FLOAT16, DOUBLE: what scales are written in."""
+MAX_FLOATS = 64
 _EXTERNAL = 1
+"""TensorProto.DataLocation.EXTERNAL"""
 NEWEST_OPSET = 28
 """Of ai.onnx. What a newer one means was not read when the rules were written."""
 NEWEST_ML_OPSET = 5
@@ -160,8 +165,10 @@ def constant(shape: Shape | None = None, elements: tuple[Size | None, ...] | Non
         NotIndependentError: they are too many to be followed, and the number of items is among them.
     """
     if elements is not None and len(elements) > MAX_ELEMENTS:
-        if any(element is not None and element.holds_batch for element in elements):
-            raise refuse(f"the number of items is one of more than {MAX_ELEMENTS} elements")
+        refuse_if(
+            any(element is not None and element.holds_batch for element in elements),
+            f"the number of items is one of more than {MAX_ELEMENTS} elements",
+        )
         elements = None
     if elements and all(element is None for element in elements):
         elements = None
@@ -173,33 +180,26 @@ def refuse(why: str) -> NotIndependentError:
     return NotIndependentError(why)
 
 
+def refuse_if(fault: object, why: str) -> None:
+    """Raises NotIndependentError where there is the fault."""
+    if fault:
+        raise refuse(why)
+
+
 def elements_of(tensor: Any) -> tuple[Size, ...] | None:
     """The elements of a TensorProto; None: not integers, too many, in another file, or damaged."""
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    if tensor.data_type not in _FOLLOWED or not 0 <= count <= MAX_ELEMENTS or tensor.data_location == _EXTERNAL:
+    found = _numbers_of(tensor, _FOLLOWED, MAX_ELEMENTS)
+    return None if found is None else tuple(Size(int(number)) for number in found)
+
+
+def _numbers_of(tensor: Any, types: frozenset[int], most: int) -> list[float] | None:
+    """At most `most` elements of one of these types, which are in the file and can be read; None otherwise."""
+    if tensor.data_type not in types or not 0 <= prod(tensor.dims) <= most or tensor.data_location == _EXTERNAL:
         return None
     from onnx import numpy_helper  # noqa: PLC0415 - absent where nothing is published
 
     try:
-        found = numpy_helper.to_array(tensor).ravel().tolist()
-    except (ValueError, TypeError):
-        return None
-    return tuple(Size(int(number)) for number in found)
-
-
-def floats_of(tensor: Any) -> list[float] | None:
-    """The elements of a small TensorProto of floats; None as above."""
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    if tensor.data_type not in (1, 10, 11) or not 0 <= count <= 64 or tensor.data_location == _EXTERNAL:
-        return None
-    from onnx import numpy_helper  # noqa: PLC0415 - as above
-
-    try:
-        return [float(number) for number in numpy_helper.to_array(tensor).ravel().tolist()]
+        return list(numpy_helper.to_array(tensor).ravel().tolist())
     except (ValueError, TypeError):
         return None
 
@@ -207,8 +207,8 @@ def floats_of(tensor: Any) -> list[float] | None:
 def value_of(tensor: Any) -> Value:
     """An initializer or a constant."""
     made = constant(tuple(Size(int(dim)) for dim in tensor.dims), elements_of(tensor))
-    found = floats_of(tensor)
-    return made if found is None else replace(made, floats=tuple(found))
+    found = _numbers_of(tensor, _FLOATS, MAX_FLOATS)
+    return made if found is None else replace(made, floats=tuple(map(float, found)))
 
 
 @dataclass
@@ -245,16 +245,22 @@ class Node:
     def rest_constant(self, *items: int) -> None:
         """Only these inputs may hold items. Raises NotIndependentError."""
         for index, value in enumerate(self.inputs):
-            if index not in items and value is not None and value.is_item:
-                raise refuse(f"its input {index} depends on the items")
+            refuse_if(
+                index not in items and value is not None and value.is_item, f"its input {index} depends on the items"
+            )
+
+    def only(self, *items: int) -> Value:
+        """The first input; of the others only these may hold items. Raises NotIndependentError."""
+        value = self.need(0)
+        self.rest_constant(0, *items)
+        return value
 
     def numbers(self, index: int) -> list[int] | None:
         """The known integers of an input; None: it is left out. Raises NotIndependentError: not known."""
         value = self.input(index)
         if value is None:
             return None
-        if value.is_item or value.numbers is None:
-            raise refuse(f"its input {index} is not known when the model is published")
+        refuse_if(value.is_item or value.numbers is None, f"its input {index} is not known when the model is published")
         return value.numbers
 
     def floats(self, index: int) -> list[float] | None:
@@ -269,8 +275,7 @@ class Node:
 
 def place(axis: int, rank: int) -> int:
     """An axis from 0. Raises NotIndependentError: out of range."""
-    if not -rank <= axis < rank:
-        raise refuse(f"axis {axis} of {rank} dimensions")
+    refuse_if(not -rank <= axis < rank, f"axis {axis} of {rank} dimensions")
     return axis % rank
 
 
@@ -308,5 +313,4 @@ def rule(*ops: str, first: int = 1, note: str, domain: str = "", shapes: bool = 
 
 def along(value: Value, axis: int, what: str) -> None:
     """Raises NotIndependentError when the items lie along `axis` (from 0)."""
-    if value.axis == axis:
-        raise refuse(f"{what} along the axis of the items")
+    refuse_if(value.axis == axis, f"{what} along the axis of the items")

@@ -5,17 +5,26 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import Any
 
-from registry.inspection.independence.nodes import ONE, Node, Shape, Size, Value, constant, fresh, place, refuse, rule
+from registry.inspection.independence.nodes import (
+    ONE,
+    Node,
+    Shape,
+    Size,
+    Value,
+    constant,
+    fresh,
+    place,
+    refuse,
+    refuse_if,
+    rule,
+)
 
 
 def _picture(node: Node, *items: int) -> Value:
     """The first input, whose items lie along axis 0; all others but `items` are constants."""
-    value = node.need(0)
-    node.rest_constant(0, *items)
-    if value.axis not in (None, 0):
-        raise refuse("the items do not lie along its first axis")
-    if value.is_item and value.rank < 3:
-        raise refuse("it has no spatial dimensions")
+    value = node.only(*items)
+    refuse_if(value.axis not in (None, 0), "the items do not lie along its first axis")
+    refuse_if(value.is_item and value.rank < 3, "it has no spatial dimensions")
     return value
 
 
@@ -54,8 +63,7 @@ def conv_transpose(node: Node) -> list[Value]:
 def pool(node: Node) -> list[Value]:
     """Of each item by itself; indices count over the whole run."""
     value = _picture(node)
-    if len(node.used) > 1 and node.used[1] and value.is_item:
-        raise refuse("its indices count over the whole run")
+    refuse_if(len(node.used) > 1 and node.used[1] and value.is_item, "its indices count over the whole run")
     made = Value((*value.sizes[:2], *_slid(node, value.sizes[2:], node.attribute("kernel_shape") or [])), value.axis)
     return [made] * node.outputs
 
@@ -74,8 +82,10 @@ def _slid(node: Node, sizes: Shape, kernel: list[Any]) -> list[Size]:
     dilations = node.attribute("dilations") or [1] * count
     pads = node.attribute("pads") or [0] * 2 * count
     how = str(node.attribute("auto_pad", "NOTSET"))
-    if len(kernel) != count or len(strides) != count or len(dilations) != count or len(pads) != 2 * count:
-        raise refuse("its window does not fit")
+    refuse_if(
+        len(kernel) != count or len(strides) != count or len(dilations) != count or len(pads) != 2 * count,
+        "its window does not fit",
+    )
     found = []
     for at, size in enumerate(sizes):
         number, width = size.number, kernel[at]
@@ -99,14 +109,13 @@ def _slid(node: Node, sizes: Shape, kernel: list[Any]) -> list[Size]:
 @rule("BatchNormalization:15", note="not in training mode; the items lie along axis 0", first=6)
 def batch_normalization(node: Node) -> list[Value]:
     """With the statistics of the training, which are constants."""
-    value = node.need(0)
-    node.rest_constant(0)
-    if node.attribute("training_mode", 0) or node.outputs > 1 or (node.opset < 7 and not node.attribute("is_test", 0)):
-        raise refuse("it is in training mode: it takes its statistics over the whole run")
-    if value.axis not in (None, 0):
-        raise refuse("the items do not lie along its first axis")
-    if value.is_item and value.rank < 2:
-        raise refuse("its input has no channels")
+    value = node.only()
+    refuse_if(
+        node.attribute("training_mode", 0) or node.outputs > 1 or (node.opset < 7 and not node.attribute("is_test", 0)),
+        "it is in training mode: it takes its statistics over the whole run",
+    )
+    refuse_if(value.axis not in (None, 0), "the items do not lie along its first axis")
+    refuse_if(value.is_item and value.rank < 2, "its input has no channels")
     return [value.moved(value.axis, value.shape)]
 
 
@@ -122,8 +131,7 @@ def depth_and_space(node: Node) -> list[Value]:
     """Blocks of places to channels, or back."""
     value = _picture(node)
     block = int(node.attribute("blocksize", 1))
-    if block < 1 or value.rank != 4:
-        raise refuse("its block does not fit")
+    refuse_if(block < 1 or value.rank != 4, "its block does not fit")
     items, channels, *places = value.sizes
     if node.op == "SpaceToDepth":
         smaller = [size.over(Size(block)) or fresh() for size in places]
@@ -145,12 +153,13 @@ def resize(node: Node) -> list[Value]:
     first axis out from four axes on.
     """
     value = node.need(0)
-    if value.holds_batch:
-        raise refuse("the number of items is used as data")
+    refuse_if(value.holds_batch, "the number of items is used as data")
     node.rest_constant(0)
     _resizes_axis_by_axis(node)
-    if value.is_item and node.attribute("mode", "nearest") != "nearest" and (value.rank < 4 or value.axis != 0):
-        raise refuse("it interpolates along the axis of the items")
+    refuse_if(
+        value.is_item and node.attribute("mode", "nearest") != "nearest" and (value.rank < 4 or value.axis != 0),
+        "it interpolates along the axis of the items",
+    )
     axes = [place(int(axis), value.rank) for axis in node.attribute("axes") or range(value.rank)]
     sizes, scales = node.input(3), _scales(node)
     if sizes is not None and sizes.shape != (Size(0),):
@@ -158,18 +167,21 @@ def resize(node: Node) -> list[Value]:
         if wanted is None or len(wanted) != len(axes):
             raise refuse("its sizes are not known")
         new = dict(zip(axes, wanted, strict=True))
-        if value.axis in new and new[value.axis] != value.sizes[value.axis or 0]:
-            raise refuse("it changes the number of rows of the run")
+        refuse_if(
+            value.axis in new and new[value.axis] != value.sizes[value.axis or 0],
+            "it changes the number of rows of the run",
+        )
         made = [fresh() if size is None else size for size in (new.get(at, old) for at, old in enumerate(value.sizes))]
-        if any(size.holds_batch for at, size in enumerate(made) if at != value.axis):
-            raise refuse("it gives another axis the number of items")
+        refuse_if(
+            any(size.holds_batch for at, size in enumerate(made) if at != value.axis),
+            "it gives another axis the number of items",
+        )
         return [Value(tuple(made), value.axis)]
     if scales is None or len(scales) != len(axes):
         raise refuse("its scales are not known")
     found = list(value.sizes)
     for axis, scale in zip(axes, scales, strict=True):
-        if axis == value.axis and scale != 1.0:
-            raise refuse("it changes the number of rows of the run")
+        refuse_if(axis == value.axis and scale != 1.0, "it changes the number of rows of the run")
         number = found[axis].number
         if scale != 1.0:
             exact = number is not None and scale == ceil(scale) and scale > 0
@@ -180,12 +192,11 @@ def resize(node: Node) -> list[Value]:
 def _resizes_axis_by_axis(node: Node) -> None:
     """And leaves an axis of scale 1 as it is. Raises NotIndependentError."""
     how = node.attribute("coordinate_transformation_mode", "")
-    if how == "tf_crop_and_resize":
-        raise refuse("it crops by a region of interest")
-    if how == "tf_half_pixel_for_nn":
-        raise refuse("it moves places by half a place, along axes of scale 1 too")
-    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise refuse("it keeps an aspect ratio over all axes")
+    refuse_if(how == "tf_crop_and_resize", "it crops by a region of interest")
+    refuse_if(how == "tf_half_pixel_for_nn", "it moves places by half a place, along axes of scale 1 too")
+    refuse_if(
+        node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch", "it keeps an aspect ratio over all axes"
+    )
 
 
 def _scales(node: Node) -> list[float] | None:
@@ -199,6 +210,8 @@ def _scales(node: Node) -> list[float] | None:
 def grid_sample(node: Node) -> list[Value]:
     """Looks up in each picture by its own grid."""
     value, grid = _picture(node, 1), node.need(1)
-    if grid.axis != value.axis or (value.is_item and grid.sizes[0] != value.sizes[0]):
-        raise refuse("what goes in does not hold the same items")
+    refuse_if(
+        grid.axis != value.axis or (value.is_item and grid.sizes[0] != value.sizes[0]),
+        "what goes in does not hold the same items",
+    )
     return [Value((*value.sizes[:2], *grid.sizes[1:-1]), value.axis)]

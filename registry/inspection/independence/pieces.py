@@ -13,6 +13,7 @@ from registry.inspection.independence.nodes import (
     fresh,
     place,
     refuse,
+    refuse_if,
     rule,
 )
 
@@ -24,20 +25,16 @@ _END = (1 << 31) - 1
 def gather(node: Node) -> list[Value]:
     """data[:axis] + indices + data[axis+1:]."""
     data, indices = node.need(0), node.need(1)
-    if data.is_item and indices.is_item:
-        raise refuse("items are looked up in items")
-    if indices.holds_batch:
-        raise refuse("the number of items is used as an index")
+    refuse_if(data.is_item and indices.is_item, "items are looked up in items")
+    refuse_if(indices.holds_batch, "the number of items is used as an index")
     if data.shape is None or indices.shape is None:
-        if data.is_item or indices.is_item or data.holds_batch:
-            raise refuse("the shape of what goes in cannot be followed")
+        refuse_if(data.is_item or indices.is_item or data.holds_batch, "the shape of what goes in cannot be followed")
         return [constant()]
     axis = node.axis(data.rank)
     along(data, axis, "it looks up")
     shape = (*data.sizes[:axis], *indices.sizes, *data.sizes[axis + 1 :])
     if indices.axis is not None:
-        if data.holds_batch:
-            raise refuse("items look up the number of items")
+        refuse_if(data.holds_batch, "items look up the number of items")
         return [Value(shape, axis + indices.axis)]
     if data.axis is not None:
         return [Value(shape, data.axis if data.axis < axis else data.axis - 1 + indices.rank)]
@@ -46,13 +43,11 @@ def gather(node: Node) -> list[Value]:
 
 def _taken(data: Value, indices: Value) -> tuple[Size | None, ...] | None:
     if data.elements is None or data.rank != 1:
-        if data.holds_batch:
-            raise refuse("the number of items is used as data")
+        refuse_if(data.holds_batch, "the number of items is used as data")
         return None
     where, length = indices.numbers, len(data.elements)
     if where is None or any(not -length <= at < length for at in where):
-        if data.holds_batch:
-            raise refuse("the number of items is used as data")
+        refuse_if(data.holds_batch, "the number of items is used as data")
         return None
     return tuple(data.elements[at] for at in where)
 
@@ -64,10 +59,11 @@ def gather_elements(node: Node) -> list[Value]:
     axis = node.axis(data.rank)
     along(data, axis, "it looks up")
     along(indices, axis, "it looks up")
-    if data.axis != indices.axis:
-        raise refuse("a constant has a part that belongs to a row of the run")
-    if data.axis is not None and data.sizes[data.axis] != indices.sizes[data.axis]:
-        raise refuse("what goes in has different numbers of rows for an item")
+    refuse_if(data.axis != indices.axis, "a constant has a part that belongs to a row of the run")
+    refuse_if(
+        data.axis is not None and data.sizes[data.axis] != indices.sizes[data.axis],
+        "what goes in has different numbers of rows for an item",
+    )
     return [Value(indices.sizes, indices.axis)]
 
 
@@ -80,12 +76,18 @@ def gather_nd(node: Node) -> list[Value]:
     if width is None:
         raise refuse("the width of its indices is not known")
     along(indices, indices.rank - 1, "it takes positions")
-    if data.is_item and not (indices.is_item and data.axis == indices.axis and (data.axis or 0) < batch):
-        raise refuse("it looks up along the axis of the items")
-    if indices.is_item and not data.is_item and (indices.axis or 0) < batch:
-        raise refuse("a constant has a part that belongs to a row of the run")
-    if data.is_item and data.sizes[data.axis or 0] != indices.sizes[indices.axis or 0]:
-        raise refuse("what goes in has different numbers of rows for an item")
+    refuse_if(
+        data.is_item and not (indices.is_item and data.axis == indices.axis and (data.axis or 0) < batch),
+        "it looks up along the axis of the items",
+    )
+    refuse_if(
+        indices.is_item and not data.is_item and (indices.axis or 0) < batch,
+        "a constant has a part that belongs to a row of the run",
+    )
+    refuse_if(
+        data.is_item and data.sizes[data.axis or 0] != indices.sizes[indices.axis or 0],
+        "what goes in has different numbers of rows for an item",
+    )
     return [Value((*indices.sizes[:-1], *data.sizes[batch + width :]), indices.axis)]
 
 
@@ -96,8 +98,10 @@ def scatter_elements(node: Node) -> list[Value]:
     axis = node.axis(data.rank)
     for value in (data, indices, updates):
         along(value, axis, "it writes")
-        if value.axis != data.axis or (data.axis is not None and value.sizes[data.axis] != data.sizes[data.axis]):
-            raise refuse("what goes in does not hold the same items")
+        refuse_if(
+            value.axis != data.axis or (data.axis is not None and value.sizes[data.axis] != data.sizes[data.axis]),
+            "what goes in does not hold the same items",
+        )
     return [Value(data.sizes, data.axis)]
 
 
@@ -106,21 +110,22 @@ def concat(node: Node) -> list[Value]:
     """End to end along an axis."""
     values = [value for value in node.inputs if value is not None]
     if any(value.shape is None for value in values):
-        if any(value.is_item or value.holds_batch for value in values):
-            raise refuse("the shape of what goes in cannot be followed")
+        refuse_if(
+            any(value.is_item or value.holds_batch for value in values), "the shape of what goes in cannot be followed"
+        )
         return [constant()]
     axis = node.axis(values[0].rank)
     if not any(value.is_item for value in values):
         if values[0].rank == 1:
             return [_row(values)]
-        if any(value.holds_batch for value in values):
-            raise refuse("the number of items is used as data")
-    if len({value.axis for value in values}) != 1:
-        raise refuse("not all parts hold the items along the same axis")
+        refuse_if(any(value.holds_batch for value in values), "the number of items is used as data")
+    refuse_if(len({value.axis for value in values}) != 1, "not all parts hold the items along the same axis")
     along(values[0], axis, "it puts parts together")
     first = values[0]
-    if first.axis is not None and len({value.sizes[first.axis] for value in values}) != 1:
-        raise refuse("what goes in has different numbers of rows for an item")
+    refuse_if(
+        first.axis is not None and len({value.sizes[first.axis] for value in values}) != 1,
+        "what goes in has different numbers of rows for an item",
+    )
     return [Value((*first.sizes[:axis], _sum([v.sizes[axis] for v in values]), *first.sizes[axis + 1 :]), first.axis)]
 
 
@@ -128,8 +133,7 @@ def _row(values: list[Value]) -> Value:
     """Vectors: of those that are shapes the elements are followed."""
     lengths = [value.sizes[0].number for value in values]
     if None in lengths:
-        if any(value.holds_batch for value in values):
-            raise refuse("the number of items is used as data")
+        refuse_if(any(value.holds_batch for value in values), "the number of items is used as data")
         return constant((fresh(),))
     found: list[Size | None] = []
     for value, length in zip(values, lengths, strict=True):
@@ -154,8 +158,7 @@ def split(node: Node) -> list[Value]:
         part = -(-whole // node.outputs)
         given = [min(part, whole - part * at) for at in range(node.outputs)]
     sizes = [fresh() for _ in range(node.outputs)] if given is None else [Size(int(size)) for size in given]
-    if len(sizes) != node.outputs:
-        raise refuse("its parts do not fit")
+    refuse_if(len(sizes) != node.outputs, "its parts do not fit")
     elements, at, parts = value.elements, 0, []
     for size in sizes:
         known = None
@@ -177,8 +180,7 @@ def slice_(node: Node) -> list[Value]:
     sizes = list(value.sizes)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         whole = start == 0 and step == 1 and end is not None and end >= _END
-        if axis == value.axis and not whole:
-            raise refuse("it cuts along the axis of the items")
+        refuse_if(axis == value.axis and not whole, "it cuts along the axis of the items")
         if not whole:
             sizes[axis] = _cut(sizes[axis], start, end, step)
     elements = None
@@ -210,8 +212,7 @@ def _bounds(node: Node, value: Value) -> tuple[list[int | None], list[int | None
         if given is None:
             found.append([1] * (length or 0))
             continue
-        if given.is_item or given.holds_batch:
-            raise refuse("its bounds depend on the items or on their number")
+        refuse_if(given.is_item or given.holds_batch, "its bounds depend on the items or on their number")
         number = given.sizes[0].number if given.rank else 1
         if number is None:
             raise refuse("its bounds are not known")
@@ -220,8 +221,7 @@ def _bounds(node: Node, value: Value) -> tuple[list[int | None], list[int | None
         found.append([None if element is None else element.number for element in known])
     named = node.numbers(3)
     places = list(range(length or 0)) if named is None else named
-    if any(len(each) != len(places) for each in found):
-        raise refuse("its bounds do not fit")
+    refuse_if(any(len(each) != len(places) for each in found), "its bounds do not fit")
     return found[0], found[1], [place(axis, value.rank) for axis in places], found[2]
 
 
@@ -235,21 +235,18 @@ def _cut(size: Size, start: int | None, end: int | None, step: int | None) -> Si
 @rule("Pad:25", first=2, note="nothing is added along the axis of the items")
 def pad(node: Node) -> list[Value]:
     """Adds at both ends of each axis."""
-    value = node.need(0)
-    node.rest_constant(0)
+    value = node.only()
     pads = node.attribute("pads") if node.opset < 11 else node.numbers(1)
     if pads is None:
         raise refuse("its sizes are missing")
     given = node.numbers(3)
     axes = list(range(value.rank)) if given is None else [place(axis, value.rank) for axis in given]
-    if len(pads) != 2 * len(axes):
-        raise refuse("its sizes do not fit")
+    refuse_if(len(pads) != 2 * len(axes), "its sizes do not fit")
     sizes = list(value.sizes)
     for at, axis in enumerate(axes):
         more = int(pads[at]) + int(pads[at + len(axes)])
         if axis == value.axis:
-            if pads[at] or pads[at + len(axes)]:
-                raise refuse("it adds along the axis of the items")
+            refuse_if(pads[at] or pads[at + len(axes)], "it adds along the axis of the items")
         elif more:
             number = sizes[axis].number
             sizes[axis] = fresh() if number is None else Size(number + more)
@@ -259,8 +256,7 @@ def pad(node: Node) -> list[Value]:
 @rule("TopK:24", note="along another axis")
 def top_k(node: Node) -> list[Value]:
     """The largest along an axis, and where they stand in it."""
-    value = node.need(0)
-    node.rest_constant(0)
+    value = node.only()
     axis = node.axis(value.rank, -1)
     along(value, axis, "it sorts")
     many = [int(node.attribute("k"))] if node.opset < 10 else node.need(1).numbers
@@ -271,8 +267,7 @@ def top_k(node: Node) -> list[Value]:
 @rule("OneHot:28", note="depth and values are constants")
 def one_hot(node: Node) -> list[Value]:
     """A new axis."""
-    value = node.need(0)
-    node.rest_constant(0)
+    value = node.only()
     axis = node.axis(value.rank + 1, -1)
     depth = node.need(1).numbers
     sizes = (*value.sizes[:axis], Size(depth[0]) if depth else fresh(), *value.sizes[axis:])
@@ -282,8 +277,7 @@ def one_hot(node: Node) -> list[Value]:
 @rule("Trilu:14", note="the items lie along neither of the last two axes")
 def trilu(node: Node) -> list[Value]:
     """A triangle of each matrix."""
-    value = node.need(0)
-    node.rest_constant(0)
+    value = node.only()
     if value.shape is None:
         return [value.moved(value.axis, None)]
     along(value, value.rank - 1, "it takes a triangle")
@@ -294,8 +288,7 @@ def trilu(node: Node) -> list[Value]:
 @rule("CumSum:14", "CumProd:26", note="along another axis")
 def cumulate(node: Node) -> list[Value]:
     """Adds up along an axis."""
-    value = node.need(0)
-    node.rest_constant(0)
+    value = node.only()
     if value.is_item:
         axis = node.numbers(1)
         if axis is None:
@@ -322,10 +315,14 @@ def reverse_sequence(node: Node) -> list[Value]:
     """The first elements of each row, backwards."""
     value, lengths = node.need(0), node.need(1)
     batch, time = int(node.attribute("batch_axis", 1)), int(node.attribute("time_axis", 0))
-    if value.is_item and (value.axis != batch or not lengths.is_item or batch == time):
-        raise refuse("it turns rows of the run around, or has no length for each item")
-    if value.is_item != lengths.is_item or (value.is_item and lengths.sizes[0] != value.sizes[batch]):
-        raise refuse("what goes in does not hold the same items")
+    refuse_if(
+        value.is_item and (value.axis != batch or not lengths.is_item or batch == time),
+        "it turns rows of the run around, or has no length for each item",
+    )
+    refuse_if(
+        value.is_item != lengths.is_item or (value.is_item and lengths.sizes[0] != value.sizes[batch]),
+        "what goes in does not hold the same items",
+    )
     return [value.moved(value.axis, value.shape)]
 
 

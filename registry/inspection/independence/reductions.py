@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from registry.inspection.independence.nodes import ONE, Node, Value, along, constant, place, product, refuse, rule
+from registry.inspection.independence.nodes import (
+    ONE,
+    Node,
+    Value,
+    along,
+    constant,
+    place,
+    product,
+    refuse,
+    refuse_if,
+    rule,
+)
 from registry.inspection.independence.pieces import without
 
 _REDUCE = (
@@ -26,10 +37,8 @@ def reduce_(node: Node) -> list[Value]:
             return [value.moved(value.axis, value.shape)]
         axes = range(value.rank)
     axes = [place(int(axis), value.rank) for axis in axes]
-    if value.axis in axes:
-        raise refuse("it reduces over the axis of the items")
-    if value.is_item and node.op in ("ReduceMax", "ReduceMin"):
-        raise refuse(_NAN)
+    refuse_if(value.axis in axes, "it reduces over the axis of the items")
+    refuse_if(value.is_item and node.op in ("ReduceMax", "ReduceMin"), _NAN)
     keep = bool(node.attribute("keepdims", 1))
     if value.holds_batch:
         if node.op != "ReduceProd" or value.rank != 1 or value.elements is None or None in value.elements:
@@ -64,27 +73,28 @@ def softmax(node: Node) -> list[Value]:
     """Along one axis, before opset 13 along all from `axis` on together."""
     value = node.need(0)
     axis = node.axis(value.rank, -1 if node.opset >= 13 else 1)
-    if value.is_item and (value.axis == axis or (node.opset < 13 and (value.axis or 0) > axis)):
-        raise refuse("it normalises along the axis of the items")
+    refuse_if(
+        value.is_item and (value.axis == axis or (node.opset < 13 and (value.axis or 0) > axis)),
+        "it normalises along the axis of the items",
+    )
     inner = node.op == "LogSoftmax" and node.opset >= 13 and axis != value.rank - 1
-    if value.is_item and (inner or node.op == "Hardmax"):
-        raise refuse(_NAN)
+    refuse_if(value.is_item and (inner or node.op == "Hardmax"), _NAN)
     return [value.moved(value.axis, value.shape)]
 
 
 @rule("LayerNormalization:17", "RMSNormalization:23", note="over axes behind the items; scale and bias are constants")
 def layer_normalization(node: Node) -> list[Value]:
     """Over all axes from `axis` on."""
-    value = node.need(0)
-    node.rest_constant(0)
+    value = node.only()
     axis = node.axis(value.rank, -1)
-    if value.axis is not None and value.axis >= axis:
-        raise refuse("it normalises along the axis of the items")
+    refuse_if(value.axis is not None and value.axis >= axis, "it normalises along the axis of the items")
     for other in node.inputs[1:]:
         if other is not None:
             at = (value.axis or 0) - (value.rank - other.rank)
-            if value.is_item and at >= 0 and other.sizes[at] != ONE:
-                raise refuse("a constant has several rows along the axis of the items")
+            refuse_if(
+                value.is_item and at >= 0 and other.sizes[at] != ONE,
+                "a constant has several rows along the axis of the items",
+            )
     rest = without(value.sizes, list(range(axis, value.rank)), keep=True)
     return [value.moved(value.axis, value.shape), *[value.moved(value.axis, rest)] * (node.outputs - 1)]
 

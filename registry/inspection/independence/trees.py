@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from registry.inspection.independence.forms import reformed
-from registry.inspection.independence.nodes import ML, ONE, Node, Size, Value, fresh, product, refuse, rule
+from registry.inspection.independence.nodes import ML, ONE, Node, Size, Value, fresh, product, refuse_if, rule
 
 
 def _rows(node: Node) -> Value:
     """A matrix with the items as rows. A vector is one row to these operators, whatever its length."""
-    value = node.need(0)
-    node.rest_constant(0)
-    if value.is_item and (value.rank != 2 or value.axis != 0):
-        raise refuse("the items are not the rows of a matrix")
+    value = node.only()
+    refuse_if(value.is_item and (value.rank != 2 or value.axis != 0), "the items are not the rows of a matrix")
     return value
-
-
-@rule("Binarizer:1", "LabelEncoder:4", domain=ML, note="always: element by element")
-def element(node: Node) -> list[Value]:
-    """Each element by itself."""
-    value = node.need(0)
-    return [value.moved(value.axis, value.shape)]
 
 
 @rule("Imputer:1", "Scaler:1", "Normalizer:1", domain=ML, note="the items are the rows of a matrix")
@@ -29,13 +20,14 @@ def scaled(node: Node) -> list[Value]:
     return [value.moved(value.axis, value.shape)]
 
 
+@rule("TfIdfVectorizer:9", note="the items are the rows of a matrix")
 @rule(
     *("LinearRegressor:1", "TreeEnsembleRegressor:5", "TreeEnsemble:5"),
     domain=ML,
     note="the items are the rows of a matrix",
 )
 def regressor(node: Node) -> list[Value]:
-    """A row of targets."""
+    """A row of targets, or of counts."""
     value = _rows(node)
     return [Value((value.sizes[0], fresh()), value.axis)]
 
@@ -62,10 +54,11 @@ def one_hot_encoder(node: Node) -> list[Value]:
 def feature_vectorizer(node: Node) -> list[Value]:
     """Columns beside each other."""
     values = [value for value in node.inputs if value is not None]
-    if any(value.rank != 2 or value.axis != 0 for value in values) and any(value.is_item for value in values):
-        raise refuse("the items are not the rows of every matrix")
-    if len({value.sizes[0] for value in values}) != 1:
-        raise refuse("what goes in has different numbers of rows for an item")
+    refuse_if(
+        any(value.rank != 2 or value.axis != 0 for value in values) and any(value.is_item for value in values),
+        "the items are not the rows of every matrix",
+    )
+    refuse_if(len({value.sizes[0] for value in values}) != 1, "what goes in has different numbers of rows for an item")
     return [Value((values[0].sizes[0], fresh()), values[0].axis)]
 
 
@@ -76,12 +69,16 @@ def array_feature_extractor(node: Node) -> list[Value]:
     """Some places of the last axis. A classifier looks its labels up so, by the place of the largest score."""
     value, places = node.need(0), node.need(1)
     if places.is_item:
-        if value.is_item or value.rank not in (1, 2) or value.sizes[:-1] not in ((), (ONE,)):
-            raise refuse("it takes places by the items in more than a row of constants")
+        refuse_if(
+            value.is_item or value.rank not in (1, 2) or value.sizes[:-1] not in ((), (ONE,)),
+            "it takes places by the items in more than a row of constants",
+        )
         every = reformed(places, (product(places.sizes),))
         return [Value((ONE, *every.sizes), 1)]
-    if value.is_item and (value.rank < 2 or value.axis == value.rank - 1):
-        raise refuse("it takes places along the axis of the items")
+    refuse_if(
+        value.is_item and (value.rank < 2 or value.axis == value.rank - 1),
+        "it takes places along the axis of the items",
+    )
     known = [size.number for size in places.sizes]
     count = fresh() if None in known else Size(_many(known))
     return [Value((*value.sizes[:-1], count), value.axis)]
@@ -92,10 +89,3 @@ def _many(sizes: list[int | None]) -> int:
     for size in sizes:
         count *= size or 0
     return count
-
-
-@rule("TfIdfVectorizer:9", note="the items are the rows of a matrix")
-def tf_idf(node: Node) -> list[Value]:
-    """A row of counts for each row of words."""
-    value = _rows(node)
-    return [Value((value.sizes[0], fresh()), value.axis)]

@@ -28,6 +28,7 @@ from registry.inspection.independence.nodes import (
     Value,
     constant,
     refuse,
+    refuse_if,
     value_of,
 )
 
@@ -36,7 +37,8 @@ MAX_NODES = 200_000
 MAX_DEPTH = 20
 
 Scope = ChainMap[str, "Value | NotIndependentError"]
-_INTS, _FLOATS, _STRINGS = 7, 6, 8
+_READ = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 11})
+"""AttributeProto.AttributeType: numbers, texts and lists of them, a tensor, a sparse one, a graph."""
 _NEWEST: Mapping[str, int] = {"": NEWEST_OPSET, ML: NEWEST_ML_OPSET}
 
 
@@ -53,12 +55,10 @@ class Walk:
         Raises:
             NotIndependentError: it is nested or long beyond the limits, or two of its tensors have one name.
         """
-        if depth > MAX_DEPTH:
-            raise refuse(f"graphs are nested more than {MAX_DEPTH} deep")
+        refuse_if(depth > MAX_DEPTH, f"graphs are nested more than {MAX_DEPTH} deep")
 
         def put(name: str, value: Value | NotIndependentError) -> None:
-            if name in scope:
-                raise refuse(f"the name {name[:128]!r} stands for two tensors")
+            refuse_if(name in scope, f"the name {name[:128]!r} stands for two tensors")
             scope[name] = value
 
         for tensor in graph.initializer:
@@ -67,8 +67,7 @@ class Walk:
             put(sparse.values.name, value_of_sparse(sparse))
         for node in graph.node:
             self.nodes += 1
-            if self.nodes > MAX_NODES:
-                raise refuse(f"it has more than {MAX_NODES} nodes")
+            refuse_if(self.nodes > MAX_NODES, f"it has more than {MAX_NODES} nodes")
             for name, value in zip(node.output, self._outputs(node, scope, depth), strict=False):
                 if name:
                     put(name, value)
@@ -96,8 +95,7 @@ class Walk:
         opset = self._opsets.get(domain, 0)
         if entry is None:
             raise refuse("this operator is not one whose items are known to be independent")
-        if not entry.first <= opset <= _NEWEST[domain]:
-            raise refuse(f"its meaning in opset {opset} is not known")
+        refuse_if(not entry.first <= opset <= _NEWEST[domain], f"its meaning in opset {opset} is not known")
         count = max((at + 1 for at, name in enumerate(node.output) if name), default=0)
 
         def inner(graph: Any, given: Sequence[Value]) -> list[Value]:
@@ -106,16 +104,14 @@ class Walk:
         used = [bool(name) for name in node.output]
         made = Node(node.op_type, opset, inputs, attributes_of(node), count, used, inner)
         outputs = _applied(entry, made)
-        if len(outputs) < count:
-            raise refuse("it has more outputs than are known")
+        refuse_if(len(outputs) < count, "it has more outputs than are known")
         for value in outputs:
             _check(value)
         return outputs
 
     def _subgraph(self, graph: Any, given: Sequence[Value], scope: Scope, depth: int) -> list[Value]:
         inside: Scope = scope.new_child()
-        if len(graph.input) != len(given):
-            raise refuse("a graph inside it does not fit")
+        refuse_if(len(graph.input) != len(given), "a graph inside it does not fit")
         for declared, value in zip(graph.input, given, strict=True):
             inside[declared.name] = value
         self.follow(graph, inside, depth)
@@ -132,8 +128,7 @@ class Walk:
 
 def _applied(entry: OperatorRule, node: Node) -> list[Value]:
     given = [value for value in node.inputs if value is not None]
-    if not entry.shapes and any(value.holds_batch for value in given):
-        raise refuse("the number of items is used as data")
+    refuse_if(not entry.shapes and any(value.holds_batch for value in given), "the number of items is used as data")
     try:
         made = entry.rule(node)
     except NotIndependentError:
@@ -148,17 +143,23 @@ def _applied(entry: OperatorRule, node: Node) -> list[Value]:
 
 def _check_count(made: Sequence[Value]) -> None:
     """What is made of the number of items is items, or its elements are followed. Raises NotIndependentError."""
-    if any(value.axis is None and value.elements is None for value in made):
-        raise refuse("the number of items is used as data")
+    refuse_if(
+        any(value.axis is None and value.elements is None for value in made), "the number of items is used as data"
+    )
 
 
 def _check(value: Value) -> None:
     """The invariants of Value, whatever a rule says. Raises NotIndependentError."""
     for at, size in enumerate(value.shape or ()):
-        if size.holds_batch if at != value.axis else not size.is_batch_once:
-            raise refuse("it puts the number of items into a shape in a way that cannot be followed")
-    if value.axis is not None and (value.shape is None or value.axis >= len(value.shape) or value.elements is not None):
-        raise refuse("the axis of the items is lost")
+        refuse_if(
+            size.holds_batch if at != value.axis else not size.is_batch_once,
+            "it puts the number of items into a shape in a way that cannot be followed",
+        )
+    refuse_if(
+        value.axis is not None
+        and (value.shape is None or value.axis >= len(value.shape) or value.elements is not None),
+        "the axis of the items is lost",
+    )
 
 
 def _said(node: Any, why: str) -> NotIndependentError:
@@ -175,29 +176,19 @@ def value_of_sparse(sparse: Any) -> Value:
 
 def attributes_of(node: Any) -> dict[str, Any]:
     """As Python values. Raises NotIndependentError: an attribute of a function that was not put in place."""
+    from onnx import helper  # noqa: PLC0415 - absent where nothing is published
+
     found: dict[str, Any] = {}
     for attribute in node.attribute:
-        if attribute.ref_attr_name:
-            raise refuse("an attribute comes from a function that was not put in place")
-        kind = attribute.type
-        if kind == 1:
-            found[attribute.name] = attribute.f
-        elif kind == 2:
-            found[attribute.name] = attribute.i
-        elif kind == 3:
-            found[attribute.name] = attribute.s.decode("utf-8", "replace")
-        elif kind == 4:
-            found[attribute.name] = attribute.t
-        elif kind == 5:
-            found[attribute.name] = attribute.g
-        elif kind == _FLOATS:
-            found[attribute.name] = list(attribute.floats)
-        elif kind == _INTS:
-            found[attribute.name] = list(attribute.ints)
-        elif kind == _STRINGS:
-            found[attribute.name] = [text.decode("utf-8", "replace") for text in attribute.strings]
-        elif kind == 11:
-            found[attribute.name] = attribute.sparse_tensor
-        else:
-            raise refuse(f"its attribute {attribute.name[:64]!r} is of a kind that is not known")
+        refuse_if(attribute.ref_attr_name, "an attribute comes from a function that was not put in place")
+        known = attribute.type in _READ
+        refuse_if(not known, f"its attribute {attribute.name[:64]!r} is of a kind that is not known")
+        found[attribute.name] = _decoded(helper.get_attribute_value(attribute))
     return found
+
+
+def _decoded(value: Any) -> Any:
+    """Texts are bytes in the file."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return [_decoded(item) for item in value] if isinstance(value, list) else value

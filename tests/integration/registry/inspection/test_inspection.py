@@ -19,8 +19,7 @@ from registry.inspection import onnx
 from registry.inspection.detect import OM_MAGIC, detect
 from registry.inspection.external_data import MAX_COMPANIONS
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.inspection.folders import folder_kind
-from registry.inspection.foreign_formats import by_ending
+from registry.inspection.foreign_formats import by_ending, folder_kind
 from tests.support.models import onnx_models
 from tests.support.models.protobuf import message
 from tests.support.paths import LENET

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from agent.pictures.process import DecoderProcesses
-from registry.cli.catalogue.pictures import decoder_for, folder_classes
+from registry.cli.catalogue.datasets import decoder_for, folder_classes
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import ImageInput
 from registry.contracts.tensors import NUMPY_NAME, Datatype

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from registry.cli.policy_options import seconds
+from registry.cli.policy_options import policy_body, seconds
 from registry.cli.rollouts import app as rollout
-from registry.cli.rollouts.spec import Asked, read_spec, spec_of, waves_of
+from registry.cli.rollouts.spec import read_spec, spec_of, waves_of
 from registry.cli.rollouts.view import COLUMNS, FOR_A_PERSON, OVER, counted
 from registry.client.errors import UsageFault
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, Command
 from registry.core.rollouts.machine import legal
 
-PLAIN = Asked(
-    "lenet@1.1.0", "site=paris", (), (), None, None, (), None, None, None, None, None, None,
-    approval=False, start_at=None, name=None, note="",
-)  # fmt: skip
+PLAIN: dict[str, Any] = {"reference": "lenet@1.1.0", "fleet": "site=paris"}
 
 
 def test_what_is_left_out_is_the_safe_default() -> None:
-    spec = spec_of(PLAIN)
+    spec = spec_of(**PLAIN)
     assert spec == RolloutSpec.model_validate(
         {"model": "lenet", "version": "1.1.0", "fleet": {"selector": "site=paris"}}
     )
@@ -32,11 +29,10 @@ def test_what_is_left_out_is_the_safe_default() -> None:
 
 def test_every_option_reaches_the_spec() -> None:
     spec = spec_of(
-        replace(
-            PLAIN, waves="1%,50,ring=early,100%", soak="30m,1h,2h,10m", gate=["max_failed_pct=2", "deadline_s=2h"],
-            rate=30.0, max_unavailable=5, probation="10m", shadow="10%", on_failure="rollback", offline="wait",
-            approval=True, start_at="2030-01-01T00:00:00Z", name="r-7", note="why", groups=["lab"], devices=["d1"],
-        )
+        **PLAIN, waves="1%,50,ring=early,100%", soak="30m,1h,2h,10m", gate=["max_failed_pct=2", "deadline_s=2h"],
+        rate=30.0, max_unavailable=5, policy=policy_body(None, "10m", None, "10%"), on_failure="rollback",
+        offline="wait", approval=True, start_at="2030-01-01T00:00:00Z", name="r-7", note="why", groups=["lab"],
+        devices=["d1"],
     )  # fmt: skip
     assert [(w.percent, w.count, w.selector, w.soak_s) for w in spec.waves] == [
         (1, None, None, 1800), (None, 50, None, 3600), (None, None, "ring=early", 7200), (100, None, None, 600),
@@ -69,7 +65,7 @@ def test_every_option_reaches_the_spec() -> None:
 )
 def test_what_is_wrong_is_said_with_what_to_write(changes: dict[str, object], says: str) -> None:
     with pytest.raises(UsageFault) as fault:
-        spec_of(replace(PLAIN, **changes))  # type: ignore[arg-type]
+        spec_of(**(PLAIN | changes))
     assert says in f"{fault.value.what} {' '.join(fault.value.errors)}"
 
 

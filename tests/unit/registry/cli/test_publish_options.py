@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from registry.cli.catalogue.publish_options import (
-    BatchingChoice,
     architecture,
     batching_section,
     tensor_specs,
@@ -18,9 +17,9 @@ from registry.publishing.request import BatchingSection
 
 
 def test_batching_is_left_to_the_graph_declared_or_forbidden() -> None:
-    assert batching_section(None, None) == batching_section(BatchingChoice.AUTO, None) == BatchingSection()
-    assert batching_section(BatchingChoice.INDEPENDENT, 8) == BatchingSection(independent=True, max_size=8)
-    assert batching_section(BatchingChoice.OFF, None) == BatchingSection(independent=False)
+    assert batching_section(None, None) == batching_section("auto", None) == BatchingSection()
+    assert batching_section("independent", 8) == BatchingSection(independent=True, max_size=8)
+    assert batching_section("off", None) == BatchingSection(independent=False)
 
 
 def test_a_network_has_arguments_of_the_types_that_their_texts_show() -> None:

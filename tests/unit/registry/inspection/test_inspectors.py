@@ -12,11 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.inspection import checkpoint, mindir, om, safetensors
+from registry.inspection import checkpoint, mindir, om
 from registry.inspection.facts import InspectionError, Parameter
 from tests.support.models.protobuf import message, number
 
-READERS: tuple[Callable[[BytesIO, int, str], object], ...] = (mindir.read, checkpoint.read, safetensors.read, om.read)
+READERS: tuple[Callable[[BytesIO, int, str], object], ...] = (
+    mindir.read,
+    checkpoint.read,
+    checkpoint.read_safetensors,
+    om.read,
+)
 
 
 def parameters(data: bytes) -> tuple[Parameter, ...]:
@@ -31,7 +36,7 @@ def weight(tag: str, dims: tuple[int, ...], content: bytes, datatype: str = "Flo
 def stensors(header: object, data: bytes = b"") -> tuple[Parameter, ...]:
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     whole = len(raw).to_bytes(8, "little") + raw + data
-    return safetensors.read(BytesIO(whole), len(whole), "m.safetensors")
+    return checkpoint.read_safetensors(BytesIO(whole), len(whole), "m.safetensors")
 
 
 def om_version(head: bytes, size: int | None = None) -> int:
@@ -123,7 +128,7 @@ class TestSafetensors:
         for length, reason in ((1 << 63, "at most"), (1000, "ends inside its header")):
             data = length.to_bytes(8, "little") + b"{"
             with pytest.raises(InspectionError, match=reason):
-                safetensors.read(BytesIO(data), len(data), "m")
+                checkpoint.read_safetensors(BytesIO(data), len(data), "m")
 
 
 class TestOm:
