@@ -21,51 +21,15 @@ from registry.server.metrics import CountRequests
 from registry.server.middleware.limits import BodyLimits
 from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, install_handlers
 from registry.server.rolling import rolling
-from registry.server.routes import (
-    aliases,
-    blobs,
-    deployments,
-    desired,
-    devices,
-    evaluations,
-    groups,
-    jobs,
-    meta,
-    models,
-    resolution,
-    results,
-    rollouts,
-    stream,
-    telemetry,
-    tokens,
-    uploads,
-    versions,
-    webhooks,
-)
+from registry.server.routes import blobs, catalogue, devices, jobs, meta, rollouts, stream
 from registry.server.scheduler import attending, scheduling
 from registry.server.systemd_notify import watched
 
 API_VERSION = "1"
 ROUTERS: tuple[APIRouter, ...] = (
-    models.router,
-    versions.router,
-    aliases.router,
-    blobs.router,
-    uploads.router,
-    tokens.router,
-    meta.router,
-    desired.router,
-    devices.router,
-    deployments.router,
-    resolution.router,
-    jobs.router,
-    evaluations.router,
-    telemetry.router,
-    results.router,
-    groups.router,
-    rollouts.router,
-    stream.router,
-    webhooks.router,
+    *(catalogue.models, catalogue.versions, catalogue.aliases, blobs.blobs, blobs.uploads, meta.tokens, meta.meta),
+    *(devices.desired, devices.devices, devices.deployments, catalogue.choice, jobs.jobs, jobs.evaluations),
+    *(devices.telemetry, devices.results, rollouts.groups, rollouts.rollouts, stream.router, rollouts.webhooks),
 )
 
 Background = Callable[[Services], AbstractAsyncContextManager[None]]

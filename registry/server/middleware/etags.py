@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import TypeVar
 
 from fastapi import Request
 from fastapi.responses import Response
 
+from registry.contracts.api.versions import AliasView
+from registry.contracts.rollout.views import RolloutView
 from registry.contracts.wire import Wire
 from registry.errors import InvalidError, PreconditionError
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 """Cache-Control of what is named by its digest. Private: a shared cache would answer without asking for a token."""
+Revised = TypeVar("Revised", AliasView, RolloutView)
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 
@@ -27,14 +31,25 @@ def none_match(request: Request, tag: str) -> bool:
     return header is not None and (header.strip() == "*" or tag in _TAG.findall(header))
 
 
-def answer(request: Request, value: Wire) -> Response:
-    """The value as JSON with an ETag of its content; 304 when the client has it."""
-    body = value.model_dump_json().encode()
-    tag = hashlib.sha256(body).hexdigest()[:32]
-    headers = {"ETag": quoted(tag), "Cache-Control": "no-cache"}
+def document(request: Request, body: bytes, tag: str, cache: str = "no-cache") -> Response:
+    """JSON under a strong ETag; 304 when the client has it."""
+    headers = {"ETag": quoted(tag), "Cache-Control": cache}
     if none_match(request, tag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
+
+
+def answer(request: Request, value: Wire) -> Response:
+    """The value as JSON with an ETag of its content; 304 when the client has it."""
+    body = value.model_dump_json().encode()
+    return document(request, body, hashlib.sha256(body).hexdigest()[:32])
+
+
+def tagged(view: Revised, response: Response) -> Revised:
+    """The view, answered with its revision as ETag."""
+    response.headers["ETag"] = quoted(str(view.revision))
+    response.headers["Cache-Control"] = "no-cache"
+    return view
 
 
 def expected_revision(request: Request, *, required: bool) -> int | None:

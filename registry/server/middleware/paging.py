@@ -19,33 +19,49 @@ Key = TypeVar("Key", str, int)
 DEFAULT_PAGE = 100
 NEWEST = (1 << 63) - 1
 """Above every id: where a list that runs from new to old begins."""
+CURSOR_REFUSED = "The cursor is not one that this list gave out; start without a cursor."
 
 
 @dataclass(frozen=True)
 class Paging:
-    """What `?limit=&cursor=` say. A route fetches `limit + 1` items after `start(...)` and answers `page(...)`."""
+    """What `?limit=&cursor=` say."""
 
     limit: int
     cursor: str | None
 
-    def start(self, listing: str, beginning: Key) -> Key:
-        """The key after which this page begins; `beginning` without a cursor. `listing` names the list.
+    def answer(
+        self,
+        listing: str,
+        beginning: Key,
+        fetch: Callable[[Key, int], Sequence[Item]],
+        key: Callable[[Item], Key],
+    ) -> Page[Item]:
+        """One page of a list: at most `limit` items, with a cursor when there are more.
+
+        Args:
+            listing: Names the list.
+            beginning: The key before the first item.
+            fetch: Gets so many items that come after a key.
+            key: Of an item.
 
         Raises:
-            InvalidError: not a cursor of this list.
+            InvalidError: the cursor is not one of this list.
         """
-        if self.cursor is None:
-            return beginning
-        key = decode_cursor(self.cursor, listing)
-        if type(key) is not type(beginning):
-            raise InvalidError("The cursor is not one that this list gave out; start without a cursor.")
-        return key
-
-    def page(self, listing: str, items: Sequence[Item], key: Callable[[Item], str | int]) -> Page[Item]:
-        """The answer: at most `limit` of `items`, with a cursor when there are more."""
+        start = beginning
+        if self.cursor is not None:
+            found = decode_cursor(self.cursor, listing)
+            if type(found) is not type(beginning):
+                raise InvalidError(CURSOR_REFUSED)
+            start = found
+        items = fetch(start, self.limit + 1)
         shown = tuple(items[: self.limit])
         more = len(items) > self.limit
         return Page[Item](items=shown, next=encode_cursor(listing, key(shown[-1])) if more else None)
+
+    def newest(self, listing: str, fetch: Callable[[int, int], Sequence[tuple[int, Item]]]) -> Page[Item]:
+        """The same of a list from new to old, whose items `fetch` gives with their numbers."""
+        page = self.answer(listing, NEWEST, fetch, lambda numbered: numbered[0])
+        return Page[Item](items=tuple(item for _, item in page.items), next=page.next)
 
 
 def encode_cursor(listing: str, key: str | int) -> str:
@@ -67,7 +83,7 @@ def decode_cursor(cursor: str, listing: str) -> str | int:
         or (type(value[1]) is int and not 0 <= value[1] <= NEWEST)
         or (type(value[1]) is str and not is_text(value[1]))
     ):
-        raise InvalidError("The cursor is not one that this list gave out; start without a cursor.")
+        raise InvalidError(CURSOR_REFUSED)
     key: str | int = value[1]
     return key
 

@@ -1,27 +1,87 @@
-"""Devices: registered and labelled by people, and what they said of themselves."""
+"""Devices: registered and labelled by people, what each should serve, and what they say of themselves.
+
+Their reports come over HTTP instead of MQTT with their own credential. The desired document is what the whole fleet
+polls, so it is a plain Starlette endpoint that answers from memory: FastAPI's own work per request (dependencies,
+response model) would cost two thirds of the rate.
+"""
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from registry.contracts.api.answers import Page, Scope
-from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView, HealthHour
-from registry.contracts.device.messages import Event, Health
+from registry.contracts.api.devices import (
+    CountView,
+    Deployment,
+    DeploymentView,
+    DeviceCreate,
+    DeviceCreated,
+    DeviceReports,
+    DeviceView,
+    HealthHour,
+    ReportsTaken,
+    ResultView,
+)
+from registry.contracts.device.messages import Desired, Event, Health
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import API
 from registry.contracts.wire import Name
 from registry.errors import InvalidError
-from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep
-from registry.server.middleware.paging import NEWEST, PagingDep
+from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep, caller, caller_of, services_of
+from registry.server.middleware.etags import document
+from registry.server.middleware.paging import CURSOR_REFUSED, NEWEST, PagingDep, is_text
 
-router = APIRouter(prefix=API, tags=["devices"])
-DeviceName = Annotated[Name, Path()]
+desired = APIRouter(prefix=API, tags=["desired"])
+devices = APIRouter(prefix=API, tags=["devices"])
+deployments = APIRouter(prefix=API + "/devices/{device}/deployments", tags=["deployments"])
+telemetry = APIRouter(prefix=API, tags=["telemetry"])
+results = APIRouter(prefix=API, tags=["results"])
 LAST_SECOND = int(datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp())
+DESIRED = "/devices/{device}/desired"
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
-@router.get("/devices")
+async def get_desired(request: Request) -> Response:
+    """The canonical bytes of the document with their digest as ETag; 304 when the client has them."""
+    services = services_of(request)
+    device = _device(request.path_params["device"])
+    who = await caller_of(request)
+    who.require_device_or(Scope.READ, device)
+    if who.device == device:
+        services.fleet.presence.polled(device, services.clock())
+    documents = services.fleet.documents
+    found = documents.remembered(device)
+    if found is None:
+        found = await run_in_threadpool(documents.load, device)
+    return document(request, found.body, found.digest)
+
+
+def _device(name: str) -> str:
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError as error:
+        raise InvalidError(f"Not the name of a device: {name[:100]!r}.") from error
+
+
+desired.add_route(DESIRED, get_desired, methods=["GET", "HEAD"])  # answers
+desired.get(  # documents: the route above is first, so this one never answers
+    DESIRED,
+    response_model=Desired,
+    responses={304: {"description": "The client has it: its If-None-Match named the ETag."}},
+    dependencies=[Depends(caller)],
+    openapi_extra={"parameters": [{"name": "device", "in": "path", "required": True, "schema": {"type": "string"}}]},
+)(get_desired)
+
+
+@devices.get("/devices")
 def list_devices(
     services: ServicesDep,
     paging: PagingDep,
@@ -31,20 +91,20 @@ def list_devices(
 ) -> Page[DeviceView]:
     """Devices by name."""
     labels = dict(_label(text) for text in label or ())
-    found = services.fleet.devices.page(labels, online, paging.start("devices", ""), paging.limit + 1, services.clock())
-    return paging.page("devices", found, lambda device: device.name)
+    found = partial(services.fleet.devices.page, labels, online, now=services.clock())
+    return paging.answer("devices", "", found, lambda device: device.name)
 
 
-@router.get("/devices/{device}")
-def get_device(device: DeviceName, services: ServicesDep, who: Caller) -> DeviceView:
+@devices.get("/devices/{device}")
+def get_device(device: Name, services: ServicesDep, who: Caller) -> DeviceView:
     """One device, as the registry knows it; the device itself may ask too."""
     who.require_device_or(Scope.READ, device)
     return services.fleet.devices.view(device, services.clock())
 
 
-@router.put("/devices/{device}", responses={201: {"model": DeviceCreated}})
+@devices.put("/devices/{device}", responses={201: {"model": DeviceCreated}})
 def put_device(
-    device: DeviceName, body: DeviceCreate, services: ServicesDep, response: Response, _who: Deployer
+    device: Name, body: DeviceCreate, services: ServicesDep, response: Response, _who: Deployer
 ) -> DeviceCreated | DeviceView:
     """Register a device, which answers 201 with its credential, once; or set its labels."""
     answer = services.fleet.devices.put(device, body.labels, services.clock())
@@ -54,45 +114,40 @@ def put_device(
     return answer
 
 
-@router.delete("/devices/{device}", status_code=204)
-def delete_device(device: DeviceName, services: ServicesDep, _who: Deployer) -> None:
+@devices.delete("/devices/{device}", status_code=204)
+def delete_device(device: Name, services: ServicesDep, _who: Deployer) -> None:
     """Forget a device, its history and its credential."""
     services.fleet.devices.delete(device, services.clock())
 
 
-@router.post("/devices/{device}/credential")
-def rotate_credential(device: DeviceName, services: ServicesDep, response: Response, _who: Deployer) -> DeviceCreated:
+@devices.post("/devices/{device}/credential")
+def rotate_credential(device: Name, services: ServicesDep, response: Response, _who: Deployer) -> DeviceCreated:
     """A new credential; the old one works no more."""
     response.headers["Cache-Control"] = "no-store"
     return services.fleet.devices.rotate(device, services.clock())
 
 
-@router.get("/devices/{device}/health")
-def list_health(device: DeviceName, services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[Health]:
+@devices.get("/devices/{device}/health")
+def list_health(device: Name, services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[Health]:
     """Single health reports, newest first."""
-    listing = f"health/{device}"
-    found = services.fleet.health.page(device, paging.start(listing, NEWEST), paging.limit + 1)
-    page = paging.page(listing, found, lambda item: item[0])
-    return Page[Health](items=tuple(health for _, health in page.items), next=page.next)
+    return paging.newest(f"health/{device}", partial(services.fleet.health.page, device))
 
 
-@router.get("/devices/{device}/health/hours")
-def list_hours(device: DeviceName, services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[HealthHour]:
+@devices.get("/devices/{device}/health/hours")
+def list_hours(device: Name, services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[HealthHour]:
     """What stays of the hours whose single reports are gone, newest first."""
-    listing = f"hours/{device}"
-    start = min(paging.start(listing, LAST_SECOND), LAST_SECOND)
-    before = datetime.fromtimestamp(start, tz=timezone.utc)
-    found = services.fleet.health.hours(device, before, paging.limit + 1)
-    return paging.page(listing, found, lambda hour: int(hour.hour.timestamp()))
+
+    def before(start: int, count: int) -> list[HealthHour]:
+        at = datetime.fromtimestamp(min(start, LAST_SECOND), tz=timezone.utc)
+        return services.fleet.health.hours(device, at, count)
+
+    return paging.answer(f"hours/{device}", LAST_SECOND, before, lambda hour: int(hour.hour.timestamp()))
 
 
-@router.get("/devices/{device}/events")
-def list_events(device: DeviceName, services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[Event]:
+@devices.get("/devices/{device}/events")
+def list_events(device: Name, services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[Event]:
     """Events, newest first."""
-    listing = f"events/{device}"
-    found = services.fleet.telemetry.events(device, paging.start(listing, NEWEST), paging.limit + 1)
-    page = paging.page(listing, found, lambda item: item[0])
-    return Page[Event](items=tuple(event for _, event in page.items), next=page.next)
+    return paging.newest(f"events/{device}", partial(services.fleet.telemetry.events, device))
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -100,3 +155,74 @@ def _label(text: str) -> tuple[str, str]:
     if not equals or len(text) > 512:
         raise InvalidError(f"A label filter is `key=value`, not {text[:100]!r}.")
     return key, value
+
+
+@deployments.get("")
+def list_deployments(device: Name, services: ServicesDep, paging: PagingDep, who: Caller) -> Page[DeploymentView]:
+    """The device's deployments by model."""
+    who.require_device_or(Scope.READ, device)
+    found = partial(services.fleet.deployments.page, device)
+    return paging.answer(f"deployments/{device}", "", found, lambda deployment: deployment.model)
+
+
+@deployments.put("/{model}")
+def put_deployment(device: Name, model: Name, body: Deployment, services: ServicesDep, who: Deployer) -> DeploymentView:
+    """Set what the slot should serve: a version, or what an alias points to now. 409 when no variant fits."""
+    return services.fleet.deployments.put(device, model, body, who.name, services.clock())
+
+
+@deployments.delete("/{model}", status_code=204)
+def delete_deployment(device: Name, model: Name, services: ServicesDep, who: Deployer) -> None:
+    """The device should no longer serve the model."""
+    services.fleet.deployments.remove(device, model, who.name, services.clock())
+
+
+@telemetry.put("/devices/{device}/facts", status_code=204)
+def put_facts(device: Name, body: Platform, services: ServicesDep, who: Caller) -> None:
+    """What the device found out about its host; new facts choose variants again."""
+    who.require_device(device)
+    services.fleet.telemetry.put_facts(device, body, services.clock())
+
+
+@telemetry.post(
+    "/devices/{device}/reports",
+    status_code=204,
+    responses={200: {"model": ReportsTaken, "description": "Taken, and the registry asks for something."}},
+)
+def post_reports(device: Name, body: DeviceReports, services: ServicesDep, who: Caller) -> Response:
+    """Reported state, health and events, taken whole; the same again changes nothing."""
+    who.require_device(device)
+    if not services.fleet.telemetry.take_reports(device, body, services.clock()):
+        return Response(status_code=204)
+    return Response(ReportsTaken(facts_wanted=True).canonical(), media_type="application/json")
+
+
+@telemetry.get("/counts")
+def list_counts(
+    services: ServicesDep, paging: PagingDep, _who: Reader, device: Name | None = None, model: Name | None = None
+) -> Page[CountView]:
+    """Requests by device, model and version."""
+
+    def after(start: str, count: int) -> list[CountView]:
+        return services.fleet.health.counts(device, model, _key(start), count)
+
+    return paging.answer("counts", '["","",""]', after, lambda c: json.dumps([c.device, c.model, c.version]))
+
+
+def _key(cursor: str) -> tuple[str, str, str]:
+    try:
+        device, model, version = json.loads(cursor)
+    except (ValueError, TypeError, RecursionError):
+        device = model = version = None
+    if not all(isinstance(part, str) and is_text(part) for part in (device, model, version)):
+        raise InvalidError(CURSOR_REFUSED)
+    return device, model, version
+
+
+@results.get("/results")
+def list_results(
+    services: ServicesDep, paging: PagingDep, _who: Reader, device: Name | None = None, model: Name | None = None
+) -> Page[ResultView]:
+    """Results of models that are recorded, newest first."""
+    found = partial(services.fleet.results.page, device, model)
+    return paging.answer("results", NEWEST, found, lambda result: result.id)

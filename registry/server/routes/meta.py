@@ -1,4 +1,4 @@
-"""Is it alive, can it work, what does it count."""
+"""Is it alive, can it work, what does it count; and the tokens that administrators make, list and revoke."""
 
 from __future__ import annotations
 
@@ -6,19 +6,43 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from registry.server.middleware.auth import Reader, ServicesDep
+from registry.contracts.api.answers import Page, TokenCreate, TokenCreated, TokenView
+from registry.contracts.paths import API
+from registry.contracts.wire import Name
+from registry.server.middleware.auth import Administrator, Reader, ServicesDep
+from registry.server.middleware.paging import PagingDep
 from registry.server.readiness import WORKS
 
-router = APIRouter(tags=["meta"])
+tokens = APIRouter(prefix=API, tags=["tokens"])
+meta = APIRouter(tags=["meta"])
 
 
-@router.get("/healthz", include_in_schema=False)
+@tokens.get("/tokens")
+def list_tokens(services: ServicesDep, paging: PagingDep, _who: Administrator) -> Page[TokenView]:
+    """All tokens but devices' credentials, by name."""
+    return paging.answer("tokens", "", services.tokens.page, lambda token: token.name)
+
+
+@tokens.post("/tokens", status_code=201)
+def create_token(body: TokenCreate, services: ServicesDep, response: Response, _who: Administrator) -> TokenCreated:
+    """A new token; its secret is shown only in this answer."""
+    response.headers["Cache-Control"] = "no-store"
+    return services.tokens.create(body.name, body.scope, services.clock())
+
+
+@tokens.delete("/tokens/{name}", status_code=204)
+def revoke_token(name: Name, services: ServicesDep, _who: Administrator) -> None:
+    """The token works no more, at once."""
+    services.tokens.revoke(name)
+
+
+@meta.get("/healthz", include_in_schema=False)
 async def healthz() -> dict[str, str]:
     """The process answers. Open to everybody: it says nothing else."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", include_in_schema=False)
+@meta.get("/readyz", include_in_schema=False)
 async def readyz(services: ServicesDep) -> Response:
     """Whether it can do all of its work now: 503 when the database or the blobs take no writes, and why.
 
@@ -37,7 +61,7 @@ async def readyz(services: ServicesDep) -> Response:
     return JSONResponse(body, 200 if ready else 503, headers)
 
 
-@router.get("/metrics", include_in_schema=False)
+@meta.get("/metrics", include_in_schema=False)
 def metrics(_who: Reader) -> Response:
     """Prometheus text."""
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,57 +1,91 @@
-"""Rollouts: made as a draft, submitted, planned, approved, run; and what became of every device."""
+"""Rollouts: made as a draft, submitted, planned, approved, run; what became of every device; groups and webhooks.
+
+The URL of a webhook may be a secret, so that only those who deploy may read it.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from registry.contracts.api.answers import Page
 from registry.contracts.paths import API
-from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.rollout.spec import GroupBody, GroupView, RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
-from registry.contracts.rollout.views import ActionView, Approval, CommandBody, HistoryEntry, PlanView, RolloutView
+from registry.contracts.rollout.views import (
+    ActionView,
+    Approval,
+    CommandBody,
+    HistoryEntry,
+    PlanView,
+    RolloutView,
+    WebhookCreate,
+    WebhookCreated,
+    WebhookView,
+)
 from registry.contracts.wire import Name
 from registry.errors import InvalidError
-from registry.server.middleware import etags
 from registry.server.middleware.auth import Deployer, Reader, ServicesDep
-from registry.server.middleware.paging import NEWEST, PagingDep
+from registry.server.middleware.etags import tagged
+from registry.server.middleware.paging import PagingDep
 
-router = APIRouter(prefix=API, tags=["rollouts"])
+groups = APIRouter(prefix=API, tags=["groups"])
+rollouts = APIRouter(prefix=API, tags=["rollouts"])
+webhooks = APIRouter(prefix=API, tags=["webhooks"])
 RolloutName = Annotated[Name, Path(description="Its id or its name")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", description="The same key again: the first answer again")]
 
 
-@router.get("/rollouts")
+@groups.get("/groups")
+def list_groups(services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[GroupView]:
+    """Groups by name, each with how many devices are in it now."""
+    return paging.answer("groups", "", services.fleet.groups.page, lambda group: group.name)
+
+
+@groups.get("/groups/{group}")
+def get_group(group: Name, services: ServicesDep, _who: Reader) -> GroupView:
+    """One group."""
+    return services.fleet.groups.get(group)
+
+
+@groups.put("/groups/{group}")
+def put_group(group: Name, body: GroupBody, services: ServicesDep, _who: Deployer) -> GroupView:
+    """Make a group or change it; rollouts that run take in who is new in it."""
+    return services.fleet.groups.put(group, body, services.clock())
+
+
+@groups.delete("/groups/{group}", status_code=204)
+def delete_group(group: Name, services: ServicesDep, _who: Deployer) -> None:
+    """Forget a group, when no rollout that is not over names it."""
+    services.fleet.groups.delete(group)
+
+
+@rollouts.get("/rollouts")
 def list_rollouts(
-    services: ServicesDep,
-    paging: PagingDep,
-    _who: Reader,
-    model: Annotated[Name | None, Query()] = None,
-    state: Annotated[RolloutState | None, Query()] = None,
+    services: ServicesDep, paging: PagingDep, _who: Reader, model: Name | None = None, state: RolloutState | None = None
 ) -> Page[RolloutView]:
     """Rollouts, newest first."""
-    found = services.fleet.rollouts.page(model, state, paging.start("rollouts", NEWEST), paging.limit + 1)
-    page = paging.page("rollouts", found, lambda item: item[0])
-    return Page[RolloutView](items=tuple(view for _, view in page.items), next=page.next)
+    return paging.newest("rollouts", partial(services.fleet.rollouts.page, model, state))
 
 
-@router.post("/rollouts", status_code=201)
+@rollouts.post("/rollouts", status_code=201)
 def create_rollout(
     body: RolloutSpec, services: ServicesDep, response: Response, who: Deployer, key: Key = None
 ) -> RolloutView:
     """A draft. Nothing happens before it is submitted."""
     _require_known(body)
-    return _tagged(services.fleet.rollouts.create(body, key, who.name, services.clock()), response)
+    return tagged(services.fleet.rollouts.create(body, key, who.name, services.clock()), response)
 
 
-@router.get("/rollouts/{rollout}")
+@rollouts.get("/rollouts/{rollout}")
 def get_rollout(rollout: RolloutName, services: ServicesDep, response: Response, _who: Reader) -> RolloutView:
     """Where it is and why, what can be asked of it, its waves with their gates. Its ETag is its revision."""
-    return _tagged(services.fleet.rollouts.get(rollout, services.clock()), response)
+    return tagged(services.fleet.rollouts.get(rollout, services.clock()), response)
 
 
-@router.put("/rollouts/{rollout}", responses={201: {"model": RolloutView}})
+@rollouts.put("/rollouts/{rollout}", responses={201: {"model": RolloutView}})
 def apply_rollout(
     rollout: RolloutName, body: RolloutSpec, services: ServicesDep, response: Response, who: Deployer
 ) -> RolloutView:
@@ -60,70 +94,62 @@ def apply_rollout(
     view, created = services.fleet.rollouts.apply(rollout, body, who.name, services.clock())
     if created:
         response.status_code = 201
-    return _tagged(view, response)
+    return tagged(view, response)
 
 
-@router.get("/rollouts/{rollout}/plan")
+@rollouts.get("/rollouts/{rollout}/plan")
 def get_plan(rollout: RolloutName, services: ServicesDep, _who: Reader) -> PlanView:
     """Who gets which variant, in which wave, and who nothing and why. Of a draft: as it would be now."""
     return services.fleet.rollouts.plan(rollout, services.clock())
 
 
-@router.post("/rollout-plans")
+@rollouts.post("/rollout-plans")
 def plan_rollout(body: RolloutSpec, services: ServicesDep, _who: Reader) -> PlanView:
     """What a rollout would do. Nothing is kept."""
     _require_known(body)
     return services.fleet.rollouts.plan_only(body, services.clock())
 
 
-@router.post("/rollouts/{rollout}/commands")
+@rollouts.post("/rollouts/{rollout}/commands")
 def command_rollout(  # noqa: PLR0917 - called by the framework, by name
     rollout: RolloutName, body: CommandBody, services: ServicesDep, response: Response, who: Deployer, key: Key = None
 ) -> RolloutView:
     """submit, pause, resume, abort, rollback, retry or delete; 409 names what is legal, 412: another revision."""
-    return _tagged(services.fleet.rollouts.command(rollout, body, key, who.name, services.clock()), response)
+    return tagged(services.fleet.rollouts.command(rollout, body, key, who.name, services.clock()), response)
 
 
-@router.post("/rollouts/{rollout}/approval")
+@rollouts.post("/rollouts/{rollout}/approval")
 def approve_rollout(  # noqa: PLR0917 - called by the framework, by name
     rollout: RolloutName, body: Approval, services: ServicesDep, response: Response, who: Deployer, key: Key = None
 ) -> RolloutView:
     """Approve the plan with this digest, or deny it; 412 when the plan is another one, 403 when it needs another."""
-    return _tagged(services.fleet.rollouts.approve(rollout, body, key, who.name, services.clock()), response)
+    return tagged(services.fleet.rollouts.approve(rollout, body, key, who.name, services.clock()), response)
 
 
-@router.get("/rollouts/{rollout}/devices")
+@rollouts.get("/rollouts/{rollout}/devices")
 def list_rollout_devices(
     rollout: RolloutName,
     services: ServicesDep,
     paging: PagingDep,
     _who: Reader,
-    state: Annotated[ActionState | None, Query()] = None,
+    state: ActionState | None = None,
     wave: Annotated[int | None, Query(ge=0, le=1000)] = None,
 ) -> Page[ActionView]:
     """Its devices by name, each with why it is where it is."""
-    listing = f"rollout-devices/{rollout}"
-    chosen = state.value if state is not None else None
-    start = paging.start(listing, "")
-    found = services.fleet.rollouts.devices(rollout, chosen, wave, start, paging.limit + 1, services.clock())
-    return paging.page(listing, found, lambda action: action.device)
+    found = partial(services.fleet.rollouts.devices, rollout, state and state.value, wave, now=services.clock())
+    return paging.answer(f"rollout-devices/{rollout}", "", found, lambda action: action.device)
 
 
-@router.get("/rollouts/{rollout}/devices/{device}")
-def get_rollout_device(
-    rollout: RolloutName, device: Annotated[Name, Path()], services: ServicesDep, _who: Reader
-) -> ActionView:
+@rollouts.get("/rollouts/{rollout}/devices/{device}")
+def get_rollout_device(rollout: RolloutName, device: Name, services: ServicesDep, _who: Reader) -> ActionView:
     """One device: why it is where it is, and every step that it took."""
     return services.fleet.rollouts.device(rollout, device, services.clock())
 
 
-@router.get("/rollouts/{rollout}/history")
+@rollouts.get("/rollouts/{rollout}/history")
 def rollout_history(rollout: RolloutName, services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[HistoryEntry]:
     """Every transition, newest first: who, what, when, why."""
-    listing = f"rollout-history/{rollout}"
-    found = services.fleet.rollouts.history(rollout, paging.start(listing, NEWEST), paging.limit + 1)
-    page = paging.page(listing, found, lambda item: item[0])
-    return Page[HistoryEntry](items=tuple(entry for _, entry in page.items), next=page.next)
+    return paging.newest(f"rollout-history/{rollout}", partial(services.fleet.rollouts.history, rollout))
 
 
 def _require_known(spec: RolloutSpec) -> None:
@@ -137,7 +163,31 @@ def _require_known(spec: RolloutSpec) -> None:
         raise InvalidError("The rollout has fields that this registry does not know; are they misspelt?", unknown)
 
 
-def _tagged(view: RolloutView, response: Response) -> RolloutView:
-    response.headers["ETag"] = etags.quoted(str(view.revision))
-    response.headers["Cache-Control"] = "no-cache"
-    return view
+@webhooks.get("/webhooks")
+def list_webhooks(services: ServicesDep, paging: PagingDep, _who: Deployer) -> Page[WebhookView]:
+    """Webhooks by name, and how delivery goes."""
+    return paging.answer("webhooks", "", services.fleet.webhooks.page, lambda hook: hook.name)
+
+
+@webhooks.get("/webhooks/{name}")
+def get_webhook(name: Name, services: ServicesDep, _who: Deployer) -> WebhookView:
+    """One webhook, and how delivery goes."""
+    return services.fleet.webhooks.get(name)
+
+
+@webhooks.put("/webhooks/{name}", responses={201: {"model": WebhookCreated}})
+def put_webhook(
+    name: Name, body: WebhookCreate, services: ServicesDep, response: Response, _who: Deployer
+) -> WebhookCreated | WebhookView:
+    """Make one, which answers 201 with the secret that signs its events, once; or change it, and try again at once."""
+    answer = services.fleet.webhooks.put(name, body, services.clock())
+    if isinstance(answer, WebhookCreated):
+        response.status_code = 201
+        response.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+@webhooks.delete("/webhooks/{name}", status_code=204)
+def delete_webhook(name: Name, services: ServicesDep, _who: Deployer) -> None:
+    """Forget one."""
+    services.fleet.webhooks.delete(name)

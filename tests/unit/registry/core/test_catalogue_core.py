@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.core.differences import differences
-from registry.core.ranges import UnsatisfiableRangeError, parse_range
 from registry.errors import InvalidError
 from registry.server.middleware.limits import nests_deeper
 from registry.server.middleware.paging import decode_cursor, encode_cursor
+from registry.server.routes.blobs import UnsatisfiableRangeError, parse_range
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -1,0 +1,213 @@
+"""The catalogue: models with their settings, versions with their manifests, aliases, and who would run which variant.
+
+Aliases are movable names for versions, moved by compare-and-set on their revision.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from registry.contracts.api.answers import Page, Scope
+from registry.contracts.api.versions import (
+    AliasMove,
+    AliasView,
+    ModelSettings,
+    ModelView,
+    PublishAnswer,
+    VariantAnswer,
+    VariantOffer,
+    VersionView,
+)
+from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.fit.choices import MAX_CHANGES, CoverageView, ResolutionView, ResolveBody
+from registry.contracts.paths import API
+from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
+from registry.contracts.wire import Digest, Name, VersionName
+from registry.errors import InvalidError
+from registry.server.middleware import etags
+from registry.server.middleware.auth import Caller, CatalogReader, Publisher, Reader, ServicesDep
+from registry.server.middleware.paging import NEWEST, PagingDep
+
+models = APIRouter(prefix=API, tags=["models"])
+versions = APIRouter(prefix=API, tags=["versions"])
+aliases = APIRouter(prefix=API, tags=["aliases"])
+choice = APIRouter(prefix=API, tags=["choice"])
+Text = Annotated[str, Query(max_length=256)]
+
+
+@models.get("/models")
+def list_models(services: ServicesDep, paging: PagingDep, _who: CatalogReader) -> Page[ModelView]:
+    """All models by name, each with its newest version."""
+    return paging.answer("models", "", services.models.page, lambda model: model.name)
+
+
+@models.get("/models/{model}", response_model=ModelView)
+def get_model(model: Name, request: Request, services: ServicesDep, _who: CatalogReader) -> Response:
+    """One model; 304 when the client's ETag is still true."""
+    return etags.answer(request, services.models.get(model))
+
+
+@models.patch("/models/{model}")
+def change_model(model: Name, body: ModelSettings, services: ServicesDep, _who: Publisher) -> ModelView:
+    """Change settings; absent fields stay."""
+    return services.models.change(model, body)
+
+
+@models.delete("/models/{model}", status_code=204)
+def delete_model(model: Name, services: ServicesDep, who: Publisher) -> None:
+    """Remove a model with all its versions, when no device uses one."""
+    services.models.delete(model, who.name, services.clock())
+
+
+@versions.get("/models/{model}/versions")
+def list_versions(model: Name, services: ServicesDep, paging: PagingDep, _who: CatalogReader) -> Page[VersionView]:
+    """All versions of a model, newest first."""
+    return paging.newest(f"versions {model}", partial(services.versions.page, model))
+
+
+@versions.get("/models/{model}/versions/{version}", response_model=VersionView)
+def get_version(
+    model: Name, version: VersionName, request: Request, services: ServicesDep, _who: CatalogReader
+) -> Response:
+    """A version, by its name or an alias; 304 when the client's ETag is still true."""
+    return etags.answer(request, services.versions.get(model, version))
+
+
+@versions.put(
+    "/models/{model}/versions/{version}",
+    status_code=201,
+    responses={200: {"model": PublishAnswer, "description": "The same content was there already"}},
+)
+def publish_version(  # noqa: PLR0917 - called by the framework, by name
+    model: Name, version: VersionName, body: Manifest, services: ServicesDep, response: Response, who: Publisher
+) -> PublishAnswer:
+    """Publish a version whose blobs are all there. It appears whole, and never changes."""
+    if (body.model, body.version) != (model, version):
+        raise InvalidError(f"The manifest is of {body.model} {body.version}, the path says {model} {version}.")
+    _require_canonical(body)
+    published = services.versions.publish(body, who.name, services.clock())
+    if not published.created:
+        response.status_code = 200
+    return published
+
+
+@versions.delete("/models/{model}/versions/{version}", status_code=204)
+def delete_version(model: Name, version: VersionName, services: ServicesDep, _who: Publisher) -> None:
+    """Remove a version that no alias points to and no device uses."""
+    services.versions.delete(model, version, services.clock())
+
+
+@versions.put("/models/{model}/versions/{version}/variants/{variant}")
+def add_variant(  # noqa: PLR0917 - called by the framework, by name
+    model: Name, version: VersionName, variant: Name, body: VariantOffer, services: ServicesDep, who: Publisher
+) -> VariantAnswer:
+    """Add a converted variant to a version: a new manifest that extends the one there is, which never changes."""
+    if body.variant.name != variant:
+        raise InvalidError(f"The variant is {body.variant.name!r}, the path says {variant!r}.")
+    return services.conversions.add(model, version, body.variant, who.name, services.clock())
+
+
+@versions.get("/manifests/{digest}", response_model=Manifest)
+def get_manifest(digest: Digest, request: Request, services: ServicesDep, _who: CatalogReader) -> Response:
+    """The canonical bytes of a manifest: their SHA-256 is the digest."""
+    return etags.document(request, services.versions.manifest_bytes(digest), digest, etags.IMMUTABLE)
+
+
+def _require_canonical(manifest: Manifest) -> None:
+    """NaN and infinity have no JSON: the bytes that are stored would say something else than what was sent."""
+    try:
+        same = Manifest.model_validate_json(manifest.canonical()) == manifest
+    except ValueError:
+        same = False
+    if not same:
+        raise InvalidError("The manifest has a value that JSON cannot say, such as NaN or an infinity.")
+
+
+@aliases.get("/models/{model}/aliases")
+def list_aliases(model: Name, services: ServicesDep, paging: PagingDep, _who: CatalogReader) -> Page[AliasView]:
+    """All aliases of a model by name."""
+    return paging.answer(f"aliases {model}", "", partial(services.aliases.page, model), lambda alias: alias.alias)
+
+
+@aliases.get("/models/{model}/aliases/{alias}")
+def get_alias(model: Name, alias: Name, services: ServicesDep, response: Response, _who: CatalogReader) -> AliasView:
+    """Where it points. Its ETag is its revision, for `If-Match`."""
+    return etags.tagged(services.aliases.get(model, alias), response)
+
+
+@aliases.put("/models/{model}/aliases/{alias}")
+def move_alias(  # noqa: PLR0917 - called by the framework, by name
+    model: Name,
+    alias: Name,
+    body: AliasMove,
+    request: Request,
+    services: ServicesDep,
+    response: Response,
+    who: Publisher,
+) -> AliasView:
+    """Point it to a version: `If-Match: "<revision>"` to move it, `If-None-Match: *` to make it; 412 when too late."""
+    seen = etags.expected_revision(request, required=True)
+    moved = services.aliases.move(model, alias, body.version, seen=seen, by=who.name, now=services.clock())
+    return etags.tagged(moved, response)
+
+
+@aliases.delete("/models/{model}/aliases/{alias}", status_code=204)
+def remove_alias(model: Name, alias: Name, request: Request, services: ServicesDep, who: Publisher) -> None:
+    """End it; its history stays. With If-Match only if nobody moved it since."""
+    seen = etags.expected_revision(request, required=False)
+    services.aliases.remove(model, alias, seen=seen, by=who.name, now=services.clock())
+
+
+@aliases.get("/models/{model}/aliases/{alias}/history")
+def alias_history(
+    model: Name, alias: Name, services: ServicesDep, paging: PagingDep, _who: CatalogReader
+) -> Page[AliasView]:
+    """Every move, newest first; a removal has no version."""
+    moves = partial(services.aliases.history, model, alias)
+    return paging.answer(f"history {model} {alias}", NEWEST, moves, lambda move: move.revision)
+
+
+@choice.get("/devices/{device}/resolution")
+def explain_device(  # noqa: PLR0917 - called by the framework, by name
+    device: Name,
+    services: ServicesDep,
+    who: Caller,
+    model: Name,
+    version: Annotated[VersionName, Query(description="Or an alias")],
+    variant: Annotated[Name | None, Query(description="Only this one may be chosen")] = None,
+    what_if: Annotated[list[Text] | None, Query(max_length=MAX_CHANGES, description="`fact=value`")] = None,
+) -> ResolutionView:
+    """Which variant of the version the device would run, and why none of the others; the device itself may ask too."""
+    who.require_device_or(Scope.READ, device)
+    changes = dict(_change(text) for text in what_if or ())
+    body = ResolveBody(model=model, version=version, device=device, variant=variant, what_if=changes)
+    return services.fleet.coverage.resolution(body)
+
+
+@choice.get("/models/{model}/versions/{version}/coverage")
+def cover_fleet(
+    model: Name,
+    version: VersionName,
+    services: ServicesDep,
+    _who: Reader,
+    selector: Annotated[str, Query(max_length=MAX_SELECTOR_CHARS, description="Of devices, by label; else all")] = "",
+) -> CoverageView:
+    """What each class of devices would run of the version, and which can run nothing."""
+    return services.fleet.coverage.coverage(model, version, selector)
+
+
+@choice.post("/resolve")
+def resolve_facts(body: ResolveBody, services: ServicesDep, _who: Reader) -> ResolutionView:
+    """Which variant a host with these facts would run. Nothing is kept."""
+    return services.fleet.coverage.resolution(body)
+
+
+def _change(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not value:
+        raise InvalidError(f"`what_if` is `fact=value`, like cann=8.2; not {text[:100]!r}.")
+    return name, value
