@@ -21,7 +21,7 @@ class PeriodicTicks:
     def __init__(self, put: Callable[[Tick], None], *, poll_s: float, health_s: float) -> None:
         self._put = put
         self._every = {
-            "poll": (poll_s, FIRST_POLL_S),
+            "poll": (poll_s, min(poll_s, FIRST_POLL_S)),
             "health": (health_s, min(health_s, 5.0)),
             "sweep": (SWEEP_INTERVAL_S, FIRST_SWEEP_S),
         }

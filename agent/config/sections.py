@@ -73,7 +73,7 @@ class RegistrySettings(Section):
     )
     poll_interval_s: float = Field(
         default=30,
-        ge=1,
+        ge=0.1,
         le=86400,
         description="How often to ask for the desired state while the broker is away, in seconds.",
     )

@@ -98,7 +98,7 @@ def test_an_agent_serves_and_follows_its_registry_at_a_broker_that_lacks_somethi
         fleet.start_broker(lacks + "\n")
         fleet.start_registry()
         token = fleet.add_device("edge-1")
-        fast = {"MODELFLEET_AGENT_HEALTH_INTERVAL_S": "1", "MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S": "1"}
+        fast = {"MODELFLEET_AGENT_HEALTH_INTERVAL_S": "1", "MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S": "0.1"}
         fleet.start_agent("edge-1", token, lambda: fleet.registry("devices", "show", "edge-1")["online"], **fast)
         for version in ("1", "2"):
             (tmp_path / "model.onnx").write_bytes(scaled(float(version), 4))

@@ -40,7 +40,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             running.registry("publish", "scaled", str(file), "--version", version, "--target", "cpu")
         token = running.add_device(DEVICE)
         running.start_agent(
-            DEVICE, token, MODELFLEET_AGENT_HEALTH_INTERVAL_S="1", MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S="1"
+            DEVICE, token, MODELFLEET_AGENT_HEALTH_INTERVAL_S="1", MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S="0.1"
         )
         deploy(running, "1")
         yield running

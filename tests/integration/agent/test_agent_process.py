@@ -37,7 +37,7 @@ class AgentProcess:
             "MODELFLEET_AGENT_DEVICE": DEVICE,
             "MODELFLEET_AGENT_DATA_DIR": str(folder),
             "MODELFLEET_AGENT_REGISTRY__URL": registry,
-            "MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S": "1",
+            "MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S": "0.1",
             "MODELFLEET_AGENT_HEALTH_INTERVAL_S": "1",
             "MODELFLEET_AGENT_MQTT__PORT": str(broker_port),
         }

@@ -42,7 +42,7 @@ class Device:
             "MODELFLEET_AGENT_DEVICE": DEVICE,
             "MODELFLEET_AGENT_DATA_DIR": str(folder),
             "MODELFLEET_AGENT_REGISTRY__URL": registry.url,
-            "MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S": "1",
+            "MODELFLEET_AGENT_REGISTRY__POLL_INTERVAL_S": "0.1",
             "MODELFLEET_AGENT_MQTT__PORT": str(broker.port),
         }
         self._child = warm_start.start(["agent", "run"], settings)
