@@ -19,6 +19,7 @@ from registry.client.errors import UsageFault
 
 COMMANDS: dict[str, str] = {
     "publish": "registry.cli.catalogue.publish:publish",
+    "import": "registry.cli.catalogue.import_model:import_model",
     "models": "registry.cli.catalogue.models:models",
     "show": "registry.cli.catalogue.models:show",
     "pull": "registry.cli.catalogue.pull:pull",

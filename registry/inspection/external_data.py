@@ -7,6 +7,7 @@ it may have one name only: ONNX Runtime reads a hard link like any other file.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ class ExternalTensor:
     """None: to the end of the file."""
 
 
-def companions(folder: Path, tensors: Iterable[ExternalTensor]) -> tuple[str, ...]:
-    """The distinct files that `tensors` lie in, checked.
+def companions(folder: Path, tensors: Iterable[ExternalTensor], links_within: Path | None = None) -> tuple[str, ...]:
+    """The distinct files that `tensors` lie in, checked as `checked_size` does.
 
     Raises:
         InspectionError: a location leaves the folder, is a link, is missing or too short, or there are too many.
@@ -49,7 +50,7 @@ def companions(folder: Path, tensors: Iterable[ExternalTensor]) -> tuple[str, ..
                     f"the model's weights are spread over more than {MAX_COMPANIONS} files. Save them as one: "
                     "onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True)"
                 )
-            sizes[location] = checked_size(folder, location, f"tensor {tensor.tensor!r}")
+            sizes[location] = checked_size(folder, location, f"tensor {tensor.tensor!r}", links_within)
         size = sizes[location]
         end = tensor.offset + (tensor.length or 0)
         if tensor.offset < 0 or (tensor.length or 0) < 0 or end > size:
@@ -66,8 +67,11 @@ def plain_path(location: str) -> str:
     return "/".join(levels) if levels and not location.startswith("/") else location
 
 
-def checked_size(folder: Path, location: str, wanted_by: str) -> int:
+def checked_size(folder: Path, location: str, wanted_by: str, links_within: Path | None = None) -> int:
     """The size of the file at `location` below `folder`.
+
+    Args:
+        links_within: Links are followed as long as what they lead to lies in this folder; None: no link is followed.
 
     Raises:
         InspectionError: it may not be published, with the reason.
@@ -87,7 +91,9 @@ def checked_size(folder: Path, location: str, wanted_by: str) -> int:
             status = path.lstat()
         except OSError as error:
             raise InspectionError(f"{who}, which cannot be read: {error.strerror}. Put it beside the model") from error
-        if stat.S_ISLNK(status.st_mode):
+        if stat.S_ISLNK(status.st_mode) and links_within is not None:
+            status = _linked(path, links_within, who)
+        elif stat.S_ISLNK(status.st_mode):
             raise InspectionError(f"{who}, but {path.name} is a symbolic link. Copy the file itself (cp -L)")
     if not stat.S_ISREG(status.st_mode):
         raise InspectionError(f"{who}, which is not a regular file")
@@ -97,3 +103,13 @@ def checked_size(folder: Path, location: str, wanted_by: str) -> int:
             "Copy it to a file of its own (cp)"
         )
     return status.st_size
+
+
+def _linked(path: Path, root: Path, who: str) -> os.stat_result:
+    try:
+        target = path.resolve(strict=True)
+        if target.is_relative_to(root.resolve()):
+            return target.lstat()
+    except (OSError, RuntimeError) as error:
+        raise InspectionError(f"{who}, and the link {path.name} leads nowhere: {error}") from error
+    raise InspectionError(f"{who}, but the link {path.name} leaves {root}")

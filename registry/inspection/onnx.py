@@ -179,8 +179,8 @@ def last_operators(model: Any) -> dict[str, str]:
     return found
 
 
-def inspect(path: Path) -> ModelFacts:
-    """Read the ONNX file at `path`.
+def inspect(path: Path, links_within: Path | None = None) -> ModelFacts:
+    """Read the ONNX file at `path`; links to its external data are followed inside `links_within`.
 
     Raises:
         InspectionError: it cannot be served as it is, or refers to files that may not be published.
@@ -203,7 +203,7 @@ def inspect(path: Path) -> ModelFacts:
         optional_inputs=optional,
         outputs=outputs,
         requirements=requirements,
-        companions=companions(path.parent, found.external),
+        companions=companions(path.parent, found.external, links_within),
         producer=producer,
         last_operators=last_operators(model),
         batching=independence.examine(model),

@@ -3,7 +3,7 @@
 - JPEG and PNG only, known by their content; at most `bare.MAX_PIXELS`; truncated or damaged ones are refused, never
   half decoded.
 - EXIF orientation is applied: the model sees what a person sees. Alpha is dropped; 16-bit grey keeps its upper 8 bits.
-- Resize is Pillow's bilinear filter (with anti-aliasing when it shrinks), on 8-bit channels.
+- Resize is Pillow's filter of that name (with anti-aliasing when it shrinks), on 8-bit channels.
 - value = (pixel * scale - mean) / std, in double precision, then rounded to the input's datatype; integer datatypes
   round to nearest and saturate.
 """
@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from registry.pictures.bare import PictureError, bare, check_cost, check_whole_png
+from registry.pictures.bare import MAX_PIXELS, PictureError, bare, check_cost, check_whole_png
 from registry.pictures.steps import PictureSteps, value_tables
 
 _FORMATS = ("JPEG", "PNG")
+_FILTERS = {kind.name.lower(): kind for kind in Image.Resampling}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -71,16 +72,35 @@ def _last_row(image: Image.Image) -> bytes:
 
 
 def _fit(steps: PictureSteps, image: Image.Image) -> Image.Image:
+    """The picture at the input's size. Raises PictureError: cropping it would need a picture of over MAX_PIXELS."""
     size = (steps.width, steps.height)
+    if steps.resize == "crop":
+        return _cropped(steps, image)
     if image.size == size:
         return image
     if steps.resize == "stretch":
-        return image.resize(size, Image.Resampling.BILINEAR)
+        return image.resize(size, _FILTERS[steps.filter])
     ratio = min(size[0] / image.width, size[1] / image.height)
     inner = tuple(min(max(round(side * ratio), 1), limit) for side, limit in zip(image.size, size, strict=True))
     canvas = Image.new(image.mode, size, steps.pad_value if image.mode == "L" else (steps.pad_value,) * 3)
-    canvas.paste(image.resize((inner[0], inner[1]), Image.Resampling.BILINEAR), (0, 0))
+    middle = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
+    canvas.paste(
+        image.resize((inner[0], inner[1]), _FILTERS[steps.filter]), middle if steps.resize == "letterbox" else (0, 0)
+    )
     return canvas
+
+
+def _cropped(steps: PictureSteps, image: Image.Image) -> Image.Image:
+    """The middle, after the shorter edge was scaled: sizes as `get_resize_output_image_size` and `center_crop` of
+    Hugging Face transformers round them."""
+    shorter, longer = sorted(image.size)
+    long = int(steps.shorter_edge * longer / shorter)
+    if long * steps.shorter_edge > MAX_PIXELS:
+        raise PictureError(f"a picture of {image.width}x{image.height} is too long and narrow to be cropped")
+    scaled = (steps.shorter_edge, long) if image.width <= image.height else (long, steps.shorter_edge)
+    resized = image if image.size == scaled else image.resize(scaled, _FILTERS[steps.filter])
+    left, top = (scaled[0] - steps.width) // 2, (scaled[1] - steps.height) // 2
+    return resized.crop((left, top, left + steps.width, top + steps.height))
 
 
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:

@@ -23,12 +23,15 @@ class PictureSteps(NamedTuple):
     width: int
     channels: Literal["L", "RGB", "BGR"]
     layout: Literal["NCHW", "NHWC"]
-    resize: Literal["stretch", "pad"]
+    resize: Literal["stretch", "pad", "letterbox", "crop"]
     pad_value: int
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
     datatype: str
+    shorter_edge: int = 0
+    """Of `crop` only."""
+    filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,6 +53,8 @@ def steps_of(image: ImageInput, datatype: str) -> PictureSteps:
         tuple(image.mean),
         tuple(image.std),
         datatype,
+        image.shorter_edge or max(image.height, image.width),
+        image.filter,
     )
 
 

@@ -153,7 +153,7 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
         raise ClientError(f"{section.file} does not exist, or is not a file", code="not_found")
     facts = variant_facts(section)
     for name in section.files:
-        checked_size(section.file.parent, plain_path(name), "the publish file")
+        checked_size(section.file.parent, plain_path(name), "the publish file", section.links_within)
     files = {plain_path(name): section.file.parent / name for name in (*facts.companions, *section.files)}
     entry = artifact_name(section.file)
     while entry in files:  # renamed, it would take the place of a file that the model refers to
@@ -217,6 +217,7 @@ def build_manifest(plan: PublishPlan, files: Mapping[Path, LocalFile]) -> Manife
             classification=request.classification,
             labels=request.labels,
             licence=request.licence,
+            origin=request.origin,
             card=None if request.card is None else _reference(artifact_name(request.card), files[request.card]),
         )
     except ValidationError as error:

@@ -24,6 +24,7 @@ from registry.contracts.catalogue.manifest import (
     Format,
     ImageInput,
     Network,
+    Origin,
     Requirements,
     Target,
     TensorSpec,
@@ -100,6 +101,8 @@ class VariantSection(PublishTable):
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     batching: BatchingSection = BatchingSection()
+    links_within: Path | None = None
+    """Symbolic links of the files beside an ONNX model are followed if they stay in this folder. Default: none is."""
 
 
 class GoldenSection(PublishTable):
@@ -133,6 +136,8 @@ class PublishRequest(PublishTable):
     version: str | None = None
     """May be given with --version instead."""
     licence: str | None = None
+    origin: Origin | None = None
+    """Where it comes from: told to people."""
     card: Path | None = None
     aliases: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
@@ -225,7 +230,7 @@ def _relative_to(request: PublishRequest, folder: Path) -> PublishRequest:
     variants = []
     for section in request.variant:
         code = None if section.entry_point is None else _placed(section.entry_point, folder, "module")
-        variants.append(_placed(section.model_copy(update={"entry_point": code}), folder, "file"))
+        variants.append(_placed(section.model_copy(update={"entry_point": code}), folder, "file", "links_within"))
     update = {"variant": tuple(variants), "golden": _placed(request.golden, folder, "file", "inputs")}
     return _placed(request.model_copy(update=update), folder, "card", "signing_key")
 
@@ -238,6 +243,6 @@ def _placed(section: S, folder: Path, *names: str) -> S:
 
 _SECTIONS = (
     *(PublishRequest, VariantSection, EntryPointSection, RequirementsSection, BatchingSection, TensorSpec),
-    *(ImageInput, Classification, GoldenSection, Tolerance),
+    *(ImageInput, Classification, GoldenSection, Tolerance, Origin),
 )
 _KNOWN_KEYS = sorted({"labels_file", *(key for section in _SECTIONS for key in section.model_fields)})

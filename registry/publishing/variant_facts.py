@@ -77,7 +77,8 @@ def variant_facts(section: VariantSection) -> ModelFacts:
         UsageFault: something that the file does not say is missing, or contradicts it.
     """
     actual = _format(section)
-    facts = INSPECTORS[actual](section.file)
+    onnx_file = actual is Format.ONNX
+    facts = onnx.inspect(section.file, section.links_within) if onnx_file else INSPECTORS[actual](section.file)
     if actual is Format.ONNX and (section.inputs or section.outputs):
         raise UsageFault("Inputs and outputs of ONNX files are read from them; leave them out")
     facts = replace(facts, requirements=facts.requirements.model_copy(update=_given(section, facts)))

@@ -48,6 +48,7 @@ KINDS: dict[str, type[Wire]] = {
     "manifest-entry-point": Manifest,
     "manifest-batching": Manifest,
     "manifest-open-shapes": Manifest,
+    "manifest-imported": Manifest,
     "desired-batching": Desired,
     "reported-batching": Reported,
     "health-batching": Health,

@@ -122,7 +122,18 @@ def image_text(manifest: Manifest) -> str:
     if image is None:
         return ""
     classes = f", answers {len(manifest.classification.labels)} labels" if manifest.classification else ""
-    return f"{image.channels} {image.width}x{image.height} into {image.input!r}{classes}"
+    how = "" if image.resize == "stretch" else f", {image.resize}"
+    how += "" if image.filter == "bilinear" else f", {image.filter}"
+    return f"{image.channels} {image.width}x{image.height}{how} into {image.input!r}{classes}"
+
+
+def origin_text(manifest: Manifest) -> str:
+    """Where the version was imported from."""
+    origin = manifest.origin
+    if origin is None:
+        return ""
+    revision = f"@{origin.revision}" if origin.revision else ""
+    return f"{origin.kind} {origin.source}{revision}" + (f", {origin.url}" if origin.url else "")
 
 
 def requirement_text(need: Requirements) -> str:

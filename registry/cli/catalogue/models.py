@@ -9,6 +9,7 @@ import typer
 from registry.cli.catalogue.manifest_text import (
     evaluations_of,
     image_text,
+    origin_text,
     parity_of,
     show_builds,
     show_evaluations,
@@ -106,6 +107,7 @@ def _show_version(session: Session, model: str, reference: str) -> None:
         ("labels", ", ".join(f"{key}={value}" for key, value in sorted(manifest.labels.items()))),
         ("card", manifest.card.path if manifest.card else ""),
         ("image", image_text(manifest)),
+        ("origin", origin_text(manifest)),
     ):
         if text:
             out.say(f"  {label:<9} {text}")

@@ -141,8 +141,14 @@ def publish(
         "golden": _over(request.golden, vectors),
         "aliases": tuple(dict.fromkeys([*request.aliases, *(alias or [])])),
     }
-    plan = make_plan(_over(request, said))
-    result = publish_plan(session.client, plan, observer=_observer(session.out), dry_run=dry_run)
+    publish_request(session, _over(request, said), dry_run=dry_run)
+
+
+def publish_request(session: Session, request: PublishRequest, *, dry_run: bool, notes: Sequence[str] = ()) -> None:
+    """Plans and publishes, and shows both. `notes`: what was said before, by whoever made the request."""
+    for note in notes:
+        session.out.warn(note)
+    result = publish_plan(session.client, make_plan(request), observer=_observer(session.out), dry_run=dry_run)
     session.out.answer(_document(result), _summary(result))
 
 

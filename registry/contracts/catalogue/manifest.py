@@ -288,8 +288,14 @@ class ImageInput(Wire):
     """Of the tensor, in pixels."""
     channels: Literal["L", "RGB", "BGR"] = "RGB"
     """L is one grey channel (ITU-R 601-2 luma)."""
-    resize: Literal["stretch", "pad"] = "stretch"
-    """pad keeps the aspect ratio: scaled to fit, top left, the rest filled with `pad_value`."""
+    resize: Literal["stretch", "pad", "letterbox", "crop"] = "stretch"
+    """All but stretch keep the aspect ratio. pad: scaled to fit, top left, the rest filled with `pad_value`. letterbox:
+    the same in the middle, half a pixel to the top and left. crop: the shorter edge is scaled to `shorter_edge`, the
+    longer one rounded down, and the middle is taken, half a pixel to the top and left."""
+    shorter_edge: Annotated[int, Field(ge=1, le=8192)] | None = None
+    """Of `crop`, in pixels, before the middle is taken: at least height and width. None: the larger of them."""
+    filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
+    """How pixels are interpolated: Pillow's filters, which include anti-aliasing when a picture shrinks."""
     pad_value: Annotated[int, Field(ge=0, le=255)] = 0
     """Of each channel, before scale and mean."""
     scale: float = 1 / 255
@@ -308,6 +314,10 @@ class ImageInput(Wire):
             raise ValueError(f"image: mean and std need {count} values for channels {self.channels}")
         if 0.0 in self.std:
             raise ValueError("image: std must not be 0")
+        if self.shorter_edge is not None and self.resize != "crop":
+            raise ValueError("image: shorter_edge goes with resize = crop")
+        if self.shorter_edge is not None and self.shorter_edge < max(self.height, self.width):
+            raise ValueError("image: shorter_edge is smaller than what is taken from the middle")
         return self
 
 
@@ -347,6 +357,19 @@ class Golden(Wire):
         return self
 
 
+class Origin(Wire):
+    """Where a version was imported from, as its publisher found it. Told to people; nothing follows from it."""
+
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+    """`huggingface`, `mlflow`, `triton`, `oci` or `files`."""
+    source: Annotated[str, Field(min_length=1, max_length=512)]
+    """The repository, folder, reference or file there, without the path on the publisher's machine."""
+    revision: Annotated[str, Field(max_length=128)] | None = None
+    """The commit, digest, run or version number there."""
+    url: Annotated[str, Field(max_length=512, pattern=r"^https?://")] | None = None
+    """Where people can read about it."""
+
+
 class Manifest(Wire):
     """A version: its variants, and what belongs to all of them."""
 
@@ -368,6 +391,8 @@ class Manifest(Wire):
     """An SPDX expression where there is one."""
     card: FileRef | None = None
     """The Markdown model card."""
+    origin: Origin | None = None
+    """Where it was imported from. None: it was published from files."""
     golden: Golden | None = None
     """What every variant must answer, on every device, before it serves."""
     extends: Digest | None = None

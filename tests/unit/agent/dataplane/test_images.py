@@ -75,6 +75,26 @@ def test_pad_keeps_the_aspect_ratio_at_the_top_left() -> None:
     assert tensor_of(codec, encoded(GREY))[0, 0].tolist() == [[0, 25, 75, 100]] * 2 + [[9] * 4]
 
 
+def test_letterbox_puts_the_picture_into_the_middle() -> None:
+    codec = image_codec((1, 1, 5, 4), height=5, width=4, channels="L", resize="letterbox", pad_value=9)
+    rows = [[9] * 4] + [[0, 25, 75, 100]] * 2 + [[9] * 4] * 2  # of three rows that are left, one is above
+    assert tensor_of(codec, encoded(GREY))[0, 0].tolist() == rows
+
+
+def test_crop_scales_the_shorter_edge_and_takes_the_middle() -> None:
+    wide = np.arange(0, 140, 10, dtype=np.uint8).reshape(2, 7)
+    codec = image_codec((1, 1, 2, 2), height=2, width=2, channels="L", resize="crop")
+    assert tensor_of(codec, encoded(wide))[0, 0].tolist() == [[20, 30], [90, 100]]
+    codec = image_codec((1, 1, 2, 2), height=2, width=2, channels="L", resize="crop", shorter_edge=4, filter="nearest")
+    assert tensor_of(codec, encoded(wide))[0, 0].tolist() == [[30, 30], [100, 100]]
+
+
+def test_a_picture_too_long_to_be_cropped_is_refused() -> None:
+    codec = image_codec((1, 1, 512, 512), height=512, width=512, channels="L", resize="crop")
+    with pytest.raises(RequestError, match="too long and narrow"):
+        tensor_of(codec, encoded(np.zeros((1, 200_000), np.uint8)))
+
+
 @pytest.mark.parametrize(
     ("datatype", "dtype", "scale", "expected"),
     [("UINT8", "u1", 3.0, [0, 255]), ("INT8", "i1", 1.26, [0, 126]), ("FP16", "<f2", 0.5, [0, 50]),

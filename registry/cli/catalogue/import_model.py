@@ -1,0 +1,103 @@
+"""`registry import`: models from where they already lie, published with what their source says of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from registry.cli.catalogue.publish import publish_request
+from registry.cli.catalogue.publish_options import AliasOption, CardOption, DryRunOption, LabelOption, LicenceOption
+from registry.cli.output import end_well
+from registry.cli.session import Session, command, parse_labels
+from registry.client.errors import UsageFault
+from registry.contracts.catalogue.manifest import Target
+from registry.publishing.sources.read import read_source, request_of
+
+SourcesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="mlflow:FOLDER, hf:ORG/NAME[@REVISION], hf:FOLDER, triton:FOLDER, oci:FOLDER[:TAG], or files.",
+    ),
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name. Default: the source's own.")]
+VersionOption = Annotated[
+    str | None, typer.Option("--version", help="The version's name. Default: the revision or version of the source.")
+]
+TargetsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="TARGET[,TARGET]",
+        help=f"A variant for each: {', '.join(Target)}. Default: as the source says, else cpu.",
+    ),
+]
+FileOption = Annotated[
+    str | None,
+    typer.Option("--file", metavar="NAME", help="Which file of the source; of triton: the number of its version."),
+]
+PicturesOption = Annotated[bool, typer.Option("--pictures/--no-pictures", help="Take over how pictures become inputs.")]
+ClassesOption = Annotated[bool, typer.Option("--classes/--no-classes", help="Take over the names of classes.")]
+
+
+@command
+def import_model(
+    session: Session,
+    sources: SourcesArgument,
+    *,
+    model: ModelOption = None,
+    version: VersionOption = None,
+    target: TargetsOption = None,
+    file: FileOption = None,
+    label: LabelOption = None,
+    licence: LicenceOption = None,
+    card: CardOption = None,
+    alias: AliasOption = None,
+    pictures: PicturesOption = True,
+    classes: ClassesOption = True,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Publish a model from where it already lies.
+
+    Reads what the source says of the model (name, version, licence, labels, pictures, batching), publishes it as
+    `registry publish` does, and records where it came from. What cannot be done exactly as the source says is left out,
+    with a warning. Nothing is downloaded, and no code and no pickle of the source is run.
+
+    - **mlflow:** a model folder with the flavour onnx.
+    - **hf:** a snapshot in the cache of huggingface_hub, or a folder: the ONNX file, the classes of config.json, the
+      steps of preprocessor_config.json, the model card and its licence.
+    - **triton:** a model repository or a model's folder: the newest version, batching and labels of config.pbtxt.
+    - **oci:** an image layout with a CNCF ModelPack or a ModelKit; every blob is checked.
+    - **files:** several files of one model become its variants.
+
+    ```
+    registry import hf:microsoft/resnet-50 --dry-run        # what would be published, and what was left out
+    registry import triton:/models/densenet --target gpu,cpu
+    registry import mlflow:mlruns/1/8f3c/artifacts/model --version 3 --alias stable
+    registry import oci:./layout:v2 --model digits
+    registry import digits.onnx digits-int8.onnx --version 1.0.0
+    ```
+    """
+    end_well()
+    found = read_source(sources, file)
+    with found.keep:
+        request = request_of(found, model=model, version=version, targets=_targets(target))
+        said = {
+            "licence": licence or request.licence,
+            "card": card or request.card,
+            "labels": parse_labels(label or []),
+            "aliases": tuple(dict.fromkeys(alias or ())),
+            "image": request.image if pictures else None,
+            "classification": request.classification if classes else None,
+        }
+        publish_request(session, request.model_copy(update=said), dry_run=dry_run, notes=found.notes)
+
+
+def _targets(said: str | None) -> tuple[Target, ...]:
+    names = [] if said is None else [name.strip() for name in said.split(",")]
+    if unknown := [name for name in names if name not in set(Target)]:
+        raise UsageFault(
+            f"--target {unknown[0]!r} is no target", hint=f"One or more of {', '.join(Target)}, with commas"
+        )
+    return tuple(Target(name) for name in dict.fromkeys(names))

@@ -1,0 +1,107 @@
+"""Model folders of MLflow: `MLmodel` (YAML) and the files of its flavours.
+
+The flavour `onnx` is published as it is. `sklearn`, `pytorch` and others are pickles or code, which are not run here:
+they are refused, and the message says how to export them. The signature is compared with what the ONNX file says of
+itself.
+Source: MLflow, "MLflow Models: storage format" and "Model signatures".
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from registry.contracts.catalogue.manifest import Origin, TensorSpec
+from registry.inspection.facts import InspectionError
+from registry.inspection.onnx import inspect
+from registry.publishing.sources.found import FoundFile, FoundModel, inside, name_from, only_one, read_text
+
+MLMODEL = "MLmodel"
+_EXPORT = {
+    "sklearn": "export it with skl2onnx.to_onnx(model, sample), and log the result with mlflow.onnx.log_model",
+    "pytorch": "export it with torch.onnx.export, and log the result with mlflow.onnx.log_model",
+    "tensorflow": "convert it with tf2onnx, and log the result with mlflow.onnx.log_model",
+    "keras": "convert it with tf2onnx, and log the result with mlflow.onnx.log_model",
+    "xgboost": "convert it with onnxmltools, and log the result with mlflow.onnx.log_model",
+    "lightgbm": "convert it with onnxmltools, and log the result with mlflow.onnx.log_model",
+}
+_KINDS = {"float16": "FP16", "float32": "FP32", "float64": "FP64", "bool": "BOOL", "str": "BYTES", "object": "BYTES"}
+_KINDS |= {f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+def read_mlflow(folder: Path, chosen: str | None = None) -> FoundModel:
+    """The model of a folder with an `MLmodel` file, or of the file itself.
+
+    Raises:
+        InspectionError: it is none, or has no flavour that can be served without running its code.
+    """
+    folder = folder.parent if folder.name == MLMODEL else folder
+    if not (folder / MLMODEL).is_file():
+        raise InspectionError(f"{folder} is no model folder of MLflow: it has no file {MLMODEL}")
+    said = _yaml(folder / MLMODEL)
+    flavours = said.get("flavors")
+    if not isinstance(flavours, dict):
+        raise InspectionError(f"{folder / MLMODEL} names no flavors")
+    flavour = flavours.get("onnx")
+    if not isinstance(flavour, dict):
+        names = [str(name) for name in flavours if name != "python_function"] or ["python_function"]
+        how = _EXPORT.get(names[0], "export it to ONNX, and log the result with mlflow.onnx.log_model")
+        raise InspectionError(f"{folder} holds the flavour {names[0]}, a pickle or code, which is not run here: {how}")
+    data = inside(folder, str(flavour.get("data", "model.onnx")), MLMODEL)
+    files = sorted(data.glob("*.onnx")) if data.is_dir() else [data]
+    file = only_one(files, folder, chosen, "no ONNX file where its MLmodel says")
+    if not file.is_file():
+        raise InspectionError(f"{file} does not exist, or is not a file, and {MLMODEL} names it")
+    facts = inspect(file)
+    notes = [*_disagreements("inputs", said, facts.inputs), *_disagreements("outputs", said, facts.outputs)]
+    run, path = said.get("run_id"), said.get("artifact_path")
+    return FoundModel(
+        origin=Origin(
+            kind="mlflow",
+            source=str(path if isinstance(path, str) and path else folder.resolve().name)[:512],
+            revision=str(run or said.get("model_id") or said.get("model_uuid") or "")[:128] or None,
+        ),
+        files=(FoundFile(file),),
+        name=name_from(str(said.get("name") or path or folder.resolve().name).rsplit("/", 1)[-1]),
+        notes=tuple(notes),
+    )
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml  # noqa: PLC0415 - only of this source
+
+    try:
+        said = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InspectionError(f"{path} is not valid YAML: {str(error)[:300]}") from None
+    if not isinstance(said, dict):
+        raise InspectionError(f"{path} is not the description of a model")
+    return said
+
+
+def _disagreements(side: str, said: dict[str, Any], specs: tuple[TensorSpec, ...]) -> list[str]:
+    """Where the signature says something else than the file: the file is what runs."""
+    signature = said.get("signature")
+    text = signature.get(side) if isinstance(signature, dict) else None
+    if not isinstance(text, str):
+        return []
+    try:
+        entries = json.loads(text)
+        tensors = [
+            (e.get("name"), e["tensor-spec"]["dtype"], e["tensor-spec"]["shape"])
+            for e in entries
+            if e.get("type") == "tensor"
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [f"{MLMODEL}: the signature's {side} cannot be read; they are taken from the ONNX file"]
+    by_name = {spec.name: spec for spec in specs}
+    notes = []
+    for name, kind, shape in tensors:
+        spec = by_name.get(name) if name is not None else specs[0] if len(specs) == len(tensors) == 1 else None
+        if spec is None:
+            notes.append(f"{MLMODEL}: the signature's {side} have {name!r}, and the ONNX file has not; the file counts")
+        elif _KINDS.get(str(kind)) != spec.datatype or len(shape) != len(spec.shape):
+            have = f"{spec.datatype} {list(spec.shape)}"
+            notes.append(f"{MLMODEL}: {spec.name!r} is {kind} {shape}, and {have} in the ONNX file; the file counts")
+    return notes

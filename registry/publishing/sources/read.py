@@ -1,0 +1,98 @@
+"""Models from where they lie: which kind of source a text names, and the request that publishes what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from registry.client.errors import UsageFault
+from registry.contracts.catalogue.manifest import Origin, Target
+from registry.inspection.facts import InspectionError
+from registry.publishing.request import PublishRequest, VariantSection
+from registry.publishing.sources.found import FoundFile, FoundModel, name_from
+from registry.publishing.sources.huggingface import read_huggingface
+from registry.publishing.sources.mlflow import read_mlflow
+from registry.publishing.sources.oci import read_oci
+from registry.publishing.sources.triton import read_triton
+
+SOURCES: dict[str, Callable[[str, str | None], FoundModel]] = {
+    "mlflow": lambda rest, file: read_mlflow(Path(rest), file),
+    "hf": read_huggingface,
+    "triton": lambda rest, file: read_triton(Path(rest), file),
+    "oci": read_oci,
+}
+"""What stands before the colon, and who reads what stands behind it, with the file or version chosen inside."""
+
+
+def read_source(sources: Sequence[str], chosen: str | None = None) -> FoundModel:
+    """The model that the texts name: one of SOURCES, or files of the same model.
+
+    Args:
+        sources: `mlflow:FOLDER`, `hf:ORG/NAME[@REVISION]`, `triton:FOLDER`, `oci:FOLDER[:TAG]`, or paths of files.
+        chosen: A file inside the source (`triton`: a version's number), where it holds several.
+
+    Raises:
+        UsageFault: several sources, or none of a known kind.
+        InspectionError: what is there cannot be published.
+    """
+    kind, colon, rest = sources[0].partition(":")
+    if colon and kind in SOURCES and not Path(sources[0]).exists():
+        if len(sources) > 1:
+            raise UsageFault(f"{kind}: takes one source, and there are {len(sources)}")
+        if not rest:
+            raise UsageFault(f"What of {kind}?", hint=f"{kind}:FOLDER; see registry import --help")
+        return SOURCES[kind](rest, chosen)
+    if chosen is not None:
+        raise UsageFault("--file names a file inside mlflow:, hf:, triton: or oci:; a path names the file itself")
+    paths = [Path(source) for source in sources]
+    if folder := next((path for path in paths if path.is_dir()), None):
+        return _guessed(folder, len(paths))
+    for path, source in zip(paths, sources, strict=True):
+        if not path.is_file():
+            raise UsageFault(
+                f"{source} is not a file, and begins with none of: {', '.join(f'{kind}:' for kind in SOURCES)}",
+                hint="registry import --help shows each of them",
+            )
+    return FoundModel(
+        origin=Origin(kind="files", source=paths[0].name[:512]),
+        files=tuple(FoundFile(path) for path in paths),
+        name=name_from(paths[0].stem),
+    )
+
+
+def _guessed(folder: Path, count: int) -> FoundModel:
+    """A folder without a word before it: what it holds shows what it is."""
+    marks = {"mlflow": "MLmodel", "triton": "config.pbtxt", "oci": "oci-layout", "hf": "config.json"}
+    kind = next((kind for kind, mark in marks.items() if (folder / mark).is_file()), None)
+    if kind is None or count > 1:
+        raise InspectionError(
+            f"{folder} is a folder; say what it holds: {', '.join(f'{kind}:{folder}' for kind in SOURCES)}"
+        )
+    return SOURCES[kind](str(folder), None)
+
+
+def request_of(
+    found: FoundModel, *, model: str | None, version: str | None, targets: Sequence[Target]
+) -> PublishRequest:
+    """The request that publishes what was found, a variant for each file and target.
+
+    Raises:
+        UsageFault: the source gives no name, and none was chosen.
+    """
+    if not (model or found.name):
+        raise UsageFault("The source has no name for the model", hint="Give --model NAME")
+    variants = [
+        VariantSection(
+            file=file.file,
+            target=target,
+            name=f"{name_from(file.file.stem)}-{target}"[-64:] if len(found.files) > 1 else None,
+            batching=file.batching,
+            links_within=file.links_within,
+        )
+        for file in found.files
+        for target in targets or file.targets or (Target.CPU,)
+    ]
+    return PublishRequest(
+        model=model or found.name, version=version or found.version, licence=found.licence, card=found.card,
+        image=found.image, classification=found.classification, origin=found.origin, variant=tuple(variants),
+    )  # fmt: skip
