@@ -38,6 +38,8 @@ COMMANDS: dict[str, str] = {
     "convert": "registry.cli.catalogue.convert:convert",
     "jobs": "registry.cli.fleet.jobs:app",
     "coverage": "registry.cli.catalogue.explain:coverage",
+    "ask": "registry.cli.inference.ask:ask",
+    "bench": "registry.cli.inference.bench:bench",
     "health": "registry.cli.fleet.telemetry:health",
     "events": "registry.cli.fleet.telemetry:events",
     "results": "registry.cli.fleet.telemetry:results",

@@ -226,6 +226,7 @@ class Fleet:
             **os.environ,
             "MODELFLEET_REGISTRY": self.url,
             "MODELFLEET_REGISTRY_DATA_DIR": str(self.registry_data),
+            "MODELFLEET_BROKER": f"mqtt://127.0.0.1:{self.broker_port}",
         }
         code, out, err = self.run_command([*arguments, "--json"], env)
         if code and check:

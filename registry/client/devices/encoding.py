@@ -135,7 +135,7 @@ class RequestEncoder:
 def picture_tensor(picture: bytes) -> WireTensor:
     """A picture in the place of the tensor of a model's picture input. Raises BadRequestError."""
     picture_type(picture)
-    return WireTensor("BYTES", (1,), picture)
+    return WireTensor("BYTES", (1,), len(picture).to_bytes(4, "little") + picture)
 
 
 def picture_type(picture: bytes) -> str:

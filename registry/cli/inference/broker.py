@@ -1,0 +1,260 @@
+"""How `registry ask` and `registry bench` reach the broker, and what they ask with.
+
+The broker is the option's, else MODELFLEET_BROKER's, else that of the registry's settings where they are at hand: its
+file or its variables, on its own host.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from registry.cli.output import CliError, ExitCode
+from registry.client.errors import UsageFault
+from registry.contracts.topics import DEFAULT_PREFIX
+
+if TYPE_CHECKING:
+    from registry.client.devices import Client, DeviceError
+    from registry.config import Mqtt
+
+BROKER_VARIABLE = "MODELFLEET_BROKER"
+PANEL = "The broker"
+MAX_REQUEST_BYTES = 256 << 20
+"""Of a file with a request; an MQTT message cannot be longer."""
+EXAMPLE = "mqtt://HOST, or mqtts://USER:PASSWORD@HOST with TLS"
+
+PictureOption = Annotated[
+    Path | None, typer.Option("--picture", metavar="FILE", help="A JPEG or PNG file for a model that takes pictures.")
+]
+NpzOption = Annotated[
+    Path | None, typer.Option("--npz", metavar="FILE", help="Arrays by the names of the inputs, as numpy.savez writes.")
+]
+RequestOption = Annotated[
+    str | None,
+    typer.Option(
+        "--request",
+        metavar="FILE|-",
+        help='JSON: {"x": [[1, 2]]} by the names of the inputs, or a request of the Open Inference Protocol. '
+        "-: standard input.",
+    ),
+]
+PoolOption = Annotated[bool, typer.Option("--pool", help="DEVICE names a pool: any of its devices answers.")]
+DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="The device; with --pool the pool.")]
+ReferenceArgument = Annotated[
+    str, typer.Argument(metavar="MODEL[@VERSION]", help="With VERSION: only this version may answer.")
+]
+
+
+@dataclass(frozen=True)
+class BrokerOptions:
+    """What the command line says."""
+
+    broker: str | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    prefix: str | None = None
+
+
+def _option(kind: Any, text: str, metavar: str | None = None) -> Any:
+    """An optional one; its name is that of the parameter."""
+    return Annotated[kind | None, typer.Option(help=text, metavar=metavar, rich_help_panel=PANEL)]
+
+
+_OPTIONS: dict[str, Any] = {
+    "broker": _option(
+        str, f"{EXAMPLE}. Default: {BROKER_VARIABLE}, or the broker of this host's registry settings.", "URL"
+    ),
+    "username": _option(str, "For the broker."),
+    "password_file": _option(Path, "A file with its password.", "FILE"),
+    "ca_file": _option(Path, "Authorities of the broker's certificate, PEM. Default: the system's.", "FILE"),
+    "cert_file": _option(Path, "A client certificate, PEM.", "FILE"),
+    "key_file": _option(Path, "Its key, PEM.", "FILE"),
+    "prefix": _option(str, f"First levels of the fleet's topics. Default: {DEFAULT_PREFIX}."),
+}
+
+
+def asks_devices(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives a function whose last parameter is `options: BrokerOptions` these options in its place."""
+    hints = get_type_hints(function, include_extras=True)
+    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()][:-1]
+
+    @wraps(function)
+    def run(*args: Any, **values: Any) -> None:
+        function(*args, options=BrokerOptions(**{name: values.pop(name) for name in _OPTIONS}), **values)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    more = (inspect.Parameter(name, keyword, annotation=kind, default=None) for name, kind in _OPTIONS.items())
+    parameters = [*own, *more]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def client_arguments(options: BrokerOptions, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Of `Client`. Raises UsageFault: no broker is known, or a file cannot be read."""
+    found: dict[str, Any] = {}
+    url = options.broker or environment.get(BROKER_VARIABLE)
+    if url is None:
+        found = _of_settings()
+    else:
+        found["url"] = url
+    if options.username is not None:
+        found["username"] = options.username
+    if options.password_file is not None:
+        found["password"] = _read(options.password_file).decode().strip()
+    if options.ca_file is not None:
+        found["ca_file"] = options.ca_file
+    if (options.cert_file is None) != (options.key_file is None):
+        raise UsageFault("--cert-file and --key-file come together")
+    if options.cert_file is not None:
+        found["identity"] = (options.cert_file, options.key_file)
+    if options.prefix is not None:
+        found["prefix"] = options.prefix
+    return found
+
+
+def _of_settings() -> dict[str, Any]:
+    """The registry's own broker, where its settings are on this host."""
+    from registry.config import load_config  # noqa: PLC0415 - 100 ms
+
+    try:
+        mqtt = load_config().mqtt
+        return _of_mqtt(mqtt) if mqtt.host is not None else _no_broker()
+    except OSError as error:
+        raise UsageFault(f"The registry's settings cannot be read: {error}") from error
+
+
+def _of_mqtt(mqtt: Mqtt) -> dict[str, Any]:
+    host = f"[{mqtt.host}]" if mqtt.host is not None and ":" in mqtt.host else mqtt.host
+    found: dict[str, Any] = {
+        "url": f"{'mqtts' if mqtt.tls else 'mqtt'}://{host}:{mqtt.effective_port}",
+        "prefix": mqtt.prefix,
+        "username": mqtt.username,
+        "password": mqtt.read_password(),
+    }
+    if mqtt.tls:
+        found["ca_file"] = mqtt.ca_file
+        found["identity"] = (mqtt.cert_file, mqtt.key_file) if mqtt.cert_file is not None else None
+    return found
+
+
+def _no_broker() -> dict[str, Any]:
+    raise UsageFault(
+        "No broker is known",
+        hint=f"Give --broker or set {BROKER_VARIABLE}: {EXAMPLE}. On the registry's host its settings are used: "
+        "MODELFLEET_REGISTRY_CONFIG names their file.",
+    )
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_REQUEST_BYTES + 1)
+    except OSError as error:
+        raise UsageFault(f"{file} cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_REQUEST_BYTES:
+        raise UsageFault(f"{file} is longer than the {MAX_REQUEST_BYTES} bytes that a message can have")
+    return data
+
+
+@contextmanager
+def connected(options: BrokerOptions, **settings: Any) -> Iterator[Client]:
+    """A client of the broker. What goes wrong with it or with a device ends the command as its code says."""
+    from registry.certificates import CertificateError  # noqa: PLC0415 - as below
+    from registry.client.devices import Client, DeviceError  # noqa: PLC0415 - needs NumPy and paho
+
+    arguments = client_arguments(options)
+    try:
+        client = Client(arguments.pop("url"), **arguments, **settings)
+    except DeviceError as error:
+        raise as_cli_error(error) from error
+    except (ValueError, CertificateError, OSError) as error:
+        raise UsageFault(f"The broker cannot be asked so: {error}") from error
+    with client:
+        try:
+            yield client
+        except DeviceError as error:
+            raise as_cli_error(error) from error
+
+
+def as_cli_error(error: DeviceError) -> CliError:
+    """With the exit code that fits what happened."""
+    from registry.client.devices import errors  # noqa: PLC0415 - as above
+
+    code = ExitCode.FAILURE
+    for kind, status in (
+        ((errors.UnknownDeviceError, errors.UnknownModelError), ExitCode.NOT_FOUND),
+        ((errors.NotConnectedError, errors.DeviceOfflineError), ExitCode.UNREACHABLE),
+        ((errors.DeadlineError,), ExitCode.DEADLINE),
+    ):
+        if isinstance(error, kind):
+            code = status
+    where = f"{error.device}: " if error.device else ""
+    return CliError(where + error.message, code=error.code, hint=error.action, exit_code=code)
+
+
+def read_inputs(picture: Path | None, npz: Path | None, request: str | None) -> dict[str, Any] | None:
+    """Arguments `picture` or `inputs` of `Client.infer`; None: nothing was given. Raises UsageFault."""
+    if sum(each is not None for each in (picture, npz, request)) > 1:
+        raise UsageFault("Give one of --picture, --npz and --request")
+    if picture is not None:
+        return {"picture": _read(picture)}
+    if npz is not None:
+        return {"inputs": _arrays(npz)}
+    if request is not None:
+        return {"inputs": _of_json(request)}
+    return None
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    import numpy as np  # noqa: PLC0415 - 100 ms
+
+    try:
+        opened = np.load(file, allow_pickle=False)
+        if isinstance(opened, np.lib.npyio.NpzFile):
+            with opened:
+                return dict(opened.items())
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageFault(f"{file} is no file of arrays: {error}") from error
+    raise UsageFault(
+        f"{file} holds one array without a name", hint="Write it with numpy.savez(file, x=array); x is the input"
+    )
+
+
+def _of_json(source: str) -> dict[str, Any]:
+    from registry.client.devices import TypedTensor  # noqa: PLC0415 - needs NumPy
+
+    text = sys.stdin.buffer.read(MAX_REQUEST_BYTES) if source == "-" else _read(Path(source))
+    where = "standard input" if source == "-" else source
+    try:
+        value = json.loads(text)
+        found: dict[str, Any] = dict(value.items())
+        if isinstance(found.get("inputs"), list):
+            return {each["name"]: TypedTensor(_shaped(each), each["datatype"]) for each in found["inputs"]}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UsageFault(
+            f"{where} is no request: {type(error).__name__}: {error}",
+            hint='{"x": [[1, 2]]}, or {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}',
+        ) from error
+    return found
+
+
+def _shaped(tensor: Mapping[str, Any]) -> Any:
+    """The elements in their shape; they may be flat."""
+    import numpy as np  # noqa: PLC0415 - 100 ms
+
+    kind = object if tensor["datatype"] == "BYTES" else None
+    return np.asarray(tensor["data"], dtype=kind).reshape(tensor["shape"])

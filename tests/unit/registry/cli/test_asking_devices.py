@@ -1,0 +1,125 @@
+"""`registry ask` and `registry bench`: which broker, what is sent, what is counted."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from registry.cli.inference.bench import BenchFigures, random_tensor
+from registry.cli.inference.broker import BrokerOptions, as_cli_error, client_arguments, read_inputs
+from registry.cli.output import ExitCode
+from registry.client.devices.arrays import to_wire
+from registry.client.devices.errors import error_of
+from registry.client.errors import UsageFault
+from registry.contracts.tensors import Datatype
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MODELFLEET_BROKER", "MODELFLEET_REGISTRY_CONFIG", "MODELFLEET_REGISTRY_MQTT__HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_option_wins_over_the_environment_and_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELFLEET_REGISTRY_MQTT__HOST", "::1")
+    monkeypatch.setenv("MODELFLEET_REGISTRY_MQTT__PASSWORD", "secret")
+    monkeypatch.setenv("MODELFLEET_REGISTRY_MQTT__USERNAME", "registry")
+    settings = client_arguments(BrokerOptions(prefix="mine"), {})
+    assert settings == {"url": "mqtt://[::1]:1883", "prefix": "mine", "username": "registry", "password": "secret"}
+    environment = {"MODELFLEET_BROKER": "mqtts://environment"}
+    assert client_arguments(BrokerOptions(), environment) == {"url": "mqtts://environment"}
+    assert client_arguments(BrokerOptions(broker="mqtt://option"), environment) == {"url": "mqtt://option"}
+
+
+def test_without_a_broker_the_error_says_what_to_set() -> None:
+    with pytest.raises(UsageFault) as refused:
+        client_arguments(BrokerOptions(), {})
+    for said in ("--broker", "MODELFLEET_BROKER", "MODELFLEET_REGISTRY_CONFIG"):
+        assert said in refused.value.hint
+
+
+def test_a_request_is_arrays_by_name_or_one_of_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, protocol = tmp_path / "plain.json", tmp_path / "protocol.json"
+    plain.write_text('{"x": [[1, 2]]}')
+    inputs = [
+        {"name": "x", "datatype": "FP16", "shape": [1, 2], "data": [1, 2]},
+        {"name": "t", "datatype": "BYTES", "shape": [1], "data": ["ä"]},
+    ]
+    protocol.write_text(json.dumps({"inputs": inputs}))
+    assert read_inputs(None, None, str(plain)) == {"inputs": {"x": [[1, 2]]}}
+    found = read_inputs(None, None, str(protocol))
+    assert found is not None
+    wire = {name: to_wire(name, value) for name, value in found["inputs"].items()}
+    assert wire["x"].data == np.array([1, 2], "<f2").tobytes()
+    assert (wire["x"].shape, wire["t"].data) == ((1, 2), b"\x02\x00\x00\x00\xc3\xa4")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b'{"y": 1}')))
+    assert read_inputs(None, None, "-") == {"inputs": {"y": 1}}
+    assert read_inputs(None, None, None) is None
+
+
+def test_arrays_come_by_name_from_a_file_without_code_in_it(tmp_path: Path) -> None:
+    named, single, pickled = tmp_path / "a.npz", tmp_path / "b.npy", tmp_path / "c.npz"
+    np.savez(named, x=np.arange(3))
+    np.save(single, np.arange(3))
+    np.savez(pickled, x=np.array([{}], dtype=object))
+    found = read_inputs(None, named, None)
+    assert found is not None
+    assert found["inputs"]["x"].tolist() == [0, 1, 2]
+    for file in (single, pickled, tmp_path / "none.npz"):
+        with pytest.raises(UsageFault):
+            read_inputs(None, file, None)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"inputs": [{"name": "x"}]}', '{"inputs": [1]}', "{" * 100_000])
+def test_what_is_no_request_is_refused_with_an_example(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(text)
+    with pytest.raises(UsageFault) as refused:
+        read_inputs(None, None, str(file))
+    assert '"inputs"' in refused.value.hint
+
+
+def test_only_one_source_of_inputs_may_be_given(tmp_path: Path) -> None:
+    with pytest.raises(UsageFault):
+        read_inputs(tmp_path / "a.png", None, "-")
+
+
+@pytest.mark.parametrize("datatype", list(Datatype))
+def test_random_data_can_be_sent_in_every_datatype(datatype: Datatype) -> None:
+    wire = to_wire("x", random_tensor(datatype, (-1, 3)), datatype)
+    assert (wire.datatype, wire.shape) == (datatype, (1, 3))
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("unknown_model", ExitCode.NOT_FOUND),
+        ("no_such_device", ExitCode.NOT_FOUND),
+        ("device_offline", ExitCode.UNREACHABLE),
+        ("not_connected", ExitCode.UNREACHABLE),
+        ("no_answer", ExitCode.DEADLINE),
+        ("wrong_shape", ExitCode.FAILURE),
+        ("a_newer_one", ExitCode.FAILURE),
+    ],
+)
+def test_a_device_s_error_ends_the_command_with_its_code(code: str, exit_code: ExitCode) -> None:
+    error = as_cli_error(error_of(code, "why", device="edge-1"))
+    assert (error.code, error.exit_code, error.what) == (code, exit_code, "edge-1: why")
+
+
+def test_rate_and_quantiles_are_of_the_answers_alone() -> None:
+    tally = BenchFigures()
+    answers: list[Any] = [SimpleNamespace(seconds=number / 1000) for number in range(1, 101)]
+    for number, answer in enumerate(answers):
+        tally.add(answer, number / 100)
+    tally.add(error_of("overloaded", "full"), 2.0)
+    assert tally.rate == pytest.approx(50)
+    assert tally.quantiles() == {"p50": 51.0, "p90": 91.0, "p99": 100.0, "max": 100.0}
+    assert tally.errors == {"overloaded": 1}
+    assert BenchFigures().quantiles() == {}
