@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from hashlib import sha256
 from pathlib import Path
 
@@ -50,16 +49,9 @@ def test_sqlite_is_set_to_survive_a_power_cut(tmp_path: Path) -> None:
     database.close()
 
 
-SERVED = {path.replace("{", "").replace("}", "") for path in openapi_document()["paths"]}
-CONTRACT = [
-    function
-    for name, function in inspect.getmembers(paths, inspect.isfunction)
-    if name.endswith("_path") and not name.startswith("_")
-]
+CONTRACT = {name: path for name, path in vars(paths).items() if name.endswith("_path")}
 
 
-@pytest.mark.parametrize("path_of", CONTRACT, ids=lambda function: function.__name__)
-def test_every_path_of_the_contract_is_served(path_of: object) -> None:
-    assert callable(path_of)
-    names = list(inspect.signature(path_of).parameters)
-    assert path_of(*names) in SERVED
+@pytest.mark.parametrize("name", CONTRACT)
+def test_every_path_of_the_contract_is_served(name: str) -> None:
+    assert CONTRACT[name].template in openapi_document()["paths"]
