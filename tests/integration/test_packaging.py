@@ -7,9 +7,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy
+import paho
 import pytest
 
 from registry.config import load_config
+from tests.fakes.workers import FakeWorker
+from tests.support.clients.serving import Serving
+from tests.support.network.broker import Mosquitto
 from tests.support.paths import ROOT
 
 BANNED = """
@@ -66,3 +71,49 @@ def test_the_example_settings_of_the_registry_are_valid_when_uncommented(tmp_pat
     example = tmp_path / "registry.toml"
     example.write_text("\n".join(line for line in live if not line.endswith("=")))
     assert load_config(example).port == 8470
+
+
+ASK = """
+import sys
+sys.path[:0] = {folders!r}
+import numpy
+from modelfleet_client import Client, UnknownDeviceError
+with Client("mqtt://127.0.0.1:{port}", prefix={prefix!r}) as fleet:
+    answers = fleet.infer_many(({{"x": [[n, 2, 3, 4]]}} for n in range(100)), device={device!r}, model="double")
+    print([int(answer["y"][0, 0]) for answer in answers] == list(range(0, 200, 2)))
+    print(repr(fleet.statistics().slow_reason))
+    try:
+        fleet.infer("nobody", "double", {{"x": [[1, 2, 3, 4]]}})
+    except UnknownDeviceError as error:
+        print(error.code)
+print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"registry", "agent", "msgspec", "pydantic", "httpx"}}))
+"""
+
+
+def test_the_wheel_of_the_client_asks_a_device_without_the_product(broker: Mosquitto, tmp_path: Path) -> None:
+    built, site, needs = tmp_path / "dist", tmp_path / "site", tmp_path / "needs"
+    for argv, folder in (
+        (["hatchling", "build", "-t", "wheel", "-d", str(built)], ROOT / "packaging" / "client"),
+        (["pip", "install", "-q", "--no-index", "--no-deps", "--target", str(site), "--find-links", str(built),
+          "modelfleet-client"], tmp_path),
+    ):  # fmt: skip
+        subprocess.run([sys.executable, "-m", *argv], cwd=folder, check=True, capture_output=True, timeout=120)
+    needs.mkdir()
+    for module in (numpy, paho):
+        found = Path(next(iter(module.__path__)))
+        (needs / found.name).symlink_to(found)
+        libraries = found.with_name(found.name + ".libs")
+        if libraries.exists():
+            (needs / libraries.name).symlink_to(libraries)
+    device = Serving(broker.port, tmp_path)
+    device.serve(FakeWorker())
+    device.start()
+    code = ASK.format(
+        folders=[str(site), str(needs)], port=broker.port, prefix=device.topics.prefix, device=device.name
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    device.stop()
+    assert done.stdout == "True\n''\nno_such_device\n[]\n", done.stderr
+    assert {each.name.split("-")[0] for each in site.iterdir()} == {"modelfleet_client"}

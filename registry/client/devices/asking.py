@@ -145,7 +145,8 @@ class Asking:
         request_id = asked.request_id or self.new_id()
         if len(request_id) > MAX_ID:
             raise ValueError(f"request_id has {len(request_id)} characters, at most {MAX_ID} can be sent")
-        correlation, reply = self._correlation()
+        # Without properties the correlation id is part of what makes two requests the same to a device.
+        correlation, reply = self._correlation("" if self.settings.v5 else asked.request_id or "")
         options = Options(tuple(asked.outputs) if asked.outputs is not None else None, asked.version or "", how.binary)
         known = self.descriptions.get((asked.device or "", asked.model))
         if asked.picture is None:
@@ -192,9 +193,9 @@ class Asking:
         request.probe = True
         return request
 
-    def _correlation(self) -> tuple[str, ReplyAddress | None]:
+    def _correlation(self, given: str = "") -> tuple[str, ReplyAddress | None]:
         """Of a new request; how its payload says so where there are no properties."""
-        correlation = f"{next(self._numbers):x}"
+        correlation = given or f"{next(self._numbers):x}"
         return correlation, None if self.settings.v5 else ReplyAddress(self.settings.reply_topic, correlation)
 
     def new_id(self) -> str:

@@ -162,6 +162,11 @@ class Requests:
 
     def submit(self, request: PendingRequest, now: float) -> None:
         """A call. One whose correlation data is under way already is refused."""
+        if request.key in self._all:
+            error = error_of(InferenceCode.BAD_PAYLOAD, f"a request with the id {request.request_id!r} is under way")
+            request.state, request.outcome = RequestState.DONE, error
+            request.done(request)
+            return
         self._all[request.key] = request
         self.bytes += request.size
         self.counts["requests"] += 1
@@ -336,6 +341,8 @@ class Requests:
             self._fail(
                 request, RequestCode.NOT_CONNECTED, f"no connection to the broker ({self.away}); given up {after}"
             )
+        elif request.device and self._presences.offline(request.device):
+            self._finish(request, self._presences.refusal(request.device))
         elif request.state is RequestState.SENT:
             self._fail(request, RequestCode.NO_ANSWER, f"the broker has not acknowledged the request to "
                        f"{request.target}; given up {after}")  # fmt: skip

@@ -1,0 +1,1 @@
+"""In the package `registry` its HTTP client stands here, too."""
