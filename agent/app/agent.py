@@ -2,12 +2,16 @@
 
 Start: lock, journal, cache, data path, reconciler (which brings back what served, asking nobody), scheduler.
 Stop: scheduler, reconciler, data path (answers what is in flight, says offline), workers.
+systemd is told that the agent is ready, alive, or stopping (sd_notify(3): one datagram of `KEY=value` lines to the
+socket in NOTIFY_SOCKET); where systemd did not start it, nobody.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
+import os
 import queue
 import random
 import select
@@ -31,12 +35,12 @@ from agent.adapters.facts.metered import Metered
 from agent.adapters.network.mqtt import SessionSettings
 from agent.adapters.network.registry_client import RegistryClient
 from agent.adapters.signatures import trusted
-from agent.adapters.systemd_notify import notify, watchdog_interval_s
 from agent.app.health import HealthReporter
 from agent.app.inspector import Inspector
 from agent.app.ports import DataPathPort, HostLocalPolicy
-from agent.app.status import DataDirLock, write_status
+from agent.app.status import locked, write_status
 from agent.config.settings import AgentConfig, secret_reader
+from agent.core.events import Tick
 from agent.dataplane.loop import DataPlane
 from agent.dataplane.settings import DataPlaneSettings
 from agent.errors import AgentError
@@ -59,6 +63,8 @@ REVIVE_S = 3.0
 """What served before gets so long to load before the broker is told that this device is there."""
 HUNG_AFTER_S = 90.0
 """A control thread that has not looked for so long hangs: the watchdog is not told that all is well."""
+FIRST_POLL_S = 1.0
+SWEEP_INTERVAL_S, FIRST_SWEEP_S = 3600.0, 60.0
 
 
 def utc_now() -> datetime:
@@ -83,17 +89,13 @@ class Agent:
     def run(self) -> None:
         """Raises AgentError when it cannot start; what was started by then is stopped again."""
         self._listen_for_signals()
-        lock = DataDirLock(self._config.data_dir)
-        lock.acquire()
-        try:
+        with locked(self._config.data_dir):
             self._build()
             try:
                 self._start()
                 self._wait()
             finally:
                 self._end()
-        finally:
-            lock.release()
 
     def _listen_for_signals(self) -> None:
         """Handlers only set a flag: they may interrupt each other, and whatever lock the main thread has just taken."""
@@ -142,8 +144,8 @@ class Agent:
             bytes_per_s=limits.verify_bytes_per_s,
             every_s=limits.verify_interval_s,
         )
-        self._jobs: Any = None
-        self._metrics: Any = None
+        self._ends = contextlib.ExitStack()
+        """Stops what ticks and what is asked for figures."""
 
     def _make_context(self, cache: ArtifactCache) -> Context:
         config = self._config
@@ -171,7 +173,7 @@ class Agent:
             put=self._put,
             drain_timeout_s=config.worker.drain_timeout_s,
             damage=self._damage.take,
-            boot=process_stats.boot_id(),
+            boot=process_stats.kernel_text(process_stats.BOOT),
             host=HostLocalPolicy(
                 config.policy.host_policy(),
                 Leases(config.data_dir / "leases"),
@@ -212,20 +214,33 @@ class Agent:
         # The broker delivers again what was under way at a kill: better a moment later than to "not ready".
         self._reconciler.revived.wait(REVIVE_S)
         self._plane.start()
-        from agent.adapters.jobs import PeriodicTicks  # noqa: PLC0415 - 0.1 s to import: while the workers load
-
-        self._jobs = PeriodicTicks(
-            self._put, poll_s=self._config.registry.poll_interval_s, health_s=self._config.health_interval_s
-        )
-        self._jobs.start()
+        self._start_ticks()
         self._inspector.start()
         if self._config.prometheus:
             from agent.app.metrics import MetricsServer  # noqa: PLC0415 - only where it is wanted
 
-            self._metrics = MetricsServer(self._config.prometheus, self._plane.snapshot, self._damage.counts)
-            self._metrics.start()
+            metrics = MetricsServer(self._config.prometheus, self._plane.snapshot, self._damage.counts)
+            metrics.start()
+            self._ends.callback(metrics.stop)
         notify("READY=1")
         log.info("agent %s runs, data in %s", self._config.device, self._config.data_dir)
+
+    def _start_ticks(self) -> None:
+        """What is done periodically: a `Tick` in the control queue; the work is done by who reads it. Periods run on
+        the monotonic clock: setting the host's clock neither stops nor repeats them."""
+        from registry.periodic import PeriodicScheduler  # noqa: PLC0415 - 0.1 s to import: while the workers load
+
+        poll_s, health_s = self._config.registry.poll_interval_s, self._config.health_interval_s
+        periods = {
+            "poll": (poll_s, min(poll_s, FIRST_POLL_S)),
+            "health": (health_s, min(health_s, 5.0)),
+            "sweep": (SWEEP_INTERVAL_S, FIRST_SWEEP_S),
+        }
+        scheduler = PeriodicScheduler(threads=1)
+        for what, (interval, first) in periods.items():
+            scheduler.every(interval, self._put, Tick(what), first_s=first, name=what)
+        scheduler.start()
+        self._ends.callback(scheduler.shutdown, wait=True)
 
     def _wait(self) -> None:
         """Until a signal; tells the watchdog meanwhile that the threads live."""
@@ -255,10 +270,7 @@ class Agent:
         """Each part within its own deadline; a part that never started has nothing to do."""
         notify("STOPPING=1")
         self._inspector.stop()
-        if self._jobs is not None:
-            self._jobs.stop()
-        if self._metrics is not None:
-            self._metrics.stop()
+        self._ends.close()
         workers = self._reconciler.stop(STOP_CONTROL_S)
         if self._registry is not None:
             self._registry.close()
@@ -356,3 +368,23 @@ def mqtt_settings(config: AgentConfig, will: bytes) -> SessionSettings:
         keepalive_s=mqtt.keepalive_s,
         session_expiry_s=mqtt.session_expiry_s,
     )
+
+
+def notify(message: str) -> None:
+    """Sends e.g. `READY=1`. A manager that does not listen is no reason to stop."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
+        link.settimeout(1.0)
+        link.connect("\0" + address[1:] if address.startswith("@") else address)
+        link.sendall(message.encode())
+
+
+def watchdog_interval_s() -> float | None:
+    """How often to send `WATCHDOG=1`: half of what the unit allows. None when it does not watch this process."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    with contextlib.suppress(ValueError, KeyError):
+        return int(os.environ["WATCHDOG_USEC"]) / 2e6
+    return None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -31,25 +29,21 @@ class MetricsServer:
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._collector = _StatsCollector(snapshot, damaged)
-        self._running: tuple[WSGIServer, Thread] | None = None
 
     def start(self) -> None:
         """Raises PermanentError when the address cannot be had."""
         registry = CollectorRegistry()
         registry.register(self._collector)
         try:
-            self._running = start_http_server(self._port, self._host, registry)
+            self._server, self._thread = start_http_server(self._port, self._host, registry)
         except (OSError, OverflowError) as error:
             raise PermanentError("bad_config", f"prometheus = {self._host}:{self._port}: {error}") from error
 
     def stop(self) -> None:
-        """Safe to call when it never started."""
-        if self._running is not None:
-            server, thread = self._running
-            server.shutdown()
-            server.server_close()
-            thread.join(STOP_SECONDS)
-            self._running = None
+        """Once, after `start`."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(STOP_SECONDS)
 
 
 class _StatsCollector(Collector):

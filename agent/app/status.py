@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -14,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.disk.durable import disk_error, write_atomically
+from agent.adapters.disk.durable import disk_errors, write_atomically
 from agent.config.settings import AgentConfig
 from agent.core.slots import SlotRecord
 from agent.errors import PermanentError
@@ -69,38 +70,36 @@ def deployment_lines(model: dict[str, Any]) -> list[str]:
 MAX_STATUS_BYTES = 4 << 20
 
 
-class DataDirLock:
-    """Held from `acquire` until the process ends or `release`."""
+@contextlib.contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Makes the directory (mode 0700) and holds its lock.
 
-    def __init__(self, data_dir: Path) -> None:
-        self._file = data_dir / "lock"
-        self._descriptor = -1
+    Raises:
+        PermanentError: another agent runs there.
+        TransientError: the disk refuses.
+    """
+    file = data_dir / "lock"
+    with disk_errors(file):
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = _open_lock(file)
+    try:
+        with disk_errors(file):
+            free = _lock(descriptor)
+        if not free:
+            text = f"another agent runs with {data_dir}: stop it, or give this one its own data_dir"
+            raise PermanentError("already_running", text)
+        yield
+    finally:
+        os.close(descriptor)
 
-    def acquire(self) -> None:
-        """Makes the directory (mode 0700) and takes the lock.
 
-        Raises:
-            PermanentError: another agent runs there.
-            TransientError: the disk refuses.
-        """
-        try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = _open_lock(self._file)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
-            raise PermanentError(
-                "already_running",
-                f"another agent runs with {self._file.parent}: stop it, or give this one its own data_dir",
-            ) from None
-        except OSError as error:
-            raise disk_error(error, self._file) from error
-
-    def release(self) -> None:
-        """Safe to call twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+def _lock(descriptor: int) -> bool:
+    """False: another agent holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open_lock(file: Path) -> int:
@@ -124,11 +123,7 @@ def is_running(data_dir: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    else:
-        return False
+        return not _lock(descriptor)
     finally:
         os.close(descriptor)
 

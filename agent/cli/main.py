@@ -168,25 +168,22 @@ def reset(
     The agent must be stopped. At its next start it gets its desired state from the registry.
     """
     settings = settings_of(config)
-    from agent.app.status import DataDirLock  # noqa: PLC0415 - see above
+    from agent.app.status import locked  # noqa: PLC0415 - see above
 
     if not settings.data_dir.is_dir():
         say(f"nothing to delete: {settings.data_dir} does not exist")
         return
     if not yes:
         typer.confirm(f"Drop everything below {settings.data_dir}?", abort=True)
-    lock = DataDirLock(settings.data_dir)
     try:
-        lock.acquire()
-        for name in ("journal.", "outbox.", "status.json", "probe.json"):
-            for path in settings.data_dir.glob(f"{name}*"):
-                path.unlink(missing_ok=True)
-        if (settings.data_dir / "cache").is_dir():
-            shutil.rmtree(settings.data_dir / "cache")
+        with locked(settings.data_dir):
+            for name in ("journal.", "outbox.", "status.json", "probe.json"):
+                for path in settings.data_dir.glob(f"{name}*"):
+                    path.unlink(missing_ok=True)
+            if (settings.data_dir / "cache").is_dir():
+                shutil.rmtree(settings.data_dir / "cache")
     except (AgentError, OSError) as error:
         fail(str(error), 1)
-    finally:
-        lock.release()
     say(f"dropped the state in {settings.data_dir}")
 
 

@@ -15,11 +15,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Annotated
+
+from pydantic import Field
 
 from agent.core.health import Histogram, HistogramView
 from registry.contracts.catalogue.manifest import Parity, Special
 from registry.contracts.codes import DeploymentCode, InferenceCode
 from registry.contracts.device.deployments import ProbationLimits
+from registry.contracts.wire import Wire
 
 KINDS = (Special.NAN, Special.INFINITY, Special.NEGATIVE_INFINITY)
 """In the order of their bits and counts."""
@@ -75,17 +79,16 @@ class Tally:
         self.not_finite += not fine
         return fine
 
-    def seen(self) -> Seen:
-        """What was found so far."""
-        return Seen(self.answered, tuple(self.specials))
+    def seen(self) -> Looked | None:
+        """What was found so far; None: there was nothing to look at."""
+        return Looked(answered=self.answered, specials=tuple(self.specials)) if self.answered else None
 
 
-@dataclass(frozen=True)
-class Seen:
-    """How many answers were looked at, and how many of them held each of KINDS."""
+class Looked(Wire):
+    """How many answers of a version were looked at, and how many of them held each of KINDS."""
 
-    answered: int = 0
-    specials: tuple[int, ...] = (0, 0, 0)
+    answered: Annotated[int, Field(ge=0)] = 0
+    specials: Annotated[tuple[int, ...], Field(min_length=3, max_length=3)] = (0, 0, 0)
 
     def known(self) -> int:
         """Bits of the kinds that there were."""
@@ -111,7 +114,7 @@ class Counts:
     failed: int = 0
     unexpected: tuple[int, ...] = (0, 0, 0)
     """Answers with each of KINDS that the golden vectors do not hold there."""
-    before: Seen | None = None
+    before: Looked | None = None
     """Of the previous version; None: it was not looked at."""
     comparable: bool = True
     """There are golden vectors, or a version before to go back to."""
@@ -184,7 +187,7 @@ def _shares(limits: ProbationLimits, counts: Counts, total: int) -> ProbationVer
 
 def _specials(limits: ProbationLimits, counts: Counts) -> ProbationVerdict | None:
     """Each kind by itself: a share over the previous version's by more than the policy allows, and more than chance."""
-    answered, before = max(counts.answered, 1), counts.before or Seen()
+    answered, before = max(counts.answered, 1), counts.before or Looked()
     for place, kind in enumerate(KINDS):
         count = counts.unexpected[place]
         share = before.specials[place] / before.answered if before.answered else 0.0

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, Field
 
 from agent.core.backoff import is_retriable
 from agent.core.lifecycle import PHASES, State
+from agent.core.probation import Looked
 from registry.contracts.catalogue.batching import BatchingMode, ReadMode
 from registry.contracts.catalogue.manifest import Classification, Golden, ImageInput, Parity, Variant
 from registry.contracts.device.deployments import DeploymentProgress, Phase, ShadowFigures
@@ -95,13 +96,6 @@ class Quarantined(Wire):
     attempt: Annotated[int, Field(ge=0)] = 0
     """Only a desired state with a higher one brings it again."""
     at: AwareDatetime
-
-
-class Looked(Wire):
-    """What watching a version's answers showed; see `agent.core.probation.Seen`."""
-
-    answered: Annotated[int, Field(ge=0)] = 0
-    specials: Annotated[tuple[int, ...], Field(min_length=3, max_length=3)] = (0, 0, 0)
 
 
 class Trial(Wire):

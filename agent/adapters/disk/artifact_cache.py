@@ -26,7 +26,7 @@ from pathlib import Path
 
 from agent.adapters.disk.checked_files import Pace, PartFile, faulty, is_plain, is_right, unexpected_files
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.durable import delete, disk_error, sync_folder, write_atomically
+from agent.adapters.disk.durable import delete, disk_errors, sync_folder, write_atomically
 from agent.core.fitness import CachedArtifact, to_evict
 from agent.errors import TransientError
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, FileRef, Variant
@@ -78,10 +78,8 @@ class ArtifactCache:
             if not folder.is_dir() and folder.exists():
                 self._damage.note("cache", f"{folder}: no folder; it is recreated")
                 delete(folder)
-            try:
+            with disk_errors(folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise disk_error(error, folder) from error
 
     def files(self, variant: Digest) -> Path:
         """Where a worker finds the artifact's files."""
@@ -151,31 +149,20 @@ class ArtifactCache:
 
     def admit(self, part: PartFile, digest: Digest) -> None:
         """Moves a checked file into its artifact's staging folder."""
-        target = self._staging(digest) / "files" / part.ref.path
-        try:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part.path.replace(target)
-            sync_folder(target.parent)
-        except OSError as error:
-            raise disk_error(error, target) from error
+        _place(part, self._staging(digest) / "files" / part.ref.path, parents=True)
 
     def complete(self, variant: Variant, digest: Digest) -> None:
         """All files are admitted: the artifact gets its name."""
         staging, final = self._staging(digest), self.files(digest).parent
-        with self._moving:
-            if not self.has(digest):
-                self._name(variant, staging, final)
-
-    def _name(self, variant: Variant, staging: Path, final: Path) -> None:
-        delete(final)  # what is left of it: its files are not there
-        try:
+        with self._moving, disk_errors(final):
+            if self.has(digest):
+                return
+            delete(final)  # what is left of it: its files are not there
             write_atomically(staging / "variant.json", variant.canonical(), mode=0o440)
             for folder in (*(path for path in staging.rglob("*") if path.is_dir()), staging):
                 sync_folder(folder)
             staging.replace(final)
             sync_folder(final.parent)
-        except OSError as error:
-            raise disk_error(error, final) from error
 
     def has_golden(self, digest: Digest, ref: FileRef) -> bool:
         """Are the golden vectors there? `checked_golden` says whether they are right."""
@@ -183,13 +170,7 @@ class ArtifactCache:
 
     def admit_golden(self, part: PartFile, digest: Digest) -> None:
         """Moves checked golden vectors beside their artifact, which must be complete."""
-        target = self._golden(digest, part.ref)
-        try:
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            part.path.replace(target)
-            sync_folder(target.parent)
-        except OSError as error:
-            raise disk_error(error, target) from error
+        _place(part, self._golden(digest, part.ref), parents=False)
 
     def checked_golden(self, digest: Digest, ref: FileRef, cancel: threading.Event) -> Path:
         """Where the golden vectors are, every byte hashed.
@@ -199,10 +180,8 @@ class ArtifactCache:
             StepCancelledError: `cancel` was set.
         """
         path = self._golden(digest, ref)
-        try:
+        with disk_errors(path):
             right = is_right(path, ref, cancel)
-        except OSError as error:
-            raise disk_error(error, path) from error
         if not right:
             self._set_aside(path, ref)
             raise TransientError(
@@ -225,10 +204,8 @@ class ArtifactCache:
             StepCancelledError: `cancel` was set.
         """
         folder = self.files(digest)
-        try:
+        with disk_errors(folder):
             odd, bad = unexpected_files(folder, variant), faulty(folder, variant, cancel, pace)
-        except OSError as error:
-            raise disk_error(error, folder) from error
         if odd or bad:
             names = [*odd, *(ref.path for ref in bad)]
             if self.has(digest):
@@ -253,13 +230,11 @@ class ArtifactCache:
                 delete(folder / path)
             for ref in bad:
                 self._set_aside(folder / ref.path, ref)
-            try:
+            with disk_errors(folder):
                 delete(staging)
                 folder.parent.replace(staging)
                 sync_folder(staging.parent)
                 sync_folder(folder.parents[1])
-            except OSError as error:
-                raise disk_error(error, folder) from error
 
     def _set_aside(self, path: Path, ref: FileRef) -> None:
         """Out of the artifact; kept for somebody who wants to know what happened, when it is small."""
@@ -267,10 +242,8 @@ class ArtifactCache:
         if not is_plain(path, ref.size) or ref.size > MAX_DAMAGED_BYTES:
             delete(path)
             return
-        try:
+        with disk_errors(path):
             path.replace(self._folder / "damaged" / hex_of(ref.digest))
-        except OSError as error:
-            raise disk_error(error, path) from error
         self._bound_damaged(MAX_DAMAGED_FILES, MAX_DAMAGED_BYTES)
 
     def _bound_damaged(self, files: int, size: int) -> bool:
@@ -328,3 +301,11 @@ class ArtifactCache:
             return min((self._folder / "partial" / f"{hex_of(ref.digest)}.part").stat().st_size, ref.size)
         except OSError:
             return 0
+
+
+def _place(part: PartFile, target: Path, *, parents: bool) -> None:
+    """A checked file gets its name."""
+    with disk_errors(target):
+        target.parent.mkdir(mode=0o700, parents=parents, exist_ok=True)
+        part.path.replace(target)
+        sync_folder(target.parent)

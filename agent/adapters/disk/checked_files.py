@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
-from agent.adapters.disk.durable import delete, disk_error, write_atomically
+from agent.adapters.disk.durable import delete, disk_error, disk_errors, write_atomically
 from agent.errors import StepCancelledError, TransientError
 from registry.contracts.catalogue.manifest import FileRef, Variant
 from registry.contracts.codes import DeploymentCode
@@ -50,7 +50,7 @@ class PartFile:
         self._buffers = [memoryview(bytearray(BUFFER)) for _ in range(BUFFERS)]
 
     def __enter__(self) -> PartFile:
-        try:
+        with disk_errors(self.path):
             try:
                 self._file = os.open(self.path, OPEN | os.O_RDWR | os.O_CREAT, 0o600)
             except PermissionError:  # `check` closed it for writing, and what was to follow failed
@@ -58,8 +58,6 @@ class PartFile:
                 self._file = os.open(self.path, OPEN | os.O_RDWR)
             if os.fstat(self._file).st_size > self.ref.size:
                 self.restart()
-        except OSError as error:
-            raise disk_error(error, self.path) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,14 +71,12 @@ class PartFile:
             TransientError: the disk refuses.
         """
         buffer = self._buffers[0]
-        try:
+        with disk_errors(self.path):
             while count := os.preadv(self._file, [buffer], self.offset):
                 self._hash.update(buffer[:count])
                 self.offset += count
                 if cancel.is_set():
                     raise StepCancelledError
-        except OSError as error:
-            raise disk_error(error, self.path) from error
 
     def restart(self) -> None:
         """Throws away what is there."""
@@ -133,11 +129,9 @@ class PartFile:
                 DeploymentCode.DIGEST_MISMATCH,
                 f"{self.ref.path}: what came has sha256 {found}, not {hex_of(self.ref.digest)}; thrown away",
             )
-        try:
+        with disk_errors(self.path):
             os.fchmod(self._file, 0o440)
             os.fsync(self._file)
-        except OSError as error:
-            raise disk_error(error, self.path) from error
 
     def _fill(self, fill: Fill, room: memoryview) -> int:
         """A whole buffer where possible: fewer hand-overs. An error keeps what came before it."""
@@ -191,7 +185,8 @@ def keep_sums(folder: Path) -> None:
     if not folder.is_dir():
         return
     try:
-        write_atomically(folder.with_name(FILE), json.dumps(_sums(folder)).encode())
+        sums = {path.relative_to(folder).as_posix(): _sum(path) for path in folder.rglob("*") if path.is_file()}
+        write_atomically(folder.with_name(FILE), json.dumps(sums).encode())
     except (OSError, TransientError):
         return
 
@@ -228,17 +223,9 @@ def _known(folder: Path) -> Sums:
         return {}
 
 
-def _sums(folder: Path) -> Sums:
-    return {path.relative_to(folder).as_posix(): _sum(path) for path in folder.rglob("*") if path.is_file()}
-
-
 def _sum(path: Path) -> tuple[int, int, str]:
-    digest = hashlib.sha256()
     status = path.stat()
-    with path.open("rb", buffering=0) as stream:
-        while part := stream.read(BUFFER):
-            digest.update(part)
-    return status.st_size, status.st_mtime_ns, digest.hexdigest()
+    return status.st_size, status.st_mtime_ns, _sha256(path)
 
 
 UNREADABLE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ELOOP})
@@ -291,12 +278,21 @@ def is_hashed(path: Path, ref: FileRef, cancel: threading.Event, pace: Pace = la
     Raises:
         StepCancelledError: `cancel` was set.
     """
+
+    def go_on(count: int) -> None:
+        if cancel.is_set():
+            raise StepCancelledError
+        pace(count)
+
+    return _sha256(path, go_on) == hex_of(ref.digest)
+
+
+def _sha256(path: Path, told: Callable[[int], None] = lambda _: None) -> str:
+    """`told`: called after each read with its number of bytes."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(BUFFER))
     with open(path, "rb", buffering=0) as stream:
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
-            if cancel.is_set():
-                raise StepCancelledError
-            pace(count)
-    return digest.hexdigest() == hex_of(ref.digest)
+            told(count)
+    return digest.hexdigest()

@@ -7,17 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from typing import NamedTuple
 
 MAX_UNTOLD = 64
 """Findings that wait to be told as events; the counts are of all."""
-
-
-class Finding(NamedTuple):
-    """One thing that was not what was written."""
-
-    kind: str
-    message: str
 
 
 class Damage:
@@ -26,21 +18,21 @@ class Damage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        self._untold: deque[Finding] = deque(maxlen=MAX_UNTOLD)
+        self._untold: deque[tuple[str, str]] = deque(maxlen=MAX_UNTOLD)
 
     def note(self, kind: str, message: str, count: int = 1) -> None:
         """`count` things of a kind were damaged: what they were and what became of them."""
         with self._lock:
             self._counts[kind] += count
-            self._untold.append(Finding(kind, message))
+            self._untold.append((kind, message))
 
     def counts(self) -> dict[str, int]:
         """By kind, since the agent started."""
         with self._lock:
             return dict(self._counts)
 
-    def take(self) -> list[Finding]:
-        """What was found since the last call."""
+    def take(self) -> list[tuple[str, str]]:
+        """What was found since the last call: kind and message of each."""
         with self._lock:
             found = list(self._untold)
             self._untold.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import TransientError
@@ -52,7 +53,7 @@ def delete(path: Path) -> None:
     Raises:
         TransientError: the disk refuses.
     """
-    try:
+    with disk_errors(path):
         if path.is_dir() and not path.is_symlink():
             doomed = path.with_name(path.name + ".gone")
             if doomed != path and not doomed.exists():
@@ -61,6 +62,13 @@ def delete(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Every error of the operating system on our own file becomes a TransientError."""
+    try:
+        yield
     except OSError as error:
         raise disk_error(error, path) from error
 

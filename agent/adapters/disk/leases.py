@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import secrets
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,8 +15,9 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, ValidationError
 
+from agent.adapters.disk.durable import write_atomically
 from agent.core.local_policy import Lease, SteadyUntil
-from agent.errors import PermanentError
+from agent.errors import PermanentError, TransientError
 from registry.contracts.wire import Name, Wire
 
 log = logging.getLogger(__name__)
@@ -81,15 +81,10 @@ class Leases:
             raise PermanentError("too_many_leases", f"{MAX_LEASES} leases are held already; give some back")
         lease = Lease(secrets.token_hex(4), until, reason[:MAX_REASON] or "no reason given", model)
         body = {"until": until.isoformat(), "reason": lease.reason, **({"model": model} if model else {})}
-        part = self.folder / f".{lease.id}.part"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with part.open("w") as file:
-                json.dump(body, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(self.folder / f"{lease.id}.json")
-        except OSError as error:
+            write_atomically(self.folder / f"{lease.id}.json", json.dumps(body).encode())
+        except (OSError, TransientError) as error:
             raise PermanentError("bad_lease", f"the lease cannot be written: {error}") from None
         return lease
 

@@ -117,14 +117,6 @@ def _by_uuid(environ: Mapping[str, str]) -> bool:
     return environ.get("CUDA_VISIBLE_DEVICES", "").startswith("GPU-")
 
 
-def driver_version(kernel: Path = Path("/sys/module/nvidia/version")) -> str:
-    """Of the kernel module that is loaded; empty where there is none. Cheap: it tells when to probe again."""
-    try:
-        return kernel.read_text(encoding="ascii", errors="replace")[:64].strip()
-    except OSError:
-        return ""
-
-
 HOMES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
 USUAL = tuple(Path("/usr/local/Ascend") / name for name in ("ascend-toolkit/latest", "nnrt/latest", "cann"))
 KINDS = ("toolkit", "nnrt")

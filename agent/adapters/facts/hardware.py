@@ -33,11 +33,11 @@ from agent.adapters.facts.accelerators import (
     NVIDIA_DEVICES,
     TOOL,
     cann_files,
-    driver_version,
     probe_ascend,
     probe_cann,
     probe_nvidia,
 )
+from agent.adapters.facts.process_stats import BOOT, kernel_text
 from agent.adapters.facts.vendor_tool import find_tool
 from agent.backends.catalog import CATALOG
 from agent.errors import TransientError
@@ -54,7 +54,14 @@ MAX_BYTES = 1 << 20
 MAX_INFO_BYTES = 16 << 10
 VARIABLES = ("ASCEND_", "CUDA_", "LD_LIBRARY_PATH", "PATH", "MINDSPORE_", "NVIDIA_")
 """Beginnings of the names of variables that decide what a vendor's library finds."""
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+MAX_FEATURES = 512
+MAX_REASON = 500
+MEMORY_STEP, DISK_STEP, SMALLEST_STEP = 16 << 20, 256 << 20, 4096
+"""Sizes are rounded down to these: boards of one kind differ by a few pages, and are one class."""
+ACL = "ascend_acl"
+"""The backend whose provider is the SoC's name, as ACL says it."""
+NVIDIA_DRIVER = Path("/sys/module/nvidia/version")
+"""Of the kernel module that is loaded. Cheap: it tells when to probe again."""
 
 
 class Probed(Wire):
@@ -71,10 +78,8 @@ class Probed(Wire):
         """Names in `evidence` whose last look failed."""
         return {name for name, told in self.evidence.items() if told.failed}
 
-    def or_before(self, before: Probed | None) -> Probed:
+    def or_before(self, before: Probed) -> Probed:
         """With the facts of an earlier look where this one failed."""
-        if before is None or not self.failed():
-            return self
         changes: dict[str, Any] = {}
         evidence = dict(self.evidence)
         for name in self.failed():
@@ -134,10 +139,10 @@ def probe_key(
     came or went, a vendor's tool that was installed or replaced."""
     facts = [*about, *(f"{name}={python}" for name, python in interpreters.items())]
     facts += [f"{name}={value}" for name, value in sorted(environ.items()) if name.startswith(VARIABLES)]
-    facts.append(f"nvidia={driver_version()}")
+    facts.append(f"nvidia={kernel_text(NVIDIA_DRIVER)}")
     nodes = {path.name for pattern in (ASCEND_DEVICES, *NVIDIA_DEVICES) for path in devices.glob(pattern)}
     facts += [f"devices={sorted(nodes)}", f"tool={_age(find_tool(TOOL, FOLDERS, environ))}"]
-    for file in (_BOOT, DRIVER_INFO, *cann_files(environ, arch)):
+    for file in (BOOT, DRIVER_INFO, *cann_files(environ, arch)):
         with contextlib.suppress(OSError), file.open("rb") as stream:
             facts.append(f"{file}={stream.read(MAX_INFO_BYTES)!r}")
     for interpreter in sorted(set(interpreters.values())):
@@ -161,14 +166,6 @@ def _age(file: Path | None) -> str:
         found = file.stat()
         return f"{file}={found.st_mtime_ns},{found.st_size}"
     return str(file)
-
-
-MAX_FEATURES = 512
-MAX_REASON = 500
-MEMORY_STEP, DISK_STEP, SMALLEST_STEP = 16 << 20, 256 << 20, 4096
-"""Sizes are rounded down to these: boards of one kind differ by a few pages, and are one class."""
-ACL = "ascend_acl"
-"""The backend whose provider is the SoC's name, as ACL says it."""
 
 
 def agent_version() -> str:
@@ -314,16 +311,11 @@ def _probed(
     fresh: bool,
 ) -> Probed:
     key = probe_key((agent_version(), repr(CATALOG)), interpreters, environ, arch)
-    before = kept(data_dir)
-    again: set[str] | None = None
-    """What is looked at; None: everything."""
-    if not fresh and before is not None and before.key == key:
-        again = before.failed()
-        if not again:
-            return before
-    found = _looked(interpreters, arch, environ, now, before if again is not None else None)
-    found = found.model_copy(update={"key": key})
-    found = found.or_before(before)
+    before = kept(data_dir) or Probed(key="")
+    known = before if before.key == key and not fresh else Probed(key=key)
+    if known.evidence and not known.failed():
+        return known
+    found = _looked(interpreters, arch, environ, now, known).or_before(before)
     keep(data_dir, found)
     return found
 
@@ -333,37 +325,35 @@ def _looked(
     arch: str,
     environ: Mapping[str, str],
     now: datetime,
-    known: Probed | None,
+    known: Probed,
 ) -> Probed:
-    """What a look finds now. `known`: only what failed in there is looked at, the rest is taken from there."""
-    told: dict[str, Evidence] = {} if known is None else dict(known.evidence)
+    """What a look finds now: only what failed in `known`, or is not there, is looked at."""
+    told = dict(known.evidence)
 
     def is_due(name: str) -> bool:
-        return known is None or name not in told or told[name].failed
+        return name not in told or told[name].failed
 
     backends: list[BackendFacts] = []
     for name, interpreter in interpreters.items():
-        fact = None if known is None or is_due(BACKEND + name) else known.fact(BACKEND + name)
+        fact = None if is_due(BACKEND + name) else known.fact(BACKEND + name)
         if fact is None:
             fact = probe_backend(name, str(interpreter))
             told[BACKEND + name] = _evidence(f"used by {interpreter}", fact.reason, now, failed=fact.unknown)
         backends.append(fact)
-    ascend = known.ascend if known is not None else None
+    ascend, cann, cuda = known.ascend, known.cann, known.cuda
     if is_due("ascend"):
         ascend, reason = probe_ascend(environ)
         told["ascend"] = _evidence("npu-smi info", reason, now, failed=ascend is None)
-    cann = known.cann if known is not None else None
     if is_due("cann"):
         cann, source = probe_cann(environ, arch)
         told["cann"] = _evidence(source if cann else "CANN's files", "" if cann else source, now)
-    cuda = known.cuda if known is not None else None
     if is_due("cuda"):
         cuda, reason = probe_nvidia(environ)
         told["cuda"] = _evidence("NVML", reason, now, failed=cuda is None)
     ascend = with_acl(ascend, tuple(backends))
     if ascend is not None and ascend.soc and ascend.soc == _acl_soc(tuple(backends)):
         told["ascend.soc"] = _evidence("acl.get_soc_name", "", now)
-    return Probed(key="", backends=tuple(backends), ascend=ascend, cann=cann, cuda=cuda, evidence=told)
+    return Probed(key=known.key, backends=tuple(backends), ascend=ascend, cann=cann, cuda=cuda, evidence=told)
 
 
 def with_acl(ascend: AscendFacts | None, backends: tuple[BackendFacts, ...]) -> AscendFacts | None:

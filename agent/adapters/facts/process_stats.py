@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MAX_SENSORS = 64
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""This boot of the host, by the kernel's random name for it."""
 
 
 def proportional_memory(pids: Iterable[int]) -> int | None:
@@ -62,9 +64,9 @@ def _memory_of(pid: int) -> int | None:
     return None
 
 
-def boot_id() -> str:
-    """This boot of the host, by the kernel's random name for it; empty where it does not tell."""
+def kernel_text(file: Path) -> str:
+    """A line that the kernel tells; empty where it does not."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii", errors="replace")[:64].strip()
+        return file.read_text(encoding="ascii", errors="replace")[:64].strip()
     except OSError:
         return ""

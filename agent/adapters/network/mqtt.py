@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -140,20 +140,16 @@ class MqttSession:
         self._connected_with = self._credentials()
         if self.settings.username is not None:
             self.client.username_pw_set(self.settings.username, self._connected_with[0])
-        if self._began:
-            self.client.reconnect()
-            return
         settings = self.settings
-        if not settings.v5:
-            self.client.connect_async(settings.host, settings.port, settings.keepalive_s)
-        else:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = settings.session_expiry_s
-            properties.ReceiveMaximum = RECEIVE_MAXIMUM
-            self.client.connect_async(
-                settings.host, settings.port, settings.keepalive_s, clean_start=False, properties=properties
-            )
-        self._began = True
+        if not self._began:
+            session: dict[str, Any] = {}
+            if settings.v5:
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                properties.SessionExpiryInterval = settings.session_expiry_s
+                properties.ReceiveMaximum = RECEIVE_MAXIMUM
+                session = {"clean_start": False, "properties": properties}
+            self.client.connect_async(settings.host, settings.port, settings.keepalive_s, **session)
+            self._began = True
         self.client.reconnect()
 
     def has_new_credentials(self) -> bool:
@@ -175,9 +171,7 @@ class MqttSession:
 
     def forget_unacknowledged(self) -> None:
         """Drops what paho has published and the broker not acknowledged: the owner keeps such messages itself."""
-        drop: Callable[[], Any] | None = getattr(self.client, "drop_out_messages", None)
-        if drop is not None:
-            drop()
+        getattr(self.client, "drop_out_messages", lambda: None)()
 
     def _on_connect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:

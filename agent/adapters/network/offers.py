@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from agent.adapters.disk.durable import disk_error
+from agent.adapters.disk.durable import disk_errors
 from agent.adapters.network.registry_answers import RegistryRefusedError, UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
 from agent.errors import PermanentError, StepCancelledError
@@ -103,18 +103,15 @@ class _Giving:
         return view
 
     def _pieces(self, file: FileRef, segment: UploadSegment) -> Iterator[bytes]:
-        position, end = segment.offset, segment.offset + segment.length
-        try:
-            with (self._folder / file.path).open("rb") as stream:
-                stream.seek(position)
-                while piece := stream.read(min(PIECE, end - position)):
-                    if self._cancel.is_set():
-                        raise StepCancelledError
-                    yield piece
-                    position += len(piece)
-                    self._tell(self._before + position)
-        except OSError as error:
-            raise disk_error(error, self._folder / file.path) from error
+        position, end, path = segment.offset, segment.offset + segment.length, self._folder / file.path
+        with disk_errors(path), path.open("rb") as stream:
+            stream.seek(position)
+            while piece := stream.read(min(PIECE, end - position)):
+                if self._cancel.is_set():
+                    raise StepCancelledError
+                yield piece
+                position += len(piece)
+                self._tell(self._before + position)
 
 
 def _next_segment(request: UploadRequest, view: UploadView) -> UploadSegment | None:

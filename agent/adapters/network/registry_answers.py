@@ -119,12 +119,10 @@ def require_object(answer: httpx.Response, body: bytes, *members: str) -> None:
 
 def bounded(answer: httpx.Response, limit: int) -> bytes:
     """The whole body, when it is not longer than `limit`."""
-    data = bytearray()
-    for chunk in answer.iter_bytes():
-        data += chunk
-        if len(data) > limit:
-            raise bad_answer(f"{answer.url.path}: the body is longer than {limit} bytes")
-    return bytes(data)
+    data = _beginning(answer, limit)
+    if len(data) > limit:
+        raise bad_answer(f"{answer.url.path}: the body is longer than {limit} bytes")
+    return data
 
 
 def bad_answer(text: str) -> TransientError:
@@ -132,14 +130,14 @@ def bad_answer(text: str) -> TransientError:
     return TransientError(DeploymentCode.BAD_ANSWER, text)
 
 
-def _beginning(answer: httpx.Response) -> bytes:
-    """One byte more than a problem may have, so that a longer body is seen to be none."""
+def _beginning(answer: httpx.Response, limit: int = MAX_PROBLEM_BYTES) -> bytes:
+    """One byte more than `limit`, so that a longer body is seen to be one."""
     data = bytearray()
     for chunk in answer.iter_bytes():
         data += chunk
-        if len(data) > MAX_PROBLEM_BYTES:
+        if len(data) > limit:
             break
-    return bytes(data[: MAX_PROBLEM_BYTES + 1])
+    return bytes(data[: limit + 1])
 
 
 def _retry_after(value: str) -> float:

@@ -26,7 +26,7 @@ from agent.core.machine.decision import (
 )
 from agent.core.machine.trial import LOADED, ROLLS_BACK, came_up
 from agent.core.probation import ProbationVerdict, p99
-from agent.core.slots import Choice, Looked, SlotRecord, Trial, identity
+from agent.core.slots import Choice, SlotRecord, Trial, identity
 from agent.errors import PermanentError
 from registry.contracts.catalogue.manifest import Parity
 from registry.contracts.codes import DeploymentCode
@@ -213,11 +213,9 @@ def step_done(record: SlotRecord, at: Situation, _: object = None) -> Decision:
 
 def admitted(record: SlotRecord, at: Situation, wait: Wait | None) -> Decision | None:
     """Verified, or staged: on to the switch, unless its policy or this host says otherwise. `wait`: of a switch."""
-    if policy_of(record).hold:
-        return move(record, at, DeploymentEvent.HELD, fault=_held()) if record.state is not State.STAGED else None
-    if wait is not None:
-        return move(record, at, DeploymentEvent.DEFER, **_waiting(wait))
-    return move(record, at, DeploymentEvent.GO, fault=None)
+    if record.state is State.STAGED and policy_of(record).hold:
+        return None
+    return _go_on(record, at, wait, DeploymentEvent.GO, fault=None)
 
 
 def reconsidered(record: SlotRecord, at: Situation, wait: Wait | None) -> Decision | None:
@@ -270,8 +268,8 @@ def new_trial(record: SlotRecord, at: Situation) -> Trial:
         trial = record.trial or Trial()
         return Trial(before_us=trial.before_us, before=trial.before)
     seen, looked = at.tally.seen(), record.looked
-    if looked is None or looked.answered <= seen.answered:
-        looked = Looked(answered=seen.answered, specials=seen.specials) if seen.answered else None
+    if looked is None or (seen is not None and looked.answered <= seen.answered):
+        looked = seen
     return Trial(before_us=p99(at.tally.run.view(), policy_of(record).probation.min_requests), before=looked)
 
 
@@ -306,12 +304,19 @@ def bound(record: SlotRecord) -> Choice:
 
 def _ready(record: SlotRecord, at: Situation, wait: Wait | None, **changes: Any) -> Decision:
     """On to the switch, unless its policy or this host says otherwise by now."""
-    if not at.cleared:  # With nothing answering there is no way but on.
-        if policy_of(record).hold:
-            return move(record, at, DeploymentEvent.HELD, **{**changes, "fault": _held()})
-        if wait is not None:
-            return move(record, at, DeploymentEvent.DEFER, **{**changes, **_waiting(wait)})
-    return move(record, at, DeploymentEvent.STEP_DONE, **changes)
+    if at.cleared:  # With nothing answering there is no way but on.
+        return move(record, at, DeploymentEvent.STEP_DONE, **changes)
+    return _go_on(record, at, wait, DeploymentEvent.STEP_DONE, **changes)
+
+
+def _go_on(record: SlotRecord, at: Situation, wait: Wait | None, event: DeploymentEvent, **changes: Any) -> Decision:
+    """`event`, unless its policy holds it or this host says not now."""
+    if policy_of(record).hold:
+        fault = Fault(code=DeploymentCode.HELD, message="the rollout holds it before the switch")
+        return move(record, at, DeploymentEvent.HELD, **{**changes, "fault": fault})
+    if wait is not None:
+        return move(record, at, DeploymentEvent.DEFER, **{**changes, **_waiting(wait)})
+    return move(record, at, event, **changes)
 
 
 def _why_no_shadow(record: SlotRecord, at: Situation) -> str | None:
@@ -335,10 +340,6 @@ def _off_by(choice: Choice, parity: Parity) -> str:
     name, agreement = choice.variant.name, parity.top1_agreement
     text = f"{name} is off by {parity.max_abs:.3g} (relative {parity.max_rel:.3g}) from the golden vectors"
     return text if agreement is None else f"{text}, and agrees in {agreement:.1%} of the top classes"
-
-
-def _held() -> Fault:
-    return Fault(code=DeploymentCode.HELD, message="the rollout holds it before the switch")
 
 
 def _waiting(wait: Wait) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from agent.core.machine.decision import (
     quarantined,
     step_failed,
 )
-from agent.core.probation import Counts, ProbationVerdict, Seen, judge
-from agent.core.slots import Looked, SlotRecord, Trial
+from agent.core.probation import Counts, Looked, ProbationVerdict, judge
+from agent.core.slots import SlotRecord, Trial
 from agent.errors import AgentError, PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import Phase
@@ -97,9 +97,7 @@ def assess(record: SlotRecord, at: Situation) -> Decision:
         return Decision(record)
     if verdict.code:
         return _take_back(record, at, verdict)
-    seen = at.tally.seen()
-    looked = Looked(answered=seen.answered, specials=seen.specials) if seen.answered else None
-    changes: dict[str, Any] = {"proven": True, "trial": None, "looked": looked}
+    changes: dict[str, Any] = {"proven": True, "trial": None, "looked": at.tally.seen()}
     if record.state is State.PROBATION:
         return move(
             record, at, DeploymentEvent.PROBATION_PASSED, fault=Fault(code="", message=verdict.message), **changes
@@ -142,7 +140,7 @@ def repair_failed(record: SlotRecord, at: Situation, error: AgentError) -> Decis
 
 def known_in(looked: Looked | None) -> int:
     """Bits of the kinds that the version before answered."""
-    return Seen(looked.answered, looked.specials).known() if looked is not None else 0
+    return looked.known() if looked is not None else 0
 
 
 def _on(record: SlotRecord, **changes: Any) -> Decision:
@@ -209,14 +207,14 @@ def _back_to_previous(record: SlotRecord) -> dict[str, Any]:
 
 
 def _counts(record: SlotRecord, trial: Trial, at: Situation) -> Counts:
-    tally, before = at.tally, trial.before
+    tally = at.tally
     golden = record.active is not None and record.active.golden is not None
     return Counts(
         answered=tally.answered,
         failed=tally.failed(),
         unexpected=tuple(tally.unexpected),
-        before=None if before is None else Seen(before.answered, before.specials),
-        comparable=before is not None or record.previous is not None or golden,
+        before=trial.before,
+        comparable=trial.before is not None or record.previous is not None or golden,
         crashes=trial.deaths,
         ends=trial.ends,
         given_up=at.crash.message if at.given_up and at.crash is not None else "",

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.facts import hardware, process_stats
-from agent.adapters.facts import hardware as probe_cache
-from agent.adapters.systemd_notify import notify, watchdog_interval_s
+from agent.app.agent import notify, watchdog_interval_s
 from registry.contracts.fit.platforms import Platform
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -34,10 +33,10 @@ def test_facts_are_those_of_this_host(tmp_path: Path) -> None:
 
 def test_backends_are_probed_once_until_asked_to(tmp_path: Path) -> None:
     first = probe(tmp_path)
-    kept = probe_cache.kept(tmp_path)
+    kept = hardware.kept(tmp_path)
     assert kept is not None
     known = kept.backends[0].model_copy(update={"version": "kept"})
-    probe_cache.keep(tmp_path, kept.model_copy(update={"backends": (known, *kept.backends[1:])}))
+    hardware.keep(tmp_path, kept.model_copy(update={"backends": (known, *kept.backends[1:])}))
     assert probe(tmp_path).backends[0].version == "kept"
     assert probe(tmp_path, fresh=True).facts_digest() == first.facts_digest()
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.facts import hardware as probe_cache
-from agent.adapters.facts import nvml_probe
+from agent.adapters.facts import hardware, nvml_probe
 from agent.adapters.facts.accelerators import probe_ascend, probe_cann, probe_nvidia
 from agent.adapters.facts.vendor_tool import ToolError, run_tool
 from registry.contracts.fit.platforms import AscendFacts
@@ -103,10 +102,10 @@ def test_cann_is_read_from_its_own_files(tmp_path: Path) -> None:
 
 def test_a_driver_that_is_upgraded_makes_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = tmp_path / "version.info"
-    monkeypatch.setattr(probe_cache, "DRIVER_INFO", driver)
+    monkeypatch.setattr(hardware, "DRIVER_INFO", driver)
 
     def key(**environ: str) -> str:
-        return probe_cache.probe_key(("1",), {"onnxruntime": Path(sys.executable)}, environ, "x86_64")
+        return hardware.probe_key(("1",), {"onnxruntime": Path(sys.executable)}, environ, "x86_64")
 
     before = key()
     assert key() == before
@@ -134,7 +133,7 @@ def test_a_chip_that_comes_and_a_tool_that_is_installed_make_another_key(tmp_pat
 
     def key() -> str:
         environ = {"PATH": str(tools)}
-        return probe_cache.probe_key(("1",), {"onnxruntime": Path(sys.executable)}, environ, "x86_64", devices)
+        return hardware.probe_key(("1",), {"onnxruntime": Path(sys.executable)}, environ, "x86_64", devices)
 
     keys = [key(), key()]
     (devices / "davinci_manager").touch()
@@ -156,8 +155,8 @@ def test_a_chip_that_comes_and_a_tool_that_is_installed_make_another_key(tmp_pat
 
 
 def test_a_chips_health_is_not_kept_from_one_start_to_the_next(tmp_path: Path) -> None:
-    probe_cache.keep(tmp_path, probe_cache.Probed(key="1", ascend=AscendFacts(soc="Ascend310P3", chips=1, health="OK")))
-    kept = probe_cache.kept(tmp_path)
+    hardware.keep(tmp_path, hardware.Probed(key="1", ascend=AscendFacts(soc="Ascend310P3", chips=1, health="OK")))
+    kept = hardware.kept(tmp_path)
     assert kept is not None
     assert kept.ascend == AscendFacts(soc="Ascend310P3", chips=1)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.facts import hardware
-from agent.adapters.facts import hardware as probe_cache
 from agent.adapters.facts.vendor_tool import ToolError
 from agent.app.doctor import fact_lines
 from agent.core.fitness import unfit
@@ -131,13 +130,13 @@ def test_without_an_earlier_look_it_is_unknown_and_neither_fits_nor_fails(tmp_pa
 @pytest.mark.parametrize("damage", [b"", b"{", b"0" * 32 + b"\n{}"])
 def test_a_kept_look_that_is_not_what_was_written_is_made_again(tmp_path: Path, damage: bytes, probes: Probes) -> None:
     first = look(tmp_path)
-    (tmp_path / probe_cache.FILE).write_bytes(damage)
+    (tmp_path / hardware.FILE).write_bytes(damage)
     assert look(tmp_path).facts_digest() == first.facts_digest()
 
 
 def test_a_flipped_bit_in_a_kept_look_is_no_fact(tmp_path: Path, probes: Probes) -> None:
     first = look(tmp_path)
-    file = tmp_path / probe_cache.FILE
+    file = tmp_path / hardware.FILE
     data = file.read_bytes()
     for bit in range(0, len(data) * 8, 397):
         changed = bytearray(data)

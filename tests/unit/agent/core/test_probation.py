@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.fitness import Room, choose
 from agent.core.health import Histogram, HistogramView
-from agent.core.probation import MAX_ENDS, Counts, Seen, Tally, expected_of, judge
+from agent.core.probation import MAX_ENDS, Counts, Looked, Tally, expected_of, judge
 from agent.dataplane.watching import count_answer, is_finite, kinds_in
 from registry.contracts.catalogue.manifest import Parity, Special, Tolerance
 from registry.contracts.codes import DeploymentCode as Code
@@ -28,6 +28,10 @@ def runs(microseconds: float, count: int = 50) -> HistogramView:
     return histogram.view()
 
 
+def seen(answered: int, specials: tuple[int, ...]) -> Looked:
+    return Looked(answered=answered, specials=specials)
+
+
 @pytest.mark.parametrize(
     ("counts", "code"),
     [
@@ -37,11 +41,20 @@ def runs(microseconds: float, count: int = 50) -> HistogramView:
         (Counts(answered=19, failed=1, unexpected=(1, 0, 0)), Code.PROBATION_NAN),
         (Counts(answered=20, unexpected=(0, 0, 1)), Code.PROBATION_NAN),
         (Counts(answered=20, unexpected=(20, 20, 20), comparable=False), None),
-        (Counts(answered=20, unexpected=(20, 0, 0), before=Seen(30, (30, 0, 0))), None),
-        (Counts(answered=20, unexpected=(20, 0, 0), before=Seen(30, (0, 0, 30))), Code.PROBATION_NAN),
-        (Counts(answered=20, unexpected=(0, 0, 1), before=Seen(30, (30, 0, 0))), Code.PROBATION_NAN),
-        (Counts(answered=100, unexpected=(38, 0, 0), before=Seen(100, (30, 0, 0))), None),
-        (Counts(answered=100, unexpected=(60, 0, 0), before=Seen(100, (30, 0, 0))), Code.PROBATION_NAN),
+        (Counts(answered=20, unexpected=(20, 0, 0), before=seen(30, (30, 0, 0))), None),
+        (
+            Counts(answered=20, unexpected=(20, 0, 0), before=seen(30, (0, 0, 30))),
+            Code.PROBATION_NAN,
+        ),
+        (
+            Counts(answered=20, unexpected=(0, 0, 1), before=seen(30, (30, 0, 0))),
+            Code.PROBATION_NAN,
+        ),
+        (Counts(answered=100, unexpected=(38, 0, 0), before=seen(100, (30, 0, 0))), None),
+        (
+            Counts(answered=100, unexpected=(60, 0, 0), before=seen(100, (30, 0, 0))),
+            Code.PROBATION_NAN,
+        ),
         (Counts(crashes=1), None),
         (Counts(crashes=2), Code.PROBATION_CRASHES),
         (Counts(ends=MAX_ENDS - 1), None),
