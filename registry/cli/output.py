@@ -22,8 +22,6 @@ from registry.client.errors import ClientError
 from registry.contracts.texts import size_text, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from registry.contracts.wire import Wire
 
 
@@ -233,11 +231,14 @@ class Output:
         if not lines:
             self.say(empty)
             return
-        from rich.table import Table  # noqa: PLC0415 - 40 ms
+        from rich.console import Console  # noqa: PLC0415 - 70 ms, all of it
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
 
         headings = [column.lstrip(">") for column in columns]
         widths = _widths(headings, lines)
-        console = self._console(sys.stdout, sum(widths) + GAP * len(widths))
+        wide = None if sys.stdout.isatty() else sum(widths) + GAP * len(widths)
+        console = Console(file=sys.stdout, width=wide, highlight=False, soft_wrap=wide is not None)
         if console.is_terminal and _least_width(widths) > console.width:
             self.say("\n\n".join(_block(headings, line) for line in lines))
             return
@@ -246,7 +247,7 @@ class Output:
             side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
             table.add_column(column.lstrip(">"), justify=side, overflow="fold", no_wrap=number < len(columns))
         for line in lines:
-            table.add_row(*map(_text, line))
+            table.add_row(*map(Text, line))  # never parsed as markup
         console.print(table)
 
     def listing(
@@ -295,14 +296,6 @@ class Output:
             lines.append(f"  {error.hint}")
         print(visible("\n".join(lines)), file=sys.stderr)  # noqa: T201
 
-    @staticmethod
-    def _console(stream: Any, piped: int) -> Console:
-        """`piped`: its width where it is no terminal."""
-        from rich.console import Console  # noqa: PLC0415 - 30 ms
-
-        width = None if stream.isatty() else piped
-        return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
-
 
 def _widths(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
     from rich.cells import cell_len  # noqa: PLC0415 - with the table
@@ -339,12 +332,6 @@ def age_text(at: datetime | None, now: datetime) -> str:
 def short(digest: str) -> str:
     """Enough of a digest to tell it from others."""
     return digest.removeprefix("sha256:")[:12]
-
-
-def _text(cell: str) -> Any:
-    from rich.text import Text  # noqa: PLC0415 - never parsed as markup
-
-    return Text(cell)
 
 
 def _json(value: Any, indent: int | None = None) -> str:

@@ -22,12 +22,10 @@ from registry.errors import RegistryError, StartError, TemporaryError
 
 SERVER_PACKAGES = "`registry serve` needs the server's packages, which are not all installed here (missing: {})."
 SERVER_HINT = "Install them with: pip install 'modelfleet[server]'. The other commands work without."
-EXIT_CONFIG = 2
+EXIT_CONFIG = ExitCode.USAGE
 """Somebody has to change something: a setting, a file, the version of the program."""
-EXIT_FAILED = 1
+EXIT_FAILED = ExitCode.FAILURE
 """It may work later as it is: the database is away, a disk is full."""
-
-
 MAX_SHOWN = 10
 
 
@@ -100,10 +98,10 @@ def _announce(settings: RegistryConfig, url: str) -> None:
         typer.echo(f"registry: the administrator's token is in {token}")
 
 
-def fail(command: str, message: str, exit_code: int, code: str = "") -> NoReturn:
+def fail(command: str, message: str, exit_code: ExitCode, code: str = "") -> NoReturn:
     """The end of a command. For a program the code is in the JSON, for people and journals behind the message."""
     if "--json" in sys.argv:
-        Output(as_json=True).fail(CliError(message, code=code or "invalid", exit_code=ExitCode(exit_code)))
+        Output(as_json=True).fail(CliError(message, code=code or "invalid", exit_code=exit_code))
     else:
         typer.echo(f"registry {command}: {message}" + (f" [{code}]" if code else ""), err=True)
     raise typer.Exit(exit_code)

@@ -46,29 +46,28 @@ def detect(path: Path) -> Format | None:
 
 def _protobuf_format(file: BinaryIO, size: int, name: str) -> Format | None:
     seen: list[protobuf.Field] = []
+    cut: protobuf.TruncatedError | None = None
     try:
         seen.extend(protobuf.outer_fields(file, checkpoint.payload_bytes(file, size)))
     except protobuf.TruncatedError as error:
-        what = other_model(seen)
-        if what is not None:
-            raise InspectionError(f"{name} is {what}, and it is cut short. The registry stores: {STORED}") from None
-        cut = _by_fields(seen)
-        if cut is not None:
-            raise InspectionError(
-                f"{name} is a file of format {cut} that is cut short: {error}. Copy it again"
-            ) from error
-        return None
+        cut = error
     except protobuf.NotProtobufError:
         return None
-    what = other_model(seen)
+    what, found = other_model(seen), _by_fields(seen)
     if what is not None:
-        raise InspectionError(f"{name} is {what}. The registry stores: {STORED}")
-    return _by_fields(seen) or (Format.AIR if air.operators(file, size) else None)
+        also = ", and it is cut short" if cut else ""
+        raise InspectionError(f"{name} is {what}{also}. The registry stores: {STORED}") from None
+    if cut and found is not None:
+        raise InspectionError(f"{name} is a file of format {found} that is cut short: {cut}. Copy it again") from cut
+    if found is None and not cut and air.operators(file, size):
+        return Format.AIR
+    return found
 
 
 def _by_fields(seen: list[protobuf.Field]) -> Format | None:
     """A file that is cut short has only the first of its fields."""
-    if _looks_like_onnx(seen):
+    # A plausible IR version; a file that is cut inside its graph has no field 7 yet.
+    if any(f.number == 1 and f.wire_type == protobuf.VARINT and 1 <= f.length <= 1000 for f in seen):
         return Format.ONNX
     if any(field.number == 2 and field.head.startswith(b"MindSpore") for field in seen):
         return Format.MINDIR
@@ -77,8 +76,3 @@ def _by_fields(seen: list[protobuf.Field]) -> Format | None:
     if numbers == {1} and kinds == {protobuf.LENGTH_DELIMITED} and all(f.head.startswith(b"\n") for f in seen):
         return Format.MINDSPORE_CKPT
     return None
-
-
-def _looks_like_onnx(seen: list[protobuf.Field]) -> bool:
-    """A plausible IR version; a file cut inside its graph has no field 7 yet."""
-    return any(f.number == 1 and f.wire_type == protobuf.VARINT and 1 <= f.length <= 1000 for f in seen)

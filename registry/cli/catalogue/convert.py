@@ -29,12 +29,12 @@ from registry.cli.fleet.devices import is_online
 from registry.cli.output import CliError, ExitCode, end_well, meter
 from registry.cli.session import Session, command, parse_pairs
 from registry.client.errors import NoAnswerError, UsageFault
-from registry.client.transfers import LocalFile, hash_file, upload
+from registry.client.transfers import hash_file, upload
 from registry.client.versions import fetch_manifest, find_version, split_version
 from registry.contracts.api.devices import DeviceView, JobRequest, JobView
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.catalogue.conversions import GOALS, Goal, source_for
-from registry.contracts.catalogue.manifest import FileRef, Manifest, MeasuredParity, Variant
+from registry.contracts.catalogue.manifest import Manifest, MeasuredParity, Variant
 from registry.contracts.comparison.golden_file import read_cases, with_bytes
 from registry.contracts.device.jobs import JobKind, JobState
 from registry.contracts.fit.platforms import Platform
@@ -116,7 +116,9 @@ def _add(session: Session, manifest: Manifest, variant: Variant, folder: Path) -
     offer = VariantOffer(variant=variant)
     answer = session.client.change("PUT", path, offer, VariantAnswer, repeatable=True)
     for missing in answer.missing:
-        file = _local(folder / missing.path, missing)
+        file = hash_file(folder / missing.path)
+        if file.digest != missing.digest:
+            raise CliError(f"{file.path.name} changed after it was made", code="file_changed")
         with meter(f"uploading {missing.path}", missing.size, quiet=session.out.as_json) as at:
             upload(session.client, file, at, session.out.note)
     if answer.manifest is None:
@@ -155,13 +157,6 @@ def _measured(session: Session, manifest: Manifest, variant: Variant, folder: Pa
     session.out.note(f"  measured on {backend}: {figures}: passed")
     measured = MeasuredParity(parity=parity, backend=backend, reference=manifest.golden.reference)
     return variant.model_copy(update={"parity": measured})
-
-
-def _local(path: Path, expected: FileRef) -> LocalFile:
-    file = hash_file(path)
-    if file.digest != expected.digest:
-        raise CliError(f"{path.name} changed after it was made", code="file_changed")
-    return file
 
 
 def _run(wanted: dict[str, Any], timeout_s: float) -> dict[str, Any]:

@@ -24,17 +24,8 @@ from registry.contracts.fit.resolution import FitOutcome, Reason, VariantVerdict
 from registry.contracts.paths import coverage_path, device_path, resolve_path
 from registry.contracts.texts import how_many, size_text
 
-FleetOption = Annotated[
-    str, typer.Option("--fleet", metavar="SELECTOR", help="Devices by label: site=paris,ring!=canary; else all.")
-]
 SHOWN = 3
 """Devices of a class that stand in the table."""
-
-
-WhatIf = Annotated[
-    list[str] | None,
-    typer.Option("--what-if", metavar="FACT=VALUE", help="With another fact; may be repeated: " + ", ".join(SETTABLE)),
-]
 
 
 @command
@@ -42,7 +33,9 @@ def coverage(
     session: Session,
     reference: Annotated[str, typer.Argument(metavar="MODEL[@REF]")],
     *,
-    fleet: FleetOption = "",
+    fleet: Annotated[
+        str, typer.Option("--fleet", metavar="SELECTOR", help="Devices by label: site=paris,ring!=canary; else all.")
+    ] = "",
 ) -> None:
     """Show which variant each class of devices would run, and which devices can run none and why.
 
@@ -108,7 +101,12 @@ def explain(
     reference: Annotated[str, typer.Argument(metavar="MODEL[@REF]")],
     *,
     variant: Annotated[str | None, typer.Option("--variant", help="Consider this variant only.")] = None,
-    what_if: WhatIf = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--what-if", metavar="FACT=VALUE", help="With another fact; may be repeated: " + ", ".join(SETTABLE)
+        ),
+    ] = None,
     facts: Annotated[bool, typer.Option("--facts", help="Show every fact with its source and age.")] = False,
 ) -> None:
     """Show which variant a device would run, why the others do not fit, and what stopped it, with stable codes.

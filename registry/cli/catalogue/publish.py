@@ -2,88 +2,200 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+from pydantic import ValidationError
 
 from registry.cli.catalogue.manifest_text import image_text, network_text, requirement_text, tensor_row
-from registry.cli.catalogue.publish_options import (
-    AliasOption,
-    BatchingOption,
-    CardOption,
-    CompareWithOption,
-    DryRunOption,
-    EntryPointOption,
-    FormatOption,
-    GoldenFromOption,
-    GoldenInputsOption,
-    GoldenOfOption,
-    GoldenOption,
-    GoldenRandomOption,
-    InputOption,
-    LabelOption,
-    LicenceOption,
-    MaxBatchOption,
-    ModelFile,
-    NetworkArgOption,
-    NetworkOption,
-    OutputOption,
-    SigningKeyOption,
-    Source,
-    TargetOption,
-    ToleranceOption,
-    VariantOption,
-    VersionOption,
-    architecture,
-    batching_section,
-    tensor_specs,
-    tolerance_of,
-)
 from registry.cli.output import Output, end_well, meter
-from registry.cli.session import Session, command, parse_labels
+from registry.cli.session import Session, command, parse_labels, parse_pairs
 from registry.client.errors import ClientError, UsageFault
-from registry.contracts.catalogue.batching import batching_text
-from registry.contracts.catalogue.manifest import Manifest, Target
+from registry.contracts.catalogue.batching import MAX_JOINED, batching_text
+from registry.contracts.catalogue.manifest import (
+    MAX_GOLDEN_CASES,
+    Format,
+    Manifest,
+    Network,
+    Target,
+    TensorSpec,
+    Tolerance,
+)
+from registry.contracts.catalogue.networks import Value, networks
+from registry.contracts.tensors import Datatype
 from registry.contracts.texts import size_text
 from registry.inspection.facts import ModelFacts
 from registry.publishing.plan import Observer, make_plan
 from registry.publishing.publish import PublishResult
 from registry.publishing.publish import publish as publish_plan
-from registry.publishing.request import PublishRequest, PublishTable, VariantSection, load_publish_file
+from registry.publishing.request import (
+    BatchingSection,
+    EntryPointSection,
+    PublishRequest,
+    PublishTable,
+    VariantSection,
+    load_publish_file,
+)
 
+NETWORK_PANEL = "Checkpoints: what the weights are filled into"
+BATCHING_PANEL = "Joining requests (docs/batching.md)"
+GOLDEN_PANEL = "Golden vectors: what every variant must answer"
+BatchingChoice = Literal["auto", "independent", "off"]
+"""What the publisher says of the items of one run."""
 S = TypeVar("S", bound=PublishTable)
 
 
 @command
 def publish(
     session: Session,
-    source: Source,
-    file: ModelFile = None,
+    source: Annotated[str, typer.Argument(metavar="MODEL|FILE.toml", help="The model's name, or a publish file.")],
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The model's file, after a name.")] = None,
     *,
-    version: VersionOption = None,
-    target: TargetOption = None,
-    variant: VariantOption = None,
-    model_format: FormatOption = None,
-    label: LabelOption = None,
-    licence: LicenceOption = None,
-    card: CardOption = None,
-    alias: AliasOption = None,
-    network: NetworkOption = None,
-    network_arg: NetworkArgOption = None,
-    entry_point: EntryPointOption = None,
-    signing_key: SigningKeyOption = None,
-    model_input: InputOption = None,
-    model_output: OutputOption = None,
-    batching: BatchingOption = None,
-    max_batch: MaxBatchOption = None,
-    golden: GoldenOption = None,
-    golden_from: GoldenFromOption = None,
-    golden_of: GoldenOfOption = None,
-    compare_with: CompareWithOption = None,
-    golden_inputs: GoldenInputsOption = None,
-    golden_random: GoldenRandomOption = None,
-    tolerance: ToleranceOption = None,
-    dry_run: DryRunOption = False,
+    version: Annotated[
+        str | None, typer.Option("--version", help="The version's name; immutable once published.")
+    ] = None,
+    target: Annotated[Target | None, typer.Option("--target", help="The kind of platform it is made for.")] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="The variant's name. Default: FORMAT-TARGET.")
+    ] = None,
+    model_format: Annotated[
+        Format | None, typer.Option("--format", help="The format. Default: by the file's content.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", "--license", help="An SPDX expression.")] = None,
+    card: Annotated[Path | None, typer.Option("--card", metavar="README.md", help="The model card, Markdown.")] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option("--alias", help="Point this alias at the version; may be repeated.")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option("--network", help=f"One of: {', '.join(networks())}.", rich_help_panel=NETWORK_PANEL),
+    ] = None,
+    network_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--network-arg",
+            metavar="NAME=VALUE",
+            help="An argument of the network's constructor or the entry point's function; may be repeated.",
+            rich_help_panel=NETWORK_PANEL,
+        ),
+    ] = None,
+    entry_point: Annotated[
+        str | None,
+        typer.Option(
+            "--entry-point",
+            metavar="FILE.py:FUNCTION",
+            help="Code that builds the network, instead of --network. It runs only on devices that trust its signer.",
+            rich_help_panel=NETWORK_PANEL,
+        ),
+    ] = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--signing-key",
+            metavar="FILE",
+            help="Signs the entry points; see `registry key new`.",
+            rich_help_panel=NETWORK_PANEL,
+        ),
+    ] = None,
+    model_input: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME:TYPE:DIMS",
+            help="An input: x:FP32:-1,3,32,32. Default: those of the other variants or of the network.",
+            rich_help_panel=NETWORK_PANEL,
+        ),
+    ] = None,
+    model_output: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output",
+            metavar="NAME:TYPE:DIMS",
+            help="An output, as --input. An entry point needs both.",
+            rich_help_panel=NETWORK_PANEL,
+        ),
+    ] = None,
+    batching: Annotated[
+        BatchingChoice | None,
+        typer.Option(
+            "--batching",
+            help="auto: as an ONNX graph proves. independent: you declare that items do not influence each other. "
+            "off: one request at a time.",
+            rich_help_panel=BATCHING_PANEL,
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--max-batch",
+            min=1,
+            max=MAX_JOINED,
+            help="The largest number of requests in one run. Default: the best on each device.",
+            rich_help_panel=BATCHING_PANEL,
+        ),
+    ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(
+            "--golden",
+            metavar="FILE",
+            help="Use these golden vectors: .safetensors or .npz.",
+            rich_help_panel=GOLDEN_PANEL,
+        ),
+    ] = None,
+    golden_from: Annotated[
+        str | None,
+        typer.Option(
+            "--golden-from",
+            metavar="VARIANT",
+            help="Make them with this variant. Default: the first that runs here.",
+            rich_help_panel=GOLDEN_PANEL,
+        ),
+    ] = None,
+    golden_of: Annotated[
+        str | None,
+        typer.Option(
+            "--golden-of",
+            metavar="MODEL@VERSION",
+            help="Use the golden vectors of this version.",
+            rich_help_panel=GOLDEN_PANEL,
+        ),
+    ] = None,
+    compare_with: Annotated[
+        str | None,
+        typer.Option(
+            "--compare-with",
+            metavar="MODEL@VERSION",
+            help="Make them here with this version's model.",
+            rich_help_panel=GOLDEN_PANEL,
+        ),
+    ] = None,
+    golden_inputs: Annotated[
+        Path | None,
+        typer.Option(
+            "--golden-inputs", metavar="FILE", help="Make them from these inputs.", rich_help_panel=GOLDEN_PANEL
+        ),
+    ] = None,
+    golden_random: Annotated[
+        int | None,
+        typer.Option(
+            "--golden-random",
+            metavar="N",
+            min=0,
+            max=MAX_GOLDEN_CASES,
+            help="Make them from N random inputs. 0: no vectors, and no trial run.",
+            rich_help_panel=GOLDEN_PANEL,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option("--tolerance", metavar="absolute=,relative=,top1=", rich_help_panel=GOLDEN_PANEL),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Inspect and compare; change nothing.")] = False,
 ) -> None:
     """Publish a version of a model.
 
@@ -227,3 +339,78 @@ def _summary(result: PublishResult) -> str:
     if not result.created:
         return f"{name} is published with the same content already ({digest}); nothing to do.{aliases}"
     return f"Published {name} ({digest}): {sent} sent, {present} were there.{aliases}"
+
+
+def architecture(name: str | None, entry_point: str | None, pairs: list[str]) -> dict[str, Any]:
+    """The options as a publish file would say them: `network` or `entry_point`, or nothing. Raises UsageFault."""
+    if name is not None and entry_point is not None:
+        raise UsageFault("--network and --entry-point: one of them builds the network")
+    if name is not None:
+        return {"network": Network(name=name, arguments=_arguments(pairs))}
+    if entry_point is not None:
+        module, _, function = entry_point.rpartition(":")
+        if not module.endswith(".py") or not function:
+            raise UsageFault(
+                f"{entry_point!r} is not of the form FILE.py:FUNCTION", hint="--entry-point network.py:create"
+            )
+        section = EntryPointSection(module=Path(module), function=function, arguments=_arguments(pairs))
+        return {"entry_point": section}
+    if pairs:
+        raise UsageFault("--network-arg without --network", hint=f"Networks: {', '.join(networks())}")
+    return {}
+
+
+def _arguments(pairs: list[str]) -> dict[str, Value]:
+    found = parse_pairs(pairs, "--network-arg", "NAME=VALUE", hint="--network-arg num_class=10")
+    return {key: _value(text) for key, text in found.items()}
+
+
+def tensor_specs(texts: list[str] | None) -> tuple[TensorSpec, ...]:
+    """`x:FP32:-1,1,32,32` each. Raises UsageFault."""
+    return tuple(_tensor(text) for text in texts or ())
+
+
+def _tensor(text: str) -> TensorSpec:
+    name, _, rest = text.rpartition(":")
+    name, _, datatype = name.rpartition(":")
+    dims = rest.split(",")
+    if not name or datatype not in list(Datatype) or not all(re.fullmatch(r"-1|[0-9]{1,9}", dim) for dim in dims):
+        raise UsageFault(f"{text!r} is not of the form NAME:TYPE:DIMS", hint="--input x:FP32:-1,1,32,32 (-1: any size)")
+    values: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [int(dim) for dim in dims]}
+    return TensorSpec.model_validate(values)
+
+
+def _value(text: str) -> Value:
+    """`true` and `false`, whole and other numbers; everything else is text."""
+    if text in ("true", "false"):
+        return text == "true"
+    if re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    if re.fullmatch(r"-?[0-9]{1,18}\.[0-9]{1,18}", text):
+        return float(text)
+    return text
+
+
+def batching_section(choice: BatchingChoice | None, max_batch: int | None) -> BatchingSection:
+    """The options as a publish file says them."""
+    said = None if choice in (None, "auto") else choice == "independent"
+    return BatchingSection(independent=said, max_size=max_batch)
+
+
+def tolerance_of(text: str) -> Tolerance:
+    """`absolute=1e-3,relative=1e-2,top1=0.99`, each at most once. Raises UsageFault."""
+    names = {"absolute": "absolute", "relative": "relative", "top1": "top1_agreement"}
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        try:
+            values[names[key.strip()]] = float(value)
+        except (KeyError, ValueError):
+            raise UsageFault(
+                f"--tolerance has {part!r}", hint="--tolerance absolute=1e-4,relative=1e-3,top1=1"
+            ) from None
+    try:
+        return Tolerance(**values)
+    except ValidationError as error:
+        faults = tuple(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        raise UsageFault(f"--tolerance {text!r} is out of range", errors=faults) from None

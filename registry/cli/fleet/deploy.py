@@ -45,7 +45,6 @@ POLL_S = 0.5
 
 
 Devices = Annotated[list[str], typer.Option("--device", "-d", metavar="DEVICE", help="May be repeated.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="Deadline of --wait.")]
 
 
 @command
@@ -70,7 +69,9 @@ def deploy(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the device serves the version or reports a failure.")
     ] = False,
-    timeout: Timeout = 300.0,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="Deadline of --wait.")
+    ] = 300.0,
     probation: ProbationOption = None,
     shadow: ShadowOption = None,
     max_nan: MaxNanOption = None,

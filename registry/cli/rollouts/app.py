@@ -51,7 +51,6 @@ app = typer.Typer(
     ```
     """,
 )
-Reference = Annotated[str, typer.Argument(metavar="MODEL@VERSION|MODEL@ALIAS")]
 FleetOption = Annotated[
     str | None,
     typer.Option("--fleet", metavar="SELECTOR", help="By labels: site=paris,ring!=canary; 'key in (a,b)'; * is all."),
@@ -62,11 +61,7 @@ Waves = Annotated[
     typer.Option("--waves", help="Cumulative: 1%,10%,100%; 5,50,100% (devices); ring=canary,100% (a label)."),
 ]
 Soak = Annotated[str | None, typer.Option("--soak", help="How long a wave is watched: 30m, or one each: 30m,1h,10m.")]
-GateOption = Annotated[
-    list[str] | None, typer.Option("--gate", metavar="KEY=VALUE", help="max_failed_pct=2, min_committed_pct=95, ...")
-]
 RateOption = Annotated[float | None, typer.Option("--rate", metavar="N", help="Devices offered per minute.")]
-Unavailable = Annotated[int | None, typer.Option("--max-unavailable", min=1, help="Devices changing at once.")]
 
 
 @command
@@ -170,16 +165,21 @@ def _simple(session: Session, rollout: str, wanted: Command, note: str, *, force
 @command
 def create(
     session: Session,
-    reference: Reference,
+    reference: Annotated[str, typer.Argument(metavar="MODEL@VERSION|MODEL@ALIAS")],
     *,
     fleet: FleetOption = None,
     group: Groups = None,
     device: Devices = None,
     waves: Waves = None,
     soak: Soak = None,
-    gate: GateOption = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", metavar="KEY=VALUE", help="max_failed_pct=2, min_committed_pct=95, ..."),
+    ] = None,
     rate: RateOption = None,
-    max_unavailable: Unavailable = None,
+    max_unavailable: Annotated[
+        int | None, typer.Option("--max-unavailable", min=1, help="Devices changing at once.")
+    ] = None,
     probation: ProbationOption = None,
     shadow: ShadowOption = None,
     max_nan: MaxNanOption = None,

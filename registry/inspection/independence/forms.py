@@ -42,8 +42,6 @@ def reshape(node: Node) -> list[Value]:
     if node.opset < 5:
         wanted: tuple[Size | None, ...] = tuple(Size(int(dim)) for dim in node.attribute("shape", ()))
     elif given is None or given.is_item or given.elements is None:
-        if not value.is_item and given is not None and not given.is_item and not value.holds_batch:
-            return [constant()]
         raise refuse("its target shape is not known")
     else:
         wanted = given.elements
@@ -173,8 +171,7 @@ def expand(node: Node) -> list[Value]:
     refuse_if(given.is_item, "its shape depends on the items")
     refuse_if(value.holds_batch, "the number of items is used as data")
     if given.elements is None:
-        refuse_if(value.is_item, "its shape is not known")
-        return [constant()]
+        raise refuse("its shape is not known")
     target = tuple(fresh() if size is None else size for size in given.elements)
     refuse_if(any(size.factor <= 0 for size in target), "a size of its shape is 0 or negative")
     rank = max(value.rank, len(target))
@@ -247,8 +244,7 @@ def tile(node: Node) -> list[Value]:
     refuse_if(given.is_item, "its repeats depend on the items")
     refuse_if(value.holds_batch, "the number of items is used as data")
     if given.elements is None:
-        refuse_if(value.is_item, "its repeats are not known")
-        return [constant()]
+        raise refuse("its repeats are not known")
     refuse_if(len(given.elements) != value.rank, "its repeats do not fit")
     repeats = tuple(fresh() if size is None else size for size in given.elements)
     refuse_if(

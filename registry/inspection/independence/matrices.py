@@ -44,8 +44,7 @@ def _one_element(node: Node, index: int) -> None:
 
 def multiplied(left: Value, right: Value) -> Value:
     """What comes out of left @ right. Raises NotIndependentError."""
-    if not left.is_item and not right.is_item and (left.shape is None or right.shape is None):
-        return constant()
+
     refuse_if(left.rank == 0 or right.rank == 0, "a matrix has no dimension")
     refuse_if(
         left.axis == left.rank - 1 or (right.axis is not None and right.axis == max(right.rank - 2, 0)),

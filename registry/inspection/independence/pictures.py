@@ -11,7 +11,6 @@ from registry.inspection.independence.nodes import (
     Shape,
     Size,
     Value,
-    constant,
     fresh,
     place,
     refuse,
@@ -44,8 +43,7 @@ def qlinear_conv(node: Node) -> list[Value]:
 
 
 def _convolved(node: Node, value: Value, weights: Value) -> Value:
-    if not value.is_item and (value.shape is None or weights.shape is None):
-        return constant()
+
     kernel = node.attribute("kernel_shape") or [size.number for size in weights.sizes[2:]]
     return Value((value.sizes[0], weights.sizes[0], *_slid(node, value.sizes[2:], kernel)), value.axis)
 

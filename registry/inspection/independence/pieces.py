@@ -27,9 +27,6 @@ def gather(node: Node) -> list[Value]:
     data, indices = node.need(0), node.need(1)
     refuse_if(data.is_item and indices.is_item, "items are looked up in items")
     refuse_if(indices.holds_batch, "the number of items is used as an index")
-    if data.shape is None or indices.shape is None:
-        refuse_if(data.is_item or indices.is_item or data.holds_batch, "the shape of what goes in cannot be followed")
-        return [constant()]
     axis = node.axis(data.rank)
     along(data, axis, "it looks up")
     shape = (*data.sizes[:axis], *indices.sizes, *data.sizes[axis + 1 :])
@@ -42,14 +39,11 @@ def gather(node: Node) -> list[Value]:
 
 
 def _taken(data: Value, indices: Value) -> tuple[Size | None, ...] | None:
-    if data.elements is None or data.rank != 1:
-        refuse_if(data.holds_batch, "the number of items is used as data")
-        return None
-    where, length = indices.numbers, len(data.elements)
-    if where is None or any(not -length <= at < length for at in where):
-        refuse_if(data.holds_batch, "the number of items is used as data")
-        return None
-    return tuple(data.elements[at] for at in where)
+    elements, where = data.elements or (), indices.numbers
+    if data.rank == 1 and where is not None and all(-len(elements) <= at < len(elements) for at in where):
+        return tuple(elements[at] for at in where)
+    refuse_if(data.holds_batch, "the number of items is used as data")
+    return None
 
 
 @rule("GatherElements:13", note="items by the same items, along another axis; or items by no others")
@@ -109,11 +103,7 @@ def scatter_elements(node: Node) -> list[Value]:
 def concat(node: Node) -> list[Value]:
     """End to end along an axis."""
     values = [value for value in node.inputs if value is not None]
-    if any(value.shape is None for value in values):
-        refuse_if(
-            any(value.is_item or value.holds_batch for value in values), "the shape of what goes in cannot be followed"
-        )
-        return [constant()]
+
     axis = node.axis(values[0].rank)
     if not any(value.is_item for value in values):
         if values[0].rank == 1:
@@ -174,8 +164,6 @@ def split(node: Node) -> list[Value]:
 def slice_(node: Node) -> list[Value]:
     """From start to end along some axes."""
     value = node.need(0)
-    if value.shape is None and not value.is_item and not value.holds_batch:
-        return [constant()]
     starts, ends, axes, steps = _bounds(node, value)
     sizes = list(value.sizes)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -278,8 +266,6 @@ def one_hot(node: Node) -> list[Value]:
 def trilu(node: Node) -> list[Value]:
     """A triangle of each matrix."""
     value = node.only()
-    if value.shape is None:
-        return [value.moved(value.axis, None)]
     along(value, value.rank - 1, "it takes a triangle")
     along(value, value.rank - 2, "it takes a triangle")
     return [value.moved(value.axis, value.shape)]

@@ -13,9 +13,9 @@ import pytest
 
 from registry.cli.main import COMMANDS
 from registry.cli.output import MEANING
-from registry.cli.reference import render
 from registry.contracts.catalogue.manifest import Classification, ImageInput
 from registry.publishing.request import load_publish_file
+from scripts.lib.cli_reference import render
 from tests.support.models import onnx_models
 from tests.support.paths import LENET, ROOT
 from tests.support.programs.cli import Cli, end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry.cli.catalogue.publish_options import (
+from registry.cli.catalogue.publish import (
     architecture,
     batching_section,
     tensor_specs,
