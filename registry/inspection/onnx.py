@@ -13,6 +13,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def survey(model: Any) -> Survey:
             found.operators.add((_domain(node.domain), node.op_type))
             for attribute in node.attribute:
                 found.external.extend(_external(_attribute_tensors(attribute)))
-                waiting.extend((depth + 1, inner) for inner in _subgraphs(attribute))
+                waiting.extend((depth + 1, inner) for inner in (*_one(attribute, "g"), *attribute.graphs))
     return found
 
 
@@ -118,29 +119,18 @@ def _domain(name: str) -> str:
 
 def _graph_tensors(graph: Any) -> Iterator[Any]:
     if graph.DESCRIPTOR.name != "GraphProto":
-        return
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
+        return iter(())
+    return chain(graph.initializer, *((sparse.values, sparse.indices) for sparse in graph.sparse_initializer))
 
 
 def _attribute_tensors(attribute: Any) -> Iterator[Any]:
-    if attribute.HasField("t"):
-        yield attribute.t
-    yield from attribute.tensors
-    if attribute.HasField("sparse_tensor"):
-        yield attribute.sparse_tensor.values
-        yield attribute.sparse_tensor.indices
-    for sparse in attribute.sparse_tensors:
-        yield sparse.values
-        yield sparse.indices
+    sparse = (*_one(attribute, "sparse_tensor"), *attribute.sparse_tensors)
+    return chain(_one(attribute, "t"), attribute.tensors, *((each.values, each.indices) for each in sparse))
 
 
-def _subgraphs(attribute: Any) -> Iterator[Any]:
-    if attribute.HasField("g"):
-        yield attribute.g
-    yield from attribute.graphs
+def _one(message: Any, field: str) -> tuple[Any, ...]:
+    """The message in a field of its own, if there is one."""
+    return (getattr(message, field),) if message.HasField(field) else ()
 
 
 def _external(tensors: Iterable[Any]) -> Iterator[ExternalTensor]:

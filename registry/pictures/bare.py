@@ -67,14 +67,10 @@ def check_cost(width: int, height: int, data: bytes) -> None:
     pixels = width * height
     if pixels > MAX_PIXELS:
         raise PictureError(f"expected at most {MAX_PIXELS} pixels, got {width} x {height}")
-    scans = _scans(data)
+    # In the coded data of a JPEG 0xFF is followed by 0x00 or a restart, and its APPn segments are gone.
+    scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
     if scans > MAX_SCANS or scans * pixels > MAX_PASSES:
         raise PictureError(f"expected a JPEG of at most {MAX_SCANS} scans, got {scans} over {width} x {height} pixels")
-
-
-def _scans(data: bytes) -> int:
-    """How many scans a JPEG without its APPn segments has: in coded data 0xFF is followed by 0x00 or a restart."""
-    return data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
 
 
 def _bare_jpeg(data: bytes) -> Bare:

@@ -19,7 +19,6 @@ from registry.cli.rollouts.asking import (
     Rollout,
     Watch,
     Yes,
-    answer,
     command_rollout,
     follow,
     get_rollout,
@@ -281,9 +280,7 @@ def _begin(session: Session, view: RolloutView, *, draft: bool, yes: bool, watch
         session.out.say("")
     asks = not yes and not session.out.as_json and sys.stdin.isatty()
     if draft or not (yes or asks):
-        if not session.out.as_json:
-            session.out.say(f"{label(view)} is a draft. Start it: registry rollout start {label(view)}")
-        answer(session, view)
+        session.out.answer(view, f"{label(view)} is a draft. Start it: registry rollout start {label(view)}")
         return
     if asks and not typer.confirm(f"Start rollout {label(view)}?"):
         session.out.say(f"It stays a draft. Start it later: registry rollout start {label(view)}")

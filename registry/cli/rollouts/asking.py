@@ -71,12 +71,6 @@ def make_sure(session: Session, question: str, *, yes: bool) -> None:
         typer.confirm(question, abort=True)
 
 
-def answer(session: Session, view: RolloutView) -> None:
-    """The rollout as a document, for programs."""
-    if session.out.as_json:
-        session.out.document(view)
-
-
 def planned(session: Session, view: RolloutView) -> RolloutView:
     """The rollout once its plan is there, or as it is after PLAN_S. Raises CliError when planning failed."""
     if view.state is not RolloutState.PLANNING:
@@ -101,9 +95,7 @@ def follow(session: Session, view: RolloutView, *, watch: bool, success: Rollout
     says whether it ended in `success`."""
     view = planned(session, view)
     if not watch:
-        if not session.out.as_json:
-            session.out.say(status_line(view))
-        answer(session, view)
+        session.out.answer(view, status_line(view))
         return
     told = ""
     while True:

@@ -13,6 +13,7 @@ from registry.inspection.independence.nodes import (
     Size,
     Value,
     along,
+    certain,
     constant,
     fresh,
     refuse,
@@ -156,9 +157,7 @@ def joined(values: Sequence[Value]) -> tuple[int, Shape]:
         if not value.is_item and at >= 0 and value.sizes[at] != ONE:
             raise refuse(f"a constant has {value.sizes[at]} rows along the axis of the items")
     shape = broadcast_shape([value.sizes for value in values])
-    if shape is None:
-        raise refuse("the shape of what goes in cannot be followed")
-    return axis, shape
+    return axis, certain(shape, "the shape of what goes in cannot be followed")
 
 
 def broadcast_shape(shapes: Sequence[Shape | None]) -> Shape | None:

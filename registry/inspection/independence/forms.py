@@ -9,6 +9,7 @@ from registry.inspection.independence.nodes import (
     Shape,
     Size,
     Value,
+    certain,
     constant,
     elements_of,
     fresh,
@@ -54,9 +55,8 @@ def reshape(node: Node) -> list[Value]:
 
 def _resolved(sizes: Shape, wanted: tuple[Size | None, ...], *, zero_copies: bool) -> Shape:
     found: list[Size | None] = []
-    for at, size in enumerate(wanted):
-        if size is None:
-            raise refuse("a size of its target is not known")
+    for at, given in enumerate(wanted):
+        size = certain(given, "a size of its target is not known")
         if size.number == 0 and zero_copies:
             refuse_if(at >= len(sizes), "it copies a size that is not there")
             found.append(sizes[at])
@@ -75,9 +75,7 @@ def _filled(sizes: Shape, found: list[Size | None]) -> Shape:
     total = product(sizes)
     rest = product(tuple(size for size in found if size is not None))
     if None in found:
-        open_size = total.over(rest)
-        if open_size is None:
-            raise refuse(f"{total} elements are not a known multiple of {rest}")
+        open_size = certain(total.over(rest), f"{total} elements are not a known multiple of {rest}")
         found[found.index(None)] = open_size
     elif total != rest:
         refuse_if(
@@ -147,9 +145,7 @@ def squeeze(node: Node) -> list[Value]:
 def unsqueeze(node: Node) -> list[Value]:
     """New axes of one row."""
     value = node.need(0)
-    given = node.numbers(1) if node.opset >= 13 else node.attribute("axes")
-    if given is None:
-        raise refuse("its axes are missing")
+    given = certain(node.numbers(1) if node.opset >= 13 else node.attribute("axes"), "its axes are missing")
     rank = value.rank + len(given)
     axes = [place(int(axis), rank) for axis in given]
     old = iter(enumerate(value.sizes))
@@ -170,9 +166,8 @@ def expand(node: Node) -> list[Value]:
     value, given = node.need(0), node.need(1)
     refuse_if(given.is_item, "its shape depends on the items")
     refuse_if(value.holds_batch, "the number of items is used as data")
-    if given.elements is None:
-        raise refuse("its shape is not known")
-    target = tuple(fresh() if size is None else size for size in given.elements)
+    elements = certain(given.elements, "its shape is not known")
+    target = tuple(fresh() if size is None else size for size in elements)
     refuse_if(any(size.factor <= 0 for size in target), "a size of its shape is 0 or negative")
     rank = max(value.rank, len(target))
     sizes = (*[ONE] * (rank - value.rank), *value.sizes)
@@ -201,8 +196,7 @@ def _repeated(sizes: Shape, target: Shape, *, broadcast: bool) -> Value:
     others: Shape | None = (*target[:axis], *target[axis + 1 :])
     if broadcast:
         others = broadcast_shape([(*sizes[:axis], *sizes[axis + 1 :]), others or ()])
-    if others is None:
-        raise refuse("the shape of what goes in cannot be followed")
+    others = certain(others, "the shape of what goes in cannot be followed")
     return Value((*others[:axis], target[axis], *others[axis:]), axis)
 
 
@@ -243,10 +237,9 @@ def tile(node: Node) -> list[Value]:
     value, given = node.need(0), node.need(1)
     refuse_if(given.is_item, "its repeats depend on the items")
     refuse_if(value.holds_batch, "the number of items is used as data")
-    if given.elements is None:
-        raise refuse("its repeats are not known")
-    refuse_if(len(given.elements) != value.rank, "its repeats do not fit")
-    repeats = tuple(fresh() if size is None else size for size in given.elements)
+    elements = certain(given.elements, "its repeats are not known")
+    refuse_if(len(elements) != value.rank, "its repeats do not fit")
+    repeats = tuple(fresh() if size is None else size for size in elements)
     refuse_if(
         value.axis is not None and (repeats[value.axis] != ONE or any(size.holds_batch for size in repeats)),
         "it repeats along the axis of the items",

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+T = TypeVar("T")
 BATCH = "N"
 
 
@@ -186,6 +187,13 @@ def refuse_if(fault: object, why: str) -> None:
         raise refuse(why)
 
 
+def certain(found: T | None, why: str) -> T:
+    """What was found. Raises NotIndependentError where it is None."""
+    if found is None:
+        raise refuse(why)
+    return found
+
+
 def elements_of(tensor: Any) -> tuple[Size, ...] | None:
     """The elements of a TensorProto; None: not integers, too many, in another file, or damaged."""
     found = _numbers_of(tensor, _FOLLOWED, MAX_ELEMENTS)
@@ -233,10 +241,7 @@ class Node:
 
     def need(self, index: int) -> Value:
         """Raises NotIndependentError: left out."""
-        value = self.input(index)
-        if value is None:
-            raise refuse(f"its input {index} is missing")
-        return value
+        return certain(self.input(index), f"its input {index} is missing")
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """As Python values; texts are str, tensors and graphs their messages."""

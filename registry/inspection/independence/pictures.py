@@ -11,9 +11,9 @@ from registry.inspection.independence.nodes import (
     Shape,
     Size,
     Value,
+    certain,
     fresh,
     place,
-    refuse,
     refuse_if,
     rule,
 )
@@ -161,9 +161,8 @@ def resize(node: Node) -> list[Value]:
     axes = [place(int(axis), value.rank) for axis in node.attribute("axes") or range(value.rank)]
     sizes, scales = node.input(3), _scales(node)
     if sizes is not None and sizes.shape != (Size(0),):
-        wanted = sizes.elements
-        if wanted is None or len(wanted) != len(axes):
-            raise refuse("its sizes are not known")
+        wanted = certain(sizes.elements, "its sizes are not known")
+        refuse_if(len(wanted) != len(axes), "its sizes are not known")
         new = dict(zip(axes, wanted, strict=True))
         refuse_if(
             value.axis in new and new[value.axis] != value.sizes[value.axis or 0],
@@ -175,8 +174,8 @@ def resize(node: Node) -> list[Value]:
             "it gives another axis the number of items",
         )
         return [Value(tuple(made), value.axis)]
-    if scales is None or len(scales) != len(axes):
-        raise refuse("its scales are not known")
+    scales = certain(scales, "its scales are not known")
+    refuse_if(len(scales) != len(axes), "its scales are not known")
     found = list(value.sizes)
     for axis, scale in zip(axes, scales, strict=True):
         refuse_if(axis == value.axis and scale != 1.0, "it changes the number of rows of the run")

@@ -9,6 +9,7 @@ from registry.inspection.independence.nodes import (
     Size,
     Value,
     along,
+    certain,
     constant,
     fresh,
     place,
@@ -66,9 +67,7 @@ def gather_nd(node: Node) -> list[Value]:
     """The last axis of the indices is a position."""
     data, indices = node.need(0), node.need(1)
     batch = int(node.attribute("batch_dims", 0))
-    width = indices.sizes[-1].number if indices.rank else None
-    if width is None:
-        raise refuse("the width of its indices is not known")
+    width = certain(indices.sizes[-1].number if indices.rank else None, "the width of its indices is not known")
     along(indices, indices.rank - 1, "it takes positions")
     refuse_if(
         data.is_item and not (indices.is_item and data.axis == indices.axis and (data.axis or 0) < batch),
@@ -201,12 +200,9 @@ def _bounds(node: Node, value: Value) -> tuple[list[int | None], list[int | None
             found.append([1] * (length or 0))
             continue
         refuse_if(given.is_item or given.holds_batch, "its bounds depend on the items or on their number")
-        number = given.sizes[0].number if given.rank else 1
-        if number is None:
-            raise refuse("its bounds are not known")
-        length = number
-        known = given.elements if given.elements is not None else (None,) * length
-        found.append([None if element is None else element.number for element in known])
+        length = certain(given.sizes[0].number if given.rank else 1, "its bounds are not known")
+        elements = given.elements if given.elements is not None else (None,) * length
+        found.append([None if element is None else element.number for element in elements])
     named = node.numbers(3)
     places = list(range(length or 0)) if named is None else named
     refuse_if(any(len(each) != len(places) for each in found), "its bounds do not fit")
@@ -224,9 +220,7 @@ def _cut(size: Size, start: int | None, end: int | None, step: int | None) -> Si
 def pad(node: Node) -> list[Value]:
     """Adds at both ends of each axis."""
     value = node.only()
-    pads = node.attribute("pads") if node.opset < 11 else node.numbers(1)
-    if pads is None:
-        raise refuse("its sizes are missing")
+    pads = certain(node.attribute("pads") if node.opset < 11 else node.numbers(1), "its sizes are missing")
     given = node.numbers(3)
     axes = list(range(value.rank)) if given is None else [place(axis, value.rank) for axis in given]
     refuse_if(len(pads) != 2 * len(axes), "its sizes do not fit")
@@ -276,9 +270,7 @@ def cumulate(node: Node) -> list[Value]:
     """Adds up along an axis."""
     value = node.only()
     if value.is_item:
-        axis = node.numbers(1)
-        if axis is None:
-            raise refuse("its axis is missing")
+        axis = certain(node.numbers(1), "its axis is missing")
         along(value, place(axis[0], value.rank), "it adds up")
     return [value.moved(value.axis, value.shape)]
 

@@ -26,6 +26,7 @@ from registry.inspection.independence.nodes import (
     OperatorRule,
     Size,
     Value,
+    certain,
     constant,
     refuse,
     refuse_if,
@@ -120,9 +121,7 @@ class Walk:
             made = inside.get(output.name)
             if isinstance(made, NotIndependentError):
                 raise made
-            if made is None:
-                raise refuse("a graph inside it does not fit")
-            found.append(made)
+            found.append(certain(made, "a graph inside it does not fit"))
         return found
 
 
