@@ -6,8 +6,14 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.catalogue.publish import publish_request
-from registry.cli.catalogue.publish_options import AliasOption, CardOption, DryRunOption, LabelOption, LicenceOption
+from registry.cli.catalogue.publish import (
+    AliasOption,
+    CardOption,
+    DryRunOption,
+    LabelOption,
+    LicenceOption,
+    publish_request,
+)
 from registry.cli.output import end_well
 from registry.cli.session import Session, command, parse_labels
 from registry.client.errors import UsageFault

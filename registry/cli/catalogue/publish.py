@@ -40,6 +40,13 @@ from registry.publishing.request import (
     load_publish_file,
 )
 
+LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")]
+LicenceOption = Annotated[str | None, typer.Option("--licence", "--license", help="An SPDX expression.")]
+CardOption = Annotated[Path | None, typer.Option("--card", metavar="README.md", help="The model card, Markdown.")]
+AliasOption = Annotated[
+    list[str] | None, typer.Option("--alias", help="Point this alias at the version; may be repeated.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Inspect and compare; change nothing.")]
 NETWORK_PANEL = "Checkpoints: what the weights are filled into"
 BATCHING_PANEL = "Joining requests (docs/batching.md)"
 GOLDEN_PANEL = "Golden vectors: what every variant must answer"
@@ -64,12 +71,10 @@ def publish(
     model_format: Annotated[
         Format | None, typer.Option("--format", help="The format. Default: by the file's content.")
     ] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", "--license", help="An SPDX expression.")] = None,
-    card: Annotated[Path | None, typer.Option("--card", metavar="README.md", help="The model card, Markdown.")] = None,
-    alias: Annotated[
-        list[str] | None, typer.Option("--alias", help="Point this alias at the version; may be repeated.")
-    ] = None,
+    label: LabelOption = None,
+    licence: LicenceOption = None,
+    card: CardOption = None,
+    alias: AliasOption = None,
     network: Annotated[
         str | None,
         typer.Option("--network", help=f"One of: {', '.join(networks())}.", rich_help_panel=NETWORK_PANEL),
@@ -195,7 +200,7 @@ def publish(
         str | None,
         typer.Option("--tolerance", metavar="absolute=,relative=,top1=", rich_help_panel=GOLDEN_PANEL),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Inspect and compare; change nothing.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Publish a version of a model.
 
