@@ -35,7 +35,8 @@ def greet(listener: socket.socket) -> socket.socket:
     connection.sendall(b"\x20\x03\x00\x00\x00")
     subscribe = connection.recv(4096)
     assert subscribe[0] == 0x82
-    connection.sendall(b"\x90\x05" + subscribe[2:4] + b"\x00\x01\x01")
+    start = 3 if subscribe[1] & 0x80 else 2  # behind the remaining length, of one byte or two
+    connection.sendall(b"\x90\x05" + subscribe[start : start + 2] + b"\x00\x01\x01")
     return connection
 
 
