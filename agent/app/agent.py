@@ -41,8 +41,7 @@ from agent.app.ports import DataPathPort, HostLocalPolicy
 from agent.app.status import locked, write_status
 from agent.config.settings import AgentConfig, secret_reader
 from agent.core.events import Tick
-from agent.dataplane.loop import DataPlane
-from agent.dataplane.settings import DataPlaneSettings
+from agent.dataplane.loop import DataPlane, DataPlaneSettings
 from agent.errors import AgentError
 from agent.jobs.executor import JobExecutor
 from agent.jobs.handlers import RealJobs

@@ -16,7 +16,7 @@ from agent.core.local_policy import HostNow, HostPolicy, Wait, may_download, may
 from agent.core.probation import Tally
 from agent.core.slots import Choice
 from agent.dataplane.loop import DataPlane
-from agent.dataplane.oip.binding import Binding
+from agent.dataplane.oip.plan import Binding
 from agent.dataplane.shadow import Shadow
 from agent.errors import AgentError
 from agent.worker.spec import Worker

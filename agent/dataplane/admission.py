@@ -1,6 +1,7 @@
 """Admission: a PUBLISH on an infer topic becomes a request with a slot, or is refused at once.
 
-Nothing waits without bound: a request has a slot, or the decode pool has room for it, or its error is on its way.
+Nothing waits without bound: a request has a slot, or the decode pool has room for it, or its error is on its way. That
+pool has a few threads for what takes milliseconds, pictures and long JSON; the data thread never waits for it.
 The fast path, the bodies that are read straight into slots, and paho's on_message all come through here.
 """
 
@@ -8,24 +9,76 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from math import inf
 
 from agent.dataplane.answers import Answers
-from agent.dataplane.decode_pool import Decoded, DecodePool
 from agent.dataplane.dedupe import Dedupe, DedupeVerdict, Key
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.oip.plan import RequestPlan
-from agent.dataplane.placement import place, place_next
 from agent.dataplane.router import Router
-from agent.dataplane.slot import Request, Serving
+from agent.dataplane.slot import Request, Serving, place, place_next
 from registry.contracts.codes import InferenceCode
 from registry.contracts.counters import Counters
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_JSON, MAX_HEADER_BYTES
-from registry.inference.errors import RequestError
+from registry.inference.errors import RequestError, quote
 from registry.inference.header import bad_header_length
 from registry.inference.packets import BAD_HEADER_LENGTH, Buffer, Publish, text
 from registry.inference.request import find_address
 from registry.pictures.steps import PictureSteps
+
+MAX_PENDING = 32
+"""Requests that are being decoded or wait for it; the next is refused."""
+MAX_PENDING_BYTES = 64 << 20
+"""Their payloads; a longer one is taken when nothing else waits."""
+
+Decoded = tuple[RequestPlan, int]
+
+
+class DecodePool:
+    """INVARIANT: `then` runs on the data thread, exactly once for each accepted job, unless the pool was closed."""
+
+    def __init__(self, post: Callable[[Callable[[], None]], None], threads: int = 2) -> None:
+        self._post = post
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self.pending = 0
+        self._bytes = 0
+
+    def submit(self, job: Callable[[], Decoded], size: int, then: Callable[[Decoded | RequestError], None]) -> None:
+        """Runs `job` in a thread and gives its result, or refusal, to `then`. `size`: the bytes that it holds.
+
+        Raises RequestError when full.
+        """
+        if self.pending >= MAX_PENDING or (self.pending and self._bytes + size > MAX_PENDING_BYTES):
+            raise RequestError(
+                InferenceCode.OVERLOADED,
+                f"{self.pending} requests of {self._bytes} bytes wait to be decoded; try again after a pause",
+            )
+        self.pending += 1
+        self._bytes += size
+
+        def finished(future: Future[Decoded]) -> None:
+            self._post(lambda: self._finish(future, size, then))
+
+        self._executor.submit(job).add_done_callback(finished)
+
+    def _finish(self, future: Future[Decoded], size: int, then: Callable[[Decoded | RequestError], None]) -> None:
+        self.pending -= 1
+        self._bytes -= size
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            then(future.result())
+        elif isinstance(error, RequestError):
+            then(error)
+        else:  # a fault of a decoder on hostile input must not end the data thread
+            then(RequestError(InferenceCode.BAD_PAYLOAD, f"cannot be decoded: {quote(str(error))}"))
+
+    def close(self) -> None:
+        """Drops what has not begun; does not wait for the rest."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
 
 DECODE_BYTES = 128 << 10
 """JSON requests of at least this are decoded in the pool, so that others do not wait for them."""

@@ -10,8 +10,7 @@ from agent.core.events import WorkerDied
 from agent.dataplane.admission import Admission
 from agent.dataplane.answers import Answers
 from agent.dataplane.long_requests import LongRequests
-from agent.dataplane.placement import move_to_arenas
-from agent.dataplane.slot import Lane, ModelSlot, Serving
+from agent.dataplane.slot import Lane, ModelSlot, Serving, move_to_arenas
 from registry.contracts.codes import InferenceCode
 
 _log = logging.getLogger(__name__)

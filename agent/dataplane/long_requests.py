@@ -10,16 +10,15 @@ from __future__ import annotations
 import zlib
 
 from agent.dataplane.admission import Admission
-from agent.dataplane.oip.images import sniff
 from agent.dataplane.oip.plan import RequestPlan
-from agent.dataplane.placement import enqueue, in_order, places, reserve
-from agent.dataplane.slot import Request, Serving
+from agent.dataplane.slot import Request, Serving, enqueue, in_order, places, reserve
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES, MAX_JSON_BYTES
 from registry.inference.errors import RequestError
 from registry.inference.header import MAGIC_BYTES, bad_header_length, header_end
 from registry.inference.mqtt.intake import Body
 from registry.inference.packets import BAD_HEADER_LENGTH, NO_HEADER_LENGTH, Publish
+from registry.pictures.bare import sniff
 
 
 class LongBody(Body):

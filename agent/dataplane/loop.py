@@ -15,14 +15,14 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.adapters.disk.outbox import EVENT, NewMessage, Outbox
 from agent.adapters.network.mqtt import MqttSession, SessionSettings
 from agent.core.probation import Tally
-from agent.dataplane.admission import Admission
+from agent.dataplane.admission import Admission, DecodePool
 from agent.dataplane.answers import Answers
-from agent.dataplane.decode_pool import DecodePool
 from agent.dataplane.dedupe import Dedupe
 from agent.dataplane.dispatch import Dispatch
 from agent.dataplane.long_requests import LongRequests
@@ -30,9 +30,8 @@ from agent.dataplane.metadata_requests import MetadataRequests
 from agent.dataplane.mqtt.connection import Connection, Greeting, Notice
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing, Transport
 from agent.dataplane.mqtt.spooling import Spooling
-from agent.dataplane.oip.binding import Binding
+from agent.dataplane.oip.plan import Binding
 from agent.dataplane.router import Router
-from agent.dataplane.settings import DataPlaneSettings
 from agent.dataplane.shutdown import Shutdown
 from agent.dataplane.slot import Request, Tap
 from agent.dataplane.stats import DataPlaneStats
@@ -40,11 +39,35 @@ from agent.pictures.process import DecoderProcesses
 from agent.worker.spec import Worker
 from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.contracts.device.messages import ReportedModel
+from registry.contracts.topics import Topics
 from registry.inference.mqtt.buffered import FastClient, fast_path_fault
 from registry.inference.mqtt.fast import FastLink, FastTransport
 from registry.inference.mqtt.link import BrokerSocket, Link
 from registry.inference.mqtt.public import PublicLink, PublicTransport
 from registry.inference.mqtt.wakeup import Wakeup
+
+
+@dataclass(frozen=True)
+class DataPlaneSettings:
+    """Names, what is said to the broker, and limits."""
+
+    device: str
+    topics: Topics = field(default_factory=Topics)
+    agent_version: str = ""
+    """Of the agent's package."""
+    birth: bytes = b""
+    """The presence document of a device that is there; the will (MqttSettings) says the contrary."""
+    death: bytes = b""
+    """The presence document of a clean stop."""
+    pools: tuple[tuple[str, str], ...] = ()
+    """(pool, model): shared subscriptions that this device takes part in."""
+    fast_path: bool = True
+    """False: only paho's public API, whatever the installed paho can do."""
+    decode_threads: int = 2
+    dedupe_entries: int = 4096
+    dedupe_bytes: int = 16 << 20
+    dedupe_ttl_s: float = 300.0
+
 
 TICK_SECONDS = 0.1
 """How often hung runs and keepalive are looked at."""

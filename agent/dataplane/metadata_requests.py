@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from agent.dataplane.metadata import Reports, model_metadata, server_metadata
-from agent.dataplane.mqtt.acks import Ack
-from agent.dataplane.mqtt.outbound import Outbound, Outgoing
+from agent.dataplane.mqtt.outbound import Ack, Outbound, Outgoing
 from agent.dataplane.router import Router
 from registry.contracts.codes import InferenceCode
 from registry.contracts.counters import Counters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.dataplane.oip.binding import Binding
+from agent.dataplane.oip.plan import Binding
 from agent.dataplane.slot import ModelSlot, Tap
 from agent.dataplane.stats import ModelStats
 from agent.worker.spec import Worker

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.backends.base import BackendError, TensorInfo
-from agent.dataplane.oip.binding import Binding
+from agent.dataplane.oip.plan import Binding
 from agent.worker.channel import make_layout
 from agent.worker.runner import Runner
 from registry.contracts.catalogue.manifest import TensorSpec

@@ -17,8 +17,7 @@ import paho.mqtt.client as mqtt
 
 from agent.adapters.network.mqtt import MqttSession
 from agent.core.events import Connected, ControlMessage, Disconnected, WorkerDied
-from agent.dataplane.mqtt.acks import Ack
-from agent.dataplane.mqtt.outbound import Outbound, Outgoing
+from agent.dataplane.mqtt.outbound import Ack, Outbound, Outgoing
 from agent.dataplane.mqtt.spooling import Spooling
 from registry.contracts.backoff import Backoff
 from registry.contracts.broker import BrokerLimits, subscribable

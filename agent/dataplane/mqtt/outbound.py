@@ -5,7 +5,9 @@ limit of its own: a QoS 1 request is acknowledged only once its reply has left t
 more unacknowledged requests than the Receive Maximum that this agent announced.
 What is unacknowledged when the connection ends goes to the outbox, but for documents that are published again anyway.
 
-A request is acknowledged when its reply is on its way, or on disk: what the disk refuses keeps its acknowledgement.
+A request is acknowledged when its reply is on its way, or on disk: what the disk refuses keeps its acknowledgement. So
+the broker delivers the requests of a killed agent again, and nothing is written to disk for them. Acknowledgements are
+sent in the order in which the requests came. Source: MQTT 5.0 section 4.6 (MQTT-4.6.0-2).
 A topic whose replies seem to end the connections (`core.strikes`) is left alone for a while; what is meant for it waits
 on disk.
 """
@@ -21,10 +23,41 @@ from typing import Protocol
 import msgspec
 
 from agent.core.strikes import Strikes
-from agent.dataplane.mqtt.acks import Ack, AckQueue
 from registry.contracts.broker import BrokerLimits
 from registry.contracts.counters import Counters
 from registry.inference.packets import MAX_REMAINING, Buffer
+
+Ack = list[int]
+"""One acknowledgement that is owed: [packet identifier, 1 when it may be sent]."""
+
+
+class AckQueue:
+    """Of one connection at a time."""
+
+    def __init__(self, send: Callable[[int], None]) -> None:
+        self._send = send
+        self._owed: deque[Ack] = deque()
+
+    def __len__(self) -> int:
+        return len(self._owed)
+
+    def owe(self, mid: int) -> Ack:
+        """A QoS 1 message came."""
+        ack = [mid, 0]
+        self._owed.append(ack)
+        return ack
+
+    def settle(self, ack: Ack) -> None:
+        """Its message is dealt with. One of an earlier connection is ignored: the broker sends the message again."""
+        ack[1] = 1
+        owed = self._owed
+        while owed and owed[0][1]:
+            self._send(owed.popleft()[0])
+
+    def clear(self) -> None:
+        """The connection has ended."""
+        self._owed.clear()
+
 
 MAX_WINDOW = 60000
 """QoS 1 messages in flight, whatever the broker allows: packet identifiers are 16 bits and others use some."""

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 
 from agent.adapters.disk.outbox import RESULT, NewMessage, Outbox
-from agent.dataplane.mqtt.acks import Ack
-from agent.dataplane.mqtt.outbound import Outgoing
+from agent.dataplane.mqtt.outbound import Ack, Outgoing
 from agent.errors import TransientError
 from registry.contracts.counters import Counters
 from registry.inference.packets import text

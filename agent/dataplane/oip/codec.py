@@ -14,25 +14,54 @@ the loop's), encoding only in one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
-from agent.dataplane.oip.binding import Binding
-from agent.dataplane.oip.classify import Classifier
-from agent.dataplane.oip.images import PictureInput, sniff
-from agent.dataplane.oip.plan import InputTensor, RequestPlan
-from agent.dataplane.oip.reply_encoder import ReplyEncoder
-from agent.dataplane.oip.request_reader import RequestReader, check_body
-from agent.dataplane.oip.signature import Signature
+from agent.dataplane.oip.plan import Binding, InputTensor, RequestPlan
+from agent.dataplane.oip.reply_encoder import Classifier, ReplyEncoder
+from agent.dataplane.oip.request_reader import RequestReader, Signature, check_body
 from agent.errors import TransientError
 from agent.worker.channel import Layout
 from agent.worker.spawn import printable
+from registry.contracts.catalogue.manifest import ImageInput, TensorSpec
 from registry.contracts.codes import InferenceCode
-from registry.contracts.tensors import BINARY_MAGIC, CONTENT_BINARY, CONTENT_IMAGES, CONTENT_JSON, MAX_JSON_BYTES
+from registry.contracts.tensors import (
+    BINARY_MAGIC,
+    CONTENT_BINARY,
+    CONTENT_IMAGES,
+    CONTENT_JSON,
+    ITEM_BYTES,
+    MAX_JSON_BYTES,
+    Datatype,
+)
 from registry.inference.errors import RequestError, quote
 from registry.inference.header import MAGIC_BYTES, check_header_length, checked_header_end
 from registry.inference.packets import Buffer
 from registry.inference.reply import OutputTensor, Reply
-from registry.pictures.bare import PictureError
-from registry.pictures.steps import PictureSteps
+from registry.pictures.bare import PictureError, sniff
+from registry.pictures.steps import PictureSteps, steps_of, value_tables
+
+
+class PictureInput:
+    """How pictures become the model's only input: what `decode` of registry.pictures is told, and the shape."""
+
+    def __init__(self, declared: ImageInput, spec: TensorSpec, max_bytes: int) -> None:
+        """Raises ValueError when the declaration does not fit the input, or its tensor is over `max_bytes`."""
+        datatype = Datatype(spec.datatype)
+        if datatype in (Datatype.BOOL, Datatype.BYTES):
+            raise ValueError(f"a picture cannot become {datatype}")
+        self.steps = steps_of(declared, str(datatype))
+        item = self.steps.shape
+        self.datatype = str(datatype)
+        self.shape = (1, *item) if len(spec.shape) == 4 else item
+        if len(self.shape) != len(spec.shape) or any(
+            wanted not in (-1, given) for wanted, given in zip(spec.shape, self.shape, strict=True)
+        ):
+            raise ValueError(f"a picture makes shape {list(self.shape)}, input {spec.name!r} has {list(spec.shape)}")
+        size = prod(item) * ITEM_BYTES[datatype]
+        if size > max_bytes:
+            raise ValueError(f"a picture makes {size} bytes, over this model's limit of {max_bytes}")
+        value_tables(self.steps)
+
 
 _OIP_TYPES = ("", CONTENT_JSON, CONTENT_BINARY)
 

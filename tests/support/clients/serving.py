@@ -12,8 +12,7 @@ from typing import Any
 from agent.adapters.disk.outbox import Outbox, OutboxLimits
 from agent.adapters.network.mqtt import SessionSettings
 from agent.core.events import Connected
-from agent.dataplane.loop import DataPlane
-from agent.dataplane.settings import DataPlaneSettings
+from agent.dataplane.loop import DataPlane, DataPlaneSettings
 from registry.certificates import TlsFiles
 from registry.contracts.topics import Topics
 from tests.fakes.workers import FakeWorker, binding_for

@@ -8,7 +8,7 @@ import pytest
 from agent.core.fitness import Room, choose
 from agent.core.health import Histogram, HistogramView
 from agent.core.probation import MAX_ENDS, Counts, Looked, Tally, expected_of, judge
-from agent.dataplane.watching import count_answer, is_finite, kinds_in
+from agent.dataplane.answers import count_answer, is_finite, kinds_in
 from registry.contracts.catalogue.manifest import Parity, Special, Tolerance
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.comparison.parity import Comparison

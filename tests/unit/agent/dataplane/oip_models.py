@@ -5,9 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from agent.dataplane.oip.binding import Binding
 from agent.dataplane.oip.codec import Codec
-from agent.dataplane.oip.plan import RequestPlan
+from agent.dataplane.oip.plan import Binding, RequestPlan
 from agent.worker.channel import make_layout
 from registry.contracts.catalogue.manifest import TensorSpec
 from registry.inference.packets import Buffer

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.dataplane.oip.signature import MAX_BYTES_ELEMENTS
+from agent.dataplane.oip.request_reader import MAX_BYTES_ELEMENTS
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import MAX_HEADER_BYTES, MAX_JSON_BYTES
 from registry.inference.errors import MAX_MESSAGE, RequestError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agent.dataplane.oip.classify import Classifier
+from agent.dataplane.oip.reply_encoder import Classifier
 from registry.contracts.catalogue.manifest import Classification, ImageInput
 from registry.contracts.codes import InferenceCode
 from registry.inference.errors import RequestError

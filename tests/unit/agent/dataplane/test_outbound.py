@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from agent.core.strikes import FIRST_MUTE_S, LONGEST_MUTE_S, LOST_AFTER, MAX_STRIKES
-from agent.dataplane.mqtt.acks import Ack
-from agent.dataplane.mqtt.outbound import Outbound, Outgoing
+from agent.dataplane.mqtt.outbound import Ack, Outbound, Outgoing
 from registry.contracts.broker import BrokerLimits
 from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.inference.packets import Buffer, text

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from agent.dataplane.watching import is_finite, kinds_in
+from agent.dataplane.answers import is_finite, kinds_in
 from registry.contracts.tensors import FLOAT8, Datatype, numbers
 from registry.inference.errors import RequestError
 from registry.inference.json_tensors import data_from_json, data_to_json
