@@ -281,8 +281,10 @@ class AclSession:
             name, size = match.group(1) if match else found, mdl.get_output_size_by_index(self._desc, index)
             info = _info(name, mdl.get_output_data_type(self._desc, index), shape)
             if not 0 < size <= _MAX_BUFFER or max(size_of(info, gear.outputs[index]) for gear in self._gears) > size:
-                message = f"output {name!r} has {size} bytes, which is not what {info.datatype}{list(shape)} takes"
-                raise BackendError("load_failed", message)
+                raise BackendError(
+                    "load_failed",
+                    f"output {name!r} has {size} bytes, which is not what {info.datatype}{list(shape)} takes",
+                )
             tensors[name] = _Tensor(info, self._take_buffer(stack, self._taken, size), size)
         if len(tensors) != len(shapes):
             raise BackendError("load_failed", "two outputs of the OM have the same name")
@@ -375,6 +377,7 @@ def _check_header(path: str) -> None:
 
 def _info(name: str, datatype: int, dims: Sequence[int]) -> TensorInfo:
     if datatype not in DATATYPES:
-        message = f"{name!r} has ACL's datatype {datatype}, which the Open Inference Protocol does not know"
-        raise BackendError("load_failed", message)
+        raise BackendError(
+            "load_failed", f"{name!r} has ACL's datatype {datatype}, which the Open Inference Protocol does not know"
+        )
     return TensorInfo(name, DATATYPES[datatype], tuple(dims))

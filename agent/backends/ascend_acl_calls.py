@@ -205,8 +205,10 @@ class _Process:
                 ask(acl, "rt.set_device", device)
                 self._device = device
             elif wanted not in (None, self._device):
-                message = f"this process holds the Ascend device {self._device} already, and {wanted} is asked for"
-                raise BackendError("backend_unavailable", message)
+                raise BackendError(
+                    "backend_unavailable",
+                    f"this process holds the Ascend device {self._device} already, and {wanted} is asked for",
+                )
             self._users += 1
             return self._device
 

@@ -73,8 +73,10 @@ def _parse(path: str) -> Any:
     except Exception as error:  # noqa: BLE001 - protobuf's DecodeError has no fixed place among its versions
         raise BackendError("load_failed", f"the file is no MindIR, or it is cut short: {error}") from None
     if not model.HasField("graph") or not model.graph.output:
-        message = "the file is no MindIR that can be run: it has no graph with outputs (encrypted, or something else?)"
-        raise BackendError("load_failed", message)
+        raise BackendError(
+            "load_failed",
+            "the file is no MindIR that can be run: it has no graph with outputs (encrypted, or something else?)",
+        )
     return model
 
 
@@ -109,8 +111,10 @@ def _operators(message: Any) -> tuple[str, ...]:
 def _check_operators(names: Sequence[str]) -> None:
     for name in names:
         if any(part in name.lower() for part in CODE_OPERATORS):
-            message = f"the operator {name!r} can load and run code: export the model with built-in operators only"
-            raise BackendError("load_failed", message)
+            raise BackendError(
+                "load_failed",
+                f"the operator {name!r} can load and run code: export the model with built-in operators only",
+            )
 
 
 def _check_place(message: Any) -> None:

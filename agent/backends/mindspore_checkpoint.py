@@ -49,8 +49,10 @@ def load(mindspore: Any, directory: str, entry: str, options: LoadOptions) -> Lo
     if options.entry_point is not None:
         return _with_entry_point(mindspore, directory, path, options.entry_point, options)
     if options.network is None:
-        message = "a checkpoint holds weights only, and the manifest names no network: publish it with --network"
-        raise BackendError("load_failed", message)
+        raise BackendError(
+            "load_failed",
+            "a checkpoint holds weights only, and the manifest names no network: publish it with --network",
+        )
     name, arguments = options.network
     network = build(name, arguments)
     fill(mindspore, network, path, name)
@@ -94,11 +96,11 @@ def fill(mindspore: Any, network: Any, path: str, name: str) -> None:
     except ValueError as error:
         raise BackendError("load_failed", f"MindSpore cannot read the checkpoint: {error}") from None
     if wrong:
-        message = (
+        raise BackendError(
+            "checkpoint_mismatch",
             f"the checkpoint is not one of the network {name}: {'; '.join(wrong)}. Publish it with the network and "
-            "the arguments that it was trained with (--network, --network-arg)"
+            "the arguments that it was trained with (--network, --network-arg)",
         )
-        raise BackendError("checkpoint_mismatch", message)
 
 
 def declared(takes: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -124,8 +126,10 @@ def read_source(directory: str, code: VerifiedEntryPoint) -> str:
     except OSError as error:
         raise BackendError("load_failed", f"the module {code.module} cannot be read: {error.strerror}") from None
     if "sha256:" + hashlib.sha256(source).hexdigest() != code.digest:
-        message = f"the module {code.module} on disk is not the one that was signed; nothing of it was run"
-        raise BackendError("entry_point_signature", message)
+        raise BackendError(
+            "entry_point_signature",
+            f"the module {code.module} on disk is not the one that was signed; nothing of it was run",
+        )
     try:
         return decode_source(source)
     except (SyntaxError, UnicodeDecodeError) as error:
@@ -170,8 +174,9 @@ def _outputs(
     runs = [_trial(mindspore, network, inputs, *sizes) for sizes in (TRIALS if is_open else TRIALS[:1])]
     first, last = runs[0], runs[-1]
     if len(first) != len(names):
-        message = f"the network gives {len(first)} outputs, and the manifest declares {len(names)}"
-        raise BackendError("load_failed", message)
+        raise BackendError(
+            "load_failed", f"the network gives {len(first)} outputs, and the manifest declares {len(names)}"
+        )
     found = []
     for name, one, other in zip(names, first, last):
         datatype = _DATATYPES.get(one.dtype.str)
@@ -193,5 +198,6 @@ def _trial(mindspore: Any, network: Any, inputs: tuple[TensorInfo, ...], batch: 
         return [part.asnumpy() for part in (result if isinstance(result, (tuple, list)) else [result])]
     except Exception as error:  # noqa: BLE001 - MindSpore raises whatever its C++ threw
         shapes = ", ".join(str(list(feed.shape)) for feed in feeds)
-        message = f"the network fails on zeros of {shapes}: {' '.join(str(error).split())[:300]}"
-        raise BackendError("load_failed", message) from None
+        raise BackendError(
+            "load_failed", f"the network fails on zeros of {shapes}: {' '.join(str(error).split())[:300]}"
+        ) from None

@@ -73,8 +73,9 @@ class MindSpore:
         try:
             mindspore.set_device(device)
         except Exception as error:  # noqa: BLE001 - MindSpore raises whatever its C++ threw
-            message = f"MindSpore cannot use {device}: {first_line(error)}; {CATALOG[NAME].install}"
-            raise BackendError("backend_unavailable", message) from None
+            raise BackendError(
+                "backend_unavailable", f"MindSpore cannot use {device}: {first_line(error)}; {CATALOG[NAME].install}"
+            ) from None
         if sides is None:
             cell, inputs, outputs = mindspore_checkpoint.load(mindspore, directory, entry, options)
         else:
@@ -115,8 +116,9 @@ class MindSporeSession:
         except Exception as error:  # noqa: BLE001 - MindSpore raises whatever its C++ threw
             raise BackendError("run_failed", first_line(error)) from None
         if len(results) != len(self.outputs):
-            message = f"the model gave {len(results)} outputs, its file declares {len(self.outputs)}"
-            raise BackendError("run_failed", message)
+            raise BackendError(
+                "run_failed", f"the model gave {len(results)} outputs, its file declares {len(self.outputs)}"
+            )
         return [arrays[name] for name in outputs]
 
     def close(self) -> None:
@@ -167,8 +169,9 @@ def _vendor() -> Any:
     except MemoryError:
         raise  # the worker names its limit
     except Exception as error:  # noqa: BLE001 - a broken installation raises more than ImportError
-        message = f"mindspore cannot be imported ({first_line(error)}): {CATALOG[NAME].install}"
-        raise BackendError("backend_unavailable", message) from None
+        raise BackendError(
+            "backend_unavailable", f"mindspore cannot be imported ({first_line(error)}): {CATALOG[NAME].install}"
+        ) from None
     return mindspore
 
 

@@ -257,8 +257,10 @@ def open_model(model: str | bytes, options: LoadOptions) -> OrtSession:
     ort = vendor()
     wanted = wanted_for(ort, options)
     if not wanted:
-        message = f"this onnxruntime {ort.__version__} has no provider for {options.target}: {CATALOG[NAME].install}"
-        raise BackendError("backend_unavailable", message)
+        raise BackendError(
+            "backend_unavailable",
+            f"this onnxruntime {ort.__version__} has no provider for {options.target}: {CATALOG[NAME].install}",
+        )
     reasons = []
     for provider in wanted:
         found = _on(ort, model, provider, options)

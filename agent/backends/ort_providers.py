@@ -77,8 +77,9 @@ def vendor() -> Any:
     try:
         import onnxruntime  # noqa: PLC0415 - heavy, and absent on hosts that run something else
     except ImportError as error:
-        message = f"onnxruntime cannot be imported ({first_line(error)}): {CATALOG[NAME].install}"
-        raise BackendError("backend_unavailable", message) from None
+        raise BackendError(
+            "backend_unavailable", f"onnxruntime cannot be imported ({first_line(error)}): {CATALOG[NAME].install}"
+        ) from None
     onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
 
@@ -124,8 +125,9 @@ def guarded_session(ort: Any, model: str | bytes, provider: Provider, options: L
             session = ort.InferenceSession(model, settings, **given)
     except Exception as error:  # noqa: BLE001 - the vendor's exceptions derive from Exception only
         if is_memory_fault(error):
-            message = f"loading the model needs more memory than there is: {first_line(error)}"
-            raise BackendError("out_of_memory", message) from None
+            raise BackendError(
+                "out_of_memory", f"loading the model needs more memory than there is: {first_line(error)}"
+            ) from None
         raise _refusal(provider, first_line(error)) from None
     if provider.name not in session.get_providers():
         raise BackendError(

@@ -136,5 +136,6 @@ def _vendor() -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        message = f"CUDA's Python bindings cannot be imported ({error}): {CATALOG[NAME].install}"
-        raise BackendError("backend_unavailable", message) from None
+        raise BackendError(
+            "backend_unavailable", f"CUDA's Python bindings cannot be imported ({error}): {CATALOG[NAME].install}"
+        ) from None

@@ -192,8 +192,10 @@ class TensorRtSession:
         self._profiles = self._read_profiles(infos)
         self._context = self._engine.create_execution_context()
         if self._context is None:
-            message = self._log.told() or "without a reason"
-            raise BackendError("backend_unavailable", f"TensorRT makes no execution context: {message}")
+            raise BackendError(
+                "backend_unavailable",
+                f"TensorRT makes no execution context: {(self._log.told() or 'without a reason')}",
+            )
         self._profile = -1
         self._take_buffers(infos)
 
@@ -248,8 +250,9 @@ class TensorRtSession:
                 raise BackendError("load_failed", f"{name!r} is not linear in memory: build the plan without formats")
             kind = engine.get_tensor_dtype(name).name
             if kind not in DATATYPES:
-                message = f"{name!r} is a {kind}, which the Open Inference Protocol has no datatype for"
-                raise BackendError("load_failed", message)
+                raise BackendError(
+                    "load_failed", f"{name!r} is a {kind}, which the Open Inference Protocol has no datatype for"
+                )
             infos[name] = TensorInfo(name, DATATYPES[kind], tuple(engine.get_tensor_shape(name)))
             if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
                 inputs.append(name)
@@ -389,8 +392,10 @@ def check_build(build: Mapping[str, str], version: str, capability: str) -> None
     built_for, level = build.get("compute_capability"), build.get("hardware_compat")
     ampere_plus = level == "ampere_plus" and int(capability.split(".", maxsplit=1)[0]) >= 8
     if built_for and built_for != capability and not ampere_plus:
-        message = f"the plan was built for compute capability {built_for}, this GPU has {capability}: build it again"
-        raise BackendError("load_failed", message)
+        raise BackendError(
+            "load_failed",
+            f"the plan was built for compute capability {built_for}, this GPU has {capability}: build it again",
+        )
 
 
 def _runs_version(wanted: str, version: str, *, compatible: bool) -> bool:

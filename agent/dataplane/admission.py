@@ -260,12 +260,13 @@ class Admission:
     def _decoded_request(self, serving: Serving, request: Request, data: bytes, done: Decoded | RequestError) -> None:
         """The pool has decoded it, or says why not."""
         serving.decoding -= 1
+        if serving.dead and not isinstance(done, RequestError):
+            done = RequestError(InferenceCode.WORKER_CRASHED, "the worker ended before this request could run")
+        if isinstance(done, RequestError):
+            self.refuse(request, done)
+            return
+        plan, body = done
         try:
-            if isinstance(done, RequestError):
-                raise done
-            if serving.dead:
-                raise _worker_ended()
-            plan, body = done
             self._place(serving, request, plan, memoryview(data), body)
         except RequestError as error:
             self.refuse(request, error)
@@ -275,7 +276,3 @@ class Admission:
         self._counters.add("oversized_dropped")
         if publish.qos:
             self._outbound.acks.settle(self._outbound.acks.owe(publish.mid))
-
-
-def _worker_ended() -> RequestError:
-    return RequestError(InferenceCode.WORKER_CRASHED, "the worker ended before this request could run")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from agent.dataplane.mqtt.outbound import Outbound, Outgoing
 from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.slot import Request, Serving, move_to_arenas
 from agent.worker.arena import ArenaError, read_arena
-from agent.worker.channel import OTHER_FORM
+from agent.worker.channel import OTHER_FORM, FixedTensor
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import FLOAT8, NUMPY_NAME, Datatype, numbers
 from registry.inference.errors import RequestError
@@ -31,19 +30,7 @@ _BF16_EXPONENT = np.uint16(0x7F80)
 """All exponent bits set: NaN or infinity (bfloat16 is the upper half of IEEE 754 binary32)."""
 
 
-class Typed(Protocol):
-    """A tensor's name and datatype of the Open Inference Protocol."""
-
-    @property
-    def name(self) -> str:
-        """Of the output."""
-
-    @property
-    def datatype(self) -> str:
-        """`FP32`, ..."""
-
-
-def count_answer(tally: Tally, outputs: Sequence[Typed], data: Sequence[Buffer]) -> bool:
+def count_answer(tally: Tally, outputs: Sequence[FixedTensor | OutputTensor], data: Sequence[Buffer]) -> bool:
     """Counts one result: `data` holds the bytes of each of `outputs`. True: nothing in it is NaN or infinite that was
     not to be expected."""
     found = unexpected = 0

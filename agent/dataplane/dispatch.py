@@ -153,8 +153,11 @@ class Dispatch:
         for serving in [each for slot in slots for each in slot.servings()]:
             if serving.overdue(now):
                 serving.worker.kill()
-                text = f"a run took longer than {serving.run_timeout_s:g} s; its worker was ended"
-                self.lose(serving, InferenceCode.RUN_TIMEOUT, text)
+                self.lose(
+                    serving,
+                    InferenceCode.RUN_TIMEOUT,
+                    f"a run took longer than {serving.run_timeout_s:g} s; its worker was ended",
+                )
                 continue
             try:
                 for lane in serving.lanes:

@@ -32,7 +32,6 @@ from agent.dataplane.mqtt.outbound import Outbound, Outgoing, Transport
 from agent.dataplane.mqtt.spooling import Spooling
 from agent.dataplane.oip.plan import Binding
 from agent.dataplane.router import Router
-from agent.dataplane.shutdown import Shutdown
 from agent.dataplane.slot import Request, Tap
 from agent.dataplane.stats import DataPlaneStats
 from agent.pictures.process import DecoderProcesses
@@ -163,16 +162,11 @@ class DataPlane:
         session.events = self._connection
         self._client = session.client
         self._socket = BrokerSocket(self._selector, self._client, self._link)
-        self._shutdown = Shutdown(
-            admission=self._admission,
-            router=self._router,
-            connection=self._connection,
-            outbound=self._outbound,
-            flush=self._flush,
-            clock=self._clock,
-        )
         self._keepalive_tick = max(0.5, mqtt.keepalive_s / 4)
         self._next_keepalive = 0.0
+        self._stop_at: float | None = None
+        """When it ends, whatever is left; None: it goes on."""
+        self._offline_said = False
 
     def _greeting(self) -> Greeting:
         settings, topics = self.settings, self.settings.topics
@@ -202,7 +196,7 @@ class DataPlane:
         which delivers them again. After `deadline_s` it ends whatever is left. Idempotent."""
         if not self._thread.is_alive():
             return
-        self._wakeup.post(lambda: self._shutdown.begin(deadline_s))
+        self._wakeup.post(lambda: self._begin_to_stop(deadline_s))
         self._thread.join(deadline_s + CALL_SECONDS)
         if self._thread.is_alive():
             _log.error("the data thread did not end within %.0f s", deadline_s + CALL_SECONDS)
@@ -310,7 +304,7 @@ class DataPlane:
         self._selector.register(self._wakeup.socket, selectors.EVENT_READ, lambda _events: self._wakeup.run())
         next_tick = 0.0
         try:
-            while not self._shutdown.over():
+            while not self._is_over():
                 next_tick = self._turn(next_tick)
         finally:
             self._pool.close()
@@ -319,6 +313,27 @@ class DataPlane:
             self._spooling.finish()
             self._selector.close()
             self._wakeup.close()
+
+    def _begin_to_stop(self, deadline_s: float) -> None:
+        """Takes no new requests from now on. Idempotent: the first deadline holds."""
+        if self._stop_at is None:
+            self._stop_at = self._clock() + deadline_s
+            self._admission.stopping = True
+
+    def _is_over(self) -> bool:
+        """True once it was told to stop and nothing is left to wait for: answers to what is in flight, "offline", and
+        what is on its way to the broker. All of it by the deadline."""
+        if self._stop_at is None:
+            return False
+        if self._clock() >= self._stop_at:
+            return True
+        if any(each.in_flight() for slot in self._router.live() for each in slot.servings()):
+            return False
+        if not self._offline_said:
+            self._offline_said = True
+            self._connection.say_offline()
+            self._flush()
+        return not self._connection.open or not (self._outbound.unacknowledged or self._outbound.waiting())
 
     def _turn(self, next_tick: float) -> float:
         """One round. A fault in it is logged and costs one message at most, not the agent."""

@@ -41,8 +41,7 @@ class Router:
         """For requests to models that are not assigned."""
 
     def _make(self, model: str) -> ModelSlot:
-        results = self._topics.results(self._device, model)
-        return ModelSlot(model, text(results.encode()))
+        return ModelSlot(model, text(self._topics.results(self._device, model).encode()))
 
     def assign(self, model: str) -> ModelSlot:
         """The model is assigned to this device from now on."""

@@ -85,8 +85,7 @@ class Shadow:
         for id_ in ids:
             self._kept.pop(id_, None)  # of an earlier request, whose run failed with its worker
             if id_ >= serving.layout.slots and self._wanted():
-                view = serving.layout.arena_view(serving.memory, id_)
-                self._kept[id_] = _copied(read_arena(view).tensors)
+                self._kept[id_] = _arena(serving, id_)
 
     def after(self, serving: Serving, ids: Sequence[int], run_s: float) -> None:
         """These slots are done and not yet released."""
@@ -97,8 +96,7 @@ class Shadow:
                 continue
             if id_ >= serving.layout.slots:
                 if kept is not None:
-                    view = serving.layout.arena_view(serving.memory, id_)
-                    self._offer(Sample(kept, _copied(read_arena(view).tensors), alone))
+                    self._offer(Sample(kept, _arena(serving, id_), alone))
             elif self._wanted():
                 self._offer(Sample(*_fixed(serving, id_), alone))
 
@@ -234,8 +232,10 @@ def _compared(pairs: Pairs, tolerance: Tolerance) -> Parity:
     return comparison.parity(1, [])
 
 
-def _copied(tensors: Sequence[ArenaTensor]) -> dict[str, ArenaTensor]:
-    return {tensor.name: tensor._replace(data=bytes(tensor.data)) for tensor in tensors}
+def _arena(serving: Serving, id_: int) -> dict[str, ArenaTensor]:
+    """What an arena holds, copied."""
+    content = read_arena(serving.layout.arena_view(serving.memory, id_))
+    return {tensor.name: tensor._replace(data=bytes(tensor.data)) for tensor in content.tensors}
 
 
 def _fixed(serving: Serving, id_: int) -> tuple[dict[str, ArenaTensor], dict[str, ArenaTensor]]:

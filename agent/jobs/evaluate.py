@@ -110,8 +110,7 @@ class _Run:
         return request
 
     def _array(self, span: TensorSpan) -> Array:
-        flat = np.frombuffer(self._content[span.begin : span.end], NUMPY_NAME[span.datatype])
-        return flat.reshape(span.shape)
+        return np.frombuffer(self._content[span.begin : span.end], NUMPY_NAME[span.datatype]).reshape(span.shape)
 
 
 def _fetched(job: Job, context: JobContext) -> memoryview:

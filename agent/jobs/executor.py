@@ -93,8 +93,14 @@ class JobExecutor:
             if now >= self._run.deadline and not self._run.cancel.is_set():
                 self._run.cancel.set()
                 timeout = self._records[self._run.id].job.timeout_s
-                message = f"It was not done in {timeout:g} s and was stopped; give it more time with its timeout_s."
-                self._change(self._run.id, lambda record: records.failed(record, JobCode.JOB_TIMEOUT, message))
+                self._change(
+                    self._run.id,
+                    lambda record: records.failed(
+                        record,
+                        JobCode.JOB_TIMEOUT,
+                        f"It was not done in {timeout:g} s and was stopped; give it more time with its timeout_s.",
+                    ),
+                )
             return
         for name, record in self._records.items():
             if record.status.state is JobState.RUNNING:

@@ -43,14 +43,16 @@ class RealJobs:
             raise PermanentError(JobCode.JOB_NOT_KNOWN, f"this agent does no jobs of kind {job.kind}: update it")
         if self.registry is None:
             raise PermanentError(DeploymentCode.REGISTRY_REFUSED, "no registry is configured: set registry.url")
-        context = JobContext(
-            id=name,
-            config=self.config,
-            cache=self.cache,
-            registry=self.registry,
-            facts=self.facts,
-            folder=folder,
-            cancel=cancel,
-            progress=progress,
+        return handler(
+            job,
+            JobContext(
+                id=name,
+                config=self.config,
+                cache=self.cache,
+                registry=self.registry,
+                facts=self.facts,
+                folder=folder,
+                cancel=cancel,
+                progress=progress,
+            ),
         )
-        return handler(job, context)

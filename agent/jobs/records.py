@@ -30,7 +30,6 @@ AWAY = Backoff(first_s=15.0, cap_s=15.0, factor=1.0)
 """While the registry is away. That says nothing about the job; the registry ends one that takes too long."""
 MAX_RESULT_BYTES = 12 << 10
 """Of one job's result as JSON: those of MAX_JOBS jobs go into one report."""
-OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 
 class JobRecord(Wire):

@@ -150,5 +150,6 @@ def check_files(variant: Variant, folder: Path, context: JobContext) -> None:
     """The variant's files below `folder` are the variant's files. Raises TransientError(digest_mismatch)."""
     bad = faulty(folder, variant, context.cancel)
     if bad:
-        text = f"{folder}: {bad[0].path} is not the file of {variant.name} any more"
-        raise TransientError(DeploymentCode.DIGEST_MISMATCH, text)
+        raise TransientError(
+            DeploymentCode.DIGEST_MISMATCH, f"{folder}: {bad[0].path} is not the file of {variant.name} any more"
+        )

@@ -66,10 +66,9 @@ def measure_parity(
         raise PermanentError(
             DeploymentCode.BAD_ANSWER, f"the golden vectors {golden.file.digest} of {worker.spec.model}: {error}"
         ) from None
-    trial = _Trial(
+    return _Trial(
         worker, content, cases, tolerance=golden.tolerance, deadline=time.monotonic() + budget_s, check=check
-    )
-    return trial.run()
+    ).run()
 
 
 class _Trial:

@@ -78,8 +78,10 @@ class ProcessWorker(Worker):
             measured = checked_measurement(facts["measured"], spec)
             super().__init__(spec, sides, measured, printable(str(facts.get("provider", "")), 64))
         except (KeyError, TypeError, ValueError) as error:
-            message = f"the worker described the model of {spec.model} in a way that cannot be: {error}"
-            raise TransientError(DeploymentCode.WORKER_CRASHED, message) from None
+            raise TransientError(
+                DeploymentCode.WORKER_CRASHED,
+                f"the worker described the model of {spec.model} in a way that cannot be: {error}",
+            ) from None
         self.pid = process.pid
         self._process = process
         self.confined = printable(str(facts.get("confined", "")), 200)
@@ -183,8 +185,10 @@ class InlineWorker(Worker):
     def __init__(self, spec: WorkerSpec) -> None:
         """Loads, warms up, measures. Raises PermanentError."""
         if spec.entry_point is not None:
-            message = f"the code that {spec.model} brings runs only in a worker process, never in the agent's own"
-            raise PermanentError(DeploymentCode.ENTRY_POINT_DISABLED, message)
+            raise PermanentError(
+                DeploymentCode.ENTRY_POINT_DISABLED,
+                f"the code that {spec.model} brings runs only in a worker process, never in the agent's own",
+            )
         try:
             check_artifact(spec.directory)
             session = open_backend(spec.backend).load(spec.directory, spec.entry, spec.load_options())

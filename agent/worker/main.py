@@ -94,8 +94,14 @@ def _converse(control: socket.socket) -> None:
     except Exception as error:
         if not is_memory_fault(error):
             raise
-        message = "the model needs more memory than the worker may have: see worker.memory_bytes"
-        _send(control, "error", {"code": "out_of_memory", "message": message})
+        _send(
+            control,
+            "error",
+            {
+                "code": "out_of_memory",
+                "message": "the model needs more memory than the worker may have: see worker.memory_bytes",
+            },
+        )
     else:
         _serve(control, session, request, descriptors)
 
@@ -227,8 +233,7 @@ def _time_limit(control: socket.socket, seconds: float) -> Iterator[None]:
     """A trial run that does not end ends the process: nothing else stops a vendor's call."""
 
     def over() -> None:
-        text = f"a trial run took over {seconds:g} s"
-        _send(control, "error", {"code": TRIAL_TIMEOUT, "message": text})
+        _send(control, "error", {"code": TRIAL_TIMEOUT, "message": f"a trial run took over {seconds:g} s"})
         os._exit(0)
 
     timer = threading.Timer(seconds, over)

@@ -45,8 +45,7 @@ def read_samples(descriptor: int, cases: Sequence[Mapping[str, Sequence[Any]]]) 
 
 
 def _read(descriptor: int, datatype: str, shape: Sequence[int], begin: int, end: int) -> Array:
-    data = os.pread(descriptor, end - begin, begin)
-    return np.frombuffer(data, NUMPY_DTYPES[datatype]).reshape(shape)
+    return np.frombuffer(os.pread(descriptor, end - begin, begin), NUMPY_DTYPES[datatype]).reshape(shape)
 
 
 def trial_feeds(session: BackendSession, given: Sequence[dict[str, Array]]) -> Iterator[dict[str, Array]]:

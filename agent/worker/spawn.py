@@ -97,8 +97,10 @@ class WorkerProcess:
             raise self._crash("it did not answer in the worker's protocol") from None
         if protocol != worker_main.PROTOCOL:
             reason = f"the worker speaks protocol {printable(str(protocol), 20)}, this agent {worker_main.PROTOCOL}"
-            message = f"{reason}: the package was changed while the agent ran; restart the agent"
-            raise PermanentError(DeploymentCode.BACKEND_UNAVAILABLE, message)
+            raise PermanentError(
+                DeploymentCode.BACKEND_UNAVAILABLE,
+                f"{reason}: the package was changed while the agent ran; restart the agent",
+            )
         if isinstance(content, dict):
             return content
         if not isinstance(error, dict):

@@ -158,8 +158,12 @@ class Connection:
         self.retry_at = self._clock() + delay
         self._counters.add("mqtt_disconnects", label=reason.partition(":")[0])
         if lasted is not None and self._flaps > 1:
-            text = "the connection was ended after %.1f s (%s); next try in %.1f s. Does another agent have this name?"
-            _log.warning(text, lasted, reason, delay)
+            _log.warning(
+                "the connection was ended after %.1f s (%s); next try in %.1f s. Does another agent have this name?",
+                lasted,
+                reason,
+                delay,
+            )
         elif lasted is not None or self._attempt == 1:
             _log.warning("no connection to the broker (%s); next try in %.1f s", reason, delay)
         self._emit(Disconnected(reason))

@@ -167,8 +167,7 @@ class Outbound:
             return
         mute = self._strikes.strike(topic, self._clock())
         if mute:
-            text = "connections end again and again at a reply to %r: it gets none for %.0f s"
-            _log.error(text, _shown(topic), mute)
+            _log.error("connections end again and again at a reply to %r: it gets none for %.0f s", _shown(topic), mute)
 
     def muted(self, topic: bytes) -> bool:
         """Nothing is to be sent to this topic (with its u16 length) now."""
@@ -229,8 +228,11 @@ class Outbound:
     def _give_up(self, message: Outgoing) -> None:
         """It would end every connection that it is sent on, so it is dropped, and counted."""
         if self.counters.add("replies_refused"):
-            text = "a message of %d bytes to %r would end the connection and is given up; more are only counted"
-            _log.error(text, len(message.payload), _shown(message.topic))
+            _log.error(
+                "a message of %d bytes to %r would end the connection and is given up; more are only counted",
+                len(message.payload),
+                _shown(message.topic),
+            )
         self._done_with(message)
 
     def _done_with(self, message: Outgoing) -> None:
@@ -242,8 +244,9 @@ class Outbound:
     def _refused(self, reason: int, topic: bytes) -> None:
         self.counters.add("replies_refused")
         if self.counters.add("publications_refused", label=f"0x{reason:02x}"):
-            text = "the broker refuses a publication to %r, reason 0x%02x; more are only counted"
-            _log.error(text, _shown(topic), reason)
+            _log.error(
+                "the broker refuses a publication to %r, reason 0x%02x; more are only counted", _shown(topic), reason
+            )
 
     def puback(self, mid: int, reason: int) -> bool:
         """A PUBACK came. False: it is not one of these messages'."""

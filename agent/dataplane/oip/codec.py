@@ -13,7 +13,7 @@ the loop's), encoding only in one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 
 from agent.dataplane.oip.plan import Binding, InputTensor, RequestPlan
@@ -36,7 +36,6 @@ from registry.contracts.tensors import (
 from registry.inference.errors import RequestError, quote
 from registry.inference.header import MAGIC_BYTES, check_header_length, checked_header_end
 from registry.inference.packets import Buffer
-from registry.inference.reply import OutputTensor, Reply
 from registry.pictures.bare import PictureError, sniff
 from registry.pictures.steps import PictureSteps, steps_of, value_tables
 
@@ -73,8 +72,18 @@ class Codec:
         self.binding = binding
         self._signature = Signature(binding, layout)
         self._reader = RequestReader(binding, self._signature)
+        self.decode_header = self._reader.read_header
+        """The JSON header of a binary request, without its body, to its plan: what the fast path calls.
+
+        The caller bounds its length (MAX_HEADER_BYTES), compares `plan.body_bytes` with what came, and calls
+        `check_body` when `plan.check`. A repeated header costs one dict look-up.
+        """
+        self.check_body = check_body
         classes = binding.classification
-        self._replies = ReplyEncoder(binding, layout, Classifier(classes, binding.outputs) if classes else None)
+        replies = ReplyEncoder(binding, layout, Classifier(classes, binding.outputs) if classes else None)
+        self.encode_fixed = replies.fixed
+        self.encode_reply = replies.any
+        self.encode_error = replies.error
         self._pictures, self._no_pictures = _picture_input(binding)
 
     def decode(
@@ -106,14 +115,6 @@ class Codec:
         self.check_body(plan, view[start:])
         return plan, start
 
-    def decode_header(self, header: bytes) -> RequestPlan:
-        """The JSON header of a binary request, without its body: what the fast path calls.
-
-        The caller bounds its length (MAX_HEADER_BYTES), compares `plan.body_bytes` with what came, and calls
-        `check_body` when `plan.check`. A repeated header costs one dict look-up.
-        """
-        return self._reader.read_header(header)
-
     def decode_json(self, payload: Buffer) -> RequestPlan:
         """A whole request in JSON; its tensors are in `plan.tensors[i].data` and `plan.literals`.
 
@@ -134,10 +135,6 @@ class Codec:
         # A 3.1.1 client sees no property with the header's length: binary outputs need the self-contained form.
         plan.magic = bool(plan.response_topic) and any(asked.binary for asked in plan.outputs)
         return plan
-
-    def check_body(self, plan: RequestPlan, body: Buffer) -> None:
-        """Refuses a body of the wrong size, BYTES whose lengths do not add up, BOOL other than 0 and 1."""
-        check_body(plan, body)
 
     def image_plan(self, size: int) -> RequestPlan:
         """The plan of a payload of `size` bytes that is a picture (`plan.image`); refused when the model takes none."""
@@ -178,19 +175,6 @@ class Codec:
         if self._pictures is None:
             raise RequestError(InferenceCode.NO_IMAGE_INPUT, self._no_pictures)
         return self._pictures
-
-    def encode_fixed(self, plan: RequestPlan, views: Sequence[Buffer]) -> Reply:
-        """The reply from a fixed slot: one view (bytes) per model output, in `Layout.outputs` order. Binary outputs
-        are not copied: the pieces are the views. Raises RequestError when outputs cannot be written as asked."""
-        return self._replies.fixed(plan, views)
-
-    def encode_reply(self, plan: RequestPlan, outputs: Sequence[OutputTensor]) -> Reply:
-        """The reply from an arena: outputs by name, any shape. Raises RequestError as `encode_fixed` does."""
-        return self._replies.any(plan, outputs)
-
-    def encode_error(self, code: str, message: str, request_id: str = "", correlation_id: str = "") -> Reply:
-        """An error result that says which model, version, variant and device; always plain JSON."""
-        return self._replies.error(code, message, request_id, correlation_id)
 
 
 def _picture_input(binding: Binding) -> tuple[PictureInput | None, str]:

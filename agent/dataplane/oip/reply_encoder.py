@@ -122,7 +122,8 @@ class ReplyEncoder:
         self._templates: dict[tuple[RequestedOutput, ...], bytes] = {}
 
     def fixed(self, plan: RequestPlan, views: Sequence[Buffer]) -> Reply:
-        """The reply of a fixed slot: `views` holds every output, in `Layout.outputs` order."""
+        """The reply from a fixed slot: one view (bytes) per model output, in `Layout.outputs` order. Binary outputs
+        are not copied: the pieces are the views. Raises RequestError when outputs cannot be written as asked."""
         if plan.classify or not all(asked.binary for asked in plan.outputs):
             outputs = [OutputTensor(*known, view) for known, view in zip(self._fixed, views, strict=True)]
             return self.any(plan, outputs)
@@ -134,7 +135,7 @@ class ReplyEncoder:
         return Reply((plan.prefix, *data), plan.header_length, CONTENT_BINARY)
 
     def any(self, plan: RequestPlan, outputs: Sequence[OutputTensor]) -> Reply:
-        """The reply of an arena: outputs by name, of any shape."""
+        """The reply from an arena: outputs by name, any shape. Raises RequestError as `fixed` does."""
         given = {output.name: output for output in outputs}
         if plan.classify and self._classifier is not None:
             source = given.get(self._classifier.output)
@@ -157,8 +158,8 @@ class ReplyEncoder:
         binary = bool(data) or plan.magic
         return Reply((prefix, *data), length, CONTENT_BINARY if binary else CONTENT_JSON)
 
-    def error(self, code: str, message: str, request_id: str, correlation_id: str) -> Reply:
-        """An error result that says who refused."""
+    def error(self, code: str, message: str, request_id: str = "", correlation_id: str = "") -> Reply:
+        """An error result that says which model, version, variant and device; always plain JSON."""
         extra = {"correlation_id": correlation_id} if correlation_id else {}
         body = {**error_body(code, message, request_id), **self._names, "parameters": {**self._identity, **extra}}
         return Reply((_json(body),), None, CONTENT_JSON)

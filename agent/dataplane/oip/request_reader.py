@@ -378,7 +378,7 @@ def _requested(output: RequestOutput) -> tuple[str, bool | None]:
 
 
 def check_body(plan: RequestPlan, body: Buffer) -> None:
-    """Refuses a body of the wrong size, or tensors in it whose values cannot be."""
+    """Refuses a body of the wrong size, BYTES whose lengths do not add up, BOOL other than 0 and 1."""
     if len(body) != plan.body_bytes:
         raise RequestError(
             InferenceCode.SIZE_MISMATCH, f"expected {plan.body_bytes} bytes of binary tensors, got {len(body)}"
