@@ -55,7 +55,7 @@ DATATYPES = {
 }
 """TensorRT's DataType by name in the words of the Open Inference Protocol; FP8, FP4, INT4 and so on are not in it."""
 MAX_PROFILES = 64
-_MAX_TENSORS = 128
+_MAX_TENSORS = 2048
 _MAX_BUFFER = 1 << 36
 _TOLD_LINES, _TOLD_CHARS = 4, 400
 

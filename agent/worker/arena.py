@@ -18,14 +18,15 @@ from typing import Any, NamedTuple, Union
 
 from agent.worker.channel import ITEM_BYTES, aligned
 
-MAX_TENSORS = 64
+MAX_TENSORS = 1024
+"""Inputs or outputs; registry.contracts.tensors has the same."""
 MAX_RANK = 8
 MAX_ELEMENTS = 1 << 31
 MAX_NAME = 4096
 """Characters of a tensor name; registry.contracts.tensors has the same."""
-MAX_META_BYTES = 128 << 10
-"""The longest metadata of an arena: the names of all inputs and of all wanted outputs (48 KiB each at most) with
-room to spare."""
+MAX_META_BYTES = 512 << 10
+"""The longest metadata of an arena: the names of all inputs and of all wanted outputs (48 KiB each at most), and up to
+300 bytes of numbers for each tensor."""
 Buffer = Union[bytes, bytearray, memoryview]
 
 

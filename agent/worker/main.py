@@ -51,11 +51,15 @@ if TYPE_CHECKING:
     from agent.worker.runner import Runner
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised with every change of what is said here, of the memory's layout (channel.py) or of arenas (arena.py)."""
 TRIAL_TIMEOUT = "trial_timeout"
 """The code of an error that only the agent's side of this protocol sees: the model is then served untried."""
-MAX_PACKET = 192 << 10
+MAX_PACKET = 128 << 10
+"""Of one packet: a socket takes 200 KiB. A longer message comes in several, each but the last with PART before it."""
+MAX_CONVERSATION = 4 << 20
+"""Of one message: MAX_TENSORS inputs and outputs with their places take 400 KiB."""
+PART = b"+"
 MAX_LANES = 64
 MAX_FILES = 256
 """Files and folders of an artifact."""
@@ -107,9 +111,14 @@ def _converse(control: socket.socket) -> None:
 
 
 def _receive(control: socket.socket) -> tuple[tuple[str, dict[str, Any]], list[int]]:
-    data, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET, MAX_LANES + 1)
-    if not data:
-        raise EOFError
+    data, part = b"", True
+    descriptors: list[int] = []
+    while part:
+        packet, new, _, _ = socket.recv_fds(control, MAX_PACKET, MAX_LANES + 1)
+        if not packet:
+            raise EOFError
+        part = packet.startswith(PART)
+        data, descriptors = data + packet[part:], descriptors + new
     said = json.loads(data)
     protocol = said.pop("protocol", None)
     if protocol != PROTOCOL:
@@ -120,7 +129,15 @@ def _receive(control: socket.socket) -> tuple[tuple[str, dict[str, Any]], list[i
 
 
 def _send(control: socket.socket, name: str, answer: dict[str, Any]) -> None:
-    control.sendall(json.dumps({"protocol": PROTOCOL, name: answer}, ensure_ascii=False).encode())
+    for packet in packets(json.dumps({"protocol": PROTOCOL, name: answer}, ensure_ascii=False).encode()):
+        control.sendall(packet)
+
+
+def packets(message: bytes) -> list[bytes]:
+    """A message as its packets, the last without PART before it."""
+    size = MAX_PACKET - 1
+    pieces = [message[at : at + size] for at in range(0, len(message), size)]
+    return [PART + piece for piece in pieces[:-1]] + pieces[-1:]
 
 
 def _probe(request: dict[str, Any]) -> dict[str, Any]:

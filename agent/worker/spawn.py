@@ -73,10 +73,13 @@ class WorkerProcess:
         """
         said = json.dumps({"protocol": worker_main.PROTOCOL, name: request}, ensure_ascii=False).encode()
         try:
-            self.control.settimeout(max(deadline - time.monotonic(), 0.001))
-            socket.send_fds(self.control, [said], list(descriptors))
-            self.control.settimeout(max(deadline - time.monotonic(), 0.001))
-            packet, _, flags, _ = self.control.recvmsg(worker_main.MAX_PACKET)
+            *parts, last = worker_main.packets(said)
+            for part in parts:
+                self._limit(deadline)
+                self.control.sendall(part)
+            self._limit(deadline)
+            socket.send_fds(self.control, [last], list(descriptors))
+            answered = self._receive(deadline)
         except TimeoutError:
             raise TransientError(
                 DeploymentCode.LOAD_TIMEOUT,
@@ -84,9 +87,25 @@ class WorkerProcess:
             ) from None
         except OSError as error:
             raise self._crash(str(error)) from None
-        if not packet or flags & socket.MSG_TRUNC:
+        if answered is None:
             raise self._crash("it closed its control socket")
-        return self._checked(packet, answer)
+        return self._checked(answered, answer)
+
+    def _limit(self, deadline: float) -> None:
+        self.control.settimeout(max(deadline - time.monotonic(), 0.001))
+
+    def _receive(self, deadline: float) -> bytes | None:
+        """The worker's next message; None: it hung up, or sent more than a message may have. Raises OSError."""
+        message = b""
+        while len(message) <= worker_main.MAX_CONVERSATION:
+            self._limit(deadline)
+            packet, _, flags, _ = self.control.recvmsg(worker_main.MAX_PACKET)
+            if not packet or flags & socket.MSG_TRUNC:
+                return None
+            if not packet.startswith(worker_main.PART):
+                return message + packet
+            message += packet[1:]
+        return None
 
     def _checked(self, packet: bytes, answer: str) -> dict[str, Any]:
         try:

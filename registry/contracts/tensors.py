@@ -100,11 +100,11 @@ CONTENT_JSON = "application/json"
 CONTENT_BINARY = "application/octet-stream"
 CONTENT_IMAGES = ("image/jpeg", "image/png")
 
-MAX_HEADER_BYTES = 64 << 10
-"""The longest JSON header of a binary payload."""
+MAX_HEADER_BYTES = 256 << 10
+"""The longest JSON header of a binary payload: MAX_TENSORS inputs take 150 KiB."""
 MAX_JSON_BYTES = 16 << 20
 """The longest JSON request; bigger tensors belong in binary."""
-MAX_TENSORS = 64
+MAX_TENSORS = 1024
 """Inputs or outputs of a model."""
 MAX_NAME = 4096
 """Characters of a tensor's name."""

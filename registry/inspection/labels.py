@@ -11,7 +11,7 @@ from pathlib import Path
 
 from registry.inspection.facts import InspectionError
 
-MAX_LABELS_BYTES = 1 << 20
+MAX_LABELS_BYTES = 12 << 20
 _OTHER_MARKS = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 
 

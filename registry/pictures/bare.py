@@ -20,8 +20,8 @@ MAX_SCANS = 100
 """Of a JPEG. Encoders write 1 to 13; each is a pass over all pixels, so a small file may ask for hours of work."""
 MAX_PASSES = 1_000_000_000
 """Pixels times scans."""
-MAX_PIXELS = 40_000_000
-"""Of a picture before it is resized: 120 MB as RGB."""
+MAX_PIXELS = 50_000_000
+"""Of a picture before it is resized, whatever its model allows: 150 MB as RGB."""
 _KINDS = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
 _KEPT_SEGMENTS = (0xE0, 0xEE)
 _KEPT_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -62,11 +62,11 @@ def bare(data: bytes) -> Bare:
     return _bare_png(data) if kind == "image/png" else _bare_jpeg(data)
 
 
-def check_cost(width: int, height: int, data: bytes) -> None:
+def check_cost(width: int, height: int, data: bytes, max_pixels: int = MAX_PIXELS) -> None:
     """Refuses what would take too long or too much memory. Raises PictureError."""
     pixels = width * height
-    if pixels > MAX_PIXELS:
-        raise PictureError(f"expected at most {MAX_PIXELS} pixels, got {width} x {height}")
+    if pixels > max_pixels:
+        raise PictureError(f"expected at most {max_pixels} pixels, got {width} x {height}")
     # In the coded data of a JPEG 0xFF is followed by 0x00 or a restart, and its APPn segments are gone.
     scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
     if scans > MAX_SCANS or scans * pixels > MAX_PASSES:

@@ -1,6 +1,6 @@
 """Pictures to input tensors, as a manifest's `image` says. Needs NumPy and Pillow.
 
-- JPEG and PNG only, known by their content; at most `bare.MAX_PIXELS`; truncated or damaged ones are refused, never
+- JPEG and PNG only, known by their content; at most `max_pixels`; truncated or damaged ones are refused, never
   half decoded.
 - EXIF orientation is applied: the model sees what a person sees. Alpha is dropped; 16-bit grey keeps its upper 8 bits.
 - Resize is Pillow's filter of that name (with anti-aliasing when it shrinks), on 8-bit channels.
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import io
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,9 @@ def _pixels(steps: PictureSteps, data: bytes) -> NDArray[np.uint8]:
     found = bare(data)
     try:
         with Image.open(io.BytesIO(found.data), formats=_FORMATS) as image:
-            check_cost(image.width, image.height, found.data)
+            check_cost(image.width, image.height, found.data, steps.max_pixels)
+            if steps.reduced and image.format == "JPEG":
+                image.draft(image.mode, _needed(steps, image.size, turned=found.orientation >= 5))
             if image.format == "PNG" and (image.info.get("interlace") or not _last_row(image)):
                 check_whole_png(found.data)
             turn = _TURNS.get(found.orientation)
@@ -64,6 +67,20 @@ def _pixels(steps: PictureSteps, data: bytes) -> NDArray[np.uint8]:
         ) from None
     except Exception as error:  # Pillow's decoders raise many kinds over damaged pictures.
         raise PictureError(f"the picture cannot be decoded: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _needed(steps: PictureSteps, size: tuple[int, int], *, turned: bool) -> tuple[int, int]:
+    """The least width and height, as the file has them, from which the input is made by shrinking only."""
+    width, height = size[::-1] if turned else size
+    if steps.resize == "stretch":
+        needed = steps.width, steps.height
+    else:
+        if steps.resize == "crop":
+            ratio = steps.shorter_edge / min(width, height)
+        else:
+            ratio = min(steps.width / width, steps.height / height)
+        needed = ceil(width * ratio), ceil(height * ratio)
+    return needed[::-1] if turned else needed
 
 
 def _last_row(image: Image.Image) -> bytes:

@@ -32,6 +32,8 @@ class PictureSteps(NamedTuple):
     shorter_edge: int = 0
     """Of `crop` only."""
     filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
+    max_pixels: int = 40_000_000
+    reduced: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,6 +57,8 @@ def steps_of(image: ImageInput, datatype: str) -> PictureSteps:
         datatype,
         image.shorter_edge or max(image.height, image.width),
         image.filter,
+        image.max_megapixels * 1_000_000,
+        image.reduced,
     )
 
 

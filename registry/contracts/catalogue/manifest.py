@@ -89,8 +89,10 @@ def parity_figures(parity: Parity) -> tuple[str, str, str, str]:
     return f"{parity.max_abs:.3g}", f"{parity.max_rel:.3g}", top1, run
 
 
-MAX_MANIFEST_BYTES = 1 << 20
-"""Longer manifests are refused before they are parsed."""
+MAX_MANIFEST_BYTES = 16 << 20
+"""Longer manifests are refused before they are parsed. Names of classes take most of a long one."""
+MAX_LABELS = 65_536
+"""Classes of a classification."""
 
 
 class Format(StrEnum):
@@ -296,6 +298,11 @@ class ImageInput(Wire):
     """Of `crop`, in pixels, before the middle is taken: at least height and width. None: the larger of them."""
     filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     """How pixels are interpolated: Pillow's filters, which include anti-aliasing when a picture shrinks."""
+    max_megapixels: Annotated[int, Field(ge=1, le=50)] = 40
+    """Pictures of more million pixels are refused. One takes up to 4 bytes a pixel, twice, while it is decoded."""
+    reduced: bool = False
+    """True: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is still enough for the input: faster, in less
+    memory, and pixels differ a little from those of the whole picture. Say what the model was evaluated with."""
     pad_value: Annotated[int, Field(ge=0, le=255)] = 0
     """Of each channel, before scale and mean."""
     scale: float = 1 / 255
@@ -328,7 +335,7 @@ class Classification(Wire):
     """The output tensor with the scores."""
     softmax: bool = True
     """False when the model ends in softmax itself, or in a sigmoid."""
-    labels: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(min_length=1, max_length=4096)]
+    labels: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(min_length=1, max_length=MAX_LABELS)]
     """Name of each class, in the output's order."""
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
     """So many labels are answered, the best first; all where there are fewer."""

@@ -227,6 +227,15 @@ def large(name: str) -> Case:
     return answered(name, content, [{"x": np.full((1, 3, 1088, 1920), 0.5, np.float32)}])
 
 
+def thousand(name: str) -> Case:
+    """As many inputs and outputs as a model may have."""
+    count = 1024
+    nodes = [("Mul", [f"input/{i}", "two"], [f"output/{i}"], {}) for i in range(count)]
+    sides = ([value(f"{side}/{i}", F, ["N", 1]) for i in range(count)] for side in ("input", "output"))
+    given = [{f"input/{i}": floats(*range(i, i + n)).reshape(n, 1) for i in range(count)} for n in (1, 3)]
+    return answered(name, model(nodes, *sides, two=floats(2)), given)
+
+
 MODELS: dict[str, Callable[[str], Case]] = {
     "parse": parse,
     "divide": divide,
@@ -249,6 +258,7 @@ MODELS: dict[str, Callable[[str], Case]] = {
     "a blank name": named(" ", "y y"),
     "text and bfloat16": mixed,
     "large": large,
+    "a thousand inputs": thousand,
 }
 
 

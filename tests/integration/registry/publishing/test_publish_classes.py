@@ -40,7 +40,7 @@ def test_a_blank_line_is_a_class_and_a_byte_order_mark_is_none(cli: Cli) -> None
     [
         (b"cat\ndog\nfish\n", "4 classes, and there are 3 labels"),
         (b"cat\ndog\nfish\nbird\n\n", "4 classes, and there are 5 labels"),
-        (b"a\n" * (1 << 20), "has over 1048576 bytes"),
+        (b"a\n" * (6 << 20) + b"a", "has over 12582912 bytes"),
         ("cat\n".encode("utf-16"), "is UTF-16"),
         (b"cat\nd\xf6g\n", "is not UTF-8 (line 2)"),
     ],
@@ -49,6 +49,15 @@ def test_labels_that_are_not_the_models_are_refused(cli: Cli, labels: bytes, say
     error = publish(cli, "refused", onnx_models.one_op("Relu", ["N", 4]), labels, code=2).error
     assert says in error["message"] + "".join(error["errors"])
     cli("show", "refused", code=3)
+
+
+def test_a_model_may_have_65536_classes(cli: Cli) -> None:
+    labels = "".join(f"class number {number} of many\n" for number in range(65_536))
+    publish(cli, "wide", onnx_models.one_op("Relu", ["N", 65_536]), labels.encode(), "softmax = false\n")
+    manifest = cli("show", "wide@1", "--json").document["manifest"]
+    assert manifest["classification"]["labels"][65_535] == "class number 65535 of many"
+    more = publish(cli, "wider", onnx_models.one_op("Relu", ["N", 65_537]), labels.encode() + b"more\n", code=2).error
+    assert "65536" in more["message"] + "".join(more["errors"])
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,22 @@ def test_crop_scales_the_shorter_edge_and_takes_the_middle() -> None:
     assert tensor_of(codec, encoded(wide))[0, 0].tolist() == [[30, 30], [100, 100]]
 
 
+def test_a_model_says_how_large_its_pictures_may_be() -> None:
+    codec = image_codec((1, 3, 2, 2), height=2, width=2, max_megapixels=1)
+    assert "at most 1000000 pixels" in refuse(codec, encoded(np.zeros((1000, 1001), np.uint8))).message
+
+
+def test_a_jpeg_is_decoded_at_a_fraction_of_its_size_only_where_the_model_says_so() -> None:
+    """A checkerboard of pixels is grey at half its size; whole, its corner is black."""
+    checks = np.indices((64, 96)).sum(axis=0) % 2 * 255
+    picture = encoded(np.repeat(checks[..., None], 3, axis=2).astype(np.uint8), "JPEG", quality=100, subsampling=0)
+    sizes = {"height": 8, "width": 12, "resize": "crop", "shorter_edge": 32, "filter": "nearest", "scale": 1.0}
+    whole = tensor_of(image_codec((1, 3, 8, 12), **sizes), picture)
+    reduced = tensor_of(image_codec((1, 3, 8, 12), reduced=True, **sizes), picture)
+    assert whole.min() < 40 or whole.max() > 215
+    assert 100 < reduced.min() <= reduced.max() < 155
+
+
 def test_a_picture_too_long_to_be_cropped_is_refused() -> None:
     codec = image_codec((1, 1, 512, 512), height=512, width=512, channels="L", resize="crop")
     with pytest.raises(RequestError, match="too long and narrow"):
