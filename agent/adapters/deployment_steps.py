@@ -33,12 +33,12 @@ from agent.worker.measure import Measurement
 from agent.worker.spec import Samples, Worker, WorkerSpec, arenas_for, checked_measurement
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Parity
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.comparison.golden_file import read_cases
 from registry.contracts.device.messages import DesiredModel
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import resolve
 from registry.contracts.fit.room import held_bytes
+from registry.contracts.golden_vectors import read_cases
 from registry.contracts.wire import Digest
 
 NEVER = threading.Event()

@@ -23,8 +23,8 @@ from agent.worker.caller import Caller, RunFailedError
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.manifest import Parity, Tolerance
-from registry.contracts.comparison.parity import Array, Comparison
 from registry.contracts.device.deployments import ShadowFigures
+from registry.contracts.golden_vectors import Array, Comparison
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 
 QUEUE = 8

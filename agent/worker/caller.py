@@ -18,7 +18,7 @@ from agent.worker.arena import ArenaError, ArenaTensor, read_arena, write_arena
 from agent.worker.channel import OTHER_FORM
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.comparison.parity import Array
+from registry.contracts.golden_vectors import Array
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 
 Request = Mapping[str, ArenaTensor]

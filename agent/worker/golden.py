@@ -1,6 +1,6 @@
 """Runs the version's golden vectors through a loaded model, before it serves, and says how it measured up.
 
-Every case runs alone, as one live request, and is timed. What is compared is in `registry.contracts.comparison.parity`.
+Every case runs alone, as one live request, and is timed. What is compared is in `registry.contracts.golden_vectors`.
 Where requests may be joined, the cases that fit fixed slots run once more together, as live requests that came at the
 same time do. What answers rightly alone and otherwise together is not refused: its requests are not joined.
 A worker that answers wrongly is not an error here: the figures say so, and the caller decides.
@@ -22,8 +22,7 @@ from agent.worker.measure import same
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import MAX_GOLDEN_BYTES, Golden, Parity, Tolerance
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.comparison.golden_file import GoldenCase, check_cases, read_cases
-from registry.contracts.comparison.parity import Array, Comparison
+from registry.contracts.golden_vectors import Array, Comparison, GoldenCase, check_cases, read_cases
 from registry.contracts.tensor_file import TensorFileError
 from registry.contracts.tensors import NUMPY_NAME
 from registry.contracts.wire import digest_of

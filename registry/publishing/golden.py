@@ -32,7 +32,7 @@ from registry.contracts.catalogue.manifest import (
     Variant,
     parity_figures,
 )
-from registry.contracts.comparison.golden_file import (
+from registry.contracts.golden_vectors import (
     Case,
     check_cases,
     check_tensors,

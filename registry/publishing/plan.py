@@ -20,7 +20,7 @@ from registry.contracts.catalogue.batching import Batching
 from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.entry_points import EntryCode
 from registry.contracts.catalogue.manifest import Classification, FileRef, Manifest, Variant
-from registry.core.publish_faults import publish_faults
+from registry.core.publish_checks import publish_faults
 from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.foreign_formats import folder_kind

@@ -6,7 +6,7 @@ the version's newest; the earlier one stays to be had by its digest, and devices
 | an added variant must | else |
 |---|---|
 | have the inputs and outputs of the others | invalid |
-| be made from a sibling, for hardware that it names, not off in its parity: `registry.core.added_variants` | invalid |
+| be made from a sibling, for hardware that it names, not off in its parity: `registry.core.publish_checks` | invalid |
 | from a device: be what its job was to make, once | invalid |
 | have a name of its own; the same variant again changes nothing | conflict |
 """
@@ -25,7 +25,7 @@ from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, Manifest, 
 from registry.contracts.device.jobs import Job, JobKind
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import Digest, digest_of
-from registry.core.added_variants import faults, job_faults
+from registry.core.publish_checks import added_faults, job_faults
 from registry.db.catalog_rows import VersionBlobRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
@@ -110,8 +110,8 @@ def _require_made_for(session: Session, work: Job, device: int, variant: Variant
     told = session.get_one(DeviceRow, device).facts
     facts = Platform.model_validate_json(told) if told else None
     before = manifest_body(session, work.manifest)
-    wrong = job_faults(
-        work, facts, variant, Manifest.model_validate_json(before) if before is not None else newest, newest
+    wrong = tuple(
+        job_faults(work, facts, variant, Manifest.model_validate_json(before) if before is not None else newest, newest)
     )
     if wrong and newest.variant(variant.name) is None:
         raise InvalidError(f"Variant {variant.name!r} is not what the job was to make: {'; '.join(wrong)}.")
@@ -120,7 +120,7 @@ def _require_made_for(session: Session, work: Job, device: int, variant: Variant
 def _extended(manifest: Manifest, digest: Digest, variant: Variant) -> Manifest:
     """The manifest with one more variant. Raises InvalidError."""
     what = f"Variant {variant.name!r} cannot be added to {manifest.model} {manifest.version}"
-    wrong = faults(manifest, variant)
+    wrong = tuple(added_faults(manifest, variant))
     if wrong:
         raise InvalidError(f"{what}: {'; '.join(wrong)}.")
     update = {"variants": (*manifest.variants, variant), "extends": digest}

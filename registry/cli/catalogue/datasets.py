@@ -32,7 +32,7 @@ from registry.contracts.paths import blob_path, dataset_path, datasets_path
 from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
 from registry.contracts.tensors import ITEM_BYTES, MAX_TENSORS, Datatype
 from registry.contracts.texts import how_many, size_text
-from registry.core.picture_faults import picture_shape
+from registry.core.publish_checks import picture_shape
 from registry.inspection.facts import InspectionError
 from registry.pictures.bare import PictureError
 

@@ -342,7 +342,7 @@ class Classification(Wire):
 
 
 class Golden(Wire):
-    """The version's golden vectors; see `registry.contracts.comparison.golden_file` for the file."""
+    """The version's golden vectors; see `registry.contracts.golden_vectors` for the file."""
 
     file: FileRef
     """The blob with the vectors."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, ValidationError
@@ -25,7 +26,8 @@ SUFFIXES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 """Of sizes: 8GiB, 8G, 8g."""
 _SOC_TARGETS = {"Ascend310": Target.ASCEND310, "Ascend910": Target.ASCEND910}
 
-Change = Callable[[Platform, str], Platform]
+Change = Callable[[Platform, str], dict[str, Any]]
+"""From the platform and the value of one fact to the fields of the platform that it sets."""
 
 
 def imagine(platform: Platform, changes: Mapping[str, str]) -> Platform:
@@ -44,158 +46,101 @@ def imagine(platform: Platform, changes: Mapping[str, str]) -> Platform:
         if name not in SETTABLE:
             raise ValueError(f"there is no fact {name[:64]!r} to imagine; there are: {', '.join(SETTABLE)}")
         try:
-            changed = SETTABLE[name][0](platform, changes[name].strip())
-            platform = Platform.model_validate(changed.model_dump())
+            fields = SETTABLE[name][0](platform, changes[name].strip())
+            platform = Platform.model_validate(platform.model_copy(update=fields).model_dump())
         except ValidationError as error:
             text = "; ".join(fault["msg"] for fault in error.errors())
             raise ValueError(f"{name}={changes[name][:64]!r}: {text}") from None
     return platform
 
 
-def _os(platform: Platform, value: str) -> Platform:
-    return platform.model_copy(update={"os": value})
+def _field(field: str, read: Callable[[str], object] = str) -> Change:
+    """A fact that is a field of the platform itself."""
+    return lambda _platform, value: {field: read(value)}
 
 
-def _arch(platform: Platform, value: str) -> Platform:
-    return platform.model_copy(update={"arch": value})
-
-
-def _memory(platform: Platform, value: str) -> Platform:
-    return platform.model_copy(update={"memory_bytes": _size("memory", value)})
-
-
-def _disk(platform: Platform, value: str) -> Platform:
-    return platform.model_copy(update={"disk_bytes": _size("disk", value)})
-
-
-def _soc(platform: Platform, value: str) -> Platform:
-    target = next((target for start, target in _SOC_TARGETS.items() if value.startswith(start)), None)
-    if target is None:
+def _soc(platform: Platform, value: str) -> dict[str, Any]:
+    if _target_of(value) is None:
         raise ValueError(f"soc={value[:64]!r} is not like Ascend310P3 or Ascend910B4")
-    chips = max(platform.ascend.chips if platform.ascend else 0, 1)
-    ascend = (platform.ascend or AscendFacts()).model_copy(update={"soc": value, "chips": chips})
-    version = platform.cann.version if platform.cann else _version(platform, Format.OM)
-    return _acl(platform.model_copy(update={"ascend": ascend}), version)
+    ascend = platform.ascend or AscendFacts()
+    built = (b.version for b in platform.backends if b.usable and Format.OM in b.formats)
+    version = platform.cann.version if platform.cann else next(built, "")
+    changed = ascend.model_copy(update={"soc": value, "chips": max(ascend.chips, 1)})
+    return {"ascend": changed, **_acl(platform, value, version)}
 
 
-def _cann(platform: Platform, value: str) -> Platform:
+def _cann(platform: Platform, value: str) -> dict[str, Any]:
     if cann_release(value) is None:
         raise ValueError(f"cann={value!r} is no version like 8.2 or 8.0.RC2")
-    cann = (platform.cann or CannFacts()).model_copy(update={"version": value})
-    return _acl(platform.model_copy(update={"cann": cann}), value)
+    changed = (platform.cann or CannFacts()).model_copy(update={"version": value})
+    return {"cann": changed, **_acl(platform, platform.ascend.soc if platform.ascend else "", value)}
 
 
-def _opp(platform: Platform, value: str) -> Platform:
-    return platform.model_copy(update={"cann": (platform.cann or CannFacts()).model_copy(update={"opp": value})})
+def _opp(platform: Platform, value: str) -> dict[str, Any]:
+    return {"cann": (platform.cann or CannFacts()).model_copy(update={"opp": value})}
 
 
-def _virtual(platform: Platform, value: str) -> Platform:
+def _virtual(platform: Platform, value: str) -> dict[str, Any]:
     if value not in ("true", "false"):
         raise ValueError(f"virtual={value[:64]!r} is neither true nor false")
-    return platform.model_copy(
-        update={"ascend": (platform.ascend or AscendFacts()).model_copy(update={"virtual": value == "true"})}
-    )
+    return {"ascend": (platform.ascend or AscendFacts()).model_copy(update={"virtual": value == "true"})}
 
 
-def _driver(platform: Platform, value: str) -> Platform:
+def _driver(platform: Platform, value: str) -> dict[str, Any]:
     found = {name: getattr(platform, name) for name in ("ascend", "cuda") if getattr(platform, name) is not None}
     if not found:
         raise ValueError("driver: the device has told of no accelerator; imagine its soc or compute_capability too")
-    return platform.model_copy(
-        update={name: facts.model_copy(update={"driver": value}) for name, facts in found.items()}
-    )
+    return {name: facts.model_copy(update={"driver": value}) for name, facts in found.items()}
 
 
-def _compute_capability(platform: Platform, value: str) -> Platform:
+def _compute_capability(platform: Platform, value: str) -> dict[str, Any]:
     if re.fullmatch(r"[0-9]{1,2}\.[0-9]", value) is None:
         raise ValueError(f"compute_capability={value!r} is not like 8.6")
-    gpus = max(platform.cuda.gpus if platform.cuda else 0, 1)
-    cuda = (platform.cuda or CudaFacts()).model_copy(update={"compute_capability": value, "gpus": gpus})
-    return platform.model_copy(update={"cuda": cuda})
+    cuda = platform.cuda or CudaFacts()
+    return {"cuda": cuda.model_copy(update={"compute_capability": value, "gpus": max(cuda.gpus, 1)})}
 
 
-def _tensorrt(platform: Platform, value: str) -> Platform:
-    return _working(platform, Format.TENSORRT_PLAN, "tensorrt", value, targets=(Target.GPU,))
-
-
-def _onnxruntime(platform: Platform, value: str) -> Platform:
-    """What it reads is not known then, unless onnx_ir and onnx_opset are imagined too."""
-    unknown: dict[str, Any] = {"max_onnx_ir": None, "max_onnx_opset": None}
-    return _working(platform, Format.ONNX, "onnxruntime", value, targets=(Target.CPU,), more=unknown)
-
-
-def _onnx_ir(platform: Platform, value: str) -> Platform:
-    return _onnx(platform, "max_onnx_ir", value)
-
-
-def _onnx_opset(platform: Platform, value: str) -> Platform:
-    return _onnx(platform, "max_onnx_opset", value)
-
-
-def _mindspore(platform: Platform, value: str) -> Platform:
-    return _working(platform, Format.MINDIR, "mindspore", value, targets=(Target.CPU,))
-
-
-SETTABLE: dict[str, tuple[Change, str]] = {
-    "os": (_os, "linux"),
-    "arch": (_arch, "aarch64"),
-    "memory": (_memory, "8GiB"),
-    "disk": (_disk, "64GiB"),
-    "soc": (_soc, "Ascend310P3"),
-    "cann": (_cann, "8.2"),
-    "opp": (_opp, "8.2"),
-    "virtual": (_virtual, "true: a virtual NPU"),
-    "compute_capability": (_compute_capability, "8.6"),
-    "driver": (_driver, "24.1.1"),
-    "tensorrt": (_tensorrt, "10.13.3.9"),
-    "onnxruntime": (_onnxruntime, "1.32.0; also say onnx_ir and onnx_opset"),
-    "onnx_ir": (_onnx_ir, "10"),
-    "onnx_opset": (_onnx_opset, "21"),
-    "mindspore": (_mindspore, "2.10.0"),
-}
-"""What can be imagined, with an example; they take effect in this order."""
-
-
-def _acl(platform: Platform, version: str) -> Platform:
-    """ACL works as soon as both chip and CANN are known."""
-    soc = platform.ascend.soc if platform.ascend else ""
-    target = next((target for start, target in _SOC_TARGETS.items() if soc.startswith(start)), None)
-    if not version or target is None:
-        return platform
-    more: dict[str, Any] = {"providers": (soc,), "targets": (target,)}
-    return _working(platform, Format.OM, "ascend_acl", version, targets=(target,), more=more)
-
-
-def _onnx(platform: Platform, field: str, value: str) -> Platform:
+def _onnx(platform: Platform, value: str, *, field: str) -> dict[str, Any]:
     if not (value.isascii() and value.isdigit() and len(value) < 6):
         raise ValueError(f"{value[:64]!r} is no version of ONNX: a whole number like 10 or 21")
-    backends = tuple(
-        b.model_copy(update={field: int(value)}) if Format.ONNX in b.formats else b for b in platform.backends
-    )
-    return platform.model_copy(update={"backends": backends})
+    reads = {field: int(value)}
+    return {
+        "backends": tuple(b.model_copy(update=reads if Format.ONNX in b.formats else {}) for b in platform.backends)
+    }
+
+
+def _acl(platform: Platform, soc: str, version: str) -> dict[str, Any]:
+    """ACL works as soon as both chip and CANN are known."""
+    target = _target_of(soc)
+    if not version or target is None:
+        return {}
+    more = {"providers": (soc,), "targets": (target,)}
+    return _working(platform, version, name="ascend_acl", loads=Format.OM, target=target, more=more)
 
 
 def _working(
     platform: Platform,
-    loads: Format,
-    name: str,
     version: str,
     *,
-    targets: tuple[Target, ...],
-    more: dict[str, Any] | None = None,
-) -> Platform:
-    """The backend of that name as if it worked in that version; a new one where there was none."""
+    name: str,
+    loads: Format,
+    target: Target,
+    more: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
+    """The backend of that name as if it worked in that version; a new one where there was none.
+
+    `loads`, `target`: of a new one. `more`: what else becomes of it.
+    """
     if numbers(version) is None:
         raise ValueError(f"{name} {version!r} is no version: it does not begin with a number")
     known = next((b for b in platform.backends if b.name == name), BackendFacts(name=name, usable=False))
-    update = {"usable": True, "reason": "", "version": version, "targets": known.targets or targets, **(more or {})}
+    update = {"usable": True, "reason": "", "version": version, "targets": known.targets or (target,), **(more or {})}
     imagined = known.model_copy(update=update | {"formats": known.formats or (loads,)})
-    others = tuple(b for b in platform.backends if b.name != name)
-    return platform.model_copy(update={"backends": (*others, imagined)})
+    return {"backends": (*(b for b in platform.backends if b.name != name), imagined)}
 
 
-def _version(platform: Platform, loads: Format) -> str:
-    return next((b.version for b in platform.backends if b.usable and loads in b.formats), "")
+def _target_of(soc: str) -> Target | None:
+    return next((target for start, target in _SOC_TARGETS.items() if soc.startswith(start)), None)
 
 
 def _size(name: str, value: str) -> int:
@@ -205,6 +150,35 @@ def _size(name: str, value: str) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) < 16):
         raise ValueError(f"{name}={value[:64]!r} is no size; say 8GiB")
     return int(digits) * (factor or 1)
+
+
+_TENSORRT = partial(_working, name="tensorrt", loads=Format.TENSORRT_PLAN, target=Target.GPU)
+_ONNXRUNTIME = partial(
+    _working,
+    name="onnxruntime",
+    loads=Format.ONNX,
+    target=Target.CPU,
+    more={"max_onnx_ir": None, "max_onnx_opset": None},  # not known then, unless they are imagined too
+)
+_MINDSPORE = partial(_working, name="mindspore", loads=Format.MINDIR, target=Target.CPU)
+SETTABLE: dict[str, tuple[Change, str]] = {
+    "os": (_field("os"), "linux"),
+    "arch": (_field("arch"), "aarch64"),
+    "memory": (_field("memory_bytes", partial(_size, "memory")), "8GiB"),
+    "disk": (_field("disk_bytes", partial(_size, "disk")), "64GiB"),
+    "soc": (_soc, "Ascend310P3"),
+    "cann": (_cann, "8.2"),
+    "opp": (_opp, "8.2"),
+    "virtual": (_virtual, "true: a virtual NPU"),
+    "compute_capability": (_compute_capability, "8.6"),
+    "driver": (_driver, "24.1.1"),
+    "tensorrt": (_TENSORRT, "10.13.3.9"),
+    "onnxruntime": (_ONNXRUNTIME, "1.32.0; also say onnx_ir and onnx_opset"),
+    "onnx_ir": (partial(_onnx, field="max_onnx_ir"), "10"),
+    "onnx_opset": (partial(_onnx, field="max_onnx_opset"), "21"),
+    "mindspore": (_MINDSPORE, "2.10.0"),
+}
+"""What can be imagined, with an example; they take effect in this order."""
 
 
 MAX_CLASSES = 500

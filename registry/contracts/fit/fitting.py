@@ -1,4 +1,4 @@
-"""The predicates: one variant against one host. Pure.
+"""Why a variant does not fit a host, or may surprise on it: the predicates, one variant against one host. Pure.
 
 Each gives pass, fail or unknown, with a stable code, and says what would have to change. A warning does not keep a
 variant from running. To add one: a generator here, and its format in `_BY_FORMAT`.
@@ -6,16 +6,68 @@ variant from running. To add one: a generator here, and its format in `_BY_FORMA
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from registry.contracts.catalogue.entry_points import EntryPoint
 from registry.contracts.catalogue.manifest import Format, Target, Variant
 from registry.contracts.codes import ResolutionCode as Code
+from registry.contracts.enums import StrEnum
 from registry.contracts.fit.platforms import BackendFacts, Platform
-from registry.contracts.fit.reasons import FitOutcome, Reason, Reasons, fail, unknown, warning
 from registry.contracts.fit.releases import CANN_LINES, CANN_PERIODS, cann_periods, cann_release, release, tensorrt_runs
 from registry.contracts.fit.room import request_bytes
 from registry.contracts.tensors import MAX_HEADER_BYTES
+from registry.contracts.wire import Wire
+
+
+class FitOutcome(StrEnum):
+    """Of one predicate, or of a variant (the worst of its predicates)."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    """It fits."""
+    FAIL = "fail"
+    """It does not fit."""
+    UNKNOWN = "unknown"
+    """A fact that decides is not known; it is not chosen."""
+
+
+class Reason(Wire):
+    """One predicate that did not pass: what is needed, what the host has."""
+
+    code: Code
+    """Which predicate."""
+    outcome: FitOutcome
+    """`pass` in a warning: it runs, and this may surprise."""
+    need: str
+    """What the variant needs."""
+    have: str
+    """What the host has."""
+    remedy: str = ""
+    """What would have to change: on the host, or another variant."""
+
+
+Reasons = Iterator[Reason]
+
+
+def fail(code: Code, need: str, have: str, remedy: str = "") -> Reason:
+    """It does not fit."""
+    return Reason(code=code, outcome=FitOutcome.FAIL, need=str(need), have=str(have), remedy=remedy)
+
+
+def warning(code: Code, need: str, have: str, remedy: str) -> Reason:
+    """It fits, and may surprise."""
+    return Reason(code=code, outcome=FitOutcome.PASS, need=need, have=have, remedy=remedy)
+
+
+def unknown(fact: str) -> Reason:
+    """The host says nothing of what decides: not eligible."""
+    return Reason(
+        code=Code.FACT_UNKNOWN,
+        outcome=FitOutcome.UNKNOWN,
+        need=fact,
+        have="not reported by this agent",
+        remedy="upgrade the agent, and see `agent platform` on the device",
+    )
+
 
 SOURCE_ONLY = frozenset({Format.AIR})
 BUILT_FOR = {
@@ -117,21 +169,16 @@ def _onnx(variant: Variant, _platform: Platform, backend: BackendFacts | None) -
     if backend is None:
         return
     need, runtime = variant.requirements, f"{backend.name} {backend.version}".strip()
-    if need.onnx_ir is not None:
-        if backend.max_onnx_ir is None:
-            yield unknown("newest ONNX IR version")
-        elif need.onnx_ir > backend.max_onnx_ir:
-            newest = backend.max_onnx_ir
-            remedy = f"upgrade {backend.name} to one that reads IR {need.onnx_ir}, or export with IR <= {newest}"
-            yield fail(Code.IR_TOO_NEW, f"IR {need.onnx_ir}", f"up to {newest} ({runtime})", remedy)
     opset = max((need.onnx_opsets.get(domain, 0) for domain in ("", "ai.onnx")), default=0)
-    if opset:
-        if backend.max_onnx_opset is None:
-            yield unknown("newest ONNX opset")
-        elif opset > backend.max_onnx_opset:
-            newest = backend.max_onnx_opset
-            remedy = f"upgrade {backend.name} to one that runs opset {opset}, or export with opset <= {newest}"
-            yield fail(Code.OPSET_TOO_NEW, f"opset {opset}", f"up to {newest} ({runtime})", remedy)
+    for code, fact, does, name, asked, newest in (
+        (Code.IR_TOO_NEW, "newest ONNX IR version", "reads", "IR", need.onnx_ir, backend.max_onnx_ir),
+        (Code.OPSET_TOO_NEW, "newest ONNX opset", "runs", "opset", opset or None, backend.max_onnx_opset),
+    ):
+        if asked is not None and newest is None:
+            yield unknown(fact)
+        elif asked is not None and newest is not None and asked > newest:
+            remedy = f"upgrade {backend.name} to one that {does} {name} {asked}, or export with {name} <= {newest}"
+            yield fail(code, f"{name} {asked}", f"up to {newest} ({runtime})", remedy)
     for domain in sorted(set(need.onnx_opsets) - BUILT_IN_DOMAINS):
         remedy = "export without custom operators"
         yield fail(Code.OP_DOMAIN_MISSING, f"operators of {domain}", "built-in domains only", remedy)

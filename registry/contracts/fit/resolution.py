@@ -13,9 +13,15 @@ from collections.abc import Mapping, Sequence
 
 from registry.contracts.catalogue.manifest import Format, Manifest, Requirements, Target, Variant
 from registry.contracts.codes import ResolutionCode as Code
-from registry.contracts.fit.fitting import BUILT_IN_DOMAINS, SOURCE_ONLY, host_reasons, runtime_reasons
+from registry.contracts.fit.fitting import (
+    BUILT_IN_DOMAINS,
+    SOURCE_ONLY,
+    FitOutcome,
+    Reason,
+    host_reasons,
+    runtime_reasons,
+)
 from registry.contracts.fit.platforms import BackendFacts, Platform
-from registry.contracts.fit.reasons import FitOutcome, Reason
 from registry.contracts.wire import Digest, Name, Wire
 
 __all__ = [

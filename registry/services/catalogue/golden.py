@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from registry.blobs.base import BlobStore
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.comparison.golden_file import check_cases, read_cases
+from registry.contracts.golden_vectors import check_cases, read_cases
 from registry.contracts.tensor_file import TensorFileError, header_end
 from registry.errors import InvalidError
 

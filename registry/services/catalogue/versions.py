@@ -15,8 +15,7 @@ from registry.contracts.api.versions import PublishAnswer, VariantView, VersionV
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.wire import Digest, digest_of
 from registry.core.differences import differences
-from registry.core.publish_faults import publish_faults
-from registry.core.publish_warnings import publish_warnings
+from registry.core.publish_checks import publish_faults, publish_warnings
 from registry.db.catalog_rows import AliasRow, BlobRow, ModelRow, VersionBlobRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.comparison.golden_file import Case, write_cases
+from registry.contracts.golden_vectors import Case, write_cases
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import Datatype
 from registry.contracts.wire import digest_of

@@ -19,8 +19,8 @@ from registry.contracts.catalogue.manifest import Format, Target
 from registry.contracts.codes import DeploymentCode as Code
 from registry.contracts.codes import ResolutionCode
 from registry.contracts.device.messages import DesiredModel
+from registry.contracts.fit.fitting import FitOutcome
 from registry.contracts.fit.platforms import BackendFacts, CudaFacts, Platform
-from registry.contracts.fit.reasons import FitOutcome
 from registry.contracts.fit.resolution import judge
 from tests.fakes.registry_simulator import one_file_manifest
 from tests.integration.agent.reconciler.test_recheck import Agent, choice, host

@@ -16,7 +16,7 @@ from agent.worker.handle import start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker, WorkerSpec
 from registry.contracts.catalogue.manifest import FileRef, Golden, Parity, Tolerance
-from registry.contracts.comparison.golden_file import Case, write_cases
+from registry.contracts.golden_vectors import Case, write_cases
 from registry.contracts.tensor_file import Tensor
 from registry.contracts.tensors import NUMPY_NAME, Datatype
 from registry.contracts.wire import digest_of

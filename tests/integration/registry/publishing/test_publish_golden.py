@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from registry.contracts.comparison.golden_file import read_cases
+from registry.contracts.golden_vectors import read_cases
 from registry.contracts.paths import blob_path, version_path
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype

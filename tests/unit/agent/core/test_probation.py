@@ -11,8 +11,8 @@ from agent.core.probation import MAX_ENDS, Counts, Looked, Tally, expected_of, j
 from agent.dataplane.answers import count_answer, is_finite, kinds_in
 from registry.contracts.catalogue.manifest import Parity, Special, Tolerance
 from registry.contracts.codes import DeploymentCode as Code
-from registry.contracts.comparison.parity import Comparison
 from registry.contracts.device.deployments import ProbationLimits, Strategy
+from registry.contracts.golden_vectors import Comparison
 from registry.contracts.tensors import Datatype
 from registry.inference.reply import OutputTensor
 from tests.fakes.registry_simulator import one_file_manifest

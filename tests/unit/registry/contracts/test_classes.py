@@ -7,8 +7,7 @@ import pytest
 from registry.contracts.catalogue.classes import scores_fault, scores_of
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Manifest, TensorSpec
 from registry.contracts.tensors import Datatype
-from registry.core.picture_faults import picture_warnings
-from registry.core.publish_faults import publish_faults
+from registry.core.publish_checks import picture_warnings, publish_faults
 from tests.unit.registry.contracts.test_resolution import manifest, variant
 
 Shape = tuple[int, ...]

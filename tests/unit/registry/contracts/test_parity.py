@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from registry.contracts.catalogue.manifest import Parity, TensorSpec, Tolerance
-from registry.contracts.comparison.golden_file import Case, check_cases, read_cases, write_cases
-from registry.contracts.comparison.parity import Comparison
+from registry.contracts.golden_vectors import Case, Comparison, check_cases, read_cases, write_cases
 from registry.contracts.tensor_file import Tensor, TensorFileError, read_spans, write_tensors
 from registry.contracts.tensors import Datatype
 

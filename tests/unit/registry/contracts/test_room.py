@@ -13,7 +13,7 @@ from registry.contracts.codes import DeploymentCode
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import resolve
 from registry.contracts.fit.room import CODE, held_bytes
-from registry.core.publish_faults import publish_faults
+from registry.core.publish_checks import publish_faults
 from tests.support.programs.fleet_registry import facts
 
 MIB = 1 << 20

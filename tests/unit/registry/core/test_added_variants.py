@@ -23,7 +23,7 @@ from registry.contracts.catalogue.manifest import (
 from registry.contracts.device.jobs import Job, JobKind
 from registry.contracts.fit.platforms import AscendFacts, Platform
 from registry.contracts.tensors import Datatype
-from registry.core.added_variants import faults, job_faults
+from registry.core.publish_checks import added_faults, job_faults
 
 BLOB = FileRef(path="m", digest="sha256:" + "0" * 64, size=1)
 X, Y = (TensorSpec(name=name, datatype=Datatype.FP32, shape=(-1, 3)) for name in "xy")
@@ -59,19 +59,21 @@ def offered(variant: Variant, work: Job | None = None, newest: Manifest = BEFORE
 
 def test_a_conversion_claims_no_independence_that_its_publisher_did_not_declare() -> None:
     declared = Batching(independent=True, basis=Basis.PUBLISHER, max_size=8)
-    assert any("which the publisher did not declare of cpu" in why for why in faults(BEFORE, with_(batching=declared)))
+    assert any(
+        "which the publisher did not declare of cpu" in why for why in added_faults(BEFORE, with_(batching=declared))
+    )
     proven = Batching(independent=True)
-    assert any("graphs of om are not read" in why for why in faults(BEFORE, with_(batching=proven)))
-    assert faults(BEFORE, with_(batching=Batching())) == ()
+    assert any("graphs of om are not read" in why for why in added_faults(BEFORE, with_(batching=proven)))
+    assert tuple(added_faults(BEFORE, with_(batching=Batching()))) == ()
     source = CPU.model_copy(update={"batching": declared})
     before = BEFORE.model_copy(update={"variants": (source, OTHER)})
     made = with_(batching=declared, build=BUILD.model_copy(update={"parent": source.canonical_digest()}))
-    assert faults(before, made) == ()
+    assert tuple(added_faults(before, made)) == ()
 
 
 def test_what_a_conversion_makes_can_be_added() -> None:
-    assert faults(BEFORE, OM) == ()
-    assert faults(BEFORE, with_(parity=parity())) == ()
+    assert tuple(added_faults(BEFORE, OM)) == ()
+    assert tuple(added_faults(BEFORE, with_(parity=parity()))) == ()
     assert offered(OM) == ""
 
 
@@ -92,12 +94,12 @@ def test_what_a_conversion_makes_can_be_added() -> None:
     ],
 )
 def test_a_variant_that_would_mislead_other_hosts_cannot_be_added(variant: Variant, why: str) -> None:
-    assert why in "; ".join(faults(BEFORE, variant))
+    assert why in "; ".join(added_faults(BEFORE, variant))
 
 
 def test_a_parity_needs_golden_vectors() -> None:
     without = BEFORE.model_copy(update={"golden": None})
-    assert "has none" in "; ".join(faults(without, with_(parity=parity())))
+    assert "has none" in "; ".join(added_faults(without, with_(parity=parity())))
 
 
 @pytest.mark.parametrize(

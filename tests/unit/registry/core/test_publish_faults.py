@@ -18,7 +18,7 @@ from registry.contracts.catalogue.manifest import (
     Requirements,
     Target,
 )
-from registry.core.publish_faults import TARGETS, publish_faults
+from registry.core.publish_checks import TARGETS, publish_faults
 from tests.unit.registry.contracts.test_resolution import manifest, variant
 
 GOLDEN = Golden(file=FileRef(path="g.safetensors", digest="sha256:" + "0" * 64, size=100), cases=2, reference="a")

@@ -6,7 +6,7 @@ import pytest
 
 from registry.contracts.catalogue.manifest import Format, Target, Variant
 from registry.contracts.fit.platforms import BackendFacts
-from registry.core.publish_warnings import publish_warnings
+from registry.core.publish_checks import publish_warnings
 from tests.unit.registry.contracts.test_resolution import ACL, HOST, MINDSPORE, manifest, other, variant
 
 NPU = HOST.model_copy(update={"backends": (*HOST.backends, ACL)})
