@@ -23,7 +23,7 @@ COMMANDS: dict[str, str] = {
     "models": "registry.cli.catalogue.models:models",
     "show": "registry.cli.catalogue.models:show",
     "pull": "registry.cli.catalogue.pull:pull",
-    "alias": "registry.cli.catalogue.alias:app",
+    "alias": "registry.cli.catalogue.models:app",
     "dataset": "registry.cli.catalogue.datasets:app",
     "evaluate": "registry.cli.catalogue.evaluate:evaluate",
     "record": "registry.cli.catalogue.models:record",

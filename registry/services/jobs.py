@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from registry.contracts.api.devices import JobRequest, JobView
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import JobCode
-from registry.contracts.device.jobs import MAX_JOBS, Job, JobKind, JobState, JobStatus
+from registry.contracts.device.jobs import MAX_JOBS, OVER, Job, JobKind, JobState, JobStatus
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
 from registry.db.job_rows import JobRow, OfferedBlobRow
@@ -36,7 +36,6 @@ SLACK = timedelta(hours=1)
 TRIES = 3
 """As often an agent tries a job again that was interrupted; see `agent.jobs.executor`."""
 BATCH = 200
-OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
 class Jobs:

@@ -20,7 +20,7 @@ from registry.client.versions import fetch_manifest, find_version, split_referen
 from registry.contracts.api.devices import DeviceView, JobRequest, JobView
 from registry.contracts.api.versions import VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
-from registry.contracts.device.jobs import JobKind, JobState
+from registry.contracts.device.jobs import OVER, JobKind, JobState
 from registry.contracts.evaluation.datasets import DatasetView, EvaluationCreate, EvaluationView
 from registry.contracts.evaluation.scoring import METRICS
 from registry.contracts.paths import dataset_path, device_path, devices_path, evaluations_path, job_path, jobs_path
@@ -42,7 +42,6 @@ class Wanted:
     timeout_s: float
 
 
-OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 POLL_S = 0.5
 
 

@@ -9,9 +9,9 @@ import typer
 
 from registry.cli.output import meter
 from registry.cli.session import Session, command
-from registry.client import pull as pulling
 from registry.client.errors import ClientError
-from registry.client.transfers import download
+from registry.client.transfers import choose_variants, download
+from registry.client.transfers import pull as pull_files
 from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.catalogue.manifest import FileRef, Target
 from registry.contracts.texts import size_text
@@ -42,10 +42,10 @@ def pull(
     """
     view = find_version(session.client, *split_reference(reference))
     manifest = fetch_manifest(session.client, view)
-    chosen = pulling.choose_variants(manifest, variant, target)
+    chosen = choose_variants(manifest, variant, target)
     directory = directory if directory is not None else Path(f"{view.model}-{view.version}")
     try:
-        pulled = pulling.pull(
+        pulled = pull_files(
             session.client,
             manifest,
             chosen,

@@ -22,7 +22,7 @@ from registry.cli.fleet.devices import (
     reported_models,
 )
 from registry.cli.output import CliError, ExitCode, age_text, time_text
-from registry.cli.policy_options import (
+from registry.cli.rollouts.spec import (
     MaxNanOption,
     PolicyOption,
     ProbationOption,

@@ -11,9 +11,8 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.policy_options import MaxNanOption, PolicyOption, ProbationOption, ShadowOption, policy_body
 from registry.cli.rollouts import read as rollout_read
-from registry.cli.rollouts.asking import (
+from registry.cli.rollouts.read import (
     Devices,
     Note,
     Rollout,
@@ -25,7 +24,15 @@ from registry.cli.rollouts.asking import (
     make_sure,
     post,
 )
-from registry.cli.rollouts.spec import read_spec, spec_of
+from registry.cli.rollouts.spec import (
+    MaxNanOption,
+    PolicyOption,
+    ProbationOption,
+    ShadowOption,
+    policy_body,
+    read_spec,
+    spec_of,
+)
 from registry.cli.rollouts.view import label, tell_plan
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault

@@ -75,6 +75,10 @@ class JobState(StrEnum):
     """Stopped because it was no longer wanted."""
 
 
+OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+"""States that are never left."""
+
+
 class JobStatus(Wire):
     """What a device says of one job."""
 

@@ -14,8 +14,7 @@ import pytest
 from registry.client.address import Address
 from registry.client.api import ApiClient
 from registry.client.errors import ClientError, NoAnswerError, ProblemError
-from registry.client.pull import choose_variants, pull
-from registry.client.transfers import download, hash_file, upload
+from registry.client.transfers import choose_variants, download, hash_file, pull, upload
 from registry.client.versions import fetch_manifest, find_version
 from registry.contracts.api.versions import ModelView
 from registry.contracts.catalogue.manifest import FileRef, Target

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from registry.cli.policy_options import policy_body, seconds
 from registry.cli.rollouts import app as rollout
-from registry.cli.rollouts.spec import read_spec, spec_of, waves_of
+from registry.cli.rollouts.spec import policy_body, read_spec, seconds, spec_of, waves_of
 from registry.cli.rollouts.view import COLUMNS, FOR_A_PERSON, OVER, counted
 from registry.client.errors import UsageFault
 from registry.contracts.rollout.spec import RolloutSpec
