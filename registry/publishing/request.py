@@ -151,6 +151,15 @@ class PublishRequest(PublishTable):
     variant: tuple[VariantSection, ...] = Field(min_length=1)
 
 
+def for_targets(section: VariantSection, targets: Sequence[Target]) -> tuple[VariantSection, ...]:
+    """A variant of the same files for each target. With several, a name that was given gets the target behind it."""
+    name = section.name
+    return tuple(
+        section.model_copy(update={"target": target, "name": f"{name}-{target}" if name and targets[1:] else name})
+        for target in targets
+    )
+
+
 def load_publish_file(path: Path) -> PublishRequest:
     """Read and check a publish file; its paths come back relative to the working directory.
 
@@ -166,6 +175,7 @@ def load_publish_file(path: Path) -> PublishRequest:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageFault(f"{path} is not valid TOML: {error}") from error
     _take_labels_file(raw, path)
+    _take_targets(raw)
     try:
         parsed = PublishRequest.model_validate(raw, extra="forbid")
     except ValidationError as error:
@@ -224,6 +234,23 @@ def _take_labels_file(raw: dict[str, Any], path: Path) -> None:
         section["labels"] = read_labels(source)
     except InspectionError as error:
         raise UsageFault(f"{path}: {error.message}") from error
+
+
+def _take_targets(raw: dict[str, Any]) -> None:
+    """`target = ["cpu", "gpu"]` stands for a variant for each."""
+    sections = raw.get("variant")
+    if not isinstance(sections, list):
+        return
+    made: list[Any] = []
+    for section in sections:
+        targets = section.get("target") if isinstance(section, dict) else None
+        if not isinstance(targets, list) or not targets:
+            made.append(section)
+            continue
+        for target in targets:
+            name = {"name": f"{section['name']}-{target}"} if "name" in section and targets[1:] else {}
+            made.append({**section, **name, "target": target})
+    raw["variant"] = made
 
 
 def _relative_to(request: PublishRequest, folder: Path) -> PublishRequest:

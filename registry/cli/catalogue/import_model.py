@@ -12,11 +12,11 @@ from registry.cli.catalogue.publish import (
     DryRunOption,
     LabelOption,
     LicenceOption,
+    parse_targets,
     publish_request,
 )
 from registry.cli.output import end_well
 from registry.cli.session import Session, command, parse_labels
-from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import Target
 from registry.publishing.sources.read import read_source, request_of
 
@@ -88,7 +88,7 @@ def import_model(
     end_well()
     found = read_source(sources, file)
     with found.keep:
-        request = request_of(found, model=model, version=version, targets=_targets(target))
+        request = request_of(found, model=model, version=version, targets=parse_targets(target))
         said = {
             "licence": licence or request.licence,
             "card": card or request.card,
@@ -98,12 +98,3 @@ def import_model(
             "classification": request.classification if classes else None,
         }
         publish_request(session, request.model_copy(update=said), dry_run=dry_run, notes=found.notes)
-
-
-def _targets(said: str | None) -> tuple[Target, ...]:
-    names = [] if said is None else [name.strip() for name in said.split(",")]
-    if unknown := [name for name in names if name not in set(Target)]:
-        raise UsageFault(
-            f"--target {unknown[0]!r} is no target", hint=f"One or more of {', '.join(Target)}, with commas"
-        )
-    return tuple(Target(name) for name in dict.fromkeys(names))

@@ -37,6 +37,7 @@ from registry.publishing.request import (
     PublishRequest,
     PublishTable,
     VariantSection,
+    for_targets,
     load_publish_file,
 )
 
@@ -64,7 +65,14 @@ def publish(
     version: Annotated[
         str | None, typer.Option("--version", help="The version's name; immutable once published.")
     ] = None,
-    target: Annotated[Target | None, typer.Option("--target", help="The kind of platform it is made for.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="TARGET[,TARGET]",
+            help=f"The kind of platform it is made for: {', '.join(Target)}. Several: a variant for each, of one file.",
+        ),
+    ] = None,
     variant: Annotated[
         str | None, typer.Option("--variant", help="The variant's name. Default: FORMAT-TARGET.")
     ] = None,
@@ -217,7 +225,7 @@ def publish(
 
     ```
     registry publish lenet lenet.onnx --version 1.0.0 --target cpu --alias stable
-    registry publish lenet lenet.ckpt --version 1.0.0 --target cpu --network lenet5 --network-arg num_class=10
+    registry publish lenet lenet.ckpt --version 1 --target cpu,gpu,ascend910 --network lenet5 --network-arg num_class=10
     registry publish lenet.toml                    # many variants, pictures, labels: see docs/publish.toml
     registry publish lenet.toml --version 1.0.1 --dry-run
     registry publish lenet.toml --golden-from onnx-cpu --golden-inputs digits.npz --tolerance absolute=1e-3
@@ -231,15 +239,16 @@ def publish(
         if any((*of_variant, batching, max_batch)):
             raise UsageFault("--target, --variant, --format, --network, --input and so on belong into its [[variant]]")
     else:
-        if target is None:
+        targets = parse_targets(target)
+        if not targets:
             raise UsageFault("No target is given", hint=f"Give --target, one of: {', '.join(Target)}")
         section = VariantSection(
-            file=file, target=target, name=variant, format=model_format,
+            file=file, target=targets[0], name=variant, format=model_format,
             inputs=tensor_specs(model_input), outputs=tensor_specs(model_output),
             batching=batching_section(batching, max_batch),
             **architecture(network, entry_point, network_arg or []),
         )  # fmt: skip
-        request = PublishRequest(model=source, variant=(section,))
+        request = PublishRequest(model=source, variant=for_targets(section, targets))
     vectors = {
         "file": golden,
         "reference": golden_from,
@@ -259,6 +268,15 @@ def publish(
         "aliases": tuple(dict.fromkeys([*request.aliases, *(alias or [])])),
     }
     publish_request(session, _over(request, said), dry_run=dry_run)
+
+
+def parse_targets(said: str | None) -> tuple[Target, ...]:
+    """`cpu,gpu` as targets; none where nothing is said. Raises UsageFault."""
+    names = [] if said is None else [name.strip() for name in said.split(",")]
+    if unknown := [name for name in names if name not in set(Target)]:
+        hint = f"One or more of {', '.join(Target)}, with commas between them"
+        raise UsageFault(f"--target {unknown[0]!r} is no target", hint=hint)
+    return tuple(Target(name) for name in dict.fromkeys(names))
 
 
 def publish_request(session: Session, request: PublishRequest, *, dry_run: bool, notes: Sequence[str] = ()) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import Origin, Target
 from registry.inspection.facts import InspectionError
-from registry.publishing.request import PublishRequest, VariantSection
+from registry.publishing.request import PublishRequest, VariantSection, for_targets
 from registry.publishing.sources.found import FoundFile, FoundModel, name_from
 from registry.publishing.sources.huggingface import read_huggingface
 from registry.publishing.sources.mlflow import read_mlflow
@@ -81,17 +81,15 @@ def request_of(
     """
     if not (model or found.name):
         raise UsageFault("The source has no name for the model", hint="Give --model NAME")
-    variants = [
-        VariantSection(
-            file=file.file,
-            target=target,
-            name=f"{name_from(file.file.stem)}-{target}"[-64:] if len(found.files) > 1 else None,
-            batching=file.batching,
-            links_within=file.links_within,
+    several = len(found.files) > 1
+    variants: list[VariantSection] = []
+    for file in found.files:
+        aims = targets or file.targets or (Target.CPU,)
+        name = name_from(file.file.stem)[:50] if several else None
+        section = VariantSection(
+            file=file.file, target=aims[0], name=name, batching=file.batching, links_within=file.links_within
         )
-        for file in found.files
-        for target in targets or file.targets or (Target.CPU,)
-    ]
+        variants += for_targets(section, aims)
     return PublishRequest(
         model=model or found.name, version=version or found.version, licence=found.licence, card=found.card,
         image=found.image, classification=found.classification, origin=found.origin, variant=tuple(variants),

@@ -29,6 +29,18 @@ def publish(cli: Cli, *more: str, code: int = 0, model: str = "lenet") -> str:
     return " ".join(cli(*standard, *more, code=code).err.split())
 
 
+def test_one_checkpoint_serves_several_targets_and_is_sent_once(cli: Cli) -> None:
+    words = ("--network", "lenet5", "--network-arg", "num_class=10", "--target", "cpu,gpu,ascend910")
+    told = cli(
+        "publish", "several", "lenet.safetensors", "--version", "1", *words, "--golden-random", "0", "--json"
+    ).document
+    variants = told["manifest"]["variants"]
+    assert [variant["target"] for variant in variants] == ["cpu", "gpu", "ascend910"]
+    assert len({variant["files"][0]["digest"] for variant in variants}) == 1
+    assert told["sent_bytes"] + told["present_bytes"] == variants[0]["files"][0]["size"]
+    assert "tpu" in cli("publish", "several", "lenet.safetensors", "--version", "2", "--target", "cpu,tpu", code=2).err
+
+
 def test_the_network_gives_inputs_and_outputs_and_stands_in_the_manifest(cli: Cli) -> None:
     told = publish(cli, "--network", "lenet5", "--network-arg", "num_class=10")
     assert "network lenet5(num_class=10)" in told

@@ -438,7 +438,7 @@ def test_files_become_variants_and_a_folder_is_known_by_what_it_holds(tmp_path: 
     assert (plan.request.model, [v.name for v in plan.variants]) == ("my-model", ["onnx-cpu", "onnx-gpu"])
     (tmp_path / "int8.onnx").write_bytes(onnx_models.linear())
     plan = planned(str(tmp_path / "My Model.onnx"), str(tmp_path / "int8.onnx"), version="1")
-    assert [v.name for v in plan.variants] == ["my-model-cpu", "int8-cpu"]
+    assert [v.name for v in plan.variants] == ["my-model", "int8"]
     triton(tmp_path / "repo", BATCHED.replace(', label_filename: "labels.txt"', ""))
     assert planned(str(tmp_path / "repo")).request.origin.kind == "triton"  # type: ignore[union-attr]
     for wrong in (str(tmp_path), str(tmp_path / "gone"), "mlflow:", "s3:bucket"):
