@@ -28,16 +28,15 @@ from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.journal import SqliteJournal
-from agent.adapters.disk.leases import Leases
 from agent.adapters.disk.outbox import Outbox, OutboxLimits
 from agent.adapters.facts import hardware, process_stats
-from agent.adapters.facts.metered import Metered
+from agent.adapters.local_policy import HostLocalPolicy, Leases, Metered
 from agent.adapters.network.mqtt import SessionSettings
 from agent.adapters.network.registry_client import RegistryClient
 from agent.adapters.signatures import trusted
 from agent.app.health import HealthReporter
 from agent.app.inspector import Inspector
-from agent.app.ports import DataPathPort, HostLocalPolicy
+from agent.app.ports import DataPathPort
 from agent.app.status import locked, write_status
 from agent.config.settings import AgentConfig, secret_reader
 from agent.core.events import Tick
@@ -48,7 +47,7 @@ from agent.jobs.handlers import RealJobs
 from agent.reconciler.context import Context, EventPublisher, TaskDone
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
-from agent.reconciler.loop import QUEUE_LIMIT, Reconciler, pools
+from agent.reconciler.loop import QUEUE_LIMIT, Reconciler
 from agent.reconciler.ports import Clock
 from registry.certificates import TlsFiles
 from registry.contracts.device.messages import Presence, Reported
@@ -62,6 +61,8 @@ REVIVE_S = 3.0
 """What served before gets so long to load before the broker is told that this device is there."""
 HUNG_AFTER_S = 90.0
 """A control thread that has not looked for so long hangs: the watchdog is not told that all is well."""
+POOLS = {"pull": 2, "load": 2, "uplink": 1, "job": 1}
+"""Threads for downloads, for workers, for the registry and for one-time work: made when they are first needed."""
 FIRST_POLL_S = 1.0
 SWEEP_INTERVAL_S, FIRST_SWEEP_S = 3600.0, 60.0
 
@@ -132,8 +133,7 @@ class Agent:
             self._plane_settings(), mqtt_settings(config, self._death()), self._outbox, self._events
         )
         self._registry = registry_client(config)
-        self._pools = pools()
-        self._job_pool = ThreadPoolExecutor(1, thread_name_prefix="job")
+        self._pools = {name: ThreadPoolExecutor(count, thread_name_prefix=name) for name, count in POOLS.items()}
         self._context = self._make_context(cache)
         self._reconciler = self._make_reconciler()
         self._inspector = Inspector(
@@ -149,7 +149,6 @@ class Agent:
     def _make_context(self, cache: ArtifactCache) -> Context:
         config = self._config
         data_path = DataPathPort(self._plane, config.device, config.limits.max_payload)
-        network, loads, _ = self._pools
         steps = DeploymentSteps(
             config,
             cache,
@@ -167,8 +166,8 @@ class Agent:
             clock=self._clock,
             desired=DesiredState(config.device, self._journal),
             publisher=EventPublisher(config.device, self._topics, data_path, self._journal, self._clock),
-            network=network,
-            loads=loads,
+            network=self._pools["pull"],
+            loads=self._pools["load"],
             put=self._put,
             drain_timeout_s=config.worker.drain_timeout_s,
             damage=self._damage.take,
@@ -182,10 +181,10 @@ class Agent:
         )
 
     def _make_reconciler(self) -> Reconciler:
-        config, uplink_pool = self._config, self._pools[2]
+        config = self._config
         exchange = None
         if self._registry is not None:
-            exchange = Exchange(self._context, self._registry, uplink_pool)
+            exchange = Exchange(self._context, self._registry, self._pools["uplink"])
         health = HealthReporter(
             device=config.device,
             session_id=self._session_id,
@@ -204,7 +203,7 @@ class Agent:
             events=self._events,
             on_report=self._reported,
             make_health=health,
-            jobs=JobExecutor(self._context, self._job_work, self._job_pool, config.data_dir / "jobs"),
+            jobs=JobExecutor(self._context, self._job_work, self._pools["job"], config.data_dir / "jobs"),
             heard_every_s=min(config.health_interval_s, 7 * 86400.0),
         )
 
@@ -277,7 +276,7 @@ class Agent:
         with ThreadPoolExecutor(8, thread_name_prefix="close") as closing:
             for worker in workers:
                 closing.submit(worker.close, STOP_WORKER_S)
-        for pool in (*self._pools, self._job_pool):
+        for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         self._outbox.close()
         self._journal.close()

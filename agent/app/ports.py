@@ -1,18 +1,11 @@
-"""Fits the agent's parts into the reconciler's ports: the data plane, where a choice and a worker become a binding, and
-the local policy of this host, by its settings, leases and network.
-"""
+"""Fits the data plane into the reconciler's port: a choice and a worker become a binding."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from datetime import datetime
 
-from agent.adapters.disk.leases import Leases
-from agent.core.local_policy import HostNow, HostPolicy, Wait, may_download, may_switch
 from agent.core.probation import Tally
 from agent.core.slots import Choice
 from agent.dataplane.loop import DataPlane
@@ -21,35 +14,7 @@ from agent.dataplane.shadow import Shadow
 from agent.errors import AgentError
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import Tolerance
-from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures
-
-
-class HostLocalPolicy:
-    """Implements `agent.reconciler.ports.LocalPolicy`."""
-
-    def __init__(
-        self,
-        policy: HostPolicy,
-        leases: Leases,
-        metered: Callable[[], bool],
-        now: Callable[[], datetime],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._policy, self._leases, self._metered, self._now = policy, leases, metered, now
-        self._monotonic = monotonic
-
-    def may_download(
-        self, model: str, policy: DeploymentPolicy, offered_at: datetime, missing_bytes: int
-    ) -> Wait | None:
-        """None: now; else why it waits, by the window, the size and the network."""
-        at = HostNow(self._now(), offered_at, metered=self._metered())
-        return may_download(model, policy, self._policy, at, missing_bytes)
-
-    def may_switch(self, model: str, policy: DeploymentPolicy, offered_at: datetime) -> Wait | None:
-        """None: now; else why it waits, by the window and the leases of local programs."""
-        now = self._now()
-        leases = self._leases.living(now, self._monotonic())
-        return may_switch(model, policy, self._policy, HostNow(now, offered_at, leases=leases))
+from registry.contracts.device.deployments import ShadowFigures
 
 
 class RunningShadow:

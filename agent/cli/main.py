@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from agent.adapters.disk.leases import Leases
+from agent.adapters.local_policy import Leases
 from agent.config.settings import AgentConfig, ConfigError, config_file, example_toml, load_config
 from agent.core.local_policy import Lease
 from agent.errors import AgentError

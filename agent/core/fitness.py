@@ -18,6 +18,11 @@ from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import FitOutcome, Resolution, judge
 from registry.contracts.wire import Digest
 
+_SAID_AS = {
+    ResolutionCode.ENTRY_POINT_DISABLED: DeploymentCode.ENTRY_POINT_DISABLED,
+    ResolutionCode.ENTRY_POINT_UNTRUSTED: DeploymentCode.ENTRY_POINT_UNTRUSTED,
+    ResolutionCode.REQUEST_TOO_LARGE: DeploymentCode.REQUEST_TOO_LARGE,
+}
 SIZE_FACTOR = 2
 """A loaded model takes about its files twice: weights, and what runs them. Used where nothing better is known."""
 
@@ -99,12 +104,9 @@ def why_none(resolution: Resolution, *, pinned: bool) -> DeploymentCode:
     """The code of a version of which nothing fits: where only its code or its size keeps it from fitting, that
     says so."""
     codes = {reason.code for verdict in resolution.verdicts for reason in verdict.reasons}
-    if codes == {ResolutionCode.ENTRY_POINT_DISABLED}:
-        return DeploymentCode.ENTRY_POINT_DISABLED
-    if codes == {ResolutionCode.REQUEST_TOO_LARGE}:
-        return DeploymentCode.REQUEST_TOO_LARGE
-    if codes == {ResolutionCode.ENTRY_POINT_UNTRUSTED}:
-        return DeploymentCode.ENTRY_POINT_UNTRUSTED
+    for only, told in _SAID_AS.items():
+        if codes == {only}:
+            return told
     return DeploymentCode.VARIANT_UNFIT if pinned else DeploymentCode.NO_FITTING_VARIANT
 
 

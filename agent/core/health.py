@@ -60,11 +60,6 @@ class HistogramView:
         total = self.total
         return tuple(self._at(fraction * total) if total else 0.0 for fraction in fractions)
 
-    @property
-    def maximum(self) -> float:
-        """The longest duration, as exact as a quantile."""
-        return self.quantile(1.0)
-
     def _at(self, rank: float) -> float:
         seen = 0
         for bucket, count in enumerate(self.counts):

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
@@ -130,18 +131,15 @@ class Task(Generic[Result]):
 
     def _run(self, put: Callable[[Any], None]) -> None:
         try:
-            result = self._work(self._cancel)
+            finish = partial(self.succeed, self._work(self._cancel))
         except StepCancelledError:
             return
         except AgentError as error:
-            fault = error
-            put(TaskDone(lambda: self._fail(fault)))
+            finish = partial(self._fail, error)
         except Exception as error:
             log.exception("a step failed in a way that nobody foresaw")
-            internal = TransientError("internal", f"{type(error).__name__}: {error}")
-            put(TaskDone(lambda: self._fail(internal)))
-        else:
-            put(TaskDone(lambda: self.succeed(result)))
+            finish = partial(self._fail, TransientError("internal", f"{type(error).__name__}: {error}"))
+        put(TaskDone(finish))
 
     def succeed(self, result: Result) -> None:
         """The work is done. Control thread."""
@@ -206,10 +204,10 @@ class Context:
         verdict = self.desired.offer(document, from_registry=from_registry)
         if verdict in (EpochVerdict.TAKE, EpochVerdict.RESTORED):
             self.changed, self.fault = True, None
-            why = (
-                " of another epoch: the registry was put back from a backup" if verdict is EpochVerdict.RESTORED else ""
-            )
-            self.publisher.publish("agent", phase="desired", message=f"generation {self.desired.generation}{why}")
+            text = f"generation {self.desired.generation}"
+            if verdict is EpochVerdict.RESTORED:
+                text += " of another epoch: the registry was put back from a backup"
+            self.publisher.publish("agent", phase="desired", message=text)
         elif verdict is EpochVerdict.ASK or (verdict is EpochVerdict.STALE and not from_registry):
             self.ask = True
         elif verdict is EpochVerdict.STALE:

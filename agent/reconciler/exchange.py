@@ -27,14 +27,14 @@ ASK_PAUSE_S = 2.0
 _SENT = "facts_sent"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Answer:
     document: tuple[bytes, str | None] | None
-    facts_sent: str | None
-    facts_wanted: bool
+    facts_sent: str | None = None
+    facts_wanted: bool = False
     """The registry does not have them."""
-    reports_sent: int
-    refused: AgentError | None
+    reports_sent: int = 0
+    refused: AgentError | None = None
     """Why facts or reports were not taken."""
 
 
@@ -64,34 +64,34 @@ class Exchange:
         self._context.journal.put(_SENT, b"")
         self._context.changed = True
 
-    def poll(self, connected: bool, reported: Reported | None, health: Health | None) -> None:
+    def poll(self, reported: Reported | None, health: Health | None) -> None:
         """Asks and tells, when it is time."""
         self._polls += 1
-        if self._task is None and (not connected or self._polls % POLLS_WHILE_CONNECTED == 1):
-            self._begin(connected, reported, health)
+        due = not self._context.publisher.connected or self._polls % POLLS_WHILE_CONNECTED == 1
+        if self._task is None and due:
+            self._begin(reported, health)
 
-    def ask(self, connected: bool, reported: Reported | None, health: Health | None) -> bool:
+    def ask(self, reported: Reported | None, health: Health | None) -> bool:
         """Asks now. False: not yet, it has just been asked."""
         if self._task is not None or self._context.clock.monotonic() < self._asked_last + ASK_PAUSE_S:
             return False
-        self._begin(connected, reported, health)
+        self._begin(reported, health)
         return True
 
-    def _begin(self, connected: bool, reported: Reported | None, health: Health | None) -> None:
+    def _begin(self, reported: Reported | None, health: Health | None) -> None:
         self._asked_last = self._context.clock.monotonic()
         facts = None if self._context.facts is None or self.facts_are_known else self._context.facts
-        reports = None if connected else self._reports(reported, health)
+        reports = None
+        if not self._context.publisher.connected:
+            from registry.contracts.api.devices import DeviceReports  # noqa: PLC0415 - see ports
+
+            events = tuple(self._context.publisher.unsent)
+            reports = DeviceReports(reported=reported, health=(health,) if health else (), events=events)
         etag = self._etag
         self._asked_at = self._seen()
         self._task = Task(lambda _: self._exchange(etag, facts, reports), self._done, self._failed).start(
             self._pool, self._context.put
         )
-
-    def _reports(self, reported: Reported | None, health: Health | None) -> DeviceReports:
-        from registry.contracts.api.devices import DeviceReports  # noqa: PLC0415 - see ports
-
-        events = tuple(self._context.publisher.unsent)
-        return DeviceReports(reported=reported, health=(health,) if health else (), events=events)
 
     def cancel(self) -> None:
         """The agent ends."""
@@ -100,18 +100,17 @@ class Exchange:
 
     def _exchange(self, etag: str | None, facts: Platform | None, reports: DeviceReports | None) -> _Answer:
         """In the pool. What the registry does not take must not keep its desired state from us."""
-        document = self._uplink.desired(etag)
-        facts_sent, facts_wanted, reports_sent, refused = None, False, 0, None
+        answer = _Answer(self._uplink.desired(etag))
         try:
             if facts is not None:
                 self._uplink.put_facts(facts)
-                facts_sent = facts.facts_digest()
+                answer.facts_sent = facts.facts_digest()
             if reports is not None:
-                facts_wanted = self._uplink.post_reports(reports)
-                reports_sent = len(reports.events)
+                answer.facts_wanted = self._uplink.post_reports(reports)
+                answer.reports_sent = len(reports.events)
         except AgentError as error:
-            refused = error
-        return _Answer(document, facts_sent, facts_wanted, reports_sent, refused)
+            answer.refused = error
+        return answer
 
     def _done(self, answer: _Answer) -> None:
         self._task = None

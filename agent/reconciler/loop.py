@@ -13,7 +13,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,7 +23,7 @@ from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.context import Context, Task, TaskDone
 from agent.reconciler.exchange import ASK_PAUSE_S, Exchange
-from agent.reconciler.ports import JobWork, ReportListener
+from agent.reconciler.ports import JobWork
 from agent.reconciler.slot import Slot
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
@@ -105,7 +104,7 @@ class Reconciler:
         context: Context,
         exchange: Exchange | None,
         events: queue.Queue[Any],
-        on_report: ReportListener,
+        on_report: Callable[[Reported], None],
         make_health: HealthMaker,
         jobs: JobWork | None = None,
         heard_every_s: float | None = None,
@@ -230,8 +229,7 @@ class Reconciler:
     def _ask(self) -> None:
         """The registry over HTTP, where the broker is not enough."""
         if self._context.ask and self._exchange is not None:
-            connected = self._context.publisher.connected
-            self._context.ask = not self._exchange.ask(connected, self._reported, self._health)
+            self._context.ask = not self._exchange.ask(self._reported, self._health)
 
     def _do_jobs(self, desired: Desired | None) -> None:
         jobs = self._jobs
@@ -298,11 +296,12 @@ class Reconciler:
 
     def _tick(self, what: str) -> None:
         if what == "poll" and self._exchange is not None:
-            self._exchange.poll(self._context.publisher.connected, self._reported, self._health)
+            self._exchange.poll(self._reported, self._health)
         elif what == "health":
             self._health = self._make_health({model: slot.supervisor.restarts for model, slot in self._slots.items()})
-            topic = self._topics.device(self._device, "health")
-            self._context.data_path.publish(topic, self._health.canonical(), retain=False)
+            self._context.data_path.publish(
+                self._topics.device(self._device, "health"), self._health.canonical(), retain=False
+            )
         elif what == "sweep" and not any(slot.busy for slot in self._slots.values()):
             self._context.steps.sweep(list(self._context.records.values()))
 
@@ -322,8 +321,9 @@ class Reconciler:
             heard_every_s=self._heard_every_s,
             fault=self._context.fault,
         )
-        topic = self._topics.device(self._device, "reported")
-        self._context.data_path.publish(topic, self._reported.canonical(), retain=True)
+        self._context.data_path.publish(
+            self._topics.device(self._device, "reported"), self._reported.canonical(), retain=True
+        )
         self._on_report(self._reported)
 
     def damaged(self, choice: Choice) -> None:
@@ -359,12 +359,3 @@ class Reconciler:
             return
         for slot in self._slots.values():
             slot.postpone()
-
-
-def pools() -> tuple[ThreadPoolExecutor, ThreadPoolExecutor, ThreadPoolExecutor]:
-    """Network, loads, uplink: threads are made when they are first needed."""
-    return (
-        ThreadPoolExecutor(2, thread_name_prefix="pull"),
-        ThreadPoolExecutor(2, thread_name_prefix="load"),
-        ThreadPoolExecutor(1, thread_name_prefix="uplink"),
-    )

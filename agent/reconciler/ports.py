@@ -19,7 +19,7 @@ from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import Parity
 from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures
 from registry.contracts.device.jobs import Job, JobStatus
-from registry.contracts.device.messages import DesiredModel, Reported
+from registry.contracts.device.messages import DesiredModel
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import Digest
 
@@ -214,6 +214,3 @@ class Clock:
     """Seconds; for delays."""
     chance: Callable[[], float]
     """0..1; spreads retries."""
-
-
-ReportListener = Callable[[Reported], None]

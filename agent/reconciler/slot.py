@@ -90,15 +90,17 @@ class Slot:
     def report(self) -> ReportedModel:
         """What this slot says of itself."""
         supervisor, candidate = self.supervisor, self.record.candidate
-        live = Live(
-            serving=supervisor.serving,
-            crash=supervisor.crash,
-            given_up=supervisor.given_up and self.record.state is not State.ROLLBACK_FAILED,
-            bytes_done=self._context.steps.received(candidate) if candidate is not None else 0,
-            shadow=self.installation.figures(),
-            cleared=supervisor.cleared_at is not None,
+        return report(
+            self.record,
+            Live(
+                serving=supervisor.serving,
+                crash=supervisor.crash,
+                given_up=supervisor.given_up and self.record.state is not State.ROLLBACK_FAILED,
+                bytes_done=self._context.steps.received(candidate) if candidate is not None else 0,
+                shadow=self.installation.figures(),
+                cleared=supervisor.cleared_at is not None,
+            ),
         )
-        return report(self.record, live)
 
     def next_due(self) -> float | None:
         """When `tend` has something to do by the clock, in monotonic seconds."""

@@ -257,20 +257,16 @@ class ArtifactCache:
                 dropped = True
         return dropped
 
-    def sweep(self, keep: Set[Digest], manifests: Set[Digest], parts: Set[Digest]) -> int:
-        """Removes what nobody needs: over the limit, or left behind by a kill. Says how many things it removed."""
+    def sweep(self, keep: Set[Digest], manifests: Set[Digest], parts: Set[Digest]) -> None:
+        """Removes what nobody needs: over the limit, or left behind by a kill."""
         self.open()
-        removed = 0
         for old in to_evict(self._cached(), keep, self._limit):
             self._remove(old)
-            removed += 1
         for folder, wanted in (("staging", keep), ("partial", parts), ("manifests", manifests)):
             names = {hex_of(digest) for digest in wanted}
             for path in (self._folder / folder).iterdir():
                 if path.name.split(".")[0] not in names or path.name.endswith(".new"):
                     delete(path)
-                    removed += 1
-        return removed
 
     def _cached(self) -> list[CachedArtifact]:
         artifacts: list[CachedArtifact] = []

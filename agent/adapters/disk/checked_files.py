@@ -20,9 +20,11 @@ import json
 import os
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
-from queue import SimpleQueue
 
 from agent.adapters.disk.durable import delete, disk_error, disk_errors, write_atomically
 from agent.errors import StepCancelledError, TransientError
@@ -91,25 +93,20 @@ class PartFile:
             StepCancelledError: `cancel` was set.
             TransientError: the disk refuses. What `fill` raises passes through.
         """
-        free: SimpleQueue[memoryview] = SimpleQueue()
-        full: SimpleQueue[tuple[memoryview, int] | None] = SimpleQueue()
-        for buffer in self._buffers:
-            free.put(buffer)
-        hasher = threading.Thread(target=self._hash_all, args=(full, free), name="hash")
-        hasher.start()
-        try:
+        hashing: deque[Future[None]] = deque()
+        buffers = cycle(self._buffers)
+        with ThreadPoolExecutor(1, thread_name_prefix="hash") as hasher:  # at its end everything is hashed
             while self.offset < self.ref.size:
                 if cancel.is_set():
                     raise StepCancelledError
-                buffer = free.get()
+                if len(hashing) == BUFFERS:
+                    hashing.popleft().result()  # of what was in the buffer that is filled next
+                buffer = next(buffers)
                 count = self._fill(fill, buffer[: self.ref.size - self.offset])
                 if count == 0:
                     break
                 self._write(buffer[:count])
-                full.put((buffer, count))
-        finally:
-            full.put(None)
-            hasher.join()
+                hashing.append(hasher.submit(self._hash.update, buffer[:count]))
 
     def check(self) -> None:
         """The blob is whole and right, and on disk, when this returns. A wrong one is thrown away.
@@ -157,12 +154,6 @@ class PartFile:
             os.ftruncate(self._file, self.offset)
             raise disk_error(error, self.path) from error
         self.offset += len(data)
-
-    def _hash_all(self, full: SimpleQueue[tuple[memoryview, int] | None], free: SimpleQueue[memoryview]) -> None:
-        while (item := full.get()) is not None:
-            buffer, count = item
-            self._hash.update(buffer[:count])
-            free.put(buffer)
 
 
 def _make_writable(path: Path) -> None:

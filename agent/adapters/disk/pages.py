@@ -9,10 +9,12 @@ a number in it.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 PAGE = 4096
 """Bytes; both databases are made so."""
@@ -36,7 +38,8 @@ def rows(file: Path) -> Iterator[Row]:
     Raises:
         OSError: the disk refuses.
     """
-    with _Pages(file) as pages:
+    with _opened(file) as stream:
+        pages = _Pages(stream)
         for number in range(1, pages.count + 1):
             yield from _rows_of(pages[number], number, pages)
         yield from _log_rows(file, pages)
@@ -46,8 +49,8 @@ def log_rows(file: Path) -> list[Row]:
     """Those of the log alone. Raises OSError."""
     if not file.with_name(file.name + WAL_SUFFIX).exists():
         return []
-    with _Pages(file) as pages:
-        return list(_log_rows(file, pages))
+    with _opened(file) as stream:
+        return list(_log_rows(file, _Pages(stream)))
 
 
 def _log_rows(file: Path, pages: _Pages) -> Iterator[Row]:
@@ -98,23 +101,10 @@ def _sum(data: bytes, first: int, second: int, order: str) -> tuple[int, int]:
 class _Pages:
     """The pages of a file by their number; those of its log before them."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._descriptor = -1
-        self.count = 0
+        self.count = file.seek(0, os.SEEK_END) // PAGE
         self.newer: dict[int, bytes] = {}
-
-    def __enter__(self) -> _Pages:
-        try:
-            self._descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
-            self.count = os.fstat(self._descriptor).st_size // PAGE
-        except FileNotFoundError:
-            pass
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
 
     def __getitem__(self, number: int) -> bytes:
         """Raises KeyError for one that is not there."""
@@ -122,7 +112,8 @@ class _Pages:
             return self.newer[number]
         if not 1 <= number <= self.count:
             raise KeyError(number)
-        return os.pread(self._descriptor, PAGE, (number - 1) * PAGE)
+        self._file.seek((number - 1) * PAGE)
+        return self._file.read(PAGE)
 
     @property
     def most(self) -> int:
@@ -139,11 +130,16 @@ def _frames(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _read(file: Path, count: int = -1) -> bytes:
+    with _opened(file) as stream:
+        return stream.read(count)
+
+
+def _opened(file: Path) -> BinaryIO:
+    """One that is not there is empty."""
     try:
-        with file.open("rb") as stream:
-            return stream.read(count)
+        return file.open("rb")
     except FileNotFoundError:
-        return b""
+        return io.BytesIO()
 
 
 def _rows_of(page: bytes, number: int, pages: _Pages) -> Iterator[Row]:

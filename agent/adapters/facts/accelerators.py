@@ -87,7 +87,8 @@ def choose(found: Nvml, environ: Mapping[str, str]) -> tuple[CudaFacts, str]:
         return CudaFacts(**general), reason or "NVML finds no GPU: check with `nvidia-smi`"
     first = usable[0]
     alike = {(gpu.compute_capability, gpu.memory_bytes) for gpu in found.gpus}
-    if len(alike) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and not _by_uuid(environ):
+    by_uuid = environ.get("CUDA_VISIBLE_DEVICES", "").startswith("GPU-")
+    if len(alike) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and not by_uuid:
         return CudaFacts(**general), (
             "GPUs of several kinds: which of them CUDA uses is not certain; set CUDA_DEVICE_ORDER=PCI_BUS_ID, "
             "and CUDA_VISIBLE_DEVICES"
@@ -111,10 +112,6 @@ def visible(gpus: tuple[Gpu, ...], setting: str | None) -> tuple[tuple[Gpu, ...]
             break
         chosen.append(found)
     return tuple(chosen), "" if chosen else f"CUDA_VISIBLE_DEVICES={setting} leaves no GPU"
-
-
-def _by_uuid(environ: Mapping[str, str]) -> bool:
-    return environ.get("CUDA_VISIBLE_DEVICES", "").startswith("GPU-")
 
 
 HOMES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")

@@ -37,7 +37,7 @@ from agent.adapters.facts.accelerators import (
     probe_cann,
     probe_nvidia,
 )
-from agent.adapters.facts.process_stats import BOOT, kernel_text
+from agent.adapters.facts.process_stats import BOOT, kernel_lines, kernel_text, kib
 from agent.adapters.facts.vendor_tool import find_tool
 from agent.backends.catalog import CATALOG
 from agent.errors import TransientError
@@ -253,12 +253,8 @@ def _with_entry_points(backend: BackendFacts, keys: tuple[Digest, ...]) -> Backe
 
 def memory() -> tuple[int | None, int | None]:
     """Bytes in all, and bytes that a new process could have without swapping. A cgroup's limit counts."""
-    values: dict[str, int] = {}
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            values[name] = int(rest.split()[0]) << 10
-    total, free = values.get("MemTotal"), values.get("MemAvailable")
+    told = kernel_lines("/proc/meminfo")
+    total, free = (kib(told[name]) if name in told else None for name in ("MemTotal", "MemAvailable"))
     for limit_file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):
             limit = int(Path(limit_file).read_text())
@@ -267,12 +263,8 @@ def memory() -> tuple[int | None, int | None]:
 
 
 def _cpu_features() -> tuple[str, ...]:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                return tuple(sorted(set(rest.split())))[:MAX_FEATURES]
-    return ()
+    told = kernel_lines("/proc/cpuinfo")
+    return tuple(sorted(set((told.get("flags") or told.get("Features", "")).split())))[:MAX_FEATURES]
 
 
 def _own_evidence(data_dir: Path, now: datetime, disk_reason: str, *, no_memory: bool) -> dict[str, Evidence]:

@@ -55,13 +55,24 @@ def load_1m() -> float | None:
 
 
 def _memory_of(pid: int) -> int | None:
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) << 10
+    with contextlib.suppress(KeyError, ValueError):
+        return kib(kernel_lines(f"/proc/{pid}/smaps_rollup")["Pss"])
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+def kib(value: str) -> int:
+    """Bytes of what the kernel writes like `123 kB`. Raises ValueError."""
+    return int(value.removesuffix("kB")) << 10
+
+
+def kernel_lines(file: str) -> dict[str, str]:
+    """Lines of the form `name: value`; of a name that comes again the last; none where the kernel does not tell."""
+    with contextlib.suppress(OSError):
+        lines = (line.partition(":") for line in Path(file).read_text().splitlines())
+        return {name.strip(): value.strip() for name, _, value in lines}
+    return {}
 
 
 def kernel_text(file: Path) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import PermanentError, TransientError
 from registry.contracts.codes import DeploymentCode
-from registry.httpclient.verdicts import MAX_PROBLEM_BYTES, foreign_text, media_type, problem_of
+from registry.httpclient.verdicts import JSON, MAX_PROBLEM_BYTES, foreign_text, media_type, problem_of
 
 if TYPE_CHECKING:
     import httpx
@@ -54,27 +54,17 @@ class RegistryRefusedError(PermanentError):
         self.problem = problem
 
 
-def outage(error: Exception, url: str) -> UnreachableError | None:
-    """What an error of the network means; None: it is another one."""
-    import httpx  # noqa: PLC0415 - it takes 0.15 s, and an agent that has all it needs starts without it
-
-    if isinstance(error, (httpx.TransportError, httpx.DecodingError, httpx.StreamError, UnicodeError)):
-        return UnreachableError(f"{url}: {type(error).__name__}: {error}")
-    if isinstance(error, httpx.InvalidURL):
-        return UnreachableError(f"registry.url {url!r}: {error}")
-    return None
-
-
 @contextlib.contextmanager
 def translated(url: str) -> Iterator[None]:
     """Every error of the network becomes ours."""
+    import httpx  # noqa: PLC0415 - it takes 0.15 s, and an agent that has all it needs starts without it
+
     try:
         yield
-    except Exception as error:
-        fault = outage(error, url)
-        if fault is None:
-            raise
-        raise fault from error
+    except (httpx.TransportError, httpx.DecodingError, httpx.StreamError, UnicodeError) as error:
+        raise UnreachableError(f"{url}: {type(error).__name__}: {error}") from error
+    except httpx.InvalidURL as error:
+        raise UnreachableError(f"registry.url {url!r}: {error}") from error
 
 
 def refusal(answer: httpx.Response, what: str) -> TransientError | PermanentError:
@@ -107,14 +97,22 @@ def require_type(answer: httpx.Response, expected: str) -> None:
         raise foreign(answer)
 
 
-def require_object(answer: httpx.Response, body: bytes, *members: str) -> None:
-    """Raises UnreachableError for a body that is no JSON object with these members: cut or recoded on the way."""
+def json_object(answer: httpx.Response, limit: int, *members: str) -> bytes:
+    """The whole body, which is a JSON object with these members and not longer than `limit`.
+
+    Raises:
+        UnreachableError: it is another type, or no such object: cut or recoded on the way.
+        TransientError: it is too long.
+    """
+    require_type(answer, JSON)
+    body = bounded(answer, limit)
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(name in found for name in members):
         raise foreign(answer, body)
+    return body
 
 
 def bounded(answer: httpx.Response, limit: int) -> bytes:

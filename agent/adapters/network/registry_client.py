@@ -25,9 +25,8 @@ from agent.adapters.network.registry_answers import (
     bad_answer,
     bounded,
     foreign,
-    outage,
+    json_object,
     refusal,
-    require_object,
     require_type,
     translated,
 )
@@ -227,9 +226,7 @@ class RegistryClient:
                 if etag is None:
                     raise UnreachableError(f"{answer.url.path}: 304 for a question that named no ETag")
                 return None
-            require_type(answer, JSON)
-            body = bounded(answer, MAX_CONTROL_BYTES)
-            require_object(answer, body, "device")
+            body = json_object(answer, MAX_CONTROL_BYTES, "device")
             return body, _etag(answer, body)
 
     def manifest(self, digest: Digest) -> bytes:
@@ -258,9 +255,7 @@ class RegistryClient:
         with self._stream("POST", reports_path(self._device), _JSON, reports.canonical()) as answer:
             if answer.status_code == 204:
                 return False
-            body = bounded(answer, MAX_CONTROL_BYTES)
-            require_object(answer, body, "facts_wanted")
-            return bool(json.loads(body)["facts_wanted"])
+            return bool(json.loads(json_object(answer, MAX_CONTROL_BYTES, "facts_wanted"))["facts_wanted"])
 
     def download(self, part: PartFile, cancel: threading.Event) -> None:
         """Takes the rest of a blob, from `part.offset` on. `part.check` says whether it is right.
@@ -292,10 +287,7 @@ class RegistryClient:
         """
         limit_s = None if isinstance(content, bytes) else UPLOAD_LIMIT_S
         with self._stream(method, path, headers or _JSON, content, limit_s=limit_s) as answer:
-            require_type(answer, JSON)
-            body = bounded(answer, MAX_ANSWER_BYTES)
-            require_object(answer, body)
-            return body
+            return json_object(answer, MAX_ANSWER_BYTES)
 
 
 _JSON = {"Content-Type": "application/json"}
@@ -345,12 +337,11 @@ def _body(answer: httpx.Response, url: str) -> Fill:
             if fault is not None:
                 raise fault  # who has kept what came before it asks once more
             try:
-                waiting = memoryview(next(pieces, b""))
-            except Exception as error:
-                fault = outage(error, url)
-                if fault is None:
-                    raise
-                raise fault from error
+                with translated(url):
+                    waiting = memoryview(next(pieces, b""))
+            except UnreachableError as error:
+                fault = error
+                raise
         count = min(len(waiting), len(room))
         room[:count] = waiting[:count]
         waiting = waiting[count:]

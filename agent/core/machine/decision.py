@@ -147,23 +147,22 @@ def step_failed(record: SlotRecord, at: Situation, error: AgentError, **changes:
 
 def given_up(record: SlotRecord, at: Situation, fault: Fault, **changes: Any) -> Decision:
     """The deployment ends with this fault."""
-    failed_in = phase_of(record)
-    return move(
-        record, at, DeploymentEvent.GIVEN_UP, attempts=fault.attempts, fault=fault, failed_in=failed_in, **changes
-    )
+    changes.update(attempts=fault.attempts, fault=fault, failed_in=phase_of(record))
+    return move(record, at, DeploymentEvent.GIVEN_UP, **changes)
 
 
 def quarantined(record: SlotRecord, at: Situation, choice: Choice, code: str, text: str) -> tuple[Quarantined, ...]:
     """The quarantine with `choice` in it."""
-    bad = Quarantined(
-        variant_digest=choice.variant_digest,
-        version=choice.version,
-        code=code,
-        message=text[:2000],
-        attempt=record.desired.attempt if record.desired is not None else 0,
-        at=at.now,
+    return record.with_bad(
+        Quarantined(
+            variant_digest=choice.variant_digest,
+            version=choice.version,
+            code=code,
+            message=text[:2000],
+            attempt=record.desired.attempt if record.desired is not None else 0,
+            at=at.now,
+        )
     )
-    return record.with_bad(bad)
 
 
 def _lasts(state: State, policy: DeploymentPolicy) -> float | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agent.adapters.disk.leases import MAX_LEASES, Leases
+from agent.adapters.local_policy import MAX_LEASES, Leases
 from agent.cli.main import app
 from agent.errors import PermanentError
 

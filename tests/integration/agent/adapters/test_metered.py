@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.adapters.facts.metered import Metered
 from agent.adapters.facts.vendor_tool import ToolError
+from agent.adapters.local_policy import Metered
 from tests.support.clients.serving import until
 
 

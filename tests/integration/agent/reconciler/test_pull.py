@@ -379,7 +379,9 @@ def test_a_sweep_removes_what_a_kill_left_and_nothing_else(registry: RegistrySim
     (puller.folder / "artifacts" / ("2" * 64 + ".gone")).mkdir()
     (puller.folder / "manifests" / "x.json.new").write_bytes(b"x")
     digest = manifest.variants[0].canonical_digest()
-    assert puller.cache.sweep({digest}, {manifest.canonical_digest()}, set()) == 3
+    puller.cache.sweep({digest}, {manifest.canonical_digest()}, set())
+    assert [path for folder in ("partial", "staging") for path in (puller.folder / folder).iterdir()] == []
+    assert [path.suffix for path in (puller.folder / "manifests").iterdir()] == [".json"]
     assert file.exists()
     assert puller.cache.manifest(manifest.canonical_digest()) is not None
     assert [path.name for path in (puller.folder / "artifacts").iterdir()] == [hex_of(digest)]

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk.leases import Leases
-from agent.app.ports import HostLocalPolicy
+from agent.adapters.local_policy import HostLocalPolicy, Leases
 from agent.core.lifecycle import State
 from agent.core.local_policy import HostPolicy, SteadySince, SteadyUntil, parse_window
 from registry.contracts.codes import DeploymentCode

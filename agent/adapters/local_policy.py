@@ -1,26 +1,80 @@
-"""Leases of local programs, one small file each: `agent lease` writes them, the running agent reads them.
+"""The local policy of this host, by its settings, the leases of local programs and its network.
 
-A lease is a request with a deadline, not a lock: a program that never releases it blocks nothing for ever. Files that
-are not leases are counted as nothing and said once in the log; expired ones are removed."""
+A lease is a request with a deadline, not a lock: a program that never releases it blocks nothing for ever. Each is one
+small file: `agent lease` writes them, the running agent reads them. Files that are not leases are counted as nothing
+and said once in the log; expired ones are removed.
+
+Does the network cost by the byte? As the settings say, or as NetworkManager knows of its primary connection: its D-Bus
+property `Metered` (NMMetered: 0 unknown, 1 yes, 2 no, 3 guessed yes, 4 guessed no), read with busctl. Where it cannot
+be asked the network counts as not metered: a device must not wait for ever for a network that it has.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
+import os
+import re
 import secrets
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AwareDatetime, ValidationError
 
 from agent.adapters.disk.durable import write_atomically
-from agent.core.local_policy import Lease, SteadyUntil
+from agent.adapters.facts.vendor_tool import ToolError, run_tool
+from agent.core.local_policy import HostNow, HostPolicy, Lease, SteadyUntil, Wait, may_download, may_switch
 from agent.errors import PermanentError, TransientError
+from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.wire import Name, Wire
 
 log = logging.getLogger(__name__)
+ASK_EVERY_S = 60.0
+TIMEOUT_S = 2.0
+_NAME = "org.freedesktop.NetworkManager"
+COMMAND = ("busctl", "--system", "get-property", _NAME, "/org/freedesktop/NetworkManager", _NAME, "Metered")
+_YES = frozenset({"1", "3"})
+
+
+class Metered:
+    """Never blocks: an answer is at most ASK_EVERY_S and one question old. Thread-safe."""
+
+    def __init__(self, setting: Literal["no", "yes", "auto"], ask: Callable[[], str] | None = None) -> None:
+        """`ask` gives what busctl prints; default: asks it."""
+        self._setting = setting
+        self._ask = ask or _ask_network_manager
+        self._known = setting == "yes"
+        self._asked_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def __call__(self) -> bool:
+        """True: it costs by the byte."""
+        if self._setting == "auto" and time.monotonic() - self._asked_at >= ASK_EVERY_S and self._lock.acquire(False):
+            self._asked_at = time.monotonic()
+            threading.Thread(target=self._look, name="metered", daemon=True).start()
+        return self._known
+
+    def _look(self) -> None:
+        try:
+            found = re.fullmatch(r"u ([0-4])\s*", self._ask())
+            self._known = found is not None and found[1] in _YES
+        except ToolError as error:
+            log.info("whether the network is metered is not known: %s", error)
+            self._known = False
+        finally:
+            self._lock.release()
+
+
+def _ask_network_manager() -> str:
+    return run_tool(COMMAND, os.environ, timeout_s=TIMEOUT_S, limit=256)
+
+
 MAX_LEASES = 64
 MAX_LEASE = timedelta(days=7)
 MAX_REASON = 200
@@ -111,3 +165,31 @@ class Leases:
                 log.warning("%s is no lease: %s", path, str(error).splitlines()[0])
             return None
         return Lease(path.stem, found.until, found.reason[:MAX_REASON], found.model)
+
+
+class HostLocalPolicy:
+    """Implements `agent.reconciler.ports.LocalPolicy`."""
+
+    def __init__(
+        self,
+        policy: HostPolicy,
+        leases: Leases,
+        metered: Callable[[], bool],
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy, self._leases, self._metered, self._now = policy, leases, metered, now
+        self._monotonic = monotonic
+
+    def may_download(
+        self, model: str, policy: DeploymentPolicy, offered_at: datetime, missing_bytes: int
+    ) -> Wait | None:
+        """None: now; else why it waits, by the window, the size and the network."""
+        at = HostNow(self._now(), offered_at, metered=self._metered())
+        return may_download(model, policy, self._policy, at, missing_bytes)
+
+    def may_switch(self, model: str, policy: DeploymentPolicy, offered_at: datetime) -> Wait | None:
+        """None: now; else why it waits, by the window and the leases of local programs."""
+        now = self._now()
+        leases = self._leases.living(now, self._monotonic())
+        return may_switch(model, policy, self._policy, HostNow(now, offered_at, leases=leases))
