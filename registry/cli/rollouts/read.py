@@ -232,12 +232,8 @@ def why(
 
 
 def _those_with(session: Session, views: list[RolloutView], device: str) -> list[tuple[RolloutView, ActionView]]:
-    named = ((view, _action(session, view, device)) for view in views)
+    named = ((view, session.client.find(paths.rollout_device_path(view.id, device), ActionView)) for view in views)
     return [(view, action) for view, action in named if action is not None]
-
-
-def _action(session: Session, view: RolloutView, device: str) -> ActionView | None:
-    return session.client.find(paths.rollout_device_path(view.id, device), ActionView)
 
 
 @command

@@ -119,22 +119,17 @@ def transpose(node: Node) -> list[Value]:
     return [value.moved(axis, tuple(value.sizes[each] for each in order))]
 
 
-def _axes(node: Node, rank: int) -> list[int] | None:
-    """Of Squeeze and Unsqueeze, from 0; None: left out."""
-    given = node.numbers(1) if node.opset >= 13 else node.attribute("axes")
-    return None if given is None else [place(int(axis), rank) for axis in given]
-
-
 @rule("Squeeze:25", note="axes are given and the items do not lie along one of them", shapes=True)
 def squeeze(node: Node) -> list[Value]:
     """Without axes a run of one item would lose the axis of the items."""
     value = node.need(0)
-    axes = _axes(node, value.rank)
-    if axes is None:
+    given = node.numbers(1) if node.opset >= 13 else node.attribute("axes")
+    if given is None:
         refuse_if(
             value.is_item or any(size.number is None for size in value.sizes), "it takes away whatever axis has one row"
         )
-        axes = [at for at, size in enumerate(value.sizes) if size == ONE]
+        given = [at for at, size in enumerate(value.sizes) if size == ONE]
+    axes = [place(int(axis), value.rank) for axis in given]
     refuse_if(value.axis in axes, "it takes away the axis of the items")
     kept = [at for at in range(value.rank) if at not in axes]
     axis = None if value.axis is None else kept.index(value.axis)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from registry.inspection.independence.forms import reformed
 from registry.inspection.independence.nodes import ML, ONE, Node, Size, Value, fresh, product, refuse_if, rule
 
@@ -80,12 +82,5 @@ def array_feature_extractor(node: Node) -> list[Value]:
         "it takes places along the axis of the items",
     )
     known = [size.number for size in places.sizes]
-    count = fresh() if None in known else Size(_many(known))
+    count = fresh() if None in known else Size(prod(number or 0 for number in known))
     return [Value((*value.sizes[:-1], count), value.axis)]
-
-
-def _many(sizes: list[int | None]) -> int:
-    count = 1
-    for size in sizes:
-        count *= size or 0
-    return count

@@ -65,7 +65,7 @@ class Walk:
         for tensor in graph.initializer:
             put(tensor.name, value_of(tensor))
         for sparse in graph.sparse_initializer:
-            put(sparse.values.name, value_of_sparse(sparse))
+            put(sparse.values.name, constant(tuple(Size(int(dim)) for dim in sparse.dims)))
         for node in graph.node:
             self.nodes += 1
             refuse_if(self.nodes > MAX_NODES, f"it has more than {MAX_NODES} nodes")
@@ -135,16 +135,10 @@ def _applied(entry: OperatorRule, node: Node) -> list[Value]:
         if node.op in control.NO_FUNCTIONS or any(value.is_item or value.holds_batch for value in given):
             raise
         return [constant()] * node.outputs
-    if any(value.holds_batch for value in given):
-        _check_count(made)
+    # What is made of the number of items is items, or its elements are followed.
+    lost = any(value.axis is None and value.elements is None for value in made)
+    refuse_if(lost and any(value.holds_batch for value in given), "the number of items is used as data")
     return made
-
-
-def _check_count(made: Sequence[Value]) -> None:
-    """What is made of the number of items is items, or its elements are followed. Raises NotIndependentError."""
-    refuse_if(
-        any(value.axis is None and value.elements is None for value in made), "the number of items is used as data"
-    )
 
 
 def _check(value: Value) -> None:
@@ -166,11 +160,6 @@ def _said(node: Any, why: str) -> NotIndependentError:
     if why.startswith("node "):  # Said of a node inside.
         return NotIndependentError(why)
     return NotIndependentError(f"node {name[:128]!r} ({node.op_type[:64]}): {why}")
-
-
-def value_of_sparse(sparse: Any) -> Value:
-    """A sparse initializer."""
-    return constant(tuple(Size(int(dim)) for dim in sparse.dims))
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
