@@ -6,6 +6,7 @@ from io import BytesIO
 
 import pytest
 
+from registry.contracts.tensors import MAX_TENSORS
 from registry.inspection import mindir
 from registry.inspection.facts import InspectionError
 from tests.support.models.protobuf import message, number
@@ -129,7 +130,7 @@ def test_older_exporters_say_their_version_elsewhere() -> None:
         (message(5, value("x", tensor(1 << 40))), "impossible shape"),
         (message(5, value("x", tensor(-3))), "impossible shape"),
         (message(5, value("x", tensor(1, code=14))), "requests cannot carry"),
-        (message(5, value("x", tensor(1))) * 65, "more than 64"),
+        (message(5, value("x", tensor(1))) * (MAX_TENSORS + 1), f"more than {MAX_TENSORS}"),
         (message(1, number(4, 5)), "not a readable MindIR"),
         (message(1, message(4, b"\xff\xfe")), "not a readable MindIR"),
         (message(1, message(4, "x" * 5000)), "not a readable MindIR"),
