@@ -10,6 +10,7 @@ import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,7 +32,8 @@ from agent.worker.golden import measure_parity
 from agent.worker.handle import start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import Samples, Worker, WorkerSpec, arenas_for, checked_measurement
-from registry.contracts.catalogue.manifest import FileRef, Manifest, Parity
+from registry.contracts.catalogue.batching import BatchingMode
+from registry.contracts.catalogue.manifest import FileRef, ImageInput, Manifest, Parity, Variant
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import DesiredModel
 from registry.contracts.enums import OLDER_READER
@@ -167,46 +169,31 @@ class DeploymentSteps:
     def warm(self, choice: Choice, measured: Measurement | None, cancel: threading.Event) -> Worker:
         """Starts a worker. A load cannot be cancelled: its time is bounded, its worker is then discarded."""
         limits, settings = self._config.limits, self._config.worker
-        allowed = joining(
-            choice.variant.batching,
-            limit=limits.max_batch,
-            mode=choice.batching,
-            off_here=choice.model in settings.one_at_a_time,
-        )
-        held = held_bytes(choice.variant.inputs, choice.variant.outputs, choice.image)
-        arenas, arena_bytes = arenas_for(limits.arenas, limits.arena_bytes, limits.max_payload, held)
-        spec = WorkerSpec(
-            model=choice.model,
-            backend=choice.backend,
-            directory=str(self._cache.files(choice.variant_digest).resolve()),
-            entry=choice.variant.entry,
-            inputs=choice.variant.inputs,
-            outputs=choice.variant.outputs,
-            optional_inputs=choice.variant.optional_inputs,
-            network=choice.variant.network,
+        folder = self._cache.files(choice.variant_digest)
+        spec = replace(
+            variant_spec(
+                self._config,
+                choice.model,
+                choice.variant,
+                choice.backend,
+                folder,
+                mode=choice.batching,
+                image=choice.image,
+                slots=limits.slots,
+                arenas=limits.arenas,
+            ),
             entry_point=verified(choice.model, choice.version, choice.variant, self._config),
             requirements=choice.variant.requirements,
             settings=settings.options.get(choice.backend, {}),
             engines=str(self._engines(choice)),
-            target=str(choice.variant.target),
             profile="latency" if (settings.profile or choice.profile) == "latency" else "throughput",
             cores=self._config.cores,
-            interpreter=str(settings.python(choice.backend)),
-            memory_bytes=settings.memory_bytes,
-            load_timeout_s=settings.load_timeout_s,
-            run_timeout_s=settings.run_timeout_s,
-            slots=limits.slots,
-            max_batch=allowed.cap,
-            joining=allowed.why,
-            independent=choice.variant.batching is not None and choice.variant.batching.allows,
-            arenas=arenas,
-            arena_bytes=arena_bytes,
             samples=self._samples(choice, cancel) if measured is None else None,
             execution="inline" if choice.model in settings.inline_models else "process",
         )
-        if measured is not None and measured.cap == allowed.cap:
+        if measured is not None and measured.cap == spec.max_batch:
             with contextlib.suppress(TypeError, ValueError):  # The settings have changed since: measured again.
-                spec = WorkerSpec(**{**vars(spec), "known": checked_measurement(measured, spec)})
+                spec = replace(spec, known=checked_measurement(measured, spec))
         return self._start(choice, spec)
 
     def _samples(self, choice: Choice, cancel: threading.Event) -> Samples | None:
@@ -346,3 +333,46 @@ class DeploymentSteps:
         if self._registry is None:
             raise UnreachableError("no registry is configured: set registry.url")
         return self._registry
+
+
+def variant_spec(
+    config: AgentConfig,
+    model: str,
+    variant: Variant,
+    backend: str,
+    folder: Path,
+    *,
+    mode: BatchingMode,
+    image: ImageInput | None = None,
+    slots: int,
+    arenas: int,
+) -> WorkerSpec:
+    """How a variant whose files are below `folder` is loaded, within the bounds of this agent's settings; on one core.
+
+    `arenas`: at most as many.
+    """
+    limits, settings = config.limits, config.worker
+    allowed = joining(variant.batching, limit=limits.max_batch, mode=mode, off_here=model in settings.one_at_a_time)
+    held = held_bytes(variant.inputs, variant.outputs, image)
+    arenas, arena_bytes = arenas_for(arenas, limits.arena_bytes, limits.max_payload, held)
+    return WorkerSpec(
+        model=model,
+        backend=backend,
+        directory=str(folder.resolve()),
+        entry=variant.entry,
+        inputs=variant.inputs,
+        outputs=variant.outputs,
+        optional_inputs=variant.optional_inputs,
+        network=variant.network,
+        target=str(variant.target),
+        interpreter=str(settings.python(backend)),
+        memory_bytes=settings.memory_bytes,
+        load_timeout_s=settings.load_timeout_s,
+        run_timeout_s=settings.run_timeout_s,
+        slots=slots,
+        max_batch=allowed.cap,
+        joining=allowed.why,
+        independent=variant.batching is not None and variant.batching.allows,
+        arenas=arenas,
+        arena_bytes=arena_bytes,
+    )

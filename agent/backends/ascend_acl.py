@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,12 +29,12 @@ from agent.backends.ascend_acl_shapes import (
     choose_gear,
     declared_outputs,
     read_gears,
-    static_gear,
 )
 from agent.backends.base import (
     NUMPY_DTYPES,
     BackendError,
     BackendProbe,
+    DeviceTensor,
     LoadOptions,
     TensorInfo,
     checked_feed,
@@ -111,15 +111,6 @@ class AscendAcl:
         if device is not None and (type(device) is not int or not 0 <= device < MAX_DEVICES):
             raise BackendError("backend_unavailable", f"options.ascend_acl.device is {device!r}, not a device's number")
         return AclSession(acl, soc, path, device, may_pad=options.independent)
-
-
-class _Tensor(NamedTuple):
-    """One input or output with its buffer on the device."""
-
-    info: TensorInfo
-    pointer: int
-    size: int
-    """Bytes of the buffer, for the largest shape."""
 
 
 class AclSession:
@@ -223,7 +214,7 @@ class AclSession:
         if SHAPE_INPUT not in names:
             if any(-1 in shape for shape in shapes.values()):
                 raise BackendError("load_failed", "shape ranges are not supported: convert the model with gears")
-            return static_gear(shapes), -1
+            return (Gear(shapes, "", ()),), -1  # ACL is told nothing
         return read_gears(self._acl, self._desc, shapes), names.index(SHAPE_INPUT)
 
     def _input_info(self, index: int, name: str) -> TensorInfo:
@@ -252,7 +243,7 @@ class AclSession:
         ask(self._acl, "mdl.add_dataset_buffer", dataset, buffer)
         return int(pointer)
 
-    def _take_inputs(self, stack: ExitStack) -> dict[str, _Tensor]:
+    def _take_inputs(self, stack: ExitStack) -> dict[str, DeviceTensor]:
         mdl = self._acl.mdl
         tensors = {}
         for index in range(mdl.get_num_inputs(self._desc)):
@@ -267,10 +258,10 @@ class AclSession:
             if wanted != size:
                 message = f"input {name!r} takes {size} bytes where {info.datatype}{list(info.shape)} has {wanted}"
                 raise BackendError("load_failed", f"{message}: a form of AIPP that is not supported")
-            tensors[name] = _Tensor(info, pointer, size)
+            tensors[name] = DeviceTensor(info, pointer, size)
         return tensors
 
-    def _take_outputs(self, stack: ExitStack) -> dict[str, _Tensor]:
+    def _take_outputs(self, stack: ExitStack) -> dict[str, DeviceTensor]:
         mdl = self._acl.mdl
         tensors = {}
         self._gears = tuple(gear._replace(outputs=self._outputs_of(gear)) for gear in self._gears)
@@ -285,7 +276,7 @@ class AclSession:
                     "load_failed",
                     f"output {name!r} has {size} bytes, which is not what {info.datatype}{list(shape)} takes",
                 )
-            tensors[name] = _Tensor(info, self._take_buffer(stack, self._taken, size), size)
+            tensors[name] = DeviceTensor(info, self._take_buffer(stack, self._taken, size), size)
         if len(tensors) != len(shapes):
             raise BackendError("load_failed", "two outputs of the OM have the same name")
         return tensors
@@ -307,14 +298,14 @@ class AclSession:
         if gear.call:
             ask(self._acl, gear.call, self._model, self._given, self._gear_index, *gear.argument, running=running)
 
-    def _copy_in(self, tensor: _Tensor, array: Array, shape: Sequence[int]) -> None:
+    def _copy_in(self, tensor: DeviceTensor, array: Array, shape: Sequence[int]) -> None:
         """Padded with zeros to `shape`."""
         raw = array.tobytes().ljust(size_of(tensor.info, shape), b"\0")
         # `raw` must live until the copy is done: its pointer does not keep it.
         source = self._acl.util.bytes_to_ptr(raw)
         ask(self._acl, "rt.memcpy", tensor.pointer, tensor.size, source, len(raw), self._upload, running=True)
 
-    def _copy_out(self, tensor: _Tensor, shape: tuple[int, ...], batch: int) -> Array:
+    def _copy_out(self, tensor: DeviceTensor, shape: tuple[int, ...], batch: int) -> Array:
         """Without what padding added."""
         if batch and tensor.info.shape[:1] == (-1,):
             shape = (batch, *shape[1:])

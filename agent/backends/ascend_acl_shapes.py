@@ -41,11 +41,6 @@ class Gear(NamedTuple):
     """Once ACL has said them."""
 
 
-def static_gear(inputs: Mapping[str, Shape]) -> tuple[Gear, ...]:
-    """The only one of a model without gears: ACL is told nothing."""
-    return (Gear(inputs, "", ()),)
-
-
 def declared_outputs(gears: Sequence[Gear]) -> list[Shape]:
     """The outputs' shapes for the signature: -1 where gears differ. Raises BackendError(load_failed)."""
     return [_declared(gears, index) for index in range(len(gears[0].outputs))]

@@ -102,6 +102,15 @@ class TensorInfo(NamedTuple):
     shape: tuple[int, ...]
 
 
+class DeviceTensor(NamedTuple):
+    """One input or output with its buffer on an accelerator."""
+
+    info: TensorInfo
+    pointer: int
+    size: int
+    """Bytes of the buffer, for the largest shape."""
+
+
 def size_of(info: TensorInfo, shape: Sequence[int]) -> int:
     """Bytes of a tensor of that shape; not for BYTES."""
     return prod(shape) * int(NUMPY_DTYPES[info.datatype][2:])

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from agent.backends.base import (
     NUMPY_DTYPES,
     BackendError,
     BackendProbe,
+    DeviceTensor,
     LoadOptions,
     TensorInfo,
     checked_feed,
@@ -60,6 +61,8 @@ _MAX_BUFFER = 1 << 36
 _TOLD_LINES, _TOLD_CHARS = 4, 400
 
 Shape = tuple[int, ...]
+Profile = dict[str, tuple[Shape, Shape]]
+"""An optimisation profile: by input the smallest and the largest shape."""
 
 
 class TensorRtPlan:
@@ -136,27 +139,6 @@ def make_log(trt: Any) -> Any:
     return _LOGS[id(trt)]
 
 
-class _Tensor(NamedTuple):
-    """One input or output with its buffer on the GPU."""
-
-    info: TensorInfo
-    pointer: int
-    size: int
-
-
-class _Profile(NamedTuple):
-    """One optimisation profile: by input the smallest and the largest shape."""
-
-    smallest: dict[str, Shape]
-    largest: dict[str, Shape]
-
-    def holds(self, shapes: dict[str, Shape]) -> bool:
-        return all(
-            all(low <= dim <= high for low, dim, high in zip(self.smallest[name], shape, self.largest[name]))
-            for name, shape in shapes.items()
-        )
-
-
 class TensorRtSession:
     """One plan. `run` and `close` may come from any thread, one after the other."""
 
@@ -171,7 +153,7 @@ class TensorRtSession:
         self._runtime = runtime
         self._engine: Any = None
         self._context: Any = None
-        self._tensors: dict[str, _Tensor] = {}
+        self._tensors: dict[str, DeviceTensor] = {}
         with ExitStack() as stack:
             self._open(plan, stack)
             self._stack = stack.pop_all()
@@ -259,16 +241,13 @@ class TensorRtSession:
         self._input_names = tuple(inputs)
         return infos
 
-    def _read_profiles(self, infos: dict[str, TensorInfo]) -> tuple[_Profile, ...]:
+    def _read_profiles(self, infos: dict[str, TensorInfo]) -> tuple[Profile, ...]:
         count = self._engine.num_optimization_profiles
         if not 0 < count <= MAX_PROFILES:
             raise BackendError("load_failed", f"the plan has {count} optimisation profiles")
-        profiles = []
-        for index in range(count):
-            ends = {name: self._ends(name, index, infos[name]) for name in self._input_names}
-            smallest = {name: low for name, (low, _) in ends.items()}
-            profiles.append(_Profile(smallest, {name: high for name, (_, high) in ends.items()}))
-        return tuple(profiles)
+        return tuple(
+            {name: self._ends(name, index, infos[name]) for name in self._input_names} for index in range(count)
+        )
 
     def _ends(self, name: str, profile: int, info: TensorInfo) -> tuple[Shape, Shape]:
         """The smallest and the largest shape of an input."""
@@ -284,7 +263,7 @@ class TensorRtSession:
         sizes = dict.fromkeys(infos, 1)  # an empty tensor wants an address as well
         for index, profile in enumerate(self._profiles):
             self._select(index)
-            self._set_shapes(profile.largest)
+            self._set_shapes({name: high for name, (_, high) in profile.items()})
             for name, info in infos.items():
                 shape = tuple(self._context.get_tensor_shape(name))
                 if any(dim < 0 for dim in shape):
@@ -295,7 +274,7 @@ class TensorRtSession:
                 raise BackendError("load_failed", f"{name!r} takes {sizes[name]} bytes at its largest shape")
             pointer = self._cuda.allocate(sizes[name])
             self._memory.callback(self._cuda.free, pointer)
-            self._tensors[name] = _Tensor(info, pointer, sizes[name])
+            self._tensors[name] = DeviceTensor(info, pointer, sizes[name])
             if not self._context.set_tensor_address(name, pointer):
                 raise BackendError("load_failed", f"TensorRT takes no address for {name!r}: {self._log.told()}")
 
@@ -304,7 +283,7 @@ class TensorRtSession:
     def _enqueue(self, sources: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Puts one run on the stream; the arrays that it returns are filled when the stream is synchronised."""
         shapes = {name: array.shape for name, array in sources.items()}
-        fitting = [index for index, profile in enumerate(self._profiles) if profile.holds(shapes)]
+        fitting = [index for index, profile in enumerate(self._profiles) if _holds(profile, shapes)]
         if not fitting:
             raise BackendError("wrong_shape", f"no optimisation profile of the plan holds {_show(shapes)}")
         self._select(self._profile if self._profile in fitting else fitting[0])
@@ -419,6 +398,14 @@ def read_plan(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise BackendError("load_failed", f"the plan cannot be read: {error.strerror}") from None
+
+
+def _holds(profile: Profile, shapes: dict[str, Shape]) -> bool:
+    return all(
+        low <= dim <= high
+        for name, shape in shapes.items()
+        for low, dim, high in zip(profile[name][0], shape, profile[name][1])
+    )
 
 
 def _show(shapes: dict[str, Shape]) -> str:

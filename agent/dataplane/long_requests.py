@@ -24,12 +24,14 @@ from registry.pictures.bare import sniff
 class LongBody(Body):
     """The payload of a long request while it comes."""
 
-    def __init__(self, request: Request, places: list[memoryview]) -> None:
+    def __init__(
+        self, request: Request, places: list[memoryview], whole: tuple[Publish, bytearray] | None = None
+    ) -> None:
+        """`whole`: the payload is gathered there first and then treated like a short one."""
         super().__init__(places)
         self.request = request
         self.all = tuple(places)
-        self.whole: tuple[Publish, bytearray] | None = None
-        """Set when the payload is gathered first and then treated like a short one."""
+        self.whole = whole
 
 
 class LongRequests:
@@ -158,9 +160,7 @@ def _check_gathered(publish: Publish, data: bytes, size: int) -> None:
 
 def _gathered(request: Request, publish: Publish, size: int) -> LongBody:
     whole = bytearray(size)
-    body = LongBody(request, [memoryview(whole)])
-    body.whole = publish, whole
-    return body
+    return LongBody(request, [memoryview(whole)], (publish, whole))
 
 
 def _long_header(publish: Publish, data: bytes, available: int) -> tuple[tuple[int, int] | None, int]:

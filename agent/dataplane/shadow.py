@@ -19,13 +19,13 @@ import numpy as np
 from agent.dataplane.slot import Serving
 from agent.errors import AgentError
 from agent.worker.arena import ArenaTensor, read_arena
-from agent.worker.caller import Caller, RunFailedError
+from agent.worker.caller import Caller, RunFailedError, array_of
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.manifest import Parity, Tolerance
 from registry.contracts.device.deployments import ShadowFigures
 from registry.contracts.golden_vectors import Array, Comparison
-from registry.contracts.tensors import NUMPY_NAME, Datatype
+from registry.contracts.tensors import Datatype
 
 QUEUE = 8
 """Samples that may wait for the candidate."""
@@ -188,7 +188,7 @@ class Shadow:
         got = self._caller.call(sample.request)
         took = time.perf_counter() - begun
         pairs = {
-            name: (Datatype(want.datatype), got[name], _array(want))
+            name: (Datatype(want.datatype), got[name], array_of(want.data, want.datatype, want.shape))
             for name, want in sample.answer.items()
             if name in got and want.datatype != "BYTES"
         }
@@ -254,7 +254,3 @@ def _fixed(serving: Serving, id_: int) -> tuple[dict[str, ArenaTensor], dict[str
         for side in (layout.inputs, layout.outputs)
     )
     return request, answer
-
-
-def _array(tensor: ArenaTensor) -> Array:
-    return np.frombuffer(tensor.data, NUMPY_NAME[Datatype(tensor.datatype)]).reshape(tensor.shape)

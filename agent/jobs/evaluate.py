@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,15 @@ from agent.errors import PermanentError
 from agent.jobs.context import JobContext
 from agent.jobs.sources import CLOSE_S, bring_file
 from agent.worker.arena import ArenaTensor
-from agent.worker.caller import Caller, Request, RunFailedError
+from agent.worker.caller import Caller, Request, RunFailedError, array_of
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.codes import JobCode
 from registry.contracts.device.jobs import Job
 from registry.contracts.device.messages import DesiredModel
-from registry.contracts.evaluation.datasets import MAX_DATASET_BYTES, Dataset, read_dataset
+from registry.contracts.evaluation.datasets import MAX_DATASET_BYTES, read_dataset
 from registry.contracts.evaluation.scoring import METRICS, Array, Scoring, items_at
 from registry.contracts.tensor_file import TensorFileError, TensorSpan
-from registry.contracts.tensors import NUMPY_NAME
 
 TOGETHER = 64
 """Items that are handed to the worker at once."""
@@ -41,12 +40,16 @@ def evaluate(job: Job, context: JobContext) -> dict[str, Any]:
         known = ", ".join(METRICS)
         raise PermanentError(JobCode.BAD_OPTION, f"this agent has no metric {job.metric!r}; it has {known}")
     content = _fetched(job, context)
+    try:
+        dataset = read_dataset(content, len(content))
+    except TensorFileError as error:
+        raise PermanentError(JobCode.BAD_OPTION, f"the validation set {job.dataset}: {error}") from None
     worker, choice = _loaded(job, context)
     try:
-        run = _Run(job, context, worker, content)
         begin = time.monotonic()
         try:
-            value = run.value(choice)
+            scoring = Scoring(dataset, job.metric, worker.inputs, worker.outputs, choice.classification)
+            value = _value(scoring, dataset.items, content, worker, context)
         except TensorFileError as error:
             raise PermanentError(
                 JobCode.BAD_OPTION, f"the validation set does not go with this model: {error}"
@@ -56,7 +59,7 @@ def evaluate(job: Job, context: JobContext) -> dict[str, Any]:
         return {
             "metric": job.metric,
             "value": value,
-            "items": run.dataset.items,
+            "items": dataset.items,
             "variant": choice.variant.name,
             "backend": f"{worker.backend}/{worker.provider}",
             "seconds": round(time.monotonic() - begin, 3),
@@ -65,52 +68,32 @@ def evaluate(job: Job, context: JobContext) -> dict[str, Any]:
         worker.close(CLOSE_S)
 
 
-class _Run:
-    """One validation set on its way through one worker."""
+def _value(scoring: Scoring, items: int, content: memoryview, worker: Worker, context: JobContext) -> float:
+    """The metric over all items. Raises TensorFileError, RunFailedError, TransientError."""
+    caller = Caller(worker)
+    arrays = {name: _array(content, span) for name, span in scoring.inputs.items()}
+    right = _array(content, scoring.target)
+    rows = scoring.rows
+    together = min(TOGETHER, worker.layout.slots or 1) if worker.layout.batchable else 1
+    for start in range(0, items, rows * together):
+        context.check()
+        stop = min(start + rows * together, items)
+        answers = caller.call_together([_request(worker, arrays, at, rows) for at in range(start, stop, rows)])
+        scoring.add(np.concatenate([answer[scoring.output] for answer in answers]), right[start:stop])
+        context.progress(stop / items, f"{stop} of {items} items")
+    return scoring.value()
 
-    def __init__(self, job: Job, context: JobContext, worker: Worker, content: memoryview) -> None:
-        """Raises PermanentError when the file is no validation set."""
-        self._job = job
-        self._context = context
-        self._worker = worker
-        self._content = content
-        self._caller = Caller(worker)
-        try:
-            self.dataset: Dataset = read_dataset(content, len(content))
-        except TensorFileError as error:
-            raise PermanentError(JobCode.BAD_OPTION, f"the validation set {job.dataset}: {error}") from None
 
-    def value(self, choice: Choice) -> float:
-        """The metric over all items. Raises TensorFileError, RunFailedError, TransientError."""
-        worker, items = self._worker, self.dataset.items
-        scoring = Scoring(self.dataset, self._job.metric, worker.inputs, worker.outputs, choice.classification)
-        arrays = {name: self._array(span) for name, span in scoring.inputs.items()}
-        right = self._array(scoring.target)
-        rows = scoring.rows
-        together = min(TOGETHER, worker.layout.slots or 1) if worker.layout.batchable else 1
-        for start in range(0, items, rows * together):
-            self._context.check()
-            stop = min(start + rows * together, items)
-            answers = self._answers([self._request(arrays, at, rows) for at in range(start, stop, rows)])
-            scoring.add(np.concatenate([answer[scoring.output] for answer in answers]), right[start:stop])
-            self._context.progress(stop / items, f"{stop} of {items} items")
-        return scoring.value()
+def _array(content: memoryview, span: TensorSpan) -> Array:
+    return array_of(content[span.begin : span.end], span.datatype, span.shape)
 
-    def _answers(self, requests: Sequence[Request]) -> list[dict[str, Array]]:
-        if all(map(self._caller.is_fixed, requests)):
-            return self._caller.call_together(requests)
-        # What comes back is good until the next call.
-        return [{name: array.copy() for name, array in self._caller.call(each).items()} for each in requests]
 
-    def _request(self, arrays: Mapping[str, Array], at: int, rows: int) -> Request:
-        request = {}
-        for spec in self._worker.inputs:
-            part = items_at(arrays[spec.name], at, rows)
-            request[spec.name] = ArenaTensor(spec.name, str(spec.datatype), part.shape, part.tobytes())
-        return request
-
-    def _array(self, span: TensorSpan) -> Array:
-        return np.frombuffer(self._content[span.begin : span.end], NUMPY_NAME[span.datatype]).reshape(span.shape)
+def _request(worker: Worker, arrays: Mapping[str, Array], at: int, rows: int) -> Request:
+    request = {}
+    for spec in worker.inputs:
+        part = items_at(arrays[spec.name], at, rows)
+        request[spec.name] = ArenaTensor(spec.name, str(spec.datatype), part.shape, part.tobytes())
+    return request
 
 
 def _fetched(job: Job, context: JobContext) -> memoryview:

@@ -12,20 +12,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from agent.adapters.deployment_steps import variant_spec
 from agent.adapters.disk.artifact_cache import reserve_of
 from agent.adapters.disk.checked_files import PartFile, faulty
 from agent.adapters.disk.durable import disk_error
-from agent.core.joining import joining
 from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import JobContext
 from agent.worker.handle import start_worker
-from agent.worker.spec import Worker, WorkerSpec, arenas_for
+from agent.worker.spec import Worker
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.jobs import Job
 from registry.contracts.enums import OLDER_READER
-from registry.contracts.fit.room import held_bytes
 
 SLOTS, ARENAS = 16, 1
 CLOSE_S = 5.0
@@ -105,37 +104,10 @@ def load_beside(variant: Variant, backend: str, folder: Path, context: JobContex
             not the variant's files, each of which is hashed.
         StepCancelledError: the job is to stop.
     """
-    limits, settings = context.config.limits, context.config.worker
-    allowed = joining(
-        variant.batching,
-        limit=limits.max_batch,
-        mode=BatchingMode.AUTO,
-        off_here=model in settings.one_at_a_time,
-    )
-    held = held_bytes(variant.inputs, variant.outputs)
-    arenas, arena_bytes = arenas_for(ARENAS, limits.arena_bytes, limits.max_payload, held)
+    slots = min(context.config.limits.slots, SLOTS)
     worker = start_worker(
-        WorkerSpec(
-            model=model,
-            backend=backend,
-            directory=str(folder.resolve()),
-            entry=variant.entry,
-            inputs=variant.inputs,
-            outputs=variant.outputs,
-            optional_inputs=variant.optional_inputs,
-            network=variant.network,
-            target=str(variant.target),
-            cores=1,
-            interpreter=str(settings.python(backend)),
-            memory_bytes=settings.memory_bytes,
-            load_timeout_s=settings.load_timeout_s,
-            run_timeout_s=settings.run_timeout_s,
-            slots=min(limits.slots, SLOTS),
-            max_batch=allowed.cap,
-            joining=allowed.why,
-            independent=variant.batching is not None and variant.batching.allows,
-            arenas=arenas,
-            arena_bytes=arena_bytes,
+        variant_spec(
+            context.config, model, variant, backend, folder, mode=BatchingMode.AUTO, slots=slots, arenas=ARENAS
         )
     )
     try:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from agent.errors import TransientError
-from agent.worker.arena import ArenaError, ArenaTensor, read_arena, write_arena
+from agent.worker.arena import ArenaError, ArenaTensor, Buffer, read_arena, write_arena
 from agent.worker.channel import OTHER_FORM
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
@@ -23,6 +23,11 @@ from registry.contracts.tensors import NUMPY_NAME, Datatype
 
 Request = Mapping[str, ArenaTensor]
 """The tensors of one request, by input name."""
+
+
+def array_of(data: Buffer, datatype: str, shape: tuple[int, ...]) -> Array:
+    """The bytes of a tensor as an array, without a copy; not of BYTES."""
+    return np.frombuffer(data, NUMPY_NAME[Datatype(datatype)]).reshape(shape)
 
 
 class RunFailedError(Exception):
@@ -86,15 +91,17 @@ class Caller:
         return answer
 
     def call_together(self, requests: Sequence[Request]) -> list[dict[str, Array]]:
-        """Runs requests that are all fixed, at most as many as there are slots; the worker batches as it always does.
+        """Runs requests, at most as many as there are slots; the worker batches those that are fixed as it always does.
 
         Raises as `call` does; one that fails fails the call.
         """
-        try:
-            return self._together(requests)
-        except _OtherFormError:
-            self._other_form = True
-            return [{name: array.copy() for name, array in self._in_arena(each).items()} for each in requests]
+        if all(map(self.is_fixed, requests)):
+            try:
+                return self._together(requests)
+            except _OtherFormError:
+                self._other_form = True
+        # What comes back is good until the next call.
+        return [{name: array.copy() for name, array in self.call(each).items()} for each in requests]
 
     def _together(self, requests: Sequence[Request]) -> list[dict[str, Array]]:
         layout, memory = self._layout, self._worker.memory
@@ -106,11 +113,10 @@ class Caller:
         answers = []
         for slot in slots:
             self._check(slot)
-            views = [(t.name, t.datatype, layout.request_shape(t), t) for t in layout.outputs]
             answers.append(
                 {
-                    name: np.frombuffer(layout.slot_view(memory, t, slot), NUMPY_NAME[Datatype(kind)]).reshape(shape)
-                    for name, kind, shape, t in views
+                    t.name: array_of(layout.slot_view(memory, t, slot), t.datatype, layout.request_shape(t))
+                    for t in layout.outputs
                 }
             )
         return answers
@@ -129,7 +135,7 @@ class Caller:
             raise ArenaError(f"it has an output {tensor.name!r} that the model does not declare so")
         if tensor.datatype == "BYTES":
             return np.frombuffer(tensor.data, np.uint8)
-        return np.frombuffer(tensor.data, NUMPY_NAME[spec.datatype]).reshape(tensor.shape)
+        return array_of(tensor.data, tensor.datatype, tensor.shape)
 
     def _check(self, slot: int) -> None:
         status = self._layout.statuses(self._worker.memory)[slot]

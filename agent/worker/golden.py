@@ -13,18 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from agent.errors import PermanentError, TransientError
 from agent.worker.arena import ArenaTensor
-from agent.worker.caller import Caller, Request, RunFailedError
+from agent.worker.caller import Caller, Request, RunFailedError, array_of
 from agent.worker.measure import same
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import MAX_GOLDEN_BYTES, Golden, Parity, Tolerance
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.golden_vectors import Array, Comparison, GoldenCase, check_cases, read_cases
 from registry.contracts.tensor_file import TensorFileError
-from registry.contracts.tensors import NUMPY_NAME
 from registry.contracts.wire import digest_of
 
 DEFAULT_BUDGET_S = 300.0
@@ -153,7 +150,7 @@ class _Trial:
     def _compare(self, comparison: Comparison, number: int, answer: dict[str, Array]) -> None:
         outputs = {}
         for name, span in self._cases[number].outputs.items():
-            want = np.frombuffer(self._content[span.begin : span.end], NUMPY_NAME[span.datatype]).reshape(span.shape)
+            want = array_of(self._content[span.begin : span.end], span.datatype, span.shape)
             outputs[name] = (span.datatype, answer[name], want)
         comparison.add(number, outputs)
 
