@@ -20,6 +20,8 @@ from .arrays import bits_of, from_numbers, shape_of, values_of
 from .errors import BadReplyError, DeviceError, error_of
 
 MAX_KEPT_HEADERS = 64
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading raises where a payload is not of the form that it should have. DeviceErrors are among them, too."""
 LABEL, SCORE = "label", "score"
 """The outputs of a classification: `label` BYTES [N, k] and `score` FP32 [N, k], best first."""
 
@@ -186,7 +188,7 @@ class AnswerReader:
                         self._kept.clear()
                     self._kept[key] = head
             return Answer(head, _tensors(head, memoryview(payload)[end:]), request_id)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except _MALFORMED as error:
             if isinstance(error, DeviceError):
                 raise
             raise _not_an_answer(error, request_id) from None

@@ -78,7 +78,7 @@ def to_wire(name: str, value: Any, wanted: str = "") -> WireTensor:
         wanted, raw, value = value.datatype, value.raw, value.values
         if raw:
             return _from_bits(name, value, wanted)
-    array = value if isinstance(value, np.ndarray) else _array_of(name, value)
+    array = value if isinstance(value, np.ndarray) else _array_of(name, value, wanted)
     kind = _PLAIN.get(array.dtype)
     if kind is not None and (not wanted or wanted == kind) and array.ndim <= MAX_RANK:
         return WireTensor(kind, array.shape, array.tobytes())
@@ -114,24 +114,28 @@ def _datatype(name: str, datatype: str) -> Datatype:
         ) from None
 
 
-def _array_of(name: str, value: Any) -> NDArray[Any]:
+def _array_of(name: str, value: Any, wanted: str) -> NDArray[Any]:
     """An array of lists and numbers. Text stays what it is: NumPy would cut NUL bytes and make text of numbers."""
     try:
         array = np.asarray(value)
-        if array.dtype.kind in "SU":
-            return np.asarray(value, dtype=object)
-        if array.dtype.kind == "f":
-            _check_whole(name, np.asarray(value, dtype=object))
+        if array.dtype.kind not in "SUf":
+            return array
+        items = np.asarray(value, dtype=object)
     except (ValueError, TypeError, OverflowError) as error:
         raise _refusal(InferenceCode.WRONG_SHAPE, name, f"it does not make an array: {error}") from None
-    return array
+    return items if array.dtype.kind in "SU" else _whole(name, items, array, wanted)
 
 
-def _check_whole(name: str, values: NDArray[Any]) -> None:
-    """NumPy makes floating-point numbers of lists in which not all integers fit one type."""
-    for item in values.ravel().tolist():
-        if isinstance(item, int) and abs(item) > 1 << 53:
-            raise _refusal(RequestCode.OUT_OF_RANGE, name, f"{item} among other numbers would be rounded")
+def _whole(name: str, items: NDArray[Any], array: NDArray[Any], wanted: str) -> NDArray[Any]:
+    """NumPy makes floating-point numbers of lists in which not all integers fit one type: never of large ones."""
+    whole = [item for item in items.ravel().tolist() if isinstance(item, int)]
+    if not whole or max(map(abs, whole)) <= 1 << 53:
+        return array
+    if len(whole) == items.size and wanted in ("INT64", "UINT64"):
+        bounds = np.iinfo(NUMPY_NAME[Datatype(wanted)])
+        if bounds.min <= min(whole) and max(whole) <= bounds.max:
+            return items.astype(NUMPY_NAME[Datatype(wanted)])
+    raise _refusal(RequestCode.OUT_OF_RANGE, name, f"{max(whole, key=abs)} among these numbers would be rounded")
 
 
 def convert(name: str, array: NDArray[Any], have: str, want: Datatype) -> NDArray[Any]:

@@ -24,7 +24,7 @@ from .asking import (
 from .client import DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES
 from .errors import DeviceError, UnknownModelError, error_of
 from .figures import Statistics
-from .loop import EngineOnLoop
+from .loop import ConnectionOnLoop
 from .metadata import DeviceDescription, ModelDescription, read_model, read_server
 from .requests import PendingRequest
 from .settings import make_settings
@@ -49,7 +49,7 @@ class AsyncClient:
         self._wait_connected = wait_connected
         self._asking = Asking(self.settings)
         self._room = _AsyncRoom(self.settings.max_in_flight, self.settings.max_bytes_in_flight)
-        self._driver: EngineOnLoop | None = None
+        self._driver: ConnectionOnLoop | None = None
 
     async def __aenter__(self) -> AsyncClient:
         """Connects."""
@@ -64,7 +64,7 @@ class AsyncClient:
         """Connects; `async with` does it. Raises NotConnectedError with the reason."""
         if self._driver is not None:
             return
-        self._driver = EngineOnLoop(self.settings)
+        self._driver = ConnectionOnLoop(self.settings)
         self._driver.start()
         if self._wait_connected:
             try:
@@ -146,7 +146,7 @@ class AsyncClient:
                     # It may have waited for the caller to take answers: its time begins now.
                     request.started = time.monotonic()
                     request.deadline = request.started + how.timeout
-                    self._engine_driver().submit(request)
+                    self._connected().submit(request)
                 under_way.append(request)
                 held += size
             while under_way:
@@ -154,7 +154,7 @@ class AsyncClient:
         finally:
             for left in under_way:
                 if isinstance(left, PendingRequest):
-                    self._engine_driver().engine.requests.give_up(left)
+                    self._connected().connection.requests.give_up(left)
 
     async def metadata(self, device: str, model: str, *, timeout: float = 10.0) -> ModelDescription:
         """As `Client.metadata`."""
@@ -185,11 +185,11 @@ class AsyncClient:
 
     def statistics(self) -> Statistics:
         """What was sent, answered and lost so far, and how fast."""
-        return self._engine_driver().engine.statistics()
+        return self._connected().connection.statistics()
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    def _engine_driver(self) -> EngineOnLoop:
+    def _connected(self) -> ConnectionOnLoop:
         if self._driver is None:
             raise error_of(RequestCode.CLIENT_CLOSED, "the client is not connected: use it in `async with`")
         self._asking.check_process()
@@ -200,7 +200,7 @@ class AsyncClient:
         return asyncio.get_running_loop().create_future()
 
     async def _make(self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]) -> PendingRequest:
-        read = self._engine_driver().engine.reader.read
+        read = self._connected().connection.reader.read
         started = time.monotonic()
         while self._asking.needs_description(asked, time.monotonic()):
             left = started + how.timeout - time.monotonic()
@@ -245,12 +245,12 @@ class AsyncClient:
             raise error_of(RequestCode.NO_ANSWER, text, device=request.device, request_id=request.request_id) from None
 
     async def _wait(self, request: PendingRequest, future: asyncio.Future[PendingRequest]) -> Any:
-        driver = self._engine_driver()
+        driver = self._connected()
         driver.submit(request)
         try:
             await future
         except asyncio.CancelledError:
-            driver.engine.requests.give_up(request)
+            driver.connection.requests.give_up(request)
             raise
         return request.outcome
 

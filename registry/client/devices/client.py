@@ -34,7 +34,7 @@ from .figures import Statistics
 from .metadata import DeviceDescription, ModelDescription, read_model, read_server
 from .requests import PendingRequest
 from .settings import make_settings
-from .thread import EngineThread
+from .thread import ConnectionThread
 
 GRACE_SECONDS = 30.0
 """The thread ends every request at its deadline; so much later it counts as dead."""
@@ -79,8 +79,8 @@ class Client:
         self.settings = make_settings(url, **settings)
         self._asking = Asking(self.settings)
         self._room = _Room(self.settings.max_in_flight, self.settings.max_bytes_in_flight)
-        self._thread = EngineThread(self.settings)
-        self._read = self._thread.engine.reader.read
+        self._thread = ConnectionThread(self.settings)
+        self._read = self._thread.connection.reader.read
         self._close = weakref.finalize(self, self._thread.stop)
         self._thread.start()
         if wait_connected:
@@ -158,8 +158,8 @@ class Client:
             OSError: the picture's file cannot be read.
         """
         asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
-        box: queue.SimpleQueue[PendingRequest] = queue.SimpleQueue()
-        request = self._make(asked, How(timeout, qos, binary, retries), box.put)
+        box: queue.SimpleQueue[None] = queue.SimpleQueue()
+        request = self._make(asked, How(timeout, qos, binary, retries), self._waker(box))
         self._take_room(request)
         try:
             return _answer(self._wait(request, box))
@@ -250,7 +250,7 @@ class Client:
         self, asked: Iterator[InferenceRequest], how: How, window: int, max_bytes: int, *, keep_errors: bool
     ) -> Iterator[Answer | DeviceError]:
         under_way: deque[PendingRequest | DeviceError] = deque()
-        head = _Head()
+        head = _Head(self._thread)
         held = 0
         try:
             for each in asked:
@@ -305,15 +305,19 @@ class Client:
             pool: Only devices of this pool.
             wait: Seconds.
         """
-        box: queue.SimpleQueue[PendingRequest] = queue.SimpleQueue()
-        request = self._asking.metadata(None, model, timeout=wait, now=time.monotonic(), read=read_model, done=box.put)
+        box: queue.SimpleQueue[None] = queue.SimpleQueue()
+        request = self._asking.metadata(
+            None, model, timeout=wait, now=time.monotonic(), read=read_model, done=self._waker(box)
+        )
         request.gathered = []
         found: list[ModelDescription] = _result(self._wait(request, box))
         return sorted((each for each in found if pool is None or pool in each.pools), key=lambda each: each.device)
 
     def _ask_metadata(self, device: str | None, model: str | None, read: Reader, timeout: float) -> Any:
-        box: queue.SimpleQueue[PendingRequest] = queue.SimpleQueue()
-        request = self._asking.metadata(device, model, timeout=timeout, now=time.monotonic(), read=read, done=box.put)
+        box: queue.SimpleQueue[None] = queue.SimpleQueue()
+        request = self._asking.metadata(
+            device, model, timeout=timeout, now=time.monotonic(), read=read, done=self._waker(box)
+        )
         return _result(self._wait(request, box))
 
     def _describe(self, asked: InferenceRequest, started: float, timeout: float) -> None:
@@ -335,7 +339,7 @@ class Client:
         """What was sent, answered and lost so far, and how fast. Raises DeviceError when the client is closed."""
         future: Future[Statistics] = Future()
         self._asking.check_process()
-        self._thread.call(self._thread.engine.statistics, future)
+        self._thread.call(self._thread.connection.statistics, future)
         return future.result(GRACE_SECONDS)
 
     # --- steps --------------------------------------------------------------------------------------------------------
@@ -364,7 +368,7 @@ class Client:
     def _submit(self, request: PendingRequest) -> None:
         self._thread.submit(request)
 
-    def _wait(self, request: PendingRequest, box: queue.SimpleQueue[PendingRequest]) -> Any:
+    def _wait(self, request: PendingRequest, box: queue.SimpleQueue[None]) -> Any:
         try:
             self._submit(request)
             _get(box, request)
@@ -373,8 +377,13 @@ class Client:
             raise
         return request.outcome
 
+    def _waker(self, box: queue.SimpleQueue[None]) -> Callable[[PendingRequest], None]:
+        """For a caller that waits for one request with `box`."""
+        wake = self._thread.wake_after_turn
+        return lambda _request: wake(box)
+
     def _drop(self, request: PendingRequest) -> None:
-        self._thread.post(lambda: self._thread.engine.requests.give_up(request))
+        self._thread.post(lambda: self._thread.connection.requests.give_up(request))
 
 
 class _Room:
@@ -408,14 +417,15 @@ class _Room:
 class _Head:
     """Lets one thread wait for the oldest of its requests, and be woken for that one only."""
 
-    def __init__(self) -> None:
+    def __init__(self, thread: ConnectionThread) -> None:
+        self._thread = thread
         self._box: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._awaited: PendingRequest | None = None
 
     def ended(self, request: PendingRequest) -> None:
         """On the client's thread."""
         if request is self._awaited:
-            self._box.put(None)
+            self._thread.wake_after_turn(self._box)
 
     @staticmethod
     def ready(request: PendingRequest | DeviceError) -> bool:
@@ -441,8 +451,8 @@ def _get(box: queue.SimpleQueue[Any], request: PendingRequest) -> None:
         raise error_of(RequestCode.CLIENT_CLOSED, "the client's thread has ended", device=request.device) from None
 
 
-def _give_up(thread: EngineThread, request: PendingRequest, room: _Room) -> None:
-    if thread.engine.requests.give_up(request):
+def _give_up(thread: ConnectionThread, request: PendingRequest, room: _Room) -> None:
+    if thread.connection.requests.give_up(request):
         room.give(request.size)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from .engine import Engine
+from .connection import ClientConnection
 from .errors import DeviceError
 from .requests import PendingRequest
 from .settings import ClientSettings
@@ -21,15 +21,15 @@ _log = logging.getLogger(__name__)
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
-class EngineOnLoop:
-    """An engine on the running event loop. It is the selector of the engine's socket, too."""
+class ConnectionOnLoop:
+    """A connection on the running event loop. It is the selector of its socket, too."""
 
     def __init__(self, settings: ClientSettings) -> None:
         """Raises CertificateError for TLS files that cannot be used."""
         self._loop = asyncio.get_running_loop()
         self.first: asyncio.Future[DeviceError | None] = self._loop.create_future()
         """When the first try to connect has ended: None, or why it failed."""
-        self.engine = Engine(settings, self, self._in_background, time.monotonic, self._first_ended)
+        self.connection = ClientConnection(settings, self, self._in_background, time.monotonic, self._first_ended)
         self._fd = -1
         self._events = 0
         self._scheduled = False
@@ -38,17 +38,17 @@ class EngineOnLoop:
 
     def start(self) -> None:
         """Begins to connect; returns at once."""
-        self.engine.start()
+        self.connection.start()
         self._schedule()
 
     def submit(self, request: PendingRequest) -> None:
         """A call. What is called in one go is sent in one piece."""
-        self.engine.submit(request)
+        self.connection.submit(request)
         self._schedule()
 
     def close(self) -> None:
         """Ends the connection; what is under way fails. Idempotent."""
-        self.engine.close()
+        self.connection.close()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -82,13 +82,13 @@ class EngineOnLoop:
     def _turn(self) -> None:
         """One round. A fault in it is logged; the requests that it concerned end at their deadlines."""
         self._scheduled = False
-        if self.engine.closed:
+        if self.connection.closed:
             return
         try:
-            self.engine.turn()
+            self.connection.turn()
         except Exception:  # noqa: BLE001 - see above
             _log.exception("a turn of the client failed")
-        at = self.engine.wake_at()
+        at = self.connection.wake_at()
         if at < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()

@@ -16,6 +16,7 @@ from .errors import BadReplyError, DeviceError, error_of
 MAX_REMEMBERED = 4096
 REMEMBERED_SECONDS = 300.0
 """So long a description is used before it is asked for again."""
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 UNKNOWN_SECONDS = 60.0
 """So long a device that gave none is not asked for another."""
 
@@ -104,7 +105,7 @@ def read_model(payload: bytes, _header_length: int, request_id: str) -> ModelDes
             pools=tuple(map(str, parameters.get("pools") or ())),
             document=said,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except _MALFORMED as error:
         raise _refusal(error, request_id) from None
 
 
@@ -127,7 +128,7 @@ def read_server(payload: bytes, _header_length: int, request_id: str) -> DeviceD
             ),
             document=said,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _MALFORMED as error:
         raise _refusal(error, request_id) from None
 
 

@@ -154,9 +154,9 @@ class Requests:
     def __len__(self) -> int:
         return len(self._all)
 
-    def ids(self) -> list[bytes]:
-        """The keys of all that are under way."""
-        return list(self._all)
+    def awaits(self, key: bytes) -> bool:
+        """Is a request under way whose answer has this key?"""
+        return key in self._all
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -291,6 +291,9 @@ class Requests:
             if not request.wait:
                 self._finish(request, self._presences.refusal(request.device))
             return
+        under_way = request.state is RequestState.SENT or request.state is RequestState.ACKNOWLEDGED
+        if under_way and request.wait and request.qos and self._presences.online(request.device):
+            self._again(request)  # it was sent before the device went, and the broker may not have kept it
         if request.state is RequestState.QUEUED and self.open:
             self._send(request, now)
         elif request.state is RequestState.WAITING and request.wait:

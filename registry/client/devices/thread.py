@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import selectors
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...contracts.codes import RequestCode
 from ...inference.mqtt.wakeup import Wakeup
-from .engine import Engine
+from .connection import ClientConnection
 from .errors import DeviceError, error_of
 from .requests import PendingRequest
 from .settings import ClientSettings
@@ -24,8 +25,8 @@ Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
 
 
-class EngineThread:
-    """An engine with its selector and its thread. `submit`, `post` and `stop` from any thread."""
+class ConnectionThread:
+    """A connection with its selector and its thread. `submit`, `post` and `stop` from any thread."""
 
     def __init__(self, settings: ClientSettings) -> None:
         """Raises CertificateError for TLS files that cannot be used."""
@@ -37,8 +38,11 @@ class EngineThread:
         self.told = threading.Event()
         """Set when the first try to connect has ended."""
         self._ended = False
+        self._wakes: list[queue.SimpleQueue[Any]] = []
         try:
-            self.engine = Engine(settings, self._selector, self._in_background, time.monotonic, self._first_ended)
+            self.connection = ClientConnection(
+                settings, self._selector, self._in_background, time.monotonic, self._first_ended
+            )
         except BaseException:
             self._wakeup.close()
             self._selector.close()
@@ -57,9 +61,15 @@ class EngineThread:
         """A call; `request.done` runs on the thread."""
         if not self._thread.is_alive():
             raise error_of(RequestCode.CLIENT_CLOSED, "the client is closed", device=request.device)
-        self._wakeup.post(lambda: self.engine.submit(request))
+        self._wakeup.post(lambda: self.connection.submit(request))
         if self._ended:  # meanwhile
             self._wakeup.run()
+            self._wake()
+
+    def wake_after_turn(self, box: queue.SimpleQueue[Any]) -> None:
+        """On the thread: puts something into `box` when this turn is over. One that waits for it does not compete for
+        the interpreter with the rest of the turn, and finds all that the turn brought."""
+        self._wakes.append(box)
 
     def call(self, function: Callable[[], Value], future: Future[Value]) -> None:
         """Has `function` run on the thread and its result put into `future`. Raises NotConnectedError when closed."""
@@ -71,7 +81,7 @@ class EngineThread:
         """Ends the connection and the thread; in a process that was forked, nothing: it is the other's. Idempotent."""
         if os.getpid() != self._pid or not self._thread.is_alive():
             return
-        self._wakeup.post(self.engine.close)
+        self._wakeup.post(self.connection.close)
         if threading.current_thread() is not self._thread:
             self._thread.join(CLOSE_SECONDS)
 
@@ -91,27 +101,34 @@ class EngineThread:
         threading.Thread(target=run, name="modelfleet-connect", daemon=True).start()
 
     def _run(self) -> None:
-        engine, selector = self.engine, self._selector
+        connection, selector = self.connection, self._selector
         selector.register(self._wakeup.socket, selectors.EVENT_READ, lambda _events: self._wakeup.run())
         try:
-            engine.start()
-            while not engine.closed:
+            connection.start()
+            while not connection.closed:
                 self._turn()
         finally:
-            engine.close()
+            connection.close()
             self._ended = True
             self._wakeup.run()  # what was posted last is refused, not forgotten
+            self._wake()
             self.told.set()
             selector.close()
             self._wakeup.close()
 
+    def _wake(self) -> None:
+        wakes, self._wakes = self._wakes, []
+        for box in wakes:
+            box.put(None)
+
     def _turn(self) -> None:
         """One round. A fault in it is logged; the requests that it concerned end at their deadlines."""
         try:
-            pause = min(MAX_SLEEP, max(0.0, self.engine.wake_at() - time.monotonic()))
+            pause = min(MAX_SLEEP, max(0.0, self.connection.wake_at() - time.monotonic()))
             for key, mask in self._selector.select(pause):
                 key.data(mask)
-            self.engine.turn()
+            self.connection.turn()
         except Exception:  # noqa: BLE001 - see above
             _log.exception("a turn of the client's thread failed")
             time.sleep(0.05)
+        self._wake()

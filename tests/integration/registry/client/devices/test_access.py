@@ -95,7 +95,7 @@ def test_a_refusal_by_the_broker_says_why(tmp_path: Path) -> None:
 def test_without_the_fast_path_answers_are_the_same(
     broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.client.devices.engine._fault", lambda: "an unknown paho")
+    monkeypatch.setattr("registry.client.devices.connection._fault", lambda: "an unknown paho")
     device = Serving(broker.port, tmp_path)
     device.serve(FakeWorker())
     device.start()

@@ -101,7 +101,9 @@ GOOD, LENGTH = answer([Y], X.tobytes())
         answer([{**Y, "datatype": "FP33"}], X.tobytes()), answer([{**Y, "shape": "12"}], X.tobytes()),
         answer([{**Y, "parameters": {"binary_data_size": -8}}], X.tobytes()),
         answer([{"name": "y", "shape": [2], "datatype": "INT32", "data": [1.5, 2]}]),
-        answer([{"name": "y", "shape": [2], "datatype": "FP32"}]),
+        answer([{"name": "y", "shape": [2], "datatype": "FP32"}]), answer([{**Y, "shape": [0, 1 << 70]}]),
+        answer([Y], X.tobytes(), parameters="x"), answer([{**Y, "parameters": "x"}], X.tobytes()), answer([1]),  # type: ignore[list-item]
+        answer({"y": 1}), (b'{"error":"x","parameters":1}', -1),  # type: ignore[arg-type]
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_an_error_and_never_an_array(payload: bytes, length: int) -> None:

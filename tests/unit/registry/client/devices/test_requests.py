@@ -279,6 +279,15 @@ class TestPresence:
         world.requests.presence("dev", DevicePresence(True), 5.0)
         assert world.keys() == [b"a"]
 
+    def test_what_a_device_was_asked_before_it_went_is_asked_again_when_it_is_back(self) -> None:
+        world = connected(watched=True)
+        world.requests.presence("dev", DevicePresence(True), 0.0)
+        world.ask(wait=True)
+        world.requests.puback(1, 0, 0.1)
+        world.requests.presence("dev", DevicePresence(False), 1.0)
+        world.requests.presence("dev", DevicePresence(True), 2.0)
+        assert world.keys() == [b"a", b"a"]
+
     def test_a_device_that_goes_ends_what_it_was_asked(self) -> None:
         world = connected(watched=True)
         world.requests.presence("dev", DevicePresence(True), 0.0)

@@ -44,7 +44,6 @@ GREETING_SECONDS = 20.0
 PRESENCE_SECONDS = 1.0
 """A broker that has not sent a presence document by then has none."""
 MAX_WINDOW = 60000
-MAX_ANSWER_BYTES = MAX_REMAINING
 _FENCE = b"fence "
 _fault = lru_cache(maxsize=None)(fast_path_fault)
 Background = Callable[[Callable[[], None], Callable[[Optional[Exception]], None]], None]
@@ -60,7 +59,7 @@ class _LongAnswer(Body):
         super().__init__([memoryview(self.payload)])
 
 
-class Engine:
+class ClientConnection:
     """Everything but the constructor runs on the thread, or event loop, that drives it."""
 
     def __init__(
@@ -290,8 +289,11 @@ class Engine:
         self._answer(publish, bytes(data[publish.payload : end]))
 
     def announce(self, publish: Publish, data: bytes, size: int) -> Body | None:
-        """A long answer is on its way: where it goes."""
-        return _LongAnswer(publish, size) if size <= MAX_ANSWER_BYTES else None
+        """A long answer is on its way: where it goes. None: nobody waits for it, and no memory is taken for it."""
+        if publish.correlation and not self.requests.awaits(publish.correlation):
+            self.oversized(publish)
+            return None
+        return _LongAnswer(publish, size)
 
     def arrived(self, body: Body) -> None:
         """A long answer has come whole."""
@@ -304,7 +306,7 @@ class Engine:
         """The rest of a long answer will not come: its request is sent again, or fails, with the connection."""
 
     def oversized(self, publish: Publish) -> None:
-        """A message that nobody could take."""
+        """A message that nobody takes; it is discarded as it arrives."""
         self.requests.counts["late"] += 1
         if publish.mid:
             self._transport.acknowledge(publish.mid)
