@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--power-cuts", default=20, type=int, help="cuts of power a side, in tests/power")
     parser.addoption("--flips", default=120, type=int, help="flipped bits in all, in tests/power")
     parser.addoption("--kills", default=6, type=int, help="of broker and registry each, in tests/e2e")
+    parser.addoption("--languages", action="store_true", help="run the examples of docs/clients; needs npm and gcc")
     parser.addoption("--devices", default=100, type=int, help="simulated ones, in tests/integration/fleet")
 
 

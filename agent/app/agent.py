@@ -35,6 +35,7 @@ from agent.adapters.network.mqtt import SessionSettings
 from agent.adapters.network.registry_client import RegistryClient
 from agent.adapters.signatures import trusted
 from agent.app.health import HealthReporter
+from agent.app.home_assistant import Discovery
 from agent.app.inspector import Inspector
 from agent.app.ports import DataPathPort
 from agent.app.status import locked, write_status
@@ -131,6 +132,10 @@ class Agent:
         self._outbox = Outbox(data_dir / "outbox.db", outbox_limits, self._damage)
         self._plane = DataPlane(
             self._plane_settings(), mqtt_settings(config, self._death()), self._outbox, self._events
+        )
+        prefix = config.mqtt.home_assistant
+        self._discovery = (
+            Discovery(prefix, self._topics, config.device, hardware.agent_version(), self._retain) if prefix else None
         )
         self._registry = registry_client(config)
         self._pools = {name: ThreadPoolExecutor(count, thread_name_prefix=name) for name, count in POOLS.items()}
@@ -286,7 +291,12 @@ class Agent:
 
     def _reported(self, reported: Reported) -> None:
         self._plane.take_reports(reported.models)
+        if self._discovery is not None:
+            self._discovery.models(reported.models)
         self._keep_status(reported)
+
+    def _retain(self, topic: str, payload: bytes) -> None:
+        self._plane.publish(topic, payload, retain=True)
 
     def _keep_status(self, reported: Reported) -> None:
         try:

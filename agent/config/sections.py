@@ -161,6 +161,12 @@ class MqttSettings(Section):
     pools: dict[PoolName, tuple[Name, ...]] = Field(
         default_factory=dict, max_length=16, description="Pools to share requests in, and the models: {pool = [model]}."
     )
+    home_assistant: str = Field(
+        default="",
+        max_length=128,
+        pattern=r"^[^+#\x00$][^+#\x00]*$|^$",
+        description="Home Assistant's discovery prefix, usually homeassistant: a sensor for each model. Empty: none.",
+    )
     keepalive_s: int = Field(default=30, ge=5, le=3600, description="Seconds between signs of life.")
     session_expiry_s: int = Field(
         default=3600,

@@ -18,7 +18,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with Fleet(tmp_path_factory.mktemp("fleet")) as running:
         running.start_broker()
         running.start_registry()
-        running.start_agent(DEVICE, running.add_device(DEVICE), MODELFLEET_AGENT_HEALTH_INTERVAL_S="1")
+        running.start_agent(
+            DEVICE,
+            running.add_device(DEVICE),
+            MODELFLEET_AGENT_HEALTH_INTERVAL_S="1",
+            MODELFLEET_AGENT_MQTT__HOME_ASSISTANT="homeassistant",
+        )
         yield running
 
 

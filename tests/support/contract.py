@@ -123,6 +123,8 @@ def _form(sent: Sent) -> tuple[bytes, str]:
         return payload[: sent.header_length], "binary"
     if sent.content_type.startswith("image/"):
         return b"", sent.content_type
+    if payload.startswith((b"\x89PNG", b"\xff\xd8")):  # MQTT 3.1.1 has no content type
+        return b"", "image/png" if payload.startswith(b"\x89PNG") else "image/jpeg"
     return payload, "JSON"
 
 

@@ -37,7 +37,8 @@ STEADY_SECONDS = 10.0
 or two agents of one name would take it from each other many times a second."""
 MAX_FLAPS = 5
 """Pauses grow no longer than that (6 s): a bad network is not another agent."""
-MAX_RETAINED = 64
+MAX_RETAINED = 1024
+"""Documents that are kept to be sent again: a few of the agent, and one for each model where Home Assistant is told."""
 Notice = Connected | Disconnected | ControlMessage | WorkerDied
 """What the control thread is told."""
 _log = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ class Connection:
         self._opened_at = self._clock()
         self.open = True
         self._send_retained(self._greeting.presence_topic, self._greeting.birth)
-        for topic, payload in self._retained.items():
+        for topic, payload in list(self._retained.items()):
             self._send_retained(topic, payload)
         _log.info("connected to the broker (session present: %s)", self._session_present)
         self._emit(Connected(self._session_present, self.limits.control_is_whole))
@@ -254,7 +255,8 @@ class Connection:
         self._outbound.puback(mid, reason)
 
     def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
-        """A control document. Retained ones are kept and sent again on every connection, others need one now."""
+        """A control document. Retained ones are kept and sent again on every connection, others need one now. An empty
+        one removes what was retained."""
         if retain:
             if topic not in self._retained and len(self._retained) >= MAX_RETAINED:
                 raise ValueError(f"more than {MAX_RETAINED} retained topics")
@@ -269,7 +271,13 @@ class Connection:
             self._counters.add("documents_dropped")
 
     def _send_retained(self, topic: str, payload: bytes) -> None:
-        self._outbound.send(Outgoing(text(topic.encode()), b"", payload, retain=True, settled=_nothing))
+        settled = _nothing if payload else lambda: self._removed(topic)
+        self._outbound.send(Outgoing(text(topic.encode()), b"", payload, retain=True, settled=settled))
+
+    def _removed(self, topic: str) -> None:
+        """The broker has taken an empty document, which removes what was retained: it need not be sent again."""
+        if self._retained.get(topic) == b"":
+            del self._retained[topic]
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
