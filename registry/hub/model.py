@@ -1,8 +1,8 @@
 """`load`: a published model that predicts on this machine, through the best of its variants that runs here.
 
 ONNX runs through ONNX Runtime, MindIR through the Python in MODELFLEET_MINDSPORE_PYTHON, or this one where it has
-MindSpore; each in a process of its own. Accelerators first, then the order of `contracts.fit.resolution`. A checkpoint
-is weights only: `load_weights` fills a network with it.
+MindSpore, and so does a checkpoint whose network is in the catalogue; each in a process of its own. Accelerators first,
+then the order of `contracts.fit.resolution`. `load_weights` fills a network of the caller's with a checkpoint.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def load(name: str, version: str | None = None) -> Model:
         manifest = source.manifest(model, version or said or None, None)
         reasons = []
         for variant in sorted(manifest.variants, key=_rank):
-            inputs = (*variant.inputs, *variant.optional_inputs)
-            order = order_for(Path(variant.entry), variant.format, variant.target, inputs, variant.outputs)
+            sides = (*variant.inputs, *variant.optional_inputs), variant.outputs
+            order = order_for(Path(variant.entry), variant.format, variant.target, *sides, network=variant.network)
             if not isinstance(order, str):  # it may run: it is worth fetching
                 file = source.files(variant) / variant.entry
                 try:

@@ -3,7 +3,8 @@
 Run as `PYTHON -I child.py`, by the interpreter that has the runtime. Standard library, NumPy and the vendor's package
 only, Python 3.9 syntax. Messages both ways are frames: u32 little-endian length, payload. First comes the order, JSON:
 
-    {"runtime": "onnxruntime" | "mindspore", "file": path, "device": name, "inputs": [names], "outputs": [names]}
+    {"runtime": "onnxruntime" | "mindspore", "file": path, "device": name, "inputs": [names], "outputs": [names],
+     "network": {"name", "arguments"} of a checkpoint, else null}
 
 and goes {"provider": name} or {"code": code, "error": text}; an empty path tries runtime and device only. Then each
 request is an .npz of the inputs, `arr_<place>` each, less those that are left to their default; each answer is a byte 0
@@ -70,7 +71,7 @@ def open_onnxruntime(order: dict[str, Any]) -> tuple[str, Run]:
 
 
 def open_mindspore(order: dict[str, Any]) -> tuple[str, Run]:
-    """The device, and a function that runs a MindIR: its tensors go by position."""
+    """The device, and a function that runs a MindIR or a checkpoint: tensors go by position."""
     tempfile.tempdir = tempfile.tempdir or "/nonexistent"  # MindSpore looks for one at import and uses none
     try:
         import mindspore  # noqa: PLC0415 - by the interpreter that has it
@@ -83,8 +84,10 @@ def open_mindspore(order: dict[str, Any]) -> tuple[str, Run]:
     if not order["file"]:
         return order["device"], list
     try:
-        cell = mindspore.nn.GraphCell(mindspore.load(order["file"]))
+        cell = _filled(mindspore, order) if order["network"] else mindspore.nn.GraphCell(mindspore.load(order["file"]))
         cell.set_train(False)
+    except Refusal:
+        raise
     except Exception as error:  # noqa: BLE001 - as above
         raise Refusal("load_failed", str(error)) from None
 
@@ -98,6 +101,17 @@ def open_mindspore(order: dict[str, Any]) -> tuple[str, Run]:
         return [result.asnumpy() for result in results]
 
     return order["device"], run
+
+
+def _filled(mindspore: Any, order: dict[str, Any]) -> Any:
+    """The network of the catalogue with the checkpoint's weights."""
+    from registry.mindspore_networks import parameters, table  # noqa: PLC0415 - of a checkpoint only
+
+    said = order["network"]
+    network = table.build(said["name"], said["arguments"])
+    if wrong := parameters.fill(mindspore, network, order["file"]):
+        raise Refusal("checkpoint_mismatch", f"not a checkpoint of {said['name']}: {'; '.join(wrong)}")
+    return network
 
 
 RUNTIMES = {"onnxruntime": open_onnxruntime, "mindspore": open_mindspore}
@@ -140,7 +154,8 @@ def _confine(order: dict[str, Any]) -> None:
     # Its last words go to a file that the parent opened.
     sandbox.limit(sandbox.memory_of_host() if on_host else None, writes=True)
     if on_host:
-        sandbox.confine([os.path.dirname(order["file"])] if order["file"] else [])
+        ours = os.path.dirname(os.path.abspath(sandbox.__file__))  # the networks of the catalogue lie here
+        sandbox.confine([os.path.dirname(order["file"]), ours] if order["file"] else [])
 
 
 def main() -> None:

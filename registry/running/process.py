@@ -1,6 +1,7 @@
 """Models that run on this machine, each in a process of its own: a vendor's crash or hang does not take ours with it.
 
-ONNX runs with ONNX Runtime, MindIR with MindSpore's own Python; the rest is for a device. A device's agent runs far
+ONNX runs with ONNX Runtime, MindIR and checkpoints of the catalogue's networks with MindSpore's own Python; the rest is
+for a device. A device's agent runs far
 more, confined and for long; this is only for measuring at publishing, and for evaluating without a device.
 """
 
@@ -27,7 +28,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.contracts.catalogue.manifest import Format, Target, TensorSpec, Variant
+from registry.contracts.catalogue.manifest import Format, Network, Target, TensorSpec, Variant
 from registry.contracts.tensors import RAW, Datatype
 from registry.contracts.texts import without_call_stack
 from registry.errors import RegistryError
@@ -72,6 +73,8 @@ class Order:
     """None: only runtime and device are tried."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    network: Network | None = None
+    """What a checkpoint is filled into, of the catalogue."""
 
 
 def require_device(order: Order) -> None:
@@ -167,6 +170,7 @@ class ModelProcess:
             "device": order.device,
             "inputs": order.inputs,
             "outputs": order.outputs,
+            "network": order.network.model_dump(mode="json") if order.network else None,
         }
 
     def _ask(self, payload: bytes, timeout_s: float) -> bytes:
@@ -219,7 +223,7 @@ PROVIDERS = {Target.CPU: "CPUExecutionProvider", Target.GPU: "CUDAExecutionProvi
 DEVICES = {Target.CPU: "CPU", Target.GPU: "GPU", Target.ASCEND910: "Ascend"}
 _UNRUNNABLE = RAW | {Datatype.BYTES}
 _ELSEWHERE = {
-    Format.MINDSPORE_CKPT: "a checkpoint has no network of its own; a device's agent builds it",
+    Format.MINDSPORE_CKPT: "the code that builds its network runs only on devices that trust its signer",
     Format.AIR: "AIR runs nowhere; it is there to be converted",
     Format.OM: "an OM runs on its Ascend chip only",
     Format.TENSORRT_PLAN: "a plan runs on its GPU only",
@@ -227,7 +231,13 @@ _ELSEWHERE = {
 
 
 def order_for(
-    file: Path, model_format: Format, target: Target, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+    file: Path,
+    model_format: Format,
+    target: Target,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    *,
+    network: Network | None = None,
 ) -> Order | str:
     """How to run that file here; or why not, in words that can follow `not measured here: `."""
     if any(spec.datatype in _UNRUNNABLE for spec in (*inputs, *outputs)):
@@ -239,13 +249,13 @@ def order_for(
         if target not in PROVIDERS:
             return f"ONNX for {target} runs on such a device only"
         return Order("onnxruntime", sys.executable, PROVIDERS[target], file, *names)
-    if model_format is Format.MINDIR:
+    if model_format is Format.MINDIR or network is not None:
         interpreter = os.environ.get(MINDSPORE_VARIABLE) or (sys.executable if find_spec("mindspore") else "")
         if not interpreter:
             return f"{MINDSPORE_VARIABLE} names no Python that has MindSpore"
         if target not in DEVICES:
-            return f"MindIR for {target} runs on such a device only"
-        return Order("mindspore", interpreter, DEVICES[target], file, *names)
+            return f"a {model_format} for {target} runs on such a device only"
+        return Order("mindspore", interpreter, DEVICES[target], file, *names, network)
     return _ELSEWHERE[model_format]
 
 
@@ -285,7 +295,8 @@ class LocalVariants:
         return tuple(f"{name}: {why}" for name, why in self._started.items() if isinstance(why, str))
 
     def _start(self, variant: Variant) -> ModelProcess | str:
-        order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
+        sides = variant.inputs, variant.outputs
+        order = order_for(Path(variant.entry), variant.format, variant.target, *sides, network=variant.network)
         if isinstance(order, str):
             return order
         try:

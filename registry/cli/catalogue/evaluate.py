@@ -135,7 +135,8 @@ def _runs_here(manifest: Manifest, name: str | None) -> tuple[Variant, Order]:
     for variant in manifest.variants:
         if name not in (None, variant.name):
             continue
-        order = order_for(Path(variant.entry), variant.format, variant.target, variant.inputs, variant.outputs)
+        sides = variant.inputs, variant.outputs
+        order = order_for(Path(variant.entry), variant.format, variant.target, *sides, network=variant.network)
         if not isinstance(order, str) and variant.target is not Target.CPU:  # every machine has that one
             try:
                 require_device(order)

@@ -45,7 +45,7 @@ def published(server: RegistryProcess, tmp_path_factory: pytest.TempPathFactory)
             "--version",
             version,
             "--target",
-            "ascend910",
+            "ascend910,cpu",
             "--network",
             "lenet5",
             "--label",
@@ -120,11 +120,23 @@ def test_a_model_that_is_closed_says_so() -> None:
 
 
 @pytest.mark.usefixtures("cache")
-def test_what_is_not_there_or_cannot_run_here_is_said() -> None:
+def test_what_is_not_there_or_cannot_run_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELFLEET_MINDSPORE_PYTHON", raising=False)
     refused("not_found", hub.load, "nothing")
     refused("not_found", hub.load, "linear@2")
     refused("invalid", hub.load, "linear@1", version="1")
-    assert "a checkpoint has no network of its own" in refused("cannot_run", hub.load, "lenet")
+    assert "names no Python that has MindSpore" in refused("cannot_run", hub.load, "lenet")
+
+
+@needs_mindspore
+@pytest.mark.usefixtures("cache")
+def test_a_checkpoint_of_the_catalogue_predicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELFLEET_MINDSPORE_PYTHON", PYTHON)
+    with hub.load("lenet") as model:
+        assert model.backend == "mindspore/CPU"
+        answer = model.predict(np.ones((2, 1, 32, 32), np.float32))
+    assert isinstance(answer, np.ndarray)
+    assert answer.shape == (2, 10)
 
 
 def test_a_spoilt_file_in_the_cache_is_never_used(cache: Path) -> None:

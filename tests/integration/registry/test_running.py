@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.contracts.catalogue.manifest import Format, Target, TensorSpec
+from registry.contracts.catalogue import networks
+from registry.contracts.catalogue.manifest import Format, Network, Target, TensorSpec
 from registry.contracts.tensors import Datatype
 from registry.running.process import MINDSPORE_VARIABLE, CannotRunError, ModelProcess, ModelRunError, Order, order_for
 from registry.sandbox import memory_of_host
 from tests.support.clients.worker_client import is_gone
-from tests.support.models import onnx_models
+from tests.support.models import checkpoints, onnx_models
 from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.paths import DATA
 
@@ -108,7 +109,7 @@ sys.stdin.buffer.read()"""
 @pytest.mark.parametrize(
     ("model_format", "target", "datatype", "says"),
     [
-        (Format.MINDSPORE_CKPT, Target.CPU, Datatype.FP32, "no network of its own"),
+        (Format.MINDSPORE_CKPT, Target.CPU, Datatype.FP32, "the code that builds its network"),
         (Format.AIR, Target.ASCEND310, Datatype.FP32, "runs nowhere"),
         (Format.OM, Target.ASCEND310, Datatype.FP32, "Ascend chip only"),
         (Format.TENSORRT_PLAN, Target.GPU, Datatype.FP32, "its GPU only"),
@@ -124,6 +125,29 @@ def test_what_only_devices_run_is_said(
     why = order_for(Path("m"), model_format, target, (X.model_copy(update={"datatype": datatype}),), (Y,))
     assert isinstance(why, str)
     assert says in why
+
+
+@needs_mindspore
+def test_a_checkpoint_answers_through_its_network_of_the_catalogue(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With every weight w and pixels of 1 all values of a layer are equal, and follow from the one before."""
+    monkeypatch.setenv(MINDSPORE_VARIABLE, PYTHON)
+    network, w = Network(name="lenet5"), 0.02
+    shapes = networks.parameters(network)
+    (tmp_path / "lenet.safetensors").write_bytes(checkpoints.safetensors(shapes, w))
+    value = 1.0
+    for layer, inputs in (("conv1", 25), ("conv2", 6 * 25), ("fc1", 400), ("fc2", 120), ("fc3", 84)):
+        value = inputs * w * value + (w if f"{layer}.bias" in shapes else 0)
+    spec = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 1, 32, 32))
+    found = order_for(tmp_path / "lenet.safetensors", Format.MINDSPORE_CKPT, Target.CPU, (spec,), (Y,), network=network)
+    assert isinstance(found, Order)
+    with ModelProcess(found) as process:
+        answer = process.run({"x": np.ones((3, 1, 32, 32), "<f4")})["y"]
+    np.testing.assert_allclose(answer, np.full((3, 10), value), rtol=1e-5)
+    (tmp_path / "lenet.safetensors").write_bytes(checkpoints.safetensors(shapes | {"conv1.weight": (6, 1, 3, 3)}, w))
+    with pytest.raises(CannotRunError, match=r"conv1\.weight is"):
+        ModelProcess(found)
 
 
 @needs_mindspore
