@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, LoadOptions, TensorInfo, VerifiedEntryPoint
-from registry.mindspore_networks import parameters, table
+from registry.mindspore_networks import table
 
 USUAL_SIDE = 224
 """Height and width of the trial where the network takes any and the manifest declares none."""
@@ -92,7 +92,7 @@ def build(name: str, arguments: Mapping[str, Any]) -> Any:
 def fill(mindspore: Any, network: Any, path: str, name: str) -> None:
     """Every parameter from the file. Raises BackendError."""
     try:
-        wrong = parameters.fill(mindspore, network, path)
+        wrong = table.fill(mindspore, network, path)
     except ValueError as error:
         raise BackendError("load_failed", f"MindSpore cannot read the checkpoint: {error}") from None
     if wrong:

@@ -8,9 +8,8 @@
 The one `__init__` with content here: these names are the client's face, and nothing heavy is imported for them.
 """
 
-from registry.hub.model import Model, load
+from registry.hub.model import Model, load, load_weights
 from registry.hub.source import HubError
 from registry.hub.source import list_models as list  # noqa: A004 - hub.list() is its name
-from registry.hub.weights import load_weights
 
 __all__ = ["HubError", "Model", "list", "load", "load_weights"]

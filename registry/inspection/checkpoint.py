@@ -21,7 +21,7 @@ from registry.contracts.catalogue.manifest import Format, Network
 from registry.contracts.tensor_file import WEIGHTS, TensorFileError, header_end, read_spans
 from registry.inspection.facts import InspectionError, ModelFacts, Parameter
 from registry.inspection.protobuf import Field, ProtobufWalk, TruncatedError
-from registry.mindspore_networks.parameters import mismatches
+from registry.mindspore_networks.table import mismatches
 
 MAX_PARAMETERS = 100_000
 MAX_RANK = 16

@@ -20,9 +20,9 @@ from typing import Any
 from registry.contracts.catalogue.manifest import Format, Requirements, TensorSpec
 from registry.contracts.fit.resolution import BUILT_IN_DOMAINS
 from registry.contracts.tensors import MAX_NAME, MAX_NAMES_BYTES, MAX_RANK, MAX_TENSORS, Datatype
-from registry.inspection import independence
 from registry.inspection.external_data import ExternalTensor, companions
 from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.independence.walk import examine
 
 MAX_DEPTH = 20
 """Graphs inside graphs: exporters nest a handful, protobuf's own parser stops at about 30."""
@@ -196,7 +196,7 @@ def inspect(path: Path, links_within: Path | None = None) -> ModelFacts:
         companions=companions(path.parent, found.external, links_within),
         producer=producer,
         last_operators=last_operators(model),
-        batching=independence.examine(model),
+        batching=examine(model),
         warnings=(*_runtime_warnings(requirements), *_shape_warnings(inputs), *more),
     )
 

@@ -21,9 +21,9 @@ from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.entry_points import EntryCode
 from registry.contracts.catalogue.manifest import Classification, FileRef, Manifest, Variant
 from registry.core.publish_checks import publish_faults
+from registry.inspection.detect import folder_kind
 from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.inspection.foreign_formats import folder_kind
 from registry.publishing.request import EntryPointSection, GoldenSection, PublishRequest, VariantSection, faults
 from registry.publishing.signing import Signer, load_signer, require_function
 from registry.publishing.variant_facts import decided, like_siblings, variant_facts

@@ -17,9 +17,8 @@ from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.batching import Basis, Batching
 from registry.contracts.catalogue.manifest import Format, TensorSpec, same_tensors
 from registry.inspection import air, checkpoint, mindir, om, onnx, plan
-from registry.inspection.detect import detect
+from registry.inspection.detect import by_ending, detect
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.inspection.foreign_formats import by_ending
 from registry.publishing.request import BatchingSection, VariantSection
 
 BUILD_RECORD = {

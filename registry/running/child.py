@@ -105,11 +105,11 @@ def open_mindspore(order: dict[str, Any]) -> tuple[str, Run]:
 
 def _filled(mindspore: Any, order: dict[str, Any]) -> Any:
     """The network of the catalogue with the checkpoint's weights."""
-    from registry.mindspore_networks import parameters, table  # noqa: PLC0415 - of a checkpoint only
+    from registry.mindspore_networks import table  # noqa: PLC0415 - of a checkpoint only
 
     said = order["network"]
     network = table.build(said["name"], said["arguments"])
-    if wrong := parameters.fill(mindspore, network, order["file"]):
+    if wrong := table.fill(mindspore, network, order["file"]):
         raise Refusal("checkpoint_mismatch", f"not a checkpoint of {said['name']}: {'; '.join(wrong)}")
     return network
 

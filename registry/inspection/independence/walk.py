@@ -1,4 +1,4 @@
-"""Follows the items through a graph, node by node, by the table of rules."""
+"""Follows the items through a graph, node by node, by the table of rules; `examine` says what that proves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from registry.contracts.catalogue.batching import Batching
 from registry.inspection.independence import (  # noqa: F401 - each fills the table
     control,
     elementwise,
@@ -21,6 +22,7 @@ from registry.inspection.independence.nodes import (
     NEWEST_ML_OPSET,
     NEWEST_OPSET,
     RULES,
+    N,
     Node,
     NotIndependentError,
     OperatorRule,
@@ -36,11 +38,86 @@ from registry.inspection.independence.nodes import (
 MAX_NODES = 200_000
 """Visits of one model, a body of a loop counted twice: some seconds."""
 MAX_DEPTH = 20
+MAX_WHY = 512
 
 Scope = ChainMap[str, "Value | NotIndependentError"]
 _READ = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 11})
 """AttributeProto.AttributeType: numbers, texts and lists of them, a tensor, a sparse one, a graph."""
 _NEWEST: Mapping[str, int] = {"": NEWEST_OPSET, ML: NEWEST_ML_OPSET}
+
+
+def examine(model: Any) -> Batching:
+    """What the graph of an `onnx.ModelProto` says of joining requests."""
+    try:
+        nodes = _proven(model)
+    except NotIndependentError as error:
+        return Batching(independent=False, why=str(error)[:MAX_WHY])
+    return Batching(independent=True, why=f"the items stay apart in all {nodes} nodes")
+
+
+def _proven(model: Any) -> int:
+    """How many nodes were followed. Raises NotIndependentError."""
+    if model.functions:
+        model = _inlined(model)
+    imports = [("" if each.domain == "ai.onnx" else each.domain, each.version) for each in model.opset_import]
+    opsets = dict(imports)
+    refuse_if(len(opsets) != len(imports), "it imports two opsets of a domain")
+    graph, walk = model.graph, Walk(opsets)
+    constants = {tensor.name for tensor in graph.initializer} | {each.values.name for each in graph.sparse_initializer}
+    scope: Scope = ChainMap({})
+    inputs = [value for value in graph.input if value.name not in constants]
+    refuse_if(not inputs, "it has no inputs")
+    for value in inputs:
+        refuse_if(value.name in scope, f"two inputs are called {value.name[:128]!r}")
+        scope[value.name] = _input(value)
+    walk.follow(graph, scope)
+    for output in graph.output:
+        _require_rows(output.name, scope.get(output.name))
+    return walk.nodes
+
+
+def _input(value: Any) -> Value:
+    tensor = value.type.tensor_type
+    refuse_if(
+        value.type.WhichOneof("value") != "tensor_type" or not tensor.HasField("shape"),
+        f"input {value.name[:128]!r} has no known shape",
+    )
+    dims = [
+        dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0 else None
+        for dim in tensor.shape.dim
+    ]
+    refuse_if(
+        not dims or dims[0] is not None,
+        f"input {value.name[:128]!r} has no free first dimension: there is nothing to join",
+    )
+    rest = (Size(dim) if dim is not None else Size(1, (f"{value.name}.{at}",)) for at, dim in enumerate(dims) if at)
+    return Value((N, *rest), 0)
+
+
+def _require_rows(name: str, found: Value | NotIndependentError | None) -> None:
+    """Raises NotIndependentError: the output has not one row for each item."""
+    if isinstance(found, NotIndependentError):
+        raise found
+    what = f"output {name[:128]!r}"
+    if found is None:
+        raise refuse(f"{what} is made by no node")
+    refuse_if(found.axis is None, f"{what} does not depend on the items")
+    refuse_if(found.axis != 0 or found.sizes[0] != N, f"{what} has not one row for each item along its first axis")
+
+
+def _inlined(model: Any) -> Any:
+    """The model's own functions in the place of their calls. Raises NotIndependentError."""
+    try:
+        from onnx import inliner  # noqa: PLC0415 - absent where nothing is published
+
+        model = inliner.inline_local_functions(model)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with them, they are not followed
+        raise refuse(f"its functions cannot be put in place ({type(error).__name__})") from None
+    refuse_if(
+        any(function.domain in ("", "ai.onnx", ML) for function in model.functions),
+        "a function of its own has the name of an operator",
+    )
+    return model
 
 
 class Walk:

@@ -19,8 +19,8 @@ from registry.client.errors import ClientError, NoAnswerError
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Network, Target, Variant
 from registry.contracts.wire import digest_of, hex_of
+from registry.hub.model import choose
 from registry.hub.source import Cache, opened
-from registry.hub.weights import choose
 from tests.support.models import checkpoints, onnx_models
 from tests.support.models.mindspore_python import PYTHON, ROOT, needs_mindspore
 from tests.support.programs.cli import Cli

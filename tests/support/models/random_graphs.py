@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from registry.inspection.independence import examine
+from registry.inspection.independence.walk import examine
 from tests.support.models import independence
 from tests.support.models.graphs import Graph
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx.backend.test.case.node import collect_testcases
 
-from registry.inspection.independence import examine
+from registry.inspection.independence.walk import examine
 from tests.support.models import independence
 
 EVERY = 1 if os.environ.get("MODELFLEET_BACKEND_CASES") == "all" else 12

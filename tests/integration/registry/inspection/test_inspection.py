@@ -16,10 +16,9 @@ from onnx import printer as onnx_printer
 
 from registry.contracts.catalogue.manifest import Format
 from registry.inspection import onnx
-from registry.inspection.detect import OM_MAGIC, detect
+from registry.inspection.detect import OM_MAGIC, by_ending, detect, folder_kind
 from registry.inspection.external_data import MAX_COMPANIONS
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.inspection.foreign_formats import by_ending, folder_kind
 from tests.support.models import onnx_models
 from tests.support.models.protobuf import message
 from tests.support.paths import LENET

@@ -13,8 +13,7 @@ from registry.contracts.catalogue.networks import NetworkError
 from registry.contracts.codes import ResolutionCode
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.fit.resolution import FitOutcome, judge
-from registry.mindspore_networks.parameters import mismatches
-from registry.mindspore_networks.table import NETWORKS
+from registry.mindspore_networks.table import NETWORKS, mismatches
 
 LENET = Network(name="lenet5", arguments={"num_class": 10, "num_channel": 1})
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from registry.inspection.independence import examine
 from registry.inspection.independence.nodes import ML, NEWEST_ML_OPSET, NEWEST_OPSET, RULES
+from registry.inspection.independence.walk import examine
 from tests.support.models import independence
 from tests.unit.registry.inspection.independence.cases import CASES
 

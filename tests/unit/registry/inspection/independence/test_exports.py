@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from registry.inspection.independence import examine
+from registry.inspection.independence.walk import examine
 from tests.support.models import exports, independence
 
 

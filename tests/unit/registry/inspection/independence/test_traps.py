@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from registry.contracts.catalogue.batching import Basis
-from registry.inspection.independence import examine
+from registry.inspection.independence.walk import examine
 from tests.support.models.graphs import COUNT, Graph, one
 
 f32, i64 = np.float32, np.int64

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from registry.inspection.independence import examine
+from registry.inspection.independence.walk import examine
 from tests.support.models import independence
 from tests.support.models.graphs import Graph, one
 
