@@ -135,13 +135,11 @@ def plan(request: ConversionRequest) -> ConversionPlan:
 
 def check(_request: ConversionRequest, _plan: ConversionPlan, ran: Ran) -> None:
     """Raises PermanentError(tool_failed) when ATC said that it failed; whether its file is there, others look."""
-    why = explain(ran.output)
+    why = explain(ran.output) or " ".join(ran.output.split())[-300:]
     if ran.code != 0:
-        last = " ".join(ran.output.split())[-300:]
-        raise PermanentError(JobCode.TOOL_FAILED, f"atc failed with exit status {ran.code}: {why or last or 'no word'}")
+        raise PermanentError(JobCode.TOOL_FAILED, f"atc failed with exit status {ran.code}: {why or 'no word'}")
     if SUCCESS not in ran.output:
-        last = " ".join(ran.output.split())[-300:]
-        raise PermanentError(JobCode.TOOL_FAILED, f"atc ended without saying that it succeeded: {why or last}")
+        raise PermanentError(JobCode.TOOL_FAILED, f"atc ended without saying that it succeeded: {why}")
 
 
 def _gears(request: ConversionRequest) -> tuple[int, ...]:

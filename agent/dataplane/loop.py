@@ -28,7 +28,7 @@ from agent.dataplane.dispatch import Dispatch
 from agent.dataplane.long_requests import LongRequests
 from agent.dataplane.metadata_requests import MetadataRequests
 from agent.dataplane.mqtt.connection import Connection, Greeting, Notice
-from agent.dataplane.mqtt.outbound import Outbound, Outgoing, Transport
+from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.mqtt.spooling import Spooling
 from agent.dataplane.oip.plan import Binding
 from agent.dataplane.router import Router
@@ -40,9 +40,9 @@ from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.contracts.device.messages import ReportedModel
 from registry.contracts.topics import Topics
 from registry.inference.mqtt.buffered import FastClient, fast_path_fault
-from registry.inference.mqtt.fast import FastLink, FastTransport
+from registry.inference.mqtt.fast import FastLink
 from registry.inference.mqtt.link import BrokerSocket, Link
-from registry.inference.mqtt.public import PublicLink, PublicTransport
+from registry.inference.mqtt.public import PublicLink
 from registry.inference.mqtt.wakeup import Wakeup
 
 
@@ -98,14 +98,14 @@ class DataPlane:
         settings = self.settings
         fast = not self.data_path_reason
         session = MqttSession(mqtt, *((FastClient,) if fast else ()))
-        taken: dict[int, Outgoing] = {}
-        transport: Transport = FastTransport(taken, v5=mqtt.v5) if fast else PublicTransport(session.client, v5=mqtt.v5)
+        make_link = FastLink if fast else PublicLink
+        self._link: Link = make_link(session.client, v5=mqtt.v5)
         dedupe: Dedupe[Request] = Dedupe(
             self._counters, settings.dedupe_entries, settings.dedupe_bytes, settings.dedupe_ttl_s
         )
         self._router = Router(settings.topics, settings.device, settings.pools)
         self._outbound = Outbound(
-            transport, self._spooling, taken, counters=self._counters, is_clients=self._router.allows_reply
+            self._link, self._spooling, counters=self._counters, is_clients=self._router.allows_reply
         )
         self._answers = Answers(self._outbound, dedupe, self._clock)
         self._pool = DecodePool(self._wakeup.post, settings.decode_threads)
@@ -121,11 +121,7 @@ class DataPlane:
             clock=self._clock,
         )
         long_requests = LongRequests(self._admission)
-        self._link: Link = (
-            FastLink(session.client, long_requests, self._outbound.puback, transport, v5=mqtt.v5)
-            if isinstance(transport, FastTransport)
-            else PublicLink(session.client)
-        )
+        self._link.serve(long_requests, self._outbound.puback, self._outbound.unacknowledged)
         self._dispatch = Dispatch(
             selector=self._selector,
             admission=self._admission,

@@ -208,9 +208,7 @@ def checked_measurement(values: Any, spec: WorkerSpec) -> Measurement:
     """A measurement within the bounds of `spec`. Raises TypeError or ValueError."""
     found: tuple[Any, ...] = Measurement(*values)
     run_us, max_batch, lanes, fixed, cap, verdict, trial = found
-    if any(type(number) is not int for number in (max_batch, lanes, cap)):
-        raise TypeError("a measurement has the wrong types")
-    if type(fixed) is not bool or type(verdict) is not str or type(trial) is not str:
+    if [type(value) for value in found[1:]] != [int, int, bool, int, str, str]:
         raise TypeError("a measurement has the wrong types")
     if not isfinite(run_us) or run_us < 0 or max_batch < 1 or lanes < 1 or cap < 0:
         raise ValueError("a measurement is out of bounds")
@@ -230,12 +228,10 @@ def parse_tensors(tensors: object) -> tuple[TensorSpec, ...]:
     """From [[name, datatype, shape], ...]. Raises ValueError when it is not that, within the contract's bounds."""
     if not isinstance(tensors, (list, tuple)) or len(tensors) > MAX_TENSORS:
         raise ValueError(f"not a list of at most {MAX_TENSORS} tensors")
-    specs = []
-    for entry in tensors:
-        name, datatype, shape = entry
-        specs.append({"name": name, "datatype": datatype, "shape": shape})
     try:
-        parsed = tuple(TensorSpec.model_validate(spec) for spec in specs)
+        parsed = tuple(
+            TensorSpec.model_validate(dict(zip(("name", "datatype", "shape"), entry, strict=True))) for entry in tensors
+        )
     except ValidationError as error:
         raise ValueError(f"not a tensor: {error.errors()[0]['msg']}") from None
     if len({spec.name for spec in parsed}) != len(parsed):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy
 import onnx
 import onnxruntime
-from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 WHOLE, PREPARED = "whole.onnx", "prepared.onnx"
@@ -72,8 +72,8 @@ def quantised_operators(path: str) -> int:
     return found
 
 
-class _Cases:
-    """A CalibrationDataReader: one request after the other, then None."""
+class _Cases(CalibrationDataReader):  # type: ignore[misc]
+    """One request after the other, then None."""
 
     def __init__(self, path: str) -> None:
         cases: dict[int, dict[str, Any]] = {}
@@ -86,12 +86,3 @@ class _Cases:
     def get_next(self) -> Any:
         """The inputs of the next request by name."""
         return self._waiting.pop(0) if self._waiting else None
-
-    def __iter__(self) -> Any:
-        return self
-
-    def __next__(self) -> Any:
-        found = self.get_next()
-        if found is None:
-            raise StopIteration
-        return found

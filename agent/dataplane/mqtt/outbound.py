@@ -25,6 +25,7 @@ import msgspec
 from agent.core.strikes import Strikes
 from registry.contracts.broker import BrokerLimits
 from registry.contracts.counters import Counters
+from registry.inference.mqtt.link import Transport
 from registry.inference.packets import MAX_REMAINING, Buffer
 
 Ack = list[int]
@@ -68,19 +69,6 @@ REFUSED = 0x80
 _log = logging.getLogger(__name__)
 
 
-class Transport(Protocol):
-    """Hands messages to the connection."""
-
-    def publish(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer]) -> None:
-        """At QoS 0. `topic` has its u16 length; `properties` are raw MQTT 5 properties, left out in 3.1.1."""
-
-    def publish_acknowledged(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer], *, retain: bool) -> int:
-        """At QoS 1; answers the packet identifier that the PUBACK will have."""
-
-    def acknowledge(self, mid: int) -> None:
-        """Sends the PUBACK of a message that came."""
-
-
 class Outgoing(msgspec.Struct, gc=False):
     """A QoS 1 message that is not acknowledged yet."""
 
@@ -112,7 +100,6 @@ class Outbound:
         self,
         transport: Transport,
         spool: Spool,
-        unacknowledged: dict[int, Outgoing],
         *,
         counters: Counters,
         is_clients: Callable[[bytes], bool] = lambda _topic: True,
@@ -133,7 +120,7 @@ class Outbound:
         """Bytes of topic, properties and payload that the broker takes. It ends a connection that sends more."""
         self._retain = self._acknowledged = True
         """The broker keeps retained messages; it takes QoS 1."""
-        self.unacknowledged = unacknowledged
+        self.unacknowledged: dict[int, Outgoing] = {}
         """By packet identifier; the transport takes none of these for a new message."""
         self._later: deque[Outgoing] = deque()
 

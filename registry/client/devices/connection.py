@@ -25,10 +25,10 @@ from ...contracts.codes import RequestCode
 from ...contracts.tensors import BINARY_MAGIC
 from ...inference.header import MAGIC_BYTES, header_end
 from ...inference.mqtt.buffered import FastClient, fast_path_fault
-from ...inference.mqtt.fast import FastLink, FastTransport
+from ...inference.mqtt.fast import FastLink
 from ...inference.mqtt.intake import Body
 from ...inference.mqtt.link import BrokerSocket, Link, SocketSelector
-from ...inference.mqtt.public import PublicLink, PublicTransport, publish_of
+from ...inference.mqtt.public import PublicLink, publish_of
 from ...inference.packets import MAX_REMAINING, Buffer, Publish, text
 from .answer import Answer, AnswerReader
 from .errors import DeviceError, NotConnectedError, error_of
@@ -82,15 +82,9 @@ class ClientConnection:
         self._presences = Presences(watched=settings.watch_presence)
         self.requests = Requests(self, random.random, self._presences, tells_of_nobody=settings.v5)
         client = self._session.client
-        self._transport: FastTransport | PublicTransport
-        self._link: Link
-        if fast:
-            transport = FastTransport(self.requests.unacknowledged, v5=settings.v5)
-            self._transport = transport
-            self._link = FastLink(client, self, self._puback, transport, v5=settings.v5)
-        else:
-            self._transport = PublicTransport(client, v5=settings.v5)
-            self._link = PublicLink(client)
+        make_link = FastLink if fast else PublicLink
+        self._link: Link = make_link(client, v5=settings.v5)
+        self._link.serve(self, self._puback, self.requests.unacknowledged)
         self._socket = BrokerSocket(selector, client, self._link)
         self.reader = AnswerReader()
         self._latencies = Latencies()
@@ -261,8 +255,8 @@ class ClientConnection:
         """Publishes a request; its packet identifier."""
         properties = b"\x02" + expiry.to_bytes(4, "big") + request.properties + request.key
         if request.qos and self._limits.qos:
-            return self._transport.publish_acknowledged(request.topic, properties, request.pieces)
-        self._transport.publish(request.topic, properties, request.pieces)
+            return self._link.publish_acknowledged(request.topic, properties, request.pieces)
+        self._link.publish(request.topic, properties, request.pieces)
         return 0
 
     def watch(self, device: str) -> None:
@@ -270,7 +264,7 @@ class ClientConnection:
         mid = self._session.subscribe(self.settings.topics.device(device, "presence"), self._limits.qos)
         self._link.subscribing(mid)
         self._fences[device] = self._clock() + PRESENCE_SECONDS
-        self._transport.publish_acknowledged(text(self._reply_topic), b"", (_FENCE + device.encode(),))
+        self._link.publish_acknowledged(text(self._reply_topic), b"", (_FENCE + device.encode(),))
 
     def _no_presence(self, device: str) -> None:
         if self._fences.pop(device, None) is not None:
@@ -285,7 +279,7 @@ class ClientConnection:
     def request(self, publish: Publish, data: Buffer, end: int) -> None:
         """A whole answer: its payload is `data[publish.payload:end]`."""
         if publish.mid:
-            self._transport.acknowledge(publish.mid)
+            self._link.acknowledge(publish.mid)
         self._answer(publish, bytes(data[publish.payload : end]))
 
     def announce(self, publish: Publish, data: bytes, size: int) -> Body | None:
@@ -299,7 +293,7 @@ class ClientConnection:
         """A long answer has come whole."""
         if isinstance(body, _LongAnswer):
             if body.publish.mid:
-                self._transport.acknowledge(body.publish.mid)
+                self._link.acknowledge(body.publish.mid)
             self._answer(body.publish, bytes(body.payload))
 
     def abort(self) -> None:
@@ -309,7 +303,7 @@ class ClientConnection:
         """A message that nobody takes; it is discarded as it arrives."""
         self.requests.counts["late"] += 1
         if publish.mid:
-            self._transport.acknowledge(publish.mid)
+            self._link.acknowledge(publish.mid)
 
     def session_message(self, message: mqtt.MQTTMessage) -> None:
         """What paho has read: presence documents, and the answers where it reads everything."""

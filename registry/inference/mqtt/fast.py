@@ -12,34 +12,43 @@ import paho.mqtt.client as mqtt
 from ..packets import Buffer, encode_puback, encode_publish
 from .buffered import WOULD_BLOCK, BufferedSocket, FastClient
 from .intake import Intake, Receiver
-from .link import Link
+from .link import LAST_MID, MAX_READS, Link
 
 READ_BYTES = 64 << 10
 """Of one read while packets are distinguished; what is read so of a long payload is copied twice, the rest not at
 all."""
 SKIP_BYTES = 256 << 10
-MAX_READS = 16
-"""Reads per turn, so that a broker that never pauses cannot keep the loop from dispatching."""
 _PINGRESP = b"\xd0\x00"
-_LAST_MID = 65535
 
 
-class FastTransport:
-    """Encodes packets itself. paho publishes nothing in this mode, so its packet identifiers are only those of
-    SUBSCRIBE; they are `reserved` until the broker has answered."""
+class FastLink(Link):
+    """Reads and writes the buffered socket itself; paho gets what is not its owner's. Is the Intake's Sink.
 
-    def __init__(self, taken: Collection[int], *, v5: bool) -> None:
-        self.socket: BufferedSocket | None = None
-        """Of the current connection."""
-        self.reserved: set[int] = set()
-        self._taken = taken
-        self._mid = 0
+    paho publishes nothing in this mode, so its packet identifiers are only those of SUBSCRIBE; they are reserved until
+    the broker has answered.
+    """
+
+    def __init__(self, client: mqtt.Client, *, v5: bool) -> None:
+        self._client = client
         self._v5 = v5
+        self._socket: BufferedSocket | None = None
+        """Of the current connection."""
+        self._reserved: set[int] = set()
+        self._mid = 0
+        self._scratch = memoryview(bytearray(SKIP_BYTES))
+        self._body_bytes = 0
+
+    def serve(self, receiver: Receiver, puback: Callable[[int, int], bool], taken: Collection[int]) -> None:
+        """See Link."""
+        self._receiver = receiver
+        self.puback = puback
+        self._taken = taken
+        self._intake = Intake(receiver, self, v5=self._v5)
 
     def publish(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer]) -> None:
         """Queues it behind what was queued before."""
-        if self.socket is not None:
-            self.socket.put(encode_publish(topic, properties if self._v5 else None, pieces))
+        if self._socket is not None:
+            self._socket.put(encode_publish(topic, properties if self._v5 else None, pieces))
 
     def publish_acknowledged(
         self, topic: bytes, properties: bytes, pieces: Sequence[Buffer], *, retain: bool = False
@@ -47,59 +56,34 @@ class FastTransport:
         """Queues it under the next free packet identifier."""
         mid = self._mid
         while True:
-            mid = mid + 1 if mid < _LAST_MID else 1
-            if mid not in self._taken and mid not in self.reserved:
+            mid = mid + 1 if mid < LAST_MID else 1
+            if mid not in self._taken and mid not in self._reserved:
                 break
         self._mid = mid
-        if self.socket is not None:
-            self.socket.put(encode_publish(topic, properties if self._v5 else None, pieces, mid, retain))
+        if self._socket is not None:
+            self._socket.put(encode_publish(topic, properties if self._v5 else None, pieces, mid, retain))
         return mid
 
     def acknowledge(self, mid: int) -> None:
         """Queues the PUBACK."""
-        if self.socket is not None:
-            self.socket.put(encode_puback(mid))
-
-
-class FastLink(Link):
-    """Reads the buffered socket itself; paho gets what is not its owner's. Is the Intake's Sink."""
-
-    def __init__(
-        self,
-        client: mqtt.Client,
-        receiver: Receiver,
-        puback: Callable[[int, int], bool],
-        transport: FastTransport,
-        *,
-        v5: bool,
-    ) -> None:
-        """`puback` takes the acknowledgements of what was published; it answers False for what is paho's."""
-        self._client = client
-        self._v5 = v5
-        self._receiver = receiver
-        self._transport = transport
-        self.puback = puback
-        self._socket: BufferedSocket | None = None
-        self._intake = Intake(receiver, self, v5=self._v5)
-        self._scratch = memoryview(bytearray(SKIP_BYTES))
-        self._body_bytes = 0
+        if self._socket is not None:
+            self._socket.put(encode_puback(mid))
 
     def opened(self) -> None:
         """Takes the new connection's socket, with an empty stream."""
         client = self._client
         self._socket = client.buffered if isinstance(client, FastClient) else None
-        self._transport.socket = self._socket
-        self._transport.reserved.clear()
+        self._reserved.clear()
         self._intake = Intake(self._receiver, self, v5=self._v5)
 
     def subscribing(self, mid: int) -> None:
         """Keeps the identifier from publications until the broker has answered."""
-        self._transport.reserved.add(mid)
+        self._reserved.add(mid)
 
     def closed(self) -> None:
         """Nothing more is read; a long request that was coming in is given up."""
         self._intake.closed = True
-        self._socket = self._transport.socket = None
+        self._socket = None
         self._receiver.abort()
 
     def readable(self) -> bool:

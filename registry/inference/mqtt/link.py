@@ -8,19 +8,49 @@ number of a closed one can come back.
 from __future__ import annotations
 
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from paho.mqtt.client import Client
 
+from ..packets import Buffer
+from .intake import Receiver
+
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
 
+MAX_READS = 16
+"""Reads per turn, so that a broker that never pauses cannot keep the loop from dispatching."""
+LAST_MID = 65535
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
-class Link:
+class Transport(Protocol):
+    """Hands messages to the connection."""
+
+    def publish(self, topic: bytes, properties: bytes, pieces: Sequence[Buffer]) -> None:
+        """At QoS 0. `topic` has its u16 length; `properties` are raw MQTT 5 properties, left out in 3.1.1."""
+
+    def publish_acknowledged(
+        self, topic: bytes, properties: bytes, pieces: Sequence[Buffer], *, retain: bool = False
+    ) -> int:
+        """At QoS 1; answers the packet identifier that the PUBACK will have."""
+
+    def acknowledge(self, mid: int) -> None:
+        """Sends the PUBACK of a message that came."""
+
+
+class Link(Transport):
     """One connection's reading and writing, as the loop drives it. What a link does not need does nothing."""
+
+    def serve(self, receiver: Receiver, puback: Callable[[int, int], bool], taken: Collection[int]) -> None:
+        """Who takes what comes; once, before anything does.
+
+        Args:
+            receiver: Takes the requests.
+            puback: Takes the acknowledgements of what was published; it answers False for what is paho's.
+            taken: The packet identifiers that wait for one; a publication takes another.
+        """
 
     def opened(self) -> None:
         """The client has a new connection; CONNECT is on its way."""

@@ -12,15 +12,14 @@ from paho.mqtt.properties import Properties
 
 from ...contracts.tensors import HEADER_LENGTH_PROPERTY
 from ..packets import Buffer, Publish, parse_header_length, text, variable
-from .link import Link
-
-MAX_READS = 16
-"""Reads per turn, so that a broker that never pauses cannot keep the loop from dispatching."""
-_LAST_MID = 65535
+from .link import LAST_MID, MAX_READS, Link
 
 
-class PublicTransport:
-    """Nothing but paho's public API. Slower: every message costs paho several times what the fast path costs."""
+class PublicLink(Link):
+    """Nothing but paho's public API. Slower: every message costs paho several times what the fast path costs.
+
+    Long payloads pass through paho's memory; whoever takes them bounds them after that.
+    """
 
     def __init__(self, client: mqtt.Client, *, v5: bool) -> None:
         self._client = client
@@ -35,7 +34,7 @@ class PublicTransport:
     ) -> int:
         """Through paho, at QoS 1."""
         payload = b"".join(pieces)
-        for _ in range(_LAST_MID):
+        for _ in range(LAST_MID):
             info = self._client.publish(topic[2:].decode(), payload, 1, retain, properties=self._properties(properties))
             if info.rc != mqtt.MQTT_ERR_QUEUE_SIZE:
                 break  # else the packet identifier is still in use: paho takes the next
@@ -51,13 +50,6 @@ class PublicTransport:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.unpack(variable(len(raw)) + raw)  # type: ignore[no-untyped-call]
         return properties
-
-
-class PublicLink(Link):
-    """paho reads and writes. Long payloads pass through its memory; admission bounds them after that."""
-
-    def __init__(self, client: mqtt.Client) -> None:
-        self._client = client
 
     def readable(self) -> bool:
         """paho reads packet by packet: go on while there are more, so that they can be a batch."""

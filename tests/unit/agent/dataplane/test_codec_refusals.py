@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.dataplane.oip.request_reader import MAX_BYTES_ELEMENTS
 from registry.contracts.codes import InferenceCode
-from registry.contracts.tensors import MAX_HEADER_BYTES, MAX_JSON_BYTES
+from registry.contracts.tensors import MAX_HEADER_BYTES, MAX_JSON_BYTES, MAX_TENSORS
 from registry.inference.errors import MAX_MESSAGE, RequestError
 from registry.inference.request import find_address
 from tests.support.clients.oip import Input, encode_request
@@ -48,7 +48,7 @@ def request(*inputs: dict[str, Any], **more: Any) -> bytes:
         (b'{"inputs":' + b"[" * 100_000, C.BAD_PAYLOAD, "Open Inference"),
         (b'{"x":' + b"[" * 100_000, C.BAD_PAYLOAD, "Open Inference"),
         (b'{"inputs":[],"id":"\xff"}', C.BAD_PAYLOAD, "Open Inference"),
-        (request(*[A] * 65), C.BAD_PAYLOAD, "64"),
+        (request(*[A] * (MAX_TENSORS + 1)), C.BAD_PAYLOAD, str(MAX_TENSORS)),
         (request(A, B, id=7), C.BAD_PAYLOAD, "id"),
         (request(A, B, id="x" * 257), C.BAD_PAYLOAD, "256"),
         (request(A, B, A), C.BAD_PAYLOAD, "twice"),

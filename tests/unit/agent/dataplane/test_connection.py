@@ -34,7 +34,7 @@ class Broker:
             greeting=Greeting((), "presence", b"", b""),
             session=quiet,
             link=quiet,
-            outbound=Outbound(Wire(), Disk(), {}, counters=self.counters),
+            outbound=Outbound(Wire(), Disk(), counters=self.counters),
             counters=self.counters,
             receiver=quiet,
             spooling=quiet,

@@ -36,7 +36,7 @@ class Device:
         self.wire, self.disk = Wire(), Disk()
         self.counters = Counters(AGENT_METRICS)
         self.router = Router(TOPICS, "cam", (("pool", "double"), ("other", "double"), ("pool", "gone")))
-        self.outbound = Outbound(self.wire, self.disk, {}, counters=self.counters)
+        self.outbound = Outbound(self.wire, self.disk, counters=self.counters)
         self.outbound.opened(BrokerLimits(receive_maximum=100))
         self.requests = MetadataRequests(
             device="cam",

@@ -57,7 +57,7 @@ class Disk:
 
 def connected(window: int = 100) -> tuple[Outbound, Wire, Disk]:
     wire, disk = Wire(), Disk()
-    outbound = Outbound(wire, disk, {}, counters=Counters(AGENT_METRICS))
+    outbound = Outbound(wire, disk, counters=Counters(AGENT_METRICS))
     outbound.opened(BrokerLimits(window))
     return outbound, wire, disk
 
@@ -174,7 +174,7 @@ def test_a_reply_that_ends_every_connection_waits_on_disk_while_others_go_out() 
 def test_a_topic_that_was_muted_is_tried_again_after_a_while() -> None:
     now = [0.0]
     wire = Wire()
-    outbound = Outbound(wire, Disk(), {}, counters=Counters(AGENT_METRICS), clock=lambda: now[0])
+    outbound = Outbound(wire, Disk(), counters=Counters(AGENT_METRICS), clock=lambda: now[0])
     for _ in range(MAX_STRIKES):
         connection_ends_at(outbound, TOPIC, 7)
     outbound.opened(BrokerLimits(100))
@@ -187,7 +187,7 @@ def test_a_topic_that_was_muted_is_tried_again_after_a_while() -> None:
 def test_what_ended_connections_for_hours_is_given_up_and_counted() -> None:
     now = [0.0]
     wire, disk = Wire(), Disk()
-    outbound = Outbound(wire, disk, {}, counters=Counters(AGENT_METRICS), clock=lambda: now[0])
+    outbound = Outbound(wire, disk, counters=Counters(AGENT_METRICS), clock=lambda: now[0])
     for _ in range(LOST_AFTER):
         now[0] += LONGEST_MUTE_S
         connection_ends_at(outbound, TOPIC, 7)
@@ -213,7 +213,7 @@ def test_one_delivered_reply_takes_the_strikes_of_its_topic_back() -> None:
 
 def test_the_fleets_own_topics_are_never_given_up() -> None:
     wire = Wire()
-    outbound = Outbound(wire, Disk(), {}, counters=Counters(AGENT_METRICS), is_clients=lambda topic: topic != TOPIC)
+    outbound = Outbound(wire, Disk(), counters=Counters(AGENT_METRICS), is_clients=lambda topic: topic != TOPIC)
     for _ in range(MAX_STRIKES + 1):
         connection_ends_at(outbound, TOPIC, 7)
     outbound.opened(BrokerLimits(100))
