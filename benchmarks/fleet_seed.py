@@ -20,8 +20,7 @@ from registry.contracts.wire import digest_of
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceLabelRow, DeviceRow, DeviceStateRow, RevisionRow
-from registry.services.access import hash_token
-from registry.services.tokens import device_token_name
+from registry.services.tokens import device_token_name, hash_token
 
 CLASSES = 50
 CHUNK = 5000

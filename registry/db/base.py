@@ -1,15 +1,18 @@
-"""What every table shares: the declarative base, names of constraints, and types that mean the same on every database.
+"""What every table shares: the declarative base, names of constraints, types, and inserts that may meet a row.
 
-Times are stored in UTC and read back aware. Rows are never called models: that word is taken.
+All of it means the same on every database. Times are stored in UTC and read back aware. Rows are never called models:
+that word is taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, MetaData
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, MetaData, String, inspect
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
 
@@ -38,6 +41,11 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
 
 
+NAME = String(64)
+WHO = String(80)
+"""Who did it: the name of a token."""
+DIGEST = String(71)
+"""`sha256:` and 64 hex digits."""
 BigId = BigInteger().with_variant(Integer, "sqlite")
 """A 64-bit key that the database counts up; SQLite does so only for its INTEGER."""
 
@@ -55,3 +63,15 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's own form
+
+
+def insert_new(session: Session, table: type[Base], rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
+    """Insert those rows whose `keys` (a unique index) are not there yet."""
+    if rows:
+        session.execute(_insert(session, table).on_conflict_do_nothing(index_elements=list(keys)), list(rows))
+
+
+def _insert(session: Session, table: type[Base]) -> Any:
+    dialect = session.get_bind().dialect.name
+    # The core table, not the mapped class: the ORM would read rows back one by one.
+    return (sqlite if dialect == "sqlite" else postgresql).insert(inspect(table).local_table)

@@ -1,4 +1,4 @@
-"""The catalogue's tables: models, versions, blobs, uploads, aliases, tokens.
+"""The catalogue's tables: models, versions, blobs, uploads, aliases, tokens, validation sets and scores on them.
 
 INVARIANT: a row in `blobs` stands for bytes that are whole and fsynced under their final name.
 INVARIANT: `alias_moves` are only inserted or deleted, never updated; a version is updated only to a manifest that
@@ -13,11 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from registry.db.base import Base, BigId
-
-NAME = String(64)
-DIGEST = String(71)
-"""`sha256:` and 64 hex digits."""
+from registry.db.base import DIGEST, NAME, WHO, Base, BigId
 
 
 class ModelRow(Base):
@@ -46,9 +42,27 @@ class VersionRow(Base):
     """Summaries, as `VariantView` says them."""
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
-    created_by: Mapped[str] = mapped_column(String(80), default="")
+    created_by: Mapped[str] = mapped_column(WHO, default="")
     revision: Mapped[int] = mapped_column(default=0, server_default="0")
     """How often variants were added; the manifests before are in `earlier_manifests`."""
+
+
+class EarlierManifestRow(Base):
+    """A manifest that another one extends: its bytes stay to be had by their digest as long as the version is there.
+
+    INVARIANT: only inserted or deleted, never updated.
+    """
+
+    __tablename__ = "earlier_manifests"
+
+    manifest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    version_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id", ondelete="CASCADE"), index=True)
+    revision: Mapped[int]
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime]
+    """When a variant was added to it."""
+    created_by: Mapped[str] = mapped_column(WHO, default="")
+    """Who added it: the name of a token."""
 
 
 class BlobRow(Base):
@@ -81,7 +95,7 @@ class UploadRow(Base):
     __table_args__ = (UniqueConstraint("token", "digest", name="uq_uploads_token_digest"),)
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    token: Mapped[str] = mapped_column(String(80))
+    token: Mapped[str] = mapped_column(WHO)
     digest: Mapped[str] = mapped_column(DIGEST)
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
@@ -98,7 +112,7 @@ class AliasRow(Base):
     version: Mapped[str | None] = mapped_column(NAME)
     revision: Mapped[int]
     moved_at: Mapped[datetime]
-    moved_by: Mapped[str] = mapped_column(String(80), default="")
+    moved_by: Mapped[str] = mapped_column(WHO, default="")
 
 
 class AliasMoveRow(Base):
@@ -113,7 +127,7 @@ class AliasMoveRow(Base):
     version: Mapped[str | None] = mapped_column(NAME)
     revision: Mapped[int]
     moved_at: Mapped[datetime]
-    moved_by: Mapped[str] = mapped_column(String(80), default="")
+    moved_by: Mapped[str] = mapped_column(WHO, default="")
 
 
 class TokenRow(Base):
@@ -121,9 +135,52 @@ class TokenRow(Base):
 
     __tablename__ = "tokens"
 
-    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    name: Mapped[str] = mapped_column(WHO, primary_key=True)
     scope: Mapped[str] = mapped_column(String(16))
     device: Mapped[str | None] = mapped_column(NAME, unique=True)
     secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
     last_used: Mapped[datetime | None]
+
+
+class DatasetRow(Base):
+    """A published validation set: one blob, never changed. The database refuses to lose the blob."""
+
+    __tablename__ = "datasets"
+
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST, ForeignKey("blobs.digest"), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    items: Mapped[int]
+    tensors: Mapped[list[Any]]
+    """As `TensorSpec` says them, the leading dimension is the items."""
+    created_at: Mapped[datetime]
+    created_by: Mapped[str] = mapped_column(WHO, default="")
+
+
+class EvaluationRow(Base):
+    """The newest score of one variant of a version on one device, on one validation set, by one metric."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (
+        UniqueConstraint(
+            "version_id", "variant", "device", "dataset", "metric", name="uq_evaluations_version_id_variant_device"
+        ),
+    )
+
+    number: Mapped[int] = mapped_column(BigId, primary_key=True)
+    """Rises: the order of lists."""
+    version_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id", ondelete="CASCADE"), index=True)
+    variant: Mapped[str] = mapped_column(NAME)
+    device: Mapped[str] = mapped_column(NAME, default="")
+    """Empty: on the machine of whoever evaluated it."""
+    dataset: Mapped[str] = mapped_column(DIGEST)
+    """The blob of the validation set; its name may be gone, or given to another."""
+    dataset_name: Mapped[str] = mapped_column(NAME)
+    metric: Mapped[str] = mapped_column(NAME)
+    score: Mapped[float]
+    items: Mapped[int]
+    backend: Mapped[str] = mapped_column(String(128))
+    seconds: Mapped[float]
+    measured_at: Mapped[datetime]
+    measured_by: Mapped[str] = mapped_column(WHO, default="")

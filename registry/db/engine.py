@@ -9,7 +9,13 @@ Callers use `read()` and `write()` and SQL that both understand.
 
 What fails in the database's own condition (`faults.py`) is a `TemporaryError`; it is logged here, once when it begins
 and once when it ends, and counted. The connections that were open then are thrown away: after a fail-over they lead to
-a server that is read-only, and new ones are made to whichever server the URL leads to now.
+a server that is read-only, and new ones are made to whichever server the URL leads to now. What is wrong when the
+database is opened at a start (`open_database`) is said with a code of its own, and what to do.
+
+After its commit a transaction tells this process what it changed: whoever writes a row calls `announce` in the same
+transaction. `Database.write()` calls the listeners when the transaction is committed, outside of it and of the writers'
+queue; after a rollback it calls nobody. Another process hears nothing, so whoever listens looks from time to time as
+well.
 """
 
 from __future__ import annotations
@@ -18,19 +24,75 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from registry.core.outage import Outage
-from registry.db.after_commit import Listeners
 from registry.db.faults import fault_of, first_line, refusal_of, replaced
+from registry.db.migrations.upgrade import PRERELEASE, UnknownSchemaError, upgrade
 from registry.db.sqlite_file import Place, open_as_file
-from registry.errors import BusyError, InTheWayError, TemporaryError
+from registry.errors import BusyError, InTheWayError, StartError, TemporaryError
+
+log = logging.getLogger(__name__)
+_ANNOUNCED = "modelfleet_announced"
+
+
+class Changed(Enum):
+    """What can be announced."""
+
+    DOCUMENTS = auto()
+    """Desired documents."""
+    EVENTS = auto()
+    """The fleet's log has more entries."""
+    FLEET = auto()
+    """Devices, their labels or facts, or groups: a rollout may have newcomers."""
+    ROLLOUTS = auto()
+    """A rollout, or a device of one, went on: its next step may be due."""
+    TOKEN = auto()
+    """The token of this name was replaced or revoked."""
+
+
+def announce(session: Session, changed: Changed, name: str = "") -> None:
+    """Have the listeners called after the commit, once for each name."""
+    session.info.setdefault(_ANNOUNCED, {})[changed, name] = None
+
+
+class Listeners:
+    """Who is told. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners: tuple[tuple[Changed, Callable[[str], object]], ...] = ()
+
+    def add(self, changed: Changed, listener: Callable[[str], object]) -> Callable[[], None]:
+        """`listener` is called with the name, in the writer's thread; it must not block. Returns what ends that."""
+        entry = (changed, listener)
+        with self._lock:
+            self._listeners = (*self._listeners, entry)
+
+        def end() -> None:
+            with self._lock:
+                self._listeners = tuple(each for each in self._listeners if each is not entry)
+
+        return end
+
+    def tell(self, session: Session) -> None:
+        """The session is committed. A listener that raises is logged, and the others are called."""
+        for changed, name in session.info.pop(_ANNOUNCED, ()):
+            for wanted, listener in self._listeners:
+                if wanted is changed:
+                    try:
+                        listener(name)
+                    except Exception:
+                        log.exception("a listener of %s failed", changed.name)
+
 
 BUSY_TIMEOUT_S = 15.0
 """How long a transaction waits for another one's lock before it is refused."""
@@ -43,7 +105,6 @@ _KEEPALIVE = {
     "keepalives_count": 4,
     "tcp_user_timeout": 30_000,
 }
-log = logging.getLogger(__name__)
 
 
 class Database:
@@ -85,7 +146,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction: committed when the block ends, rolled back when it raises. What was announced in it
-        (`after_commit.announce`) is told to the listeners after the commit, before this returns.
+        (`announce`) is told to the listeners after the commit, before this returns.
 
         Raises:
             BusyError: the lock was not to be had within BUSY_TIMEOUT_S, another process was in the way, or the
@@ -195,3 +256,72 @@ def _throw_away(context: ExceptionContext) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+_EXPECTED = "sqlite:////folder/registry.db, or postgresql://user:password@host/database"
+_ADVICE = {
+    "busy": ("database_unreachable", "Is the server running, and do address, user and password fit?", False),
+    "read_only": ("read_only", "Its schema is missing or old, and it takes no writes to make or upgrade it.", False),
+    "insufficient_storage": ("insufficient_storage", "Free some room on its disk.", False),
+    "storage_failed": (
+        "database_unusable",
+        "Look at its disk, its rights (the registry makes tables) and whether it is damaged.",
+        True,
+    ),
+}
+"""By the code that a running registry would answer: the code of the start, what to do, whether that comes first."""
+
+
+def open_database(url: str) -> Database:
+    """A database with the newest schema. Never says the URL, which may have a password.
+
+    Raises:
+        StartError: `database_url`, `driver_missing`, `database_newer`, `database_prerelease`, `database_unreachable`,
+            `database_unusable`, `read_only`, `insufficient_storage`.
+    """
+    database = _made(url)
+    try:
+        upgrade(database.engine)
+    except UnknownSchemaError as error:
+        database.close()
+        if error.revision in PRERELEASE:
+            raise StartError(
+                "database_prerelease",
+                f"The database has the schema {error.revision}, from before the first release, and cannot be upgraded. "
+                "Start with an empty database: move the file away, or name another one in database_url; then publish, "
+                "register the devices and deploy again. Nothing was changed.",
+            ) from None
+        raise StartError(
+            "database_newer",
+            f"The database has the schema {error.revision}, which this version of the registry does not know: a newer "
+            "version has used it. Upgrade the registry, or restore the backup from before. Nothing was changed.",
+        ) from None
+    except DBAPIError as error:
+        database.close()
+        fault = fault_of(error)
+        kind = fault.refusal.code if fault is not None and issubclass(fault.refusal, TemporaryError) else ""
+        code, advice, lasting = _ADVICE.get(kind, _ADVICE["storage_failed"])
+        raise StartError(
+            code, f"The database cannot be opened: {first_line(error)}. {advice}", lasting=lasting
+        ) from error
+    return database
+
+
+def _made(url: str) -> Database:
+    try:
+        parts = make_url(url)
+        kind, _, driver = parts.drivername.partition("+")
+        in_memory = kind == "sqlite" and parts.database in (None, "", ":memory:")
+    except (ArgumentError, ValueError):
+        raise StartError("database_url", f"database_url is no database's URL; it looks like {_EXPECTED}.") from None
+    if kind not in ("sqlite", "postgresql", "postgres") or driver not in ("", "pysqlite", "psycopg") or in_memory:
+        what = "a database in memory, which forgets" if in_memory else f"{parts.drivername!r}"
+        raise StartError("database_url", f"database_url names {what}; the registry takes {_EXPECTED}.")
+    try:
+        return Database(url)
+    except ImportError as error:
+        raise StartError(
+            "driver_missing",
+            f"PostgreSQL needs its driver, which does not load here ({error}). Install it with: "
+            "pip install 'modelfleet[postgresql]'.",
+        ) from error

@@ -1,8 +1,12 @@
-"""What the registry knows of devices: who they are, what they should serve, and what they said.
+"""What the registry knows of devices: who they are, what they should serve, what they said, and their one-time work.
 
-`devices` is what an operator set, `device_states` the newest of each thing a device said, the rest is history.
-Documents are kept as the JSON text that crossed the wire. A device's rows go with it (`ON DELETE CASCADE`); only
-its tombstone stays, so that its generation never falls and its retained messages get cleared.
+`devices` is what an operator set, `device_states` the newest of each thing a device said, `jobs` its one-time work, the
+rest is history. Documents are kept as the JSON text that crossed the wire. A device's rows go with it
+(`ON DELETE CASCADE`); only its tombstone stays, so that its generation never falls and its retained messages get
+cleared.
+
+A job that is not over stands in its device's desired document; the row is the truth, the document follows in the
+same transaction. A finished job stays for reading until the sweep forgets it.
 """
 
 from __future__ import annotations
@@ -10,13 +14,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from registry.db.base import Base, BigId
-
-NAME = String(64)
-DIGEST = String(71)
+from registry.db.base import DIGEST, NAME, WHO, Base, BigId
 
 
 def _device(primary_key: bool = False) -> Mapped[int]:
@@ -101,7 +102,7 @@ class DeploymentRow(Base):
     generation: Mapped[int] = mapped_column(BigId)
     """Of the desired document in which this first stood."""
     set_at: Mapped[datetime]
-    set_by: Mapped[str] = mapped_column(String(80), default="")
+    set_by: Mapped[str] = mapped_column(WHO, default="")
     note: Mapped[str] = mapped_column(Text, default="")
 
 
@@ -246,3 +247,37 @@ class ResultRow(Base):
     note: Mapped[str] = mapped_column(Text, default="")
     rollout: Mapped[str | None] = mapped_column(NAME)
     """That put the version there, also after it ended."""
+
+
+class JobRow(Base):
+    """One job of one device."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_device_id", "device_id", "over"), Index("ix_jobs_over", "over", "expires_at"))
+
+    number: Mapped[int] = mapped_column(BigId, primary_key=True)
+    """Rises: the order of lists."""
+    id: Mapped[str] = mapped_column(NAME, unique=True)
+    device_id: Mapped[int] = mapped_column(BigId, ForeignKey("devices.id", ondelete="CASCADE"))
+    model: Mapped[str] = mapped_column(NAME)
+    document: Mapped[str] = mapped_column(Text)
+    """The `Job`, canonical JSON."""
+    status: Mapped[str] = mapped_column(Text)
+    """The `JobStatus`, canonical JSON: the newest that the device said, or how the registry ended it."""
+    over: Mapped[bool] = mapped_column(default=False)
+    """Succeeded, failed or cancelled: never changed again."""
+    created_at: Mapped[datetime]
+    created_by: Mapped[str] = mapped_column(WHO, default="")
+    updated_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    """A job that is not over by then has failed."""
+
+
+class OfferedBlobRow(Base):
+    """A blob that a job's device may upload: it stands in the variant that the device offered."""
+
+    __tablename__ = "offered_blobs"
+
+    job: Mapped[int] = mapped_column(BigId, ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST, primary_key=True, index=True)
+    size: Mapped[int] = mapped_column(BigInteger)

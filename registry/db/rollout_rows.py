@@ -13,11 +13,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from registry.db.base import Base, BigId
-
-NAME = String(64)
-DIGEST = String(71)
-WHO = String(80)
+from registry.db.base import DIGEST, NAME, WHO, Base, BigId
 
 
 def _rollout(primary_key: bool = False) -> Mapped[int]:

@@ -21,26 +21,19 @@ from registry.blobs.opening import open_blobs
 from registry.client.address import ADMIN_TOKEN_FILE
 from registry.config import RegistryConfig
 from registry.core.retention import RetentionLimits
-from registry.db.after_commit import Changed
-from registry.db.engine import Database
-from registry.db.opening import open_database
+from registry.db.engine import Changed, Database, open_database
 from registry.errors import StartError, TemporaryError
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.readiness import Readiness
 from registry.server.rolling import Waker
-from registry.services.access import Access
-from registry.services.catalogue.aliases import Aliases
 from registry.services.catalogue.blob_checks import BlobChecks
 from registry.services.catalogue.coverage import Coverage
 from registry.services.catalogue.garbage import Garbage
-from registry.services.catalogue.models import Models
-from registry.services.catalogue.parity import ParityTable
+from registry.services.catalogue.models import Aliases, Models
 from registry.services.catalogue.uploads import UploadLimits, Uploads
-from registry.services.catalogue.versions import Versions
-from registry.services.conversions import Conversions
-from registry.services.datasets import Datasets
+from registry.services.catalogue.versions import Conversions, Versions
 from registry.services.deployments import Deployments
-from registry.services.evaluations import Evaluations
+from registry.services.evaluations import Datasets, Evaluations, ParityTable
 from registry.services.fleet.desired import DesiredDocuments
 from registry.services.fleet.devices import Devices
 from registry.services.fleet.fleet_log import FleetLog
@@ -52,12 +45,11 @@ from registry.services.fleet.results import Results
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.jobs import Jobs
 from registry.services.restoring import Restored, restored
-from registry.services.rollouts.lease import holder_in
-from registry.services.rollouts.planning import Planner
+from registry.services.rollouts.planning import Planner, holder_in
 from registry.services.rollouts.rollouts import Rollouts
 from registry.services.rollouts.ticker import Ticker
 from registry.services.telemetry import Telemetry
-from registry.services.tokens import Tokens, read_token
+from registry.services.tokens import Access, Tokens, read_token
 from registry.services.webhooks import Webhooks
 
 

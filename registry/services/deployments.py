@@ -18,16 +18,14 @@ from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.messages import DesiredModel
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import FitOutcome, Resolution
-from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import ModelRow
-from registry.db.engine import Database
+from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.errors import ConflictError, InvalidError
 from registry.services.choice import choose
 from registry.services.fleet.desired import as_desired, current, find_device, set_desired
-from registry.services.queries import found
+from registry.services.queries import find_model, find_version, found, manifest_body
 from registry.services.rollouts.targets import supersede
-from registry.services.views import find_model, find_version, manifest_body
 
 REISSUE_BATCH = 200
 """Deployments that one transaction issues again after a model's settings changed."""

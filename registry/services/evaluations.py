@@ -1,24 +1,131 @@
-"""What versions scored on validation sets, by variant and device. The newest of each counts; older ones go."""
+"""How good the variants of a version are: validation sets, scores on them, and how golden vectors were answered.
+
+A validation set is a name for a blob that is checked once, when it is published; a name never changes its blob. Of the
+scores of a variant on a device the newest counts; older ones go.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
-from registry.contracts.catalogue.manifest import Manifest
+from registry.blobs.base import BlobStore
+from registry.contracts.api.versions import ParityView
+from registry.contracts.catalogue.manifest import Manifest, TensorSpec
 from registry.contracts.device.jobs import Job, JobKind, JobState, JobStatus
-from registry.contracts.evaluation.datasets import EvaluationCreate, EvaluationView
+from registry.contracts.device.messages import Reported
+from registry.contracts.evaluation.datasets import (
+    Dataset,
+    DatasetCreate,
+    DatasetView,
+    EvaluationCreate,
+    EvaluationView,
+    read_dataset,
+    require_classes,
+)
 from registry.contracts.evaluation.scoring import METRICS
-from registry.db.catalog_rows import VersionRow
+from registry.contracts.tensor_file import TensorFileError, header_end
+from registry.db.catalog_rows import BlobRow, DatasetRow, EarlierManifestRow, EvaluationRow, VersionRow
 from registry.db.engine import Database
-from registry.db.evaluation_rows import DatasetRow, EvaluationRow
-from registry.errors import InvalidError
-from registry.services.datasets import find_dataset
-from registry.services.views import exact_version, find_version
+from registry.db.fleet_rows import DeviceRow, DeviceStateRow
+from registry.errors import ConflictError, InvalidError
+from registry.services.queries import exact_version, find_version, found
+
+
+class Datasets:
+    """The use cases of validation sets. Thread-safe."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    def publish(self, name: str, body: DatasetCreate, by: str, now: datetime) -> tuple[DatasetView, bool]:
+        """Give a blob a name; whether it is new.
+
+        Raises:
+            InvalidError: the blob is not there, has another size, or is no validation set.
+            ConflictError: the name is that of another blob.
+        """
+        with self._database.write() as session:
+            row = session.get(DatasetRow, name)
+            if row is not None and row.digest == body.digest:
+                return _dataset_view(row), False
+            if row is not None:
+                raise ConflictError(
+                    f"The validation set {name!r} is {row.digest}, and a set never changes; publish this under "
+                    "another name, or remove the old one first."
+                )
+            blob = session.get(BlobRow, body.digest)
+            if blob is None or blob.size != body.size or self._blobs.size_of(body.digest) != body.size:
+                raise InvalidError(f"There is no blob {body.digest} of {body.size} bytes; upload it first.")
+            blob.used_at = now
+            found = self._read(body)
+            row = DatasetRow(
+                name=name,
+                digest=body.digest,
+                size=body.size,
+                items=found.items,
+                tensors=[spec.model_dump(mode="json") for spec in found.specs()],
+                created_at=now,
+                created_by=by,
+            )
+            session.add(row)
+            session.flush()
+            return _dataset_view(row), True
+
+    def get(self, name: str) -> DatasetView:
+        """One by its name. Raises NotFoundError."""
+        with self._database.read() as session:
+            return _dataset_view(find_dataset(session, name))
+
+    def page(self, after: str, limit: int) -> list[DatasetView]:
+        """Up to `limit` by name, after the name `after`."""
+        query = select(DatasetRow).where(DatasetRow.name > after).order_by(DatasetRow.name).limit(limit)
+        with self._database.read() as session:
+            return [_dataset_view(row) for row in session.scalars(query)]
+
+    def delete(self, name: str, now: datetime) -> None:
+        """Remove it; what was measured on it stays, and the sweep collects its blob. Raises NotFoundError."""
+        with self._database.write() as session:
+            row = find_dataset(session, name)
+            blob = session.get_one(BlobRow, row.digest)
+            blob.used_at = now
+            session.delete(row)
+
+    def _read(self, body: DatasetCreate) -> Dataset:
+        reader = self._blobs.open(body.digest)
+        try:
+            found = read_dataset(reader.read_at(0, header_end(reader.read_at(0, 8), reader.size)), reader.size)
+            if found.labels is not None:
+                begin, end = found.labels.begin, found.labels.end
+                require_classes(found.labels.datatype, reader.read_at(begin, end - begin))
+        except TensorFileError as error:
+            raise InvalidError(f"The blob {body.digest} is no validation set: {error}.") from None
+        finally:
+            reader.close()
+        return found
+
+
+def find_dataset(session: Session, name: str) -> DatasetRow:
+    """The row. Raises NotFoundError."""
+    return found(session.get(DatasetRow, name), f"There is no validation set named {name!r}.")
+
+
+def _dataset_view(row: DatasetRow) -> DatasetView:
+    return DatasetView(
+        name=row.name,
+        digest=row.digest,
+        size=row.size,
+        items=row.items,
+        tensors=tuple(TensorSpec.model_validate(spec) for spec in row.tensors),
+        created_at=row.created_at,
+        created_by=row.created_by,
+    )
 
 
 class Evaluations:
@@ -126,3 +233,60 @@ def _view(row: VersionRow, evaluation: EvaluationRow) -> EvaluationView:
         at=evaluation.measured_at,
         by=evaluation.measured_by,
     )
+
+
+MAX_DEVICES = 500
+"""Devices whose reports are read; of more, the first by name."""
+
+
+class ParityTable:
+    """Reads what was measured; keeps nothing. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, model: str, version: str) -> list[ParityView]:
+        """The publisher's figures in the order of the variants, then the devices' by name. Raises NotFoundError.
+
+        A device counts with its newest report: while it serves this version, or while the deployment that it
+        reports, under way or ended, is of this version.
+        """
+        with self._database.read() as session:
+            row = find_version(session, model, version)
+            manifest = Manifest.model_validate_json(row.body)
+            earlier = select(EarlierManifestRow.manifest).where(EarlierManifestRow.version_id == row.id)
+            digests = {row.manifest, *session.scalars(earlier)}
+            found = [
+                ParityView(
+                    variant=variant.name,
+                    device=variant.build.built_on if variant.build else None,
+                    backend=variant.parity.backend,
+                    parity=variant.parity.parity,
+                    at=row.created_at,
+                )
+                for variant in manifest.variants
+                if variant.parity is not None
+            ]
+            return found + list(_reported(session, row, digests))
+
+
+def _reported(session: Session, row: VersionRow, digests: set[str]) -> Iterator[ParityView]:
+    mentioned = or_(*(DeviceStateRow.reported.contains(digest) for digest in digests))
+    query = select(DeviceRow.name, DeviceStateRow.reported).join(DeviceStateRow).where(mentioned)
+    for device, text in session.execute(query.order_by(DeviceRow.name).limit(MAX_DEVICES)):
+        try:
+            reported = Reported.model_validate_json(text or "")
+        except ValidationError:  # by an older registry; the next report replaces it
+            continue
+        said = reported.models.get(row.model)
+        if said is None:
+            continue
+        if said.manifest in digests and said.parity is not None and said.variant is not None:
+            yield ParityView(
+                variant=said.variant, device=device, backend=said.backend or "", parity=said.parity, at=reported.at
+            )
+        under_way = said.deployment
+        if under_way and under_way.parity and under_way.manifest in digests and said.manifest not in digests:
+            yield ParityView(
+                variant=under_way.variant, device=device, backend="", parity=under_way.parity, at=reported.at
+            )

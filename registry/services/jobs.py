@@ -19,14 +19,11 @@ from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import JobCode
 from registry.contracts.device.jobs import MAX_JOBS, OVER, Job, JobKind, JobState, JobStatus
 from registry.db.engine import Database
-from registry.db.fleet_rows import DeviceRow
-from registry.db.job_rows import JobRow, OfferedBlobRow
+from registry.db.fleet_rows import DeviceRow, JobRow, OfferedBlobRow
 from registry.errors import BusyError, ForbiddenError, InvalidError
-from registry.services.datasets import find_dataset
-from registry.services.evaluations import keep_evaluation
+from registry.services.evaluations import find_dataset, keep_evaluation
 from registry.services.fleet.desired import find_device, set_job
-from registry.services.queries import found, given
-from registry.services.views import find_version
+from registry.services.queries import find_version, found, given
 
 MAX_JOB_BYTES = 8 << 10
 """Of one job's JSON: MAX_JOBS of them stand in one desired document."""

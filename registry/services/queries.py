@@ -1,13 +1,18 @@
-"""What many queries have in common."""
+"""Queries that many services need: what was looked for or an error, many values at a time, and the catalogue's rows: by
+name or alias, and as the API shows them.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from registry.contracts.api.versions import AliasView, ModelView, VariantView, VersionView
+from registry.db.catalog_rows import AliasMoveRow, AliasRow, EarlierManifestRow, ModelRow, VersionRow
 from registry.errors import NotFoundError
 
 T = TypeVar("T")
@@ -30,3 +35,94 @@ def given(*filters: tuple[InstrumentedAttribute[Any], Any]) -> list[ColumnElemen
 def batches(items: Sequence[T], size: int = IN_LIST) -> Iterator[Sequence[T]]:
     """The items in their order, up to `size` at a time."""
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def find_model(session: Session, model: str) -> ModelRow:
+    """The model's row. Raises NotFoundError."""
+    return found(session.get(ModelRow, model), f"There is no model named {model!r}.")
+
+
+def find_version(session: Session, model: str, name: str) -> VersionRow:
+    """The version of that name, or the one that the alias of that name points to. Raises NotFoundError."""
+    row = exact_version(session, model, name)
+    if row is None:
+        alias = session.get(AliasRow, (model, name))
+        row = exact_version(session, model, alias.version) if alias is not None and alias.version else None
+    if row is None:
+        find_model(session, model)
+        raise NotFoundError(f"Model {model!r} has no version or alias {name!r}.")
+    return row
+
+
+def exact_version(session: Session, model: str, version: str) -> VersionRow | None:
+    """The version of exactly that name, or None."""
+    return session.scalar(select(VersionRow).where(VersionRow.model == model, VersionRow.version == version))
+
+
+def manifest_body(session: Session, digest: str) -> bytes | None:
+    """The canonical bytes of a published manifest, the newest of its version or an earlier one; None: not here."""
+    body = session.scalar(select(VersionRow.body).where(VersionRow.manifest == digest))
+    if body is None:
+        body = session.scalar(select(EarlierManifestRow.body).where(EarlierManifestRow.manifest == digest))
+    return body
+
+
+def version_views(session: Session, rows: Sequence[VersionRow]) -> list[VersionView]:
+    """The versions with their aliases, in the order given; one query for all."""
+    aliases: dict[tuple[str, str], list[str]] = defaultdict(list)
+    models = {row.model for row in rows}
+    for alias in session.scalars(select(AliasRow).where(AliasRow.model.in_(models)).order_by(AliasRow.alias)):
+        if alias.version is not None:
+            aliases[alias.model, alias.version].append(alias.alias)
+    return [
+        VersionView(
+            model=row.model,
+            version=row.version,
+            manifest=row.manifest,
+            created_at=row.created_at,
+            created_by=row.created_by,
+            size=row.size,
+            variants=tuple(VariantView.model_validate(variant) for variant in row.variants),
+            aliases=tuple(aliases[row.model, row.version]),
+            revision=row.revision,
+        )
+        for row in rows
+    ]
+
+
+def model_views(session: Session, rows: Sequence[ModelRow]) -> list[ModelView]:
+    """The models with their newest versions and aliases; a fixed number of queries."""
+    names = [row.name for row in rows]
+    grouped = select(VersionRow.model, func.count(), func.max(VersionRow.id))
+    counted = session.execute(grouped.where(VersionRow.model.in_(names)).group_by(VersionRow.model)).all()
+    counts = {model: count for model, count, _ in counted}
+    newest = session.scalars(select(VersionRow).where(VersionRow.id.in_([last for _, _, last in counted]))).all()
+    latest = {view.model: view for view in version_views(session, newest)}
+    aliases: dict[str, dict[str, str]] = defaultdict(dict)
+    for alias in session.scalars(select(AliasRow).where(AliasRow.model.in_(names)).order_by(AliasRow.alias)):
+        if alias.version is not None:
+            aliases[alias.model][alias.alias] = alias.version
+    return [
+        ModelView(
+            name=row.name,
+            created_at=row.created_at,
+            versions=counts.get(row.name, 0),
+            latest=latest.get(row.name),
+            aliases=aliases[row.name],
+            record_results=row.record_results,
+            result_retention_hours=row.result_retention_hours,
+        )
+        for row in rows
+    ]
+
+
+def alias_view(row: AliasRow | AliasMoveRow) -> AliasView:
+    """An alias as it is, or one step of its history."""
+    return AliasView(
+        model=row.model,
+        alias=row.alias,
+        version=row.version,
+        revision=row.revision,
+        moved_at=row.moved_at,
+        moved_by=row.moved_by,
+    )

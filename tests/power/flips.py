@@ -27,7 +27,7 @@ from registry.blobs.filesystem import FilesystemBlobs
 from registry.contracts.api.uploads import UploadRequest
 from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.wire import digest_of
-from registry.db.opening import open_database
+from registry.db.engine import open_database
 from registry.errors import StartError
 from registry.services.catalogue.blob_checks import BlobChecks
 from registry.services.catalogue.uploads import UploadLimits, Uploads

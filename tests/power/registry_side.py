@@ -11,7 +11,7 @@ from pathlib import Path
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.contracts.api.uploads import UploadRequest
 from registry.contracts.wire import digest_of
-from registry.db.opening import open_database
+from registry.db.engine import open_database
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Versions
 from tests.fakes.registry_simulator import one_file_manifest

@@ -18,7 +18,7 @@ from registry.config import is_loopback
 from registry.contracts.api.answers import Scope
 from registry.errors import ForbiddenError, UnauthorizedError
 from registry.server.composition import Services
-from registry.services.access import ANONYMOUS, Principal
+from registry.services.tokens import ANONYMOUS, Principal
 
 _PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(?::[0-9]{1,5})?")

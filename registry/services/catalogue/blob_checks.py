@@ -21,9 +21,8 @@ from sqlalchemy import exists, func, or_, select, update
 
 from registry.blobs.base import BlobReader, BlobStore
 from registry.contracts.wire import DIGEST_PREFIX, Digest
-from registry.db.catalog_rows import BlobRow, VersionBlobRow
+from registry.db.catalog_rows import BlobRow, DatasetRow, VersionBlobRow
 from registry.db.engine import Database
-from registry.db.evaluation_rows import DatasetRow
 from registry.errors import DamagedError, NotFoundError, TemporaryError
 
 CHUNK = 1 << 20

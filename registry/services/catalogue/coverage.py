@@ -26,7 +26,7 @@ from registry.errors import ConflictError, InvalidError
 from registry.services.choice import choose
 from registry.services.fleet.desired import find_device
 from registry.services.fleet.groups import matching
-from registry.services.views import find_version
+from registry.services.queries import find_version
 
 
 class Coverage:

@@ -13,9 +13,8 @@ from sqlalchemy import delete, select
 
 from registry.blobs.base import BlobStore
 from registry.contracts.wire import Digest
-from registry.db.catalog_rows import BlobRow, UploadRow, VersionBlobRow
+from registry.db.catalog_rows import BlobRow, DatasetRow, UploadRow, VersionBlobRow
 from registry.db.engine import Database
-from registry.db.evaluation_rows import DatasetRow
 
 BATCH = 200
 """Blobs that one transaction removes: others wait that long at most."""

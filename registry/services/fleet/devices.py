@@ -14,8 +14,7 @@ from registry.contracts.device.messages import Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import LabelKey, LabelValue
 from registry.core import presence
-from registry.db.after_commit import Changed, announce
-from registry.db.engine import Database
+from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import (
     DeploymentRow,
     DesiredRow,
@@ -26,8 +25,8 @@ from registry.db.fleet_rows import (
     TombstoneRow,
 )
 from registry.errors import InvalidError
-from registry.services.fleet.counters import next_revision
 from registry.services.fleet.desired import find_device, first_document
+from registry.services.fleet.epochs import next_revision
 from registry.services.fleet.presence import is_online, judged_at
 from registry.services.tokens import put_device_token, remove_device_token
 

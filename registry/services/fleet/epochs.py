@@ -1,6 +1,8 @@
-"""The epoch of the registry's database: a random name of its life, which ends when it is put back from a backup.
+"""The epoch of the registry's database and the fleet's counters within it.
 
-Devices keep the epoch with the generation that they saw: a generation means something only within one epoch.
+The epoch is a random name of the database's life, which ends when it is put back from a backup. Devices keep it with
+the generation that they saw: a generation means something only within one epoch. Counters rise in the order of commits:
+whoever has read up to n misses nothing at or below n.
 """
 
 from __future__ import annotations
@@ -13,8 +15,31 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.device.messages import Desired
 from registry.contracts.wire import digest_of
-from registry.db.fleet_rows import DesiredRow, DeviceStateRow, RegistryStateRow, TombstoneRow
-from registry.services.fleet.counters import next_revision
+from registry.db.engine import Changed, announce
+from registry.db.fleet_rows import DesiredRow, DeviceStateRow, RegistryStateRow, RevisionRow, TombstoneRow
+
+REVISION = 1
+"""The row of `fleet_revision` that counts the changes of desired documents."""
+EVENTS = 2
+"""The row that counts the entries of the fleet's log."""
+
+
+def raise_counter(session: Session, counter: int, by: int) -> int:
+    """The counter's new value; its row is held until the transaction ends."""
+    row = session.get(RevisionRow, counter, with_for_update=True, populate_existing=True)
+    if row is None:
+        row = RevisionRow(id=counter, value=0)
+        session.add(row)
+    row.value += by
+    session.flush()
+    return row.value
+
+
+def next_revision(session: Session, by: int = 1) -> int:
+    """The fleet's next revision; after the commit those are told who have copies of documents or publish them."""
+    announce(session, Changed.DOCUMENTS)
+    return raise_counter(session, REVISION, by)
+
 
 AHEAD = 1_000_000
 """Generations go on so far above those of the backup: also for agents that know no epochs, and so that nobody was ever

@@ -15,11 +15,10 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.rollout.views import RolloutEvent
 from registry.core.retention import before
-from registry.db.after_commit import Changed, announce
-from registry.db.engine import Database
+from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import RevisionRow
 from registry.db.rollout_rows import FleetLogRow
-from registry.services.fleet.counters import EVENTS, raise_counter
+from registry.services.fleet.epochs import EVENTS, raise_counter
 from registry.services.queries import given
 
 KEEP_HOURS = 24 * 7

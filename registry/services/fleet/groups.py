@@ -14,8 +14,7 @@ from registry.contracts.rollout.spec import Fleet, GroupBody, GroupView
 from registry.contracts.rollout.states import RolloutState
 from registry.core.rollouts.machine import AT_REST
 from registry.core.selectors import Operator, SelectorError, Term, parse
-from registry.db.after_commit import Changed, announce
-from registry.db.engine import Database
+from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeviceLabelRow, DeviceRow
 from registry.db.rollout_rows import GroupDeviceRow, GroupRow, RolloutRow
 from registry.errors import InUseError, InvalidError

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select, tuple_, update
 
-from registry.db.after_commit import Changed
-from registry.db.engine import Database
+from registry.db.engine import Changed, Database
 from registry.db.fleet_rows import DesiredRow, DeviceRow, TombstoneRow
 
 Place = tuple[int, int]

@@ -1,5 +1,8 @@
-"""Forgetting: old health into its hour, old events, sessions and results away. Each batch is a transaction, so
-that a sweep never holds the database for long, and a killed one loses nothing: the next goes on."""
+"""Forgetting: old health into its hour; old events, sessions, results and steps of rollouts away.
+
+Each batch is a transaction, so that a sweep never holds the database for long, and a killed one loses nothing: the next
+goes on.
+"""
 
 from __future__ import annotations
 

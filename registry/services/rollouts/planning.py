@@ -1,20 +1,32 @@
 """Working a plan out and freezing it: devices in bulk, resolved once per class of facts, rows written in batches.
 
 A planner that dies, or is stopped, leaves the rollout in `planning`: whoever plans next begins again, with the same
-result. While one plans, it holds a lease of the rollout, and each batch is written only while it does.
+result. While one plans, it holds a lease of the rollout, and each batch is written only while it does. What is known of
+the devices is read in a few queries for any number.
+
+A lease is one row that a process holds for LEASE_S and renews. It saves work, it guards nothing: every step of a
+rollout is safe when two take it.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, insert, inspect, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, inspect, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.codes import ReasonCode
+from registry.contracts.codes import QUARANTINES, ReasonCode
+from registry.contracts.device.deployments import Phase
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout.views import RolloutReason
@@ -25,17 +37,63 @@ from registry.core.rollouts.machine import RolloutTrigger
 from registry.core.rollouts.plan import IN_QUARANTINE, QUARANTINED, Known, Other, RolloutPlan, plan
 from registry.core.rollouts.waves import label, tail
 from registry.core.selectors import SelectorError
+from registry.db.base import insert_new
 from registry.db.engine import Database
-from registry.db.fleet_rows import DeviceRow
-from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
+from registry.db.fleet_rows import DeploymentRow, DeviceLabelRow, DeviceRow, DeviceStateRow
+from registry.db.rollout_rows import ActionRow, LeaseRow, RolloutRow, WaveRow
 from registry.errors import InvalidError, NotFoundError
 from registry.services.choice import choose
 from registry.services.fleet.groups import in_fleet
-from registry.services.queries import batches, found
-from registry.services.rollouts.known import known_devices, platforms_of
-from registry.services.rollouts.lease import LeaderLease
+from registry.services.fleet.presence import is_online
+from registry.services.queries import batches, found, manifest_body
 from registry.services.rollouts.store import ACTIVE, move, spec_of
-from registry.services.views import manifest_body
+
+_OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
+_GAVE_UP = tuple(state.value for state in actions.REQUEST_ENDS)
+_EVERY: ColumnElement[bool] = true()
+
+
+LEASE_S = 10.0
+RENEW_S = 4.0
+AHEAD_S = 60.0
+"""A lease that ends later than this was taken by a clock that has been set back since: it is nobody's."""
+
+
+def holder_in(folder: Path) -> str:
+    """The holder that every process in this folder is, one after the other, since the folder is locked: a registry that
+    was killed and is started again holds its lease at once, and need not wait for its end."""
+    return sha256(f"{os.uname().nodename}:{folder.resolve()}".encode()).hexdigest()[:16]
+
+
+class LeaderLease:
+    """One process's claim on a name."""
+
+    def __init__(self, database: Database, name: str, holder: str | None = None) -> None:
+        self._database = database
+        self._name = name
+        self._holder = holder or secrets.token_hex(8)
+        self._until: datetime | None = None
+
+    def hold(self, now: datetime) -> bool:
+        """Take or renew it; False while another process has it. Writes only every RENEW_S."""
+        if self._until is not None and now < self._until - timedelta(seconds=LEASE_S - RENEW_S):
+            return True
+        until = now + timedelta(seconds=LEASE_S)
+        ahead = LeaseRow.until > now + timedelta(seconds=AHEAD_S)
+        free = or_(LeaseRow.holder == self._holder, LeaseRow.until <= now, ahead)
+        with self._database.write() as session:
+            insert_new(session, LeaseRow, [{"name": self._name, "holder": self._holder, "until": now}], ("name",))
+            mine = update(LeaseRow).where(LeaseRow.name == self._name, free)
+            held = bool(session.execute(mine.values(holder=self._holder, until=until)).rowcount)  # type: ignore[attr-defined]
+        self._until = until if held else None
+        return held
+
+    def release(self) -> None:
+        """Let another process have it at once; nothing is left of it."""
+        self._until = None
+        with self._database.write() as session:
+            session.execute(delete(LeaseRow).where(LeaseRow.name == self._name, LeaseRow.holder == self._holder))
+
 
 CHUNK = 5000
 """Rows that one transaction writes."""
@@ -247,3 +305,85 @@ def _ids_of(session: Session, row: RolloutRow, devices: Sequence[str]) -> Iterab
             ActionRow.rollout_id == row.id, ActionRow.device.in_(batch)
         )
         yield from ((found.device, found.id) for found in session.execute(query))
+
+
+def known_devices(
+    session: Session,
+    spec: RolloutSpec,
+    manifest: Manifest,
+    now: datetime,
+    which: ColumnElement[bool],
+    *,
+    again: bool = False,
+) -> list[Known]:
+    """The devices, with what decides about them; in one query, whatever their number."""
+    digest = manifest.canonical_digest()
+    labels = _labels(session) if any(wave.selector for wave in spec.waves) else {}
+    current = set() if again else serving(session, manifest.model, digest)
+    barred = {} if again else quarantines(session, manifest, digest)  # another attempt lifts them
+    query = (
+        select(DeviceRow.id, DeviceRow.name, DeviceRow.facts_digest, is_online(session, now))
+        .join(DeviceStateRow, DeviceStateRow.device_id == DeviceRow.id)
+        .where(which)
+    )
+    return [
+        Known(name, facts, device in current, bool(online), labels.get(device, {}), barred.get(device, ()))
+        for device, name, facts, online in session.execute(query)
+    ]
+
+
+def _labels(session: Session) -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {}
+    for device, key, value in session.execute(
+        select(DeviceLabelRow.device_id, DeviceLabelRow.key, DeviceLabelRow.value)
+    ):
+        found.setdefault(device, {})[key] = value
+    return found
+
+
+def serving(session: Session, model: str, digest: str, which: ColumnElement[bool] = _EVERY) -> set[int]:
+    """Devices that should serve the manifest, and say that they do; of those that the condition names."""
+    query = (
+        select(DeviceStateRow.device_id, DeviceStateRow.reported)
+        .join(DeploymentRow, DeploymentRow.device_id == DeviceStateRow.device_id)
+        .where(DeploymentRow.model == model, DeploymentRow.manifest == digest, DeviceStateRow.reported.is_not(None))
+        .where(which)
+    )
+    return {
+        device
+        for device, text in session.execute(query)
+        if json.loads(text or "{}").get("models", {}).get(model, {}).get("manifest") == digest
+    }
+
+
+def quarantines(session: Session, manifest: Manifest, digest: str) -> dict[int, set[str]]:
+    """Device to the variants of a manifest that it took back or gave up for good, as far as is known here: from its
+    last report, and from rollouts of the version that have not been rolled back since. All where it names none."""
+    found: dict[int, set[str]] = defaultdict(set)
+    every = {variant.name for variant in manifest.variants}
+    told = select(DeviceStateRow.device_id, DeviceStateRow.reported).where(DeviceStateRow.reported.contains(digest))
+    for device, text in session.execute(told):
+        last = (json.loads(text or "{}").get("models", {}).get(manifest.model) or {}).get("deployment") or {}
+        if last.get("manifest") == digest and last.get("phase") in _OVER_BADLY and last.get("code") in QUARANTINES:
+            found[device] |= {last["variant"]} if last.get("variant") else every
+    ended = (
+        select(ActionRow.device_id, ActionRow.variant)
+        .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+        .where(RolloutRow.model == manifest.model, RolloutRow.manifest == digest, ActionRow.goes_back.is_(False))
+        .where(ActionRow.state.in_(_GAVE_UP), ActionRow.code.in_(QUARANTINES), ActionRow.device_id.is_not(None))
+    )
+    for gave_up, variant in session.execute(ended):
+        found[gave_up or 0] |= {variant} if variant else every
+    return found
+
+
+def platforms_of(session: Session, known: Iterable[Known]) -> dict[str, Platform]:
+    """The facts of every digest that these devices have."""
+    wanted = {device.facts for device in known if device.facts is not None}
+    one = select(func.min(DeviceRow.id)).where(DeviceRow.facts_digest.is_not(None)).group_by(DeviceRow.facts_digest)
+    query = select(DeviceRow.facts_digest, DeviceRow.facts).where(DeviceRow.id.in_(one))
+    return {
+        digest: Platform.model_validate_json(facts)
+        for digest, facts in session.execute(query)
+        if digest in wanted and facts is not None
+    }

@@ -17,7 +17,7 @@ from registry.contracts.device.messages import Event, Reported, ServingState
 from registry.contracts.rollout.states import ActionState
 from registry.core.rollouts import actions
 from registry.core.rollouts.actions import Report
-from registry.db.after_commit import Changed, announce
+from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.queries import batches

@@ -1,42 +1,69 @@
-"""The use cases of rollouts: making one (`drafts`), commands, approval, reading.
+"""The use cases of rollouts: making one, commands, approval, reading.
+
+A spec is checked before it is kept, and its version is resolved then: an alias that moves later changes no rollout. A
+rollout can be changed for as long as no device has heard of it.
 
 Every command names the revision that was seen and may carry an idempotency key; a repeat gets the first answer. What
-follows from a command (offers, withdrawals, the way back) is the ticker's, which is woken after the commit.
+follows from a command and takes long (offers, withdrawals, the way back) is the ticker's, which is woken after the
+commit.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.contracts.codes import ReasonCode
+from registry.contracts.codes import DeviceReasonCode, ReasonCode
 from registry.contracts.rollout.spec import MAX_VALID_S, RolloutSpec
-from registry.contracts.rollout.states import Command, RolloutState
+from registry.contracts.rollout.states import Command, RolloutState, WaveState
 from registry.contracts.rollout.views import (
+    MAX_NAMED,
     ActionView,
     Approval,
     CommandBody,
     HistoryEntry,
+    PlanGap,
     PlanView,
     RolloutReason,
     RolloutView,
 )
+from registry.core.differences import differences
+from registry.core.rollouts.gates import Kind, accepted_of
 from registry.core.rollouts.machine import InvalidMoveError, legal
-from registry.db.after_commit import Changed, announce
-from registry.db.engine import Database
-from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow
+from registry.core.rollouts.waves import selectors
+from registry.core.selectors import SelectorError
+from registry.db.engine import Changed, Database, announce
+from registry.db.fleet_rows import DeviceRow
+from registry.db.rollout_rows import ActionRow, GroupDeviceRow, RolloutHistoryRow, RolloutRow, WaveRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
+from registry.services.fleet.groups import find_group
+from registry.services.fleet.groups import named as named_devices
 from registry.services.idempotency import first_answer, remember
-from registry.services.queries import given
-from registry.services.rollouts.drafts import change_draft, make_draft, named, require_time, with_missing
-from registry.services.rollouts.effects import EFFECTS, retry
+from registry.services.queries import find_version, given
+from registry.services.rollouts.apply import begin_rollback, plan_again
 from registry.services.rollouts.planning import find_manifest, work_out
-from registry.services.rollouts.store import find_rollout, move, reason_of, require_revision, spec_of
+from registry.services.rollouts.snapshot import counts_of, lost_of
+from registry.services.rollouts.store import find_rollout, move, reason_of, record, require_revision, set_wave, spec_of
 from registry.services.rollouts.targets import let_go
 from registry.services.rollouts.views import action_views, history_entry, rollout_view
-from registry.services.views import find_version
+
+MAX_OPEN = 1000
+"""Rollouts that are not over; another one is refused."""
+_PUBLIC = re.compile(r"r-[0-9a-f]{12}")
+"""An id, by which a rollout is found as by its name."""
+_CHANGEABLE = frozenset({RolloutState.DRAFT, RolloutState.DENIED})
+
+
+MAX_TOLD = 5
+"""Devices that a sentence names."""
+_STOPPED = frozenset({WaveState.FAILED.value, WaveState.INCONCLUSIVE.value})
 
 
 class Rollouts:
@@ -239,3 +266,138 @@ def _require_legal(row: RolloutRow, command: Command) -> None:
             f"It is there because: {why.text or why.code}.",
             tuple(each.value for each in can),
         )
+
+
+def named(session: Session, name: str) -> RolloutRow | None:
+    """The rollout of that name, if there is one."""
+    return session.scalar(select(RolloutRow).where(RolloutRow.name == name))
+
+
+def require_time(spec: RolloutSpec, now: datetime) -> None:
+    """Raises InvalidError when the rollout would end before it could begin."""
+    if spec.valid_until is not None and spec.valid_until <= now:
+        raise InvalidError(f"valid_until, {spec.valid_until.isoformat(timespec='seconds')}, is over.")
+
+
+def _check(session: Session, spec: RolloutSpec, now: datetime) -> None:
+    require_time(spec, now)
+    if spec.name is not None and _PUBLIC.fullmatch(spec.name):
+        raise InvalidError(f"{spec.name!r} has the form of a rollout's id; give it another name.")
+    try:
+        selectors(spec)
+    except SelectorError as error:
+        raise InvalidError(f"{error}.") from error
+    for group in spec.fleet.groups:
+        find_group(session, group)
+
+
+def make_draft(session: Session, spec: RolloutSpec, by: str, now: datetime) -> RolloutRow:
+    """A new rollout, whose name the caller found free.
+
+    Raises:
+        NotFoundError: no such version, alias or group.
+        InvalidError: a selector is none, its time is over, or the name has the form of an id.
+        ConflictError: MAX_OPEN are not over.
+    """
+    _check(session, spec, now)
+    still_open = select(RolloutRow.id).where(RolloutRow.ended_at.is_(None)).limit(MAX_OPEN)
+    if len(session.scalars(still_open).all()) >= MAX_OPEN:
+        raise ConflictError(f"{MAX_OPEN} rollouts are not over; end or delete some first.")
+    version = find_version(session, spec.model, spec.version)
+    row = RolloutRow(
+        public=f"r-{secrets.token_hex(6)}", name=spec.name, model=spec.model, version=version.version,
+        manifest=version.manifest, spec=spec.canonical().decode(), state=RolloutState.DRAFT.value, revision=1,
+        generation=1, reason=ReasonCode.NEW.value, reason_text="", since=now, created_at=now, created_by=by,
+        tokens=0.0, byte_tokens=0.0,
+    )  # fmt: skip
+    session.add(row)
+    session.flush()
+    record(session, row, None, "create", now, by=by, note=spec.note)
+    return row
+
+
+def change_draft(session: Session, row: RolloutRow, spec: RolloutSpec, by: str, now: datetime) -> None:
+    """It asks for this now; what was planned is void.
+
+    Raises:
+        NotFoundError: no such version, alias or group.
+        InvalidError: a selector is none, or its time is over.
+        ConflictError: it has begun with another spec; `errors` names the differences.
+    """
+    if RolloutState(row.state) not in _CHANGEABLE or row.generation > 1:  # devices may have the earlier one
+        raise ConflictError(
+            f"Rollout {row.name!r} is {row.state} with another spec; give the new one another name.",
+            differences(json.loads(row.spec), spec.to_json()),
+        )
+    _check(session, spec, now)
+    version = find_version(session, spec.model, spec.version)
+    row.spec, row.model = spec.canonical().decode(), spec.model
+    row.version, row.manifest, row.plan, row.plan_digest = version.version, version.manifest, None, None
+    row.revision += 1
+    record(session, row, RolloutState(row.state), "change", now, by=by, note=spec.note)
+
+
+def with_missing(session: Session, spec: RolloutSpec, found: PlanView) -> PlanView:
+    """The plan, which says also of names in the fleet and its groups that no device has them: most are misspelt.
+
+    They are no part of its digest: a device may be registered later, and joins as a newcomer.
+    """
+    listed = select(GroupDeviceRow.device).where(GroupDeviceRow.group.in_(spec.fleet.groups))
+    asked = sorted({*spec.fleet.devices, *session.scalars(listed)})
+    known = {name for some in named_devices(asked) for name in session.scalars(select(DeviceRow.name).where(some))}
+    missing = tuple(name for name in asked if name not in known)
+    if not missing:
+        return found
+    why = "no device of this name is registered; once it is, it joins while the rollout runs"
+    gap = PlanGap(code=DeviceReasonCode.NOT_REGISTERED, why=why, count=len(missing), devices=missing[:MAX_NAMED])
+    return found.model_copy(update={"nothing": (*found.nothing, gap)})
+
+
+def _resume(session: Session, row: RolloutRow, body: CommandBody, by: str, now: datetime) -> None:
+    """What failed or is lost so far is accepted: gates and `max_unavailable` count from here. With `force` the wave
+    that runs passes."""
+    counts, _ = counts_of(session, row.id)
+    lost = lost_of(session, row, spec_of(row), now)
+    query = select(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind != Kind.ROLLBACK.value)
+    current = True
+    for wave in session.scalars(query.order_by(WaveRow.number)).all():
+        wave.accepted = asdict(accepted_of(counts.get(wave.number, {}), lost.get(wave.number, 0)))
+        if wave.state == WaveState.PASSED.value:
+            continue
+        runs = current and wave.started_at is not None and wave.kind == Kind.WAVE.value
+        current = False
+        wave.started_at = now if wave.started_at is not None else None
+        if wave.state in _STOPPED:
+            wave.soak_since, wave.accepted_by = None, by
+            set_wave(session, row, wave, WaveState.RELEASING, now)
+        if body.force and runs:
+            wave.passed_at, wave.accepted_by = now, by
+            set_wave(session, row, wave, WaveState.PASSED, now)
+
+
+def _rollback(session: Session, row: RolloutRow, _body: CommandBody, _by: str, now: datetime) -> None:
+    begin_rollback(session, row, now)
+
+
+EFFECTS: dict[Command, Callable[[Session, RolloutRow, CommandBody, str, datetime], None]] = {
+    Command.RESUME: _resume,
+    Command.ROLLBACK: _rollback,
+}
+
+
+def retry(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> str:
+    """Plan devices again; who was left out and why, as the end of a sentence. Raises ConflictError when all were."""
+    done = plan_again(session, row, devices, now)
+    left = _named(done.left_out)
+    if not done.planned:
+        raise ConflictError(f"No device of rollout {row.public} can be tried again{left}.")
+    return left
+
+
+def _named(left_out: Mapping[str, str]) -> str:
+    """The first of them, each with its reason."""
+    if not left_out:
+        return ""
+    told = [f"{device} ({why})" for device, why in list(left_out.items())[:MAX_TOLD]]
+    more = len(left_out) - len(told)
+    return f"; left out: {', '.join(told)}{f' and {more} more' if more else ''}"

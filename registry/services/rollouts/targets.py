@@ -21,17 +21,14 @@ from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.core.rollouts import actions
-from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import ModelRow
+from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.choice import choose
-from registry.services.fleet.desired import as_desired
-from registry.services.fleet.desired_batch import Change, set_many
-from registry.services.queries import batches
-from registry.services.rollouts.store import ACTIVE, Changes, by_of, policy_of, previous_of
-from registry.services.rollouts.taken import by_hand_since
-from registry.services.views import manifest_body
+from registry.services.fleet.desired import Change, as_desired, set_many
+from registry.services.queries import batches, manifest_body
+from registry.services.rollouts.store import ACTIVE, Changes, by_hand_since, by_of, policy_of, previous_of
 
 _S = ActionState
 _GOES_ON = (RolloutState.RUNNING.value, RolloutState.PAUSED.value)

@@ -1,38 +1,43 @@
 """What moves rollouts: looks at each one that is under way, by the clock and when something happened; and plans them.
 
 One process leads by a lease; a step is safe when two take it. A rollout whose look fails holds up no other: it is
-logged, and looked at again by the next tick.
+logged, and looked at again by the next tick. A tick also takes in newcomers and, when the wall clock was set, moves
+the times of rollouts along with it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from registry.contracts.codes import DeploymentCode
+from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.core.clock_steps import ClockSteps
 from registry.core.rollouts import actions
 from registry.core.rollouts.decide import decide
 from registry.core.rollouts.machine import TELLS_HOLD, WITHDRAWS, holds
-from registry.db.after_commit import Changed
-from registry.db.engine import Database
-from registry.db.rollout_rows import ActionRow, RolloutRow
+from registry.core.rollouts.waves import position, tail
+from registry.db.engine import Changed, Database
+from registry.db.fleet_rows import DeploymentRow, DeviceRow
+from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.errors import InTheWayError, InvalidError, NotFoundError, TemporaryError
-from registry.services.rollouts import newcomers
+from registry.services.fleet.groups import in_fleet
 from registry.services.rollouts.apply import Apply
-from registry.services.rollouts.lease import LeaderLease
-from registry.services.rollouts.planning import Planner
-from registry.services.rollouts.shifting import shift
+from registry.services.rollouts.planning import LeaderLease, Planner, serving
 from registry.services.rollouts.snapshot import take_snapshot
-from registry.services.rollouts.store import ACTIVE, BATCH, policy_of, spec_of
-from registry.services.rollouts.targets import hold
+from registry.services.rollouts.store import ACTIVE, BATCH, Changes, policy_of, spec_of
+from registry.services.rollouts.targets import hold, variants_for
+
+_LEAVES = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
+
 
 MAX_STEPS = 64
 """Looks at one rollout in one tick; the next tick goes on."""
@@ -84,7 +89,7 @@ class Ticker:
             return True
 
     def _keep_pace(self, now: datetime) -> None:
-        """Before anything is decided by a clock that was set: see `shifting`."""
+        """Before anything is decided by a clock that was set: see `shift`."""
         if self._steady is None:
             return
         self._behind += self._steps.moved(now.timestamp(), self._steady())
@@ -116,7 +121,7 @@ class Ticker:
 
     def _sweep(self, rollout_id: int, now: datetime) -> None:
         try:
-            newcomers.sweep(self._database, rollout_id, now)
+            sweep_newcomers(self._database, rollout_id, now)
         except (InvalidError, NotFoundError) as error:  # a group was deleted while the rollout was over
             log.warning("rollout %d takes in no newcomers: %s", rollout_id, error.message)
 
@@ -189,3 +194,167 @@ def _tell_hold(session: Session, row: RolloutRow, now: datetime) -> None:
         if state in actions.WAITS_HELD:
             each.due = actions.due(state, now, spec.timeouts, policy_of(row, spec), held=wanted)
     hold(session, row, rows, now)
+
+
+def sweep_newcomers(database: Database, rollout_id: int, now: datetime) -> int:
+    """Devices that match by now join the rollout's tail wave: registered, relabelled, or known well enough since then.
+
+    Devices that were deleted leave. Level-triggered: found by comparing the fleet with the actions, a batch a
+    transaction; how many joined or left.
+    """
+    done = 0
+    while changed := _newcomers(database, rollout_id, now):
+        done += changed
+        if changed < BATCH:
+            break
+    return done
+
+
+def _newcomers(database: Database, rollout_id: int, now: datetime) -> int:
+    with database.read() as session:
+        row = session.get(RolloutRow, rollout_id)
+        if row is None or not _anything(session, row, spec_of(row)):
+            return 0
+    with database.write() as session:
+        row = session.get(RolloutRow, rollout_id)
+        if row is None:
+            return 0
+        spec = spec_of(row)
+        gone = _gone(session, row, spec, now)
+        if row.state != RolloutState.RUNNING.value or not spec.newcomers:
+            return gone
+        return gone + _join(session, row, spec, now) + _fit_by_now(session, row, spec, now)
+
+
+def _anything(session: Session, row: RolloutRow, spec: RolloutSpec) -> bool:
+    if session.scalar(_left(row).limit(1)) is not None:
+        return True
+    if row.state != RolloutState.RUNNING.value or not spec.newcomers:
+        return False
+    joins = session.execute(_new(session, row, spec).limit(1)).first()
+    return joins is not None or session.execute(_known_by_now(row).limit(1)).first() is not None
+
+
+def _left(row: RolloutRow):  # type: ignore[no-untyped-def]
+    return select(ActionRow).where(
+        ActionRow.device_id.is_(None), ActionRow.rollout_id == row.id, ActionRow.state.in_(_LEAVES)
+    )
+
+
+def _new(session: Session, row: RolloutRow, spec: RolloutSpec):  # type: ignore[no-untyped-def]
+    has = select(ActionRow.id).where(ActionRow.device_id == DeviceRow.id, ActionRow.rollout_id == row.id)
+    query = select(DeviceRow.id, DeviceRow.name, DeviceRow.facts_digest)
+    return query.where(in_fleet(session, spec.fleet), ~has.exists())
+
+
+def _known_by_now(row: RolloutRow):  # type: ignore[no-untyped-def]
+    query = select(ActionRow, DeviceRow.facts_digest).join(DeviceRow, DeviceRow.id == ActionRow.device_id)
+    changed = DeviceRow.facts_digest.is_not(None) & DeviceRow.facts_digest.is_distinct_from(ActionRow.facts)
+    unfit = (
+        ActionRow.rollout_id == row.id,
+        ActionRow.state == ActionState.INCOMPATIBLE.value,
+        ActionRow.goes_back.is_(False),
+    )
+    return query.where(*unfit, changed)
+
+
+def _gone(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> int:
+    changes = Changes(session, row, spec, now)
+    left = changes.set(session.scalars(_left(row).limit(BATCH)).all(), ActionState.DECOMMISSIONED)
+    changes.flush()
+    return len(left)
+
+
+def _join(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> int:
+    found = session.execute(_new(session, row, spec).limit(BATCH)).all()
+    if not found:
+        return 0
+    chosen = variants_for(session, row.manifest, {d for _, _, d in found if d is not None})
+    current = serving(session, row.model, row.manifest, DeploymentRow.device_id.in_([d for d, _, _ in found]))
+    rows = []
+    for device, name, digest in found:
+        variant, size = chosen.get(digest or "", (None, 0))
+        state = ActionState.PLANNED if variant is not None else ActionState.INCOMPATIBLE
+        state = ActionState.ALREADY_CURRENT if device in current else state
+        why = DeploymentCode.NO_FITTING_VARIANT if digest is not None else DeploymentCode.FACTS_UNKNOWN
+        code = why if state is ActionState.INCOMPATIBLE else ""
+        rows.append(
+            {
+                "rollout_id": row.id, "device_id": device, "device": name, "generation": row.generation,
+                "state": state.value, "since": now, "target": row.manifest, "code": code, "facts": digest,
+                "variant": variant, "size": size, "rank": position(row.public, name),
+                "wave": tail(spec) if state is ActionState.PLANNED else None,
+            }
+        )  # fmt: skip
+    names = [name for _, name, _ in found]  # one that was deleted and registered again is another device
+    orphans = delete(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.device_id.is_(None))
+    session.execute(orphans.where(ActionRow.device.in_(names)))
+    session.execute(insert(ActionRow), rows)
+    return len(rows)
+
+
+def _fit_by_now(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> int:
+    """Devices that nothing fitted, or whose facts nobody knew, and that have others now."""
+    found = session.execute(_known_by_now(row).limit(BATCH)).all()
+    chosen = variants_for(session, row.manifest, {digest for _, digest in found})
+    changes = Changes(session, row, spec, now)
+    for action, digest in found:
+        variant, size = chosen.get(digest, (None, 0))
+        action.facts = digest
+        if variant is not None and changes.set([action], ActionState.PLANNED):
+            action.variant, action.size, action.wave = variant, size, tail(spec)
+    changes.flush()
+    return len(found)
+
+
+_OF_ROLLOUT = ("since", "started_at", "filled_at")
+
+
+_OF_WAVE = ("started_at", "soak_since")
+
+
+_OF_ACTION = ("since", "due", "offered_at", "retry_at")
+
+
+def shift(database: Database, by: timedelta) -> int:
+    """After the wall clock was set: move the beginnings of every rollout that is under way along with it; how many.
+
+    A soak, a timeout, a deadline is a duration of time that passed; its beginning is kept as a wall time, so that a
+    restart forgets nothing. When the clock is set while the registry runs, the beginnings are set by as much: nothing
+    ends sooner, and nothing lasts longer. Times that a person chose (`valid_until`, `start_at`), and that devices told,
+    stay. LIMIT: a step that comes while no registry runs is not seen; then a soak may end sooner or last longer by as
+    much.
+    """
+    with database.write() as session:
+        rows = session.scalars(select(RolloutRow).where(RolloutRow.state.in_(ACTIVE))).all()
+        for row in rows:
+            _move(row, _OF_ROLLOUT, by)
+            if row.valid_until is not None and spec_of(row).valid_until is None:
+                row.valid_until += by
+            for wave in session.scalars(
+                select(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.passed_at.is_(None))
+            ):
+                _move(wave, _OF_WAVE, by)
+            _move_actions(session, row.id, by)
+    return len(rows)
+
+
+def _move(row: Any, names: Sequence[str], by: timedelta) -> None:
+    for name in names:
+        at = getattr(row, name)
+        if at is not None:
+            setattr(row, name, at + by)
+
+
+def _move_actions(session: Session, rollout_id: int, by: timedelta) -> None:
+    """Of devices that are not through yet, or are tried again; there may be a hundred thousand."""
+    columns = [getattr(ActionRow, name) for name in _OF_ACTION]
+    in_flight = ActionRow.state.in_([state.value for state in actions.IN_FLIGHT])
+    goes_on = or_(in_flight, ActionRow.due.is_not(None), ActionRow.retry_at.is_not(None))
+    query = select(ActionRow.id, *columns).where(ActionRow.rollout_id == rollout_id, goes_on)
+    moved = [
+        {"id": found[0], **{name: at and at + by for name, at in zip(_OF_ACTION, found[1:], strict=True)}}
+        for found in session.execute(query)
+    ]
+    if moved:
+        session.execute(update(ActionRow), moved)

@@ -32,8 +32,7 @@ from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, S
 from registry.services.fleet.presence import is_online
 from registry.services.rollouts.apply import verdict_text
 from registry.services.rollouts.snapshot import counts_of, take_snapshot
-from registry.services.rollouts.store import MAX_STEPS, as_action, reason_of, spec_of
-from registry.services.rollouts.taken import is_taken, taker
+from registry.services.rollouts.store import MAX_STEPS, as_action, is_taken, reason_of, spec_of, taker
 
 MAX_ETA_S = 10 * 365 * 86400.0
 """A time that is further away says nothing."""

@@ -21,7 +21,7 @@ READ_WITHOUT_A_GAP = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor, wait
 from sqlalchemy import text
-from registry.db.opening import open_database
+from registry.db.engine import open_database
 from registry.errors import TemporaryError
 
 database = open_database(sys.argv[1])

@@ -13,8 +13,7 @@ from sqlalchemy import event, func, select
 
 from registry.config import RegistryConfig
 from registry.contracts.rollout.spec import GroupBody
-from registry.db.after_commit import Changed, announce
-from registry.db.engine import Database
+from registry.db.engine import Changed, Database, announce
 from registry.db.rollout_rows import GroupRow
 from registry.errors import ConflictError
 from registry.server.composition import build_services

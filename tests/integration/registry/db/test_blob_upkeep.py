@@ -19,7 +19,7 @@ from registry.errors import BusyError, NotFoundError, OffsetMismatchError, Stora
 from registry.services.catalogue.garbage import Garbage
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Versions
-from registry.services.datasets import Datasets
+from registry.services.evaluations import Datasets
 from tests.fakes.blobs import MemoryBlobs, ObjectBlobs
 from tests.support.host.postgres import Databases
 from tests.support.programs.registry_process import manifest_of

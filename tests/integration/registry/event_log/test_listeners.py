@@ -17,7 +17,7 @@ import pytest
 from registry.db.engine import Database
 from registry.server.routes.stream import MAX_CLIENTS
 from registry.services.fleet.fleet_log import FleetLog
-from registry.services.rollouts.lease import LeaderLease, holder_in
+from registry.services.rollouts.planning import LeaderLease, holder_in
 from tests.integration.registry.event_log.events import START, event, write
 from tests.support.programs.fleet_registry import FleetRegistry, eventually
 

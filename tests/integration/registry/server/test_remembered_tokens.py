@@ -10,10 +10,9 @@ import pytest
 from sqlalchemy import delete
 
 from registry.contracts.api.answers import Scope
-from registry.db.after_commit import Changed, announce
 from registry.db.catalog_rows import TokenRow
-from registry.db.engine import Database
-from registry.services.access import MANY, Access, hash_token
+from registry.db.engine import Changed, Database, announce
+from registry.services.tokens import MANY, Access, hash_token
 from tests.support.host.postgres import migrated_file
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
