@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, MetaData, String, inspect
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 
@@ -65,13 +65,34 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's own form
 
 
+class Numbered:
+    """Rows with a key that the database counts up."""
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, sort_order=-1)
+
+
+class Made:
+    """Rows that say when and by whom they were made."""
+
+    created_at: Mapped[datetime]
+    created_by: Mapped[str] = mapped_column(WHO, default="")
+
+
 def insert_new(session: Session, table: type[Base], rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
     """Insert those rows whose `keys` (a unique index) are not there yet."""
     if rows:
         session.execute(_insert(session, table).on_conflict_do_nothing(index_elements=list(keys)), list(rows))
 
 
+def put_rows(session: Session, table: type[Base], rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
+    """Insert these rows, all of which have the same columns; where the `keys` are there, their other columns change."""
+    if rows:
+        insert = _insert(session, table)
+        changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
+        session.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed), list(rows))
+
+
 def _insert(session: Session, table: type[Base]) -> Any:
-    dialect = session.get_bind().dialect.name
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     # The core table, not the mapped class: the ORM would read rows back one by one.
-    return (sqlite if dialect == "sqlite" else postgresql).insert(inspect(table).local_table)
+    return dialect.insert(inspect(table).local_table)

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from registry.db.base import DIGEST, NAME, WHO, Base, BigId
+from registry.db.base import DIGEST, NAME, WHO, Base, BigId, Made, Numbered
 
 
 class ModelRow(Base):
@@ -27,13 +27,12 @@ class ModelRow(Base):
     result_retention_hours: Mapped[int] = mapped_column(default=24)
 
 
-class VersionRow(Base):
+class VersionRow(Numbered, Made, Base):
     """A published version. The manifest's canonical bytes are loaded only when they are asked for."""
 
     __tablename__ = "versions"
     __table_args__ = (UniqueConstraint("model", "version", name="uq_versions_model_version"),)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     model: Mapped[str] = mapped_column(ForeignKey("models.name"))
     version: Mapped[str] = mapped_column(NAME)
     manifest: Mapped[str] = mapped_column(DIGEST, unique=True)
@@ -41,16 +40,14 @@ class VersionRow(Base):
     variants: Mapped[list[Any]]
     """Summaries, as `VariantView` says them."""
     size: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime]
-    created_by: Mapped[str] = mapped_column(WHO, default="")
     revision: Mapped[int] = mapped_column(default=0, server_default="0")
     """How often variants were added; the manifests before are in `earlier_manifests`."""
 
 
-class EarlierManifestRow(Base):
+class EarlierManifestRow(Made, Base):
     """A manifest that another one extends: its bytes stay to be had by their digest as long as the version is there.
 
-    INVARIANT: only inserted or deleted, never updated.
+    It is made when a variant is added, by whoever adds it. INVARIANT: only inserted or deleted, never updated.
     """
 
     __tablename__ = "earlier_manifests"
@@ -59,10 +56,6 @@ class EarlierManifestRow(Base):
     version_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id", ondelete="CASCADE"), index=True)
     revision: Mapped[int]
     body: Mapped[bytes] = mapped_column(LargeBinary)
-    created_at: Mapped[datetime]
-    """When a variant was added to it."""
-    created_by: Mapped[str] = mapped_column(WHO, default="")
-    """Who added it: the name of a token."""
 
 
 class BlobRow(Base):
@@ -115,13 +108,12 @@ class AliasRow(Base):
     moved_by: Mapped[str] = mapped_column(WHO, default="")
 
 
-class AliasMoveRow(Base):
+class AliasMoveRow(Numbered, Base):
     """One move of an alias; the history of who pointed it where."""
 
     __tablename__ = "alias_moves"
     __table_args__ = (Index("ix_alias_moves_alias", "model", "alias", "revision", unique=True),)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     model: Mapped[str] = mapped_column(NAME)
     alias: Mapped[str] = mapped_column(NAME)
     version: Mapped[str | None] = mapped_column(NAME)
@@ -143,7 +135,7 @@ class TokenRow(Base):
     last_used: Mapped[datetime | None]
 
 
-class DatasetRow(Base):
+class DatasetRow(Made, Base):
     """A published validation set: one blob, never changed. The database refuses to lose the blob."""
 
     __tablename__ = "datasets"
@@ -154,8 +146,6 @@ class DatasetRow(Base):
     items: Mapped[int]
     tensors: Mapped[list[Any]]
     """As `TensorSpec` says them, the leading dimension is the items."""
-    created_at: Mapped[datetime]
-    created_by: Mapped[str] = mapped_column(WHO, default="")
 
 
 class EvaluationRow(Base):

@@ -17,19 +17,28 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from registry.db.base import DIGEST, NAME, WHO, Base, BigId
+from registry.db.base import DIGEST, NAME, WHO, Base, BigId, Made, Numbered
 
 
-def _device(primary_key: bool = False) -> Mapped[int]:
-    return mapped_column(BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=primary_key)
+class OfDevice:
+    """Rows of a device, which go with it; the device is the first part of their key."""
+
+    device_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True, sort_order=-1
+    )
 
 
-class DeviceRow(Base):
+class SaidByDevice(Numbered):
+    """What a device said, one thing a row."""
+
+    device_id: Mapped[int] = mapped_column(BigId, ForeignKey("devices.id", ondelete="CASCADE"))
+
+
+class DeviceRow(Numbered, Base):
     """A device and its facts."""
 
     __tablename__ = "devices"
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(NAME, unique=True)
     created_at: Mapped[datetime]
     facts: Mapped[str | None] = mapped_column(Text)
@@ -37,23 +46,21 @@ class DeviceRow(Base):
     facts_at: Mapped[datetime | None]
 
 
-class DeviceLabelRow(Base):
+class DeviceLabelRow(OfDevice, Base):
     """One label of a device; a table of its own, so that a filter uses an index."""
 
     __tablename__ = "device_labels"
     __table_args__ = (Index("ix_device_labels_key_value", "key", "value", "device_id"),)
 
-    device_id: Mapped[int] = _device(primary_key=True)
     key: Mapped[str] = mapped_column(NAME, primary_key=True)
     value: Mapped[str] = mapped_column(String(256))
 
 
-class DeviceStateRow(Base):
+class DeviceStateRow(OfDevice, Base):
     """The newest of everything that a device said; made with the device, so that writers only update."""
 
     __tablename__ = "device_states"
 
-    device_id: Mapped[int] = _device(primary_key=True)
     last_seen: Mapped[datetime | None]
     """Its last sign of life."""
     heard_until: Mapped[datetime | None]
@@ -79,13 +86,12 @@ class DeviceStateRow(Base):
     health: Mapped[str | None] = mapped_column(Text)
 
 
-class DeploymentRow(Base):
+class DeploymentRow(OfDevice, Base):
     """What one slot of a device should serve, as it was asked for. The desired document is made from these."""
 
     __tablename__ = "deployments"
     __table_args__ = (Index("ix_deployments_model_version", "model", "version"),)
 
-    device_id: Mapped[int] = _device(primary_key=True)
     model: Mapped[str] = mapped_column(NAME, primary_key=True)
     version: Mapped[str] = mapped_column(NAME)
     manifest: Mapped[str] = mapped_column(DIGEST)
@@ -106,13 +112,12 @@ class DeploymentRow(Base):
     note: Mapped[str] = mapped_column(Text, default="")
 
 
-class DesiredRow(Base):
+class DesiredRow(OfDevice, Base):
     """The newest desired document of a device: canonical bytes, their digest, and whether the broker has them."""
 
     __tablename__ = "desired"
     __table_args__ = (Index("ix_desired_published", "published", "revision", "device_id"),)
 
-    device_id: Mapped[int] = _device(primary_key=True)
     generation: Mapped[int] = mapped_column(BigId)
     document: Mapped[bytes] = mapped_column(LargeBinary)
     digest: Mapped[str] = mapped_column(DIGEST)
@@ -134,23 +139,21 @@ class TombstoneRow(Base):
     deleted_at: Mapped[datetime]
 
 
-class RevisionRow(Base):
+class RevisionRow(Numbered, Base):
     """Two counters. Every change of a desired document or a credential raises the first (id 1) in its transaction,
     which orders them: a reader that has seen revision n misses nothing at or below n. The second (id 2) counts the
     fleet's log in the same way."""
 
     __tablename__ = "fleet_revision"
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     value: Mapped[int] = mapped_column(BigId)
 
 
-class RegistryStateRow(Base):
+class RegistryStateRow(Numbered, Base):
     """One row, id 1: what the registry knows of its own life."""
 
     __tablename__ = "registry_state"
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     epoch: Mapped[str] = mapped_column(NAME)
     """Random; another one after the database was put back from a backup."""
     epoch_since: Mapped[datetime]
@@ -159,24 +162,22 @@ class RegistryStateRow(Base):
     """When it last noted that it listens to devices."""
 
 
-class SessionRow(Base):
+class SessionRow(OfDevice, Base):
     """One run of an agent: the totals at its last health report."""
 
     __tablename__ = "device_sessions"
 
-    device_id: Mapped[int] = _device(primary_key=True)
     session_id: Mapped[str] = mapped_column(NAME, primary_key=True)
     seq: Mapped[int] = mapped_column(BigId)
     totals: Mapped[dict[str, Any]]
     seen_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class CountRow(Base):
+class CountRow(OfDevice, Base):
     """Requests of one version on one device, over all sessions."""
 
     __tablename__ = "counts"
 
-    device_id: Mapped[int] = _device(primary_key=True)
     model: Mapped[str] = mapped_column(NAME, primary_key=True)
     version: Mapped[str] = mapped_column(NAME, primary_key=True)
     requests: Mapped[int] = mapped_column(BigId)
@@ -185,14 +186,12 @@ class CountRow(Base):
     last_at: Mapped[datetime]
 
 
-class HealthRow(Base):
+class HealthRow(SaidByDevice, Base):
     """One health report. Kept for hours, then folded into its hour."""
 
     __tablename__ = "health"
     __table_args__ = (Index("ix_health_device_id", "device_id", "id"),)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    device_id: Mapped[int] = _device()
     at: Mapped[datetime] = mapped_column(index=True)
     """When the registry took it: a device's clock may be wrong."""
     document: Mapped[str] = mapped_column(Text)
@@ -200,17 +199,16 @@ class HealthRow(Base):
     """What it added to the counts: [model, version, requests, errors, not finite]."""
 
 
-class HealthHourRow(Base):
+class HealthHourRow(OfDevice, Base):
     """What stays of a device's hour."""
 
     __tablename__ = "health_hours"
 
-    device_id: Mapped[int] = _device(primary_key=True)
     hour: Mapped[datetime] = mapped_column(primary_key=True, index=True)
     summary: Mapped[dict[str, Any]]
 
 
-class EventRow(Base):
+class EventRow(SaidByDevice, Base):
     """One event, once."""
 
     __tablename__ = "events"
@@ -219,22 +217,18 @@ class EventRow(Base):
         Index("ix_events_device_id", "device_id", "id"),
     )
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    device_id: Mapped[int] = _device()
     event_id: Mapped[str] = mapped_column(NAME)
     at: Mapped[datetime] = mapped_column(index=True)
     """When the registry took it."""
     document: Mapped[str] = mapped_column(Text)
 
 
-class ResultRow(Base):
+class ResultRow(SaidByDevice, Base):
     """One recorded result."""
 
     __tablename__ = "results"
     __table_args__ = (Index("ix_results_model", "model", "at"), Index("ix_results_device_id", "device_id", "id"))
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    device_id: Mapped[int] = _device()
     model: Mapped[str] = mapped_column(NAME)
     version: Mapped[str | None] = mapped_column(NAME)
     at: Mapped[datetime]
@@ -249,7 +243,7 @@ class ResultRow(Base):
     """That put the version there, also after it ended."""
 
 
-class JobRow(Base):
+class JobRow(Made, Base):
     """One job of one device."""
 
     __tablename__ = "jobs"
@@ -266,8 +260,6 @@ class JobRow(Base):
     """The `JobStatus`, canonical JSON: the newest that the device said, or how the registry ended it."""
     over: Mapped[bool] = mapped_column(default=False)
     """Succeeded, failed or cancelled: never changed again."""
-    created_at: Mapped[datetime]
-    created_by: Mapped[str] = mapped_column(WHO, default="")
     updated_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     """A job that is not over by then has failed."""

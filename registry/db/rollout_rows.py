@@ -13,20 +13,19 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from registry.db.base import DIGEST, NAME, WHO, Base, BigId
+from registry.db.base import DIGEST, NAME, WHO, Base, BigId, Made, Numbered
 
 
 def _rollout(primary_key: bool = False) -> Mapped[int]:
     return mapped_column(BigId, ForeignKey("rollouts.id", ondelete="CASCADE"), primary_key=primary_key)
 
 
-class RolloutRow(Base):
+class RolloutRow(Numbered, Made, Base):
     """A rollout. Every change of its state raises `revision` by compare-and-set."""
 
     __tablename__ = "rollouts"
     __table_args__ = (Index("ix_rollouts_state", "state", "model"),)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     public: Mapped[str] = mapped_column(NAME, unique=True)
     """Its id on the wire; never used again."""
     name: Mapped[str | None] = mapped_column(NAME, unique=True)
@@ -44,8 +43,6 @@ class RolloutRow(Base):
     plan: Mapped[str | None] = mapped_column(Text)
     """The frozen `PlanView`."""
     approved_by: Mapped[str] = mapped_column(WHO, default="")
-    created_at: Mapped[datetime]
-    created_by: Mapped[str] = mapped_column(WHO, default="")
     submitted_by: Mapped[str] = mapped_column(WHO, default="")
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
@@ -78,7 +75,7 @@ class WaveRow(Base):
     """The gate's last."""
 
 
-class ActionRow(Base):
+class ActionRow(Numbered, Base):
     """One device in a rollout."""
 
     __tablename__ = "rollout_actions"
@@ -90,7 +87,6 @@ class ActionRow(Base):
         Index("ix_rollout_actions_held", "rollout_id", sqlite_where=text("held = 1"), postgresql_where=text("held")),
     )
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     rollout_id: Mapped[int] = _rollout()
     device_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("devices.id", ondelete="SET NULL"))
     """None: the device was deleted."""
@@ -145,13 +141,12 @@ class ActionRow(Base):
     shadow_agreed: Mapped[float] = mapped_column(default=0.0)
 
 
-class StepRow(Base):
+class StepRow(Numbered, Base):
     """One step of one device: the time line that `why` shows."""
 
     __tablename__ = "rollout_steps"
     __table_args__ = (Index("ix_rollout_steps_action_id", "action_id", "id"),)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     action_id: Mapped[int] = mapped_column(BigId, ForeignKey("rollout_actions.id", ondelete="CASCADE"))
     at: Mapped[datetime]
     generation: Mapped[int]
@@ -161,13 +156,12 @@ class StepRow(Base):
     message: Mapped[str] = mapped_column(Text, default="")
 
 
-class RolloutHistoryRow(Base):
+class RolloutHistoryRow(Numbered, Base):
     """One transition of a rollout: who, what, when, why."""
 
     __tablename__ = "rollout_history"
     __table_args__ = (Index("ix_rollout_history_rollout_id", "rollout_id", "id"),)
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     rollout_id: Mapped[int] = _rollout()
     at: Mapped[datetime]
     revision: Mapped[int] = mapped_column(BigId)

@@ -20,8 +20,8 @@ from registry.periodic import PeriodicScheduler
 from registry.server.composition import Services
 from registry.server.metrics import counter
 from registry.services.fleet.presence import PresenceTracker
+from registry.services.fleet.retention import forget_steps
 from registry.services.idempotency import forget_old
-from registry.services.rollouts.forget import forget_steps
 from registry.services.tokens import CACHE_SECONDS
 
 log = logging.getLogger(__name__)

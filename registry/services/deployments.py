@@ -19,23 +19,20 @@ from registry.contracts.device.messages import DesiredModel
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import FitOutcome, Resolution
 from registry.db.catalog_rows import ModelRow
-from registry.db.engine import Changed, Database, announce
-from registry.db.fleet_rows import DeploymentRow, DeviceRow
+from registry.db.engine import Changed, announce
+from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow
 from registry.errors import ConflictError, InvalidError
 from registry.services.choice import choose
-from registry.services.fleet.desired import as_desired, current, find_device, set_desired
-from registry.services.queries import find_model, find_version, found, manifest_body
+from registry.services.fleet.desired import as_desired, find_device, set_desired
+from registry.services.queries import UseCases, find_model, find_version, found, manifest_body
 from registry.services.rollouts.targets import supersede
 
 REISSUE_BATCH = 200
 """Deployments that one transaction issues again after a model's settings changed."""
 
 
-class Deployments:
+class Deployments(UseCases):
     """The use cases of deployments on single devices."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def put(self, device: str, model: str, body: Deployment, by: str, now: datetime) -> DeploymentView:
         """Set what a slot should serve. The same again changes nothing, unless it says `retry`.
@@ -142,10 +139,9 @@ def _choose(session: Session, manifest: Manifest, body: Deployment, device: Devi
     if body.variant is not None and manifest.variant(body.variant) is None:
         names = ", ".join(variant.name for variant in manifest.variants)
         raise InvalidError(f"{manifest.model} {manifest.version} has no variant {body.variant!r}; it has {names}.")
-    facts = _facts(device)
-    if facts is None:
+    if device.facts is None:
         return body.variant, "The device's facts are not known yet."
-    resolution = choose(session, manifest, facts, pin=body.variant)
+    resolution = choose(session, manifest, Platform.model_validate_json(device.facts), pin=body.variant)
     if resolution.chosen is not None:
         return resolution.chosen, "An accelerator of this host lies idle." if resolution.degraded else ""
     if not body.force:
@@ -160,13 +156,9 @@ def _choose(session: Session, manifest: Manifest, body: Deployment, device: Devi
 def _attempt(session: Session, device: DeviceRow, model: str, manifest: str, *, retry: bool) -> int:
     """A retry is above every attempt that the device was ever told of: none is above the generation it came with."""
     if retry:
-        return current(session, device).generation + 1
+        return session.get_one(DesiredRow, device.id).generation + 1
     before = session.get(DeploymentRow, (device.id, model))
     return before.attempt if before is not None and before.manifest == manifest else 0
-
-
-def _facts(device: DeviceRow) -> Platform | None:
-    return Platform.model_validate_json(device.facts) if device.facts is not None else None
 
 
 def _policy(body: Deployment) -> DeploymentPolicy:

@@ -7,6 +7,7 @@ scores of a variant on a device the newest counts; older ones go.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +35,7 @@ from registry.db.catalog_rows import BlobRow, DatasetRow, EarlierManifestRow, Ev
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow
 from registry.errors import ConflictError, InvalidError
-from registry.services.queries import exact_version, find_version, found
+from registry.services.queries import UseCases, exact_version, find_version, found
 
 
 class Datasets:
@@ -98,17 +99,15 @@ class Datasets:
             session.delete(row)
 
     def _read(self, body: DatasetCreate) -> Dataset:
-        reader = self._blobs.open(body.digest)
         try:
-            found = read_dataset(reader.read_at(0, header_end(reader.read_at(0, 8), reader.size)), reader.size)
-            if found.labels is not None:
-                begin, end = found.labels.begin, found.labels.end
-                require_classes(found.labels.datatype, reader.read_at(begin, end - begin))
+            with closing(self._blobs.open(body.digest)) as reader:
+                found = read_dataset(reader.read_at(0, header_end(reader.read_at(0, 8), reader.size)), reader.size)
+                if found.labels is not None:
+                    begin, end = found.labels.begin, found.labels.end
+                    require_classes(found.labels.datatype, reader.read_at(begin, end - begin))
+                return found
         except TensorFileError as error:
             raise InvalidError(f"The blob {body.digest} is no validation set: {error}.") from None
-        finally:
-            reader.close()
-        return found
 
 
 def find_dataset(session: Session, name: str) -> DatasetRow:
@@ -128,11 +127,8 @@ def _dataset_view(row: DatasetRow) -> DatasetView:
     )
 
 
-class Evaluations:
+class Evaluations(UseCases):
     """The use cases of evaluations. Thread-safe."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def add(self, model: str, version: str, body: EvaluationCreate, by: str, now: datetime) -> EvaluationView:
         """Keep what somebody measured without a device.
@@ -239,11 +235,8 @@ MAX_DEVICES = 500
 """Devices whose reports are read; of more, the first by name."""
 
 
-class ParityTable:
+class ParityTable(UseCases):
     """Reads what was measured; keeps nothing. Thread-safe."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def of(self, model: str, version: str) -> list[ParityView]:
         """The publisher's figures in the order of the variants, then the devices' by name. Raises NotFoundError.

@@ -13,11 +13,19 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from registry.contracts.api.versions import AliasView, ModelView, VariantView, VersionView
 from registry.db.catalog_rows import AliasMoveRow, AliasRow, EarlierManifestRow, ModelRow, VersionRow
+from registry.db.engine import Database
 from registry.errors import NotFoundError
 
 T = TypeVar("T")
 IN_LIST = 500
 """Values in one IN list: databases bound them, and long ones are slow to parse."""
+
+
+class UseCases:
+    """What is done with the database on behalf of somebody. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
 
 def found(row: T | None, message: str) -> T:
@@ -35,6 +43,14 @@ def given(*filters: tuple[InstrumentedAttribute[Any], Any]) -> list[ColumnElemen
 def batches(items: Sequence[T], size: int = IN_LIST) -> Iterator[Sequence[T]]:
     """The items in their order, up to `size` at a time."""
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def in_batches(
+    session: Session, query: Any, column: InstrumentedAttribute[Any], values: Sequence[Any]
+) -> Iterator[Any]:
+    """The rows of a `select` in which the column has one of the values, asked for IN_LIST of them at a time."""
+    for some in batches(values):
+        yield from session.execute(query.where(column.in_(some)))
 
 
 def find_model(session: Session, model: str) -> ModelRow:

@@ -35,6 +35,7 @@ from registry.errors import (
     TemporaryError,
     UnauthorizedError,
 )
+from registry.services.queries import UseCases
 
 TOKEN_PREFIX = "mf_"  # noqa: S105 - what every token starts with
 MAX_TOKEN_CHARS = 256
@@ -222,11 +223,8 @@ def remove_device_token(session: Session, device: str) -> None:
     announce(session, Changed.TOKEN, name)
 
 
-class Tokens:
+class Tokens(UseCases):
     """The use cases of token management; devices' credentials are not among these."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def create(self, name: str, scope: Scope, now: datetime) -> TokenCreated:
         """A new token. Raises ConflictError when the name is taken."""

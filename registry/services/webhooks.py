@@ -76,11 +76,7 @@ def is_public(address: str) -> bool:
 class _Due:
     """A webhook and what it is to get."""
 
-    name: str
-    url: str
-    secret: str
-    cursor: int
-    failures: int
+    hook: WebhookRow
     entries: list[LogEntry]
     newest: int
     """Up to here everything was looked at."""
@@ -153,7 +149,7 @@ class Webhooks:
             self._count_lost(row, oldest)
             entries = self._log.after(row.cursor, BATCH, kinds=row.kinds or DEFAULT_KINDS)
             last = newest if len(entries) < BATCH else entries[-1].cursor
-            due.append(_Due(row.name, row.url, row.secret, row.cursor, row.failures, entries, last))
+            due.append(_Due(row, entries, last))
         return due
 
     def _count_lost(self, row: WebhookRow, oldest: int) -> None:
@@ -170,32 +166,32 @@ class Webhooks:
     async def _deliver_all(self, due: list[_Due], clock: Callable[[], datetime]) -> int:
         verify = httpx.create_ssl_context()
         async with httpx.AsyncClient(verify=verify, trust_env=False, follow_redirects=False) as client:
-            taken = await asyncio.gather(*(self._deliver(client, hook, clock) for hook in due))
+            taken = await asyncio.gather(*(self._deliver(client, each, clock) for each in due))
         return sum(taken)
 
-    async def _deliver(self, client: httpx.AsyncClient, hook: _Due, clock: Callable[[], datetime]) -> int:
-        cursor, error, began = hook.cursor, "", time.monotonic()
-        for done, entry in enumerate(hook.entries):
+    async def _deliver(self, client: httpx.AsyncClient, due: _Due, clock: Callable[[], datetime]) -> int:
+        cursor, error, began = due.hook.cursor, "", time.monotonic()
+        for done, entry in enumerate(due.entries):
             if done and time.monotonic() - began > PASS_S:
-                self._save(hook, cursor, done, "", clock())
+                self._save(due, cursor, done, "", clock())
                 return done
-            error = await _within(TIMEOUT_S, self._post(client, hook, entry, clock()))
+            error = await _within(TIMEOUT_S, self._post(client, due, entry, clock()))
             if error:
-                self._save(hook, cursor, done, error, clock())
+                self._save(due, cursor, done, error, clock())
                 return done
             cursor = entry.cursor
-        self._save(hook, max(cursor, hook.newest), len(hook.entries), "", clock())
-        return len(hook.entries)
+        self._save(due, max(cursor, due.newest), len(due.entries), "", clock())
+        return len(due.entries)
 
-    async def _post(self, client: httpx.AsyncClient, hook: _Due, entry: LogEntry, now: datetime) -> str:
+    async def _post(self, client: httpx.AsyncClient, due: _Due, entry: LogEntry, now: datetime) -> str:
         """Why it was not taken; empty when it was."""
-        url = httpx.URL(hook.url)
+        url = httpx.URL(due.hook.url)
         address = await self._resolve(url)
         body = entry.document.encode()
         headers = {
             "Host": url.netloc.decode(),
             "Content-Type": "application/json",
-            SIGNATURE: sign(hook.secret, int(now.timestamp()), body),
+            SIGNATURE: sign(due.hook.secret, int(now.timestamp()), body),
             CURSOR: str(entry.cursor),
         }
         request = client.build_request(
@@ -219,16 +215,16 @@ class Webhooks:
             raise OSError(f"{url.host} is inside a private network; set webhooks.allow_private to let events go there")
         return addresses[0]
 
-    def _save(self, hook: _Due, cursor: int, taken: int, error: str, now: datetime) -> None:
+    def _save(self, due: _Due, cursor: int, taken: int, error: str, now: datetime) -> None:
         """Where it stands now, unless a PUT came between."""
         values: dict[str, object] = {"cursor": cursor, "failures": 0, "last_error": "", "next_try": None}
         if error:
-            failures = (0 if taken else hook.failures) + 1
+            failures = (0 if taken else due.hook.failures) + 1
             pause = timedelta(seconds=RETRY.delay(failures))
             values |= {"failures": failures, "last_error": error[:500], "next_try": now + pause}
             if RETRY.exhausted(failures):
                 values["disabled_at"] = now
-        same = (WebhookRow.name == hook.name, WebhookRow.url == hook.url, WebhookRow.cursor == hook.cursor)
+        same = (WebhookRow.name == due.hook.name, WebhookRow.url == due.hook.url, WebhookRow.cursor == due.hook.cursor)
         with self._database.write() as session:
             session.execute(update(WebhookRow).where(*same).values(**values))
 

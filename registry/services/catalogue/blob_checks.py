@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, or_, select, update
@@ -103,16 +103,14 @@ class BlobChecks:
                 reader = self._blobs.open(digest)
             except NotFoundError:
                 return False
-            try:
+            with closing(reader):
                 if self.trusts(digest, reader):
                     return True
                 came = self._digest(reader, lambda: time.monotonic() > deadline)
+                if came == digest:
+                    self.passed(digest, reader)
                 if came in (digest, None):
-                    if came is not None:
-                        self.passed(digest, reader)
                     return True
-            finally:
-                reader.close()
             if last:
                 self._blobs.set_aside(digest)
                 self._note(digest, "is not what its name says, and was set aside", now)
@@ -155,20 +153,14 @@ class BlobChecks:
 
     def _check(self, digest: Digest, clock: Callable[[], datetime], stopping: Stopping) -> None:
         try:
-            reader = self._blobs.open(digest)
+            with closing(self._blobs.open(digest)) as reader:
+                came = self._digest(reader, stopping, self._rate)
         except NotFoundError:
             self._note(digest, "is lost", clock())
             return
         except TemporaryError as error:
             log.warning("blob %s cannot be read: %s", digest, error.message)
             return
-        try:
-            came = self._digest(reader, stopping, self._rate)
-        except TemporaryError as error:
-            log.warning("blob %s cannot be read: %s", digest, error.message)
-            return
-        finally:
-            reader.close()
         if came == digest:
             self.passed(digest, reader)
             self._save(digest, verified_at=clock(), damaged_at=None)

@@ -20,20 +20,16 @@ from registry.contracts.fit.choices import (
 )
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import Resolution
-from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
 from registry.errors import ConflictError, InvalidError
 from registry.services.choice import choose
 from registry.services.fleet.desired import find_device
 from registry.services.fleet.groups import matching
-from registry.services.queries import find_version
+from registry.services.queries import UseCases, find_version
 
 
-class Coverage:
+class Coverage(UseCases):
     """Reads; keeps nothing. Thread-safe."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def resolution(self, body: ResolveBody) -> ResolutionView:
         """Which variant a host would run.

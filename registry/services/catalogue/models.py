@@ -13,20 +13,16 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.api.versions import AliasView, ModelSettings, ModelView
 from registry.db.catalog_rows import AliasMoveRow, AliasRow, ModelRow, VersionRow
-from registry.db.engine import Database
 from registry.errors import InvalidError, NotFoundError, PreconditionError
 from registry.services.catalogue.versions import delete_rows
-from registry.services.queries import alias_view, exact_version, find_model, found, model_views
+from registry.services.queries import UseCases, alias_view, exact_version, find_model, found, model_views
 
 LAST_REVISION = (1 << 31) - 1
 """What the column can hold: PostgreSQL refuses to compare it with more."""
 
 
-class Models:
+class Models(UseCases):
     """The use cases of models. Thread-safe."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def page(self, after: str, limit: int) -> list[ModelView]:
         """Up to `limit` models by name, after the name `after`."""
@@ -68,11 +64,8 @@ class Models:
             session.delete(row)
 
 
-class Aliases:
+class Aliases(UseCases):
     """The use cases of aliases. Thread-safe."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def page(self, model: str, after: str, limit: int) -> list[AliasView]:
         """Up to `limit` living aliases by name, after the name `after`. Raises NotFoundError."""

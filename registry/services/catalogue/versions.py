@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -71,7 +72,11 @@ class Versions:
         with self._database.write() as session:
             row = exact_version(session, manifest.model, manifest.version)
             if row is None:
-                self._require_blobs(session, manifest, now)
+                if missing := missing_blobs(session, self._blobs, manifest.blobs(), now):
+                    raise InvalidError(
+                        "Blobs are missing or are not what the manifest says; upload them first.",
+                        tuple(missing.values()),
+                    )
                 require_golden(self._blobs, manifest)
                 if faults := publish_faults(manifest):
                     raise InvalidError("What it says of its variants is not enough, or does not go together.", faults)
@@ -115,19 +120,11 @@ class Versions:
             row = found(exact_version(session, model, version), f"Model {model!r} has no version {version!r}.")
             delete_rows(session, [row], now)
 
-    def _require_blobs(self, session: Session, manifest: Manifest, now: datetime) -> None:
-        """All there with the right size, in the database and in the store; the sweep cannot run meanwhile."""
-        faults = missing_blobs(session, self._blobs, manifest.blobs(), now)
-        if faults:
-            raise InvalidError(
-                "Blobs are missing or are not what the manifest says; upload them first.", tuple(faults.values())
-            )
-
 
 def missing_blobs(session: Session, blobs: BlobStore, wanted: Mapping[Digest, int], now: datetime) -> dict[Digest, str]:
     """Those of the wanted (digest to size) that are not there, in the database and in the store, each with why.
 
-    What is there counts as used: the sweep leaves it for its grace time.
+    What is there counts as used: the sweep leaves it for its grace time, and cannot run during a write transaction.
     """
     sizes: dict[str, int | None] = {}
     for row in session.scalars(select(BlobRow).where(BlobRow.digest.in_(wanted))):
@@ -356,14 +353,11 @@ def require_golden(blobs: BlobStore, manifest: Manifest) -> None:
     golden = manifest.golden
     if golden is None:
         return
-    reader = blobs.open(golden.file.digest)
     try:
-        end = header_end(reader.read_at(0, 8), reader.size)
-        cases = read_cases(reader.read_at(0, end), reader.size)
+        with closing(blobs.open(golden.file.digest)) as reader:
+            cases = read_cases(reader.read_at(0, header_end(reader.read_at(0, 8), reader.size)), reader.size)
         for variant in manifest.variants:
             if variant.inputs or variant.outputs:
                 check_cases(cases, variant.inputs, variant.outputs, golden.cases)
     except TensorFileError as error:
         raise InvalidError(f"The golden vectors {golden.file.digest} are not of this version: {error}.") from None
-    finally:
-        reader.close()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
@@ -23,11 +23,10 @@ from sqlalchemy.orm import Session
 from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.jobs import Job
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired, DesiredModel, Profile
-from registry.contracts.wire import digest_of
 from registry.db.engine import Changed, Database
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, RevisionRow, TombstoneRow
 from registry.errors import InvalidError, NotFoundError
-from registry.services.fleet.epochs import REVISION, epoch_of, next_revision
+from registry.services.fleet.epochs import REVISION, epoch_of, issued, next_revision
 from registry.services.queries import batches, found
 
 STALE_S = 1.0
@@ -39,6 +38,8 @@ READ_AHEAD = 500
 """Documents read where one is missing: a fleet asks for all of them, and one by one costs a hundred times as much."""
 MAX_MOVED = 2000
 """Documents that changed since the last look and are read again at once; where there are more, all are dropped."""
+Part = Literal["models", "jobs"]
+"""Of a document: what a device should serve, and its one-time work."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,8 @@ def find_device(session: Session, name: str) -> DeviceRow:
 
 def first_document(session: Session, device: DeviceRow, generation: int, now: datetime) -> None:
     """A new device's empty document."""
-    row = DesiredRow(device_id=device.id, generation=0, document=b"", digest="", revision=0)
-    session.add(row)
-    _store(session, row, Desired(device=device.name, generation=generation, issued_at=now))
+    epoch = epoch_of(session)
+    _store(session, device.id, Desired(device=device.name, generation=generation, issued_at=now, epoch=epoch))
 
 
 def set_desired(
@@ -88,16 +88,12 @@ def set_desired(
     before = as_desired(row) if row is not None else None
     if before == wanted and (row is None or row.pinned == pinned):
         return
-    generation = _rewrite(session, device, {model: wanted}, now)
+    document = _rewrite(session, device, "models", model, wanted, now=now)
     if wanted is None:
         session.delete(row)
     else:
-        row = row or DeploymentRow(device_id=device.id, model=model)
-        session.add(row)
-        row.version, row.manifest, row.variant = wanted.version, wanted.manifest, wanted.variant
-        row.profile, row.record_results, row.rollout = wanted.profile, wanted.record_results, wanted.rollout
-        row.attempt, row.policy = wanted.attempt, policy_text(wanted.policy)
-        row.pinned, row.generation, row.set_at, row.set_by, row.note = pinned, generation, now, by, note
+        change = Change(device.id, wanted, pinned, note)
+        session.merge(DeploymentRow(**_slot(model, change, wanted, generation=document.generation, by=by, now=now)))
     session.flush()
 
 
@@ -109,14 +105,8 @@ def set_job(session: Session, device: DeviceRow, job: str, work: Job | None, now
     Raises:
         InvalidError: the document would be longer than devices take.
     """
-    row = session.get_one(DesiredRow, device.id)
-    document = Desired.model_validate_json(row.document)
-    jobs = {name: known for name, known in {**document.jobs, job: work}.items() if known is not None}
-    if jobs == document.jobs:
-        return
-    update = {"jobs": jobs, "generation": document.generation + 1, "issued_at": now}
-    _store(session, row, document.model_copy(update=update))
-    if len(row.document) > MAX_CONTROL_BYTES:
+    document = _rewrite(session, device, "jobs", job, work, now=now)
+    if work is not None and len(document.canonical()) > MAX_CONTROL_BYTES:
         raise InvalidError(f"The desired state of device {device.name!r} has no room for another job.")
 
 
@@ -134,36 +124,33 @@ def as_desired(row: DeploymentRow) -> DesiredModel:
     )
 
 
-def policy_text(policy: DeploymentPolicy) -> str:
-    """As a deployment keeps it: empty for the defaults."""
-    return "" if policy == DeploymentPolicy() else policy.canonical().decode()
+def _rewrite(
+    session: Session, device: DeviceRow, part: Part, name: str, wanted: DesiredModel | Job | None, *, now: datetime
+) -> Desired:
+    """The device's newest document, with this slot or job as it is wanted."""
+    before = Desired.model_validate_json(session.get_one(DesiredRow, device.id).document)
+    after = _with(before, part, name, wanted, epoch=epoch_of(session), now=now)
+    if len(after.models) > MAX_MODELS:
+        raise InvalidError(f"Device {device.name!r} would serve {len(after.models)} models; {MAX_MODELS} are the most.")
+    if after is not before:
+        _store(session, device.id, after)
+    return after
 
 
-def current(session: Session, device: DeviceRow) -> Desired:
-    """The device's newest document."""
-    row = session.get_one(DesiredRow, device.id)
-    return Desired.model_validate_json(row.document)
+def _with(
+    document: Desired, part: Part, name: str, wanted: DesiredModel | Job | None, *, epoch: str, now: datetime
+) -> Desired:
+    """The next document, with a slot or a job put in or, where None is wanted, taken out; this one if it says so."""
+    before: Mapping[str, DesiredModel | Job] = getattr(document, part)
+    if before.get(name) == wanted:
+        return document
+    after = {key: value for key, value in {**before, name: wanted}.items() if value is not None}
+    update = {part: after, "generation": document.generation + 1, "issued_at": now, "epoch": epoch}
+    return document.model_copy(update=update)
 
 
-def _rewrite(session: Session, device: DeviceRow, changes: Mapping[str, DesiredModel | None], now: datetime) -> int:
-    row = session.get_one(DesiredRow, device.id)
-    document = Desired.model_validate_json(row.document)
-    models = {name: model for name, model in {**document.models, **changes}.items() if model is not None}
-    if models == document.models:
-        return document.generation
-    if len(models) > MAX_MODELS:
-        raise InvalidError(f"Device {device.name!r} would serve {len(models)} models; {MAX_MODELS} are the most.")
-    update = {"models": models, "generation": document.generation + 1, "issued_at": now}
-    _store(session, row, document.model_copy(update=update))
-    return document.generation + 1
-
-
-def _store(session: Session, row: DesiredRow, document: Desired) -> None:
-    row.document = document.model_copy(update={"epoch": epoch_of(session)}).canonical()
-    row.digest = digest_of(row.document)
-    row.generation = document.generation
-    row.revision = next_revision(session)
-    row.published = False
+def _store(session: Session, device_id: int, document: Desired) -> None:
+    session.merge(DesiredRow(**issued(device_id, document), revision=next_revision(session)))
     session.flush()
 
 
@@ -196,56 +183,41 @@ def _set_batch(session: Session, model: str, changes: Sequence[Change], by: str,
     columns = (DesiredRow.device_id, DesiredRow.document)
     found = session.execute(select(*columns).where(DesiredRow.device_id.in_(ids)))
     documents = {row.device_id: row.document for row in found}
-    slots = select(DeploymentRow.device_id).where(DeploymentRow.device_id.in_(ids), DeploymentRow.model == model)
-    there = set(session.scalars(slots))
     epoch = epoch_of(session)
     refused: set[int] = set()
-    desired: list[dict[str, Any]] = []
-    kept: list[dict[str, Any]] = []
-    gone: list[int] = []
+    written: list[dict[str, Any]] = []
+    slots: list[dict[str, Any]] = []
     for change in changes:
         before = documents.get(change.device_id)
-        after = _changed(Desired.model_validate_json(before), model, change.wanted, now, epoch) if before else None
-        if after is None:
+        if before is None:
             refused.add(change.device_id)
             continue
-        body = after.canonical()
-        if len(body) > MAX_CONTROL_BYTES:
+        after = _with(Desired.model_validate_json(before), "models", model, change.wanted, epoch=epoch, now=now)
+        row = issued(change.device_id, after)
+        if len(after.models) > MAX_MODELS or len(row["document"]) > MAX_CONTROL_BYTES:
             refused.add(change.device_id)
             continue
-        if body != before:
-            desired.append({"device_id": change.device_id, "document": body, "digest": digest_of(body),
-                            "generation": after.generation, "published": False})  # fmt: skip
-        if change.wanted is None:
-            gone.append(change.device_id)
-        else:
-            who = {"model": model, "generation": after.generation, "set_at": now, "set_by": by}
-            kept.append({"device_id": change.device_id, **who, **_slot(change, change.wanted)})
-    _write_documents(session, desired)
-    changed = [row for row in kept if row["device_id"] in there]
-    if changed:
-        session.execute(update(DeploymentRow), changed)
-    new = [row for row in kept if row["device_id"] not in there]
-    if new:
-        session.execute(insert(DeploymentRow), new)
-    if gone:
-        session.execute(delete(DeploymentRow).where(DeploymentRow.model == model, DeploymentRow.device_id.in_(gone)))
+        if row["document"] != before:
+            written.append(row)
+        if change.wanted is not None:
+            slots.append(_slot(model, change, change.wanted, generation=after.generation, by=by, now=now))
+    if written:
+        revision = next_revision(session)
+        session.execute(update(DesiredRow), [{**row, "revision": revision} for row in written])
+    done = DeploymentRow.device_id.in_([device for device in ids if device not in refused])
+    session.execute(delete(DeploymentRow).where(DeploymentRow.model == model, done))
+    if slots:
+        session.execute(insert(DeploymentRow), slots)
     return refused
 
 
-def _changed(document: Desired, model: str, wanted: DesiredModel | None, now: datetime, epoch: str) -> Desired | None:
-    """The document with the slot changed; None: it has no room for another model."""
-    if document.models.get(model) == wanted:
-        return document
-    models = {name: slot for name, slot in {**document.models, model: wanted}.items() if slot is not None}
-    if len(models) > MAX_MODELS:
-        return None
-    update = {"models": models, "generation": document.generation + 1, "issued_at": now, "epoch": epoch}
-    return document.model_copy(update=update)
-
-
-def _slot(change: Change, wanted: DesiredModel) -> dict[str, Any]:
+def _slot(
+    model: str, change: Change, wanted: DesiredModel, *, generation: int, by: str, now: datetime
+) -> dict[str, Any]:
+    """The deployment's row."""
     return {
+        "device_id": change.device_id,
+        "model": model,
         "version": wanted.version,
         "manifest": wanted.manifest,
         "variant": wanted.variant,
@@ -254,15 +226,12 @@ def _slot(change: Change, wanted: DesiredModel) -> dict[str, Any]:
         "record_results": wanted.record_results,
         "rollout": wanted.rollout,
         "attempt": wanted.attempt,
-        "policy": policy_text(wanted.policy),
+        "policy": "" if wanted.policy == DeploymentPolicy() else wanted.policy.canonical().decode(),
+        "generation": generation,
+        "set_at": now,
+        "set_by": by,
         "note": change.note,
     }
-
-
-def _write_documents(session: Session, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        revision = next_revision(session)
-        session.execute(update(DesiredRow), [{**row, "revision": revision} for row in rows])
 
 
 class DesiredDocuments:

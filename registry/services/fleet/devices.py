@@ -14,7 +14,7 @@ from registry.contracts.device.messages import Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import LabelKey, LabelValue
 from registry.core import presence
-from registry.db.engine import Changed, Database, announce
+from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import (
     DeploymentRow,
     DesiredRow,
@@ -27,18 +27,17 @@ from registry.db.fleet_rows import (
 from registry.errors import InvalidError
 from registry.services.fleet.desired import find_device, first_document
 from registry.services.fleet.epochs import next_revision
+from registry.services.fleet.groups import labels_of
 from registry.services.fleet.presence import is_online, judged_at
+from registry.services.queries import UseCases
 from registry.services.tokens import put_device_token, remove_device_token
 
 MAX_LABELS = 64
 _LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[LabelKey, LabelValue])
 
 
-class Devices:
+class Devices(UseCases):
     """The use cases of devices."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def put(self, name: str, labels: Mapping[str, str], now: datetime) -> DeviceCreated | DeviceView:
         """Register a device, or set the labels of one that is there.
@@ -133,57 +132,36 @@ def _check_labels(labels: Mapping[str, str]) -> None:
 def _views(session: Session, rows: Sequence[DeviceRow], now: datetime) -> list[DeviceView]:
     ids = [row.id for row in rows]
     states = {s.device_id: s for s in session.scalars(select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids)))}
-    generations = select(DesiredRow.device_id, DesiredRow.generation).where(DesiredRow.device_id.in_(ids))
-    generation = {found.device_id: found.generation for found in session.execute(generations)}
-    labels: dict[int, dict[str, str]] = {}
-    for label in session.scalars(select(DeviceLabelRow).where(DeviceLabelRow.device_id.in_(ids))):
-        labels.setdefault(label.device_id, {})[label.key] = label.value
+    query = select(DesiredRow.device_id, DesiredRow.generation).where(DesiredRow.device_id.in_(ids))
+    generations = {found.device_id: found.generation for found in session.execute(query)}
+    labels = labels_of(session, DeviceLabelRow.device_id.in_(ids))
     desired: dict[int, dict[str, str]] = {}
     for slot in session.scalars(select(DeploymentRow).where(DeploymentRow.device_id.in_(ids))):
         desired.setdefault(slot.device_id, {})[slot.model] = slot.version
     as_of, life = judged_at(session, now), session.get(RegistryStateRow, 1)
-    return [
-        _view(
-            row,
-            states[row.id],
-            generation=generation[row.id],
+
+    def view(row: DeviceRow) -> DeviceView:
+        state = states[row.id]
+        there = presence.is_online(state.heard_until, state.gone_at, as_of)
+        speakers = presence.Speakers(tuple(state.sessions or ()), state.returns, state.returned_at)
+        return DeviceView(
+            name=row.name,
             labels=labels.get(row.id, {}),
+            created_at=row.created_at,
+            last_seen=state.last_seen,
+            online=there,
+            expires_at=state.heard_until if there else None,
+            rivals=speakers.rivals(as_of),
+            presence=Presence.model_validate_json(state.presence) if state.presence else None,
+            reported=Reported.model_validate_json(state.reported) if state.reported else None,
+            facts=Platform.model_validate_json(row.facts) if row.facts else None,
+            facts_at=row.facts_at,
+            health=Health.model_validate_json(state.health) if state.health else None,
+            generation=generations[row.id],
+            epoch=life.epoch if life is not None else "",
+            epoch_since=life.epoch_since if life is not None else None,
+            epoch_reason=life.epoch_reason if life is not None else "",
             desired=desired.get(row.id, {}),
-            as_of=as_of,
-            life=life,
         )
-        for row in rows
-    ]
 
-
-def _view(
-    row: DeviceRow,
-    state: DeviceStateRow,
-    *,
-    generation: int,
-    labels: dict[str, str],
-    desired: dict[str, str],
-    as_of: datetime,
-    life: RegistryStateRow | None,
-) -> DeviceView:
-    there = presence.is_online(state.heard_until, state.gone_at, as_of)
-    speakers = presence.Speakers(tuple(state.sessions or ()), state.returns, state.returned_at)
-    return DeviceView(
-        name=row.name,
-        labels=labels,
-        created_at=row.created_at,
-        last_seen=state.last_seen,
-        online=there,
-        expires_at=state.heard_until if there else None,
-        rivals=speakers.rivals(as_of),
-        presence=Presence.model_validate_json(state.presence) if state.presence else None,
-        reported=Reported.model_validate_json(state.reported) if state.reported else None,
-        facts=Platform.model_validate_json(row.facts) if row.facts else None,
-        facts_at=row.facts_at,
-        health=Health.model_validate_json(state.health) if state.health else None,
-        generation=generation,
-        epoch=life.epoch if life is not None else "",
-        epoch_since=life.epoch_since if life is not None else None,
-        epoch_reason=life.epoch_reason if life is not None else "",
-        desired=desired,
-    )
+    return [view(row) for row in rows]

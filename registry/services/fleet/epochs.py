@@ -8,6 +8,7 @@ whoever has read up to n misses nothing at or below n.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import select, update
@@ -92,10 +93,14 @@ def forget_presence(session: Session) -> None:
     session.execute(update(DeviceStateRow).values(heard_until=None, sessions=None, returns=0, online=False))
 
 
-def _reissued(device_id: int, document: bytes, epoch: str, revision: int, now: datetime) -> dict[str, object]:
+def _reissued(device_id: int, document: bytes, epoch: str, revision: int, now: datetime) -> dict[str, Any]:
     before = Desired.model_validate_json(document)
     update = {"epoch": epoch, "generation": before.generation + AHEAD, "issued_at": now}
-    after = before.model_copy(update=update)
-    body = after.canonical()
-    return {"device_id": device_id, "document": body, "digest": digest_of(body), "generation": after.generation,
-            "revision": revision, "published": False}  # fmt: skip
+    return {**issued(device_id, before.model_copy(update=update)), "revision": revision}
+
+
+def issued(device_id: int, document: Desired) -> dict[str, Any]:
+    """The row of a document that the broker has to get, without its revision."""
+    body = document.canonical()
+    return {"device_id": device_id, "document": body, "digest": digest_of(body), "generation": document.generation,
+            "published": False}  # fmt: skip

@@ -10,23 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.rollout.views import RolloutEvent
 from registry.core.retention import before
-from registry.db.engine import Changed, Database, announce
+from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import RevisionRow
 from registry.db.rollout_rows import FleetLogRow
 from registry.services.fleet.epochs import EVENTS, raise_counter
-from registry.services.queries import given
+from registry.services.fleet.retention import forget
+from registry.services.queries import UseCases, given
 
 KEEP_HOURS = 24 * 7
 MAX_ENTRIES = 1_000_000
 """However young."""
 MAX_READ = 1000
 """Entries that one read returns."""
-SWEEP_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,8 @@ def append(session: Session, events: Sequence[RolloutEvent]) -> None:
     session.execute(insert(FleetLogRow), rows)
 
 
-class FleetLog:
+class FleetLog(UseCases):
     """Reads the log, forgets what is old, and tells listeners in this process that there is more."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """`listener` is called, in any thread, after entries were written by this process; it must not block.
@@ -83,15 +80,6 @@ class FleetLog:
 
     def sweep(self, now: datetime, hours: int = KEEP_HOURS, most: int = MAX_ENTRIES) -> int:
         """Forget entries that are too old or too many, a batch a transaction; how many."""
-        done = 0
-        while True:
-            with self._database.write() as session:
-                newest = session.scalar(select(func.max(FleetLogRow.id))) or 0
-                old = (FleetLogRow.at < before(now, hours)) | (FleetLogRow.id <= newest - most)
-                ids = session.scalars(select(FleetLogRow.id).where(old).limit(SWEEP_BATCH)).all()
-                if ids:
-                    last, first = max(ids), min(ids)
-                    session.execute(delete(FleetLogRow).where(old, FleetLogRow.id.between(first, last)))
-            done += len(ids)
-            if len(ids) < SWEEP_BATCH:
-                return done
+        newest = self.bounds()[1]
+        old = (FleetLogRow.at < before(now, hours)) | (FleetLogRow.id <= newest - most)
+        return forget(self._database, select(FleetLogRow.id).where(old))

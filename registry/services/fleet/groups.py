@@ -4,7 +4,6 @@ one query and not 100,000 comparisons."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true
@@ -14,20 +13,17 @@ from registry.contracts.rollout.spec import Fleet, GroupBody, GroupView
 from registry.contracts.rollout.states import RolloutState
 from registry.core.rollouts.machine import AT_REST
 from registry.core.selectors import Operator, SelectorError, Term, parse
-from registry.db.engine import Changed, Database, announce
+from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeviceLabelRow, DeviceRow
 from registry.db.rollout_rows import GroupDeviceRow, GroupRow, RolloutRow
 from registry.errors import InUseError, InvalidError
-from registry.services.queries import batches, found
+from registry.services.queries import UseCases, batches, found
 
 OVER = tuple(state.value for state in RolloutState if state in AT_REST and state is not RolloutState.DRAFT)
 
 
-class Groups:
+class Groups(UseCases):
     """The use cases of groups."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def put(self, name: str, body: GroupBody, now: datetime) -> GroupView:
         """Make a group or change it. Raises InvalidError for a selector that is none."""
@@ -101,13 +97,16 @@ def in_fleet(session: Session, fleet: Fleet) -> ColumnElement[bool]:
     if fleet.selector.strip():
         parts.append(matching(fleet.selector))
     parts.extend(_in_group(find_group(session, name)) for name in fleet.groups)
-    parts.extend(named(fleet.devices))
+    parts.extend(DeviceRow.name.in_(batch) for batch in batches(fleet.devices))
     return or_(*parts)
 
 
-def named(devices: Sequence[str]) -> list[ColumnElement[bool]]:
-    """Conditions on `devices`, any of which holds for a named device."""
-    return [DeviceRow.name.in_(batch) for batch in batches(devices)]
+def labels_of(session: Session, *which: ColumnElement[bool]) -> dict[int, dict[str, str]]:
+    """The labels of the devices for which the conditions on `device_labels` hold, by the device's id."""
+    found: dict[int, dict[str, str]] = {}
+    for label in session.scalars(select(DeviceLabelRow).where(*which)):
+        found.setdefault(label.device_id, {})[label.key] = label.value
+    return found
 
 
 def _in_group(row: GroupRow) -> ColumnElement[bool]:

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, insert, inspect, select, tuple_, update
+from sqlalchemy import insert, inspect, select, tuple_
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.devices import CountView, HealthHour
 from registry.contracts.device.messages import Health
 from registry.core.intake import DeviceMessage
 from registry.core.retention import HourOfHealth, Increase, Totals, add_errors, advance
-from registry.db.engine import Database
+from registry.db.base import put_rows
 from registry.db.fleet_rows import CountRow, DeviceRow, HealthHourRow, HealthRow, SessionRow
 from registry.services.fleet.desired import find_device
-from registry.services.queries import given
+from registry.services.queries import UseCases, given
 
 Report = tuple[int, DeviceMessage, Health]
 """The device's id, and its report twice: as it came, and as what it is."""
@@ -30,18 +30,6 @@ Report = tuple[int, DeviceMessage, Health]
 _HEALTH: Any = inspect(HealthRow).local_table
 _SESSIONS: Any = inspect(SessionRow).local_table
 _COUNTS: Any = inspect(CountRow).local_table
-_SESSION_KEY: dict[str, Any] = {"device_id": bindparam("of_device"), "session_id": bindparam("of_session")}
-_COUNT_KEY: dict[str, Any] = {
-    "device_id": bindparam("of_device"), "model": bindparam("of_model"), "version": bindparam("of_version"),
-}  # fmt: skip
-_SESSION_VALUES: dict[str, Any] = {name: bindparam(name) for name in ("seq", "totals", "seen_at")}
-_COUNT_VALUES: dict[str, Any] = {name: bindparam(name) for name in ("requests", "errors", "last_at")}
-_INSERT_SESSION = insert(_SESSIONS).values(**_SESSION_KEY, **_SESSION_VALUES)
-_INSERT_COUNT = insert(_COUNTS).values(**_COUNT_KEY, **_COUNT_VALUES, first_at=bindparam("first_at"))
-_UPDATE_SESSION = (
-    update(_SESSIONS).where(*(_SESSIONS.c[k] == v for k, v in _SESSION_KEY.items())).values(_SESSION_VALUES)
-)
-_UPDATE_COUNT = update(_COUNTS).where(*(_COUNTS.c[k] == v for k, v in _COUNT_KEY.items())).values(_COUNT_VALUES)
 
 
 def take_health(session: Session, reports: Sequence[Report]) -> list[Report]:
@@ -78,7 +66,6 @@ def take_health(session: Session, reports: Sequence[Report]) -> list[Report]:
 class _Known:
     """A session's totals; `seen_at` None: nothing came that is new."""
 
-    new: bool
     seq: int = -1
     """Below any, for a session that was never heard."""
     totals: dict[str, Totals] = field(default_factory=dict)
@@ -89,56 +76,54 @@ def _sessions(session: Session, reports: Sequence[Report]) -> dict[tuple[int, st
     """All sessions that report."""
     pairs = sorted({(device_id, health.session_id) for device_id, _, health in reports})
     columns = (_SESSIONS.c.device_id, _SESSIONS.c.session_id, _SESSIONS.c.seq, _SESSIONS.c.totals)
-    known: dict[tuple[int, str], _Known] = {pair: _Known(new=True) for pair in pairs}
+    known: dict[tuple[int, str], _Known] = {pair: _Known() for pair in pairs}
     # Pairs: two lists, one of devices and one of sessions, would make the database try each with each.
     which = tuple_(_SESSIONS.c.device_id, _SESSIONS.c.session_id).in_(pairs)
     for device_id, session_id, seq, totals in session.execute(select(*columns).where(which)):
         seen = {model: Totals(*total) for model, total in totals.items()}
-        known[device_id, session_id] = _Known(new=False, seq=seq, totals=seen)
+        known[device_id, session_id] = _Known(seq, seen)
     return known
 
 
 def _keep(session: Session, sessions: Mapping[tuple[int, str], _Known]) -> None:
-    new: list[dict[str, Any]] = []
-    changed: list[dict[str, Any]] = []
-    for (device_id, session_id), known in sessions.items():
-        if known.seen_at is None:
-            continue
-        totals = {model: [t.requests, dict(t.errors), t.not_finite] for model, t in known.totals.items()}
-        row = {"of_device": device_id, "of_session": session_id, "seq": known.seq, "totals": totals,
-               "seen_at": known.seen_at}  # fmt: skip
-        (new if known.new else changed).append(row)
-    if changed:
-        session.execute(_UPDATE_SESSION, changed)
-    if new:
-        session.execute(_INSERT_SESSION, new)
+    rows = [
+        {
+            "device_id": device_id,
+            "session_id": session_id,
+            "seq": known.seq,
+            "totals": {model: [t.requests, dict(t.errors), t.not_finite] for model, t in known.totals.items()},
+            "seen_at": known.seen_at,
+        }
+        for (device_id, session_id), known in sessions.items()
+        if known.seen_at is not None
+    ]
+    put_rows(session, SessionRow, rows, ("device_id", "session_id"))
 
 
 def _count(session: Session, increases: Sequence[tuple[int, datetime, Increase]]) -> None:
     if not increases:
         return
-    query = select(_COUNTS.c.device_id, _COUNTS.c.model, _COUNTS.c.version, _COUNTS.c.requests, _COUNTS.c.errors).where(
+    columns = (_COUNTS.c.device_id, _COUNTS.c.model, _COUNTS.c.version, _COUNTS.c.requests, _COUNTS.c.errors)
+    query = select(*columns, _COUNTS.c.first_at).where(
         _COUNTS.c.device_id.in_({device_id for device_id, _, _ in increases}),
         _COUNTS.c.model.in_({increase.model for _, _, increase in increases}),
     )
-    there = {(device, model, version): (n, errors) for device, model, version, n, errors in session.execute(query)}
+    there = {(found.device_id, found.model, found.version): found for found in session.execute(query)}
     changed: dict[tuple[int, str, str], dict[str, Any]] = {}
     for device_id, at, increase in increases:
         key = (device_id, increase.model, increase.version)
-        row = changed.get(key)
-        if row is None:
-            requests, errors = there.get(key, (0, {}))
-            row = changed[key] = {
-                "of_device": device_id, "of_model": increase.model, "of_version": increase.version,
-                "requests": requests, "errors": errors, "first_at": at,
+        if key not in changed:
+            before = there.get(key)
+            changed[key] = {
+                "device_id": device_id, "model": increase.model, "version": increase.version,
+                "requests": before.requests if before else 0, "errors": before.errors if before else {},
+                "first_at": before.first_at if before else at,
             }  # fmt: skip
+        row = changed[key]
         row["requests"] += increase.requests
         row["errors"] = add_errors(row["errors"], increase.errors)
         row["last_at"] = at
-    if old := [row for key, row in changed.items() if key in there]:
-        session.execute(_UPDATE_COUNT, [{k: v for k, v in row.items() if k != "first_at"} for row in old])
-    if new := [row for key, row in changed.items() if key not in there]:
-        session.execute(_INSERT_COUNT, new)
+    put_rows(session, CountRow, list(changed.values()), ("device_id", "model", "version"))
 
 
 def summary(rows: Sequence[HealthRow]) -> HourOfHealth:
@@ -150,11 +135,8 @@ def summary(rows: Sequence[HealthRow]) -> HourOfHealth:
     return hour
 
 
-class HealthHistory:
+class HealthHistory(UseCases):
     """Reads health and counts."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def page(self, device: str, before: int, limit: int) -> list[tuple[int, Health]]:
         """Up to `limit` reports of a device below the id `before`, newest first, with their ids. NotFoundError."""

@@ -95,13 +95,10 @@ class PresenceTracker:
         with self._database.read() as session:
             every = session.scalar(select(func.count()).select_from(DeviceStateRow)) or 0
             online = session.scalar(select(func.count()).where(is_online(session, now))) or 0
-            rivals = session.scalar(select(func.count()).where(_has_rivals(now))) or 0
+            since = now - timedelta(seconds=presence.RIVAL_WINDOW_S)
+            known = (DeviceStateRow.returns >= presence.MIN_RETURNS, DeviceStateRow.returned_at >= since)
+            rivals = session.scalar(select(func.count()).where(*known)) or 0
         return online, every - online, rivals
-
-
-def _has_rivals(now: datetime) -> ColumnElement[bool]:
-    since = now - timedelta(seconds=presence.RIVAL_WINDOW_S)
-    return and_(DeviceStateRow.returns >= presence.MIN_RETURNS, DeviceStateRow.returned_at >= since)
 
 
 def _extend(session: Session, listened_at: datetime | None, now: datetime) -> None:

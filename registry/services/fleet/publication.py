@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select, tuple_, update
 
-from registry.db.engine import Changed, Database
+from registry.db.engine import Changed
 from registry.db.fleet_rows import DesiredRow, DeviceRow, TombstoneRow
+from registry.services.queries import UseCases
 
 Place = tuple[int, int]
 """Revision and device."""
@@ -37,11 +38,8 @@ class Unpublished:
         return self.revision, self.device_id
 
 
-class Publication:
+class Publication(UseCases):
     """What is to be published, for the one thread that publishes."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def listen(self, listener: Callable[[], None]) -> None:
         """`listener` is called, in any thread, after this process changed documents; it must not block."""

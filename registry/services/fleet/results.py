@@ -17,9 +17,8 @@ from registry.contracts.tensors import CONTENT_JSON
 from registry.contracts.wire import Name
 from registry.core.intake import Recorded, Result
 from registry.db.catalog_rows import ModelRow
-from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, ResultRow
-from registry.services.queries import given
+from registry.services.queries import UseCases, given
 
 
 def record(session: Session, results: Sequence[tuple[int, datetime, Recorded]]) -> int:
@@ -52,11 +51,8 @@ def _row(device_id: int, at: datetime, recorded: Recorded) -> ResultRow:
     )
 
 
-class Results:
+class Results(UseCases):
     """Reads recorded results."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def page(self, device: Name | None, model: Name | None, before: int, limit: int) -> list[ResultView]:
         """Up to `limit` results below the id `before`, newest first."""

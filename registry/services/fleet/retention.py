@@ -9,26 +9,62 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.orm import Session
 
 from registry.core.retention import HourOfHealth, RetentionLimits, before, hour_of
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
-from registry.db.fleet_rows import (
-    EventRow,
-    HealthHourRow,
-    HealthRow,
-    ResultRow,
-    SessionRow,
-)
+from registry.db.fleet_rows import EventRow, HealthHourRow, HealthRow, ResultRow, SessionRow
+from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow
 from registry.services.fleet.health import summary
 
 BATCH = 1000
 """Rows that one transaction deletes."""
 MAX_BATCHES = 10_000
 """Of one kind in one sweep; the next sweep does the rest."""
+BATCH_OF_STEPS = 5000
+Stopping = Callable[[], bool]
+
+
+def forget(database: Database, keys: Any, stop: Stopping = lambda: False, batch: int = BATCH) -> int:
+    """Delete the rows whose primary keys the query selects, a batch a transaction; how many."""
+    columns = keys.selected_columns
+
+    def step(session: Session) -> int:
+        found = session.execute(keys.limit(batch)).all()
+        session.execute(delete(columns[0].table).where(tuple_(*columns).in_(found)))
+        return len(found)
+
+    return _repeat(database, step, stop, batch)
+
+
+def _repeat(database: Database, step: Callable[[Session], int], stop: Stopping, batch: int) -> int:
+    """`step`, each time in a transaction of its own, until it removes less than a batch."""
+    total = 0
+    for _ in range(MAX_BATCHES):
+        if stop():
+            break
+        with database.write() as session:
+            removed = step(session)
+        total += removed
+        if removed < batch:
+            break
+    return total
+
+
+def forget_steps(database: Database, now: datetime, hours: int, stop: Stopping = lambda: False) -> int:
+    """Remove the steps of devices in rollouts that ended more than `hours` ago; how many. What became of each device
+    stays."""
+    steps = (
+        select(StepRow.id)
+        .join(ActionRow, ActionRow.id == StepRow.action_id)
+        .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+        .where(RolloutRow.ended_at < before(now, hours))
+    )
+    return forget(database, steps, stop, BATCH_OF_STEPS)
 
 
 @dataclass(frozen=True)
@@ -50,31 +86,23 @@ class RetentionSweep:
         self._limits = limits
         self._batch = batch
 
-    def sweep(self, now: datetime, stop: Callable[[], bool] = lambda: False) -> Swept:
+    def sweep(self, now: datetime, stop: Stopping = lambda: False) -> Swept:
         """Remove what is over its limit. `stop` is asked between batches."""
         limits = self._limits
+        hours = select(HealthHourRow.device_id, HealthHourRow.hour)
+        sessions = select(SessionRow.device_id, SessionRow.session_id)
         return Swept(
-            health=self._repeat(lambda s: self._fold_health(s, before(now, limits.health_hours)), stop),
-            hours=self._repeat(lambda s: self._drop_hours(s, before(now, limits.health_hourly_hours)), stop),
-            events=self._repeat(
-                lambda s: self._drop(s, EventRow.id, EventRow.at < before(now, limits.event_hours)), stop
+            health=_repeat(
+                self._database, lambda s: self._fold_health(s, before(now, limits.health_hours)), stop, self._batch
             ),
-            sessions=self._repeat(lambda s: self._drop_sessions(s, before(now, limits.session_hours)), stop),
+            hours=self._forget(hours.where(HealthHourRow.hour < before(now, limits.health_hourly_hours)), stop),
+            events=self._forget(select(EventRow.id).where(EventRow.at < before(now, limits.event_hours)), stop),
+            sessions=self._forget(sessions.where(SessionRow.seen_at < before(now, limits.session_hours)), stop),
             results=self._sweep_results(now, stop),
         )
 
-    def _repeat(self, step: Callable[[Session], int], stop: Callable[[], bool]) -> int:
-        """`step`, each time in a transaction of its own, until it removes less than a batch."""
-        total = 0
-        for _ in range(MAX_BATCHES):
-            if stop():
-                break
-            with self._database.write() as session:
-                removed = step(session)
-            total += removed
-            if removed < self._batch:
-                break
-        return total
+    def _forget(self, keys: Any, stop: Stopping) -> int:
+        return forget(self._database, keys, stop, self._batch)
 
     def _fold_health(self, session: Session, limit: datetime) -> int:
         query = select(HealthRow).where(HealthRow.at < limit).order_by(HealthRow.at).limit(self._batch)
@@ -93,24 +121,7 @@ class RetentionSweep:
         session.execute(delete(HealthRow).where(HealthRow.id.in_([row.id for row in rows])))
         return len(rows)
 
-    def _drop(self, session: Session, key: InstrumentedAttribute[int], *where: object) -> int:
-        ids = session.scalars(select(key).where(*where).limit(self._batch)).all()  # type: ignore[arg-type]
-        session.execute(delete(key.class_).where(key.in_(ids)))
-        return len(ids)
-
-    def _drop_hours(self, session: Session, limit: datetime) -> int:
-        rows = session.scalars(select(HealthHourRow).where(HealthHourRow.hour < limit).limit(self._batch)).all()
-        for row in rows:
-            session.delete(row)
-        return len(rows)
-
-    def _drop_sessions(self, session: Session, limit: datetime) -> int:
-        rows = session.scalars(select(SessionRow).where(SessionRow.seen_at < limit).limit(self._batch)).all()
-        for row in rows:
-            session.delete(row)
-        return len(rows)
-
-    def _sweep_results(self, now: datetime, stop: Callable[[], bool]) -> int:
+    def _sweep_results(self, now: datetime, stop: Stopping) -> int:
         with self._database.read() as session:
             kept = select(ModelRow.name, ModelRow.result_retention_hours)
             hours = {found.name: found.result_retention_hours for found in session.execute(kept)}
@@ -120,8 +131,7 @@ class RetentionSweep:
         total = 0
         for model in models:
             limit = before(now, hours[model]) if model in hours else now
-            old = (ResultRow.model == model, ResultRow.at < limit)
-            total += self._repeat(lambda s, old=old: self._drop(s, ResultRow.id, *old), stop)  # type: ignore[misc]
+            total += self._forget(select(ResultRow.id).where(ResultRow.model == model, ResultRow.at < limit), stop)
         if first_too_many is not None:
-            total += self._repeat(lambda s: self._drop(s, ResultRow.id, ResultRow.id <= first_too_many), stop)
+            total += self._forget(select(ResultRow.id).where(ResultRow.id <= first_too_many), stop)
         return total

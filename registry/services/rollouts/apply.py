@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -29,28 +29,26 @@ from registry.db.base import UtcDateTime
 from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow, WaveRow
-from registry.services.queries import batches
+from registry.services.queries import in_batches
 from registry.services.rollouts.store import BATCH, Changes, is_taken, move, set_wave, spec_of, still_wants_it, taker
 from registry.services.rollouts.targets import offer, restore
 
 _S = ActionState
 
 
-class Apply:
-    """Applies decisions to the rollout of this id, looked at when it had this revision."""
+def apply(database: Database, rollout_id: int, revision: int, decision: d.Decision, now: datetime) -> bool:
+    """Carry a decision out on the rollout of this id, looked at when it had this revision.
 
-    def __init__(self, database: Database, rollout_id: int, revision: int, now: datetime) -> None:
-        self._database, self._id, self._revision, self._now = database, rollout_id, revision, now
-
-    def one(self, decision: d.Decision) -> bool:
-        """Carry it out; False when it came too late, or there was nothing to do."""
-        if isinstance(decision, d.Withdraw):
-            return withdraw_some(self._database, self._id, self._revision, self._now)
-        with self._database.write() as session:
-            row = session.get(RolloutRow, self._id)
-            if row is None or row.revision != self._revision:
-                return False
-            return _STEPS[type(decision)](session, row, decision, self._now)
+    Returns:
+        False: it came too late, or there was nothing to do.
+    """
+    if isinstance(decision, d.Withdraw):
+        return _withdraw(database, rollout_id, revision, now)
+    with database.write() as session:
+        row = session.get(RolloutRow, rollout_id)
+        if row is None or row.revision != revision:
+            return False
+        return _STEPS[type(decision)](session, row, decision, now)
 
 
 def verdict_text(verdict: GateDecision) -> str:
@@ -94,43 +92,34 @@ _ENDS_BACK = {RolloutState.ROLLED_BACK: WaveState.PASSED, RolloutState.ROLLBACK_
 """What the rollback's own wave becomes."""
 
 
-def _start_wave(session: Session, row: RolloutRow, decision: d.StartWave, now: datetime) -> bool:
+_WaveStep = d.StartWave | d.Soak | d.Unsoak | d.PassWave
+_WAVE_MOVES: dict[type[_WaveStep], tuple[frozenset[WaveState], WaveState]] = {
+    d.StartWave: (frozenset({WaveState.PENDING}), WaveState.RELEASING),
+    d.Soak: (frozenset({WaveState.RELEASING}), WaveState.SOAKING),
+    d.Unsoak: (frozenset({WaveState.SOAKING}), WaveState.RELEASING),
+    d.PassWave: (frozenset(WaveState) - {WaveState.PENDING, WaveState.PASSED}, WaveState.PASSED),
+}
+"""The states that a step leads from, and the one that it leads to."""
+
+
+def _move_wave(session: Session, row: RolloutRow, decision: _WaveStep, now: datetime) -> bool:
     wave = session.get(WaveRow, (row.id, decision.wave))
-    if wave is None or wave.state != WaveState.PENDING.value:
+    before, after = _WAVE_MOVES[type(decision)]
+    if wave is None or WaveState(wave.state) not in before:
         return False
-    wave.started_at, wave.soak_since = now, None
-    set_wave(session, row, wave, WaveState.RELEASING, now)
-    row.reason = (ReasonCode.TAIL if wave.kind == Kind.TAIL else ReasonCode.RELEASING).value
-    row.reason_text = "devices that were offline or came later" if wave.kind == Kind.TAIL else f"wave {wave.number + 1}"
-    return True
-
-
-def _soak(session: Session, row: RolloutRow, decision: d.Soak, now: datetime) -> bool:
-    wave = session.get(WaveRow, (row.id, decision.wave))
-    if wave is None or wave.state != WaveState.RELEASING.value:
-        return False
-    wave.soak_since = now
-    set_wave(session, row, wave, WaveState.SOAKING, now)
-    row.reason, row.reason_text = ReasonCode.SOAKING.value, f"wave {wave.number + 1} is watched"
-    return True
-
-
-def _unsoak(session: Session, row: RolloutRow, decision: d.Unsoak, now: datetime) -> bool:
-    wave = session.get(WaveRow, (row.id, decision.wave))
-    if wave is None or wave.state != WaveState.SOAKING.value:
-        return False
-    wave.soak_since = None
-    set_wave(session, row, wave, WaveState.RELEASING, now)
-    row.reason, row.reason_text = ReasonCode.RELEASING.value, f"wave {wave.number + 1}"
-    return True
-
-
-def _pass_wave(session: Session, row: RolloutRow, decision: d.PassWave, now: datetime) -> bool:
-    wave = session.get(WaveRow, (row.id, decision.wave))
-    if wave is None or wave.state in (WaveState.PASSED.value, WaveState.PENDING.value):
-        return False
-    wave.passed_at, wave.verdict = now, verdict_text(decision.verdict)
-    set_wave(session, row, wave, WaveState.PASSED, now)
+    set_wave(session, row, wave, after, now)
+    if isinstance(decision, d.PassWave):
+        wave.passed_at, wave.verdict = now, verdict_text(decision.verdict)
+        return True
+    wave.soak_since = now if after is WaveState.SOAKING else None
+    if isinstance(decision, d.StartWave):
+        wave.started_at = now
+    code, text = ReasonCode.RELEASING, f"wave {wave.number + 1}"
+    if after is WaveState.SOAKING:
+        code, text = ReasonCode.SOAKING, f"{text} is watched"
+    elif wave.kind == Kind.TAIL:
+        code, text = ReasonCode.TAIL, "devices that were offline or came later"
+    row.reason, row.reason_text = code.value, text
     return True
 
 
@@ -176,36 +165,27 @@ def _again(session: Session, row: RolloutRow, decision: d.Again, now: datetime) 
     return done
 
 
-def _leave(session: Session, row: RolloutRow, devices: Sequence[str], state: ActionState, now: datetime) -> bool:
+def _leave(session: Session, row: RolloutRow, decision: d.ExcludeOffline | d.FailOffline, now: datetime) -> bool:
     """Offline devices leave the wave; what they were offered is taken back."""
-    spec = spec_of(row)
-    rows = _rows(session, row, devices, frozenset({_S.PLANNED, _S.OFFERED}))
+    rows = _rows(session, row, decision.devices, frozenset({_S.PLANNED, _S.OFFERED}))
     offered = {r.id for r in rows if r.state == _S.OFFERED.value}
-    changes = Changes(session, row, spec, now)
+    changes = Changes(session, row, spec_of(row), now)
+    state = _S.FAILED if isinstance(decision, d.FailOffline) else _S.EXCLUDED
     left = changes.set(rows, state, DeviceReasonCode.OFFLINE, "it was offline when its turn came")
     changes.flush()
     restore(session, row, [r for r in left if r.id in offered], now)
     return bool(left)
 
 
-def _exclude(session: Session, row: RolloutRow, decision: d.ExcludeOffline, now: datetime) -> bool:
-    return _leave(session, row, decision.devices, _S.EXCLUDED, now)
-
-
-def _fail_offline(session: Session, row: RolloutRow, decision: d.FailOffline, now: datetime) -> bool:
-    return _leave(session, row, decision.devices, _S.FAILED, now)
-
-
-def withdraw_some(database: Database, rollout_id: int, revision: int, now: datetime) -> bool:
+def _withdraw(database: Database, rollout_id: int, revision: int, now: datetime) -> bool:
     """Every device that has not switched returns to its last good version, a batch a transaction."""
     states = [state.value for state in actions.BEFORE_SWITCH]
-    quiet = [state.value for state in (_S.FAILED, _S.ROLLED_BACK, _S.REJECTED)]
     with database.write() as session:
         row = session.get(RolloutRow, rollout_id)
         if row is None or row.revision != revision:
             return False
         done = cancel_parked(session, row, now) > 0
-        gave_up = select(ActionRow).where(ActionRow.rollout_id == rollout_id, ActionRow.state.in_(quiet))
+        gave_up = select(ActionRow).where(ActionRow.rollout_id == rollout_id, ActionRow.state.in_(_GAVE_UP))
         restore(session, row, session.scalars(gave_up.where(ActionRow.goes_back.is_(False))).all(), now)
     while True:
         with database.write() as session:
@@ -225,28 +205,24 @@ def withdraw_some(database: Database, rollout_id: int, revision: int, now: datet
 
 def _rows(session: Session, row: RolloutRow, devices: Sequence[str], states: frozenset[ActionState]) -> list[ActionRow]:
     """The actions of these devices that are in one of the states, in the devices' order."""
-    found: dict[str, ActionRow] = {}
-    for batch in batches(devices):
-        query = select(ActionRow).where(
-            ActionRow.rollout_id == row.id,
-            ActionRow.device.in_(batch),
-            ActionRow.state.in_([state.value for state in states]),
-        )
-        found.update((r.device, r) for r in session.scalars(query))
+    query = select(ActionRow).where(
+        ActionRow.rollout_id == row.id, ActionRow.state.in_([state.value for state in states])
+    )
+    found = {action.device: action for (action,) in in_batches(session, query, ActionRow.device, devices)}
     return [found[device] for device in devices if device in found]
 
 
 _STEPS: dict[type, Callable[..., bool]] = {
     d.Shift: _shift,
-    d.StartWave: _start_wave,
-    d.Soak: _soak,
-    d.Unsoak: _unsoak,
-    d.PassWave: _pass_wave,
+    d.StartWave: _move_wave,
+    d.Soak: _move_wave,
+    d.Unsoak: _move_wave,
+    d.PassWave: _move_wave,
     d.Offer: _offer,
     d.TimeOut: _time_out,
     d.Again: _again,
-    d.ExcludeOffline: _exclude,
-    d.FailOffline: _fail_offline,
+    d.ExcludeOffline: _leave,
+    d.FailOffline: _leave,
 }
 
 
@@ -341,19 +317,10 @@ def _end(
     return int(done.rowcount or 0)  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True)
-class Retried:
-    """What a retry makes of the devices that were asked for."""
-
-    planned: int
-    left_out: Mapping[str, str]
-    """Device to why it is not tried again: all that were named, else those that somebody else took; MAX_LEFT_OUT."""
-
-
 MAX_LEFT_OUT = 1000
 
 
-def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> Retried:
+def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> tuple[int, dict[str, str]]:
     """Devices that did not get there are to be planned for another attempt, and the waves begin again.
 
     Not those that somebody else took since they were offered it or, never offered it, since it was planned: these
@@ -361,6 +328,10 @@ def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: d
 
     Args:
         devices: Only these; none named: all that can be retried.
+
+    Returns:
+        How many devices were planned; device to why it is not tried again: all that were named, else those that
+        somebody else took, MAX_LEFT_OUT of them.
     """
     states = [state.value for state in actions.RETRIABLE]
     went = [state.value for state in actions.SUCCESS | {ActionState.ALREADY_CURRENT}]
@@ -377,7 +348,7 @@ def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: d
     planned = session.execute(again).rowcount  # type: ignore[attr-defined]
     session.execute(delete(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind == Kind.ROLLBACK.value))
     _begin_waves_again(session, row, now)
-    return Retried(int(planned or 0), left_out)
+    return int(planned or 0), left_out
 
 
 def _left_out(session: Session, row: RolloutRow, chosen: ColumnElement[bool], devices: Sequence[str]) -> dict[str, str]:

@@ -39,13 +39,13 @@ from registry.core.rollouts.waves import label, tail
 from registry.core.selectors import SelectorError
 from registry.db.base import insert_new
 from registry.db.engine import Database
-from registry.db.fleet_rows import DeploymentRow, DeviceLabelRow, DeviceRow, DeviceStateRow
+from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, LeaseRow, RolloutRow, WaveRow
 from registry.errors import InvalidError, NotFoundError
 from registry.services.choice import choose
-from registry.services.fleet.groups import in_fleet
+from registry.services.fleet.groups import in_fleet, labels_of
 from registry.services.fleet.presence import is_online
-from registry.services.queries import batches, found, manifest_body
+from registry.services.queries import batches, found, in_batches, manifest_body
 from registry.services.rollouts.store import ACTIVE, move, spec_of
 
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
@@ -161,8 +161,10 @@ class Planner:
         try:
             with self._database.read() as session:
                 manifest = find_manifest(session, row.manifest)
-                again = _was_offered(session, row)
-                which = DeviceRow.id.in_(_planned(row)) if again else in_fleet(session, spec.fleet)
+                of_this = select(ActionRow.device_id).where(ActionRow.rollout_id == row.id)
+                again = session.execute(of_this.where(ActionRow.offered_at.is_not(None)).limit(1)).first() is not None
+                planned = DeviceRow.id.in_(of_this.where(ActionRow.state == _S.PLANNED.value))
+                which = planned if again else in_fleet(session, spec.fleet)
                 found = _plan(
                     session, row.public, spec, manifest, known_devices(session, spec, manifest, now, which, again=again)
                 )
@@ -183,22 +185,21 @@ class Planner:
         goes_on: Callable[[], bool], now: datetime,
     ) -> bool:  # fmt: skip
         rows = _rows_again(row, found, now) if again else _rows(row, found, ids, now)
-        for start in range(0, len(rows), CHUNK):
+        for number, chunk in enumerate(batches(rows, CHUNK)):
             if not goes_on():
                 return False
             with self._database.write() as session:
-                if not _still(session, row):
+                if session.scalar(select(RolloutRow.revision).where(RolloutRow.id == row.id)) != row.revision:
                     return False
-                if start == 0:
-                    _clear(session, row, spec, again)
                 if again:
-                    known = dict(_ids_of(session, row, [r["device"] for r in rows[start : start + CHUNK]]))
-                    some = [
-                        {**r, "id": known[r["device"]]} for r in rows[start : start + CHUNK] if r["device"] in known
-                    ]
-                    session.execute(update(ActionRow), [{k: v for k, v in r.items() if k != "device"} for r in some])
-                else:
-                    session.execute(insert(_ACTIONS), rows[start : start + CHUNK])
+                    query = select(ActionRow.device, ActionRow.id).where(ActionRow.rollout_id == row.id)
+                    known = dict(in_batches(session, query, ActionRow.device, [r["device"] for r in chunk]))
+                    some = [{**r, "id": known[r["device"]]} for r in chunk if r["device"] in known]
+                    session.execute(update(ActionRow), some)
+                    continue
+                if number == 0:
+                    _clear(session, row, spec)
+                session.execute(insert(_ACTIONS), chunk)
         return True
 
     def _end(
@@ -228,19 +229,6 @@ def _what_it_waits_for(spec: RolloutSpec, devices: int, *, approve: bool) -> str
     )
 
 
-def _still(session: Session, row: RolloutRow) -> bool:
-    return session.scalar(select(RolloutRow.revision).where(RolloutRow.id == row.id)) == row.revision
-
-
-def _was_offered(session: Session, row: RolloutRow) -> bool:
-    query = select(ActionRow.id).where(ActionRow.rollout_id == row.id, ActionRow.offered_at.is_not(None))
-    return session.scalar(query.limit(1)) is not None
-
-
-def _planned(row: RolloutRow) -> Any:
-    return select(ActionRow.device_id).where(ActionRow.rollout_id == row.id, ActionRow.state == _S.PLANNED.value)
-
-
 def _others(session: Session, model: str, rollout: str) -> list[Other]:
     """Rollouts of the same model that are not over, with the devices that they may still change."""
     query = select(RolloutRow).where(RolloutRow.model == model, RolloutRow.state.in_(ACTIVE))
@@ -252,10 +240,8 @@ def _others(session: Session, model: str, rollout: str) -> list[Other]:
     return found
 
 
-def _clear(session: Session, row: RolloutRow, spec: RolloutSpec, again: bool) -> None:
+def _clear(session: Session, row: RolloutRow, spec: RolloutSpec) -> None:
     """Before the first batch: nothing of an earlier plan is left."""
-    if again:
-        return
     session.execute(delete(ActionRow).where(ActionRow.rollout_id == row.id))
     session.execute(delete(WaveRow).where(WaveRow.rollout_id == row.id))
     waves = [
@@ -299,14 +285,6 @@ def _rows_again(row: RolloutRow, found: RolloutPlan, now: datetime) -> list[dict
                      for name, code in found.gaps.items())]  # fmt: skip
 
 
-def _ids_of(session: Session, row: RolloutRow, devices: Sequence[str]) -> Iterable[tuple[str, int]]:
-    for batch in batches(devices):
-        query = select(ActionRow.device, ActionRow.id).where(
-            ActionRow.rollout_id == row.id, ActionRow.device.in_(batch)
-        )
-        yield from ((found.device, found.id) for found in session.execute(query))
-
-
 def known_devices(
     session: Session,
     spec: RolloutSpec,
@@ -318,7 +296,7 @@ def known_devices(
 ) -> list[Known]:
     """The devices, with what decides about them; in one query, whatever their number."""
     digest = manifest.canonical_digest()
-    labels = _labels(session) if any(wave.selector for wave in spec.waves) else {}
+    labels = labels_of(session) if any(wave.selector for wave in spec.waves) else {}
     current = set() if again else serving(session, manifest.model, digest)
     barred = {} if again else quarantines(session, manifest, digest)  # another attempt lifts them
     query = (
@@ -330,15 +308,6 @@ def known_devices(
         Known(name, facts, device in current, bool(online), labels.get(device, {}), barred.get(device, ()))
         for device, name, facts, online in session.execute(query)
     ]
-
-
-def _labels(session: Session) -> dict[int, dict[str, str]]:
-    found: dict[int, dict[str, str]] = {}
-    for device, key, value in session.execute(
-        select(DeviceLabelRow.device_id, DeviceLabelRow.key, DeviceLabelRow.value)
-    ):
-        found.setdefault(device, {})[key] = value
-    return found
 
 
 def serving(session: Session, model: str, digest: str, which: ColumnElement[bool] = _EVERY) -> set[int]:

@@ -20,7 +20,7 @@ from registry.core.rollouts.actions import Report
 from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
-from registry.services.queries import batches
+from registry.services.queries import in_batches
 from registry.services.rollouts.store import Changes, as_action, spec_of
 
 Said = tuple[int, datetime, Reported | Event]
@@ -28,7 +28,6 @@ Said = tuple[int, datetime, Reported | Event]
 _IN_FLIGHT = tuple(state.value for state in actions.IN_FLIGHT)
 _MOVING = frozenset({ServingState.CHANGING, ServingState.RECOVERING})
 _PHASES = frozenset(phase.value for phase in Phase)
-BATCH = 500
 
 
 def take_said(session: Session, said: Sequence[Said]) -> None:
@@ -43,10 +42,9 @@ def take_said(session: Session, said: Sequence[Said]) -> None:
             report = _report(message, action, rollout, slot)
             if report is None:
                 continue
-            changes = collected.get(rollout.id)
-            if changes is None:
-                changes = collected[rollout.id] = Changes(session, rollout, spec_of(rollout), at)
-            changed |= _take(action, rollout, report, changes, at)
+            if rollout.id not in collected:
+                collected[rollout.id] = Changes(session, rollout, spec_of(rollout), at)
+            changed |= _take(action, rollout, report, collected[rollout.id], at)
     for changes in collected.values():
         changes.flush()
     if changed:
@@ -58,26 +56,18 @@ _Open = tuple[ActionRow, RolloutRow, DeploymentRow | None]
 
 def _open_actions(session: Session, devices: Sequence[int]) -> dict[int, list[_Open]]:
     """By device: the action of the rollout that each slot follows; and slots that are on their way to be emptied."""
-    ids = sorted(set(devices))
-    found: dict[int, list[_Open]] = {}
-    for some in batches(ids):
-        follows = (
-            select(ActionRow, RolloutRow, DeploymentRow)
-            .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
-            .outerjoin(
-                DeploymentRow,
-                (DeploymentRow.device_id == ActionRow.device_id) & (DeploymentRow.model == RolloutRow.model),
-            )
-            .where(
-                ActionRow.device_id.in_(some),
-                or_(
-                    DeploymentRow.rollout == RolloutRow.public,
-                    ActionRow.target.is_(None) & ActionRow.state.in_(_IN_FLIGHT) & DeploymentRow.device_id.is_(None),
-                ),
-            )
+    emptied = ActionRow.target.is_(None) & ActionRow.state.in_(_IN_FLIGHT) & DeploymentRow.device_id.is_(None)
+    follows = (
+        select(ActionRow, RolloutRow, DeploymentRow)
+        .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+        .outerjoin(
+            DeploymentRow, (DeploymentRow.device_id == ActionRow.device_id) & (DeploymentRow.model == RolloutRow.model)
         )
-        for action, rollout, slot in session.execute(follows):
-            found.setdefault(action.device_id or 0, []).append((action, rollout, slot))
+        .where(or_(DeploymentRow.rollout == RolloutRow.public, emptied))
+    )
+    found: dict[int, list[_Open]] = {}
+    for action, rollout, slot in in_batches(session, follows, ActionRow.device_id, sorted(set(devices))):
+        found.setdefault(action.device_id or 0, []).append((action, rollout, slot))
     return found
 
 

@@ -44,9 +44,8 @@ from registry.db.fleet_rows import DeviceRow
 from registry.db.rollout_rows import ActionRow, GroupDeviceRow, RolloutHistoryRow, RolloutRow, WaveRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
 from registry.services.fleet.groups import find_group
-from registry.services.fleet.groups import named as named_devices
 from registry.services.idempotency import first_answer, remember
-from registry.services.queries import find_version, given
+from registry.services.queries import find_version, given, in_batches
 from registry.services.rollouts.apply import begin_rollback, plan_again
 from registry.services.rollouts.planning import find_manifest, work_out
 from registry.services.rollouts.snapshot import counts_of, lost_of
@@ -80,14 +79,25 @@ class Rollouts:
             InvalidError: a selector is none.
             ConflictError: a rollout has this name.
         """
-        request = b"create " + spec.canonical()
-        with self._database.write() as session:
-            if (answer := first_answer(session, by, key, request, now)) is not None:
-                return RolloutView.model_validate_json(answer)
+
+        def make(session: Session) -> RolloutView:
             if spec.name is not None and named(session, spec.name) is not None:
                 raise ConflictError(f"There is a rollout named {spec.name!r}; apply changes it while it is a draft.")
-            view = rollout_view(session, make_draft(session, spec, by, now))
+            return rollout_view(session, make_draft(session, spec, by, now))
+
+        return self._once(by, key, b"create " + spec.canonical(), now, make)
+
+    def _once(
+        self, by: str, key: str | None, request: bytes, now: datetime, work: Callable[[Session], RolloutView]
+    ) -> RolloutView:
+        """Do it in a transaction, unless the same request with this key was done before: then that one's answer."""
+        with self._database.write() as session:
+            answer = first_answer(session, by, key, request, now)
+            if answer is not None:
+                return RolloutView.model_validate_json(answer)
+            view = work(session)
             remember(session, by, key, request, answer=view.model_dump_json(), now=now)
+            announce(session, Changed.ROLLOUTS)
             return view
 
     def apply(self, name: str, spec: RolloutSpec, by: str, now: datetime) -> tuple[RolloutView, bool]:
@@ -121,44 +131,7 @@ class Rollouts:
         if body.command in (Command.APPROVE, Command.DENY):
             raise InvalidError("Approve and deny with the plan's digest, at the path `approval`.")
         request = f"command {name} ".encode() + body.canonical()
-        with self._database.write() as session:
-            if (answer := first_answer(session, by, key, request, now)) is not None:
-                return RolloutView.model_validate_json(answer)
-            row = find_rollout(session, name)
-            require_revision(row, body.revision)
-            view = self._carry_out(session, row, body, by, now)
-            remember(session, by, key, request, answer=view.model_dump_json(), now=now)
-            announce(session, Changed.ROLLOUTS)
-            return view
-
-    def _carry_out(self, session: Session, row: RolloutRow, body: CommandBody, by: str, now: datetime) -> RolloutView:
-        _require_legal(row, body.command)
-        if body.command is Command.DELETE:
-            view = rollout_view(session, row)
-            let_go(session, row, now)
-            session.delete(row)
-            return view
-        forced = body.force and body.command is Command.RESUME
-        said = f"{body.command}{' --force' if forced else ''} by {by}"
-        if body.command in (Command.RETRY, Command.ROLLBACK):
-            row.generation += 1
-        if body.command is Command.SUBMIT:
-            spec = spec_of(row)
-            require_time(spec, now)
-            row.submitted_by, row.approved_by = by, ""
-            row.valid_until = spec.valid_until or max(now, spec.start_at or now) + timedelta(seconds=MAX_VALID_S)
-        if body.command is Command.RETRY:
-            row.submitted_by, row.approved_by = by, ""
-            if row.valid_until is None or row.valid_until <= now:
-                row.valid_until = now + timedelta(seconds=MAX_VALID_S)
-            said += retry(session, row, body.devices, now)
-        reason = RolloutReason(code=_REASONS.get(body.command, ReasonCode.BY_COMMAND), text=said)
-        move(session, row, body.command, reason, now, by=by, note=body.note)
-        effect = EFFECTS.get(body.command)
-        if effect is not None:
-            effect(session, row, body, by, now)
-        session.flush()
-        return rollout_view(session, row)
+        return self._once(by, key, request, now, lambda session: _carry_out(session, name, body, by, now))
 
     def approve(self, name: str, body: Approval, key: str | None, by: str, now: datetime) -> RolloutView:
         """Approve the plan that was read, or deny it.
@@ -167,14 +140,10 @@ class Rollouts:
             PreconditionError: the plan is another one now.
             ForbiddenError: the plan must be approved by another person than the one who submitted it.
         """
-        request = f"approval {name} ".encode() + body.canonical()
-        with self._database.write() as session:
-            if (answer := first_answer(session, by, key, request, now)) is not None:
-                return RolloutView.model_validate_json(answer)
-            row = find_rollout(session, name)
-            require_revision(row, body.revision)
+
+        def decide(session: Session) -> RolloutView:
             command = Command.APPROVE if body.approve else Command.DENY
-            _require_legal(row, command)
+            row = _commanded(session, name, command, body.revision)
             if row.plan_digest != body.plan:
                 raise PreconditionError(f"The plan of rollout {row.public} is {row.plan_digest} now; read it again.")
             another = self._two_person or spec_of(row).approved_by_another
@@ -183,10 +152,9 @@ class Rollouts:
             row.approved_by = by if body.approve else ""
             code = ReasonCode.NOT_YET_TIME if body.approve else ReasonCode.DENIED
             move(session, row, command, RolloutReason(code=code, text=f"{command} by {by}"), now, by=by, note=body.note)
-            view = rollout_view(session, row)
-            remember(session, by, key, request, answer=view.model_dump_json(), now=now)
-            announce(session, Changed.ROLLOUTS)
-            return view
+            return rollout_view(session, row)
+
+        return self._once(by, key, f"approval {name} ".encode() + body.canonical(), now, decide)
 
     def get(self, name: str, now: datetime) -> RolloutView:
         """One rollout, by id or name. Raises NotFoundError."""
@@ -256,7 +224,41 @@ _REASONS = {
 }
 
 
-def _require_legal(row: RolloutRow, command: Command) -> None:
+def _carry_out(session: Session, name: str, body: CommandBody, by: str, now: datetime) -> RolloutView:
+    row = _commanded(session, name, body.command, body.revision)
+    if body.command is Command.DELETE:
+        view = rollout_view(session, row)
+        let_go(session, row, now)
+        session.delete(row)
+        return view
+    forced = body.force and body.command is Command.RESUME
+    said = f"{body.command}{' --force' if forced else ''} by {by}"
+    if body.command in (Command.RETRY, Command.ROLLBACK):
+        row.generation += 1
+    if body.command is Command.SUBMIT:
+        spec = spec_of(row)
+        require_time(spec, now)
+        row.submitted_by, row.approved_by = by, ""
+        row.valid_until = spec.valid_until or max(now, spec.start_at or now) + timedelta(seconds=MAX_VALID_S)
+    if body.command is Command.RETRY:
+        row.submitted_by, row.approved_by = by, ""
+        if row.valid_until is None or row.valid_until <= now:
+            row.valid_until = now + timedelta(seconds=MAX_VALID_S)
+        said += retry(session, row, body.devices, now)
+    reason = RolloutReason(code=_REASONS.get(body.command, ReasonCode.BY_COMMAND), text=said)
+    move(session, row, body.command, reason, now, by=by, note=body.note)
+    if body.command is Command.RESUME:
+        _resume(session, row, by, now, force=body.force)
+    elif body.command is Command.ROLLBACK:
+        begin_rollback(session, row, now)
+    session.flush()
+    return rollout_view(session, row)
+
+
+def _commanded(session: Session, name: str, command: Command, revision: int) -> RolloutRow:
+    """The rollout, of which this was seen and to which this may happen. Raises PreconditionError, ConflictError."""
+    row = find_rollout(session, name)
+    require_revision(row, revision)
     state = RolloutState(row.state)
     can = legal(state, row.generation)
     if command not in can:
@@ -266,6 +268,7 @@ def _require_legal(row: RolloutRow, command: Command) -> None:
             f"It is there because: {why.text or why.code}.",
             tuple(each.value for each in can),
         )
+    return row
 
 
 def named(session: Session, name: str) -> RolloutRow | None:
@@ -344,7 +347,7 @@ def with_missing(session: Session, spec: RolloutSpec, found: PlanView) -> PlanVi
     """
     listed = select(GroupDeviceRow.device).where(GroupDeviceRow.group.in_(spec.fleet.groups))
     asked = sorted({*spec.fleet.devices, *session.scalars(listed)})
-    known = {name for some in named_devices(asked) for name in session.scalars(select(DeviceRow.name).where(some))}
+    known = {name for (name,) in in_batches(session, select(DeviceRow.name), DeviceRow.name, asked)}
     missing = tuple(name for name in asked if name not in known)
     if not missing:
         return found
@@ -353,7 +356,7 @@ def with_missing(session: Session, spec: RolloutSpec, found: PlanView) -> PlanVi
     return found.model_copy(update={"nothing": (*found.nothing, gap)})
 
 
-def _resume(session: Session, row: RolloutRow, body: CommandBody, by: str, now: datetime) -> None:
+def _resume(session: Session, row: RolloutRow, by: str, now: datetime, *, force: bool) -> None:
     """What failed or is lost so far is accepted: gates and `max_unavailable` count from here. With `force` the wave
     that runs passes."""
     counts, _ = counts_of(session, row.id)
@@ -370,26 +373,16 @@ def _resume(session: Session, row: RolloutRow, body: CommandBody, by: str, now: 
         if wave.state in _STOPPED:
             wave.soak_since, wave.accepted_by = None, by
             set_wave(session, row, wave, WaveState.RELEASING, now)
-        if body.force and runs:
+        if force and runs:
             wave.passed_at, wave.accepted_by = now, by
             set_wave(session, row, wave, WaveState.PASSED, now)
 
 
-def _rollback(session: Session, row: RolloutRow, _body: CommandBody, _by: str, now: datetime) -> None:
-    begin_rollback(session, row, now)
-
-
-EFFECTS: dict[Command, Callable[[Session, RolloutRow, CommandBody, str, datetime], None]] = {
-    Command.RESUME: _resume,
-    Command.ROLLBACK: _rollback,
-}
-
-
 def retry(session: Session, row: RolloutRow, devices: Sequence[str], now: datetime) -> str:
     """Plan devices again; who was left out and why, as the end of a sentence. Raises ConflictError when all were."""
-    done = plan_again(session, row, devices, now)
-    left = _named(done.left_out)
-    if not done.planned:
+    planned, left_out = plan_again(session, row, devices, now)
+    left = _named(left_out)
+    if not planned:
         raise ConflictError(f"No device of rollout {row.public} can be tried again{left}.")
     return left
 

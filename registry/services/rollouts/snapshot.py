@@ -28,13 +28,12 @@ from registry.core.rollouts.rates import MAX_BATCH, Bucket, Candidate
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow, HealthRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.services.fleet.presence import is_online
-from registry.services.queries import batches
+from registry.services.queries import in_batches
 from registry.services.rollouts.store import is_taken, spec_of
 
 MAX_DEVICES = 500
 WINDOW_S = 3600.0
 """Longest window; a younger wave is compared since it began."""
-COHORT_BATCH = 250
 FAULTS = frozenset({Code.RUN_FAILED, Code.RUN_TIMEOUT, Code.WORKER_CRASHED, Code.RESULT_TOO_LARGE})
 """Errors that speak against a version; refusals of bad input and of overload do not."""
 _UPDATED = tuple(state.value for state in actions.SUCCESS | {ActionState.PROBATION, ActionState.CONFIRMING})
@@ -228,22 +227,20 @@ def _cohort(session: Session, devices: Sequence[int], model: str, version: str |
     requests = errors = 0
     nan: int | None = None
     p99: list[float] = []
-    for ids in batches(devices, COHORT_BATCH):
-        recent = (HealthRow.device_id.in_(ids), HealthRow.at >= since)
-        for (increases,) in session.execute(select(HealthRow.increases).where(*recent)):
-            for increase in (Increase(*fields) for fields in increases):
-                if increase.model == model and version in (None, increase.version):
-                    requests += increase.requests
-                    errors += sum(count for code, count in increase.errors.items() if code in FAULTS)
-                    if increase.not_finite is not None:
-                        nan = (nan or 0) + increase.not_finite
-        newest = select(func.max(HealthRow.id)).where(*recent).group_by(HealthRow.device_id)
-        for text in session.scalars(select(HealthRow.document).where(HealthRow.id.in_(newest))):
-            report = json.loads(text).get("models", {}).get(model, {})
-            if version not in (None, report.get("version")):
-                continue
-            if report.get("run_us", {}).get("p99"):
-                p99.append(float(report["run_us"]["p99"]))
+    recent = select(HealthRow.increases).where(HealthRow.at >= since)
+    for (increases,) in in_batches(session, recent, HealthRow.device_id, devices):
+        for increase in (Increase(*fields) for fields in increases):
+            if increase.model == model and version in (None, increase.version):
+                requests += increase.requests
+                errors += sum(count for code, count in increase.errors.items() if code in FAULTS)
+                if increase.not_finite is not None:
+                    nan = (nan or 0) + increase.not_finite
+    newest = select(func.max(HealthRow.id)).where(HealthRow.at >= since).group_by(HealthRow.device_id)
+    ids = [number for (number,) in in_batches(session, newest, HealthRow.device_id, devices)]
+    for (text,) in in_batches(session, select(HealthRow.document), HealthRow.id, ids):
+        report = json.loads(text).get("models", {}).get(model, {})
+        if version in (None, report.get("version")) and report.get("run_us", {}).get("p99"):
+            p99.append(float(report["run_us"]["p99"]))
     measured = _accuracy(session, devices, model)
     return Cohort(
         devices=len(devices),
@@ -259,13 +256,11 @@ def _cohort(session: Session, devices: Sequence[int], model: str, version: str |
 def _accuracy(session: Session, devices: Sequence[int], model: str) -> list[float]:
     """Of the devices that measured what they serve on golden vectors: the share with the right top class."""
     found = []
-    for ids in batches(devices, COHORT_BATCH):
-        query = select(DeviceStateRow.reported).where(DeviceStateRow.device_id.in_(ids))
-        for text in session.scalars(query):
-            slot = json.loads(text).get("models", {}).get(model, {}) if text else {}
-            share = (slot.get("parity") or {}).get("top1_agreement")
-            if isinstance(share, (int, float)):
-                found.append(float(share))
+    for (text,) in in_batches(session, select(DeviceStateRow.reported), DeviceStateRow.device_id, devices):
+        slot = json.loads(text).get("models", {}).get(model, {}) if text else {}
+        share = (slot.get("parity") or {}).get("top1_agreement")
+        if isinstance(share, (int, float)):
+            found.append(float(share))
     return found
 
 

@@ -278,13 +278,19 @@ def still_wants_it(row: RolloutRow) -> ColumnElement[bool]:
     return slot.where(DeploymentRow.set_by == by_of(row), DeploymentRow.manifest == row.manifest).exists()
 
 
+BY_PERSON = literal("a deployment by ")
+
+
+def called(rollout: type[RolloutRow]) -> ColumnElement[str]:
+    """A rollout's name and version, as part of a sentence."""
+    return literal("rollout ") + func.coalesce(rollout.name, rollout.public) + literal(" of ") + rollout.version
+
+
 def taker(row: RolloutRow) -> ColumnElement[str]:
     """Of an action whose device was taken: by whom, as a sentence."""
     other = aliased(RolloutRow)
-    by_rollout = literal("rollout ") + func.coalesce(other.name, other.public) + literal(" of ") + other.version
-    by_person = literal("a deployment by ") + DeploymentRow.set_by
     who = (
-        select(case((other.id.is_not(None), by_rollout), else_=by_person))
+        select(case((other.id.is_not(None), called(other)), else_=BY_PERSON + DeploymentRow.set_by))
         .select_from(DeploymentRow)
         .outerjoin(other, DeploymentRow.set_by == literal(BY_ROLLOUT) + other.public)
         .where(DeploymentRow.device_id == ActionRow.device_id, DeploymentRow.model == row.model)

@@ -8,10 +8,11 @@ rollout that had not committed there (then that one's last good is taken over), 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.catalogue.manifest import Manifest
@@ -27,8 +28,17 @@ from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.choice import choose
 from registry.services.fleet.desired import Change, as_desired, set_many
-from registry.services.queries import batches, manifest_body
-from registry.services.rollouts.store import ACTIVE, Changes, by_hand_since, by_of, policy_of, previous_of
+from registry.services.queries import in_batches, manifest_body
+from registry.services.rollouts.store import (
+    ACTIVE,
+    BY_PERSON,
+    Changes,
+    by_hand_since,
+    by_of,
+    called,
+    policy_of,
+    previous_of,
+)
 
 _S = ActionState
 _GOES_ON = (RolloutState.RUNNING.value, RolloutState.PAUSED.value)
@@ -115,14 +125,13 @@ def _held(wanted: DesiredModel, held: bool) -> DesiredModel:
 
 def _not_newer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes) -> list[ActionRow]:
     """Without those that a rollout of the same model, begun after this one, has or is to have: the newer one wins."""
-    ids = [r.device_id for r in rows if r.device_id is not None]
     began_later = (RolloutRow.started_at > row.started_at) | (
         (RolloutRow.started_at == row.started_at) & (RolloutRow.id > row.id)
     )
     has = DeploymentRow.rollout == RolloutRow.public
     will = RolloutRow.state.in_(_GOES_ON) & ActionRow.state.in_(_WILL_HAVE)
     newer = (
-        select(ActionRow.device_id, func.coalesce(RolloutRow.name, RolloutRow.public), RolloutRow.version)
+        select(ActionRow.device_id, called(RolloutRow))
         .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
         .outerjoin(
             DeploymentRow, (DeploymentRow.device_id == ActionRow.device_id) & (DeploymentRow.model == RolloutRow.model)
@@ -131,49 +140,39 @@ def _not_newer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], cha
         .where(ActionRow.goes_back.is_(False), will | (ActionRow.state.in_(_HAS) & has))
         .order_by(RolloutRow.started_at, RolloutRow.id)
     )
-    taken: dict[int | None, str] = {}
-    for some in batches(ids):
-        found = session.execute(newer.where(ActionRow.device_id.in_(some)))
-        taken.update((device, _who(name, version)) for device, name, version in found)
-    return _without_taken(rows, taken, changes)
+    return _without_taken(rows, in_batches(session, newer, ActionRow.device_id, _ids(rows)), changes)
 
 
 def _not_by_hand(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes) -> list[ActionRow]:
     """Without those that a person deployed to after the rollout was planned, while it had no action to supersede."""
-    ids = [r.device_id for r in rows if r.device_id is not None]
-    taken: dict[int | None, str] = {}
-    for some in batches(ids):
-        query = select(DeploymentRow.device_id, DeploymentRow.set_by)
-        query = query.where(DeploymentRow.device_id.in_(some), by_hand_since(row))
-        taken.update((device, f"a deployment by {person}") for device, person in session.execute(query))
-    return _without_taken(rows, taken, changes)
+    by_hand = select(DeploymentRow.device_id, BY_PERSON + DeploymentRow.set_by).where(by_hand_since(row))
+    return _without_taken(rows, in_batches(session, by_hand, DeploymentRow.device_id, _ids(rows)), changes)
 
 
-def _without_taken(rows: Sequence[ActionRow], taken: Mapping[int | None, str], changes: Changes) -> list[ActionRow]:
-    for who in sorted(set(taken.values())):
-        lost = (r for r in rows if taken.get(r.device_id) == who)
+def _without_taken(rows: Sequence[ActionRow], taken: Iterable[Any], changes: Changes) -> list[ActionRow]:
+    """`taken`: rows of a device and who has it."""
+    takers: dict[int | None, str] = dict(taken)
+    for who in sorted(set(takers.values())):
+        lost = (r for r in rows if takers.get(r.device_id) == who)
         changes.set(lost, _S.SUPERSEDED, message=f"{who} took it")
-    return [r for r in rows if r.device_id not in taken]
+    return [r for r in rows if r.device_id not in takers]
 
 
-def _who(name: str, version: str) -> str:
-    return f"rollout {name} of {version}"
+def _ids(rows: Iterable[ActionRow]) -> list[int]:
+    return [r.device_id for r in rows if r.device_id is not None]
 
 
 def supersede(session: Session, model: str, devices: Sequence[int], but: int | None, now: datetime) -> None:
     """Another version is wanted on these devices: what other rollouts had for them is over."""
+    others = (
+        select(ActionRow)
+        .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+        .where(RolloutRow.model == model, RolloutRow.state.in_(ACTIVE), RolloutRow.id != (but or 0))
+    )
     found: dict[int, list[ActionRow]] = {}
-    for some in batches(devices):
-        query = (
-            select(ActionRow)
-            .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
-            .where(ActionRow.device_id.in_(some), RolloutRow.model == model)
-            .where(RolloutRow.state.in_(ACTIVE), RolloutRow.id != (but or 0))
-        )
-        for action in session.scalars(query):
-            found.setdefault(action.rollout_id, []).append(action)
-    winner = session.get(RolloutRow, but) if but is not None else None
-    who = _who(winner.name or winner.public, winner.version) if winner is not None else "a person"
+    for (action,) in in_batches(session, others, ActionRow.device_id, devices):
+        found.setdefault(action.rollout_id, []).append(action)
+    who = session.scalar(select(called(RolloutRow)).where(RolloutRow.id == but)) or "a person"
     for rollout_id, lost in found.items():
         other = session.get_one(RolloutRow, rollout_id)
         changes = Changes(session, other, RolloutSpec.model_validate_json(other.spec), now)
@@ -191,20 +190,10 @@ def _still_ours(session: Session, row: RolloutRow, rows: Iterable[ActionRow]) ->
     return [by_device[device] for device in session.scalars(query)]
 
 
-def _reported(session: Session, ids: Sequence[int]) -> dict[int, str | None]:
-    query = select(DeviceStateRow.device_id, DeviceStateRow.reported)
-    return {
-        found.device_id: found.reported for found in session.execute(query.where(DeviceStateRow.device_id.in_(ids)))
-    }
-
-
 def _fitting(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes: Changes) -> list[ActionRow]:
     """Facts that changed since the plan choose again; who fits nothing any more is told nothing."""
-    ids = [r.device_id for r in rows if r.device_id is not None]
-    digests: dict[int, str | None] = {}
-    for some in batches(ids):
-        query = select(DeviceRow.id, DeviceRow.facts_digest).where(DeviceRow.id.in_(some))
-        digests.update((device, digest) for device, digest in session.execute(query))
+    known = in_batches(session, select(DeviceRow.id, DeviceRow.facts_digest), DeviceRow.id, _ids(rows))
+    digests: dict[int, str | None] = dict(known)
     changes.set((r for r in rows if r.device_id is None), _S.DECOMMISSIONED)
     present = [r for r in rows if r.device_id in digests]
     if row.state == RolloutState.ROLLING_BACK.value:
@@ -235,22 +224,19 @@ def variants_for(session: Session, manifest: str, digests: Iterable[str]) -> dic
 
 
 def _remember_last_good(session: Session, row: RolloutRow, rows: Sequence[ActionRow]) -> None:
-    ids = [r.device_id for r in rows if r.device_id is not None]
-    slots: dict[int, DeploymentRow] = {}
-    unproven: dict[int, ActionRow] = {}
-    reported: dict[int, str | None] = {}
-    for some in batches(ids):
-        reported.update(_reported(session, some))
-        query = select(DeploymentRow).where(DeploymentRow.device_id.in_(some), DeploymentRow.model == row.model)
-        slots.update((slot.device_id, slot) for slot in session.scalars(query))
-        others = (
-            select(ActionRow)
-            .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
-            .join(DeploymentRow, (DeploymentRow.rollout == RolloutRow.public)
-                  & (DeploymentRow.device_id == ActionRow.device_id) & (DeploymentRow.model == RolloutRow.model))
-            .where(ActionRow.device_id.in_(some), RolloutRow.model == row.model, ActionRow.state.in_(_UNPROVEN))
-        )  # fmt: skip
-        unproven.update((action.device_id or 0, action) for action in session.scalars(others))
+    ids = _ids(rows)
+    said = select(DeviceStateRow.device_id, DeviceStateRow.reported)
+    reported = dict(in_batches(session, said, DeviceStateRow.device_id, ids))
+    wanted = select(DeploymentRow).where(DeploymentRow.model == row.model)
+    slots = {slot.device_id: slot for (slot,) in in_batches(session, wanted, DeploymentRow.device_id, ids)}
+    others = (
+        select(ActionRow)
+        .join(RolloutRow, RolloutRow.id == ActionRow.rollout_id)
+        .join(DeploymentRow, (DeploymentRow.rollout == RolloutRow.public)
+              & (DeploymentRow.device_id == ActionRow.device_id) & (DeploymentRow.model == RolloutRow.model))
+        .where(RolloutRow.model == row.model, ActionRow.state.in_(_UNPROVEN))
+    )  # fmt: skip
+    unproven = {action.device_id: action for (action,) in in_batches(session, others, ActionRow.device_id, ids)}
     for each in rows:
         device = each.device_id or 0
         before, slot = unproven.get(device), slots.get(device)

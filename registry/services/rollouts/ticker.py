@@ -30,7 +30,7 @@ from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.errors import InTheWayError, InvalidError, NotFoundError, TemporaryError
 from registry.services.fleet.groups import in_fleet
-from registry.services.rollouts.apply import Apply
+from registry.services.rollouts.apply import apply
 from registry.services.rollouts.planning import LeaderLease, Planner, serving
 from registry.services.rollouts.snapshot import take_snapshot
 from registry.services.rollouts.store import ACTIVE, BATCH, Changes, policy_of, spec_of
@@ -121,7 +121,7 @@ class Ticker:
 
     def _sweep(self, rollout_id: int, now: datetime) -> None:
         try:
-            sweep_newcomers(self._database, rollout_id, now)
+            _sweep_newcomers(self._database, rollout_id, now)
         except (InvalidError, NotFoundError) as error:  # a group was deleted while the rollout was over
             log.warning("rollout %d takes in no newcomers: %s", rollout_id, error.message)
 
@@ -151,10 +151,9 @@ class Ticker:
             if row is None or row.state not in ACTIVE:
                 return False
             snapshot = take_snapshot(session, row, now)
-        apply = Apply(self._database, rollout_id, row.revision, now)
         leads_on = False
         for decision in decide(snapshot, now):
-            leads_on |= apply.one(decision)
+            leads_on |= apply(self._database, rollout_id, row.revision, decision, now)
         return leads_on
 
     def _sync_hold(self, rollout_id: int, now: datetime) -> None:
@@ -196,18 +195,14 @@ def _tell_hold(session: Session, row: RolloutRow, now: datetime) -> None:
     hold(session, row, rows, now)
 
 
-def sweep_newcomers(database: Database, rollout_id: int, now: datetime) -> int:
+def _sweep_newcomers(database: Database, rollout_id: int, now: datetime) -> None:
     """Devices that match by now join the rollout's tail wave: registered, relabelled, or known well enough since then.
 
     Devices that were deleted leave. Level-triggered: found by comparing the fleet with the actions, a batch a
-    transaction; how many joined or left.
+    transaction.
     """
-    done = 0
-    while changed := _newcomers(database, rollout_id, now):
-        done += changed
-        if changed < BATCH:
-            break
-    return done
+    while _newcomers(database, rollout_id, now) >= BATCH:
+        pass
 
 
 def _newcomers(database: Database, rollout_id: int, now: datetime) -> int:

@@ -12,7 +12,7 @@ from registry.contracts.rollout.states import Command, WaveState
 from registry.contracts.rollout.views import Approval, CommandBody
 from registry.db.rollout_rows import StepRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, PreconditionError
-from registry.services.rollouts.forget import forget_steps
+from registry.services.fleet.retention import forget_steps
 from registry.services.rollouts.store import MAX_STEPS
 from tests.integration.registry.rollouts.world import START, R, S, World, quick
 
