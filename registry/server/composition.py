@@ -26,22 +26,19 @@ from registry.errors import StartError, TemporaryError
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.readiness import Readiness
 from registry.server.rolling import Waker
-from registry.services.catalogue.blob_checks import BlobChecks
+from registry.services.catalogue.blob_upkeep import BlobChecks, Garbage
 from registry.services.catalogue.coverage import Coverage
-from registry.services.catalogue.garbage import Garbage
 from registry.services.catalogue.models import Aliases, Models
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Conversions, Versions
 from registry.services.deployments import Deployments
 from registry.services.evaluations import Datasets, Evaluations, ParityTable
-from registry.services.fleet.desired import DesiredDocuments
+from registry.services.fleet.desired import DesiredDocuments, Publication
 from registry.services.fleet.devices import Devices
 from registry.services.fleet.fleet_log import FleetLog
 from registry.services.fleet.groups import Groups
-from registry.services.fleet.health import HealthHistory
+from registry.services.fleet.history import HealthHistory, Results
 from registry.services.fleet.presence import PresenceTracker
-from registry.services.fleet.publication import Publication
-from registry.services.fleet.results import Results
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.jobs import Jobs
 from registry.services.restoring import Restored, restored

@@ -20,7 +20,7 @@ from registry.errors import TemporaryError
 from registry.server.composition import Services
 from registry.server.metrics import figure
 from registry.server.mqtt.bridge import MqttBridge
-from registry.services.catalogue.blob_checks import BlobChecks
+from registry.services.catalogue.blob_upkeep import BlobChecks
 from registry.services.rollouts.store import ACTIVE
 
 

@@ -30,8 +30,7 @@ from registry.errors import InvalidError
 from registry.services.deployments import take_facts
 from registry.services.fleet.desired import find_device
 from registry.services.fleet.epochs import epoch_of, renew_epoch
-from registry.services.fleet.health import take_health
-from registry.services.fleet.results import record
+from registry.services.fleet.history import record, take_health
 from registry.services.jobs import take_statuses
 from registry.services.rollouts.reports import Said, take_said
 

@@ -29,7 +29,7 @@ from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.wire import digest_of
 from registry.db.engine import open_database
 from registry.errors import StartError
-from registry.services.catalogue.blob_checks import BlobChecks
+from registry.services.catalogue.blob_upkeep import BlobChecks
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Versions
 from tests.fakes.control import MemoryJournal

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk import checked_files, journal, outbox
-from registry.services.catalogue.blob_checks import BlobChecks
+from registry.services.catalogue.blob_upkeep import BlobChecks
 from tests.power.flips import DETECTED, HARMLESS, HEALED, KINDS, LOST, SILENT, WRONG, flip_all
 
 pytestmark = pytest.mark.timeout(3600)

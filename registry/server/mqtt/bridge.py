@@ -31,7 +31,7 @@ from registry.core.intake import KINDS, DeviceMessage, read_message
 from registry.errors import TemporaryError
 from registry.server.metrics import REGISTRY_METRICS
 from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, DeliveryOutcome, PendingPublish
-from registry.services.fleet.publication import NEWEST, Publication, Unpublished
+from registry.services.fleet.desired import NEWEST, Publication, Unpublished
 from registry.services.telemetry import Telemetry
 
 

@@ -33,7 +33,7 @@ from registry.errors import (
     TemporaryError,
     TooLargeError,
 )
-from registry.services.catalogue.blob_checks import BlobChecks
+from registry.services.catalogue.blob_upkeep import BlobChecks
 
 CHUNK = 1 << 20
 SAVE_EVERY = 64 << 20

@@ -19,7 +19,7 @@ from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import EventRow, HealthHourRow, HealthRow, ResultRow, SessionRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow
-from registry.services.fleet.health import summary
+from registry.services.fleet.history import summary
 
 BATCH = 1000
 """Rows that one transaction deletes."""

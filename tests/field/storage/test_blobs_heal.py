@@ -16,7 +16,7 @@ from registry.contracts.wire import digest_of, hex_of
 from registry.db.catalog_rows import BlobRow
 from registry.db.engine import Database
 from registry.errors import DamagedError, NotFoundError
-from registry.services.catalogue.blob_checks import BlobChecks
+from registry.services.catalogue.blob_upkeep import BlobChecks
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Versions
 from tests.support.host.postgres import migrated_file

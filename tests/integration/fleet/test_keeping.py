@@ -17,11 +17,9 @@ from registry.db.base import Base
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import CountRow, EventRow, HealthRow, ResultRow, SessionRow
-from registry.services.fleet.desired import DesiredDocuments
+from registry.services.fleet.desired import NEWEST, DesiredDocuments, Publication
 from registry.services.fleet.devices import Devices
-from registry.services.fleet.health import HealthHistory
-from registry.services.fleet.publication import NEWEST, Publication
-from registry.services.fleet.results import Results
+from registry.services.fleet.history import HealthHistory, Results
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.telemetry import Telemetry
 from tests.support.host.postgres import Databases

@@ -16,7 +16,7 @@ from registry.contracts.tensors import Datatype
 from registry.contracts.wire import Digest, digest_of
 from registry.db.engine import Database
 from registry.errors import BusyError, NotFoundError, OffsetMismatchError, StorageFullError
-from registry.services.catalogue.garbage import Garbage
+from registry.services.catalogue.blob_upkeep import Garbage
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Versions
 from registry.services.evaluations import Datasets

@@ -1,10 +1,15 @@
-"""Blobs are checked against their digests: when they are read, when they are published again, and in the background.
+"""The upkeep of blobs: they are checked against their digests, and removed when nobody needs them.
 
-RULE: what is not what its name says is not served. A copy that was read twice and is wrong both times is set aside:
-the blob is not there any more, so that publishing it again brings a whole one. A copy that cannot be read at all stays;
-that may be the disk's condition.
-What was read whole and is right counts for TRUST_S, as long as the copy is not written again; a bit that flips in that
-time is found by the device, which checks every file, and here at the next reading.
+They are checked when they are read, when they are published again, and in the background. RULE: what is not what its
+name says is not served. A copy that was read twice and is wrong both times is set aside: the blob is not there any
+more, so that publishing it again brings a whole one. A copy that cannot be read at all stays; that may be the disk's
+condition. What was read whole and is right counts for TRUST_S, as long as the copy is not written again; a bit that
+flips in that time is found by the device, which checks every file, and here at the next reading.
+
+INVARIANT: blobs that no version and no validation set needs are collected, after a grace time, in a write transaction,
+as publishing and finishing an upload are done in one: the sweep never comes between a check and its use. Files go
+before the commit: after a crash a row may lack its file, which every reader of rows checks; a file is never left
+without anybody knowing, because the next sweep looks at files too.
 """
 
 from __future__ import annotations
@@ -17,11 +22,11 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import delete, exists, func, or_, select, update
 
 from registry.blobs.base import BlobReader, BlobStore
 from registry.contracts.wire import DIGEST_PREFIX, Digest
-from registry.db.catalog_rows import BlobRow, DatasetRow, VersionBlobRow
+from registry.db.catalog_rows import BlobRow, DatasetRow, UploadRow, VersionBlobRow
 from registry.db.engine import Database
 from registry.errors import DamagedError, NotFoundError, TemporaryError
 
@@ -238,3 +243,63 @@ def _damaged(digest: Digest) -> DamagedError:
         f"The registry's copy of {digest} is lost or damaged, and is not served. Publish the version again: its file "
         "replaces the copy."
     )
+
+
+BATCH = 200
+"""Blobs that one transaction removes: others wait that long at most."""
+
+
+class Garbage:
+    """The sweep; a scheduled job calls it."""
+
+    def __init__(self, database: Database, blobs: BlobStore, grace: timedelta) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._grace = grace
+
+    def sweep(self, now: datetime) -> int:
+        """Remove what nobody used for the grace time; how many blobs."""
+        removed = 0
+        while batch := self._unused(now):
+            gone = self._remove(batch, now)
+            removed += gone
+            if not gone:
+                break  # somebody came to need them meanwhile
+        return removed + self._remove_unknown()
+
+    def _unused(self, now: datetime) -> list[Digest]:
+        query = (
+            select(BlobRow.digest)
+            .outerjoin(VersionBlobRow, VersionBlobRow.digest == BlobRow.digest)
+            .outerjoin(DatasetRow, DatasetRow.digest == BlobRow.digest)
+            .where(BlobRow.used_at < now - self._grace, VersionBlobRow.digest.is_(None), DatasetRow.digest.is_(None))
+            .limit(BATCH)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
+    def _remove(self, digests: list[Digest], now: datetime) -> int:
+        needed = select(VersionBlobRow.digest).union(select(UploadRow.digest), select(DatasetRow.digest))
+        still = select(BlobRow.digest).where(
+            BlobRow.digest.in_(digests), BlobRow.used_at < now - self._grace, BlobRow.digest.not_in(needed)
+        )
+        with self._database.write() as session:
+            gone = list(session.scalars(still))
+            session.execute(delete(BlobRow).where(BlobRow.digest.in_(gone)))
+            for digest in gone:
+                self._blobs.delete(digest)
+        return len(gone)
+
+    def _remove_unknown(self) -> int:
+        """Files whose row was never committed."""
+        removed = 0
+        for digest in self._blobs.older_than(self._grace.total_seconds()):
+            with self._database.read() as session:
+                known = session.get(BlobRow, digest) is not None
+            if known:
+                continue
+            with self._database.write() as session:
+                if session.get(BlobRow, digest) is None:
+                    self._blobs.delete(digest)
+                    removed += 1
+        return removed
