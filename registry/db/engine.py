@@ -115,7 +115,6 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._place: Place | None
         self.engine, self._place = _create_engine(url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._write_engine = (
@@ -247,10 +246,9 @@ def _create_engine(url: str) -> tuple[Engine, Place | None]:
 def _throw_away(context: ExceptionContext) -> None:
     """Tells the pool that this connection, and all that are older than now, are of no use any more."""
     error = context.sqlalchemy_exception
-    if isinstance(error, DBAPIError):
-        fault = fault_of(error)
-        if fault is not None and fault.drops:
-            context.is_disconnect = True
+    fault = fault_of(error) if isinstance(error, DBAPIError) else None
+    if fault is not None and fault.drops:
+        context.is_disconnect = True
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -97,9 +97,6 @@ class _OnlyReading:
         self._open: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._changed = threading.Condition()
 
-    def __bool__(self) -> bool:
-        return bool(self._open)
-
     def add(self, connection: _Connection) -> None:
         with self._changed:
             self._open.add(connection)
@@ -130,7 +127,7 @@ class _File:
         if not self._turn.acquire(timeout=self._busy_timeout_s):
             raise sqlite3.OperationalError("database is locked: another connection is being opened")
         try:
-            if self._only_reading and _lets_write(file):
+            if not self._only_reading.all_closed(0) and _lets_write(file):
                 self._wait_for_readers()
             if self.place.lost():
                 raise sqlite3.OperationalError(REPLACED)

@@ -31,11 +31,11 @@ from registry.contracts.evaluation.datasets import (
 )
 from registry.contracts.evaluation.scoring import METRICS
 from registry.contracts.tensor_file import TensorFileError, header_end
-from registry.db.catalog_rows import BlobRow, DatasetRow, EarlierManifestRow, EvaluationRow, VersionRow
+from registry.db.catalog_rows import BlobRow, DatasetRow, EvaluationRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow
 from registry.errors import ConflictError, InvalidError
-from registry.services.queries import UseCases, exact_version, find_version, found
+from registry.services.queries import UseCases, exact_version, find_version, found, manifests_of
 
 
 class Datasets:
@@ -152,8 +152,8 @@ class Evaluations(UseCases):
         with self._database.read() as session:
             row = find_version(session, model, version)
             query = select(EvaluationRow).where(EvaluationRow.version_id == row.id, EvaluationRow.number < before)
-            found = session.scalars(query.order_by(EvaluationRow.number.desc()).limit(limit)).all()
-            return [_view(row, evaluation) for evaluation in found]
+            query = query.order_by(EvaluationRow.number.desc()).limit(limit)
+            return [_view(row, evaluation) for evaluation in session.scalars(query)]
 
 
 def keep_evaluation(session: Session, device: str, job: Job, status: JobStatus, *, by: str, now: datetime) -> None:
@@ -247,8 +247,7 @@ class ParityTable(UseCases):
         with self._database.read() as session:
             row = find_version(session, model, version)
             manifest = Manifest.model_validate_json(row.body)
-            earlier = select(EarlierManifestRow.manifest).where(EarlierManifestRow.version_id == row.id)
-            digests = {row.manifest, *session.scalars(earlier)}
+            digests = set(manifests_of(session, row))
             found = [
                 ParityView(
                     variant=variant.name,

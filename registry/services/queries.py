@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from registry.contracts.api.versions import AliasView, ModelView, VariantView, VersionView
+from registry.contracts.wire import Digest
 from registry.db.catalog_rows import AliasMoveRow, AliasRow, EarlierManifestRow, ModelRow, VersionRow
 from registry.db.engine import Database
 from registry.errors import NotFoundError
@@ -81,6 +82,12 @@ def manifest_body(session: Session, digest: str) -> bytes | None:
     if body is None:
         body = session.scalar(select(EarlierManifestRow.body).where(EarlierManifestRow.manifest == digest))
     return body
+
+
+def manifests_of(session: Session, row: VersionRow) -> list[Digest]:
+    """All that the version ever had, newest first."""
+    query = select(EarlierManifestRow.manifest).where(EarlierManifestRow.version_id == row.id)
+    return [row.manifest, *session.scalars(query.order_by(EarlierManifestRow.revision.desc()))]
 
 
 def version_views(session: Session, rows: Sequence[VersionRow]) -> list[VersionView]:

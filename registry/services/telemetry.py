@@ -220,14 +220,6 @@ class Telemetry:
         if renewed:
             log.warning("a new epoch begins: %s", reason)
 
-    def events(self, device: str, before: int, limit: int) -> list[tuple[int, Event]]:
-        """Up to `limit` events of a device below the id `before`, newest first, with their ids. NotFoundError."""
-        with self._database.read() as session:
-            row = find_device(session, device)
-            query = select(EventRow).where(EventRow.device_id == row.id, EventRow.id < before)
-            rows = session.scalars(query.order_by(EventRow.id.desc()).limit(limit)).all()
-        return [(row.id, Event.model_validate_json(row.document)) for row in rows]
-
 
 def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) -> Taken:
     states = find_states(session, {intake.device for intake in batch}, expiry_s)

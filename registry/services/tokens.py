@@ -354,18 +354,14 @@ def read_token(file: Path) -> str | None:
 
 def write_token(file: Path, token: str) -> None:
     """Write a token to a file that only its owner may read: whole or not at all. Raises StartError."""
+    temporary = file.with_suffix(".new")
     try:
-        _write_token(file, token)
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            out.write(token + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.rename(file)
     except OSError as error:
         raise StartError("token_file", f"The token file {file} cannot be written: {error.strerror}.") from error
-
-
-def _write_token(file: Path, token: str) -> None:
-    temporary = file.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(token + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.rename(file)

@@ -147,7 +147,7 @@ def list_hours(device: Name, services: ServicesDep, paging: PagingDep, _who: Rea
 @devices.get("/devices/{device}/events")
 def list_events(device: Name, services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[Event]:
     """Events, newest first."""
-    return paging.newest(f"events/{device}", partial(services.fleet.telemetry.events, device))
+    return paging.newest(f"events/{device}", partial(services.fleet.health.events, device))
 
 
 def _label(text: str) -> tuple[str, str]:

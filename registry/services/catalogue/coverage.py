@@ -66,8 +66,7 @@ class Coverage(UseCases):
             InvalidError: the selector is none.
         """
         with self._database.read() as session:
-            manifest = read_manifest(session, model, version)
-            return cover(session, manifest, matching(selector), selector or "*")
+            return cover(session, read_manifest(session, model, version), matching(selector), selector or "*")
 
 
 def cover(session: Session, manifest: Manifest, of: ColumnElement[bool], selector: str = "*") -> CoverageView:

@@ -21,6 +21,9 @@ LAST_REVISION = (1 << 31) - 1
 """What the column can hold: PostgreSQL refuses to compare it with more."""
 
 
+_SETTINGS = {"record_results", "result_retention_hours"}
+
+
 class Models(UseCases):
     """The use cases of models. Thread-safe."""
 
@@ -39,10 +42,8 @@ class Models(UseCases):
         """Change the settings that are given. Raises NotFoundError."""
         with self._database.write() as session:
             row = find_model(session, model)
-            if settings.record_results is not None:
-                row.record_results = settings.record_results
-            if settings.result_retention_hours is not None:
-                row.result_retention_hours = settings.result_retention_hours
+            for name, value in settings.model_dump(include=_SETTINGS, exclude_none=True).items():
+                setattr(row, name, value)
             session.flush()
             return model_views(session, [row])[0]
 

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore, BlobWriter
@@ -71,7 +71,6 @@ class UploadWriter:
         self.row = row
         self.writer = writer
         self.hash = digest
-        self._unsaved = 0
 
     @property
     def missing(self) -> int:
@@ -89,14 +88,12 @@ class UploadWriter:
             raise TooLargeError(f"The upload was announced with {self.row.size} bytes, and more came.")
         self.writer.append(data)
         self.hash.update(data)
-        self._unsaved += len(data)
-        if self._unsaved >= SAVE_EVERY:
+        if self.hash.offset - self.hash.durable >= SAVE_EVERY:
             self.save()
 
     def save(self) -> None:
         """Make it durable."""
         self.writer.save()
-        self._unsaved = 0
         self.hash.durable = self.hash.offset
 
 
@@ -182,8 +179,7 @@ class Uploads:
         receiver.save()
         if receiver.missing:
             with self._database.write() as session:
-                if (current := session.get(UploadRow, row.id)) is not None:
-                    current.touched_at = now
+                session.execute(update(UploadRow).where(UploadRow.id == row.id).values(touched_at=now))
             return self._view(row)
         came = DIGEST_PREFIX + receiver.hash.sha.hexdigest()
         if came != row.digest:
@@ -193,8 +189,7 @@ class Uploads:
         with self._database.write() as session:  # the sweep runs in such a transaction too: it cannot come between
             self._blobs.complete(row.id, row.digest)
             session.merge(BlobRow(digest=row.digest, size=row.size, used_at=now, verified_at=now, damaged_at=None))
-            if (current := session.get(UploadRow, row.id)) is not None:
-                session.delete(current)
+            session.execute(delete(UploadRow).where(UploadRow.id == row.id))
         if self._checks.known_damaged:
             self._checks.refresh()
         return UploadView(id=row.id, digest=row.digest, size=row.size, offset=row.size, complete=True)

@@ -41,7 +41,15 @@ from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.errors import ConflictError, ForbiddenError, InUseError, InvalidError, TooLargeError
 from registry.services.catalogue.coverage import known_classes
 from registry.services.jobs import find_job
-from registry.services.queries import exact_version, find_model, find_version, found, manifest_body, version_views
+from registry.services.queries import (
+    exact_version,
+    find_model,
+    find_version,
+    found,
+    manifest_body,
+    manifests_of,
+    version_views,
+)
 from registry.services.rollouts.store import OPEN
 
 MAX_USERS_NAMED = 20
@@ -83,7 +91,7 @@ class Versions:
                 _require_no_alias(session, manifest)
                 row = _insert(session, manifest, body, by, now)
                 return PublishAnswer(version=version_views(session, [row])[0], created=True)
-            if digest_of(body) in _manifests(session, row):
+            if digest_of(body) in manifests_of(session, row):
                 return PublishAnswer(version=version_views(session, [row])[0], created=False)
             raise ConflictError(
                 f"{manifest.model} {manifest.version} is published with other content, and versions never change; "
@@ -157,7 +165,7 @@ def _users(session: Session, row: VersionRow) -> list[str]:
         .join(DeploymentRow)
         .where(DeploymentRow.model == row.model, DeploymentRow.version == row.version)
     )
-    said = or_(*(DeviceStateRow.reported.contains(manifest) for manifest in _manifests(session, row)))
+    said = or_(*(DeviceStateRow.reported.contains(manifest) for manifest in manifests_of(session, row)))
     serving = select(DeviceRow.name).join(DeviceStateRow).where(said)
     what = f"{row.model} {row.version}"
     rolling = select(RolloutRow.public).where(RolloutRow.state.in_(OPEN), RolloutRow.model == row.model)
@@ -178,12 +186,6 @@ def _users(session: Session, row: VersionRow) -> list[str]:
         *(f"device {name} is assigned to {what}" for name in session.scalars(assigned.limit(MAX_USERS_NAMED))),
         *(f"device {name} reports that it serves {what}" for name in session.scalars(serving.limit(MAX_USERS_NAMED))),
     ]
-
-
-def _manifests(session: Session, row: VersionRow) -> list[Digest]:
-    """All that the version ever had, newest first."""
-    query = select(EarlierManifestRow.manifest).where(EarlierManifestRow.version_id == row.id)
-    return [row.manifest, *session.scalars(query.order_by(EarlierManifestRow.revision.desc()))]
 
 
 def _require_no_alias(session: Session, manifest: Manifest) -> None:

@@ -11,24 +11,25 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite, isnan
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import insert, inspect, select, tuple_
+from sqlalchemy import Row, insert, inspect, select, tuple_
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.devices import CountView, HealthHour, ResultView
-from registry.contracts.device.messages import Health
+from registry.contracts.device.messages import Event, Health
 from registry.contracts.tensors import CONTENT_JSON
 from registry.contracts.wire import Name
 from registry.core.intake import DeviceMessage, Recorded, Result
 from registry.core.retention import HourOfHealth, Increase, Totals, add_errors, advance
 from registry.db.base import put_rows
 from registry.db.catalog_rows import ModelRow
-from registry.db.fleet_rows import CountRow, DeviceRow, HealthHourRow, HealthRow, ResultRow, SessionRow
+from registry.db.fleet_rows import CountRow, DeviceRow, EventRow, HealthHourRow, HealthRow, ResultRow, SessionRow
 from registry.services.fleet.desired import find_device
 from registry.services.queries import UseCases, given
 
@@ -139,21 +140,29 @@ def summary(rows: Sequence[HealthRow]) -> HourOfHealth:
     """What stays of these reports, all of one hour."""
     hour = HourOfHealth()
     for row in rows:
-        increases = [Increase(*fields) for fields in row.increases]
-        hour.add(Health.model_validate_json(row.document), increases)
+        hour.add(Health.model_validate_json(row.document), [Increase(*fields) for fields in row.increases])
     return hour
 
 
 class HealthHistory(UseCases):
-    """Reads health and counts."""
+    """Reads health, events and counts."""
 
     def page(self, device: str, before: int, limit: int) -> list[tuple[int, Health]]:
         """Up to `limit` reports of a device below the id `before`, newest first, with their ids. NotFoundError."""
+        said = self._said(HealthRow, device, before, limit)
+        return [(number, Health.model_validate_json(text)) for number, text in said]
+
+    def events(self, device: str, before: int, limit: int) -> list[tuple[int, Event]]:
+        """Up to `limit` events of a device below the id `before`, newest first, with their ids. NotFoundError."""
+        said = self._said(EventRow, device, before, limit)
+        return [(number, Event.model_validate_json(text)) for number, text in said]
+
+    def _said(
+        self, row: type[HealthRow] | type[EventRow], device: str, before: int, limit: int
+    ) -> Sequence[Row[int, str]]:
         with self._database.read() as session:
-            row = find_device(session, device)
-            query = select(HealthRow).where(HealthRow.device_id == row.id, HealthRow.id < before)
-            rows = session.scalars(query.order_by(HealthRow.id.desc()).limit(limit)).all()
-        return [(row.id, Health.model_validate_json(row.document)) for row in rows]
+            query = select(row.id, row.document).where(row.device_id == find_device(session, device).id)
+            return session.execute(query.where(row.id < before).order_by(row.id.desc()).limit(limit)).all()
 
     def hours(self, device: str, before: datetime, limit: int) -> list[HealthHour]:
         """Up to `limit` hours of a device that began before `before`, newest first. NotFoundError."""
@@ -264,12 +273,10 @@ def _body(row: ResultRow) -> Any:
     """JSON as JSON; what is not JSON after all, as base64 like a binary result."""
     if row.body is None:
         return None
-    if row.content_type != CONTENT_JSON or row.header_length is not None:
-        return _base64(row.body)
-    try:
-        return _in_json(from_json(row.body))  # refuses nesting deeper than it can write again
-    except ValueError:
-        return _base64(row.body)
+    if row.content_type == CONTENT_JSON and row.header_length is None:
+        with suppress(ValueError):
+            return _in_json(from_json(row.body))  # refuses nesting deeper than it can write again
+    return base64.b64encode(row.body).decode()
 
 
 def _in_json(value: Any) -> Any:
@@ -281,7 +288,3 @@ def _in_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _in_json(item) for name, item in value.items()}
     return value
-
-
-def _base64(body: bytes) -> str:
-    return base64.b64encode(body).decode()

@@ -30,7 +30,17 @@ from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow, WaveRow
 from registry.services.queries import in_batches
-from registry.services.rollouts.store import BATCH, Changes, is_taken, move, set_wave, spec_of, still_wants_it, taker
+from registry.services.rollouts.store import (
+    BATCH,
+    Changes,
+    is_taken,
+    move,
+    put_state,
+    set_wave,
+    spec_of,
+    still_wants_it,
+    taker,
+)
 from registry.services.rollouts.targets import offer, restore
 
 _S = ActionState
@@ -107,19 +117,19 @@ def _move_wave(session: Session, row: RolloutRow, decision: _WaveStep, now: date
     before, after = _WAVE_MOVES[type(decision)]
     if wave is None or WaveState(wave.state) not in before:
         return False
-    set_wave(session, row, wave, after, now)
     if isinstance(decision, d.PassWave):
         wave.passed_at, wave.verdict = now, verdict_text(decision.verdict)
-        return True
-    wave.soak_since = now if after is WaveState.SOAKING else None
+    else:
+        wave.soak_since = now if after is WaveState.SOAKING else None
     if isinstance(decision, d.StartWave):
         wave.started_at = now
-    code, text = ReasonCode.RELEASING, f"wave {wave.number + 1}"
+    set_wave(session, row, wave, after, now)
     if after is WaveState.SOAKING:
-        code, text = ReasonCode.SOAKING, f"{text} is watched"
-    elif wave.kind == Kind.TAIL:
-        code, text = ReasonCode.TAIL, "devices that were offline or came later"
-    row.reason, row.reason_text = code.value, text
+        row.reason, row.reason_text = ReasonCode.SOAKING.value, f"wave {wave.number + 1} is watched"
+    elif after is WaveState.RELEASING and wave.kind == Kind.TAIL:
+        row.reason, row.reason_text = ReasonCode.TAIL.value, "devices that were offline or came later"
+    elif after is WaveState.RELEASING:
+        row.reason, row.reason_text = ReasonCode.RELEASING.value, f"wave {wave.number + 1}"
     return True
 
 
@@ -134,7 +144,7 @@ def _offer(session: Session, row: RolloutRow, decision: d.Offer, now: datetime) 
         if each.state == _S.EXCLUDED.value:
             each.wave = tail
     row.tokens, row.byte_tokens, row.filled_at = decision.bucket
-    changes = Changes(session, row, spec, now)
+    changes = Changes(session, row, now)
     with session.no_autoflush:  # one update of an action, not one before each query
         told = offer(session, row, rows, changes, now)
     changes.flush()
@@ -145,17 +155,15 @@ def _time_out(session: Session, row: RolloutRow, decision: d.TimeOut, now: datet
     seen = {each.device: each for each in decision.devices}
     rows = _rows(session, row, tuple(seen), actions.IN_FLIGHT)
     late = [r for r in rows if r.due == seen[r.device].due and r.state == seen[r.device].state.value]
-    changes = Changes(session, row, spec_of(row), now)
-    done = changes.set(late, _S.TIMED_OUT, DeviceReasonCode.SILENT, "nothing was heard of it in time")
-    changes.flush()
-    return bool(done)
+    why = "nothing was heard of it in time"
+    return bool(put_state(session, row, late, _S.TIMED_OUT, now, code=DeviceReasonCode.SILENT, message=why))
 
 
 def _again(session: Session, row: RolloutRow, decision: d.Again, now: datetime) -> bool:
     """Another attempt, above every one that the device was ever told of; it is offered when it is due."""
     at = dict(decision.devices)
     rows = _rows(session, row, tuple(at), retries.STATES)
-    changes, done = Changes(session, row, spec_of(row), now), False
+    changes, done = Changes(session, row, now), False
     for each in rows:
         message = f"try {each.tries + 2} after {each.code}: {each.message}"[:2048]
         if changes.set([each], _S.PLANNED, each.code, message):
@@ -169,10 +177,9 @@ def _leave(session: Session, row: RolloutRow, decision: d.ExcludeOffline | d.Fai
     """Offline devices leave the wave; what they were offered is taken back."""
     rows = _rows(session, row, decision.devices, frozenset({_S.PLANNED, _S.OFFERED}))
     offered = {r.id for r in rows if r.state == _S.OFFERED.value}
-    changes = Changes(session, row, spec_of(row), now)
     state = _S.FAILED if isinstance(decision, d.FailOffline) else _S.EXCLUDED
-    left = changes.set(rows, state, DeviceReasonCode.OFFLINE, "it was offline when its turn came")
-    changes.flush()
+    why = "it was offline when its turn came"
+    left = put_state(session, row, rows, state, now, code=DeviceReasonCode.OFFLINE, message=why)
     restore(session, row, [r for r in left if r.id in offered], now)
     return bool(left)
 
@@ -194,9 +201,7 @@ def _withdraw(database: Database, rollout_id: int, revision: int, now: datetime)
                 return done
             query = select(ActionRow).where(ActionRow.rollout_id == rollout_id, ActionRow.state.in_(states))
             rows = session.scalars(query.limit(BATCH)).all()
-            changes = Changes(session, row, spec_of(row), now)
-            left = changes.set(rows, _S.CANCELLED)
-            changes.flush()
+            left = put_state(session, row, rows, _S.CANCELLED, now)
             restore(session, row, left, now)
         done = done or bool(left)
         if len(rows) < BATCH or not left:

@@ -21,7 +21,7 @@ from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.queries import in_batches
-from registry.services.rollouts.store import Changes, as_action, spec_of
+from registry.services.rollouts.store import Changes, as_action
 
 Said = tuple[int, datetime, Reported | Event]
 """The device's id, when the registry heard it, and what it said."""
@@ -43,7 +43,7 @@ def take_said(session: Session, said: Sequence[Said]) -> None:
             if report is None:
                 continue
             if rollout.id not in collected:
-                collected[rollout.id] = Changes(session, rollout, spec_of(rollout), at)
+                collected[rollout.id] = Changes(session, rollout, at)
             changed |= _take(action, rollout, report, collected[rollout.id], at)
     for changes in collected.values():
         changes.flush()

@@ -185,8 +185,8 @@ def previous_of(row: ActionRow) -> DesiredModel | None:
 class Changes:
     """Collects what devices became, and writes their steps and events together."""
 
-    def __init__(self, session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> None:
-        self._session, self._row, self.spec, self._now = session, row, spec, now
+    def __init__(self, session: Session, row: RolloutRow, now: datetime) -> None:
+        self._session, self._row, self.spec, self._now = session, row, spec_of(row), now
         self._steps: list[dict[str, object]] = []
         self._long: set[int] = set()
         """Actions with more steps than are kept."""
@@ -244,6 +244,23 @@ class Changes:
                 "message": row.message,
             }
         )
+
+
+def put_state(
+    session: Session,
+    row: RolloutRow,
+    rows: Iterable[ActionRow],
+    state: ActionState,
+    now: datetime,
+    *,
+    code: str = "",
+    message: str = "",
+) -> Sequence[ActionRow]:
+    """What the registry decides about devices, written at once. Returns those that changed."""
+    changes = Changes(session, row, now)
+    changed = changes.set(rows, state, code, message)
+    changes.flush()
+    return changed
 
 
 def _forget_oldest(session: Session, action: int) -> None:

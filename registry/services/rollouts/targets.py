@@ -38,6 +38,7 @@ from registry.services.rollouts.store import (
     called,
     policy_of,
     previous_of,
+    put_state,
 )
 
 _S = ActionState
@@ -58,9 +59,7 @@ def offer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes:
     told = changes.set(rows, _S.OFFERED)
     for each in told:
         each.offered_at, each.held, each.spoke = now, False, False
-    targets = targets_of(session, row, changes.spec, told)
-    wanted = [Change(r.device_id, target) for r, target in targets if r.device_id is not None]
-    refused = set_many(session, row.model, wanted, by_of(row), now)
+    refused = set_many(session, row.model, _offers(session, row, changes.spec, told), by_of(row), now)
     changes.set(
         (r for r in told if r.device_id in refused),
         _S.FAILED,
@@ -70,9 +69,7 @@ def offer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes:
     return len(told) - len(refused)
 
 
-def targets_of(
-    session: Session, row: RolloutRow, spec: RolloutSpec, rows: Sequence[ActionRow]
-) -> list[tuple[ActionRow, DesiredModel | None]]:
+def _offers(session: Session, row: RolloutRow, spec: RolloutSpec, rows: Sequence[ActionRow]) -> list[Change]:
     """What each device is offered in this generation."""
     settings = session.get(ModelRow, row.model)
     policy = policy_of(row, spec)
@@ -91,7 +88,7 @@ def targets_of(
         previous = previous_of(action)
         return previous.model_copy(update=update) if previous is not None else None
 
-    return [(action, target(action)) for action in rows]
+    return [Change(action.device_id, target(action)) for action in rows if action.device_id is not None]
 
 
 def restore(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: datetime) -> None:
@@ -175,10 +172,8 @@ def supersede(session: Session, model: str, devices: Sequence[int], but: int | N
     who = session.scalar(select(called(RolloutRow)).where(RolloutRow.id == but)) or "a person"
     for rollout_id, lost in found.items():
         other = session.get_one(RolloutRow, rollout_id)
-        changes = Changes(session, other, RolloutSpec.model_validate_json(other.spec), now)
-        if changes.set(lost, _S.SUPERSEDED, message=f"{who} took it"):
+        if put_state(session, other, lost, _S.SUPERSEDED, now, message=f"{who} took it"):
             announce(session, Changed.ROLLOUTS)
-        changes.flush()
 
 
 def _still_ours(session: Session, row: RolloutRow, rows: Iterable[ActionRow]) -> list[ActionRow]:

@@ -33,7 +33,7 @@ from registry.services.fleet.groups import in_fleet
 from registry.services.rollouts.apply import apply
 from registry.services.rollouts.planning import LeaderLease, Planner, serving
 from registry.services.rollouts.snapshot import take_snapshot
-from registry.services.rollouts.store import ACTIVE, BATCH, Changes, policy_of, spec_of
+from registry.services.rollouts.store import ACTIVE, BATCH, Changes, policy_of, put_state, spec_of
 from registry.services.rollouts.targets import hold, variants_for
 
 _LEAVES = tuple(state.value for state in actions.PARKED | actions.IN_FLIGHT)
@@ -215,7 +215,7 @@ def _newcomers(database: Database, rollout_id: int, now: datetime) -> int:
         if row is None:
             return 0
         spec = spec_of(row)
-        gone = _gone(session, row, spec, now)
+        gone = _gone(session, row, now)
         if row.state != RolloutState.RUNNING.value or not spec.newcomers:
             return gone
         return gone + _join(session, row, spec, now) + _fit_by_now(session, row, spec, now)
@@ -253,11 +253,9 @@ def _known_by_now(row: RolloutRow):  # type: ignore[no-untyped-def]
     return query.where(*unfit, changed)
 
 
-def _gone(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> int:
-    changes = Changes(session, row, spec, now)
-    left = changes.set(session.scalars(_left(row).limit(BATCH)).all(), ActionState.DECOMMISSIONED)
-    changes.flush()
-    return len(left)
+def _gone(session: Session, row: RolloutRow, now: datetime) -> int:
+    left = session.scalars(_left(row).limit(BATCH)).all()
+    return len(put_state(session, row, left, ActionState.DECOMMISSIONED, now))
 
 
 def _join(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime) -> int:
@@ -292,7 +290,7 @@ def _fit_by_now(session: Session, row: RolloutRow, spec: RolloutSpec, now: datet
     """Devices that nothing fitted, or whose facts nobody knew, and that have others now."""
     found = session.execute(_known_by_now(row).limit(BATCH)).all()
     chosen = variants_for(session, row.manifest, {digest for _, digest in found})
-    changes = Changes(session, row, spec, now)
+    changes = Changes(session, row, now)
     for action, digest in found:
         variant, size = chosen.get(digest, (None, 0))
         action.facts = digest
