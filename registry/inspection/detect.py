@@ -189,21 +189,34 @@ def folder_kind(folder: Path) -> str:
 
 def _known(names: list[str]) -> str:
     endings = {Path(name).suffix for name in names}
-    if "saved_model.pb" in names or "saved_model.pbtxt" in names:
-        return "a TensorFlow SavedModel; convert it to ONNX: python -m tf2onnx.convert --saved-model FOLDER"
-    if "Manifest.json" in names and "Data" in names:
-        return "a Core ML package (.mlpackage); publish the ONNX file of the original model"
-    if ".xml" in endings and ".bin" in endings and ".onnx" not in endings:
-        return "a folder with an OpenVINO IR; publish the ONNX file that it was made from"
-    if "__model__" in names or {".pdmodel", ".pdiparams"} & endings:
-        return "a PaddlePaddle model; convert it to ONNX: paddle2onnx"
-    if "data.pkl" in names:
-        return "an unpacked PyTorch file; export the model to ONNX (torch.onnx.export)"
-    if "config.json" in names and {".safetensors", ".bin"} & endings and ".onnx" not in endings:
-        return "a Hugging Face model; export it: optimum-cli export onnx --model FOLDER OUT"
-    if "model.json" in names and ".bin" in endings:
-        return "a TensorFlow.js model; convert the original model to ONNX (tf2onnx)"
-    return ""
+    kinds = (
+        (
+            "saved_model.pb" in names or "saved_model.pbtxt" in names,
+            "a TensorFlow SavedModel; convert it to ONNX: python -m tf2onnx.convert --saved-model FOLDER",
+        ),
+        (
+            "Manifest.json" in names and "Data" in names,
+            "a Core ML package (.mlpackage); publish the ONNX file of the original model",
+        ),
+        (
+            ".xml" in endings and ".bin" in endings and ".onnx" not in endings,
+            "a folder with an OpenVINO IR; publish the ONNX file that it was made from",
+        ),
+        (
+            "__model__" in names or {".pdmodel", ".pdiparams"} & endings,
+            "a PaddlePaddle model; convert it to ONNX: paddle2onnx",
+        ),
+        ("data.pkl" in names, "an unpacked PyTorch file; export the model to ONNX (torch.onnx.export)"),
+        (
+            "config.json" in names and {".safetensors", ".bin"} & endings and ".onnx" not in endings,
+            "a Hugging Face model; export it: optimum-cli export onnx --model FOLDER OUT",
+        ),
+        (
+            "model.json" in names and ".bin" in endings,
+            "a TensorFlow.js model; convert the original model to ONNX (tf2onnx)",
+        ),
+    )
+    return next((what for found, what in kinds if found), "")
 
 
 def foreign_format(path: Path, head: bytes) -> str | None:

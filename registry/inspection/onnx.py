@@ -340,16 +340,14 @@ def _dimension(kind: str, name: str, dim: Any) -> int:
 
 def _runtime_warnings(need: Requirements) -> list[str]:
     newest = "newer than any known runtime loads"
-    found = []
-    opset = need.onnx_opsets.get("", 0)
-    if opset > NEWEST_OPSET:
-        found.append(f"opset {opset} is {newest} ({NEWEST_OPSET}): perhaps no device fits")
-    if (need.onnx_ir or 0) > NEWEST_IR:
-        found.append(f"IR version {need.onnx_ir} is {newest} ({NEWEST_IR}): perhaps no device fits")
+    opset, ir = need.onnx_opsets.get("", 0), need.onnx_ir or 0
     custom = sorted(set(need.onnx_opsets) - BUILT_IN_DOMAINS)
-    if custom:
-        found.append(f"it needs operators of {', '.join(custom)}, which no backend brings: no device will fit")
-    return found
+    warnings = (
+        (opset > NEWEST_OPSET, f"opset {opset} is {newest} ({NEWEST_OPSET}): perhaps no device fits"),
+        (ir > NEWEST_IR, f"IR version {ir} is {newest} ({NEWEST_IR}): perhaps no device fits"),
+        (custom, f"it needs operators of {', '.join(custom)}, which no backend brings: no device will fit"),
+    )
+    return [text for applies, text in warnings if applies]
 
 
 def _shape_warnings(inputs: tuple[TensorSpec, ...]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 MAX_FIELDS = 4096
@@ -55,12 +56,7 @@ def outer_fields(file: BinaryIO, size: int) -> Iterator[Field]:
         TruncatedError: a field reaches beyond the end.
         NotProtobufError: an impossible tag or varint.
     """
-    position = 0
-    for _ in range(MAX_FIELDS):
-        if position >= size:
-            return
-        field, position = _field(file, position, size)
-        yield field
+    return islice(ProtobufWalk(file, size).fields(), MAX_FIELDS)
 
 
 class ProtobufWalk:

@@ -186,15 +186,17 @@ def show_device(session: Session, device: Device) -> None:
     out = session.out
     seen = age_text(view.last_seen, session.now())
     out.say(f"{view.name}: {presence_text(view)}, last seen {seen}, generation {view.generation}")
-    if view.rivals:
-        sessions = " and ".join(session_id[:12] for session_id in view.rivals)
-        out.say(f"  ALERT   two agents run under this name (sessions {sessions}): stop one, or give it another name")
-    if of_another_epoch(view):
-        out.say(f"  NOTE    {epoch_text(view)}")
-    if view.labels:
-        out.say(f"  labels  {_labels(view.labels)}")
-    if view.reported is not None and view.reported.fault is not None:
-        out.say(f"  FAULT   {view.reported.fault.code}: {view.reported.fault.message}")
+    rivals = " and ".join(session_id[:12] for session_id in view.rivals)
+    alert = f"two agents run under this name (sessions {rivals}): stop one, or give it another name"
+    fault = view.reported.fault if view.reported is not None else None
+    for label, text in (
+        ("ALERT", alert if view.rivals else ""),
+        ("NOTE", epoch_text(view) if of_another_epoch(view) else ""),
+        ("labels", _labels(view.labels)),
+        ("FAULT", f"{fault.code}: {fault.message}" if fault is not None else ""),
+    ):
+        if text:
+            out.say(f"  {label:<7} {text}")
     _say_host(session, view.facts)
     out.say("")
     models = reported_models(view)
