@@ -26,7 +26,7 @@ from agent.dataplane.answers import Answers
 from agent.dataplane.dedupe import Dedupe
 from agent.dataplane.dispatch import Dispatch
 from agent.dataplane.long_requests import LongRequests
-from agent.dataplane.metadata_requests import MetadataRequests
+from agent.dataplane.metadata import MetadataRequests
 from agent.dataplane.mqtt.connection import Connection, Greeting, Notice
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.mqtt.spooling import Spooling
@@ -39,10 +39,8 @@ from agent.worker.spec import Worker
 from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.contracts.device.messages import ReportedModel
 from registry.contracts.topics import Topics
-from registry.inference.mqtt.buffered import FastClient, fast_path_fault
-from registry.inference.mqtt.fast import FastLink
-from registry.inference.mqtt.link import BrokerSocket, Link
-from registry.inference.mqtt.public import PublicLink
+from registry.inference.mqtt.fast import FastClient, FastLink, fast_path_fault
+from registry.inference.mqtt.link import BrokerSocket, Link, PublicLink
 from registry.inference.mqtt.wakeup import Wakeup
 
 

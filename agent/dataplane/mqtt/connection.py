@@ -24,8 +24,7 @@ from registry.contracts.broker import BrokerLimits, subscribable
 from registry.contracts.counters import Counters
 from registry.contracts.device.messages import MAX_CONTROL_BYTES
 from registry.inference.mqtt.intake import Receiver
-from registry.inference.mqtt.link import Link
-from registry.inference.mqtt.public import publish_of
+from registry.inference.mqtt.link import Link, publish_of
 from registry.inference.packets import Publish, text
 
 RECONNECT = Backoff(first_s=0.2, cap_s=30.0)

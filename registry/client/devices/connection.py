@@ -24,11 +24,9 @@ from ...contracts.broker import BrokerLimits
 from ...contracts.codes import RequestCode
 from ...contracts.tensors import BINARY_MAGIC
 from ...inference.header import MAGIC_BYTES, header_end
-from ...inference.mqtt.buffered import FastClient, fast_path_fault
-from ...inference.mqtt.fast import FastLink
+from ...inference.mqtt.fast import FastClient, FastLink, fast_path_fault
 from ...inference.mqtt.intake import Body
-from ...inference.mqtt.link import BrokerSocket, Link, SocketSelector
-from ...inference.mqtt.public import PublicLink, publish_of
+from ...inference.mqtt.link import BrokerSocket, Link, PublicLink, SocketSelector, publish_of
 from ...inference.packets import MAX_REMAINING, Buffer, Publish, text
 from .answer import Answer, AnswerReader
 from .errors import DeviceError, NotConnectedError, error_of

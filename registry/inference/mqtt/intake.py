@@ -19,12 +19,13 @@ from ..packets import (
     parse_publish,
     remaining_length,
 )
-from .buffered import PROTOCOL_FAULT
 
 WHOLE_BYTES = 64 << 10
 """Packets up to this are waited for; longer requests are announced by their head."""
 MAX_FOREIGN_BYTES = 1 << 20
 """Longest packet that paho gets (desired state is at most 256 KiB)."""
+PROTOCOL_FAULT = b"\xf0\xff\xff\xff\xff\xff"
+"""A packet no paho accepts (a remaining length of five bytes): how a connection is ended through its public API."""
 
 
 class Body:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.dataplane.metadata_requests import MAX_PER_TURN, MAX_WAITING, MetadataRequests
+from agent.dataplane.metadata import MAX_PER_TURN, MAX_WAITING, MetadataRequests
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.router import Router
 from registry.contracts.broker import BrokerLimits

@@ -7,7 +7,7 @@ import socket
 import paho.mqtt.client as mqtt
 import pytest
 
-from registry.inference.mqtt.buffered import BufferedSocket, FastClient, fast_path_fault
+from registry.inference.mqtt.fast import BufferedSocket, FastClient, fast_path_fault
 
 
 def test_the_installed_paho_works_as_the_fast_path_needs() -> None:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.inference.mqtt.buffered import PROTOCOL_FAULT
-from registry.inference.mqtt.intake import MAX_FOREIGN_BYTES, WHOLE_BYTES, Body, Intake
+from registry.inference.mqtt.intake import MAX_FOREIGN_BYTES, PROTOCOL_FAULT, WHOLE_BYTES, Body, Intake
 from registry.inference.packets import Buffer, Publish, encode_puback, encode_publish, text, variable
 
 LONG = WHOLE_BYTES + 5000
