@@ -27,7 +27,7 @@ from scripts.simulator.device import SimulatedDevice
 from scripts.simulator.faults import Fault, Faults
 from scripts.simulator.host import SimulatedSteps
 
-TICK_S = 300.0
+TICK_S = 900.0
 """How often the registry looks at rollouts by the clock. What devices say is looked at within a second."""
 HEALTH_S = 3600.0
 

@@ -13,9 +13,11 @@ from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_answers import UnreachableError
 from agent.adapters.network.registry_client import RegistryClient
 from registry.cli.output import ExitCode, exit_code_of
+from registry.client import api
 from registry.client.address import Address
 from registry.client.api import ApiClient
 from registry.client.errors import ClientError
+from registry.contracts.backoff import Backoff
 from registry.contracts.catalogue.manifest import FileRef, Manifest
 from registry.contracts.paths import manifest_path
 from registry.contracts.wire import digest_of
@@ -35,6 +37,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(api, "RETRIES", Backoff(0.001, 0.001, limit=4))
     return monkeypatch
 
 

@@ -131,7 +131,7 @@ def test_a_payload_that_takes_longer_than_the_keepalive_does_not_end_the_connect
     pieces = [packet[start : start + 10_000] for start in range(0, len(packet), 10_000)]
     began = time.monotonic()
     for number, piece in enumerate(pieces):
-        due = began + 7 * number / len(pieces)
+        due = began + 5 * number / len(pieces)
         until(lambda due=due: time.monotonic() > due)
         broker.sendall(piece)  # and never a PINGRESP: it would have to wait behind the payload
     assert b'"outputs"' in reply(broker)

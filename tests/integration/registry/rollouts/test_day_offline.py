@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.reconciler import loop
 from registry.contracts.api.devices import Deployment
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.rollout.spec import Fleet, Gate, Offline, OfflinePolicy, RolloutSpec, WaveSpec
@@ -18,7 +19,7 @@ from registry.contracts.rollout.states import ActionState, Command, RolloutState
 from registry.contracts.rollout.views import CommandBody, RolloutView
 from registry.contracts.wire import Digest
 from registry.db.catalog_rows import VersionRow
-from scripts.simulator.inprocess import InProcess, Services
+from scripts.simulator.inprocess import HEALTH_S, InProcess, Services
 from tests.integration.registry.rollouts.world import FACTS, START, World
 from tests.support.host.postgres import migrated_file
 
@@ -82,7 +83,8 @@ class Days:
 
 
 @pytest.fixture
-def days(tmp_path: Path) -> Iterator[Days]:
+def days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Days]:
+    monkeypatch.setattr(loop, "LONGEST_LOOK_S", HEALTH_S)  # no event is lost here
     world = World(migrated_file(tmp_path))
     yield Days(world)
     world.close()
