@@ -20,7 +20,7 @@ from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
 from agent.errors import StepCancelledError
-from registry.contracts.device.jobs import Job
+from registry.contracts.device.deployments import Job
 from registry.contracts.fit.platforms import Platform
 
 Progress = Callable[[float | None, str], None]

@@ -27,7 +27,7 @@ from agent.worker.golden import measure_parity
 from registry.contracts.catalogue.conversions import GOALS, source_for
 from registry.contracts.catalogue.manifest import Format, Golden, Manifest, MeasuredParity, Variant
 from registry.contracts.codes import JobCode
-from registry.contracts.device.jobs import Job
+from registry.contracts.device.deployments import Job
 from registry.contracts.fit.resolution import FitOutcome, judge
 from registry.contracts.golden_vectors import read_cases
 from registry.contracts.tensors import NUMPY_NAME, RAW, Datatype

@@ -24,10 +24,9 @@ from agent.worker.caller import Caller, Request, RunFailedError, array_of
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.codes import JobCode
-from registry.contracts.device.jobs import Job
+from registry.contracts.device.deployments import Job
 from registry.contracts.device.messages import DesiredModel
-from registry.contracts.evaluation.datasets import MAX_DATASET_BYTES, read_dataset
-from registry.contracts.evaluation.scoring import METRICS, Array, Scoring, items_at
+from registry.contracts.evaluation import MAX_DATASET_BYTES, METRICS, Array, Scoring, items_at, read_dataset
 from registry.contracts.tensor_file import TensorFileError, TensorSpan
 
 TOGETHER = 64

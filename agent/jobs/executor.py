@@ -26,7 +26,7 @@ from agent.jobs.records import JobRecord, JobRecords, Records
 from agent.reconciler.context import Context, TaskDone
 from agent.reconciler.ports import Pool
 from registry.contracts.codes import JobCode
-from registry.contracts.device.jobs import Job, JobState, JobStatus
+from registry.contracts.device.deployments import Job, JobState, JobStatus
 
 log = logging.getLogger(__name__)
 _KEY = "jobs"

@@ -16,7 +16,7 @@ from agent.jobs.context import Handler, JobContext, Progress
 from agent.jobs.convert import handle_conversion
 from agent.jobs.evaluate import evaluate
 from registry.contracts.codes import DeploymentCode, JobCode
-from registry.contracts.device.jobs import Job, JobKind
+from registry.contracts.device.deployments import Job, JobKind
 from registry.contracts.fit.platforms import Platform
 
 HANDLERS: Mapping[str, Handler] = {

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from registry.contracts.backoff import Backoff
 from registry.contracts.codes import JobCode
-from registry.contracts.device.jobs import MAX_JOBS, Job, JobState, JobStatus
+from registry.contracts.device.deployments import MAX_JOBS, Job, JobState, JobStatus
 from registry.contracts.wire import Name, Wire
 
 MAX_TRIES = 3

@@ -23,7 +23,7 @@ from agent.worker.spec import Worker
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
 from registry.contracts.codes import DeploymentCode
-from registry.contracts.device.jobs import Job
+from registry.contracts.device.deployments import Job
 from registry.contracts.enums import OLDER_READER
 
 SLOTS, ARENAS = 16, 1

@@ -17,8 +17,7 @@ from agent.errors import AgentError
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import Parity
-from registry.contracts.device.deployments import DeploymentPolicy, ShadowFigures
-from registry.contracts.device.jobs import Job, JobStatus
+from registry.contracts.device.deployments import DeploymentPolicy, Job, JobStatus, ShadowFigures
 from registry.contracts.device.messages import DesiredModel
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import Digest

@@ -31,7 +31,7 @@ from registry.contracts.catalogue.manifest import (
     Variant,
 )
 from registry.contracts.codes import ResolutionCode as Code
-from registry.contracts.device.jobs import Job
+from registry.contracts.device.deployments import Job
 from registry.contracts.fit.fitting import BUILT_FOR
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.releases import cann_release, numbers

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Parity, TensorSpec, Tolerance, Variant
-from registry.contracts.evaluation.datasets import read_dataset
-from registry.contracts.evaluation.scoring import Scoring, items_at
+from registry.contracts.evaluation import Scoring, items_at, read_dataset
 from registry.contracts.golden_vectors import Case, Comparison
 from registry.contracts.tensor_file import Tensor, TensorFileError, TensorSpan
 from registry.contracts.tensors import ITEM_BYTES, NUMPY_NAME, Datatype

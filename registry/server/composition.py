@@ -2,11 +2,16 @@
 
 To add a service: a field of `Services` or, where it knows devices, of `FleetServices`, and a line where they are built.
 To let something run beside the requests (a scheduler, the MQTT bridge): a context manager in `app.BACKGROUND`.
+
+Rollouts are moved by threads that tick and plan when something happened; the clock's ticks are the scheduler's. Events
+come together: after a tick the next one waits PAUSE_S, so that a thousand reports a second are not a thousand ticks.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
@@ -22,10 +27,9 @@ from registry.client.address import ADMIN_TOKEN_FILE
 from registry.config import RegistryConfig
 from registry.core.retention import RetentionLimits
 from registry.db.engine import Changed, Database, open_database
-from registry.errors import StartError, TemporaryError
+from registry.errors import InTheWayError, RegistryError, StartError, TemporaryError
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.readiness import Readiness
-from registry.server.rolling import Waker
 from registry.services.catalogue.blob_upkeep import BlobChecks, Garbage
 from registry.services.catalogue.coverage import Coverage
 from registry.services.catalogue.models import Aliases, Models
@@ -48,6 +52,71 @@ from registry.services.rollouts.ticker import Ticker
 from registry.services.telemetry import Telemetry
 from registry.services.tokens import Access, Tokens, read_token
 from registry.services.webhooks import Webhooks
+
+PAUSE_S = 0.2
+JOIN_S = 10.0
+log = logging.getLogger(__name__)
+
+
+class Waker:
+    """Takes steps soon after `wake`, each kind in a thread of its own. Thread-safe; `wake` never waits for a step."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._wakes = 0
+        self._stopping = threading.Event()
+
+    def wake(self) -> None:
+        """Something happened that a rollout may wait for."""
+        with self._changed:
+            self._wakes += 1
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """No more steps."""
+        self._stopping.set()
+        self.wake()
+
+    def run(self, step: Callable[[Callable[[], bool]], object]) -> None:
+        """Until `stop`; `step` gets what tells it to end early."""
+        seen = 0
+        while True:
+            with self._changed:
+                while self._wakes == seen:
+                    self._changed.wait()
+                seen = self._wakes
+            if self._stopping.is_set():
+                return
+            try:
+                step(self._stopping.is_set)
+            except InTheWayError as error:
+                log.info("rollouts: %s", error.message)
+            except TemporaryError:
+                pass  # the database has said it; the scheduler tries again
+            except RegistryError as error:
+                log.warning("rollouts: %s; the scheduler tries again", error.message)
+            except Exception:
+                log.exception("rollouts: a step failed; the scheduler tries again")
+            self._stopping.wait(PAUSE_S)
+
+
+@asynccontextmanager
+async def rolling(waker: Waker, ticker: Ticker, clock: Callable[[], datetime]) -> AsyncIterator[None]:
+    """The threads, as long as the server runs."""
+    steps = {
+        "rollouts": lambda stop: ticker.tick(clock(), stop),
+        "plans": lambda stop: ticker.plan(clock, stop),
+    }
+    threads = [threading.Thread(target=waker.run, args=(step,), name=name, daemon=True) for name, step in steps.items()]
+    for thread in threads:
+        thread.start()
+    waker.wake()  # what a killed process left undone
+    try:
+        yield
+    finally:
+        waker.stop()
+        for thread in threads:
+            await run_in_threadpool(thread.join, JOIN_S)
 
 
 @dataclass(frozen=True)

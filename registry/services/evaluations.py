@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 from registry.blobs.base import BlobStore
 from registry.contracts.api.versions import ParityView
 from registry.contracts.catalogue.manifest import Manifest, TensorSpec
-from registry.contracts.device.jobs import Job, JobKind, JobState, JobStatus
+from registry.contracts.device.deployments import Job, JobKind, JobState, JobStatus
 from registry.contracts.device.messages import Reported
-from registry.contracts.evaluation.datasets import (
+from registry.contracts.evaluation import (
+    METRICS,
     Dataset,
     DatasetCreate,
     DatasetView,
@@ -29,7 +30,6 @@ from registry.contracts.evaluation.datasets import (
     read_dataset,
     require_classes,
 )
-from registry.contracts.evaluation.scoring import METRICS
 from registry.contracts.tensor_file import TensorFileError, header_end
 from registry.db.catalog_rows import BlobRow, DatasetRow, EvaluationRow, VersionRow
 from registry.db.engine import Database

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from registry.contracts.api.devices import JobRequest, JobView
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import JobCode
-from registry.contracts.device.jobs import MAX_JOBS, OVER, Job, JobKind, JobState, JobStatus
+from registry.contracts.device.deployments import MAX_JOBS, OVER, Job, JobKind, JobState, JobStatus
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, JobRow, OfferedBlobRow
 from registry.errors import BusyError, ForbiddenError, InvalidError

@@ -35,7 +35,7 @@ from registry.contracts.api.devices import DeviceView, JobRequest, JobView
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.catalogue.conversions import GOALS, Goal, source_for
 from registry.contracts.catalogue.manifest import Manifest, MeasuredParity, Variant
-from registry.contracts.device.jobs import OVER, JobKind, JobState
+from registry.contracts.device.deployments import OVER, JobKind, JobState
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.golden_vectors import read_cases, with_bytes
 from registry.contracts.paths import device_path, job_path, jobs_path, variant_path

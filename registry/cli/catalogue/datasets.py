@@ -19,7 +19,7 @@ from registry.client.errors import UsageFault
 from registry.client.transfers import hash_file, upload
 from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.catalogue.manifest import ImageInput, Manifest
-from registry.contracts.evaluation.datasets import (
+from registry.contracts.evaluation import (
     LABELS,
     MAX_DATASET_BYTES,
     MAX_ITEMS,

@@ -20,9 +20,8 @@ from registry.client.versions import fetch_manifest, find_version, split_referen
 from registry.contracts.api.devices import DeviceView, JobRequest, JobView
 from registry.contracts.api.versions import VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
-from registry.contracts.device.jobs import OVER, JobKind, JobState
-from registry.contracts.evaluation.datasets import DatasetView, EvaluationCreate, EvaluationView
-from registry.contracts.evaluation.scoring import METRICS
+from registry.contracts.device.deployments import OVER, JobKind, JobState
+from registry.contracts.evaluation import METRICS, DatasetView, EvaluationCreate, EvaluationView
 from registry.contracts.paths import dataset_path, device_path, devices_path, evaluations_path, job_path, jobs_path
 from registry.contracts.texts import how_many
 

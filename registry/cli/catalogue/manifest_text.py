@@ -10,7 +10,7 @@ from registry.contracts.api.versions import ParityView, VersionView
 from registry.contracts.catalogue.batching import batching_text
 from registry.contracts.catalogue.manifest import Manifest, Parity, Requirements, TensorSpec, Variant, parity_figures
 from registry.contracts.catalogue.networks import Value
-from registry.contracts.evaluation.datasets import EvaluationView
+from registry.contracts.evaluation import EvaluationView
 from registry.contracts.paths import evaluations_path, parity_path
 from registry.contracts.texts import size_text
 

@@ -10,8 +10,7 @@ from pydantic import AwareDatetime, Field, field_validator
 
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.catalogue.manifest import Format
-from registry.contracts.device.deployments import DeploymentPolicy
-from registry.contracts.device.jobs import Job, JobKind, JobStatus
+from registry.contracts.device.deployments import DeploymentPolicy, Job, JobKind, JobStatus
 from registry.contracts.device.messages import Event, Health, Presence, Profile, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import Digest, Name, VersionName, Wire

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from registry.contracts.catalogue.manifest import Parity
-from registry.contracts.device.deployments import DeploymentPolicy, DeploymentProgress
-from registry.contracts.device.jobs import MAX_JOBS, Job, JobStatus
+from registry.contracts.device.deployments import MAX_JOBS, DeploymentPolicy, DeploymentProgress, Job, JobStatus
 from registry.contracts.enums import StrEnum, newer
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import Digest, Name, VersionName, Wire

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 from registry.contracts.api.answers import Page, Scope
 from registry.contracts.api.devices import JobRequest, JobView
 from registry.contracts.api.versions import ParityView, VariantAnswer, VariantOffer
-from registry.contracts.evaluation.datasets import DatasetCreate, DatasetView, EvaluationCreate, EvaluationView
+from registry.contracts.evaluation import DatasetCreate, DatasetView, EvaluationCreate, EvaluationView
 from registry.contracts.paths import API
 from registry.contracts.wire import Name, VersionName
 from registry.server.middleware.auth import Caller, CatalogReader, Deployer, Publisher, Reader, ServicesDep

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from registry.blobs.base import BlobStore
 from registry.contracts.api.versions import PublishAnswer, VariantAnswer, VariantView, VersionView
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, Manifest, Variant
-from registry.contracts.device.jobs import Job, JobKind
+from registry.contracts.device.deployments import Job, JobKind
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.golden_vectors import check_cases, read_cases
 from registry.contracts.tensor_file import TensorFileError, header_end

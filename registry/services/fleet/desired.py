@@ -24,8 +24,7 @@ from typing import Any, Literal
 from sqlalchemy import delete, func, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from registry.contracts.device.deployments import DeploymentPolicy
-from registry.contracts.device.jobs import Job
+from registry.contracts.device.deployments import DeploymentPolicy, Job
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired, DesiredModel, Profile
 from registry.db.engine import Changed, Database
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, RevisionRow, TombstoneRow

@@ -17,7 +17,7 @@ from agent.config.settings import AgentConfig
 from agent.errors import PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import JobContext
 from agent.jobs.evaluate import evaluate
-from registry.contracts.device.jobs import Job, JobKind
+from registry.contracts.device.deployments import Job, JobKind
 from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import NUMPY_NAME, Datatype

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from registry.contracts.evaluation.datasets import LABELS
+from registry.contracts.evaluation import LABELS
 from registry.contracts.paths import (
     dataset_path,
     datasets_path,

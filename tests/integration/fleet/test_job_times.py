@@ -11,7 +11,7 @@ import pytest
 from registry.config import RegistryConfig
 from registry.contracts.api.devices import JobRequest
 from registry.contracts.catalogue.manifest import FileRef, Format, Manifest, Target, Variant
-from registry.contracts.device.jobs import JobKind, JobState, JobStatus
+from registry.contracts.device.deployments import JobKind, JobState, JobStatus
 from registry.contracts.device.messages import Desired, Reported
 from registry.contracts.wire import digest_of
 from registry.core.intake import checked

@@ -10,7 +10,7 @@ import pytest
 
 from registry.contracts.api.uploads import UploadRequest
 from registry.contracts.catalogue.manifest import Manifest
-from registry.contracts.evaluation.datasets import DatasetCreate
+from registry.contracts.evaluation import DatasetCreate
 from registry.contracts.tensor_file import Tensor, write_tensors
 from registry.contracts.tensors import Datatype
 from registry.contracts.wire import Digest, digest_of

@@ -16,7 +16,7 @@ from agent.errors import PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import Progress
 from agent.jobs.handlers import RealJobs
 from agent.jobs.records import AWAY, MAX_RESULT_BYTES, MAX_TRIES
-from registry.contracts.device.jobs import Job, JobKind, JobState, JobStatus
+from registry.contracts.device.deployments import Job, JobKind, JobState, JobStatus
 from registry.contracts.device.messages import Desired
 from registry.contracts.wire import digest_of
 from tests.fakes.host import DEVICE, START, Host, desired

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from registry.contracts.catalogue.manifest import Classification, TensorSpec
-from registry.contracts.evaluation.datasets import read_dataset
-from registry.contracts.evaluation.scoring import METRICS, Scoring, items_at
+from registry.contracts.evaluation import METRICS, Scoring, items_at, read_dataset
 from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
 from registry.contracts.tensors import Datatype
 

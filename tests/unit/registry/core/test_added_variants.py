@@ -20,7 +20,7 @@ from registry.contracts.catalogue.manifest import (
     TensorSpec,
     Variant,
 )
-from registry.contracts.device.jobs import Job, JobKind
+from registry.contracts.device.deployments import Job, JobKind
 from registry.contracts.fit.platforms import AscendFacts, Platform
 from registry.contracts.tensors import Datatype
 from registry.core.publish_checks import added_faults, job_faults
