@@ -18,6 +18,7 @@ import stat
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 MAX_FILE_BYTES = 4 << 30
 """The largest file that may be written where writing is allowed at all."""
@@ -63,7 +64,9 @@ def limit(memory_bytes: int | None, *, writes: bool = False, files: int = OPEN_F
     `memory_bytes` None: no limit, for accelerators whose drivers reserve far more addresses than memory.
     RLIMIT_NPROC is left alone: it counts every process of the user, the agent's threads too.
     """
-    _write_best_effort("/proc/self/oom_score_adj", _OOM_SCORE)
+    with suppress(OSError):  # not every container shows it; a lower score than the parent's needs a privilege
+        with open("/proc/self/oom_score_adj", "r+b", buffering=0) as score:
+            score.write(_OOM_SCORE)
     limits = {
         resource.RLIMIT_AS: resource.RLIM_INFINITY if memory_bytes is None else memory_bytes,
         resource.RLIMIT_CORE: 0,
@@ -146,19 +149,6 @@ def _allow(ruleset: int, path: str, wanted: int) -> None:
         _syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, struct.pack("<Qi", rights, beneath), 0)
     finally:
         os.close(beneath)
-
-
-def _write_best_effort(path: str, data: bytes) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return  # not every container shows it
-    try:
-        os.write(descriptor, data)
-    except OSError:
-        return  # a lower score than the parent's needs a privilege; a higher one does not
-    finally:
-        os.close(descriptor)
 
 
 def _libc() -> ctypes.CDLL:

@@ -177,11 +177,9 @@ class FilesystemBlobs:
 
     def size_of(self, digest: Digest) -> int | None:
         """See the port."""
-        try:
-            with _translated("absent"):
-                return self._path(digest).stat().st_size
-        except NotFoundError:
-            return None
+        with suppress(NotFoundError), _translated("absent"):
+            return self._path(digest).stat().st_size
+        return None
 
     def open(self, digest: Digest) -> FileReader:
         """See the port."""
@@ -212,11 +210,9 @@ class FilesystemBlobs:
 
     def offset(self, upload: str) -> int:
         """See the port."""
-        try:
-            with _translated("absent"):
-                return self._part(upload).stat().st_size
-        except NotFoundError:
-            return 0
+        with suppress(NotFoundError), _translated("absent"):
+            return self._part(upload).stat().st_size
+        return 0
 
     def begin(self, upload: str, digest: Digest) -> FileWriter:
         """See the port."""
@@ -230,11 +226,9 @@ class FilesystemBlobs:
 
     def received(self, upload: str) -> FileReader:
         """See the port."""
-        try:
-            with _translated("absent"):
-                return FileReader(self._part(upload))
-        except NotFoundError:
-            return FileReader(Path(os.devnull))
+        with suppress(NotFoundError), _translated("absent"):
+            return FileReader(self._part(upload))
+        return FileReader(Path(os.devnull))
 
     def complete(self, upload: str, digest: Digest) -> None:
         """See the port."""

@@ -18,7 +18,7 @@ import numpy as np
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Parity, TensorSpec, Tolerance, Variant
 from registry.contracts.evaluation import Scoring, items_at, read_dataset
 from registry.contracts.golden_vectors import Case, Comparison
-from registry.contracts.tensor_file import Tensor, TensorFileError, TensorSpan
+from registry.contracts.tensor_file import Tensor, TensorFileError, TensorSpan, shape_fits
 from registry.contracts.tensors import ITEM_BYTES, NUMPY_NAME, Datatype
 from registry.errors import InvalidError
 from registry.running.process import Array, ModelProcess, ModelRunError
@@ -183,7 +183,7 @@ def smoke(
     for spec in outputs:
         first, second = (array_of(case.outputs[spec.name]) for case in cases)
         warnings += [f"output {spec.name!r} {text}" for text in _findings(first, second, differ=differ)]
-        if not spec.any_rank and not _fits(first.shape, spec.shape):
+        if not spec.any_rank and not shape_fits(first.shape, spec.shape):
             warnings.append(
                 f"output {spec.name!r} is declared as {list(spec.shape)} and came as {list(first.shape)}: answers have "
                 "the shape that the model gives"
@@ -205,7 +205,3 @@ def _findings(first: Array, second: Array, *, differ: bool) -> Iterator[str]:
         yield f"is {first.reshape(-1)[0]} in all of its {first.size} elements {trial}"
     elif same:
         yield "is the same for two different requests of random values"
-
-
-def _fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
-    return len(shape) == len(declared) and all(want in (-1, have) for have, want in zip(shape, declared, strict=True))

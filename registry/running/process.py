@@ -1,8 +1,8 @@
 """Models that run on this machine, each in a process of its own: a vendor's crash or hang does not take ours with it.
 
 ONNX runs with ONNX Runtime, MindIR and checkpoints of the catalogue's networks with MindSpore's own Python; the rest is
-for a device. A device's agent runs far
-more, confined and for long; this is only for measuring at publishing, and for evaluating without a device.
+for a device. A device's agent runs far more, confined and for long; this is only for measuring at publishing, and for
+evaluating without a device.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,14 @@ class ModelProcess:
         self._run_timeout_s = run_timeout_s
         self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         command = [order.interpreter, "-I", str(CHILD)]
+        document = {
+            "runtime": order.runtime,
+            "file": str(order.file.resolve()) if order.file else "",
+            "device": order.device,
+            "inputs": order.inputs,
+            "outputs": order.outputs,
+            "network": order.network.model_dump(mode="json") if order.network else None,
+        }
         try:
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(
@@ -109,7 +117,7 @@ class ModelProcess:
             self._words.close()
             raise CannotRunError(f"{order.interpreter} cannot be started: {error.strerror}") from None
         try:
-            said: dict[str, str] = json.loads(self._ask(json.dumps(self._document()).encode(), load_timeout_s))
+            said: dict[str, str] = json.loads(self._ask(json.dumps(document).encode(), load_timeout_s))
         except ModelRunError as error:
             self.close()
             raise CannotRunError(error.message) from None
@@ -161,17 +169,6 @@ class ModelProcess:
                     stream.close()
         self._process.wait()
         self._words.close()
-
-    def _document(self) -> dict[str, Any]:
-        order = self._order
-        return {
-            "runtime": order.runtime,
-            "file": str(order.file.resolve()) if order.file else "",
-            "device": order.device,
-            "inputs": order.inputs,
-            "outputs": order.outputs,
-            "network": order.network.model_dump(mode="json") if order.network else None,
-        }
 
     def _ask(self, payload: bytes, timeout_s: float) -> bytes:
         if len(payload) > MAX_FRAME_BYTES:

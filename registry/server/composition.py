@@ -255,11 +255,15 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
 
 
 def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: BlobStore) -> Services:
-    checks = BlobChecks(
-        database,
-        blobs,
-        every=timedelta(seconds=config.limits.verify_every_s),
-        rate=config.limits.verify_bytes_per_s,
+    limits = config.limits
+    verified_every = timedelta(seconds=limits.verify_every_s)
+    checks = BlobChecks(database, blobs, every=verified_every, rate=limits.verify_bytes_per_s)
+    upload_limits = UploadLimits(
+        blob_bytes=limits.blob_bytes,
+        open_sessions=limits.open_uploads,
+        writers=limits.concurrent_uploads,
+        ttl=timedelta(seconds=limits.upload_ttl_s),
+        disk_reserve=limits.disk_reserve_bytes,
     )
     access = Access(database)
     tokens = Tokens(database)
@@ -273,15 +277,15 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
         checks=checks,
         access=access,
         tokens=tokens,
-        uploads=Uploads(database, blobs, _upload_limits(config), checks),
+        uploads=Uploads(database, blobs, upload_limits, checks),
         models=Models(database),
         versions=Versions(database, blobs),
         aliases=Aliases(database),
-        conversions=Conversions(database, blobs, config.limits.blob_bytes),
+        conversions=Conversions(database, blobs, limits.blob_bytes),
         parity=ParityTable(database),
         datasets=Datasets(database, blobs),
         evaluations=Evaluations(database),
-        garbage=Garbage(database, blobs, timedelta(seconds=config.limits.blob_grace_s)),
+        garbage=Garbage(database, blobs, timedelta(seconds=limits.blob_grace_s)),
         fleet=build_fleet(config, clock, database),
         readiness=Readiness({"database": database.probe, "blobs": blobs.probe}),
     )
@@ -310,17 +314,6 @@ def restore_registry(config: RegistryConfig, clock: Clock = utc_now) -> Restored
         database, blobs = _open(config, undo)
         file = config.data_dir / ADMIN_TOKEN_FILE
         return restored(database, blobs, Tokens(database), clock(), given=given_admin_token(config), file=file)
-
-
-def _upload_limits(config: RegistryConfig) -> UploadLimits:
-    limits = config.limits
-    return UploadLimits(
-        blob_bytes=limits.blob_bytes,
-        open_sessions=limits.open_uploads,
-        writers=limits.concurrent_uploads,
-        ttl=timedelta(seconds=limits.upload_ttl_s),
-        disk_reserve=limits.disk_reserve_bytes,
-    )
 
 
 def given_admin_token(config: RegistryConfig) -> str | None:

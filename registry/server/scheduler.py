@@ -62,10 +62,6 @@ def _forget_steps(services: Services, stopping: Stopping) -> int:
     return forget_steps(services.database, services.clock(), services.config.retention.events_hours, stopping)
 
 
-def _keep_less(services: Services, stopping: Stopping) -> object:
-    return services.fleet.retention.sweep(services.clock(), stopping)
-
-
 JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
     PeriodicJob("presence", LISTEN_S, lambda services, _: services.fleet.presence.listen(services.clock())),
@@ -81,7 +77,7 @@ JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("uploads", 600, lambda services, _: services.uploads.sweep(services.clock()), by_age=True),
     PeriodicJob("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),
     PeriodicJob("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),
-    PeriodicJob("retention", 600, _keep_less, by_age=True),
+    PeriodicJob("retention", 600, lambda s, stopping: s.fleet.retention.sweep(s.clock(), stopping), by_age=True),
 )
 """To add one: a line here."""
 

@@ -14,7 +14,7 @@ microseconds the 99th percentile is the operating system's, not the model's: les
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import ceil
 
@@ -62,7 +62,7 @@ class Cohorts:
 class Judged:
     """The rules' answers together."""
 
-    failed: tuple[ReasonCode, str] | None = None
+    failed: GateDecision | None = None
     inconclusive: str = ""
     missing: str = ""
     """A required rule has too little data."""
@@ -71,7 +71,7 @@ class Judged:
 
     def fail(self, code: ReasonCode, text: str) -> None:
         """The first failure is the reason."""
-        self.failed = self.failed or (code, text)
+        self.failed = self.failed or GateDecision(GateOutcome.FAILED, code, text)
 
     def lack(self, text: str, required: bool) -> None:
         """Too little data."""
@@ -283,19 +283,14 @@ def judge(wave: WaveFacts, gate: Gate, cohorts: Cohorts, now: datetime) -> GateD
     if wave.size == 0 and not wave.moving:
         return GateDecision(GateOutcome.PASSED, ReasonCode.DONE, "no device is left in it to wait for", figures=figures)
     health = judge_health(gate, cohorts)
-    figures = {**figures, **health.figures}
-    found = _budget(wave, gate) or _health_failed(health) or _progress(wave, gate, health, now)
-    outcome, code, text, until, soak = found
-    return GateDecision(outcome, code, text, until, figures, health.notes, soak)
+    found = _budget(wave, gate) or health.failed or _progress(wave, gate, health, now)
+    return replace(found, figures={**figures, **health.figures}, notes=health.notes)
 
 
 def stops(wave: WaveFacts, gate: Gate) -> GateDecision | None:
     """What stops the rollout at once, of a wave that nobody waits for: one that passed, the tail."""
     found = _budget(wave, gate)
-    if found is None:
-        return None
-    outcome, code, text, until, _ = found
-    return GateDecision(outcome, code, text, until, figures_of(wave))
+    return replace(found, figures=figures_of(wave)) if found is not None else None
 
 
 def figures_of(wave: WaveFacts) -> dict[str, float]:
@@ -309,28 +304,22 @@ def figures_of(wave: WaveFacts) -> dict[str, float]:
     return {name: round(100 * part / whole, 3) for name, (part, whole) in shares.items() if whole}
 
 
-_Found = tuple[GateOutcome, ReasonCode, str, datetime | None, bool]
-
-
-def _failed(code: ReasonCode, text: str) -> _Found:
-    return GateOutcome.FAILED, code, text, None, False
-
-
-def _budget(wave: WaveFacts, gate: Gate) -> _Found | None:
+def _budget(wave: WaveFacts, gate: Gate) -> GateDecision | None:
     if gate.max_failed_abs is not None and wave.failed > gate.max_failed_abs:
         text = f"{how_many(wave.failed, 'device')} failed; max_failed_abs is {gate.max_failed_abs}"
-        return _failed(ReasonCode.FAILED_BUDGET, text)
+        return GateDecision(GateOutcome.FAILED, ReasonCode.FAILED_BUDGET, text)
     if wave.attempted >= min(gate.min_attempted, wave.members):
         for code, word, number, limit in (
             (ReasonCode.FAILED_BUDGET, "failed", wave.failed, gate.max_failed_pct),
             (ReasonCode.UNKNOWN_BUDGET, "fell silent", wave.unknown, gate.max_unknown_pct),
         ):
             if limit is not None and _above(number, limit, wave.attempted):
-                return _failed(code, f"{number} of {wave.attempted} attempted devices {word}; {limit:g} % are allowed")
+                text = f"{number} of {wave.attempted} attempted devices {word}; {limit:g} % are allowed"
+                return GateDecision(GateOutcome.FAILED, code, text)
     need = _needed(wave, gate)
     if wave.committed + wave.moving < need and wave.failed + wave.unknown and wave.kind is Kind.WAVE:
         text = f"{wave.committed} committed and {wave.moving} still may; {need} of {wave.members} are needed"
-        return _failed(ReasonCode.TOO_FEW_COMMITTED, text)
+        return GateDecision(GateOutcome.FAILED, ReasonCode.TOO_FEW_COMMITTED, text)
     return None
 
 
@@ -342,37 +331,29 @@ def _needed(wave: WaveFacts, gate: Gate) -> int:
     return max(ceil(wave.members * gate.min_committed_pct / 100 - 1e-9), min(wave.min_committed, wave.size))
 
 
-def _health_failed(health: Judged) -> _Found | None:
-    return _failed(health.failed[0], health.failed[1]) if health.failed else None
-
-
-def _progress(wave: WaveFacts, gate: Gate, health: Judged, now: datetime) -> _Found:
+def _progress(wave: WaveFacts, gate: Gate, health: Judged, now: datetime) -> GateDecision:
     """Nothing speaks against it; is there enough that speaks for it?"""
     began = wave.started_at or now
     deadline = began + timedelta(seconds=gate.deadline_s)
     lacks = _lacks(wave, gate)
     if lacks and not wave.moving:
-        return GateOutcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, f"nothing moves any more, and {lacks}", None, False
+        return GateDecision(GateOutcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, f"nothing moves any more, and {lacks}")
     if lacks and now >= deadline:
-        return GateOutcome.INCONCLUSIVE, ReasonCode.WAVE_DEADLINE, f"its deadline is over, and {lacks}", None, False
+        return GateDecision(GateOutcome.INCONCLUSIVE, ReasonCode.WAVE_DEADLINE, f"its deadline is over, and {lacks}")
     if lacks:
-        return GateOutcome.WAITING, ReasonCode.RELEASING, lacks, deadline, False
+        return GateDecision(GateOutcome.WAITING, ReasonCode.RELEASING, lacks, deadline)
     end = (wave.soak_since or now) + timedelta(seconds=wave.soak_s)
     if now < end or wave.soak_since is None:
-        return GateOutcome.WAITING, ReasonCode.SOAKING, f"{wave.committed} committed; it is watched", end, True
+        text = f"{wave.committed} committed; it is watched"
+        return GateDecision(GateOutcome.WAITING, ReasonCode.SOAKING, text, end, soak=True)
     if health.inconclusive:
-        return GateOutcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, health.inconclusive, None, False
+        return GateDecision(GateOutcome.INCONCLUSIVE, ReasonCode.INCONCLUSIVE, health.inconclusive)
     if health.missing and now < deadline:
-        return GateOutcome.WAITING, ReasonCode.SOAKING, health.missing, deadline, True
+        return GateDecision(GateOutcome.WAITING, ReasonCode.SOAKING, health.missing, deadline, soak=True)
     if health.missing:
-        return (
-            GateOutcome.INCONCLUSIVE,
-            ReasonCode.WAVE_DEADLINE,
-            f"its deadline is over: {health.missing}",
-            None,
-            False,
-        )
-    return GateOutcome.PASSED, ReasonCode.DONE, f"{wave.committed} of {wave.members} committed", None, False
+        text = f"its deadline is over: {health.missing}"
+        return GateDecision(GateOutcome.INCONCLUSIVE, ReasonCode.WAVE_DEADLINE, text)
+    return GateDecision(GateOutcome.PASSED, ReasonCode.DONE, f"{wave.committed} of {wave.members} committed")
 
 
 def _lacks(wave: WaveFacts, gate: Gate) -> str:

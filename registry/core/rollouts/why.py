@@ -115,7 +115,7 @@ def why_device(
             text += f"; unless it reports, it counts as silent at {_when(known.due)}"
     elif known.taken and action.state in SUCCESS:
         text += f"; {known.taken} since"
-    return _since(text, action.since)
+    return f"{text}; since {_when(action.since)}"
 
 
 def _told(action: Action, known: Standing) -> str:
@@ -144,10 +144,6 @@ def _planned(rollout: RolloutState, reason: RolloutReason, wave_started: bool) -
     if not wave_started:
         return f"an earlier wave has to pass first ({reason.text or reason.code})"
     return "its turn has to come; the rollout's rate decides"
-
-
-def _since(text: str, since: datetime) -> str:
-    return f"{text}; since {_when(since)}"
 
 
 def _when(at: datetime) -> str:

@@ -19,7 +19,6 @@ from registry.contracts.api.answers import PROBLEM_TYPE, STATUS_OF_CODE, Problem
 from registry.contracts.api.uploads import UPLOAD_OFFSET
 from registry.errors import OffsetMismatchError, RegistryError
 
-MEDIA_TYPE = PROBLEM_TYPE
 MAX_ERRORS = 50
 """So many single faults are named; a body can have thousands."""
 STATUS = STATUS_OF_CODE
@@ -32,7 +31,10 @@ _CODE_OF_STATUS = (
     | {503: "busy"}
 )
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+    "default": {
+        "description": "A problem (RFC 9457)",
+        "content": {PROBLEM_TYPE: {"schema": Problem.model_json_schema()}},
+    }
 }
 """For the OpenAPI document: what any route may answer."""
 log = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ def problem_response(
     if code in RETRY_AFTER_S:
         extra = {"Retry-After": str(RETRY_AFTER_S[code])}
     body = json.dumps(problem.model_dump(mode="json")).encode()
-    return Response(body, status, {**extra, **(headers or {}), "Cache-Control": "no-store"}, MEDIA_TYPE)
+    return Response(body, status, {**extra, **(headers or {}), "Cache-Control": "no-store"}, PROBLEM_TYPE)
 
 
 def response_of(error: RegistryError) -> Response:

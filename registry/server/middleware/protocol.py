@@ -13,7 +13,8 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from registry.config import Limits
-from registry.server.middleware.problems import MEDIA_TYPE, problem_response
+from registry.contracts.api.answers import PROBLEM_TYPE
+from registry.server.middleware.problems import problem_response
 
 
 class _RefusedError(Exception):
@@ -145,7 +146,7 @@ class BoundedHttp(HttpToolsProtocol):
         body = bytes(answer.body)
         lines = [
             f"HTTP/1.1 {answer.status_code} {HTTPStatus(answer.status_code).phrase}",
-            f"content-type: {MEDIA_TYPE}",
+            f"content-type: {PROBLEM_TYPE}",
         ]
         lines += [f"content-length: {len(body)}", "connection: close", "", ""]
         self.transport.write("\r\n".join(lines).encode("ascii") + body)

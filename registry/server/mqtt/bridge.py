@@ -67,9 +67,8 @@ class Inbox:
         most = self._limit - (self._reserve if message.qos == 0 else 0)
         patience = self._patience_s if message.qos else 0.0
         with self._changed:
-            if not self._changed.wait_for(lambda: self._closed or len(self._messages) < most, patience):
-                return False
-            if self._closed:
+            there_is_room = self._changed.wait_for(lambda: self._closed or len(self._messages) < most, patience)
+            if not there_is_room or self._closed:
                 return False
             self._messages.append(message)
             self._changed.notify_all()

@@ -193,11 +193,15 @@ class BridgeSession:
         """End that connection, as a network would; nothing when it is gone. On the next one the broker sends again,
         in order, what was not acknowledged."""
         with self._changed:
-            current = connection == self._connection and self._connected
-            sock: Any = self._client.socket() if current else None
-            if sock is not None:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            if connection == self._connection and self._connected:
+                self._hang_up()
+
+    def _hang_up(self) -> None:
+        """paho sees the socket's end and comes back; a disconnect would be for good."""
+        sock: Any = self._client.socket()
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def publish(self, messages: Sequence[PendingPublish], timeout: float) -> list[DeliveryOutcome]:
         """Publish, as many at once as the broker allows; for one thread.
@@ -271,10 +275,7 @@ class BridgeSession:
         """Take the credentials of these settings as they are now; where they are others, connect again with them."""
         if self._credentials.renew(config):
             log.info("MQTT: connects again with other credentials")
-            sock: Any = self._client.socket()
-            if sock is not None:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)  # paho sees its end and comes back; a disconnect would be for good
+            self._hang_up()
 
     def _connect_answered(
         self, client: paho.Client, _data: Any, flags: Any, reason: ReasonCode, properties: Any
