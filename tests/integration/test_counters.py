@@ -16,7 +16,10 @@ from registry.server.metrics import REGISTRY_METRICS
 from tests.support.paths import ROOT
 
 TABLES = {**AGENT_METRICS, **MODEL_METRICS, **REGISTRY_METRICS}
-COUNTED = ("agent/adapters", "agent/app", "agent/dataplane", "agent/reconciler", "registry/db", "registry/server")
+COUNTED = (
+    *("agent/adapters", "agent/app", "agent/dataplane", "agent/reconciler"),
+    *("registry/db", "registry/inference/mqtt", "registry/server"),
+)
 SHOWN_ELSEWHERE = {
     "dropped": "outbox_dropped of the table: kept in the outbox's database",
     "conflicts": "database_conflicts of the table",
