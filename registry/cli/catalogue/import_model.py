@@ -18,13 +18,15 @@ from registry.cli.catalogue.publish import (
 from registry.cli.output import end_well
 from registry.cli.session import Session, command, parse_labels
 from registry.contracts.catalogue.manifest import Target
+from registry.publishing.sources.found import Choice
 from registry.publishing.sources.read import read_source, request_of
 
 SourcesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="mlflow:FOLDER, hf:ORG/NAME[@REVISION], hf:FOLDER, triton:FOLDER, oci:FOLDER[:TAG], or files.",
+        help="mlflow:FOLDER, hf:ORG/NAME[@REVISION] or hf:FOLDER, triton:FOLDER, oci:FOLDER[:TAG], sklearn:FILE; or "
+        "files of one model.",
     ),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name. Default: the source's own.")]
@@ -47,6 +49,12 @@ PicturesOption = Annotated[bool, typer.Option("--pictures/--no-pictures", help="
 ClassesOption = Annotated[bool, typer.Option("--classes/--no-classes", help="Take over the names of classes.")]
 
 
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-pickle", help="Read a pickle, which runs its author's code, in a sandbox. Default: refuse."),
+]
+
+
 @command
 def import_model(
     session: Session,
@@ -62,19 +70,21 @@ def import_model(
     alias: AliasOption = None,
     pictures: PicturesOption = True,
     classes: ClassesOption = True,
+    trust_pickle: TrustOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Publish a model from where it already lies.
 
     Reads what the source says of the model (name, version, licence, labels, pictures, batching), publishes it as
     `registry publish` does, and records where it came from. What cannot be done exactly as the source says is left out,
-    with a warning. Nothing is downloaded, and no code and no pickle of the source is run.
+    with a warning. Nothing is downloaded. No code of the source is run; a pickle only with --trust-pickle.
 
-    - **mlflow:** a model folder with the flavour onnx.
+    - **mlflow:** a model folder with the flavour onnx or sklearn.
     - **hf:** a snapshot in the cache of huggingface_hub, or a folder: the ONNX file, the classes of config.json, the
       steps of preprocessor_config.json, the model card and its licence.
     - **triton:** a model repository or a model's folder: the newest version, batching and labels of config.pbtxt.
     - **oci:** an image layout with a CNCF ModelPack or a ModelKit; every blob is checked.
+    - **sklearn:** a .skops, .pkl or .joblib file, exported by skl2onnx and compared with the model itself.
     - **files:** several files of one model become its variants.
 
     ```
@@ -86,7 +96,7 @@ def import_model(
     ```
     """
     end_well()
-    found = read_source(sources, file)
+    found = read_source(sources, Choice(file, trust_pickle))
     with found.keep:
         request = request_of(found, model=model, version=version, targets=parse_targets(target))
         said = {

@@ -20,6 +20,16 @@ MAX_TEXT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What the publisher says beside the source."""
+
+    file: str | None = None
+    """A file inside the source, where it holds several; of Triton: the number of a version."""
+    trust_pickle: bool = False
+    """A pickle may be read, which runs its author's code in a sandbox."""
+
+
+@dataclass(frozen=True)
 class FoundFile:
     """One model file of a source."""
 

@@ -9,27 +9,32 @@ from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import Origin, Target
 from registry.inspection.facts import InspectionError
 from registry.publishing.request import PublishRequest, VariantSection, for_targets
-from registry.publishing.sources.found import FoundFile, FoundModel, name_from
-from registry.publishing.sources.huggingface import read_huggingface
-from registry.publishing.sources.mlflow import read_mlflow
-from registry.publishing.sources.oci import read_oci
-from registry.publishing.sources.triton import read_triton
+from registry.publishing.sources.found import Choice, FoundFile, FoundModel, name_from
+from registry.publishing.sources.hub_snapshots import read_huggingface
+from registry.publishing.sources.mlflow_folders import read_mlflow
+from registry.publishing.sources.oci_layouts import read_oci
+from registry.publishing.sources.scikit_learn import read_sklearn
+from registry.publishing.sources.triton_repositories import read_triton
 
-SOURCES: dict[str, Callable[[str, str | None], FoundModel]] = {
-    "mlflow": lambda rest, file: read_mlflow(Path(rest), file),
+NO_CHOICE = Choice()
+
+SOURCES: dict[str, Callable[[str, Choice], FoundModel]] = {
+    "mlflow": lambda rest, choice: read_mlflow(Path(rest), choice),
     "hf": read_huggingface,
-    "triton": lambda rest, file: read_triton(Path(rest), file),
+    "triton": lambda rest, choice: read_triton(Path(rest), choice),
     "oci": read_oci,
+    "sklearn": lambda rest, choice: read_sklearn(Path(rest), choice),
 }
-"""What stands before the colon, and who reads what stands behind it, with the file or version chosen inside."""
+"""What stands before the colon, and who reads what stands behind it."""
 
 
-def read_source(sources: Sequence[str], chosen: str | None = None) -> FoundModel:
+def read_source(sources: Sequence[str], choice: Choice = NO_CHOICE) -> FoundModel:
     """The model that the texts name: one of SOURCES, or files of the same model.
 
     Args:
-        sources: `mlflow:FOLDER`, `hf:ORG/NAME[@REVISION]`, `triton:FOLDER`, `oci:FOLDER[:TAG]`, or paths of files.
-        chosen: A file inside the source (`triton`: a version's number), where it holds several.
+        sources: `mlflow:FOLDER`, `hf:ORG/NAME[@REVISION]`, `triton:FOLDER`, `oci:FOLDER[:TAG]`, `sklearn:FILE`, or
+            paths of files.
+        choice: What the publisher says beside it.
 
     Raises:
         UsageFault: several sources, or none of a known kind.
@@ -41,12 +46,12 @@ def read_source(sources: Sequence[str], chosen: str | None = None) -> FoundModel
             raise UsageFault(f"{kind}: takes one source, and there are {len(sources)}")
         if not rest:
             raise UsageFault(f"What of {kind}?", hint=f"{kind}:FOLDER; see registry import --help")
-        return SOURCES[kind](rest, chosen)
-    if chosen is not None:
+        return SOURCES[kind](rest, choice)
+    if choice.file is not None:
         raise UsageFault("--file names a file inside mlflow:, hf:, triton: or oci:; a path names the file itself")
     paths = [Path(source) for source in sources]
     if folder := next((path for path in paths if path.is_dir()), None):
-        return _guessed(folder, len(paths))
+        return _guessed(folder, len(paths), choice)
     for path, source in zip(paths, sources, strict=True):
         if not path.is_file():
             raise UsageFault(
@@ -60,7 +65,7 @@ def read_source(sources: Sequence[str], chosen: str | None = None) -> FoundModel
     )
 
 
-def _guessed(folder: Path, count: int) -> FoundModel:
+def _guessed(folder: Path, count: int, choice: Choice) -> FoundModel:
     """A folder without a word before it: what it holds shows what it is."""
     marks = {"mlflow": "MLmodel", "triton": "config.pbtxt", "oci": "oci-layout", "hf": "config.json"}
     kind = next((kind for kind, mark in marks.items() if (folder / mark).is_file()), None)
@@ -68,7 +73,7 @@ def _guessed(folder: Path, count: int) -> FoundModel:
         raise InspectionError(
             f"{folder} is a folder; say what it holds: {', '.join(f'{kind}:{folder}' for kind in SOURCES)}"
         )
-    return SOURCES[kind](str(folder), None)
+    return SOURCES[kind](str(folder), choice)
 
 
 def request_of(

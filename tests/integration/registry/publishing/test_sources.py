@@ -24,7 +24,8 @@ from registry.pictures.decode import decode
 from registry.pictures.steps import steps_of
 from registry.publishing.plan import PublishPlan, make_plan
 from registry.publishing.request import PublishRequest, VariantSection
-from registry.publishing.sources.huggingface import _steps
+from registry.publishing.sources.found import Choice
+from registry.publishing.sources.hub_snapshots import _steps
 from registry.publishing.sources.read import read_source, request_of
 from tests.support.models import onnx_models
 from tests.support.paths import DATA, LENET
@@ -38,7 +39,7 @@ def planned(
     *sources: str, file: str | None = None, version: str | None = None, targets: Sequence[Target] = ()
 ) -> PublishPlan:
     """Inspected as publishing does it; no registry is asked."""
-    found = read_source(sources, file)
+    found = read_source(sources, Choice(file))
     with found.keep:
         return make_plan(request_of(found, model=None, version=version, targets=targets))
 
@@ -291,7 +292,8 @@ def test_an_mlflow_model_is_published_and_a_signature_that_disagrees_is_said(tmp
 @pytest.mark.parametrize(
     ("described", "said"),
     [
-        ("flavors:\n  sklearn:\n    pickled_model: model.pkl\n  python_function: {}\n", "skl2onnx"),
+        ("flavors:\n  sklearn:\n    pickled_model: model.onnx\n  python_function: {}\n", "--trust-pickle"),
+        ("flavors:\n  pytorch: {}\n  python_function: {}\n", "torch.onnx.export"),
         ("flavors:\n  python_function:\n    loader_module: mine\n", "a pickle or code"),
         ("flavors:\n  onnx:\n    data: ../../../etc/passwd\n", "outside"),
         ("flavors:\n  onnx:\n    data: gone.onnx\n", "does not exist"),

@@ -18,7 +18,15 @@ from typing import IO, Any
 
 from registry.contracts.catalogue.manifest import Origin
 from registry.inspection.facts import InspectionError
-from registry.publishing.sources.found import FoundFile, FoundModel, name_from, only_one, read_object, version_from
+from registry.publishing.sources.found import (
+    Choice,
+    FoundFile,
+    FoundModel,
+    name_from,
+    only_one,
+    read_object,
+    version_from,
+)
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -34,8 +42,8 @@ MAX_MEMBERS = 10_000
 _PIECE = 1 << 20
 
 
-def read_oci(source: str, chosen: str | None = None) -> FoundModel:
-    """`FOLDER[:TAG]`. `chosen`: the model's file inside the unpacked layers.
+def read_oci(source: str, choice: Choice) -> FoundModel:
+    """`FOLDER[:TAG]`. The choice is the model's file inside the unpacked layers.
 
     Raises:
         InspectionError: it is no layout, the tag is not there or not said, a blob is damaged, or no model is in it.
@@ -47,7 +55,7 @@ def read_oci(source: str, chosen: str | None = None) -> FoundModel:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfleet-import-")))
         notes = _unpack(layout, manifest, folder)
-        file = only_one(sorted(folder.rglob("*.onnx")), folder, chosen, "no ONNX file in its layers")
+        file = only_one(sorted(folder.rglob("*.onnx")), folder, choice.file, "no ONNX file in its layers")
         said = _description(config)
         card = next((path for path in sorted(folder.rglob("*")) if path.name.lower() == "readme.md"), None)
         name = said.get("name") or layout.resolve().name

@@ -21,6 +21,7 @@ from registry.contracts.catalogue.manifest import Classification, ImageInput, Or
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.onnx import inspect
 from registry.publishing.sources.found import (
+    Choice,
     FoundFile,
     FoundModel,
     name_from,
@@ -35,8 +36,8 @@ _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5
 """PIL's numbers for resampling filters, as `resample` gives them."""
 
 
-def read_huggingface(source: str, chosen: str | None = None) -> FoundModel:
-    """`ORG/NAME[@REVISION]` out of the cache, or a folder. `chosen`: the model's file inside it.
+def read_huggingface(source: str, choice: Choice) -> FoundModel:
+    """`ORG/NAME[@REVISION]` out of the cache, or a folder. The choice is the model's file inside it.
 
     Raises:
         InspectionError: it is not in the cache, holds no ONNX model, or more than one.
@@ -47,7 +48,7 @@ def read_huggingface(source: str, chosen: str | None = None) -> FoundModel:
         path for path in (*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")) if path.is_file()
     )
     what = "no ONNX file; export the model: optimum-cli export onnx --model NAME FOLDER"
-    file = only_one(found, folder, chosen, what, root)
+    file = only_one(found, folder, choice.file, what, root)
     if not file.resolve().is_relative_to(root.resolve()):
         raise InspectionError(f"{file} is a link that leaves {root}")
     facts = inspect(file, root)

@@ -1,8 +1,8 @@
 """Model folders of MLflow: `MLmodel` (YAML) and the files of its flavours.
 
-The flavour `onnx` is published as it is. `sklearn`, `pytorch` and others are pickles or code, which are not run here:
-they are refused, and the message says how to export them. The signature is compared with what the ONNX file says of
-itself.
+The flavour `onnx` is published as it is, `sklearn` is exported. `pytorch` and others are pickles or code, which are
+not run here: they are refused, and the message says how to export them. The signature is compared with what the ONNX
+file says of itself.
 Source: MLflow, "MLflow Models: storage format" and "Model signatures".
 """
 
@@ -15,22 +15,24 @@ from typing import Any
 from registry.contracts.catalogue.manifest import Origin, TensorSpec
 from registry.inspection.facts import InspectionError
 from registry.inspection.onnx import inspect
-from registry.publishing.sources.found import FoundFile, FoundModel, inside, name_from, only_one, read_text
+from registry.publishing.sources.found import Choice, FoundFile, FoundModel, inside, name_from, only_one, read_text
+from registry.publishing.sources.scikit_learn import Inputs, exported
 
 MLMODEL = "MLmodel"
 _EXPORT = {
-    "sklearn": "export it with skl2onnx.to_onnx(model, sample), and log the result with mlflow.onnx.log_model",
     "pytorch": "export it with torch.onnx.export, and log the result with mlflow.onnx.log_model",
     "tensorflow": "convert it with tf2onnx, and log the result with mlflow.onnx.log_model",
     "keras": "convert it with tf2onnx, and log the result with mlflow.onnx.log_model",
     "xgboost": "convert it with onnxmltools, and log the result with mlflow.onnx.log_model",
     "lightgbm": "convert it with onnxmltools, and log the result with mlflow.onnx.log_model",
 }
+_COLUMNS = {"double": "float64", "float": "float32", "long": "int64", "integer": "int64"}
+"""Types of columns as NumPy has them."""
 _KINDS = {"float16": "FP16", "float32": "FP32", "float64": "FP64", "bool": "BOOL", "str": "BYTES", "object": "BYTES"}
 _KINDS |= {f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
-def read_mlflow(folder: Path, chosen: str | None = None) -> FoundModel:
+def read_mlflow(folder: Path, choice: Choice) -> FoundModel:
     """The model of a folder with an `MLmodel` file, or of the file itself.
 
     Raises:
@@ -43,29 +45,47 @@ def read_mlflow(folder: Path, chosen: str | None = None) -> FoundModel:
     flavours = said.get("flavors")
     if not isinstance(flavours, dict):
         raise InspectionError(f"{folder / MLMODEL} names no flavors")
+    origin, name = _origin(said, folder), name_from(str(said.get("name") or _title(said, folder)).rsplit("/", 1)[-1])
     flavour = flavours.get("onnx")
+    if flavour is None and isinstance(model := flavours.get("sklearn"), dict):
+        file = inside(folder, str(model.get("pickled_model", "model.pkl")), MLMODEL)
+        return exported(file, origin, name, _matrix(said), choice)
     if not isinstance(flavour, dict):
         names = [str(name) for name in flavours if name != "python_function"] or ["python_function"]
         how = _EXPORT.get(names[0], "export it to ONNX, and log the result with mlflow.onnx.log_model")
         raise InspectionError(f"{folder} holds the flavour {names[0]}, a pickle or code, which is not run here: {how}")
     data = inside(folder, str(flavour.get("data", "model.onnx")), MLMODEL)
     files = sorted(data.glob("*.onnx")) if data.is_dir() else [data]
-    file = only_one(files, folder, chosen, "no ONNX file where its MLmodel says")
+    file = only_one(files, folder, choice.file, "no ONNX file where its MLmodel says")
     if not file.is_file():
         raise InspectionError(f"{file} does not exist, or is not a file, and {MLMODEL} names it")
     facts = inspect(file)
     notes = [*_disagreements("inputs", said, facts.inputs), *_disagreements("outputs", said, facts.outputs)]
-    run, path = said.get("run_id"), said.get("artifact_path")
-    return FoundModel(
-        origin=Origin(
-            kind="mlflow",
-            source=str(path if isinstance(path, str) and path else folder.resolve().name)[:512],
-            revision=str(run or said.get("model_id") or said.get("model_uuid") or "")[:128] or None,
-        ),
-        files=(FoundFile(file),),
-        name=name_from(str(said.get("name") or path or folder.resolve().name).rsplit("/", 1)[-1]),
-        notes=tuple(notes),
-    )
+    return FoundModel(origin=origin, files=(FoundFile(file),), name=name, notes=tuple(notes))
+
+
+def _title(said: dict[str, Any], folder: Path) -> str:
+    path = said.get("artifact_path")
+    return path if isinstance(path, str) and path else folder.resolve().name
+
+
+def _origin(said: dict[str, Any], folder: Path) -> Origin:
+    revision = str(said.get("run_id") or said.get("model_id") or said.get("model_uuid") or "")[:128] or None
+    return Origin(kind="mlflow", source=_title(said, folder)[:512], revision=revision)
+
+
+def _matrix(said: dict[str, Any]) -> Inputs | None:
+    """The one matrix that a signature of tensors, or of columns of one type, describes; None: the model says it."""
+    signature = said.get("signature")
+    try:
+        entries = json.loads(signature["inputs"]) if isinstance(signature, dict) else []
+        if len(entries) == 1 and entries[0]["type"] == "tensor":
+            spec = entries[0]["tensor-spec"]
+            return [(entries[0].get("name") or "x", spec["dtype"], int(spec["shape"][1]))]
+        kinds = {_COLUMNS[entry["type"]] for entry in entries}
+        return [("x", kinds.pop(), len(entries))] if len(kinds) == 1 else None
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
 
 
 def _yaml(path: Path) -> dict[str, Any]:

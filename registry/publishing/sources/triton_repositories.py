@@ -18,7 +18,7 @@ from registry.contracts.catalogue.manifest import Classification, Origin, Target
 from registry.inspection.facts import InspectionError
 from registry.inspection.labels import read_labels
 from registry.publishing.request import BatchingSection
-from registry.publishing.sources.found import FoundFile, FoundModel, inside, name_from, read_text
+from registry.publishing.sources.found import Choice, FoundFile, FoundModel, inside, name_from, read_text
 
 CONFIG = "config.pbtxt"
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
@@ -33,15 +33,15 @@ _UNSTORED = {
 }
 
 
-def read_triton(folder: Path, chosen_version: str | None = None) -> FoundModel:
-    """The model of a repository or of one of its folders. `chosen_version`: the number of its version's folder.
+def read_triton(folder: Path, choice: Choice) -> FoundModel:
+    """The model of a repository or of one of its folders. The choice is the number of its version's folder.
 
     Raises:
         InspectionError: there is none, more than one, or it is of a kind that is not served here.
     """
     folder = _model_folder(folder)
     config = _config(folder / CONFIG) if (folder / CONFIG).is_file() else None
-    version = _version_folder(folder, chosen_version)
+    version = _version_folder(folder, choice.file)
     backend = _backend(config, version)
     name = (config and config.default_model_filename) or _FILES[backend]
     file = inside(version, name, CONFIG)

@@ -1,0 +1,126 @@
+"""The program that exports one scikit-learn model to ONNX, by skl2onnx: run by the Python that has both, in a sandbox.
+
+Run as `PYTHON -I export_sklearn.py`; standard input is JSON:
+
+    {"file": path, "out": path, "pickle": may the file be unpickled, "inputs": [[name, NumPy type, columns]] or null}
+
+and standard output one line of JSON, {"version", "compared", "difference"} or {"error": text}. What was exported is
+compared with the model itself, on random rows. Standard library, NumPy and the vendors' packages, Python 3.9 syntax.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import types
+
+if __name__ == "__main__":
+    # Only this one package becomes importable, not what lies beside it: that is another interpreter's.
+    package = types.ModuleType("registry")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
+    sys.modules["registry"] = package
+
+from typing import Any
+
+from registry import sandbox
+
+ROWS = 64
+ABSOLUTE, RELATIVE = 1e-4, 1e-3
+"""How far the exported model may be from the model itself: as golden vectors are compared."""
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer
+    """It cannot be exported; the message says why."""
+
+
+def load(path: str, unpickle: bool) -> Any:
+    """The model. A .skops file holds no code: types that skops does not know as harmless are refused."""
+    if path.endswith(".skops"):
+        import skops.io  # noqa: PLC0415 - only of this form
+
+        unknown = skops.io.get_untrusted_types(file=path)
+        if unknown and not unpickle:
+            names = ", ".join(unknown[:5])
+            raise Refusal(
+                f"it needs types that skops does not know to be harmless ({names}); --trust-pickle allows them"
+            )
+        return skops.io.load(path, trusted=unknown)
+    if not unpickle:
+        raise Refusal("the file is a pickle, which runs code when it is read; --trust-pickle allows it")
+    import joblib  # noqa: PLC0415 - comes with scikit-learn; reads plain pickles, too
+
+    return joblib.load(path)
+
+
+def export(model: Any, inputs: Any, out: str) -> dict[str, Any]:
+    """Writes the ONNX file, and compares."""
+    import numpy as np  # noqa: PLC0415 - starts threads, which Landlock holds only when they start after it
+    import skl2onnx  # noqa: PLC0415
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415
+    from skl2onnx.common import data_types  # noqa: PLC0415
+
+    kinds = {"float32": data_types.FloatTensorType, "float64": data_types.DoubleTensorType}
+    kinds["int64"] = data_types.Int64TensorType
+    columns = getattr(model, "n_features_in_", None)
+    if inputs is None and columns is None:
+        raise Refusal("the model does not say how many features it takes (n_features_in_)")
+    inputs = inputs or [["x", "float32", columns]]
+    if len(inputs) != 1 or inputs[0][1] not in kinds:
+        raise Refusal(f"only models of one matrix of {', '.join(kinds)} are exported here, not {inputs}")
+    name, kind, width = inputs[0]
+    options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
+    made = skl2onnx.to_onnx(model, initial_types=[(name, kinds[kind]([None, width]))], options=options)
+    with open(out, "wb") as file:
+        file.write(made.SerializeToString())
+    rows = np.random.default_rng(0).standard_normal((ROWS, width)).astype(kind)
+    wanted = [model.predict(rows)]
+    if hasattr(model, "predict_proba"):
+        wanted.append(model.predict_proba(rows))
+    found = ReferenceEvaluator(made).run(None, {name: rows})
+    return {"compared": ROWS, "difference": max(map(distance, wanted, found))}
+
+
+def distance(wanted: Any, found: Any) -> float:
+    """The largest difference of one output. Raises Refusal: it is beyond the tolerance."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    wanted, found = np.asarray(wanted), np.asarray(found).reshape(np.shape(wanted))
+    if wanted.dtype.kind not in "fiub":
+        differ = int((wanted.astype(str) != found.astype(str)).sum())
+        if differ:
+            raise Refusal(f"the exported model answers {differ} of {len(wanted)} random rows with another class")
+        return 0.0
+    off = np.abs(found.astype(float) - wanted.astype(float))
+    if not (off <= ABSOLUTE + RELATIVE * np.abs(wanted.astype(float))).all():
+        raise Refusal(f"the exported model is up to {off.max():g} from the model itself, on {len(wanted)} random rows")
+    return float(off.max())
+
+
+def main() -> None:
+    """One model."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print
+    order = json.load(sys.stdin)
+    sandbox.die_with_parent(True)
+    sandbox.limit(sandbox.memory_of_host(), writes=True)
+    sandbox.confine([os.path.dirname(order["file"])], write=[os.path.dirname(order["out"])])
+    try:
+        import sklearn  # noqa: PLC0415 - only now: see `confine`
+
+        said = {
+            "version": sklearn.__version__,
+            **export(load(order["file"], order["pickle"]), order["inputs"], order["out"]),
+        }
+    except Refusal as refusal:
+        said = {"error": str(refusal)}
+    except Exception as error:  # noqa: BLE001 - a file that cannot be read raises anything
+        said = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+    with contextlib.suppress(BrokenPipeError):
+        replies.write(json.dumps(said) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()
