@@ -2,6 +2,7 @@
 
     .venv/bin/python -m benchmarks.client               # about 3 minutes
     .venv/bin/python -m benchmarks.client --quick
+    .venv/bin/python -m benchmarks.client --triton PYTHON   # also Triton; this Python has nvidia-pytriton
 
 Every answer's values are compared with ONNX Runtime's (the plain paho client only counts). Each contender is a process
 of its own, whose processor time is counted; what it needs to start and to connect is not. Ratios are of the same round.
@@ -22,6 +23,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +34,11 @@ from numpy.typing import NDArray
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from benchmarks.data_path import VARIANTS, Bench, Workload, start_agents
+from benchmarks.data_path import PEERS, VARIANTS, Bench, Workload, peer, start_agents
 from benchmarks.models import lenet
 from registry.client.devices import Answer, AsyncClient, Client
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
-from scripts.demo.processes import Fleet
+from scripts.demo.processes import Fleet, free_port
 
 MODEL = "lenet"
 KINDS = ("Client", "AsyncClient", "Client, one at a time", "plain paho")
@@ -183,6 +186,14 @@ def run(kind: str, port: int, folder: Path, *, qos: int, window: int, count: int
     return figures
 
 
+def ask_triton(python: str, port: int, folder: Path, *, window: int, count: int) -> dict[str, float]:
+    """tritonclient's asyncio gRPC client, in Triton's own environment."""
+    argv = [python, PEERS / "triton.py", "ask", port, folder / f"{MODEL}.bodies", VARIANTS, window, count]
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=300, check=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
 def show(title: str, table: dict[str, list[dict[str, float]]]) -> None:
     """One Markdown table; ratios are medians of those of each round."""
     print(f"\n### {title}\n\n| contender | req/s (runs) | rate to the C generator | CPU µs a request | p50 / p99 µs |")
@@ -203,6 +214,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--triton", help="a Python interpreter that has nvidia-pytriton and onnxruntime")
+    parser.add_argument("--only", default="", help="workloads whose name contains this")
     parser.add_argument("--ask", choices=KINDS, help=argparse.SUPPRESS)
     for name in ("port", "qos", "window", "count"):
         parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
@@ -212,25 +225,33 @@ def main() -> None:
         ASK[given.ask](Asked(given.port, given.folder, "worker", qos=given.qos, window=given.window, count=given.count))
         return
     rounds, scale = (1, 0.1) if given.quick else (given.rounds, 1.0)
-    with tempfile.TemporaryDirectory() as name, Fleet(Path(name)) as fleet:
+    with tempfile.TemporaryDirectory() as name, Fleet(Path(name)) as fleet, ExitStack() as stack:
         folder, model = Path(name), lenet()
         bench = Bench(folder)
         header = bench.bodies(model)
         fleet.start_broker()
         fleet.start_registry()
         start_agents(fleet, [model])
+        triton_port = free_port()
+        if given.triton:
+            stack.enter_context(peer([given.triton, PEERS / "triton.py", "serve", triton_port, model.path]))
         print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, Python {platform.python_version()}, paho-mqtt "
-              f"{mqtt.__name__ and __import__('paho.mqtt').mqtt.__version__}, {rounds} rounds")  # fmt: skip
+              f"{version('paho-mqtt')}, {rounds} rounds")  # fmt: skip
         for qos, window in itertools.product((1, 0), (32, 1)):
             count = int((20_000 if window > 1 else 3_000) * scale)
             work = Workload(model, qos, window, count)
+            if given.only not in work.name:
+                continue
             names = ["Client", "AsyncClient", "plain paho"] if window > 1 else ["Client, one at a time"]
-            table: dict[str, list[dict[str, float]]] = {each: [] for each in ("C generator", *names)}
+            triton = ["tritonclient to Triton"] if given.triton else []
+            table: dict[str, list[dict[str, float]]] = {each: [] for each in ("C generator", *names, *triton)}
             topic = f"modelfleet/v1/devices/worker/infer/{MODEL}"
             for _ in range(rounds):
                 table["C generator"].append(bench.load(fleet.broker_port, topic, work, header, checked=True))
                 for each in names:
                     table[each].append(run(each, fleet.broker_port, folder, qos=qos, window=window, count=count))
+                for each in triton:
+                    table[each].append(ask_triton(given.triton, triton_port, folder, window=window, count=count))
             show(work.name, table)
 
 

@@ -18,7 +18,7 @@ import paho.mqtt.client as mqtt
 from benchmarks.fleet_seed import device_name, device_token, numbers, platform
 from benchmarks.fleet_world import World
 from registry.contracts.topics import Topics
-from scripts.demo.client import end_session
+from scripts.demo.paho_session import end_session
 
 CONNECTIONS = 64
 DEADLINE_S = 20.0

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.data_path import children
 from benchmarks.models import lenet
-from scripts.demo.client import FleetClient, RequestFailedError
+from registry.client.devices import Client, DeviceError
 from scripts.demo.processes import Fleet
 
 DEVICE = "start"
@@ -30,14 +30,15 @@ def pss_mb(pid: int) -> float:
     return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
 
 
-def first_answer(fleet: Fleet, client: FleetClient, x: np.ndarray) -> float:
+def first_answer(fleet: Fleet, client: Client, x: np.ndarray) -> float:
     """Seconds from exec to the first result; asks again until the agent has subscribed."""
     begin = time.perf_counter()
     fleet.processes[DEVICE].start(lambda: True)
     while True:
         try:
-            client.ask_tensors(DEVICE, "lenet", seconds=0.05, x=x)
-        except RequestFailedError:
+            client.infer(DEVICE, "lenet", {"x": x}, timeout=0.05, retries=0)
+        except DeviceError:
+            time.sleep(0.01)
             continue
         return time.perf_counter() - begin
 
@@ -55,12 +56,12 @@ def main() -> None:
         agent = fleet.start_agent(DEVICE, fleet.add_device(DEVICE))
         fleet.registry("deploy", "lenet@1", "--device", DEVICE, "--wait")
         times = []
-        with FleetClient(fleet.broker_port) as client:
+        with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
             for _ in range(rounds):
                 agent.stop()
                 times.append(first_answer(fleet, client, x))
             for _ in range(1000):
-                client.ask_tensors(DEVICE, "lenet", x=x)
+                client.infer(DEVICE, "lenet", {"x": x})
             own, workers = pss_mb(agent.pid), sum(pss_mb(child) for child in children(agent.pid))
     print(f"start to first answer: median {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")
     print(f"PSS with LeNet: agent {own:.0f} MB + worker {workers:.0f} MB = {own + workers:.0f} MB")

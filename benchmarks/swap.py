@@ -28,7 +28,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from benchmarks.models import lenet
-from scripts.demo.client import HEADER_LENGTH, end_session
+from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
+from scripts.demo.paho_session import end_session
 from scripts.demo.processes import Fleet
 
 DEVICE = "swap"
@@ -91,7 +92,7 @@ class Load:
             properties.ResponseTopic = REPLIES
             properties.CorrelationData = struct.pack("<I", number)
             properties.ContentType = "application/octet-stream"
-            properties.UserProperty = [(HEADER_LENGTH, self._length)]
+            properties.UserProperty = [(HEADER_LENGTH_PROPERTY, self._length)]
             with self._lock:
                 self._sent[number] = time.perf_counter()
             self._client.publish(TOPIC, self._body, qos=1, properties=properties)
@@ -104,7 +105,9 @@ class Load:
     def _answered(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
         now = time.perf_counter()
         (number,) = struct.unpack("<I", getattr(message.properties, "CorrelationData", b"\xff" * 4))
-        length = int(dict(getattr(message.properties, "UserProperty", [])).get(HEADER_LENGTH, len(message.payload)))
+        length = int(
+            dict(getattr(message.properties, "UserProperty", [])).get(HEADER_LENGTH_PROPERTY, len(message.payload))
+        )
         head = json.loads(message.payload[:length])
         with self._lock:
             sent = self._sent.pop(number, None)

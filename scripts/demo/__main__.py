@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from client import Answer, FleetClient, RequestFailedError
 from PIL import Image
 from processes import Fleet, free_port, listens
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from registry.client.devices import Answer, Client, DeviceError
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "scripts" / "models"
@@ -54,7 +55,7 @@ def main() -> int:
         claimed = _claim(arguments.folder)  # held until this process ends
         with claimed, Fleet(arguments.folder, _port(REGISTRY_PORT), _port(BROKER_PORT)) as fleet:
             return _run(fleet, arguments.once)
-    except (RuntimeError, OSError, RequestFailedError) as error:
+    except (RuntimeError, OSError, DeviceError) as error:
         console.print("[red]quickstart failed:[/]", escape(f"{error}\nlogs: {arguments.folder}/*.log"))
         return 1
     except KeyboardInterrupt:
@@ -96,7 +97,7 @@ def _run(fleet: Fleet, once: bool) -> int:
     console.print(f"[bold]agent[/]     device '{DEVICE}', CPU")
     _publish(fleet, "lenet")
     _publish(fleet, "text-direction")
-    with FleetClient(fleet.broker_port) as client:
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
         wrong = _ask_digits(client) + _ask_text(client)
     console.print("[green]all answers right[/]" if not wrong else f"[red]{wrong} answers wrong[/]")
     if not once:
@@ -133,21 +134,21 @@ def _fetch(target: Path) -> None:
         raise RuntimeError(done.stderr.strip() or f"{argv[1]} ended with {done.returncode}")
 
 
-def _ask_digits(client: FleetClient) -> int:
+def _ask_digits(client: Client) -> int:
     """Real handwritten digits, as PNG files and as tensors; how many answers were wrong."""
     files = sorted((MODELS / "lenet" / "digits").glob("*.png"))
     console.print("\nReal handwritten digits, to [bold]lenet[/]:")
     _draw([Image.open(file) for file in files[6:16:2][:4]])
     table = Table("picture", "as PNG", "score", "latency", "as tensor", "latency", box=None, header_style="dim")
     wrong = 0
-    client.ask_image(DEVICE, "lenet", files[0].read_bytes())
+    client.infer(DEVICE, "lenet", picture=files[0].read_bytes())
     for file in files:
         truth = file.stem.split("-")[1]
-        picture = client.ask_image(DEVICE, "lenet", file.read_bytes())
-        label, score = str(picture.tensors["label"].flat[0]), float(picture.tensors["score"].flat[0])
+        picture = client.infer(DEVICE, "lenet", picture=file.read_bytes())
+        label, score = picture.label, picture.score
         pixels = np.asarray(Image.open(file).convert("L"), np.float32).reshape(1, 1, 28, 28) / 255
-        tensor = client.ask_tensors(DEVICE, "lenet", x=pixels)
-        best = str(int(tensor.tensors["y"].argmax()))
+        tensor = client.infer(DEVICE, "lenet", {"x": pixels})
+        best = str(int(tensor["y"].argmax()))
         wrong += (label != truth) + (best != truth)
         cells = (_mark(label, truth), f"{score:.2f}", _ms(picture), _mark(best, truth), _ms(tensor))
         table.add_row(file.name, *cells)
@@ -155,15 +156,15 @@ def _ask_digits(client: FleetClient) -> int:
     return wrong
 
 
-def _ask_text(client: FleetClient) -> int:
+def _ask_text(client: Client) -> int:
     """A third-party model from a PyPI package: is a line of text upright?"""
     console.print("\nLines of text, to [bold]text-direction[/] (a third-party model):")
     table = Table("picture", "as PNG", "score", "latency", box=None, header_style="dim")
     wrong = 0
     for file in sorted((MODELS / "text-direction" / "pictures").glob("*.png")):
         truth = file.stem.split("-")[1]
-        answer = client.ask_image(DEVICE, "text-direction", file.read_bytes())
-        label, score = str(answer.tensors["label"].flat[0]), float(answer.tensors["score"].flat[0])
+        answer = client.infer(DEVICE, "text-direction", picture=file.read_bytes())
+        label, score = answer.label, answer.score
         wrong += label != truth
         table.add_row(file.name, _mark(label, truth), f"{score:.2f}", _ms(answer))
     console.print(table)

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from scripts.demo.client import FleetClient
+from registry.client.devices import Client
 from scripts.demo.processes import Fleet
 from scripts.hardware_check.models import CheckModel
 from scripts.hardware_check.report import CheckError, Step
@@ -91,14 +91,14 @@ def serve(
     `bring` publishes and deploys a model and says how long the device took.
     """
     rows, faults = [], []
-    with FleetClient(fleet.broker_port) as client:
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
         for model in models:
             seconds = bring(model)
             items = model.items(64)
             want = reference(model, items)
-            got = [client.ask_tensors(DEVICE, model.name, **{model.input: items[i : i + 1]}) for i in range(len(items))]
-            worst = max(difference(a.tensors[model.output], want[i : i + 1]) for i, a in enumerate(got))
-            same = sum(int(a.tensors[model.output].argmax()) == int(want[i].argmax()) for i, a in enumerate(got))
+            got = [client.infer(DEVICE, model.name, {model.input: items[i : i + 1]}) for i in range(len(items))]
+            worst = max(difference(a[model.output], want[i : i + 1]) for i, a in enumerate(got))
+            same = sum(int(a[model.output].argmax()) == int(want[i].argmax()) for i, a in enumerate(got))
             latency = sorted(answer.seconds for answer in got)[len(got) // 2] * 1e3
             report = reported(fleet, model.name)
             ran = str(report["backend"])

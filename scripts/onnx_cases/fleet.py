@@ -33,7 +33,7 @@ from registry.errors import RegistryError
 from registry.publishing.plan import build_manifest, make_plan
 from registry.publishing.publish import publish
 from registry.publishing.request import PublishRequest, VariantSection
-from scripts.demo.client import end_session
+from scripts.demo.paho_session import end_session
 from scripts.demo.processes import Fleet
 from scripts.onnx_cases.cases import Case, Set, difference, outputs_of, request
 

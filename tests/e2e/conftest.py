@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scripts.demo.client import FleetClient
+from registry.client.devices import Client
 from tests.support.programs.fleet import Fleet
 
 DEVICE = "edge-1"
@@ -28,7 +28,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def client(fleet: Fleet) -> Iterator[FleetClient]:
+def client(fleet: Fleet) -> Iterator[Client]:
     """An MQTT 5 client of that fleet."""
-    with FleetClient(fleet.broker_port) as connected:
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as connected:
         yield connected

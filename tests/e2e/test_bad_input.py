@@ -15,8 +15,8 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 
+from registry.client.devices import Client
 from registry.contracts.codes import InferenceCode
-from scripts.demo.client import FleetClient
 from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.e2e.test_killed import answers, worker_of
@@ -354,7 +354,7 @@ def test_what_was_refused_is_counted_by_code_in_the_devices_health(administrator
 def test_a_broker_that_goes_away_is_come_back_to(fleet: Fleet) -> None:
     fleet.processes["broker"].kill()
     fleet.start_broker()
-    with FleetClient(fleet.broker_port) as client:
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
         wait_until(lambda: answers(client), "an answer")
 
 
@@ -367,7 +367,7 @@ def test_a_registry_that_answers_garbage_leaves_the_agent_serving(fleet: Fleet, 
     fleet.processes[DEVICE].stop()
     with OddServer(200, body) as odd:
         fleet.start_agent(DEVICE, "mf_token", ready=lambda: True, MODELFLEET_AGENT_REGISTRY__URL=odd.url)
-        with FleetClient(fleet.broker_port) as client:
+        with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
             wait_until(lambda: odd.seen, "the agent to ask the registry")
             wait_until(lambda: answers(client), "an answer")
         assert fleet.processes[DEVICE].running

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.demo.client import FleetClient
+from registry.client.devices import Client
 from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.fakes.simulated_acl.om import SIMULATED_CANN, SIMULATED_SOC
@@ -74,9 +74,9 @@ def test_what_one_simulated_ascend_compiled_the_next_one_pulls(fleet: Fleet) -> 
         serving = reported(fleet, device, "linear")
         assert (serving["variant"], serving["backend"].split("/")[0]) == (name, "ascend_acl")
     assert len(list((fleet.folder / "npu-1" / "jobs").glob("*"))) == 0
-    with FleetClient(fleet.broker_port) as client:
-        answer = client.ask_tensors("npu-2", "linear", x=np.ones((1, 3), np.float32))
-    assert answer.tensors["y"].tolist() == [[6.0, 60.0]]
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
+        answer = client.infer("npu-2", "linear", {"x": np.ones((1, 3), np.float32)})
+    assert answer["y"].tolist() == [[6.0, 60.0]]
 
 
 @pytest.mark.parametrize(("mode", "code"), [("silent", "tool_no_output"), ("hang", "tool_timeout")])
@@ -107,9 +107,9 @@ def test_int8_that_one_device_made_is_served_by_another(fleet: Fleet) -> None:
     assert made["build"]["tool"] == "onnxruntime-quantize"
     fleet.registry("deploy", "digits@1.0.0", "--device", "cpu-2", "--variant", made["name"], "--wait")
     assert reported(fleet, "cpu-2", "digits")["variant"] == made["name"]
-    with FleetClient(fleet.broker_port) as client:
-        answer = client.ask_tensors("cpu-2", "digits", x=np.zeros((1, 1, 28, 28), np.float32))
-    assert answer.tensors["y"].shape == (1, 10)
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
+        answer = client.infer("cpu-2", "digits", {"x": np.zeros((1, 1, 28, 28), np.float32)})
+    assert answer["y"].shape == (1, 10)
 
 
 def test_a_job_that_a_kill_interrupts_is_done_after_the_restart(fleet: Fleet) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.demo.client import FleetClient
+from registry.client.devices import Client
 from scripts.demo.processes import wait_until
 from tests.support.models.checkpoints import safetensors
 from tests.support.models.mindspore_python import PYTHON, needs_mindspore
@@ -73,8 +73,8 @@ def facts(fleet: Fleet, device: str) -> Any:
 
 def test_a_device_that_trusts_the_signer_serves_what_the_code_builds(fleet: Fleet) -> None:
     fleet.registry("deploy", "own@1.0.0", "--device", TRUSTS, "--wait")
-    with FleetClient(fleet.broker_port) as client:
-        answer = client.ask_tensors(TRUSTS, "own", x=np.ones((2, 4), np.float32)).tensors["y"]
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
+        answer = client.infer(TRUSTS, "own", {"x": np.ones((2, 4), np.float32)})["y"]
     assert answer.tolist() == [[5.0] * 3] * 2  # (4 * 0.5 + 0.5) * 2
 
 

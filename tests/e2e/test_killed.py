@@ -18,7 +18,8 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from scripts.demo.client import FleetClient, RequestFailedError, end_session
+from registry.client.devices import Client, DeviceError
+from scripts.demo.paho_session import end_session
 from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.support.paths import LENET_FOLDER
@@ -82,11 +83,11 @@ def asker(fleet: Fleet) -> Iterator[Asker]:
     one.close()
 
 
-def answers(client: FleetClient) -> bool:
+def answers(client: Client) -> bool:
     """Does the device answer a request now?"""
     try:
-        return client.ask_tensors(DEVICE, "lenet", seconds=2, x=X).tensors["y"].shape == (1, 10)
-    except RequestFailedError:
+        return client.infer(DEVICE, "lenet", {"x": X}, timeout=2)["y"].shape == (1, 10)
+    except DeviceError:
         return False
 
 
@@ -110,7 +111,7 @@ def test_requests_under_way_when_the_agent_is_killed_are_answered_by_the_next_on
     assert asker.errors.qsize() == 0 or len(asker.answered) > 150
 
 
-def test_a_killed_worker_is_replaced_and_the_agent_answers_again(fleet: Fleet, client: FleetClient) -> None:
+def test_a_killed_worker_is_replaced_and_the_agent_answers_again(fleet: Fleet, client: Client) -> None:
     wait_until(lambda: answers(client), "an answer")
     first = worker_of(fleet)
     os.kill(first, signal.SIGKILL)
@@ -135,7 +136,7 @@ def test_every_request_gets_a_result_although_the_broker_is_killed(fleet: Fleet,
     wait_until(all_answered, "every request to be answered")
 
 
-def test_the_agent_goes_on_answering_while_the_registry_is_dead(fleet: Fleet, client: FleetClient) -> None:
+def test_the_agent_goes_on_answering_while_the_registry_is_dead(fleet: Fleet, client: Client) -> None:
     fleet.processes["registry"].kill()
     assert answers(client)
     fleet.start_registry()
@@ -162,6 +163,6 @@ def test_an_agent_without_registry_and_broker_serves_what_it_has(fleet: Fleet) -
     fleet.processes[DEVICE].start(lambda: True)
     wait_until(lambda: worker_of(fleet), "a worker without any network")
     fleet.start_broker()
-    with FleetClient(fleet.broker_port) as client:
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
         wait_until(lambda: answers(client), "an answer without the registry")
     fleet.start_registry()

@@ -11,8 +11,9 @@ import paho.mqtt.client as mqtt
 import pytest
 from PIL import Image
 
+from registry.client.devices import Client, DeviceError
 from registry.contracts.topics import Topics
-from scripts.demo.client import FleetClient, RequestFailedError, end_session
+from scripts.demo.paho_session import end_session
 from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.support.clients import oip
@@ -39,47 +40,47 @@ def _lenet_serves(fleet: Fleet, recorder: Recorder) -> None:
     fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
 
 
-def test_real_digits_are_read_from_png_files(client: FleetClient) -> None:
-    labels = [client.ask_image(DEVICE, "lenet", file.read_bytes()).tensors["label"].flat[0] for file in DIGITS]
+def test_real_digits_are_read_from_png_files(client: Client) -> None:
+    labels = [client.infer(DEVICE, "lenet", picture=file.read_bytes()).label for file in DIGITS]
     assert [str(label) for label in labels] == [file.stem.split("-")[1] for file in DIGITS]
 
 
-def test_a_tensor_gives_the_same_answer_as_the_picture(client: FleetClient) -> None:
+def test_a_tensor_gives_the_same_answer_as_the_picture(client: Client) -> None:
     pixels = np.asarray(Image.open(DIGITS[0]).convert("L"), np.float32).reshape(1, 1, 28, 28) / 255
-    answer = client.ask_tensors(DEVICE, "lenet", x=pixels)
-    assert answer.tensors["y"].argmax() == int(DIGITS[0].stem.split("-")[1])
-    assert answer.header["model_name"] == "lenet"
-    assert answer.header["model_version"] == "1.0.0"
-    assert answer.header["parameters"]["device"] == DEVICE
+    answer = client.infer(DEVICE, "lenet", {"x": pixels})
+    assert answer["y"].argmax() == int(DIGITS[0].stem.split("-")[1])
+    assert answer.model_name == "lenet"
+    assert answer.model_version == "1.0.0"
+    assert answer.device == DEVICE
 
 
-def test_a_batch_from_one_client_is_answered_as_a_batch(client: FleetClient) -> None:
-    answer = client.ask_tensors(DEVICE, "lenet", x=np.zeros((7, 1, 28, 28), np.float32))
-    assert answer.tensors["y"].shape == (7, 10)
+def test_a_batch_from_one_client_is_answered_as_a_batch(client: Client) -> None:
+    answer = client.infer(DEVICE, "lenet", {"x": np.zeros((7, 1, 28, 28), np.float32)})
+    assert answer["y"].shape == (7, 10)
 
 
-def test_an_unknown_model_is_refused_with_a_code_and_the_next_request_is_answered(client: FleetClient) -> None:
-    with pytest.raises(RequestFailedError) as refused:
-        client.ask_image(DEVICE, "nosuch", b"")
+def test_an_unknown_model_is_refused_with_a_code_and_the_next_request_is_answered(client: Client) -> None:
+    with pytest.raises(DeviceError) as refused:
+        client.infer(DEVICE, "nosuch", picture=DIGITS[0])
     assert refused.value.code == "unknown_model"
-    assert client.ask_image(DEVICE, "lenet", DIGITS[0].read_bytes()).tensors["label"].size > 0
+    assert client.infer(DEVICE, "lenet", picture=DIGITS[0].read_bytes()).label
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 28, 27), (1, 28, 28), (0, 1, 28)])
-def test_a_wrong_shape_is_refused_with_a_code(client: FleetClient, shape: tuple[int, ...]) -> None:
-    with pytest.raises(RequestFailedError) as refused:
-        client.ask_tensors(DEVICE, "lenet", x=np.zeros(shape, np.float32))
+def test_a_wrong_shape_is_refused_with_a_code(client: Client, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DeviceError) as refused:
+        client.infer(DEVICE, "lenet", {"x": np.zeros(shape, np.float32)})
     assert refused.value.code == "wrong_shape"
 
 
-def test_a_picture_that_is_none_is_refused_with_a_code(client: FleetClient) -> None:
-    with pytest.raises(RequestFailedError) as refused:
-        client.ask_image(DEVICE, "lenet", b"\x89PNG\r\n\x1a\n" + b"garbage" * 100)
+def test_a_picture_that_is_none_is_refused_with_a_code(client: Client) -> None:
+    with pytest.raises(DeviceError) as refused:
+        client.infer(DEVICE, "lenet", picture=b"\x89PNG\r\n\x1a\n" + b"garbage" * 100)
     assert refused.value.code == "bad_image"
 
 
-def test_the_registry_sees_what_serves_and_how_well(fleet: Fleet, client: FleetClient) -> None:
-    client.ask_image(DEVICE, "lenet", DIGITS[0].read_bytes())
+def test_the_registry_sees_what_serves_and_how_well(fleet: Fleet, client: Client) -> None:
+    client.infer(DEVICE, "lenet", picture=DIGITS[0].read_bytes())
     shown = fleet.registry("devices", "show", DEVICE)
     assert shown["reported"]["models"]["lenet"]["state"] == "serving"
     assert shown["reported"]["models"]["lenet"]["version"] == "1.0.0"
@@ -92,11 +93,11 @@ def test_the_registry_sees_what_serves_and_how_well(fleet: Fleet, client: FleetC
     wait_until(counted, "the device's health")
 
 
-def test_results_are_kept_when_that_is_switched_on(fleet: Fleet, client: FleetClient) -> None:
+def test_results_are_kept_when_that_is_switched_on(fleet: Fleet, client: Client) -> None:
     fleet.registry("record", "lenet", "on")
 
     def kept() -> bool:
-        client.ask_image(DEVICE, "lenet", DIGITS[0].read_bytes())
+        client.infer(DEVICE, "lenet", picture=DIGITS[0].read_bytes())
         return bool(fleet.registry("results", "lenet"))
 
     wait_until(kept, "a recorded result")
@@ -161,11 +162,11 @@ def test_home_assistant_has_a_sensor_for_each_model_until_it_goes(fleet: Fleet) 
 
 
 def test_everything_that_was_published_is_what_the_contract_says(
-    fleet: Fleet, client: FleetClient, recorder: Recorder
+    fleet: Fleet, client: Client, recorder: Recorder
 ) -> None:
     topics, x = Topics(), np.zeros((1, 1, 28, 28), np.float32)
-    client.ask_image(DEVICE, "lenet", DIGITS[0].read_bytes())
-    client.ask_tensors(DEVICE, "lenet", x=x)
+    client.infer(DEVICE, "lenet", picture=DIGITS[0].read_bytes())
+    client.infer(DEVICE, "lenet", {"x": x})
     asker = Asker(fleet.broker_port, topics.infer(DEVICE, "lenet"))
     old = {"response_topic": asker.reply_topic, "correlation_id": "c"}
     binary = {**old, "binary_data_output": True}
@@ -207,28 +208,28 @@ def test_publishing_the_same_again_changes_nothing_and_other_content_is_refused(
         fleet.registry("publish", "lenet", str(LENET_FOLDER / "lenet.onnx"), "--version", "1.0.0", "--target", "gpu")
 
 
-def test_a_device_that_should_no_longer_serve_a_model_refuses_it(fleet: Fleet, client: FleetClient) -> None:
+def test_a_device_that_should_no_longer_serve_a_model_refuses_it(fleet: Fleet, client: Client) -> None:
     fleet.registry("publish", "other", str(LENET_FOLDER / "lenet.onnx"), "--version", "1", "--target", "cpu")
     fleet.registry("deploy", "other@1", "--device", DEVICE, "--wait")
     x = np.zeros((1, 1, 28, 28), np.float32)
-    assert client.ask_tensors(DEVICE, "other", x=x).tensors["y"].shape == (1, 10)
+    assert client.infer(DEVICE, "other", {"x": x})["y"].shape == (1, 10)
     fleet.registry("undeploy", "other", "--device", DEVICE)
 
     def refused() -> bool:
         try:
-            client.ask_tensors(DEVICE, "other", x=x)
-        except RequestFailedError as error:
+            client.infer(DEVICE, "other", {"x": x})
+        except DeviceError as error:
             return error.code == "unknown_model"
         return False
 
     wait_until(refused, "other to be gone")
 
 
-def test_what_a_model_answered_just_before_it_was_undeployed_is_counted(fleet: Fleet, client: FleetClient) -> None:
+def test_what_a_model_answered_just_before_it_was_undeployed_is_counted(fleet: Fleet, client: Client) -> None:
     fleet.registry("publish", "brief", str(LENET_FOLDER / "lenet.onnx"), "--version", "1", "--target", "cpu")
     fleet.registry("deploy", "brief@1", "--device", DEVICE, "--wait")
     for _ in range(3):
-        client.ask_tensors(DEVICE, "brief", x=np.zeros((1, 1, 28, 28), np.float32))
+        client.infer(DEVICE, "brief", {"x": np.zeros((1, 1, 28, 28), np.float32)})
     fleet.registry("undeploy", "brief", "--device", DEVICE)
 
     def counted() -> bool:

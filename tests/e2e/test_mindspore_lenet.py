@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from registry.client.devices import Client
 from registry.mindspore_networks import table
-from scripts.demo.client import FleetClient
 from scripts.demo.processes import wait_until
 from tests.e2e.conftest import DEVICE
 from tests.support.models.mindspore_python import PYTHON, needs_mindspore
@@ -123,13 +123,13 @@ def scored(fleet: Fleet, trained: Path) -> Scored:
     fleet.registry("dataset", "add", "digits-test", str(trained / "digits-test.npz"))
     wanted = ("lenet@1.0.0", "--dataset", "digits-test", "--on", DEVICE, "--metric", "accuracy")
     found = Scored({}, {})
-    with FleetClient(fleet.broker_port) as client:
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
         for variant, provider in PROVIDERS.items():
             fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--variant", variant, "--wait")
             served = fleet.registry("devices", "show", DEVICE)["reported"]["models"]["lenet"]
             assert (served["variant"], served["state"]) == (variant, "serving")
             assert provider in json.dumps(served)
-            parts = [client.ask_tensors(DEVICE, "lenet", x=part).tensors["y"] for part in np.array_split(pictures, 8)]
+            parts = [client.infer(DEVICE, "lenet", {"x": part})["y"] for part in np.array_split(pictures, 8)]
             found.answers[variant] = np.concatenate(parts)
             said = {view["variant"]: view for view in fleet.registry("evaluate", *wanted)}
             found.evaluations[variant] = said[variant]

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from registry.client.devices import Client, DeviceError
 from registry.contracts.paths import device_path
-from scripts.demo.client import FleetClient, RequestFailedError
 from scripts.demo.processes import wait_until
 from tests.support.models import rollout_models
 from tests.support.models.rollout_models import MODEL, X
@@ -103,8 +103,8 @@ def serving(fleet: Fleet) -> dict[str, str]:
 
 def answers(fleet: Fleet) -> dict[str, float]:
     """What each device answers for X."""
-    with FleetClient(fleet.broker_port) as client:
-        return {device: float(client.ask_tensors(device, MODEL, x=X).tensors["y"].flat[0]) for device in DEVICES}
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
+        return {device: float(client.infer(device, MODEL, {"x": X})["y"].flat[0]) for device in DEVICES}
 
 
 def counts(fleet: Fleet, name: str) -> Any:
@@ -129,13 +129,13 @@ def requests(fleet: Fleet) -> Iterator[Counter[str]]:
     done = threading.Event()
 
     def ask() -> None:
-        with FleetClient(fleet.broker_port) as client:
+        with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
             while not done.wait(0.01):
                 for device in DEVICES:
                     try:
-                        client.ask_tensors(device, MODEL, x=X, seconds=5)
+                        client.infer(device, MODEL, {"x": X}, timeout=5, retries=0)
                         outcomes["answered"] += 1
-                    except RequestFailedError as error:
+                    except DeviceError as error:
                         outcomes[error.code] += 1
 
     thread = threading.Thread(target=ask)

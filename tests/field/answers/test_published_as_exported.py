@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from scripts.demo.client import FleetClient
+from registry.client.devices import Client
 from scripts.demo.processes import wait_until
 from tests.support.models import onnx_models
 from tests.support.programs.fleet import Fleet
@@ -32,8 +32,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def client(fleet: Fleet) -> Iterator[FleetClient]:
-    with FleetClient(fleet.broker_port) as connected:
+def client(fleet: Fleet) -> Iterator[Client]:
+    with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as connected:
         yield connected
 
 
@@ -49,9 +49,7 @@ def deployment(fleet: Fleet, model: str) -> Any:
     return fleet.registry("devices", "show", DEVICE)["reported"]["models"][model]["deployment"]
 
 
-def test_scores_that_are_pooled_and_not_flattened_are_classified(
-    fleet: Fleet, client: FleetClient, tmp_path: Path
-) -> None:
+def test_scores_that_are_pooled_and_not_flattened_are_classified(fleet: Fleet, client: Client, tmp_path: Path) -> None:
     model = onnx_models.one_op("GlobalAveragePool", ["N", 3, 8, 8], out_shape=["N", 3, 1, 1])
     (tmp_path / "pooled.onnx").write_bytes(model)
     (tmp_path / "labels.txt").write_text("red\n\nblue\n")
@@ -64,31 +62,28 @@ def test_scores_that_are_pooled_and_not_flattened_are_classified(
     fleet.registry("deploy", "pooled@1", "--device", DEVICE, "--wait")
     picture = io.BytesIO()
     Image.new("RGB", (20, 20), (0, 255, 51)).save(picture, "PNG")
-    answer = client.ask_image(DEVICE, "pooled", picture.getvalue())
-    labels, scores = (output["data"] for output in answer.header["outputs"])
-    assert labels == ["", "blue", "red"], "class 1 is the blank line"
+    answer = client.infer(DEVICE, "pooled", picture=picture.getvalue())
+    assert answer.labels == [["", "blue", "red"]], "class 1 is the blank line"
     powers = np.exp([1.0, 0.2, 0.0])
-    np.testing.assert_allclose(scores, powers / powers.sum(), rtol=1e-5)
+    np.testing.assert_allclose(answer.scores[0], powers / powers.sum(), rtol=1e-5)
 
 
-def test_minus_infinity_in_right_answers_is_no_fault_of_a_version(
-    fleet: Fleet, client: FleetClient, tmp_path: Path
-) -> None:
+def test_minus_infinity_in_right_answers_is_no_fault_of_a_version(fleet: Fleet, client: Client, tmp_path: Path) -> None:
     (tmp_path / "masked.onnx").write_bytes(masked())
     for version, golden in (("1", ()), ("2", ("--golden-random", "2"))):
         words = ("--version", version, "--target", "cpu", "--label", f"v={version}", *golden)
         fleet.registry("publish", "masked", str(tmp_path / "masked.onnx"), *words)
         fleet.registry("deploy", f"masked@{version}", "--device", DEVICE, "--wait", "--probation", "2s")
         for _ in range(ENOUGH):
-            answer = client.ask_tensors(DEVICE, "masked", x=np.ones((1, 3), np.float32))
-            assert answer.tensors["y"].tolist() == [[1.0, -np.inf, 1.0]]
+            answer = client.infer(DEVICE, "masked", {"x": np.ones((1, 3), np.float32)})
+            assert answer["y"].tolist() == [[1.0, -np.inf, 1.0]]
         wait_until(
             lambda: deployment(fleet, "masked")["phase"] not in ("probation", "switching"), "the probation's end"
         )
         assert deployment(fleet, "masked")["phase"] == "committed", version
 
 
-def test_weights_keep_the_name_that_stands_in_the_model(fleet: Fleet, client: FleetClient, tmp_path: Path) -> None:
+def test_weights_keep_the_name_that_stands_in_the_model(fleet: Fleet, client: Client, tmp_path: Path) -> None:
     folder = tmp_path / "mes modèles #1"
     folder.mkdir()
     (folder / "best model.onnx").write_bytes(onnx_models.external("./best model.onnx.data"))
@@ -97,6 +92,6 @@ def test_weights_keep_the_name_that_stands_in_the_model(fleet: Fleet, client: Fl
     files = [file["path"] for file in fleet.registry("show", "best@1")["manifest"]["variants"][0]["files"]]
     assert files == ["best-model.onnx", "best model.onnx.data"]
     fleet.registry("deploy", "best@1", "--device", DEVICE, "--wait")
-    assert client.ask_tensors(DEVICE, "best", x=np.ones(3, np.float32)).tensors["y"].tolist() == [2, 3, 4]
+    assert client.infer(DEVICE, "best", {"x": np.ones(3, np.float32)})["y"].tolist() == [2, 3, 4]
     fleet.registry("pull", "best@1", "--output", str(tmp_path / "pulled"))
     assert list((tmp_path / "pulled").rglob("best model.onnx.data"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.demo.client import FleetClient
+from registry.client.devices import Client
 from scripts.demo.processes import wait_until
 from tests.support.clients.mqtt_device import MqttDevice
 from tests.support.models.onnx_models import scaled
@@ -106,10 +106,10 @@ def test_an_agent_serves_and_follows_its_registry_at_a_broker_that_lacks_somethi
             fleet.registry("deploy", f"scaled@{version}", "--device", "edge-1", "--wait", "--timeout", "60")
         if lacks == "max_qos 0":
             return  # this client asks at QoS 1
-        with FleetClient(fleet.broker_port) as client:
+        with Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client:
             ask = {"x": np.ones((1, 4), np.float32)}
             wait_until(lambda: answers(client, ask) == [2.0] * 4, "an answer of version 2")
 
 
-def answers(client: FleetClient, feeds: dict[str, np.ndarray]) -> list[float]:
-    return [float(value) for value in np.ravel(client.ask_tensors("edge-1", "scaled", **feeds).tensors["y"])]
+def answers(client: Client, feeds: dict[str, np.ndarray]) -> list[float]:
+    return [float(value) for value in np.ravel(client.infer("edge-1", "scaled", feeds)["y"])]

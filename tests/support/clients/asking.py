@@ -16,7 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
-from scripts.demo.client import end_session
+from scripts.demo.paho_session import end_session
 
 _numbers = itertools.count()
 

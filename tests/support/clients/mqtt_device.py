@@ -15,7 +15,7 @@ from paho.mqtt.properties import Properties
 
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
-from scripts.demo.client import end_session
+from scripts.demo.paho_session import end_session
 from tests.support.programs.fleet_registry import as_json
 
 

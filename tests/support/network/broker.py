@@ -10,7 +10,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from scripts.demo.client import end_session
+from scripts.demo.paho_session import end_session
 from scripts.demo.processes import MOSQUITTO, Process, free_port, listens, wait_until
 
 __all__ = ["Mosquitto", "free_port", "wait_for_port"]
