@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 from ...contracts.codes import RequestCode
 from .answer import Answer
@@ -21,6 +21,7 @@ from .asking import (
     description_seconds,
     ends_request,
 )
+from .async_waiting import AsyncInFlightLimit, AsyncOldestRequest
 from .client import DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES
 from .errors import DeviceError, UnknownModelError, error_of
 from .figures import Statistics
@@ -48,7 +49,7 @@ class AsyncClient:
         self.settings = make_settings(url, **settings)
         self._wait_connected = wait_connected
         self._asking = Asking(self.settings)
-        self._room = _AsyncRoom(self.settings.max_in_flight, self.settings.max_bytes_in_flight)
+        self._room = AsyncInFlightLimit(self.settings.max_in_flight, self.settings.max_bytes_in_flight)
         self._driver: ConnectionOnLoop | None = None
 
     async def __aenter__(self) -> AsyncClient:
@@ -111,6 +112,40 @@ class AsyncClient:
             self._room.give(request.size)
         return answer
 
+    @overload
+    def infer_many(
+        self,
+        requests: Iterable[InferenceRequest | Inputs | Picture] | AsyncIterable[InferenceRequest | Inputs | Picture],
+        *,
+        device: str | None = None,
+        model: str | None = None,
+        pool: str | None = None,
+        window: int = DEFAULT_WINDOW,
+        max_bytes: int = DEFAULT_WINDOW_BYTES,
+        errors: Literal["raise"] = "raise",
+        timeout: float = 10.0,
+        qos: int = 1,
+        binary: bool = True,
+        retries: int | None = None,
+    ) -> AsyncIterator[Answer]: ...
+
+    @overload
+    def infer_many(
+        self,
+        requests: Iterable[InferenceRequest | Inputs | Picture] | AsyncIterable[InferenceRequest | Inputs | Picture],
+        *,
+        device: str | None = None,
+        model: str | None = None,
+        pool: str | None = None,
+        window: int = DEFAULT_WINDOW,
+        max_bytes: int = DEFAULT_WINDOW_BYTES,
+        errors: Literal["return"],
+        timeout: float = 10.0,
+        qos: int = 1,
+        binary: bool = True,
+        retries: int | None = None,
+    ) -> AsyncIterator[Answer | DeviceError]: ...
+
     async def infer_many(
         self,
         requests: Iterable[InferenceRequest | Inputs | Picture] | AsyncIterable[InferenceRequest | Inputs | Picture],
@@ -132,7 +167,7 @@ class AsyncClient:
             raise ValueError("window and max_bytes are at least 1, errors is 'raise' or 'return'")
         how = How(timeout, qos, binary, retries)
         under_way: deque[PendingRequest | DeviceError] = deque()
-        head = _AsyncHead()
+        head = AsyncOldestRequest()
         held = 0
         try:
             async for item in _each(requests):
@@ -252,74 +287,6 @@ class AsyncClient:
         except asyncio.CancelledError:
             driver.connection.requests.give_up(request)
             raise
-        return request.outcome
-
-
-class _AsyncRoom:
-    """Bounds what is under way."""
-
-    def __init__(self, limit: int, limit_bytes: int) -> None:
-        self._limit, self._limit_bytes = limit, limit_bytes
-        self._count = self._bytes = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def fits(self, size: int) -> bool:
-        """There is room now; a request that is longer than all of it goes alone."""
-        return not self._count or (self._count < self._limit and self._bytes + size <= self._limit_bytes)
-
-    async def take(self, size: int) -> None:
-        """Waits until there is room."""
-        while not self.fits(size):
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake()  # it was this one's turn: the next one's now
-                raise
-        self._count += 1
-        self._bytes += size
-
-    def give(self, size: int) -> None:
-        """A request has ended."""
-        self._count -= 1
-        self._bytes -= size
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-
-
-class _AsyncHead:
-    """Waits for the oldest of some requests, and is woken for that one only."""
-
-    def __init__(self) -> None:
-        self._awaited: PendingRequest | None = None
-        self._future: asyncio.Future[None] | None = None
-
-    def ended(self, request: PendingRequest) -> None:
-        """A request has ended."""
-        if request is self._awaited and self._future is not None and not self._future.done():
-            self._future.set_result(None)
-
-    @staticmethod
-    def ready(request: PendingRequest | DeviceError) -> bool:
-        """It need not be waited for."""
-        return isinstance(request, DeviceError) or request.outcome is not None
-
-    async def wait(self, request: PendingRequest | DeviceError) -> Any:
-        """The outcome."""
-        if isinstance(request, DeviceError):
-            return request
-        if request.outcome is None:
-            self._awaited, self._future = request, asyncio.get_running_loop().create_future()
-            await self._future
-            self._awaited = None
         return request.outcome
 
 

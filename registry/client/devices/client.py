@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import Any
+from typing import Any, Literal, overload
 
 from ...contracts.codes import RequestCode
 from .answer import Answer
@@ -35,9 +34,8 @@ from .metadata import DeviceDescription, ModelDescription, read_model, read_serv
 from .requests import PendingRequest
 from .settings import make_settings
 from .thread import ConnectionThread
+from .waiting import GRACE_SECONDS, InFlightLimit, OldestRequest, wait_for_end
 
-GRACE_SECONDS = 30.0
-"""The thread ends every request at its deadline; so much later it counts as dead."""
 DEFAULT_WINDOW = 32
 DEFAULT_WINDOW_BYTES = 64 << 20
 
@@ -78,7 +76,7 @@ class Client:
     def __init__(self, url: str, *, wait_connected: bool = True, **settings: Any) -> None:
         self.settings = make_settings(url, **settings)
         self._asking = Asking(self.settings)
-        self._room = _Room(self.settings.max_in_flight, self.settings.max_bytes_in_flight)
+        self._room = InFlightLimit(self.settings.max_in_flight, self.settings.max_bytes_in_flight)
         self._thread = ConnectionThread(self.settings)
         self._read = self._thread.connection.reader.read
         self._close = weakref.finalize(self, self._thread.stop)
@@ -212,6 +210,40 @@ class Client:
         self._submit(request)
         return future
 
+    @overload
+    def infer_many(
+        self,
+        requests: Iterable[InferenceRequest | Inputs | Picture],
+        *,
+        device: str | None = None,
+        model: str | None = None,
+        pool: str | None = None,
+        window: int = DEFAULT_WINDOW,
+        max_bytes: int = DEFAULT_WINDOW_BYTES,
+        errors: Literal["raise"] = "raise",
+        timeout: float = 10.0,
+        qos: int = 1,
+        binary: bool = True,
+        retries: int | None = None,
+    ) -> Iterator[Answer]: ...
+
+    @overload
+    def infer_many(
+        self,
+        requests: Iterable[InferenceRequest | Inputs | Picture],
+        *,
+        device: str | None = None,
+        model: str | None = None,
+        pool: str | None = None,
+        window: int = DEFAULT_WINDOW,
+        max_bytes: int = DEFAULT_WINDOW_BYTES,
+        errors: Literal["return"],
+        timeout: float = 10.0,
+        qos: int = 1,
+        binary: bool = True,
+        retries: int | None = None,
+    ) -> Iterator[Answer | DeviceError]: ...
+
     def infer_many(
         self,
         requests: Iterable[InferenceRequest | Inputs | Picture],
@@ -226,7 +258,7 @@ class Client:
         qos: int = 1,
         binary: bool = True,
         retries: int | None = None,
-    ) -> Iterator[Answer | DeviceError]:
+    ) -> Iterator[Any]:
         """Asks many times, with `window` requests under way at once; answers come in the order of `requests`.
 
         Takes the next of `requests` only when there is room for it and an answer was taken, so neither a long iterable
@@ -248,9 +280,9 @@ class Client:
 
     def _stream(
         self, asked: Iterator[InferenceRequest], how: How, window: int, max_bytes: int, *, keep_errors: bool
-    ) -> Iterator[Answer | DeviceError]:
+    ) -> Iterator[Any]:
         under_way: deque[PendingRequest | DeviceError] = deque()
-        head = _Head(self._thread)
+        head = OldestRequest(self._thread)
         held = 0
         try:
             for each in asked:
@@ -371,7 +403,7 @@ class Client:
     def _wait(self, request: PendingRequest, box: queue.SimpleQueue[None]) -> Any:
         try:
             self._submit(request)
-            _get(box, request)
+            wait_for_end(box, request)
         except BaseException:
             self._drop(request)
             raise
@@ -386,72 +418,7 @@ class Client:
         self._thread.post(lambda: self._thread.connection.requests.give_up(request))
 
 
-class _Room:
-    """Bounds what is under way, over all threads."""
-
-    def __init__(self, limit: int, limit_bytes: int) -> None:
-        self._limit, self._limit_bytes = limit, limit_bytes
-        self._count = self._bytes = 0
-        self._changed = threading.Condition()
-
-    def take(self, size: int, seconds: float) -> bool:
-        """Waits until there is room; False: there was none in time."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._fits(size), seconds):
-                return False
-            self._count += 1
-            self._bytes += size
-            return True
-
-    def give(self, size: int) -> None:
-        """A request has ended."""
-        with self._changed:
-            self._count -= 1
-            self._bytes -= size
-            self._changed.notify()
-
-    def _fits(self, size: int) -> bool:
-        return not self._count or (self._count < self._limit and self._bytes + size <= self._limit_bytes)
-
-
-class _Head:
-    """Lets one thread wait for the oldest of its requests, and be woken for that one only."""
-
-    def __init__(self, thread: ConnectionThread) -> None:
-        self._thread = thread
-        self._box: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._awaited: PendingRequest | None = None
-
-    def ended(self, request: PendingRequest) -> None:
-        """On the client's thread."""
-        if request is self._awaited:
-            self._thread.wake_after_turn(self._box)
-
-    @staticmethod
-    def ready(request: PendingRequest | DeviceError) -> bool:
-        """It need not be waited for."""
-        return isinstance(request, DeviceError) or request.outcome is not None
-
-    def wait(self, request: PendingRequest | DeviceError) -> Any:
-        """The outcome."""
-        if isinstance(request, DeviceError):
-            return request
-        self._awaited = request
-        while request.outcome is None:  # what is in the box may be of an earlier one
-            _get(self._box, request)
-        self._awaited = None
-        return request.outcome
-
-
-def _get(box: queue.SimpleQueue[Any], request: PendingRequest) -> None:
-    """Waits until the client's thread says that a request has ended."""
-    try:
-        box.get(timeout=max(0.0, request.deadline - time.monotonic()) + GRACE_SECONDS)
-    except queue.Empty:
-        raise error_of(RequestCode.CLIENT_CLOSED, "the client's thread has ended", device=request.device) from None
-
-
-def _give_up(thread: ConnectionThread, request: PendingRequest, room: _Room) -> None:
+def _give_up(thread: ConnectionThread, request: PendingRequest, room: InFlightLimit) -> None:
     if thread.connection.requests.give_up(request):
         room.give(request.size)
 

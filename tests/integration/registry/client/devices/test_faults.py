@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from registry.client.devices import (
     Answer,
@@ -21,6 +24,7 @@ from registry.client.devices import (
     NotReadyError,
 )
 from registry.client.devices.requests import PendingRequest
+from scripts.demo.paho_session import end_session
 from tests.fakes.workers import FakeWorker
 from tests.support.clients.serving import Serving, until
 from tests.support.network.broker import Mosquitto
@@ -143,19 +147,23 @@ def test_a_time_out_is_an_error_and_the_late_answer_is_dropped_and_counted(clien
     np.testing.assert_array_equal(client.infer(device.name, "double", {"x": X})["y"], X * 2)
 
 
-def test_a_request_that_expires_before_its_turn_is_not_run(broker: Mosquitto, device: Serving) -> None:
+def test_the_time_that_is_left_is_the_expiry_of_the_message(broker: Mosquitto, device: Serving) -> None:
+    seen: queue.SimpleQueue[paho.MQTTMessage] = queue.SimpleQueue()
+    watcher = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    subscribed = threading.Event()
+    watcher.on_connect = lambda connected, *_: connected.subscribe(device.infer(), qos=1)
+    watcher.on_subscribe = lambda *_: subscribed.set()
+    watcher.on_message = lambda _client, _data, message: seen.put(message)
+    watcher.connect("127.0.0.1", broker.port)
+    watcher.loop_start()
+    assert subscribed.wait(LONG)
     with Client(f"mqtt://127.0.0.1:{broker.port}", prefix=device.topics.prefix) as fleet:
-        worker = FakeWorker(slots=1)
-        worker.gate.clear()
-        device.serve(worker, "one").result(LONG)
-        until(lambda: device.plane.snapshot().models["one"].version is not None)
-        with pytest.raises(Exception, match=r"given up|expired"):
-            fleet.infer(device.name, "one", {"x": X}, timeout=0.2)
-        with pytest.raises(Exception, match=r"given up|overloaded"):
-            fleet.infer(device.name, "one", {"x": X + 1}, timeout=0.2)
-        worker.gate.set()
-        fleet.infer(device.name, "one", {"x": X + 2}, timeout=LONG)
-        assert sum(worker.batches) <= 2
+        fleet.infer(device.name, "double", {"x": X}, timeout=99.5)
+    properties = seen.get(timeout=LONG).properties
+    assert properties is not None
+    assert 90 <= properties.MessageExpiryInterval <= 100
+    assert properties.ResponseTopic == fleet.settings.reply_topic
+    end_session(watcher)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from registry.client.devices.answer import AnswerReader
 from registry.client.devices.arrays import to_wire
@@ -175,3 +177,21 @@ def test_the_reply_topic_has_the_client_id_and_what_nobody_can_guess() -> None:
     topics = {make_settings("mqtt://b", client_id="me").reply_topic for _ in range(10)}
     assert len(topics) == 10
     assert all(topic.startswith("modelfleet-replies/me/") for topic in topics)
+
+
+@given(at=st.integers(0, len(GOOD) - 1), byte=st.integers(0, 255), length=st.sampled_from([LENGTH, -1, 0, LENGTH + 1]))
+def test_an_answer_with_any_byte_changed_is_an_error_or_has_a_tensor_of_its_shape(
+    at: int, byte: int, length: int
+) -> None:
+    payload = GOOD[:at] + bytes((byte,)) + GOOD[at + 1 :]
+    try:
+        read = AnswerReader().read(payload, length, "a")
+    except DeviceError:
+        return
+    assert all(array.nbytes == 8 for array in read.outputs.values())
+
+
+@given(st.binary(max_size=64), st.integers(-1, 70))
+def test_any_bytes_are_an_error(payload: bytes, length: int) -> None:
+    with pytest.raises(DeviceError):
+        AnswerReader().read(payload, length, "a")
