@@ -198,7 +198,7 @@ class AclSession:
         """A call that returns a handle only: 0 or None when ACL has no memory for it."""
         handle = attrgetter(call)(self._acl)(*arguments)
         if not handle:
-            raise AclError(call, NO_MEMORY)
+            raise AclError(f"acl.{call}", NO_MEMORY)
         stack.callback(ask, self._acl, undo, handle)
         return int(handle)
 

@@ -12,9 +12,9 @@ import atexit
 import os
 import sys
 import threading
-from importlib import import_module
+from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, ClassVar
 
 from agent.backends.base import (
     ARTIFACT_FAULT,
@@ -24,7 +24,7 @@ from agent.backends.base import (
     BackendError,
     DeviceCallError,
 )
-from agent.backends.catalog import CATALOG
+from agent.backends.catalog import CATALOG, import_vendor
 
 NAME = "ascend_acl"
 _MEMORIES = (1, 0)
@@ -36,78 +36,68 @@ _MAX_DETAIL = 300
 _REPEATED_INIT = 100002
 NO_MEMORY = 200000
 
-_UNHEALTHY = {
-    107022: "the device task was aborted",
-    200002: "invalid device",
-    207004: "no device",
-    207006: "no permission",
-    507010: "the task scheduler lost its heartbeat",
-    507012: "the task scheduler does not report",
-    507013: "a system DMA error",
-    507014: "an AI Core timed out",
-    507015: "an AI Core exception",
-    507016: "an AI Core trap",
-    507017: "an AI CPU timed out",
-    507018: "an AI CPU exception",
-    507899: "an internal error of the driver",
-}
-_SHORT_OF_RESOURCES = {
-    NO_MEMORY: "no memory",
-    207001: "no device memory",
-    207005: "no resource left",
-    207007: "no event left",
-    207008: "no stream left",
-    207009: "no notify left",
-    207010: "no model slot left",
-    207011: "no runtime resource left",
-    207012: "over the limit of queues",
-    207018: "the device is out of memory",
-    245000: "no memory for the model",
-    245001: "no memory for the model's feature maps",
-    245002: "no device memory for the model",
-}
-_ARTIFACT = {
-    100003: "invalid file",
-    100004: "cannot open the file",
-    100006: "cannot parse the file",
-    100011: "invalid model",
-    100012: "the model cannot be deserialised",
-    100013: "the model cannot be parsed",
-    100014: "the model cannot be read",
-    100015: "invalid model size",
-    100017: "the input does not match the model",
-    500002: "the graph engine refuses the model",
-    507008: "SoC version error",
-    507009: "the model has a task that this SoC does not support",
-}
-_ADVICE = {
-    RETRY: "the device is short of resources: it may work later, or with fewer models on this device",
-    DEVICE_UNHEALTHY: "check the device with `npu-smi info`, its driver, and that the agent's user may use it",
-    ARTIFACT_FAULT: "the OM file must be converted for this SoC, by a CANN not newer than this host's",
-    CALL_FAILED: "CANN's log says more",
-}
-
 
 class AclError(DeviceCallError):
     """A call of pyACL that failed."""
 
-    def __init__(self, call: str, number: int, detail: str = "", *, running: bool = False) -> None:
-        words = _UNHEALTHY.get(number) or _SHORT_OF_RESOURCES.get(number) or _ARTIFACT.get(number) or ""
-        family = family_of(number)
-        told = "; ".join(filter(None, (words, detail)))
-        super().__init__(f"acl.{call}", number, family, told, _ADVICE[family], running=running)
+    meanings: ClassVar[Mapping[str, Mapping[int, str]]] = {
+        DEVICE_UNHEALTHY: {
+            107022: "the device task was aborted",
+            200002: "invalid device",
+            207004: "no device",
+            207006: "no permission",
+            507010: "the task scheduler lost its heartbeat",
+            507012: "the task scheduler does not report",
+            507013: "a system DMA error",
+            507014: "an AI Core timed out",
+            507015: "an AI Core exception",
+            507016: "an AI Core trap",
+            507017: "an AI CPU timed out",
+            507018: "an AI CPU exception",
+            507899: "an internal error of the driver",
+        },
+        RETRY: {
+            NO_MEMORY: "no memory",
+            207001: "no device memory",
+            207005: "no resource left",
+            207007: "no event left",
+            207008: "no stream left",
+            207009: "no notify left",
+            207010: "no model slot left",
+            207011: "no runtime resource left",
+            207012: "over the limit of queues",
+            207018: "the device is out of memory",
+            245000: "no memory for the model",
+            245001: "no memory for the model's feature maps",
+            245002: "no device memory for the model",
+        },
+        ARTIFACT_FAULT: {
+            100003: "invalid file",
+            100004: "cannot open the file",
+            100006: "cannot parse the file",
+            100011: "invalid model",
+            100012: "the model cannot be deserialised",
+            100013: "the model cannot be parsed",
+            100014: "the model cannot be read",
+            100015: "invalid model size",
+            100017: "the input does not match the model",
+            500002: "the graph engine refuses the model",
+            507008: "SoC version error",
+            507009: "the model has a task that this SoC does not support",
+        },
+    }
+    advice: ClassVar[Mapping[str, str]] = {
+        RETRY: "the device is short of resources: it may work later, or with fewer models on this device",
+        DEVICE_UNHEALTHY: "check the device with `npu-smi info`, its driver, and that the agent's user may use it",
+        ARTIFACT_FAULT: "the OM file must be converted for this SoC, by a CANN not newer than this host's",
+        CALL_FAILED: "CANN's log says more",
+    }
 
-
-def family_of(number: int) -> str:
-    """What an error number asks for: try again, look at the device, look at the artifact, or read the log."""
-    if number in _UNHEALTHY:
-        return DEVICE_UNHEALTHY
-    if number in _SHORT_OF_RESOURCES:
-        return RETRY
-    # 145xxx: the graph engine about a model's path, id, batch, shape; 545xxx: about its weights, tasks, partitions.
-    if number in _ARTIFACT or number // 1000 in (145, 545):
-        return ARTIFACT_FAULT
-    return CALL_FAILED
+    @classmethod
+    def family_of(cls, number: int) -> str:
+        """As DeviceCallError.family_of."""
+        # 145xxx: the graph engine about a model's path, id, batch, shape; 545xxx: about its weights, tasks, partitions.
+        return ARTIFACT_FAULT if number // 1000 in (145, 545) else super().family_of(number)
 
 
 def ask(acl: Any, name: str, *arguments: Any, running: bool = False) -> Any:
@@ -118,7 +108,7 @@ def ask(acl: Any, name: str, *arguments: Any, running: bool = False) -> Any:
     result = attrgetter(name)(acl)(*arguments)
     *values, number = result if isinstance(result, tuple) else (result,)
     if number != 0:
-        raise AclError(name, number, _detail(), running=running)
+        raise AclError(f"acl.{name}", number, _detail(), running=running)
     return values[0] if len(values) == 1 else values
 
 
@@ -136,11 +126,7 @@ def vendor() -> Any:
             folder = os.path.join(home, place)
             if os.path.isabs(home) and os.path.isdir(os.path.join(folder, "acl")) and folder not in sys.path:
                 sys.path.append(folder)  # last: CANN's folder holds more than `acl`, and NumPy stays ours
-    try:
-        acl = import_module("acl")
-    except ImportError as error:
-        message = f"pyACL cannot be imported ({error}): {CATALOG[NAME].install}"
-        raise BackendError("backend_unavailable", message) from None
+    acl = import_vendor(NAME, "acl", "pyACL")
     if not all(hasattr(acl, part) for part in ("rt", "mdl", "util", "init", "get_soc_name")):
         where = getattr(acl, "__file__", "?")
         message = f"the module acl at {where} is not CANN's pyACL: {CATALOG[NAME].install}"

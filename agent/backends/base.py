@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,11 +74,24 @@ class DeviceCallError(BackendError):
     From run: overloaded, model_not_ready and run_failed.
     """
 
-    def __init__(self, call: str, number: int, family: str, told: str, advice: str, *, running: bool) -> None:
+    meanings: ClassVar[Mapping[str, Mapping[int, str]]] = {}
+    """By family: the vendor's error numbers, and what they mean. Any other is of CALL_FAILED."""
+    advice: ClassVar[Mapping[str, str]] = {}
+    """By family: what helps."""
+
+    def __init__(self, call: str, number: int, detail: str = "", *, running: bool = False) -> None:
         self.number = number
-        self.family = family
+        self.family = family = self.family_of(number)
+        told = "; ".join(filter(None, (self.meanings.get(family, {}).get(number), detail)))
         code = _RUN_CODES.get(family, "run_failed") if running else _LOAD_CODES.get(family, "backend_unavailable")
-        super().__init__(code, f"{family}: {call} failed with {number}{f' ({told})' if told else ''}: {advice}")
+        super().__init__(
+            code, f"{family}: {call} failed with {number}{f' ({told})' if told else ''}: {self.advice[family]}"
+        )
+
+    @classmethod
+    def family_of(cls, number: int) -> str:
+        """What an error number asks for: try again, look at the device, look at the artifact, or read the log."""
+        return next((family for family, numbers in cls.meanings.items() if number in numbers), CALL_FAILED)
 
 
 _MEMORY_WORDS = (

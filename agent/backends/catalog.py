@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from agent.backends.base import BackendError
 
@@ -93,3 +93,14 @@ def open_backend(name: str) -> Backend:
     except ImportError as error:
         raise BackendError("backend_unavailable", f"{sys.executable}: {error}; {entry.install}") from None
     return cast("Backend", getattr(module, attribute)())
+
+
+def import_vendor(backend: str, module: str, called: str) -> Any:
+    """A module of the vendor's. Raises BackendError(backend_unavailable), saying what to install."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        why = " ".join(str(error).split())[:400]
+        raise BackendError(
+            "backend_unavailable", f"{called} cannot be imported ({why}): {CATALOG[backend].install}"
+        ) from None

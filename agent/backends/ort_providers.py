@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from agent.backends.ascend_acl import target_of
 from agent.backends.base import BackendError, LoadOptions, is_memory_fault
-from agent.backends.catalog import CATALOG
+from agent.backends.catalog import CATALOG, import_vendor
 
 NAME = "onnxruntime"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -74,12 +74,7 @@ def vendor() -> Any:
     """The module onnxruntime. Raises BackendError(backend_unavailable), saying what to install."""
     # Some builds carry an uploader of usage data; it must be off before the import.
     os.environ.update(CATALOG[NAME].settings)
-    try:
-        import onnxruntime  # noqa: PLC0415 - heavy, and absent on hosts that run something else
-    except ImportError as error:
-        raise BackendError(
-            "backend_unavailable", f"onnxruntime cannot be imported ({first_line(error)}): {CATALOG[NAME].install}"
-        ) from None
+    onnxruntime = import_vendor(NAME, "onnxruntime", "onnxruntime")
     onnxruntime.set_default_logger_severity(_FATAL)
     return onnxruntime
 

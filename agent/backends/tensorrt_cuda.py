@@ -6,47 +6,16 @@ Every call of `cuda.bindings.runtime` gives a tuple that begins with its cudaErr
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 from agent.backends.base import CALL_FAILED, DEVICE_UNHEALTHY, RETRY, BackendError, DeviceCallError
-from agent.backends.catalog import CATALOG
+from agent.backends.catalog import import_vendor
 
 NAME = "tensorrt_plan"
 DEVICE = 0
 """The first GPU that the process sees; CUDA_VISIBLE_DEVICES chooses which one that is."""
-_SHORT_OF_RESOURCES = {
-    2: "out of memory",
-    46: "the GPU is busy or held by another process",
-    701: "out of registers or threads",
-    808: "too many clients of MPS",
-}
-_UNHEALTHY = {
-    3: "CUDA does not initialise",
-    35: "the driver is older than this CUDA, or there is none",
-    100: "no GPU",
-    101: "no such GPU",
-    214: "an uncorrectable memory error",
-    226: "a contained hardware error",
-    700: "an illegal address",
-    702: "a kernel took too long",
-    709: "the context is gone",
-    714: "a hardware stack error",
-    715: "an illegal instruction",
-    716: "a misaligned address",
-    717: "an invalid address space",
-    718: "an invalid program counter",
-    719: "a kernel failed",
-    802: "the driver is not ready",
-    803: "driver and library do not fit",
-}
-"""From 700 on CUDA says so once and then to every call of the process: only a new process helps."""
-_ADVICE = {
-    RETRY: "it may work later, or with fewer models on this GPU",
-    DEVICE_UNHEALTHY: "check the GPU and its driver with `nvidia-smi`",
-    CALL_FAILED: "see the agent's log",
-}
 _MAJOR, _MINOR = "cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor"
 _NON_BLOCKING = 1
 """cudaStreamNonBlocking: no wait for, or of, the default stream."""
@@ -55,17 +24,39 @@ _NON_BLOCKING = 1
 class CudaError(DeviceCallError):
     """A call of CUDA that failed."""
 
-    def __init__(self, call: str, number: int, *, running: bool = False) -> None:
-        words = _SHORT_OF_RESOURCES.get(number) or _UNHEALTHY.get(number) or ""
-        family = family_of(number)
-        super().__init__(call, number, family, words, _ADVICE[family], running=running)
-
-
-def family_of(number: int) -> str:
-    """What an error number asks for: try again, look at the device, or read the log."""
-    if number in _SHORT_OF_RESOURCES:
-        return RETRY
-    return DEVICE_UNHEALTHY if number in _UNHEALTHY else CALL_FAILED
+    meanings: ClassVar[Mapping[str, Mapping[int, str]]] = {
+        RETRY: {
+            2: "out of memory",
+            46: "the GPU is busy or held by another process",
+            701: "out of registers or threads",
+            808: "too many clients of MPS",
+        },
+        # From 700 on CUDA says so once and then to every call of the process: only a new process helps.
+        DEVICE_UNHEALTHY: {
+            3: "CUDA does not initialise",
+            35: "the driver is older than this CUDA, or there is none",
+            100: "no GPU",
+            101: "no such GPU",
+            214: "an uncorrectable memory error",
+            226: "a contained hardware error",
+            700: "an illegal address",
+            702: "a kernel took too long",
+            709: "the context is gone",
+            714: "a hardware stack error",
+            715: "an illegal instruction",
+            716: "a misaligned address",
+            717: "an invalid address space",
+            718: "an invalid program counter",
+            719: "a kernel failed",
+            802: "the driver is not ready",
+            803: "driver and library do not fit",
+        },
+    }
+    advice: ClassVar[Mapping[str, str]] = {
+        RETRY: "it may work later, or with fewer models on this GPU",
+        DEVICE_UNHEALTHY: "check the GPU and its driver with `nvidia-smi`",
+        CALL_FAILED: "see the agent's log",
+    }
 
 
 class Cuda:
@@ -133,9 +124,4 @@ class Cuda:
 def _vendor() -> Any:
     """cuda.bindings.runtime; before cuda-python 12.6 it was cuda.cudart."""
     name = "cuda.bindings.runtime" if find_spec("cuda") and find_spec("cuda.bindings") else "cuda.cudart"
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise BackendError(
-            "backend_unavailable", f"CUDA's Python bindings cannot be imported ({error}): {CATALOG[NAME].install}"
-        ) from None
+    return import_vendor(NAME, name, "CUDA's Python bindings")

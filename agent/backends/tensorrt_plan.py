@@ -17,7 +17,6 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from agent.backends.base import (
     checked_feed,
     size_of,
 )
-from agent.backends.catalog import CATALOG
+from agent.backends.catalog import CATALOG, import_vendor
 from agent.backends.tensorrt_cuda import NAME, Cuda, CudaError
 
 if TYPE_CHECKING:
@@ -333,11 +332,7 @@ class TensorRtSession:
 
 def vendor() -> Any:
     """The module `tensorrt`. Raises BackendError(backend_unavailable), saying what to install."""
-    try:
-        trt = import_module("tensorrt")
-    except ImportError as error:
-        message = f"tensorrt cannot be imported ({error}): {CATALOG[NAME].install}"
-        raise BackendError("backend_unavailable", message) from None
+    trt = import_vendor(NAME, "tensorrt", "tensorrt")
     version = str(getattr(trt, "__version__", ""))
     if not _VERSION.match(version) or tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         message = f"TensorRT {version or 'without a version'} is older than 8.5: {CATALOG[NAME].install}"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agent.backends.ascend_acl import AscendAcl
-from agent.backends.ascend_acl_calls import AclError, family_of
+from agent.backends.ascend_acl_calls import AclError
 from agent.backends.base import BackendError, LoadOptions
 from tests.fakes.simulated_acl.in_process import simulated_acl
 from tests.fakes.simulated_acl.om import simulated_om
@@ -47,7 +47,7 @@ def load(directory: Path, content: bytes, target: str = "ascend310") -> Any:
     ],
 )
 def test_error_numbers_fall_into_families(number: int, family: str) -> None:
-    assert family_of(number) == family
+    assert AclError.family_of(number) == family
 
 
 @pytest.mark.parametrize("call", LOAD_CALLS)
@@ -110,7 +110,7 @@ def test_a_simulated_run_that_fails_raises_and_the_session_goes_on(
     session = load(tmp_path, GOOD)
     acl.MACHINE.faults[call] = number
     with pytest.raises(
-        BackendError, match=rf"{family_of(number)}: acl\.{call} failed with {number} \(.*simulated message"
+        BackendError, match=rf"{AclError.family_of(number)}: acl\.{call} failed with {number} \(.*simulated message"
     ) as caught:
         session.run({"x": np.ones((1, 3), np.float32)}, ["y"])
     assert caught.value.code == code

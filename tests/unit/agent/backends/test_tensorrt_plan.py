@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from agent.backends.base import BackendError, LoadOptions, TensorInfo
-from agent.backends.tensorrt_cuda import family_of
+from agent.backends.tensorrt_cuda import CudaError
 from agent.backends.tensorrt_plan import TensorRtPlan, TensorRtSession, check_build
 from tests.fakes.simulated_tensorrt.in_process import simulated_tensorrt
 from tests.fakes.simulated_tensorrt.plan import SIMULATED_VERSION, simulated_plan
@@ -277,7 +277,7 @@ def test_a_plan_is_only_for_a_gpu_and_a_missing_file_is_named(trt: Any, tmp_path
 
 @pytest.mark.parametrize(("number", "family"), [(2, "retry"), (719, "device_unhealthy"), (1, "call_failed")])
 def test_cudas_numbers_fall_into_families(number: int, family: str) -> None:
-    assert family_of(number) == family
+    assert CudaError.family_of(number) == family
 
 
 def test_the_simulated_tensorrt_is_strict(trt: Any, load: Load) -> None:
