@@ -120,14 +120,13 @@ class DeploymentSteps:
             why = resolution.explain() or f"the version has no variant {desired.variant}"
             raise PermanentError(code, f"{model}@{desired.version}: no variant fits this host: {why}")
         verified(model, desired.version, variant, self._config)
-        verdict = next(v for v in resolution.verdicts if v.variant == variant.name)
         return Choice(
             model=model,
             version=desired.version,
             manifest=desired.manifest,
             variant=variant,
             variant_digest=variant.canonical_digest(),
-            backend=verdict.backend,
+            backend=next(verdict.backend for verdict in resolution.verdicts if verdict.variant == variant.name),
             profile=desired.profile,
             batching=desired.policy.batching,
             rollout=desired.rollout,
@@ -151,7 +150,8 @@ class DeploymentSteps:
         if missing:
             self._cache.make_room(variant, digest, keep, extra=golden.size if golden is not None else 0)
         for ref in missing:
-            self._pull(ref, digest, cancel)
+            with self._whole(ref, cancel) as part:
+                self._cache.admit(part, digest)
         self._cache.complete(variant, digest)
         if golden is not None and not self._cache.has_golden(digest, golden):
             with self._whole(golden, cancel) as part:
@@ -212,11 +212,13 @@ class DeploymentSteps:
                     view.release()
         except (OSError, ValueError):
             return None
-        tensors = [
-            {name: (str(span.datatype), span.shape, span.begin, span.end) for name, span in case.inputs.items()}
-            for case in cases
-        ]
-        return Samples(str(path), tuple(tensors))
+        return Samples(
+            str(path),
+            tuple(
+                {name: (str(span.datatype), span.shape, span.begin, span.end) for name, span in case.inputs.items()}
+                for case in cases
+            ),
+        )
 
     def _start(self, choice: Choice, spec: WorkerSpec) -> Worker:
         """Only what fits this host as it is now; a load that fails as if it had changed looks at it again.
@@ -314,10 +316,6 @@ class DeploymentSteps:
                 f"manifest {desired.manifest} is of {manifest.model}@{manifest.version}, not {model}@{desired.version}",
             )
         return manifest
-
-    def _pull(self, ref: FileRef, variant: Digest, cancel: threading.Event) -> None:
-        with self._whole(ref, cancel) as part:
-            self._cache.admit(part, variant)
 
     @contextlib.contextmanager
     def _whole(self, ref: FileRef, cancel: threading.Event) -> Iterator[PartFile]:

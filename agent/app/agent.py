@@ -50,7 +50,6 @@ from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
 from agent.reconciler.loop import QUEUE_LIMIT, Reconciler
 from agent.reconciler.ports import Clock
-from registry.certificates import TlsFiles
 from registry.contracts.device.messages import Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
@@ -362,20 +361,8 @@ def registry_client(config: AgentConfig) -> RegistryClient | None:
 
 def mqtt_settings(config: AgentConfig, will: bytes) -> SessionSettings:
     """The session's settings. What they name is read when it connects."""
-    mqtt = config.mqtt
-    return SessionSettings(
-        host=mqtt.host,
-        port=mqtt.port,
-        client_id=config.client_id,
-        will_topic=Topics(mqtt.prefix).device(config.device, "presence"),
-        will_payload=will,
-        protocol=5 if mqtt.protocol == "5" else 4,
-        username=mqtt.username,
-        password=secret_reader(mqtt.password, mqtt.password_file),
-        tls=TlsFiles(mqtt.ca_file, mqtt.cert_file, mqtt.key_file) if mqtt.tls else None,
-        keepalive_s=mqtt.keepalive_s,
-        session_expiry_s=mqtt.session_expiry_s,
-    )
+    presence = Topics(config.mqtt.prefix).device(config.device, "presence")
+    return SessionSettings(config.mqtt, config.client_id, presence, will)
 
 
 def notify(message: str) -> None:

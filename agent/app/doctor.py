@@ -20,7 +20,7 @@ from agent.adapters.network.mqtt import SessionSettings
 from agent.app.agent import mqtt_settings, probe, registry_client, utc_now
 from agent.app.status import is_running
 from agent.config.sections import EntryPointSettings
-from agent.config.settings import AgentConfig
+from agent.config.settings import AgentConfig, secret_reader
 from agent.errors import AgentError, PermanentError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.fit.platforms import FactRow, Platform
@@ -196,19 +196,19 @@ def _broker(config: AgentConfig) -> Check:
 
 def _greet(settings: SessionSettings) -> str:
     """Empty when the broker welcomes us; else why not."""
-    v5 = settings.protocol == 5
+    broker, tls = settings.broker, settings.broker.tls_files()
     client = mqtt.Client(
         mqtt.CallbackAPIVersion.VERSION2,  # type: ignore[attr-defined]
         client_id=f"{settings.client_id}-doctor-{os.getpid()}",
-        protocol=mqtt.MQTTv5 if v5 else mqtt.MQTTv311,
+        protocol=mqtt.MQTTv5 if settings.v5 else mqtt.MQTTv311,
     )
-    if settings.username is not None:
-        client.username_pw_set(settings.username, settings.current_password())
-    if settings.tls is not None:
-        client.tls_set_context(settings.tls.context())
+    if broker.username is not None:
+        client.username_pw_set(broker.username, secret_reader(broker.password, broker.password_file)())
+    if tls is not None:
+        client.tls_set_context(tls.context())
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
     client.on_connect = lambda _c, _u, _f, reason, _p: answers.put(str(reason) if reason.is_failure else "")
-    client.connect(settings.host, settings.port, keepalive=10)
+    client.connect(broker.host, broker.port, keepalive=10)
     deadline = time.monotonic() + ANSWER_S
     while answers.empty() and time.monotonic() < deadline:
         client.loop(timeout=0.2)

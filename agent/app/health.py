@@ -100,7 +100,7 @@ class HealthReporter:
 
     def _cpu_since(self, pids: list[int]) -> float:
         """Processor seconds since the last call, of the processes that are there now."""
-        now = {pid: process_stats.cpu_seconds([pid]) for pid in pids}
+        now = {pid: process_stats.cpu_seconds(pid) for pid in pids}
         used = sum(max(seconds - self._cpu.get(pid, 0.0), 0.0) for pid, seconds in now.items())
         self._cpu = now
         return used

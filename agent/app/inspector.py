@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError, StepCancelledError
-from registry.contracts.wire import Digest
 
 log = logging.getLogger(__name__)
 
@@ -63,23 +61,19 @@ class Inspector:
 
     def look(self) -> None:
         """Everything once. Raises StepCancelledError after `stop`."""
-        seen: set[Digest] = set()
-        for choice in [place for record in self._records() for place in (record.active, record.previous) if place]:
-            if choice.variant_digest in seen:
-                continue
-            seen.add(choice.variant_digest)
-            try:
-                self._check(choice)
-            except AgentError as error:
-                log.warning("in the background: %s", error)
-                self._damaged(choice)
+        places = [place for record in self._records() for place in (record.active, record.previous) if place]
+        for choice in {place.variant_digest: place for place in reversed(places)}.values():
+            self._check(choice)
 
     def _check(self, choice: Choice) -> None:
-        self._cache.verify(choice.variant, choice.variant_digest, self._stop, self._pace)
-        if choice.golden is not None and self._cache.has_golden(choice.variant_digest, choice.golden.file):
-            self._cache.checked_golden(choice.variant_digest, choice.golden.file, self._stop)
+        try:
+            self._cache.verify(choice.variant, choice.variant_digest, self._stop, self._pace)
+            if choice.golden is not None and self._cache.has_golden(choice.variant_digest, choice.golden.file):
+                self._cache.checked_golden(choice.variant_digest, choice.golden.file, self._stop)
+        except AgentError as error:
+            log.warning("in the background: %s", error)
+            self._damaged(choice)
 
     def _pace(self, count: int) -> None:
         """After each read: as long as it may take at the bounded rate, whatever it took."""
-        began = time.monotonic()
-        self._stop.wait(max(count / self._bytes_per_s - (time.monotonic() - began), 0.0))
+        self._stop.wait(count / self._bytes_per_s)

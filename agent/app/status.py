@@ -50,16 +50,16 @@ def deployment_lines(model: dict[str, Any]) -> list[str]:
     progress = model.get("deployment") or {}
     fault = model.get("fault")
     if progress:
-        parts = [f"{progress.get('version')}: {progress.get('phase')} since {progress.get('since')}"]
-        if progress.get("failed_in"):
-            parts.append(f"failed in {progress['failed_in']}")
-        if progress.get("until"):
-            parts.append(f"until {progress['until']}")
-        if progress.get("phase") == "downloading":
-            parts.append(f"{progress.get('bytes_done', 0)} of {progress.get('bytes_total', 0)} bytes")
-        if progress.get("shadow"):
-            parts.append(f"{progress['shadow'].get('compared', 0)} requests compared in its shadow")
-        lines.append(", ".join(parts))
+        failed_in, until, shadow = (progress.get(name) for name in ("failed_in", "until", "shadow"))
+        loads = progress.get("phase") == "downloading"
+        parts = (
+            (True, f"{progress.get('version')}: {progress.get('phase')} since {progress.get('since')}"),
+            (failed_in, f"failed in {failed_in}"),
+            (until, f"until {until}"),
+            (loads, f"{progress.get('bytes_done', 0)} of {progress.get('bytes_total', 0)} bytes"),
+            (shadow, f"{(shadow or {}).get('compared', 0)} requests compared in its shadow"),
+        )
+        lines.append(", ".join(text for is_said, text in parts if is_said))
         if progress.get("message") and not fault:
             lines.append(str(progress["message"]))
     if fault:

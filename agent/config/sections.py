@@ -16,6 +16,7 @@ from tzlocal import get_localzone
 
 from agent.backends.catalog import CATALOG
 from agent.core.local_policy import MAX_WINDOWS, HostPolicy, parse_window
+from registry.certificates import TlsFiles
 from registry.contracts.catalogue.entry_points import key_id, parse_key
 from registry.contracts.device.messages import Profile
 from registry.contracts.topics import DEFAULT_PREFIX, Topics
@@ -175,6 +176,10 @@ class MqttSettings(Section):
         description="How long the broker keeps requests for an agent that is away, seconds.",
     )
 
+    def tls_files(self) -> TlsFiles | None:
+        """None: nothing is encrypted."""
+        return TlsFiles(self.ca_file, self.cert_file, self.key_file) if self.tls else None
+
     @field_validator("host")
     @classmethod
     def _without_brackets(cls, host: str) -> str:
@@ -229,8 +234,7 @@ class PolicySettings(Section):
                 raise ValueError(f"timezone {self.timezone!r}: this host knows none of that name") from None
         elif self.windows:
             zone = get_localzone()
-        windows = tuple(parse_window(text) for text in self.windows)
-        return HostPolicy(windows, zone, timedelta(seconds=self.max_defer_s))
+        return HostPolicy(tuple(map(parse_window, self.windows)), zone, timedelta(seconds=self.max_defer_s))
 
 
 class WorkerSettings(Section):

@@ -156,7 +156,7 @@ class DataPlane:
         session.events = self._connection
         self._client = session.client
         self._socket = BrokerSocket(self._selector, self._client, self._link)
-        self._keepalive_tick = max(0.5, mqtt.keepalive_s / 4)
+        self._keepalive_tick = max(0.5, mqtt.broker.keepalive_s / 4)
         self._next_keepalive = 0.0
         self._stop_at: float | None = None
         """When it ends, whatever is left; None: it goes on."""

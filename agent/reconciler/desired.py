@@ -8,6 +8,7 @@ judged by its generation alone.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from datetime import datetime
 
@@ -74,10 +75,8 @@ class DesiredState:
         """Takes up the last document from the journal."""
         data = self._journal.get(_KEY)
         if data is not None:
-            try:
+            with contextlib.suppress(PermanentError):
                 self.current = self._parse(data)
-            except PermanentError:
-                self.current = None
 
     @property
     def generation(self) -> int:

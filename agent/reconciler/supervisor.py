@@ -175,7 +175,7 @@ class WorkerSupervisor:
 
     def _serve(self, choice: Choice, worker: Worker, known: int = 0) -> None:
         context = self._context
-        if not self._counts(choice):
+        if self._counted is None or not self._counted.loads_as(choice):
             self.tally = Tally(expected=expected_of(choice.parity), known=known)
         self._context.end(context.data_path.serve(choice, worker, self.tally), lambda: None)
         self.worker, self._counted = worker, choice
@@ -189,9 +189,6 @@ class WorkerSupervisor:
             since=context.clock.now(),
         )
         context.changed = True
-
-    def _counts(self, choice: Choice) -> bool:
-        return self._counted is not None and self._counted.loads_as(choice)
 
     def _forget_worker(self) -> None:
         self.worker, self.serving = None, None

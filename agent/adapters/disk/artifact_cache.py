@@ -275,8 +275,7 @@ class ArtifactCache:
                 delete(folder)
                 continue
             size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-            digest = "sha256:" + folder.name
-            artifacts.append(CachedArtifact(digest=digest, size=size, used_at=folder.stat().st_mtime))
+            artifacts.append(CachedArtifact("sha256:" + folder.name, size, folder.stat().st_mtime))
         return artifacts
 
     def _remove(self, digest: Digest) -> None:

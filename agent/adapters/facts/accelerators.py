@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,10 +94,8 @@ def choose(found: Nvml, environ: Mapping[str, str]) -> tuple[CudaFacts, str]:
             "GPUs of several kinds: which of them CUDA uses is not certain; set CUDA_DEVICE_ORDER=PCI_BUS_ID, "
             "and CUDA_VISIBLE_DEVICES"
         )
-    facts = CudaFacts(
-        name=first.name, compute_capability=first.compute_capability, memory_bytes=first.memory_bytes, **general
-    )
-    return facts, reason
+    general.update(name=first.name, compute_capability=first.compute_capability, memory_bytes=first.memory_bytes)
+    return CudaFacts(**general), reason
 
 
 def visible(gpus: tuple[Gpu, ...], setting: str | None) -> tuple[tuple[Gpu, ...], str]:
@@ -201,7 +200,7 @@ class Smi(NamedTuple):
 def parse_info(text: str) -> Smi:
     """Read the table of `npu-smi info`. Raises ToolError when it holds no chip."""
     version = _VERSION.search(text)
-    chips = tuple(_chips(text))
+    chips = tuple(islice(_chips(text), MAX_CHIPS))
     if not chips:
         raise ToolError(f"{TOOL} info shows no chip: {one_line(text)}")
     return Smi(version[1] if version else "", chips)
@@ -269,7 +268,6 @@ def describe(run: Run) -> tuple[AscendFacts, str]:
 def _chips(text: str) -> Iterator[Chip]:
     """Pairs a chip's two rows; whatever else is in the table (headings, processes) has another form."""
     npu: tuple[int, str, str] | None = None
-    count = 0
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if len(cells) != 3 or not line.lstrip().startswith("|"):
@@ -282,6 +280,3 @@ def _chips(text: str) -> Iterator[Chip]:
             memory = int(usage[-1][1]) << 20 if usage else None  # of DDR and HBM the last, which models lie in
             yield Chip(npu[0], int(chip[1]), npu[1], npu[2], memory)
             npu = None
-            count += 1
-            if count == MAX_CHIPS:
-                return

@@ -18,14 +18,12 @@ def proportional_memory(pids: Iterable[int]) -> int | None:
     return sum(sizes) if sizes else None
 
 
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """Processor time that these processes have used since they started; ended ones count nothing."""
-    ticks = 0
-    for pid in set(pids):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])  # utime, stime: proc(5) fields 14 and 15
-    return ticks / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used since it started; 0 when it has ended."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime: proc(5), 14 and 15
+    return 0.0
 
 
 def children(pid: int) -> list[int]:

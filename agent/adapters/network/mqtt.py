@@ -12,7 +12,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
@@ -20,9 +20,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from agent.config.settings import Reader
+from agent.config.sections import MqttSettings
+from agent.config.settings import secret_reader
 from agent.errors import PermanentError
-from registry.certificates import CertificateError, Fingerprint, RenewedContext, TlsFiles
+from registry.certificates import CertificateError, Fingerprint, RenewedContext
 from registry.contracts.broker import (
     QOS_NOT_SUPPORTED,
     RETAIN_NOT_SUPPORTED,
@@ -32,38 +33,25 @@ from registry.contracts.broker import (
 )
 
 _log = logging.getLogger(__name__)
+CONNECT_TIMEOUT_S = 10.0
 RECEIVE_MAXIMUM = 4096
 """QoS 1 messages that the broker may leave unacknowledged here."""
 
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How to reach the broker, and as whom."""
+    """How to reach the broker, as whom, and what it says when this device is gone."""
 
-    host: str
-    port: int
+    broker: MqttSettings
     client_id: str
     will_topic: str = ""
     """Retained, QoS 1; empty: no will."""
     will_payload: bytes = b""
-    protocol: int = 5
-    """5, or 4 for a broker that only speaks MQTT 3.1.1."""
-    username: str | None = None
-    password: str | Reader | None = field(default=None, repr=False)
-    """The password, or what reads it for each connection."""
-    tls: TlsFiles | None = None
-    keepalive_s: int = 30
-    session_expiry_s: int = 24 * 3600
-    connect_timeout_s: float = 10.0
-
-    def current_password(self) -> str | None:
-        """As it is now. Raises PermanentError (bad_config): its file cannot be read, and never could."""
-        return self.password() if callable(self.password) else self.password
 
     @property
     def v5(self) -> bool:
         """True: MQTT 5."""
-        return self.protocol == 5
+        return self.broker.protocol == "5"
 
 
 class SessionEvents(Protocol):
@@ -93,6 +81,8 @@ class MqttSession:
 
     def __init__(self, settings: SessionSettings, client_class: type[mqtt.Client] = mqtt.Client) -> None:
         self.settings = settings
+        self._password = secret_reader(settings.broker.password, settings.broker.password_file)
+        self._tls = settings.broker.tls_files()
         self.events: SessionEvents | None = None
         """Set before the first `connect`."""
         self._will_qos, self._will_retain = 1, True
@@ -111,11 +101,11 @@ class MqttSession:
             reconnect_on_failure=False,
         )
         client.suppress_exceptions = True
-        client.connect_timeout = settings.connect_timeout_s
+        client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(0)  # the owner keeps to the broker's Receive Maximum, paho does not
-        if settings.tls is not None:
+        if self._tls is not None:
             try:
-                client.tls_set_context(RenewedContext(settings.tls))
+                client.tls_set_context(RenewedContext(self._tls))
             except CertificateError as error:
                 raise PermanentError("bad_config", f"mqtt.{error}") from None
         if settings.will_topic:
@@ -138,17 +128,17 @@ class MqttSession:
             PermanentError: bad_config, the password's file cannot be read.
         """
         self._connected_with = self._credentials()
-        if self.settings.username is not None:
-            self.client.username_pw_set(self.settings.username, self._connected_with[0])
-        settings = self.settings
+        broker = self.settings.broker
+        if broker.username is not None:
+            self.client.username_pw_set(broker.username, self._connected_with[0])
         if not self._began:
             session: dict[str, Any] = {}
-            if settings.v5:
+            if self.settings.v5:
                 properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-                properties.SessionExpiryInterval = settings.session_expiry_s
+                properties.SessionExpiryInterval = broker.session_expiry_s
                 properties.ReceiveMaximum = RECEIVE_MAXIMUM
                 session = {"clean_start": False, "properties": properties}
-            self.client.connect_async(settings.host, settings.port, settings.keepalive_s, **session)
+            self.client.connect_async(broker.host, broker.port, broker.keepalive_s, **session)
             self._began = True
         self.client.reconnect()
 
@@ -160,8 +150,8 @@ class MqttSession:
             return False
 
     def _credentials(self) -> tuple[str | None, Fingerprint]:
-        tls = self.settings.tls
-        return self.settings.current_password(), tls.fingerprint() if tls is not None else None
+        """Raises PermanentError (bad_config): the password's file cannot be read, and never could."""
+        return self._password(), self._tls.fingerprint() if self._tls is not None else None
 
     def subscribe(self, filters: Sequence[str], limits: BrokerLimits) -> list[int]:
         """Asks for these topics, at QoS 1 where the broker has it, in packets that it takes; answers the packet

@@ -44,7 +44,7 @@ def test_the_broker_is_reached_at_an_ipv6_address(
     broker = Mosquitto(tmp_path_factory.mktemp("v6"), extra=f"listener {port} ::1\nallow_anonymous true").start()
     config = load_config(config_of(tmp_path, f'device = "edge-1"\n[mqtt]\nhost = "{host}"\nport = {port}\n'))
     settings = mqtt_settings(config, b"")
-    device = Serving(settings.port, tmp_path, host=settings.host)
+    device = Serving(settings.broker.port, tmp_path, host=settings.broker.host)
     device.serve(FakeWorker())
     device.start()
     client = Asker(broker.port, device.infer())

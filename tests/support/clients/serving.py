@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.adapters.disk.outbox import Outbox, OutboxLimits
 from agent.adapters.network.mqtt import SessionSettings
+from agent.config.sections import MqttSettings
 from agent.core.events import Connected
 from agent.dataplane.loop import DataPlane, DataPlaneSettings
 from registry.certificates import TlsFiles
@@ -56,16 +57,11 @@ class Serving:
         self.topics = Topics(prefix or f"test/{self.name}")
         self.outbox = Outbox(folder / f"{self.name}.db", limits)
         self.events: queue.Queue[Any] = queue.Queue(1000)
-        self.mqtt = SessionSettings(
-            host,
-            port,
-            client_id=self.name,
-            will_topic=self.topics.device(self.name, "presence"),
-            will_payload=DEATH,
-            protocol=protocol,
-            keepalive_s=keepalive_s,
-            tls=tls,
-        )
+        broker = MqttSettings(host=host, port=port, protocol="5" if protocol == 5 else "3.1.1", session_expiry_s=86400)
+        broker = broker.model_copy(update={"keepalive_s": keepalive_s})  # less than the settings allow
+        if tls is not None:
+            broker = broker.model_copy(update={"tls": True, **vars(tls)})
+        self.mqtt = SessionSettings(broker, self.name, self.topics.device(self.name, "presence"), DEATH)
         settings = DataPlaneSettings(self.name, self.topics, birth=BIRTH, death=DEATH, pools=pools, fast_path=fast)
         self.plane = DataPlane(settings, self.mqtt, self.outbox, self.events)
         self.workers: list[FakeWorker] = []

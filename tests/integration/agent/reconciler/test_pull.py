@@ -21,7 +21,7 @@ from agent.adapters.network.registry_client import RegistryClient
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
-from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, Manifest
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import DesiredModel, Profile
 from registry.contracts.fit.platforms import BackendFacts, Platform
@@ -153,7 +153,7 @@ PULL_PROGRAM = """
 import sys
 from pathlib import Path
 from tests.integration.agent.reconciler.test_pull import Puller
-from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, Manifest
 Puller(Path(sys.argv[1]), sys.argv[2]).pull(Manifest.model_validate_json(sys.argv[3]))
 """
 
@@ -207,7 +207,7 @@ def test_other_bytes_of_the_right_length_never_get_the_name(registry: RegistrySi
     ("kind", "fault", "expected"),
     [
         ("manifests", Body(b"<html>hello</html>"), (TransientError, DeploymentCode.MANIFEST_MISMATCH)),
-        ("manifests", Body(b"x" * (2 << 20)), (TransientError, DeploymentCode.BAD_ANSWER)),
+        ("manifests", Body(b"x" * (MAX_MANIFEST_BYTES + 1)), (TransientError, DeploymentCode.BAD_ANSWER)),
         ("manifests", Refuse("not_found"), (PermanentError, DeploymentCode.REGISTRY_REFUSED)),
         ("blobs", Body(b"short"), (TransientError, DeploymentCode.BAD_ANSWER)),
         ("blobs", Body(MODEL + b"!"), (TransientError, DeploymentCode.BAD_ANSWER)),
