@@ -28,7 +28,7 @@ from registry.server.metrics import CountRequests, figure
 from registry.server.middleware.limits import BodyLimits
 from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, install_handlers
 from registry.server.mqtt.bridge import MqttBridge
-from registry.server.routes import blobs, catalogue, devices, jobs, meta, rollouts, stream
+from registry.server.routes import blobs, catalogue, devices, meta, rollouts, stream
 from registry.server.scheduler import attending, scheduling
 from registry.server.systemd_notify import watched
 from registry.services.catalogue.blob_upkeep import BlobChecks
@@ -109,7 +109,7 @@ def bridge_metrics(bridge: MqttBridge) -> Iterator[Metric]:
 API_VERSION = "1"
 ROUTERS: tuple[APIRouter, ...] = (
     *(catalogue.models, catalogue.versions, catalogue.aliases, blobs.blobs, blobs.uploads, meta.tokens, meta.meta),
-    *(devices.desired, devices.devices, devices.deployments, catalogue.choice, jobs.jobs, jobs.evaluations),
+    *(devices.desired, devices.devices, devices.deployments, catalogue.choice, devices.jobs, catalogue.evaluations),
     *(devices.telemetry, devices.results, rollouts.groups, rollouts.rollouts, stream.router, rollouts.webhooks),
 )
 

@@ -1,6 +1,7 @@
-"""The catalogue: models with their settings, versions with their manifests, aliases, and who would run which variant.
+"""The catalogue: models, versions, aliases, who would run which variant, and what was measured.
 
-Aliases are movable names for versions, moved by compare-and-set on their revision.
+Aliases are movable names for versions, moved by compare-and-set on their revision. Measured are parity by variant and
+device, and what versions scored on validation sets.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from registry.contracts.api.versions import (
     AliasView,
     ModelSettings,
     ModelView,
+    ParityView,
     PublishAnswer,
     VariantAnswer,
     VariantOffer,
     VersionView,
 )
 from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.evaluation import DatasetCreate, DatasetView, EvaluationCreate, EvaluationView
 from registry.contracts.fit.choices import MAX_CHANGES, CoverageView, ResolutionView, ResolveBody
 from registry.contracts.paths import API
 from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
@@ -36,6 +39,7 @@ models = APIRouter(prefix=API, tags=["models"])
 versions = APIRouter(prefix=API, tags=["versions"])
 aliases = APIRouter(prefix=API, tags=["aliases"])
 choice = APIRouter(prefix=API, tags=["choice"])
+evaluations = APIRouter(prefix=API, tags=["evaluations"])
 Text = Annotated[str, Query(max_length=256)]
 
 
@@ -211,3 +215,59 @@ def _change(text: str) -> tuple[str, str]:
     if not equals or not value:
         raise InvalidError(f"`what_if` is `fact=value`, like cann=8.2; not {text[:100]!r}.")
     return name, value
+
+
+@evaluations.get("/models/{model}/versions/{version}/parity")
+def list_parity(model: Name, version: VersionName, services: ServicesDep, _who: Reader) -> Page[ParityView]:
+    """How each variant answered the golden vectors: on the publisher's machine, and on the devices; all at once."""
+    return Page[ParityView](items=tuple(services.parity.of(model, version)))
+
+
+@evaluations.get("/models/{model}/versions/{version}/evaluations")
+def list_evaluations(
+    model: Name, version: VersionName, services: ServicesDep, paging: PagingDep, _who: Reader
+) -> Page[EvaluationView]:
+    """What the version scored, by variant and device; newest first."""
+    found = partial(services.evaluations.page, model, version)
+    return paging.answer(f"evaluations {model} {version}", NEWEST, found, lambda view: view.id)
+
+
+@evaluations.post("/models/{model}/versions/{version}/evaluations", status_code=201)
+def add_evaluation(
+    model: Name, version: VersionName, body: EvaluationCreate, services: ServicesDep, who: Publisher
+) -> EvaluationView:
+    """Keep what a variant scored where no device was asked. Devices are asked with a job of kind `evaluate`."""
+    return services.evaluations.add(model, version, body, who.name, services.clock())
+
+
+@evaluations.get("/datasets")
+def list_datasets(services: ServicesDep, paging: PagingDep, _who: CatalogReader) -> Page[DatasetView]:
+    """All validation sets by name."""
+    return paging.answer("datasets", "", services.datasets.page, lambda view: view.name)
+
+
+@evaluations.get("/datasets/{name}")
+def get_dataset(name: Name, services: ServicesDep, _who: CatalogReader) -> DatasetView:
+    """One validation set."""
+    return services.datasets.get(name)
+
+
+@evaluations.put(
+    "/datasets/{name}",
+    status_code=201,
+    responses={200: {"model": DatasetView, "description": "It was there already"}},
+)
+def publish_dataset(
+    name: Name, body: DatasetCreate, services: ServicesDep, response: Response, who: Publisher
+) -> DatasetView:
+    """Publish a validation set whose blob is there. It never changes."""
+    view, created = services.datasets.publish(name, body, who.name, services.clock())
+    if not created:
+        response.status_code = 200
+    return view
+
+
+@evaluations.delete("/datasets/{name}", status_code=204)
+def delete_dataset(name: Name, services: ServicesDep, _who: Publisher) -> None:
+    """Remove a validation set; what was measured on it stays."""
+    services.datasets.delete(name, services.clock())

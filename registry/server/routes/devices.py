@@ -1,4 +1,4 @@
-"""Devices: registered and labelled by people, what each should serve, and what they say of themselves.
+"""Devices: registered and labelled by people, what each should serve, what they say of themselves, and jobs.
 
 Their reports come over HTTP instead of MQTT with their own credential. The desired document is what the whole fleet
 polls, so it is a plain Starlette endpoint that answers from memory: FastAPI's own work per request (dependencies,
@@ -27,9 +27,12 @@ from registry.contracts.api.devices import (
     DeviceReports,
     DeviceView,
     HealthHour,
+    JobRequest,
+    JobView,
     ReportsTaken,
     ResultView,
 )
+from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.device.messages import Desired, Event, Health
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import API
@@ -44,6 +47,7 @@ devices = APIRouter(prefix=API, tags=["devices"])
 deployments = APIRouter(prefix=API + "/devices/{device}/deployments", tags=["deployments"])
 telemetry = APIRouter(prefix=API, tags=["telemetry"])
 results = APIRouter(prefix=API, tags=["results"])
+jobs = APIRouter(prefix=API + "/jobs", tags=["jobs"])
 LAST_SECOND = int(datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp())
 DESIRED = "/devices/{device}/desired"
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -226,3 +230,44 @@ def list_results(
     """Results of models that are recorded, newest first."""
     found = partial(services.fleet.results.page, device, model)
     return paging.answer("results", NEWEST, found, lambda result: result.id)
+
+
+@jobs.post("", status_code=201)
+def create_job(body: JobRequest, services: ServicesDep, who: Deployer) -> JobView:
+    """Give a device a job; it stands in its desired document until it is over."""
+    return services.fleet.jobs.create(body, who.name, services.clock())
+
+
+@jobs.get("")
+def list_jobs(
+    services: ServicesDep,
+    paging: PagingDep,
+    _who: Reader,
+    device: Name | None = None,
+    model: Name | None = None,
+    over: Annotated[bool | None, Query(description="Only jobs that are over, or only the others")] = None,
+) -> Page[JobView]:
+    """Jobs, newest first."""
+    return paging.newest(f"jobs {device} {model} {over}", partial(services.fleet.jobs.page, device, model, over))
+
+
+@jobs.get("/{job}")
+def get_job(job: Name, services: ServicesDep, who: Caller) -> JobView:
+    """One job; its device may ask too."""
+    view = services.fleet.jobs.view(job)
+    who.require_device_or(Scope.READ, view.device)
+    return view
+
+
+@jobs.delete("/{job}")
+def cancel_job(job: Name, services: ServicesDep, who: Deployer) -> JobView:
+    """Cancel it, unless it is over."""
+    return services.fleet.jobs.cancel(job, who.name, services.clock())
+
+
+@jobs.put("/{job}/variant")
+def offer_variant(job: Name, body: VariantOffer, services: ServicesDep, who: Caller) -> VariantAnswer:
+    """What a conversion made. While files are missing, the job's device may upload exactly those; then offer again."""
+    device = services.fleet.jobs.view(job).device
+    who.require_device(device)
+    return services.conversions.offer(job, device, body.variant, services.clock())
