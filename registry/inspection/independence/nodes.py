@@ -241,7 +241,10 @@ class Node:
 
     def need(self, index: int) -> Value:
         """Raises NotIndependentError: left out."""
-        return certain(self.input(index), f"its input {index} is missing")
+        value = self.input(index)
+        if value is None:
+            raise refuse(f"its input {index} is missing")
+        return value
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """As Python values; texts are str, tensors and graphs their messages."""
@@ -250,9 +253,8 @@ class Node:
     def rest_constant(self, *items: int) -> None:
         """Only these inputs may hold items. Raises NotIndependentError."""
         for index, value in enumerate(self.inputs):
-            refuse_if(
-                index not in items and value is not None and value.is_item, f"its input {index} depends on the items"
-            )
+            if index not in items and value is not None and value.is_item:
+                raise refuse(f"its input {index} depends on the items")
 
     def only(self, *items: int) -> Value:
         """The first input; of the others only these may hold items. Raises NotIndependentError."""
@@ -280,7 +282,8 @@ class Node:
 
 def place(axis: int, rank: int) -> int:
     """An axis from 0. Raises NotIndependentError: out of range."""
-    refuse_if(not -rank <= axis < rank, f"axis {axis} of {rank} dimensions")
+    if not -rank <= axis < rank:
+        raise refuse(f"axis {axis} of {rank} dimensions")
     return axis % rank
 
 
@@ -318,4 +321,5 @@ def rule(*ops: str, first: int = 1, note: str, domain: str = "", shapes: bool = 
 
 def along(value: Value, axis: int, what: str) -> None:
     """Raises NotIndependentError when the items lie along `axis` (from 0)."""
-    refuse_if(value.axis == axis, f"{what} along the axis of the items")
+    if value.axis == axis:
+        raise refuse(f"{what} along the axis of the items")

@@ -136,7 +136,8 @@ class Walk:
         refuse_if(depth > MAX_DEPTH, f"graphs are nested more than {MAX_DEPTH} deep")
 
         def put(name: str, value: Value | NotIndependentError) -> None:
-            refuse_if(name in scope, f"the name {name[:128]!r} stands for two tensors")
+            if name in scope:
+                raise refuse(f"the name {name[:128]!r} stands for two tensors")
             scope[name] = value
 
         for tensor in graph.initializer:
@@ -145,7 +146,8 @@ class Walk:
             put(sparse.values.name, constant(tuple(Size(int(dim)) for dim in sparse.dims)))
         for node in graph.node:
             self.nodes += 1
-            refuse_if(self.nodes > MAX_NODES, f"it has more than {MAX_NODES} nodes")
+            if self.nodes > MAX_NODES:
+                raise refuse(f"it has more than {MAX_NODES} nodes")
             for name, value in zip(node.output, self._outputs(node, scope, depth), strict=False):
                 if name:
                     put(name, value)
@@ -173,7 +175,8 @@ class Walk:
         opset = self._opsets.get(domain, 0)
         if entry is None:
             raise refuse("this operator is not one whose items are known to be independent")
-        refuse_if(not entry.first <= opset <= _NEWEST[domain], f"its meaning in opset {opset} is not known")
+        if not entry.first <= opset <= _NEWEST[domain]:
+            raise refuse(f"its meaning in opset {opset} is not known")
         count = max((at + 1 for at, name in enumerate(node.output) if name), default=0)
 
         def inner(graph: Any, given: Sequence[Value]) -> list[Value]:
@@ -212,24 +215,20 @@ def _applied(entry: OperatorRule, node: Node) -> list[Value]:
         if node.op in control.NO_FUNCTIONS or any(value.is_item or value.holds_batch for value in given):
             raise
         return [constant()] * node.outputs
-    # What is made of the number of items is items, or its elements are followed.
-    lost = any(value.axis is None and value.elements is None for value in made)
-    refuse_if(lost and any(value.holds_batch for value in given), "the number of items is used as data")
+    if any(value.holds_batch for value in given):
+        # What is made of the number of items is items, or its elements are followed.
+        lost = any(value.axis is None and value.elements is None for value in made)
+        refuse_if(lost, "the number of items is used as data")
     return made
 
 
 def _check(value: Value) -> None:
     """The invariants of Value, whatever a rule says. Raises NotIndependentError."""
     for at, size in enumerate(value.shape or ()):
-        refuse_if(
-            size.holds_batch if at != value.axis else not size.is_batch_once,
-            "it puts the number of items into a shape in a way that cannot be followed",
-        )
-    refuse_if(
-        value.axis is not None
-        and (value.shape is None or value.axis >= len(value.shape) or value.elements is not None),
-        "the axis of the items is lost",
-    )
+        if size.holds_batch if at != value.axis else not size.is_batch_once:
+            raise refuse("it puts the number of items into a shape in a way that cannot be followed")
+    if value.axis is not None and (value.shape is None or value.axis >= len(value.shape) or value.elements is not None):
+        raise refuse("the axis of the items is lost")
 
 
 def _said(node: Any, why: str) -> NotIndependentError:
@@ -241,13 +240,15 @@ def _said(node: Any, why: str) -> NotIndependentError:
 
 def attributes_of(node: Any) -> dict[str, Any]:
     """As Python values. Raises NotIndependentError: an attribute of a function that was not put in place."""
+    if not node.attribute:
+        return {}
     from onnx import helper  # noqa: PLC0415 - absent where nothing is published
 
     found: dict[str, Any] = {}
     for attribute in node.attribute:
         refuse_if(attribute.ref_attr_name, "an attribute comes from a function that was not put in place")
-        known = attribute.type in _READ
-        refuse_if(not known, f"its attribute {attribute.name[:64]!r} is of a kind that is not known")
+        if attribute.type not in _READ:
+            raise refuse(f"its attribute {attribute.name[:64]!r} is of a kind that is not known")
         found[attribute.name] = _decoded(helper.get_attribute_value(attribute))
     return found
 
