@@ -12,6 +12,7 @@ nothing: the next one carries the sum. Rules:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -72,10 +73,7 @@ def advance(
 
 def add_errors(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     """The sum by code, bounded like every error table."""
-    merged = dict(one)
-    for code, count in other.items():
-        merged[code] = merged.get(code, 0) + count
-    return bounded_errors(merged)
+    return bounded_errors(Counter(one) + Counter(other))
 
 
 def bounded_errors(errors: Mapping[str, int]) -> dict[str, int]:
@@ -152,9 +150,8 @@ class HourOfHealth:
         """Takes one report in; `increases` is what it added to the counts."""
         self.samples += 1
         self._sum("cpu_fraction", report.cpu_fraction)
-        self._peak("cpu_fraction", report.cpu_fraction)
-        self._peak("rss_bytes", report.rss_bytes)
-        self._peak("load_1m", report.load_1m)
+        for peak in ("cpu_fraction", "rss_bytes", "load_1m"):
+            self._peak(peak, getattr(report, peak))
         self._peak("temperature_c", max(report.temperatures_c.values(), default=None))
         self._trough("memory_free_bytes", report.memory_free_bytes)
         self._trough("disk_free_bytes", report.disk_free_bytes)

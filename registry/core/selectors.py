@@ -134,18 +134,10 @@ class _Reader:
         self.token = found["word"] or found["op"]
         self._start, self._at = found.end() - len(self.token), found.end()
 
-    def take(self, *operators: str) -> str:
-        """The operator that stands here, and on; empty when none of these does."""
+    def take(self, *tokens: str) -> str:
+        """The one of these operators or words that stands here, and on; empty when none of them does."""
         token = self.token
-        if self._is_word or token not in operators or not token:
-            return ""
-        self.next()
-        return token
-
-    def take_word(self, *words: str) -> str:
-        """One of these words, and on; empty when none of them stands here."""
-        token = self.token
-        if not self._is_word or token not in words:
+        if token not in tokens:
             return ""
         self.next()
         return token
@@ -179,7 +171,7 @@ def _term(reader: _Reader) -> Term:
     if sign := reader.take("=", "==", "!="):
         values = (reader.word("a value"),)
         return Term(key, Operator.NOT_IN if sign == "!=" else Operator.IN, values)
-    if word := reader.take_word("in", "notin"):
+    if word := reader.take("in", "notin"):
         return Term(key, Operator(word), _values(reader))
     return Term(key, Operator.EXISTS)
 

@@ -7,8 +7,9 @@ comes back after planning is in the tail wave, which has no index in the spec: i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import islice
 from math import ceil
 from typing import NamedTuple
 
@@ -59,18 +60,12 @@ def assign(rollout: str, waves: Sequence[WaveSpec], members: Iterable[Member]) -
 
 def _members_of(wave: WaveSpec, members: Sequence[Member], placed: Mapping[str, int], total: int) -> list[Member]:
     """The devices of one wave: those that match, or as many as are still due."""
+    left = (member for member in members if member.device not in placed)
     if wave.selector is not None:
-        chosen: Callable[[Mapping[str, str]], bool] = parse(wave.selector).matches
-        return [m for m in members if m.device not in placed and chosen(m.labels)]
+        selector = parse(wave.selector)
+        return [member for member in left if selector.matches(member.labels)]
     target = wave.count if wave.count is not None else ceil(total * (wave.percent or 0) / 100 - 1e-9)
-    due = max(0, min(target, total) - len(placed))
-    found: list[Member] = []
-    for member in members:
-        if len(found) == due:
-            break
-        if member.device not in placed:
-            found.append(member)
-    return found
+    return list(islice(left, max(0, min(target, total) - len(placed))))
 
 
 def _one_per_class(members: Sequence[Member], placed: Mapping[str, int]) -> list[str]:

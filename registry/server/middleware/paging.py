@@ -90,11 +90,7 @@ def decode_cursor(cursor: str, listing: str) -> str | int:
 
 def is_text(key: str) -> bool:
     """False for half a surrogate pair, which JSON can say and no database can look up."""
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return not any("\ud800" <= character <= "\udfff" for character in key)
 
 
 def _paging(

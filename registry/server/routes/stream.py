@@ -70,8 +70,13 @@ class _Stream(StreamingResponse):
     """Counted while it is being answered: between the look whether there is room and the count nothing waits."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with _counted():
+        if _open["streams"] >= MAX_CLIENTS:
+            raise BusyError(f"{MAX_CLIENTS} event streams are open; that is the most.")
+        _open["streams"] += 1
+        try:
             await super().__call__(scope, receive, send)
+        finally:
+            _open["streams"] -= 1
 
 
 def _last_event_id(request: Request) -> int | None:
@@ -106,17 +111,6 @@ async def _events(log: FleetLog, cursor: int, rollout: str | None, lost: int) ->
             if quiet >= HEARTBEAT_S:
                 quiet = 0.0
                 yield ": still here\n\n"
-
-
-@contextmanager
-def _counted() -> Iterator[None]:
-    if _open["streams"] >= MAX_CLIENTS:
-        raise BusyError(f"{MAX_CLIENTS} event streams are open; that is the most.")
-    _open["streams"] += 1
-    try:
-        yield
-    finally:
-        _open["streams"] -= 1
 
 
 @contextmanager
