@@ -198,7 +198,9 @@ def _stay(fleet: Fleet) -> None:
         f"""
 Everything keeps running until Ctrl-C. Try, in another terminal, from {ROOT}:
   . .venv/bin/activate; export MODELFLEET_REGISTRY={fleet.url} MODELFLEET_REGISTRY_DATA_DIR={fleet.registry_data}
+  export MODELFLEET_BROKER=mqtt://127.0.0.1:{fleet.broker_port}
   registry models; registry show lenet; registry devices; registry health {DEVICE}
+  registry ask {DEVICE} lenet --picture {picture}; registry bench {DEVICE} lenet
   mosquitto_sub -p {fleet.broker_port} -V 5 -t reply/me -C 1 &{missing}
   mosquitto_pub -p {fleet.broker_port} -V 5 -t {topic} -D publish response-topic reply/me \\
     -D publish content-type image/png -f {picture}

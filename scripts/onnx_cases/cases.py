@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import struct
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +21,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
+
+from registry.client.devices import Answer, TypedTensor
+from registry.client.devices.arrays import bits_of
+from registry.contracts.tensors import RAW, Datatype
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 DATATYPES = {
@@ -194,30 +197,18 @@ def _array(data: bytes, held: str) -> NDArray[Any]:
     return np.frombuffer(data, held)
 
 
-def request(inputs: dict[str, Tensor]) -> tuple[bytes, int]:
-    """(payload, header length) in the protocol's binary form; every output is asked for in binary."""
-    header = {
-        "inputs": [
-            {
-                "name": name,
-                "shape": tensor.shape,
-                "datatype": tensor.datatype,
-                "parameters": {"binary_data_size": len(tensor.data)},
-            }
-            for name, tensor in inputs.items()
-        ],
-        "parameters": {"binary_data_output": True},
-    }
-    raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    return raw + b"".join(tensor.data for tensor in inputs.values()), len(raw)
+def given(tensor: Tensor) -> TypedTensor:
+    """What the client is given for an input."""
+    kind = Datatype(tensor.datatype)
+    return TypedTensor(bits_of(kind, tensor.shape, memoryview(tensor.data)), tensor.datatype, raw=kind in RAW)
 
 
-def outputs_of(header: dict[str, Any], body: Sequence[int] | bytes) -> dict[str, Tensor]:
-    """The tensors of a reply whose JSON header is parsed and whose body follows."""
-    found, at = {}, 0
-    data = bytes(body)
-    for output in header["outputs"]:
-        size = output["parameters"]["binary_data_size"]
-        found[output["name"]] = Tensor(output["datatype"], tuple(output["shape"]), data[at : at + size])
-        at += size
-    return found
+def outputs_of(answer: Answer) -> dict[str, Tensor]:
+    """The tensors of an answer."""
+    return {name: _tensor_of(datatype, answer.raw(name)) for name, datatype in answer.datatypes.items()}
+
+
+def _tensor_of(datatype: str, bits: NDArray[Any]) -> Tensor:
+    if datatype == "BYTES":
+        return Tensor(datatype, bits.shape, b"".join(struct.pack("<I", len(text)) + text for text in bits.ravel()))
+    return Tensor(datatype, bits.shape, bits.tobytes())

@@ -9,33 +9,30 @@ from __future__ import annotations
 import json
 import queue
 import threading
-import uuid
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from registry.client.address import Address
 from registry.client.api import ApiClient
+from registry.client.devices import Answer, Client, DeviceError
 from registry.client.errors import ClientError
 from registry.client.transfers import hash_file, upload
 from registry.contracts.api.devices import Deployment
 from registry.contracts.api.versions import PublishAnswer
 from registry.contracts.catalogue.manifest import Target
 from registry.contracts.paths import deployment_path, version_path
-from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.errors import RegistryError
 from registry.publishing.plan import build_manifest, make_plan
 from registry.publishing.publish import publish
 from registry.publishing.request import PublishRequest, VariantSection
 from scripts.demo.paho_session import end_session
 from scripts.demo.processes import Fleet
-from scripts.onnx_cases.cases import Case, Set, difference, outputs_of, request
+from scripts.onnx_cases.cases import Case, Set, difference, given, outputs_of
 
 PREFIX = "modelfleet/v1"
 SERVE_S = 120.0
@@ -80,9 +77,11 @@ class CaseFleet:
         fleet.start_agent("edge-1", fleet.add_device("edge-1"), **settings)
         self._token = (fleet.registry_data / "admin.token").read_text().strip()
         self._device = _Device(fleet.broker_port, "edge-1")
+        self._client = Client(f"mqtt://127.0.0.1:{fleet.broker_port}")
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._client.close()
         self._device.close()
         self._fleet.stop()
 
@@ -148,9 +147,24 @@ class CaseFleet:
         file.unlink()
 
     def _asked(self, model: str, case: Case) -> Outcome:
-        sent = [self._device.send(model, right) for right in case.sets]
-        found = [self._device.answer(number, right) for number, right in zip(sent, case.sets, strict=True)]
+        sent = [
+            self._client.submit(
+                "edge-1", model, {name: given(tensor) for name, tensor in right.inputs.items()}, timeout=ANSWER_S
+            )
+            for right in case.sets
+        ]
+        found = [_judged(future, right) for future, right in zip(sent, case.sets, strict=True)]
         return Outcome(case.name, *next((each for each in found if each[0]), ()))
+
+
+def _judged(future: Future[Answer], right: Set) -> tuple[str, str, str]:
+    """(stage, code, reason) of an answer; empty when it is right."""
+    try:
+        answer = future.result()
+    except DeviceError as error:
+        return "ask", error.code, error.message
+    wrong = difference(outputs_of(answer), right)
+    return ("values", "", wrong) if wrong else ("", "", "")
 
 
 def _said(error: BaseException) -> str:
@@ -158,18 +172,14 @@ def _said(error: BaseException) -> str:
 
 
 class _Device:
-    """A client of the device: what it reports, and its answers."""
+    """What the device reports."""
 
     def __init__(self, port: int, device: str) -> None:
-        self._topic = f"{PREFIX}/devices/{device}"
-        self._replies = f"cases/{uuid.uuid4().hex}"
         self._news = threading.Condition()
         self._models: dict[str, Any] = {}
-        self._answers: dict[bytes, mqtt.MQTTMessage] = {}
         self._client = client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-        client.max_inflight_messages_set(0)
         ready = threading.Event()
-        client.on_connect = lambda c, *_: c.subscribe([(self._replies, 1), (f"{self._topic}/reported", 1)])
+        client.on_connect = lambda c, *_: c.subscribe(f"{PREFIX}/devices/{device}/reported", 1)
         client.on_subscribe = lambda *_: ready.set()
         client.on_message = self._heard
         client.connect("127.0.0.1", port)
@@ -183,10 +193,7 @@ class _Device:
 
     def _heard(self, _client: Any, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         with self._news:
-            if message.topic == self._replies:
-                self._answers[message.properties.CorrelationData] = message  # type: ignore[union-attr]
-            else:
-                self._models = json.loads(message.payload).get("models", {})
+            self._models = json.loads(message.payload).get("models", {})
             self._news.notify_all()
 
     def serves(self, model: str, version: str) -> tuple[str, str] | None:
@@ -212,28 +219,3 @@ class _Device:
         with self._news:
             if not self._news.wait_for(lambda: model not in self._models, SERVE_S):
                 raise TimeoutError(f"{model} is still there after {SERVE_S:.0f} s")
-
-    def send(self, model: str, right: Set) -> bytes:
-        """Sends a request; its correlation data."""
-        payload, header_length = request(right.inputs)
-        correlation = uuid.uuid4().bytes
-        properties = Properties(PacketTypes.PUBLISH)
-        properties.ResponseTopic = self._replies
-        properties.CorrelationData = correlation
-        properties.UserProperty = [(HEADER_LENGTH_PROPERTY, str(header_length))]
-        self._client.publish(f"{self._topic}/infer/{model}", payload, 1, properties=properties)
-        return correlation
-
-    def answer(self, correlation: bytes, right: Set) -> tuple[str, str, str]:
-        """(stage, code, reason) of its answer; empty when that is right."""
-        with self._news:
-            if not self._news.wait_for(lambda: correlation in self._answers, ANSWER_S):
-                return "ask", "no_answer", f"within {ANSWER_S:.0f} s"
-            message = self._answers.pop(correlation)
-        pairs = dict(getattr(message.properties, "UserProperty", ()))
-        length = int(pairs.get(HEADER_LENGTH_PROPERTY, len(message.payload)))
-        head = json.loads(message.payload[:length])
-        if "error" in head:
-            return "ask", head["code"], head["error"]
-        wrong = difference(outputs_of(head, message.payload[length:]), right)
-        return ("values", "", wrong) if wrong else ("", "", "")

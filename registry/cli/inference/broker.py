@@ -93,7 +93,14 @@ def asks_devices(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def run(*args: Any, **values: Any) -> None:
-        function(*args, options=BrokerOptions(**{name: values.pop(name) for name in _OPTIONS}), **values)
+        options = BrokerOptions(**{name: values.pop(name) for name in _OPTIONS})
+        try:
+            function(*args, options=options, **values)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("registry."):
+                raise
+            hint = "Devices are asked with NumPy and paho-mqtt: pip install numpy paho-mqtt"
+            raise UsageFault(f"The package {error.name} is not installed", hint=hint) from error
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     more = (inspect.Parameter(name, keyword, annotation=kind, default=None) for name, kind in _OPTIONS.items())
