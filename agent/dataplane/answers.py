@@ -17,8 +17,7 @@ from agent.dataplane.dedupe import Dedupe, Key
 from agent.dataplane.mqtt.outbound import Outbound, Outgoing
 from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.slot import Request, Serving, move_to_arenas
-from agent.worker.arena import ArenaError, read_arena
-from agent.worker.channel import OTHER_FORM, FixedTensor
+from agent.worker.channel import OTHER_FORM, ArenaError, FixedTensor, read_arena
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import FLOAT8, NUMPY_NAME, Datatype, numbers
 from registry.inference.errors import RequestError

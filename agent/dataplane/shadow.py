@@ -18,8 +18,8 @@ import numpy as np
 
 from agent.dataplane.slot import Serving
 from agent.errors import AgentError
-from agent.worker.arena import ArenaTensor, read_arena
 from agent.worker.caller import Caller, RunFailedError, array_of
+from agent.worker.channel import ArenaTensor, read_arena
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.classes import scores_of
 from registry.contracts.catalogue.manifest import Parity, Tolerance

@@ -23,7 +23,7 @@ from agent.dataplane.mqtt.outbound import Ack
 from agent.dataplane.oip.codec import Codec
 from agent.dataplane.oip.plan import Binding, RequestPlan
 from agent.dataplane.stats import ModelSnapshot, ModelStats
-from agent.worker.arena import ArenaFullError, lay_arena
+from agent.worker.channel import ArenaFullError, lay_arena
 from agent.worker.spec import Worker
 from registry.contracts.codes import InferenceCode
 from registry.inference.errors import RequestError

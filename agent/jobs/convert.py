@@ -21,8 +21,7 @@ from agent.conversion.convert import Converted, convert, plan_for
 from agent.conversion.quantize import CALIBRATION
 from agent.conversion.tool import CancelledError
 from agent.errors import PermanentError, StepCancelledError
-from agent.jobs.context import JobContext
-from agent.jobs.sources import CLOSE_S, bring_file, bring_variant, job_manifest, load_beside
+from agent.jobs.context import CLOSE_S, JobContext, bring_file, bring_variant, job_manifest, load_beside
 from agent.worker.golden import measure_parity
 from registry.contracts.catalogue.conversions import GOALS, source_for
 from registry.contracts.catalogue.manifest import Format, Golden, Manifest, MeasuredParity, Variant

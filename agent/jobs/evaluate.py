@@ -17,10 +17,9 @@ from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.core.slots import Choice
 from agent.errors import PermanentError
-from agent.jobs.context import JobContext
-from agent.jobs.sources import CLOSE_S, bring_file
-from agent.worker.arena import ArenaTensor
+from agent.jobs.context import CLOSE_S, JobContext, bring_file
 from agent.worker.caller import Caller, Request, RunFailedError, array_of
+from agent.worker.channel import ArenaTensor
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import FileRef
 from registry.contracts.codes import JobCode

@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from agent.errors import TransientError
-from agent.worker.arena import ArenaError, ArenaTensor, Buffer, read_arena, write_arena
-from agent.worker.channel import OTHER_FORM
+from agent.worker.channel import OTHER_FORM, ArenaError, ArenaTensor, Buffer, read_arena, write_arena
 from agent.worker.spec import Worker
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.golden_vectors import Array

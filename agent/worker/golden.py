@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.errors import PermanentError, TransientError
-from agent.worker.arena import ArenaTensor
 from agent.worker.caller import Caller, Request, RunFailedError, array_of
+from agent.worker.channel import ArenaTensor
 from agent.worker.measure import same
 from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import MAX_GOLDEN_BYTES, Golden, Parity, Tolerance

@@ -21,9 +21,8 @@ from agent.backends.base import BackendError, optional_inputs
 from agent.backends.catalog import CATALOG, open_backend
 from agent.errors import AgentError, PermanentError, TransientError
 from agent.worker.main import check_artifact
-from agent.worker.measure import measure, warm_again
+from agent.worker.measure import measure, read_samples, warm_again
 from agent.worker.runner import Runner
-from agent.worker.samples import read_samples
 from agent.worker.spawn import TrialTimeoutError, WorkerProcess, printable
 from agent.worker.spec import Worker, WorkerSpec, checked_measurement
 from registry.contracts.catalogue.manifest import Format

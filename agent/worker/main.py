@@ -40,8 +40,7 @@ if __name__ == "__main__":
         sys.modules[name] = package
 
 from agent.backends.base import BackendError, LoadOptions, VerifiedEntryPoint, is_memory_fault, optional_inputs
-from agent.worker.arena import MAX_NAME, MAX_TENSORS
-from agent.worker.channel import layout_from_json
+from agent.worker.channel import MAX_NAME, MAX_TENSORS, layout_from_json
 from registry import sandbox
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROTOCOL = 5
-"""Raised with every change of what is said here, of the memory's layout (channel.py) or of arenas (arena.py)."""
+"""Raised with every change of what is said here, of the memory's layout and of arenas (channel.py)."""
 TRIAL_TIMEOUT = "trial_timeout"
 """The code of an error that only the agent's side of this protocol sees: the model is then served untried."""
 MAX_PACKET = 128 << 10
@@ -163,8 +162,14 @@ def _load(
     from agent.backends.catalog import open_backend  # noqa: PLC0415
 
     backend = open_backend(request["backend"])
-    from agent.worker.measure import Measurement, measure, unmeasured, warm_again, warm_up  # noqa: PLC0415
-    from agent.worker.samples import read_samples  # noqa: PLC0415
+    from agent.worker.measure import (  # noqa: PLC0415
+        Measurement,
+        measure,
+        read_samples,
+        unmeasured,
+        warm_again,
+        warm_up,
+    )
 
     begin = perf_counter()
     session = backend.load(request["directory"], request["entry"], options)

@@ -1,7 +1,8 @@
 """Warm-up: does the model run, what does a run take, and does a batch help?
 
 Nobody knows what a valid request is, so inputs are tried: those of the golden vectors, then plain values. A model that
-runs with none of them is served all the same, unmeasured. Only a fault of memory refuses it.
+runs with none of them is served all the same, unmeasured. Only a fault of memory refuses it. The same are tried every
+time.
 
 Batching helps small models and hurts some others, so its size is measured. Whether items may run together at all is
 not: the manifest permits it (`cap` is 1 where it does not), and a numerical probe here may veto it, never permit it.
@@ -16,21 +17,21 @@ Standard library and NumPy only, Python 3.9 syntax.
 from __future__ import annotations
 
 import contextlib
+import os
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from agent.backends.base import BackendError, is_memory_fault
+from agent.backends.base import NUMPY_DTYPES, RAW, BackendError, is_memory_fault
 from agent.worker.runner import shape_fits
-from agent.worker.samples import batch_of, trial_feeds, unlike_feeds, zero_feeds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from agent.backends.base import Array, BackendSession
+    from agent.backends.base import Array, BackendSession, TensorInfo
 
     Feeds = dict[str, Array]
 
@@ -48,6 +49,7 @@ MAX_VERDICT = 300
 _SAMPLES = 5
 ROUNDING = {"FP64": 1e-9, "FP32": 1e-4, "FP16": 1e-2, "BF16": 3e-2}
 _UNLIKE = 4
+_GOLDEN_RATIO = 0.6180339887
 
 
 class Measurement(NamedTuple):
@@ -302,3 +304,94 @@ def _numbers(datatype: str, array: Array) -> NDArray[np.float64]:
     if datatype == "BF16":
         return (array.astype("<u4") << 16).view("<f4").astype(np.float64)
     return array.astype(np.float64)
+
+
+def _zeros(tensor: TensorInfo, batch: int) -> Array:
+    """A zero tensor for the model's input: `batch` for a leading dynamic dimension, 1 for any other."""
+    shape = [1 if dim == -1 else dim for dim in tensor.shape]
+    if tensor.shape and tensor.shape[0] == -1:
+        shape[0] = batch
+    if tensor.datatype == "BYTES":
+        return np.full(shape, b"", dtype=object)
+    return np.zeros(shape, NUMPY_DTYPES[tensor.datatype])
+
+
+def zero_feeds(session: BackendSession, batch: int) -> Feeds:
+    """A run of `batch` items of zeros, or of empty texts."""
+    return {tensor.name: _zeros(tensor, batch) for tensor in session.inputs}
+
+
+def read_samples(descriptor: int, cases: Sequence[Mapping[str, Sequence[Any]]]) -> list[Feeds]:
+    """The requests of a file: of each case by input [datatype, shape, first byte, end]. Closes the descriptor."""
+    try:
+        return [{name: _read(descriptor, *span) for name, span in case.items()} for case in cases]
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, datatype: str, shape: Sequence[int], begin: int, end: int) -> Array:
+    return np.frombuffer(os.pread(descriptor, end - begin, begin), NUMPY_DTYPES[datatype]).reshape(shape)
+
+
+def trial_feeds(session: BackendSession, given: Sequence[Feeds]) -> Iterator[Feeds]:
+    """Requests to try one after the other until one runs: the publisher's, then values that are seldom out of range.
+
+    Zero is no divisor, no step, no scale and no number of rows; one is no index into a single row.
+    """
+    yield from given
+    yield zero_feeds(session, 1)
+    for text, number in ((b"1", 1), (b"0", 2)):
+        yield {tensor.name: _full(tensor, text, number) for tensor in session.inputs}
+    yield {name: array[:1] for name, array in unlike_feeds(session, 1).items()}
+    yield {tensor.name: _counted(tensor) for tensor in session.inputs}
+
+
+def batch_of(feeds: Feeds, count: int) -> Feeds:
+    """`count` items along the first axis, each the first of these."""
+    return {name: np.repeat(array[:1], count, axis=0) for name, array in feeds.items()}
+
+
+def _full(tensor: TensorInfo, text: bytes, number: int) -> Array:
+    array = _zeros(tensor, 1)
+    if tensor.datatype == "BYTES":
+        array.fill(text)
+    elif tensor.datatype not in RAW:
+        array.fill(number)
+    elif tensor.datatype == "BF16":
+        array.fill(0x3F80)
+    return array
+
+
+def _counted(tensor: TensorInfo) -> Array:
+    """1, 2, 3, ...: sorted and without twins, as axes, splits and edges are."""
+    array = _zeros(tensor, 1)
+    if tensor.datatype == "BYTES" or tensor.datatype in RAW:
+        return _full(tensor, b"2", 1)
+    return (np.arange(array.size) % 100 + 1).reshape(array.shape).astype(array.dtype)
+
+
+def unlike_feeds(session: BackendSession, count: int) -> Feeds:
+    """`count` items along the first axis of every input, no two of them alike where the type has as many values.
+
+    Small numbers, so that indices stay in range: fractions below 1 and 0s and 1s.
+    """
+    return {tensor.name: _unlike(tensor, count) for tensor in session.inputs}
+
+
+def _unlike(tensor: TensorInfo, count: int) -> Array:
+    shape = (count, *(1 if dim == -1 else dim for dim in tensor.shape[1:]))
+    if tensor.datatype == "BYTES":
+        texts = np.array([b"0", b"1", b"", b"a", b"10"], dtype=object)
+        items = np.empty(shape, dtype=object)
+        for number in range(count):
+            items[number] = texts[number % len(texts)]
+        return items
+    spread = np.modf(np.arange(np.prod(shape, dtype=np.int64)) * _GOLDEN_RATIO)[0].reshape(shape)
+    if tensor.datatype in ("FP16", "FP32", "FP64"):
+        levels = (np.arange(count) + 1.0) / count  # items of unlike magnitude: what is taken over all of them differs
+        return np.asarray(spread * levels.reshape(count, *[1] * (len(shape) - 1)), NUMPY_DTYPES[tensor.datatype])
+    # The share of ones differs from item to item: a single element still alternates.
+    steps = np.modf((np.arange(count) + 1) * _GOLDEN_RATIO)[0].reshape(count, *[1] * (len(shape) - 1))
+    bits = spread < steps if spread[0].size > 1 else (np.arange(count) % 2).reshape(shape) == 1
+    one = 0x3F80 if tensor.datatype == "BF16" else 1  # 1.0 in bfloat16
+    return np.asarray(bits * np.uint16(one)).astype(NUMPY_DTYPES[tensor.datatype])

@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.backends.base import NUMPY_DTYPES, BackendError, is_memory_fault, optional_inputs
-from agent.worker.arena import ArenaError, ArenaFullError, ArenaTensor, join_bytes, read_arena, split_bytes, write_arena
-from agent.worker.channel import OTHER_FORM
+from agent.worker.channel import (
+    OTHER_FORM,
+    ArenaError,
+    ArenaFullError,
+    ArenaTensor,
+    join_bytes,
+    read_arena,
+    split_bytes,
+    write_arena,
+)
 
 if TYPE_CHECKING:
     from agent.backends.base import Array, BackendSession
-    from agent.worker.arena import Buffer
-    from agent.worker.channel import FixedTensor, Layout
+    from agent.worker.channel import Buffer, FixedTensor, Layout
 
 
 OUT_OF_MEMORY = "the run needs more memory than the worker may have: see worker.memory_bytes"

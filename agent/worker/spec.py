@@ -19,8 +19,7 @@ from pydantic import ValidationError
 from agent.backends.base import LoadOptions, VerifiedEntryPoint
 from agent.core.joining import MAX_WHY, Joining, outcome
 from agent.errors import PermanentError
-from agent.worker.arena import MAX_META_BYTES, MAX_TENSORS
-from agent.worker.channel import fixed_form, make_layout
+from agent.worker.channel import MAX_META_BYTES, MAX_TENSORS, fixed_form, make_layout
 from agent.worker.main import MAX_LANES
 from agent.worker.measure import MAX_VERDICT, Measurement
 from registry.contracts.catalogue.manifest import Network, Requirements, TensorSpec

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.worker.arena import ArenaTensor, read_arena, write_arena
+from agent.worker.channel import ArenaTensor, read_arena, write_arena
 from agent.worker.spec import Worker
 
 PATIENCE_S = 20.0

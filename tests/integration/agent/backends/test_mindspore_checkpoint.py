@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agent.errors import AgentError
-from agent.worker.arena import ArenaTensor
+from agent.worker.channel import ArenaTensor
 from agent.worker.handle import probe_backend, start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import WorkerSpec

@@ -19,7 +19,7 @@ from agent.backends.base import VerifiedEntryPoint
 from agent.config.settings import AgentConfig
 from agent.core.slots import Choice
 from agent.errors import AgentError, PermanentError
-from agent.worker.arena import ArenaTensor
+from agent.worker.channel import ArenaTensor
 from agent.worker.handle import start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import WorkerSpec

@@ -14,7 +14,7 @@ import pytest
 import agent
 from agent.errors import AgentError
 from agent.worker import main as worker_main
-from agent.worker.arena import ArenaTensor
+from agent.worker.channel import ArenaTensor
 from agent.worker.handle import probe_backend, start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import WorkerSpec

@@ -20,8 +20,7 @@ import agent
 from agent.backends.base import NUMPY_DTYPES
 from agent.backends.catalog import CATALOG
 from agent.errors import AgentError
-from agent.worker.arena import ArenaTensor, join_bytes, split_bytes
-from agent.worker.channel import OTHER_FORM
+from agent.worker.channel import OTHER_FORM, ArenaTensor, join_bytes, split_bytes
 from agent.worker.handle import probe_backend, start_worker
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker, WorkerSpec
@@ -312,7 +311,7 @@ def test_a_worker_imports_only_the_standard_library_numpy_and_the_vendor(start: 
 
 def test_what_a_worker_runs_is_python_3_9() -> None:
     root = Path(agent.__file__).parent
-    shared = ["channel", "arena", "main", "measure", "runner", "samples"]
+    shared = ["channel", "main", "measure", "runner"]
     for path in [
         *(root / "backends").glob("*.py"),
         *(root / "worker" / f"{name}.py" for name in shared),

@@ -10,9 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backends.base import NUMPY_DTYPES, TensorInfo
-from agent.worker import arena, channel
-from agent.worker.arena import ArenaError, ArenaFullError, ArenaTensor, join_bytes, read_arena, split_bytes, write_arena
-from agent.worker.channel import MAX_FIXED_BYTES, Layout, layout_from_json, make_layout
+from agent.worker import channel
+from agent.worker.channel import (
+    MAX_FIXED_BYTES,
+    ArenaError,
+    ArenaFullError,
+    ArenaTensor,
+    Layout,
+    join_bytes,
+    layout_from_json,
+    make_layout,
+    read_arena,
+    split_bytes,
+    write_arena,
+)
 from registry.contracts import tensors as contract
 from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.codes import InferenceCode
@@ -28,7 +39,7 @@ def test_the_tables_are_those_of_the_contract() -> None:
     assert {str(name): size for name, size in contract.ITEM_BYTES.items()} == channel.ITEM_BYTES
     assert {**{str(n): code for n, code in contract.NUMPY_NAME.items()}, "BYTES": "|O"} == NUMPY_DTYPES
     assert set(channel.ERROR_CODES[1:]) <= set(InferenceCode)
-    assert (arena.MAX_TENSORS, arena.MAX_RANK, arena.MAX_ELEMENTS) == (
+    assert (channel.MAX_TENSORS, channel.MAX_RANK, channel.MAX_ELEMENTS) == (
         contract.MAX_TENSORS,
         contract.MAX_RANK,
         contract.MAX_ELEMENTS,

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from agent.backends.base import BackendError, TensorInfo
-from agent.worker.arena import ArenaTensor, join_bytes, read_arena, split_bytes, write_arena
-from agent.worker.channel import Layout, make_layout
+from agent.worker.channel import ArenaTensor, Layout, join_bytes, make_layout, read_arena, split_bytes, write_arena
 from agent.worker.measure import measure, warm_up
 from agent.worker.runner import Runner
 from tests.fakes.sessions import FunctionSession
