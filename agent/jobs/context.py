@@ -1,7 +1,7 @@
 """What a job's handler gets, what it brings to this host and loads here, and the type of the table of handlers.
 
-A handler runs in a pool thread, one job at a time. To add a kind of job: a function `handler(job, context) -> result` and
-a line in `agent.jobs.handlers`. It
+A handler runs in a pool thread, one job at a time. To add a kind of job: a function `handler(job, context) -> result`
+and a line in `agent.jobs.handlers`. It
 - looks at `context.cancel` often, and raises StepCancelledError soon after it is set: cancelled, timed out, stopping;
 - writes only below `context.folder`, which is empty at the start and removed afterwards, whatever happened;
 - may be called again for the same job after a kill: what it did outside must be idempotent;
@@ -9,9 +9,9 @@ a line in `agent.jobs.handlers`. It
 - returns the job's result, JSON of at most `records.MAX_RESULT_BYTES`.
 
 Manifests, the files of a variant and single blobs are brought below the job's folder, never into the cache: nothing
-that serves is evicted for a job. What the cache has is copied. A variant is loaded beside what serves: a worker process of
-its own, with the bounds of this agent's settings. It shares the host with what serves, so it gets one core and little
-shared memory; its speed is no measure of anything.
+that serves is evicted for a job. What the cache has is copied. A variant is loaded beside what serves: a worker process
+of its own, with the bounds of this agent's settings. It shares the host with what serves, so it gets one core and
+little shared memory; its speed is no measure of anything.
 """
 
 from __future__ import annotations
