@@ -128,7 +128,11 @@ def peer(argv: list[Any]) -> Iterator[int]:
         try:
             yield process.pid
         finally:
-            process.kill()
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def start_agents(fleet: Fleet, models: list[BenchModel]) -> dict[str, int]:

@@ -9,7 +9,10 @@ Runs in an environment of its own that has nvidia-pytriton and onnxruntime, not 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
+import os
+import signal
 import sys
 import time
 from collections import deque
@@ -26,6 +29,10 @@ ITEM = (1, 28, 28)
 
 
 def serve(port: int, path: str) -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: Triton ends with the benchmark
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    said = os.dup(1)
+    os.dup2(2, 1)  # Triton talks
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -43,7 +50,7 @@ def serve(port: int, path: str) -> None:
             config=ModelConfig(max_batch_size=32, batcher=DynamicBatcher(max_queue_delay_microseconds=0)),
         )  # fmt: skip
         triton.run()
-        print("ready", flush=True)
+        os.write(said, b"ready\n")
         while True:
             time.sleep(60)
 
