@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -48,7 +49,7 @@ class Metered:
     def __init__(self, setting: Literal["no", "yes", "auto"], ask: Callable[[], str] | None = None) -> None:
         """`ask` gives what busctl prints; default: asks it."""
         self._setting = setting
-        self._ask = ask or _ask_network_manager
+        self._ask = ask or partial(run_tool, COMMAND, os.environ, timeout_s=TIMEOUT_S, limit=256)
         self._known = setting == "yes"
         self._asked_at = float("-inf")
         self._lock = threading.Lock()
@@ -69,10 +70,6 @@ class Metered:
             self._known = False
         finally:
             self._lock.release()
-
-
-def _ask_network_manager() -> str:
-    return run_tool(COMMAND, os.environ, timeout_s=TIMEOUT_S, limit=256)
 
 
 MAX_LEASES = 64

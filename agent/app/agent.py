@@ -186,27 +186,23 @@ class Agent:
 
     def _make_reconciler(self) -> Reconciler:
         config = self._config
-        exchange = None
-        if self._registry is not None:
-            exchange = Exchange(self._context, self._registry, self._pools["uplink"])
-        health = HealthReporter(
-            device=config.device,
-            session_id=self._session_id,
-            cores=config.cores,
-            data_dir=config.data_dir,
-            snapshot=self._plane.snapshot,
-            now=utc_now,
-            damaged=self._damage.counts,
-        )
         return Reconciler(
             device=config.device,
             session_id=self._session_id,
             topics=self._topics,
             context=self._context,
-            exchange=exchange,
+            exchange=None if self._registry is None else Exchange(self._context, self._registry, self._pools["uplink"]),
             events=self._events,
             on_report=self._reported,
-            make_health=health,
+            make_health=HealthReporter(
+                device=config.device,
+                session_id=self._session_id,
+                cores=config.cores,
+                data_dir=config.data_dir,
+                snapshot=self._plane.snapshot,
+                now=utc_now,
+                damaged=self._damage.counts,
+            ),
             jobs=JobExecutor(self._context, self._job_work, self._pools["job"], config.data_dir / "jobs"),
             heard_every_s=min(config.health_interval_s, 7 * 86400.0),
         )

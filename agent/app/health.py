@@ -64,7 +64,11 @@ class HealthReporter:
         window, earlier = max(at - self._last, 1e-3), self._models
         pids = [os.getpid(), *process_stats.children(os.getpid())]
         # What a model answered between the last report and its withdrawal is told once more, and then no more.
-        last_words = {name: m for name, m in stats.withdrawn.items() if m.requests != _requests(earlier.get(name))}
+        last_words = {
+            name: model
+            for name, model in stats.withdrawn.items()
+            if model.requests != (earlier[name].requests if name in earlier else 0)
+        }
         models = {**stats.models, **last_words}
         self._last, self._seq = at, self._seq + 1
         self._models = {**stats.withdrawn, **stats.models}
@@ -104,10 +108,6 @@ class HealthReporter:
         used = sum(max(seconds - self._cpu.get(pid, 0.0), 0.0) for pid, seconds in now.items())
         self._cpu = now
         return used
-
-
-def _requests(model: ModelSnapshot | None) -> int:
-    return model.requests if model is not None else 0
 
 
 def _model_health(now: ModelSnapshot, earlier: ModelSnapshot | None, restarts: int) -> ModelHealth:

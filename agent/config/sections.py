@@ -59,8 +59,7 @@ class EntryPointSettings(Section):
 
     def keys(self) -> dict[Digest, bytes]:
         """The raw public keys that count, by their ids; empty when switched off."""
-        raw = [parse_key(text) for text in self.trusted_keys] if self.enabled else []
-        return {key_id(key): key for key in raw}
+        return {key_id(key): key for key in map(parse_key, self.trusted_keys)} if self.enabled else {}
 
 
 class RegistrySettings(Section):

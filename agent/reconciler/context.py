@@ -217,16 +217,6 @@ class Context:
                 "ignored. It was put back from a backup without `registry restore`; it notices that by this report",
             )
 
-    def load_task(self, choice: Choice) -> Callable[[Any], Worker]:
-        """The work that verifies and loads an artifact that is in the cache."""
-        measured = self.measured(choice)
-
-        def work(cancel: Any) -> Worker:
-            self.steps.verify(choice, cancel)
-            return self.steps.warm(choice, measured, cancel)
-
-        return work
-
     def measured(self, choice: Choice) -> Measurement | None:
         """What an earlier start on this host found of it."""
         return self.journal.measured(_measure_key(choice), self.facts_digest())

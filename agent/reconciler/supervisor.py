@@ -160,9 +160,15 @@ class WorkerSupervisor:
                 lambda cancel: context.steps.download(choice, keep, cancel), self._healed, self._failed_once
             ).start(context.network, context.put)
             return
-        self._task = Task(
-            context.load_task(choice), lambda worker: self._came_up(choice, worker), self._failed, context.discard
-        ).start(context.loads, context.put)
+        measured = context.measured(choice)
+
+        def load(cancel: Any) -> Worker:
+            context.steps.verify(choice, cancel)
+            return context.steps.warm(choice, measured, cancel)
+
+        self._task = Task(load, lambda worker: self._came_up(choice, worker), self._failed, context.discard).start(
+            context.loads, context.put
+        )
 
     def _healed(self, _: None) -> None:
         self._task, self._broken = None, False
