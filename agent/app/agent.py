@@ -28,7 +28,7 @@ from agent.adapters.deployment_steps import DeploymentSteps
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.journal import SqliteJournal
-from agent.adapters.disk.outbox import Outbox, OutboxLimits
+from agent.adapters.disk.outbox import Outbox
 from agent.adapters.facts import hardware, process_stats
 from agent.adapters.local_policy import HostLocalPolicy, Leases, Metered
 from agent.adapters.network.mqtt import SessionSettings
@@ -127,8 +127,9 @@ class Agent:
         except AgentError as error:
             log.error("nothing new can be installed: %s", error)  # noqa: TRY400 - expected, the text says all
         self._events: queue.Queue[Any] = queue.Queue(QUEUE_LIMIT)
-        outbox_limits = OutboxLimits(config.limits.outbox_rows, config.limits.outbox_bytes)
-        self._outbox = Outbox(data_dir / "outbox.db", outbox_limits, self._damage)
+        self._outbox = Outbox(
+            data_dir / "outbox.db", rows=limits.outbox_rows, size=limits.outbox_bytes, damage=self._damage
+        )
         self._plane = DataPlane(
             self._plane_settings(), mqtt_settings(config, self._death()), self._outbox, self._events
         )

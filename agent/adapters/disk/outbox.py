@@ -15,7 +15,6 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,25 +77,17 @@ class NewMessage(NamedTuple):
         return len(self.topic) + len(self.properties) + len(self.payload) + ROW_BYTES
 
 
-@dataclass(frozen=True)
-class OutboxLimits:
-    """How much may wait."""
-
-    rows: int = 100_000
-    bytes: int = 256 << 20
-
-
 class Outbox(RowFile[Sequence[Any]]):
     """The file is made on first use; `close` before another opens it. Its rows: id, kind, topic, properties, payload,
     sum."""
 
     retry_s = 5.0
 
-    def __init__(self, path: Path, limits: OutboxLimits | None = None, damage: Damage | None = None) -> None:
-        """Raises TransientError when its folder is not there."""
+    def __init__(self, path: Path, *, rows: int = 100_000, size: int = 256 << 20, damage: Damage | None = None) -> None:
+        """`rows` and their `size` in bytes may wait. Raises TransientError when its folder is not there."""
         aside = path.with_suffix(path.suffix + ".damaged")
         super().__init__(path, aside, "outbox", f"the outbox {path} cannot be read or written", damage)
-        self._limits = limits or OutboxLimits()
+        self._most_rows, self._most_bytes = rows, size
         self._lock = threading.Lock()
         self._last_id = 0
         self._sent_meanwhile: list[int] = []
@@ -170,10 +161,9 @@ class Outbox(RowFile[Sequence[Any]]):
     def _doomed(self, total: int, size: int) -> list[tuple[int, int, int]]:
         """What is over the limits: results from the oldest on, then events. Id, kind, size."""
         doomed: list[tuple[int, int, int]] = []
-        limits = self._limits
-        if total > limits.rows or size > limits.bytes:
+        if total > self._most_rows or size > self._most_bytes:
             for row in self._opened().execute(SELECT_ORDER):
-                if total <= limits.rows and size <= limits.bytes:
+                if total <= self._most_rows and size <= self._most_bytes:
                     break
                 doomed.append(row)
                 total, size = total - 1, size - row[2]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.disk.outbox import Outbox, OutboxLimits
+from agent.adapters.disk.outbox import Outbox
 from agent.adapters.network.mqtt import SessionSettings
 from agent.config.sections import MqttSettings
 from agent.core.events import Connected
@@ -46,7 +46,7 @@ class Serving:
         fast: bool = True,
         protocol: int = 5,
         keepalive_s: int = 30,
-        limits: OutboxLimits | None = None,
+        outbox_rows: int = 100_000,
         tls: TlsFiles | None = None,
         host: str = "127.0.0.1",
         inherit: Serving | None = None,
@@ -55,7 +55,7 @@ class Serving:
     ) -> None:
         self.name = inherit.name if inherit is not None else f"dev{next(_numbers)}"
         self.topics = Topics(prefix or f"test/{self.name}")
-        self.outbox = Outbox(folder / f"{self.name}.db", limits)
+        self.outbox = Outbox(folder / f"{self.name}.db", rows=outbox_rows)
         self.events: queue.Queue[Any] = queue.Queue(1000)
         broker = MqttSettings(host=host, port=port, protocol="5" if protocol == 5 else "3.1.1", session_expiry_s=86400)
         broker = broker.model_copy(update={"keepalive_s": keepalive_s})  # less than the settings allow

@@ -12,7 +12,6 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 
-from agent.adapters.disk.outbox import OutboxLimits
 from agent.core.events import Disconnected
 from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.oip.reply_encoder import ReplyEncoder
@@ -173,7 +172,7 @@ def test_events_arrive_in_order_and_leave_the_disk(broker: Mosquitto, tmp_path: 
 
 
 def test_what_the_outbox_drops_is_counted_and_events_are_dropped_last(broker: Mosquitto, tmp_path: Path) -> None:
-    device = Serving(free_port(), tmp_path, limits=OutboxLimits(rows=10))
+    device = Serving(free_port(), tmp_path, outbox_rows=10)
     device.plane.start()
     device.event(Disconnected)
     for number in range(12):

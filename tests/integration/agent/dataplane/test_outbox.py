@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk.damage import Damage
-from agent.adapters.disk.outbox import EVENT, RESULT, NewMessage, Outbox, OutboxLimits
+from agent.adapters.disk.outbox import EVENT, RESULT, NewMessage, Outbox
 from agent.errors import TransientError
 
 
@@ -28,7 +28,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
     made: list[Outbox] = []
 
     def open_(**limits: int) -> Outbox:
-        made.append(Outbox(tmp_path / "outbox.db", OutboxLimits(**limits)))
+        made.append(Outbox(tmp_path / "outbox.db", **limits))
         return made[-1]
 
     yield open_
@@ -61,7 +61,7 @@ def test_the_oldest_results_go_first_and_events_last(opened: Callable[..., Outbo
 
 
 def test_bytes_are_a_bound_too_and_the_count_of_drops_survives(opened: Callable[..., Outbox]) -> None:
-    outbox = opened(bytes=10_000)
+    outbox = opened(size=10_000)
     for number in range(5):
         outbox.add([message(RESULT, number, 3000)])
     assert numbers(outbox) == [2, 3, 4]
@@ -69,7 +69,7 @@ def test_bytes_are_a_bound_too_and_the_count_of_drops_survives(opened: Callable[
     outbox.add([message(RESULT, 9, 50_000)])
     assert (numbers(outbox), outbox.rows, outbox.bytes) == ([], 0, 0)
     assert outbox.dropped == 6
-    assert opened(bytes=10_000).dropped == 6
+    assert opened(size=10_000).dropped == 6
 
 
 def test_a_damaged_file_is_set_aside(tmp_path: Path, opened: Callable[..., Outbox]) -> None:
