@@ -8,7 +8,7 @@ While the database cannot be read, what is counted in it is left out of the metr
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -54,17 +54,6 @@ class FleetMetrics(Collector):
         for source in self._sources:
             with suppress(TemporaryError):
                 yield from source()
-
-
-@contextmanager
-def measured(services: Services) -> Iterator[None]:
-    """The metrics, as long as the server runs."""
-    metrics = FleetMetrics(services)
-    REGISTRY.register(metrics)
-    try:
-        yield
-    finally:
-        REGISTRY.unregister(metrics)
 
 
 def presence_metrics(online: int, offline: int, rivals: int) -> Iterator[Metric]:
@@ -163,7 +152,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(run_in_threadpool, _save_last_used, services)
         for part in BACKGROUND:
             await stack.enter_async_context(part(services))
-        stack.enter_context(measured(services))
+        metrics = FleetMetrics(services)
+        REGISTRY.register(metrics)
+        stack.callback(REGISTRY.unregister, metrics)
         yield
 
 

@@ -21,13 +21,11 @@ from registry.errors import OffsetMismatchError, RegistryError
 
 MAX_ERRORS = 50
 """So many single faults are named; a body can have thousands."""
-STATUS = STATUS_OF_CODE
-"""The HTTP status of each code of `registry.errors` and of the server's own."""
 RETRY_AFTER_S = {"busy": 1, "read_only": 5, "storage_failed": 5, "insufficient_storage": 30, "blob_damaged": 30}
 """When to come again, for each code of a `TemporaryError`."""
 _CODE_OF_STATUS = (
     {400: "invalid", 422: "invalid"}
-    | {status: code for code, status in STATUS.items() if status not in (409, 422, 503)}
+    | {status: code for code, status in STATUS_OF_CODE.items() if status not in (409, 422, 503)}
     | {503: "busy"}
 )
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -48,7 +46,7 @@ def problem_response(
     status: int | None = None,
 ) -> Response:
     """The answer for a code; the status follows from the code unless it is given."""
-    status = status or STATUS[code]
+    status = status or STATUS_OF_CODE[code]
     if len(errors) > MAX_ERRORS:
         errors = (*errors[:MAX_ERRORS], f"and {len(errors) - MAX_ERRORS} more")
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, errors=errors)

@@ -11,8 +11,9 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 import registry.errors
+from registry.contracts.api.answers import STATUS_OF_CODE
 from registry.errors import RegistryError
-from registry.server.middleware.problems import STATUS, UnexpectedErrors, problem_response
+from registry.server.middleware.problems import UnexpectedErrors, problem_response
 
 SCOPE: Scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": []}
 
@@ -49,7 +50,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("kind", REFUSALS, ids=lambda kind: kind.__name__)
 def test_every_refusal_of_a_use_case_has_a_status(kind: type[RegistryError]) -> None:
-    assert 400 <= STATUS[kind.code] < 600
+    assert 400 <= STATUS_OF_CODE[kind.code] < 600
 
 
 def test_a_list_of_faults_is_bounded() -> None:
