@@ -14,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from registry.client.devices import Client
-from scripts.demo.processes import Fleet
+from scripts.demo.processes import Fleet, wait_until
 from scripts.hardware_check.models import CheckModel
 from scripts.hardware_check.report import CheckError, Step
 
@@ -23,11 +23,12 @@ DEVICE = "check"
 
 @contextmanager
 def running_fleet(folder: Path) -> Iterator[Fleet]:
-    """Broker, registry and an agent that are online."""
+    """Broker, registry and an agent that are online; what the host has is known."""
     with Fleet(folder) as fleet:
         fleet.start_broker()
         fleet.start_registry()
         fleet.start_agent(DEVICE, fleet.add_device(DEVICE), MODELFLEET_AGENT_HEALTH_INTERVAL_S="2")
+        wait_until(lambda: fleet.registry("devices", "show", DEVICE).get("facts"), "the device's facts")
         yield fleet
 
 
