@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -64,8 +63,7 @@ class AgentProcess:
             self.end(signal.SIGKILL)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "agent", *arguments]
-        return subprocess.run(argv, env=self.settings, capture_output=True, text=True, timeout=60, check=False)
+        return warm_start.run(["agent", *arguments], Path.cwd(), self.settings)
 
     def model(self) -> dict[str, Any]:
         """What the status file says of LeNet."""

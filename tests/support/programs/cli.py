@@ -12,21 +12,20 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.programs.warm_start import run_registry
+from tests.support.programs import warm_start
 
 
 @dataclass(frozen=True)
 class Ran:
     """How a command ended."""
 
-    code: int | None
+    code: int
     out: str
     err: str
 
@@ -60,12 +59,9 @@ class Cli:
 
     def __call__(self, *arguments: object, code: int | None = 0, **environment: str) -> Ran:
         """Run to the end (two minutes at most); `code` is the exit status that is expected, None: any."""
-        with tempfile.TemporaryDirectory() as name:
-            out, err = Path(name) / "out", Path(name) / "err"
-            words = [str(argument) for argument in arguments]
-            status = run_registry(words, self.folder, self.environment | environment, out, err)
-            ran = Ran(status, out.read_text(), err.read_text())
-        assert status is not None, f"it did not end: {ran}"
+        words = ["registry", *(str(argument) for argument in arguments)]
+        done = warm_start.run(words, self.folder, self.environment | environment)
+        ran = Ran(done.returncode, done.stdout, done.stderr)
         assert code is None or ran.code == code, ran
         return ran
 

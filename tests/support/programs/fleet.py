@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,9 +28,5 @@ class Fleet(processes.Fleet):
 
     def run_command(self, arguments: list[str], env: Mapping[str, str]) -> tuple[int, str, str]:
         """A forked `registry`."""
-        with tempfile.TemporaryDirectory() as name:
-            out, err = Path(name) / "out", Path(name) / "err"
-            code = warm_start.run_registry(arguments, Path.cwd(), env, out, err)
-            if code is None:
-                raise subprocess.TimeoutExpired(arguments, warm_start.LIMIT_S)
-            return code, out.read_text(), err.read_text()
+        ran = warm_start.run(["registry", *arguments], Path.cwd(), env)
+        return ran.returncode, ran.stdout, ran.stderr

@@ -12,6 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -101,21 +102,23 @@ def start(
         return subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
 
 
-def run_registry(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], out: Path, err: Path
-) -> int | None:
-    """`python -m registry arguments` in that folder with that environment, its output into two files.
+def run(argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """`registry` or `agent` with arguments, to its end, in that folder with that environment.
 
-    Returns:
-        The exit status; None when it did not end within two minutes, and was killed.
+    Raises:
+        subprocess.TimeoutExpired: it did not end within two minutes, and was killed; with what it had said.
     """
-    process = Started(["registry", *arguments], folder, environment, out, err)
-    try:
-        return process.wait(LIMIT_S)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        process.kill()
+    with tempfile.TemporaryDirectory() as name:
+        out, err = Path(name) / "out", Path(name) / "err"
+        process = Started(argv, folder, environment, out, err)
+        try:
+            code = process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired as expired:
+            expired.output, expired.stderr = out.read_bytes(), err.read_bytes()
+            raise
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess([*argv], code, out.read_text(), err.read_text())
 
 
 def _run(argv: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path | None, err: Path | None) -> None:
