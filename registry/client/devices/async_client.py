@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ...contracts.codes import RequestCode
 from .answer import Answer
@@ -28,7 +28,10 @@ from .figures import Statistics
 from .loop import ConnectionOnLoop
 from .metadata import DeviceDescription, ModelDescription, read_model, read_server
 from .requests import PendingRequest
-from .settings import make_settings
+from .settings import ClientOptions, make_settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class AsyncClient:
@@ -45,7 +48,7 @@ class AsyncClient:
     waits for an answer drops the answer when it comes.
     """
 
-    def __init__(self, url: str, *, wait_connected: bool = True, **settings: Any) -> None:
+    def __init__(self, url: str, *, wait_connected: bool = True, **settings: Unpack[ClientOptions]) -> None:
         self.settings = make_settings(url, **settings)
         self._wait_connected = wait_connected
         self._asking = Asking(self.settings)

@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ...contracts.codes import RequestCode
 from .answer import Answer
@@ -32,9 +32,12 @@ from .errors import DeviceError, UnknownModelError, error_of
 from .figures import Statistics
 from .metadata import DeviceDescription, ModelDescription, read_model, read_server
 from .requests import PendingRequest
-from .settings import make_settings
+from .settings import ClientOptions, make_settings
 from .thread import ConnectionThread
 from .waiting import GRACE_SECONDS, InFlightLimit, OldestRequest, wait_for_end
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 DEFAULT_WINDOW = 32
 DEFAULT_WINDOW_BYTES = 64 << 20
@@ -73,7 +76,7 @@ class Client:
         registry.certificates.CertificateError: a TLS file cannot be used.
     """
 
-    def __init__(self, url: str, *, wait_connected: bool = True, **settings: Any) -> None:
+    def __init__(self, url: str, *, wait_connected: bool = True, **settings: Unpack[ClientOptions]) -> None:
         self.settings = make_settings(url, **settings)
         self._asking = Asking(self.settings)
         self._room = InFlightLimit(self.settings.max_in_flight, self.settings.max_bytes_in_flight)

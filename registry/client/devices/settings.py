@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Union
+from typing import Literal, TypedDict, Union
 from urllib.parse import unquote, urlsplit
 
 from ...certificates import TlsFiles
@@ -37,6 +37,25 @@ class Broker:
     def __str__(self) -> str:
         """Without the password."""
         return f"{self.host}:{self.port}"
+
+
+class ClientOptions(TypedDict, total=False):
+    """What the constructors of both clients take by name; `Client` describes it."""
+
+    prefix: str
+    username: str | None
+    password: str | None
+    ca_file: PathLike | None
+    identity: Identity | None
+    client_id: str | None
+    reply_prefix: str
+    protocol: Literal["5", "3.1.1"]
+    keepalive: int
+    connect_timeout: float
+    when_offline: Literal["fail", "wait"]
+    presence: bool
+    max_in_flight: int
+    max_bytes_in_flight: int
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -15,7 +16,7 @@ from registry.client.devices.arrays import to_wire
 from registry.client.devices.encoding import Options, ReplyAddress, RequestEncoder, picture_type
 from registry.client.devices.errors import BadReplyError, BadRequestError, DeviceError
 from registry.client.devices.metadata import Descriptions, ModelDescription, read_model, read_server
-from registry.client.devices.settings import make_settings, parse_broker
+from registry.client.devices.settings import ClientOptions, make_settings, parse_broker
 from registry.contracts.tensors import BINARY_MAGIC
 from registry.inference.request import decode_request
 from tests.support.paths import ROOT
@@ -195,3 +196,7 @@ def test_an_answer_with_any_byte_changed_is_an_error_or_has_a_tensor_of_its_shap
 def test_any_bytes_are_an_error(payload: bytes, length: int) -> None:
     with pytest.raises(DeviceError):
         AnswerReader().read(payload, length, "a")
+
+
+def test_the_options_that_are_declared_are_those_that_are_taken() -> None:
+    assert set(ClientOptions.__annotations__) == set(inspect.signature(make_settings).parameters) - {"url"}
