@@ -23,6 +23,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             running.add_device(DEVICE),
             MODELFLEET_AGENT_HEALTH_INTERVAL_S="1",
             MODELFLEET_AGENT_MQTT__HOME_ASSISTANT="homeassistant",
+            MODELFLEET_AGENT_MQTT__POOLS='{"cameras": ["lenet"]}',
         )
         yield running
 

@@ -111,6 +111,8 @@ def test_a_person_asks_a_device_from_the_command_line(fleet: Fleet, tmp_path: Pa
     digit = DIGITS[0].stem.split("-")[1]
     shown = fleet.registry("ask", DEVICE, "lenet@1.0.0", "--picture", str(DIGITS[0]))
     assert (shown["device"], shown["version"], shown["outputs"]["label"]["data"][0][0]) == (DEVICE, "1.0.0", digit)
+    shown = fleet.registry("ask", "cameras", "lenet", "--pool", "--picture", str(DIGITS[0]))
+    assert (shown["device"], shown["outputs"]["label"]["data"][0][0]) == (DEVICE, digit)
     for given in (("--npz", str(tmp_path / "x.npz")), ("--request", str(tmp_path / "x.json"))):
         tensor = fleet.registry("ask", DEVICE, "lenet", *given, "--output", "y")["outputs"]
         assert list(tensor) == ["y"]
@@ -130,6 +132,8 @@ def test_a_person_measures_a_device_from_the_command_line(fleet: Fleet) -> None:
     assert found["rate"] > 0
     latency = found["latency_ms"]
     assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
+    found = fleet.registry("bench", "cameras", "lenet", "--pool", "--requests", "20", "--qos", "0")
+    assert (found["device"], found["answered"]) == (DEVICE, 20)
     found = fleet.registry("bench", DEVICE, "lenet", "--seconds", "0.2", "--picture", str(DIGITS[0]))
     assert found["answered"] > 0
 
