@@ -84,11 +84,14 @@ def insert_new(session: Session, table: type[Base], rows: Sequence[dict[str, Any
         session.execute(_insert(session, table).on_conflict_do_nothing(index_elements=list(keys)), list(rows))
 
 
-def put_rows(session: Session, table: type[Base], rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
-    """Insert these rows, all of which have the same columns; where the `keys` are there, their other columns change."""
+def put_rows(
+    session: Session, table: type[Base], rows: Sequence[dict[str, Any]], keys: Sequence[str], kept: Sequence[str] = ()
+) -> None:
+    """Insert these rows, all of which have the same columns. Where the `keys` are there, their other columns change,
+    except those that are `kept`."""
     if rows:
         insert = _insert(session, table)
-        changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
+        changed = {name: insert.excluded[name] for name in rows[0] if name not in {*keys, *kept}}
         session.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed), list(rows))
 
 

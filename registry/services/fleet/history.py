@@ -114,26 +114,25 @@ def _count(session: Session, increases: Sequence[tuple[int, datetime, Increase]]
     if not increases:
         return
     columns = (_COUNTS.c.device_id, _COUNTS.c.model, _COUNTS.c.version, _COUNTS.c.requests, _COUNTS.c.errors)
-    query = select(*columns, _COUNTS.c.first_at).where(
+    query = select(*columns).where(
         _COUNTS.c.device_id.in_({device_id for device_id, _, _ in increases}),
         _COUNTS.c.model.in_({increase.model for _, _, increase in increases}),
     )
-    there = {(found.device_id, found.model, found.version): found for found in session.execute(query)}
+    there = {(device, model, version): (n, errors) for device, model, version, n, errors in session.execute(query)}
     changed: dict[tuple[int, str, str], dict[str, Any]] = {}
     for device_id, at, increase in increases:
         key = (device_id, increase.model, increase.version)
         if key not in changed:
-            before = there.get(key)
+            requests, errors = there.get(key, (0, {}))
             changed[key] = {
                 "device_id": device_id, "model": increase.model, "version": increase.version,
-                "requests": before.requests if before else 0, "errors": before.errors if before else {},
-                "first_at": before.first_at if before else at,
+                "requests": requests, "errors": errors, "first_at": at,
             }  # fmt: skip
         row = changed[key]
         row["requests"] += increase.requests
         row["errors"] = add_errors(row["errors"], increase.errors)
         row["last_at"] = at
-    put_rows(session, CountRow, list(changed.values()), ("device_id", "model", "version"))
+    put_rows(session, CountRow, list(changed.values()), ("device_id", "model", "version"), kept=("first_at",))
 
 
 def summary(rows: Sequence[HealthRow]) -> HourOfHealth:

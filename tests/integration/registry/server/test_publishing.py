@@ -13,7 +13,7 @@ import pytest
 
 from registry.contracts.api.answers import Page
 from registry.contracts.api.versions import ModelView, PublishAnswer, VersionView
-from registry.contracts.catalogue.manifest import Manifest
+from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, Manifest
 from registry.contracts.wire import digest_of
 from tests.support.programs.registry_process import RegistryProcess, manifest_of, publish, put_blob
 
@@ -96,7 +96,7 @@ def test_the_path_and_the_manifest_must_agree(admin: httpx.Client) -> None:
         (b"[" * 100_000, 422, "invalid"),
         (b'{"a":' * 40 + b"1" + b"}" * 40, 422, "invalid"),
         (b"null", 422, "invalid"),
-        (b" " * (1 << 20) + b"{}", 413, "too_large"),
+        (b" " * MAX_MANIFEST_BYTES + b"{}", 413, "too_large"),
     ],
 )
 def test_a_hostile_manifest_is_refused(admin: httpx.Client, body: bytes, status: int, code: str) -> None:
