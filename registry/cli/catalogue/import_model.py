@@ -18,7 +18,7 @@ from registry.cli.catalogue.publish import (
 from registry.cli.output import end_well
 from registry.cli.session import Session, command, parse_labels
 from registry.contracts.catalogue.manifest import Target
-from registry.publishing.sources.found import Choice
+from registry.publishing.sources.found import SourceChoice
 from registry.publishing.sources.read import read_source, request_of
 
 SourcesArgument = Annotated[
@@ -96,7 +96,7 @@ def import_model(
     ```
     """
     end_well()
-    found = read_source(sources, Choice(file, trust_pickle))
+    found = read_source(sources, SourceChoice(file, trust_pickle))
     with found.keep:
         request = request_of(found, model=model, version=version, targets=parse_targets(target))
         said = {

@@ -31,7 +31,7 @@ ABSOLUTE, RELATIVE = 1e-4, 1e-3
 """How far the exported model may be from the model itself: as golden vectors are compared."""
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer
+class ExportRefusal(Exception):  # noqa: N818 - it is an answer
     """It cannot be exported; the message says why."""
 
 
@@ -43,12 +43,12 @@ def load(path: str, unpickle: bool) -> Any:
         unknown = skops.io.get_untrusted_types(file=path)
         if unknown and not unpickle:
             names = ", ".join(unknown[:5])
-            raise Refusal(
+            raise ExportRefusal(
                 f"it needs types that skops does not know to be harmless ({names}); --trust-pickle allows them"
             )
         return skops.io.load(path, trusted=unknown)
     if not unpickle:
-        raise Refusal("the file is a pickle, which runs code when it is read; --trust-pickle allows it")
+        raise ExportRefusal("the file is a pickle, which runs code when it is read; --trust-pickle allows it")
     import joblib  # noqa: PLC0415 - comes with scikit-learn; reads plain pickles, too
 
     return joblib.load(path)
@@ -65,10 +65,10 @@ def export(model: Any, inputs: Any, out: str) -> dict[str, Any]:
     kinds["int64"] = data_types.Int64TensorType
     columns = getattr(model, "n_features_in_", None)
     if inputs is None and columns is None:
-        raise Refusal("the model does not say how many features it takes (n_features_in_)")
+        raise ExportRefusal("the model does not say how many features it takes (n_features_in_)")
     inputs = inputs or [["x", "float32", columns]]
     if len(inputs) != 1 or inputs[0][1] not in kinds:
-        raise Refusal(f"only models of one matrix of {', '.join(kinds)} are exported here, not {inputs}")
+        raise ExportRefusal(f"only models of one matrix of {', '.join(kinds)} are exported here, not {inputs}")
     name, kind, width = inputs[0]
     options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
     made = skl2onnx.to_onnx(model, initial_types=[(name, kinds[kind]([None, width]))], options=options)
@@ -83,18 +83,20 @@ def export(model: Any, inputs: Any, out: str) -> dict[str, Any]:
 
 
 def distance(wanted: Any, found: Any) -> float:
-    """The largest difference of one output. Raises Refusal: it is beyond the tolerance."""
+    """The largest difference of one output. Raises ExportRefusal: it is beyond the tolerance."""
     import numpy as np  # noqa: PLC0415 - as above
 
     wanted, found = np.asarray(wanted), np.asarray(found).reshape(np.shape(wanted))
     if wanted.dtype.kind not in "fiub":
         differ = int((wanted.astype(str) != found.astype(str)).sum())
         if differ:
-            raise Refusal(f"the exported model answers {differ} of {len(wanted)} random rows with another class")
+            raise ExportRefusal(f"the exported model answers {differ} of {len(wanted)} random rows with another class")
         return 0.0
     off = np.abs(found.astype(float) - wanted.astype(float))
     if not (off <= ABSOLUTE + RELATIVE * np.abs(wanted.astype(float))).all():
-        raise Refusal(f"the exported model is up to {off.max():g} from the model itself, on {len(wanted)} random rows")
+        raise ExportRefusal(
+            f"the exported model is up to {off.max():g} from the model itself, on {len(wanted)} random rows"
+        )
     return float(off.max())
 
 
@@ -113,7 +115,7 @@ def main() -> None:
             "version": sklearn.__version__,
             **export(load(order["file"], order["pickle"]), order["inputs"], order["out"]),
         }
-    except Refusal as refusal:
+    except ExportRefusal as refusal:
         said = {"error": str(refusal)}
     except Exception as error:  # noqa: BLE001 - a file that cannot be read raises anything
         said = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}

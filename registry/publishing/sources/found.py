@@ -20,7 +20,7 @@ MAX_TEXT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Choice:
+class SourceChoice:
     """What the publisher says beside the source."""
 
     file: str | None = None

@@ -21,9 +21,9 @@ from registry.contracts.catalogue.manifest import Classification, ImageInput, Or
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.onnx import inspect
 from registry.publishing.sources.found import (
-    Choice,
     FoundFile,
     FoundModel,
+    SourceChoice,
     name_from,
     only_one,
     read_object,
@@ -36,7 +36,7 @@ _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5
 """PIL's numbers for resampling filters, as `resample` gives them."""
 
 
-def read_huggingface(source: str, choice: Choice) -> FoundModel:
+def read_huggingface(source: str, choice: SourceChoice) -> FoundModel:
     """`ORG/NAME[@REVISION]` out of the cache, or a folder. The choice is the model's file inside it.
 
     Raises:

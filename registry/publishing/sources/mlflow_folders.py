@@ -15,7 +15,15 @@ from typing import Any
 from registry.contracts.catalogue.manifest import Origin, TensorSpec
 from registry.inspection.facts import InspectionError
 from registry.inspection.onnx import inspect
-from registry.publishing.sources.found import Choice, FoundFile, FoundModel, inside, name_from, only_one, read_text
+from registry.publishing.sources.found import (
+    FoundFile,
+    FoundModel,
+    SourceChoice,
+    inside,
+    name_from,
+    only_one,
+    read_text,
+)
 from registry.publishing.sources.scikit_learn import Inputs, exported
 
 MLMODEL = "MLmodel"
@@ -32,7 +40,7 @@ _KINDS = {"float16": "FP16", "float32": "FP32", "float64": "FP64", "bool": "BOOL
 _KINDS |= {f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
-def read_mlflow(folder: Path, choice: Choice) -> FoundModel:
+def read_mlflow(folder: Path, choice: SourceChoice) -> FoundModel:
     """The model of a folder with an `MLmodel` file, or of the file itself.
 
     Raises:

@@ -19,9 +19,9 @@ from typing import IO, Any
 from registry.contracts.catalogue.manifest import Origin
 from registry.inspection.facts import InspectionError
 from registry.publishing.sources.found import (
-    Choice,
     FoundFile,
     FoundModel,
+    SourceChoice,
     name_from,
     only_one,
     read_object,
@@ -42,7 +42,7 @@ MAX_MEMBERS = 10_000
 _PIECE = 1 << 20
 
 
-def read_oci(source: str, choice: Choice) -> FoundModel:
+def read_oci(source: str, choice: SourceChoice) -> FoundModel:
     """`FOLDER[:TAG]`. The choice is the model's file inside the unpacked layers.
 
     Raises:

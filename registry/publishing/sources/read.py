@@ -9,16 +9,16 @@ from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import Origin, Target
 from registry.inspection.facts import InspectionError
 from registry.publishing.request import PublishRequest, VariantSection, for_targets
-from registry.publishing.sources.found import Choice, FoundFile, FoundModel, name_from
+from registry.publishing.sources.found import FoundFile, FoundModel, SourceChoice, name_from
 from registry.publishing.sources.hub_snapshots import read_huggingface
 from registry.publishing.sources.mlflow_folders import read_mlflow
 from registry.publishing.sources.oci_layouts import read_oci
 from registry.publishing.sources.scikit_learn import read_sklearn
 from registry.publishing.sources.triton_repositories import read_triton
 
-NO_CHOICE = Choice()
+NO_CHOICE = SourceChoice()
 
-SOURCES: dict[str, Callable[[str, Choice], FoundModel]] = {
+SOURCES: dict[str, Callable[[str, SourceChoice], FoundModel]] = {
     "mlflow": lambda rest, choice: read_mlflow(Path(rest), choice),
     "hf": read_huggingface,
     "triton": lambda rest, choice: read_triton(Path(rest), choice),
@@ -28,7 +28,7 @@ SOURCES: dict[str, Callable[[str, Choice], FoundModel]] = {
 """What stands before the colon, and who reads what stands behind it."""
 
 
-def read_source(sources: Sequence[str], choice: Choice = NO_CHOICE) -> FoundModel:
+def read_source(sources: Sequence[str], choice: SourceChoice = NO_CHOICE) -> FoundModel:
     """The model that the texts name: one of SOURCES, or files of the same model.
 
     Args:
@@ -65,7 +65,7 @@ def read_source(sources: Sequence[str], choice: Choice = NO_CHOICE) -> FoundMode
     )
 
 
-def _guessed(folder: Path, count: int, choice: Choice) -> FoundModel:
+def _guessed(folder: Path, count: int, choice: SourceChoice) -> FoundModel:
     """A folder without a word before it: what it holds shows what it is."""
     marks = {"mlflow": "MLmodel", "triton": "config.pbtxt", "oci": "oci-layout", "hf": "config.json"}
     kind = next((kind for kind, mark in marks.items() if (folder / mark).is_file()), None)

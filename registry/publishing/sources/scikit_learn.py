@@ -21,7 +21,7 @@ from typing import Any
 
 from registry.contracts.catalogue.manifest import Origin
 from registry.inspection.facts import InspectionError
-from registry.publishing.sources.found import Choice, FoundFile, FoundModel, name_from
+from registry.publishing.sources.found import FoundFile, FoundModel, SourceChoice, name_from
 
 PYTHON_VARIABLE = "MODELFLEET_SKLEARN_PYTHON"
 TIMEOUT_S = 300.0
@@ -32,7 +32,7 @@ Inputs = Sequence[tuple[str, str, int]]
 """Name, NumPy type, number of columns."""
 
 
-def read_sklearn(path: Path, choice: Choice) -> FoundModel:
+def read_sklearn(path: Path, choice: SourceChoice) -> FoundModel:
     """The model of a .skops, .pkl or .joblib file. Raises InspectionError."""
     if not path.is_file():
         raise InspectionError(f"{path} does not exist, or is not a file")
@@ -40,7 +40,7 @@ def read_sklearn(path: Path, choice: Choice) -> FoundModel:
     return exported(path, origin, name_from(path.stem), None, choice)
 
 
-def exported(path: Path, origin: Origin, name: str, inputs: Inputs | None, choice: Choice) -> FoundModel:
+def exported(path: Path, origin: Origin, name: str, inputs: Inputs | None, choice: SourceChoice) -> FoundModel:
     """What skl2onnx makes of the model, in a folder that `keep` holds. Raises InspectionError: it makes nothing."""
     if path.suffix != ".skops" and not choice.trust_pickle:
         raise InspectionError(

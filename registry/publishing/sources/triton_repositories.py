@@ -18,7 +18,7 @@ from registry.contracts.catalogue.manifest import Classification, Origin, Target
 from registry.inspection.facts import InspectionError
 from registry.inspection.labels import read_labels
 from registry.publishing.request import BatchingSection
-from registry.publishing.sources.found import Choice, FoundFile, FoundModel, inside, name_from, read_text
+from registry.publishing.sources.found import FoundFile, FoundModel, SourceChoice, inside, name_from, read_text
 
 CONFIG = "config.pbtxt"
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
@@ -33,7 +33,7 @@ _UNSTORED = {
 }
 
 
-def read_triton(folder: Path, choice: Choice) -> FoundModel:
+def read_triton(folder: Path, choice: SourceChoice) -> FoundModel:
     """The model of a repository or of one of its folders. The choice is the number of its version's folder.
 
     Raises:

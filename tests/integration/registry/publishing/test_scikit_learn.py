@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from registry.inspection.facts import InspectionError
-from registry.publishing.sources.found import Choice
+from registry.publishing.sources.found import SourceChoice
 from registry.publishing.sources.read import read_source
 from registry.publishing.sources.scikit_learn import PYTHON_VARIABLE
 
-TRUSTED = Choice(trust_pickle=True)
+TRUSTED = SourceChoice(trust_pickle=True)
 MAKE = """
 import sys, pickle, numpy as np, skops.io
 from sklearn.datasets import load_iris
@@ -69,9 +69,9 @@ def exporter(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("exporter")
 @pytest.mark.parametrize(
-    ("name", "choice"), [("iris.skops", Choice()), ("iris.pkl", TRUSTED), ("forest.skops", TRUSTED)]
+    ("name", "choice"), [("iris.skops", SourceChoice()), ("iris.pkl", TRUSTED), ("forest.skops", TRUSTED)]
 )
-def test_a_model_is_exported_and_answers_as_it_does_itself(models: Path, name: str, choice: Choice) -> None:
+def test_a_model_is_exported_and_answers_as_it_does_itself(models: Path, name: str, choice: SourceChoice) -> None:
     found = read_source([f"sklearn:{models / name}"], choice)
     with found.keep:
         assert found.files[0].file.read_bytes()
@@ -84,14 +84,14 @@ def test_a_model_is_exported_and_answers_as_it_does_itself(models: Path, name: s
 @pytest.mark.parametrize(
     ("name", "choice", "said"),
     [
-        ("iris.pkl", Choice(), "--trust-pickle"),
-        ("forest.skops", Choice(), "sklearn.tree._tree.Tree"),
+        ("iris.pkl", SourceChoice(), "--trust-pickle"),
+        ("forest.skops", SourceChoice(), "sklearn.tree._tree.Tree"),
         ("odd.skops", TRUSTED, "cannot be exported"),
         ("writes.pkl", TRUSTED, "Permission denied"),
     ],
 )
 def test_what_is_not_trusted_or_cannot_be_exported_is_refused(
-    models: Path, name: str, choice: Choice, said: str
+    models: Path, name: str, choice: SourceChoice, said: str
 ) -> None:
     with pytest.raises(InspectionError, match=said):
         read_source([f"sklearn:{models / name}"], choice)

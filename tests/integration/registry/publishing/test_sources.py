@@ -24,7 +24,7 @@ from registry.pictures.decode import decode
 from registry.pictures.steps import steps_of
 from registry.publishing.plan import PublishPlan, make_plan
 from registry.publishing.request import PublishRequest, VariantSection
-from registry.publishing.sources.found import Choice
+from registry.publishing.sources.found import SourceChoice
 from registry.publishing.sources.hub_snapshots import _steps
 from registry.publishing.sources.read import read_source, request_of
 from tests.support.models import onnx_models
@@ -39,7 +39,7 @@ def planned(
     *sources: str, file: str | None = None, version: str | None = None, targets: Sequence[Target] = ()
 ) -> PublishPlan:
     """Inspected as publishing does it; no registry is asked."""
-    found = read_source(sources, Choice(file))
+    found = read_source(sources, SourceChoice(file))
     with found.keep:
         return make_plan(request_of(found, model=None, version=version, targets=targets))
 
