@@ -337,6 +337,8 @@ class DataPlane:
             timeout = 0.0 if at_once else max(0.0, next_tick - now)
             events = self._selector.select(timeout)
             self._admission.now = now = self._clock()
+            if self._wakeup.waiting:  # before the socket: what was asked before a request came holds for it
+                self._wakeup.run()
             self._socket.read_rest()
             for key, mask in events:
                 key.data(mask)

@@ -47,6 +47,11 @@ class Wakeup:
         self.post(run)
         return future
 
+    @property
+    def waiting(self) -> bool:
+        """Is a call queued?"""
+        return bool(self._calls)
+
     def run(self) -> None:
         """Runs what was queued until now."""
         with contextlib.suppress(OSError):
