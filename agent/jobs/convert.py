@@ -20,16 +20,23 @@ from agent.conversion.base import SOURCE, ConversionRequest, Tools
 from agent.conversion.convert import Converted, convert, plan_for
 from agent.conversion.quantize import CALIBRATION
 from agent.conversion.tool import CancelledError
-from agent.errors import PermanentError, StepCancelledError
+from agent.errors import PermanentError, StepCancelledError, TransientError
 from agent.jobs.context import CLOSE_S, JobContext, bring_file, bring_variant, job_manifest, load_beside
 from agent.worker.golden import measure_parity
 from registry.contracts.catalogue.conversions import GOALS, source_for
 from registry.contracts.catalogue.manifest import Format, Golden, Manifest, MeasuredParity, Variant
-from registry.contracts.codes import JobCode
+from registry.contracts.codes import DeploymentCode, JobCode
 from registry.contracts.device.deployments import Job
+from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import FitOutcome, judge
 from registry.contracts.golden_vectors import read_cases
 from registry.contracts.tensors import NUMPY_NAME, RAW, Datatype
+
+_NEEDED = {
+    Format.OM: (("soc_version", "soc", "ascend"), ("cann_version", "cann", "cann")),
+    Format.TENSORRT_PLAN: (("compute_capability", "compute_capability", "cuda"),),
+}
+"""By what is made: the option, the field of Tools that stands for it, and the fact of the host that this comes from."""
 
 
 def handle_conversion(job: Job, context: JobContext) -> dict[str, Any]:
@@ -45,6 +52,7 @@ def handle_conversion(job: Job, context: JobContext) -> dict[str, Any]:
         options=job.options,
         calibration=manifest.golden is not None and source.format is Format.ONNX and job.to is Format.ONNX,
     )
+    require_facts(request, context.facts())
     plan = plan_for(request)
     name = plan.name
     if manifest.variant(name) is not None:
@@ -79,6 +87,14 @@ def handle_conversion(job: Job, context: JobContext) -> dict[str, Any]:
     )
     parity = variant.parity.to_json() if variant.parity is not None else why
     return {"variant": _summary(variant), "manifest": digest, "measured": parity}
+
+
+def require_facts(request: ConversionRequest, facts: Platform) -> None:
+    """A look that failed is no fact: raises TransientError where the tool needs what it should have found."""
+    for option, field, fact in _NEEDED.get(request.to, ()):
+        if not request.option(option, getattr(request.tools, field)) and fact in facts.failed():
+            why = facts.evidence[fact].reason
+            raise TransientError(DeploymentCode.FACTS_UNKNOWN, f"the last look at this host's {fact} failed: {why}")
 
 
 def host_tools(context: JobContext) -> Tools:

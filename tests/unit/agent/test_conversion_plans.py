@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from agent.conversion.atc import EXPLANATIONS, explain
 from agent.conversion.base import ConversionPlan, ConversionRequest, Ran, Tools
 from agent.conversion.convert import TOOLCHAINS, plan_for
 from agent.conversion.tensorrt import version_of
-from agent.errors import PermanentError
+from agent.errors import PermanentError, TransientError
+from agent.jobs.convert import require_facts
 from registry.contracts.catalogue.conversions import GOALS, source_for
 from registry.contracts.catalogue.entry_points import EntryPoint
 from registry.contracts.catalogue.manifest import Build, FileRef, Format, Manifest, Network, Target, TensorSpec, Variant
+from registry.contracts.fit.platforms import Evidence, Platform
 from registry.contracts.tensors import Datatype
 from registry.contracts.wire import digest_of
 
@@ -50,6 +53,20 @@ def refused(to: Format, source: Variant | None = None, tools: Tools = TOOLS, **o
     with pytest.raises(PermanentError) as caught:
         planned(to, source, tools, **options)
     return caught.value
+
+
+def test_what_a_failed_look_at_the_host_did_not_find_is_waited_for_and_what_is_not_there_is_refused() -> None:
+    evidence = {"ascend": Evidence(failed=True, reason="slow")}
+    looked = Platform(os="linux", arch="aarch64", cpu_count=1, evidence=evidence)
+    unknown = replace(TOOLS, soc="")
+    request = ConversionRequest(source=variant(), to=Format.OM, tools=unknown, options={})
+    with pytest.raises(TransientError, match="ascend failed: slow"):
+        require_facts(request, looked)
+    require_facts(replace(request, options={"soc_version": "Ascend310P3"}), looked)
+    require_facts(replace(request, tools=TOOLS), looked)  # an earlier look knew
+    require_facts(replace(request, to=Format.ONNX), looked)
+    require_facts(request, looked.model_copy(update={"evidence": {}}))
+    assert refused(Format.OM, tools=unknown).code == "bad_option"
 
 
 def test_every_goal_has_a_toolchain_and_every_toolchain_a_goal() -> None:
