@@ -7,13 +7,12 @@ The fast path, the bodies that are read straight into slots, and paho's on_messa
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import inf
 
 from agent.dataplane.answers import Answers
-from agent.dataplane.dedupe import Dedupe, DedupeVerdict, Key
+from agent.dataplane.dedupe import Dedupe, DedupeVerdict, Key, fingerprint
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.router import Router
@@ -205,7 +204,7 @@ class Admission:
         if plan.response_topic or plan.id:
             self.address(request, plan)
             repeatable = request.ack is not None and bool(plan.id)
-            if repeatable and not self.is_new(request, plan, zlib.crc32(payload), len(payload)):
+            if repeatable and not self.is_new(request, plan, (payload,), len(payload)):
                 return
         if request.deadline <= self.now:
             request.plan = plan
@@ -232,9 +231,9 @@ class Admission:
             raise RequestError(InferenceCode.BAD_RESPONSE_TOPIC, "the response topic may not be published to")
         request.reply_to = reply_to
 
-    def is_new(self, request: Request, plan: RequestPlan, crc: int, size: int) -> bool:
+    def is_new(self, request: Request, plan: RequestPlan, payload: Iterable[memoryview], size: int) -> bool:
         """False: it came before, and is answered with its twin."""
-        key = Key(request.reply_to[2:].decode(), plan.id, crc, size)
+        key = Key(request.slot.model, request.reply_to[2:].decode(), plan.id, fingerprint(payload), size)
         request.plan = plan
         verdict, reply = self._dedupe.begin(key, request, self.now)
         if verdict is DedupeVerdict.RUN:

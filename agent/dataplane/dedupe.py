@@ -1,14 +1,16 @@
 """Requests that come twice are run once: QoS 1 means "at least once", also after a lost connection.
 
-A request is known by its response topic, its id, and a fingerprint of its payload, so the same id with other content
-is another request. While the first runs, its repeats wait for the same reply; afterwards they get the stored one
-again, each with its own correlation data (which the caller keeps). Refused and failed requests are not
-stored: a retry is a retry. Memory only, bounded by entries, bytes and age; time is passed in (seconds, monotonic).
+A request is known by its model, its response topic, its id, and a fingerprint of its payload, so the same id with other
+content, or for another model, is another request. While the first runs, its repeats wait for the same reply; afterwards
+they get the stored one again, each with its own correlation data (which the caller keeps). Refused and failed requests
+are not stored: a retry is a retry. Memory only, bounded by entries, bytes and age; time is passed in (seconds,
+monotonic).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -24,10 +26,22 @@ MAX_WAITERS = 16
 class Key(NamedTuple):
     """What makes two requests the same."""
 
+    model: str
     response_topic: str
     request_id: str
-    crc: int
+    content: int
+    """`fingerprint` of the payload."""
     length: int
+    """Bytes of the payload."""
+
+
+def fingerprint(parts: Iterable[bytes | bytearray | memoryview]) -> int:
+    """Of a payload that comes in these parts: 64 bits, keyed anew in each process (PEP 456).
+
+    A client may use one id for all its requests: with the 32 bits of a CRC, one of some million would be answered with
+    another's reply.
+    """
+    return hash(tuple(bytes(part) for part in parts))
 
 
 class DedupeVerdict(StrEnum):

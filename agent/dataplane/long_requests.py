@@ -7,8 +7,6 @@ first (JSON, pictures) is gathered, one request at a time, up to the model's lim
 
 from __future__ import annotations
 
-import zlib
-
 from agent.dataplane.admission import Admission
 from agent.dataplane.oip.plan import RequestPlan
 from agent.dataplane.slot import Request, Serving, enqueue, in_order, places, reserve
@@ -120,10 +118,7 @@ class LongRequests:
         new = True
         try:
             if request.ack is not None and plan.id:
-                crc = 0
-                for place in body.all:
-                    crc = zlib.crc32(place, crc)
-                new = self._admission.is_new(request, plan, crc, sum(map(len, body.all)))
+                new = self._admission.is_new(request, plan, body.all, sum(map(len, body.all)))
             if new and request.deadline <= self._admission.now:
                 new = False
                 self._admission.answers.expired(request)

@@ -177,7 +177,7 @@ def test_every_form_answers_the_same(scored: Scored) -> None:
 def test_publishing_measured_the_forms_that_run_here(fleet: Fleet) -> None:
     variants = fleet.registry("show", "lenet@1.0.0")["manifest"]["variants"]
     measured = {variant["format"] for variant in variants if variant.get("parity")}
-    assert measured == {"onnx", "mindir"}
+    assert measured == {"onnx", "mindir", "mindspore-ckpt"}
 
 
 def test_what_the_optimizer_saved_is_in_the_published_file_and_does_no_harm(fleet: Fleet) -> None:

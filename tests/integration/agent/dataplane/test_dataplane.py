@@ -289,6 +289,15 @@ def test_a_request_that_comes_twice_runs_once(asker: Asker, serving: Serving) ->
     np.testing.assert_array_equal(asker.one(other, header_length=length).tensor(), (X + 1) * 2)
 
 
+def test_the_same_request_to_two_models_is_two_requests(asker: Asker, serving: Serving) -> None:
+    serving.serve(FakeWorker(), model="other")
+    payload, length = binary_request(X, id_="same")
+    asker.one(payload, header_length=length)
+    answer = asker.one(payload, header_length=length, topic=serving.infer("other"))
+    assert answer.head["model_name"] == "other"
+    assert [sum(worker.batches) for worker in serving.workers] == [1, 1]
+
+
 def test_a_swap_loses_no_request_and_gives_the_old_worker_back(asker: Asker, serving: Serving) -> None:
     old, new = serving.workers[0], FakeWorker()
     old.gate.clear()

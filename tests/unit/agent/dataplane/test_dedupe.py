@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
-from agent.dataplane.dedupe import MAX_WAITERS, Dedupe, DedupeVerdict, Key
+from agent.dataplane.dedupe import MAX_WAITERS, Dedupe, DedupeVerdict, Key, fingerprint
 from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.inference.reply import Reply
 
 REPLY = Reply((b"head", memoryview(b"tensor")), 4, "application/octet-stream")
-ONE = Key("me/replies", "id-1", 7, 20)
+ONE = Key("m", "me/replies", "id-1", 7, 20)
 
 
 def memory(**limits: Any) -> Dedupe[Any]:
@@ -41,7 +42,12 @@ def test_the_same_id_with_other_content_or_another_asker_is_another_request() ->
     dedupe = memory()
     dedupe.begin(ONE, "c1", 0.0)
     dedupe.finish(ONE, REPLY, 0.0)
-    for other in (ONE._replace(crc=8), ONE._replace(length=21), ONE._replace(response_topic="you/replies")):
+    for other in (
+        ONE._replace(content=8),
+        ONE._replace(model="n"),
+        ONE._replace(length=21),
+        ONE._replace(response_topic="you/replies"),
+    ):
         assert dedupe.begin(other, "c", 0.0) == (DedupeVerdict.RUN, None)
 
 
@@ -71,7 +77,7 @@ def test_waiters_are_bounded() -> None:
 
 
 def keys(count: int) -> list[Key]:
-    return [Key("t", f"id-{number}", 0, 0) for number in range(count)]
+    return [Key("m", "t", f"id-{number}", 0, 0) for number in range(count)]
 
 
 def test_entries_and_bytes_are_bounded_oldest_first() -> None:
@@ -103,3 +109,11 @@ def test_with_too_many_running_a_request_runs_without_memory() -> None:
     assert dedupe.begin(second, "c", 0.0) == (DedupeVerdict.RUN, None)
     assert dedupe.counters.total("untracked_requests") == 2
     assert dedupe.finish(second, REPLY, 0.0) == []
+
+
+def test_a_fingerprint_tells_contents_apart_that_have_one_checksum() -> None:
+    """Two texts with the same CRC-32."""
+    first, second = b"plumless", b"buckeroo"
+    assert zlib.crc32(first) == zlib.crc32(second)
+    assert fingerprint((first,)) != fingerprint((second,))
+    assert fingerprint((memoryview(first),)) == fingerprint((bytearray(first),))
