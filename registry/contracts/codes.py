@@ -45,7 +45,7 @@ class InferenceCode(Code):
         "Send fewer items in a request, or raise limits.max_payload of the agent.")
     UNKNOWN_MODEL = ("unknown_model",
         "No such model is assigned to this device.",
-        "Check the name in the topic; `registry deploy` assigns a model.")
+        "Check the model's name; `registry deploy` assigns a model to a device.")
     UNKNOWN_VERSION = ("unknown_version",
         "The request asks for a version that this device does not serve.",
         "Leave the version out of the request, or deploy that version.")
@@ -691,8 +691,8 @@ class RequestCode(Code):
         "A value does not fit the input's datatype.",
         "Scale or clip the values, or publish a model with a wider datatype.")
     CLIENT_CLOSED = ("client_closed",
-        "The client was closed, or belongs to another process.",
-        "Make a new client; after a fork, one in each process.")
+        "The client was closed, is not connected yet, or was made in another process.",
+        "Use a client inside its `with` or `async with`; after a fork, make one in each process.")
 
 
 # fmt: on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,8 @@ from registry.client.versions import split_reference
 if TYPE_CHECKING:
     from registry.client.devices import Answer
 
+LEAST_SECONDS = 0.05
+"""For the request, however long the connection took."""
 SHOWN = 64
 """Elements of an output that a person sees; --json has all."""
 
@@ -43,7 +46,10 @@ def ask(
     output: Annotated[
         list[str] | None, typer.Option("--output", metavar="NAME", help="Only this output; may be repeated.")
     ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, max=3600, metavar="SECONDS")] = 10.0,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", min=0.1, max=3600, metavar="SECONDS", help="For the connection and the answer."),
+    ] = 10.0,
     options: BrokerOptions,
 ) -> None:
     """Ask a device that serves a model, over MQTT, and show the answer.
@@ -59,11 +65,17 @@ def ask(
     if given is None:
         raise UsageFault("Nothing to ask", hint="Give --picture FILE, --request FILE or --npz FILE")
     model, version = split_reference(reference)
-    with connected(options) as client:
+    until = time.monotonic() + timeout
+    with connected(options, connect_timeout=timeout) as client:
         whom: dict[str, Any] = {"pool": device} if pool else {"device": device}
         try:
             answer = client.infer(
-                **whom, model=model, version=version, outputs=output or None, timeout=timeout, **given
+                **whom,
+                model=model,
+                version=version,
+                outputs=output or None,
+                timeout=max(LEAST_SECONDS, until - time.monotonic()),
+                **given,
             )
         except ValueError as error:
             if hasattr(error, "code"):

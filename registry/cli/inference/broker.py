@@ -48,7 +48,14 @@ RequestOption = Annotated[
         "-: standard input.",
     ),
 ]
-PoolOption = Annotated[bool, typer.Option("--pool", help="DEVICE names a pool: any of its devices answers.")]
+PoolOption = Annotated[
+    bool,
+    typer.Option(
+        "--pool",
+        help="DEVICE names a pool. A request does not carry that name: any device that serves the model for a pool, "
+        "this or another, may answer.",
+    ),
+]
 DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="The device; with --pool the pool.")]
 ReferenceArgument = Annotated[
     str, typer.Argument(metavar="MODEL[@VERSION]", help="With VERSION: only this version may answer.")
@@ -209,7 +216,7 @@ def as_cli_error(error: DeviceError) -> CliError:
     ):
         if isinstance(error, kind):
             code = status
-    where = f"{error.device}: " if error.device else ""
+    where = f"{error.device}: " if error.device and error.device not in error.message else ""
     return CliError(where + error.message, code=error.code, hint=error.action, exit_code=code)
 
 

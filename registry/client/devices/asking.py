@@ -22,9 +22,9 @@ from .settings import ClientSettings, check_name
 
 MAX_ID = 256
 DESCRIPTION_SECONDS = 2.0
-"""So long a device may take to say what a model takes, at most half of the time-out."""
+"""So long a device may take to say what a model takes, at most half of the time that is left."""
 _NO_DEVICE = frozenset(map(str, (RequestCode.NO_SUCH_DEVICE, RequestCode.DEVICE_OFFLINE,
-                                 RequestCode.CLIENT_CLOSED)))  # fmt: skip
+                                 RequestCode.NOT_CONNECTED, RequestCode.CLIENT_CLOSED)))  # fmt: skip
 _OUTDATED = frozenset(map(str, (InferenceCode.WRONG_DATATYPE, InferenceCode.UNKNOWN_INPUT,
                                 InferenceCode.MISSING_INPUT, InferenceCode.NO_IMAGE_INPUT)))  # fmt: skip
 Picture = Union[str, "os.PathLike[str]", bytes]
@@ -79,15 +79,10 @@ def read_picture(picture: Picture) -> bytes:
     return data
 
 
-def description_seconds(left: float) -> float:
-    """How long to wait for the description, when so many seconds are left for the request."""
-    return max(0.001, min(DESCRIPTION_SECONDS, left / 2))
-
-
-def ends_request(error: DeviceError, left: float) -> bool:
-    """There will be no answer to the request either. Else it is sent without a description: its own answer says more;
-    or the connection is waited for."""
-    return error.code in _NO_DEVICE or (error.code == RequestCode.NOT_CONNECTED and left < DESCRIPTION_SECONDS)
+def ends_request(error: DeviceError) -> bool:
+    """There will be no answer to the request either: the device, or the connection, was waited for as long as may be.
+    Else it is sent without a description: its own answer says more."""
+    return error.code in _NO_DEVICE
 
 
 class Asking:
@@ -160,9 +155,10 @@ class Asking:
             self._check_bare(asked)
             encoded = self.encoder.picture(picture)
         wait = self.settings.wait_when_offline
+        target = f"{asked.device}/{asked.model}" if asked.device else f"model {asked.model} of pool {asked.pool}"
         return PendingRequest(
             key=b"\x09" + text(correlation.encode()), request_id=request_id, topic=topic, device=asked.device or "",
-            target=f"{asked.device or 'the pool'}/{asked.model}", properties=encoded.properties, pieces=encoded.pieces,
+            target=target, properties=encoded.properties, pieces=encoded.pieces,
             qos=how.qos, started=now, deadline=now + how.timeout, retries=how.retries, wait=wait, read=read, done=done,
         )  # fmt: skip
 
@@ -178,7 +174,10 @@ class Asking:
         if model is not None:
             check_name("model", model)
         if device is not None:
-            topic, target = self.settings.topics.metadata(check_name("device", device), model), device
+            topic, target = (
+                self.settings.topics.metadata(check_name("device", device), model),
+                f"{device}/{model}" if model else device,
+            )
         else:
             topic, target = self.settings.topics.pool_metadata(model or ""), f"the pools with {model}"
         request_id = self.new_id()
@@ -191,6 +190,13 @@ class Asking:
             done=done,
         )  # fmt: skip
         request.probe = True
+        return request
+
+    def description(self, asked: InferenceRequest, how: How, *, now: float, read: Reader, done: Done) -> PendingRequest:
+        """A request for what the model takes, before the one for inference: it waits for connection and device as long
+        as that one may, and for its answer no longer than DESCRIPTION_SECONDS. Raises ValueError."""
+        request = self.metadata(asked.device, asked.model, timeout=how.timeout, now=now, read=read, done=done)
+        request.answer_within = DESCRIPTION_SECONDS
         return request
 
     def _correlation(self, given: str = "") -> tuple[str, ReplyAddress | None]:

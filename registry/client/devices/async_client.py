@@ -18,11 +18,10 @@ from .asking import (
     Picture,
     Reader,
     as_request,
-    description_seconds,
     ends_request,
 )
 from .async_waiting import AsyncInFlightLimit, AsyncOldestRequest
-from .client import DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES
+from .client import CONNECT_GRACE_SECONDS, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, unanswered
 from .errors import DeviceError, UnknownModelError, error_of
 from .figures import Statistics
 from .loop import ConnectionOnLoop
@@ -72,7 +71,10 @@ class AsyncClient:
         self._driver.start()
         if self._wait_connected:
             try:
-                error = await self._driver.first
+                limit = self.settings.connect_timeout_s + CONNECT_GRACE_SECONDS
+                error = await asyncio.wait_for(asyncio.shield(self._driver.first), limit)
+            except asyncio.TimeoutError:
+                error = unanswered(self.settings)
             except BaseException:
                 await self.close()
                 raise
@@ -240,18 +242,16 @@ class AsyncClient:
     async def _make(self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]) -> PendingRequest:
         read = self._connected().connection.reader.read
         started = time.monotonic()
-        while self._asking.needs_description(asked, time.monotonic()):
-            left = started + how.timeout - time.monotonic()
+        if self._asking.needs_description(asked, started):
+            future = self._future()
+            request = self._asking.description(asked, how, now=started, read=read_model, done=_into(future))
             found: ModelDescription | None = None
             try:
-                found = await self._ask_metadata(asked.device, asked.model, read_model, description_seconds(left))
+                found = _result(await self._wait(request, future))
             except DeviceError as error:
-                if ends_request(error, left):
+                if ends_request(error):
                     raise
-                if error.code == RequestCode.NOT_CONNECTED:
-                    continue
             self._asking.learn(asked, found, time.monotonic())
-            break
         return self._asking.infer(asked, how, now=started, read=read, done=done)
 
     async def _try(

@@ -25,14 +25,13 @@ from .asking import (
     Picture,
     Reader,
     as_request,
-    description_seconds,
     ends_request,
 )
 from .errors import DeviceError, UnknownModelError, error_of
 from .figures import Statistics
 from .metadata import DeviceDescription, ModelDescription, read_model, read_server
 from .requests import PendingRequest
-from .settings import ClientOptions, make_settings
+from .settings import ClientOptions, ClientSettings, make_settings
 from .thread import ConnectionThread
 from .waiting import GRACE_SECONDS, InFlightLimit, OldestRequest, wait_for_end
 
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
 
 DEFAULT_WINDOW = 32
 DEFAULT_WINDOW_BYTES = 64 << 20
+CONNECT_GRACE_SECONDS = 0.5
+"""A try to connect ends at its time-out by itself; so much later it hangs in a name server or a TLS handshake."""
 
 
 class Client:
@@ -62,7 +63,7 @@ class Client:
         reply_prefix: The first levels of the topic for answers, `<reply_prefix>/<client_id>/<random>`.
         protocol: "5", or "3.1.1" for a broker that speaks nothing newer.
         keepalive: Seconds after which a silent connection is tested.
-        connect_timeout: Seconds that one try to connect may take.
+        connect_timeout: Seconds that one try to connect may take, to the broker's last word.
         wait_connected: False: the constructor returns at once, and the broker is tried until it is there.
         when_offline: "fail": a request to a device that is not connected fails at once; "wait": it waits until its
             time-out.
@@ -88,8 +89,8 @@ class Client:
             self._wait_connected()
 
     def _wait_connected(self) -> None:
-        limit = self.settings.connect_timeout_s + GRACE_SECONDS
-        error = self._thread.first if self._thread.told.wait(limit) else _unanswered(self.settings.broker, limit)
+        limit = self.settings.connect_timeout_s + CONNECT_GRACE_SECONDS
+        error = self._thread.first if self._thread.told.wait(limit) else unanswered(self.settings)
         if error is not None:
             self.close()
             raise error
@@ -355,20 +356,19 @@ class Client:
         )
         return _result(self._wait(request, box))
 
-    def _describe(self, asked: InferenceRequest, started: float, timeout: float) -> None:
+    def _describe(self, asked: InferenceRequest, how: How, started: float) -> None:
         """Asks what the model takes, where that is needed and not remembered."""
-        while self._asking.needs_description(asked, time.monotonic()):
-            left = started + timeout - time.monotonic()
-            try:
-                found = self._ask_metadata(asked.device, asked.model, read_model, description_seconds(left))
-            except DeviceError as error:
-                if ends_request(error, left):
-                    raise
-                if error.code == RequestCode.NOT_CONNECTED:
-                    continue
-                found = None
-            self._asking.learn(asked, found, time.monotonic())
+        if not self._asking.needs_description(asked, started):
             return
+        box: queue.SimpleQueue[None] = queue.SimpleQueue()
+        request = self._asking.description(asked, how, now=started, read=read_model, done=self._waker(box))
+        found: ModelDescription | None = None
+        try:
+            found = _result(self._wait(request, box))
+        except DeviceError as error:
+            if ends_request(error):
+                raise
+        self._asking.learn(asked, found, time.monotonic())
 
     def statistics(self) -> Statistics:
         """What was sent, answered and lost so far, and how fast. Raises DeviceError when the client is closed."""
@@ -381,7 +381,7 @@ class Client:
 
     def _make(self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]) -> PendingRequest:
         started = time.monotonic()
-        self._describe(asked, started, how.timeout)
+        self._describe(asked, how, started)
         return self._asking.infer(asked, how, now=started, read=self._read, done=done)
 
     def _try(
@@ -443,5 +443,8 @@ def _kept(outcome: Any, *, keep: bool) -> Answer | DeviceError:
     return found
 
 
-def _unanswered(broker: object, seconds: float) -> DeviceError:
-    return error_of(RequestCode.NOT_CONNECTED, f"{broker} has not answered within {seconds:.0f} s")
+def unanswered(settings: ClientSettings) -> DeviceError:
+    """The first try to connect has not ended in its time."""
+    return error_of(
+        RequestCode.NOT_CONNECTED, f"{settings.broker} has not answered within {settings.connect_timeout_s:g} s"
+    )

@@ -38,7 +38,6 @@ from .settings import ClientSettings
 
 RECONNECT = Backoff(first_s=0.1, cap_s=10.0)
 """Between tries to reach the broker; there is no last one."""
-GREETING_SECONDS = 20.0
 PRESENCE_SECONDS = 1.0
 """A broker that has not sent a presence document by then has none."""
 MAX_WINDOW = 60000
@@ -92,7 +91,11 @@ class ClientConnection:
         self._connecting = False
         self._attempt = 0
         self._retry_at = inf
+        self._try_until = inf
+        """When the try to connect that is under way has had its time."""
         self._greeting_until = inf
+        self._unanswered = ""
+        """Why this client ends the connection: its broker is silent."""
         self._keepalive_at = 0.0
         self._fences: dict[str, float] = {}
         """Devices whose presence document was asked for, and when there is none."""
@@ -113,6 +116,8 @@ class ClientConnection:
             self._connect()
         if now >= self._greeting_until:
             self._greeting_until = inf
+            seconds = self.settings.connect_timeout_s
+            self._unanswered = f"accepted the connection and did not answer within {seconds:g} s"
             self._session.client.disconnect()
         for device in [each for each, until in self._fences.items() if now >= until]:
             self._no_presence(device)
@@ -182,6 +187,7 @@ class ClientConnection:
     def _connect(self) -> None:
         self._retry_at = inf
         self._connecting = True
+        self._try_until = self._clock() + self.settings.connect_timeout_s
         self._background(self._session.connect, self._connect_ended)
 
     def _connect_ended(self, error: Exception | None) -> None:
@@ -190,18 +196,20 @@ class ClientConnection:
             self._session.client.disconnect()
             return
         if error is not None:
-            self._away(f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            self._away(reason, f"cannot be reached ({reason})")
             return
-        self._greeting_until = self._clock() + GREETING_SECONDS
+        self._greeting_until = self._try_until
         self._link.opened()
 
-    def _away(self, reason: str) -> None:
+    def _away(self, reason: str, said: str) -> None:
+        """`reason`: in the errors of requests; `said`: what the broker did, in that of the first try."""
         self._greeting_until = inf
         self._attempt += 1
         now = self._clock()
         self._retry_at = now + RECONNECT.delay(self._attempt, random.random())  # noqa: S311 - guards nothing
         self.requests.away = reason
-        self._tell(NotConnectedError(RequestCode.NOT_CONNECTED, f"{self.settings.broker} cannot be reached ({reason})"))
+        self._tell(NotConnectedError(RequestCode.NOT_CONNECTED, f"{self.settings.broker} {said}"))
 
     def session_open(self, session_present: bool, limits: BrokerLimits) -> None:
         """CONNACK: the answers are subscribed to before anything is asked."""
@@ -243,9 +251,10 @@ class ClientConnection:
         self._session.forget_unacknowledged()
         self._link.closed()
         self._fences.clear()
+        unanswered, self._unanswered = self._unanswered, ""
         if not self.closed:
-            self.requests.disconnected(reason, self._clock())
-            self._away(reason)
+            self.requests.disconnected(unanswered or reason, self._clock())
+            self._away(unanswered or reason, unanswered or f"cannot be reached ({reason})")
 
     # --- what goes out ------------------------------------------------------------------------------------------------
 

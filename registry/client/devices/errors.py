@@ -27,7 +27,7 @@ class DeviceError(Exception):
 
     def __str__(self) -> str:
         """All of it, in one or two sentences."""
-        where = f" ({self.device})" if self.device else ""
+        where = f" ({self.device})" if self.device and self.device not in self.message else ""
         return f"{self.code}{where}: {self.message}" + (f". {self.action}" if self.action else "")
 
 

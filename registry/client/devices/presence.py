@@ -108,8 +108,10 @@ class Presences:
             return error
         if state is _Known.ONLINE and nobody:
             return error_of(RequestCode.DEVICE_OFFLINE, f"{device} said that it is there, but takes no requests now")
-        seen = "it has no presence document that this client may see"
-        return error_of(RequestCode.NO_SUCH_DEVICE, f"nobody takes requests for {device}: {seen}", device=device)
+        text = (
+            f"no agent of the name {device} takes requests at this broker, and none has announced itself to this client"
+        )
+        return error_of(RequestCode.NO_SUCH_DEVICE, text, device=device)
 
 
 def _time(text: str) -> datetime | None:

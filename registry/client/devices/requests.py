@@ -31,6 +31,8 @@ RETRY = Backoff(first_s=0.02, cap_s=2.0)
 """Between tries of a request that was refused for now."""
 RETRIED = frozenset({str(InferenceCode.OVERLOADED), str(InferenceCode.MODEL_NOT_READY)})
 """Refusals before anything was run: the same request may succeed later."""
+LAST_TRY_SECONDS = 0.2
+"""So long before its deadline a request that was refused for now is sent for the last time."""
 SILENCE_SECONDS = 2.0
 """A device without a presence document, whose request no PUBACK said anything about, has so long to answer."""
 MAX_PACKET_OVERHEAD = 64
@@ -52,9 +54,9 @@ class PendingRequest:
     """One request while it is under way, and its outcome afterwards."""
 
     __slots__ = (
-        "attempts", "deadline", "device", "done", "gathered", "key", "last", "outcome", "pieces", "probe", "properties",
-        "qos", "read", "request_id", "retries", "retry_at", "sent_at", "size", "started", "state", "target", "topic",
-        "wait",
+        "answer_by", "answer_within", "attempts", "deadline", "device", "done", "gathered", "key", "last", "outcome",
+        "pieces", "probe", "properties", "qos", "read", "request_id", "retries", "retry_at", "sent_at", "size",
+        "started", "state", "target", "topic", "wait",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +103,10 @@ class PendingRequest:
         self.attempts = 0
         self.sent_at = 0.0
         self.retry_at = inf
+        self.answer_within: float | None = None
+        """Each time that it is sent it may take so many seconds, at most half of those that are left; None: all."""
+        self.answer_by = inf
+        """When that time is over."""
         self.last: DeviceError | None = None
         """Why the last try did not succeed."""
         self.outcome: Any = None
@@ -246,7 +252,7 @@ class Requests:
             self._fail(request, RequestCode.NO_METADATA, text)
             return
         if not request.device:
-            text = f"no agent takes requests of a pool to {request.target}"
+            text = f"no device takes requests to {request.target}"
             error = error_of(RequestCode.NO_POOL_MEMBER, text)
         else:
             error = self._presences.refusal(request.device, nobody=True)
@@ -273,6 +279,8 @@ class Requests:
         if isinstance(outcome, DeviceError) and outcome.code in RETRIED:
             self._retry(request, outcome, now)
             return
+        if isinstance(outcome, DeviceError) and outcome.code == InferenceCode.UNKNOWN_MODEL:
+            outcome = error_of(outcome.code, f"{request.target}: {outcome.message}", device=outcome.device)
         self._finish(request, outcome)
 
     # --- presence -----------------------------------------------------------------------------------------------------
@@ -308,8 +316,8 @@ class Requests:
             return
         self.next_due = inf
         for request in list(self._all.values()):
-            if now >= request.deadline:
-                self._expire(request)
+            if now >= request.deadline or now >= request.answer_by:
+                self._expire(request, now)
             elif now >= self._silent_at(request):
                 self._finish(request, self._presences.refusal(request.device, nobody=True))
             elif request.state is RequestState.WAITING and now >= request.retry_at:
@@ -320,7 +328,7 @@ class Requests:
 
     def _due_at(self, request: PendingRequest) -> float:
         retry = request.retry_at if request.state is RequestState.WAITING else inf
-        return min(request.deadline, retry, self._silent_at(request))
+        return min(request.deadline, request.answer_by, retry, self._silent_at(request))
 
     def _silent_at(self, request: PendingRequest) -> float:
         """When a device that nobody has heard of counts as one that is not there."""
@@ -331,14 +339,15 @@ class Requests:
             return inf
         return request.sent_at + SILENCE_SECONDS
 
-    def _expire(self, request: PendingRequest) -> None:
+    def _expire(self, request: PendingRequest, now: float) -> None:
         if request.gathered is not None and self.open:
             self._finish(request, request.gathered)
             return
-        after = f"after {request.deadline - request.started:.3g} s"
+        after = f"after {min(now, request.deadline) - request.started:.3g} s"
         if request.last is not None:
             error = request.last
-            text = f"{error.message}; given up {after} and {request.attempts} tries"
+            tries = f"{request.attempts} {'try' if request.attempts == 1 else 'tries'}"
+            text = f"{error.message}; given up {after} and {tries}"
             self._fail(request, error.code, text)
         elif not self.open:
             self._fail(
@@ -353,7 +362,7 @@ class Requests:
             self._fail(request, RequestCode.NO_ANSWER, f"the request to {request.target} waited for earlier ones; "
                        f"given up {after}")  # fmt: skip
         else:
-            self._fail(request, RequestCode.NO_ANSWER, f"{request.target} has not answered; given up {after}")
+            self._fail(request, RequestCode.NO_ANSWER, f"no answer from {request.target}; given up {after}")
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -380,6 +389,9 @@ class Requests:
         mid = self._wire.send(request, max(1, ceil(request.deadline - now)))
         request.sent_at = now
         request.attempts += 1
+        if request.answer_within is not None:
+            request.answer_by = now + min(request.answer_within, (request.deadline - now) / 2)
+            self.next_due = min(self.next_due, request.answer_by)
         self.counts["sent"] += 1
         self.counts["bytes_sent"] += request.size
         if mid:
@@ -392,7 +404,7 @@ class Requests:
 
     def _again(self, request: PendingRequest) -> None:
         """It is sent again as soon as that is possible."""
-        request.state = RequestState.QUEUED
+        request.state, request.answer_by = RequestState.QUEUED, inf
         self.counts["retries"] += 1
         if request.retries:
             request.retries -= 1
@@ -402,9 +414,12 @@ class Requests:
         if request.state is RequestState.WAITING:
             return  # the refusal of an earlier try, sent twice over a lost connection
         at = now + RETRY.delay(max(1, request.attempts), self._chance())
-        if (request.retries == 0 and not always) or at >= request.deadline:
+        if request.retries == 0 and not always:
             self._finish(request, error)
             return
+        last = request.deadline - LAST_TRY_SECONDS
+        if at > last:  # the last try has some time for its answer; after it the deadline is waited for
+            at = last if now < last else inf
         request.last = error
         self._again(request)
         request.state, request.retry_at = RequestState.WAITING, at

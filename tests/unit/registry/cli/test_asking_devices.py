@@ -111,6 +111,7 @@ def test_random_data_can_be_sent_in_every_datatype(datatype: Datatype) -> None:
 def test_a_device_s_error_ends_the_command_with_its_code(code: str, exit_code: ExitCode) -> None:
     error = as_cli_error(error_of(code, "why", device="edge-1"))
     assert (error.code, error.exit_code, error.what) == (code, exit_code, "edge-1: why")
+    assert as_cli_error(error_of(code, "edge-1 is away", device="edge-1")).what == "edge-1 is away"
 
 
 def test_rate_and_quantiles_are_of_the_answers_alone() -> None:

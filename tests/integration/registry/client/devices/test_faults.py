@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import queue
+import socket
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from registry.client.devices import (
     Answer,
+    AsyncClient,
     Client,
     DeadlineError,
     DeviceOfflineError,
@@ -112,6 +115,28 @@ def test_a_client_that_starts_without_a_broker_says_why_or_waits(proxy: Proxy, d
         future = fleet.submit(device.name, "double", {"x": X}, timeout=LONG)
         proxy.refusing = False
         np.testing.assert_array_equal(future.result(LONG)["y"], X * 2)
+
+
+@pytest.mark.parametrize("inputs", [{"x": X}, {"x": X.tolist()}], ids=["array", "list, for which metadata is asked"])
+def test_without_a_broker_a_request_ends_at_its_time_out_and_says_that_time(inputs: dict[str, object]) -> None:
+    with Client("mqtt://127.0.0.1:1", wait_connected=False) as fleet:
+        began = time.monotonic()
+        with pytest.raises(NotConnectedError) as away:
+            fleet.infer("edge-1", "double", inputs, timeout=0.6)
+    assert time.monotonic() - began >= 0.6
+    assert "given up after 0.6 s" in away.value.message
+
+
+def test_connect_timeout_bounds_a_broker_that_takes_the_connection_and_says_nothing() -> None:
+    async def connect(url: str) -> None:
+        await AsyncClient(url, connect_timeout=0.3).connect()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
+        for refused in (lambda: Client(url, connect_timeout=0.3), lambda: asyncio.run(connect(url))):
+            with pytest.raises(NotConnectedError) as error:
+                refused()
+            assert error.value.message.endswith("accepted the connection and did not answer within 0.3 s")
 
 
 def test_a_model_that_is_not_ready_yet_is_asked_again_until_it_is(client: Client, device: Serving) -> None:

@@ -18,7 +18,14 @@ from registry.client.devices.errors import (
     error_of,
 )
 from registry.client.devices.presence import DevicePresence, Presences, read_presence
-from registry.client.devices.requests import NO_SUBSCRIBERS, SILENCE_SECONDS, PendingRequest, Requests, RequestState
+from registry.client.devices.requests import (
+    LAST_TRY_SECONDS,
+    NO_SUBSCRIBERS,
+    SILENCE_SECONDS,
+    PendingRequest,
+    Requests,
+    RequestState,
+)
 
 
 @dataclass
@@ -54,11 +61,14 @@ class World:
 
     def ask(self, key: bytes = b"a", *, now: float = 0.0, **how: Any) -> PendingRequest:
         timeout = how.pop("timeout", 10.0)
+        later = {name: how.pop(name) for name in ("answer_within", "probe") if name in how}
         request = PendingRequest(**{
             "key": key, "request_id": key.decode(), "topic": b"\0\1t", "device": "dev", "target": "dev/model",
             "properties": b"", "pieces": (b"x",), "qos": 1, "started": now, "deadline": now + timeout, "retries": None,
             "wait": False, "read": lambda *_: None, "done": self.ended.append, **how,
         })  # fmt: skip
+        for name, value in later.items():
+            setattr(request, name, value)
         self.requests.submit(request, now)
         return request
 
@@ -134,20 +144,50 @@ def test_what_may_have_run_or_will_fail_again_is_not_sent_again(code: str) -> No
     assert (request.outcome.code, world.keys()) == (code, [b"a"])
 
 
-def test_the_pauses_grow_and_the_last_refusal_is_raised_when_no_time_is_left() -> None:
+def test_the_pauses_grow_the_last_leaves_time_for_a_try_and_the_last_refusal_is_raised_at_the_time_out() -> None:
     world = connected()
     request = world.ask(timeout=1.0)
-    pauses: list[float] = []
+    times: list[float] = []
     now = 0.0
     while request.state is not RequestState.DONE:
         world.refuse(request, "overloaded", now)
-        if request.state is RequestState.WAITING:
-            pauses.append(request.retry_at - now)
-            now = request.retry_at
-            world.requests.due(now)
-    assert pauses == sorted(pauses)
-    assert len(pauses) > 3
+        now = world.requests.next_due
+        times.append(round(now, 6))
+        world.requests.due(now)
+    assert times == [0.02, 0.06, 0.14, 0.3, 0.62, 1.0 - LAST_TRY_SECONDS, 1.0]
     assert isinstance(request.outcome, OverloadedError)
+    assert request.outcome.message == "says the device; given up after 1 s and 7 tries"
+
+
+def test_a_try_has_its_own_time_which_begins_when_it_is_sent_and_not_before() -> None:
+    world = World()
+    request = world.ask(timeout=10, answer_within=2.0)
+    world.requests.due(6.0)
+    assert request.state is RequestState.QUEUED
+    world.connect(now=7.0)
+    assert world.requests.next_due == 8.5
+    world.requests.due(8.5)
+    assert isinstance(request.outcome, DeadlineError)
+    assert request.outcome.message.endswith("given up after 8.5 s")
+
+
+def test_a_device_that_is_waited_for_may_take_until_the_time_out_whatever_one_try_may_take() -> None:
+    world = connected()
+    request = world.ask(timeout=1.5, answer_within=2.0, wait=True, probe=True)
+    now = 0.0
+    while request.state is not RequestState.DONE:
+        world.requests.puback(world.wire.mid, NO_SUBSCRIBERS, now)
+        now = world.requests.next_due
+        world.requests.due(now)
+    assert (now, request.outcome.code) == (1.5, "no_such_device")
+    assert "given up after 1.5 s" in request.outcome.message
+
+
+def test_the_error_of_a_model_that_is_not_there_names_the_model() -> None:
+    world = connected()
+    request = world.ask()
+    world.refuse(request, "unknown_model", 0.0)
+    assert request.outcome.message == "dev/model: says the device"
 
 
 def test_retries_have_a_limit_where_one_is_given() -> None:
@@ -336,6 +376,7 @@ def test_what_is_no_presence_document_counts_as_none(payload: bytes) -> None:
 
 def test_every_error_says_what_to_do() -> None:
     assert "Send the request again" in str(error_of("overloaded", "full", device="edge-1"))
+    assert str(error_of("device_offline", "edge-1 is not connected", device="edge-1")).count("edge-1") == 1
     assert isinstance(error_of("no_answer", "x"), TimeoutError)
     assert isinstance(error_of("bad_payload", "x"), ValueError)
     assert type(error_of("of_a_newer_agent", "x")) is DeviceError
