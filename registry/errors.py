@@ -9,6 +9,8 @@ class RegistryError(Exception):
     """Base. `code` is stable; the message says what happened, why, what to do; `errors` lists single faults."""
 
     code: str = ProblemCode.INTERNAL
+    hint: str = ""
+    """What to do; empty: what the table of the code says."""
 
     def __init__(self, message: str, errors: tuple[str, ...] = ()) -> None:
         super().__init__(message)

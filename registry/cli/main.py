@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -101,6 +101,14 @@ app = typer.Typer(
 )
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415 - no other option needs it
+
+        typer.echo(f"modelfleet {version('modelfleet')}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     ctx: typer.Context,
@@ -110,6 +118,9 @@ def root(
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_tell_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Publish models, say which device serves which, and see what they do.
 

@@ -172,7 +172,7 @@ def as_client_error(error: ClientError | RegistryError | ValueError) -> ClientEr
     if isinstance(error, ClientError):
         return error
     if isinstance(error, RegistryError):
-        return CliError(error.message, code=error.code, errors=error.errors, exit_code=ExitCode.FAILURE)
+        return CliError(error.message, code=error.code, hint=error.hint, errors=error.errors)
     from pydantic import ValidationError  # noqa: PLC0415 - `registry --help` needs none
 
     if not isinstance(error, ValidationError):

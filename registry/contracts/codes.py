@@ -625,6 +625,9 @@ class ClientCode(Code):
     INVALID_MODEL = ("invalid_model",
         "The file is not a model of its format, or is damaged.",
         "Read the message, and export it again.")
+    INVALID_SOURCE = ("invalid_source",
+        "The source of an import holds nothing that can be published as it is.",
+        "The message says what to do; docs/publishing.md says what is read of each source.")
     INVALID_GOLDEN = ("invalid_golden",
         "Golden vectors cannot be made or compared with.",
         "Compare inputs, outputs and their types with those of the model.")

@@ -150,7 +150,7 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
     if section.file.is_dir():
         raise InspectionError(f"{section.file} is {folder_kind(section.file)}")
     if not section.file.is_file():
-        raise ClientError(f"{section.file} does not exist, or is not a file", code="not_found")
+        raise ClientError(f"{section.file} does not exist, or is not a file", code="not_found", hint="Check the path.")
     facts = variant_facts(section)
     for name in section.files:
         checked_size(section.file.parent, plain_path(name), "the publish file", section.links_within)
@@ -168,7 +168,7 @@ def _plan_variant(section: VariantSection) -> PlannedVariant:
 def _add_module(code: EntryPointSection, files: dict[str, Path]) -> None:
     path, name = code.module, artifact_name(code.module)
     if not path.is_file():
-        raise ClientError(f"{path} does not exist, or is not a file", code="not_found")
+        raise ClientError(f"{path} does not exist, or is not a file", code="not_found", hint="Check the path.")
     if name in files:
         raise UsageFault(f"The entry point {path} has the name of another file of the variant")
     require_function(path, code.function)

@@ -7,7 +7,8 @@ vectors that were made are compared by what was said of them: tolerance and orig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,10 +112,10 @@ class PublishResult:
     """As the registry has it."""
     created: bool = False
     """False: the same content was published before, or nothing was changed."""
-    sent_bytes: int = 0
-    """Of blobs, over the wire; of a dry run: what would be sent."""
-    present_bytes: int = 0
-    """Of blobs that the registry had."""
+    sent_bytes: int | None = 0
+    """Of blobs, over the wire; of a dry run: what would be sent, and None where the registry does not answer."""
+    present_bytes: int | None = 0
+    """Of blobs that the registry had; None as above."""
     dry_run: bool = False
     warnings: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -160,7 +161,8 @@ def publish(
         manifest = published or golden.manifest
         warnings = (*plan.warnings, *golden.warnings)
         if dry_run:
-            return PublishResult(manifest, False, *_missing(client, manifest), dry_run=True, warnings=warnings)
+            would_send, there = _missing(client, manifest)
+            return PublishResult(manifest, False, would_send, there, dry_run=True, warnings=warnings)
         blobs = {file.digest: file for file in (*files.values(), golden.file) if file is not None}
         sent = _send(client, {d: blobs[d] for d in manifest.blobs() if d in blobs}, observer)
     created = False
@@ -180,14 +182,14 @@ def _hashed(path: Path, observer: Observer) -> LocalFile:
         return hash_file(path, at)
 
 
-def _missing(client: ApiClient, manifest: Manifest) -> tuple[int, int]:
-    """Bytes that publishing would send, and those that are there; (0, 0) where the registry does not answer."""
+def _missing(client: ApiClient, manifest: Manifest) -> tuple[int, int] | tuple[None, None]:
+    """Bytes that publishing would send, and those that are there; None where the registry does not answer."""
     count = {False: 0, True: 0}
     try:
         for digest, size in manifest.blobs().items():
             count[client.exists(blob_path(digest))] += size
     except NoAnswerError:  # it was said before
-        return 0, 0
+        return None, None
     return count[False], count[True]
 
 
@@ -195,10 +197,24 @@ def _send(client: ApiClient, files: Mapping[str, LocalFile], observer: Observer)
     """What the registry does not have, or has damaged: it looks when it is asked to take it. Bytes sent and present."""
     sent = present = 0
     for file in files.values():
-        with observer.progress(f"sending {file.path.name}", file.size) as at:
-            count = upload(client, file, at, observer.note)
+        count = _send_file(client, file, observer)
         sent, present = sent + count, present + file.size - min(count, file.size)
     return sent, present
+
+
+def _send_file(client: ApiClient, file: LocalFile, observer: Observer) -> int:
+    """Bytes sent. Progress is shown once the registry has asked for some."""
+    with ExitStack() as stack:
+        at: Callable[[int], None] | None = None
+
+        def tell(position: int) -> None:
+            nonlocal at
+            if at is None and position < file.size:
+                at = stack.enter_context(observer.progress(f"sending {file.path.name}", file.size))
+            if at is not None:
+                at(position)
+
+        return upload(client, file, tell, observer.note)
 
 
 def _point(client: ApiClient, manifest: Manifest, alias: str) -> None:

@@ -121,10 +121,15 @@ def image_text(manifest: Manifest) -> str:
     image = manifest.image
     if image is None:
         return ""
-    classes = f", answers {len(manifest.classification.labels)} labels" if manifest.classification else ""
     how = "" if image.resize == "stretch" else f", {image.resize}"
     how += "" if image.filter == "bilinear" else f", {image.filter}"
-    return f"{image.channels} {image.width}x{image.height}{how} into {image.input!r}{classes}"
+    return f"{image.channels} {image.width}x{image.height}{how} into {image.input!r}"
+
+
+def classes_text(manifest: Manifest) -> str:
+    """How many classes the version knows by name, and which output holds their scores; empty: none."""
+    said = manifest.classification
+    return "" if said is None else f"{len(said.labels)} of {said.output!r}"
 
 
 def origin_text(manifest: Manifest) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from registry.cli.catalogue.manifest_text import (
+    classes_text,
     evaluations_of,
     image_text,
     origin_text,
@@ -191,6 +192,7 @@ def _show_version(session: Session, model: str, reference: str) -> None:
         ("labels", ", ".join(f"{key}={value}" for key, value in sorted(manifest.labels.items()))),
         ("card", manifest.card.path if manifest.card else ""),
         ("image", image_text(manifest)),
+        ("classes", classes_text(manifest)),
         ("origin", origin_text(manifest)),
     ):
         if text:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from pydantic import ValidationError
 
-from registry.cli.catalogue.manifest_text import image_text, network_text, requirement_text, tensor_row
+from registry.cli.catalogue.manifest_text import classes_text, image_text, network_text, requirement_text, tensor_row
 from registry.cli.output import Output, end_well, meter
 from registry.cli.session import Session, command, parse_labels, parse_pairs
 from registry.client.errors import ClientError, UsageFault
@@ -284,6 +285,7 @@ def publish_request(session: Session, request: PublishRequest, *, dry_run: bool,
     for note in notes:
         session.out.warn(note)
     result = publish_plan(session.client, make_plan(request), observer=_observer(session.out), dry_run=dry_run)
+    result = replace(result, warnings=(*notes, *result.warnings))
     session.out.answer(_document(result), _summary(result))
 
 
@@ -300,7 +302,7 @@ def _publish_file_path(source: str) -> Path:
             hint=f"registry publish {source} model.onnx --version 1.0.0 --target cpu, or a publish file: NAME.toml",
         )
     if not path.is_file():
-        raise ClientError(f"The publish file {path} does not exist", code="not_found")
+        raise ClientError(f"The publish file {path} does not exist", code="not_found", hint="Check the path.")
     return path
 
 
@@ -318,7 +320,7 @@ def _observer(out: Output) -> Observer:
 def _show_inspected(note: Callable[[str], None], manifest: Manifest, facts: Sequence[ModelFacts]) -> None:
     note(f"{manifest.model}@{manifest.version}")
     for found, variant in zip(facts, manifest.variants, strict=True):
-        by = f", by {found.producer}" if found.producer else ""
+        by = f", written by {found.producer}" if found.producer else ""
         needs = requirement_text(variant.requirements) or "nothing in particular"
         note(f"  variant {variant.name}: {variant.format} for {variant.target}, {size_text(variant.size)}{by}")
         note(f"    needs   {needs}")
@@ -334,6 +336,8 @@ def _show_inspected(note: Callable[[str], None], manifest: Manifest, facts: Sequ
                 note(f"    {kind:<7} {' '.join(tensor_row(spec))}")
     if manifest.image is not None:
         note(f"  pictures: {image_text(manifest)}")
+    if manifest.classification is not None:
+        note(f"  classes  {classes_text(manifest)}")
 
 
 def _document(result: PublishResult) -> dict[str, Any]:
@@ -356,6 +360,8 @@ def _summary(result: PublishResult) -> str:
     name = f"{result.manifest.model}@{result.manifest.version}"
     digest = result.manifest.canonical_digest()
     aliases = f" Aliases: {', '.join(result.aliases)}." if result.aliases else ""
+    if result.sent_bytes is None or result.present_bytes is None:
+        return f"Dry run: {name} ({digest}); what would be sent is not known. Nothing was changed."
     sent, present = size_text(result.sent_bytes), size_text(result.present_bytes)
     if result.dry_run:
         return f"Dry run: {name} ({digest}) would send {sent}; {present} are in the registry. Nothing was changed."

@@ -12,11 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Origin, Target
+from registry.contracts.codes import ClientCode, ProblemCode
 from registry.inspection.facts import InspectionError
 from registry.publishing.request import BatchingSection
 
 MAX_TEXT_BYTES = 4 << 20
 """Of a configuration file: a list of 65,536 labels takes 2 MiB."""
+
+
+class SourceError(InspectionError):
+    """What the source holds cannot be imported; the message says why, and what to do."""
+
+    code: str = ClientCode.INVALID_SOURCE
+
+
+class SourceMissingError(SourceError):
+    """What the source names is not there."""
+
+    code = ProblemCode.NOT_FOUND
+    hint = "Check the path or the name."
+
+
+class SourceUsageError(SourceError):
+    """The command line says too little, or something else than the source needs."""
+
+    code = ClientCode.USAGE
 
 
 @dataclass(frozen=True)
@@ -77,12 +97,12 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_TEXT_BYTES + 1)
         if len(raw) > MAX_TEXT_BYTES:
-            raise InspectionError(f"{path} has over {MAX_TEXT_BYTES} bytes: not a configuration file")
+            raise SourceError(f"{path} has over {MAX_TEXT_BYTES} bytes: not a configuration file")
         return raw.decode("utf-8-sig")
     except OSError as error:
-        raise InspectionError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise InspectionError(f"{path} is not UTF-8") from None
+        raise SourceError(f"{path} is not UTF-8") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -90,9 +110,9 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise InspectionError(f"{path} is not valid JSON: {error}") from None
+        raise SourceError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InspectionError(f"{path} is not a JSON object")
+        raise SourceError(f"{path} is not a JSON object")
     return value
 
 
@@ -101,7 +121,7 @@ def inside(folder: Path, name: str, who: str, links_within: Path | None = None) 
     path = folder / name
     leaves = Path(name).is_absolute() or ".." in Path(name).parts
     if leaves or not path.resolve().is_relative_to((links_within or folder).resolve()):
-        raise InspectionError(f"{who} names {name[:200]!r}, which lies outside {folder}")
+        raise SourceError(f"{who} names {name[:200]!r}, which lies outside {folder}")
     return path
 
 
@@ -112,11 +132,11 @@ def only_one(
     if chosen is not None:
         path = inside(folder, chosen, "--file", links_within)
         if not path.is_file():
-            raise InspectionError(f"{path} does not exist, or is not a file")
+            raise SourceMissingError(f"{path} does not exist, or is not a file")
         return path
     if not paths:
-        raise InspectionError(f"{folder} holds {what}")
+        raise SourceError(f"{folder} holds {what}")
     if len(paths) > 1:
         names = ", ".join(path.relative_to(folder).as_posix() for path in paths[:8])
-        raise InspectionError(f"{folder} holds {len(paths)} models ({names}): say which with --file")
+        raise SourceUsageError(f"{folder} holds {len(paths)} models ({names}): say which with --file")
     return paths[0]

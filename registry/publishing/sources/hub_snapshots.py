@@ -18,12 +18,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Origin, TensorSpec
-from registry.inspection.facts import InspectionError, ModelFacts
+from registry.inspection.facts import ModelFacts
 from registry.inspection.onnx import inspect
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
     SourceChoice,
+    SourceError,
+    SourceMissingError,
+    SourceUsageError,
     name_from,
     only_one,
     read_object,
@@ -50,7 +53,7 @@ def read_huggingface(source: str, choice: SourceChoice) -> FoundModel:
     what = "no ONNX file; export the model: optimum-cli export onnx --model NAME FOLDER"
     file = only_one(found, folder, choice.file, what, root)
     if not file.resolve().is_relative_to(root.resolve()):
-        raise InspectionError(f"{file} is a link that leaves {root}")
+        raise SourceError(f"{file} is a link that leaves {root}")
     facts = inspect(file, root)
     config = _object(folder, "config.json")
     notes: list[str] = []
@@ -96,14 +99,14 @@ def _locate(source: str) -> tuple[Path, str, str | None, Path]:
         return path, path.name, None, path
     repository, _, revision = source.partition("@")
     if not _REPOSITORY.fullmatch(repository) or "/" in revision or revision in (".", ".."):
-        raise InspectionError(f"{source[:200]!r} is neither a folder nor ORG/NAME[@REVISION]")
+        raise SourceUsageError(f"{source[:200]!r} is neither a folder nor ORG/NAME[@REVISION]")
     root = cache_folder() / f"models--{repository.replace('/', '--')}"
     revision = revision or "main"
     snapshot = root / "snapshots" / revision
     if not snapshot.is_dir() and (reference := root / "refs" / revision).is_file():
         snapshot = root / "snapshots" / read_text(reference).strip()[:128]
     if not snapshot.is_dir():
-        raise InspectionError(
+        raise SourceMissingError(
             f"{repository}@{revision} is not in the cache {cache_folder()}: hf download {repository} first"
         )
     return snapshot, repository, snapshot.name[:128], root

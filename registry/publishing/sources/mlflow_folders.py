@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from registry.contracts.catalogue.manifest import Origin, TensorSpec
-from registry.inspection.facts import InspectionError
 from registry.inspection.onnx import inspect
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
     SourceChoice,
+    SourceError,
+    SourceMissingError,
     inside,
     name_from,
     only_one,
@@ -48,11 +49,13 @@ def read_mlflow(folder: Path, choice: SourceChoice) -> FoundModel:
     """
     folder = folder.parent if folder.name == MLMODEL else folder
     if not (folder / MLMODEL).is_file():
-        raise InspectionError(f"{folder} is no model folder of MLflow: it has no file {MLMODEL}")
+        if not folder.is_dir():
+            raise SourceMissingError(f"{folder} is not a folder")
+        raise SourceError(f"{folder} is no model folder of MLflow: it has no file {MLMODEL}")
     said = _yaml(folder / MLMODEL)
     flavours = said.get("flavors")
     if not isinstance(flavours, dict):
-        raise InspectionError(f"{folder / MLMODEL} names no flavors")
+        raise SourceError(f"{folder / MLMODEL} names no flavors")
     origin, name = _origin(said, folder), name_from(str(said.get("name") or _title(said, folder)).rsplit("/", 1)[-1])
     flavour = flavours.get("onnx")
     if flavour is None and isinstance(model := flavours.get("sklearn"), dict):
@@ -61,12 +64,12 @@ def read_mlflow(folder: Path, choice: SourceChoice) -> FoundModel:
     if not isinstance(flavour, dict):
         names = [str(name) for name in flavours if name != "python_function"] or ["python_function"]
         how = _EXPORT.get(names[0], "export it to ONNX, and log the result with mlflow.onnx.log_model")
-        raise InspectionError(f"{folder} holds the flavour {names[0]}, a pickle or code, which is not run here: {how}")
+        raise SourceError(f"{folder} holds the flavour {names[0]}, a pickle or code, which is not run here: {how}")
     data = inside(folder, str(flavour.get("data", "model.onnx")), MLMODEL)
     files = sorted(data.glob("*.onnx")) if data.is_dir() else [data]
     file = only_one(files, folder, choice.file, "no ONNX file where its MLmodel says")
     if not file.is_file():
-        raise InspectionError(f"{file} does not exist, or is not a file, and {MLMODEL} names it")
+        raise SourceError(f"{file} does not exist, or is not a file, and {MLMODEL} names it")
     facts = inspect(file)
     notes = [*_disagreements("inputs", said, facts.inputs), *_disagreements("outputs", said, facts.outputs)]
     return FoundModel(origin=origin, files=(FoundFile(file),), name=name, notes=tuple(notes))
@@ -102,9 +105,9 @@ def _yaml(path: Path) -> dict[str, Any]:
     try:
         said = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InspectionError(f"{path} is not valid YAML: {str(error)[:300]}") from None
+        raise SourceError(f"{path} is not valid YAML: {str(error)[:300]}") from None
     if not isinstance(said, dict):
-        raise InspectionError(f"{path} is not the description of a model")
+        raise SourceError(f"{path} is not the description of a model")
     return said
 
 

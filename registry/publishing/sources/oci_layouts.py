@@ -17,11 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from registry.contracts.catalogue.manifest import Origin
-from registry.inspection.facts import InspectionError
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
     SourceChoice,
+    SourceError,
+    SourceMissingError,
+    SourceUsageError,
     name_from,
     only_one,
     read_object,
@@ -78,7 +80,9 @@ def _layout(source: str) -> tuple[Path, str | None]:
     for path, tag in ((source, None), tuple(source.rpartition(":")[::2]) if ":" in source else ("", None)):
         if path and (Path(path) / "oci-layout").is_file():
             return Path(path), tag
-    raise InspectionError(f"{source} is no OCI image layout: it has no file oci-layout")
+    if not any(Path(folder).is_dir() for folder in (source, source.rpartition(":")[0]) if folder):
+        raise SourceMissingError(f"{source} is not a folder")
+    raise SourceError(f"{source} is no OCI image layout: it has no file oci-layout")
 
 
 def _manifest_digest(layout: Path, tag: str | None) -> tuple[str, str]:
@@ -86,9 +90,9 @@ def _manifest_digest(layout: Path, tag: str | None) -> tuple[str, str]:
     entries = _manifests(read_object(layout / "index.json"))
     tags = {entry["annotations"][TAG]: entry for entry in entries if TAG in (entry.get("annotations") or {})}
     if tag is not None and tag not in tags:
-        raise InspectionError(f"{layout} has no tag {tag[:128]!r}; it has: {', '.join(sorted(tags)[:20]) or 'none'}")
+        raise SourceMissingError(f"{layout} has no tag {tag[:128]!r}; it has: {', '.join(sorted(tags)[:20]) or 'none'}")
     if tag is None and len(entries) != 1:
-        raise InspectionError(
+        raise SourceUsageError(
             f"{layout} holds {len(entries)} manifests: say one of the tags {', '.join(sorted(tags)[:20])} after a colon"
         )
     entry = tags[tag] if tag is not None else entries[0]
@@ -96,7 +100,7 @@ def _manifest_digest(layout: Path, tag: str | None) -> tuple[str, str]:
     if entry.get("mediaType") == INDEX:
         inner = _manifests(_document(layout, entry))
         if len(inner) != 1:
-            raise InspectionError(f"{layout}:{tag} is an index of {len(inner)} manifests; a model has one")
+            raise SourceError(f"{layout}:{tag} is an index of {len(inner)} manifests; a model has one")
         entry = inner[0]
     return str(entry.get("digest")), str(tag)
 
@@ -104,7 +108,7 @@ def _manifest_digest(layout: Path, tag: str | None) -> tuple[str, str]:
 def _manifests(index: dict[str, Any]) -> list[dict[str, Any]]:
     entries = index.get("manifests")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries) or len(entries) > 10_000:
-        raise InspectionError("the layout's index names no manifests")
+        raise SourceError("the layout's index names no manifests")
     return entries
 
 
@@ -112,7 +116,7 @@ def _blob(layout: Path, descriptor: dict[str, Any]) -> Path:
     """The blob of a descriptor, whose digest and size are checked. Raises InspectionError."""
     algorithm, _, digest = str(descriptor.get("digest")).partition(":")
     if algorithm not in ("sha256", "sha512") or not digest.isalnum():
-        raise InspectionError(f"a descriptor has the digest {str(descriptor.get('digest'))[:128]!r}")
+        raise SourceError(f"a descriptor has the digest {str(descriptor.get('digest'))[:128]!r}")
     path = layout / "blobs" / algorithm / digest
     try:
         with path.open("rb") as file:
@@ -121,18 +125,16 @@ def _blob(layout: Path, descriptor: dict[str, Any]) -> Path:
                 found.update(piece)
             size = file.tell()
     except OSError as error:
-        raise InspectionError(f"the blob {path} cannot be read: {error.strerror or error}") from None
+        raise SourceError(f"the blob {path} cannot be read: {error.strerror or error}") from None
     if found.hexdigest() != digest or size != descriptor.get("size", size):
-        raise InspectionError(
-            f"the blob {path} is damaged: it is not what its digest and size say. Copy the layout again"
-        )
+        raise SourceError(f"the blob {path} is damaged: it is not what its digest and size say. Copy the layout again")
     return path
 
 
 def _document(layout: Path, descriptor: dict[str, Any]) -> dict[str, Any]:
     path = _blob(layout, descriptor)
     if path.stat().st_size > MAX_DOCUMENT:
-        raise InspectionError(f"{path} has over {MAX_DOCUMENT} bytes: not a manifest or configuration")
+        raise SourceError(f"{path} has over {MAX_DOCUMENT} bytes: not a manifest or configuration")
     return read_object(path)
 
 
@@ -140,7 +142,7 @@ def _unpack(layout: Path, manifest: dict[str, Any], folder: Path) -> list[str]:
     """The layers with weights and documents. What was passed over is told."""
     layers = manifest.get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers) or len(layers) > MAX_LAYERS:
-        raise InspectionError(f"the manifest has no layers, or more than {MAX_LAYERS}")
+        raise SourceError(f"the manifest has no layers, or more than {MAX_LAYERS}")
     passed, models = [], 0
     for layer in layers:
         kind = str(layer.get("mediaType"))
@@ -157,7 +159,7 @@ def _unpack(layout: Path, manifest: dict[str, Any], folder: Path) -> list[str]:
         else:
             _place(blob, layer, folder)
     if not models:
-        raise InspectionError("no layer is of a model (ModelPack or ModelKit): it is an image of something else")
+        raise SourceError("no layer is of a model (ModelPack or ModelKit): it is an image of something else")
     return [f"layers with {what} are left out" for what in sorted(set(passed))]
 
 
@@ -182,23 +184,23 @@ def _untar(blob: Path, form: str, folder: Path) -> None:
             archive = stack.enter_context(tarfile.open(fileobj=raw, mode="r|"))
             for number, member in enumerate(archive):
                 if number >= MAX_MEMBERS:
-                    raise InspectionError(f"a layer has over {MAX_MEMBERS} files")
+                    raise SourceError(f"a layer has over {MAX_MEMBERS} files")
                 source = archive.extractfile(member) if member.isfile() else None
                 if source is None and not member.isdir():
-                    raise InspectionError(f"a layer holds {member.name[:200]!r}, which is a link or a device")
+                    raise SourceError(f"a layer holds {member.name[:200]!r}, which is a link or a device")
                 if source is not None:
                     target = _inside(folder, member.name)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _copy(source, target)
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError) as error:
-            raise InspectionError(f"a layer is not a whole tar archive: {error}") from None
+            raise SourceError(f"a layer is not a whole tar archive: {error}") from None
 
 
 def _zstd(raw: IO[bytes]) -> Any:
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 - Python 3.14
     except ModuleNotFoundError:
-        raise InspectionError(
+        raise SourceError(
             "a layer is compressed with zstd, which needs Python 3.14; pack it as tar or tar+gzip"
         ) from None
     return zstd.open(raw)
@@ -208,7 +210,7 @@ def _inside(folder: Path, name: str) -> Path:
     path = PurePosixPath(name)
     parts = [part for part in path.parts if part != "."]
     if not parts or path.is_absolute() or ".." in parts or "\0" in name or len(parts) > 16:
-        raise InspectionError(f"a layer holds a file of the name {name[:200]!r}, which is no path inside it")
+        raise SourceError(f"a layer holds a file of the name {name[:200]!r}, which is no path inside it")
     return folder.joinpath(*parts)
 
 
@@ -219,9 +221,9 @@ def _copy(source: IO[bytes], target: Path) -> None:
             while piece := source.read(_PIECE):
                 file.write(piece)
     except FileExistsError:
-        raise InspectionError(f"two layers hold the file {target.name!r}") from None
+        raise SourceError(f"two layers hold the file {target.name!r}") from None
     except OSError as error:
-        raise InspectionError(
+        raise SourceError(
             f"{target} cannot be written: {error.strerror or error}; TMPDIR names another place"
         ) from None
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import Origin, Target
-from registry.inspection.facts import InspectionError
 from registry.publishing.request import PublishRequest, VariantSection, for_targets
-from registry.publishing.sources.found import FoundFile, FoundModel, SourceChoice, name_from
+from registry.publishing.sources.found import FoundFile, FoundModel, SourceChoice, SourceUsageError, name_from
 from registry.publishing.sources.hub_snapshots import read_huggingface
 from registry.publishing.sources.mlflow_folders import read_mlflow
 from registry.publishing.sources.oci_layouts import read_oci
@@ -45,7 +44,8 @@ def read_source(sources: Sequence[str], choice: SourceChoice = NO_CHOICE) -> Fou
         if len(sources) > 1:
             raise UsageFault(f"{kind}: takes one source, and there are {len(sources)}")
         if not rest:
-            raise UsageFault(f"What of {kind}?", hint=f"{kind}:FOLDER; see registry import --help")
+            what = "file" if kind == "sklearn" else "folder"
+            raise UsageFault(f"No {what} after {kind}:", hint=f"{kind}:{what.upper()}; see registry import --help")
         return SOURCES[kind](rest, choice)
     if choice.file is not None:
         raise UsageFault("--file names a file inside mlflow:, hf:, triton: or oci:; a path names the file itself")
@@ -70,7 +70,7 @@ def _guessed(folder: Path, count: int, choice: SourceChoice) -> FoundModel:
     marks = {"mlflow": "MLmodel", "triton": "config.pbtxt", "oci": "oci-layout", "hf": "config.json"}
     kind = next((kind for kind, mark in marks.items() if (folder / mark).is_file()), None)
     if kind is None or count > 1:
-        raise InspectionError(
+        raise SourceUsageError(
             f"{folder} is a folder; say what it holds: {', '.join(f'{kind}:{folder}' for kind in SOURCES)}"
         )
     return SOURCES[kind](str(folder), choice)
@@ -82,17 +82,28 @@ def request_of(
     """The request that publishes what was found, a variant for each file and target.
 
     Raises:
-        UsageFault: the source gives no name, and none was chosen.
+        UsageFault: the source gives no name or no version, and none was chosen; or two files have the same name.
     """
     if not (model or found.name):
         raise UsageFault("The source has no name for the model", hint="Give --model NAME")
+    if not (version or found.version):
+        raise UsageFault("The source names no version", hint="Give --version, for example --version 1.0.0")
     several = len(found.files) > 1
+    names = [name_from(file.file.stem)[:50] for file in found.files]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageFault(
+            f"Two of the files would become variants of the name {twice!r}, which comes from the file's name",
+            hint="Give each file once, rename one of them, or name the variants in a publish file: registry publish",
+        )
     variants: list[VariantSection] = []
-    for file in found.files:
+    for file, name in zip(found.files, names, strict=True):
         aims = targets or file.targets or (Target.CPU,)
-        name = name_from(file.file.stem)[:50] if several else None
         section = VariantSection(
-            file=file.file, target=aims[0], name=name, batching=file.batching, links_within=file.links_within
+            file=file.file,
+            target=aims[0],
+            name=name if several else None,
+            batching=file.batching,
+            links_within=file.links_within,
         )
         variants += for_targets(section, aims)
     return PublishRequest(

@@ -20,8 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from registry.contracts.catalogue.manifest import Origin
+from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError
-from registry.publishing.sources.found import FoundFile, FoundModel, SourceChoice, name_from
+from registry.publishing.sources.found import (
+    FoundFile,
+    FoundModel,
+    SourceChoice,
+    SourceError,
+    SourceMissingError,
+    SourceUsageError,
+    name_from,
+)
 
 PYTHON_VARIABLE = "MODELFLEET_SKLEARN_PYTHON"
 TIMEOUT_S = 300.0
@@ -35,7 +44,8 @@ Inputs = Sequence[tuple[str, str, int]]
 def read_sklearn(path: Path, choice: SourceChoice) -> FoundModel:
     """The model of a .skops, .pkl or .joblib file. Raises InspectionError."""
     if not path.is_file():
-        raise InspectionError(f"{path} does not exist, or is not a file")
+        raise SourceMissingError(f"{path} does not exist, or is not a file")
+    _require_none_to_publish(path)
     origin = Origin(kind="sklearn", source=path.name[:512])
     return exported(path, origin, name_from(path.stem), None, choice)
 
@@ -43,7 +53,7 @@ def read_sklearn(path: Path, choice: SourceChoice) -> FoundModel:
 def exported(path: Path, origin: Origin, name: str, inputs: Inputs | None, choice: SourceChoice) -> FoundModel:
     """What skl2onnx makes of the model, in a folder that `keep` holds. Raises InspectionError: it makes nothing."""
     if path.suffix != ".skops" and not choice.trust_pickle:
-        raise InspectionError(
+        raise SourceUsageError(
             f"{path} is a pickle: reading it runs whatever code its author put into it. If you trust the author, give "
             "--trust-pickle; or save the model with skops (skops.io.dump), which holds no code"
         )
@@ -57,7 +67,7 @@ def exported(path: Path, origin: Origin, name: str, inputs: Inputs | None, choic
         }
         said = _run(order)
         if "error" in said:
-            raise InspectionError(f"{path.name} cannot be exported to ONNX: {said['error']}")
+            raise SourceError(f"{path.name} cannot be exported to ONNX: {said['error']}")
         note = f"exported by skl2onnx from scikit-learn {said['version']}, compared on {said['compared']} random rows"
         return FoundModel(
             origin=origin, files=(FoundFile(folder / "model.onnx"),), name=name,
@@ -65,10 +75,22 @@ def exported(path: Path, origin: Origin, name: str, inputs: Inputs | None, choic
         )  # fmt: skip
 
 
+def _require_none_to_publish(path: Path) -> None:
+    """Raises SourceUsageError: by its content the file is a model that is published as it is."""
+    kind = None
+    with suppress(InspectionError, OSError):  # a pickle is none of the formats
+        kind = detect(path)
+    if kind is not None:
+        raise SourceUsageError(
+            f"{path} is a file of the format {kind}, not a model of scikit-learn: import it as a plain file, "
+            f"registry import {path}"
+        )
+
+
 def _run(order: dict[str, Any]) -> dict[str, Any]:
     interpreter = os.environ.get(PYTHON_VARIABLE) or (sys.executable if find_spec("skl2onnx") else "")
     if not interpreter:
-        raise InspectionError(
+        raise SourceError(
             "scikit-learn models are exported with skl2onnx, which is not installed here: pip install skl2onnx "
             f"scikit-learn in any environment, and name its Python in {PYTHON_VARIABLE}"
         )
@@ -80,11 +102,11 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
                 env=environment, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise InspectionError(f"{interpreter} ({PYTHON_VARIABLE}) cannot be started: {error.strerror}") from None
+            raise SourceError(f"{interpreter} ({PYTHON_VARIABLE}) cannot be started: {error.strerror}") from None
         try:
             answer, _ = process.communicate(json.dumps(order).encode(), TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise InspectionError(f"the export took longer than {TIMEOUT_S:g} s") from None
+            raise SourceError(f"the export took longer than {TIMEOUT_S:g} s") from None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -94,7 +116,5 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
         except ValueError:
             words.seek(max(0, words.seek(0, os.SEEK_END) - _WORDS))
             ended = words.read().decode("utf-8", "replace")
-            raise InspectionError(
-                f"the export ended with status {process.returncode}: {' '.join(ended.split())}"
-            ) from None
+            raise SourceError(f"the export ended with status {process.returncode}: {' '.join(ended.split())}") from None
     return said if isinstance(said, dict) else {"error": "its answer cannot be read"}

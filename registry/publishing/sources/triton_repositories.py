@@ -15,10 +15,19 @@ from typing import Any
 
 from registry.contracts.catalogue.batching import MAX_JOINED
 from registry.contracts.catalogue.manifest import Classification, Origin, Target
-from registry.inspection.facts import InspectionError
 from registry.inspection.labels import read_labels
 from registry.publishing.request import BatchingSection
-from registry.publishing.sources.found import FoundFile, FoundModel, SourceChoice, inside, name_from, read_text
+from registry.publishing.sources.found import (
+    FoundFile,
+    FoundModel,
+    SourceChoice,
+    SourceError,
+    SourceMissingError,
+    SourceUsageError,
+    inside,
+    name_from,
+    read_text,
+)
 
 CONFIG = "config.pbtxt"
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
@@ -48,9 +57,7 @@ def read_triton(folder: Path, choice: SourceChoice) -> FoundModel:
     if file.is_dir():  # the form for models with external data
         file = file / _FILES[backend]
     if not file.is_file():
-        raise InspectionError(
-            f"{file} does not exist, or is not a file: {folder} has no model for version {version.name}"
-        )
+        raise SourceError(f"{file} does not exist, or is not a file: {folder} has no model for version {version.name}")
     notes: list[str] = []
     target = Target.GPU if backend == "tensorrt" else None
     if config is not None:
@@ -72,19 +79,19 @@ def read_triton(folder: Path, choice: SourceChoice) -> FoundModel:
 
 def _model_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise InspectionError(f"{folder} is not a folder")
+        raise SourceMissingError(f"{folder} is not a folder")
     if (folder / CONFIG).is_file() or _versions(folder):
         return folder
     models = [
         path for path in sorted(folder.iterdir()) if path.is_dir() and ((path / CONFIG).is_file() or _versions(path))
     ]
     if not models:
-        raise InspectionError(
+        raise SourceError(
             f"{folder} is no model repository: no folder in it has {CONFIG} or a version's folder (1, 2, …)"
         )
     if len(models) > 1:
         names = ", ".join(path.name for path in models[:8])
-        raise InspectionError(f"{folder} holds {len(models)} models ({names}): give the folder of one of them")
+        raise SourceUsageError(f"{folder} holds {len(models)} models ({names}): give the folder of one of them")
     return models[0]
 
 
@@ -100,7 +107,7 @@ def _version_folder(folder: Path, chosen: str | None) -> Path:
         versions = [path for path in versions if path.name == chosen]
     if not versions:
         which = f"version {chosen}" if chosen is not None else "version's folder (1, 2, …)"
-        raise InspectionError(f"{folder} has no {which}")
+        raise SourceMissingError(f"{folder} has no {which}")
     return versions[-1]
 
 
@@ -111,7 +118,7 @@ def _backend(config: Any, version: Path) -> str:
     if said in _FILES:
         return str(said)
     what = _UNSTORED.get(said, f"a model of the backend {said[:64]!r}" if said else "no model.onnx and no model.plan")
-    raise InspectionError(f"{version.parent} is {what}")
+    raise SourceError(f"{version.parent} is {what}")
 
 
 def _batching(config: Any) -> BatchingSection:
@@ -139,7 +146,7 @@ def _notes(config: Any) -> list[str]:
     if any(tensor.HasField("reshape") for tensor in (*config.input, *config.output)):
         notes.append(f"{CONFIG} reshapes tensors; requests here have the shapes of the model's own file")
     if config.HasField("sequence_batching"):
-        raise InspectionError(f"{config.name or 'the model'} keeps state between requests (sequence_batching)")
+        raise SourceError(f"{config.name or 'the model'} keeps state between requests (sequence_batching)")
     if len([output for output in config.output if output.label_filename]) > 1:
         notes.append(f"{CONFIG} has labels for several outputs; say which one classifies with a publish file")
     return notes
@@ -155,7 +162,7 @@ def _config(path: Path) -> Any:
     try:
         text_format.Parse(read_text(path), config, allow_unknown_field=True)
     except (text_format.ParseError, RecursionError, ValueError) as error:
-        raise InspectionError(f"{path} is not a model configuration: {str(error)[:300]}") from None
+        raise SourceError(f"{path} is not a model configuration: {str(error)[:300]}") from None
     return config
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,10 @@ def test_the_commented_publish_file_is_valid_and_leaves_nothing_out() -> None:
     assert len(example.variant) == 2
     for field in (*ImageInput.model_fields, *Classification.model_fields, "files", "requirements", "labels_file"):
         assert field in text, field
+
+
+def test_the_program_says_its_version(tmp_path: Path) -> None:
+    assert Cli(tmp_path, "http://127.0.0.1:1", None)("--version").out == f"modelfleet {version('modelfleet')}\n"
 
 
 def test_help_names_the_exit_codes_and_a_typo_its_nearest_command(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_a_blob_that_the_registry_has_is_not_sent(cli: Cli) -> None:
     cli("publish", "twin-a", LENET, "--version", "1", "--target", "cpu")
     twin = cli("publish", "twin-b", LENET, "--version", "1", "--target", "gpu", "--json").document
     assert (twin["sent_bytes"], twin["present_bytes"]) == (0, LENET.stat().st_size)
+    assert "sending" not in cli("publish", "twin-c", LENET, "--version", "1", "--target", "cpu").err
 
 
 def test_a_dry_run_changes_nothing(cli: Cli) -> None:
@@ -67,6 +68,19 @@ def test_a_dry_run_changes_nothing(cli: Cli) -> None:
     assert told["dry_run"]
     assert told["manifest"]["variants"][0]["inputs"][0]["name"] == "x"
     cli("show", "dry", code=3)
+
+
+def test_a_dry_run_without_a_registry_says_that_what_would_be_sent_is_not_known(tmp_path: Path) -> None:
+    cli = Cli(tmp_path, "http://127.0.0.1:1", None)
+    words = ("publish", "dry", LENET, "--version", "1", "--target", "cpu", "--dry-run")
+    assert "what would be sent is not known" in cli(*words).out
+    told = cli(*words, "--json").document
+    assert (told["sent_bytes"], told["present_bytes"]) == (None, None)
+
+
+def test_a_model_file_that_is_not_there_is_said_without_advice_about_the_registry(cli: Cli) -> None:
+    ran = cli("publish", "gone", "nofile.onnx", "--version", "1", "--target", "cpu", code=3)
+    assert "Check the path." in ran.err
 
 
 def test_a_publish_file_describes_variants_pictures_and_card(cli: Cli) -> None:

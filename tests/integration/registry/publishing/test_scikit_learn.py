@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from registry.inspection.facts import InspectionError
-from registry.publishing.sources.found import SourceChoice
+from registry.publishing.sources.found import SourceChoice, SourceUsageError
 from registry.publishing.sources.read import read_source
 from registry.publishing.sources.scikit_learn import PYTHON_VARIABLE
+from tests.support.paths import LENET
 
 TRUSTED = SourceChoice(trust_pickle=True)
 MAKE = """
@@ -96,6 +97,11 @@ def test_what_is_not_trusted_or_cannot_be_exported_is_refused(
     with pytest.raises(InspectionError, match=said):
         read_source([f"sklearn:{models / name}"], choice)
     assert not (models / "owned").exists()
+
+
+def test_a_file_of_a_stored_format_is_no_model_of_scikit_learn() -> None:
+    with pytest.raises(SourceUsageError, match=r"of the format onnx, .*as a plain file"):
+        read_source([f"sklearn:{LENET}"])
 
 
 def test_without_trust_nothing_is_read_and_without_an_exporter_it_is_said_how_to_get_one(

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -458,10 +459,44 @@ def test_the_command_publishes_and_shows_where_the_version_came_from(server: Reg
     ran = cli(*words, HF_HUB_CACHE=str(tmp_path / "cache"))
     assert "Published hf-digits@0123456789ab" in ran.out
     assert "do_pad has no counterpart" in ran.err
+    assert "classes  10 of 'y'" in ran.err
+    tried = cli(*words, "--dry-run", "--json", HF_HUB_CACHE=str(tmp_path / "cache")).document
+    assert any("do_pad has no counterpart" in warning for warning in tried["warnings"])
     shown = cli("show", "hf-digits@stable").out
+    assert re.search(r"classes +10 of 'y'", shown)
     assert "huggingface acme/digits@0123456789abcdef, https://huggingface.co/acme/digits" in shown
     manifest = cli("--json", "show", "hf-digits@stable").document["manifest"]
     assert (manifest["origin"]["kind"], manifest["licence"]) == ("huggingface", "apache-2.0")
     assert "nothing to do" in cli(*words, HF_HUB_CACHE=str(tmp_path / "cache")).out
     wrong = cli("import", "hf:acme/digits", "--target", "tpu", code=2, HF_HUB_CACHE=str(tmp_path / "cache"))
     assert "cpu, gpu" in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (["triton:nowhere", "--version", "1"], 3, "nowhere is not a folder"),
+        (["triton:linear", "--file", "2"], 3, "has no version 2"),
+        (["hf:acme/nothing"], 3, "hf download acme/nothing"),
+        (["mlflow:nowhere"], 3, "nowhere is not a folder"),
+        (["oci:nowhere:v1"], 3, "nowhere:v1 is not a folder"),
+        (["sklearn:nowhere.pkl"], 3, "nowhere.pkl does not exist"),
+        (["triton:"], 2, "No folder after triton:"),
+        (["a.onnx", "b.onnx"], 2, "--version 1.0.0"),
+        (["a.onnx", "linear/1/a.onnx", "--version", "1"], 2, "Two of the files"),
+        (["hf:plain"], 2, "--version 1.0.0"),
+        (["mlflow:linear"], 1, "no model folder of MLflow"),
+    ],
+)
+def test_a_failed_import_ends_with_the_exit_code_and_hint_that_fit(
+    tmp_path: Path, arguments: list[str], exit_code: int, said: str
+) -> None:
+    triton(tmp_path / "linear", None)
+    for name in ("a.onnx", "b.onnx", "linear/1/a.onnx", "plain/model.onnx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(onnx_models.linear())
+    ended = Cli(tmp_path, "http://127.0.0.1:1", None)("import", *arguments, code=exit_code)
+    assert said in ended.err
+    assert "export it again" not in ended.err
+    assert "[[variant]]" not in ended.err
+    assert "list commands" not in ended.err
