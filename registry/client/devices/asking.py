@@ -18,7 +18,7 @@ from .encoding import Options, ReplyAddress, RequestEncoder, picture_tensor, pic
 from .errors import BadRequestError, DeviceError, NotConnectedError
 from .metadata import Descriptions, ModelDescription
 from .requests import PendingRequest
-from .settings import ClientSettings, check_name
+from .settings import ClientSettings, check_count, check_name, check_seconds
 
 MAX_ID = 256
 DESCRIPTION_SECONDS = 2.0
@@ -47,6 +47,17 @@ class InferenceRequest:
     version: str | None = None
     request_id: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.inputs is not None and not isinstance(self.inputs, (dict, Mapping)):
+            raise TypeError(
+                f"inputs is a {type(self.inputs).__name__}: give a dict of arrays by the names of the model's inputs, "
+                'for instance {"x": array}'
+            )
+        if self.picture is not None and not isinstance(self.picture, (str, bytes, os.PathLike)):
+            raise TypeError(
+                f"picture is a {type(self.picture).__name__}: give the path of a JPEG or PNG file, or its bytes"
+            )
+
 
 @dataclass(frozen=True)
 class How:
@@ -58,8 +69,10 @@ class How:
     retries: int | None = None
 
     def __post_init__(self) -> None:
-        if self.qos not in (0, 1) or not self.timeout > 0 or (self.retries is not None and self.retries < 0):
-            raise ValueError("qos is 0 or 1, timeout is a number of seconds over 0, retries is None or at least 0")
+        check_seconds("timeout", self.timeout)
+        check_count("qos", self.qos, 0, 1)
+        if self.retries is not None:
+            check_count("retries", self.retries, 0)
 
 
 def as_request(item: Any, device: str | None, model: str | None, pool: str | None) -> InferenceRequest:
@@ -69,7 +82,20 @@ def as_request(item: Any, device: str | None, model: str | None, pool: str | Non
     named = {"device": device, "model": model or "", "pool": pool}
     if isinstance(item, Mapping):
         return InferenceRequest(inputs=item, **named)  # type: ignore[arg-type]
+    if not isinstance(item, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"an item of requests is a {type(item).__name__}: give an InferenceRequest, a dict of arrays by the names "
+            "of the model's inputs, or a picture as a path or bytes"
+        )
     return InferenceRequest(picture=item, **named)  # type: ignore[arg-type]
+
+
+def check_window(window: int, max_bytes: int, errors: str) -> None:
+    """Arguments of `infer_many`. Raises TypeError, ValueError."""
+    check_count("window", window, 1)
+    check_count("max_bytes", max_bytes, 1)
+    if errors not in ("raise", "return"):
+        raise ValueError(f"errors={errors!r}: give 'raise' or 'return'")
 
 
 def read_picture(picture: Picture) -> bytes:
@@ -137,6 +163,8 @@ class Asking:
         """
         self.check_process()
         topic = self._topic(asked)
+        if asked.picture is not None and not how.binary:
+            raise ValueError("binary=False is for inputs: a picture is sent as its bytes, and not as JSON")
         request_id = asked.request_id or self.new_id()
         if len(request_id) > MAX_ID:
             raise ValueError(f"request_id has {len(request_id)} characters, at most {MAX_ID} can be sent")
@@ -171,6 +199,7 @@ class Asking:
             ValueError: a name that there is not.
         """
         self.check_process()
+        check_seconds("wait" if device is None else "timeout", timeout)
         if model is not None:
             check_name("model", model)
         if device is not None:

@@ -18,6 +18,7 @@ from .asking import (
     Picture,
     Reader,
     as_request,
+    check_window,
     ends_request,
 )
 from .async_waiting import AsyncInFlightLimit, AsyncOldestRequest
@@ -168,8 +169,7 @@ class AsyncClient:
     ) -> AsyncIterator[Any]:
         """As `Client.infer_many`, of an iterable or an asynchronous one. Close it where it is left early
         (`contextlib.aclosing`)."""
-        if window < 1 or max_bytes < 1 or errors not in ("raise", "return"):
-            raise ValueError("window and max_bytes are at least 1, errors is 'raise' or 'return'")
+        check_window(window, max_bytes, errors)
         how = How(timeout, qos, binary, retries)
         under_way: deque[PendingRequest | DeviceError] = deque()
         head = AsyncOldestRequest()

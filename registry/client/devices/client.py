@@ -25,6 +25,7 @@ from .asking import (
     Picture,
     Reader,
     as_request,
+    check_window,
     ends_request,
 )
 from .errors import DeviceError, UnknownModelError, error_of
@@ -73,7 +74,7 @@ class Client:
 
     Raises:
         NotConnectedError: there is no connection, with the reason.
-        ValueError: an argument cannot be used.
+        ValueError, TypeError: an argument cannot be used.
         registry.certificates.CertificateError: a TLS file cannot be used.
     """
 
@@ -138,8 +139,9 @@ class Client:
             model: The model's name.
             inputs: Arrays by the names of the model's inputs, with the model's own datatypes and shapes; `TypedTensor`
                 names a datatype. See `arrays` for what is converted.
-            pool: Any agent of the pool answers. Where several pools serve the model, each of them runs the request,
-                and the first answer counts: MQTT does not name the pool.
+            pool: In place of `device`: an agent that takes requests of a pool to the model answers. The name is not
+                sent, because topics of MQTT do not have it: where several pools serve the model, an agent of each runs
+                the request and the first answer counts, be it of another pool. `who_serves` has the pools.
             picture: In place of `inputs`: a JPEG or PNG file as a path or as bytes, for a model that takes pictures.
             outputs: Names of the outputs that are wanted; None: all.
             version: Only this version may answer.
@@ -148,7 +150,7 @@ class Client:
             request_id: At most 256 characters. The same id with the same content is the same request to a device.
                 None: a new one.
             qos: 1, or 0.
-            binary: False: as JSON, for a device or a broker in between that must read it.
+            binary: False: inputs as JSON, for a device or a broker in between that must read it. Not for pictures.
             retries: How often it may be sent again; None: as often as the time-out allows.
 
         Returns:
@@ -156,7 +158,7 @@ class Client:
 
         Raises:
             DeviceError: one of its classes, with `code`, `message` and `action`.
-            ValueError: an argument cannot be used.
+            ValueError, TypeError: an argument cannot be used.
             OSError: the picture's file cannot be read.
         """
         asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
@@ -276,8 +278,7 @@ class Client:
             errors: "raise": the first error ends it, when its turn comes. "return": errors stand among the answers.
             timeout, qos, binary, retries: Of each request, as `infer` says.
         """
-        if window < 1 or max_bytes < 1 or errors not in ("raise", "return"):
-            raise ValueError("window and max_bytes are at least 1, errors is 'raise' or 'return'")
+        check_window(window, max_bytes, errors)
         how = How(timeout, qos, binary, retries)
         asked = (as_request(item, device, model, pool) for item in requests)
         return self._stream(asked, how, window, max_bytes, keep_errors=errors == "return")

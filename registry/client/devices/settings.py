@@ -7,8 +7,9 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal, TypedDict, Union
+from typing import Any, Literal, TypedDict, Union
 from urllib.parse import unquote, urlsplit
 
 from ...certificates import TlsFiles
@@ -19,6 +20,9 @@ PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 PathLike = Union[str, "os.PathLike[str]"]
 Identity = Union[PathLike, Sequence[PathLike]]
 """A PEM file with a certificate and its key, or the two files."""
+EXAMPLE_URL = "mqtt://127.0.0.1"
+MAX_SECONDS = (1 << 32) - 1
+"""Of a time-out: the longest expiry of a message (MQTT 5.0, section 3.3.2.3.3)."""
 _NAME = re.compile(NAME)
 
 
@@ -77,12 +81,14 @@ class ClientSettings:
 
 
 def parse_broker(url: str, username: str | None = None, password: str | None = None) -> Broker:
-    """`mqtt://`, `mqtts://`, `ws://` or `wss://` with a host. Raises ValueError."""
+    """`mqtt://`, `mqtts://`, `ws://` or `wss://` with a host. Raises ValueError, TypeError."""
+    if not isinstance(url, str):
+        raise TypeError(f"the broker's address is a {type(url).__name__}: give a str, for instance {EXAMPLE_URL!r}")
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(
-            f"the broker's address {url.rpartition('@')[2]!r} must have the form mqtts://HOST[:PORT], with one of "
-            f"{', '.join(PORTS)}"
+            f"the broker's address {url.rpartition('@')[2]!r} must begin with one of {', '.join(PORTS)} and name a "
+            f"host: SCHEME://HOST[:PORT], for instance {EXAMPLE_URL}"
         )
     web = parts.scheme in ("ws", "wss")
     if not web and parts.path.strip("/"):
@@ -115,7 +121,7 @@ def make_settings(
     max_in_flight: int = 1024,
     max_bytes_in_flight: int = 256 << 20,
 ) -> ClientSettings:
-    """Checks what a client's constructor was given. Raises ValueError."""
+    """Checks what a client's constructor was given. Raises ValueError, TypeError."""
     broker = parse_broker(url, username, password)
     if not broker.tls and (ca_file is not None or identity is not None):
         raise ValueError("ca_file and identity are for TLS: give an address that begins with mqtts:// or wss://")
@@ -125,8 +131,10 @@ def make_settings(
     ):
         if value not in allowed:
             raise ValueError(f"{name}={value!r}: one of {', '.join(allowed)}")
-    if max_in_flight < 1 or max_bytes_in_flight < 1 or connect_timeout <= 0 or not 0 < keepalive < 65536:
-        raise ValueError("max_in_flight, max_bytes_in_flight, connect_timeout and keepalive must be positive")
+    check_seconds("connect_timeout", connect_timeout)
+    check_count("keepalive", keepalive, 1, 65535)
+    check_count("max_in_flight", max_in_flight, 1)
+    check_count("max_bytes_in_flight", max_bytes_in_flight, 1)
     topics = Topics(prefix)
     name = client_id if client_id is not None else f"modelfleet-{secrets.token_hex(8)}"
     reply_topic = f"{reply_prefix}/{name}/{secrets.token_hex(8)}"
@@ -161,8 +169,25 @@ def _identity(identity: Identity | None) -> tuple[Path | None, Path | None]:
     return Path(certificate), Path(key)
 
 
-def check_name(kind: str, name: str) -> str:
+def check_name(kind: str, name: Any) -> str:
     """A device, model or pool as one level of a topic. Raises ValueError."""
-    if not _NAME.match(name):
+    if not isinstance(name, str) or not _NAME.match(name):
         raise ValueError(f"{kind} {name!r}: 1 to 64 of a-z 0-9 . _ -, beginning and ending with a letter or digit")
-    return name
+    found: str = name
+    return found
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """A time-out, given as the argument `name`. Raises TypeError, ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
+        raise TypeError(f"{name}={value!r}: give a number of seconds")
+    if not 0 < float(value) <= MAX_SECONDS:
+        raise ValueError(f"{name}={value!r}: give a number of seconds over 0, at most {MAX_SECONDS}")
+
+
+def check_count(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """A whole number, given as the argument `name`. Raises TypeError, ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)):
+        raise TypeError(f"{name}={value!r}: give a whole number")
+    if int(value) < least or (most is not None and int(value) > most):
+        raise ValueError(f"{name}={value!r}: give {f'at least {least}' if most is None else f'{least} to {most}'}")
