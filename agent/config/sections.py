@@ -97,10 +97,17 @@ class LimitSettings(Section):
 
     max_payload: int = Field(default=64 * _MIB, ge=_KIB, le=256 * _MIB, description="Largest request, bytes.")
     slots: int = Field(
-        default=256, ge=1, le=4096, description="Requests per model that may be under way; more are refused at once."
+        default=256,
+        ge=1,
+        le=4096,
+        description="Per model: requests of one item and fixed sizes under way, and requests of free size that wait; "
+        "more are refused at once.",
     )
     arenas: int = Field(
-        default=4, ge=1, le=64, description="Requests of free size per model in shared memory at once; others wait."
+        default=4,
+        ge=1,
+        le=64,
+        description="Requests of free size per model in shared memory at once; others wait, 64 MiB together.",
     )
     arena_bytes: int = Field(
         default=16 * _MIB,

@@ -1,7 +1,7 @@
 """Admission: a PUBLISH on an infer topic becomes a request with a slot, or is refused at once.
 
-Nothing waits without bound: a request has a slot, or the decode pool has room for it, or its error is on its way. That
-pool has a few threads for what takes milliseconds, pictures and long JSON; the data thread never waits for it.
+Nothing waits without bound: a request has a slot, or its model has room for one more that waits, or its error is on its
+way. What takes milliseconds, pictures and long JSON, a few threads decode; the data thread never waits for them.
 The fast path, the bodies that are read straight into slots, and paho's on_message all come through here.
 """
 
@@ -26,44 +26,28 @@ from registry.inference.packets import BAD_HEADER_LENGTH, Buffer, Publish, text
 from registry.inference.request import find_address
 from registry.pictures.steps import PictureSteps
 
-MAX_PENDING = 32
-"""Requests that are being decoded or wait for it; the next is refused."""
-MAX_PENDING_BYTES = 64 << 20
-"""Their payloads; a longer one is taken when nothing else waits."""
-
 Decoded = tuple[RequestPlan, int]
 
 
 class DecodePool:
-    """INVARIANT: `then` runs on the data thread, exactly once for each accepted job, unless the pool was closed."""
+    """Each model bounds what it has in here (`Serving.begin_decoding`).
+
+    INVARIANT: `then` runs on the data thread, exactly once for each job, unless the pool was closed.
+    """
 
     def __init__(self, post: Callable[[Callable[[], None]], None], threads: int = 2) -> None:
         self._post = post
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self.pending = 0
-        self._bytes = 0
 
-    def submit(self, job: Callable[[], Decoded], size: int, then: Callable[[Decoded | RequestError], None]) -> None:
-        """Runs `job` in a thread and gives its result, or refusal, to `then`. `size`: the bytes that it holds.
+    def submit(self, job: Callable[[], Decoded | None], then: Callable[[Decoded | RequestError | None], None]) -> None:
+        """Runs `job` in a thread and gives its result, or refusal, to `then`."""
 
-        Raises RequestError when full.
-        """
-        if self.pending >= MAX_PENDING or (self.pending and self._bytes + size > MAX_PENDING_BYTES):
-            raise RequestError(
-                InferenceCode.OVERLOADED,
-                f"{self.pending} requests of {self._bytes} bytes wait to be decoded; try again after a pause",
-            )
-        self.pending += 1
-        self._bytes += size
-
-        def finished(future: Future[Decoded]) -> None:
-            self._post(lambda: self._finish(future, size, then))
+        def finished(future: Future[Decoded | None]) -> None:
+            self._post(lambda: self._finish(future, then))
 
         self._executor.submit(job).add_done_callback(finished)
 
-    def _finish(self, future: Future[Decoded], size: int, then: Callable[[Decoded | RequestError], None]) -> None:
-        self.pending -= 1
-        self._bytes -= size
+    def _finish(self, future: Future[Decoded | None], then: Callable[[Decoded | RequestError | None], None]) -> None:
         if future.cancelled():
             return
         error = future.exception()
@@ -108,6 +92,7 @@ class Admission:
         self.is_request_topic = router.is_request_topic
         self.ready: set[Serving] = set()
         """Workers that have requests waiting; the loop hands them out and clears this."""
+        self._clock = clock
         self.now = clock()
         """When the bytes that are being read came: one look at the clock per turn of the loop."""
         self.stopping = False
@@ -191,7 +176,9 @@ class Admission:
         kind = content_type.partition(";")[0].strip().lower()
         if len(payload) >= DECODE_BYTES and payload[:4] != BINARY_MAGIC and kind in ("", CONTENT_JSON):
             kept = bytes(payload)
-            self._submit(serving, request, kept, lambda: serving.codec.decode(kept, content_type))
+            codec = serving.codec
+            serving.begin_decoding(len(kept))
+            self._submit(serving, request, kept, len(kept), lambda: codec.decode(kept, content_type))
             return
         plan, body = serving.codec.decode(payload, content_type)
         if plan.image:
@@ -248,17 +235,30 @@ class Admission:
     def _decode(self, serving: Serving, request: Request, plan: RequestPlan, picture: bytes) -> None:
         request.plan = plan
         self.address(request, plan)
+        codec = serving.codec
+        fixed, tensor_bytes = codec.picture_tensor()
+        # The tensor may have to wait too, for an arena.
+        size = len(picture) + (0 if fixed else tensor_bytes)
+        serving.begin_decoding(size, fixed=fixed)
         self._submit(
-            serving, request, picture, lambda: (serving.codec.decode_image(plan, picture, self._decode_picture), 0)
+            serving, request, picture, size, lambda: (codec.decode_image(plan, picture, self._decode_picture), 0)
         )
 
-    def _submit(self, serving: Serving, request: Request, data: bytes, job: Callable[[], Decoded]) -> None:
-        self._pool.submit(job, len(data), lambda done: self._decoded_request(serving, request, data, done))
-        serving.decoding += 1
+    def _submit(self, serving: Serving, request: Request, data: bytes, size: int, job: Callable[[], Decoded]) -> None:
+        """Has `job` run in the pool, unless the deadline passes before its turn. `size`: as `begin_decoding` got it."""
+        self._pool.submit(
+            lambda: job() if request.deadline > self._clock() else None,
+            lambda done: self._decoded_request(serving, request, data, size, done),
+        )
 
-    def _decoded_request(self, serving: Serving, request: Request, data: bytes, done: Decoded | RequestError) -> None:
-        """The pool has decoded it, or says why not."""
-        serving.decoding -= 1
+    def _decoded_request(
+        self, serving: Serving, request: Request, data: bytes, size: int, done: Decoded | RequestError | None
+    ) -> None:
+        """The pool has decoded it, says why not, or (None) that it was too late."""
+        serving.end_decoding(size)
+        if done is None:
+            self.answers.expired(request)
+            return
         if serving.dead and not isinstance(done, RequestError):
             done = RequestError(InferenceCode.WORKER_CRASHED, "the worker ended before this request could run")
         if isinstance(done, RequestError):

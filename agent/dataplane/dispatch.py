@@ -190,7 +190,7 @@ class Dispatch:
                 self._answers.error(request, code, why)
                 serving.release(id_)
         while serving.queued:
-            self._answers.error(serving.queued.popleft().request, code, why)
+            self._answers.error(serving.unqueue().request, code, why)
         serving.waiting.clear()
         serving.to_move.clear()
         self._unwatch(serving)

@@ -88,6 +88,7 @@ class LongRequests:
     def _targets(self, serving: Serving, request: Request, plan: RequestPlan) -> list[memoryview] | None:
         """Where the body goes straight away; None when its tensors do not lie in it one after the other."""
         if serving.must_queue(plan):
+            serving.check_room(plan.body_bytes)
             return None  # gathered, it may wait for an arena
         self._admission.address(request, plan)
         reserve(serving, request, plan)

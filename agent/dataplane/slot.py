@@ -30,8 +30,8 @@ from registry.inference.errors import RequestError
 from registry.inference.packets import Buffer
 
 DOORBELL_BYTES = 64 << 10
-QUEUED_BYTES = 64 << 20
-"""Payloads that wait in the agent for an arena of one model, together; a single longer one may wait alone."""
+WAITING_BYTES = 64 << 20
+"""Of the requests of one model that wait in the agent, together; a single longer one may wait alone."""
 
 
 class Tap(Protocol):
@@ -122,8 +122,11 @@ class Queued(NamedTuple):
     request: Request
     plan: RequestPlan
     payload: bytes
+    """Empty when the plan has the tensors' bytes."""
     body: int
     """Where the plan's body begins in the payload."""
+    size: int
+    """Bytes that it holds: of the payload, and of the tensors that the plan has."""
 
 
 class Serving:
@@ -152,7 +155,7 @@ class Serving:
         self.waiting: deque[int] = deque()
         """Slot ids that are filled and not yet with a runner, oldest first."""
         self.queued: deque[Queued] = deque()
-        """Requests that wait for an arena, oldest first: at most one for each fixed slot, and QUEUED_BYTES together."""
+        """Requests that wait for an arena, oldest first."""
         self.lanes = [Lane(self, doorbell) for doorbell in worker.lanes]
         self.run_timeout_s = worker.spec.run_timeout_s
         self.drained: Future[Worker | None] | None = None
@@ -161,11 +164,15 @@ class Serving:
         """Lost, or drained: it takes nothing any more."""
         self.decoding = 0
         """Requests in the decode pool, which have no slot yet."""
+        self.waiting_bytes = 0
+        """Of the requests in `queued` and in the decode pool."""
+        self.wait_limit = worker.spec.slots
+        """So many may wait for an arena or to be decoded, beside those for which an arena is free."""
 
     @property
     def queue_limit(self) -> int:
-        """Requests that it can hold; as many as there are fixed slots may wait for an arena."""
-        return self.layout.ids + self.layout.slots
+        """Requests of one item that it can hold; of any form when it has no fixed slots."""
+        return self.layout.slots or self.layout.arenas + self.wait_limit
 
     def rebind(self, binding: Binding) -> None:
         """The same worker under another rollout or other options: from the next request on."""
@@ -188,20 +195,52 @@ class Serving:
         self.requests[id_] = None
         (self.free_slots if id_ < self.layout.slots else self.free_arenas).append(id_)
 
-    def queue(self, queued: Queued) -> bool:
-        """Lets the request wait for an arena. False: the queue is full."""
-        held = sum(len(each.payload) for each in self.queued)
-        if len(self.queued) >= self.layout.slots or (self.queued and held + len(queued.payload) > QUEUED_BYTES):
-            return False
+    def check_room(self, size: int) -> None:
+        """Raises RequestError (`overloaded`) when a request of `size` bytes may not wait for an arena or a decoder."""
+        count = len(self.queued) + self.decoding
+        if count >= self.wait_limit + len(self.free_arenas):
+            raise _overloaded(f"{count} requests of this model wait, the most that may")
+        if count and self.waiting_bytes + size > WAITING_BYTES:
+            raise _overloaded(
+                f"{count} requests of this model with {self.waiting_bytes} bytes wait, and with the {size} of this one "
+                f"they would be over the limit of {WAITING_BYTES}"
+            )
+
+    def queue(self, queued: Queued) -> None:
+        """Lets the request wait for an arena. Raises RequestError (`overloaded`)."""
+        self.check_room(queued.size)
         self.queued.append(queued)
-        return True
+        self.waiting_bytes += queued.size
+
+    def unqueue(self) -> Queued:
+        """Takes the request out that has waited longest for an arena; there must be one."""
+        queued = self.queued.popleft()
+        self.waiting_bytes -= queued.size
+        return queued
 
     def expire_queued(self, now: float) -> list[Request]:
         """Takes those out of the queue whose deadline has passed."""
-        late = [each.request for each in self.queued if each.request.deadline <= now]
+        late = [each for each in self.queued if each.request.deadline <= now]
         if late:
             self.queued = deque(each for each in self.queued if each.request.deadline > now)
-        return late
+            self.waiting_bytes -= sum(each.size for each in late)
+        return [each.request for each in late]
+
+    def begin_decoding(self, size: int, *, fixed: bool = False) -> None:
+        """A request that holds `size` bytes goes to the decode pool. Raises RequestError (`overloaded`).
+
+        `fixed`: it needs a fixed slot when it is decoded.
+        """
+        if fixed and self.decoding >= len(self.free_slots):
+            raise _no_slot(self)
+        self.check_room(size)
+        self.decoding += 1
+        self.waiting_bytes += size
+
+    def end_decoding(self, size: int) -> None:
+        """It has left the decode pool."""
+        self.decoding -= 1
+        self.waiting_bytes -= size
 
     def must_queue(self, plan: RequestPlan) -> bool:
         """The request needs an arena, and none is free or others wait for one."""
@@ -284,23 +323,25 @@ class ModelSlot:
 def reserve(serving: Serving, request: Request, plan: RequestPlan) -> None:
     """Gives the request a slot. Raises RequestError (`overloaded`)."""
     if not serving.take(request, fixed=plan.fixed):
-        raise _overloaded(serving)
+        raise _no_slot(serving)
     request.plan = plan
 
 
-def _overloaded(serving: Serving) -> RequestError:
-    return RequestError(
-        InferenceCode.OVERLOADED,
-        f"{serving.in_flight()} requests of this model are in flight, and no more may wait; try again after a pause",
-    )
+def _no_slot(serving: Serving) -> RequestError:
+    return _overloaded(f"the {serving.layout.slots} places of this model for requests of one item are taken")
+
+
+def _overloaded(why: str) -> RequestError:
+    return RequestError(InferenceCode.OVERLOADED, f"{why}; try again after a pause")
 
 
 def place(serving: Serving, request: Request, plan: RequestPlan, payload: Buffer, body: int) -> None:
     """Puts the request where its worker reads it, or into the queue for an arena. Raises RequestError."""
     if serving.must_queue(plan):
         request.plan = plan
-        if not serving.queue(Queued(request, plan, bytes(payload), body)):
-            raise _overloaded(serving)
+        kept = bytes(payload) if plan.body_bytes else b""
+        held = len(kept) + sum(len(tensor.data) for tensor in plan.tensors if tensor.data is not None)
+        serving.queue(Queued(request, plan, kept, body if kept else 0, held))
         return
     _fill(serving, request, plan, payload, body)
 
@@ -376,7 +417,8 @@ def enqueue(serving: Serving, request: Request, plan: RequestPlan) -> None:
 
 def place_next(serving: Serving) -> None:
     """The request that has waited longest for an arena takes a free one; there must be both. Raises RequestError."""
-    _fill(serving, *serving.queued.popleft())
+    queued = serving.unqueue()
+    _fill(serving, queued.request, queued.plan, queued.payload, queued.body)
 
 
 def move_to_arenas(serving: Serving) -> None:

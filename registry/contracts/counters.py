@@ -202,7 +202,13 @@ MODEL_METRICS = table(
     ),
     Metric("batches", "counter", "runs", "Runs, by how many requests they took together.", (*_MODEL, "size")),
     Metric("queue_depth", "gauge", "requests", "Requests that are not answered yet.", _MODEL),
-    Metric("queue_limit", "gauge", "requests", "Requests that the model can hold.", _MODEL),
+    Metric(
+        "queue_limit",
+        "gauge",
+        "requests",
+        "Requests of one item, or of free size, that the model can hold.",
+        _MODEL,
+    ),
     Metric(
         "latency_seconds",
         "gauge",

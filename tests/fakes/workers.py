@@ -16,6 +16,7 @@ from agent.backends.base import BackendError, TensorInfo
 from agent.dataplane.oip.plan import Binding
 from agent.worker.channel import make_layout
 from agent.worker.runner import Runner
+from agent.worker.spec import Worker
 from registry.contracts.catalogue.manifest import TensorSpec
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Limits:
     """The part of a WorkerSpec that the data path reads."""
 
     run_timeout_s: float = 30.0
+    slots: int = 64
 
 
 class FakeWorker:
@@ -63,7 +65,9 @@ class FakeWorker:
         run_timeout_s: float = 30.0,
     ) -> None:
         session = DoublingSession(shape)
-        self.spec = Limits(run_timeout_s)
+        self.spec = Limits(run_timeout_s, slots)
+        self.inputs = (TensorSpec(name="x", datatype="FP32", shape=shape),)
+        self.outputs = (TensorSpec(name="y", datatype="FP32", shape=shape),)
         self.layout = make_layout(session.inputs, session.outputs, slots=slots, arenas=arenas, arena_bytes=arena_bytes)
         fd = os.memfd_create("fake-worker")
         os.ftruncate(fd, self.layout.total)
@@ -135,9 +139,8 @@ class FakeWorker:
             far.close()
 
 
-def binding_for(worker: FakeWorker, model: str = "double", version: str = "1.0.0", **extra: object) -> Binding:
-    """A binding that fits a FakeWorker."""
-    shape = (-1, *worker.layout.inputs[0].item_shape) if worker.layout.batchable else worker.layout.inputs[0].item_shape
+def binding_for(worker: FakeWorker | Worker, model: str = "double", version: str = "1.0.0", **extra: object) -> Binding:
+    """A binding that fits the worker."""
     return Binding(
         model=model,
         version=version,
@@ -146,7 +149,7 @@ def binding_for(worker: FakeWorker, model: str = "double", version: str = "1.0.0
         variant_digest="sha256:" + "1" * 64,
         device="dev1",
         format="onnx",
-        inputs=(TensorSpec(name="x", datatype="FP32", shape=shape),),
-        outputs=(TensorSpec(name="y", datatype="FP32", shape=shape),),
+        inputs=tuple(worker.inputs),
+        outputs=tuple(worker.outputs),
         **extra,  # type: ignore[arg-type]
     )

@@ -59,6 +59,7 @@ class PictureInput:
         size = prod(item) * ITEM_BYTES[datatype]
         if size > max_bytes:
             raise ValueError(f"a picture makes {size} bytes, over this model's limit of {max_bytes}")
+        self.tensor_bytes = size
         value_tables(self.steps)
 
 
@@ -170,6 +171,13 @@ class Codec:
             raise RequestError(InferenceCode.OVERLOADED, error.message) from None
         tensor = picture._replace(datatype=wanted.datatype, shape=wanted.shape, offset=0, size=len(data), data=data)
         return plan.with_picture(tensor, fixed=self._signature.fits_fixed((tensor,)))
+
+    def picture_tensor(self) -> tuple[bool, int]:
+        """Of what a picture becomes: does it fit a fixed slot, and its bytes. Raises RequestError `no_image_input`."""
+        wanted = self._picture_input()
+        name = self.binding.inputs[0].name
+        tensor = InputTensor(0, name, wanted.datatype, wanted.shape, 0, wanted.tensor_bytes, None)
+        return self._signature.fits_fixed((tensor,)), wanted.tensor_bytes
 
     def _picture_input(self) -> PictureInput:
         if self._pictures is None:

@@ -253,7 +253,8 @@ class ModelHealth(Wire):
     queue_depth: Count = 0
     """Requests that wait or run now."""
     queue_limit: Count = 0
-    """The most that may wait or run; further ones are answered `overloaded`. 0: nothing serves."""
+    """The most requests of one item that may wait or run (of any form, when the model has no fixed size); further ones
+    are answered `overloaded`. 0: nothing serves."""
     batch_sizes: dict[str, Count] = Field(default_factory=dict)
     """Batch size to how many batches."""
     worker_restarts: Count = 0

@@ -163,7 +163,8 @@ class ModelParameters(Wire):
     batching: Annotated[str, Field(max_length=600)] = ""
     """Whether requests are joined into one run, and why or why not."""
     queue_limit: Annotated[int, Field(ge=0)] | None = None
-    """Requests that it can hold; further ones are answered `overloaded`."""
+    """Requests of one item that it can hold (of any form, when the model has no fixed size); further ones are answered
+    `overloaded`. Fewer when their bytes together are over the limit for those that wait."""
     max_request_bytes: Annotated[int, Field(ge=0)] | None = None
     """Of a request's payload; longer ones are refused."""
     correlation_id: _Id | None = None

@@ -131,7 +131,7 @@ def test_a_model_that_serves_says_its_tensors_and_what_serves(device: Device, wo
     assert said.classification is not None
     assert (said.classification.output, said.classification.labels, said.classification.top_k) == ("y", 2, 3)
     assert (said.max_batch, said.batching, said.max_request_bytes) == (8, "up to 8 together", 1000)
-    assert said.queue_limit == 2 * 64 + 4
+    assert said.queue_limit == 64
     assert said.pools == ("pool", "other")
 
 
