@@ -36,7 +36,7 @@ class Key(NamedTuple):
 
 
 def fingerprint(parts: Iterable[bytes | bytearray | memoryview]) -> int:
-    """Of a payload that comes in these parts: 64 bits, keyed anew in each process (PEP 456).
+    """Of a payload that comes in these parts: 64 bits, with another key in each process (PEP 456).
 
     A client may use one id for all its requests: with the 32 bits of a CRC, one of some million would be answered with
     another's reply.

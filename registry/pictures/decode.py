@@ -52,13 +52,15 @@ def _pixels(steps: PictureSteps, data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(found.data), formats=_FORMATS) as image:
             check_cost(image.width, image.height, found.data, steps.max_pixels)
+            size = image.size
             if steps.reduced and image.format == "JPEG":
                 image.draft(image.mode, _needed(steps, image.size, turned=found.orientation >= 5))
             if image.format == "PNG" and (image.info.get("interlace") or not _last_row(image)):
                 check_whole_png(found.data)
             turn = _TURNS.get(found.orientation)
             upright = image if turn is None else image.transpose(turn)
-            return np.asarray(_fit(steps, _eight_bit(upright, "L" if steps.channels == "L" else "RGB")))
+            whole = size[::-1] if found.orientation >= 5 else size
+            return np.asarray(_fit(steps, _eight_bit(upright, "L" if steps.channels == "L" else "RGB"), whole))
     except (PictureError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -88,17 +90,21 @@ def _last_row(image: Image.Image) -> bytes:
     return image.crop((0, image.height - 1, image.width, image.height)).tobytes().strip(b"\0")
 
 
-def _fit(steps: PictureSteps, image: Image.Image) -> Image.Image:
-    """The picture at the input's size. Raises PictureError: cropping it would need a picture of over MAX_PIXELS."""
+def _fit(steps: PictureSteps, image: Image.Image, whole: tuple[int, int]) -> Image.Image:
+    """The picture at the input's size; `whole` is its size, of which `image` may be a fraction.
+
+    Raises:
+        PictureError: cropping it would need a picture of over MAX_PIXELS.
+    """
     size = (steps.width, steps.height)
     if steps.resize == "crop":
-        return _cropped(steps, image)
-    if image.size == size:
+        return _cropped(steps, image, whole)
+    if whole == size or (steps.resize == "stretch" and image.size == size):
         return image
     if steps.resize == "stretch":
         return image.resize(size, _FILTERS[steps.filter])
-    ratio = min(size[0] / image.width, size[1] / image.height)
-    inner = tuple(min(max(round(side * ratio), 1), limit) for side, limit in zip(image.size, size, strict=True))
+    ratio = min(size[0] / whole[0], size[1] / whole[1])
+    inner = tuple(min(max(round(side * ratio), 1), limit) for side, limit in zip(whole, size, strict=True))
     canvas = Image.new(image.mode, size, steps.pad_value if image.mode == "L" else (steps.pad_value,) * 3)
     middle = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
     canvas.paste(
@@ -107,14 +113,14 @@ def _fit(steps: PictureSteps, image: Image.Image) -> Image.Image:
     return canvas
 
 
-def _cropped(steps: PictureSteps, image: Image.Image) -> Image.Image:
+def _cropped(steps: PictureSteps, image: Image.Image, whole: tuple[int, int]) -> Image.Image:
     """The middle, after the shorter edge was scaled: sizes as `get_resize_output_image_size` and `center_crop` of
     Hugging Face transformers round them."""
-    shorter, longer = sorted(image.size)
+    shorter, longer = sorted(whole)
     long = int(steps.shorter_edge * longer / shorter)
     if long * steps.shorter_edge > MAX_PIXELS:
-        raise PictureError(f"a picture of {image.width}x{image.height} is too long and narrow to be cropped")
-    scaled = (steps.shorter_edge, long) if image.width <= image.height else (long, steps.shorter_edge)
+        raise PictureError(f"a picture of {whole[0]}x{whole[1]} is too long and narrow to be cropped")
+    scaled = (steps.shorter_edge, long) if whole[0] <= whole[1] else (long, steps.shorter_edge)
     resized = image if image.size == scaled else image.resize(scaled, _FILTERS[steps.filter])
     left, top = (scaled[0] - steps.width) // 2, (scaled[1] - steps.height) // 2
     return resized.crop((left, top, left + steps.width, top + steps.height))

@@ -120,7 +120,11 @@ def inside(folder: Path, name: str, who: str, links_within: Path | None = None) 
     """The file below `folder`. Raises InspectionError: it leaves the folder, or by a link `links_within`."""
     path = folder / name
     leaves = Path(name).is_absolute() or ".." in Path(name).parts
-    if leaves or not path.resolve().is_relative_to((links_within or folder).resolve()):
+    try:
+        leaves = leaves or not path.resolve().is_relative_to((links_within or folder).resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name with NUL
+        leaves = True
+    if leaves:
         raise SourceError(f"{who} names {name[:200]!r}, which lies outside {folder}")
     return path
 

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -27,6 +27,7 @@ from registry.publishing.sources.found import (
     SourceError,
     SourceMissingError,
     SourceUsageError,
+    inside,
     name_from,
     only_one,
     read_object,
@@ -35,6 +36,31 @@ from registry.publishing.sources.found import (
 )
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+class _Processor(NamedTuple):
+    """What a class of transformers does beside what its configuration says."""
+
+    square: bool
+    """A size that is one number is both edges; else the shorter one."""
+    needed: tuple[str, ...] = ()
+    """Keys whose default in the class is not the one of others."""
+
+
+_PROCESSORS = {
+    "ViT": _Processor(square=True),
+    "Siglip": _Processor(square=True),
+    "CLIP": _Processor(square=False, needed=("do_center_crop",)),
+    "Bit": _Processor(square=False, needed=("do_center_crop",)),
+    "MobileNetV1": _Processor(square=False, needed=("do_center_crop",)),
+    "MobileNetV2": _Processor(square=False, needed=("do_center_crop",)),
+}
+"""Those that resize, crop the middle, rescale and normalise, and nothing else. Others (ConvNext's crop_pct,
+EfficientNet's second normalisation, LeViT's 256 / 224) do what no configuration says."""
+_KNOWN_KEYS = frozenset(
+    {"image_processor_type", "feature_extractor_type", "processor_class", "do_resize", "do_center_crop", "do_rescale"}
+    | {"do_normalize", "do_convert_rgb", "size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std"}
+)
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """PIL's numbers for resampling filters, as `resample` gives them."""
 
@@ -55,10 +81,10 @@ def read_huggingface(source: str, choice: SourceChoice) -> FoundModel:
     if not file.resolve().is_relative_to(root.resolve()):
         raise SourceError(f"{file} is a link that leaves {root}")
     facts = inspect(file, root)
-    config = _object(folder, "config.json")
+    config = _object(folder, "config.json", root)
     notes: list[str] = []
-    pictures = _object(folder, "preprocessor_config.json") or _object(folder, "processor_config.json")
-    card = folder / "README.md"
+    pictures = _object(folder, "preprocessor_config.json", root)
+    card = inside(folder, "README.md", "the snapshot", root)
     return FoundModel(
         origin=Origin(kind="huggingface", source=repository[:512], revision=revision, url=_page(repository)),
         files=(FoundFile(file, links_within=root),),
@@ -72,8 +98,9 @@ def read_huggingface(source: str, choice: SourceChoice) -> FoundModel:
     )
 
 
-def _object(folder: Path, name: str) -> dict[str, Any]:
-    return read_object(folder / name) if (folder / name).is_file() else {}
+def _object(folder: Path, name: str, root: Path) -> dict[str, Any]:
+    path = inside(folder, name, "the snapshot", root)
+    return read_object(path) if path.is_file() else {}
 
 
 def cache_folder() -> Path:
@@ -129,7 +156,7 @@ def _licence(card: Path) -> str | None:
 def _classification(config: dict[str, Any], facts: ModelFacts, notes: list[str]) -> Classification | None:
     """The labels, where the model classifies the whole input: one output of [N, classes]."""
     names = config.get("id2label")
-    heads = [str(name) for name in config.get("architectures") or ()]
+    heads = [str(name) for name in config["architectures"]] if isinstance(config.get("architectures"), list) else []
     if not isinstance(names, dict) or not any(
         name.endswith(("ForImageClassification", "ForSequenceClassification")) for name in heads
     ):
@@ -162,7 +189,7 @@ def _image(said: dict[str, Any], facts: ModelFacts, notes: list[str]) -> ImageIn
     """How a picture becomes the input, where every step can be done as the file says it."""
     try:
         return ImageInput(input=facts.inputs[0].name, **_steps(said, facts.inputs))
-    except (_NotExactError, ValidationError, TypeError, ValueError) as error:
+    except (_NotExactError, ValidationError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         text = str(error) if isinstance(error, _NotExactError) else "its values are not as expected"
         notes.append(f"preprocessor_config.json: {text}; [image] is left out")
         return None
@@ -177,16 +204,26 @@ def _steps(said: dict[str, Any], inputs: Sequence[TensorSpec]) -> dict[str, Any]
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         raise _NotExactError(f"the model takes {len(inputs)} inputs, or one that does not have 4 dimensions")
     shape = inputs[0].shape
-    unknown = [key for key in said if key.startswith("do_") and said[key] and key not in _KNOWN_STEPS]
-    if unknown:
-        raise _NotExactError(f"{unknown[0]} has no counterpart")
-    missing = [key for key in ("do_normalize", "resample", "size") if key not in said]
-    if missing or not said.get("do_resize", True):
-        raise _NotExactError(f"{missing[0]} is not said" if missing else "pictures are not resized")
+    said = {key: value for key, value in said.items() if value is not None}
+    kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "no processor")
+    kind = kind.removesuffix("Fast").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
+    if kind not in _PROCESSORS:
+        raise _NotExactError(f"the steps of {kind} are not known here")
+    unknown = sorted(key for key in said if key not in _KNOWN_KEYS and said[key] is not False)
+    missing = [key for key in ("do_normalize", "resample", "size", *_PROCESSORS[kind].needed) if key not in said]
+    if unknown or missing:
+        raise _NotExactError(f"{unknown[0]} has no counterpart" if unknown else f"{missing[0]} is not said")
+    if not said.get("do_resize", True):
+        raise _NotExactError("pictures are not resized")
     if said["resample"] not in _FILTERS:
         raise _NotExactError(f"resample {said['resample']} is no filter")
     layout = "NHWC" if shape[3] == 3 else "NCHW"
-    made = {"channels": "RGB", "layout": layout, "filter": _FILTERS[said["resample"]], **_sizes(said)}
+    made = {
+        "channels": "RGB",
+        "layout": layout,
+        "filter": _FILTERS[said["resample"]],
+        **_sizes(said, _PROCESSORS[kind]),
+    }
     made["scale"] = float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
     if said["do_normalize"]:
         made["mean"], made["std"] = tuple(map(float, said["image_mean"])), tuple(map(float, said["image_std"]))
@@ -197,29 +234,32 @@ def _steps(said: dict[str, Any], inputs: Sequence[TensorSpec]) -> dict[str, Any]
     return made
 
 
-def _sizes(said: dict[str, Any]) -> dict[str, Any]:
+def _sizes(said: dict[str, Any], processor: _Processor) -> dict[str, Any]:
     """Resizing to a height and a width, or by the shorter edge with a crop of the middle."""
     size, crop = said["size"], _pair(said.get("crop_size")) if said.get("do_center_crop") else None
     if isinstance(size, dict):
         shorter = size.get("shortest_edge") if "longest_edge" not in size else None
-    else:  # before processors said which edge, a number was the shorter one where a crop follows, else both
-        shorter = size if crop else None
+    else:
+        shorter = None if processor.square else size
     if shorter is None:
         height, width = _pair(size)
         if crop not in (None, (height, width)):
             raise _NotExactError("it stretches the picture and crops it then")
         return {"resize": "stretch", "height": height, "width": width}
-    if crop is None or said.get("crop_pct") is not None:
-        raise _NotExactError("the size of its result depends on the picture, or on crop_pct")
-    return {"resize": "crop", "shorter_edge": int(shorter), "height": crop[0], "width": crop[1]}
-
-
-_KNOWN_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"}
+    if crop is None:
+        raise _NotExactError("the size of its result depends on the picture")
+    return {"resize": "crop", "shorter_edge": _whole(shorter), "height": crop[0], "width": crop[1]}
 
 
 def _pair(size: Any) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, dict) and {"height", "width"} <= size.keys():
-        return int(size["height"]), int(size["width"])
-    raise _NotExactError("its size is not a height and a width")
+    if isinstance(size, dict) and size.keys() == {"height", "width"}:
+        return _whole(size["height"]), _whole(size["width"])
+    if isinstance(size, dict):
+        raise _NotExactError("its size is not a height and a width")
+    return _whole(size), _whole(size)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise _NotExactError(f"the size {value!r} is no whole number")
+    return value

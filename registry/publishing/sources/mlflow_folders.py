@@ -56,18 +56,22 @@ def read_mlflow(folder: Path, choice: SourceChoice) -> FoundModel:
     flavours = said.get("flavors")
     if not isinstance(flavours, dict):
         raise SourceError(f"{folder / MLMODEL} names no flavors")
-    origin, name = _origin(said, folder), name_from(str(said.get("name") or _title(said, folder)).rsplit("/", 1)[-1])
+    origin, name = (
+        _origin(said, folder),
+        name_from((_word(said.get("name")) or _title(said, folder)).rsplit("/", 1)[-1]),
+    )
     flavour = flavours.get("onnx")
     if flavour is None and isinstance(model := flavours.get("sklearn"), dict):
-        file = inside(folder, str(model.get("pickled_model", "model.pkl")), MLMODEL)
+        file = inside(folder, _word(model.get("pickled_model")) or "model.pkl", MLMODEL)
         return exported(file, origin, name, _matrix(said), choice)
     if not isinstance(flavour, dict):
         names = [str(name) for name in flavours if name != "python_function"] or ["python_function"]
         how = _EXPORT.get(names[0], "export it to ONNX, and log the result with mlflow.onnx.log_model")
         raise SourceError(f"{folder} holds the flavour {names[0]}, a pickle or code, which is not run here: {how}")
-    data = inside(folder, str(flavour.get("data", "model.onnx")), MLMODEL)
+    data = inside(folder, _word(flavour.get("data")) or "model.onnx", MLMODEL)
     files = sorted(data.glob("*.onnx")) if data.is_dir() else [data]
     file = only_one(files, folder, choice.file, "no ONNX file where its MLmodel says")
+    inside(folder, file.relative_to(folder).as_posix(), MLMODEL)
     if not file.is_file():
         raise SourceError(f"{file} does not exist, or is not a file, and {MLMODEL} names it")
     facts = inspect(file)
@@ -76,12 +80,17 @@ def read_mlflow(folder: Path, choice: SourceChoice) -> FoundModel:
 
 
 def _title(said: dict[str, Any], folder: Path) -> str:
-    path = said.get("artifact_path")
-    return path if isinstance(path, str) and path else folder.resolve().name
+    return _word(said.get("artifact_path")) or folder.resolve().name
+
+
+def _word(value: object) -> str:
+    """A text; nothing for whatever else stands there (a list of lists of lists takes minutes to write out)."""
+    return value if isinstance(value, str) else ""
 
 
 def _origin(said: dict[str, Any], folder: Path) -> Origin:
-    revision = str(said.get("run_id") or said.get("model_id") or said.get("model_uuid") or "")[:128] or None
+    words = (_word(said.get(key)) for key in ("run_id", "model_id", "model_uuid"))
+    revision = next((word[:128] for word in words if word), None)
     return Origin(kind="mlflow", source=_title(said, folder)[:512], revision=revision)
 
 

@@ -24,6 +24,7 @@ from registry.publishing.sources.found import (
     SourceError,
     SourceMissingError,
     SourceUsageError,
+    inside,
     name_from,
     only_one,
     read_object,
@@ -41,6 +42,9 @@ _NEEDED = ("weight", "model", "doc")
 MAX_DOCUMENT = 4 << 20
 MAX_LAYERS = 256
 MAX_MEMBERS = 10_000
+MAX_RATIO = 64
+UNPACKED_BYTES = 64 << 20
+"""What a compressed layer may take: its size times the one, and the other."""
 _PIECE = 1 << 20
 
 
@@ -117,7 +121,9 @@ def _blob(layout: Path, descriptor: dict[str, Any]) -> Path:
     algorithm, _, digest = str(descriptor.get("digest")).partition(":")
     if algorithm not in ("sha256", "sha512") or not digest.isalnum():
         raise SourceError(f"a descriptor has the digest {str(descriptor.get('digest'))[:128]!r}")
-    path = layout / "blobs" / algorithm / digest
+    path = inside(layout, f"blobs/{algorithm}/{digest}", "the layout")
+    if not path.is_file():
+        raise SourceError(f"the blob {path} cannot be read: it is not there, or not a file")
     try:
         with path.open("rb") as file:
             found = hashlib.new(algorithm)
@@ -177,23 +183,39 @@ def _untar(blob: Path, form: str, folder: Path) -> None:
     with ExitStack() as stack:
         raw: Any = stack.enter_context(blob.open("rb"))
         if form.endswith(("gzip", "gz")):
-            raw = stack.enter_context(gzip.open(raw))
+            raw = _Bounded(gzip.GzipFile(fileobj=raw), blob.stat().st_size)
         elif form.endswith("zstd"):
-            raw = stack.enter_context(_zstd(raw))
+            raw = _Bounded(_zstd(raw), blob.stat().st_size)
         try:
             archive = stack.enter_context(tarfile.open(fileobj=raw, mode="r|"))
             for number, member in enumerate(archive):
                 if number >= MAX_MEMBERS:
                     raise SourceError(f"a layer has over {MAX_MEMBERS} files")
-                source = archive.extractfile(member) if member.isfile() else None
+                plain = member.isfile() and not member.issparse()
+                source = archive.extractfile(member) if plain else None
                 if source is None and not member.isdir():
-                    raise SourceError(f"a layer holds {member.name[:200]!r}, which is a link or a device")
+                    raise SourceError(f"a layer holds {member.name[:200]!r}, which is a link, a device, or has holes")
                 if source is not None:
                     target = _inside(folder, member.name)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _copy(source, target)
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError) as error:
             raise SourceError(f"a layer is not a whole tar archive: {error}") from None
+
+
+class _Bounded:
+    """What is unpacked from `size` bytes: weights hardly get smaller, and more than this is made to fill a disk."""
+
+    def __init__(self, raw: Any, size: int) -> None:
+        self._raw, self._left = raw, UNPACKED_BYTES + MAX_RATIO * size
+
+    def read(self, count: int = -1) -> bytes:
+        """As a file's. Raises InspectionError."""
+        data: bytes = self._raw.read(count)
+        self._left -= len(data)
+        if self._left < 0:
+            raise SourceError(f"a layer unpacks to over {MAX_RATIO} times its size")
+        return data
 
 
 def _zstd(raw: IO[bytes]) -> Any:

@@ -8,7 +8,14 @@ from pathlib import Path
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import Origin, Target
 from registry.publishing.request import PublishRequest, VariantSection, for_targets
-from registry.publishing.sources.found import FoundFile, FoundModel, SourceChoice, SourceUsageError, name_from
+from registry.publishing.sources.found import (
+    FoundFile,
+    FoundModel,
+    SourceChoice,
+    SourceError,
+    SourceUsageError,
+    name_from,
+)
 from registry.publishing.sources.hub_snapshots import read_huggingface
 from registry.publishing.sources.mlflow_folders import read_mlflow
 from registry.publishing.sources.oci_layouts import read_oci
@@ -40,22 +47,22 @@ def read_source(sources: Sequence[str], choice: SourceChoice = NO_CHOICE) -> Fou
         InspectionError: what is there cannot be published.
     """
     kind, colon, rest = sources[0].partition(":")
-    if colon and kind in SOURCES and not Path(sources[0]).exists():
+    if colon and kind in SOURCES and not _exists(sources[0]):
         if len(sources) > 1:
             raise UsageFault(f"{kind}: takes one source, and there are {len(sources)}")
         if not rest:
             what = "file" if kind == "sklearn" else "folder"
             raise UsageFault(f"No {what} after {kind}:", hint=f"{kind}:{what.upper()}; see registry import --help")
-        return SOURCES[kind](rest, choice)
+        return _read(kind, rest, choice)
     if choice.file is not None:
         raise UsageFault("--file names a file inside mlflow:, hf:, triton: or oci:; a path names the file itself")
     paths = [Path(source) for source in sources]
-    if folder := next((path for path in paths if path.is_dir()), None):
+    if folder := next((path for path in paths if _exists(str(path)) and path.is_dir()), None):
         return _guessed(folder, len(paths), choice)
     for path, source in zip(paths, sources, strict=True):
-        if not path.is_file():
+        if not _exists(source) or not path.is_file():
             raise UsageFault(
-                f"{source} is not a file, and begins with none of: {', '.join(f'{kind}:' for kind in SOURCES)}",
+                f"{source[:300]} is not a file, and begins with none of: {', '.join(f'{kind}:' for kind in SOURCES)}",
                 hint="registry import --help shows each of them",
             )
     return FoundModel(
@@ -63,6 +70,24 @@ def read_source(sources: Sequence[str], choice: SourceChoice = NO_CHOICE) -> Fou
         files=tuple(FoundFile(path) for path in paths),
         name=name_from(paths[0].stem),
     )
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long a name, or one with NUL
+        return False
+
+
+def _read(kind: str, rest: str, choice: SourceChoice) -> FoundModel:
+    """Descriptions come from anywhere: whatever is not of the kind that is expected there refuses the source."""
+    try:
+        return SOURCES[kind](rest, choice)
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise SourceError(
+            f"{kind}:{rest[:200]} is not described as expected: {type(error).__name__}: {text}"
+        ) from error
 
 
 def _guessed(folder: Path, count: int, choice: SourceChoice) -> FoundModel:
@@ -73,7 +98,7 @@ def _guessed(folder: Path, count: int, choice: SourceChoice) -> FoundModel:
         raise SourceUsageError(
             f"{folder} is a folder; say what it holds: {', '.join(f'{kind}:{folder}' for kind in SOURCES)}"
         )
-    return SOURCES[kind](str(folder), choice)
+    return _read(kind, str(folder), choice)
 
 
 def request_of(

@@ -16,6 +16,7 @@ from typing import Any
 from registry.contracts.catalogue.batching import MAX_JOINED
 from registry.contracts.catalogue.manifest import Classification, Origin, Target
 from registry.inspection.labels import read_labels
+from registry.inspection.onnx import inspect
 from registry.publishing.request import BatchingSection
 from registry.publishing.sources.found import (
     FoundFile,
@@ -50,7 +51,7 @@ def read_triton(folder: Path, choice: SourceChoice) -> FoundModel:
     """
     folder = _model_folder(folder)
     config = _config(folder / CONFIG) if (folder / CONFIG).is_file() else None
-    version = _version_folder(folder, choice.file)
+    version = _version_folder(folder, choice.file, config)
     backend = _backend(config, version)
     name = (config and config.default_model_filename) or _FILES[backend]
     file = inside(version, name, CONFIG)
@@ -58,6 +59,9 @@ def read_triton(folder: Path, choice: SourceChoice) -> FoundModel:
         file = file / _FILES[backend]
     if not file.is_file():
         raise SourceError(f"{file} does not exist, or is not a file: {folder} has no model for version {version.name}")
+    inside(version, file.relative_to(version).as_posix(), CONFIG)
+    if config is not None and backend == "onnxruntime":
+        _require_tensors(config, file)
     notes: list[str] = []
     target = Target.GPU if backend == "tensorrt" else None
     if config is not None:
@@ -101,8 +105,12 @@ def _versions(folder: Path) -> list[Path]:
     return sorted(numbers, key=lambda path: int(path.name))
 
 
-def _version_folder(folder: Path, chosen: str | None) -> Path:
+def _version_folder(folder: Path, chosen: str | None, config: Any) -> Path:
+    """The newest that the configuration's version policy serves, or the chosen one."""
     versions = _versions(folder)
+    if config is not None and config.version_policy.HasField("specific"):
+        served = {str(number) for number in config.version_policy.specific.versions}
+        versions = [path for path in versions if path.name in served]
     if chosen is not None:
         versions = [path for path in versions if path.name == chosen]
     if not versions:
@@ -125,6 +133,8 @@ def _batching(config: Any) -> BatchingSection:
     """Triton joins requests only where dynamic batching is configured: whoever did so declares that it is right."""
     if config is None:
         return BatchingSection()
+    if config.max_batch_size < 0:
+        raise SourceError(f"{CONFIG}: max_batch_size is {config.max_batch_size}")
     if config.max_batch_size == 0:
         return BatchingSection(independent=False)
     if config.HasField("dynamic_batching"):
@@ -141,8 +151,23 @@ def _classification(config: Any, folder: Path) -> Classification | None:
     return Classification(output=labelled[0].name, softmax=False, labels=labels, top_k=min(5, len(labels)))
 
 
+def _require_tensors(config: Any, file: Path) -> None:
+    """Triton loads no model whose configuration names other tensors than its file."""
+    facts = inspect(file)
+    for kind, said, specs in (
+        ("input", config.input, (*facts.inputs, *facts.optional_inputs)),
+        ("output", config.output, facts.outputs),
+    ):
+        names = {spec.name for spec in specs}
+        if unknown := sorted({tensor.name for tensor in said} - names):
+            have = ", ".join(sorted(names)[:8])
+            raise SourceError(f"{CONFIG} names the {kind} {unknown[0][:100]!r}, and {file.name} has: {have}")
+
+
 def _notes(config: Any) -> list[str]:
     notes = []
+    if config.cc_model_filenames:
+        notes.append(f"{CONFIG} names other files for some GPUs (cc_model_filenames); only one file is taken")
     if any(tensor.HasField("reshape") for tensor in (*config.input, *config.output)):
         notes.append(f"{CONFIG} reshapes tensors; requests here have the shapes of the model's own file")
     if config.HasField("sequence_batching"):
@@ -197,9 +222,22 @@ def _messages() -> Any:
     message("Reshape", {"shape": [count]})
     message("Tensor", {"name": text, "dims": [count], "reshape": "Reshape", "label_filename": text})
     message("Group", {"name": text, "kind": "Kind", "count": count})
+    message("Named", {"key": text, "value": text})
+    message("Specific", {"versions": [count]})
+    message("Policy", {"specific": "Specific"})
     scalars = {"name": text, "platform": text, "backend": text, "default_model_filename": text, "max_batch_size": count}
     lists = {"input": ["Tensor"], "output": ["Tensor"], "instance_group": ["Group"]}
-    message("ModelConfig", {**scalars, **lists, "dynamic_batching": "Empty", "sequence_batching": "Empty"})
+    message(
+        "ModelConfig",
+        {
+            **scalars,
+            **lists,
+            "dynamic_batching": "Empty",
+            "sequence_batching": "Empty",
+            "version_policy": "Policy",
+            "cc_model_filenames": ["Named"],
+        },
+    )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("modelfleet.triton.ModelConfig"))

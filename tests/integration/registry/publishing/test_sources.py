@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Sequence
@@ -93,6 +94,11 @@ def test_a_triton_repository_with_one_model_stands_for_it_and_a_version_can_be_c
     assert (plan.request.model, plan.version) == ("linear", "1")
 
 
+def test_the_version_that_the_policy_serves_is_taken(tmp_path: Path) -> None:
+    source = triton(tmp_path / "m", 'backend: "onnxruntime"\nversion_policy { specific { versions: [1] } }', ("1", "2"))
+    assert planned(source).version == "1"
+
+
 def test_a_triton_model_without_a_batch_dimension_runs_one_request_at_a_time(tmp_path: Path) -> None:
     source = triton(tmp_path / "m", 'platform: "onnxruntime_onnx"\nmax_batch_size: 0\n')
     (variant,) = planned(source).variants
@@ -117,6 +123,9 @@ def test_of_a_triton_model_without_dynamic_batching_the_graph_is_asked(tmp_path:
         ('backend: "onnxruntime"\nsequence_batching { }', "keeps state"),
         ("this is { no configuration", "not a model configuration"),
         ("name: 5 max_batch_size: {}", "not a model configuration"),
+        ('backend: "onnxruntime"\nmax_batch_size: -3', "max_batch_size is -3"),
+        ('backend: "onnxruntime"\ninput { name: "other" }', "has: x"),
+        ('backend: "onnxruntime"\nversion_policy { specific { versions: [7] } }', "no version"),
     ],
 )
 def test_a_triton_model_of_another_kind_is_named_for_what_it_is(tmp_path: Path, config: str, said: str) -> None:
@@ -183,6 +192,15 @@ def test_a_link_that_leaves_the_cache_is_refused(tmp_path: Path, monkeypatch: py
         planned("hf:acme/digits")
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "preprocessor_config.json"])
+def test_a_small_file_that_is_a_link_out_of_the_cache_is_refused(tmp_path: Path, name: str) -> None:
+    snapshot = hf_cache(tmp_path / "cache", {"model.onnx": onnx_models.linear()})
+    (tmp_path / "secret").write_text("{}")
+    (snapshot / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(InspectionError, match="outside"):
+        planned(f"hf:{snapshot}")
+
+
 def test_without_a_source_that_allows_it_links_beside_a_model_are_refused_still(tmp_path: Path) -> None:
     snapshot = hf_cache(tmp_path, {"model.onnx": onnx_models.external("weights"), "weights": bytes(12)})
     with pytest.raises(InspectionError, match="symbolic link"):
@@ -231,7 +249,15 @@ def test_pictures_become_what_the_processor_of_transformers_makes_of_them(kind: 
         ({"do_center_crop": False}, "size of its result"),
         ({"size": {"shortest_edge": 16, "longest_edge": 32}}, "not a height and a width"),
         ({"size": {"shortest_edge": 8}}, "not as expected"),
-        ({"do_normalize": None}, ""),
+        ({"do_normalize": None}, "do_normalize is not said"),
+        ({"image_processor_type": "EfficientNetImageProcessor", "include_top": True}, "EfficientNet"),
+        ({"image_processor_type": "LevitImageProcessor"}, "Levit"),
+        ({"image_processor_type": None}, "no processor"),
+        ({"rescale_offset": True}, "rescale_offset"),
+        ({"keep_aspect_ratio": True}, "keep_aspect_ratio"),
+        ({"do_center_crop": None}, "do_center_crop is not said"),
+        ({"size": 224.9}, "no whole number"),
+        ({"image_std": [0.0, 1.0, 1.0]}, "not as expected"),
         ({"image_mean": "half"}, "not as expected"),
     ],
 )
@@ -242,12 +268,8 @@ def test_steps_that_cannot_be_done_exactly_are_left_out_and_said(
     files = {"model.onnx": onnx_models.one_op("Relu", ["N", 3, 12, 13])}
     snapshot = hf_cache(tmp_path, files | {"preprocessor_config.json": json.dumps(processor).encode()})
     found = read_source([f"hf:{snapshot}"])
-    if said:
-        assert found.image is None
-        assert said in " ".join(found.notes)
-    else:  # null means that there is no normalisation
-        assert found.image is not None
-        assert found.image.mean == ()
+    assert found.image is None
+    assert said in " ".join(found.notes)
 
 
 def test_what_is_not_in_the_cache_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +418,7 @@ def test_a_tag_has_to_be_said_where_there_are_several(tmp_path: Path) -> None:
     [
         (tar({"../../evil.onnx": b"x"}), "no path inside"),
         (tar({"/etc/evil.onnx": b"x"}), "no path inside"),
-        (tar({"model.onnx": onnx_models.linear()}, link="/etc/passwd"), "a link or a device"),
+        (tar({"model.onnx": onnx_models.linear()}, link="/etc/passwd"), "a link, a device"),
         (tar({"model.onnx": onnx_models.linear()})[:700], "not a whole tar"),
         (b"no archive at all" * 100, "not a whole tar"),
         (tar({"a/model.onnx": b"1", "./a/model.onnx": b"2"}), "two layers hold"),
@@ -407,6 +429,51 @@ def test_a_layer_that_leaves_its_folder_or_is_damaged_is_refused(tmp_path: Path,
     layout = Layout(tmp_path / "layout")
     with pytest.raises(InspectionError, match=said):
         planned(layout.model([layout.blob(packed, f"{WEIGHT}.tar")]))
+
+
+def test_a_layer_that_unpacks_to_far_more_than_it_is_refused(tmp_path: Path) -> None:
+    bomb = gzip.compress(tar({"model.onnx": bytes(96 << 20)}))
+    layout = Layout(tmp_path / "gzip")
+    with pytest.raises(InspectionError, match="over 64 times"):
+        planned(layout.model([layout.blob(bomb, f"{WEIGHT}.tar+gzip")]))
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("model.onnx")
+        info.size = 4
+        info.pax_headers = {"GNU.sparse.map": "0,4", "GNU.sparse.size": str(3 << 30), "GNU.sparse.name": "model.onnx"}
+        archive.addfile(info, io.BytesIO(b"abcd"))
+    layout = Layout(tmp_path / "sparse")
+    with pytest.raises(InspectionError, match="holes"):
+        planned(layout.model([layout.blob(packed.getvalue(), f"{WEIGHT}.tar")]))
+
+
+def test_a_blob_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    layer = layout.blob(onnx_models.linear(), f"{WEIGHT}.raw", annotations={"org.cncf.model.filepath": "m.onnx"})
+    source = layout.model([layer])
+    blob = tmp_path / "layout" / "blobs" / "sha256" / layer["digest"].partition(":")[2]
+    blob.unlink()
+    os.mkfifo(blob)
+    with pytest.raises(InspectionError, match="not a file"):
+        planned(source)
+    blob.unlink()
+    blob.symlink_to("/dev/zero")
+    with pytest.raises(InspectionError, match="outside"):
+        planned(source)
+
+
+def test_descriptions_of_another_kind_than_expected_refuse_the_source(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    layer = layout.blob(onnx_models.linear(), f"{WEIGHT}.raw", annotations=["x"])
+    with pytest.raises(InspectionError, match="not described as expected"):
+        planned(layout.model([layer]))
+    aliases = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 9))
+    described = f"l0: &l0 [x]\n{aliases}\nrun_id: *l8\n" + (SOURCES / "MLmodel").read_text()
+    assert read_source([mlflow(tmp_path / "m", described)]).origin.revision == "86e564a1490f4317b0d7ecbccbf1e568"
+    with pytest.raises(UsageFault):
+        planned("x" * 400, version="1")
+    with pytest.raises(InspectionError):
+        planned("mlflow:\0", version="1")
 
 
 def test_a_blob_that_is_not_what_its_digest_says_is_refused(tmp_path: Path) -> None:
