@@ -139,7 +139,9 @@ class FakeWorker:
             far.close()
 
 
-def binding_for(worker: FakeWorker | Worker, model: str = "double", version: str = "1.0.0", **extra: object) -> Binding:
+def binding_for(
+    worker: FakeWorker | Worker, model: str = "double", version: str = "1.0.0", device: str = "dev1", **extra: object
+) -> Binding:
     """A binding that fits the worker."""
     return Binding(
         model=model,
@@ -147,7 +149,7 @@ def binding_for(worker: FakeWorker | Worker, model: str = "double", version: str
         manifest_digest="sha256:" + "0" * 64,
         variant="fake",
         variant_digest="sha256:" + "1" * 64,
-        device="dev1",
+        device=device,
         format="onnx",
         inputs=tuple(worker.inputs),
         outputs=tuple(worker.outputs),

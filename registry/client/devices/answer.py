@@ -157,21 +157,53 @@ class AnswerHead(NamedTuple):
     outputs: tuple[OutputHead, ...]
 
 
+class Expected(NamedTuple):
+    """What the answer to a request must say of itself."""
+
+    request_id: str
+    model: str
+    """Its name; empty: it is about no model."""
+    device: str
+    """Its name; empty: of a pool, whoever answers."""
+    has_id: bool = True
+    """The request carried its id, so the answer does. An error may lack it: of a request that cannot be read, the
+    device knows the correlation data only."""
+
+    def check(self, document: dict[str, Any], model: str, device: str) -> None:
+        """Raises ValueError where a document, of that model and device, is not the answer."""
+        error = "error" in document
+        found = document.get("id")
+        if found != self.request_id and (found is not None or (self.has_id and not error)):
+            raise ValueError(f"it is for another request, id {str(found)[:64]!r}")
+        if not error:
+            self.check_origin(model, device)
+        elif device:
+            self.check_origin(self.model, device)
+
+    def check_origin(self, model: str, device: str) -> None:
+        """Raises ValueError where another model or device has answered."""
+        if model != self.model:
+            raise ValueError(f"{self.model} was asked, and {model[:64]!r} answers")
+        if self.device and device != self.device:
+            raise ValueError(f"{self.device} was asked, and {device[:64]!r} answers")
+
+
 class AnswerReader:
     """Reads what comes on the reply topic. One thread."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, bytes], AnswerHead] = {}
 
-    def read(self, payload: bytes, header_length: int, request_id: str) -> Answer:
-        """The answer to the request of that id; `header_length` is negative where the message names none.
+    def read(self, payload: bytes, header_length: int, expected: Expected) -> Answer:
+        """The answer that is expected; `header_length` is negative where the message names none.
 
         Raises:
             DeviceError: it is an error result, or not an answer (BadReplyError).
         """
+        request_id = expected.request_id
         try:
             if header_length < 0 and payload[: len(BINARY_MAGIC)] != BINARY_MAGIC:
-                return self._from_json(json.loads(payload), request_id)
+                return self._from_json(json.loads(payload), expected)
             start, end = _header_at(payload, header_length)
             header = payload[start:end]
             mark = b'"id":"' + request_id.encode() + b'"'
@@ -180,13 +212,14 @@ class AnswerReader:
             head = self._kept.get(key)
             if head is None:
                 document = json.loads(header)
-                head = _head_of(document, request_id)
+                head = _head_of(document, expected)
                 if any(each.size is None for each in head.outputs):
                     return Answer(head, _arrays(head, document, memoryview(payload)[end:]), request_id)
-                if at >= 0:
+                if header.count(mark) == 1:
                     if len(self._kept) >= MAX_KEPT_HEADERS:
                         self._kept.clear()
                     self._kept[key] = head
+            expected.check_origin(head.model_name, head.device)
             return Answer(head, _tensors(head, memoryview(payload)[end:]), request_id)
         except _MALFORMED as error:
             if isinstance(error, DeviceError):
@@ -194,9 +227,9 @@ class AnswerReader:
             raise _not_an_answer(error, request_id) from None
 
     @staticmethod
-    def _from_json(document: Any, request_id: str) -> Answer:
-        head = _head_of(document, request_id)
-        return Answer(head, _arrays(head, document, memoryview(b"")), request_id)
+    def _from_json(document: Any, expected: Expected) -> Answer:
+        head = _head_of(document, expected)
+        return Answer(head, _arrays(head, document, memoryview(b"")), expected.request_id)
 
 
 def _header_at(payload: bytes, header_length: int) -> tuple[int, int]:
@@ -212,24 +245,26 @@ def _not_an_answer(why: Exception, request_id: str) -> BadReplyError:
     )
 
 
-def _head_of(document: Any, request_id: str) -> AnswerHead:
+def _head_of(document: Any, expected: Expected) -> AnswerHead:
     """Raises DeviceError for an error result; ValueError, KeyError or TypeError for what is no answer."""
     if not isinstance(document, dict):
         raise TypeError("it is not a JSON object")
     parameters = document.get("parameters") or {}
     device = str(parameters.get("device", ""))
+    expected.check(document, str(document.get("model_name", "")), device)
     if "error" in document:
         code, message = str(document.get("code", "")), str(document["error"])
-        raise error_of(code or RequestCode.BAD_REPLY, message, device=device, request_id=request_id)
-    if document.get("id", request_id) != request_id:
-        raise ValueError(f"it answers another request, {str(document['id'])[:64]!r}")
+        raise error_of(code or RequestCode.BAD_REPLY, message, device=device, request_id=expected.request_id)
+    outputs = tuple(_output_of(each) for each in document["outputs"])
+    if len({each.name for each in outputs}) < len(outputs):
+        raise ValueError("it has two outputs of one name")
     return AnswerHead(
         str(document["model_name"]),
         str(document.get("model_version", "")),
         device,
         str(parameters.get("variant", "")),
         str(parameters.get("variant_digest", "")),
-        tuple(_output_of(each) for each in document["outputs"]),
+        outputs,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import secrets
@@ -13,6 +14,7 @@ from typing import Any, Union
 from ...contracts.codes import InferenceCode, RequestCode
 from ...contracts.tensors import MAX_TENSORS
 from ...inference.packets import text
+from .answer import Expected
 from .arrays import WireTensor, is_loose, to_wire
 from .encoding import Options, ReplyAddress, RequestEncoder, picture_tensor, picture_type
 from .errors import BadRequestError, DeviceError, NotConnectedError
@@ -30,7 +32,7 @@ _OUTDATED = frozenset(map(str, (InferenceCode.WRONG_DATATYPE, InferenceCode.UNKN
 Picture = Union[str, "os.PathLike[str]", bytes]
 """A JPEG or PNG file: its path, or its bytes."""
 Inputs = Mapping[str, Any]
-Reader = Callable[[bytes, int, str], Any]
+Reader = Callable[[bytes, int, Expected], Any]
 Done = Callable[[PendingRequest], None]
 
 
@@ -120,6 +122,7 @@ class Asking:
         self.descriptions = Descriptions()
         self._numbers = itertools.count(1)
         self._start = secrets.token_hex(4)
+        self._secret = secrets.token_bytes(32)
         self._pid = os.getpid()
         self._topics: dict[tuple[str, str], bytes] = {}
 
@@ -166,28 +169,38 @@ class Asking:
         if asked.picture is not None and not how.binary:
             raise ValueError("binary=False is for inputs: a picture is sent as its bytes, and not as JSON")
         request_id = asked.request_id or self.new_id()
-        if len(request_id) > MAX_ID:
-            raise ValueError(f"request_id has {len(request_id)} characters, at most {MAX_ID} can be sent")
-        # Without properties the correlation id is part of what makes two requests the same to a device.
-        correlation, reply = self._correlation("" if self.settings.v5 else asked.request_id or "")
+        if len(request_id) > MAX_ID or not encodes(request_id):
+            raise BadRequestError(
+                InferenceCode.BAD_PAYLOAD,
+                f"request_id is a text of at most {MAX_ID} characters, without lone surrogates",
+            )
         options = Options(tuple(asked.outputs) if asked.outputs is not None else None, asked.version or "", how.binary)
         known = self.descriptions.get((asked.device or "", asked.model))
         if asked.picture is None:
             inputs = _tensors(asked.inputs, known.datatypes if known is not None else None)
-            encoded = self.encoder.tensors(inputs, options, request_id, reply)
         elif known is not None and known.picture_input:
             inputs = {known.picture_input: picture_tensor(read_picture(asked.picture))}
-            encoded = self.encoder.tensors(inputs, options._replace(binary=True), request_id, reply)
+            options = options._replace(binary=True)
         else:
-            picture = read_picture(asked.picture)
+            inputs = None
+        if inputs is not None:
+            named = asked.request_id and not self.settings.v5
+            correlation, reply = self._correlation(
+                self._same(topic, asked.request_id or "", inputs, options) if named else ""
+            )
+            encoded = self.encoder.tensors(inputs, options, request_id, reply)
+        else:
+            picture = read_picture(asked.picture)  # type: ignore[arg-type]  # `_topic` has seen to it
             self._check_bare(asked)
+            correlation, _ = self._correlation()
             encoded = self.encoder.picture(picture)
         wait = self.settings.wait_when_offline
         target = f"{asked.device}/{asked.model}" if asked.device else f"model {asked.model} of pool {asked.pool}"
         return PendingRequest(
             key=b"\x09" + text(correlation.encode()), request_id=request_id, topic=topic, device=asked.device or "",
             target=target, properties=encoded.properties, pieces=encoded.pieces,
-            qos=how.qos, started=now, deadline=now + how.timeout, retries=how.retries, wait=wait, read=read, done=done,
+            qos=how.qos, started=now, deadline=now + how.timeout, retries=how.retries, wait=wait,
+            expected=Expected(request_id, asked.model, asked.device or "", inputs is not None), read=read, done=done,
         )  # fmt: skip
 
     def metadata(
@@ -215,8 +228,8 @@ class Asking:
         request = PendingRequest(
             key=b"\x09" + text(correlation.encode()), request_id=request_id, topic=text(topic.encode()),
             device=device or "", target=f"{target} (metadata)", properties=encoded.properties, pieces=encoded.pieces,
-            qos=1, started=now, deadline=now + timeout, retries=None, wait=self.settings.wait_when_offline, read=read,
-            done=done,
+            qos=1, started=now, deadline=now + timeout, retries=None, wait=self.settings.wait_when_offline,
+            expected=Expected(request_id, model or "", device or ""), read=read, done=done,
         )  # fmt: skip
         request.probe = True
         return request
@@ -228,9 +241,20 @@ class Asking:
         request.answer_within = DESCRIPTION_SECONDS
         return request
 
+    def _same(self, topic: bytes, request_id: str, inputs: Mapping[str, WireTensor], options: Options) -> str:
+        """The correlation id of a request that was given its id, for MQTT 3.1.1: there it is part of the payload, and
+        of what makes two requests the same to a device. It is the same for the same request only: a late answer is
+        never taken for that of a request with other content. The client's secret keeps others from knowing it."""
+        said = hashlib.blake2b(key=self._secret, digest_size=16)
+        shown = [(name, each.datatype, each.shape, len(each.data)) for name, each in inputs.items()]
+        said.update(repr((topic, request_id, options, shown)).encode())
+        for each in inputs.values():
+            said.update(each.data)
+        return said.hexdigest()
+
     def _correlation(self, given: str = "") -> tuple[str, ReplyAddress | None]:
-        """Of a new request; how its payload says so where there are no properties."""
-        correlation = given or f"{next(self._numbers):x}"
+        """Of a new request, which nobody can guess; how its payload says so where there are no properties."""
+        correlation = given or secrets.token_hex(12)
         return correlation, None if self.settings.v5 else ReplyAddress(self.settings.reply_topic, correlation)
 
     def new_id(self) -> str:
@@ -275,6 +299,15 @@ class Asking:
                 f"outputs and version go with the name of the picture's input, and {asked.device or 'no device'} does "
                 f"not say how {asked.model} takes pictures",
             )
+
+
+def encodes(value: str) -> bool:
+    """Is it a text that UTF-8 has: one without lone surrogates?"""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tensors(inputs: Inputs | None, datatypes: Mapping[str, str] | None) -> dict[str, WireTensor]:

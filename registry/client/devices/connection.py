@@ -356,7 +356,7 @@ class ClientConnection:
             return
         now = self._clock()
         try:
-            outcome: Any = request.read(payload, publish.header_length, request.request_id)
+            outcome: Any = request.read(payload, publish.header_length, request.expected)
             if isinstance(outcome, Answer):
                 outcome.seconds = now - request.started
                 self._latencies.add(outcome.seconds)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...contracts.codes import RequestCode
+from .answer import Expected
 from .errors import BadReplyError, DeviceError, error_of
 
 MAX_REMEMBERED = 4096
@@ -86,11 +87,12 @@ class DeviceDescription:
     """All that the device said: docs/wire.md, ServerMetadata."""
 
 
-def read_model(payload: bytes, _header_length: int, request_id: str) -> ModelDescription:
+def read_model(payload: bytes, _header_length: int, expected: Expected) -> ModelDescription:
     """Raises DeviceError: an error result, or no metadata (BadReplyError)."""
     try:
-        said = _document(payload, request_id)
+        said = _document(payload, expected)
         parameters = said["parameters"]
+        expected.check(said, str(said["name"]), str(parameters["device"]))
         image = parameters.get("image") or {}
         return ModelDescription(
             device=str(parameters["device"]),
@@ -106,13 +108,14 @@ def read_model(payload: bytes, _header_length: int, request_id: str) -> ModelDes
             document=said,
         )
     except _MALFORMED as error:
-        raise _refusal(error, request_id) from None
+        raise _refusal(error, expected.request_id) from None
 
 
-def read_server(payload: bytes, _header_length: int, request_id: str) -> DeviceDescription:
+def read_server(payload: bytes, _header_length: int, expected: Expected) -> DeviceDescription:
     """Raises DeviceError: an error result, or no metadata (BadReplyError)."""
     try:
-        said = _document(payload, request_id)
+        said = _document(payload, expected)
+        expected.check(said, "", str(said["parameters"]["device"]))
         return DeviceDescription(
             device=str(said["parameters"]["device"]),
             agent_version=str(said["version"]),
@@ -129,16 +132,16 @@ def read_server(payload: bytes, _header_length: int, request_id: str) -> DeviceD
             document=said,
         )
     except _MALFORMED as error:
-        raise _refusal(error, request_id) from None
+        raise _refusal(error, expected.request_id) from None
 
 
-def _document(payload: bytes, request_id: str) -> dict[str, Any]:
+def _document(payload: bytes, expected: Expected) -> dict[str, Any]:
+    """Raises what it says where it is an error result."""
     said = json.loads(payload)
     if "error" in said:
         device = str((said.get("parameters") or {}).get("device", ""))
-        raise error_of(str(said.get("code", "")), str(said["error"]), device=device, request_id=request_id)
-    if said.get("id", request_id) != request_id:
-        raise ValueError("it answers another request")
+        expected.check(said, "", device)
+        raise error_of(str(said.get("code", "")), str(said["error"]), device=device, request_id=expected.request_id)
     found: dict[str, Any] = said
     return found
 

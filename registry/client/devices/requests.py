@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from ...contracts.backoff import Backoff
 from ...contracts.codes import InferenceCode, RequestCode
 from ...contracts.enums import StrEnum
+from .answer import Expected
 from .errors import DeviceError, error_of
 from .presence import DevicePresence, Presences
 
@@ -54,9 +55,9 @@ class PendingRequest:
     """One request while it is under way, and its outcome afterwards."""
 
     __slots__ = (
-        "answer_by", "answer_within", "attempts", "deadline", "device", "done", "gathered", "key", "last", "outcome",
-        "pieces", "probe", "properties", "qos", "read", "request_id", "retries", "retry_at", "sent_at", "size",
-        "started", "state", "target", "topic", "wait",
+        "answer_by", "answer_within", "attempts", "deadline", "device", "done", "expected", "gathered", "key", "last",
+        "outcome", "pieces", "probe", "properties", "qos", "read", "request_id", "retries", "retry_at", "sent_at",
+        "size", "started", "state", "target", "topic", "wait",
     )  # fmt: skip
 
     def __init__(
@@ -74,7 +75,8 @@ class PendingRequest:
         deadline: float,
         retries: int | None,
         wait: bool,
-        read: Callable[[bytes, int, str], Any],
+        expected: Expected,
+        read: Callable[[bytes, int, Expected], Any],
         done: Callable[[PendingRequest], None],
     ) -> None:
         self.key = key
@@ -96,8 +98,9 @@ class PendingRequest:
         """How often it may still be sent again; None: until the deadline."""
         self.wait = wait
         """While its device is offline: wait (True) or fail (False)."""
+        self.expected = expected
         self.read = read
-        """Makes the outcome of a payload, the length of its header and the request's id; raises DeviceError."""
+        """Makes the outcome of a payload, the length of its header and what is expected; raises DeviceError."""
         self.done = done
         self.state = RequestState.QUEUED
         self.attempts = 0

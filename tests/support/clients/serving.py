@@ -87,7 +87,7 @@ class Serving:
     def serve(self, worker: FakeWorker, model: str = "double", **binding: Any) -> Any:
         """Has the worker serve `model`; returns the future of the one before."""
         self.workers.append(worker)
-        return self.plane.swap(model, worker, binding_for(worker, model, **binding))
+        return self.plane.swap(model, worker, binding_for(worker, model, device=self.name, **binding))
 
     def infer(self, model: str = "double") -> str:
         """The request topic."""

@@ -16,7 +16,7 @@ X = np.array([[1, 2, 3, 4]], np.float32)
 def test_an_answer_has_the_arrays_of_its_outputs(client: Client, device: Serving, qos: int, binary: bool) -> None:
     answer = client.infer(device.name, "double", {"x": X}, qos=qos, binary=binary)
     np.testing.assert_array_equal(answer["y"], X * 2)
-    assert (answer.model_name, answer.device, answer.datatypes) == ("double", "dev1", {"y": "FP32"})
+    assert (answer.model_name, answer.device, answer.datatypes) == ("double", device.name, {"y": "FP32"})
     assert 0 < answer.seconds < 60
     assert answer.request_id
 
@@ -35,7 +35,7 @@ def test_many_requests_are_answered_in_their_order(client: Client, device: Servi
 def test_an_error_of_the_device_is_raised_with_its_code(client: Client, device: Serving) -> None:
     with pytest.raises(BadRequestError) as refused:
         client.infer(device.name, "double", {"z": X})
-    assert (refused.value.code, refused.value.device) == ("unknown_input", "dev1")
+    assert (refused.value.code, refused.value.device) == ("unknown_input", device.name)
     with pytest.raises(UnknownModelError):
         client.infer(device.name, "triple", {"x": X})
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.client.devices.answer import AnswerReader
+from registry.client.devices.answer import AnswerReader, Expected
 from registry.client.devices.arrays import to_wire
 from registry.client.devices.encoding import Options, ReplyAddress, RequestEncoder, picture_type
 from registry.client.devices.errors import BadReplyError, BadRequestError, DeviceError
@@ -22,6 +22,7 @@ from registry.inference.request import decode_request
 from tests.support.paths import ROOT
 
 X = np.array([[1, 2]], np.float32)
+ASKED = Expected("a", "m", "d")
 GOLDEN = ROOT / "tests" / "contracts" / "golden" / "v1"
 
 
@@ -62,14 +63,14 @@ def test_answers_with_the_same_header_but_for_the_id_are_read_once_and_each_has_
     reader = AnswerReader()
     for number in range(3):
         payload, length = answer([Y], (X + number).tobytes(), id=f"id-{number}")
-        read = reader.read(payload, length, f"id-{number}")
+        read = reader.read(payload, length, ASKED._replace(request_id=f"id-{number}"))
         np.testing.assert_array_equal(read["y"], X + number)
         assert read.request_id == f"id-{number}"
     assert len(reader._kept) == 1
 
 
 def test_the_arrays_of_an_answer_cannot_be_written_to() -> None:
-    read = AnswerReader().read(*answer([Y], X.tobytes()), "a")
+    read = AnswerReader().read(*answer([Y], X.tobytes()), ASKED)
     with pytest.raises(ValueError, match="read-only"):
         read["y"][0, 0] = 1
 
@@ -77,18 +78,56 @@ def test_the_arrays_of_an_answer_cannot_be_written_to() -> None:
 def test_labels_and_scores_of_a_classification() -> None:
     label = {"name": "label", "shape": [2, 2], "datatype": "BYTES", "data": ["7", "9", "1", "2"]}
     score = {"name": "score", "shape": [2, 2], "datatype": "FP32", "data": [0.9, 0.1, 0.8, 0.2]}
-    read = AnswerReader().read(answer([label, score])[0], -1, "a")
+    read = AnswerReader().read(answer([label, score])[0], -1, ASKED)
     assert (read.label, read.labels) == ("7", [["7", "9"], ["1", "2"]])
     assert read.score == pytest.approx(0.9)
     with pytest.raises(LookupError):
-        _ = AnswerReader().read(*answer([Y], X.tobytes()), "a").label
+        _ = AnswerReader().read(*answer([Y], X.tobytes()), ASKED).label
 
 
 def test_an_error_result_is_raised_with_its_code_and_device() -> None:
-    payload = json.dumps({"error": "full", "code": "overloaded", "parameters": {"device": "edge-1"}}).encode()
+    payload = json.dumps({"error": "full", "code": "overloaded", "parameters": {"device": "d"}}).encode()
     with pytest.raises(DeviceError) as raised:
-        AnswerReader().read(payload, -1, "a")
-    assert (raised.value.code, raised.value.message, raised.value.device) == ("overloaded", "full", "edge-1")
+        AnswerReader().read(payload, -1, ASKED)
+    assert (raised.value.code, raised.value.message, raised.value.device) == ("overloaded", "full", "d")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"model_name": "another"}, {"model_name": None}, {"parameters": {"device": "another"}}, {"parameters": {}},
+        {"id": "another"}, {"id": None}, {"id": 1}, {"error": "x", "id": "another"},
+        {"error": "x", "parameters": {"device": "another"}},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("first_another", [False, True])
+def test_an_answer_of_another_model_device_or_request_is_refused(said: dict[str, Any], first_another: bool) -> None:
+    reader = AnswerReader()
+    payload = answer([Y], X.tobytes(), **said)
+    if first_another and "error" not in said and isinstance(said.get("id", "a"), str):
+        others = answer([Y], X.tobytes(), **said)  # its header is kept
+        name, device = str(said.get("model_name", "m")), said.get("parameters", {"device": "d"}).get("device", "")
+        reader.read(*others, Expected(said.get("id", "a"), name, device))
+    with pytest.raises(BadReplyError):
+        reader.read(*payload, ASKED)
+
+
+def test_of_a_pool_any_device_answers_and_a_picture_without_an_id_is_answered_without_one() -> None:
+    assert AnswerReader().read(*answer([Y], X.tobytes()), ASKED._replace(device="")).device == "d"
+    assert AnswerReader().read(*answer([Y], X.tobytes(), id=None), ASKED._replace(has_id=False)).request_id == "a"
+
+
+def test_a_refusal_of_what_the_device_could_not_read_has_no_id() -> None:
+    with pytest.raises(BadRequestError):
+        AnswerReader().read(b'{"error":"no JSON","code":"bad_payload"}', -1, ASKED)
+
+
+def test_metadata_of_another_model_device_or_request_are_refused() -> None:
+    asked, payload = Expected("r1", "lenet", "edge-1"), (GOLDEN / "metadata-model.json").read_bytes()
+    for other in (asked._replace(model="iris"), asked._replace(device="edge-2"), asked._replace(request_id="r2")):
+        with pytest.raises(BadReplyError):
+            read_model(payload, -1, other)
+    assert read_model(payload, -1, asked._replace(device="")).device == "edge-1"
 
 
 GOOD, LENGTH = answer([Y], X.tobytes())
@@ -100,7 +139,8 @@ GOOD, LENGTH = answer([Y], X.tobytes())
         (b"", -1), (b"[]", -1), (b"null", -1), (b"{}", -1), (b"\xff", -1), (b"[" * 100_000, -1),
         (BINARY_MAGIC, -1), (BINARY_MAGIC + b"\xff\xff\xff\xff", -1), (GOOD, 0), (GOOD, LENGTH + 100),
         (GOOD[:-1], LENGTH), (GOOD + b"x", LENGTH), answer([Y], X.tobytes(), id="another"),
-        answer([{**Y, "shape": [1, 3]}], X.tobytes()), answer([{**Y, "shape": [-1]}], X.tobytes()),
+        answer([{**Y, "shape": [1, 3]}], X.tobytes()), answer([Y, Y], X.tobytes() * 2),
+        answer([{**Y, "shape": [-1]}], X.tobytes()),
         answer([{**Y, "datatype": "FP33"}], X.tobytes()), answer([{**Y, "shape": "12"}], X.tobytes()),
         answer([{**Y, "parameters": {"binary_data_size": -8}}], X.tobytes()),
         answer([{"name": "y", "shape": [2], "datatype": "INT32", "data": [1.5, 2]}]),
@@ -111,28 +151,30 @@ GOOD, LENGTH = answer([Y], X.tobytes())
 )  # fmt: skip
 def test_what_is_no_answer_is_an_error_and_never_an_array(payload: bytes, length: int) -> None:
     with pytest.raises(BadReplyError):
-        AnswerReader().read(payload, length, "a")
+        AnswerReader().read(payload, length, ASKED)
 
 
 @pytest.mark.parametrize("size", range(len(GOOD)))
 def test_an_answer_that_is_cut_anywhere_is_an_error(size: int) -> None:
     with pytest.raises(BadReplyError):
-        AnswerReader().read(GOOD[:size], min(LENGTH, size), "a")
+        AnswerReader().read(GOOD[:size], min(LENGTH, size), ASKED)
 
 
 def test_metadata_as_agents_write_it_is_read() -> None:
-    model = read_model((GOLDEN / "metadata-model.json").read_bytes(), -1, "r1")
+    model = read_model((GOLDEN / "metadata-model.json").read_bytes(), -1, Expected("r1", "lenet", "edge-1"))
     assert model.ready
     assert model.inputs[0].datatype == model.datatypes[model.inputs[0].name]
-    assert not read_model((GOLDEN / "metadata-model-waiting.json").read_bytes(), -1, "a").ready
-    assert read_server((GOLDEN / "metadata-server.json").read_bytes(), -1, "r1").models
+    assert not read_model(
+        (GOLDEN / "metadata-model-waiting.json").read_bytes(), -1, Expected("a", "iris", "", has_id=False)
+    ).ready
+    assert read_server((GOLDEN / "metadata-server.json").read_bytes(), -1, Expected("r1", "", "edge-1")).models
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"name":1}', b"[" * 100_000])
 def test_what_is_no_metadata_is_an_error(payload: bytes) -> None:
     for read in (read_model, read_server):
         with pytest.raises(BadReplyError):
-            read(payload, -1, "a")
+            read(payload, -1, ASKED)
 
 
 def test_what_is_remembered_of_a_model_expires_and_what_is_not_ready_is_not_remembered() -> None:
@@ -186,7 +228,7 @@ def test_an_answer_with_any_byte_changed_is_an_error_or_has_a_tensor_of_its_shap
 ) -> None:
     payload = GOOD[:at] + bytes((byte,)) + GOOD[at + 1 :]
     try:
-        read = AnswerReader().read(payload, length, "a")
+        read = AnswerReader().read(payload, length, ASKED)
     except DeviceError:
         return
     assert all(array.nbytes == 8 for array in read.outputs.values())
@@ -195,7 +237,7 @@ def test_an_answer_with_any_byte_changed_is_an_error_or_has_a_tensor_of_its_shap
 @given(st.binary(max_size=64), st.integers(-1, 70))
 def test_any_bytes_are_an_error(payload: bytes, length: int) -> None:
     with pytest.raises(DeviceError):
-        AnswerReader().read(payload, length, "a")
+        AnswerReader().read(payload, length, ASKED)
 
 
 def test_the_options_that_are_declared_are_those_that_are_taken() -> None:

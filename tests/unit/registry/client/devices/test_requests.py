@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from registry.client.devices.answer import Expected
 from registry.client.devices.errors import (
     DeadlineError,
     DeviceError,
@@ -65,7 +66,8 @@ class World:
         request = PendingRequest(**{
             "key": key, "request_id": key.decode(), "topic": b"\0\1t", "device": "dev", "target": "dev/model",
             "properties": b"", "pieces": (b"x",), "qos": 1, "started": now, "deadline": now + timeout, "retries": None,
-            "wait": False, "read": lambda *_: None, "done": self.ended.append, **how,
+            "wait": False, "expected": Expected(key.decode(), "model", "dev"),
+            "read": lambda *_: None, "done": self.ended.append, **how,
         })  # fmt: skip
         for name, value in later.items():
             setattr(request, name, value)
