@@ -135,6 +135,16 @@ def test_the_program_in_javascript_is_answered_and_told_of_errors(fleet: Fleet, 
     not_one = str(LENET_FOLDER / "lenet.toml")
     code, _, errors = run(*javascript(packages, fleet, DEVICE, "lenet", not_one), cwd=packages)
     assert (code, errors.partition(":")[0]) == (1, "bad_image")
+    code, out, errors = run(*javascript(packages, fleet, "edge-9", "lenet", str(PICTURE)), cwd=packages)
+    assert (code, out, errors) == (1, "", "no_such_device: no agent takes requests as edge-9\n")
+
+
+def test_the_program_in_javascript_says_what_it_lacks_in_one_line(packages: Path) -> None:
+    shutil.copy(EXAMPLES / "ask.mjs", packages)
+    code, out, errors = run("node", "ask.mjs", "mqtt://127.0.0.1:1", DEVICE, "lenet", str(PICTURE), cwd=packages)
+    assert (code, out, errors.partition(":")[0], errors.count("\n")) == (1, "", "not_connected", 1)
+    code, out, errors = run("node", "ask.mjs", "mqtt://127.0.0.1:1", cwd=packages)
+    assert (code, out, errors.partition(":")[0], errors.count("\n")) == (2, "", "usage", 1)
 
 
 def test_the_program_in_javascript_goes_on_after_the_broker_was_away(fleet: Fleet, packages: Path) -> None:
