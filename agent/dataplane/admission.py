@@ -26,6 +26,9 @@ from registry.inference.packets import BAD_HEADER_LENGTH, Buffer, Publish, text
 from registry.inference.request import find_address
 from registry.pictures.steps import PictureSteps
 
+MAX_NAME = 64
+"""Characters of a model's name in an error; it comes from outside."""
+
 Decoded = tuple[RequestPlan, int]
 
 
@@ -118,6 +121,8 @@ class Admission:
         now = self.now
         deadline = inf if publish.expiry < 0 else now + publish.expiry
         request = Request(slot, publish.reply_to, publish.correlation, ack, now, deadline)
+        if slot is self._router.unassigned:
+            request.asked = publish.topic.rpartition(b"/")[2].decode("utf-8", "replace")[:MAX_NAME]
         if publish.reply_to and not self._router.allows_reply(publish.reply_to):
             request.reply_to = b""
             self.answers.error(request, InferenceCode.BAD_RESPONSE_TOPIC, "the response topic may not be published to")
@@ -144,13 +149,17 @@ class Admission:
                 return
             self._place(serving, request, plan, memoryview(data)[start:end], length)
         except RequestError as error:
-            self.refuse(request, error, memoryview(data)[start:end])
+            head = min(end, start + publish.header_length) if publish.header_length >= 0 else end
+            self.refuse(request, error, memoryview(data)[start:head])
 
     def refuse(self, request: Request, error: RequestError, payload: Buffer = b"") -> None:
-        """An error result; it goes where the payload says when the PUBLISH had no response topic (MQTT 3.1.1)."""
+        """An error result; it goes where the payload says when the PUBLISH had no response topic (MQTT 3.1.1).
+
+        `payload`: the request's JSON, or what there is of it; it is looked into for the id where nobody has read it.
+        """
+        if request.plan is None and not (error.id or error.response_topic):
+            find_address(payload, error)
         if not request.reply_to:
-            if not error.response_topic:
-                find_address(payload, error)
             reply_to = text(error.response_topic.encode())
             if self._router.allows_reply(reply_to):
                 request.reply_to = reply_to
@@ -188,13 +197,13 @@ class Admission:
 
     def _place(self, serving: Serving, request: Request, plan: RequestPlan, payload: memoryview, body: int) -> None:
         """The request's tensors are at hand: into a slot with them."""
+        request.plan = plan
         if plan.response_topic or plan.id:
             self.address(request, plan)
             repeatable = request.ack is not None and bool(plan.id)
             if repeatable and not self.is_new(request, plan, (payload,), len(payload)):
                 return
         if request.deadline <= self.now:
-            request.plan = plan
             self.answers.expired(request)
             return
         place(serving, request, plan, payload, body)

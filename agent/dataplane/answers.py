@@ -156,7 +156,7 @@ class Answers:
         if serving is not None:
             reply = serving.codec.encode_error(code, message, request_id, correlation_id)
         else:
-            reply = error_reply(code, message, request.slot.model, request_id, correlation_id)
+            reply = error_reply(code, message, request.asked or request.slot.model, request_id, correlation_id)
         self._send(request, reply)
         if isinstance(request.key, Key):
             waiters, request.key = self._dedupe.abandon(request.key), None

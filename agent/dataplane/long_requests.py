@@ -52,16 +52,16 @@ class LongRequests:
         request = self._admission.open(publish)
         if request is None:
             return None
+        raw = b"" if header is None else data[publish.payload + header[0] : publish.payload + header[1]]
         try:
             serving = self._admission.serving(request, size)
             if header is None:
                 _check_gathered(publish, data, size)
                 self.body = _gathered(request, publish, size)
             else:
-                raw = data[publish.payload + header[0] : publish.payload + header[1]]
                 self.body = self._direct(serving, request, raw, size, header) or _gathered(request, publish, size)
         except RequestError as error:
-            self._admission.refuse(request, error)
+            self._admission.refuse(request, error, raw)
             return None
         return self.body
 

@@ -63,6 +63,8 @@ class Request(msgspec.Struct, gc=False):
     """Its slot id in `serving`; -1 while it has none."""
     key: object = None
     """Under which its reply is remembered; None: not at all."""
+    asked: str = ""
+    """The model that its topic names, where no model of that name is assigned."""
 
 
 class Lane:

@@ -146,7 +146,7 @@ def _choose(session: Session, manifest: Manifest, body: Deployment, device: Devi
         return resolution.chosen, "An accelerator of this host lies idle." if resolution.degraded else ""
     if not body.force:
         raise ConflictError(
-            f"No variant of {manifest.model} {manifest.version} fits device {device.name!r}; "
+            f"No variant of {manifest.model}@{manifest.version} fits device {device.name!r}; "
             "`force` assigns it anyway.",
             errors=tuple(resolution.explain().splitlines()),
         )

@@ -37,6 +37,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("script", ["setup", "quickstart"])
+def test_help_is_printed_and_nothing_is_installed(script: str, tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    copied = shutil.copy(ROOT / "scripts" / script, tmp_path / "scripts")
+    done = subprocess.run([copied, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "xit code" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["scripts"]
+
+
 def packages(folder: Path) -> Path:
     return folder / "lib" / INTERPRETER / "site-packages"
 

@@ -177,9 +177,8 @@ class Signature:
         for name, _ in requested:
             made = classified is not None and name in (LABEL, SCORE) and (picture or name not in self._outputs)
             if not made and name not in self._outputs:
-                raise RequestError(
-                    InferenceCode.UNKNOWN_OUTPUT, f"no output {quote(name)}: the model has {_names(self._outputs)}"
-                )
+                has = _names(self._outputs) + (f", and {LABEL!r} and {SCORE!r} of its classes" if classified else "")
+                raise RequestError(InferenceCode.UNKNOWN_OUTPUT, f"no output {quote(name)}: the model has {has}")
             classified_as += [name] if made else []
             source = classified if made and classified is not None else name
             if source not in run:

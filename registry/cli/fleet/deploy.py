@@ -31,11 +31,11 @@ from registry.cli.rollouts.spec import (
     policy_of,
 )
 from registry.cli.session import Session, command
-from registry.client.errors import ClientError, NoAnswerError
+from registry.client.errors import ClientError, NoAnswerError, ProblemError
 from registry.client.versions import split_version
 from registry.contracts.api.devices import Deployment, DeploymentView, DeviceView
 from registry.contracts.catalogue.batching import BatchingMode
-from registry.contracts.codes import ON_DEVICE, known
+from registry.contracts.codes import ON_DEVICE, ProblemCode, known
 from registry.contracts.device.deployments import Phase
 from registry.contracts.device.messages import Profile, ReportedModel, ServingState
 from registry.contracts.paths import deployment_path, device_path
@@ -124,7 +124,16 @@ def _for_each(devices: list[str], act: Callable[[str], T]) -> list[T]:
 
 
 def _assign(session: Session, device: str, model: str, body: Deployment) -> DeploymentView:
-    view = session.client.change("PUT", deployment_path(device, model), body, DeploymentView, repeatable=True)
+    path = deployment_path(device, model)
+    try:
+        view = session.client.change("PUT", path, body, DeploymentView, repeatable=True)
+    except ProblemError as error:
+        if error.code == ProblemCode.CONFLICT:  # no variant fits: it has no other reason
+            error.hint = (
+                f"Publish or convert a variant for {device} (registry explain {device} {model}@{body.version}), "
+                "or deploy it all the same: --force"
+            )
+        raise
     if not session.out.as_json:
         chosen = f"variant {view.variant}" if view.variant else "the variant that its agent finds to fit"
         session.out.say(f"{device} should serve {model}@{view.version}, {chosen} (generation {view.generation}).")

@@ -18,6 +18,7 @@ from registry.cli.inference.broker import (
     asks_devices,
     connected,
     read_inputs,
+    require_models,
 )
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
@@ -68,6 +69,8 @@ def ask(
     until = time.monotonic() + timeout
     with connected(options, connect_timeout=timeout) as client:
         whom: dict[str, Any] = {"pool": device} if pool else {"device": device}
+        if not pool:
+            require_models(client, device, max(LEAST_SECONDS, until - time.monotonic()))
         try:
             answer = client.infer(
                 **whom,

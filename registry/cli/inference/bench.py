@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from registry.cli.inference.broker import (
+    METADATA_S,
     BrokerOptions,
     DeviceArgument,
     NpzOption,
@@ -22,6 +23,7 @@ from registry.cli.inference.broker import (
     asks_devices,
     connected,
     read_inputs,
+    require_models,
 )
 from registry.cli.output import CliError, ExitCode
 from registry.cli.session import Session, command
@@ -53,6 +55,11 @@ class BenchFigures:
             self.errors[outcome.code] += 1
         else:
             self.seconds.append(outcome.seconds)
+
+    @property
+    def mostly_overloaded(self) -> bool:
+        """Were more than half of the requests refused because the device was full?"""
+        return 2 * self.errors["overloaded"] > len(self.seconds) + self.errors.total()
 
     @property
     def rate(self) -> float:
@@ -114,8 +121,10 @@ def bench(
     whom: dict[str, Any] = {"pool": device} if pool else {"device": device}
     interrupted = False
     with connected(options, max_in_flight=max(in_flight, 1)) as client:
+        if not pool:
+            require_models(client, device, timeout)
         if given is None:
-            given = {"inputs": random_inputs(client, model, **whom)}
+            given = {"inputs": random_inputs(client, model, timeout=timeout, **whom)}
         how: dict[str, Any] = {"timeout": timeout, "qos": qos}
         first = client.infer(**whom, model=model, version=version, **how, **given)
         tally = BenchFigures()
@@ -131,7 +140,11 @@ def bench(
                     session.out.note(f"{now - began:4.0f} s: {len(tally.seconds)} answers, {tally.rate:.0f}/s")
         except KeyboardInterrupt:
             interrupted = True
+        limit = _queue_limit(client, first, timeout) if tally.mostly_overloaded and not interrupted else None
     _show(session, first, tally, in_flight)
+    if tally.mostly_overloaded:
+        holds = "" if limit is None else f": {first.device} holds {limit} requests of {model} at once"
+        session.out.warn(f"most requests were refused as overloaded{holds}. Send fewer at once: --in-flight N")
     if interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     if not tally.seconds:
@@ -147,12 +160,26 @@ def _requests(fields: dict[str, Any], count: int | None, until: float | None) ->
         sent += 1
 
 
-def random_inputs(client: Client, model: str, *, device: str | None = None, pool: str | None = None) -> dict[str, Any]:
+def _queue_limit(client: Client, first: Answer, timeout: float) -> int | None:
+    """How many requests the device holds of the model; None: it does not say."""
+    from registry.client.devices import DeviceError  # noqa: PLC0415 - needs NumPy
+
+    try:
+        found = client.metadata(first.device, first.model_name, timeout=min(timeout, METADATA_S))
+    except DeviceError:
+        return None
+    limit = found.document["parameters"].get("queue_limit")
+    return limit if isinstance(limit, int) else None
+
+
+def random_inputs(
+    client: Client, model: str, *, timeout: float, device: str | None = None, pool: str | None = None
+) -> dict[str, Any]:
     """Of the shapes that the device, or one of the pool, says. Raises DeviceError, CliError."""
     if device is not None:
-        found = client.metadata(device, model)
+        found = client.metadata(device, model, timeout=timeout)
     else:
-        ready = [each for each in client.who_serves(model, pool=pool) if each.ready]
+        ready = [each for each in client.who_serves(model, pool=pool, wait=min(timeout, 1.0)) if each.ready]
         if not ready:
             raise CliError(f"No device of the pool {pool} says that {model} is ready", code="model_not_ready")
         found = ready[0]
@@ -202,5 +229,11 @@ def _show(session: Session, first: Answer, tally: BenchFigures, in_flight: int) 
     session.out.say(f"{len(tally.seconds)} answers in {tally.took:.1f} s, {in_flight} in flight: {tally.rate:.0f}/s")
     if quantiles:
         session.out.say("latency " + ", ".join(f"{name} {value:g} ms" for name, value in quantiles.items()))
-    for code, count in tally.errors.most_common():
-        session.out.say(f"{count} errors {code}")
+    if failed:
+        session.out.say(errors_text(tally.errors))
+
+
+def errors_text(errors: Counter[str]) -> str:
+    """How many there were of each code, the most frequent first."""
+    many = "error" if errors.total() == 1 else "errors"
+    return f"{errors.total():,} {many}: " + ", ".join(f"{code} {count:,}" for code, count in errors.most_common())

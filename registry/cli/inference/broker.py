@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ BROKER_VARIABLE = "MODELFLEET_BROKER"
 PANEL = "The broker"
 MAX_REQUEST_BYTES = 256 << 20
 """Of a file with a request; an MQTT message cannot be longer."""
+METADATA_S = 2.0
+"""So long a device may take to say what is assigned to it."""
+_SAVEZ = "Write it with numpy.savez(file, x=array); x is the input"
+_FORM = '{"x": [[1, 2]]}, or {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}'
 EXAMPLE = "mqtt://HOST, or mqtts://USER:PASSWORD@HOST with TLS"
 
 PictureOption = Annotated[
@@ -217,7 +222,28 @@ def as_cli_error(error: DeviceError) -> CliError:
         if isinstance(error, kind):
             code = status
     where = f"{error.device}: " if error.device and error.device not in error.message else ""
-    return CliError(where + error.message, code=error.code, hint=error.action, exit_code=code)
+    hint = error.action
+    if isinstance(error, errors.DeviceOfflineError):  # the table's advice is for programs
+        hint = f"Ask when it is back; registry devices show {error.device} says since when it is away."
+    return CliError(where + error.message, code=error.code, hint=hint, exit_code=code)
+
+
+def require_models(client: Client, device: str, timeout: float) -> None:
+    """Raises CliError where the device says that no model at all is assigned to it: the request would be tried again
+    until the time is over. A device that does not say is asked all the same."""
+    from registry.client.devices import DeviceError  # noqa: PLC0415 - as above
+
+    try:
+        found = client.server_metadata(device, timeout=min(timeout / 4, METADATA_S))
+    except DeviceError:
+        return
+    if not found.models:
+        raise CliError(
+            f"Nothing is assigned to {device}",
+            code="unknown_model",
+            hint=f"registry deploy MODEL@VERSION --device {device}; where that was done just now, ask again",
+            exit_code=ExitCode.NOT_FOUND,
+        )
 
 
 def read_inputs(picture: Path | None, npz: Path | None, request: str | None) -> dict[str, Any] | None:
@@ -237,15 +263,18 @@ def _arrays(file: Path) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415 - 100 ms
 
     try:
-        opened = np.load(file, allow_pickle=False)
-        if isinstance(opened, np.lib.npyio.NpzFile):
-            with opened:
-                return dict(opened.items())
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageFault(f"{file} is no file of arrays: {error}") from error
-    raise UsageFault(
-        f"{file} holds one array without a name", hint="Write it with numpy.savez(file, x=array); x is the input"
-    )
+        with file.open("rb") as content:
+            opened = np.load(content, allow_pickle=False)
+            if isinstance(opened, np.lib.npyio.NpzFile):
+                with opened:
+                    return dict(opened.items())
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}" if error.strerror else "is no .npz file of NumPy"
+        raise UsageFault(f"{file} {why}", hint=_SAVEZ) from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        what = "holds Python objects, which are not read" if zipfile.is_zipfile(file) else "is no .npz file of NumPy"
+        raise UsageFault(f"{file} {what}", hint=_SAVEZ) from error
+    raise UsageFault(f"{file} holds one array without a name", hint=_SAVEZ)
 
 
 def _of_json(source: str) -> dict[str, Any]:
@@ -254,15 +283,16 @@ def _of_json(source: str) -> dict[str, Any]:
     text = sys.stdin.buffer.read(MAX_REQUEST_BYTES) if source == "-" else _read(Path(source))
     where = "standard input" if source == "-" else source
     try:
-        value = json.loads(text)
-        found: dict[str, Any] = dict(value.items())
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise UsageFault(f"{where} is no request: a JSON object is expected, with a name for each input", _FORM)
         if isinstance(found.get("inputs"), list):
             return {each["name"]: TypedTensor(_shaped(each), each["datatype"]) for each in found["inputs"]}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UsageFault(
-            f"{where} is no request: {type(error).__name__}: {error}",
-            hint='{"x": [[1, 2]]}, or {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}',
-        ) from error
+        why = f"an input has no {error}" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, (TypeError, AttributeError)):
+            why = "`inputs` is a list of objects"
+        raise UsageFault(f"{where} is no request: {why}", _FORM) from error
     return found
 
 

@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 from agent.core.events import ControlMessage, WorkerDied
+from registry.cli.inference.broker import require_models
+from registry.cli.output import CliError
+from registry.client.devices import Client
 from registry.contracts.catalogue.manifest import ImageInput
 from tests.fakes.workers import FakeWorker
 from tests.support.clients.asking import Asker, binary_request
@@ -220,7 +223,11 @@ def test_a_response_topic_that_is_not_allowed_is_answered_on_the_results_topic(
 
 
 def test_a_model_that_is_not_there_and_one_that_is_not_ready(asker: Asker, serving: Serving) -> None:
-    assert asker.one(b"{}", topic=serving.infer("nobody")).head["code"] == "unknown_model"
+    refused = asker.one(b'{"id":"r1"}', topic=serving.infer("nobody")).head
+    assert (refused["code"], refused["model_name"], refused["id"]) == ("unknown_model", "nobody", "r1")
+    payload, length = binary_request(X, id_="r2")
+    refused = asker.one(payload, topic=serving.infer("nobody"), header_length=length).head
+    assert (refused["code"], refused["model_name"], refused["id"]) == ("unknown_model", "nobody", "r2")
     serving.plane.swap("soon", None, None).result(5)
     assert asker.one(b"{}", topic=serving.infer("soon")).head["code"] == "model_not_ready"
     payload, length = binary_request(X)
@@ -235,6 +242,12 @@ def test_before_anything_was_assigned_a_request_may_be_tried_again(broker: Mosqu
     client = Asker(broker.port, device.infer("lenet"), listen=(device.results(),))
     try:
         assert client.one(b"{}").head["code"] == "model_not_ready"
+        with (
+            Client(f"mqtt://127.0.0.1:{broker.port}", prefix=device.topics.prefix) as asking,
+            pytest.raises(CliError, match=f"Nothing is assigned to {device.name}") as refused,
+        ):
+            require_models(asking, device.name, 10.0)
+        assert f"registry deploy MODEL@VERSION --device {device.name}" in refused.value.hint
     finally:
         client.close()
         device.stop()

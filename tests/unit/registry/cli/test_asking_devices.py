@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.cli.inference.bench import BenchFigures, random_tensor
+from registry.cli.inference.bench import BenchFigures, errors_text, random_tensor
 from registry.cli.inference.broker import BrokerOptions, as_cli_error, client_arguments, read_inputs
 from registry.cli.output import ExitCode
 from registry.client.devices.arrays import to_wire
@@ -71,9 +72,19 @@ def test_arrays_come_by_name_from_a_file_without_code_in_it(tmp_path: Path) -> N
     found = read_inputs(None, named, None)
     assert found is not None
     assert found["inputs"]["x"].tolist() == [0, 1, 2]
-    for file in (single, pickled, tmp_path / "none.npz"):
-        with pytest.raises(UsageFault):
+    picture, cut = tmp_path / "a.png", tmp_path / "cut.npz"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    cut.write_bytes(named.read_bytes()[:40])
+    for file, said in (
+        (single, "holds one array without a name"),
+        (pickled, "holds Python objects"),
+        (tmp_path / "none.npz", "cannot be read: No such file or directory"),
+        (picture, "is no .npz file"),
+        (cut, "is no .npz file"),
+    ):
+        with pytest.raises(UsageFault) as refused:
             read_inputs(None, file, None)
+        assert refused.value.what.startswith(f"{file} {said}")
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"inputs": [{"name": "x"}]}', '{"inputs": [1]}', "{" * 100_000])
@@ -83,6 +94,7 @@ def test_what_is_no_request_is_refused_with_an_example(text: str, tmp_path: Path
     with pytest.raises(UsageFault) as refused:
         read_inputs(None, None, str(file))
     assert '"inputs"' in refused.value.hint
+    assert "Error" not in refused.value.what
 
 
 def test_only_one_source_of_inputs_may_be_given(tmp_path: Path) -> None:
@@ -112,6 +124,21 @@ def test_a_device_s_error_ends_the_command_with_its_code(code: str, exit_code: E
     error = as_cli_error(error_of(code, "why", device="edge-1"))
     assert (error.code, error.exit_code, error.what) == (code, exit_code, "edge-1: why")
     assert as_cli_error(error_of(code, "edge-1 is away", device="edge-1")).what == "edge-1 is away"
+
+
+def test_the_advice_for_a_device_that_is_away_is_for_the_command_line() -> None:
+    error = as_cli_error(error_of("device_offline", "away", device="edge-1"))
+    assert "registry devices show edge-1" in error.hint
+    assert "when_offline" not in error.hint
+
+
+def test_errors_are_counted_by_code_and_a_full_device_is_noticed() -> None:
+    tally = BenchFigures(errors=Counter({"no_answer": 1, "overloaded": 14047}))
+    assert errors_text(tally.errors) == "14,048 errors: overloaded 14,047, no_answer 1"
+    assert tally.mostly_overloaded
+    tally.seconds.extend([0.1] * 20_000)
+    assert not tally.mostly_overloaded
+    assert not BenchFigures().mostly_overloaded
 
 
 def test_rate_and_quantiles_are_of_the_answers_alone() -> None:
