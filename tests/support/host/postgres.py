@@ -40,6 +40,16 @@ def programs() -> Path | None:
     return versions[-1].parent if versions else None
 
 
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 8 << 30
+"""Some hundred databases of 13 MB, twice: each copy takes a third of the time that it takes on a disk."""
+
+
+def _in_memory() -> Path | None:
+    """Where files lie in memory, if there is room; None: where temporary files lie."""
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM_BYTES else None
+
+
 class PostgreSql:
     """INVARIANT: the port stays the same across `crash` and `start`."""
 
@@ -52,7 +62,7 @@ class PostgreSql:
         self._names = itertools.count(1)
         self._migrated: str | None = None
         # A folder of its own, not below pytest's: those are closed to every user but root.
-        self._root = Path(tempfile.mkdtemp(prefix="modelfleet-postgresql-"))
+        self._root = Path(tempfile.mkdtemp(prefix="modelfleet-postgresql-", dir=None if durable else _in_memory()))
         data = self._root / "data"
         data.mkdir()
         as_owner: list[str] = []
