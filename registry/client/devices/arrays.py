@@ -28,8 +28,11 @@ from .errors import BadRequestError
 
 _LENGTH = struct.Struct("<I")
 _PLAIN = {np.dtype(code): kind for kind, code in NUMPY_NAME.items() if kind not in RAW}
+_BOOLS = {bool, np.bool_}
 _FLOAT64, _INT64 = np.dtype("f8"), np.dtype("i8")
 _FLOATS = FLOAT8 | {Datatype.FP16, Datatype.FP32, Datatype.FP64, Datatype.BF16}
+_JSON_TYPES: dict[Datatype, set[type]] = {Datatype.BOOL: {bool}, Datatype.BYTES: {str}}
+"""Of the items of a tensor in JSON; of all others numbers."""
 _ML_DTYPES = {
     "bfloat16": Datatype.BF16,
     "float8_e4m3fn": Datatype.FP8E4M3FN,
@@ -79,6 +82,9 @@ def to_wire(name: str, value: Any, wanted: str = "") -> WireTensor:
         if raw:
             return _from_bits(name, value, wanted)
     array = value if isinstance(value, np.ndarray) else _array_of(name, value, wanted)
+    if isinstance(value, np.ma.MaskedArray):
+        _refuse_masked(name, value)
+        array = value.data
     kind = _PLAIN.get(array.dtype)
     if kind is not None and (not wanted or wanted == kind) and array.ndim <= MAX_RANK:
         return WireTensor(kind, array.shape, array.tobytes())
@@ -117,13 +123,38 @@ def _datatype(name: str, datatype: str) -> Datatype:
 def _array_of(name: str, value: Any, wanted: str) -> NDArray[Any]:
     """An array of lists and numbers. Text stays what it is: NumPy would cut NUL bytes and make text of numbers."""
     try:
+        if isinstance(value, (list, tuple)):
+            kinds = _types(name, value)
+            if kinds & _BOOLS and kinds - _BOOLS:
+                raise _refusal(InferenceCode.WRONG_DATATYPE, name, "truth values are mixed with others")
         array = np.asarray(value)
         if array.dtype.kind not in "SUf":
             return array
         items = np.asarray(value, dtype=object)
-    except (ValueError, TypeError, OverflowError) as error:
+    except BadRequestError:
+        raise
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _refusal(InferenceCode.WRONG_SHAPE, name, f"it does not make an array: {error}") from None
     return items if array.dtype.kind in "SU" else _whole(name, items, array, wanted)
+
+
+def _types(name: str, value: Any) -> set[type]:
+    """Of the items in lists of lists. Raises BadRequestError for masked ones."""
+    if isinstance(value, np.ndarray):
+        _refuse_masked(name, value)
+        return {value.dtype.type}
+    found = set(map(type, value))
+    if any(issubclass(each, (list, tuple, np.ndarray)) for each in found):
+        return set().union(
+            *(_types(name, each) if isinstance(each, (list, tuple, np.ndarray)) else {type(each)} for each in value)
+        )
+    return found
+
+
+def _refuse_masked(name: str, array: NDArray[Any]) -> None:
+    """What lies behind a mask is no value."""
+    if np.ma.is_masked(array):
+        raise _refusal(InferenceCode.WRONG_DATATYPE, name, "elements are masked: fill them (`array.filled(value)`)")
 
 
 def _whole(name: str, items: NDArray[Any], array: NDArray[Any], wanted: str) -> NDArray[Any]:
@@ -165,7 +196,7 @@ def _to_float(name: str, array: NDArray[Any], want: Datatype, *, whole: bool) ->
     with np.errstate(over="ignore", invalid="ignore"):
         wide = array.astype("<f8")
         if want is Datatype.BF16:
-            made: NDArray[Any] = to_bf16(wide.astype("<f4"))
+            made: NDArray[Any] = _bf16_of(wide)
         elif want in FLOAT8:
             made = to_float8(want, wide)
         else:
@@ -179,8 +210,21 @@ def _to_float(name: str, array: NDArray[Any], want: Datatype, *, whole: bool) ->
     return made
 
 
+def _bf16_of(wide: NDArray[Any]) -> NDArray[Any]:
+    """FP64 to BF16, rounded once to nearest. The step over FP32 rounds to odd, which the second rounding does not see:
+    Boldo and Melquiond, "When double rounding is odd" (2005)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = np.asarray(wide.astype("<f4"))
+    bits = narrow.view("<u4")
+    back = narrow.astype("<f8")
+    inexact = (back != wide) & ~np.isnan(wide)
+    odd = (bits - (np.abs(back) > np.abs(wide)).astype("<u4")) | 1
+    return to_bf16(np.where(inexact, odd, bits).astype("<u4").view("<f4"))
+
+
 def _from_bits(name: str, values: Any, datatype: str) -> WireTensor:
     kind = _datatype(name, datatype)
+    _refuse_masked(name, values)
     array = np.asarray(values)
     if kind not in RAW or array.dtype != np.dtype(NUMPY_NAME[kind]):
         wanted = np.dtype(NUMPY_NAME[kind]).name if kind in RAW else "BF16 or an 8-bit float"
@@ -196,7 +240,10 @@ def _pack(name: str, array: NDArray[Any]) -> bytes:
         )
     pieces: list[bytes] = []
     for item in array.ravel().tolist():
-        data = item.encode() if isinstance(item, str) else item
+        try:
+            data = item.encode() if isinstance(item, str) else item
+        except UnicodeEncodeError:
+            raise _refusal(InferenceCode.WRONG_DATATYPE, name, f"{quote(item)} is no text that UTF-8 has") from None
         if not isinstance(data, bytes):
             raise _refusal(
                 InferenceCode.WRONG_DATATYPE, name, f"expected str or bytes in an array of objects, got {quote(item)}"
@@ -225,18 +272,25 @@ def values_of(datatype: Datatype, bits: NDArray[Any]) -> NDArray[Any]:
 
 def from_numbers(datatype: Datatype, shape: tuple[int, ...], data: Any) -> NDArray[Any]:
     """The bits of a tensor whose JSON `data` these are. Raises ValueError."""
-    kinds = (str,) if datatype is Datatype.BYTES else (int, float) if datatype in _FLOATS else (int,)
-    if not isinstance(data, list) or len(data) != prod(shape) or not all(isinstance(item, kinds) for item in data):
+    kinds = _JSON_TYPES.get(datatype, {int, float} if datatype in _FLOATS else {int})
+    if not isinstance(data, list) or len(data) != prod(shape) or not kinds.issuperset(map(type, data)):
         raise ValueError(f"{datatype} of shape {list(shape)} with other data")
     if datatype is Datatype.BYTES:
         flat = np.empty(len(data), dtype=object)
         flat[:] = [item.encode() for item in data]
         return flat.reshape(shape)
-    held = "<f8" if datatype in RAW else NUMPY_NAME[datatype]
-    array: NDArray[Any] = np.array(data, dtype=held).reshape(shape)
-    if datatype is Datatype.BF16:
-        return to_bf16(array.astype("<f4"))
-    return to_float8(datatype, array) if datatype in FLOAT8 else array
+    if datatype not in _FLOATS:
+        whole: NDArray[Any] = np.array(data, dtype=NUMPY_NAME[datatype]).reshape(shape)
+        return whole
+    wide = np.array(data, dtype="<f8").reshape(shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = (
+            _bf16_of(wide) if datatype is Datatype.BF16 else to_float8(datatype, wide) if datatype in FLOAT8
+            else wide.astype(NUMPY_NAME[datatype])
+        )  # fmt: skip
+    if (np.isfinite(wide) != np.isfinite(numbers(datatype, made))).any():
+        raise ValueError(f"{datatype} with a number that is too large for it")
+    return made
 
 
 def _unpack(shape: tuple[int, ...], data: memoryview) -> NDArray[Any]:

@@ -219,7 +219,7 @@ class AsyncClient:
         request = self._asking.metadata(
             None, model, timeout=wait, now=time.monotonic(), read=read_model, done=_into(future)
         )
-        request.gathered = []
+        request.gathered = {}
         found: list[ModelDescription] = _result(await self._wait(request, future))
         return sorted((each for each in found if pool is None or pool in each.pools), key=lambda each: each.device)
 

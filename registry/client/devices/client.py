@@ -346,7 +346,7 @@ class Client:
         request = self._asking.metadata(
             None, model, timeout=wait, now=time.monotonic(), read=read_model, done=self._waker(box)
         )
-        request.gathered = []
+        request.gathered = {}
         found: list[ModelDescription] = _result(self._wait(request, box))
         return sorted((each for each in found if pool is None or pool in each.pools), key=lambda each: each.device)
 

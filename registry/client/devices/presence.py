@@ -38,7 +38,8 @@ def read_presence(payload: bytes) -> DevicePresence | None:
     """The document; None: there is none (any more), or it is not one."""
     try:
         said = json.loads(payload)
-        return DevicePresence(bool(said["online"]), str(said.get("at") or ""))
+        online = said["online"]
+        return DevicePresence(online, str(said.get("at") or "")) if isinstance(online, bool) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -16,7 +16,8 @@ QoS 1 requests are sent again after a lost connection: a device remembers no oth
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import logging
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from math import ceil, inf
 from typing import Any, Protocol
@@ -27,7 +28,9 @@ from ...contracts.enums import StrEnum
 from .answer import Expected
 from .errors import DeviceError, error_of
 from .presence import DevicePresence, Presences
+from .settings import MAX_SECONDS
 
+_log = logging.getLogger(__name__)
 RETRY = Backoff(first_s=0.02, cap_s=2.0)
 """Between tries of a request that was refused for now."""
 RETRIED = frozenset({str(InferenceCode.OVERLOADED), str(InferenceCode.MODEL_NOT_READY)})
@@ -37,6 +40,8 @@ LAST_TRY_SECONDS = 0.2
 SILENCE_SECONDS = 2.0
 """A device without a presence document, whose request no PUBACK said anything about, has so long to answer."""
 MAX_PACKET_OVERHEAD = 64
+MAX_GATHERED = 65536
+"""Devices whose answers to one request are kept; further ones are dropped and counted as late."""
 NO_SUBSCRIBERS, REFUSED, QUOTA_EXCEEDED = 0x10, 0x80, 0x97
 """Reasons of a PUBACK (MQTT 5.0, section 3.4.2.1)."""
 
@@ -114,8 +119,8 @@ class PendingRequest:
         """Why the last try did not succeed."""
         self.outcome: Any = None
         """An answer or a DeviceError, once it is DONE."""
-        self.gathered: list[Any] | None = None
-        """Not None: all answers until the deadline are its outcome, of many devices."""
+        self.gathered: dict[str, Any] | None = None
+        """Not None: the answers until the deadline are its outcome, the last one of each device."""
         self.probe = False
         """True: nobody who subscribed means that the device does not know such requests."""
 
@@ -143,7 +148,8 @@ class Requests:
         """All that are not DONE, in the order of their calls."""
         self.unacknowledged: dict[int, PendingRequest] = {}
         """By packet identifier: what the broker has not acknowledged."""
-        self._for_window: deque[PendingRequest] = deque()
+        self._for_window: OrderedDict[bytes, PendingRequest] = OrderedDict()
+        """By correlation data: what is sent when the broker has acknowledged others."""
         self._presences = presences
         self._tells_of_nobody = tells_of_nobody
         self.window = 0
@@ -231,7 +237,7 @@ class Requests:
             if reason:
                 self._refused(request, reason, now)
         while self._for_window and len(self.unacknowledged) < self.window:
-            waiting = self._for_window.popleft()
+            _, waiting = self._for_window.popitem(last=False)
             if waiting.state is RequestState.QUEUED:
                 self._send(waiting, now)
         return True
@@ -248,7 +254,7 @@ class Requests:
     def _nobody(self, request: PendingRequest, now: float) -> None:
         """Nobody has subscribed to the topic, not even an agent that is away for a while."""
         if request.gathered is not None:
-            self._finish(request, request.gathered)
+            self._finish(request, list(request.gathered.values()))
             return
         if request.probe and self._presences.online(request.device):
             text = f"{request.device} is there and does not take requests for metadata: its agent is an older one"
@@ -260,7 +266,7 @@ class Requests:
         else:
             error = self._presences.refusal(request.device, nobody=True)
         if request.wait or self._presences.online(request.device):
-            self._retry(request, error, now, always=True)
+            self._retry(request, error, now)
         else:
             self._finish(request, error)
 
@@ -276,8 +282,12 @@ class Requests:
     def answered(self, request: PendingRequest, outcome: Any, now: float) -> None:
         """An answer, or the error that came in its place."""
         if request.gathered is not None:
-            if not isinstance(outcome, DeviceError):
-                request.gathered.append(outcome)
+            if isinstance(outcome, DeviceError):
+                return
+            if outcome.device in request.gathered or len(request.gathered) < MAX_GATHERED:
+                request.gathered[outcome.device] = outcome
+            else:
+                self.counts["late"] += 1
             return
         if isinstance(outcome, DeviceError) and outcome.code in RETRIED:
             self._retry(request, outcome, now)
@@ -303,7 +313,8 @@ class Requests:
                 self._finish(request, self._presences.refusal(request.device))
             return
         under_way = request.state is RequestState.SENT or request.state is RequestState.ACKNOWLEDGED
-        if under_way and request.wait and request.qos and self._presences.online(request.device):
+        may_again = request.wait and request.qos and request.retries != 0
+        if under_way and may_again and self._presences.online(request.device):
             self._again(request)  # it was sent before the device went, and the broker may not have kept it
         if request.state is RequestState.QUEUED and self.open:
             self._send(request, now)
@@ -344,7 +355,7 @@ class Requests:
 
     def _expire(self, request: PendingRequest, now: float) -> None:
         if request.gathered is not None and self.open:
-            self._finish(request, request.gathered)
+            self._finish(request, list(request.gathered.values()))
             return
         after = f"after {min(now, request.deadline) - request.started:.3g} s"
         if request.last is not None:
@@ -387,9 +398,17 @@ class Requests:
             self._fail(request, InferenceCode.TOO_LARGE, text)
             return
         if request.qos and len(self.unacknowledged) >= self.window:
-            self._for_window.append(request)
+            self._for_window[request.key] = request
             return
-        mid = self._wire.send(request, max(1, ceil(request.deadline - now)))
+        self._for_window.pop(request.key, None)
+        try:
+            mid = self._wire.send(request, min(MAX_SECONDS, max(1, ceil(request.deadline - now))))
+        except Exception as error:  # noqa: BLE001 - a fault with one request must not keep others from being sent
+            _log.exception("a request to %s could not be sent", request.target)
+            self._fail(
+                request, InferenceCode.BAD_PAYLOAD, f"the request cannot be sent: {type(error).__name__}: {error}"
+            )
+            return
         request.sent_at = now
         request.attempts += 1
         if request.answer_within is not None:
@@ -412,12 +431,12 @@ class Requests:
         if request.retries:
             request.retries -= 1
 
-    def _retry(self, request: PendingRequest, error: DeviceError, now: float, *, always: bool = False) -> None:
-        """It was refused for now: again after a pause, or the end."""
+    def _retry(self, request: PendingRequest, error: DeviceError, now: float) -> None:
+        """It was refused for now: again after a pause, or the end. At QoS 0 it is sent once."""
         if request.state is RequestState.WAITING:
             return  # the refusal of an earlier try, sent twice over a lost connection
         at = now + RETRY.delay(max(1, request.attempts), self._chance())
-        if request.retries == 0 and not always:
+        if not request.qos or request.retries == 0:
             self._finish(request, error)
             return
         last = request.deadline - LAST_TRY_SECONDS
@@ -442,9 +461,13 @@ class Requests:
             self.counts["answered"] += 1
         request.outcome = outcome
         self._forget(request)
-        request.done(request)
+        try:
+            request.done(request)
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("telling of the end of a request to %s failed", request.target)
 
     def _forget(self, request: PendingRequest) -> None:
         request.state = RequestState.DONE
+        self._for_window.pop(request.key, None)
         if self._all.pop(request.key, None) is not None:
             self.bytes -= request.size

@@ -137,3 +137,63 @@ def test_bytes_that_do_not_make_the_shape_are_no_tensor(kind: Datatype, shape: t
 def test_other_data_in_json_is_no_tensor(kind: Datatype, shape: tuple[int, ...], data: Any) -> None:
     with pytest.raises(ValueError, match="other data"):
         from_numbers(kind, shape, data)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.array([1.0, 2.0], mask=[0, 1], dtype="f4"), np.ma.array([1, 2], mask=[0, 1]), [np.ma.masked, 1.0],
+        [[np.ma.array([1.0, 2.0], mask=[0, 1])]], TypedTensor(np.ma.array([1.0, 2.0], mask=[0, 1]), "FP32"),
+        TypedTensor(np.ma.array([1, 2], mask=[0, 1], dtype="u2"), "BF16", raw=True),
+    ],
+)  # fmt: skip
+def test_masked_elements_are_refused(value: Any) -> None:
+    with pytest.raises(BadRequestError, match="masked"):
+        to_wire("x", value)
+
+
+def test_an_array_that_could_be_masked_and_is_not_is_sent() -> None:
+    assert back(np.ma.array([1.0, 2.0], dtype="f4")).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "value", [[True, 2], [[1.5], [False]], [np.bool_(True), 2.0], [np.array([True]), np.array([2])]]
+)
+def test_truth_values_among_numbers_are_refused(value: Any) -> None:
+    with pytest.raises(BadRequestError, match="mixed"):
+        to_wire("x", value)
+
+
+@pytest.mark.parametrize("value", [["\ud800"], np.array(["\ud800"])])
+def test_text_that_utf_8_does_not_have_is_refused(value: Any) -> None:
+    with pytest.raises(BadRequestError, match="UTF-8"):
+        to_wire("x", value)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_fp64_is_rounded_to_bf16_once(sign: int) -> None:
+    # A little over the middle of 1 and the next value, 1 + 2**-7: over FP32 it would become the middle, and 1.
+    value = sign * (1 + 2.0**-8 + 2.0**-40)
+    assert back(TypedTensor([value], "BF16")).tolist() == [sign * (1 + 2.0**-7)]
+    assert values_of(Datatype.BF16, from_numbers(Datatype.BF16, (1,), [value])).tolist() == [sign * (1 + 2.0**-7)]
+    below = sign * (1 + 3 * 2.0**-8 - 2.0**-40)
+    assert back(TypedTensor([below], "BF16")).tolist() == [sign * (1 + 2.0**-7)]
+    special = [sign * np.inf, np.nan, sign * 2.0**-133, sign * 0.0, sign * 3.0]
+    np.testing.assert_array_equal(back(TypedTensor(special, "BF16")), special)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (Datatype.BOOL, [2]), (Datatype.BOOL, [1]), (Datatype.INT64, [True]), (Datatype.INT8, [300]),
+        (Datatype.UINT8, [-1]), (Datatype.FP32, [True]), (Datatype.FP32, [1e300]), (Datatype.FP16, [70000]),
+        (Datatype.BF16, [1e300]), (Datatype.FP8E4M3FN, [1e6]), (Datatype.BYTES, [1]), (Datatype.FP64, [10**400]),
+    ],
+)  # fmt: skip
+def test_json_that_the_datatype_does_not_hold_is_no_answer(kind: Datatype, data: list[Any]) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        from_numbers(kind, (1,), data)
+
+
+def test_infinities_and_nan_in_json_are_values() -> None:
+    np.testing.assert_array_equal(from_numbers(Datatype.FP32, (2,), [np.inf, np.nan]), np.array([np.inf, np.nan], "f4"))

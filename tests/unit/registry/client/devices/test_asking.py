@@ -44,3 +44,12 @@ def test_without_properties_only_the_same_request_has_the_same_correlation() -> 
 def test_an_id_that_cannot_be_sent_is_refused(request_id: str) -> None:
     with pytest.raises(BadRequestError):
         made(Asking(make_settings("mqtt://b")), request_id=request_id)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), 2.0**32])
+def test_a_time_out_that_no_message_can_have_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        How(timeout=seconds)
+    asking = Asking(make_settings("mqtt://b"))
+    with pytest.raises(ValueError, match="timeout"):
+        asking.metadata("d", "m", timeout=seconds, now=0.0, read=lambda *_: None, done=lambda _: None)

@@ -18,6 +18,7 @@ from registry.client.devices.errors import (
     UnknownDeviceError,
     error_of,
 )
+from registry.client.devices.metadata import ModelDescription
 from registry.client.devices.presence import DevicePresence, Presences, read_presence
 from registry.client.devices.requests import (
     LAST_TRY_SECONDS,
@@ -294,7 +295,85 @@ def test_nobody_of_a_pool_is_an_error_of_its_own() -> None:
     assert request.outcome.code == "no_pool_member"
 
 
+def test_nothing_is_kept_of_requests_that_ended_while_they_waited_for_the_window() -> None:
+    world = connected(window=1)
+    world.ask(b"first")
+    for number in range(10):
+        world.requests.give_up(world.ask(b"%d" % number))
+    world.ask(b"short", timeout=1)
+    world.requests.due(1.0)
+    assert len(world.requests._for_window) == 0
+    world.ask(b"last")
+    world.requests.puback(1, 0, 2.0)
+    assert world.keys() == [b"first", b"last"]
+
+
+def test_at_qos_0_a_request_is_sent_once_even_when_it_is_refused_for_now() -> None:
+    world = connected()
+    request = world.ask(qos=0)
+    world.refuse(request, "overloaded", 0.0)
+    assert isinstance(request.outcome, OverloadedError)
+    assert world.keys() == [b"a"]
+
+
+def test_a_request_without_retries_is_sent_once_also_where_devices_are_waited_for() -> None:
+    world = connected(watched=True)
+    world.requests.presence("dev", DevicePresence(True), 0.0)
+    world.ask(wait=True, retries=0)
+    world.requests.puback(1, 0, 0.1)
+    world.requests.presence("dev", DevicePresence(False), 1.0)
+    world.requests.presence("dev", DevicePresence(True), 2.0)
+    nobody = world.ask(b"b", now=2.0, wait=True, retries=0)
+    world.requests.puback(2, NO_SUBSCRIBERS, 2.1)
+    world.requests.due(5.0)
+    assert nobody.outcome.code == "device_offline"
+    assert world.keys() == [b"a", b"b"]
+
+
+def test_the_expiry_of_a_message_has_its_bound() -> None:
+    world = connected()
+    world.ask(timeout=1e300)
+    assert world.wire.sent == [(b"a", 0xFFFFFFFF)]
+
+
+def test_a_fault_with_one_request_neither_keeps_others_from_being_sent_nor_from_ending() -> None:
+    class Faulty(WireLog):
+        def send(self, request: PendingRequest, expiry: int) -> int:
+            if request.key == b"bad":
+                raise OverflowError("int too big to convert")
+            return super().send(request, expiry)
+
+    world = World()
+    world.wire = Faulty()
+    world.requests = Requests(world.wire, lambda: 1.0, Presences(watched=False))
+    bad, good = world.ask(b"bad"), world.ask(b"good", done=lambda _: 1 / 0)
+    last = world.ask(b"last")
+    world.connect()
+    assert (bad.outcome.code, world.keys()) == ("bad_payload", [b"good", b"last"])
+    world.requests.due(20.0)
+    assert [each.outcome.code for each in (good, last)] == ["no_answer", "no_answer"]
+
+
+def test_what_many_devices_answer_is_gathered_once_for_each_device() -> None:
+    world = connected()
+    request = world.ask(device="", timeout=1)
+    request.gathered = {}
+    for device in ("d", "e", "d"):
+        world.requests.answered(request, ModelDescription(device, "model", ready=True), 0.1)
+    world.requests.due(1.0)
+    assert [each.device for each in request.outcome] == ["d", "e"]
+
+
 class TestPresence:
+    def test_a_device_that_comes_and_goes_does_not_make_a_request_wait_twice(self) -> None:
+        world = connected(watched=True, window=1)
+        world.requests.presence("dev", DevicePresence(True), 0.0)
+        world.ask(b"a", wait=True)
+        world.ask(b"b", wait=True)
+        for at in range(10):
+            world.requests.presence("dev", DevicePresence(at % 2 == 1), 1.0 + at)
+        assert len(world.requests._for_window) <= 2
+
     def test_nothing_is_sent_before_the_presence_of_the_device_is_known(self) -> None:
         world = connected(watched=True)
         world.ask(b"a")
@@ -371,7 +450,9 @@ class TestPresence:
         assert (world.wire.watched, request.state) == (["dev", "dev"], RequestState.QUEUED)
 
 
-@pytest.mark.parametrize("payload", [b"", b"null", b"[1]", b'{"offline":1}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "payload", [b'{"online":"false"}', b'{"online":1}', b"", b"null", b"[1]", b'{"offline":1}', b"\xff", b"[" * 100_000]
+)
 def test_what_is_no_presence_document_counts_as_none(payload: bytes) -> None:
     assert read_presence(payload) is None
 
