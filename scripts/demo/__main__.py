@@ -205,9 +205,8 @@ Everything keeps running until Ctrl-C. Try, in another terminal, from {ROOT}:
   mosquitto_pub -p {fleet.broker_port} -V 5 -t {topic} -D publish response-topic reply/me \\
     -D publish content-type image/png -f {picture}
 From Python, in the same environment:
-  from registry.client.devices import Client
-  with Client("mqtt://127.0.0.1:{fleet.broker_port}") as client:
-      print(client.infer("{DEVICE}", "lenet", picture="{picture}").label)
+  python -c 'from registry.client.devices import Client; client = Client("mqtt://127.0.0.1:{fleet.broker_port}"); \
+    print(client.infer("{DEVICE}", "lenet", picture="{picture}").label)'
 A rollout to simulated devices:
   scripts/fleet-sim --registry {fleet.url} --port {fleet.broker_port} --devices 60 --site paris --speed 5 &
   registry rollout create lenet@1.0.0 --fleet site=paris --waves 5%,100% --soak 2s --probation 5s --yes --watch

@@ -140,7 +140,7 @@ def bench(
                     session.out.note(f"{now - began:4.0f} s: {len(tally.seconds)} answers, {tally.rate:.0f}/s")
         except KeyboardInterrupt:
             interrupted = True
-        limit = _queue_limit(client, first, timeout) if tally.mostly_overloaded and not interrupted else None
+        limit = queue_limit(client, first, timeout) if tally.mostly_overloaded and not interrupted else None
     _show(session, first, tally, in_flight)
     if tally.mostly_overloaded:
         holds = "" if limit is None else f": {first.device} holds {limit} requests of {model} at once"
@@ -160,7 +160,7 @@ def _requests(fields: dict[str, Any], count: int | None, until: float | None) ->
         sent += 1
 
 
-def _queue_limit(client: Client, first: Answer, timeout: float) -> int | None:
+def queue_limit(client: Client, first: Answer, timeout: float) -> int | None:
     """How many requests the device holds of the model; None: it does not say."""
     from registry.client.devices import DeviceError  # noqa: PLC0415 - needs NumPy
 

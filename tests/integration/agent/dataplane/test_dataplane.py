@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from agent.core.events import ControlMessage, WorkerDied
+from registry.cli.inference.bench import queue_limit
 from registry.cli.inference.broker import require_models
 from registry.cli.output import CliError
 from registry.client.devices import Client
@@ -225,15 +226,22 @@ def test_a_response_topic_that_is_not_allowed_is_answered_on_the_results_topic(
 def test_a_model_that_is_not_there_and_one_that_is_not_ready(asker: Asker, serving: Serving) -> None:
     refused = asker.one(b'{"id":"r1"}', topic=serving.infer("nobody")).head
     assert (refused["code"], refused["model_name"], refused["id"]) == ("unknown_model", "nobody", "r1")
-    payload, length = binary_request(X, id_="r2")
-    refused = asker.one(payload, topic=serving.infer("nobody"), header_length=length).head
-    assert (refused["code"], refused["model_name"], refused["id"]) == ("unknown_model", "nobody", "r2")
+    for size in (4, 1 << 18):  # a short one, and one that is refused on its head
+        payload, length = binary_request(np.zeros(size, np.float32), id_="r2")
+        refused = asker.one(payload, topic=serving.infer("nobody"), header_length=length).head
+        assert (refused["code"], refused["model_name"], refused["id"]) == ("unknown_model", "nobody", "r2")
     serving.plane.swap("soon", None, None).result(5)
     assert asker.one(b"{}", topic=serving.infer("soon")).head["code"] == "model_not_ready"
     payload, length = binary_request(X)
     np.testing.assert_array_equal(asker.one(payload, header_length=length).tensor(), X * 2)
     serving.plane.withdraw("soon").result(5)
     assert asker.one(b"{}", topic=serving.infer("soon")).head["code"] == "unknown_model"
+
+
+def test_a_client_learns_how_many_requests_a_device_holds(serving: Serving, broker: Mosquitto) -> None:
+    with Client(f"mqtt://127.0.0.1:{broker.port}", prefix=serving.topics.prefix) as client:
+        first = client.infer(serving.name, "double", {"x": X[None]})
+        assert queue_limit(client, first, 5.0) == serving.plane.snapshot().models["double"].queue_limit
 
 
 def test_before_anything_was_assigned_a_request_may_be_tried_again(broker: Mosquitto, tmp_path: Path) -> None:
