@@ -100,6 +100,19 @@ def check_window(window: int, max_bytes: int, errors: str) -> None:
         raise ValueError(f"errors={errors!r}: give 'raise' or 'return'")
 
 
+FAULTS_OF_AN_ITEM = (OSError, ValueError, TypeError)
+"""What is raised for an item of `infer_many` that cannot be sent: an unreadable picture, a name that there is not."""
+
+
+def in_its_place(error: Exception) -> DeviceError:
+    """What stands among answers for an item that could not be sent, or was not answered."""
+    if isinstance(error, DeviceError):
+        return error
+    found = BadRequestError(InferenceCode.BAD_PAYLOAD, f"the item cannot be sent: {error}")
+    found.__cause__ = error
+    return found
+
+
 def read_picture(picture: Picture) -> bytes:
     """Its bytes. Raises BadRequestError for what is no JPEG or PNG, OSError where the file cannot be read."""
     data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ...contracts.codes import RequestCode
 from .answer import Answer
 from .asking import (
+    FAULTS_OF_AN_ITEM,
     Asking,
     How,
     InferenceRequest,
@@ -20,6 +22,7 @@ from .asking import (
     as_request,
     check_window,
     ends_request,
+    in_its_place,
 )
 from .async_waiting import AsyncInFlightLimit, AsyncOldestRequest
 from .client import CONNECT_GRACE_SECONDS, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, unanswered
@@ -67,6 +70,7 @@ class AsyncClient:
     async def connect(self) -> None:
         """Connects; `async with` does it. Raises NotConnectedError with the reason."""
         if self._driver is not None:
+            self._driver.check_loop()
             return
         self._driver = ConnectionOnLoop(self.settings)
         self._driver.start()
@@ -171,16 +175,17 @@ class AsyncClient:
         (`contextlib.aclosing`)."""
         check_window(window, max_bytes, errors)
         how = How(timeout, qos, binary, retries)
-        under_way: deque[PendingRequest | DeviceError] = deque()
+        named = partial(as_request, device=device, model=model, pool=pool)
+        under_way: deque[PendingRequest | Exception] = deque()
         head = AsyncOldestRequest()
         held = 0
         try:
             async for item in _each(requests):
-                request = await self._try(as_request(item, device, model, pool), how, head.ended)
-                size = 0 if isinstance(request, DeviceError) else request.size
+                request = await self._try(item, named, how, head.ended)
+                size = 0 if isinstance(request, Exception) else request.size
                 while under_way and (len(under_way) >= window or held + size > max_bytes or head.ready(under_way[0])):
                     first = under_way.popleft()
-                    held -= 0 if isinstance(first, DeviceError) else first.size
+                    held -= 0 if isinstance(first, Exception) else first.size
                     yield _kept(await head.wait(first), keep=errors == "return")
                 if isinstance(request, PendingRequest):
                     # It may have waited for the caller to take answers: its time begins now.
@@ -194,7 +199,7 @@ class AsyncClient:
         finally:
             for left in under_way:
                 if isinstance(left, PendingRequest):
-                    self._connected().connection.requests.give_up(left)
+                    self._opened().connection.requests.give_up(left)
 
     async def metadata(self, device: str, model: str, *, timeout: float = 10.0) -> ModelDescription:
         """As `Client.metadata`."""
@@ -225,15 +230,20 @@ class AsyncClient:
 
     def statistics(self) -> Statistics:
         """What was sent, answered and lost so far, and how fast."""
-        return self._connected().connection.statistics()
+        return self._opened().connection.statistics()
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    def _connected(self) -> ConnectionOnLoop:
+    def _opened(self) -> ConnectionOnLoop:
         if self._driver is None:
             raise error_of(RequestCode.CLIENT_CLOSED, "the client is not connected: use it in `async with`")
         self._asking.check_process()
         return self._driver
+
+    def _connected(self) -> ConnectionOnLoop:
+        driver = self._opened()
+        driver.check_loop()
+        return driver
 
     @staticmethod
     def _future() -> asyncio.Future[PendingRequest]:
@@ -255,12 +265,12 @@ class AsyncClient:
         return self._asking.infer(asked, how, now=started, read=read, done=done)
 
     async def _try(
-        self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]
-    ) -> PendingRequest | DeviceError:
+        self, item: Any, named: Callable[[Any], InferenceRequest], how: How, done: Callable[[PendingRequest], None]
+    ) -> PendingRequest | Exception:
         """A request, or why it cannot be sent, which is told when its turn comes."""
         try:
-            return await self._make(asked, how, done)
-        except DeviceError as error:
+            return await self._make(named(item), how, done)
+        except (DeviceError, *FAULTS_OF_AN_ITEM) as error:
             return error
 
     async def _ask_metadata(self, device: str | None, model: str | None, read: Reader, seconds: float) -> Any:
@@ -317,5 +327,9 @@ def _result(outcome: Any) -> Any:
 
 
 def _kept(outcome: Any, *, keep: bool) -> Any:
-    """Raises an error, or gives it as it is."""
-    return outcome if keep else _result(outcome)
+    """Raises an error, or gives it in the place of the answer."""
+    if isinstance(outcome, Exception):
+        if not keep:
+            raise outcome
+        return in_its_place(outcome)
+    return outcome

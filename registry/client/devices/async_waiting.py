@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from .errors import DeviceError
 from .requests import PendingRequest
 
 
@@ -63,13 +62,13 @@ class AsyncOldestRequest:
             self._future.set_result(None)
 
     @staticmethod
-    def ready(request: PendingRequest | DeviceError) -> bool:
+    def ready(request: PendingRequest | Exception) -> bool:
         """It need not be waited for."""
-        return isinstance(request, DeviceError) or request.outcome is not None
+        return isinstance(request, Exception) or request.outcome is not None
 
-    async def wait(self, request: PendingRequest | DeviceError) -> Any:
+    async def wait(self, request: PendingRequest | Exception) -> Any:
         """The outcome."""
-        if isinstance(request, DeviceError):
+        if isinstance(request, Exception):
             return request
         if request.outcome is None:
             self._awaited, self._future = request, asyncio.get_running_loop().create_future()

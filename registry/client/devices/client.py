@@ -13,11 +13,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ...contracts.codes import RequestCode
 from .answer import Answer
 from .asking import (
+    FAULTS_OF_AN_ITEM,
     Asking,
     How,
     InferenceRequest,
@@ -27,6 +29,7 @@ from .asking import (
     as_request,
     check_window,
     ends_request,
+    in_its_place,
 )
 from .errors import DeviceError, UnknownModelError, error_of
 from .figures import Statistics
@@ -160,6 +163,7 @@ class Client:
             DeviceError: one of its classes, with `code`, `message` and `action`.
             ValueError, TypeError: an argument cannot be used.
             OSError: the picture's file cannot be read.
+            RuntimeError: it was called on the client's own thread, in a callback of a future.
         """
         asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
         box: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -191,7 +195,8 @@ class Client:
     ) -> Future[Answer]:
         """As `infer`, without waiting for the answer: it, or the error, is in the future.
 
-        Waits while `max_in_flight` requests are under way. Cancelling the future drops the answer when it comes.
+        Waits while `max_in_flight` requests are under way. Cancelling the future drops the answer when it comes. Its
+        callbacks run on the client's own thread: there nothing that waits for a device may be called.
         """
         asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
         future: Future[Answer] = Future()
@@ -275,27 +280,35 @@ class Client:
             device, model, pool: Of the items that name none themselves.
             window: Requests under way at once.
             max_bytes: Bytes of requests under way at once; a longer request goes alone.
-            errors: "raise": the first error ends it, when its turn comes. "return": errors stand among the answers.
+            errors: "raise": the first error ends it, when its turn comes. "return": errors stand among the answers,
+                and an item that cannot be sent is a BadRequestError.
             timeout, qos, binary, retries: Of each request, as `infer` says.
         """
         check_window(window, max_bytes, errors)
         how = How(timeout, qos, binary, retries)
-        asked = (as_request(item, device, model, pool) for item in requests)
-        return self._stream(asked, how, window, max_bytes, keep_errors=errors == "return")
+        named = partial(as_request, device=device, model=model, pool=pool)
+        return self._stream(requests, named, how, window, max_bytes, keep_errors=errors == "return")
 
     def _stream(
-        self, asked: Iterator[InferenceRequest], how: How, window: int, max_bytes: int, *, keep_errors: bool
+        self,
+        items: Iterable[Any],
+        named: Callable[[Any], InferenceRequest],
+        how: How,
+        window: int,
+        max_bytes: int,
+        *,
+        keep_errors: bool,
     ) -> Iterator[Any]:
-        under_way: deque[PendingRequest | DeviceError] = deque()
+        under_way: deque[PendingRequest | Exception] = deque()
         head = OldestRequest(self._thread)
         held = 0
         try:
-            for each in asked:
-                request = self._try(each, how, head.ended)
-                size = 0 if isinstance(request, DeviceError) else request.size
+            for item in items:
+                request = self._try(item, named, how, head.ended)
+                size = 0 if isinstance(request, Exception) else request.size
                 while under_way and (len(under_way) >= window or held + size > max_bytes or head.ready(under_way[0])):
                     first = under_way.popleft()
-                    held -= 0 if isinstance(first, DeviceError) else first.size
+                    held -= 0 if isinstance(first, Exception) else first.size
                     yield _kept(head.wait(first), keep=keep_errors)
                 if isinstance(request, PendingRequest):
                     # It may have waited for the caller to take answers: its time begins now.
@@ -375,6 +388,7 @@ class Client:
         """What was sent, answered and lost so far, and how fast. Raises DeviceError when the client is closed."""
         future: Future[Statistics] = Future()
         self._asking.check_process()
+        self._thread.refuse_to_wait()
         self._thread.call(self._thread.connection.statistics, future)
         return future.result(GRACE_SECONDS)
 
@@ -386,16 +400,17 @@ class Client:
         return self._asking.infer(asked, how, now=started, read=self._read, done=done)
 
     def _try(
-        self, asked: InferenceRequest, how: How, done: Callable[[PendingRequest], None]
-    ) -> PendingRequest | DeviceError:
+        self, item: Any, named: Callable[[Any], InferenceRequest], how: How, done: Callable[[PendingRequest], None]
+    ) -> PendingRequest | Exception:
         """A request, or why it cannot be sent, which is told when its turn comes."""
         try:
-            return self._make(asked, how, done)
-        except DeviceError as error:
+            return self._make(named(item), how, done)
+        except (DeviceError, *FAULTS_OF_AN_ITEM) as error:
             return error
 
     def _take_room(self, request: PendingRequest) -> None:
-        if not self._room.take(request.size, request.deadline - time.monotonic()):
+        seconds = 0.0 if self._thread.is_current() else request.deadline - time.monotonic()
+        if not self._room.take(request.size, seconds):
             text = (
                 f"{self.settings.max_in_flight} requests or their bytes are under way, and none of them ended in time"
             )
@@ -405,6 +420,7 @@ class Client:
         self._thread.submit(request)
 
     def _wait(self, request: PendingRequest, box: queue.SimpleQueue[None]) -> Any:
+        self._thread.refuse_to_wait()
         try:
             self._submit(request)
             wait_for_end(box, request)
@@ -439,8 +455,12 @@ def _answer(outcome: Any) -> Answer:
 
 
 def _kept(outcome: Any, *, keep: bool) -> Answer | DeviceError:
-    """Raises an error, or gives it as it is."""
-    found: Answer | DeviceError = outcome if keep else _result(outcome)
+    """Raises an error, or gives it in the place of the answer."""
+    if isinstance(outcome, Exception):
+        if not keep:
+            raise outcome
+        return in_its_place(outcome)
+    found: Answer = outcome
     return found
 
 

@@ -41,6 +41,11 @@ class ConnectionOnLoop:
         self.connection.start()
         self._schedule()
 
+    def check_loop(self) -> None:
+        """Raises RuntimeError on another event loop: there nothing would ever come."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("the client was connected on another event loop: make an AsyncClient for each loop")
+
     def submit(self, request: PendingRequest) -> None:
         """A call. What is called in one go is sent in one piece."""
         self.connection.submit(request)

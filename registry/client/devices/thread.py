@@ -66,6 +66,18 @@ class ConnectionThread:
             self._wakeup.run()
             self._wake()
 
+    def is_current(self) -> bool:
+        """Is the caller on this thread?"""
+        return threading.current_thread() is self._thread
+
+    def refuse_to_wait(self) -> None:
+        """Raises RuntimeError on this thread: what it waited for would never come."""
+        if self.is_current():
+            raise RuntimeError(
+                "a callback of a future runs on the client's own thread, where no answer can be waited for: use "
+                "`submit` there, or wait on another thread"
+            )
+
     def wake_after_turn(self, box: queue.SimpleQueue[Any]) -> None:
         """On the thread: puts something into `box` when this turn is over. One that waits for it does not compete for
         the interpreter with the rest of the turn, and finds all that the turn brought."""
@@ -82,7 +94,7 @@ class ConnectionThread:
         if os.getpid() != self._pid or not self._thread.is_alive():
             return
         self._wakeup.post(self.connection.close)
-        if threading.current_thread() is not self._thread:
+        if not self.is_current():
             self._thread.join(CLOSE_SECONDS)
 
     def _first_ended(self, error: DeviceError | None) -> None:

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ...contracts.codes import RequestCode
-from .errors import DeviceError, error_of
+from .errors import error_of
 from .requests import PendingRequest
 from .thread import ConnectionThread
 
@@ -58,15 +58,17 @@ class OldestRequest:
             self._thread.wake_after_turn(self._box)
 
     @staticmethod
-    def ready(request: PendingRequest | DeviceError) -> bool:
+    def ready(request: PendingRequest | Exception) -> bool:
         """It need not be waited for."""
-        return isinstance(request, DeviceError) or request.outcome is not None
+        return isinstance(request, Exception) or request.outcome is not None
 
-    def wait(self, request: PendingRequest | DeviceError) -> Any:
+    def wait(self, request: PendingRequest | Exception) -> Any:
         """The outcome."""
-        if isinstance(request, DeviceError):
+        if isinstance(request, Exception):
             return request
         self._awaited = request
+        if request.outcome is None:
+            self._thread.refuse_to_wait()
         while request.outcome is None:  # what is in the box may be of an earlier one
             wait_for_end(self._box, request)
         self._awaited = None

@@ -123,6 +123,34 @@ def test_no_more_requests_are_under_way_than_are_allowed(broker: Mosquitto, devi
     asyncio.run(asyncio.wait_for(use(), 60))
 
 
+def test_on_another_event_loop_a_client_is_refused_at_once(broker: Mosquitto, device: Serving) -> None:
+    fleet = AsyncClient(f"mqtt://127.0.0.1:{broker.port}", prefix=device.topics.prefix)
+    first = asyncio.new_event_loop()
+    first.run_until_complete(fleet.connect())
+    for call in (
+        lambda: fleet.infer(device.name, "double", {"x": X}), lambda: fleet.ready(device.name, "double"),
+        lambda: whole(fleet.infer_many([{"x": X}], device=device.name, model="double", errors="return")),
+        fleet.connect,
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match="another event loop"):
+            asyncio.run(call())  # type: ignore[no-untyped-call]
+    answer = first.run_until_complete(fleet.infer(device.name, "double", {"x": X}))
+    np.testing.assert_array_equal(answer["y"], X * 2)
+    first.run_until_complete(fleet.close())
+    first.close()
+
+
+def test_an_item_that_cannot_be_sent_is_an_error_in_its_place(run: Run, device: Serving) -> None:
+    items: list[object] = [{"x": X}, "/no/such/picture", {"x": X}]
+
+    async def use(fleet: AsyncClient) -> None:
+        stream = fleet.infer_many(items, device=device.name, model="double", errors="return")  # type: ignore[arg-type]
+        found = [each async for each in stream]
+        assert [isinstance(each, BadRequestError) for each in found] == [False, True, False]
+
+    run(use)
+
+
 def test_a_broker_that_is_not_there_is_said_at_once() -> None:
     async def use() -> None:
         async with AsyncClient("mqtt://127.0.0.1:1"):

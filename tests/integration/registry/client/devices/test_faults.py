@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import paho.mqtt.client as paho
@@ -20,9 +21,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from registry.client.devices import (
     Answer,
     AsyncClient,
+    BadRequestError,
     Client,
     DeadlineError,
     DeviceOfflineError,
+    InferenceRequest,
     NotConnectedError,
     NotReadyError,
 )
@@ -247,6 +250,47 @@ def test_submit_waits_while_so_many_are_under_way(broker: Mosquitto, device: Ser
         assert fleet.statistics().in_flight == 4
         device.workers[0].gate.set()
         assert len([future.result(LONG) for future in asked.result(LONG)]) == 20
+
+
+def test_in_a_callback_on_its_own_thread_the_client_refuses_to_wait(client: Client, device: Serving) -> None:
+    said: list[BaseException | None] = []
+    later: Future[Future[Answer]] = Future()
+
+    def ended(_: Future[Answer]) -> None:
+        for call in (
+            lambda: client.infer(device.name, "double", {"x": X}), client.statistics,
+            lambda: client.metadata(device.name, "double"),
+            lambda: list(client.infer_many([{"x": X}], device=device.name, model="double", errors="return")),
+        ):  # fmt: skip
+            try:
+                call()  # type: ignore[no-untyped-call]
+            except BaseException as error:  # noqa: BLE001 - it is looked at below
+                said.append(error)
+        later.set_result(client.submit(device.name, "double", {"x": X + 1}))
+
+    client.submit(device.name, "double", {"x": X}).add_done_callback(ended)
+    np.testing.assert_array_equal(later.result(LONG).result(LONG)["y"], (X + 1) * 2)
+    assert [type(each) for each in said] == [RuntimeError] * 4
+
+
+@pytest.mark.parametrize("errors", ["raise", "return"])
+def test_an_item_that_cannot_be_sent_has_its_turn_and_loses_no_answer(
+    client: Client, device: Serving, errors: Literal["raise", "return"]
+) -> None:
+    wrong = [
+        "/no/such/picture", InferenceRequest(device.name, "double", {"x": X}, request_id="i" * 300),
+        InferenceRequest(device.name, "no such model", {"x": X}), 5,
+    ]  # fmt: skip
+    items: list[Any] = [{"x": X}, *wrong, {"x": X + 1}]
+    stream = client.infer_many(items, device=device.name, model="double", errors=errors)
+    np.testing.assert_array_equal(next(stream)["y"], X * 2)
+    if errors == "raise":
+        with pytest.raises(FileNotFoundError):
+            next(stream)
+        return
+    found = list(stream)
+    assert [isinstance(each, BadRequestError) for each in found] == [True] * 4 + [False]
+    np.testing.assert_array_equal(found[4]["y"], (X + 1) * 2)
 
 
 def test_infer_many_takes_no_more_than_its_window_from_the_iterable(client: Client, device: Serving) -> None:
