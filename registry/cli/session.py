@@ -22,6 +22,7 @@ import typer
 from registry.cli.output import CliError, ExitCode, Output, exit_code_of
 from registry.client.address import REGISTRY_VARIABLE, TOKEN_VARIABLE, Address, find_address
 from registry.client.errors import ClientError, UsageFault
+from registry.contracts.codes import ProblemCode
 from registry.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -172,7 +173,9 @@ def as_client_error(error: ClientError | RegistryError | ValueError) -> ClientEr
     if isinstance(error, ClientError):
         return error
     if isinstance(error, RegistryError):
-        return CliError(error.message, code=error.code, hint=error.hint, errors=error.errors)
+        # What a file or a version's content breaks is no wrong command line.
+        exit_code = ExitCode.FAILURE if error.code == ProblemCode.INVALID else None
+        return CliError(error.message, code=error.code, hint=error.hint, errors=error.errors, exit_code=exit_code)
     from pydantic import ValidationError  # noqa: PLC0415 - `registry --help` needs none
 
     if not isinstance(error, ValidationError):
