@@ -17,9 +17,9 @@ from registry.cli.inference.broker import (
     RequestOption,
     asks_devices,
     connected,
-    read_inputs,
     require_models,
 )
+from registry.cli.inference.inputs import completed, read_inputs
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
 from registry.client.versions import split_reference
@@ -66,6 +66,7 @@ def ask(
     if given is None:
         raise UsageFault("Nothing to ask", hint="Give --picture FILE, --request FILE or --npz FILE")
     model, version = split_reference(reference)
+    asked = completed(given, model, version, output)
     until = time.monotonic() + timeout
     with connected(options, connect_timeout=timeout) as client:
         whom: dict[str, Any] = {"pool": device} if pool else {"device": device}
@@ -74,11 +75,8 @@ def ask(
         try:
             answer = client.infer(
                 **whom,
-                model=model,
-                version=version,
-                outputs=output or None,
                 timeout=max(LEAST_SECONDS, until - time.monotonic()),
-                **given,
+                **asked,
             )
         except ValueError as error:
             if hasattr(error, "code"):

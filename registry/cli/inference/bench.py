@@ -22,9 +22,9 @@ from registry.cli.inference.broker import (
     RequestOption,
     asks_devices,
     connected,
-    read_inputs,
     require_models,
 )
+from registry.cli.inference.inputs import completed, read_inputs
 from registry.cli.output import CliError, ExitCode
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
@@ -117,20 +117,23 @@ def bench(
     if requests is not None and seconds is not None:
         raise UsageFault("Give --requests or --seconds, not both")
     given = read_inputs(picture, npz, request)
+    if given is not None and "request_id" in given:
+        raise UsageFault("The request has an id: a device would run it once, and answer from memory after that")
     model, version = split_reference(reference)
+    fields = completed(given or {}, model, version)
     whom: dict[str, Any] = {"pool": device} if pool else {"device": device}
     interrupted = False
     with connected(options, max_in_flight=max(in_flight, 1)) as client:
         if not pool:
             require_models(client, device, timeout)
         if given is None:
-            given = {"inputs": random_inputs(client, model, timeout=timeout, **whom)}
+            fields["inputs"] = random_inputs(client, model, timeout=timeout, **whom)
         how: dict[str, Any] = {"timeout": timeout, "qos": qos}
-        first = client.infer(**whom, model=model, version=version, **how, **given)
+        first = client.infer(**whom, **how, **fields)
         tally = BenchFigures()
         began = told = time.monotonic()
         until = began + (seconds or DEFAULT_SECONDS) if requests is None else None
-        asked = _requests(given | whom | {"model": model, "version": version}, requests, until)
+        asked = _requests(fields | whom, requests, until)
         try:
             for outcome in client.infer_many(asked, window=in_flight, errors="return", retries=0, **how):
                 now = time.monotonic()

@@ -1,4 +1,4 @@
-"""How `registry ask` and `registry bench` reach the broker, and what they ask with.
+"""How `registry ask` and `registry bench` reach the broker.
 
 The broker is the option's, else MODELFLEET_BROKER's, else that of the registry's settings where they are at hand: its
 file or its variables, on its own host.
@@ -7,10 +7,7 @@ file or its variables, on its own host.
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from registry.cli.inference.inputs import read_file
 from registry.cli.output import CliError, ExitCode
 from registry.client.errors import UsageFault
 from registry.contracts.topics import DEFAULT_PREFIX
@@ -30,12 +28,8 @@ if TYPE_CHECKING:
 
 BROKER_VARIABLE = "MODELFLEET_BROKER"
 PANEL = "The broker"
-MAX_REQUEST_BYTES = 256 << 20
-"""Of a file with a request; an MQTT message cannot be longer."""
 METADATA_S = 2.0
 """So long a device may take to say what is assigned to it."""
-_SAVEZ = "Write it with numpy.savez(file, x=array); x is the input"
-_FORM = '{"x": [[1, 2]]}, or {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}'
 EXAMPLE = "mqtt://HOST, or mqtts://USER:PASSWORD@HOST with TLS"
 
 PictureOption = Annotated[
@@ -133,7 +127,10 @@ def client_arguments(options: BrokerOptions, environment: Mapping[str, str] = os
     if options.username is not None:
         found["username"] = options.username
     if options.password_file is not None:
-        found["password"] = _read(options.password_file).decode().strip()
+        try:
+            found["password"] = read_file(options.password_file).decode().strip()
+        except UnicodeDecodeError as error:
+            raise UsageFault(f"{options.password_file} is no text in UTF-8") from error
     if options.ca_file is not None:
         found["ca_file"] = options.ca_file
     if (options.cert_file is None) != (options.key_file is None):
@@ -176,17 +173,6 @@ def _no_broker() -> dict[str, Any]:
         hint=f"Give --broker or set {BROKER_VARIABLE}: {EXAMPLE}. On the registry's host its settings are used: "
         "MODELFLEET_REGISTRY_CONFIG names their file.",
     )
-
-
-def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_REQUEST_BYTES + 1)
-    except OSError as error:
-        raise UsageFault(f"{file} cannot be read: {error.strerror or error}") from error
-    if len(data) > MAX_REQUEST_BYTES:
-        raise UsageFault(f"{file} is longer than the {MAX_REQUEST_BYTES} bytes that a message can have")
-    return data
 
 
 @contextmanager
@@ -244,61 +230,3 @@ def require_models(client: Client, device: str, timeout: float) -> None:
             hint=f"registry deploy MODEL@VERSION --device {device}; where that was done just now, ask again",
             exit_code=ExitCode.NOT_FOUND,
         )
-
-
-def read_inputs(picture: Path | None, npz: Path | None, request: str | None) -> dict[str, Any] | None:
-    """Arguments `picture` or `inputs` of `Client.infer`; None: nothing was given. Raises UsageFault."""
-    if sum(each is not None for each in (picture, npz, request)) > 1:
-        raise UsageFault("Give one of --picture, --npz and --request")
-    if picture is not None:
-        return {"picture": _read(picture)}
-    if npz is not None:
-        return {"inputs": _arrays(npz)}
-    if request is not None:
-        return {"inputs": _of_json(request)}
-    return None
-
-
-def _arrays(file: Path) -> dict[str, Any]:
-    import numpy as np  # noqa: PLC0415 - 100 ms
-
-    try:
-        with file.open("rb") as content:
-            opened = np.load(content, allow_pickle=False)
-            if isinstance(opened, np.lib.npyio.NpzFile):
-                with opened:
-                    return dict(opened.items())
-    except OSError as error:
-        why = f"cannot be read: {error.strerror}" if error.strerror else "is no .npz file of NumPy"
-        raise UsageFault(f"{file} {why}", hint=_SAVEZ) from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        what = "holds Python objects, which are not read" if zipfile.is_zipfile(file) else "is no .npz file of NumPy"
-        raise UsageFault(f"{file} {what}", hint=_SAVEZ) from error
-    raise UsageFault(f"{file} holds one array without a name", hint=_SAVEZ)
-
-
-def _of_json(source: str) -> dict[str, Any]:
-    from registry.client.devices import TypedTensor  # noqa: PLC0415 - needs NumPy
-
-    text = sys.stdin.buffer.read(MAX_REQUEST_BYTES) if source == "-" else _read(Path(source))
-    where = "standard input" if source == "-" else source
-    try:
-        found = json.loads(text)
-        if not isinstance(found, dict):
-            raise UsageFault(f"{where} is no request: a JSON object is expected, with a name for each input", _FORM)
-        if isinstance(found.get("inputs"), list):
-            return {each["name"]: TypedTensor(_shaped(each), each["datatype"]) for each in found["inputs"]}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        why = f"an input has no {error}" if isinstance(error, KeyError) else str(error)
-        if isinstance(error, (TypeError, AttributeError)):
-            why = "`inputs` is a list of objects"
-        raise UsageFault(f"{where} is no request: {why}", _FORM) from error
-    return found
-
-
-def _shaped(tensor: Mapping[str, Any]) -> Any:
-    """The elements in their shape; they may be flat."""
-    import numpy as np  # noqa: PLC0415 - 100 ms
-
-    kind = object if tensor["datatype"] == "BYTES" else None
-    return np.asarray(tensor["data"], dtype=kind).reshape(tensor["shape"])

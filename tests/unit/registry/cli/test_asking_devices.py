@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import zipfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +15,11 @@ import numpy as np
 import pytest
 
 from registry.cli.inference.bench import BenchFigures, errors_text, random_tensor
-from registry.cli.inference.broker import BrokerOptions, as_cli_error, client_arguments, read_inputs
+from registry.cli.inference.broker import BrokerOptions, as_cli_error, client_arguments
+from registry.cli.inference.inputs import completed, read_inputs
 from registry.cli.output import ExitCode
 from registry.client.devices.arrays import to_wire
-from registry.client.devices.errors import error_of
+from registry.client.devices.errors import BadRequestError, error_of
 from registry.client.errors import UsageFault
 from registry.contracts.tensors import Datatype
 
@@ -95,6 +98,86 @@ def test_what_is_no_request_is_refused_with_an_example(text: str, tmp_path: Path
         read_inputs(None, None, str(file))
     assert '"inputs"' in refused.value.hint
     assert "Error" not in refused.value.what
+
+
+def tensor(**said: Any) -> dict[str, Any]:
+    return {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2], **said}
+
+
+def read_request(tmp_path: Path, **said: Any) -> dict[str, Any]:
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps({"inputs": [tensor()], **said}))
+    found = read_inputs(None, None, str(file))
+    assert found is not None
+    return found
+
+
+def test_all_that_a_request_of_the_protocol_says_is_sent(tmp_path: Path) -> None:
+    said = {"model_name": "m", "model_version": "1.0.0", "id": "a", "outputs": [{"name": "y"}]}
+    found = read_request(tmp_path, **said)
+    del found["inputs"]
+    assert found == {"model": "m", "version": "1.0.0", "request_id": "a", "outputs": ["y"]}
+    assert completed(found, "m", None) == found
+    for model, version, outputs in (("n", None, None), ("m", "2.0.0", None), ("m", None, ["z"])):
+        with pytest.raises(UsageFault):
+            completed(found, model, version, outputs)
+    assert completed({}, "m", "1.0.0", ["y"]) == {"model": "m", "version": "1.0.0", "outputs": ["y"]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"inputs": [tensor(), tensor()]}, {"inputs": [tensor(shape=[-1, 2])]}, {"inputs": [tensor(shape=[2, 2])]},
+        {"inputs": [tensor(parameters={"binary_data_size": 8})]}, {"priority": 1}, {"id": 7}, {"model_version": 1},
+        {"parameters": {"response_topic": "t"}}, {"outputs": [{"name": "y", "parameters": {"classification": 3}}]},
+        {"outputs": ["y"]}, {"inputs": [tensor(shape=[1, 2.0])]},
+    ],
+)  # fmt: skip
+def test_what_a_request_says_and_is_not_sent_is_refused(said: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageFault):
+        read_request(tmp_path, **said)
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "request.json"
+    file.write_text('{"x": [1], "x": [2]}')
+    with pytest.raises(UsageFault, match="twice"):
+        read_inputs(None, None, str(file))
+
+
+@pytest.mark.parametrize("data", [[9007199254740993, 0.5], [9007199254740993, 1]])
+def test_a_whole_number_of_a_request_is_not_rounded(data: list[Any], tmp_path: Path) -> None:
+    value = read_request(tmp_path, inputs=[tensor(datatype="FP64", data=data)])["inputs"]["x"]
+    with pytest.raises(BadRequestError, match="9007199254740993"):
+        to_wire("x", value)
+
+
+def test_an_input_without_elements_keeps_its_shape(tmp_path: Path) -> None:
+    for kind in ("FP32", "INT64", "BYTES", "BF16"):
+        value = read_request(tmp_path, inputs=[tensor(datatype=kind, shape=[0, 3], data=[])])["inputs"]["x"]
+        assert to_wire("x", value)[:2] == (kind, (0, 3))
+
+
+def test_a_file_of_arrays_that_is_damaged_is_a_fault_of_usage(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez_compressed(file, x=np.arange(1000))
+    whole = file.read_bytes()
+    for at in range(40, 200, 7):
+        file.write_bytes(whole[:at] + b"\xff\xfe\xff" + whole[at + 3 :])
+        with contextlib.suppress(UsageFault):
+            read_inputs(None, file, None)
+    other = tmp_path / "b.npz"
+    with zipfile.ZipFile(other, "w") as written:
+        written.writestr("readme.txt", "text")
+    with pytest.raises(UsageFault, match="readme"):
+        read_inputs(None, other, None)
+
+
+def test_a_password_that_is_no_text_is_a_fault_of_usage(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"\xff")
+    with pytest.raises(UsageFault, match="UTF-8"):
+        client_arguments(BrokerOptions(broker="mqtt://b", password_file=file), {})
 
 
 def test_only_one_source_of_inputs_may_be_given(tmp_path: Path) -> None:
