@@ -174,7 +174,8 @@ class Expected(NamedTuple):
         error = "error" in document
         found = document.get("id")
         if found != self.request_id and (found is not None or (self.has_id and not error)):
-            raise ValueError(f"it is for another request, id {str(found)[:64]!r}")
+            said = "no request: it has no id" if found is None else f"another request, id {str(found)[:64]!r}"
+            raise ValueError(f"it is for {said}")
         if not error:
             self.check_origin(model, device)
         elif device:

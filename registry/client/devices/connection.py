@@ -291,7 +291,7 @@ class ClientConnection:
 
     def announce(self, publish: Publish, data: bytes, size: int) -> Body | None:
         """A long answer is on its way: where it goes. None: nobody waits for it, and no memory is taken for it."""
-        if publish.correlation and not self.requests.awaits(publish.correlation):
+        if (publish.correlation or self.settings.v5) and not self.requests.awaits(publish.correlation):
             self.oversized(publish)
             return None
         return _LongAnswer(publish, size)
