@@ -45,8 +45,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def packages(_asked_for: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with node_modules, installed once per run."""
     if shutil.which("npm") is None:
         pytest.skip("no npm here")
