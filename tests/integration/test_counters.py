@@ -30,7 +30,6 @@ SHOWN_ELSEWHERE = {
 }
 NO_COUNTERS = {
     "decoding": "requests of a worker in the decode pool now",
-    "pending": "jobs in the decode pool now",
     "waiting_bytes": "of the requests that wait for a place now",
     "offset": "a place in a file",
     "users": "users of a connection now",
