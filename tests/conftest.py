@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from hypothesis import settings
 
 from tests.support.host.postgres import Databases, PostgreSql, programs
 from tests.support.network.broker import Mosquitto
@@ -43,11 +44,15 @@ def _hangups_are_heard() -> Iterator[None]:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+settings.register_profile("suite", max_examples=50)
+settings.load_profile("suite")  # --hypothesis-profile default tries twice as many
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How often the slow rigs try."""
     parser.addoption("--power-cuts", default=20, type=int, help="cuts of power a side, in tests/power")
     parser.addoption("--flips", default=120, type=int, help="flipped bits in all, in tests/power")
-    parser.addoption("--kills", default=6, type=int, help="of broker and registry each, in tests/e2e")
+    parser.addoption("--kills", default=4, type=int, help="of broker and registry each, in tests/e2e")
     parser.addoption("--languages", action="store_true", help="run the examples of docs/clients; needs npm and gcc")
     parser.addoption("--exporters", action="store_true", help="install scikit-learn and skl2onnx for their tests")
     parser.addoption("--devices", default=100, type=int, help="simulated ones, in tests/integration/fleet")
