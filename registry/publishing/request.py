@@ -215,10 +215,15 @@ def _fault(fault: dict[str, Any]) -> str:
     return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
+def near_name(text: str) -> str:
+    """The nearest name that a model may have; empty where nothing is left of the text."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", plain).strip("._-")[:64].strip("._-")
+
+
 def _like(text: str) -> str:
     """What a name may be, with one that is near."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    near = re.sub(r"[^a-z0-9._-]+", "-", plain).strip("._-")[:64].strip("._-")
+    near = near_name(text)
     rule = ": 1 to 64 of a-z 0-9 . _ -, beginning and ending with a letter or digit"
     return f"{rule}; for example {near!r}" if near else rule
 

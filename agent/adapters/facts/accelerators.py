@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from agent.adapters.facts import nvml_probe
-from agent.adapters.facts.vendor_tool import ToolError, find_tool, one_line, run_tool
+from agent.adapters.facts.vendor_tool import REASON_CHARS, ToolError, find_tool, run_tool
+from agent.worker.spawn import printable
 from registry.contracts.fit.platforms import AscendFacts, CannFacts, CudaFacts
 from registry.contracts.wire import Wire
 
@@ -202,7 +203,7 @@ def parse_info(text: str) -> Smi:
     version = _VERSION.search(text)
     chips = tuple(islice(_chips(text), MAX_CHIPS))
     if not chips:
-        raise ToolError(f"{TOOL} info shows no chip: {one_line(text)}")
+        raise ToolError(f"{TOOL} info shows no chip: {printable(text, REASON_CHARS)}")
     return Smi(version[1] if version else "", chips)
 
 

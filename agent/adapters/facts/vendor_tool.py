@@ -16,7 +16,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from agent.worker.spawn import printable
+
 MAX_OUTPUT_BYTES = 256 << 10
+REASON_CHARS = 300
+"""Of what a tool said, in a reason."""
 TIMEOUT_S = 10.0
 _GONE_S = 2.0
 """So long a killed command may take to end; one that hangs in the kernel is left to it."""
@@ -64,13 +68,8 @@ def run_tool(
     finally:
         _end(process)
     if status != 0:
-        raise ToolError(f"{command[0]} ended with status {status}: {one_line(text)}")
+        raise ToolError(f"{command[0]} ended with status {status}: {printable(text, REASON_CHARS)}")
     return text
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """Fit for a reason: printable, the end of it, in one line."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text[-limit:]).split())
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float, limit: int) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from registry.contracts.catalogue.batching import Batching
 from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES, EntryPoint
@@ -305,11 +305,11 @@ class ImageInput(Wire):
     memory, and pixels differ a little from those of the whole picture. Say what the model was evaluated with."""
     pad_value: Annotated[int, Field(ge=0, le=255)] = 0
     """Of each channel, before scale and mean."""
-    scale: float = 1 / 255
+    scale: FiniteFloat = 1 / 255
     """Factor of a pixel's value."""
-    mean: Annotated[tuple[float, ...], Field(max_length=3)] = ()
+    mean: Annotated[tuple[FiniteFloat, ...], Field(max_length=3)] = ()
     """Per channel, in the tensor's channel order; empty: 0."""
-    std: Annotated[tuple[float, ...], Field(max_length=3)] = ()
+    std: Annotated[tuple[FiniteFloat, ...], Field(max_length=3)] = ()
     """Per channel, in the tensor's channel order, not 0; empty: 1."""
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     """NCHW: a plane for each channel; NHWC: the channels of a pixel side by side."""

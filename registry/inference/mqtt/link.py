@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import selectors
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
@@ -62,13 +63,13 @@ class Link(Transport):
     def subscribing(self, mid: int) -> None:
         """paho uses this packet identifier on the current connection."""
 
+    @abstractmethod
     def readable(self) -> bool:
         """Reads what has come. True: there may be more although the socket does not say so (TLS)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flush(self) -> bool:
         """Writes what is queued. True: something is left, ask for writability."""
-        raise NotImplementedError
 
     def congested(self) -> bool:
         """True: do not read now."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -78,12 +77,6 @@ class FoundModel:
     """What was left out, and why, a sentence each."""
     keep: ExitStack = field(default_factory=ExitStack)
     """Holds what was unpacked; closed by the caller when the model is published."""
-
-
-def name_from(text: str) -> str:
-    """The nearest name that a model may have; empty where nothing is left of the text."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", plain).strip("._-")[:64].strip("._-")
 
 
 def version_from(text: str) -> str | None:

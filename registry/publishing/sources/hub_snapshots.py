@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Origin, TensorSpec
 from registry.inspection.facts import ModelFacts
 from registry.inspection.onnx import inspect
+from registry.publishing.request import near_name
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
@@ -28,7 +29,6 @@ from registry.publishing.sources.found import (
     SourceMissingError,
     SourceUsageError,
     inside,
-    name_from,
     only_one,
     read_object,
     read_text,
@@ -88,7 +88,7 @@ def read_huggingface(source: str, choice: SourceChoice) -> FoundModel:
     return FoundModel(
         origin=Origin(kind="huggingface", source=repository[:512], revision=revision, url=_page(repository)),
         files=(FoundFile(file, links_within=root),),
-        name=name_from(repository.rsplit("/", 1)[-1]),
+        name=near_name(repository.rsplit("/", 1)[-1]),
         version=version_from(revision[:12]) if revision else None,
         licence=_licence(card) if card.is_file() else None,
         card=card if card.is_file() else None,

@@ -14,6 +14,7 @@ from typing import Any
 
 from registry.contracts.catalogue.manifest import Origin, TensorSpec
 from registry.inspection.onnx import inspect
+from registry.publishing.request import near_name
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
@@ -21,7 +22,6 @@ from registry.publishing.sources.found import (
     SourceError,
     SourceMissingError,
     inside,
-    name_from,
     only_one,
     read_text,
 )
@@ -56,10 +56,8 @@ def read_mlflow(folder: Path, choice: SourceChoice) -> FoundModel:
     flavours = said.get("flavors")
     if not isinstance(flavours, dict):
         raise SourceError(f"{folder / MLMODEL} names no flavors")
-    origin, name = (
-        _origin(said, folder),
-        name_from((_word(said.get("name")) or _title(said, folder)).rsplit("/", 1)[-1]),
-    )
+    origin = _origin(said, folder)
+    name = near_name((_word(said.get("name")) or _title(said, folder)).rsplit("/", 1)[-1])
     flavour = flavours.get("onnx")
     if flavour is None and isinstance(model := flavours.get("sklearn"), dict):
         file = inside(folder, _word(model.get("pickled_model")) or "model.pkl", MLMODEL)

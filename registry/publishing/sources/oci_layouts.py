@@ -12,11 +12,13 @@ import gzip
 import hashlib
 import tarfile
 import tempfile
+import zlib
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from registry.contracts.catalogue.manifest import Origin
+from registry.publishing.request import near_name
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
@@ -25,7 +27,6 @@ from registry.publishing.sources.found import (
     SourceMissingError,
     SourceUsageError,
     inside,
-    name_from,
     only_one,
     read_object,
     version_from,
@@ -70,7 +71,7 @@ def read_oci(source: str, choice: SourceChoice) -> FoundModel:
                 kind="oci", source=f"{layout.resolve().name}:{tag}"[:512], revision=digest[:128], url=_url(said)
             ),
             files=(FoundFile(file),),
-            name=name_from(str(name)),
+            name=near_name(str(name)),
             version=version_from(str(said.get("version") or tag or "")),
             licence=_licence(said),
             card=card,
@@ -199,7 +200,7 @@ def _untar(blob: Path, form: str, folder: Path) -> None:
                     target = _inside(folder, member.name)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _copy(source, target)
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError) as error:
+        except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, ValueError) as error:
             raise SourceError(f"a layer is not a whole tar archive: {error}") from None
 
 

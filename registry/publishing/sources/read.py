@@ -7,14 +7,13 @@ from pathlib import Path
 
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import Origin, Target
-from registry.publishing.request import PublishRequest, VariantSection, for_targets
+from registry.publishing.request import PublishRequest, VariantSection, for_targets, near_name
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
     SourceChoice,
     SourceError,
     SourceUsageError,
-    name_from,
 )
 from registry.publishing.sources.hub_snapshots import read_huggingface
 from registry.publishing.sources.mlflow_folders import read_mlflow
@@ -68,7 +67,7 @@ def read_source(sources: Sequence[str], choice: SourceChoice = NO_CHOICE) -> Fou
     return FoundModel(
         origin=Origin(kind="files", source=paths[0].name[:512]),
         files=tuple(FoundFile(path) for path in paths),
-        name=name_from(paths[0].stem),
+        name=near_name(paths[0].stem),
     )
 
 
@@ -114,7 +113,7 @@ def request_of(
     if not (version or found.version):
         raise UsageFault("The source names no version", hint="Give --version, for example --version 1.0.0")
     several = len(found.files) > 1
-    names = [name_from(file.file.stem)[:50] for file in found.files]
+    names = [near_name(file.file.stem)[:50] for file in found.files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageFault(
             f"Two of the files would become variants of the name {twice!r}, which comes from the file's name",

@@ -22,6 +22,7 @@ from typing import Any
 from registry.contracts.catalogue.manifest import Origin
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError
+from registry.publishing.request import near_name
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
@@ -29,7 +30,6 @@ from registry.publishing.sources.found import (
     SourceError,
     SourceMissingError,
     SourceUsageError,
-    name_from,
 )
 
 PYTHON_VARIABLE = "MODELFLEET_SKLEARN_PYTHON"
@@ -47,7 +47,7 @@ def read_sklearn(path: Path, choice: SourceChoice) -> FoundModel:
         raise SourceMissingError(f"{path} does not exist, or is not a file")
     _require_none_to_publish(path)
     origin = Origin(kind="sklearn", source=path.name[:512])
-    return exported(path, origin, name_from(path.stem), None, choice)
+    return exported(path, origin, near_name(path.stem), None, choice)
 
 
 def exported(path: Path, origin: Origin, name: str, inputs: Inputs | None, choice: SourceChoice) -> FoundModel:
@@ -95,16 +95,16 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
             f"scikit-learn in any environment, and name its Python in {PYTHON_VARIABLE}"
         )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MODELFLEET_")}
-    with tempfile.TemporaryFile() as words:
+    with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as told:  # neither has to be short
         try:
             process = subprocess.Popen(
-                [interpreter, "-I", str(_CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words,
+                [interpreter, "-I", str(_CHILD)], stdin=subprocess.PIPE, stdout=told, stderr=words,
                 env=environment, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise SourceError(f"{interpreter} ({PYTHON_VARIABLE}) cannot be started: {error.strerror}") from None
         try:
-            answer, _ = process.communicate(json.dumps(order).encode(), TIMEOUT_S)
+            process.communicate(json.dumps(order).encode(), TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise SourceError(f"the export took longer than {TIMEOUT_S:g} s") from None
         finally:
@@ -112,7 +112,8 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         try:
-            said = json.loads(answer[:_MAX_ANSWER])
+            told.seek(0)
+            said = json.loads(told.read(_MAX_ANSWER))
         except ValueError:
             words.seek(max(0, words.seek(0, os.SEEK_END) - _WORDS))
             ended = words.read().decode("utf-8", "replace")

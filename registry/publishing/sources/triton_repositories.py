@@ -1,7 +1,7 @@
 """Model repositories of Triton Inference Server: `<repository>/<model>/{config.pbtxt, <version>/model.onnx}`.
 
-A folder is either a model, or a repository that holds one. The newest version is taken, which is Triton's default
-policy. `config.pbtxt` is read for what decides answers: whether requests may be joined (`dynamic_batching` is the
+A folder is either a model, or a repository that holds one. The newest version is taken that the model's version policy
+serves. `config.pbtxt` is read for what decides answers: whether requests may be joined (`dynamic_batching` is the
 publisher's word that they may; a `max_batch_size` of 0 that they may not), labels, and what the graph of the file is
 expected to take and give. Sources: Triton Inference Server, docs/user_guide/model_repository.md and
 model_configuration.md; the names and types of `inference.ModelConfig` in model_config.proto.
@@ -17,7 +17,7 @@ from registry.contracts.catalogue.batching import MAX_JOINED
 from registry.contracts.catalogue.manifest import Classification, Origin, Target
 from registry.inspection.labels import read_labels
 from registry.inspection.onnx import inspect
-from registry.publishing.request import BatchingSection
+from registry.publishing.request import BatchingSection, near_name
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
@@ -26,7 +26,6 @@ from registry.publishing.sources.found import (
     SourceMissingError,
     SourceUsageError,
     inside,
-    name_from,
     read_text,
 )
 
@@ -74,7 +73,7 @@ def read_triton(folder: Path, choice: SourceChoice) -> FoundModel:
     return FoundModel(
         origin=Origin(kind="triton", source=folder.name[:512], revision=version.name),
         files=(FoundFile(file, (target,) if target else (), _batching(config)),),
-        name=name_from((config and config.name) or folder.name),
+        name=near_name((config and config.name) or folder.name),
         version=version.name,
         classification=_classification(config, folder),
         notes=tuple(notes),

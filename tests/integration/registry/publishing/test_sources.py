@@ -258,6 +258,7 @@ def test_pictures_become_what_the_processor_of_transformers_makes_of_them(kind: 
         ({"do_center_crop": None}, "do_center_crop is not said"),
         ({"size": 224.9}, "no whole number"),
         ({"image_std": [0.0, 1.0, 1.0]}, "not as expected"),
+        ({"image_mean": [float("nan"), 0.5, 0.5]}, "not as expected"),
         ({"image_mean": "half"}, "not as expected"),
     ],
 )
@@ -429,6 +430,14 @@ def test_a_layer_that_leaves_its_folder_or_is_damaged_is_refused(tmp_path: Path,
     layout = Layout(tmp_path / "layout")
     with pytest.raises(InspectionError, match=said):
         planned(layout.model([layout.blob(packed, f"{WEIGHT}.tar")]))
+
+
+def test_a_compressed_layer_that_is_damaged_inside_is_refused(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(tar({"model.onnx": onnx_models.linear() * 50})))
+    packed[20:60] = bytes(40)
+    layout = Layout(tmp_path / "layout")
+    with pytest.raises(InspectionError, match="not a whole tar"):
+        planned(layout.model([layout.blob(bytes(packed), f"{WEIGHT}.tar+gzip")]))
 
 
 def test_a_layer_that_unpacks_to_far_more_than_it_is_refused(tmp_path: Path) -> None:
