@@ -2,8 +2,7 @@
 
 Start: lock, journal, cache, data path, reconciler (which brings back what served, asking nobody), scheduler.
 Stop: scheduler, reconciler, data path (answers what is in flight, says offline), workers.
-systemd is told that the agent is ready, alive, or stopping (sd_notify(3): one datagram of `KEY=value` lines to the
-socket in NOTIFY_SOCKET); where systemd did not start it, nobody.
+systemd is told that the agent is ready, alive, or stopping.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
-import os
 import queue
 import random
 import select
@@ -53,6 +51,7 @@ from agent.reconciler.ports import Clock
 from registry.contracts.device.messages import Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
+from registry.systemd import notify, watchdog_interval_s
 
 log = logging.getLogger(__name__)
 STOP_CONTROL_S, STOP_DRAIN_S, STOP_WORKER_S = 3.0, 10.0, 3.0
@@ -360,23 +359,3 @@ def mqtt_settings(config: AgentConfig, will: bytes) -> SessionSettings:
     """The session's settings. What they name is read when it connects."""
     presence = Topics(config.mqtt.prefix).device(config.device, "presence")
     return SessionSettings(config.mqtt, config.client_id, presence, will)
-
-
-def notify(message: str) -> None:
-    """Sends e.g. `READY=1`. A manager that does not listen is no reason to stop."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address[:1] not in ("/", "@"):
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
-        link.settimeout(1.0)
-        link.connect("\0" + address[1:] if address.startswith("@") else address)
-        link.sendall(message.encode())
-
-
-def watchdog_interval_s() -> float | None:
-    """How often to send `WATCHDOG=1`: half of what the unit allows. None when it does not watch this process."""
-    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return None
-    with contextlib.suppress(ValueError, KeyError):
-        return int(os.environ["WATCHDOG_USEC"]) / 2e6
-    return None

@@ -31,6 +31,7 @@ from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Var
 from registry.contracts.paths import blob_path, upload_path, uploads_path
 from registry.contracts.texts import size_text
 from registry.contracts.wire import DIGEST_PREFIX, Digest, hex_of
+from registry.httpclient.ranges import RangeError, body_start
 
 PAUSES = Backoff(first_s=0.25, cap_s=10.0, limit=8)
 
@@ -202,7 +203,7 @@ def _receive(client: ApiClient, file: FileRef, out: BinaryIO, digest: Any, tell:
     start = out.tell()
     headers = {"range": f"bytes={start}-"} if start else {}
     with client.download(blob_path(file.digest), {**headers, "accept-encoding": "identity"}) as response:
-        _check_start(response, start)
+        _require_rest(response, start, file)
         for piece in response.iter_bytes(BUFFER_BYTES):  # decoded, should somebody on the way encode it
             if out.tell() + len(piece) > file.size:
                 raise ClientError(
@@ -215,14 +216,16 @@ def _receive(client: ApiClient, file: FileRef, out: BinaryIO, digest: Any, tell:
         raise NoAnswerError("The registry ended its answer early")
 
 
-def _check_start(response: httpx.Response, start: int) -> None:
-    if start == 0 and response.status_code == 200:
-        return
-    if start and "content-encoding" in response.headers:
-        raise ClientError("Somebody on the way recodes what the registry sends", code="bad_answer", hint=_BEGIN_ANEW)
-    said = response.headers.get("content-range", "")
-    if response.status_code != 206 or not said.startswith(f"bytes {start}-"):
-        raise ClientError("The registry does not go on where it was asked to", code="bad_answer")
+def _require_rest(response: httpx.Response, start: int, file: FileRef) -> None:
+    """Raises ClientError where the body does not go on at `start`."""
+    try:
+        begins = body_start(response.status_code, response.headers, start, file.size)
+    except RangeError as error:
+        hint = _BEGIN_ANEW if error.recoded else ""
+        raise ClientError(f"{file.path}: {error}", code="bad_answer", hint=hint) from None
+    if begins != start:
+        text = f"{file.path}: the registry, or somebody on the way, sends the whole file in place of the rest"
+        raise ClientError(text, code="bad_answer", hint=_BEGIN_ANEW)
 
 
 def upload(

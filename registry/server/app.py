@@ -30,7 +30,7 @@ from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, ins
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.routes import blobs, catalogue, devices, meta, rollouts, stream
 from registry.server.scheduler import attending, scheduling
-from registry.server.systemd_notify import watched
+from registry.server.watchdog import watched
 from registry.services.catalogue.blob_upkeep import BlobChecks
 from registry.services.rollouts.store import ACTIVE
 

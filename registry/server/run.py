@@ -24,8 +24,8 @@ from registry.log_limit import limit_logs
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
 from registry.server.middleware.protocol import bounded_http
-from registry.server.systemd_notify import notify
 from registry.services.tokens import read_token
+from registry.systemd import notify
 
 log = logging.getLogger(__name__)
 Load = Callable[[], RegistryConfig]

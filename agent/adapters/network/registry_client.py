@@ -38,6 +38,7 @@ from registry.contracts.device.messages import MAX_CONTROL_BYTES
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import blob_path, desired_path, facts_path, manifest_path, reports_path
 from registry.contracts.wire import Digest, digest_of
+from registry.httpclient.ranges import RangeError, body_start
 from registry.httpclient.verdicts import BYTES, JSON
 
 if TYPE_CHECKING:
@@ -307,21 +308,16 @@ def _agree_on_range(answer: httpx.Response, part: PartFile) -> None:
     Raises:
         TransientError: the answer is about another range or another size than the manifest says.
     """
-    size = part.ref.size
-    recoded = "content-encoding" in answer.headers
-    if answer.status_code == 206:
-        if recoded:
-            part.restart()  # a range of something recoded cannot be put together: the next try asks for the whole
-            raise UnreachableError(f"{part.ref.path}: somebody on the way recodes what the registry sends")
-        if answer.headers.get("content-range") != f"bytes {part.offset}-{size - 1}/{size}":
-            raise bad_answer(f"{part.ref.path}: asked for bytes {part.offset}- of {size}, got another range")
-    elif answer.status_code == 200:
+    try:
+        start = body_start(answer.status_code, answer.headers, part.offset, part.ref.size)
+    except RangeError as error:
+        text = f"{part.ref.path}: {error}"
+        if error.recoded:
+            part.restart()  # the next try asks for the whole
+            raise UnreachableError(text) from None
+        raise bad_answer(text) from None
+    if start == 0:
         part.restart()
-    else:
-        raise bad_answer(f"{part.ref.path}: status {answer.status_code} for a blob")
-    length = answer.headers.get("content-length")
-    if length is not None and not recoded and length != str(size - part.offset):
-        raise bad_answer(f"{part.ref.path}: {length} bytes are to come, the manifest says {size - part.offset}")
 
 
 def _body(answer: httpx.Response, url: str) -> Fill:

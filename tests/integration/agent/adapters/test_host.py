@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.facts import hardware, process_stats
-from agent.app.agent import notify, watchdog_interval_s
 from registry.contracts.fit.platforms import Platform
+from registry.systemd import notify, watchdog_interval_s
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
