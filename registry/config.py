@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -199,6 +199,8 @@ class RegistryConfig(BaseSettings):
     """Listen beyond loopback with the token that an earlier start wrote to `<data_dir>/admin.token`."""
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     """`debug`, `info`, `warning` or `error`; taken again at SIGHUP."""
+    log_format: Literal["text", "json"] = "text"
+    """`json`: one object a line, with time, level, logger, message and ids."""
     access_log: bool = False
     """Log every request."""
     instance: Name = "registry"

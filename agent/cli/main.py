@@ -25,7 +25,7 @@ from agent.config.settings import AgentConfig, ConfigError, config_file, example
 from agent.core.local_policy import Lease
 from agent.errors import AgentError
 from registry.contracts.texts import visible
-from registry.log_limit import limit_logs
+from registry.log_format import set_up_logs
 
 if TYPE_CHECKING:
     from agent.app.doctor import Check
@@ -82,12 +82,7 @@ def run(config: ConfigOption = None) -> None:
     It starts with the models that it served last, even if registry and broker are unreachable.
     """
     settings = settings_of(config)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
-    limit_logs()
+    set_up_logs(settings.log_level, settings.log_format, device=settings.device)
     for chatty in ("httpx", "httpcore", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     from agent.app.agent import Agent  # noqa: PLC0415 - see above

@@ -111,6 +111,9 @@ class AgentConfig(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="How much goes to stderr."
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="json: one object a line, with time, level, logger, message and ids."
+    )
     registry: RegistrySettings = RegistrySettings()
     mqtt: MqttSettings = MqttSettings()
     limits: LimitSettings = LimitSettings()

@@ -60,7 +60,12 @@ class EventPublisher:
             return
         desired = slot.desired if slot else None
         model = slot.model if slot else None
-        log.log(logging.WARNING if code else logging.INFO, "%s", _line(kind, model, phase, code, message))
+        about = {
+            "model": model,
+            "version": desired.version if desired else None,
+            "rollout": desired.rollout if desired else None,
+        }
+        log.log(logging.WARNING if code else logging.INFO, "%s", _line(kind, model, phase, code, message), extra=about)
         try:
             event = Event(
                 event_id=uuid4().hex,

@@ -27,6 +27,7 @@ from registry.server.composition import Services, bridging, rolling
 from registry.server.metrics import CountRequests, figure
 from registry.server.middleware.limits import BodyLimits
 from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, install_handlers
+from registry.server.middleware.request_ids import RequestIds
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.routes import blobs, catalogue, devices, meta, rollouts, stream
 from registry.server.scheduler import attending, scheduling
@@ -140,7 +141,8 @@ def _application(limits: Limits) -> FastAPI:
     install_handlers(app)
     app.add_middleware(BodyLimits, limits=limits)
     app.add_middleware(UnexpectedErrors)
-    app.add_middleware(CountRequests)  # the outermost
+    app.add_middleware(CountRequests)
+    app.add_middleware(RequestIds)  # the outermost
     return app
 
 

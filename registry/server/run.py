@@ -20,7 +20,7 @@ import uvicorn
 from registry.client.address import ADMIN_TOKEN_FILE
 from registry.config import RegistryConfig
 from registry.errors import InvalidError, RegistryError, StartError
-from registry.log_limit import limit_logs
+from registry.log_format import set_up_logs
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
 from registry.server.middleware.protocol import bounded_http
@@ -120,8 +120,7 @@ def run(config: RegistryConfig, ready: Callable[[str], None], load: Callable[[],
         RegistryError: the settings are not safe, or it cannot start with what it finds; see `StartError`.
         OSError: something else failed, as a file of the settings that cannot be read.
     """
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    limit_logs()
+    set_up_logs(config.log_level, config.log_format)
     for chatty in ("alembic", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     require_safe_address(config)

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from registry.config import is_loopback
 from registry.contracts.api.answers import Scope
 from registry.errors import ForbiddenError, UnauthorizedError
+from registry.log_format import belongs_to
 from registry.server.composition import Services
 from registry.services.tokens import ANONYMOUS, Principal
 
@@ -48,9 +49,10 @@ async def caller(
     if credentials is not None:
         now = services.clock()
         known = services.access.remembered(credentials.credentials, now)
-        if known is not None:
-            return known
-        return await run_in_threadpool(services.access.authenticate, credentials.credentials, now)
+        if known is None:
+            known = await run_in_threadpool(services.access.authenticate, credentials.credentials, now)
+        belongs_to(device=known.device)
+        return known
     if "authorization" in request.headers:
         raise UnauthorizedError("The Authorization header is not `Bearer <token>`.")
     if services.config.listens_on_loopback and _comes_from_this_host(request):

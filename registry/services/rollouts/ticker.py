@@ -29,6 +29,7 @@ from registry.db.engine import Changed, Database
 from registry.db.fleet_rows import DeploymentRow, DeviceRow
 from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.errors import InTheWayError, InvalidError, NotFoundError, TemporaryError
+from registry.log_format import ids
 from registry.services.fleet.groups import in_fleet
 from registry.services.rollouts.apply import apply
 from registry.services.rollouts.planning import LeaderLease, Planner, serving
@@ -75,16 +76,17 @@ class Ticker:
         with self._one:
             self._keep_pace(now)
             with self._database.read() as session:
-                ids = session.scalars(select(RolloutRow.id).where(RolloutRow.state.in_(ACTIVE))).all()
-            if not ids:
+                active = select(RolloutRow.id, RolloutRow.public).where(RolloutRow.state.in_(ACTIVE))
+                found = session.execute(active).all()
+            if not found:
                 return True
             if not self._lease.hold(now):
                 return False
             sweep = self._is_sweep_due(now)
-            for rollout_id in ids:
+            for rollout_id, public in found:
                 if stop():
                     break
-                with self._safely(rollout_id):
+                with self._safely(rollout_id, public):
                     self.look(rollout_id, now, sweep=sweep)
             return True
 
@@ -101,12 +103,12 @@ class Ticker:
     def plan(self, clock: Callable[[], datetime], stop: Callable[[], bool] = lambda: False) -> None:
         """Plan every rollout that waits for its plan, one after the other. That takes long: no tick waits for it."""
         with self._database.read() as session:
-            waiting = select(RolloutRow.id).where(RolloutRow.state == RolloutState.PLANNING.value)
-            ids = session.scalars(waiting).all()
-        for rollout_id in ids:
+            waiting = select(RolloutRow.id, RolloutRow.public).where(RolloutRow.state == RolloutState.PLANNING.value)
+            found = session.execute(waiting).all()
+        for rollout_id, public in found:
             if stop():
                 break
-            with self._safely(rollout_id):
+            with self._safely(rollout_id, public):
                 if self._planner.run(rollout_id, clock, stop):
                     self.look(rollout_id, clock())
 
@@ -126,15 +128,16 @@ class Ticker:
             log.warning("rollout %d takes in no newcomers: %s", rollout_id, error.message)
 
     @contextmanager
-    def _safely(self, rollout_id: int) -> Iterator[None]:
-        try:
-            yield
-        except InTheWayError as error:
-            log.info("rollout %d: %s", rollout_id, error.message)
-        except TemporaryError:
-            pass  # the database or the disk has said it; the next tick tries again
-        except Exception:
-            log.exception("rollout %d could not be looked at; the next tick tries again", rollout_id)
+    def _safely(self, rollout_id: int, public: str) -> Iterator[None]:
+        with ids(rollout=public):
+            try:
+                yield
+            except InTheWayError as error:
+                log.info("rollout %d: %s", rollout_id, error.message)
+            except TemporaryError:
+                pass  # the database or the disk has said it; the next tick tries again
+            except Exception:
+                log.exception("rollout %d could not be looked at; the next tick tries again", rollout_id)
 
     def _is_sweep_due(self, now: datetime) -> bool:
         fresh = self._swept is not None and self._swept <= now < self._swept + timedelta(seconds=SWEEP_S)

@@ -42,8 +42,8 @@ class AgentProcess:
         }
         self._child: warm_start.Started | subprocess.Popen[bytes] | None = None
 
-    def start(self) -> AgentProcess:
-        self._child = warm_start.start(["agent", "run"], self.settings)
+    def start(self, log: Path | None = None) -> AgentProcess:
+        self._child = warm_start.start(["agent", "run"], self.settings, log)
         return self
 
     @property
@@ -120,6 +120,20 @@ def test_without_a_broker_it_serves_what_the_registry_says(agent: AgentProcess, 
     wait_until(lambda: any(b'"serving"' in seen.body for seen in registry.requests("reports")))
     wait_until(lambda: any(DeviceReports.model_validate_json(s.body).health for s in registry.requests("reports")))
     assert registry.requests("facts")
+
+
+def test_its_log_as_json_names_the_device_the_model_and_the_version(
+    agent: AgentProcess, registry: RegistrySimulator, tmp_path: Path
+) -> None:
+    deploy(registry)
+    agent.settings["MODELFLEET_AGENT_LOG_FORMAT"] = "json"
+    agent.start(tmp_path / "log")
+    wait_until(agent.serves)
+    agent.end(signal.SIGTERM)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert all(line["device"] == DEVICE and line["message"] for line in lines)
+    assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
+    assert {("lenet", "1.0.0")} <= {(line.get("model"), line.get("version")) for line in lines}
 
 
 def test_without_anybody_it_serves_what_it_had(agent: AgentProcess, registry: RegistrySimulator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 from pathlib import Path
@@ -54,3 +55,21 @@ def test_what_was_published_is_there_after_sigterm_and_after_sigkill(mortal: Reg
     with mortal.client() as client:
         versions = client.get("/v1/models/lenet/versions").json()["items"]
     assert [version["version"] for version in versions] == ["2", "1"]
+
+
+def test_its_log_as_json_has_one_object_a_line_with_the_request_and_the_device(tmp_path: Path) -> None:
+    settings = {"MODELFLEET_REGISTRY_LOG_FORMAT": "json", "MODELFLEET_REGISTRY_ACCESS_LOG": "true"}
+    server = RegistryProcess(tmp_path, settings).start()
+    try:
+        with server.client() as admin:
+            created = admin.put("/v1/devices/edge-1", json={}).json()
+        with server.client(created["token"]) as device:
+            answer = device.get("/v1/devices/edge-1/desired", headers={"X-Request-Id": "poll-1"})
+            assert answer.headers["x-request-id"] == "poll-1"
+            assert device.get("/healthz", headers={"X-Request-Id": "no id"}).headers["x-request-id"].isalnum()
+    finally:
+        server.stop()
+    lines = [json.loads(line) for line in (tmp_path / "registry.log").read_text().splitlines() if line[:1] == "{"]
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
+    polls = [line for line in lines if line.get("request") == "poll-1"]
+    assert [(line["logger"], line["device"]) for line in polls] == [("uvicorn.access", "edge-1")]
