@@ -187,7 +187,7 @@ class RegistryConfig(BaseSettings):
     port: Port = 8470
     """The TCP port; 0: a free one, printed at start."""
     database_url: SecretStr | None = None
-    """`postgresql://user:password@host/database` (pip install 'modelfleet[postgresql]'), or `sqlite:////folder/file.db`;
+    """`postgresql://user:password@host/database` (needs the extra `postgresql`), or `sqlite:////folder/file.db`;
     default: SQLite in the data folder."""
     blobs_url: str | None = None
     """`file:///folder`, for this registry alone; default: `blobs` in the data folder."""

@@ -18,9 +18,14 @@ from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.catalogue.signed_bytes import signed_bytes
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.wire import Digest, Name, VersionName
+from registry.installation import install_command
 
 LIBRARY = "cryptography"
-INSTALL = "the package cryptography is missing: pip install 'modelfleet[signing]'"
+
+
+def missing() -> str:
+    """What is missing where signatures cannot be verified, and what installs it."""
+    return f"the package {LIBRARY} is missing: {install_command('signing')}"
 
 
 def trusted(settings: EntryPointSettings) -> tuple[Digest, ...]:
@@ -46,7 +51,10 @@ def verified(model: Name, version: VersionName, variant: Variant, config: AgentC
         why = "which runs only in a worker process: take the model out of worker.inline_models"
         raise PermanentError(DeploymentCode.ENTRY_POINT_DISABLED, f"{what}, {why}")
     if find_spec(LIBRARY) is None:
-        raise PermanentError(DeploymentCode.ENTRY_POINT_DISABLED, f"{what}, which cannot be verified: {INSTALL}")
+        raise PermanentError(
+            DeploymentCode.ENTRY_POINT_DISABLED,
+            f"{what}, which cannot be verified: {missing()}",
+        )
     key = keys.get(code.key)
     if key is None:
         why = f"signed with the key {code.key}, which is none of entry_points.trusted_keys in this host's settings"

@@ -162,7 +162,7 @@ def _entry_points(settings: EntryPointSettings) -> Check:
         return Check("entry points", True, "off: no code of a model runs here")
     missing = not signatures.trusted(settings)
     text = f"on, for {len(keys)} trusted keys" + (", but no signature can be verified" if missing else "")
-    return Check("entry points", not missing, text, advice=signatures.INSTALL, needed=False)
+    return Check("entry points", not missing, text, advice=signatures.missing(), needed=False)
 
 
 def _source(facts: Platform, name: str) -> str:

@@ -29,6 +29,7 @@ from registry.contracts.codes import JobCode
 from registry.contracts.wire import Name
 from registry.inspection import air, mindir, om, onnx
 from registry.inspection.facts import InspectionError, ModelFacts
+from registry.installation import install_command
 
 TOOLCHAINS: Mapping[tuple[Format, Format], ModuleType] = {
     (Format.MINDSPORE_CKPT, Format.ONNX): mindspore_export,
@@ -207,7 +208,7 @@ def _open_dimensions(path: Path, outputs: tuple[TensorSpec, ...]) -> None:
         import onnx as onnx_package  # noqa: PLC0415 - absent on hosts that convert nothing
     except ModuleNotFoundError:
         raise PermanentError(
-            JobCode.TOOL_MISSING, "finishing ONNX files needs the `onnx` package: pip install 'modelfleet[publish]'"
+            JobCode.TOOL_MISSING, f"finishing ONNX files needs the `onnx` package: {install_command('publish')}"
         ) from None
     model = onnx_package.load_model(path, load_external_data=False)
     for value in model.graph.output:

@@ -19,9 +19,10 @@ from registry.cli.output import CliError, ExitCode, Output, exit_code_of
 from registry.client.address import ADMIN_TOKEN_FILE
 from registry.config import RegistryConfig, load_config
 from registry.errors import RegistryError, StartError, TemporaryError
+from registry.installation import install_command
 
 SERVER_PACKAGES = "`registry serve` needs the server's packages, which are not all installed here (missing: {})."
-SERVER_HINT = "Install them with: pip install 'modelfleet[server]'. The other commands work without."
+SERVER_HINT = "Install them with: {} - the other commands work without."
 EXIT_CONFIG = ExitCode.USAGE
 """Somebody has to change something: a setting, a file, the version of the program."""
 EXIT_FAILED = ExitCode.FAILURE
@@ -81,7 +82,7 @@ def needing_server(module: str, function: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("registry."):
             raise
-        missing = CliError(SERVER_PACKAGES.format(error.name), hint=SERVER_HINT)
+        missing = CliError(SERVER_PACKAGES.format(error.name), hint=SERVER_HINT.format(install_command("server")))
         Output().fail(missing)
         raise typer.Exit(exit_code_of(missing)) from error
 

@@ -568,7 +568,7 @@ class StartCode(Code):
         "Correct it: docs/registry.toml shows the forms.")
     DRIVER_MISSING = ("driver_missing",
         "The driver for PostgreSQL does not load.",
-        "Install it: pip install 'modelfleet[postgresql]'.")
+        "Install the extra `postgresql`, as the message says.")
     DATA_FOLDER = ("data_folder",
         "The data folder cannot be made or used, or another registry uses it.",
         "Check data_dir, its rights and its disk; stop the other registry.")

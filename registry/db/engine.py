@@ -39,6 +39,7 @@ from registry.db.faults import fault_of, first_line, refusal_of, replaced
 from registry.db.migrations.upgrade import PRERELEASE, UnknownSchemaError, upgrade
 from registry.db.sqlite_file import Place, open_as_file
 from registry.errors import BusyError, InTheWayError, StartError, TemporaryError
+from registry.installation import install_command
 
 log = logging.getLogger(__name__)
 _ANNOUNCED = "modelfleet_announced"
@@ -321,5 +322,5 @@ def _made(url: str) -> Database:
         raise StartError(
             "driver_missing",
             f"PostgreSQL needs its driver, which does not load here ({error}). Install it with: "
-            "pip install 'modelfleet[postgresql]'.",
+            f"{install_command('postgresql')}",
         ) from error

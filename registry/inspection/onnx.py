@@ -23,6 +23,7 @@ from registry.contracts.tensors import MAX_NAME, MAX_NAMES_BYTES, MAX_RANK, MAX_
 from registry.inspection.external_data import ExternalTensor, companions
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.independence.walk import examine
+from registry.installation import install_command
 
 MAX_DEPTH = 20
 """Graphs inside graphs: exporters nest a handful, protobuf's own parser stops at about 30."""
@@ -207,7 +208,7 @@ def _parse(path: Path) -> Any:
     except ModuleNotFoundError as error:
         raise InspectionError(
             "reading ONNX files needs the `onnx` package, which is not installed here. "
-            "Install it with: pip install 'modelfleet[publish]'"
+            f"Install it with: {install_command('publish')}"
         ) from error
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:

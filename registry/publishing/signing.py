@@ -22,6 +22,7 @@ from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES, EntryCod
 from registry.contracts.catalogue.manifest import Variant
 from registry.contracts.catalogue.signed_bytes import signed_bytes
 from registry.contracts.wire import Digest
+from registry.installation import install_command
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
@@ -164,5 +165,5 @@ def require_library() -> None:
         raise ClientError(
             "Signing needs the package cryptography, which is not installed here",
             code="tool_missing",
-            hint="pip install 'modelfleet[signing]'",
+            hint=install_command("signing"),
         ) from error

@@ -32,6 +32,7 @@ from registry.contracts.catalogue.manifest import Format, Network, Target, Tenso
 from registry.contracts.tensors import RAW, Datatype
 from registry.contracts.texts import without_call_stack
 from registry.errors import RegistryError
+from registry.installation import install_command
 
 Array = NDArray[np.generic]
 CHILD = Path(__file__).with_name("child.py")
@@ -242,7 +243,7 @@ def order_for(
     names = tuple(spec.name for spec in inputs), tuple(spec.name for spec in outputs)
     if model_format is Format.ONNX:
         if find_spec("onnxruntime") is None:
-            return "ONNX Runtime is not installed here: pip install 'modelfleet[onnxruntime]'"
+            return f"ONNX Runtime is not installed here: {install_command('onnxruntime')}"
         if target not in PROVIDERS:
             return f"ONNX for {target} runs on such a device only"
         return Order("onnxruntime", sys.executable, PROVIDERS[target], file, *names)

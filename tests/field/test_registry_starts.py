@@ -13,6 +13,7 @@ import pytest
 
 from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
+from registry.installation import install_command
 from tests.support.host.postgres import PostgreSql, migrated_file
 from tests.support.programs.registry_process import PROGRAM, Ended, failed_start
 
@@ -157,7 +158,7 @@ def test_the_brokers_certificates_are_named(tmp_path: Path) -> None:
 def test_a_missing_driver_is_said_with_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "psycopg.py").write_text("raise ImportError('no libpq here')")
     done = start_program(tmp_path / "data", **{DATABASE: "postgresql://u@127.0.0.1/x", "PYTHONPATH": str(tmp_path)})
-    assert "pip install 'modelfleet[postgresql]'" in says(done, "driver_missing", CONFIG)
+    assert install_command("postgresql") in says(done, "driver_missing", CONFIG)
 
 
 def test_a_program_gets_the_code_in_json(tmp_path: Path) -> None:

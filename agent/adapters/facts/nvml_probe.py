@@ -11,6 +11,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from registry.installation import install_command
+
 MAX_GPUS = 64
 
 
@@ -19,7 +21,7 @@ def look() -> dict[str, Any]:
     try:
         pynvml: Any = import_module("pynvml")
     except ImportError:  # an optional package
-        return {"error": "nvidia-ml-py is not installed: pip install 'modelfleet[gpu]'"}
+        return {"error": f"nvidia-ml-py is not installed: {install_command('gpu')}"}
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

@@ -39,6 +39,7 @@ from registry.contracts.device.deployments import OVER, JobKind, JobState
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.golden_vectors import read_cases, with_bytes
 from registry.contracts.paths import device_path, job_path, jobs_path, variant_path
+from registry.installation import install_command
 
 COMMAND = ("-m", "agent.jobs.here")
 PLAN_TIMEOUT_S = 120.0
@@ -181,7 +182,7 @@ def _run(wanted: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         raise CliError(
             f"The conversion program cannot run here: {words}",
             code="tool_missing",
-            hint="It needs the agent's packages: pip install 'modelfleet[agent,publish]'; or use --on DEVICE",
+            hint=f"It needs the agent's packages: {install_command('agent', 'publish')}; or use --on DEVICE",
         ) from None
     if fault is not None:
         raise CliError(str(fault["message"]), code=str(fault["code"]), exit_code=ExitCode.FAILURE)

@@ -34,6 +34,7 @@ from registry.contracts.tensors import ITEM_BYTES, MAX_TENSORS, Datatype
 from registry.contracts.texts import how_many, size_text
 from registry.core.publish_checks import picture_shape
 from registry.inspection.facts import InspectionError
+from registry.installation import install_command
 from registry.pictures.bare import PictureError
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -126,7 +127,7 @@ def decoder_for(image: ImageInput, datatype: Datatype) -> Callable[[Path], bytes
         from registry.pictures.steps import steps_of, value_tables  # noqa: PLC0415 - nor is NumPy
     except ImportError as error:
         raise CliError(
-            f"Pictures need {error.name}, which is not installed here", hint="pip install pillow numpy"
+            f"Pictures need {error.name}, which is not installed here", hint=install_command("publish")
         ) from None
     steps = steps_of(image, str(datatype))
     try:

@@ -21,6 +21,7 @@ from registry.cli.inference.inputs import read_file
 from registry.cli.output import CliError, ExitCode
 from registry.client.errors import UsageFault
 from registry.contracts.topics import DEFAULT_PREFIX
+from registry.installation import install_command
 
 if TYPE_CHECKING:
     from registry.client.devices import Client, DeviceError
@@ -105,7 +106,7 @@ def asks_devices(function: Callable[..., None]) -> Callable[..., None]:
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("registry."):
                 raise
-            hint = "Devices are asked with NumPy and paho-mqtt: pip install numpy paho-mqtt"
+            hint = f"Devices are asked with NumPy and paho-mqtt: {install_command('client')}"
             raise UsageFault(f"The package {error.name} is not installed", hint=hint) from error
 
     keyword = inspect.Parameter.KEYWORD_ONLY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from registry.contracts.fit.platforms import BackendFacts, Platform
 from registry.contracts.fit.resolution import resolve
 from registry.contracts.tensors import Datatype
 from registry.contracts.wire import digest_of
+from registry.installation import install_command
 from tests.support.models.signing import Signer, signed_manifest
 
 OWNER, STRANGER = Signer(1), Signer(2)
@@ -118,7 +120,7 @@ def test_without_the_library_nothing_is_verified_and_so_nothing_trusted(monkeypa
     assert signatures.trusted(settings.entry_points) == (OWNER.id,)
     monkeypatch.setitem(sys.modules, "cryptography", None)
     assert signatures.trusted(settings.entry_points) == ()
-    with pytest.raises(PermanentError, match=r"pip install 'modelfleet\[signing\]'") as error:
+    with pytest.raises(PermanentError, match=re.escape(install_command("signing"))) as error:
         signatures.verified("own", "1.0.0", VARIANT, settings)
     assert error.value.code == Code.ENTRY_POINT_DISABLED
 
