@@ -150,12 +150,16 @@ class DeploymentSteps:
         if missing:
             self._cache.make_room(variant, digest, keep, extra=golden.size if golden is not None else 0)
         for ref in missing:
-            with self._whole(ref, cancel) as part:
-                self._cache.admit(part, digest)
+            with self._cache.receiving(ref, cancel):
+                if self._cache.lacks(digest, ref):  # another model of the same bytes may have brought it
+                    with self._whole(ref, cancel) as part:
+                        self._cache.admit(part, digest)
         self._cache.complete(variant, digest)
-        if golden is not None and not self._cache.has_golden(digest, golden):
-            with self._whole(golden, cancel) as part:
-                self._cache.admit_golden(part, digest)
+        if golden is not None:
+            with self._cache.receiving(golden, cancel):
+                if not self._cache.has_golden(digest, golden):
+                    with self._whole(golden, cancel) as part:
+                        self._cache.admit_golden(part, digest)
 
     def received(self, choice: Choice) -> int:
         """Bytes of the choice that are on this disk."""

@@ -21,14 +21,14 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 
 from agent.adapters.disk.checked_files import Pace, PartFile, faulty, is_plain, is_right, unexpected_files
 from agent.adapters.disk.damage import Damage
 from agent.adapters.disk.durable import delete, disk_errors, sync_folder, write_atomically
 from agent.core.fitness import CachedArtifact, to_evict
-from agent.errors import TransientError
+from agent.errors import StepCancelledError, TransientError
 from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES, FileRef, Variant
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.wire import Digest, digest_of, hex_of
@@ -53,8 +53,16 @@ def reserve_of(folder: Path, wanted: int) -> int:
         return wanted
 
 
+_CANCEL_CHECK_S = 0.2
+"""Between two looks at `cancel` while another thread receives the same bytes."""
+
+
 class ArtifactCache:
-    """INVARIANT: `receive` and `admit` of one variant run in one thread at a time; the rest may run beside them."""
+    """Thread-safe, as long as whoever receives a file holds it: `receiving`.
+
+    INVARIANT: one thread at a time receives and admits a blob. Two models, and two versions of one, may have files of
+    the same bytes, and even be the same variant: they share the file on its way, and the staging folder.
+    """
 
     def __init__(
         self, folder: Path, *, limit: int, reserve: int, free: DiskFree = disk_free, damage: Damage | None = None
@@ -66,6 +74,9 @@ class ArtifactCache:
         self._damage = damage or Damage()
         self._moving = threading.Lock()
         """Held while an artifact goes from staging to its name or back."""
+        self._received: set[Digest] = set()
+        """Blobs that a thread receives now."""
+        self._released = threading.Condition()
 
     def open(self) -> None:
         """Makes the folders, also where something else has their names. Where the disk refuses, what is there can still
@@ -135,13 +146,35 @@ class ArtifactCache:
 
     def missing(self, variant: Variant, digest: Digest) -> list[FileRef]:
         """The files that have still to come."""
-        if self.has(digest):
-            return []
-        staged = self._staging(digest) / "files"
-        return [ref for ref in variant.files if not is_plain(staged / ref.path, ref.size)]
+        return [ref for ref in variant.files if self.lacks(digest, ref)]
+
+    def lacks(self, digest: Digest, ref: FileRef) -> bool:
+        """Has this file of the artifact still to come?"""
+        return not self.has(digest) and not is_plain(self._staging(digest) / "files" / ref.path, ref.size)
+
+    @contextlib.contextmanager
+    def receiving(self, ref: FileRef, cancel: threading.Event) -> Iterator[None]:
+        """Waits until no other thread receives the same bytes, and keeps others waiting until the end. What was missing
+        before may be there then. Whoever is waited for has the deadline of a download.
+
+        Raises:
+            StepCancelledError: `cancel` was set.
+        """
+        with self._released:
+            while ref.digest in self._received:
+                if cancel.is_set():
+                    raise StepCancelledError
+                self._released.wait(_CANCEL_CHECK_S)
+            self._received.add(ref.digest)
+        try:
+            yield
+        finally:
+            with self._released:
+                self._received.discard(ref.digest)
+                self._released.notify_all()
 
     def part(self, ref: FileRef) -> PartFile:
-        """The file to receive a blob into; `admit` it when it is checked."""
+        """The file to receive a blob into, while it is held by `receiving`; `admit` it when it is checked."""
         part = PartFile(self._folder / "partial", ref)
         if os.path.lexists(part.path) and (part.path.is_symlink() or not part.path.is_file()):
             delete(part.path)
@@ -208,8 +241,7 @@ class ArtifactCache:
             odd, bad = unexpected_files(folder, variant), faulty(folder, variant, cancel, pace)
         if odd or bad:
             names = [*odd, *(ref.path for ref in bad)]
-            if self.has(digest):
-                self._unname(digest, odd, bad)
+            self._unname(digest, odd, bad)
             raise TransientError(
                 DeploymentCode.DIGEST_MISMATCH,
                 f"{folder}: {', '.join(names[:4])} {'is' if len(names) == 1 else 'are'} not what was published; set "
@@ -226,6 +258,8 @@ class ArtifactCache:
         staging, folder = self._staging(digest), self.files(digest)
         self.open()
         with self._moving:
+            if not self.has(digest):
+                return  # another thread found it damaged, too
             for path in odd:
                 delete(folder / path)
             for ref in bad:

@@ -9,6 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -415,3 +418,40 @@ def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.01)
+
+
+def test_two_models_of_the_same_bytes_are_downloaded_once_and_both_are_there(
+    registry: RegistrySimulator, puller: Puller
+) -> None:
+    pulled = [one_file_manifest(MODEL, model=name) for name in ("lenet", "digits")]
+    other = one_file_manifest(MODEL, model="renamed", name="another")  # other artifact, same blob
+    for manifest in (*pulled, other):
+        registry.publish(manifest, MODEL)
+    registry.fault("blobs", Stall(5_000_000))
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(puller.pull, pulled[0])
+        assert registry.stalled.wait(60)
+        rest = [threads.submit(puller.pull, manifest) for manifest in (pulled[1], other)]
+        with suppress(FutureTimeoutError):
+            rest[0].result(1)  # had it not waited, it would be done by now
+        registry.gate.set()
+        files = [each.result(60) for each in (first, *rest)]
+    assert files[0] == files[1] != files[2]
+    assert all(file.read_bytes() == MODEL for file in files)
+    assert len(registry.requests("blobs")) == 2
+
+
+def test_a_cancelled_download_does_not_wait_for_another_of_the_same_bytes(
+    registry: RegistrySimulator, puller: Puller
+) -> None:
+    manifest, cancel = publish(registry), threading.Event()
+    registry.fault("blobs", Stall(5_000_000))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(puller.pull, manifest)
+        assert registry.stalled.wait(60)
+        second = threads.submit(puller.pull, manifest, cancel)
+        cancel.set()
+        with pytest.raises(StepCancelledError):
+            second.result(60)
+        registry.gate.set()
+        assert first.result(60).read_bytes() == MODEL
