@@ -130,7 +130,7 @@ def _adapt(
 ) -> None:
     """The registry brings a deployment in line; who asked for it, and when, stays."""
     wanted, asked_at = as_desired(row).model_copy(update=changes), row.set_at
-    set_desired(session, device, row.model, wanted, row.set_by, now=now, pinned=row.pinned, note=note)
+    set_desired(session, device, row.model, wanted, row.set_by, now=now, pinned=row.pinned, note=note, adapts=True)
     row.set_at = asked_at
 
 

@@ -35,6 +35,9 @@ from registry.services.queries import UseCases, batches, found
 STALE_S = 1.0
 MAX_MODELS = 256
 """Of one device; the bound of `Desired.models`."""
+MAX_DOCUMENT_BYTES = MAX_CONTROL_BYTES - (32 << 10)
+"""Of a document that somebody's change makes longer. The rest stays free for the registry's own changes of the slots,
+which are never refused: another variant, `record_results` and `hold` take at most 128 bytes in each of MAX_MODELS."""
 MAX_COPIES = 1 << 17
 """Documents held in memory; when there are more, all are dropped and read again as they are asked for."""
 READ_AHEAD = 500
@@ -79,19 +82,20 @@ def set_desired(
     now: datetime,
     pinned: bool = False,
     note: str = "",
+    adapts: bool = False,
 ) -> None:
     """Set what one slot of a device should serve, or empty it; the caller's transaction makes it true.
 
-    The same again writes nothing.
+    The same again writes nothing. `adapts`: the registry brings a slot in line, which always has room.
 
     Raises:
-        InvalidError: the device would serve more than MAX_MODELS models.
+        InvalidError: the device's document has no room for it.
     """
     row = session.get(DeploymentRow, (device.id, model))
     before = as_desired(row) if row is not None else None
     if before == wanted and (row is None or row.pinned == pinned):
         return
-    document = _rewrite(session, device, "models", model, wanted, now=now)
+    document = _rewrite(session, device, "models", model, wanted, now=now, adapts=adapts)
     if wanted is None:
         session.delete(row)
     else:
@@ -106,11 +110,9 @@ def set_job(session: Session, device: DeviceRow, job: str, work: Job | None, now
     The same again writes nothing.
 
     Raises:
-        InvalidError: the document would be longer than devices take.
+        InvalidError: the device's document has no room for it.
     """
-    document = _rewrite(session, device, "jobs", job, work, now=now)
-    if work is not None and len(document.canonical()) > MAX_CONTROL_BYTES:
-        raise InvalidError(f"The desired state of device {device.name!r} has no room for another job.")
+    _rewrite(session, device, "jobs", job, work, now=now)
 
 
 def as_desired(row: DeploymentRow) -> DesiredModel:
@@ -128,16 +130,43 @@ def as_desired(row: DeploymentRow) -> DesiredModel:
 
 
 def _rewrite(
-    session: Session, device: DeviceRow, part: Part, name: str, wanted: DesiredModel | Job | None, *, now: datetime
+    session: Session,
+    device: DeviceRow,
+    part: Part,
+    name: str,
+    wanted: DesiredModel | Job | None,
+    *,
+    now: datetime,
+    adapts: bool = False,
 ) -> Desired:
     """The device's newest document, with this slot or job as it is wanted."""
-    before = Desired.model_validate_json(session.get_one(DesiredRow, device.id).document)
+    stored = session.get_one(DesiredRow, device.id).document
+    before = Desired.model_validate_json(stored)
     after = _with(before, part, name, wanted, epoch=epoch_of(session), now=now)
-    if len(after.models) > MAX_MODELS:
-        raise InvalidError(f"Device {device.name!r} would serve {len(after.models)} models; {MAX_MODELS} are the most.")
-    if after is not before:
-        _store(session, device.id, after)
+    if after is before:
+        return after
+    if not adapts and (why := _no_room(len(stored), after, len(after.canonical()))):
+        raise InvalidError(f"Device {device.name!r} {why}. Nothing was changed: take models or jobs off it first.")
+    _store(session, device.id, after)
     return after
+
+
+def _no_room(length: int, after: Desired, size: int) -> str:
+    """Why the next document cannot be taken, in words that follow the device's name; empty: it can. What makes a
+    document shorter can always.
+
+    Args:
+        length: Of the document that stands, in bytes.
+        after: The next one.
+        size: Its bytes.
+    """
+    if size <= length:
+        return ""
+    if len(after.models) > MAX_MODELS:
+        return f"would serve {len(after.models)} models; {MAX_MODELS} are the most"
+    if size > MAX_DOCUMENT_BYTES:
+        return f"would have a desired state of {size} bytes; {MAX_DOCUMENT_BYTES} are the most"
+    return ""
 
 
 def _with(
@@ -167,21 +196,26 @@ class Change:
     note: str = ""
 
 
-def set_many(session: Session, model: str, changes: Sequence[Change], by: str, now: datetime) -> set[int]:
+def set_many(
+    session: Session, model: str, changes: Sequence[Change], by: str, now: datetime, *, adapts: bool = False
+) -> set[int]:
     """Set one model's slot on many devices, each named once; the caller's transaction makes it true.
 
-    What stands already is not written; rows that the session has loaded do not show what was.
+    What stands already is not written; rows that the session has loaded do not show what was. `adapts`: as of
+    `set_desired`.
 
     Returns:
         The devices whose document has no room for it, or that are gone; theirs is unchanged.
     """
     refused: set[int] = set()
     for batch in batches(changes):
-        refused |= _set_batch(session, model, batch, by, now)
+        refused |= _set_batch(session, model, batch, by, now, adapts=adapts)
     return refused
 
 
-def _set_batch(session: Session, model: str, changes: Sequence[Change], by: str, now: datetime) -> set[int]:
+def _set_batch(
+    session: Session, model: str, changes: Sequence[Change], by: str, now: datetime, *, adapts: bool
+) -> set[int]:
     ids = [change.device_id for change in changes]
     columns = (DesiredRow.device_id, DesiredRow.document)
     found = session.execute(select(*columns).where(DesiredRow.device_id.in_(ids)))
@@ -197,7 +231,7 @@ def _set_batch(session: Session, model: str, changes: Sequence[Change], by: str,
             continue
         after = _with(Desired.model_validate_json(before), "models", model, change.wanted, epoch=epoch, now=now)
         row = issued(change.device_id, after)
-        if len(after.models) > MAX_MODELS or len(row["document"]) > MAX_CONTROL_BYTES:
+        if not adapts and _no_room(len(before), after, len(row["document"])):
             refused.add(change.device_id)
             continue
         if row["document"] != before:

@@ -113,7 +113,7 @@ def hold(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: date
     slots = session.scalars(select(DeploymentRow).where(*ours)).all()
     wanted = [Change(s.device_id, _held(as_desired(s), held[s.device_id]), s.pinned, s.note) for s in slots]
     session.flush()
-    set_many(session, row.model, wanted, by_of(row), now)
+    set_many(session, row.model, wanted, by_of(row), now, adapts=True)
 
 
 def _held(wanted: DesiredModel, held: bool) -> DesiredModel:
