@@ -26,7 +26,7 @@ from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.publishing.request import EntryPointSection, GoldenSection, PublishRequest, VariantSection, faults
 from registry.publishing.signing import Signer, load_signer, require_function
-from registry.publishing.variant_facts import decided, like_siblings, variant_facts
+from registry.publishing.variant_facts import Inspected, decided, like_siblings, variant_facts
 
 MAX_CARD_BYTES = 1 << 20
 _GOLDEN_OPTIONS = {
@@ -88,8 +88,12 @@ class PublishPlan:
     """Where a variant has an entry point."""
 
 
-def make_plan(request: PublishRequest) -> PublishPlan:
-    """Inspect every variant's files. Nothing is sent, and no registry is asked.
+def make_plan(request: PublishRequest, inspected: Inspected | None = None) -> PublishPlan:
+    """Inspect every variant's files, each once. Nothing is sent, and no registry is asked.
+
+    Args:
+        request: What is to be published.
+        inspected: ONNX files that whoever made the request has inspected.
 
     Raises:
         InspectionError: a file cannot be published.
@@ -97,7 +101,8 @@ def make_plan(request: PublishRequest) -> PublishPlan:
     """
     version = _checked(request)
     signer = _signer(request.variant, request.signing_key)
-    variants = tuple(_plan_variant(section) for section in request.variant)
+    known = dict(inspected or {})
+    variants = tuple(_plan_variant(section, known) for section in request.variant)
     siblings = [variant.facts for variant in variants if variant.section.network is None]
     # Checkpoints have no names of their own for what goes in and comes out: a sibling's file has.
     variants = tuple(replace(v, facts=like_siblings(v.facts, v.section, siblings)) for v in variants)
@@ -146,12 +151,12 @@ def _require_one_source(golden: GoldenSection) -> None:
         raise UsageFault("The inputs of golden vectors are either given (--golden-inputs) or random (--golden-random)")
 
 
-def _plan_variant(section: VariantSection) -> PlannedVariant:
+def _plan_variant(section: VariantSection, inspected: Inspected) -> PlannedVariant:
     if section.file.is_dir():
         raise InspectionError(f"{section.file} is {folder_kind(section.file)}")
     if not section.file.is_file():
         raise ClientError(f"{section.file} does not exist, or is not a file", code="not_found", hint="Check the path.")
-    facts = variant_facts(section)
+    facts = variant_facts(section, inspected)
     for name in section.files:
         checked_size(section.file.parent, plain_path(name), "the publish file", section.links_within)
     files = {plain_path(name): section.file.parent / name for name in (*facts.companions, *section.files)}

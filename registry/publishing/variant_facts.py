@@ -68,16 +68,25 @@ def decided(section: BatchingSection, facts: ModelFacts) -> tuple[Batching | Non
     return stated, ""
 
 
-def variant_facts(section: VariantSection) -> ModelFacts:
-    """Inspect a variant's model file and add what the publisher says.
+Inspected = dict[tuple[Path, Path | None], ModelFacts]
+"""ONNX files that were inspected already, by `file` and `links_within`: to read a graph and prove what may be joined
+takes seconds for a large one."""
+
+
+def variant_facts(section: VariantSection, inspected: Inspected) -> ModelFacts:
+    """Inspect a variant's model file and add what the publisher says. An ONNX file that is not in `inspected` is put
+    there.
 
     Raises:
         InspectionError: the file cannot be published as it is.
         UsageFault: something that the file does not say is missing, or contradicts it.
     """
     actual = _format(section)
-    onnx_file = actual is Format.ONNX
-    facts = onnx.inspect(section.file, section.links_within) if onnx_file else INSPECTORS[actual](section.file)
+    if actual is Format.ONNX:
+        key = (section.file, section.links_within)
+        facts = inspected[key] = inspected.get(key) or onnx.inspect(*key)
+    else:
+        facts = INSPECTORS[actual](section.file)
     if actual is Format.ONNX and (section.inputs or section.outputs):
         raise UsageFault("Inputs and outputs of ONNX files are read from them; leave them out")
     facts = replace(facts, requirements=facts.requirements.model_copy(update=_given(section, facts)))

@@ -107,4 +107,6 @@ def import_model(
             "image": request.image if pictures else None,
             "classification": request.classification if classes else None,
         }
-        publish_request(session, request.model_copy(update=said), dry_run=dry_run, notes=found.notes)
+        publish_request(
+            session, request.model_copy(update=said), dry_run=dry_run, notes=found.notes, inspected=found.inspected
+        )

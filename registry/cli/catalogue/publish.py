@@ -41,6 +41,7 @@ from registry.publishing.request import (
     for_targets,
     load_publish_file,
 )
+from registry.publishing.variant_facts import Inspected
 
 LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")]
 LicenceOption = Annotated[str | None, typer.Option("--licence", "--license", help="An SPDX expression.")]
@@ -280,11 +281,21 @@ def parse_targets(said: str | None) -> tuple[Target, ...]:
     return tuple(Target(name) for name in dict.fromkeys(names))
 
 
-def publish_request(session: Session, request: PublishRequest, *, dry_run: bool, notes: Sequence[str] = ()) -> None:
-    """Plans and publishes, and shows both. `notes`: what was said before, by whoever made the request."""
+def publish_request(
+    session: Session,
+    request: PublishRequest,
+    *,
+    dry_run: bool,
+    notes: Sequence[str] = (),
+    inspected: Inspected | None = None,
+) -> None:
+    """Plans and publishes, and shows both. `notes`: what was said before, by whoever made the request; `inspected`: as
+    of `make_plan`."""
     for note in notes:
         session.out.warn(note)
-    result = publish_plan(session.client, make_plan(request), observer=_observer(session.out), dry_run=dry_run)
+    result = publish_plan(
+        session.client, make_plan(request, inspected), observer=_observer(session.out), dry_run=dry_run
+    )
     result = replace(result, warnings=(*notes, *result.warnings))
     session.out.answer(_document(result), _summary(result))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Origin, Target
 from registry.contracts.codes import ClientCode, ProblemCode
-from registry.inspection.facts import InspectionError
+from registry.inspection.facts import InspectionError, ModelFacts
 from registry.publishing.request import BatchingSection
 
 MAX_TEXT_BYTES = 4 << 20
@@ -58,6 +58,8 @@ class FoundFile:
     batching: BatchingSection = field(default_factory=BatchingSection)
     links_within: Path | None = None
     """Symbolic links of its companions are followed as long as they stay inside this folder."""
+    facts: ModelFacts | None = None
+    """Where the source's reader has inspected the file, as publishing does."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class FoundModel:
     """What was left out, and why, a sentence each."""
     keep: ExitStack = field(default_factory=ExitStack)
     """Holds what was unpacked; closed by the caller when the model is published."""
+
+    @property
+    def inspected(self) -> dict[tuple[Path, Path | None], ModelFacts]:
+        """For `make_plan`: what was inspected need not be inspected again."""
+        return {(file.file, file.links_within): file.facts for file in self.files if file.facts is not None}
 
 
 def version_from(text: str) -> str | None:

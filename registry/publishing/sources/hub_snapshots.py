@@ -87,7 +87,7 @@ def read_huggingface(source: str, choice: SourceChoice) -> FoundModel:
     card = inside(folder, "README.md", "the snapshot", root)
     return FoundModel(
         origin=Origin(kind="huggingface", source=repository[:512], revision=revision, url=_page(repository)),
-        files=(FoundFile(file, links_within=root),),
+        files=(FoundFile(file, links_within=root, facts=facts),),
         name=near_name(repository.rsplit("/", 1)[-1]),
         version=version_from(revision[:12]) if revision else None,
         licence=_licence(card) if card.is_file() else None,

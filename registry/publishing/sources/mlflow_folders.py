@@ -74,7 +74,7 @@ def read_mlflow(folder: Path, choice: SourceChoice) -> FoundModel:
         raise SourceError(f"{file} does not exist, or is not a file, and {MLMODEL} names it")
     facts = inspect(file)
     notes = [*_disagreements("inputs", said, facts.inputs), *_disagreements("outputs", said, facts.outputs)]
-    return FoundModel(origin=origin, files=(FoundFile(file),), name=name, notes=tuple(notes))
+    return FoundModel(origin=origin, files=(FoundFile(file, facts=facts),), name=name, notes=tuple(notes))
 
 
 def _title(said: dict[str, Any], folder: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from registry.contracts.catalogue.batching import MAX_JOINED
 from registry.contracts.catalogue.manifest import Classification, Origin, Target
+from registry.inspection.facts import ModelFacts
 from registry.inspection.labels import read_labels
 from registry.inspection.onnx import inspect
 from registry.publishing.request import BatchingSection, near_name
@@ -59,8 +60,10 @@ def read_triton(folder: Path, choice: SourceChoice) -> FoundModel:
     if not file.is_file():
         raise SourceError(f"{file} does not exist, or is not a file: {folder} has no model for version {version.name}")
     inside(version, file.relative_to(version).as_posix(), CONFIG)
+    facts = None
     if config is not None and backend == "onnxruntime":
-        _require_tensors(config, file)
+        facts = inspect(file)
+        _require_tensors(config, facts, file.name)
     notes: list[str] = []
     target = Target.GPU if backend == "tensorrt" else None
     if config is not None:
@@ -72,7 +75,7 @@ def read_triton(folder: Path, choice: SourceChoice) -> FoundModel:
             target = Target.CPU
     return FoundModel(
         origin=Origin(kind="triton", source=folder.name[:512], revision=version.name),
-        files=(FoundFile(file, (target,) if target else (), _batching(config)),),
+        files=(FoundFile(file, (target,) if target else (), _batching(config), facts=facts),),
         name=near_name((config and config.name) or folder.name),
         version=version.name,
         classification=_classification(config, folder),
@@ -150,9 +153,8 @@ def _classification(config: Any, folder: Path) -> Classification | None:
     return Classification(output=labelled[0].name, softmax=False, labels=labels, top_k=min(5, len(labels)))
 
 
-def _require_tensors(config: Any, file: Path) -> None:
+def _require_tensors(config: Any, facts: ModelFacts, name: str) -> None:
     """Triton loads no model whose configuration names other tensors than its file."""
-    facts = inspect(file)
     for kind, said, specs in (
         ("input", config.input, (*facts.inputs, *facts.optional_inputs)),
         ("output", config.output, facts.outputs),
@@ -160,7 +162,7 @@ def _require_tensors(config: Any, file: Path) -> None:
         names = {spec.name for spec in specs}
         if unknown := sorted({tensor.name for tensor in said} - names):
             have = ", ".join(sorted(names)[:8])
-            raise SourceError(f"{CONFIG} names the {kind} {unknown[0][:100]!r}, and {file.name} has: {have}")
+            raise SourceError(f"{CONFIG} names the {kind} {unknown[0][:100]!r}, and {name} has: {have}")
 
 
 def _notes(config: Any) -> list[str]:

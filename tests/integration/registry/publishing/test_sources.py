@@ -21,6 +21,7 @@ from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import Basis
 from registry.contracts.catalogue.manifest import ImageInput, Target, TensorSpec
 from registry.errors import RegistryError
+from registry.inspection import onnx as onnx_inspection
 from registry.inspection.facts import InspectionError
 from registry.pictures.decode import decode
 from registry.pictures.steps import steps_of
@@ -43,7 +44,26 @@ def planned(
     """Inspected as publishing does it; no registry is asked."""
     found = read_source(sources, SourceChoice(file))
     with found.keep:
-        return make_plan(request_of(found, model=None, version=version, targets=targets))
+        return make_plan(request_of(found, model=None, version=version, targets=targets), found.inspected)
+
+
+@pytest.mark.parametrize("kind", ["triton", "mlflow", "hf", "plain"])
+def test_an_onnx_file_is_inspected_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    folder = tmp_path / "linear"
+    if kind == "triton":
+        source = triton(folder, 'name: "linear"')
+    else:
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(onnx_models.linear())
+        (folder / "MLmodel").write_text("flavors: {onnx: {data: model.onnx}}")
+        (folder / "config.json").write_text("{}")
+        source = str(folder / "model.onnx") if kind == "plain" else f"{kind}:{folder}"
+    seen = []
+    real = onnx_inspection.survey
+    monkeypatch.setattr(onnx_inspection, "survey", lambda model: seen.append(model) or real(model))
+    plan = planned(source, version="1.0.0", targets=(Target.CPU, Target.GPU))
+    assert [variant.name for variant in plan.variants] == ["onnx-cpu", "onnx-gpu"]
+    assert len(seen) == 1
 
 
 # Triton
