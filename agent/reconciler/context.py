@@ -96,7 +96,8 @@ class EventPublisher:
 
 
 def _line(kind: str, model: str | None, phase: str, code: str, message: str) -> str:
-    return ": ".join(part for part in (f"{kind} {model or ''}".strip(), phase, code, message) if part)
+    line = ": ".join(part for part in (f"{kind} {model or ''}".strip(), phase, code, message) if part)
+    return f"{line} (registry code {code})" if code else line
 
 
 Result = TypeVar("Result")

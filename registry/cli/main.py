@@ -44,6 +44,7 @@ COMMANDS: dict[str, str] = {
     "events": "registry.cli.fleet.telemetry:events",
     "results": "registry.cli.fleet.telemetry:results",
     "counts": "registry.cli.fleet.telemetry:counts",
+    "code": "registry.cli.codes:code",
     "token": "registry.cli.tokens:app",
     "key": "registry.cli.keys:app",
     "serve": "registry.cli.serve:serve",

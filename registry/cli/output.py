@@ -31,6 +31,8 @@ Position = Callable[[int], None]
 AGAIN = "Create a new one with another file: registry devices rotate, or registry token revoke and create."
 GAP = 2
 """Between two columns of a table."""
+WITHOUT_PAGE = ("failed", "usage")
+"""Codes whose page says no more than the message."""
 FOLDED = 20
 """So narrow may a table's last column become."""
 
@@ -294,6 +296,8 @@ class Output:
         lines = [f"error: {error.what}", *(f"  - {fault}" for fault in error.errors)]
         if error.hint:
             lines.append(f"  {error.hint}")
+        if error.code not in WITHOUT_PAGE:
+            lines.append(f"  More about this: registry code {error.code}")
         print(visible("\n".join(lines)), file=sys.stderr)  # noqa: T201
 
 

@@ -1,8 +1,7 @@
 """Every stable code that a person or a program can see: what it means, and what to do.
 
-A code never changes its meaning; texts may. `docs/codes.md`, the hints of the command line and `registry explain` are
-made from these tables. A code that two tables have says the same, seen from two sides. Where a table of the page says
-"again", the same request or deployment may succeed later, with nothing changed.
+A code never changes its meaning; texts may. `docs/codes.md`, `registry code`, the hints of the command line and
+`registry explain` are made from these tables. A code that two tables have says the same, seen from two sides.
 """
 
 from __future__ import annotations
@@ -726,3 +725,8 @@ ON_DEVICE = (DeploymentCode, AgentCode)
 def known(code: str, tables: Iterable[type[Code]]) -> Code | None:
     """The row of a code that came as text, from the first of `tables` that has it."""
     return next((row for table in tables for row in table if row == code), None)
+
+
+def places_of(code: str) -> list[Code]:
+    """The rows of a code in all tables, in the order of the tables; empty where no table has it."""
+    return [row for table in Code.__subclasses__() for row in table if row == code]
