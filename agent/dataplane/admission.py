@@ -24,7 +24,7 @@ from registry.inference.errors import RequestError, quote
 from registry.inference.header import bad_header_length
 from registry.inference.packets import BAD_HEADER_LENGTH, Buffer, Publish, text
 from registry.inference.request import find_address
-from registry.pictures.steps import PictureSteps
+from registry.pictures.steps import DecodedPicture, PictureSteps
 
 MAX_NAME = 64
 """Characters of a model's name in an error; it comes from outside."""
@@ -81,7 +81,7 @@ class Admission:
         answers: Answers,
         dedupe: Dedupe[Request],
         pool: DecodePool,
-        decode_picture: Callable[[PictureSteps, bytes], bytes],
+        decode_picture: Callable[[PictureSteps, bytes], DecodedPicture],
         counters: Counters,
         clock: Callable[[], float],
     ) -> None:

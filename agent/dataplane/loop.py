@@ -34,7 +34,7 @@ from agent.dataplane.oip.plan import Binding
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Tap
 from agent.dataplane.stats import DataPlaneStats
-from agent.pictures.process import DecoderProcesses
+from agent.pictures.process import PictureProcesses
 from agent.worker.spec import Worker
 from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.contracts.device.messages import ReportedModel
@@ -107,7 +107,7 @@ class DataPlane:
         )
         self._answers = Answers(self._outbound, dedupe, self._clock)
         self._pool = DecodePool(self._wakeup.post, settings.decode_threads)
-        self._pictures = DecoderProcesses()
+        self._pictures = PictureProcesses()
         self._admission = Admission(
             router=self._router,
             outbound=self._outbound,

@@ -1,9 +1,13 @@
-"""The program that decodes pictures: limited before it sees one, killed by its parent when one takes too long.
+"""The program that works on pictures: limited before it sees one, killed by its parent when one takes too long.
 
-Started as `python -I -m agent.pictures.child MEMORY_BYTES`; standard input is a stream socket, one picture at a time:
+Started as `python -I -m agent.pictures.child MEMORY_BYTES`; standard input is a stream socket, one job at a time:
 
-    agent -> u32 header length, u64 picture length, JSON of Steps, the picture
-    child -> u8 status, u64 length, then the tensor's bytes (OK) or a text (REFUSED: the picture's fault)
+    agent -> u32 header length, u64 body length, JSON of [PictureSteps] and the picture,
+             or JSON of [Reading, Placement, Limits, [[name, datatype, shape, bytes], ...]] and the model's outputs
+    child -> u8 status, u64 length, u32 width, u32 height, then
+             of a picture the tensor's bytes, and the picture's size (OK),
+             of outputs the boxes FP32 [n, 4], scores FP32 [n], classes INT64 [n], one after the other (OK),
+             or a text (REFUSED: the fault of the picture, or of the outputs)
 
 All numbers are little-endian. It ends when the agent hangs up or dies.
 """
@@ -18,7 +22,7 @@ import sys
 from registry import sandbox
 
 REQUEST = struct.Struct("<IQ")
-ANSWER = struct.Struct("<BQ")
+ANSWER = struct.Struct("<BQII")
 OK, REFUSED = 0, 1
 
 
@@ -29,24 +33,23 @@ def main() -> None:
     sandbox.limit(memory_bytes)
     sandbox.confine([])
     # Only now: Landlock holds for the threads that start after it, and NumPy starts some.
-    from registry.pictures.bare import PictureError  # noqa: PLC0415
-    from registry.pictures.decode import decode  # noqa: PLC0415
-    from registry.pictures.steps import PictureSteps  # noqa: PLC0415
+    from agent.pictures.work import RefusedError, work  # noqa: PLC0415
 
     control = socket.socket(fileno=0)
     while head := _exactly(control, REQUEST.size):
         header, size = REQUEST.unpack(head)
         said = json.loads(_exactly(control, header))
-        steps = PictureSteps._make(tuple(part) if isinstance(part, list) else part for part in said)
-        picture = _exactly(control, size)
+        body = _exactly(control, size)
+        wide = high = 0
         try:
-            status, answer = OK, decode(steps, picture)
-        except PictureError as error:
+            status = OK
+            answer, (wide, high) = work(said, body)
+        except RefusedError as error:
             status, answer = REFUSED, str(error).encode("utf-8", "replace")
         except MemoryError:
-            text = f"the picture takes more than the {memory_bytes >> 20} MiB of memory that decoding may use"
+            text = f"it takes more than the {memory_bytes >> 20} MiB of memory that may be used for it"
             status, answer = REFUSED, text.encode()
-        control.sendall(ANSWER.pack(status, len(answer)))
+        control.sendall(ANSWER.pack(status, len(answer), wide, high))
         control.sendall(answer)
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from registry.pictures.bare import MAX_PIXELS, PictureError, bare, check_cost, check_whole_png
-from registry.pictures.steps import PictureSteps, value_tables
+from registry.pictures.placement import placed
+from registry.pictures.steps import DecodedPicture, PictureSteps, value_tables
 
 _FORMATS = ("JPEG", "PNG")
 _FILTERS = {kind.name.lower(): kind for kind in Image.Resampling}
@@ -34,20 +35,20 @@ _TURNS = {
 """What turns a picture of that EXIF orientation upright."""
 
 
-def decode(steps: PictureSteps, data: bytes) -> bytes:
-    """The bytes of the input tensor (`steps.shape`, `steps.datatype`). Raises PictureError, MemoryError."""
+def decode(steps: PictureSteps, data: bytes) -> DecodedPicture:
+    """The input tensor. Raises PictureError, MemoryError."""
     tables = value_tables(steps)
-    pixels = _pixels(steps, data)
+    pixels, size = _pixels(steps, data)
     if steps.channels == "L":
-        return np.take(tables[0], pixels).tobytes()
+        return DecodedPicture(np.take(tables[0], pixels).tobytes(), size)
     if steps.channels == "BGR":
         pixels = pixels[..., ::-1]
     planes = [np.take(tables[channel], pixels[..., channel]) for channel in range(3)]
-    return np.stack(planes, axis=0 if steps.layout == "NCHW" else 2).tobytes()
+    return DecodedPicture(np.stack(planes, axis=0 if steps.layout == "NCHW" else 2).tobytes(), size)
 
 
-def _pixels(steps: PictureSteps, data: bytes) -> NDArray[np.uint8]:
-    """[height, width] or [height, width, 3], resized."""
+def _pixels(steps: PictureSteps, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """[height, width] or [height, width, 3], resized; and the picture's own width and height."""
     found = bare(data)
     try:
         with Image.open(io.BytesIO(found.data), formats=_FORMATS) as image:
@@ -60,7 +61,8 @@ def _pixels(steps: PictureSteps, data: bytes) -> NDArray[np.uint8]:
             turn = _TURNS.get(found.orientation)
             upright = image if turn is None else image.transpose(turn)
             whole = size[::-1] if found.orientation >= 5 else size
-            return np.asarray(_fit(steps, _eight_bit(upright, "L" if steps.channels == "L" else "RGB"), whole))
+            fitted = _fit(steps, _eight_bit(upright, "L" if steps.channels == "L" else "RGB"), whole)
+            return np.asarray(fitted), whole
     except (PictureError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -97,33 +99,18 @@ def _fit(steps: PictureSteps, image: Image.Image, whole: tuple[int, int]) -> Ima
         PictureError: cropping it would need a picture of over MAX_PIXELS.
     """
     size = (steps.width, steps.height)
-    if steps.resize == "crop":
-        return _cropped(steps, image, whole)
-    if whole == size or (steps.resize == "stretch" and image.size == size):
-        return image
-    if steps.resize == "stretch":
-        return image.resize(size, _FILTERS[steps.filter])
-    ratio = min(size[0] / whole[0], size[1] / whole[1])
-    inner = tuple(min(max(round(side * ratio), 1), limit) for side, limit in zip(whole, size, strict=True))
-    canvas = Image.new(image.mode, size, steps.pad_value if image.mode == "L" else (steps.pad_value,) * 3)
-    middle = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
-    canvas.paste(
-        image.resize((inner[0], inner[1]), _FILTERS[steps.filter]), middle if steps.resize == "letterbox" else (0, 0)
-    )
-    return canvas
-
-
-def _cropped(steps: PictureSteps, image: Image.Image, whole: tuple[int, int]) -> Image.Image:
-    """The middle, after the shorter edge was scaled: sizes as `get_resize_output_image_size` and `center_crop` of
-    Hugging Face transformers round them."""
-    shorter, longer = sorted(whole)
-    long = int(steps.shorter_edge * longer / shorter)
-    if long * steps.shorter_edge > MAX_PIXELS:
+    place = placed(steps, whole)
+    if steps.resize == "crop" and place.scaled[0] * place.scaled[1] > MAX_PIXELS:
         raise PictureError(f"a picture of {whole[0]}x{whole[1]} is too long and narrow to be cropped")
-    scaled = (steps.shorter_edge, long) if whole[0] <= whole[1] else (long, steps.shorter_edge)
-    resized = image if image.size == scaled else image.resize(scaled, _FILTERS[steps.filter])
-    left, top = (scaled[0] - steps.width) // 2, (scaled[1] - steps.height) // 2
-    return resized.crop((left, top, left + steps.width, top + steps.height))
+    scaled = image if image.size == place.scaled else image.resize(place.scaled, _FILTERS[steps.filter])
+    if steps.resize == "crop":
+        left, top = -place.offset[0], -place.offset[1]
+        return scaled.crop((left, top, left + size[0], top + size[1]))
+    if scaled.size == size:
+        return scaled
+    canvas = Image.new(image.mode, size, steps.pad_value if image.mode == "L" else (steps.pad_value,) * 3)
+    canvas.paste(scaled, place.offset)
+    return canvas
 
 
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:

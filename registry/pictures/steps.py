@@ -42,6 +42,15 @@ class PictureSteps(NamedTuple):
         return (planes, *size) if self.layout == "NCHW" else (*size, planes)
 
 
+class DecodedPicture(NamedTuple):
+    """A picture as a model takes it."""
+
+    data: bytes
+    """Of the input tensor: `PictureSteps.shape`, `PictureSteps.datatype`."""
+    size: tuple[int, int]
+    """Width and height of the upright picture, before anything was scaled."""
+
+
 def steps_of(image: ImageInput, datatype: str) -> PictureSteps:
     """What a manifest's `image` says, for an input of that datatype."""
     return PictureSteps(

@@ -49,6 +49,7 @@ KINDS: dict[str, type[Wire]] = {
     "manifest-batching": Manifest,
     "manifest-open-shapes": Manifest,
     "manifest-imported": Manifest,
+    "manifest-detection": Manifest,
     "desired-batching": Desired,
     "reported-batching": Reported,
     "health-batching": Health,

@@ -37,7 +37,7 @@ from registry.inference.errors import RequestError, quote
 from registry.inference.header import MAGIC_BYTES, check_header_length, checked_header_end
 from registry.inference.packets import Buffer
 from registry.pictures.bare import PictureError, sniff
-from registry.pictures.steps import PictureSteps, steps_of, value_tables
+from registry.pictures.steps import DecodedPicture, PictureSteps, steps_of, value_tables
 
 
 class PictureInput:
@@ -152,7 +152,7 @@ class Codec:
         )
 
     def decode_image(
-        self, plan: RequestPlan, body: Buffer, decode: Callable[[PictureSteps, bytes], bytes]
+        self, plan: RequestPlan, body: Buffer, decode: Callable[[PictureSteps, bytes], DecodedPicture]
     ) -> RequestPlan:
         """Decodes and prepares the picture of a plan with `image`: the plan that comes back can run.
 
@@ -164,7 +164,7 @@ class Codec:
         # As a BYTES tensor the picture stands behind its u32 length, which check_body has compared with the size.
         start = picture.offset + (4 if picture.datatype == "BYTES" else 0)
         try:
-            data = decode(wanted.steps, bytes(memoryview(body)[start : picture.offset + picture.size]))
+            data = decode(wanted.steps, bytes(memoryview(body)[start : picture.offset + picture.size])).data
         except PictureError as error:
             raise RequestError(InferenceCode.BAD_IMAGE, printable(str(error), 500)) from None
         except TransientError as error:

@@ -137,7 +137,7 @@ def decoder_for(image: ImageInput, datatype: Datatype) -> Callable[[Path], bytes
 
     def one(path: Path) -> bytes:
         try:
-            return decode(steps, path.read_bytes())
+            return decode(steps, path.read_bytes()).data
         except (PictureError, OSError) as error:
             raise InspectionError(f"{path}: {error}") from None
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from registry.contracts.catalogue.batching import Batching
+from registry.contracts.catalogue.detection import Detection, Labels
 from registry.contracts.catalogue.entry_points import MAX_MODULE_BYTES, EntryPoint
 from registry.contracts.enums import StrEnum, as_said
 from registry.contracts.tensors import MAX_NAME, MAX_RANK, MAX_TENSORS, Datatype
@@ -91,8 +92,6 @@ def parity_figures(parity: Parity) -> tuple[str, str, str, str]:
 
 MAX_MANIFEST_BYTES = 16 << 20
 """Longer manifests are refused before they are parsed. Names of classes take most of a long one."""
-MAX_LABELS = 65_536
-"""Classes of a classification."""
 
 
 class Format(StrEnum):
@@ -335,7 +334,7 @@ class Classification(Wire):
     """The output tensor with the scores."""
     softmax: bool = True
     """False when the model ends in softmax itself, or in a sigmoid."""
-    labels: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(min_length=1, max_length=MAX_LABELS)]
+    labels: Labels
     """Name of each class, in the output's order."""
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
     """So many labels are answered, the best first; all where there are fewer."""
@@ -392,6 +391,8 @@ class Manifest(Wire):
     """How a picture becomes the input. None: the model takes no pictures."""
     classification: Classification | None = None
     """How an output becomes labels. None: it does not."""
+    detection: Detection | None = None
+    """How outputs become boxes. None: they do not."""
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
     """What the publisher says of the version: key to value."""
     licence: Annotated[str, Field(max_length=128)] | None = None
@@ -416,6 +417,8 @@ class Manifest(Wire):
                 raise ValueError(
                     f"variants {first.name} and {other.name} disagree in inputs or outputs: {_difference(first, other)}"
                 )
+        if self.detection is not None and (self.image is None or self.classification is not None):
+            raise ValueError("detection goes with image, without classification: boxes are those of a picture")
         if self.golden is not None and self.golden.reference not in (None, *names):
             raise ValueError(f"the golden vectors come from {self.golden.reference}, which is no variant")
         return self

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from agent.pictures.process import DecoderProcesses
+from agent.pictures.process import PictureProcesses
 from registry.pictures.bare import MAX_PIXELS, PictureError
 from registry.pictures.steps import PictureSteps
 
@@ -27,8 +27,8 @@ def png(width: int, height: int, mode: str = "RGB") -> bytes:
 
 
 @pytest.fixture
-def processes() -> Iterator[DecoderProcesses]:
-    made = DecoderProcesses()
+def processes() -> Iterator[PictureProcesses]:
+    made = PictureProcesses()
     yield made
     made.close()
 
@@ -46,11 +46,11 @@ def children() -> list[int]:
     return found
 
 
-def decodes(processes: DecoderProcesses) -> bool:
-    return processes.decode(SMALL, png(8, 8)) == bytes([7]) * 48
+def decodes(processes: PictureProcesses) -> bool:
+    return processes.decode(SMALL, png(8, 8)).data == bytes([7]) * 48
 
 
-def test_one_process_decodes_one_picture_after_the_other_and_ends_with_us(processes: DecoderProcesses) -> None:
+def test_one_process_decodes_one_picture_after_the_other_and_ends_with_us(processes: PictureProcesses) -> None:
     assert children() == []
     assert decodes(processes)
     first = children()
@@ -64,7 +64,7 @@ def test_one_process_decodes_one_picture_after_the_other_and_ends_with_us(proces
 
 
 def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_works() -> None:
-    processes = DecoderProcesses(timeout_s=0.001)
+    processes = PictureProcesses(timeout_s=0.001)
     with pytest.raises(PictureError, match=r"takes longer than 0\.001 s"):
         processes.decode(SMALL, png(6000, 6000))
     processes._timeout_s = 20.0
@@ -73,31 +73,33 @@ def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_works() -> No
 
 
 def test_a_picture_that_takes_too_much_memory_is_refused_and_the_next_one_works() -> None:
-    processes = DecoderProcesses(memory_bytes=320 << 20)
+    processes = PictureProcesses(memory_bytes=320 << 20)
     with pytest.raises(PictureError, match="more than the 320 MiB"):
         processes.decode(SMALL, png(7000, 5700, "RGBA"))
     assert decodes(processes)
     processes.close()
 
 
-def test_the_largest_pictures_that_are_taken_fit_the_memory(processes: DecoderProcesses) -> None:
+def test_the_largest_pictures_that_are_taken_fit_the_memory(processes: PictureProcesses) -> None:
     side = int(MAX_PIXELS**0.5)
     for mode in ("RGBA", "I;16"):
         steps = SMALL._replace(max_pixels=MAX_PIXELS)
-        assert processes.decode(steps, png(side, side, mode))[:3] == bytes([7, 7, 7] if mode == "RGBA" else [0, 0, 0])
+        assert processes.decode(steps, png(side, side, mode)).data[:3] == bytes(
+            [7, 7, 7] if mode == "RGBA" else [0, 0, 0]
+        )
 
 
 def test_a_picture_that_ends_two_processes_is_refused() -> None:
-    made = DecoderProcesses(memory_bytes=64 << 20)  # too little to even start
+    made = PictureProcesses(memory_bytes=64 << 20)  # too little to even start
     try:
-        with pytest.raises(PictureError, match="ended the process that decoded it"):
+        with pytest.raises(PictureError, match="ended the process that worked on it"):
             made.decode(SMALL, png(8, 8))
         assert not children()
     finally:
         made.close()
 
 
-def test_a_process_that_somebody_ended_costs_no_picture(processes: DecoderProcesses) -> None:
+def test_a_process_that_somebody_ended_costs_no_picture(processes: PictureProcesses) -> None:
     assert decodes(processes)
     (child,) = children()
     os.kill(child, signal.SIGSEGV)
@@ -107,7 +109,7 @@ def test_a_process_that_somebody_ended_costs_no_picture(processes: DecoderProces
     assert decodes(processes)
 
 
-def test_it_can_open_nothing_and_reach_nothing(processes: DecoderProcesses) -> None:
+def test_it_can_open_nothing_and_reach_nothing(processes: PictureProcesses) -> None:
     assert decodes(processes)
     (child,) = children()
     limits = Path(f"/proc/{child}/limits").read_text()

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from registry.pictures import decode as decoding
 from registry.pictures.bare import MAX_SCANS, PictureError, bare, check_cost
-from registry.pictures.decode import decode
 from registry.pictures.steps import PictureSteps
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (12, 20, 3), np.uint8)
 UPRIGHT = PictureSteps(20, 12, "RGB", "NHWC", "stretch", 0, 1.0, (), (), "UINT8")
 AS_IT_IS = UPRIGHT._replace(height=12, width=20)
+
+
+def decode(steps: PictureSteps, data: bytes) -> bytes:
+    return decoding.decode(steps, data).data
 
 
 def saved(kind: str, **options: Any) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from agent.pictures.process import DecoderProcesses
+from agent.pictures.process import PictureProcesses
 from registry.cli.catalogue.datasets import decoder_for, folder_classes
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.manifest import ImageInput
@@ -60,9 +60,9 @@ def by_hand(picture: Path, declared: ImageInput) -> np.ndarray[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def device() -> Iterator[DecoderProcesses]:
+def device() -> Iterator[PictureProcesses]:
     """The processes in which a device decodes."""
-    processes = DecoderProcesses()
+    processes = PictureProcesses()
     yield processes
     processes.close()
 
@@ -71,7 +71,7 @@ def device() -> Iterator[DecoderProcesses]:
     ("channels", "layout", "resize"), list(itertools.product(("L", "RGB", "BGR"), ("NCHW", "NHWC"), ("stretch", "pad")))
 )
 def test_publisher_and_device_make_the_bytes_that_the_manifest_means(
-    pictures: list[Path], device: DecoderProcesses, channels: str, layout: str, resize: str
+    pictures: list[Path], device: PictureProcesses, channels: str, layout: str, resize: str
 ) -> None:
     count = 1 if channels == "L" else 3
     declared = ImageInput.model_validate(
@@ -93,7 +93,7 @@ def test_publisher_and_device_make_the_bytes_that_the_manifest_means(
             values = by_hand(file, declared).astype(NUMPY_NAME[datatype])
             expected = (values.transpose(2, 0, 1) if layout == "NCHW" else values).tobytes()
             assert here(file) == expected, file.name
-            assert device.decode(steps_of(declared, datatype), file.read_bytes()) == expected, file.name
+            assert device.decode(steps_of(declared, datatype), file.read_bytes()).data == expected, file.name
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
