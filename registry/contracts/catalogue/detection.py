@@ -116,6 +116,7 @@ class OutputForm(NamedTuple):
     """Of one output, declared or real."""
 
     datatype: Datatype
+    """Of its elements."""
     shape: tuple[int, ...] | None
     """-1: a dimension that is not known. None: nothing is known."""
 
