@@ -217,7 +217,9 @@ class Agent:
         if self._config.prometheus:
             from agent.app.metrics import MetricsServer  # noqa: PLC0415 - only where it is wanted
 
-            metrics = MetricsServer(self._config.prometheus, self._plane.snapshot, self._damage.counts)
+            metrics = MetricsServer(
+                self._config.prometheus, self._plane.snapshot, self._damage.counts, self._reconciler.restarts
+            )
             metrics.start()
             self._ends.callback(metrics.stop)
         notify("READY=1")

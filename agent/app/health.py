@@ -13,22 +13,23 @@ from typing import Any
 from agent.adapters.disk.artifact_cache import disk_free
 from agent.adapters.facts import process_stats
 from agent.adapters.facts.hardware import memory
-from agent.core.health import HistogramView
+from agent.core.health import DurationBuckets, HistogramView
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
 from registry.contracts.counters import AGENT_METRICS, MODEL_METRICS, flat
-from registry.contracts.device.messages import Health, ModelHealth, Quantiles
+from registry.contracts.device.messages import DurationTotals, Health, ModelHealth, Quantiles
 
 FRACTIONS = (0.5, 0.9, 0.99, 1.0)
-ELSEWHERE = {"damaged": "`damaged`", "mqtt_connected": "", "data_path_info": "`data_path`, `data_path_reason`"}
+ELSEWHERE = {
+    "damaged": "`damaged`",
+    "data_path_info": "`data_path`, `data_path_reason`",
+    **dict.fromkeys(("mqtt_connected", "agent_info"), ""),
+}
 """What a report says in another way, and where."""
 OWN_FIELDS = tuple(name for name in AGENT_METRICS if name in Health.model_fields and name not in ELSEWHERE)
 """Figures for which a report has a field."""
 COUNTS = tuple(name for name in AGENT_METRICS if name not in Health.model_fields and name not in ELSEWHERE)
 """The others."""
-MODEL_FIELDS = {
-    name: {"batches": "batch_sizes", "latency_seconds": "latency_us", "run_seconds": "run_us"}.get(name, name)
-    for name in MODEL_METRICS
-}
+MODEL_FIELDS = {name: "batch_sizes" if name == "batches" else name.removesuffix("_seconds") for name in MODEL_METRICS}
 """Where a report has the figures of a model."""
 
 
@@ -125,6 +126,11 @@ def _model_health(now: ModelSnapshot, earlier: ModelSnapshot | None, restarts: i
         batch_sizes={str(size): count for size, count in now.batches.items()},
         worker_restarts=restarts,
         batching=now.batching,
+        target=now.target,
+        latency=_totals(now.latency.buckets()),
+        queue_wait=_totals(now.queue_wait),
+        run=_totals(now.run.buckets()),
+        decode=_totals(now.decode),
         not_finite=now.not_finite,
     )
 
@@ -133,3 +139,10 @@ def _quantiles(now: HistogramView, earlier: HistogramView | None) -> Quantiles:
     window = now.since(earlier) if earlier else now
     p50, p90, p99, longest = (round(value, 1) for value in window.quantiles(FRACTIONS))
     return Quantiles(p50=p50, p90=p90, p99=p99, max=longest)
+
+
+def _totals(buckets: DurationBuckets) -> DurationTotals:
+    counts = buckets.counts
+    while counts and not counts[-1]:
+        counts = counts[:-1]
+    return DurationTotals(counts=counts, sum_s=round(max(buckets.sum_s, 0.0), 6))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from agent.core.health import HistogramView
+from agent.adapters.facts.hardware import agent_version
+from agent.core.health import DurationBuckets, HistogramView
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
 from agent.errors import PermanentError
-from registry.contracts.counters import AGENT_METRICS, MODEL_METRICS, PREFIX, Figures, Metric
-
-Family = CounterMetricFamily | GaugeMetricFamily
-QUANTILES = (0.5, 0.9, 0.99)
+from registry.contracts.counters import AGENT_METRICS, MODEL_METRICS, Figures, Metric
+from registry.metric_text import duration_family, family
 
 STOP_SECONDS = 2.0
 """For the server's thread to end; it is a daemon, so nothing waits for it after that."""
@@ -24,11 +23,16 @@ class MetricsServer:
     """Answers `/metrics`. Off unless an address is set; it has no password, so keep it on loopback."""
 
     def __init__(
-        self, address: str, snapshot: Callable[[], DataPlaneStats], damaged: Callable[[], Mapping[str, int]]
+        self,
+        address: str,
+        snapshot: Callable[[], DataPlaneStats],
+        damaged: Callable[[], Mapping[str, int]],
+        restarts: Callable[[], Mapping[str, int]],
     ) -> None:
+        """`restarts`: how often the worker of each model was started again."""
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
-        self._collector = _StatsCollector(snapshot, damaged)
+        self._collector = _StatsCollector(snapshot, damaged, restarts)
 
     def start(self) -> None:
         """Raises PermanentError when the address cannot be had."""
@@ -47,37 +51,54 @@ class MetricsServer:
 
 
 class _StatsCollector(Collector):
-    def __init__(self, snapshot: Callable[[], DataPlaneStats], damaged: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], DataPlaneStats],
+        damaged: Callable[[], Mapping[str, int]],
+        restarts: Callable[[], Mapping[str, int]],
+    ) -> None:
         self._snapshot = snapshot
         self._damaged = damaged
+        self._restarts = restarts
 
     def collect(self) -> Iterator[Family]:
-        stats = self._snapshot()
-        figures: Figures = {**stats.figures, "damaged": {(kind,): float(n) for kind, n in self._damaged().items()}}
+        stats, restarts = self._snapshot(), self._restarts()
+        figures: Figures = {
+            **stats.figures,
+            "damaged": {(kind,): float(n) for kind, n in self._damaged().items()},
+            "agent_info": {(agent_version(),): 1.0},
+        }
         for metric in AGENT_METRICS.values():
-            yield _family(metric, figures.get(metric.name, {}).items())
+            yield family(metric, figures.get(metric.name, {}).items())
         for metric in MODEL_METRICS.values():
-            yield _family(metric, _of_models(metric, stats.models))
+            if metric.kind == "histogram":
+                yield duration_family(metric, _durations(metric, stats.models))
+            elif metric.name == "worker_restarts":
+                yield family(metric, ((_who(name, m), restarts.get(name, 0)) for name, m in stats.models.items()))
+            else:
+                yield family(metric, _of_models(metric, stats.models))
 
     def describe(self) -> Iterator[Family]:
         """Nothing is collected at registration: the data path may not run yet."""
         return iter(())
 
 
-def _family(metric: Metric, samples: Iterable[tuple[tuple[str, ...], float]]) -> Family:
-    made = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}[metric.kind]
-    family: Family = made(PREFIX + metric.name, metric.meaning, labels=metric.labels)
-    for labels, value in samples:
-        family.add_metric(labels, value)
-    return family
+def _who(name: str, model: ModelSnapshot) -> tuple[str, ...]:
+    return name, model.version or ""
+
+
+def _durations(
+    metric: Metric, models: Mapping[str, ModelSnapshot]
+) -> Iterator[tuple[tuple[str, ...], DurationBuckets]]:
+    for name, model in models.items():
+        found = getattr(model, metric.name.removesuffix("_seconds"))
+        yield _who(name, model), found.buckets() if isinstance(found, HistogramView) else found
 
 
 def _of_models(metric: Metric, models: Mapping[str, ModelSnapshot]) -> Iterator[tuple[tuple[str, ...], float]]:
     for name, model in models.items():
-        who, found = (name, model.version or ""), getattr(model, metric.name.removesuffix("_seconds"))
-        if isinstance(found, HistogramView):
-            yield from (((*who, str(fraction)), found.quantile(fraction) / 1e6) for fraction in QUANTILES)
-        elif isinstance(found, Mapping):
+        who, found = _who(name, model), getattr(model, metric.name)
+        if isinstance(found, Mapping):
             yield from (((*who, str(label)), value) for label, value in found.items())
         else:
             yield who, found

@@ -86,6 +86,7 @@ class DataPathPort:
             variant_digest=choice.variant_digest,
             device=self._device,
             format=str(choice.variant.format),
+            target=str(choice.variant.target),
             inputs=loaded.inputs,
             outputs=loaded.outputs,
             optional_inputs=loaded.optional_inputs,

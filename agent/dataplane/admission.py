@@ -255,10 +255,24 @@ class Admission:
 
     def _submit(self, serving: Serving, request: Request, data: bytes, size: int, job: Callable[[], Decoded]) -> None:
         """Has `job` run in the pool, unless the deadline passes before its turn. `size`: as `begin_decoding` got it."""
-        self._pool.submit(
-            lambda: job() if request.deadline > self._clock() else None,
-            lambda done: self._decoded_request(serving, request, data, size, done),
-        )
+        took = 0.0
+
+        def decode() -> Decoded | None:
+            nonlocal took
+            began = self._clock()
+            if request.deadline <= began:
+                return None
+            try:
+                return job()
+            finally:
+                took = self._clock() - began
+
+        def done(outcome: Decoded | RequestError | None) -> None:
+            if took:
+                request.slot.stats.decode.record(took)
+            self._decoded_request(serving, request, data, size, outcome)
+
+        self._pool.submit(decode, done)
 
     def _decoded_request(
         self, serving: Serving, request: Request, data: bytes, size: int, done: Decoded | RequestError | None

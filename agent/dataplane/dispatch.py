@@ -94,7 +94,7 @@ class Dispatch:
         now = self._clock()
         try:
             for lane, ids in serving.share():
-                live = [id_ for id_ in ids if not self._expired(serving, id_, now)]
+                live = [id_ for id_ in ids if self._still_due(serving, id_, now)]
                 if live and serving.slot.tap is not None:
                     self._sample(serving, live, None)
                 if live:
@@ -107,7 +107,7 @@ class Dispatch:
         now = self._clock()
         waiting = serving.waiting
         taken = [waiting.popleft() for _ in range(min(len(waiting), serving.max_batch))]
-        live = [id_ for id_ in taken if not self._expired(serving, id_, now)]
+        live = [id_ for id_ in taken if self._still_due(serving, id_, now)]
         if live:
             if serving.slot.tap is not None:
                 self._sample(serving, live, None)
@@ -140,13 +140,17 @@ class Dispatch:
             serving.slot.tap = None
             _log.exception("model %s: the shadow was taken off", serving.slot.model)
 
-    def _expired(self, serving: Serving, id_: int, now: float) -> bool:
+    def _still_due(self, serving: Serving, id_: int, now: float) -> bool:
+        """The request runs now: how long it waited is counted. False: its deadline has passed, and it was told so."""
         request = serving.requests[id_]
-        if request is None or request.deadline > now:
-            return False
+        if request is None:
+            return True
+        if request.deadline > now:
+            serving.slot.stats.queue_wait.record(now - request.arrived)
+            return True
         self._answers.expired(request)
         serving.release(id_)
-        return True
+        return False
 
     def check(self, slots: list[ModelSlot], now: float) -> None:
         """Periodic: hung runs, doorbells that were full, workers that were replaced and hold nothing any more."""

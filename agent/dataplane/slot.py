@@ -292,6 +292,7 @@ class ModelSlot:
             queue_depth=depth,
             queue_limit=active.queue_limit,
             batching=active.worker.batching,
+            target=active.binding.target,
         )
 
     def swap(self, worker: Worker | None, binding: Binding | None, tally: Tally | None = None) -> Future[Worker | None]:

@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.core.health import Histogram, HistogramView
+from agent.core.health import NO_DURATIONS, DurationBuckets, DurationCounter, Histogram, HistogramView
 from registry.contracts.counters import Figures, total
 
 
 class ModelStats:
     """Running totals of one model's slot; they outlive its workers."""
 
-    __slots__ = ("batches", "duplicates", "errors", "expired", "latency", "not_finite", "requests", "run", "version")
+    __slots__ = (
+        *("batches", "decode", "duplicates", "errors", "expired", "latency"),
+        *("not_finite", "queue_wait", "requests", "run", "version"),
+    )
 
     def __init__(self) -> None:
         self.requests = 0
@@ -28,6 +31,10 @@ class ModelStats:
         """Microseconds from the request's last byte to the reply handed to the socket."""
         self.run = Histogram()
         """Microseconds of one batch, from its turn in the worker to its answer."""
+        self.queue_wait = DurationCounter()
+        """From the request's last byte to the run that takes it."""
+        self.decode = DurationCounter()
+        """Of one picture or long JSON in the decode pool."""
         self.batches: Counter[int] = Counter()
         """Batch size to how many."""
         self.version: str | None = None
@@ -43,6 +50,8 @@ class ModelStats:
             not_finite=self.not_finite,
             latency=self.latency.view(),
             run=self.run.view(),
+            queue_wait=self.queue_wait.view(),
+            decode=self.decode.view(),
             batches=dict(self.batches),
             **{"version": self.version, **now},
         )
@@ -62,6 +71,10 @@ class ModelSnapshot:
     latency: HistogramView
     run: HistogramView
     batches: Mapping[int, int]
+    queue_wait: DurationBuckets = NO_DURATIONS
+    decode: DurationBuckets = NO_DURATIONS
+    target: str = ""
+    """Of the variant that serves; empty: nothing does."""
     queue_depth: int = 0
     queue_limit: int = 0
     batching: str = ""

@@ -180,6 +180,10 @@ class Reconciler:
         except queue.Full:
             log.error("the control queue is full: %s is dropped", type(event).__name__)  # noqa: TRY400
 
+    def restarts(self) -> dict[str, int]:
+        """How often the worker of each model was started again after it died. Any thread."""
+        return {model: slot.supervisor.restarts for model, slot in dict(self._slots).items()}
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._guard(self.look)
@@ -298,7 +302,7 @@ class Reconciler:
         if what == "poll" and self._exchange is not None:
             self._exchange.poll(self._reported, self._health)
         elif what == "health":
-            self._health = self._make_health({model: slot.supervisor.restarts for model, slot in self._slots.items()})
+            self._health = self._make_health(self.restarts())
             self._context.data_path.publish(
                 self._topics.device(self._device, "health"), self._health.canonical(), retain=False
             )

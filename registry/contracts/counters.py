@@ -6,6 +6,9 @@ What was lost has a name that ends in `_dropped`, what somebody did not take one
 Those of an agent are here. Totals are since the agent started, unless the meaning says otherwise. In a health report a
 figure has its own field where `Health` or `ModelHealth` has one of its name; the others stand in `Health.counts`, as
 `name` or `name:label`. Prometheus gets all of them, with `modelfleet_` before the name.
+
+A histogram `x_seconds` is `x_seconds_bucket` with the label `le`, `x_seconds_sum` and `x_seconds_count`. Durations of
+requests and runs have the bounds 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200 and 500 ms, 1, 2, 5 and 10 s.
 """
 
 from __future__ import annotations
@@ -20,6 +23,11 @@ MAX_LABELS = 64
 OTHER = "other"
 MAX_LABEL = 64
 """Characters of a label's value."""
+DURATION_BOUNDS_S = (
+    *(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1.0, 2.0, 5.0, 10.0),
+)
+"""Upper bounds of the buckets of every histogram of requests and runs, in seconds; one more has what is longer."""
 LabelledValues = Mapping[tuple[str, ...], float]
 """By the values of the labels."""
 Figures = Mapping[str, LabelledValues]
@@ -95,8 +103,11 @@ def flat(figures: Figures, names: Iterable[str]) -> dict[str, int]:
 
 
 _MODEL = ("model", "version")
+"""`version` is the one that serves now. The totals are of the model's slot: they go on when the version changes, and
+the registry's `fleet_` figures say what each version answered."""
 
 AGENT_METRICS = table(
+    Metric("agent_info", "gauge", "1", "The version of the agent's package.", ("version",)),
     Metric("mqtt_connected", "gauge", "1 or 0", "1 while the broker is there."),
     Metric(
         "mqtt_connections", "counter", "sessions", "Sessions that the broker opened; all but the first reconnected."
@@ -201,6 +212,7 @@ MODEL_METRICS = table(
         _MODEL,
     ),
     Metric("batches", "counter", "runs", "Runs, by how many requests they took together.", (*_MODEL, "size")),
+    Metric("worker_restarts", "counter", "starts", "Starts of the model's worker after it died.", _MODEL),
     Metric("queue_depth", "gauge", "requests", "Requests that are not answered yet.", _MODEL),
     Metric(
         "queue_limit",
@@ -209,15 +221,21 @@ MODEL_METRICS = table(
         "Requests of one item, or of free size, that the model can hold.",
         _MODEL,
     ),
+    Metric("latency_seconds", "histogram", "seconds", "From a request's last byte to its reply.", _MODEL),
     Metric(
-        "latency_seconds",
-        "gauge",
+        "queue_wait_seconds",
+        "histogram",
         "seconds",
-        "From a request's last byte to its reply, over all since the start.",
-        (*_MODEL, "quantile"),
+        "From a request's last byte to the run that takes it, decoding included. Of requests that ran.",
+        _MODEL,
     ),
+    Metric("run_seconds", "histogram", "seconds", "Of one run in the backend, of one request or more.", _MODEL),
     Metric(
-        "run_seconds", "gauge", "seconds", "Of one run in the backend, over all since the start.", (*_MODEL, "quantile")
+        "decode_seconds",
+        "histogram",
+        "seconds",
+        "Of decoding a picture, or JSON of 128 KiB or more. Other requests are decoded as they come, and not timed.",
+        _MODEL,
     ),
 )
 """Of each model."""

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import time
 
-from prometheus_client import Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import Counter, Histogram, disable_created_metrics
 from prometheus_client.metrics_core import Metric as Family
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.contracts.counters import PREFIX, LabelledValues, Metric, table
+from registry.metric_text import family
 
 REGISTRY_METRICS = table(
     Metric("http_requests", "counter", "requests", "Requests answered.", ("method", "route", "status")),
@@ -74,6 +74,8 @@ REGISTRY_METRICS = table(
 )
 
 
+disable_created_metrics()  # type: ignore[no-untyped-call]
+"""Of this process: a series `_created` beside each counter tells nobody anything."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -85,12 +87,9 @@ def counter(name: str) -> Counter:
 
 def figure(name: str, value: float | LabelledValues) -> Family:
     """A figure of the table, as it is now; with labels, by their values. Raises KeyError as `counter` does."""
-    metric = REGISTRY_METRICS[name]
-    made = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}[metric.kind]
-    family: CounterMetricFamily | GaugeMetricFamily = made(PREFIX + name, metric.meaning, labels=metric.labels)
-    for labels, number in sorted(value.items()) if not isinstance(value, int | float) else [((), value)]:
-        family.add_metric(labels, number)
-    return family
+    return family(
+        REGISTRY_METRICS[name], sorted(value.items()) if not isinstance(value, int | float) else [((), value)]
+    )
 
 
 REQUESTS = counter("http_requests")

@@ -40,6 +40,7 @@ KINDS: dict[str, type[Wire]] = {
     "health-unwritten": Health,
     "health-subscriptions": Health,
     "health-counts": Health,
+    "health-durations": Health,
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "manifest-extended": Manifest,

@@ -28,6 +28,8 @@ class Binding:
     outputs: tuple[TensorSpec, ...]
     optional_inputs: tuple[TensorSpec, ...] = ()
     """Those that a request may leave out, because the model has a default for them."""
+    target: str = ""
+    """Of the variant: `cpu`, `gpu` and so on."""
     rollout: str | None = None
     """Id of the rollout that put this version here, also after it ended; None: none did."""
     image: ImageInput | None = None

@@ -231,6 +231,17 @@ class Quantiles(Wire):
     """The largest."""
 
 
+class DurationTotals(Wire):
+    """How long things took since the session began, in few buckets."""
+
+    counts: Annotated[tuple[Count, ...], Field(max_length=64)] = ()
+    """So many took up to the first of `DURATION_BOUNDS_S` (0.0002, 0.0005, 0.001, 0.002, 0.005, and so on to 10
+    seconds), up to the second and over the first, and so on; at last those over the last bound. Zeros at the end are
+    left out. A reader passes over what is longer than it knows bounds for."""
+    sum_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    """All of them together, seconds."""
+
+
 class ModelHealth(Wire):
     """One model on one device. Counters are totals since the session began; quantiles cover the window."""
 
@@ -261,6 +272,16 @@ class ModelHealth(Wire):
     """Starts of the worker after it died."""
     batching: Annotated[str, Field(max_length=600)] = ""
     """Whether requests are joined into one run, and why or why not. Empty: this agent does not say."""
+    target: Annotated[str, Field(max_length=32)] = ""
+    """Of the variant that serves: `cpu`, `gpu` and so on. Empty: nothing serves, or this agent does not say."""
+    latency: DurationTotals = DurationTotals()
+    """As `latency_us`."""
+    queue_wait: DurationTotals = DurationTotals()
+    """From the request's last byte to the run that takes it."""
+    run: DurationTotals = DurationTotals()
+    """As `run_us`."""
+    decode: DurationTotals = DurationTotals()
+    """Of pictures and long JSON in the decoders."""
     not_finite: Count | None = None
     """Results with a NaN or an infinity in a floating-point output that neither its golden vectors hold nor the version
     before answered. Looked for only while a version has still to prove itself (its probation), and while its successor

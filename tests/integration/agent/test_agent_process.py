@@ -289,6 +289,9 @@ def test_prometheus_is_answered_on_demand(agent: AgentProcess, registry: Registr
     wait_until(agent.serves)
     text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     assert 'modelfleet_requests_total{model="lenet",version="1.0.0"} 0.0' in text
+    assert 'modelfleet_latency_seconds_bucket{le="0.001",model="lenet",version="1.0.0"} 0.0' in text
+    assert 'modelfleet_worker_restarts_total{model="lenet",version="1.0.0"} 0.0' in text
+    assert "_created" not in text
 
 
 def test_an_address_that_cannot_be_had_is_a_clear_error_and_nothing_stays_behind(

@@ -27,6 +27,11 @@ from tests.support.network.broker import Mosquitto
 X = np.array([1, 2, 3, 4], np.float32)
 
 
+def tensor_json(size: int) -> dict[str, object]:
+    data = np.arange(size, dtype=np.float32).tolist()
+    return {"name": "x", "shape": [size // 4, 4], "datatype": "FP32", "data": data}
+
+
 @pytest.fixture(params=["fast", "public"])
 def serving(request: pytest.FixtureRequest, broker: Mosquitto, tmp_path: Path) -> Iterator[Serving]:
     device = Serving(broker.port, tmp_path, fast=request.param == "fast")
@@ -91,9 +96,7 @@ def test_a_long_payload_is_read_into_place(asker: Asker, qos: int, id_: str) -> 
 
 
 def test_a_long_json_request_is_decoded_beside_the_loop(asker: Asker) -> None:
-    x = np.arange(40_000, dtype=np.float32)
-    body = {"inputs": [{"name": "x", "shape": [10_000, 4], "datatype": "FP32", "data": x.tolist()}]}
-    answer = asker.one(json.dumps(body).encode())
+    answer = asker.one(json.dumps({"inputs": [tensor_json(40_000)]}).encode())
     assert answer.head["outputs"][0]["data"][-1] == 2 * 39_999
 
 
@@ -106,6 +109,21 @@ def test_pictures_are_decoded_beside_the_loop(asker: Asker, serving: Serving) ->
     for answer in asker.wait(10):
         assert answer.head["outputs"][0]["data"] == [2 * int(answer.correlation), 2, 4, 6]
     assert asker.one(b"\x89PNG\r\n\x1a\n cut", content_type="image/png").head["code"] == "bad_image"
+
+
+def test_each_request_is_in_the_histograms_of_latency_and_wait_and_a_decoded_one_in_that_of_decoding(
+    asker: Asker, serving: Serving
+) -> None:
+    payload, length = binary_request(X)
+    for number in range(5):
+        asker.ask(payload, header_length=length, correlation=b"%d" % number)
+    asker.wait(5)
+    asker.one(json.dumps({"inputs": [tensor_json(40_000)]}).encode())
+    until(lambda: sum(serving.plane.snapshot().models["double"].latency.buckets().counts) == 6)
+    found = serving.plane.snapshot().models["double"]
+    assert [sum(found.queue_wait.counts), sum(found.decode.counts)] == [6, 1]
+    assert sum(found.run.buckets().counts) == sum(found.batches.values())
+    assert found.latency.buckets().sum_s >= found.queue_wait.sum_s >= found.decode.sum_s > 0
 
 
 def test_a_3_1_1_client_asks_in_the_payload(serving: Serving, broker: Mosquitto) -> None:

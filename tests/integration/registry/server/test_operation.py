@@ -20,6 +20,7 @@ def test_it_says_that_it_lives_is_ready_and_what_it_counts(admin: httpx.Client, 
     text = admin.get("/metrics").text
     assert 'modelfleet_http_requests_total{method="GET",route="/v1/models/{model}",status="404"}' in text
     assert "nothing-of-that-name" not in text
+    assert "_created" not in text
 
 
 def test_every_refusal_is_a_problem(admin: httpx.Client) -> None:

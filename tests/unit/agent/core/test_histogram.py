@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.health import BUCKETS, GROWTH, Histogram, HistogramView
+from agent.core.health import BUCKETS, GROWTH, DurationCounter, Histogram, HistogramView
+from registry.contracts.counters import DURATION_BOUNDS_S
 
 DURATIONS = st.lists(st.floats(1.0, 1e9), min_size=1, max_size=200)
 
@@ -32,7 +36,30 @@ def test_a_window_is_the_difference_of_two_views(before: list[float], within: li
     earlier = histogram.view()
     for duration in within:
         histogram.record(duration)
-    assert histogram.view().since(earlier) == counted(within)
+    window = histogram.view().since(earlier)
+    assert window.counts == counted(within).counts
+    assert window.sum_us == pytest.approx(sum(within), abs=1e-6 * sum(before + within))
+
+
+@given(DURATIONS)
+def test_the_few_buckets_hold_the_same_durations_but_for_those_within_0_3_percent_of_a_bound(
+    durations: list[float],
+) -> None:
+    few, direct = counted(durations).buckets(), DurationCounter()
+    for duration in durations:
+        direct.record(duration / 1e6)
+    near = sum(abs(duration / 1e6 / bound - 1) <= 0.003 for duration in durations for bound in DURATION_BOUNDS_S)
+    for mine, exact in zip(accumulate(few.counts), accumulate(direct.view().counts), strict=True):
+        assert abs(mine - exact) <= near
+    assert sum(few.counts) == len(durations)
+    assert few.sum_s == pytest.approx(direct.view().sum_s)
+
+
+def test_a_duration_as_long_as_a_bound_is_within_it() -> None:
+    counter = DurationCounter()
+    for seconds in (-1.0, 0.0, *DURATION_BOUNDS_S, 1e9):
+        counter.record(seconds)
+    assert counter.view().counts == (3, *[1] * (len(DURATION_BOUNDS_S) - 1), 1)
 
 
 def test_nothing_counted_is_zero() -> None:
