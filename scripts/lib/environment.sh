@@ -64,16 +64,3 @@ pip_into() { # FOLDER ARGUMENT...
 finish_environment() { # FOLDER WANT
     printf '%s\n' "$2" > "$1/.modelfleet-lock"
 }
-
-# Its programs name the folder that it is in: makes them name another one, where it will be.
-relocate_environment() { # FOLDER FROM TO
-    "$1/bin/python" -I - "$@" <<'PYTHON'
-import pathlib, sys
-folder, old, new = pathlib.Path(sys.argv[1]), *(text.encode() for text in sys.argv[2:])
-for file in [folder / "pyvenv.cfg", *(folder / "bin").iterdir()]:
-    if file.is_file() and not file.is_symlink():
-        content = file.read_bytes()
-        if old in content and b"\0" not in content:
-            file.write_bytes(content.replace(old, new))
-PYTHON
-}

@@ -21,8 +21,6 @@ pytestmark = [
     pytest.mark.timeout(1200),
 ]
 USER = "ada"
-NOWHERE = "http://127.0.0.1:1"
-"""Nothing listens there. The root has the network of the host, on which a registry may run."""
 
 
 @pytest.fixture(scope="module")
@@ -77,32 +75,6 @@ def test_two_set_ups_at_a_time_make_a_damaged_environment_anew(bare: DebianRoot)
     assert done.stdout.count("recreating it") == 1, done.stdout
     assert bare.run(".venv/bin/python", "-m", "pip", "--version").returncode == 0
     assert bare.run("scripts/setup").stdout == ""
-
-
-@pytest.mark.parametrize(
-    ("part", "program", "says"),
-    [
-        ("agent", "/opt/modelfleet/bin/agent", "CPUExecutionProvider"),
-        ("registry", "/opt/modelfleet-registry/bin/registry", ""),
-    ],
-)
-def test_what_systemd_install_put_into_an_image_runs_where_the_image_is_the_root(
-    bare: DebianRoot, part: str, program: str, says: str
-) -> None:
-    for _ in ("anew", "again"):
-        done = bare.run("systemd/install", "--root", "/image", part)
-        assert done.returncode == 0, done.stdout
-        assert "recreating it" not in done.stdout
-    shutil.copytree(bare.root / "image", bare.root, symlinks=True, dirs_exist_ok=True)
-    shutil.rmtree(bare.root / "image")
-    unit = (bare.root / f"etc/systemd/system/modelfleet-{part}.service").read_text()
-    assert f"ExecStart={program} " in unit
-    ran = bare.run(program, "platform" if part == "agent" else "--help")
-    assert ran.returncode == 0, ran.stdout
-    assert says in ran.stdout
-    closed = bare.run(program, "platform" if part == "agent" else "models", user=USER, MODELFLEET_REGISTRY=NOWHERE)
-    assert closed.returncode != 0
-    assert "Traceback" not in closed.stdout  # the settings in /etc/modelfleet are not this user's; no registry answers
 
 
 def test_the_pip_lines_of_the_readme_work_as_they_stand(bare: DebianRoot) -> None:

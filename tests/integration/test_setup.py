@@ -193,16 +193,6 @@ def test_the_second_of_two_waits_for_the_first(tmp_path: Path) -> None:
     assert "waiting for it" in done.stderr
 
 
-def test_an_environment_that_was_relocated_runs_where_it_says(made: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    shutil.copytree(made, elsewhere, symlinks=True)
-    done = shell(f"relocate_environment '{elsewhere}' '{made}' '{elsewhere}'")
-    assert done.returncode == 0, done.stderr
-    assert state(elsewhere).returncode == 0
-    ran = subprocess.run([elsewhere / "bin" / "pip", "--version"], capture_output=True, text=True, check=True)
-    assert str(elsewhere) in ran.stdout
-
-
 def test_an_interpreter_that_does_not_serve_is_refused_by_name(tmp_path: Path) -> None:
     old = tmp_path / "python"
     old.write_text("#!/bin/sh\nexit 1\n")

@@ -78,16 +78,20 @@ class DebianRoot:
     ) -> subprocess.CompletedProcess[str]:
         """Runs it in the checkout of that user. stdout has both streams."""
         folder = f"/{'root' if user == 'root' else f'home/{user}'}/{CHECKOUT}"
-        variables = {**PLAIN, **self._variables, **({"HOME": home} if home else {}), **env}
-        switch = "" if user == "root" else f"setpriv --reuid={user} --regid={user} --init-groups "
-        plain = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in variables.items())])
-        inside = f"cd {folder} && exec {switch}{plain} {shlex.join(command)}"
-        # The shell stays, as the namespace's first process: it takes care of orphans, and programs get their signals.
-        argv = [*APART, "sh", "-euc", self._mounts() + f"chroot {self.root} sh -c {shlex.quote(inside)}; exit $?"]
+        variables = {**self._variables, **({"HOME": home} if home else {}), **env}
         return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            self.argv(*command, user=user, folder=folder, **variables),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, errors="replace", timeout=900, check=False,
         )  # fmt: skip
+
+    def argv(self, *command: str, user: str = "root", folder: str = "/", **env: str) -> list[str]:
+        """The command of this host that runs one in the root. SIGKILL ends both; `unshare` ignores SIGTERM."""
+        switch = "" if user == "root" else f"setpriv --reuid={user} --regid={user} --init-groups "
+        plain = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in {**PLAIN, **env}.items())])
+        inside = f"cd {folder} && exec {switch}{plain} {shlex.join(command)}"
+        # The shell stays, as the namespace's first process: it takes care of orphans, and programs get their signals.
+        return [*APART, "sh", "-euc", self._mounts() + f"chroot {self.root} sh -c {shlex.quote(inside)}; exit $?"]
 
     def add_checkout(self, user: str = "root") -> None:
         """A copy of this checkout, without what was made in it, in the home of a user that is made for it."""
