@@ -141,6 +141,21 @@ class Mqtt(_Section):
         return self.password.get_secret_value() if self.password else None
 
 
+class PublicSettings(_Section):
+    """How devices reach the registry and the broker, where it is not as this host does: for the settings of agents."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$", max_length=500)] | None = None
+    """Base address of the registry. Default: the address that the command or the browser uses."""
+    broker_host: Host | None = None
+    """Default: `mqtt.host`; where that is loopback, the host of the registry's address."""
+    broker_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Default: the port of `mqtt`."""
+    broker_tls: bool | None = None
+    """Devices speak TLS with the broker. Default: as `mqtt.tls`."""
+    broker_ca_file: Path | None = None
+    """Certificates of the authorities that the broker's certificate may be from, PEM. Default: `mqtt.ca_file`."""
+
+
 class RetentionSettings(_Section):
     """How long what devices send is kept. Results have a retention of their own per model."""
 
@@ -207,6 +222,7 @@ class RegistryConfig(BaseSettings):
     """The name of this registry in its metrics."""
     limits: Limits = Limits()
     mqtt: Mqtt = Mqtt()
+    public: PublicSettings = PublicSettings()
     presence: PresenceSettings = PresenceSettings()
     retention: RetentionSettings = RetentionSettings()
     rollouts: RolloutSettings = RolloutSettings()

@@ -1,8 +1,9 @@
 """The agent's settings: one TOML file, overridden by `MODELFLEET_AGENT_…` variables. Read once, never changed.
 
 A nested key is reached with two underscores: `MODELFLEET_AGENT_MQTT__HOST`. A key that does not exist is refused,
-in the file and in the environment. Every value has bounds. Nothing here connects or creates anything. A secret in a
-file may be replaced at any time: it is read when it is used.
+in the file and in the environment. Where the TOML file names another file (`…_file`) by a relative path, that is looked
+up from its own folder. Every value has bounds. Nothing here connects or creates anything. A secret in a file may be
+replaced at any time: it is read when it is used.
 
 The example file has every setting with its meaning, bounds and default, printed from the settings themselves. All keys
 are commented out, so the file changes nothing; with the marks removed it is still a valid file.
@@ -42,6 +43,7 @@ Reader = Callable[[], "str | None"]
 _HEAD = f"""\
 # The agent's settings, each at its default. Printed by `agent config`.
 # A variable of the environment wins over this file: {PREFIX}MQTT__HOST=broker for mqtt.host.
+# A relative path of a file is looked up from the folder of this file.
 """
 
 _SAMPLE = {
@@ -170,13 +172,24 @@ def load_config(file: Path | None) -> AgentConfig:
     try:
         if file is not None:
             with file.open("rb"):  # The TOML source passes over a file that is not there.
-                values = TomlConfigSettingsSource(AgentConfig, toml_file=file).toml_data
+                values = _beside(file, TomlConfigSettingsSource(AgentConfig, toml_file=file).toml_data)
         _refuse_unknown_variables()
         return AgentConfig(**values)
     except ValidationError as error:
         raise ConfigError(_explain(error, file)) from None
     except (OSError, ValueError) as error:  # TOML and settings errors are ValueErrors.
         raise ConfigError(f"{file or 'environment'}: {error}") from None
+
+
+def _beside(file: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The files that it names (`…_file`), looked up from its own folder."""
+
+    def placed(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: placed(key, inner) for key, inner in value.items()}
+        return str(file.absolute().parent / value) if name.endswith("_file") and isinstance(value, str) else value
+
+    return {name: placed(name, value) for name, value in values.items()}
 
 
 def _refuse_unknown_variables() -> None:

@@ -130,14 +130,11 @@ def test_registry_and_agent_of_an_image_start_as_their_users_and_answer_a_reques
                 "MODELFLEET_TOKEN": (image.root / f"{registry.data}/admin.token".lstrip("/")).read_text().strip(),
                 "MODELFLEET_BROKER": f"mqtt://127.0.0.1:{fleet.broker_port}",
             }
-            token = command(environment, "devices", "add", "edge-1")["token"]
-            connection = f'[registry]\nurl = "{url}"'
-            change(
-                settings / "agent.toml",
-                {'#device = "edge-1"': 'device = "edge-1"', "[registry]": connection, "[mqtt]": broker},
-            )
-            secret = "MODELFLEET_AGENT_REGISTRY__TOKEN="
-            change(settings / "agent.env", {f"#{secret}mf_...   # from: registry devices add NAME": secret + token})
+            out = tmp_path / "edge-1"
+            command(environment, "devices", "add", "edge-1", "--out", str(out))
+            for path in out.iterdir():
+                (settings / path.name).write_bytes(path.read_bytes())
+            assert "kept /etc/modelfleet/agent.toml" in install(image, "agent")  # it sets owner and mode of what is there
             seen = lambda: (command(environment, "devices", "show", "edge-1")["presence"] or {}).get("online")  # noqa: E731
             with running(agent, tmp_path / "agent.log", seen):
                 owners = {path.owner() for path in (image.root / str(agent.data).lstrip("/")).iterdir()}
@@ -182,9 +179,8 @@ def running(unit: InstalledUnit, log: Path, ready: Callable[[], object]) -> Iter
             wait_until(lambda: process.poll() is not None or ready(), log.name, 90)
             assert process.poll() is None, log.read_text(errors="replace")
             yield
-        except BaseException:
-            print(log.read_text(errors="replace")[-3000:])  # pytest shows it with the failure
-            raise
+        except (AssertionError, TimeoutError) as error:
+            raise AssertionError(f"{error}\n{log.read_text(errors='replace')[-3000:]}") from error
         finally:
             process.kill()
             process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 
 from registry.cli.output import age_text, require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm, parse_labels
+from registry.client.errors import UsageFault
+from registry.contracts.api.agents import CA_FILE, AgentConnection, agent_toml, token_file
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
 from registry.contracts.codes import QUARANTINES
 from registry.contracts.device.deployments import DeploymentProgress, Phase
@@ -33,17 +36,15 @@ TokenOut = Annotated[
         "--token-out", metavar="FILE", help="Write the credential to this file (mode 600) and do not print it."
     ),
 ]
-AGENT_TOML = """\
-# agent.toml on {device}
-device = "{device}"
-
-[registry]
-url = "{url}"
-token_file = "{token_file}"
-
-[mqtt]
-host = "127.0.0.1"  # the fleet's broker, as this device reaches it
-"""
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FOLDER",
+        help="Write agent.toml, the credential and, where the broker has a private authority, its certificate into "
+        "this folder, for /etc/modelfleet of the device. Nothing that is there is replaced.",
+    ),
+]
 
 
 def progress_text(progress: DeploymentProgress) -> str:
@@ -243,6 +244,7 @@ def add_device(
     session: Session,
     device: Device,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be repeated.")] = None,
+    out: Out = None,
     token_out: TokenOut = None,
 ) -> None:
     """Register a device. Prints its agent's credential, once, and the settings that the agent needs.
@@ -251,15 +253,15 @@ def add_device(
 
     ```
     registry devices add edge-1 --label site=hall-3
-    registry devices add edge-1 --token-out edge-1.token
+    registry devices add edge-1 --out edge-1/
     ```
     """
-    require_new_file(token_out)
+    files = _CredentialFiles.chosen(device, out, token_out)
     known = session.client.find(device_path(device), DeviceView) if label is None else None
     body = DeviceCreate(labels=known.labels if known is not None else parse_labels(label or []))
     answer = session.client.send("PUT", device_path(device), body)
     if answer.status == 201:
-        _tell_credential(session, answer.decode(DeviceCreated), token_out, f"Registered {device}.")
+        _tell_credential(session, answer.decode(DeviceCreated), files, f"Registered {device}.")
         return
     view = answer.decode(DeviceView)
     labels = _labels(view.labels) or "none"
@@ -269,36 +271,82 @@ def add_device(
 
 @app.command("rotate")
 @command
-def rotate(session: Session, device: Device, token_out: TokenOut = None) -> None:
+def rotate(session: Session, device: Device, out: Out = None, token_out: TokenOut = None) -> None:
     """Give a device a new credential. The old one stops working at once.
 
     ```
     registry devices rotate edge-1 --token-out edge-1.token
+    registry devices rotate edge-1 --out edge-1/
     ```
     """
-    require_new_file(token_out)
+    files = _CredentialFiles.chosen(device, out, token_out)
     answer = session.client.send("POST", device_credential_path(device))
-    _tell_credential(session, answer.decode(DeviceCreated), token_out, f"{device} has a new credential.")
+    _tell_credential(session, answer.decode(DeviceCreated), files, f"{device} has a new credential.")
 
 
-def _tell_credential(session: Session, created: DeviceCreated, token_out: Path | None, done: str) -> None:
-    if token_out is not None:
-        write_secret(token_out, created.token)
+def _tell_credential(session: Session, created: DeviceCreated, files: _CredentialFiles, done: str) -> None:
+    connection = created.connection or AgentConnection()
+    settings = agent_toml(created.device, connection, session.address.url)
+    written = files.write(created, settings)
     if session.out.as_json:
-        told = {"device": created.device, "token": created.token}
-        session.out.document(told if token_out is None else {"device": created.device, "token_file": str(token_out)})
+        told = {"device": created.device, "agent_toml": settings, "files": [str(path) for path in written]}
+        secret = {"token": created.token} if files.token is None else {"token_file": str(files.token)}
+        session.out.document({**told, **secret})
         return
-    session.out.say(done)
-    if token_out is None:
-        session.out.say("Its credential, shown only now; put it on the device in a file that only the agent reads:\n")
-        session.out.say(f"  {created.token}\n")
+    out = session.out
+    out.say(done)
+    name = token_file(created.device)
+    if files.folder is not None:
+        out.say(f"For /etc/modelfleet on the device: {', '.join(map(str, written))}")
+        out.say(f"Or start the agent from there: agent run --config {files.folder / 'agent.toml'}")
+    elif files.token is None:
+        out.say(f"Its credential, shown only now; put it into {name} beside agent.toml, readable by the agent only:\n")
+        out.say(f"  {created.token}\n")
     else:
-        session.out.say(f"Its credential is in {token_out}; bring that file to the device.\n")
-    token_file = f"/etc/modelfleet/{created.device}.token"
-    snippet = AGENT_TOML.format(device=created.device, url=session.address.url, token_file=token_file)
-    session.out.say(snippet)
-    if session.address.is_loopback:
-        session.out.note("The address above is this host's own; another host needs one that it can reach.")
+        out.say(f"Its credential is in {files.token}; bring it to the device as {name}, beside agent.toml.\n")
+    if files.folder is None:
+        out.say(settings)
+        if connection.broker is not None and connection.broker.authorities:
+            out.say(f"{CA_FILE}, beside agent.toml:\n\n{connection.broker.authorities}")
+    if session.address.is_loopback and not connection.registry_url:
+        out.note("These addresses are this host's own. For other hosts, set public.url in the registry's settings.")
+
+
+@dataclass(frozen=True)
+class _CredentialFiles:
+    """Where a new credential is written, and what belongs to it."""
+
+    folder: Path | None
+    token: Path | None
+
+    @classmethod
+    def chosen(cls, device: str, out: Path | None, token_out: Path | None) -> _CredentialFiles:
+        """Of the options. Raises UsageFault: both are given, or one of the files is there."""
+        if out is None:
+            require_new_file(token_out)
+            return cls(None, token_out)
+        if token_out is not None:
+            raise UsageFault("--out writes the credential too: give it or --token-out, not both")
+        for name in ("agent.toml", token_file(device), CA_FILE):
+            require_new_file(out / name)
+        return cls(out, out / token_file(device))
+
+    def write(self, created: DeviceCreated, settings: str) -> list[Path]:
+        """The credential first: it is shown only once."""
+        if self.token is None:
+            return []
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_secret(self.token, created.token)
+        written = [self.token]
+        if self.folder is not None:
+            broker = created.connection.broker if created.connection is not None else None
+            texts = {"agent.toml": settings, CA_FILE: broker.authorities if broker is not None else ""}
+            for name, text in texts.items():
+                if text:
+                    (self.folder / name).write_text(text, encoding="utf-8")
+                    written.append(self.folder / name)
+        return written
 
 
 @app.command("remove")

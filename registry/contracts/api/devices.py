@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, field_validator
 
+from registry.contracts.api.agents import AgentConnection
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.catalogue.manifest import Format
 from registry.contracts.device.deployments import DeploymentPolicy, Job, JobKind, JobStatus
@@ -147,6 +148,8 @@ class DeviceCreated(Wire):
     """Its name."""
     token: str
     """Its credential, for registry.token of the agent."""
+    connection: AgentConnection | None = None
+    """Where its agent finds the registry and the broker. None: this registry does not say."""
 
 
 class DeviceView(Wire):

@@ -38,6 +38,8 @@ from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import API
 from registry.contracts.wire import Name
 from registry.errors import InvalidError
+from registry.server.agent_connection import agent_connection
+from registry.server.composition import Services
 from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep, caller, caller_of, services_of
 from registry.server.middleware.etags import document
 from registry.server.middleware.paging import CURSOR_REFUSED, NEWEST, PagingDep, is_text
@@ -110,11 +112,11 @@ def get_device(device: Name, services: ServicesDep, who: Caller) -> DeviceView:
 def put_device(
     device: Name, body: DeviceCreate, services: ServicesDep, response: Response, _who: Deployer
 ) -> DeviceCreated | DeviceView:
-    """Register a device, which answers 201 with its credential, once; or set its labels."""
+    """Register a device, or set its labels. A new one: 201 with its credential, once, and its agent's connections."""
     answer = services.fleet.devices.put(device, body.labels, services.clock())
     if isinstance(answer, DeviceCreated):
         response.status_code = 201
-        response.headers["Cache-Control"] = "no-store"
+        return _with_connection(answer, services, response)
     return answer
 
 
@@ -127,8 +129,13 @@ def delete_device(device: Name, services: ServicesDep, _who: Deployer) -> None:
 @devices.post("/devices/{device}/credential")
 def rotate_credential(device: Name, services: ServicesDep, response: Response, _who: Deployer) -> DeviceCreated:
     """A new credential; the old one works no more."""
+    return _with_connection(services.fleet.devices.rotate(device, services.clock()), services, response)
+
+
+def _with_connection(created: DeviceCreated, services: Services, response: Response) -> DeviceCreated:
+    """What an agent needs, besides its name; it holds a secret, so nobody on the way keeps it."""
     response.headers["Cache-Control"] = "no-store"
-    return services.fleet.devices.rotate(device, services.clock())
+    return created.model_copy(update={"connection": agent_connection(services.config)})
 
 
 @devices.get("/devices/{device}/health")

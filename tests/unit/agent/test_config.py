@@ -31,6 +31,20 @@ def test_nothing_has_to_be_set() -> None:
     assert config.prometheus is None
 
 
+def test_a_file_that_the_settings_name_is_beside_them_where_its_path_is_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELFLEET_AGENT_MQTT__PASSWORD_FILE", "here")
+    file = write(
+        tmp_path, '[registry]\ntoken_file = "t"\nca_file = "/etc/ca.pem"\n[mqtt]\ntls = true\nca_file = "a/b"\n'
+    )
+    config = load_config(file)
+    assert config.registry.token_file == tmp_path / "t"
+    assert config.registry.ca_file == Path("/etc/ca.pem")
+    assert config.mqtt.ca_file == tmp_path / "a/b"
+    assert config.mqtt.password_file == Path("here")  # of the environment: from where the agent is started
+
+
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELFLEET_AGENT_MQTT__HOST", "broker")
     config = load_config(write(tmp_path, '[mqtt]\nhost = "file"\nport = 1884\n'))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -121,6 +122,22 @@ def test_a_device_is_added_once_and_its_credential_shown_once(cli: Cli) -> None:
     assert "Give --yes" in cli("devices", "remove", "edge-1", code=2).err
     cli("devices", "remove", "edge-1", "--yes")
     cli("devices", "show", "edge-1", code=3)
+
+
+def test_the_files_for_an_agent_are_written_once_and_never_over_others(cli: Cli) -> None:
+    said = cli("devices", "add", "edge-9", "--out", "edge-9").out
+    folder = cli.folder / "edge-9"
+    assert {path.name for path in folder.iterdir()} == {"agent.toml", "edge-9.token"}  # no broker, so no authority
+    token = (folder / "edge-9.token").read_text().strip()
+    assert stat.S_IMODE((folder / "edge-9.token").stat().st_mode) == 0o600
+    assert token not in said
+    assert token not in (folder / "agent.toml").read_text()
+    assert "no credential was made" in cli("devices", "rotate", "edge-9", "--out", "edge-9", code=4).err
+    assert "not both" in cli("devices", "rotate", "edge-9", "--out", "x", "--token-out", "y", code=2).err
+    assert cli("devices", "show", "edge-9", "--json", MODELFLEET_TOKEN=token).code == 0
+    answer = json.loads(cli("devices", "rotate", "edge-9", "--json").out)
+    assert 'token_file = "edge-9.token"' in answer["agent_toml"]
+    assert answer["token"] not in answer["agent_toml"]
 
 
 def test_deploy_waits_until_the_device_serves(cli: Cli, add_device: Callable[[str], Device]) -> None:
