@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--flips", default=120, type=int, help="flipped bits in all, in tests/power")
     parser.addoption("--kills", default=4, type=int, help="of broker and registry each, in tests/e2e")
     parser.addoption("--languages", action="store_true", help="run the examples of docs/clients; needs npm and gcc")
-    parser.addoption("--exporters", action="store_true", help="install scikit-learn and skl2onnx for their tests")
+    parser.addoption("--exporters", action="store_true", help="install scikit-learn and PyTorch for their tests")
     parser.addoption("--devices", default=100, type=int, help="simulated ones, in tests/integration/fleet")
 
 

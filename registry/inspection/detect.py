@@ -33,7 +33,7 @@ _LOOKED_AT = 1000
 """Entries of the folder: enough for any model, and never a whole disk."""
 HEAD_BYTES = 4096
 _TO_ONNX = "export the model to ONNX"
-_TORCH = f"{_TO_ONNX} (torch.onnx.export)"
+_TORCH = f"{_TO_ONNX}: registry import torch:FILE does it, with PyTorch's torch.onnx.export"
 _TF = "convert it to ONNX (tf2onnx)"
 _SAVE_BINARY = "save it in the binary form: onnx.save(onnx.load(file, format), 'model.onnx')"
 _UNPACK = "unpack it first"

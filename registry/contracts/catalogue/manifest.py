@@ -367,7 +367,7 @@ class Origin(Wire):
     """Where a version was imported from, as its publisher found it. Told to people; nothing follows from it."""
 
     kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-    """`huggingface`, `mlflow`, `triton`, `oci` or `files`."""
+    """`huggingface`, `mlflow`, `triton`, `oci`, `sklearn`, `torch` or `files`."""
     source: Annotated[str, Field(min_length=1, max_length=512)]
     """The repository, folder, reference or file there, without the path on the publisher's machine."""
     revision: Annotated[str, Field(max_length=128)] | None = None

@@ -1,17 +1,11 @@
 """The program that exports one scikit-learn model to ONNX, by skl2onnx: run by the Python that has both, in a sandbox.
 
-Run as `PYTHON -I export_sklearn.py`; standard input is JSON:
-
-    {"file": path, "out": path, "pickle": may the file be unpickled, "inputs": [[name, NumPy type, columns]] or null}
-
-and standard output one line of JSON, {"version", "compared", "difference"} or {"error": text}. What was exported is
-compared with the model itself, on random rows. Standard library, NumPy and the vendors' packages, Python 3.9 syntax.
+`export_child` says how it is asked; of this one, "inputs" is [[name, NumPy type, columns]] or null. What was exported
+is compared with the model itself, on random rows.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import sys
 import types
@@ -24,15 +18,9 @@ if __name__ == "__main__":
 
 from typing import Any
 
-from registry import sandbox
+from registry.publishing.sources.export_child import ExportRefusal, answer, distance
 
 ROWS = 64
-ABSOLUTE, RELATIVE = 1e-4, 1e-3
-"""How far the exported model may be from the model itself: as golden vectors are compared."""
-
-
-class ExportRefusal(Exception):  # noqa: N818 - it is an answer
-    """It cannot be exported; the message says why."""
 
 
 def load(path: str, unpickle: bool) -> Any:
@@ -82,47 +70,15 @@ def export(model: Any, inputs: Any, out: str) -> dict[str, Any]:
     return {"compared": ROWS, "difference": max(map(distance, wanted, found))}
 
 
-def distance(wanted: Any, found: Any) -> float:
-    """The largest difference of one output. Raises ExportRefusal: it is beyond the tolerance."""
-    import numpy as np  # noqa: PLC0415 - as above
-
-    wanted, found = np.asarray(wanted), np.asarray(found).reshape(np.shape(wanted))
-    if wanted.dtype.kind not in "fiub":
-        differ = int((wanted.astype(str) != found.astype(str)).sum())
-        if differ:
-            raise ExportRefusal(f"the exported model answers {differ} of {len(wanted)} random rows with another class")
-        return 0.0
-    off = np.abs(found.astype(float) - wanted.astype(float))
-    if not (off <= ABSOLUTE + RELATIVE * np.abs(wanted.astype(float))).all():
-        raise ExportRefusal(
-            f"the exported model is up to {off.max():g} from the model itself, on {len(wanted)} random rows"
-        )
-    return float(off.max())
-
-
-def main() -> None:
+def exported(order: dict[str, Any]) -> dict[str, Any]:
     """One model."""
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print
-    order = json.load(sys.stdin)
-    sandbox.die_with_parent(True)
-    sandbox.limit(sandbox.memory_of_host(), writes=True)
-    sandbox.confine([os.path.dirname(order["file"])], write=[os.path.dirname(order["out"])])
-    try:
-        import sklearn  # noqa: PLC0415 - only now: see `confine`
+    import sklearn  # noqa: PLC0415 - only now: see `distance`
 
-        said = {
-            "version": sklearn.__version__,
-            **export(load(order["file"], order["pickle"]), order["inputs"], order["out"]),
-        }
-    except ExportRefusal as refusal:
-        said = {"error": str(refusal)}
-    except Exception as error:  # noqa: BLE001 - a file that cannot be read raises anything
-        said = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
-    with contextlib.suppress(BrokenPipeError):
-        replies.write(json.dumps(said) + "\n")
-        replies.flush()
+    return {
+        "version": sklearn.__version__,
+        **export(load(order["file"], order["pickle"]), order["inputs"], order["out"]),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    answer(exported)

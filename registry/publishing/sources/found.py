@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from registry.contracts.catalogue.manifest import Classification, ImageInput, Origin, Target
+from registry.contracts.catalogue.manifest import Classification, ImageInput, Origin, Target, TensorSpec
 from registry.contracts.codes import ClientCode, ProblemCode
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.publishing.request import BatchingSection
@@ -46,6 +46,8 @@ class SourceChoice:
     """A file inside the source, where it holds several; of Triton: the number of a version."""
     trust_pickle: bool = False
     """A pickle may be read, which runs its author's code in a sandbox."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """Of a model that does not say them itself, for its export; -1 is any size."""
 
 
 @dataclass(frozen=True)

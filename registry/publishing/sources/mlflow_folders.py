@@ -1,8 +1,8 @@
 """Model folders of MLflow: `MLmodel` (YAML) and the files of its flavours.
 
-The flavour `onnx` is published as it is, `sklearn` is exported. `pytorch` and others are pickles or code, which are
+The flavour `onnx` is published as it is, `sklearn` and `pytorch` are exported. Others are pickles or code, which are
 not run here: they are refused, and the message says how to export them. The signature is compared with what the ONNX
-file says of itself.
+file says of itself; for `pytorch` it says the inputs.
 Source: MLflow, "MLflow Models: storage format" and "Model signatures".
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.contracts.catalogue.manifest import Origin, TensorSpec
+from registry.contracts.tensors import Datatype
 from registry.inspection.onnx import inspect
 from registry.publishing.request import near_name
 from registry.publishing.sources.found import (
@@ -25,16 +26,18 @@ from registry.publishing.sources.found import (
     only_one,
     read_text,
 )
+from registry.publishing.sources.pytorch import exported_torch
 from registry.publishing.sources.scikit_learn import Inputs, exported
 
 MLMODEL = "MLmodel"
 _EXPORT = {
-    "pytorch": "export it with torch.onnx.export, and log the result with mlflow.onnx.log_model",
     "tensorflow": "convert it with tf2onnx, and log the result with mlflow.onnx.log_model",
     "keras": "convert it with tf2onnx, and log the result with mlflow.onnx.log_model",
     "xgboost": "convert it with onnxmltools, and log the result with mlflow.onnx.log_model",
     "lightgbm": "convert it with onnxmltools, and log the result with mlflow.onnx.log_model",
 }
+_TORCH_FILES = ("model.pth", "model.pt", "model.pt2")
+"""In the folder `model_data` of the flavour `pytorch`."""
 _COLUMNS = {"double": "float64", "float": "float32", "long": "int64", "integer": "int64"}
 """Types of columns as NumPy has them."""
 _KINDS = {"float16": "FP16", "float32": "FP32", "float64": "FP64", "bool": "BOOL", "str": "BYTES", "object": "BYTES"}
@@ -62,6 +65,12 @@ def read_mlflow(folder: Path, choice: SourceChoice) -> FoundModel:
     if flavour is None and isinstance(model := flavours.get("sklearn"), dict):
         file = inside(folder, _word(model.get("pickled_model")) or "model.pkl", MLMODEL)
         return exported(file, origin, name, _matrix(said), choice)
+    if flavour is None and isinstance(model := flavours.get("pytorch"), dict):
+        data = inside(folder, _word(model.get("model_data")) or "data", MLMODEL)
+        found = [path for name in _TORCH_FILES if (path := data / name).is_file()]
+        file = only_one(found, folder, choice.file, f"none of {', '.join(_TORCH_FILES)} where its MLmodel says")
+        inside(folder, file.relative_to(folder).as_posix(), MLMODEL)
+        return exported_torch(file, origin, name, choice, _tensors(said))
     if not isinstance(flavour, dict):
         names = [str(name) for name in flavours if name != "python_function"] or ["python_function"]
         how = _EXPORT.get(names[0], "export it to ONNX, and log the result with mlflow.onnx.log_model")
@@ -90,6 +99,23 @@ def _origin(said: dict[str, Any], folder: Path) -> Origin:
     words = (_word(said.get(key)) for key in ("run_id", "model_id", "model_uuid"))
     revision = next((word[:128] for word in words if word), None)
     return Origin(kind="mlflow", source=_title(said, folder)[:512], revision=revision)
+
+
+def _tensors(said: dict[str, Any]) -> tuple[TensorSpec, ...]:
+    """The inputs of a signature of tensors, in their order; none: it does not say them."""
+    signature = said.get("signature")
+    try:
+        entries = json.loads(signature["inputs"]) if isinstance(signature, dict) else []
+        return tuple(
+            TensorSpec(
+                name=entry.get("name") or ("x" if len(entries) == 1 else f"x{number}"),
+                datatype=Datatype(_KINDS[entry["tensor-spec"]["dtype"]]),
+                shape=tuple(entry["tensor-spec"]["shape"]),
+            )
+            for number, entry in enumerate(entries)
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return ()
 
 
 def _matrix(said: dict[str, Any]) -> Inputs | None:

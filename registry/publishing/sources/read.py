@@ -18,6 +18,7 @@ from registry.publishing.sources.found import (
 from registry.publishing.sources.hub_snapshots import read_huggingface
 from registry.publishing.sources.mlflow_folders import read_mlflow
 from registry.publishing.sources.oci_layouts import read_oci
+from registry.publishing.sources.pytorch import read_torch
 from registry.publishing.sources.scikit_learn import read_sklearn
 from registry.publishing.sources.triton_repositories import read_triton
 
@@ -29,16 +30,19 @@ SOURCES: dict[str, Callable[[str, SourceChoice], FoundModel]] = {
     "triton": lambda rest, choice: read_triton(Path(rest), choice),
     "oci": read_oci,
     "sklearn": lambda rest, choice: read_sklearn(Path(rest), choice),
+    "torch": lambda rest, choice: read_torch(Path(rest), choice),
 }
 """What stands before the colon, and who reads what stands behind it."""
+_EXPORTED = ("sklearn", "torch")
+"""Those of one file, which is exported."""
 
 
 def read_source(sources: Sequence[str], choice: SourceChoice = NO_CHOICE) -> FoundModel:
     """The model that the texts name: one of SOURCES, or files of the same model.
 
     Args:
-        sources: `mlflow:FOLDER`, `hf:ORG/NAME[@REVISION]`, `triton:FOLDER`, `oci:FOLDER[:TAG]`, `sklearn:FILE`, or
-            paths of files.
+        sources: `mlflow:FOLDER`, `hf:ORG/NAME[@REVISION]`, `triton:FOLDER`, `oci:FOLDER[:TAG]`, `sklearn:FILE`,
+            `torch:FILE`, or paths of files.
         choice: What the publisher says beside it.
 
     Raises:
@@ -50,9 +54,13 @@ def read_source(sources: Sequence[str], choice: SourceChoice = NO_CHOICE) -> Fou
         if len(sources) > 1:
             raise UsageFault(f"{kind}: takes one source, and there are {len(sources)}")
         if not rest:
-            what = "file" if kind == "sklearn" else "folder"
+            what = "file" if kind in _EXPORTED else "folder"
             raise UsageFault(f"No {what} after {kind}:", hint=f"{kind}:{what.upper()}; see registry import --help")
+        if choice.inputs and kind not in ("torch", "mlflow"):
+            raise UsageFault(f"--input is for models that do not say their inputs: torch:, mlflow:; {kind}: says them")
         return _read(kind, rest, choice)
+    if choice.inputs:
+        raise UsageFault("--input is for models that are exported and do not say their inputs: torch:, mlflow:")
     if choice.file is not None:
         raise UsageFault("--file names a file inside mlflow:, hf:, triton: or oci:; a path names the file itself")
     paths = [Path(source) for source in sources]

@@ -337,7 +337,8 @@ def test_an_mlflow_model_is_published_and_a_signature_that_disagrees_is_said(tmp
     ("described", "said"),
     [
         ("flavors:\n  sklearn:\n    pickled_model: model.onnx\n  python_function: {}\n", "--trust-pickle"),
-        ("flavors:\n  pytorch: {}\n  python_function: {}\n", "torch.onnx.export"),
+        ("flavors:\n  pytorch: {}\n  python_function: {}\n", "none of model.pth"),
+        ("flavors:\n  xgboost: {}\n  python_function: {}\n", "onnxmltools"),
         ("flavors:\n  python_function:\n    loader_module: mine\n", "a pickle or code"),
         ("flavors:\n  onnx:\n    data: ../../../etc/passwd\n", "outside"),
         ("flavors:\n  onnx:\n    data: gone.onnx\n", "does not exist"),
