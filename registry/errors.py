@@ -44,6 +44,12 @@ class ConflictError(RegistryError):
     code = ProblemCode.CONFLICT
 
 
+class YankedError(RegistryError):
+    """The version was yanked: nothing new gets it."""
+
+    code = ProblemCode.YANKED
+
+
 class InUseError(RegistryError):
     """A device serves it, or may return to it; `errors` names the users."""
 

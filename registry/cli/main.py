@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "dataset": "registry.cli.catalogue.datasets:app",
     "evaluate": "registry.cli.catalogue.evaluate:evaluate",
     "record": "registry.cli.catalogue.models:record",
+    "yank": "registry.cli.catalogue.yank:yank",
     "delete": "registry.cli.catalogue.models:delete",
     "devices": "registry.cli.fleet.devices:app",
     "deploy": "registry.cli.fleet.deploy:deploy",

@@ -71,6 +71,7 @@ _EXIT_BY_CODE = {
     "conflict": ExitCode.CONFLICT,
     "precondition_failed": ExitCode.CONFLICT,
     "in_use": ExitCode.CONFLICT,
+    "yanked": ExitCode.CONFLICT,
     "unauthorized": ExitCode.FORBIDDEN,
     "forbidden": ExitCode.FORBIDDEN,
     "unreachable": ExitCode.UNREACHABLE,

@@ -31,17 +31,40 @@ def split_version(text: str) -> tuple[str, str]:
 
 
 def find_version(client: ApiClient, model: str, reference: str | None) -> VersionView:
-    """The version that a reference names; the newest when there is none.
+    """The version that a reference names; the newest when there is none, but for those that were yanked or taken back.
 
     Raises:
         ClientError: it is not there.
     """
     if reference is not None:
         return client.get(version_path(model, reference), VersionView)
-    latest = client.get(model_path(model), ModelView).latest
-    if latest is None:
+    found = client.get(model_path(model), ModelView)
+    if found.latest is not None:
+        return found.latest
+    if not found.versions:
         raise ClientError(f"Model {model} has no versions", code="not_found")
-    return latest
+    raise ClientError(
+        f"No version of {model} counts as the newest: each was yanked, or taken back by a rollout",
+        code="not_found",
+        hint=f"Name one, as MODEL@VERSION; registry show {model} lists them.",
+    )
+
+
+def find_usable(client: ApiClient, model: str, reference: str | None, *, allow_yanked: bool, how: str) -> VersionView:
+    """The version that a reference names, for use; `how`: what a caller gives to get a yanked one, as `--yanked`.
+
+    Raises:
+        ClientError: it is not there, or it was yanked and `allow_yanked` is not set.
+    """
+    view = find_version(client, model, reference)
+    if view.yanked is not None and not allow_yanked:
+        alias = f"{model}@{reference} is {view.version}, which" if reference != view.version else f"{model}@{reference}"
+        raise ClientError(
+            f"{alias} was yanked by {view.yanked.by or 'anonymous'}: {view.yanked.reason}",
+            code="yanked",
+            hint=f"Take another version: registry show {model}. To take it all the same: {how}.",
+        )
+    return view
 
 
 def fetch_manifest(client: ApiClient, version: VersionView) -> Manifest:

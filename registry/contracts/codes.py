@@ -441,6 +441,9 @@ class ReasonCode(Code):
     SHADOW = ("shadow",
         "The candidate's answers agree less with the active version's than the gate allows.",
         "Compare the two versions, then resume or roll back.")
+    YANKED = ("yanked",
+        "Somebody yanked the version while the rollout ran.",
+        "Roll back or abort; after `registry yank MODEL@VERSION --undo`, resume.")
     INCONCLUSIVE = ("inconclusive",
         "The wave can neither pass nor fail: nothing moves any more, or the figures do not decide.",
         "Read the text, then resume, retry or roll back.")
@@ -490,6 +493,9 @@ class ProblemCode(Code):
     CONFLICT = ("conflict",
         "It exists with other content, or is in another state than the request needs.",
         "Compare the differences that are listed; a version never changes, so publish under a new name.")
+    YANKED = ("yanked",
+        "The version was yanked: no device, rollout or alias gets it any more.",
+        "Take another version; `registry yank MODEL@VERSION --undo` lets it be deployed again.")
     IN_USE = ("in_use",
         "A device serves it, or may return to it.",
         "Take it from the users that are listed, then repeat the command.")

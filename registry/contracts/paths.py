@@ -32,6 +32,8 @@ versions_path = _Path("/models/{model}/versions")
 """GET: Page[VersionView], newest first."""
 version_path = _Path("/models/{model}/versions/{version}")
 """GET (version or alias): VersionView. PUT Manifest: PublishAnswer; 409 with differences. DELETE."""
+yank_path = _Path("/models/{model}/versions/{version}/yank")
+"""PUT YankBody, DELETE: YankAnswer. The exact version; an alias is refused."""
 manifest_path = _Path("/manifests/{digest}")
 """GET: the manifest's canonical bytes; they have this digest."""
 blob_path = _Path("/blobs/{digest}")

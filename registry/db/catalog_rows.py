@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from registry.db.base import DIGEST, NAME, WHO, Base, BigId, Made, Numbered
@@ -42,6 +42,16 @@ class VersionRow(Numbered, Made, Base):
     size: Mapped[int] = mapped_column(BigInteger)
     revision: Mapped[int] = mapped_column(default=0, server_default="0")
     """How often variants were added; the manifests before are in `earlier_manifests`."""
+    yanked_at: Mapped[datetime | None]
+    """Since when nothing new gets it. None: it may be deployed."""
+    yanked_by: Mapped[str] = mapped_column(WHO, default="", server_default="")
+    yanked_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    taken_back_at: Mapped[datetime | None]
+    """When a rollout began to take it back. None: none did, or a later one of it ended well."""
+    taken_back_by: Mapped[str] = mapped_column(NAME, default="", server_default="")
+    """Id of that rollout."""
+    taken_back_code: Mapped[str] = mapped_column(NAME, default="", server_default="")
+    taken_back_text: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class EarlierManifestRow(Made, Base):

@@ -51,6 +51,13 @@ class RolloutRow(Numbered, Made, Base):
     """Of the rate's bucket, in devices, when `filled_at`."""
     byte_tokens: Mapped[float] = mapped_column(default=0.0)
     filled_at: Mapped[datetime | None]
+    went_back_at: Mapped[datetime | None]
+    """When it began to go back. None: it did not, or was begun again since."""
+    went_back_by: Mapped[str] = mapped_column(WHO, default="", server_default="")
+    """Who asked for it; empty: its gate did."""
+    went_back_code: Mapped[str] = mapped_column(NAME, default="", server_default="")
+    """The reason that stood before, a `ReasonCode`."""
+    went_back_text: Mapped[str] = mapped_column(Text, default="", server_default="")
 
 
 class WaveRow(Base):
@@ -127,7 +134,11 @@ class ActionRow(Numbered, Base):
     spoke: Mapped[bool] = mapped_column(default=False)
     """It reported anything of this attempt."""
     goes_back: Mapped[bool] = mapped_column(default=False)
-    """It was told to go back: its state speaks of the way back."""
+    """It was told to go back: its state speaks of the way back, `left_...` of what it was when it was told."""
+    left_wave: Mapped[int | None]
+    left_state: Mapped[str | None] = mapped_column(String(32))
+    left_code: Mapped[str] = mapped_column(NAME, default="", server_default="")
+    left_message: Mapped[str] = mapped_column(Text, default="", server_default="")
     committed_at: Mapped[datetime | None]
     told_at: Mapped[datetime | None]
     """When the phase began, by the device's clock."""

@@ -50,15 +50,19 @@ def load_weights(network: Any, network_name: str | None = None, force_reload: bo
             without asking. Files that are in the cache and have their digest are never fetched again.
         **kwargs: device_target: `cpu`, `gpu` or `ascend`, in any case; a checkpoint for it is preferred, but weights
             are the same everywhere. dataset: the version's label `dataset`, or an alias of the model. version: a
-            version or an alias; default: the newest.
+            version or an alias; default: the newest that was neither yanked nor taken back by a rollout.
+            allow_yanked: True takes also a version that was yanked.
 
     Returns:
         The network.
 
     Raises:
-        HubError: `invalid`, `not_found`, `dataset_mismatch`, `ambiguous`, `unreachable`, `digest_mismatch`,
+        HubError: `invalid`, `not_found`, `yanked`, `dataset_mismatch`, `ambiguous`, `unreachable`, `digest_mismatch`,
             `checkpoint_mismatch`, `mindspore_missing`, ... The network is unchanged then.
     """
+    allow_yanked = kwargs.pop("allow_yanked", None)
+    if allow_yanked not in (None, True, False):
+        raise HubError("invalid", f"allow_yanked is True or False, not {allow_yanked!r}")
     _check_keywords(kwargs)
     targets = _targets(kwargs.get("device_target"))
     mindspore = _mindspore()
@@ -66,7 +70,13 @@ def load_weights(network: Any, network_name: str | None = None, force_reload: bo
         raise HubError("invalid", f"network is a {type(network).__name__}, not a mindspore.nn.Cell")
     model = network_name or type(network).__name__.lower()
     with opened() as source:
-        manifest = source.manifest(model, kwargs.get("version"), kwargs.get("dataset"), ask=force_reload)
+        manifest = source.manifest(
+            model,
+            kwargs.get("version"),
+            kwargs.get("dataset"),
+            ask=force_reload,
+            allow_yanked=allow_yanked is True,
+        )
         variant = choose(manifest, targets)
         file = source.files(variant) / variant.entry
     _fill(mindspore, network, file, f"{manifest.model}@{manifest.version}")
@@ -189,22 +199,24 @@ class Model:
         return {name: _checked(specs[name], value) for name, value in batch.items()}
 
 
-def load(name: str, version: str | None = None) -> Model:
+def load(name: str, version: str | None = None, *, allow_yanked: bool = False) -> Model:
     """A model that predicts here.
 
     Args:
         name: `lenet`, or `lenet@1.0.0`, `lenet@stable`.
-        version: A version or an alias; default: what stands behind `@`, else the newest.
+        version: A version or an alias; default: what stands behind `@`, else the newest that was neither yanked nor
+            taken back by a rollout.
+        allow_yanked: Take also a version that was yanked.
 
     Raises:
-        HubError: `not_found`, `unreachable`, `digest_mismatch`, `cannot_run` with the reason of each variant, ...
+        HubError: `not_found`, `yanked`, `unreachable`, `digest_mismatch`, `cannot_run` with each variant's reason, ...
     """
     require_text(name=name)
     model, _, said = name.partition("@")
     if version and said:
         raise HubError("invalid", f"{name!r} and version={version!r} name two versions")
     with opened() as source:
-        manifest = source.manifest(model, version or said or None, None)
+        manifest = source.manifest(model, version or said or None, None, allow_yanked=allow_yanked)
         reasons = []
         for variant in sorted(manifest.variants, key=_rank):
             sides = (*variant.inputs, *variant.optional_inputs), variant.outputs

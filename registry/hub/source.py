@@ -31,7 +31,7 @@ from registry.client.address import find_address
 from registry.client.api import ApiClient
 from registry.client.errors import ClientError, UsageFault, action_of
 from registry.client.transfers import download, hash_file
-from registry.client.versions import fetch_manifest, find_version
+from registry.client.versions import fetch_manifest, find_usable
 from registry.contracts.api.versions import ModelView, VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
 from registry.contracts.paths import models_path, versions_path
@@ -259,7 +259,9 @@ class Source:
     def __init__(self, client: ApiClient, cache: Cache) -> None:
         self.client, self._cache = client, cache
 
-    def manifest(self, model: str, reference: str | None, dataset: str | None, *, ask: bool = True) -> Manifest:
+    def manifest(
+        self, model: str, reference: str | None, dataset: str | None, *, ask: bool = True, allow_yanked: bool = False
+    ) -> Manifest:
         """The version that is meant: `reference` (a version or an alias), else the newest of that dataset.
 
         `ask` False: what an earlier call with the same question got, where there was one, without the registry.
@@ -267,14 +269,15 @@ class Source:
         require_text(model=model)
         if reference is not None:
             require_text(version=reference)
-        question = canonical_json([self.client.address.url, model, reference, dataset]).decode()
+        asked = [self.client.address.url, model, reference, dataset, *(["yanked"] if allow_yanked else [])]
+        question = canonical_json(asked).decode()
         kept = None if ask else self._cache.answer(question)
         if kept is not None:
             try:
                 return Manifest.model_validate_json(kept)
             except ValidationError:
                 pass  # spoilt, as a file in the cache may be: asked again
-        found = self._named(model, reference, dataset)
+        found = self._named(model, reference, dataset, allow_yanked=allow_yanked)
         self._cache.keep_answer(question, found.canonical())
         return found
 
@@ -282,10 +285,10 @@ class Source:
         """The folder with the variant's verified files."""
         return self._cache.artifact(variant, partial(download, self.client))
 
-    def _named(self, model: str, reference: str | None, dataset: str | None) -> Manifest:
+    def _named(self, model: str, reference: str | None, dataset: str | None, *, allow_yanked: bool) -> Manifest:
         if reference is None and dataset is not None:
             return self._of_dataset(model, dataset)
-        view = find_version(self.client, model, reference)
+        view = find_usable(self.client, model, reference, allow_yanked=allow_yanked, how="allow_yanked=True")
         manifest = fetch_manifest(self.client, view)
         if dataset is not None and not _is_of(manifest, view, dataset):
             said = manifest.labels.get(DATASET_LABEL, "no dataset")
@@ -297,6 +300,7 @@ class Source:
 
     def _of_dataset(self, model: str, dataset: str) -> Manifest:
         views = self.client.items(versions_path(model), VersionView, limit=MAX_SEARCHED)
+        views = [view for view in views if view.yanked is None and view.taken_back is None]
         for view in sorted(views, key=lambda view: view.created_at, reverse=True):
             manifest = fetch_manifest(self.client, view)
             if _is_of(manifest, view, dataset):

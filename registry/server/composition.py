@@ -35,6 +35,7 @@ from registry.services.catalogue.coverage import Coverage
 from registry.services.catalogue.models import Aliases, Models
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Conversions, Versions
+from registry.services.catalogue.yanking import Yanking
 from registry.services.deployments import Deployments
 from registry.services.evaluations import Datasets, Evaluations, ParityTable
 from registry.services.fleet.desired import DesiredDocuments, Publication
@@ -218,6 +219,7 @@ class Services:
     aliases: Aliases
     conversions: Conversions
     parity: ParityTable
+    yanking: Yanking
     datasets: Datasets
     evaluations: Evaluations
     garbage: Garbage
@@ -283,6 +285,7 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
         aliases=Aliases(database),
         conversions=Conversions(database, blobs, limits.blob_bytes),
         parity=ParityTable(database),
+        yanking=Yanking(database),
         datasets=Datasets(database, blobs),
         evaluations=Evaluations(database),
         garbage=Garbage(database, blobs, timedelta(seconds=limits.blob_grace_s)),

@@ -18,7 +18,7 @@ from registry.contracts.device.deployments import DeploymentPolicy
 from registry.contracts.device.messages import DesiredModel
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import FitOutcome, Resolution
-from registry.db.catalog_rows import ModelRow
+from registry.db.catalog_rows import ModelRow, VersionRow
 from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow
 from registry.errors import ConflictError, InvalidError
@@ -26,6 +26,7 @@ from registry.services.choice import choose
 from registry.services.fleet.desired import as_desired, find_device, set_desired
 from registry.services.queries import UseCases, find_model, find_version, found, manifest_body
 from registry.services.rollouts.targets import supersede
+from registry.services.withdrawn import require_not_yanked
 
 REISSUE_BATCH = 200
 """Deployments that one transaction issues again after a model's settings changed."""
@@ -41,12 +42,14 @@ class Deployments(UseCases):
             NotFoundError: no such device, model, version or alias.
             InvalidError: the version has no variant of the pinned name, or the policy an unknown field.
             ConflictError: no variant fits what is known of the device, and `force` is not set.
+            YankedError: the version was yanked, and the slot does not want it already.
         """
         if unknown := body.policy.unknown_fields():
             raise InvalidError(f"A policy has no field {unknown[0]!r}.")
         with self._database.write() as session:
             row = find_device(session, device)
             version = find_version(session, model, body.version)
+            _require_deployable(session, row, version)
             manifest = Manifest.model_validate_json(version.body)
             variant, note = _choose(session, manifest, body, row)
             settings = find_model(session, model)
@@ -97,6 +100,13 @@ class Deployments(UseCases):
                     _adapt(session, device, row, now, note=row.note, record_results=record)
             done += len(rows)
         return done
+
+
+def _require_deployable(session: Session, device: DeviceRow, version: VersionRow) -> None:
+    """A slot that wants a yanked version goes on, also with other settings."""
+    before = session.get(DeploymentRow, (device.id, version.model))
+    if before is None or before.version != version.version:
+        require_not_yanked(version)
 
 
 def take_facts(session: Session, device: DeviceRow, facts: Platform, now: datetime) -> None:

@@ -16,6 +16,7 @@ from registry.contracts.wire import Digest
 from registry.db.catalog_rows import AliasMoveRow, AliasRow, EarlierManifestRow, ModelRow, VersionRow
 from registry.db.engine import Database
 from registry.errors import NotFoundError
+from registry.services.withdrawn import COUNTS_AS_NEWEST, taken_back_of, yank_of
 
 T = TypeVar("T")
 IN_LIST = 500
@@ -108,6 +109,8 @@ def version_views(session: Session, rows: Sequence[VersionRow]) -> list[VersionV
             variants=tuple(VariantView.model_validate(variant) for variant in row.variants),
             aliases=tuple(aliases[row.model, row.version]),
             revision=row.revision,
+            yanked=yank_of(row),
+            taken_back=taken_back_of(row),
         )
         for row in rows
     ]
@@ -116,10 +119,11 @@ def version_views(session: Session, rows: Sequence[VersionRow]) -> list[VersionV
 def model_views(session: Session, rows: Sequence[ModelRow]) -> list[ModelView]:
     """The models with their newest versions and aliases; a fixed number of queries."""
     names = [row.name for row in rows]
-    grouped = select(VersionRow.model, func.count(), func.max(VersionRow.id))
-    counted = session.execute(grouped.where(VersionRow.model.in_(names)).group_by(VersionRow.model)).all()
-    counts = {model: count for model, count, _ in counted}
-    newest = session.scalars(select(VersionRow).where(VersionRow.id.in_([last for _, _, last in counted]))).all()
+    grouped = select(VersionRow.model, func.count()).where(VersionRow.model.in_(names)).group_by(VersionRow.model)
+    counts = {model: count for model, count in session.execute(grouped)}  # noqa: C416 - rows are no pairs
+    good = select(func.max(VersionRow.id)).where(VersionRow.model.in_(names), *COUNTS_AS_NEWEST)
+    last = session.scalars(good.group_by(VersionRow.model)).all()
+    newest = session.scalars(select(VersionRow).where(VersionRow.id.in_(last))).all()
     latest = {view.model: view for view in version_views(session, newest)}
     aliases: dict[str, dict[str, str]] = defaultdict(dict)
     for alias in session.scalars(select(AliasRow).where(AliasRow.model.in_(names)).order_by(AliasRow.alias)):

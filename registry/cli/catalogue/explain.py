@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.catalogue.manifest_text import warn_withdrawn
 from registry.cli.output import ExitCode, age_text, short
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
@@ -49,6 +50,7 @@ def coverage(
     ```
     """
     found = find_version(session.client, *split_reference(reference))
+    warn_withdrawn(session.out, found)
     view = session.client.get(coverage_path(found.model, found.version), CoverageView, selector=fleet or None)
     if session.out.as_json:
         session.out.document(view)
@@ -122,6 +124,7 @@ def explain(
     ```
     """
     found = find_version(session.client, *split_reference(reference))
+    warn_withdrawn(session.out, found)
     asked = ResolveBody(
         model=found.model, version=found.version, device=device, variant=variant, what_if=_changes(what_if)
     )

@@ -16,6 +16,7 @@ from registry.cli.catalogue.manifest_text import (
     show_evaluations,
     show_parity,
     show_variants,
+    withdrawn_text,
 )
 from registry.cli.output import CliError, short, time_text
 from registry.cli.session import Session, command, confirm
@@ -112,7 +113,7 @@ def _print(session: Session, found: list[AliasView], empty: str) -> None:
 
 @command
 def models(session: Session) -> None:
-    """List the models with their newest version.
+    """List the models with their newest version, of those that were neither yanked nor taken back by a rollout.
 
     ```
     registry models
@@ -132,7 +133,7 @@ def _model_row(model: ModelView) -> tuple[object, ...]:
     newest = model.latest
     aliases = ", ".join(f"{alias}={version}" for alias, version in sorted(model.aliases.items()))
     if newest is None:
-        return model.name, 0, "-", "-", "-", aliases, "-"
+        return model.name, model.versions, "withdrawn" if model.versions else "-", "-", "-", aliases, "-"
     variants = ", ".join(variant.name for variant in newest.variants)
     size, at = size_text(newest.size), time_text(newest.created_at)
     return model.name, model.versions, newest.version, variants, size, aliases, at
@@ -164,16 +165,22 @@ def _show_model(session: Session, name: str) -> None:
     recording = f"on, kept {model.result_retention_hours} h" if model.record_results else "off"
     session.out.say(f"{model.name}: recording of results {recording}\n")
     session.out.table(
-        ("VERSION", "ALIASES", "VARIANTS", ">SIZE", "MANIFEST", "PUBLISHED", "BY"),
-        (_version_row(version) for version in versions),
+        ("VERSION", "STATE", "ALIASES", "VARIANTS", ">SIZE", "MANIFEST", "PUBLISHED", "BY"),
+        (_version_row(version, model) for version in versions),
         empty="It has no versions.",
     )
+    for version in versions:
+        if text := withdrawn_text(version):
+            session.out.say(f"\n{version.version} was {text}")
 
 
-def _version_row(view: VersionView) -> tuple[object, ...]:
+def _version_row(view: VersionView, model: ModelView) -> tuple[object, ...]:
     aliases, variants = ", ".join(view.aliases), ", ".join(variant.name for variant in view.variants)
     size, at = size_text(view.size), time_text(view.created_at)
-    return view.version, aliases, variants, size, short(view.manifest), at, view.created_by
+    state = "yanked" if view.yanked else "taken back" if view.taken_back else ""
+    if model.latest is not None and model.latest.version == view.version:
+        state = "newest"
+    return view.version, state, aliases, variants, size, short(view.manifest), at, view.created_by
 
 
 def _show_version(session: Session, model: str, reference: str) -> None:
@@ -184,6 +191,8 @@ def _show_version(session: Session, model: str, reference: str) -> None:
         out.document({"version": view, "manifest": manifest, "parity": parity, "evaluations": evaluations})
         return
     out.say(f"{view.model}@{view.version}, published {time_text(view.created_at)} by {view.created_by or 'anonymous'}")
+    if text := withdrawn_text(view):
+        out.say(f"  it was {text}")
     for label, text in (
         ("manifest", view.manifest),
         ("extended", f"{view.revision} times since it was published" if view.revision else ""),

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.catalogue.manifest_text import warn_withdrawn
 from registry.cli.output import meter
 from registry.cli.session import Session, command
 from registry.client.errors import ClientError
 from registry.client.transfers import choose_variants, download
 from registry.client.transfers import pull as pull_files
-from registry.client.versions import fetch_manifest, find_version, split_reference
+from registry.client.versions import fetch_manifest, find_usable, split_reference
 from registry.contracts.catalogue.manifest import FileRef, Target
 from registry.contracts.texts import size_text
 
@@ -32,15 +33,19 @@ def pull(
     directory: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: ./MODEL-VERSION")
     ] = None,
+    yanked: Annotated[bool, typer.Option("--yanked", help="Also a version that was yanked.")] = False,
 ) -> None:
     """Download a version's files. Files that are there already and intact are not downloaded again.
+
+    The newest version is the newest that was neither yanked nor taken back by a rollout.
 
     ```
     registry pull lenet
     registry pull lenet@stable --target cpu -o models/lenet
     ```
     """
-    view = find_version(session.client, *split_reference(reference))
+    view = find_usable(session.client, *split_reference(reference), allow_yanked=yanked, how="--yanked")
+    warn_withdrawn(session.out, view)
     manifest = fetch_manifest(session.client, view)
     chosen = choose_variants(manifest, variant, target)
     directory = directory if directory is not None else Path(f"{view.model}-{view.version}")

@@ -69,6 +69,7 @@ STATUS_OF_CODE = {
     "not_found": 404,
     "conflict": 409,
     "in_use": 409,
+    "yanked": 409,
     "offset_mismatch": 409,
     "precondition_failed": 412,
     "invalid": 422,

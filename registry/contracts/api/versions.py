@@ -25,6 +25,30 @@ class VariantView(Wire):
     """Canonical digest of the variant."""
 
 
+class Yank(Wire):
+    """Who withdrew a version, and why: nothing new gets it, and devices that serve it go on."""
+
+    at: AwareDatetime
+    """When, UTC."""
+    by: str = ""
+    """The name of the token."""
+    reason: str
+    """For people."""
+
+
+class TakenBack(Wire):
+    """The rollout that took the version back last. The version may be deployed, and does not count as the newest."""
+
+    at: AwareDatetime
+    """When it began to go back, UTC."""
+    rollout: str
+    """Its id."""
+    code: str
+    """Why: a code of docs/codes.md."""
+    text: str = ""
+    """For a person."""
+
+
 class VersionView(Wire):
     """A published version. The whole manifest is at `manifest_path(digest)`."""
 
@@ -46,6 +70,10 @@ class VersionView(Wire):
     """That name it now."""
     revision: int = 0
     """How often variants were added since it was published."""
+    yanked: Yank | None = None
+    """None: it may be deployed."""
+    taken_back: TakenBack | None = None
+    """None: no rollout took it back, or a later one of it ended well."""
 
 
 class ModelView(Wire):
@@ -58,7 +86,7 @@ class ModelView(Wire):
     versions: int
     """So many it has."""
     latest: VersionView | None = None
-    """The newest. None: it has none."""
+    """The newest that was neither yanked nor taken back by a rollout. None: it has none."""
     aliases: dict[Name, VersionName] = Field(default_factory=dict)
     """Alias to version."""
     record_results: bool = False
@@ -116,6 +144,24 @@ class ParityView(Wire):
     """What was measured."""
     at: AwareDatetime
     """When it was published, or reported by the device."""
+
+
+class YankBody(Wire):
+    """PUT body."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"\S")]
+    """Why, for people: it is shown wherever the version is."""
+
+
+class YankAnswer(Wire):
+    """The version as it is now, and who has it."""
+
+    version: VersionView
+    """With `yanked`, or without it."""
+    devices: int = 0
+    """So many should serve it, and go on."""
+    rollouts: tuple[str, ...] = ()
+    """Ids of rollouts of it that are not over: they offer it to no further device."""
 
 
 class AliasView(Wire):

@@ -73,6 +73,8 @@ class Snapshot:
     """For the wave that is judged."""
     failed: tuple[Failed, ...] = ()
     """Devices in waves that have started, whose code a rule of the spec names, with tries left."""
+    yanked: str = ""
+    """Who yanked its version and why, as a sentence. Empty: nobody did."""
     refused: int = 0
     """Devices in no wave, since they have the version in quarantine: the rollout ends with them as exceptions."""
 
@@ -213,6 +215,8 @@ def _running(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     if expired := _expired(snapshot, now):
         return expired
     timeouts = _timeouts(snapshot, now)
+    if snapshot.yanked:
+        return (*timeouts, Shift(RolloutTrigger.YANKED, ReasonCode.YANKED, snapshot.yanked))
     if again := _tried_again(snapshot):
         return (*timeouts, again)  # before any gate counts them as failed
     for wave in snapshot.waves:  # what had passed may no longer hold, and the tail has a stop of its own

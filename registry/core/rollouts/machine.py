@@ -29,6 +29,8 @@ class RolloutTrigger(StrEnum):
     GATE_FAILED_ROLLBACK = "gate_failed_rollback"
     """The gate failed, and the spec says to roll back at once."""
     INCONCLUSIVE = "inconclusive"
+    YANKED = "yanked"
+    """Its version was yanked: it offers it to nobody more."""
     FINISHED = "finished"
     FINISHED_WITH_EXCEPTIONS = "finished_with_exceptions"
     EXPIRED = "expired"
@@ -67,6 +69,7 @@ TRANSITIONS: dict[RolloutState, dict[Move, RolloutState | None]] = {
         _E.GATE_FAILED: _S.PAUSED,
         _E.GATE_FAILED_ROLLBACK: _S.ROLLING_BACK,
         _E.INCONCLUSIVE: _S.PAUSED,
+        _E.YANKED: _S.PAUSED,
         _E.FINISHED: _S.SUCCEEDED,
         _E.FINISHED_WITH_EXCEPTIONS: _S.COMPLETED_WITH_EXCEPTIONS,
         _E.EXPIRED: _S.EXPIRING,

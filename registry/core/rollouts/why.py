@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from registry.contracts.codes import DeploymentCode
+from registry.contracts.codes import DeploymentCode, ReasonCode
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.contracts.rollout.views import RolloutReason
 from registry.core.rollouts.actions import IN_FLIGHT, PARKED, RETRIABLE, SUCCESS, Action
@@ -148,3 +148,39 @@ def _planned(rollout: RolloutState, reason: RolloutReason, wave_started: bool) -
 
 def _when(at: datetime) -> str:
     return at.isoformat(timespec="seconds")
+
+
+STOPPED_FOR = frozenset(
+    {
+        ReasonCode.FAILED_BUDGET,
+        ReasonCode.UNKNOWN_BUDGET,
+        ReasonCode.TOO_FEW_COMMITTED,
+        ReasonCode.UNAVAILABLE_BUDGET,
+        ReasonCode.REGRESSED,
+        ReasonCode.HEALTH,
+        ReasonCode.ACCURACY,
+        ReasonCode.SHADOW,
+        ReasonCode.INCONCLUSIVE,
+        ReasonCode.WAVE_DEADLINE,
+        ReasonCode.YANKED,
+        ReasonCode.PLAN_FAILED,
+    }
+)
+"""What speaks against the version or its rollout, not only of where the rollout is."""
+
+
+def cause_of_rollback(reason: ReasonCode, text: str, by: str, note: str) -> tuple[str, str]:
+    """What a rollout goes back for: code and sentence.
+
+    Args:
+        reason: Why the rollout was where it was before a person's command, or what its gate found.
+        text: The sentence of that reason.
+        by: Who commanded it; empty: its gate did.
+        note: What that person said.
+    """
+    if not by:
+        return reason.value, text
+    said = f"rollback by {by}" + (f": {note}" if note else "")
+    if reason in STOPPED_FOR:
+        return reason.value, f"{text or reason.value}; {said}"
+    return ReasonCode.BY_COMMAND.value, said

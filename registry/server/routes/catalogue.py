@@ -23,6 +23,8 @@ from registry.contracts.api.versions import (
     VariantAnswer,
     VariantOffer,
     VersionView,
+    YankAnswer,
+    YankBody,
 )
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.evaluation import DatasetCreate, DatasetView, EvaluationCreate, EvaluationView
@@ -103,6 +105,20 @@ def publish_version(  # noqa: PLR0917 - called by the framework, by name
 def delete_version(model: Name, version: VersionName, services: ServicesDep, _who: Publisher) -> None:
     """Remove a version that no alias points to and no device uses."""
     services.versions.delete(model, version, services.clock())
+
+
+@versions.put("/models/{model}/versions/{version}/yank")
+def yank_version(
+    model: Name, version: VersionName, body: YankBody, services: ServicesDep, who: Publisher
+) -> YankAnswer:
+    """Let nothing new get it: no deployment, rollout or alias. What has it goes on."""
+    return services.yanking.yank(model, version, body.reason.strip(), who.name, services.clock())
+
+
+@versions.delete("/models/{model}/versions/{version}/yank")
+def undo_yank(model: Name, version: VersionName, services: ServicesDep, who: Publisher) -> YankAnswer:
+    """It may be deployed again, and counts as the newest again if it is, also after a rollout took it back."""
+    return services.yanking.undo(model, version, who.name)
 
 
 @versions.put("/models/{model}/versions/{version}/variants/{variant}")

@@ -16,6 +16,7 @@ from registry.db.catalog_rows import AliasMoveRow, AliasRow, ModelRow, VersionRo
 from registry.errors import InvalidError, NotFoundError, PreconditionError
 from registry.services.catalogue.versions import delete_rows
 from registry.services.queries import UseCases, alias_view, exact_version, find_model, found, model_views
+from registry.services.withdrawn import require_not_yanked
 
 LAST_REVISION = (1 << 31) - 1
 """What the column can hold: PostgreSQL refuses to compare it with more."""
@@ -105,16 +106,19 @@ class Aliases(UseCases):
             NotFoundError: no such model or version.
             InvalidError: a version has the alias's name.
             PreconditionError: it was moved meanwhile.
+            YankedError: the version was yanked, and the alias does not point to it.
         """
         with self._database.write() as session:
             find_model(session, model)
-            found(exact_version(session, model, version), f"Model {model!r} has no version {version!r}.")
+            target = found(exact_version(session, model, version), f"Model {model!r} has no version {version!r}.")
             if exact_version(session, model, alias) is not None:
                 raise InvalidError(f"{alias!r} is a version of {model!r}; an alias needs another name.")
             row = session.get(AliasRow, (model, alias))
             if row is not None and row.version == version and seen is not None and seen == row.revision - 1:
                 return alias_view(row)  # the same request again, whose answer was lost
             _require_revision(row, alias, seen)
+            if row is None or row.version != version:
+                require_not_yanked(target)
             if row is None:
                 row = AliasRow(model=model, alias=alias, revision=0)
                 session.add(row)

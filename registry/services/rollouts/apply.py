@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, ScalarSelect, and_, case, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from registry.contracts.api.versions import TakenBack
 from registry.contracts.codes import DeviceReasonCode, ReasonCode
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout.views import GateVerdict, RolloutReason
@@ -25,6 +26,7 @@ from registry.core.rollouts.gates import Accepted, GateDecision, Kind, accepted_
 from registry.core.rollouts.machine import InvalidMoveError, RolloutTrigger
 from registry.core.rollouts.rates import was_set_back
 from registry.core.rollouts.waves import tail
+from registry.core.rollouts.why import cause_of_rollback
 from registry.db.base import UtcDateTime
 from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow
@@ -32,6 +34,7 @@ from registry.db.rollout_rows import ActionRow, RolloutRow, StepRow, WaveRow
 from registry.services.queries import in_batches
 from registry.services.rollouts.store import (
     BATCH,
+    SYSTEM,
     Changes,
     is_taken,
     move,
@@ -42,6 +45,7 @@ from registry.services.rollouts.store import (
     taker,
 )
 from registry.services.rollouts.targets import offer, restore
+from registry.services.withdrawn import mark_good, mark_taken_back, yanked_manifest
 
 _S = ActionState
 
@@ -73,6 +77,8 @@ def verdict_text(verdict: GateDecision) -> str:
 
 
 def _shift(session: Session, row: RolloutRow, decision: d.Shift, now: datetime) -> bool:
+    if decision.event is RolloutTrigger.YANKED and not yanked_manifest(session, row.model, row.version):
+        return False
     reason = RolloutReason(code=decision.code, text=decision.text[:2048])
     generation = row.generation
     if decision.event is RolloutTrigger.GATE_FAILED_ROLLBACK:
@@ -82,6 +88,8 @@ def _shift(session: Session, row: RolloutRow, decision: d.Shift, now: datetime) 
     except InvalidMoveError:
         row.generation = generation
         return False
+    if decision.event in _ENDS_WELL:
+        mark_good(session, row.model, row.version)
     if decision.event is RolloutTrigger.DUE:
         row.started_at = row.started_at or now
     if decision.wave is not None and after in (RolloutState.PAUSED, RolloutState.ROLLING_BACK):
@@ -92,12 +100,24 @@ def _shift(session: Session, row: RolloutRow, decision: d.Shift, now: datetime) 
         if wave is not None and decision.verdict is not None:
             wave.verdict = verdict_text(decision.verdict)
     if decision.event is RolloutTrigger.GATE_FAILED_ROLLBACK:
+        remember_why_back(session, row, now)
         begin_rollback(session, row, now)
     if decision.wave is not None and after in _ENDS_BACK:
         set_wave(session, row, session.get_one(WaveRow, (row.id, decision.wave)), _ENDS_BACK[after], now)
     return True
 
 
+def remember_why_back(session: Session, row: RolloutRow, now: datetime, *, by: str = SYSTEM, note: str = "") -> None:
+    """Why it goes back, by the reason that stands in its row: before a person's command moves it, after its gate did.
+    Its version does not count as the newest from here on. What a further try goes back for is what the first did."""
+    if row.state != RolloutState.ROLLBACK_INCOMPLETE.value or row.went_back_at is None:
+        row.went_back_code, row.went_back_text = cause_of_rollback(ReasonCode(row.reason), row.reason_text, by, note)
+    row.went_back_at, row.went_back_by = now, by
+    said = TakenBack(at=now, rollout=row.public, code=row.went_back_code, text=row.went_back_text)
+    mark_taken_back(session, row.model, row.version, said)
+
+
+_ENDS_WELL = (RolloutTrigger.FINISHED, RolloutTrigger.FINISHED_WITH_EXCEPTIONS)
 _ENDS_BACK = {RolloutState.ROLLED_BACK: WaveState.PASSED, RolloutState.ROLLBACK_INCOMPLETE: WaveState.FAILED}
 """What the rollback's own wave becomes."""
 
@@ -138,6 +158,8 @@ def _offer(session: Session, row: RolloutRow, decision: d.Offer, now: datetime) 
     at = decision.bucket.at
     if row.filled_at is not None and at is not None and at < row.filled_at and not was_set_back(row.filled_at, at):
         return False
+    if row.state != RolloutState.ROLLING_BACK.value and yanked_manifest(session, row.model, row.version):
+        return False  # it was yanked since it was looked at: the next look pauses it
     rows = _rows(session, row, decision.devices, actions.PARKED)
     tail = len(spec.waves)
     for each in rows:
@@ -264,9 +286,18 @@ def begin_rollback(session: Session, row: RolloutRow, now: datetime) -> None:
         update(ActionRow)
         .where(*told, first | again)
         .values(**_FRESH, since=now, wave=number, generation=row.generation, goes_back=True,
-                attempt=_another_attempt(), target=ActionRow.previous_manifest)
+                attempt=_another_attempt(), target=ActionRow.previous_manifest, **_LEFT)
         .execution_options(synchronize_session=False)
     )  # fmt: skip
+
+
+_LEFT = {
+    "left_wave": case((ActionRow.goes_back, ActionRow.left_wave), else_=ActionRow.wave),
+    "left_state": case((ActionRow.goes_back, ActionRow.left_state), else_=ActionRow.state),
+    "left_code": case((ActionRow.goes_back, ActionRow.left_code), else_=ActionRow.code),
+    "left_message": case((ActionRow.goes_back, ActionRow.left_message), else_=ActionRow.message),
+}
+"""What an action was before it was told to go back, for the first time."""
 
 
 _GAVE_UP = tuple(state.value for state in (ActionState.FAILED, ActionState.ROLLED_BACK, ActionState.REJECTED))
@@ -348,6 +379,7 @@ def plan_again(session: Session, row: RolloutRow, devices: Sequence[str], now: d
     _supersede_taken(session, row, chosen, now, wave=func.coalesce(ActionRow.wave, last))
     values: dict[str, Any] = {"generation": row.generation, "attempt": _another_attempt(), "goes_back": False}
     values |= {"since": now, "target": row.manifest, "facts": None}
+    values |= {"left_wave": None, "left_state": None, "left_code": "", "left_message": ""}
     values["wave"] = case((ActionRow.wave > last, last), else_=ActionRow.wave)
     again = update(ActionRow).where(chosen).values(**_FRESH, **values).execution_options(synchronize_session=False)
     planned = session.execute(again).rowcount  # type: ignore[attr-defined]

@@ -42,16 +42,17 @@ from registry.core.selectors import SelectorError
 from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeviceRow
 from registry.db.rollout_rows import ActionRow, GroupDeviceRow, RolloutHistoryRow, RolloutRow, WaveRow
-from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError
+from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError, YankedError
 from registry.services.fleet.groups import find_group
 from registry.services.idempotency import first_answer, remember
 from registry.services.queries import find_version, given, in_batches
-from registry.services.rollouts.apply import begin_rollback, plan_again
+from registry.services.rollouts.apply import begin_rollback, plan_again, remember_why_back
 from registry.services.rollouts.planning import find_manifest, work_out
 from registry.services.rollouts.snapshot import counts_of, lost_of
 from registry.services.rollouts.store import find_rollout, move, reason_of, record, require_revision, set_wave, spec_of
 from registry.services.rollouts.targets import let_go
 from registry.services.rollouts.views import action_views, history_entry, rollout_view
+from registry.services.withdrawn import require_not_yanked, yanked_manifest
 
 MAX_OPEN = 1000
 """Rollouts that are not over; another one is refused."""
@@ -144,6 +145,8 @@ class Rollouts:
         def decide(session: Session) -> RolloutView:
             command = Command.APPROVE if body.approve else Command.DENY
             row = _commanded(session, name, command, body.revision)
+            if body.approve:
+                _require_not_yanked(session, row)
             if row.plan_digest != body.plan:
                 raise PreconditionError(f"The plan of rollout {row.public} is {row.plan_digest} now; read it again.")
             another = self._two_person or spec_of(row).approved_by_another
@@ -185,6 +188,7 @@ class Rollouts:
         """What a rollout would do; nothing is kept. Raises NotFoundError, InvalidError."""
         with self._database.read() as session:
             version = find_version(session, spec.model, spec.version)
+            require_not_yanked(version)
             found = work_out(session, "plan", spec, find_manifest(session, version.manifest), now).view
             return with_missing(session, spec, found)
 
@@ -224,8 +228,19 @@ _REASONS = {
 }
 
 
+_OFFERS = frozenset({Command.SUBMIT, Command.RESUME, Command.RETRY})
+"""After these devices get the version that had not got it."""
+
+
+def _require_not_yanked(session: Session, row: RolloutRow) -> None:
+    if text := yanked_manifest(session, row.model, row.version):
+        raise YankedError(f"{text}. Rollout {row.public} offers it to nobody more; it can be rolled back or aborted.")
+
+
 def _carry_out(session: Session, name: str, body: CommandBody, by: str, now: datetime) -> RolloutView:
     row = _commanded(session, name, body.command, body.revision)
+    if body.command in _OFFERS:
+        _require_not_yanked(session, row)
     if body.command is Command.DELETE:
         view = rollout_view(session, row)
         let_go(session, row, now)
@@ -246,6 +261,8 @@ def _carry_out(session: Session, name: str, body: CommandBody, by: str, now: dat
             row.valid_until = now + timedelta(seconds=MAX_VALID_S)
         said += retry(session, row, body.devices, now)
     reason = RolloutReason(code=_REASONS.get(body.command, ReasonCode.BY_COMMAND), text=said)
+    if body.command is Command.ROLLBACK:
+        remember_why_back(session, row, now, by=by, note=body.note)
     move(session, row, body.command, reason, now, by=by, note=body.note)
     if body.command is Command.RESUME:
         _resume(session, row, by, now, force=body.force)
@@ -300,6 +317,7 @@ def make_draft(session: Session, spec: RolloutSpec, by: str, now: datetime) -> R
     Raises:
         NotFoundError: no such version, alias or group.
         InvalidError: a selector is none, its time is over, or the name has the form of an id.
+        YankedError: the version was yanked.
         ConflictError: MAX_OPEN are not over.
     """
     _check(session, spec, now)
@@ -307,6 +325,7 @@ def make_draft(session: Session, spec: RolloutSpec, by: str, now: datetime) -> R
     if len(session.scalars(still_open).all()) >= MAX_OPEN:
         raise ConflictError(f"{MAX_OPEN} rollouts are not over; end or delete some first.")
     version = find_version(session, spec.model, spec.version)
+    require_not_yanked(version)
     row = RolloutRow(
         public=f"r-{secrets.token_hex(6)}", name=spec.name, model=spec.model, version=version.version,
         manifest=version.manifest, spec=spec.canonical().decode(), state=RolloutState.DRAFT.value, revision=1,
@@ -334,6 +353,7 @@ def change_draft(session: Session, row: RolloutRow, spec: RolloutSpec, by: str, 
         )
     _check(session, spec, now)
     version = find_version(session, spec.model, spec.version)
+    require_not_yanked(version)
     row.spec, row.model = spec.canonical().decode(), spec.model
     row.version, row.manifest, row.plan, row.plan_digest = version.version, version.manifest, None, None
     row.revision += 1

@@ -30,6 +30,7 @@ from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.services.fleet.presence import is_online
 from registry.services.queries import in_batches
 from registry.services.rollouts.store import is_taken, spec_of
+from registry.services.withdrawn import yanked_manifest
 
 MAX_DEVICES = 500
 WINDOW_S = 3600.0
@@ -64,6 +65,7 @@ def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
         overdue=_overdue(session, row, now),
         away=_away(session, row, spec, started, now) if watched else (),
         failed=_failed(session, row, spec, started) if state is RolloutState.RUNNING else (),
+        yanked=yanked_manifest(session, row.model, row.version) if state is RolloutState.RUNNING else "",
         refused=_refused(session, row) if state is RolloutState.RUNNING else 0,
         lost=sum(lost_of(session, row, spec, now).values()),
         bucket=Bucket(row.tokens, row.byte_tokens, row.filled_at),

@@ -1,0 +1,81 @@
+"""Yanking a version: nothing new gets it, what has it goes on. Who did it, when and why stays until it is undone."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from registry.contracts.api.versions import YankAnswer
+from registry.db.catalog_rows import AliasRow, VersionRow
+from registry.db.engine import Changed, announce
+from registry.db.fleet_rows import DeploymentRow
+from registry.db.rollout_rows import RolloutRow
+from registry.errors import InvalidError, NotFoundError
+from registry.services.queries import UseCases, exact_version, find_model, version_views
+from registry.services.rollouts.store import OPEN
+from registry.services.withdrawn import mark_good
+
+MAX_ROLLOUTS_NAMED = 20
+log = logging.getLogger(__name__)
+
+
+class Yanking(UseCases):
+    """The use cases. Thread-safe."""
+
+    def yank(self, model: str, version: str, reason: str, by: str, now: datetime) -> YankAnswer:
+        """Let nothing new get it. Yanked before: it stays as it was, with the reason given now.
+
+        Raises:
+            NotFoundError: no such model or version.
+            InvalidError: it is the name of an alias.
+        """
+        with self._database.write() as session:
+            row = _exactly(session, model, version)
+            if row.yanked_at is None or row.yanked_reason != reason:
+                row.yanked_at, row.yanked_by, row.yanked_reason = now, by, reason
+                announce(session, Changed.ROLLOUTS)
+                log.warning("%s yanked %s %s: %s", by, model, version, reason)
+            session.flush()
+            return _answer(session, row)
+
+    def undo(self, model: str, version: str, by: str) -> YankAnswer:
+        """It may be deployed again, and counts as the newest again if it is, whatever a rollout said of it.
+
+        Raises:
+            NotFoundError: no such model or version.
+            InvalidError: it is the name of an alias.
+        """
+        with self._database.write() as session:
+            row = _exactly(session, model, version)
+            if row.yanked_at is not None or row.taken_back_at is not None:
+                row.yanked_at, row.yanked_by, row.yanked_reason = None, "", ""
+                mark_good(session, model, version)
+                log.warning("%s lets %s %s be deployed again", by, model, version)
+            session.flush()
+            return _answer(session, row)
+
+
+def _exactly(session: Session, model: str, version: str) -> VersionRow:
+    row = exact_version(session, model, version)
+    if row is not None:
+        return row
+    find_model(session, model)
+    alias = session.get(AliasRow, (model, version))
+    if alias is not None and alias.version is not None:
+        raise InvalidError(f"{version!r} is an alias of {alias.version}; name the version itself.")
+    raise NotFoundError(f"Model {model!r} has no version {version!r}.")
+
+
+def _answer(session: Session, row: VersionRow) -> YankAnswer:
+    devices = select(func.count()).select_from(DeploymentRow).where(DeploymentRow.model == row.model)
+    devices = devices.where(DeploymentRow.version == row.version)
+    rollouts = select(RolloutRow.public).where(RolloutRow.model == row.model, RolloutRow.version == row.version)
+    rollouts = rollouts.where(RolloutRow.state.in_(OPEN)).order_by(RolloutRow.id).limit(MAX_ROLLOUTS_NAMED)
+    return YankAnswer(
+        version=version_views(session, [row])[0],
+        devices=session.scalar(devices) or 0,
+        rollouts=tuple(session.scalars(rollouts)),
+    )
