@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import ssl
 import threading
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
 
@@ -114,3 +116,50 @@ class _Socket(ssl.SSLSocket):
         except OSError:
             self.close()
             raise
+
+
+def expires_at(file: str | Path) -> float | None:
+    """When the first of the certificates in a PEM file ends, Unix time; None: there is none that can be read."""
+    try:
+        text = Path(file).read_text("ascii", "replace")
+        found = [not_after(ssl.PEM_cert_to_DER_cert(pem)) for pem in _PEM.findall(text)]
+    except (OSError, ValueError):
+        return None
+    return min(found, default=None)
+
+
+_PEM = re.compile(f"{ssl.PEM_HEADER}.*?{ssl.PEM_FOOTER}", re.DOTALL)
+_VERSION, _UTC_TIME, _GENERALIZED_TIME = 0xA0, 0x17, 0x18
+"""Tags of ITU-T X.690."""
+
+
+def not_after(der: bytes) -> float:
+    """The end of a certificate's validity (RFC 5280, 4.1.2.5), Unix time. Raises ValueError: it is no certificate."""
+    try:
+        _, at, _ = _element(der, 0)  # Certificate
+        _, at, _ = _element(der, at)  # its TBSCertificate
+        if der[at] == _VERSION:
+            at = _element(der, at)[2]
+        for _skipped in ("serialNumber", "signature", "issuer"):
+            at = _element(der, at)[2]
+        _, at, _ = _element(der, at)  # Validity
+        tag, start, end = _element(der, _element(der, at)[2])
+        text = der[start:end].decode("ascii")
+        if tag == _UTC_TIME:
+            text = ("20" if int(text[:2]) < 50 else "19") + text
+        elif tag != _GENERALIZED_TIME:
+            raise ValueError(f"tag {tag} is no time")
+        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=timezone.utc).timestamp()
+    except IndexError as error:
+        raise ValueError("it ends too early") from error
+
+
+def _element(der: bytes, at: int) -> tuple[int, int, int]:
+    """The tag of the element that begins there, and where its content begins and ends."""
+    tag, length, start = der[at], der[at + 1], at + 2
+    if length & 0x80:
+        size = length & 0x7F
+        length, start = int.from_bytes(der[start : start + size], "big"), start + size
+    if start + length > len(der):
+        raise ValueError("it ends too early")
+    return tag, start, start + length

@@ -19,6 +19,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -218,7 +219,11 @@ class Agent:
             from agent.app.metrics import MetricsServer  # noqa: PLC0415 - only where it is wanted
 
             metrics = MetricsServer(
-                self._config.prometheus, self._plane.snapshot, self._damage.counts, self._reconciler.restarts
+                self._config.prometheus,
+                self._plane.snapshot,
+                self._damage.counts,
+                self._reconciler.restarts,
+                certificate_files(self._config),
             )
             metrics.start()
             self._ends.callback(metrics.stop)
@@ -328,6 +333,17 @@ class Agent:
 
     def _death(self) -> bytes:
         return Presence(device=self._config.device, online=False, session_id=self._session_id).canonical()
+
+
+def certificate_files(config: AgentConfig) -> dict[str, Path]:
+    """PEM files whose certificates end one day, by their use."""
+    mqtt = config.mqtt
+    files = {
+        "broker_authority": mqtt.ca_file if mqtt.tls else None,
+        "broker_client": mqtt.cert_file if mqtt.tls else None,
+        "registry_authority": config.registry.ca_file,
+    }
+    return {name: file for name, file in files.items() if file is not None}
 
 
 def probe(config: AgentConfig, *, fresh: bool = False) -> Platform:

@@ -22,7 +22,7 @@ FRACTIONS = (0.5, 0.9, 0.99, 1.0)
 ELSEWHERE = {
     "damaged": "`damaged`",
     "data_path_info": "`data_path`, `data_path_reason`",
-    **dict.fromkeys(("mqtt_connected", "agent_info"), ""),
+    **dict.fromkeys(("mqtt_connected", "agent_info", "certificate_expiry_timestamp_seconds"), ""),
 }
 """What a report says in another way, and where."""
 OWN_FIELDS = tuple(name for name in AGENT_METRICS if name in Health.model_fields and name not in ELSEWHERE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric as Family
@@ -12,6 +13,7 @@ from agent.adapters.facts.hardware import agent_version
 from agent.core.health import DurationBuckets, HistogramView
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
 from agent.errors import PermanentError
+from registry.certificates import expires_at
 from registry.contracts.counters import AGENT_METRICS, MODEL_METRICS, Figures, Metric
 from registry.metric_text import duration_family, family
 
@@ -28,11 +30,12 @@ class MetricsServer:
         snapshot: Callable[[], DataPlaneStats],
         damaged: Callable[[], Mapping[str, int]],
         restarts: Callable[[], Mapping[str, int]],
+        certificates: Mapping[str, Path],
     ) -> None:
-        """`restarts`: how often the worker of each model was started again."""
+        """`restarts`: how often the worker of each model was started again. `certificates`: PEM files by use."""
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
-        self._collector = _StatsCollector(snapshot, damaged, restarts)
+        self._collector = _StatsCollector(snapshot, damaged, restarts, certificates)
 
     def start(self) -> None:
         """Raises PermanentError when the address cannot be had."""
@@ -56,7 +59,9 @@ class _StatsCollector(Collector):
         snapshot: Callable[[], DataPlaneStats],
         damaged: Callable[[], Mapping[str, int]],
         restarts: Callable[[], Mapping[str, int]],
+        certificates: Mapping[str, Path],
     ) -> None:
+        self._certificates = certificates
         self._snapshot = snapshot
         self._damaged = damaged
         self._restarts = restarts
@@ -67,6 +72,9 @@ class _StatsCollector(Collector):
             **stats.figures,
             "damaged": {(kind,): float(n) for kind, n in self._damaged().items()},
             "agent_info": {(agent_version(),): 1.0},
+            "certificate_expiry_timestamp_seconds": {
+                (name,): at for name, file in self._certificates.items() if (at := expires_at(file)) is not None
+            },
         }
         for metric in AGENT_METRICS.values():
             yield family(metric, figures.get(metric.name, {}).items())

@@ -108,6 +108,14 @@ the registry's `fleet_` figures say what each version answered."""
 
 AGENT_METRICS = table(
     Metric("agent_info", "gauge", "1", "The version of the agent's package.", ("version",)),
+    Metric(
+        "certificate_expiry_timestamp_seconds",
+        "gauge",
+        "Unix time",
+        "When a certificate ends: the first that ends in `mqtt.ca_file` (`broker_authority`), `mqtt.cert_file` "
+        "(`broker_client`) and `registry.ca_file` (`registry_authority`).",
+        ("certificate",),
+    ),
     Metric("mqtt_connected", "gauge", "1 or 0", "1 while the broker is there."),
     Metric(
         "mqtt_connections", "counter", "sessions", "Sessions that the broker opened; all but the first reconnected."

@@ -141,6 +141,11 @@ class DeviceMessage:
     text: str = ""
     """Canonical JSON of `body`, as it is stored; empty for a result."""
 
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        return next((kind for kind, type_ in _TYPES.items() if isinstance(self.body, type_)), "results")
+
 
 def is_sign_of_life(intake: DeviceMessage) -> bool:
     """Did the device itself say this just now? A will is the broker's, and nobody knows the age of what it kept."""
@@ -213,7 +218,9 @@ def checked(
     if isinstance(body, Health):
         counts = [body.seq, *(m.requests for m in body.models.values())]
         counts += [count for m in body.models.values() for count in m.errors.values()]
-        if max(counts) > MAX_COUNT:
+        durations = [each for m in body.models.values() for each in (m.latency, m.queue_wait, m.run, m.decode)]
+        counts += [count for each in durations for count in each.counts]
+        if max(*counts, *(each.sum_s for each in durations), 0) > MAX_COUNT:
             raise ValueError(f"a count over {MAX_COUNT}")
     text = body.canonical()
     if len(text) > MAX_CONTROL_BYTES:

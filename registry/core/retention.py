@@ -13,12 +13,13 @@ nothing: the next one carries the sum. Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from registry.contracts.device.messages import Health, ModelHealth
+from registry.core.durations import NOTHING, Durations, told
 
 MAX_MODELS = 256
 """Models of one report that are counted; a device's desired state cannot hold more."""
@@ -35,6 +36,21 @@ class Totals:
     errors: Mapping[str, int] = field(default_factory=dict)
     not_finite: int | None = None
     """Results with a NaN or an infinity; None: not told."""
+    latency: Durations | None = None
+    """Of requests; None: not told."""
+    run: Durations | None = None
+    """Of runs; None: not told."""
+
+    def to_json(self) -> list[Any]:
+        """For the database."""
+        durations = [None if each is None else each.to_json() for each in (self.latency, self.run)]
+        return [self.requests, dict(self.errors), self.not_finite, *durations]
+
+    @classmethod
+    def from_json(cls, value: Sequence[Any]) -> Totals:
+        """The inverse of `to_json`; an older one had no durations."""
+        requests, errors, not_finite, latency, run = (*value, None, None)[:5]
+        return cls(requests, errors, not_finite, Durations.from_json(latency), Durations.from_json(run))
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,10 @@ class Increase:
     errors: Mapping[str, int]
     not_finite: int | None = None
     """Results with a NaN or an infinity; None: not told."""
+    target: str = ""
+    """Of the variant that serves, as the device says it."""
+    latency: Durations = NOTHING
+    run: Durations = NOTHING
 
 
 def advance(
@@ -63,8 +83,11 @@ def advance(
         health = models[model]
         if health.version is None:
             continue
-        now = Totals(health.requests, bounded_errors(health.errors), health.not_finite)
-        increase = _increase(model, health.version, seen.get(model, Totals()), now)
+        now = Totals(
+            *(health.requests, bounded_errors(health.errors), health.not_finite),
+            *(told(health.latency), told(health.run)),
+        )
+        increase = _increase(model, health, seen.get(model, Totals()), now)
         if increase.requests or increase.errors:
             increases.append(increase)
         totals[model] = now
@@ -91,7 +114,7 @@ def bounded_errors(errors: Mapping[str, int]) -> dict[str, int]:
     return kept
 
 
-def _increase(model: str, version: str, before: Totals, now: Totals) -> Increase:
+def _increase(model: str, health: ModelHealth, before: Totals, now: Totals) -> Increase:
     fell = now.requests < before.requests
     errors = {
         code: count if fell else count - before.errors.get(code, 0)
@@ -101,7 +124,22 @@ def _increase(model: str, version: str, before: Totals, now: Totals) -> Increase
     not_finite = now.not_finite
     if not_finite is not None and not fell:
         not_finite = max(0, not_finite - (before.not_finite or 0))
-    return Increase(model, version, now.requests if fell else now.requests - before.requests, errors, not_finite)
+    return Increase(
+        model,
+        health.version or "",
+        now.requests if fell else now.requests - before.requests,
+        errors,
+        not_finite,
+        target=health.target,
+        latency=_new_durations(before, before.latency, now.latency, fell=fell),
+        run=_new_durations(before, before.run, now.run, fell=fell),
+    )
+
+
+def _new_durations(before: Totals, then: Durations | None, now: Durations | None, *, fell: bool) -> Durations:
+    if now is None or (then is None and before.requests and not fell):
+        return NOTHING
+    return now if then is None or fell else now.since(then)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ INVARIANT: the same batch again changes nothing but `last_seen`.
 from __future__ import annotations
 
 import logging
+import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,8 +23,9 @@ from sqlalchemy.orm import Session, defer
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
-from registry.core.intake import DeviceMessage, Recorded, checked, is_sign_of_life, two_agents
+from registry.core.intake import KINDS, DeviceMessage, Recorded, checked, is_sign_of_life, two_agents
 from registry.core.presence import DEFAULT_EXPIRY_S, Speakers, ended_before, patience_s
+from registry.core.retention import Increase
 from registry.db.base import insert_new
 from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow, DeviceRow, DeviceStateRow, EventRow
@@ -30,6 +33,7 @@ from registry.errors import InvalidError
 from registry.services.deployments import take_facts
 from registry.services.fleet.desired import find_device
 from registry.services.fleet.epochs import epoch_of, renew_epoch
+from registry.services.fleet.fleet_totals import FleetTotals
 from registry.services.fleet.history import record, take_health
 from registry.services.jobs import take_statuses
 from registry.services.rollouts.reports import Said, take_said
@@ -153,6 +157,7 @@ def keep_states(session: Session, states: Iterable[DeviceState]) -> None:
         session.execute(update(_STATES).where(_STATES.c.device_id == bindparam("of_device")).values(values), rows)
 
 
+WAYS = ("mqtt", "http")
 RENEW_PAUSE = timedelta(hours=1)
 """A device that lies about what it has seen costs the fleet a new epoch no more often."""
 log = logging.getLogger(__name__)
@@ -171,6 +176,10 @@ class Taken:
     """Results of models that are not recorded."""
     facts_wanted: set[str] = field(default_factory=set)
     """Devices that reported facts by a digest that the registry does not have."""
+    increases: list[Increase] = field(default_factory=list)
+    """What health reports added to the requests of each version."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Messages of registered devices, by kind."""
     went_back: str | None = None
     """A device that has seen a later generation of this epoch than there is: the database was put back."""
 
@@ -182,11 +191,22 @@ class Telemetry:
         """A device that has been silent for `expiry_s` seconds is offline."""
         self._database = database
         self._expiry_s = expiry_s
+        self._lock = threading.Lock()
+        self._received: Counter[tuple[str, ...]] = Counter()
+        self.totals = FleetTotals()
 
-    def take(self, batch: Sequence[DeviceMessage]) -> Taken:
+    def received(self) -> dict[tuple[str, ...], float]:
+        """Messages of registered devices since the start, by kind and by how they came: `mqtt` or `http`."""
+        with self._lock:
+            return {**{(kind, way): 0 for kind in KINDS for way in WAYS}, **self._received}
+
+    def take(self, batch: Sequence[DeviceMessage], way: str = "mqtt") -> Taken:
         """Store a batch in one transaction, in order."""
         with self._database.write() as session:
             taken = _apply(session, batch, self._expiry_s)
+        self.totals.add(taken.increases)
+        with self._lock:
+            self._received.update({(kind, way): number for kind, number in taken.kinds.items()})
         if taken.went_back is not None:
             self._begin_again(taken.went_back, batch[-1].at)
         return taken
@@ -200,7 +220,7 @@ class Telemetry:
             raise InvalidError(f"The report cannot be taken: {error}") from error
         with self._database.read() as session:
             find_device(session, device)
-        return device in self.take(batch).facts_wanted
+        return device in self.take(batch, "http").facts_wanted
 
     def put_facts(self, device: str, facts: Platform, now: datetime) -> None:
         """What a device found out about its host. Raises NotFoundError, InvalidError."""
@@ -233,6 +253,7 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
         if state is None:
             taken.unknown += 1
             continue
+        taken.kinds[intake.kind] += 1
         device_id = state.device_id
         alarm = _hear(state, intake)
         if alarm is not None:
@@ -250,7 +271,7 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
             said.append((device_id, intake.at, body))
         else:
             results.append((device_id, intake.at, body))
-    fresh = take_health(session, health)
+    fresh, taken.increases = take_health(session, health)
     for _, intake, _ in fresh:
         states[intake.device].changes["health"] = intake.text
     keep_states(session, states.values())

@@ -12,7 +12,7 @@ from agent.app.health import MODEL_FIELDS
 from agent.dataplane.stats import ModelSnapshot
 from registry.contracts.counters import AGENT_METRICS, MAX_LABELS, MODEL_METRICS, Counters, Metric, table
 from registry.contracts.device.messages import ModelHealth
-from registry.server.metrics import REGISTRY_METRICS
+from registry.server.metric_table import REGISTRY_METRICS
 from tests.support.paths import ROOT
 
 TABLES = {**AGENT_METRICS, **MODEL_METRICS, **REGISTRY_METRICS}

@@ -29,7 +29,7 @@ from registry.contracts.tensors import HEADER_LENGTH_PROPERTY
 from registry.contracts.topics import Topics
 from registry.core.intake import KINDS, DeviceMessage, read_message
 from registry.errors import TemporaryError
-from registry.server.metrics import REGISTRY_METRICS
+from registry.server.metric_table import REGISTRY_METRICS
 from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, DeliveryOutcome, PendingPublish
 from registry.services.fleet.desired import NEWEST, Publication, Unpublished
 from registry.services.telemetry import Telemetry
@@ -43,6 +43,8 @@ class Received:
     qos: int
     mid: int
     connection: int
+    came: float = 0.0
+    """Monotonic seconds."""
 
 
 class Inbox:
@@ -61,6 +63,11 @@ class Inbox:
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    def oldest(self) -> float | None:
+        """When the message came that has waited longest; None: none waits."""
+        with self._changed:
+            return self._messages[0].came if self._messages else None
 
     def put(self, message: Received) -> bool:
         """False: there is no room; the message is not taken, and not acknowledged either."""
@@ -168,6 +175,16 @@ class MqttBridge:
         return len(self._inbox)
 
     @property
+    def waits_s(self) -> float:
+        """How long the first of them has waited."""
+        oldest = self._inbox.oldest()
+        return 0.0 if oldest is None else max(time.monotonic() - oldest, 0.0)
+
+    def certificate(self) -> bytes | None:
+        """Of the broker, DER, on the connection that there is now; None without TLS or connection."""
+        return self._session.certificate()
+
+    @property
     def connected(self) -> bool:
         """Connected and subscribed."""
         return self._session.ready
@@ -223,7 +240,7 @@ class MqttBridge:
             log.exception("MQTT: dropped a message that broke its reader")
         if message.qos and connection == self._missed:
             self.counters.add("registry_mqtt_messages", label="dropped")  # in its turn, after the one that was missed
-        elif not self._inbox.put(Received(intake, message.qos, message.mid, connection)):
+        elif not self._inbox.put(Received(intake, message.qos, message.mid, connection, time.monotonic())):
             self._miss(message.qos, connection)
 
     def _miss(self, qos: int, connection: int) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -148,6 +149,15 @@ class BridgeSession:
     def ready(self) -> bool:
         """Connected, and the broker has answered about the subscriptions; `error` says what it refused."""
         return self._ready
+
+    def certificate(self) -> bytes | None:
+        """What the broker showed, DER; None without TLS or connection."""
+        connection = self._client.socket()
+        if not isinstance(connection, ssl.SSLSocket):
+            return None
+        with suppress(OSError, ValueError):  # it has just ended
+            return connection.getpeercert(binary_form=True)
+        return None
 
     def start(self) -> None:
         """Begin to connect; goes on trying for ever, up to MAX_RECONNECT_S apart."""

@@ -42,14 +42,14 @@ _SESSIONS: Any = inspect(SessionRow).local_table
 _COUNTS: Any = inspect(CountRow).local_table
 
 
-def take_health(session: Session, reports: Sequence[Report]) -> list[Report]:
+def take_health(session: Session, reports: Sequence[Report]) -> tuple[list[Report], list[Increase]]:
     """Store reports and count what they add.
 
     Returns:
-        Those that were new.
+        Those that were new, and what they added.
     """
     if not reports:
-        return []
+        return [], []
     sessions = _sessions(session, reports)
     fresh: list[Report] = []
     rows: list[dict[str, Any]] = []
@@ -69,7 +69,7 @@ def take_health(session: Session, reports: Sequence[Report]) -> list[Report]:
         session.execute(insert(_HEALTH), rows)
     _keep(session, sessions)
     _count(session, increases)
-    return fresh
+    return fresh, [increase for _, _, increase in increases]
 
 
 @dataclass
@@ -90,7 +90,7 @@ def _sessions(session: Session, reports: Sequence[Report]) -> dict[tuple[int, st
     # Pairs: two lists, one of devices and one of sessions, would make the database try each with each.
     which = tuple_(_SESSIONS.c.device_id, _SESSIONS.c.session_id).in_(pairs)
     for device_id, session_id, seq, totals in session.execute(select(*columns).where(which)):
-        seen = {model: Totals(*total) for model, total in totals.items()}
+        seen = {model: Totals.from_json(total) for model, total in totals.items()}
         known[device_id, session_id] = _Known(seq, seen)
     return known
 
@@ -101,7 +101,7 @@ def _keep(session: Session, sessions: Mapping[tuple[int, str], _Known]) -> None:
             "device_id": device_id,
             "session_id": session_id,
             "seq": known.seq,
-            "totals": {model: [t.requests, dict(t.errors), t.not_finite] for model, t in known.totals.items()},
+            "totals": {model: totals.to_json() for model, totals in known.totals.items()},
             "seen_at": known.seen_at,
         }
         for (device_id, session_id), known in sessions.items()

@@ -60,7 +60,7 @@ def test_prometheus_is_answered_at_an_ipv6_address(tmp_path: Path, broker: Mosqu
     config = load_config(config_of(tmp_path, f'device = "edge-1"\nprometheus = "[::1]:{port}"\n'))
     device = Serving(broker.port, tmp_path).start()
     assert config.prometheus is not None
-    server = MetricsServer(config.prometheus, device.plane.snapshot, dict, dict)
+    server = MetricsServer(config.prometheus, device.plane.snapshot, dict, dict, {})
     server.start()
     with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=10) as answer:
         assert answer.status == 200
