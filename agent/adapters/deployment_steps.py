@@ -133,6 +133,7 @@ class DeploymentSteps:
             record_results=desired.record_results,
             image=manifest.image,
             classification=manifest.classification,
+            detection=manifest.detection,
             golden=manifest.golden,
             degraded=resolution.degraded,
         )

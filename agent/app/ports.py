@@ -93,6 +93,7 @@ class DataPathPort:
             rollout=choice.rollout,
             image=choice.image,
             classification=choice.classification,
+            detection=choice.detection,
             max_payload=self._max_payload,
             record_results=choice.record_results,
         )

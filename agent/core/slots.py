@@ -16,6 +16,7 @@ from agent.core.backoff import is_retriable
 from agent.core.lifecycle import PHASES, State
 from agent.core.probation import Looked
 from registry.contracts.catalogue.batching import BatchingMode, ReadMode
+from registry.contracts.catalogue.detection import Detection
 from registry.contracts.catalogue.manifest import Classification, Golden, ImageInput, Parity, Variant
 from registry.contracts.device.deployments import DeploymentProgress, Phase, ShadowFigures
 from registry.contracts.device.messages import DesiredModel, Fault, Profile, ReportedModel, ServingState
@@ -40,6 +41,7 @@ class Choice(Wire):
     record_results: bool = False
     image: ImageInput | None = None
     classification: Classification | None = None
+    detection: Detection | None = None
     golden: Golden | None = None
     parity: Parity | None = None
     """Measured at warm-up on this host; None before it, and where the version has no golden vectors."""

@@ -8,19 +8,19 @@ The fast path, the bodies that are read straight into slots, and paho's on_messa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from math import inf
 
 from agent.dataplane.answers import Answers
 from agent.dataplane.dedupe import Dedupe, DedupeVerdict, Key, fingerprint
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.oip.plan import RequestPlan
+from agent.dataplane.pool import DecodePool
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Serving, place, place_next
 from registry.contracts.codes import InferenceCode
 from registry.contracts.counters import Counters
 from registry.contracts.tensors import BINARY_MAGIC, CONTENT_JSON, MAX_HEADER_BYTES
-from registry.inference.errors import RequestError, quote
+from registry.inference.errors import RequestError
 from registry.inference.header import bad_header_length
 from registry.inference.packets import BAD_HEADER_LENGTH, Buffer, Publish, text
 from registry.inference.request import find_address
@@ -30,41 +30,6 @@ MAX_NAME = 64
 """Characters of a model's name in an error; it comes from outside."""
 
 Decoded = tuple[RequestPlan, int]
-
-
-class DecodePool:
-    """Each model bounds what it has in here (`Serving.begin_decoding`).
-
-    INVARIANT: `then` runs on the data thread, exactly once for each job, unless the pool was closed.
-    """
-
-    def __init__(self, post: Callable[[Callable[[], None]], None], threads: int = 2) -> None:
-        self._post = post
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-
-    def submit(self, job: Callable[[], Decoded | None], then: Callable[[Decoded | RequestError | None], None]) -> None:
-        """Runs `job` in a thread and gives its result, or refusal, to `then`."""
-
-        def finished(future: Future[Decoded | None]) -> None:
-            self._post(lambda: self._finish(future, then))
-
-        self._executor.submit(job).add_done_callback(finished)
-
-    def _finish(self, future: Future[Decoded | None], then: Callable[[Decoded | RequestError | None], None]) -> None:
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is None:
-            then(future.result())
-        elif isinstance(error, RequestError):
-            then(error)
-        else:  # a fault of a decoder on hostile input must not end the data thread
-            then(RequestError(InferenceCode.BAD_PAYLOAD, f"cannot be decoded: {quote(str(error))}"))
-
-    def close(self) -> None:
-        """Drops what has not begun; does not wait for the rest."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
 
 DECODE_BYTES = 128 << 10
 """JSON requests of at least this are decoded in the pool, so that others do not wait for them."""

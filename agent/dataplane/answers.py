@@ -77,6 +77,8 @@ class Answers:
         self._dedupe = dedupe
         self._clock = clock
         self._properties: dict[tuple[int | None, str], bytes] = {}
+        self.detections: Callable[[Serving, Request, Sequence[OutputTensor]], None] = _no_detections
+        """Makes the reply to a request that asks for detections: `agent.dataplane.detections`."""
 
     def slots_done(self, serving: Serving, ids: Sequence[int], now: float) -> None:
         """A runner has answered these slots: each request gets its reply, or the error that its slot states."""
@@ -99,18 +101,16 @@ class Answers:
                     continue
                 if statuses[id_]:
                     self.error(request, *serving.layout.error(memory, id_))
-                elif id_ < fixed:
+                elif id_ < fixed and plan.detect is None:
                     views = [memory[base + id_ * size : base + id_ * size + size] for base, size in serving.outputs]
                     self.result(request, serving.codec.encode_fixed(plan, views))
                     answered = True
                     if tally is not None and not count_answer(tally, serving.layout.outputs, views):
                         serving.slot.stats.not_finite += 1
                 else:
-                    found = _arena_outputs(serving, id_)
-                    self.result(request, serving.codec.encode_reply(plan, found))
+                    if self._other(serving, request, plan, tally):
+                        continue
                     answered = True
-                    if tally is not None and not count_answer(tally, found, [tensor.data for tensor in found]):
-                        serving.slot.stats.not_finite += 1
             except RequestError as error:
                 self.error(request, error.code, error.message)
             except Exception:  # noqa: BLE001 - a fault of ours must cost neither the slot nor its neighbours' answers
@@ -121,6 +121,17 @@ class Answers:
             serving.release(id_)
         if serving.to_move:
             move_to_arenas(serving)
+
+    def _other(self, serving: Serving, request: Request, plan: RequestPlan, tally: Tally | None) -> bool:
+        """The result of an arena, or one that is made of detections. True: it is made later, and keeps its slot."""
+        found = _outputs(serving, request.id)
+        if tally is not None and not count_answer(tally, found, [tensor.data for tensor in found]):
+            serving.slot.stats.not_finite += 1
+        if plan.detect is not None:
+            self.detections(serving, request, found)
+            return True
+        self.result(request, serving.codec.encode_reply(plan, found))
+        return False
 
     def result(self, request: Request, reply: Reply) -> None:
         """The request ran well."""
@@ -195,9 +206,18 @@ class Answers:
         self._outbound.result(Outgoing(request.slot.results_topic, properties, reply.join()))
 
 
-def _arena_outputs(serving: Serving, id_: int) -> list[OutputTensor]:
+def _no_detections(_serving: Serving, _request: Request, _outputs: Sequence[OutputTensor]) -> None:
+    raise RequestError(InferenceCode.RUN_FAILED, "nothing makes detections here")
+
+
+def _outputs(serving: Serving, id_: int) -> list[OutputTensor]:
+    """What the worker put into a slot. Raises RequestError."""
+    memory = serving.memory
+    if id_ < serving.layout.slots:
+        views = [memory[base + id_ * size : base + id_ * size + size] for base, size in serving.outputs]
+        return serving.codec.fixed_outputs(views)
     try:
-        content = read_arena(serving.layout.arena_view(serving.memory, id_))
+        content = read_arena(serving.layout.arena_view(memory, id_))
     except ArenaError as error:
         raise RequestError(InferenceCode.RUN_FAILED, f"the worker's answer cannot be read: {error}") from None
     return [OutputTensor(tensor.name, tensor.datatype, tensor.shape, tensor.data) for tensor in content.tensors]

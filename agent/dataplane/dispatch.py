@@ -69,6 +69,10 @@ class Dispatch:
         if serving.slot.tap is not None:
             self._sample(serving, ids, run_s)
         self._answers.slots_done(serving, ids, now)
+        self.released(serving)
+
+    def released(self, serving: Serving) -> None:
+        """Slots of this worker may have become free: what waits for them has its turn."""
         if serving.queued:
             self._admission.place_queued(serving)
         if serving.waiting:

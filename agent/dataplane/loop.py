@@ -21,9 +21,10 @@ from typing import Any
 from agent.adapters.disk.outbox import EVENT, NewMessage, Outbox
 from agent.adapters.network.mqtt import MqttSession, SessionSettings
 from agent.core.probation import Tally
-from agent.dataplane.admission import Admission, DecodePool
+from agent.dataplane.admission import Admission
 from agent.dataplane.answers import Answers
 from agent.dataplane.dedupe import Dedupe
+from agent.dataplane.detections import Detections
 from agent.dataplane.dispatch import Dispatch
 from agent.dataplane.long_requests import LongRequests
 from agent.dataplane.metadata import MetadataRequests
@@ -31,6 +32,7 @@ from agent.dataplane.mqtt.connection import Connection, Greeting, Notice
 from agent.dataplane.mqtt.outbound import Outbound
 from agent.dataplane.mqtt.spooling import Spooling
 from agent.dataplane.oip.plan import Binding
+from agent.dataplane.pool import DecodePool
 from agent.dataplane.router import Router
 from agent.dataplane.slot import Request, Tap
 from agent.dataplane.stats import DataPlaneStats
@@ -107,6 +109,7 @@ class DataPlane:
         )
         self._answers = Answers(self._outbound, dedupe, self._clock)
         self._pool = DecodePool(self._wakeup.post, settings.decode_threads)
+        self._detecting = DecodePool(self._wakeup.post, settings.decode_threads, "detect")
         self._pictures = PictureProcesses()
         self._admission = Admission(
             router=self._router,
@@ -129,6 +132,7 @@ class DataPlane:
             emit=self._emit,
             clock=self._clock,
         )
+        Detections(self._detecting, self._pictures.detect, self._answers, self._dispatch.released, self._clock)
         self._metadata = MetadataRequests(
             device=settings.device,
             agent_version=settings.agent_version,
@@ -302,6 +306,7 @@ class DataPlane:
                 next_tick = self._turn(next_tick)
         finally:
             self._pool.close()
+            self._detecting.close()
             self._pictures.close()
             self._connection.disconnect()
             self._spooling.finish()

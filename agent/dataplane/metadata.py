@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from agent.dataplane.mqtt.outbound import Ack, Outbound, Outgoing
+from agent.dataplane.oip.plan import Binding
 from agent.dataplane.router import Router
 from agent.dataplane.slot import ModelSlot, Serving
 from registry.contracts.catalogue.manifest import TensorSpec
@@ -28,6 +29,7 @@ from registry.contracts.device.metadata import (
     MAX_REQUEST_BYTES,
     SERVER_NAME,
     ClassificationMetadata,
+    DetectionMetadata,
     ModelMetadata,
     ModelParameters,
     ServedModel,
@@ -109,6 +111,7 @@ def _of_serving(device: str, pools: Sequence[str], serving: Serving, desired: st
             if classes is not None
             else None
         ),
+        detection=_detection(binding),
         max_batch=serving.max_batch,
         batching=worker.batching,
         queue_limit=serving.queue_limit,
@@ -122,6 +125,20 @@ def _of_serving(device: str, pools: Sequence[str], serving: Serving, desired: st
         inputs=(*map(_tensor, binding.inputs), *(_tensor(spec, optional) for spec in binding.optional_inputs)),
         outputs=tuple(map(_tensor, binding.outputs)),
         parameters=parameters,
+    )
+
+
+def _detection(binding: Binding) -> DetectionMetadata | None:
+    said = binding.detection
+    if said is None:
+        return None
+    return DetectionMetadata(
+        outputs=said.outputs,
+        labels=len(said.labels),
+        nms=said.nms,
+        score_threshold=said.score_threshold,
+        iou_threshold=said.iou_threshold,
+        max_detections=said.max_detections,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from registry.contracts.catalogue.detection import MAX_DETECTIONS
 from registry.contracts.tensors import MAX_TENSORS
 from registry.contracts.topics import MAX_TOPIC_BYTES
 from registry.contracts.wire import Digest, Name, VersionName, Wire
@@ -54,7 +55,8 @@ class RequestedTensor(Wire):
     """An output that is wanted."""
 
     name: str
-    """An output of the model, or `label` or `score` of one that classifies."""
+    """An output of the model, or `label` or `score` of one that classifies, or `boxes`, `scores`, `classes` or `labels`
+    of one that detects."""
     parameters: RequestedTensorParameters | None = None
     """None: as the request as a whole says."""
 
@@ -68,6 +70,15 @@ class RequestBodyParameters(Wire):
     """Where the result goes, for MQTT 3.1.1; the property of MQTT 5 wins."""
     correlation_id: Id | None = None
     """Returned in the result's parameters, for MQTT 3.1.1."""
+    detections: bool | None = None
+    """Of a detector. True: `boxes`, `scores`, `classes` and `labels` are answered. False: the model's own outputs.
+    None: the former of a picture, the latter of tensors, unless outputs are named that only detections have."""
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of a detector: only detections with a higher score are answered. None: as the manifest says."""
+    iou_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of a detector whose `nms` is not `graph`. None: as the manifest says."""
+    max_detections: Annotated[int, Field(ge=1, le=MAX_DETECTIONS)] | None = None
+    """Of a detector. None: as the manifest says."""
 
 
 class RequestBody(Wire):
@@ -98,7 +109,8 @@ class ResultTensor(Wire):
     """One output; it has either `data` or `binary_data_size`."""
 
     name: str
-    """As the model names it; `label` and `score` of one that classifies."""
+    """As the model names it; `label` and `score` of one that classifies; of one that detects `boxes` FP32 [n, 4] (left,
+    top, right, bottom in the picture's own pixels), `scores` FP32 [n], `classes` INT64 [n], `labels` BYTES [n]."""
     shape: tuple[Size, ...]
     """As the model gave it."""
     datatype: str

@@ -20,6 +20,7 @@ from math import isfinite
 from registry.contracts.catalogue import networks
 from registry.contracts.catalogue.batching import Basis
 from registry.contracts.catalogue.classes import classification_faults
+from registry.contracts.catalogue.detection import OutputForm, detection_faults
 from registry.contracts.catalogue.manifest import (
     Format,
     Golden,
@@ -30,6 +31,7 @@ from registry.contracts.catalogue.manifest import (
     TensorSpec,
     Variant,
 )
+from registry.contracts.catalogue.picture_inputs import item_shape, request_shape
 from registry.contracts.codes import ResolutionCode as Code
 from registry.contracts.device.deployments import Job
 from registry.contracts.fit.fitting import BUILT_FOR
@@ -79,22 +81,12 @@ def _picture_faults(image: ImageInput, inputs: tuple[TensorSpec, ...]) -> Iterat
         yield f"{image.input!r} must be the only input, and the model has: {names}"
     if spec.datatype in (Datatype.BOOL, Datatype.BYTES):
         yield f"a picture cannot become {spec.datatype}"
-    shape = picture_shape(image)
-    item = shape if len(spec.shape) == 4 else shape[1:]
-    if spec.any_rank:
-        pass
-    elif len(item) != len(spec.shape) or any(w not in (-1, g) for w, g in zip(spec.shape, item, strict=True)):
-        yield f"a picture makes {item}, and input {spec.name!r} is {list(spec.shape)}"
+    item = item_shape(image)
+    if not spec.any_rank and request_shape(item, spec.shape) is None:
+        yield f"a picture makes {list(item)}, with any dimensions of 1, and input {spec.name!r} is {list(spec.shape)}"
     largest = _LARGEST.get(spec.datatype)
     if largest is not None and any(abs(value) > largest for channel in _extremes(image) for value in channel):
         yield f"its scale, mean and std make values that {spec.datatype} cannot hold"
-
-
-def picture_shape(image: ImageInput) -> list[int]:
-    """Of a batch of one."""
-    channels = 1 if image.channels == "L" else 3
-    size = [image.height, image.width]
-    return [1, channels, *size] if image.layout == "NCHW" else [1, *size, channels]
 
 
 def _extremes(image: ImageInput) -> list[tuple[float, float]]:
@@ -187,7 +179,21 @@ def publish_faults(manifest: Manifest) -> tuple[str, ...]:
         if variant.parity is not None:
             fault = _parity_fault(variant.parity, manifest.golden, names)
             faults += [f"variant {variant.name}: {fault}"] if fault else []
-    return (*faults, *picture_faults(manifest), *classification_faults(manifest))
+    return (*faults, *picture_faults(manifest), *classification_faults(manifest), *detector_faults(manifest))
+
+
+def detector_faults(manifest: Manifest) -> tuple[str, ...]:
+    """Why a device could not detect as the manifest says, one sentence each, by what its variants declare."""
+    declared = manifest.detection
+    if declared is None:
+        return ()
+    found: list[str] = []
+    for variant in manifest.variants:
+        forms = {
+            each.name: OutputForm(each.datatype, None if each.any_rank else each.shape) for each in variant.outputs
+        }
+        found += [f"detection: {fault}" for fault in (detection_faults(declared, forms) if forms else ())]
+    return tuple(dict.fromkeys(found))
 
 
 def variant_faults(variant: Variant) -> Iterator[str]:

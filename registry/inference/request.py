@@ -85,6 +85,15 @@ class RequestParameters(msgspec.Struct, gc=False, frozen=True):
     """Where the reply goes, for MQTT 3.1.1; the property of MQTT 5 wins."""
     correlation_id: _Id | None = None
     """Echoed in the reply's parameters, for MQTT 3.1.1."""
+    detections: bool | None = None
+    """Of a detector: True: detections are answered; False: the model's own outputs. None: the former of a picture, the
+    latter of tensors, unless outputs are named that only detections have."""
+    score_threshold: float | None = None
+    """Of a detector: only detections with a higher score are answered, 0 to 1. None: as the manifest says."""
+    iou_threshold: float | None = None
+    """Of a detector whose boxes the device compares, 0 to 1. None: as the manifest says."""
+    max_detections: int | None = None
+    """Of a detector, at least 1. None: as the manifest says."""
 
 
 class AddressedRequest(msgspec.Struct, gc=False):

@@ -35,6 +35,8 @@ _EXTERNAL = 1
 _PASSING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Transpose", "Dropout"})
 """Operators that leave the numbers of their first input as they are."""
 _STEPS = 32
+MAX_METADATA = 256
+"""Entries of `metadata_props` that are read."""
 MAX_FILE_BYTES = (2 << 30) - 1
 """Protobuf's own limit; bigger models keep their weights in external data."""
 _NO_TENSOR = {
@@ -197,6 +199,7 @@ def inspect(path: Path, links_within: Path | None = None) -> ModelFacts:
         companions=companions(path.parent, found.external, links_within),
         producer=producer,
         last_operators=last_operators(model),
+        metadata={each.key: each.value for each in model.metadata_props[:MAX_METADATA]},
         batching=examine(model),
         warnings=(*_runtime_warnings(requirements), *_shape_warnings(inputs), *more),
     )

@@ -20,6 +20,7 @@ from registry.client.errors import ClientError, UsageFault
 from registry.client.transfers import LocalFile, download, hash_file
 from registry.client.versions import fetch_manifest, find_version, split_version
 from registry.contracts.catalogue.classes import ROUNDING, scores_fault, scores_of
+from registry.contracts.catalogue.detection import OutputForm, detection_faults
 from registry.contracts.catalogue.manifest import (
     MAX_GOLDEN_BYTES,
     MAX_GOLDEN_CASES,
@@ -32,6 +33,7 @@ from registry.contracts.catalogue.manifest import (
     Variant,
     parity_figures,
 )
+from registry.contracts.catalogue.picture_inputs import item_shape, request_shape
 from registry.contracts.golden_vectors import (
     Case,
     check_cases,
@@ -44,6 +46,8 @@ from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensor
 from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype, numbers
 from registry.inspection.arrays import load_tensors
 from registry.inspection.facts import InspectionError
+from registry.pictures.detections import DetectionError, Limits, Output, detect, reading_of
+from registry.pictures.placement import Placement
 from registry.publishing.plan import Observer
 from registry.publishing.request import GoldenSection
 from registry.running.parity import array_of, make_cases, measure, random_inputs, smoke
@@ -258,6 +262,8 @@ def measured(files: Mapping[str, Path], source: GoldenSource, given: Measured, o
             observer.warn(text)
             return replace(given, warnings=(text,))
         require_classes(manifest, cases[0].outputs)
+        alone = [case for case in cases if is_one_item(manifest, case.inputs)]
+        require_detections(manifest, alone[0].outputs if alone else {})
         found: dict[str, MeasuredParity] = {}
         for name in files:
             if isinstance(process := here.process(name), str):
@@ -326,6 +332,7 @@ def _tried(here: LocalVariants, manifest: Manifest, observer: Observer) -> tuple
         observer.finding(f"{name}: a trial request of random values failed, so it is not tried: {error.message}")
         return ()
     require_classes(manifest, found.outputs)
+    require_detections(manifest, found.outputs)
     warnings = tuple(f"{name}: {text}" for text in found.warnings)
     for text in warnings:
         observer.warn(text)
@@ -375,6 +382,38 @@ def require_classes(manifest: Manifest, outputs: Mapping[str, Tensor]) -> None:
     if fault:
         text = f"classification: output {declared.output!r} {fault}"
         raise UsageFault("This cannot be published as it is: a trial request was answered", errors=(text,))
+
+
+def is_one_item(manifest: Manifest, inputs: Mapping[str, Tensor]) -> bool:
+    """Is a request of the size of one picture?"""
+    image = manifest.image
+    return image is None or all(
+        request_shape(item_shape(image), tensor.shape) is not None
+        for name, tensor in inputs.items()
+        if name == image.input
+    )
+
+
+def require_detections(manifest: Manifest, outputs: Mapping[str, Tensor]) -> None:
+    """The detection fits what a variant really answered. Raises UsageFault."""
+    declared, image = manifest.detection, manifest.image
+    if declared is None or image is None:
+        return
+    forms = {name: OutputForm(tensor.datatype, tensor.shape) for name, tensor in outputs.items()}
+    if not all(name in forms for name in declared.outputs):
+        return  # golden vectors that were given may have fewer outputs
+    faults = list(detection_faults(declared, forms))
+    if not faults:
+        usual = Limits(declared.score_threshold, declared.iou_threshold, declared.max_detections)
+        raw = {name: Output(str(each.datatype), each.shape, each.data) for name, each in outputs.items()}
+        own = Placement(*((image.width, image.height),) * 2, (0, 0))
+        try:
+            detect(reading_of(declared, image.width, image.height), raw, own, usual)
+        except DetectionError as error:
+            faults = [str(error)]
+    if faults:
+        text = tuple(f"detection: {fault}" for fault in faults)
+        raise UsageFault("This cannot be published as it is: a trial request was answered", errors=text)
 
 
 def _single_beyond(tensor: Tensor, labels: int) -> bool:

@@ -24,6 +24,7 @@ from registry.core.publish_checks import publish_faults
 from registry.inspection.detect import folder_kind
 from registry.inspection.external_data import checked_size, plain_path
 from registry.inspection.facts import InspectionError, ModelFacts
+from registry.publishing.detectors import detection_of, resemblance
 from registry.publishing.request import EntryPointSection, GoldenSection, PublishRequest, VariantSection, faults
 from registry.publishing.signing import Signer, load_signer, require_function
 from registry.publishing.variant_facts import Inspected, decided, like_siblings, variant_facts
@@ -117,6 +118,8 @@ def make_plan(request: PublishRequest, inspected: Inspected | None = None) -> Pu
     told = [(variant.name, text) for variant in variants for text in (*variant.facts.warnings, variant.warning)]
     warnings = tuple(f"{name}: {text}" for name, text in told if text)
     warnings += _softmax_warnings(request.classification, variants[0].facts)
+    if request.detection is None and (like := resemblance(variants[0].facts)):
+        warnings += (like,)
     files = [*(path for variant in variants for path in variant.files.values()), request.card]
     paths = tuple(dict.fromkeys(path for path in files if path is not None))
     return PublishPlan(request, version, variants, warnings, paths, signer)
@@ -212,7 +215,8 @@ def build_manifest(plan: PublishPlan, files: Mapping[Path, LocalFile]) -> Manife
     Raises:
         UsageFault: a name or value breaks a rule of the registry; each fault is named.
     """
-    request = plan.request
+    request, facts = plan.request, plan.variants[0].facts
+    detection = None if request.detection is None else detection_of(request.detection, facts)
     try:
         manifest = Manifest(
             model=request.model,
@@ -220,6 +224,7 @@ def build_manifest(plan: PublishPlan, files: Mapping[Path, LocalFile]) -> Manife
             variants=tuple(_variant(planned, files, plan) for planned in plan.variants),
             image=request.image,
             classification=request.classification,
+            detection=detection,
             labels=request.labels,
             licence=request.licence,
             origin=request.origin,
@@ -227,7 +232,7 @@ def build_manifest(plan: PublishPlan, files: Mapping[Path, LocalFile]) -> Manife
         )
     except ValidationError as error:
         raise UsageFault("This cannot be published as it is", errors=faults(error)) from error
-    found = (*publish_faults(manifest), *_softmax_faults(request.classification, plan.variants[0].facts))
+    found = (*publish_faults(manifest), *_softmax_faults(request.classification, facts))
     if found:
         raise UsageFault("This cannot be published as it is", errors=found)
     return manifest

@@ -12,12 +12,13 @@ import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import MAX_JOINED
+from registry.contracts.catalogue.detection import DetectionPart, Labels
 from registry.contracts.catalogue.manifest import (
     MAX_GOLDEN_CASES,
     Classification,
@@ -129,6 +130,36 @@ class GoldenSection(PublishTable):
         return self != GoldenSection(tolerance=self.tolerance)
 
 
+LayoutName = Literal["yolov5", "yolov8", "yolo-end-to-end", "torchvision", "tensorflow", "detr", "rt-detr"]
+"""Of a detector's outputs: `registry.publishing.detectors`."""
+
+
+class DetectionSection(PublishTable):
+    """`[detection]`: a layout by its name, with what is otherwise; or all of a manifest's `Detection`, without one."""
+
+    layout: LayoutName | None = None
+    """What the exporter writes."""
+    boxes: DetectionPart | None = None
+    """As the following, see `registry.contracts.catalogue.detection`."""
+    format: Literal["xyxy", "yxyx", "xywh", "cxcywh"] | None = None
+    normalised: bool | None = None
+    scores: DetectionPart | None = None
+    classes: DetectionPart | None = None
+    objectness: DetectionPart | None = None
+    activation: Literal["none", "sigmoid", "softmax"] | None = None
+    background: Literal["none", "first", "last"] | None = None
+    extra_values: int | None = Field(default=None, ge=0)
+    count: str | None = None
+    selected: str | None = None
+    labels: Labels | None = None
+    """In a file `labels_file` may stand for it. None: Ultralytics' own names, where the file has them."""
+    nms: Literal["graph", "class", "agnostic"] | None = None
+    iou_threshold: float | None = Field(default=None, ge=0, le=1)
+    score_threshold: float | None = Field(default=None, ge=0, le=1)
+    max_detections: int | None = Field(default=None, ge=1)
+    multi_label: bool | None = None
+
+
 class PublishRequest(PublishTable):
     """One version: its variants, and what belongs to all of them."""
 
@@ -145,6 +176,8 @@ class PublishRequest(PublishTable):
     """How a picture becomes the input."""
     classification: Classification | None = None
     """How an output becomes labels; in a file `labels_file` may stand for `labels`."""
+    detection: DetectionSection | None = None
+    """How outputs become boxes."""
     golden: GoldenSection = GoldenSection()
     signing_key: Path | None = None
     """Signs the entry points of all variants; a file of `registry key new`. May be given with --signing-key instead."""
@@ -229,16 +262,17 @@ def _like(text: str) -> str:
 
 
 def _take_labels_file(raw: dict[str, Any], path: Path) -> None:
-    section = raw.get("classification")
-    if not isinstance(section, dict) or "labels_file" not in section:
-        return
-    if "labels" in section:
-        raise UsageFault(f"{path}: classification has both labels and labels_file")
-    source = path.parent / str(section.pop("labels_file"))
-    try:
-        section["labels"] = read_labels(source)
-    except InspectionError as error:
-        raise UsageFault(f"{path}: {error.message}") from error
+    for table in ("classification", "detection"):
+        section = raw.get(table)
+        if not isinstance(section, dict) or "labels_file" not in section:
+            continue
+        if "labels" in section:
+            raise UsageFault(f"{path}: {table} has both labels and labels_file")
+        source = path.parent / str(section.pop("labels_file"))
+        try:
+            section["labels"] = read_labels(source)
+        except InspectionError as error:
+            raise UsageFault(f"{path}: {error.message}") from error
 
 
 def _take_targets(raw: dict[str, Any]) -> None:
@@ -275,6 +309,6 @@ def _placed(section: S, folder: Path, *names: str) -> S:
 
 _SECTIONS = (
     *(PublishRequest, VariantSection, EntryPointSection, RequirementsSection, BatchingSection, TensorSpec),
-    *(ImageInput, Classification, GoldenSection, Tolerance, Origin),
+    *(ImageInput, Classification, DetectionSection, DetectionPart, GoldenSection, Tolerance, Origin),
 )
 _KNOWN_KEYS = sorted({"labels_file", *(key for section in _SECTIONS for key in section.model_fields)})

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Parity, TensorSpec, Tolerance, Variant
+from registry.contracts.catalogue.picture_inputs import item_shape, request_shape
 from registry.contracts.evaluation import Scoring, items_at, read_dataset
 from registry.contracts.golden_vectors import Case, Comparison
 from registry.contracts.tensor_file import Tensor, TensorFileError, TensorSpan, shape_fits
@@ -115,9 +116,8 @@ def random_inputs(specs: Sequence[TensorSpec], count: int, image: ImageInput | N
 
 def _random_tensor(random: np.random.Generator, spec: TensorSpec, image: ImageInput | None) -> Tensor:
     shape = tuple((FREE_DIMENSION if axis else 1) if dim == -1 else dim for axis, dim in enumerate(spec.shape))
-    if image is not None and image.input == spec.name and len(shape) == 4:
-        first = 2 if image.layout == "NCHW" else 1
-        shape = (*shape[:first], image.height, image.width, *shape[first + 2 :])
+    if image is not None and image.input == spec.name:
+        shape = request_shape(item_shape(image), spec.shape) or shape
     if spec.datatype in (Datatype.FP16, Datatype.FP32, Datatype.FP64):
         return tensor_of(spec.datatype, np.asarray(random.random(shape), NUMPY_NAME[spec.datatype]))
     integers = random.integers(0, 256 if spec.datatype is Datatype.UINT8 else 2, shape)

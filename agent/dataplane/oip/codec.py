@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
+from agent.dataplane.oip.detector import Detector
 from agent.dataplane.oip.plan import Binding, InputTensor, RequestPlan
 from agent.dataplane.oip.reply_encoder import Classifier, ReplyEncoder
 from agent.dataplane.oip.request_reader import RequestReader, Signature, check_body
@@ -23,6 +24,7 @@ from agent.errors import TransientError
 from agent.worker.channel import Layout
 from agent.worker.spawn import printable
 from registry.contracts.catalogue.manifest import ImageInput, TensorSpec
+from registry.contracts.catalogue.picture_inputs import request_shape
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import (
     BINARY_MAGIC,
@@ -36,7 +38,9 @@ from registry.contracts.tensors import (
 from registry.inference.errors import RequestError, quote
 from registry.inference.header import MAGIC_BYTES, check_header_length, checked_header_end
 from registry.inference.packets import Buffer
+from registry.inference.request import NO_PARAMETERS
 from registry.pictures.bare import PictureError, sniff
+from registry.pictures.placement import placed
 from registry.pictures.steps import DecodedPicture, PictureSteps, steps_of, value_tables
 
 
@@ -51,11 +55,10 @@ class PictureInput:
         self.steps = steps_of(declared, str(datatype))
         item = self.steps.shape
         self.datatype = str(datatype)
-        self.shape = (1, *item) if len(spec.shape) == 4 else item
-        if len(self.shape) != len(spec.shape) or any(
-            wanted not in (-1, given) for wanted, given in zip(spec.shape, self.shape, strict=True)
-        ):
-            raise ValueError(f"a picture makes shape {list(self.shape)}, input {spec.name!r} has {list(spec.shape)}")
+        shape = request_shape(item, spec.shape)
+        if shape is None:
+            raise ValueError(f"a picture makes shape {list(item)}, input {spec.name!r} has {list(spec.shape)}")
+        self.shape = shape
         size = prod(item) * ITEM_BYTES[datatype]
         if size > max_bytes:
             raise ValueError(f"a picture makes {size} bytes, over this model's limit of {max_bytes}")
@@ -71,7 +74,9 @@ class Codec:
 
     def __init__(self, binding: Binding, layout: Layout) -> None:
         self.binding = binding
-        self._signature = Signature(binding, layout)
+        self._pictures, self._no_pictures = _picture_input(binding)
+        self.detector = _detector(binding, self._pictures)
+        self._signature = Signature(binding, layout, self.detector)
         self._reader = RequestReader(binding, self._signature)
         self.decode_header = self._reader.read_header
         """The JSON header of a binary request, without its body, to its plan: what the fast path calls.
@@ -83,9 +88,9 @@ class Codec:
         classes = binding.classification
         replies = ReplyEncoder(binding, layout, Classifier(classes, binding.outputs) if classes else None)
         self.encode_fixed = replies.fixed
+        self.fixed_outputs = replies.fixed_outputs
         self.encode_reply = replies.any
         self.encode_error = replies.error
-        self._pictures, self._no_pictures = _picture_input(binding)
 
     def decode(
         self, payload: Buffer, content_type: str = "", header_length: int | None = None
@@ -141,7 +146,7 @@ class Codec:
         """The plan of a payload of `size` bytes that is a picture (`plan.image`); refused when the model takes none."""
         picture = self._picture_input()
         spec = self.binding.inputs[0]
-        selection = self._signature.select(None, binary=False, picture=True)
+        selection = self._signature.select(None, NO_PARAMETERS, picture=True)
         return RequestPlan(
             tensors=(InputTensor(0, spec.name, picture.datatype, picture.shape, 0, size, None),),
             body_bytes=size,
@@ -149,6 +154,7 @@ class Codec:
             run_outputs=selection.run_outputs,
             image=True,
             classify=selection.classify,
+            detect=selection.detect,
         )
 
     def decode_image(
@@ -164,13 +170,13 @@ class Codec:
         # As a BYTES tensor the picture stands behind its u32 length, which check_body has compared with the size.
         start = picture.offset + (4 if picture.datatype == "BYTES" else 0)
         try:
-            data = decode(wanted.steps, bytes(memoryview(body)[start : picture.offset + picture.size])).data
+            data, size = decode(wanted.steps, bytes(memoryview(body)[start : picture.offset + picture.size]))
         except PictureError as error:
             raise RequestError(InferenceCode.BAD_IMAGE, printable(str(error), 500)) from None
         except TransientError as error:
             raise RequestError(InferenceCode.OVERLOADED, error.message) from None
         tensor = picture._replace(datatype=wanted.datatype, shape=wanted.shape, offset=0, size=len(data), data=data)
-        return plan.with_picture(tensor, fixed=self._signature.fits_fixed((tensor,)))
+        return plan.with_picture(tensor, placed(wanted.steps, size), fixed=self._signature.fits_fixed((tensor,)))
 
     def picture_tensor(self) -> tuple[bool, int]:
         """Of what a picture becomes: does it fit a fixed slot, and its bytes. Raises RequestError `no_image_input`."""
@@ -183,6 +189,13 @@ class Codec:
         if self._pictures is None:
             raise RequestError(InferenceCode.NO_IMAGE_INPUT, self._no_pictures)
         return self._pictures
+
+
+def _detector(binding: Binding, pictures: PictureInput | None) -> Detector | None:
+    """None: the manifest declares none, or takes no pictures with this model."""
+    if binding.detection is None or pictures is None:
+        return None
+    return Detector(binding.detection, pictures.steps, pictures.shape)
 
 
 def _picture_input(binding: Binding) -> tuple[PictureInput | None, str]:

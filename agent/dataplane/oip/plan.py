@@ -8,7 +8,10 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from registry.contracts.catalogue.detection import Detection
 from registry.contracts.catalogue.manifest import Classification, ImageInput, TensorSpec
+from registry.pictures.detections import Limits
+from registry.pictures.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Binding:
     """Id of the rollout that put this version here, also after it ended; None: none did."""
     image: ImageInput | None = None
     classification: Classification | None = None
+    detection: Detection | None = None
     max_payload: int = 64 << 20
     """Bytes of a request's payload; longer ones are refused (`too_large`)."""
     record_results: bool = False
@@ -63,6 +67,14 @@ class RequestedOutput(NamedTuple):
     binary: bool
 
 
+class DetectionPlan(NamedTuple):
+    """What a request asks of a detector."""
+
+    names: frozenset[str]
+    """Which of `boxes`, `scores`, `classes` and `labels` the reply holds as made from the model's outputs."""
+    limits: Limits
+
+
 class RequestPlan(msgspec.Struct, gc=False):
     """A checked request: how its body becomes tensors, and how its reply is to look. Shared, so never changed
     after the codec handed it out (the cached reply prefix aside)."""
@@ -88,6 +100,10 @@ class RequestPlan(msgspec.Struct, gc=False):
     """The body is a picture: `Codec.decode_image` (in a decode thread) makes the plan that can run."""
     classify: frozenset[str] = frozenset()
     """Which of `label` and `score` the reply holds as made from the classified output."""
+    detect: DetectionPlan | None = None
+    """Not None: the reply is made by `agent.dataplane.detections`."""
+    placement: Placement | None = None
+    """Where the picture lies in the input; None: no picture came, or it is not decoded yet."""
     magic: bool = False
     """Came in self-contained form (BINARY_MAGIC), or must be answered so."""
     response_topic: str = ""
@@ -107,12 +123,13 @@ class RequestPlan(msgspec.Struct, gc=False):
         """The same request for an arena."""
         return replace(self, fixed=False, prefix=b"")
 
-    def with_picture(self, tensor: InputTensor, *, fixed: bool) -> RequestPlan:
+    def with_picture(self, tensor: InputTensor, placement: Placement, *, fixed: bool) -> RequestPlan:
         """The plan that runs once the picture is decoded: `tensor` (with data) is the one input."""
         return replace(
             self,
             tensors=(tensor,),
             image=False,
+            placement=placement,
             check=False,
             fixed=fixed,
             body_bytes=0,

@@ -7,7 +7,6 @@ Equal scores keep the classes' order; NaN comes last. A class without a label is
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from math import prod
 
@@ -15,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.dataplane.oip.detector import packed
 from agent.dataplane.oip.plan import Binding, RequestedOutput, RequestPlan
 from agent.dataplane.oip.request_reader import LABEL, SCORE
 from agent.worker.channel import Layout
@@ -27,8 +27,6 @@ from registry.inference.header import self_contained
 from registry.inference.packets import Buffer
 from registry.inference.reply import OutputTensor, Reply, describe, describe_binary, error_body
 
-_LENGTH = struct.Struct("<I")
-
 
 class Classifier:
     """The classification of one active worker."""
@@ -38,7 +36,7 @@ class Classifier:
         self._shape = next((spec.shape for spec in outputs if spec.name == declared.output), None)
         self._softmax = declared.softmax
         self._top_k = declared.top_k
-        self._labels = tuple(_packed(label) for label in declared.labels)
+        self._labels = tuple(packed(label) for label in declared.labels)
 
     def classify(self, output: OutputTensor) -> tuple[OutputTensor, OutputTensor]:
         """(`label`, `score`). Raises RequestError for an output that holds no scores for the labels."""
@@ -81,7 +79,7 @@ class Classifier:
         )
 
     def _label(self, index: int) -> bytes:
-        return self._labels[index] if index < len(self._labels) else _packed(str(index))
+        return self._labels[index] if index < len(self._labels) else packed(str(index))
 
 
 def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -90,11 +88,6 @@ def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _packed(label: str) -> bytes:
-    encoded = label.encode()
-    return _LENGTH.pack(len(encoded)) + encoded
 
 
 MAX_TEMPLATES = 64
@@ -125,14 +118,17 @@ class ReplyEncoder:
         """The reply from a fixed slot: one view (bytes) per model output, in `Layout.outputs` order. Binary outputs
         are not copied: the pieces are the views. Raises RequestError when outputs cannot be written as asked."""
         if plan.classify or not all(asked.binary for asked in plan.outputs):
-            outputs = [OutputTensor(*known, view) for known, view in zip(self._fixed, views, strict=True)]
-            return self.any(plan, outputs)
+            return self.any(plan, self.fixed_outputs(views))
         if not plan.prefix:
             header = self._start + self._middle(plan) + self._fixed_outputs(plan.outputs)
             plan.prefix, plan.header_length = self._frame(plan, header, binary=True)
         places = self._places
         data = [views[places[asked.name]] for asked in plan.outputs]
         return Reply((plan.prefix, *data), plan.header_length, CONTENT_BINARY)
+
+    def fixed_outputs(self, views: Sequence[Buffer]) -> list[OutputTensor]:
+        """What is in a fixed slot: one view per model output, in `Layout.outputs` order."""
+        return [OutputTensor(*known, view) for known, view in zip(self._fixed, views, strict=True)]
 
     def any(self, plan: RequestPlan, outputs: Sequence[OutputTensor]) -> Reply:
         """The reply from an arena: outputs by name, any shape. Raises RequestError as `fixed` does."""

@@ -16,8 +16,10 @@ from math import prod
 
 import numpy as np
 
-from agent.dataplane.oip.plan import Binding, InputTensor, RequestedOutput, RequestPlan
+from agent.dataplane.oip.detector import Detector, limits_named
+from agent.dataplane.oip.plan import Binding, DetectionPlan, InputTensor, RequestedOutput, RequestPlan
 from agent.worker.channel import Layout
+from registry.contracts.catalogue.detection import DETECTED
 from registry.contracts.catalogue.manifest import TensorSpec
 from registry.contracts.codes import InferenceCode
 from registry.contracts.tensors import ITEM_BYTES, MAX_BYTES_ELEMENTS, MAX_ELEMENTS, MAX_RANK, Datatype
@@ -30,6 +32,7 @@ from registry.inference.request import (
     InferRequest,
     RequestInput,
     RequestOutput,
+    RequestParameters,
     decode_request,
     note_address,
     require_supported,
@@ -59,12 +62,13 @@ class Selection:
     outputs: tuple[RequestedOutput, ...]
     run_outputs: tuple[str, ...] | None
     classify: frozenset[str]
+    detect: DetectionPlan | None = None
 
 
 class Signature:
     """The inputs and outputs of one active worker."""
 
-    def __init__(self, binding: Binding, layout: Layout) -> None:
+    def __init__(self, binding: Binding, layout: Layout, detector: Detector | None) -> None:
         fixed = layout.slots > 0
         if fixed and [t.name for t in layout.inputs] != [t.name for t in binding.inputs]:
             raise ValueError("the worker's layout and the binding disagree in their inputs")
@@ -81,7 +85,15 @@ class Signature:
             for index, spec in enumerate((*binding.inputs, *binding.optional_inputs))
         }
         self._outputs = tuple(spec.name for spec in binding.outputs)
-        self._classified = binding.classification.output if binding.classification else None
+        self._detector = detector
+        self._made: tuple[str, ...] = ()
+        """Outputs that the model itself does not have."""
+        self._sources: tuple[str, ...] = ()
+        """The model's outputs that those are made of."""
+        if binding.classification is not None:
+            self._made, self._sources = (LABEL, SCORE), (binding.classification.output,)
+        elif detector is not None:
+            self._made, self._sources = DETECTED, detector.declared.outputs
         self.image_input = binding.image.input if binding.image else None
 
     def find(self, name: str) -> _Input:
@@ -162,29 +174,58 @@ class Signature:
             and all(t.shape == self.inputs[t.name].fixed_shape for t in tensors)
         )
 
-    def select(self, requested: Sequence[tuple[str, bool | None]] | None, binary: bool, picture: bool) -> Selection:
-        """Which outputs a reply carries: those named, else `label` and `score` for a picture, else all."""
-        classified = self._classified
+    def select(
+        self,
+        requested: Sequence[tuple[str, bool | None]] | None,
+        said: RequestParameters,
+        picture: bool,
+        tensors: Sequence[InputTensor] = (),
+    ) -> Selection:
+        """Which outputs a reply carries: those named, else the labels or detections of a picture, else all.
+
+        `tensors`: the request's, where it is no picture.
+        """
+        asked_for = said.detections
         if not requested:
-            names = (LABEL, SCORE) if picture and classified is not None else self._outputs
-            requested = [(name, None) for name in names]
+            wanted = self._made and (picture if asked_for is None else asked_for)
+            requested = [(name, None) for name in (self._made if wanted else self._outputs)]
         if len({name for name, _ in requested}) != len(requested):
             raise RequestError(
                 InferenceCode.BAD_PAYLOAD, f"an output is asked for twice: {_names([n for n, _ in requested])}"
             )
         run: list[str] = []
-        classified_as: list[str] = []
+        made: list[str] = []
         for name, _ in requested:
-            made = classified is not None and name in (LABEL, SCORE) and (picture or name not in self._outputs)
-            if not made and name not in self._outputs:
-                has = _names(self._outputs) + (f", and {LABEL!r} and {SCORE!r} of its classes" if classified else "")
+            mine = name in self._made and asked_for is not False and (asked_for or picture or name not in self._outputs)
+            if not mine and name not in self._outputs:
+                more = f", and what is made of them: {_names(self._made)}" if self._made else ""
+                has = _names(self._outputs) + more
                 raise RequestError(InferenceCode.UNKNOWN_OUTPUT, f"no output {quote(name)}: the model has {has}")
-            classified_as += [name] if made else []
-            source = classified if made and classified is not None else name
-            if source not in run:
-                run.append(source)
+            made += [name] if mine else []
+            run += [source for source in (self._sources if mine else (name,)) if source not in run]
+        binary = bool(said.binary_data_output)
         outputs = tuple(RequestedOutput(name, binary if asked is None else asked) for name, asked in requested)
-        return Selection(outputs, None if tuple(run) == self._outputs else tuple(run), frozenset(classified_as))
+        runs = None if tuple(run) == self._outputs else tuple(run)
+        detect = self._detect(frozenset(made), said, picture, tensors)
+        return Selection(outputs, runs, frozenset() if detect else frozenset(made), detect)
+
+    def _detect(
+        self, made: frozenset[str], said: RequestParameters, picture: bool, tensors: Sequence[InputTensor]
+    ) -> DetectionPlan | None:
+        """What is asked of a detector; None: nothing. Raises RequestError."""
+        detector = self._detector
+        named = limits_named(said)
+        if detector is None or not made:
+            if named:
+                why = "the request asks for no detections" if detector is not None else "the model is no detector"
+                raise RequestError(InferenceCode.UNSUPPORTED_PARAMETER, f"the parameter {named}: {why}")
+            return None
+        if not picture and any(tensor.shape != detector.shape for tensor in tensors):
+            raise RequestError(
+                InferenceCode.WRONG_SHAPE,
+                f"detections are made of one item, of shape {_shape(detector.shape)}: ask for the model's outputs",
+            )
+        return DetectionPlan(made, detector.limits(said))
 
 
 def check_values(tensor: InputTensor, data: Buffer) -> None:
@@ -285,7 +326,7 @@ class RequestReader:
             raise RequestError(InferenceCode.BAD_PAYLOAD, "beside a picture no other input can be given: send tensors")
         requested = [_requested(output) for output in request.outputs] if request.outputs else None
         parameters = request.parameters or NO_PARAMETERS
-        selection = self._signature.select(requested, bool(parameters.binary_data_output), picture)
+        selection = self._signature.select(requested, parameters, picture, tensors)
         fixed = not picture and self._signature.fits_fixed(tensors)
         return RequestPlan(
             tensors=tensors,
@@ -299,6 +340,7 @@ class RequestReader:
             check=any(t.data is None and t.datatype in (Datatype.BYTES, Datatype.BOOL) for t in tensors),
             image=picture,
             classify=selection.classify,
+            detect=selection.detect,
             response_topic=parameters.response_topic or "",
             correlation_id=parameters.correlation_id or "",
         )

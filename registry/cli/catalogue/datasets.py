@@ -19,6 +19,7 @@ from registry.client.errors import UsageFault
 from registry.client.transfers import hash_file, upload
 from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.catalogue.manifest import ImageInput, Manifest
+from registry.contracts.catalogue.picture_inputs import item_shape
 from registry.contracts.evaluation import (
     LABELS,
     MAX_DATASET_BYTES,
@@ -32,7 +33,6 @@ from registry.contracts.paths import blob_path, dataset_path, datasets_path
 from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensors
 from registry.contracts.tensors import ITEM_BYTES, MAX_TENSORS, Datatype
 from registry.contracts.texts import how_many, size_text
-from registry.core.publish_checks import picture_shape
 from registry.inspection.facts import InspectionError
 from registry.installation import install_command
 from registry.pictures.bare import PictureError
@@ -79,7 +79,7 @@ def picture_set(session: Session, folder: Path, like: str) -> dict[str, Tensor]:
     items = b"".join(decode(path) for path, _ in files)
     labels = b"".join(label.to_bytes(4, "little") for _, label in files)
     return {
-        f"in/{image.input}": Tensor(spec.datatype, (len(files), *picture_shape(image)[1:]), items),
+        f"in/{image.input}": Tensor(spec.datatype, (len(files), *item_shape(image)), items),
         LABELS: Tensor(Datatype.INT32, (len(files),), labels),
     }
 

@@ -150,6 +150,16 @@ def classes_text(manifest: Manifest) -> str:
     return "" if said is None else f"{len(said.labels)} of {said.output!r}"
 
 
+def detection_text(manifest: Manifest) -> str:
+    """How boxes are found, in a few words; empty: none are."""
+    said = manifest.detection
+    if said is None:
+        return ""
+    nms = {"graph": "NMS in the graph", "class": "NMS by class", "agnostic": "NMS over all classes"}[said.nms]
+    of = ", ".join(map(repr, said.outputs))
+    return f"{len(said.labels)} classes of {of}, {said.format}, {nms}, score over {said.score_threshold:g}"
+
+
 def origin_text(manifest: Manifest) -> str:
     """Where the version was imported from."""
     origin = manifest.origin

@@ -8,6 +8,7 @@ import typer
 
 from registry.cli.catalogue.manifest_text import (
     classes_text,
+    detection_text,
     evaluations_of,
     image_text,
     origin_text,
@@ -202,6 +203,7 @@ def _show_version(session: Session, model: str, reference: str) -> None:
         ("card", manifest.card.path if manifest.card else ""),
         ("image", image_text(manifest)),
         ("classes", classes_text(manifest)),
+        ("boxes", detection_text(manifest)),
         ("origin", origin_text(manifest)),
     ):
         if text:

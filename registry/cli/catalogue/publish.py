@@ -11,7 +11,14 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 from pydantic import ValidationError
 
-from registry.cli.catalogue.manifest_text import classes_text, image_text, network_text, requirement_text, tensor_row
+from registry.cli.catalogue.manifest_text import (
+    classes_text,
+    detection_text,
+    image_text,
+    network_text,
+    requirement_text,
+    tensor_row,
+)
 from registry.cli.output import Output, end_well, meter
 from registry.cli.session import Session, command, parse_labels, parse_pairs
 from registry.client.errors import ClientError, UsageFault
@@ -349,6 +356,8 @@ def _show_inspected(note: Callable[[str], None], manifest: Manifest, facts: Sequ
         note(f"  pictures: {image_text(manifest)}")
     if manifest.classification is not None:
         note(f"  classes  {classes_text(manifest)}")
+    if manifest.detection is not None:
+        note(f"  boxes    {detection_text(manifest)}")
 
 
 def _document(result: PublishResult) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from registry.client.errors import UsageFault
 from registry.client.versions import split_reference
 
 if TYPE_CHECKING:
-    from registry.client.devices import Answer
+    from registry.client.devices import Answer, DetectedObject
 
 LEAST_SECONDS = 0.05
 """For the request, however long the connection took."""
@@ -47,6 +47,12 @@ def ask(
     output: Annotated[
         list[str] | None, typer.Option("--output", metavar="NAME", help="Only this output; may be repeated.")
     ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--score-threshold", min=0, max=1, metavar="SCORE", help="Of a detector: only objects with a higher score."
+        ),
+    ] = None,
     timeout: Annotated[
         float,
         typer.Option("--timeout", min=0.1, max=3600, metavar="SECONDS", help="For the connection and the answer."),
@@ -58,6 +64,7 @@ def ask(
     ```
     registry ask edge-1 lenet --picture 7.png
     registry ask edge-1 iris --request '-' <<< '{"x": [[5.1, 3.5, 1.4, 0.2]]}'
+    registry ask edge-1 yolo --picture street.jpg --score-threshold 0.5
     registry ask edge-1 sum --npz inputs.npz --output y --json
     registry ask cameras lenet --pool --picture 7.png --broker mqtt://broker.example
     ```
@@ -67,6 +74,10 @@ def ask(
         raise UsageFault("Nothing to ask", hint="Give --picture FILE, --request FILE or --npz FILE")
     model, version = split_reference(reference)
     asked = completed(given, model, version, output)
+    if score_threshold is not None:
+        from registry.client.devices import DetectionOptions  # noqa: PLC0415 - needs NumPy
+
+        asked["detections"] = DetectionOptions(score_threshold=score_threshold)
     until = time.monotonic() + timeout
     with connected(options, connect_timeout=timeout) as client:
         whom: dict[str, Any] = {"pool": device} if pool else {"device": device}
@@ -96,6 +107,7 @@ def show(session: Session, answer: Answer) -> None:
                 "version": answer.model_version,
                 "variant": answer.variant,
                 "seconds": round(answer.seconds, 6),
+                **_found(answer),
                 "outputs": {
                     name: {"datatype": answer.datatypes[name], "shape": list(answer.raw(name).shape), "data": data}
                     for name, data in outputs.items()
@@ -103,6 +115,15 @@ def show(session: Session, answer: Answer) -> None:
             }
         )
         return
+    from registry.client.devices.detections import OBJECT_OUTPUTS  # noqa: PLC0415 - needs NumPy
+
+    try:
+        found = answer.detections
+    except LookupError:
+        pass
+    else:
+        _table(session, found)
+        outputs = {name: data for name, data in outputs.items() if name not in OBJECT_OUTPUTS}
     try:
         rows = [
             (item, label, f"{score:.4f}")
@@ -122,6 +143,22 @@ def show(session: Session, answer: Answer) -> None:
         session.out.say(f"{name} {answer.datatypes[name]}{list(answer.raw(name).shape)}: {_text(data)}")
     who = f"{answer.device}: {answer.model_name}@{answer.model_version} ({answer.variant})"
     session.out.note(f"{who}, {answer.seconds * 1e3:.1f} ms")
+
+
+def _found(answer: Answer) -> dict[str, Any]:
+    """The objects of a detector's answer, for programs."""
+    try:
+        objects = answer.detections
+    except LookupError:
+        return {}
+    rows = [{"label": e.label, "class": e.class_id, "score": e.score, "box": list(e.box)} for e in objects]
+    return {"detections": rows}
+
+
+def _table(session: Session, found: list[DetectedObject]) -> None:
+    """Edges in pixels of the picture."""
+    rows = [(each.label, f"{each.score:.4f}", *(f"{edge:.1f}" for edge in each.box)) for each in found]
+    session.out.table(("LABEL", ">SCORE", ">LEFT", ">TOP", ">RIGHT", ">BOTTOM"), rows, empty="nothing was detected")
 
 
 def _plain(answer: Answer, name: str) -> Any:

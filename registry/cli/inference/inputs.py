@@ -102,11 +102,13 @@ def _of_json(source: str) -> dict[str, Any]:
         if not isinstance(found.get("inputs"), list):
             return {"inputs": found}
         _require_known("a request", found, ("inputs", "outputs", "model_name", "model_version", "id", "parameters"))
-        _require_known("parameters", found.get("parameters") or {}, ("binary_data_output",))
+        parameters = found.get("parameters") or {}
+        _require_known("parameters", parameters, ("binary_data_output", "detections", *_LIMITS))
         inputs = _once([(each["name"], TypedTensor(_shaped(each), each["datatype"])) for each in found["inputs"]])
         request = {
             "inputs": inputs,
             "outputs": [_output_name(each) for each in found.get("outputs") or ()],
+            "detections": _detections(parameters),
             **{new: _text(old, found.get(old)) for new, old in _SAID.items()},
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
@@ -114,7 +116,22 @@ def _of_json(source: str) -> dict[str, Any]:
         if isinstance(error, (TypeError, AttributeError)):
             why = "`inputs` and `outputs` are lists of objects"
         raise UsageFault(f"{where} is no request: {why}", _FORM) from error
-    return {name: value for name, value in request.items() if name == "inputs" or value}
+    return {name: value for name, value in request.items() if name == "inputs" or value or value is False}
+
+
+_LIMITS = ("score_threshold", "iou_threshold", "max_detections")
+
+
+def _detections(parameters: Mapping[str, Any]) -> Any:
+    """What a request says of detections, as `Client.infer` takes it; None: nothing."""
+    from registry.client.devices import DetectionOptions  # noqa: PLC0415 - needs NumPy
+
+    wanted, limits = parameters.get("detections"), {name: parameters[name] for name in _LIMITS if name in parameters}
+    if wanted is False and limits:
+        raise ValueError("a request without detections has no limits for them")
+    if wanted not in (None, True, False):
+        raise ValueError("detections is true or false")
+    return DetectionOptions(**limits) if limits else wanted
 
 
 _SAID = {"model": "model_name", "version": "model_version", "request_id": "id"}

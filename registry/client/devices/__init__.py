@@ -8,6 +8,7 @@ from .arrays import TypedTensor
 from .asking import InferenceRequest
 from .async_client import AsyncClient
 from .client import Client
+from .detections import DetectedObject, DetectionOptions
 from .errors import (
     BadReplyError,
     BadRequestError,
@@ -31,6 +32,8 @@ __all__ = [
     "BadRequestError",
     "Client",
     "DeadlineError",
+    "DetectedObject",
+    "DetectionOptions",
     "DeviceDescription",
     "DeviceError",
     "DeviceOfflineError",

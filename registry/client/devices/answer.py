@@ -17,6 +17,7 @@ from ...contracts.codes import RequestCode
 from ...contracts.tensors import BINARY_MAGIC, MAX_HEADER_BYTES, Datatype
 from ...inference.header import MAGIC_BYTES, header_end
 from .arrays import bits_of, from_numbers, shape_of, values_of
+from .detections import DetectedObject, objects_of
 from .errors import BadReplyError, DeviceError, error_of
 
 MAX_KEPT_HEADERS = 64
@@ -93,6 +94,12 @@ class Answer:
     def scores(self) -> NDArray[Any]:
         """The scores that belong to `labels`, FP32 of shape [items, labels]."""
         return self._classes(SCORE)
+
+    @property
+    def detections(self) -> list[DetectedObject]:
+        """The objects that were found, the best first. Raises LookupError where the answer has no detections."""
+        names = [each.name for each in self._head.outputs]
+        return objects_of(self.datatypes, dict(zip(names, self._bits)))
 
     @property
     def model_name(self) -> str:

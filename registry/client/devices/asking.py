@@ -16,6 +16,7 @@ from ...contracts.tensors import MAX_TENSORS
 from ...inference.packets import text
 from .answer import Expected
 from .arrays import WireTensor, is_loose, to_wire
+from .detections import Asked, parameters_of
 from .encoding import Options, ReplyAddress, RequestEncoder, picture_tensor, picture_type
 from .errors import BadRequestError, DeviceError, NotConnectedError
 from .metadata import Descriptions, ModelDescription
@@ -48,6 +49,7 @@ class InferenceRequest:
     outputs: Sequence[str] | None = None
     version: str | None = None
     request_id: str | None = None
+    detections: Asked = None
 
     def __post_init__(self) -> None:
         if self.inputs is not None and not isinstance(self.inputs, (dict, Mapping)):
@@ -59,6 +61,7 @@ class InferenceRequest:
             raise TypeError(
                 f"picture is a {type(self.picture).__name__}: give the path of a JPEG or PNG file, or its bytes"
             )
+        parameters_of(self.detections)
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,9 @@ class Asking:
                 InferenceCode.BAD_PAYLOAD,
                 f"request_id is a text of at most {MAX_ID} characters, without lone surrogates",
             )
-        options = Options(tuple(asked.outputs) if asked.outputs is not None else None, asked.version or "", how.binary)
+        outputs = tuple(asked.outputs) if asked.outputs is not None else None
+        said = tuple(parameters_of(asked.detections).items())
+        options = Options(outputs, asked.version or "", how.binary, said)
         known = self.descriptions.get((asked.device or "", asked.model))
         if asked.picture is None:
             inputs = _tensors(asked.inputs, known.datatypes if known is not None else None)
@@ -306,11 +311,11 @@ class Asking:
                 f"over MQTT 3.1.1 a picture is sent with the name of its input, and {asked.device or 'no device'} does "
                 f"not say how {asked.model} takes pictures",
             )
-        if asked.outputs is not None or asked.version:
+        if asked.outputs is not None or asked.version or asked.detections is not None:
             raise BadRequestError(
                 InferenceCode.NO_IMAGE_INPUT,
-                f"outputs and version go with the name of the picture's input, and {asked.device or 'no device'} does "
-                f"not say how {asked.model} takes pictures",
+                "outputs, version and detections go with the name of the picture's input, and "
+                f"{asked.device or 'no device'} does not say how {asked.model} takes pictures",
             )
 
 

@@ -26,6 +26,7 @@ from .asking import (
 )
 from .async_waiting import AsyncInFlightLimit, AsyncOldestRequest
 from .client import CONNECT_GRACE_SECONDS, DEFAULT_WINDOW, DEFAULT_WINDOW_BYTES, unanswered
+from .detections import Asked
 from .errors import DeviceError, UnknownModelError, error_of
 from .figures import Statistics
 from .loop import ConnectionOnLoop
@@ -101,6 +102,7 @@ class AsyncClient:
         pool: str | None = None,
         picture: Picture | None = None,
         outputs: Sequence[str] | None = None,
+        detections: Asked = None,
         version: str | None = None,
         timeout: float = 10.0,
         request_id: str | None = None,
@@ -109,7 +111,7 @@ class AsyncClient:
         retries: int | None = None,
     ) -> Answer:
         """As `Client.infer`, with the same guarantee: see there."""
-        asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
+        asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id, detections)
         future = self._future()
         request = await self._make(asked, How(timeout, qos, binary, retries), _into(future))
         await self._take_room(request)

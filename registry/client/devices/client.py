@@ -31,6 +31,7 @@ from .asking import (
     ends_request,
     in_its_place,
 )
+from .detections import Asked
 from .errors import DeviceError, UnknownModelError, error_of
 from .figures import Statistics
 from .metadata import DeviceDescription, ModelDescription, read_model, read_server
@@ -120,6 +121,7 @@ class Client:
         pool: str | None = None,
         picture: Picture | None = None,
         outputs: Sequence[str] | None = None,
+        detections: Asked = None,
         version: str | None = None,
         timeout: float = 10.0,
         request_id: str | None = None,
@@ -147,6 +149,8 @@ class Client:
                 the request and the first answer counts, be it of another pool. `who_serves` has the pools.
             picture: In place of `inputs`: a JPEG or PNG file as a path or as bytes, for a model that takes pictures.
             outputs: Names of the outputs that are wanted; None: all.
+            detections: What is asked of a detector. True: `answer.detections`, of tensors, too. False: the model's own
+                outputs, of a picture, too. None: detections of a picture, outputs of tensors.
             version: Only this version may answer.
             timeout: Seconds until the answer must be there, waiting and repeats included. It is the message's expiry,
                 too: a device does not begin with a request that has expired, to the second.
@@ -165,7 +169,7 @@ class Client:
             OSError: the picture's file cannot be read.
             RuntimeError: it was called on the client's own thread, in a callback of a future.
         """
-        asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
+        asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id, detections)
         box: queue.SimpleQueue[None] = queue.SimpleQueue()
         request = self._make(asked, How(timeout, qos, binary, retries), self._waker(box))
         self._take_room(request)
@@ -186,6 +190,7 @@ class Client:
         pool: str | None = None,
         picture: Picture | None = None,
         outputs: Sequence[str] | None = None,
+        detections: Asked = None,
         version: str | None = None,
         timeout: float = 10.0,
         request_id: str | None = None,
@@ -198,7 +203,7 @@ class Client:
         Waits while `max_in_flight` requests are under way. Cancelling the future drops the answer when it comes. Its
         callbacks run on the client's own thread: there nothing that waits for a device may be called.
         """
-        asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id)
+        asked = InferenceRequest(device, model, inputs, pool, picture, outputs, version, request_id, detections)
         future: Future[Answer] = Future()
 
         def done(ended: PendingRequest) -> None:

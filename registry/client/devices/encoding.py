@@ -51,6 +51,8 @@ class Options(NamedTuple):
     version: str = ""
     """Only this version may answer; empty: whichever serves."""
     binary: bool = True
+    detections: tuple[tuple[str, Any], ...] = ()
+    """Parameters of the request: names and values."""
 
 
 class RequestEncoder:
@@ -172,7 +174,7 @@ def _header(inputs: Sequence[dict[str, Any]], options: Options) -> bytes:
     document["inputs"] = inputs
     if options.outputs is not None:
         document["outputs"] = [{"name": name} for name in options.outputs]
-    document["parameters"] = {"binary_data_output": options.binary}
+    document["parameters"] = {"binary_data_output": options.binary, **dict(options.detections)}
     return b"," + json.dumps(document, separators=(",", ":")).encode()[1:]
 
 

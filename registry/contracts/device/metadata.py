@@ -14,7 +14,7 @@ Source: KServe, Open Inference Protocol V2, "Server Metadata" and "Model Metadat
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -129,6 +129,23 @@ class ClassificationMetadata(Wire):
     """So many are answered, the best first; all where there are fewer."""
 
 
+class DetectionMetadata(Wire):
+    """The outputs `boxes`, `scores`, `classes` and `labels`: a request may ask for them, a picture is answered so."""
+
+    outputs: tuple[str, ...]
+    """The model's outputs that they are made of."""
+    labels: Annotated[int, Field(ge=1)]
+    """How many classes have a name."""
+    nms: Literal["graph", "class", "agnostic"]
+    """Who removes boxes that cover the same object: the model, or the device among boxes of one class, or among all."""
+    score_threshold: Annotated[float, Field(ge=0, le=1)]
+    """Of a request that says none."""
+    iou_threshold: Annotated[float, Field(ge=0, le=1)]
+    """Of a request that says none; unused where `nms` is `graph`."""
+    max_detections: Annotated[int, Field(ge=1)]
+    """Of a request that says none."""
+
+
 class ModelParameters(Wire):
     """What the protocol does not say of a model."""
 
@@ -158,6 +175,8 @@ class ModelParameters(Wire):
     """How a picture becomes the input. None: the model takes no pictures."""
     classification: ClassificationMetadata | None = None
     """None: it does not answer labels."""
+    detection: DetectionMetadata | None = None
+    """None: it does not answer boxes."""
     max_batch: Annotated[int, Field(ge=1)] | None = None
     """So many requests at most are joined into one run."""
     batching: Annotated[str, Field(max_length=600)] = ""

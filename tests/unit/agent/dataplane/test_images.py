@@ -240,7 +240,7 @@ def test_a_tensor_request_gets_the_models_own_outputs_and_labels_when_it_asks() 
 def test_a_wrong_output_of_a_model_with_classes_is_refused_with_label_and_score_among_the_right_ones() -> None:
     codec = image_codec((-1, 3, 2, 2), height=2, width=2, classes=True)
     wrong = encode_request([Input("x", "FP32", np.zeros((1, 3, 2, 2), np.float32))], outputs=[("labels", None)])
-    with pytest.raises(RequestError, match="the model has 'y', and 'label' and 'score' of its classes"):
+    with pytest.raises(RequestError, match="the model has 'y', and what is made of them: 'label', 'score'"):
         codec.decode(wrong.payload, "", wrong.header_length)
 
 

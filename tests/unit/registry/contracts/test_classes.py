@@ -88,9 +88,12 @@ def test_publishing_refuses_labels_that_are_not_the_models() -> None:
     ("image", "says"),
     [
         ({"height": 8, "width": 8}, ""),
-        ({"height": 9, "width": 8}, "a picture makes [1, 3, 9, 8], and input 'x' is [-1, 3, 8, 8]"),
-        ({"height": 8, "width": 8, "channels": "L"}, "a picture makes [1, 1, 8, 8]"),
-        ({"height": 8, "width": 8, "layout": "NHWC"}, "a picture makes [1, 8, 8, 3]"),
+        (
+            {"height": 9, "width": 8},
+            "a picture makes [3, 9, 8], with any dimensions of 1, and input 'x' is [-1, 3, 8, 8]",
+        ),
+        ({"height": 8, "width": 8, "channels": "L"}, "a picture makes [1, 8, 8]"),
+        ({"height": 8, "width": 8, "layout": "NHWC"}, "a picture makes [8, 8, 3]"),
         ({"height": 8, "width": 8, "input": "z"}, "there is no input 'z'"),
         ({"height": 8, "width": 8, "std": (1e-39, 1, 1)}, "that FP32 cannot hold"),
     ],
