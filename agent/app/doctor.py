@@ -5,22 +5,18 @@ platform` prints them: value, source, age, and the reason for every "no".
 from __future__ import annotations
 
 import os
-import queue
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as mqtt
-
 from agent.adapters import signatures
-from agent.adapters.network.mqtt import SessionSettings
 from agent.app.agent import mqtt_settings, probe, registry_client, utc_now
+from agent.app.broker_visit import BrokerVisit
 from agent.app.status import is_running
 from agent.config.sections import EntryPointSettings
-from agent.config.settings import AgentConfig, secret_reader
+from agent.config.settings import AgentConfig
 from agent.errors import AgentError, PermanentError
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.fit.platforms import FactRow, Platform
@@ -96,9 +92,6 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-ANSWER_S = 10.0
-
-
 @dataclass(frozen=True)
 class Check:
     """One thing that was tried."""
@@ -120,7 +113,7 @@ def examine(config: AgentConfig) -> list[Check]:
         *_host(config),
         _entry_points(config.entry_points),
         _disk(config.data_dir),
-        _broker(config),
+        *_broker(config),
         _registry(config),
     ]
 
@@ -183,37 +176,32 @@ def _disk(data_dir: Path) -> Check:
     return Check("data directory", writable, text, advice=f"make {folder} writable, or set data_dir")
 
 
-def _broker(config: AgentConfig) -> Check:
-    """Connects under another client id: the running agent's connection must not be taken over."""
-    where = f"{config.mqtt.host}:{config.mqtt.port}"
+def _broker(config: AgentConfig) -> Iterator[Check]:
+    where = f"{config.mqtt.host}:{config.mqtt.port}" + (", TLS" if config.mqtt.tls else "")
+    visit = BrokerVisit(config, mqtt_settings(config, b""))
     try:
-        fault = _greet(mqtt_settings(config, b""))
+        fault = visit.connect()
     except (AgentError, OSError, ValueError) as error:
         fault = f"{type(error).__name__}: {error}"
     advice = "is it running, and are mqtt.host, mqtt.port, tls and the credentials right?"
-    return Check("broker", not fault, where if not fault else f"{where}: {fault}", advice)
-
-
-def _greet(settings: SessionSettings) -> str:
-    """Empty when the broker welcomes us; else why not."""
-    broker, tls = settings.broker, settings.broker.tls_files()
-    client = mqtt.Client(
-        mqtt.CallbackAPIVersion.VERSION2,  # type: ignore[attr-defined]
-        client_id=f"{settings.client_id}-doctor-{os.getpid()}",
-        protocol=mqtt.MQTTv5 if settings.v5 else mqtt.MQTTv311,
-    )
-    if broker.username is not None:
-        client.username_pw_set(broker.username, secret_reader(broker.password, broker.password_file)())
-    if tls is not None:
-        client.tls_set_context(tls.context())
-    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-    client.on_connect = lambda _c, _u, _f, reason, _p: answers.put(str(reason) if reason.is_failure else "")
-    client.connect(broker.host, broker.port, keepalive=10)
-    deadline = time.monotonic() + ANSWER_S
-    while answers.empty() and time.monotonic() < deadline:
-        client.loop(timeout=0.2)
-    client.disconnect()
-    return "no answer to CONNECT" if answers.empty() else answers.get()
+    yield Check("broker", not fault, f"{where}: {fault}" if fault else where, advice)
+    if fault:
+        return
+    try:
+        fault, desired = visit.pass_on(), visit.finds_desired()
+    finally:
+        visit.leave()
+    user = config.mqtt.username or "a client without a user name"
+    advice = f"let {user} read and write {visit.topics}/# in the broker's access list (ACL)"
+    yield Check("broker topics", not fault, fault or f"the broker passes on {visit.topics}/#", advice)
+    if config.registry.url is not None and not fault:
+        text = "publishes" if desired else "does not publish"
+        advice = (
+            f"is the registry connected to this broker, with the prefix {config.mqtt.prefix!r}, and is this device "
+            "registered there? Until then the agent polls the registry over HTTP"
+        )
+        text = f"the registry {text} {visit.topics}/desired there"
+        yield Check("registry on broker", desired, text, advice, needed=False)
 
 
 def _registry(config: AgentConfig) -> Check:

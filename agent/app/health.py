@@ -91,6 +91,7 @@ class HealthReporter:
             counts=flat(stats.figures, COUNTS),
             mqtt_reconnects=max(stats.total("mqtt_connections") - 1, 0),
             damaged=self._damaged(),
+            broker_fault=stats.broker_fault,
             data_path=stats.data_path,
             data_path_reason=stats.data_path_reason,
             models={

@@ -32,7 +32,7 @@ def status_lines(settings: AgentConfig, running: bool, kept: dict[str, Any] | No
         yield "no status yet"
         return
     reported = kept.get("reported", {})
-    broker = "connected" if running and kept.get("connected") else "away"
+    broker = "connected" if running and kept.get("connected") else "away (`agent doctor` says why)"
     yield f"broker {broker}; desired generation {reported.get('generation', 0)}; as of {kept.get('written_at')}"
     for name, model in sorted(reported.get("models", {}).items()):
         serves = f"{model.get('version')} on {model.get('backend')}" if model.get("version") else "nothing"

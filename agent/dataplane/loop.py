@@ -291,6 +291,7 @@ class DataPlane:
             connected=self._connection.open,
             data_path=path,
             data_path_reason=self.data_path_reason,
+            broker_fault=self._connection.fault,
             figures=figures,
             models={name: slot.snapshot() for name, slot in router.slots.items()},
             withdrawn={name: stats.snapshot() for name, stats in router.counted.items()},

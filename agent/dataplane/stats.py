@@ -92,6 +92,8 @@ class DataPlaneStats:
     """`fast` or `public`."""
     data_path_reason: str = ""
     """Why it is not `fast`; empty when it is."""
+    broker_fault: str = ""
+    """Why it is not connected, after the broker's address; empty: it is, or no try has ended yet."""
     figures: Figures = field(default_factory=dict)
     """Those of `AGENT_METRICS` that the data path has."""
     models: Mapping[str, ModelSnapshot] = field(default_factory=dict)

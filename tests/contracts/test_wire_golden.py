@@ -39,6 +39,7 @@ KINDS: dict[str, type[Wire]] = {
     "health-damaged": Health,
     "health-unwritten": Health,
     "health-subscriptions": Health,
+    "health-broker-fault": Health,
     "health-counts": Health,
     "health-durations": Health,
     "manifest": Manifest,

@@ -56,6 +56,10 @@ class Greeting:
     """Messages on these are passed to the control thread."""
 
 
+MAX_FAULT_CHARACTERS = 600
+"""Of the reason that health reports have."""
+
+
 class MetadataReceiver(Protocol):
     """Who takes metadata requests."""
 
@@ -116,6 +120,10 @@ class Connection:
         """Since when it is open; None: it is not."""
         self.open = False
         """True: subscribed; everything may be sent."""
+        self.fault = ""
+        """Why it is not open, after the broker's address; empty while it is, and before the first try has ended."""
+        self._refusal = ""
+        """What a CONNACK of this try said."""
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 
@@ -147,6 +155,9 @@ class Connection:
     def _away(self, reason: str) -> None:
         self.connecting = False
         self._greeting_until = None
+        reason, self._refusal = self._refusal or reason, ""
+        broker = self._session.settings.broker
+        self.fault = f"{broker.host}:{broker.port}: {reason}"[:MAX_FAULT_CHARACTERS]
         lasted = self._clock() - self._opened_at if self._opened_at is not None else None
         self._opened_at = None
         if lasted is None:
@@ -188,6 +199,7 @@ class Connection:
     def refused(self, reason: str) -> None:
         """CONNACK with a failure."""
         _log.error("the broker refuses the connection: %s", reason)
+        self._refusal = f"the broker refuses the connection: {reason}"
 
     def subscribed(self, mid: int, failures: Sequence[str]) -> None:
         """SUBACK: once all have come, the connection is open."""
@@ -201,7 +213,7 @@ class Connection:
             return
         self._greeting_until = None
         self._opened_at = self._clock()
-        self.open = True
+        self.open, self.fault = True, ""
         self._send_retained(self._greeting.presence_topic, self._greeting.birth)
         for topic, payload in list(self._retained.items()):
             self._send_retained(topic, payload)

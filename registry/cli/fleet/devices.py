@@ -153,6 +153,19 @@ def epoch_text(device: DeviceView) -> str:
     )
 
 
+def broker_text(device: DeviceView) -> str:
+    """What to check where its agent polls over HTTP and is not connected to the broker; empty where it is."""
+    if not is_online(device) or (device.presence is not None and device.presence.online):
+        return ""
+    fault = device.health.broker_fault if device.health is not None else ""
+    return (
+        "it polls over HTTP, but is not connected to the registry's broker, so nobody can send it requests. "
+        + (f"Its agent says: {fault}. " if fault else "")
+        + "Run `agent doctor` on its host; check host, port, prefix and tls under [mqtt] in its agent.toml, "
+        f"and that the broker's access list lets {device.name} read and write the topics of its name"
+    )
+
+
 def serving_text(name: str, model: ReportedModel) -> str:
     """lenet@1.0.0, with the state where it is not simply serving."""
     state = "" if model.state == "serving" else f" ({model.state})"
@@ -193,6 +206,7 @@ def show_device(session: Session, device: Device) -> None:
     for label, text in (
         ("ALERT", alert if view.rivals else ""),
         ("NOTE", epoch_text(view) if of_another_epoch(view) else ""),
+        ("NOTE", broker_text(view)),
         ("labels", _labels(view.labels)),
         ("FAULT", f"{fault.code}: {fault.message}" if fault is not None else ""),
     ):

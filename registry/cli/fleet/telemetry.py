@@ -104,6 +104,8 @@ def _health_rows(at: str, report: Health) -> Iterator[tuple[object, ...]]:
         )
         if count
     )
+    if report.broker_fault:
+        waiting = "; ".join(text for text in (f"not on the broker: {report.broker_fault}", waiting) if text)
     if not report.models:
         yield (*host, *["-"] * 5, waiting)
     for name, model in sorted(report.models.items()):

@@ -334,6 +334,8 @@ class Health(Wire):
     damaged: Annotated[dict[str, Count], Field(max_length=16)] = Field(default_factory=dict)
     """What was found damaged on this host's disk since the agent started, by kind: `cache`, `engines` (both are brought
     back), `journal`, `outbox` (what could be read was kept), `probe`."""
+    broker_fault: Annotated[str, Field(max_length=600)] = ""
+    """Why the device is not connected to the broker, after the address that it tries. Empty: it is, or does not say."""
     data_path: str = ""
     """`fast`, or `public` when this paho lacks the member that the fast path needs."""
     data_path_reason: Annotated[str, Field(max_length=600)] = ""
