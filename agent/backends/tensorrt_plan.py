@@ -33,6 +33,7 @@ from agent.backends.base import (
 )
 from agent.backends.catalog import CATALOG, import_vendor
 from agent.backends.tensorrt_cuda import NAME, Cuda, CudaError
+from registry.plan_file import read_description
 
 if TYPE_CHECKING:
     from agent.backends.base import Array
@@ -384,12 +385,14 @@ def _runs_version(wanted: str, version: str, *, compatible: bool) -> bool:
 
 
 def read_plan(path: str) -> bytes:
-    """The file's bytes, bounded. Raises BackendError(load_failed)."""
+    """The plan's bytes, bounded, without the description that ultralytics writes in front. Raises
+    BackendError(load_failed)."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not 0 < size <= MAX_PLAN_BYTES:
                 raise BackendError("load_failed", f"the plan has {size} bytes: it is empty or larger than any is")
+            file.seek(read_description(file, size)[1])
             return file.read()
     except OSError as error:
         raise BackendError("load_failed", f"the plan cannot be read: {error.strerror}") from None

@@ -24,6 +24,7 @@ from typing import BinaryIO
 from registry.contracts.catalogue.manifest import Format
 from registry.inspection import air, checkpoint, plan, protobuf
 from registry.inspection.facts import InspectionError
+from registry.plan_file import read_description
 
 _GRAPH_FIELD = 7
 """Of ONNX's ModelProto."""
@@ -281,9 +282,19 @@ def detect(path: Path) -> Format | None:
             raise InspectionError(f"{path.name} is {what}. The registry stores: {STORED}")
         if head.startswith(OM_MAGIC):
             return Format.OM
-        if head.startswith(plan.MAGIC):
+        if head.startswith(plan.MAGIC) or _described_plan(file, size):
             return Format.TENSORRT_PLAN
         return _protobuf_format(file, size, path.name)
+
+
+def _described_plan(file: BinaryIO, size: int) -> bool:
+    """A plan behind a description, as ultralytics writes it."""
+    file.seek(0)
+    said, begin = read_description(file, size)
+    if said is None:
+        return False
+    file.seek(begin)
+    return file.read(len(plan.MAGIC)) == plan.MAGIC
 
 
 def _protobuf_format(file: BinaryIO, size: int, name: str) -> Format | None:

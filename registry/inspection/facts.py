@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from registry.contracts.catalogue.batching import Batching
 from registry.contracts.catalogue.manifest import Format, Requirements, TensorSpec
 from registry.errors import RegistryError
+from registry.inspection.ultralytics import Described
 
 
 class InspectionError(RegistryError):
@@ -52,3 +53,5 @@ class ModelFacts:
     """What the graph says of joining requests; None: the format's graph is not read."""
     warnings: tuple[str, ...] = ()
     """What will work, but perhaps not as the publisher expects."""
+    described: Described | None = None
+    """What the exporter wrote of the model beside it. Told to people."""

@@ -23,6 +23,7 @@ from registry.contracts.tensors import MAX_NAME, MAX_NAMES_BYTES, MAX_RANK, MAX_
 from registry.inspection.external_data import ExternalTensor, companions
 from registry.inspection.facts import InspectionError, ModelFacts
 from registry.inspection.independence.walk import examine
+from registry.inspection.ultralytics import described
 from registry.installation import install_command
 
 MAX_DEPTH = 20
@@ -202,6 +203,7 @@ def inspect(path: Path, links_within: Path | None = None) -> ModelFacts:
         metadata={each.key: each.value for each in model.metadata_props[:MAX_METADATA]},
         batching=examine(model),
         warnings=(*_runtime_warnings(requirements), *_shape_warnings(inputs), *more),
+        described=described({entry.key: entry.value for entry in model.metadata_props[:_SHOWN]}),
     )
 
 

@@ -343,6 +343,8 @@ def _show_inspected(note: Callable[[str], None], manifest: Manifest, facts: Sequ
         note(f"  variant {variant.name}: {variant.format} for {variant.target}, {size_text(variant.size)}{by}")
         note(f"    needs   {needs}")
         note(f"    files   {', '.join(file.path for file in variant.files)}")
+        if found.described is not None:
+            note(f"    says    {found.described.text}")
         if found.parameters:
             total = sum(parameter.size for parameter in found.parameters)
             note(f"    holds   {len(found.parameters)} parameters, {total} bytes")

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from registry.client.errors import UsageFault
-from registry.contracts.catalogue.manifest import Origin, Target
+from registry.contracts.catalogue.manifest import Classification, Format, Origin, Target
+from registry.inspection.detect import detect
+from registry.inspection.facts import ModelFacts
+from registry.inspection.onnx import inspect
 from registry.publishing.request import PublishRequest, VariantSection, for_targets, near_name
 from registry.publishing.sources.found import (
     FoundFile,
@@ -72,11 +75,30 @@ def read_source(sources: Sequence[str], choice: SourceChoice = NO_CHOICE) -> Fou
                 f"{source[:300]} is not a file, and begins with none of: {', '.join(f'{kind}:' for kind in SOURCES)}",
                 hint="registry import --help shows each of them",
             )
+    files = tuple(FoundFile(path, facts=_onnx_facts(path)) for path in paths)
     return FoundModel(
         origin=Origin(kind="files", source=paths[0].name[:512]),
-        files=tuple(FoundFile(path) for path in paths),
+        files=files,
         name=near_name(paths[0].stem),
+        classification=_described_classes(files[0].facts),
     )
+
+
+def _onnx_facts(path: Path) -> ModelFacts | None:
+    """Of an ONNX file, which may name its classes; of others nothing is taken over."""
+    return inspect(path) if detect(path) is Format.ONNX else None
+
+
+def _described_classes(facts: ModelFacts | None) -> Classification | None:
+    """The classes that ultralytics wrote into a classifier, whose one output is its probabilities."""
+    said = facts.described if facts is not None else None
+    if facts is None or said is None or said.task != "classify" or len(facts.outputs) != 1:
+        return None
+    (output,) = facts.outputs
+    ends_in_softmax = facts.last_operators.get(output.name) == "Softmax"
+    if not said.names or not ends_in_softmax or len(output.shape) != 2 or output.shape[1] != len(said.names):
+        return None
+    return Classification(output=output.name, softmax=False, labels=said.names, top_k=min(5, len(said.names)))
 
 
 def _exists(path: str) -> bool:

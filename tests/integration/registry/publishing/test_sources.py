@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from registry.client.errors import UsageFault
 from registry.contracts.catalogue.batching import Basis
@@ -64,6 +65,40 @@ def test_an_onnx_file_is_inspected_once(tmp_path: Path, monkeypatch: pytest.Monk
     plan = planned(source, version="1.0.0", targets=(Target.CPU, Target.GPU))
     assert [variant.name for variant in plan.variants] == ["onnx-cpu", "onnx-gpu"]
     assert len(seen) == 1
+
+
+# Files
+
+
+def classifier(path: Path, classes: int = 3, last: str = "Softmax", **props: str) -> str:
+    """As ultralytics exports one."""
+    said = {"task": "classify", "stride": "1", "imgsz": "[8, 8]", "names": "{0: 'cat', 1: 'dog', 2: 'fish'}", **props}
+    x = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, classes])
+    y = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, classes])
+    graph = helper.make_graph([helper.make_node(last, ["images"], ["output0"])], "g", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(made, said)
+    path.write_bytes(made.SerializeToString())
+    return str(path)
+
+
+def test_a_classifier_of_ultralytics_brings_its_classes(tmp_path: Path) -> None:
+    plan = planned(classifier(tmp_path / "yolo.onnx"), version="1.0.0")
+    said = plan.request.classification
+    assert said is not None
+    assert (said.output, said.labels, said.softmax) == ("output0", ("cat", "dog", "fish"), False)
+    assert plan.variants[0].facts.described is not None
+    assert plan.variants[0].facts.described.size == (8, 8)
+    assert plan.request.image is None
+
+
+@pytest.mark.parametrize(
+    "other", [{"classes": 4}, {"last": "Relu"}, {"task": "detect"}, {"names": "{0: 'cat', 1: 'dog'}"}, {"names": "?"}]
+)
+def test_classes_that_are_not_surely_those_of_the_output_are_left_out(tmp_path: Path, other: dict[str, Any]) -> None:
+    plan = planned(classifier(tmp_path / "yolo.onnx", **other), version="1.0.0")
+    assert plan.request.classification is None
+    assert plan.variants[0].facts.described is not None
 
 
 # Triton

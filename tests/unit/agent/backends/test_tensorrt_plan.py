@@ -160,9 +160,24 @@ def test_inputs_that_are_not_contiguous_arrive_in_order_simulated(load: Load) ->
     assert session.run({"x": given}, ["y"])[0].tolist() == [[8, 80], [44, 440]]
 
 
+def with_description(content: bytes, text: bytes = b'{"task": "detect", "names": {"0": "cat"}}') -> bytes:
+    """As ultralytics writes an engine."""
+    return len(text).to_bytes(4, "little", signed=True) + text + content
+
+
+def test_the_description_in_front_of_a_simulated_plan_is_skipped(load: Load) -> None:
+    session = load(with_description(simulated_plan(onnx_models.linear(2))))
+    assert (
+        session.run(ones(2), ["y"])[0].tolist()
+        == load(simulated_plan(onnx_models.linear(2))).run(ones(2), ["y"])[0].tolist()
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        (with_description(b"garbage"), "Magic tag does not match"),
+        (with_description(simulated_plan(onnx_models.linear(2)), b"[1]"), "Magic tag does not match"),
         (b"garbage", "Magic tag does not match"),
         (simulated_plan(onnx_models.linear(2))[:-9], "ends too early"),
         (simulated_plan(onnx_models.linear(2), capability=(7, 5)), "expecting compute 7.5 got compute 8.6"),
@@ -175,7 +190,21 @@ def test_inputs_that_are_not_contiguous_arrive_in_order_simulated(load: Load) ->
         (simulated_plan(onnx_models.linear(), [{"x": []}]), "says nothing of input 'x'"),
         (b"", "the plan has 0 bytes"),
     ],
-    ids=["garbage", "cut", "gpu", "version", "code", "host", "format", "fp8", "data", "profile", "empty"],
+    ids=[
+        "described",
+        "other-front",
+        "garbage",
+        "cut",
+        "gpu",
+        "version",
+        "code",
+        "host",
+        "format",
+        "fp8",
+        "data",
+        "profile",
+        "empty",
+    ],
 )
 def test_a_simulated_plan_that_cannot_run_is_refused_with_tensorrts_words(
     trt: Any, load: Load, content: bytes, words: str
