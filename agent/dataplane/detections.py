@@ -22,7 +22,7 @@ from registry.contracts.codes import InferenceCode
 from registry.inference.errors import RequestError
 from registry.inference.packets import Buffer
 from registry.inference.reply import OutputTensor
-from registry.pictures.detections import DetectionError, Limits, Output, Reading
+from registry.pictures.detections import DetectionError, DetectionLimits, RawOutput, Reading
 from registry.pictures.placement import Placement
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class FindBoxes(Protocol):
     """`agent.pictures.process.PictureProcesses.detect`."""
 
     def __call__(
-        self, reading: Reading, placement: Placement, limits: Limits, outputs: Mapping[str, Output]
+        self, reading: Reading, placement: Placement, limits: DetectionLimits, outputs: Mapping[str, RawOutput]
     ) -> tuple[Buffer, Buffer, Buffer]:
         """Boxes, scores and classes. Raises DetectionError, TransientError."""
 

@@ -3,7 +3,7 @@
 Started as `python -I -m agent.pictures.child MEMORY_BYTES`; standard input is a stream socket, one job at a time:
 
     agent -> u32 header length, u64 body length, JSON of [PictureSteps] and the picture,
-             or JSON of [Reading, Placement, Limits, [[name, datatype, shape, bytes], ...]] and the model's outputs
+             or JSON of [Reading, Placement, DetectionLimits, [[name, datatype, shape, bytes], ...]] and the outputs
     child -> u8 status, u64 length, u32 width, u32 height, then
              of a picture the tensor's bytes, and the picture's size (OK),
              of outputs the boxes FP32 [n, 4], scores FP32 [n], classes INT64 [n], one after the other (OK),

@@ -22,7 +22,7 @@ from agent.pictures.child import ANSWER, OK, REQUEST
 from registry.contracts.codes import InferenceCode
 from registry.inference.packets import Buffer
 from registry.pictures.bare import PictureError
-from registry.pictures.detections import DetectionError, Limits, Output, Reading
+from registry.pictures.detections import DetectionError, DetectionLimits, RawOutput, Reading
 from registry.pictures.placement import Placement
 from registry.pictures.steps import DecodedPicture, PictureSteps
 
@@ -38,7 +38,7 @@ _DETECTION_BYTES = 16 + 4 + 8
 _log = logging.getLogger(__name__)
 
 
-class Job(NamedTuple):
+class PictureJob(NamedTuple):
     """What one process does."""
 
     what: str
@@ -68,11 +68,11 @@ class PictureProcesses:
             TransientError: overloaded, no process can be started now.
         """
         what = f"a picture of {len(picture)} bytes"
-        answer, size = self._do(Job(what, PictureError, (steps,), (picture,)))
+        answer, size = self._do(PictureJob(what, PictureError, (steps,), (picture,)))
         return DecodedPicture(answer, size)
 
     def detect(
-        self, reading: Reading, placement: Placement, limits: Limits, outputs: Mapping[str, Output]
+        self, reading: Reading, placement: Placement, limits: DetectionLimits, outputs: Mapping[str, RawOutput]
     ) -> tuple[Buffer, Buffer, Buffer]:
         """Boxes FP32 [n, 4], scores FP32 [n] and classes INT64 [n], as bytes.
 
@@ -83,14 +83,14 @@ class PictureProcesses:
         said = [(name, str(each.datatype), each.shape, len(each.data)) for name, each in outputs.items()]
         body = tuple(each.data for each in outputs.values())
         what = f"outputs of {sum(map(len, body))} bytes"
-        answer, _ = self._do(Job(what, DetectionError, (reading, placement, limits, said), body))
+        answer, _ = self._do(PictureJob(what, DetectionError, (reading, placement, limits, said), body))
         count, rest = divmod(len(answer), _DETECTION_BYTES)
         if rest or count > limits.max_detections:
             raise DetectionError(f"{len(answer)} bytes are no detections")
         view = memoryview(answer)
         return view[: 16 * count], view[16 * count : 20 * count], view[20 * count :]
 
-    def _do(self, job: Job) -> tuple[bytes, tuple[int, int]]:
+    def _do(self, job: PictureJob) -> tuple[bytes, tuple[int, int]]:
         """Raises what `job` is refused with, and TransientError."""
         try:
             return self._ask(self._take(), job)
@@ -102,7 +102,7 @@ class PictureProcesses:
             _log.warning("refused %s: it ended its process (%s)", job.what, error)
             raise job.refused(f"{job.what} ended the process that worked on it ({error})") from None
 
-    def _ask(self, child: _Child, job: Job) -> tuple[bytes, tuple[int, int]]:
+    def _ask(self, child: _Child, job: PictureJob) -> tuple[bytes, tuple[int, int]]:
         """As `_do`; raises OSError when the child ended."""
         try:
             status, answer, size = child.ask(job, time.monotonic() + self._timeout_s)
@@ -171,7 +171,7 @@ class _Child:
         finally:
             theirs.close()
 
-    def ask(self, job: Job, deadline: float) -> tuple[int, bytes, tuple[int, int]]:
+    def ask(self, job: PictureJob, deadline: float) -> tuple[int, bytes, tuple[int, int]]:
         """Raises TimeoutError, and OSError when the child is gone."""
         header = json.dumps(job.header).encode()
         for part in (REQUEST.pack(len(header), sum(map(len, job.body))) + header, *job.body):

@@ -44,7 +44,7 @@ class Part(NamedTuple):
     transposed: bool
 
 
-class Limits(NamedTuple):
+class DetectionLimits(NamedTuple):
     """What a request may say."""
 
     score_threshold: float
@@ -76,7 +76,7 @@ class Reading(NamedTuple):
     height: int
 
 
-class Output(NamedTuple):
+class RawOutput(NamedTuple):
     """One output of the model."""
 
     datatype: str
@@ -122,7 +122,7 @@ def reading_of(declared: Detection, width: int, height: int) -> Reading:
     )
 
 
-def detect(reading: Reading, outputs: Mapping[str, Output], placement: Placement, limits: Limits) -> Found:
+def detect(reading: Reading, outputs: Mapping[str, RawOutput], placement: Placement, limits: DetectionLimits) -> Found:
     """The detections. Raises DetectionError, MemoryError."""
     arrays = {name: _array(name, output) for name, output in outputs.items()}
     boxes = _matrix(reading.boxes, arrays, 4)
@@ -148,7 +148,7 @@ def detect(reading: Reading, outputs: Mapping[str, Output], placement: Placement
     return Found(inside[kept].astype("<f4"), np.minimum(scores[kept], 1.0).astype("<f4"), classes[kept].astype("<i8"))
 
 
-def _array(name: str, output: Output) -> NDArray[Any]:
+def _array(name: str, output: RawOutput) -> NDArray[Any]:
     kind = Datatype(output.datatype)
     try:
         raw = np.frombuffer(output.data, NUMPY_NAME[kind]).reshape(output.shape)

@@ -46,7 +46,7 @@ from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensor
 from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype, numbers
 from registry.inspection.arrays import load_tensors
 from registry.inspection.facts import InspectionError
-from registry.pictures.detections import DetectionError, Limits, Output, detect, reading_of
+from registry.pictures.detections import DetectionError, DetectionLimits, RawOutput, detect, reading_of
 from registry.pictures.placement import Placement
 from registry.publishing.plan import Observer
 from registry.publishing.request import GoldenSection
@@ -404,8 +404,8 @@ def require_detections(manifest: Manifest, outputs: Mapping[str, Tensor]) -> Non
         return  # golden vectors that were given may have fewer outputs
     faults = list(detection_faults(declared, forms))
     if not faults:
-        usual = Limits(declared.score_threshold, declared.iou_threshold, declared.max_detections)
-        raw = {name: Output(str(each.datatype), each.shape, each.data) for name, each in outputs.items()}
+        usual = DetectionLimits(declared.score_threshold, declared.iou_threshold, declared.max_detections)
+        raw = {name: RawOutput(str(each.datatype), each.shape, each.data) for name, each in outputs.items()}
         own = Placement(*((image.width, image.height),) * 2, (0, 0))
         try:
             detect(reading_of(declared, image.width, image.height), raw, own, usual)

@@ -29,7 +29,7 @@ from registry.inference.errors import RequestError
 from registry.inference.packets import Buffer
 from registry.inference.reply import OutputTensor
 from registry.inference.request import RequestParameters
-from registry.pictures.detections import Limits, Output, reading_of
+from registry.pictures.detections import DetectionLimits, RawOutput, reading_of
 from registry.pictures.placement import own_pixels
 from registry.pictures.steps import PictureSteps
 
@@ -47,10 +47,10 @@ class Detector:
         self.own = own_pixels(steps)
         """Where a tensor lies that was not made of a picture."""
         self.shape = shape
-        self.usual = Limits(declared.score_threshold, declared.iou_threshold, declared.max_detections)
+        self.usual = DetectionLimits(declared.score_threshold, declared.iou_threshold, declared.max_detections)
         self._labels = tuple(map(packed, declared.labels))
 
-    def limits(self, said: RequestParameters) -> Limits:
+    def limits(self, said: RequestParameters) -> DetectionLimits:
         """What a request asks, within its bounds. Raises RequestError."""
         for name in ("score_threshold", "iou_threshold"):
             share = getattr(said, name)
@@ -69,7 +69,7 @@ class Detector:
         given = {name: value for name in _LIMITS if (value := getattr(said, name)) is not None}
         return self.usual._replace(**given)
 
-    def read(self, outputs: Iterable[OutputTensor]) -> dict[str, Output]:
+    def read(self, outputs: Iterable[OutputTensor]) -> dict[str, RawOutput]:
         """The outputs that hold the detections. Raises RequestError when they are not as the manifest says."""
         wanted = self.declared.outputs
         found = {each.name: each for each in outputs if each.name in wanted}
@@ -77,7 +77,7 @@ class Detector:
         faults = detection_faults(self.declared, forms)
         if faults:
             raise no_detections(faults[0])
-        return {name: Output(str(each.datatype), each.shape, each.data) for name, each in found.items()}
+        return {name: RawOutput(str(each.datatype), each.shape, each.data) for name, each in found.items()}
 
     def tensors(self, boxes: Buffer, scores: Buffer, classes: Buffer) -> tuple[OutputTensor, ...]:
         """The outputs of a reply, from FP32 [n, 4], FP32 [n] and INT64 [n]."""

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from registry.contracts.catalogue.detection import Detection
 from registry.contracts.catalogue.manifest import Classification, ImageInput, TensorSpec
-from registry.pictures.detections import Limits
+from registry.pictures.detections import DetectionLimits
 from registry.pictures.placement import Placement
 
 
@@ -72,7 +72,7 @@ class DetectionPlan(NamedTuple):
 
     names: frozenset[str]
     """Which of `boxes`, `scores`, `classes` and `labels` the reply holds as made from the model's outputs."""
-    limits: Limits
+    limits: DetectionLimits
 
 
 class RequestPlan(msgspec.Struct, gc=False):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from registry.contracts.catalogue.detection import Detection, OutputForm, detection_faults
 from registry.contracts.tensors import Datatype
-from registry.pictures.detections import DetectionError, Found, Limits, Output, detect, reading_of
+from registry.pictures.detections import DetectionError, DetectionLimits, Found, RawOutput, detect, reading_of
 from registry.pictures.placement import Placement, own_pixels, placed
 from registry.pictures.steps import PictureSteps
 
@@ -85,15 +85,15 @@ def declared(said: dict[str, Any], **more: Any) -> Detection:
     return Detection.model_validate({"labels": LABELS, **said, **more})
 
 
-def given(arrays: dict[str, Any]) -> dict[str, Output]:
-    return {name: Output(DATATYPES[each.dtype.str[1:]], each.shape, each.tobytes()) for name, each in arrays.items()}
+def given(arrays: dict[str, Any]) -> dict[str, RawOutput]:
+    return {name: RawOutput(DATATYPES[each.dtype.str[1:]], each.shape, each.tobytes()) for name, each in arrays.items()}
 
 
 def found(said: dict[str, Any], arrays: dict[str, Any], placement: Placement | None = None, **limits: Any) -> Found:
     wanted = declared(said)
     forms = {name: OutputForm(Datatype(each.datatype), each.shape) for name, each in given(arrays).items()}
     assert detection_faults(wanted, forms) == ()
-    bounds = Limits(wanted.score_threshold, wanted.iou_threshold, wanted.max_detections)._replace(**limits)
+    bounds = DetectionLimits(wanted.score_threshold, wanted.iou_threshold, wanted.max_detections)._replace(**limits)
     return detect(reading_of(wanted, SIDE, SIDE), given(arrays), placement or own_pixels(STEPS), bounds)
 
 

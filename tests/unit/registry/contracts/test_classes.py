@@ -90,7 +90,7 @@ def test_publishing_refuses_labels_that_are_not_the_models() -> None:
         ({"height": 8, "width": 8}, ""),
         (
             {"height": 9, "width": 8},
-            "a picture makes [3, 9, 8], with any dimensions of 1, and input 'x' is [-1, 3, 8, 8]",
+            "makes [3, 9, 8], with any dimensions of 1, and input 'x' is [-1, 3, 8, 8]",
         ),
         ({"height": 8, "width": 8, "channels": "L"}, "a picture makes [1, 8, 8]"),
         ({"height": 8, "width": 8, "layout": "NHWC"}, "a picture makes [8, 8, 3]"),
