@@ -22,6 +22,14 @@ def read_labels(path: Path) -> tuple[str, ...]:
         InspectionError: it cannot be read, is too long, is no such text, or has no label.
     """
     try:
+        return split_labels(read_text(path))
+    except ValueError as error:
+        raise InspectionError(f"the labels file {path}: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte-order mark. Raises InspectionError."""
+    try:
         with path.open("rb") as file:
             raw = file.read(MAX_LABELS_BYTES + 1)
     except OSError as error:
@@ -32,12 +40,10 @@ def read_labels(path: Path) -> tuple[str, ...]:
         if raw.startswith(mark):
             raise InspectionError(f"the labels file {path} is {name}: save it as UTF-8")
     try:
-        return split_labels(raw.decode("utf-8-sig"))
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InspectionError(f"the labels file {path} is not UTF-8 (line {line}): save it as UTF-8") from None
-    except ValueError as error:
-        raise InspectionError(f"the labels file {path}: {error}") from None
 
 
 def split_labels(text: str) -> tuple[str, ...]:

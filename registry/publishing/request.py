@@ -32,8 +32,8 @@ from registry.contracts.catalogue.manifest import (
     Tolerance,
 )
 from registry.contracts.wire import Wire
+from registry.inspection.class_names import read_class_names
 from registry.inspection.facts import InspectionError
-from registry.inspection.labels import read_labels
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -270,7 +270,7 @@ def _take_labels_file(raw: dict[str, Any], path: Path) -> None:
             raise UsageFault(f"{path}: {table} has both labels and labels_file")
         source = path.parent / str(section.pop("labels_file"))
         try:
-            section["labels"] = read_labels(source)
+            section["labels"] = read_class_names(source)
         except InspectionError as error:
             raise UsageFault(f"{path}: {error.message}") from error
 
