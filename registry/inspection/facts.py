@@ -47,8 +47,6 @@ class ModelFacts:
     """The weights of a checkpoint, in the order of the file; empty for formats that hold a graph."""
     last_operators: Mapping[str, str] = field(default_factory=dict)
     """Output to the operator that makes its numbers, as far as the file says so."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """What an exporter wrote into the file beside the graph."""
     batching: Batching | None = None
     """What the graph says of joining requests; None: the format's graph is not read."""
     warnings: tuple[str, ...] = ()

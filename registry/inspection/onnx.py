@@ -200,10 +200,9 @@ def inspect(path: Path, links_within: Path | None = None) -> ModelFacts:
         companions=companions(path.parent, found.external, links_within),
         producer=producer,
         last_operators=last_operators(model),
-        metadata={each.key: each.value for each in model.metadata_props[:MAX_METADATA]},
         batching=examine(model),
         warnings=(*_runtime_warnings(requirements), *_shape_warnings(inputs), *more),
-        described=described({entry.key: entry.value for entry in model.metadata_props[:_SHOWN]}),
+        described=described({entry.key: entry.value for entry in model.metadata_props[:MAX_METADATA]}),
     )
 
 

@@ -36,6 +36,8 @@ class Described:
     batch: int | None = None
     version: str = ""
     """Of ultralytics."""
+    end_to_end: bool = False
+    """The model suppresses overlapping boxes itself."""
     dla: int | None = None
     """The core of NVIDIA's deep learning accelerator that an engine was built for."""
 
@@ -58,7 +60,7 @@ class Described:
 
 def described(said: Mapping[str, Any]) -> Described | None:
     """Reads a description; None: ultralytics did not write it."""
-    if not {"names", "stride"} <= said.keys():
+    if "names" not in said or not {"task", "stride"} & said.keys():
         return None
     task, version = said.get("task"), said.get("version")
     size = _plain(said.get("imgsz"))
@@ -66,9 +68,10 @@ def described(said: Mapping[str, Any]) -> Described | None:
         task=task[:_WORD] if isinstance(task, str) else "",
         names=_names(_plain(said["names"])),
         size=tuple(size) if isinstance(size, list) and len(size) == 2 and all(map(_is_count, size)) else (),
-        stride=_count(said["stride"]),
+        stride=_count(said.get("stride")),
         batch=_count(said.get("batch")),
         version=version[:_WORD] if isinstance(version, str) else "",
+        end_to_end="True" in (str(said.get("end2end")), str(said.get("nms"))),
         dla=_count(said.get("dla")),
     )
 

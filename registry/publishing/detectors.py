@@ -14,7 +14,6 @@ Sources:
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,8 +27,6 @@ from registry.publishing.request import DetectionSection, faults
 
 _ONLY = ""
 """Stands for the output of a model that has one, or `output0`."""
-_MAX_NAMES = 1 << 20
-"""Characters of Ultralytics' `names`."""
 LAYOUTS: Mapping[str, dict[str, Any]] = {
     "yolov5": {
         "boxes": {"output": _ONLY},
@@ -99,7 +96,7 @@ def detection_of(section: DetectionSection, facts: ModelFacts) -> Detection:
     only = _only_output(facts.outputs) if section.layout else ""
     found = {name: _placed(value, only) for name, value in layout.items()} | said
     if section.layout and section.layout.startswith("yolo") and "labels" not in found:
-        found["labels"] = ultralytics_names(facts.metadata)
+        found["labels"] = _names(facts)
     if not found.get("labels"):
         raise UsageFault("The detection has no labels", hint="Give labels, or labels_file, in [detection]")
     if _ONLY in [part.get("output") for part in found.values() if isinstance(part, dict)]:
@@ -124,16 +121,9 @@ def _placed(value: Any, only: str) -> Any:
     return {**value, "output": value["output"] or only} if isinstance(value, dict) else value
 
 
-def ultralytics_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """The classes that Ultralytics' exporter wrote into the file, `{0: 'person', …}`; empty: none that are whole."""
-    text = metadata.get("names", "")
-    try:
-        found = ast.literal_eval(text) if len(text) <= _MAX_NAMES else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return ()
-    if not isinstance(found, dict) or sorted(found, key=str) != sorted(range(len(found)), key=str):
-        return ()
-    return tuple(str(found[number]) for number in range(len(found)))
+def _names(facts: ModelFacts) -> tuple[str, ...]:
+    """Of the classes, as Ultralytics' exporter wrote them into the file; empty: none that are whole."""
+    return facts.described.names if facts.described is not None else ()
 
 
 def resemblance(facts: ModelFacts) -> str:
@@ -141,7 +131,7 @@ def resemblance(facts: ModelFacts) -> str:
     layout = _layout_like(facts)
     if not layout:
         return ""
-    more = "" if layout.startswith("yolo") and ultralytics_names(facts.metadata) else " and `labels`"
+    more = "" if layout.startswith("yolo") and _names(facts) else " and `labels`"
     name = " or ".join(f'"{each}"' for each in layout.split("|"))
     return (
         f"the outputs look like a detector's: for boxes, publish it with [image] and [detection] layout = {name}{more}"
@@ -157,9 +147,9 @@ def _layout_like(facts: ModelFacts) -> str:
     if {"logits", "pred_boxes"} <= names:
         return "detr|rt-detr"
     first = next((spec.shape for spec in facts.outputs if spec.name == _only_output(facts.outputs)), ())
-    if facts.metadata.get("task") not in ("detect", "segment") or len(first) != 3:
+    if facts.described is None or facts.described.task not in ("detect", "segment") or len(first) != 3:
         return ""
-    classes = len(ultralytics_names(facts.metadata))
-    if first[2] == 6 and "True" in (facts.metadata.get("end2end", ""), facts.metadata.get("nms", "")):
+    classes = len(_names(facts))
+    if first[2] == 6 and facts.described.end_to_end:
         return "yolo-end-to-end"
     return "yolov8" if first[1] == 4 + classes else "yolov5" if first[2] == 5 + classes else ""
