@@ -188,6 +188,16 @@ class WebhookSettings(_Section):
     """Allow loopback, private and link-local addresses, too."""
 
 
+class ConsoleSettings(_Section):
+    """The pages for people, at `/console`."""
+
+    enabled: bool = True
+    """Serve them."""
+    allow_http: bool = False
+    """Let people sign in over plain HTTP from other hosts, too. Whoever is on the way then reads their tokens and
+    cookies. Without it they come over HTTPS (a proxy with TLS before the registry) or through a tunnel to loopback."""
+
+
 class RegistryConfig(BaseSettings):
     """All settings of `registry serve`; frozen."""
 
@@ -227,6 +237,7 @@ class RegistryConfig(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     rollouts: RolloutSettings = RolloutSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    console: ConsoleSettings = ConsoleSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -46,6 +46,7 @@ COMMANDS: dict[str, str] = {
     "results": "registry.cli.fleet.telemetry:results",
     "counts": "registry.cli.fleet.telemetry:counts",
     "code": "registry.cli.codes:code",
+    "console": "registry.cli.console:console",
     "token": "registry.cli.tokens:app",
     "key": "registry.cli.keys:app",
     "serve": "registry.cli.serve:serve",

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from registry.cli.output import CliError, ExitCode, Output, exit_code_of
 from registry.client.address import ADMIN_TOKEN_FILE
 from registry.config import RegistryConfig, load_config
+from registry.contracts.paths import CONSOLE
 from registry.errors import RegistryError, StartError, TemporaryError
 from registry.installation import install_command
 
@@ -47,7 +48,7 @@ def serve(
     options = {"host": host, "port": port, "data_dir": data_dir}
     settings = load_settings("serve", config, **options)
     with ending("serve"):
-        run(settings, lambda url: _announce(settings, url), lambda: load_config(config, **options))
+        run(settings, lambda url, link: _announce(settings, url, link), lambda: load_config(config, **options))
 
 
 @contextmanager
@@ -92,11 +93,15 @@ def _faults(error: ValidationError) -> list[str]:
     return [f"  {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
 
 
-def _announce(settings: RegistryConfig, url: str) -> None:
+def _announce(settings: RegistryConfig, url: str, link: str) -> None:
     typer.echo(f"registry: listening on {url}, data in {settings.data_dir}")
     token = settings.data_dir / ADMIN_TOKEN_FILE
     if token.exists():
         typer.echo(f"registry: the administrator's token is in {token}")
+    if link:
+        typer.echo(f"registry: the console, signed in once within 15 minutes: {url}{link}")
+    elif settings.console.enabled:
+        typer.echo(f"registry: the console is at {url}{CONSOLE}; `registry console` prints a link that signs in")
 
 
 def fail(command: str, message: str, exit_code: ExitCode, code: str = "") -> NoReturn:

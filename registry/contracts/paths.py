@@ -120,3 +120,8 @@ webhooks_path = _Path("/webhooks")
 """GET: Page[WebhookView]."""
 webhook_path = _Path("/webhooks/{name}")
 """PUT WebhookCreate: 201 WebhookCreated with its secret, once. GET: WebhookView. DELETE."""
+console_links_path = _Path("/console-links")
+"""POST: 201 ConsoleLink, which signs in at the console once, as the token that asks."""
+CONSOLE = "/console"
+"""Where the registry's pages for people begin."""
+CONSOLE_SIGN_IN = CONSOLE + "/sign-in"

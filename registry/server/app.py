@@ -11,15 +11,18 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.responses import RedirectResponse, Response
 from prometheus_client import REGISTRY
 from starlette.concurrency import run_in_threadpool
 
 from registry.config import Limits
+from registry.contracts.paths import CONSOLE
 from registry.errors import TemporaryError
 from registry.server.composition import Services, bridging, rolling
+from registry.server.console.app import bodies, create_console
 from registry.server.fleet_metrics import FleetMetrics
 from registry.server.metrics import CountRequests
-from registry.server.middleware.limits import BodyLimits
+from registry.server.middleware.limits import BodyLimits, OtherBodies
 from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, install_handlers
 from registry.server.middleware.request_ids import RequestIds
 from registry.server.routes import blobs, catalogue, devices, meta, rollouts, stream
@@ -44,9 +47,18 @@ BACKGROUND: tuple[Background, ...] = (
 
 def create_app(services: Services) -> FastAPI:
     """The application that serves these services."""
-    app = _application(services.config.limits)
+    config = services.config
+    app = _application(config.limits, (bodies(),) if config.console.enabled else ())
     app.state.services = services
+    if config.console.enabled:
+        app.get("/", include_in_schema=False)(_to_console)
+        app.get(CONSOLE, include_in_schema=False)(_to_console)
+        app.mount(CONSOLE, create_console(services))
     return app
+
+
+def _to_console() -> Response:
+    return RedirectResponse(CONSOLE + "/", 307)
 
 
 def openapi_document() -> dict[str, Any]:
@@ -54,7 +66,7 @@ def openapi_document() -> dict[str, Any]:
     return _application(Limits()).openapi()
 
 
-def _application(limits: Limits) -> FastAPI:
+def _application(limits: Limits, others: tuple[OtherBodies, ...] = ()) -> FastAPI:
     app = FastAPI(
         title="Modelfleet registry",
         version=API_VERSION,
@@ -69,7 +81,7 @@ def _application(limits: Limits) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     install_handlers(app)
-    app.add_middleware(BodyLimits, limits=limits)
+    app.add_middleware(BodyLimits, limits=limits, others=others)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(CountRequests)
     app.add_middleware(RequestIds)  # the outermost

@@ -36,6 +36,7 @@ from registry.services.catalogue.models import Aliases, Models
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Conversions, Versions
 from registry.services.catalogue.yanking import Yanking
+from registry.services.console_sessions import ConsoleSessions
 from registry.services.deployments import Deployments
 from registry.services.evaluations import Datasets, Evaluations, ParityTable
 from registry.services.fleet.desired import DesiredDocuments, Publication
@@ -213,6 +214,9 @@ class Services:
     checks: BlobChecks
     access: Access
     tokens: Tokens
+    is_new: bool
+    """No administrator's token was there before this start."""
+    sessions: ConsoleSessions
     uploads: Uploads
     models: Models
     versions: Versions
@@ -269,7 +273,7 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
     )
     access = Access(database)
     tokens = Tokens(database)
-    tokens.ensure_admin(given_admin_token(config), config.data_dir / ADMIN_TOKEN_FILE, clock())
+    made = tokens.ensure_admin(given_admin_token(config), config.data_dir / ADMIN_TOKEN_FILE, clock())
     return Services(
         config=config,
         clock=clock,
@@ -279,6 +283,8 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
         checks=checks,
         access=access,
         tokens=tokens,
+        is_new=made,
+        sessions=ConsoleSessions(database),
         uploads=Uploads(database, blobs, upload_limits, checks),
         models=Models(database),
         versions=Versions(database, blobs),

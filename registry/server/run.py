@@ -24,7 +24,7 @@ from registry.log_format import set_up_logs
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
 from registry.server.middleware.protocol import bounded_http
-from registry.services.tokens import read_token
+from registry.services.tokens import ADMIN_NAME, read_token
 from registry.systemd import notify
 
 log = logging.getLogger(__name__)
@@ -108,12 +108,13 @@ GRACE_S = 10
 """For open requests, when it is told to stop."""
 
 
-def run(config: RegistryConfig, ready: Callable[[str], None], load: Callable[[], RegistryConfig]) -> None:
+def run(config: RegistryConfig, ready: Callable[[str, str], None], load: Callable[[], RegistryConfig]) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         config: The settings.
-        ready: Called with the registry's URL as soon as requests are answered.
+        ready: Called with the registry's URL, and the path of a link that signs in at the console once (empty: none),
+            as soon as requests are answered.
         load: Reads the settings again, at SIGHUP.
 
     Raises:
@@ -128,7 +129,10 @@ def run(config: RegistryConfig, ready: Callable[[str], None], load: Callable[[],
         services = build_services(config)
         try:
             with _listen(config.host, config.port) as listener:
-                server = _Server(_uvicorn_config(config, services), lambda: ready(url_of(config.host, listener)))
+                server = _Server(
+                    _uvicorn_config(config, services),
+                    lambda: ready(url_of(config.host, listener), first_link(services)),
+                )
                 asked.serve(services, load)
                 server.run(sockets=[listener])
         finally:
@@ -147,6 +151,17 @@ def require_safe_address(config: RegistryConfig) -> None:
         "MODELFLEET_REGISTRY_ADMIN_TOKEN or admin_token_file, or use_existing_admin_token = true with the one in "
         f"{existing}. Or listen on 127.0.0.1."
     )
+
+
+def first_link(services: Services) -> str:
+    """The path of a link for whoever started this registry: at its first start, and on a terminal at each. Else empty:
+    a journal keeps what is printed, and others may read it."""
+    if not services.config.console.enabled or not (services.is_new or sys.stdout.isatty()):
+        return ""
+    try:
+        return services.sessions.link(ADMIN_NAME, services.clock()).path
+    except RegistryError:  # there is no token of that name, or the database takes no writes, which it has said
+        return ""
 
 
 def url_of(host: str, listener: socket.socket) -> str:

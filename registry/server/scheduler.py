@@ -74,6 +74,7 @@ JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock()), by_age=True),
     PeriodicJob("tokens", CACHE_SECONDS / 3, lambda services, _: services.access.refresh()),
     PeriodicJob("last-used", 60, lambda services, _: services.access.save_last_used()),
+    PeriodicJob("console", 600, lambda services, _: services.sessions.sweep(services.clock()), by_age=True),
     PeriodicJob("uploads", 600, lambda services, _: services.uploads.sweep(services.clock()), by_age=True),
     PeriodicJob("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),
     PeriodicJob("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),

@@ -257,8 +257,8 @@ class Tokens(UseCases):
             session.delete(row)
             announce(session, Changed.TOKEN, name)
 
-    def ensure_admin(self, given: str | None, file: Path, now: datetime) -> None:
-        """At start: make sure that an administrator's token works.
+    def ensure_admin(self, given: str | None, file: Path, now: datetime) -> bool:
+        """At start: make sure that an administrator's token works; whether there was none before.
 
         Where nothing can be written, an administrator's token of an earlier start works on, and that is logged.
 
@@ -303,6 +303,7 @@ class Tokens(UseCases):
                 write_token(file, token)  # before the row: a crash between the two is mended by the next start
             require_token(token, f"What is in {file}")
             self._put_admin(ADMIN_NAME, token, now)
+        return any_admin is None
 
     def readmit(self, file: Path, name: str, now: datetime) -> str | None:
         """After a backup was put back: make sure that the token in the file is an administrator's. One that the

@@ -56,12 +56,14 @@ have_python() {
 }
 have_debootstrap() { command -v debootstrap >/dev/null; }
 have_mosquitto() { command -v mosquitto >/dev/null; }
+have_chromium() { command -v chromium >/dev/null; }
 have_postgresql() { command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
 what_is() {
     case $1 in
         python) echo "Python $PYTHON_AT_LEAST or newer that can make virtual environments" ;;
         mosquitto) echo "the broker Mosquitto" ;;
+        chromium) echo "the browser Chromium" ;;
         *) echo "$1" ;;
     esac
 }

@@ -26,7 +26,10 @@ class Ban:
 sys.meta_path.insert(0, Ban())
 import {module}
 """
-SERVER_ONLY = {"sqlalchemy", "alembic", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "onnx"}
+SERVER_ONLY = {
+    *("sqlalchemy", "alembic", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "onnx"),
+    *("jinja2", "markupsafe", "python_multipart"),
+}
 AGENT_ONLY = {"paho", "apscheduler", "msgspec", "PIL", "onnxruntime"}
 
 
@@ -42,6 +45,8 @@ def test_the_wheel_holds_the_two_packages_and_their_data(wheel: zipfile.ZipFile)
     names = wheel.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"agent", "registry"}
     assert any(name.startswith("registry/db/migrations/versions/") for name in names)
+    console = {name for name in names if name.startswith("registry/server/console/")}
+    assert {f"registry/server/console/{file}" for file in ("static/console.css", "templates/page.html")} <= console
 
 
 def test_the_wheel_is_never_uploaded_by_accident(wheel: zipfile.ZipFile) -> None:

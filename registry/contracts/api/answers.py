@@ -62,6 +62,17 @@ class TokenView(Wire):
     """About when it was last seen. None: never."""
 
 
+class ConsoleLink(Wire):
+    """A link that signs in at the console once. Whoever has it may what its token may."""
+
+    path: str
+    """The path below the registry's address, with the secret code."""
+    token: Name
+    """As whom it signs in."""
+    expires_at: AwareDatetime
+    """It works until then."""
+
+
 MAX_PAGE = 500
 PROBLEM_TYPE = "application/problem+json"
 """The content type of a Problem (RFC 9457)."""

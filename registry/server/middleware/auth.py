@@ -55,12 +55,13 @@ async def caller(
         return known
     if "authorization" in request.headers:
         raise UnauthorizedError("The Authorization header is not `Bearer <token>`.")
-    if services.config.listens_on_loopback and _comes_from_this_host(request):
+    if services.config.listens_on_loopback and comes_from_this_host(request):
         return ANONYMOUS
     raise UnauthorizedError("This needs a token: `Authorization: Bearer <token>`.")
 
 
-def _comes_from_this_host(request: Request) -> bool:
+def comes_from_this_host(request: Request) -> bool:
+    """Does the request name this host, and came through no proxy?"""
     hosts = request.headers.getlist("host")  # not request.url: where it cannot read the header it says our own address
     return all(_names_this_host(host) for host in hosts) and not any(name in request.headers for name in _PROXIED)
 

@@ -8,6 +8,8 @@ requests. Size, the nesting of brackets and NUL characters are checked before an
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import anyio
 from starlette.requests import Request
@@ -47,12 +49,23 @@ WHOLE_BODY = 5
 """All of a body comes within so many times the deadline between two of its pieces."""
 
 
+@dataclass(frozen=True)
+class OtherBodies:
+    """Bodies below a path that are no JSON of the API: forms of pages."""
+
+    path: str
+    """With the slash at its end."""
+    most: Callable[[Request], Awaitable[int]]
+    """How many bytes this request may bring; 0: none is read, and the route says why it refuses."""
+
+
 class BodyLimits:
     """See the module."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, others: tuple[OtherBodies, ...] = ()) -> None:
         self._app = app
         self._limits = limits
+        self._others = others
         self._held = 0
         """Bytes announced by all bodies that are being read or answered."""
 
@@ -66,14 +79,15 @@ class BodyLimits:
         if length in (b"", b"0"):
             await self._app(scope, receive, send)
             return
+        other = next((each for each in self._others if scope["path"].startswith(each.path)), None)
         try:
-            if await caller_of(Request(scope)) is ANONYMOUS:
-                raise UnauthorizedError("A request with a body needs a token: `Authorization: Bearer <token>`.")
+            most = await (other.most if other is not None else self._most_json)(Request(scope))
         except RegistryError as error:
             await closing(response_of(error))(scope, receive, send)
             return
-        is_manifest = scope["method"] == "PUT" and "/versions/" in scope["path"]
-        most = MAX_MANIFEST_BYTES if is_manifest else self._limits.json_bytes
+        if not most:
+            await self._app(scope, receive, send)
+            return
         if length.isdigit() and int(length) > most:
             await _too_large(most)(scope, receive, send)
             return
@@ -84,14 +98,20 @@ class BodyLimits:
             return
         self._held += announced
         try:
-            await self._answer(scope, receive, send, most)
+            await self._answer(scope, receive, send, most, is_json=other is None)
         finally:
             self._held -= announced
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
+    async def _most_json(self, request: Request) -> int:
+        if await caller_of(request) is ANONYMOUS:
+            raise UnauthorizedError("A request with a body needs a token: `Authorization: Bearer <token>`.")
+        is_manifest = request.method == "PUT" and "/versions/" in request.url.path
+        return MAX_MANIFEST_BYTES if is_manifest else self._limits.json_bytes
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, most: int, *, is_json: bool) -> None:
         body = bytearray()
         try:
-            refusal = await self._read(receive, body, most) or self._judge(body)
+            refusal = await self._read(receive, body, most) or (self._judge(body) if is_json else None)
         except _GoneError:
             return
         await (refusal or self._app)(scope, _replay(bytes(body), receive), send)

@@ -6,12 +6,14 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from registry.contracts.api.answers import Page, TokenCreate, TokenCreated, TokenView
+from registry.contracts.api.answers import ConsoleLink, Page, TokenCreate, TokenCreated, TokenView
 from registry.contracts.paths import API
 from registry.contracts.wire import Name
+from registry.errors import UnauthorizedError
 from registry.server.middleware.auth import Administrator, Reader, ServicesDep
 from registry.server.middleware.paging import PagingDep
 from registry.server.readiness import WORKS
+from registry.services.tokens import ANONYMOUS
 
 tokens = APIRouter(prefix=API, tags=["tokens"])
 meta = APIRouter(tags=["meta"])
@@ -34,6 +36,15 @@ def create_token(body: TokenCreate, services: ServicesDep, response: Response, _
 def revoke_token(name: Name, services: ServicesDep, _who: Administrator) -> None:
     """The token works no more, at once."""
     services.tokens.revoke(name)
+
+
+@tokens.post("/console-links", status_code=201)
+def create_console_link(services: ServicesDep, response: Response, who: Reader) -> ConsoleLink:
+    """A link that signs in at the console once, as the token that asks for it."""
+    if who is ANONYMOUS:
+        raise UnauthorizedError("This needs a token: the link signs in as whoever asks for it.")
+    response.headers["Cache-Control"] = "no-store"
+    return services.sessions.link(who.name, services.clock())
 
 
 @meta.get("/healthz", include_in_schema=False)

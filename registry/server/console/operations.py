@@ -1,0 +1,118 @@
+"""Which page offers which operation of the API, and to whom; docs/console-operations.md is made from it.
+
+A test compares this table with the API's routes and with the console's: a page offers every operation for people. What
+only programs and devices use stands in FOR_PROGRAMS, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from registry.contracts.api.answers import Scope
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Where a person does the same as an operation of the API."""
+
+    page: str
+    """Method and path of the route below the console's address."""
+    scope: Scope
+    """What the visitor's token must allow."""
+
+
+R, P, D, A = Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.ADMIN
+OFFERED: dict[str, tuple[Offer, ...]] = {
+    "GET /v1/devices": (Offer("GET /fleet", R),),
+    "GET /v1/devices/{device}": (Offer("GET /devices/{device}", R),),
+}
+"""Operation of the API to pages."""
+
+_DEVICE = "A device's own, with its credential."
+_UPLOAD = "A part of publishing, which `registry publish` does from the files: it inspects, runs and hashes them there."
+FOR_PROGRAMS: dict[str, str] = {
+    "PUT /v1/devices/{device}/facts": _DEVICE,
+    "POST /v1/devices/{device}/reports": _DEVICE,
+    "PUT /v1/jobs/{job}/variant": _DEVICE,
+    "POST /v1/uploads": _UPLOAD,
+    "GET /v1/uploads/{upload}": _UPLOAD,
+    "PATCH /v1/uploads/{upload}": _UPLOAD,
+    "DELETE /v1/uploads/{upload}": _UPLOAD,
+    "PUT /v1/models/{model}/versions/{version}": _UPLOAD,
+    "PUT /v1/models/{model}/versions/{version}/variants/{variant}": _UPLOAD,
+    "PUT /v1/datasets/{name}": _UPLOAD,
+    "POST /v1/models/{model}/versions/{version}/evaluations": "Brings a score that a program has measured; "
+    "`registry evaluate` does. People ask a device for one by a job.",
+    "GET /v1/blobs/{digest}": "Bytes of model files, for devices and `registry pull`; pages name the digests.",
+    "HEAD /v1/blobs/{digest}": "Before an upload or a download of a program.",
+    "GET /v1/rollout-events": "For programs; pages have a stream of their own.",
+    "PUT /v1/rollouts/{rollout}": "Repeatable, for files under version control; pages make a draft and change it.",
+    "POST /v1/console-links": "It leads here.",
+}
+"""Operation to why no page offers it."""
+
+NOT_YET: frozenset[str] = frozenset(
+    {
+        "GET /v1/counts",
+        "GET /v1/datasets",
+        "GET /v1/datasets/{name}",
+        "DELETE /v1/datasets/{name}",
+        "PUT /v1/devices/{device}",
+        "DELETE /v1/devices/{device}",
+        "POST /v1/devices/{device}/credential",
+        "GET /v1/devices/{device}/deployments",
+        "PUT /v1/devices/{device}/deployments/{model}",
+        "DELETE /v1/devices/{device}/deployments/{model}",
+        "GET /v1/devices/{device}/desired",
+        "GET /v1/devices/{device}/events",
+        "GET /v1/devices/{device}/health",
+        "GET /v1/devices/{device}/health/hours",
+        "GET /v1/devices/{device}/resolution",
+        "GET /v1/groups",
+        "GET /v1/groups/{group}",
+        "PUT /v1/groups/{group}",
+        "DELETE /v1/groups/{group}",
+        "GET /v1/jobs",
+        "POST /v1/jobs",
+        "GET /v1/jobs/{job}",
+        "DELETE /v1/jobs/{job}",
+        "GET /v1/manifests/{digest}",
+        "GET /v1/models",
+        "GET /v1/models/{model}",
+        "PATCH /v1/models/{model}",
+        "DELETE /v1/models/{model}",
+        "GET /v1/models/{model}/aliases",
+        "GET /v1/models/{model}/aliases/{alias}",
+        "PUT /v1/models/{model}/aliases/{alias}",
+        "DELETE /v1/models/{model}/aliases/{alias}",
+        "GET /v1/models/{model}/aliases/{alias}/history",
+        "GET /v1/models/{model}/versions",
+        "GET /v1/models/{model}/versions/{version}",
+        "DELETE /v1/models/{model}/versions/{version}",
+        "GET /v1/models/{model}/versions/{version}/coverage",
+        "GET /v1/models/{model}/versions/{version}/evaluations",
+        "GET /v1/models/{model}/versions/{version}/parity",
+        "PUT /v1/models/{model}/versions/{version}/yank",
+        "DELETE /v1/models/{model}/versions/{version}/yank",
+        "POST /v1/resolve",
+        "GET /v1/results",
+        "POST /v1/rollout-plans",
+        "GET /v1/rollouts",
+        "POST /v1/rollouts",
+        "GET /v1/rollouts/{rollout}",
+        "POST /v1/rollouts/{rollout}/approval",
+        "POST /v1/rollouts/{rollout}/commands",
+        "GET /v1/rollouts/{rollout}/devices",
+        "GET /v1/rollouts/{rollout}/devices/{device}",
+        "GET /v1/rollouts/{rollout}/history",
+        "GET /v1/rollouts/{rollout}/plan",
+        "GET /v1/tokens",
+        "POST /v1/tokens",
+        "DELETE /v1/tokens/{name}",
+        "GET /v1/webhooks",
+        "GET /v1/webhooks/{name}",
+        "PUT /v1/webhooks/{name}",
+        "DELETE /v1/webhooks/{name}",
+    }
+)
+"""Operations whose pages are being made. It only becomes shorter."""

@@ -1,0 +1,41 @@
+"""The fleet: all devices as a list, with filters that stand in the address."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from registry.server.console.rendering import page
+from registry.server.console.sections import Section
+from registry.server.console.visitors import Reading
+from registry.server.middleware.auth import ServicesDep
+from registry.server.middleware.paging import PagingDep
+
+router = APIRouter()
+SECTION = Section("Fleet", "/fleet", "fleet", router)
+
+
+@router.get("/fleet")
+def fleet(
+    request: Request,
+    services: ServicesDep,
+    paging: PagingDep,
+    _who: Reading,
+    label: Annotated[list[str] | None, Query(max_length=16)] = None,
+    online: bool | None = None,
+) -> Response:
+    """The list."""
+    now = services.clock()
+    labels = dict(text.partition("=")[::2] for text in label or ())
+    found = paging.answer(
+        "devices",
+        "",
+        lambda after, limit: services.fleet.devices.page(labels, online, after, limit, now),
+        lambda device: device.name,
+    )
+    there, away, _ = services.fleet.presence.count(now)
+    return page(
+        request, "fleet.html", live=True, devices=found.items, next=found.next, online=online, counts=(there, away)
+    )

@@ -1,0 +1,158 @@
+"""Who is at the console: the session that a cookie names, or a reader on this host where the API has such, too.
+
+The cookie counts only here; the API takes bearer tokens alone. A request that changes something must come from a page
+of this console: `Sec-Fetch-Site` says so, and where a browser does not send it, `Origin`. On HTTPS the cookie's name
+has the prefix `__Host-`: it is bound to this host and sent only over TLS. The registry sees no TLS itself (a proxy
+ends it), so what the browser says of its own page, in `Origin`, decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from registry.config import is_loopback
+from registry.contracts.api.answers import Scope
+from registry.contracts.paths import CONSOLE
+from registry.errors import ForbiddenError, UnauthorizedError
+from registry.server.composition import Services
+from registry.server.middleware.auth import comes_from_this_host, services_of
+from registry.services.console_sessions import MOST, ConsoleSession
+from registry.services.tokens import ANONYMOUS, Principal
+
+COOKIE = "modelfleet_console"
+SECURE_COOKIE = "__Host-" + COOKIE
+SAFE = frozenset({"GET", "HEAD"})
+PART = "part"
+"""The query parameter with which a page asks for one part of itself again, by itself: nobody used it."""
+_NEEDS_HTTPS = (
+    "Signing in from another host needs HTTPS, so that nobody on the way reads the token. Put a proxy with TLS before "
+    "the registry (docs/console.md), or open a tunnel: ssh -L 8470:127.0.0.1:8470 HOST, then http://127.0.0.1:8470/. "
+    "On a network where this does not matter: console.allow_http = true."
+)
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who looks at a page."""
+
+    principal: Principal
+    session: ConsoleSession | None
+    """None: a reader on this host who did not sign in."""
+
+    @property
+    def name(self) -> str:
+        """For the record of what was done."""
+        return self.principal.name
+
+    def may(self, scope: Scope) -> bool:
+        """Is the scope granted?"""
+        return self.principal.may(scope)
+
+
+def require_same_origin(request: Request) -> None:
+    """Raises ForbiddenError for a change that no page of this console asks for."""
+    if request.method in SAFE:
+        return
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        allowed = site == "same-origin"
+    else:
+        origin = urlsplit(request.headers.get("origin", ""))
+        allowed = bool(origin.netloc) and origin.netloc == request.headers.get("host")
+    if not allowed:
+        raise ForbiddenError("This request does not come from a page of this console, so nothing was changed.")
+
+
+def is_https(request: Request) -> bool:
+    """Does the browser speak TLS with whatever is before this registry? As its own page says."""
+    return request.headers.get("origin", "").startswith("https://")
+
+
+def require_private_line(request: Request, services: Services) -> None:
+    """Raises ForbiddenError where a token could be read on the way."""
+    host = urlsplit("//" + request.headers.get("host", "")).hostname or ""
+    if not (is_https(request) or is_loopback(host) or services.config.console.allow_http):
+        raise ForbiddenError(_NEEDS_HTTPS)
+
+
+def cookie_of(request: Request) -> str | None:
+    """The session's secret, as the browser sends it."""
+    return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE)
+
+
+def set_cookie(request: Request, response: Response, secret: str) -> None:
+    """The browser keeps the secret until it is closed, MOST at the longest."""
+    secure = is_https(request)
+    response.set_cookie(
+        SECURE_COOKIE if secure else COOKIE,
+        secret,
+        max_age=int(MOST.total_seconds()),
+        path="/" if secure else CONSOLE,
+        secure=secure,
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def drop_cookie(response: Response) -> None:
+    """The browser forgets it."""
+    response.delete_cookie(SECURE_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
+    response.delete_cookie(COOKIE, path=CONSOLE, httponly=True, samesite="strict")
+
+
+async def visitor_of(request: Request) -> Visitor:
+    """Who asks; found once a request.
+
+    Raises:
+        UnauthorizedError: nobody is signed in, and this is no reader on this host.
+    """
+    known = getattr(request.state, "visitor", None)
+    if isinstance(known, Visitor):
+        return known
+    services = services_of(request)
+    secret = cookie_of(request)
+    visitor = None
+    if secret is not None:
+        used = PART not in request.query_params
+        try:
+            principal, session = await run_in_threadpool(services.sessions.find, secret, services.clock(), used=used)
+            visitor = Visitor(principal, session)
+        except UnauthorizedError:
+            if not reads_without_token(request, services):
+                raise
+    if visitor is None:
+        if not reads_without_token(request, services):
+            raise UnauthorizedError("Sign in to see this page.")
+        visitor = Visitor(ANONYMOUS, None)
+    request.state.visitor = visitor
+    return visitor
+
+
+def reads_without_token(request: Request, services: Services) -> bool:
+    """As the API: on loopback, straight from this host, reading needs no token."""
+    return request.method in SAFE and services.config.listens_on_loopback and comes_from_this_host(request)
+
+
+def _requiring(scope: Scope) -> Callable[[Request], Awaitable[Visitor]]:
+    async def require(request: Request) -> Visitor:
+        visitor = await visitor_of(request)
+        if visitor.session is None and not visitor.may(scope):
+            raise UnauthorizedError("Sign in to do this: without signing in this host may only read.")
+        visitor.principal.require(scope)
+        return visitor
+
+    return require
+
+
+Reading = Annotated[Visitor, Depends(_requiring(Scope.READ))]
+Publishing = Annotated[Visitor, Depends(_requiring(Scope.PUBLISH))]
+Deploying = Annotated[Visitor, Depends(_requiring(Scope.DEPLOY))]
+Administering = Annotated[Visitor, Depends(_requiring(Scope.ADMIN))]
+"""What a page's function takes to say who may open it, as the API's `Reader`, `Deployer` and so on."""

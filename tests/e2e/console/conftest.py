@@ -1,0 +1,68 @@
+"""A registry with a fleet for all tests of a file, and visitors with Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser
+
+from tests.support.programs.browser import Visit, chromium
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Closed with the module: it holds an event loop, which tests of other files may want."""
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
+    """A registry with three devices."""
+    server = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
+    with server.client() as client:
+        for number, site in enumerate(("paris", "paris", "lyon"), 1):
+            body = {"labels": {"site": site}}
+            client.put(f"/v1/devices/edge-{number}", json=body).raise_for_status()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def admin(registry: RegistryProcess) -> Iterator[httpx.Client]:
+    """The API, as the administrator."""
+    with registry.client() as client:
+        yield client
+
+
+@pytest.fixture
+def cli(registry: RegistryProcess, tmp_path: object) -> Cli:
+    """The administrator's shell."""
+    return Cli(tmp_path, registry.url, registry.admin_token)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def visitors(browser: Browser, registry: RegistryProcess) -> Iterator[Callable[..., Visit]]:
+    """Makes visitors; what went wrong on a page of theirs fails the test."""
+    made: list[Visit] = []
+
+    def visitor(token: str | None = None, **options: object) -> Visit:
+        visit = Visit(browser, registry.url, **options)
+        made.append(visit)
+        if token is not None:
+            visit.sign_in(token)
+        return visit
+
+    yield visitor
+    for visit in made:
+        visit.close()
+
+
+@pytest.fixture
+def operator(visitors: Callable[..., Visit], registry: RegistryProcess) -> Visit:
+    """Signed in as the administrator."""
+    return visitors(registry.admin_token)

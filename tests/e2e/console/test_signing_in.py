@@ -1,0 +1,107 @@
+"""Who gets into the console, how long, and what a browser of somebody else cannot do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+
+from tests.support.programs.browser import Visit
+from tests.support.programs.cli import Cli
+from tests.support.programs.registry_process import RegistryProcess
+
+Visitors = Callable[..., Visit]
+
+
+def test_a_pasted_token_signs_in_and_signing_out_ends_the_session(
+    visitors: Visitors, registry: RegistryProcess
+) -> None:
+    visit = visitors(registry.admin_token)
+    assert visit.page.get_by_role("heading", name="Fleet").is_visible()
+    cookie = visit.cookies[0]
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/console")
+    visit.page.get_by_role("button", name="Sign out").click()
+    visit.page.wait_for_url("**/sign-in")
+    headers = {"Cookie": f"{cookie['name']}={cookie['value']}", "Via": "a proxy"}
+    assert httpx.get(registry.url + "/console/fleet", headers=headers).status_code == 401
+
+
+def test_the_link_of_the_command_line_signs_in_once(visitors: Visitors, registry: RegistryProcess, cli: Cli) -> None:
+    link = cli("console", "--json").document["url"]
+    visit = visitors()
+    visit.page.goto(link)
+    visit.page.wait_for_url("**/console/fleet")
+    assert visit.page.get_by_text("admin").first.is_visible()
+    other = visitors()
+    other.allow("status of 401")
+    other.page.goto(link)
+    other.page.get_by_text("was used already").wait_for()
+
+
+def test_the_first_start_prints_a_link(registry: RegistryProcess) -> None:
+    printed = (registry.folder / "registry.log").read_text()
+    link = next(word for word in printed.split() if "/console/sign-in?code=" in word)
+    assert httpx.get(link).status_code == 200
+
+
+def test_a_revoked_token_ends_its_sessions(visitors: Visitors, admin: httpx.Client) -> None:
+    token = admin.post("/v1/tokens", json={"name": "bea", "scope": "deploy"}).json()["token"]
+    visit = visitors(token, extra_http_headers={"Via": "a proxy"})
+    visit.open("/console/fleet")
+    admin.delete("/v1/tokens/bea").raise_for_status()
+    visit.open("/console/fleet", status=401)
+    assert visit.page.get_by_label("Token").is_visible()
+
+
+def test_a_reader_on_this_host_needs_no_token_to_look_and_one_to_act(visitors: Visitors) -> None:
+    visit = visitors()
+    visit.open("/console/")
+    assert visit.page.get_by_text("Reader on this host").is_visible()
+    visit.page.get_by_role("link", name="Sign in").click()
+    visit.page.wait_for_url("**/sign-in*")
+
+
+def test_after_signing_in_the_page_that_was_wanted_is_shown(visitors: Visitors, registry: RegistryProcess) -> None:
+    visit = visitors(extra_http_headers={"Via": "a proxy"})
+    visit.open("/console/fleet?online=false", status=401)
+    visit.page.get_by_label("Token").fill(registry.admin_token)
+    visit.page.get_by_role("button", name="Sign in").click()
+    visit.page.wait_for_url("**/console/fleet?online=false")
+
+
+def test_a_link_on_another_site_leads_to_the_page_without_signing_in_again(
+    visitors: Visitors, registry: RegistryProcess
+) -> None:
+    visit = visitors(registry.admin_token, extra_http_headers={"Via": "a proxy"})
+    elsewhere = registry.url.replace("127.0.0.1", "localhost")
+    visit.allow("another host")
+    visit.page.goto(elsewhere + "/console/static/none")
+    visit.allow("status of 404")
+    visit.page.evaluate(f"location.href = {registry.url + '/console/fleet?online=false'!r}")
+    visit.page.get_by_role("heading", name="Fleet").wait_for()
+    assert "online=false" in visit.page.url
+
+
+def test_an_address_of_another_site_is_no_place_to_go_after_signing_in(
+    visitors: Visitors, registry: RegistryProcess
+) -> None:
+    visit = visitors()
+    visit.open("/console/sign-in?next=https://elsewhere.example/console/")
+    visit.page.get_by_label("Token").fill(registry.admin_token)
+    visit.page.get_by_role("button", name="Sign in").click()
+    visit.page.wait_for_url("**/console/fleet")
+
+
+def test_every_page_says_what_is_wrong_and_passes_the_checks(visitors: Visitors) -> None:
+    visit = visitors()
+    visit.check("/console/sign-in")
+    visit.open("/console/nowhere", status=404)
+    assert visit.page.get_by_text("There is no such page").is_visible()
+
+
+def test_wrong_tokens_are_refused_and_then_not_even_looked_at(registry: RegistryProcess) -> None:
+    origin = {"Origin": registry.url, "Sec-Fetch-Site": "same-origin"}
+    sign_in = registry.url + "/console/sign-in"
+    answers = [httpx.post(sign_in, data={"token": "x" * 40}, headers=origin).status_code for _ in range(12)]
+    assert answers == sorted(answers)  # the tests before may have failed from this address, too
+    assert (answers[0], answers[-2:]) == (401, [429, 429])

@@ -1,0 +1,60 @@
+"""What the console offers of the API, and that it is what was committed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from fastapi.routing import APIRoute
+
+from registry.server.app import openapi_document
+from registry.server.console.app import routers
+from registry.server.console.operations import FOR_PROGRAMS, NOT_YET, OFFERED
+from tests.support.paths import ROOT
+
+CONSOLE = ROOT / "registry" / "server" / "console"
+API = {
+    f"{method.upper()} {path}"
+    for path, methods in openapi_document()["paths"].items()
+    for method in methods
+    if method in {"get", "head", "put", "post", "patch", "delete"}
+}
+
+
+def pages() -> set[str]:
+    routes = [route for router in routers() for route in router.routes if isinstance(route, APIRoute)]
+    return {f"{method} {route.path}" for route in routes for method in route.methods}
+
+
+def test_every_operation_for_people_is_offered_by_a_page() -> None:
+    assert API - set(OFFERED) - set(FOR_PROGRAMS) - NOT_YET == set()
+
+
+def test_the_tables_name_only_operations_that_there_are_and_each_once() -> None:
+    tables = (set(OFFERED), set(FOR_PROGRAMS), set(NOT_YET))
+    assert set().union(*tables) <= API
+    assert sum(map(len, tables)) == len(set().union(*tables))
+
+
+def test_the_pages_that_the_tables_name_are_there() -> None:
+    assert {offer.page for offers in OFFERED.values() for offer in offers} - pages() == set()
+
+
+@pytest.mark.parametrize("folder", [CONSOLE / "static" / "vendor", ROOT / "tests" / "data" / "axe"])
+def test_committed_libraries_are_what_their_manifest_says(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    found.pop("manifest.json")
+    assert found == {name: entry["sha256"] for name, entry in manifest.items()}
+    assert {f"{entry['package']}.LICENSE" for entry in manifest.values()} <= set(manifest)
+
+
+def test_templates_hold_no_inline_code_and_no_address_elsewhere() -> None:
+    for file in (CONSOLE / "templates").glob("*.html"):
+        text = file.read_text()
+        assert not re.search(r"\son\w+=|\sstyle=|<style|hx-on|\bjs:|javascript:|\|\s*safe\b", text), file.name
+        assert not re.search(r"<script(?![^>]*\bsrc=)(?![^>]*application/json)", text), file.name
+        assert not re.search(r"""(?:src|href|action)=["']?(?:https?:)?//""", text), file.name
