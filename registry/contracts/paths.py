@@ -107,7 +107,7 @@ rollout_commands_path = _Path("/rollouts/{rollout}/commands")
 rollout_approval_path = _Path("/rollouts/{rollout}/approval")
 """POST Approval with Idempotency-Key: RolloutView; 412 when the plan is another one."""
 rollout_devices_path = _Path("/rollouts/{rollout}/devices")
-"""GET `?state=&wave=`: Page[ActionView], without history."""
+"""GET `?state=&wave=&back=&trouble=`: Page[ActionView], without history."""
 rollout_device_path = _Path("/rollouts/{rollout}/devices/{device}")
 """GET: ActionView with its history and why it waits."""
 rollout_history_path = _Path("/rollouts/{rollout}/history")

@@ -14,7 +14,7 @@ import typer
 
 from registry.cli.output import CliError, ExitCode
 from registry.cli.rollouts.view import (
-    COLUMNS,
+    BACK,
     FOR_A_PERSON,
     OVER,
     label,
@@ -30,7 +30,7 @@ from registry.client.api import ApiAnswer
 from registry.client.errors import NoAnswerError, ProblemError
 from registry.contracts import paths
 from registry.contracts.codes import ReasonCode
-from registry.contracts.rollout.states import Command, RolloutState
+from registry.contracts.rollout.states import ActionState, Command, RolloutState
 from registry.contracts.rollout.views import IDEMPOTENCY_KEY, ActionView, CommandBody, HistoryEntry, RolloutView
 from registry.contracts.wire import Wire
 from registry.core.rollouts.actions import ORDER as IN_FLIGHT
@@ -174,7 +174,7 @@ def _tell_whom_it_waits_for(session: Session, view: RolloutView) -> None:
             found += session.client.items(path, ActionView, MAX_WAITED_FOR - len(found), state=str(state))
     if found and view.state not in OVER:
         session.out.say("It waits for (3 at most are named):")
-        tell_devices(session.out, found, session.now())
+        tell_devices(session.out, view, found, session.now())
 
 
 @command
@@ -182,22 +182,36 @@ def devices(
     session: Session,
     rollout: Rollout,
     *,
-    state: Annotated[str | None, typer.Option("--state", help="Only in this state: failed, probation, ...")] = None,
-    trouble: Annotated[bool, typer.Option("--trouble", help="Only those that failed or fell silent.")] = False,
+    state: Annotated[
+        str | None, typer.Option("--state", help="Only in this state: failed, probation, back, ...")
+    ] = None,
+    trouble: Annotated[
+        bool,
+        typer.Option("--trouble", help="Only those that failed or fell silent, now or before the rollout went back."),
+    ] = False,
     wave: Annotated[int | None, typer.Option("--wave", min=1, help="Only of this wave.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000)] = 200,
 ) -> None:
-    """List the devices of a rollout, each with its state and the reason."""
-    states = [state] if state else [None]
+    """List the devices of a rollout, each with its state and the reason.
+
+    A device that the rollout took back is `back` once it serves its last good version. Its wave and code are those of
+    when it was told to go back.
+
+    ```
+    registry rollout devices kiosks-7 --trouble
+    registry rollout devices kiosks-7 --state back --wave 2
+    ```
+    """
+    returned = state == BACK.lower()
+    asked: dict[str, str | int | None] = {"wave": None if wave is None else wave - 1, "state": state}
+    if returned:
+        asked |= {"state": str(ActionState.COMMITTED), "back": "true"}
+    elif state == ActionState.COMMITTED:
+        asked["back"] = "false"
     if trouble:
-        states = [str(each) for each in sorted(COLUMNS["FAILED"] | COLUMNS["UNKNOWN"])]
-    path = paths.rollout_devices_path(rollout)
-    index = None if wave is None else wave - 1
-    found: list[ActionView] = []
-    for each in states:
-        if len(found) < limit:
-            found += session.client.items(path, ActionView, limit - len(found), state=each, wave=index)
-    tell_devices(session.out, found, session.now())
+        asked["trouble"] = "true"
+    found = session.client.items(paths.rollout_devices_path(rollout), ActionView, limit, **asked)
+    tell_devices(session.out, get_rollout(session, rollout), found, session.now())
 
 
 @command

@@ -22,6 +22,8 @@ COLUMNS: dict[str, frozenset[ActionState]] = {
     "APART": frozenset({_A.ALREADY_CURRENT, _A.INCOMPATIBLE, _A.SUPERSEDED, _A.CANCELLED, _A.DECOMMISSIONED}),
 }  # fmt: skip
 """Every state of a device stands in exactly one column (a test says so)."""
+BACK = "BACK"
+"""Of devices that returned to their last good version: not a state of its own, but `committed` on the way back."""
 OVER = frozenset(
     {
         RolloutState.DENIED,
@@ -43,9 +45,14 @@ def local_times(text: str) -> str:
     return _TIME.sub(lambda found: time_text(datetime.fromisoformat(found[0].replace("Z", "+00:00"))), text)
 
 
-def counted(counts: Mapping[ActionState, int]) -> dict[str, int]:
-    """Devices per column."""
-    return {name: sum(counts.get(state, 0) for state in states) for name, states in COLUMNS.items()}
+def counted(counts: Mapping[ActionState, int], back: Mapping[ActionState, int] | None = None) -> dict[str, int]:
+    """Devices per column. `back`: those of them that were told to go back; who committed there is back."""
+    returned = sum((back or {}).get(state, 0) for state in COLUMNS["COMMITTED"])
+    found = {name: sum(counts.get(state, 0) for state in states) for name, states in COLUMNS.items()}
+    found["COMMITTED"] -= returned
+    columns = list(found.items())
+    columns.insert(list(found).index("COMMITTED") + 1, (BACK, returned))
+    return dict(columns)
 
 
 def label(view: RolloutView) -> str:
@@ -55,7 +62,7 @@ def label(view: RolloutView) -> str:
 
 def status_line(view: RolloutView) -> str:
     """One line: what it is, where it is, how far."""
-    found = counted(view.counts)
+    found = counted(view.counts, view.back)
     figures = ", ".join(f"{count} {name.lower()}" for name, count in found.items() if count)
     return f"{label(view)}: {view.state} - {view.reason.text or view.reason.code} ({figures or 'no devices yet'})"
 
@@ -65,22 +72,40 @@ def tell_status(out: Output, view: RolloutView, now: datetime) -> None:
     spec = view.spec
     out.say(f"{label(view)} ({view.id}): {spec.model}@{view.version} to {_fleet(view)}")
     out.say(f"{view.state} since {time_text(view.since)}: {view.reason.text or view.reason.code}")
+    if view.went_back is not None:
+        back = view.went_back
+        who = f"by {back.by}" if back.by else "by its gate"
+        out.say(f"went back {time_text(back.at)}, {who}: {back.text or back.code} [{back.code}]")
     if view.eta is not None:
         out.say(f"expected to end at {time_text(view.eta)} if nothing fails")
     out.say("")
+    shown = [name for name in counted({}) if name != BACK or view.back]
     out.table(
-        ("WAVE", "STATE", ">DEVICES", *(f">{name}" for name in COLUMNS), "GATE"),
-        (_wave_row(wave) for wave in view.waves if wave.kind == "wave" or wave.devices),
+        ("WAVE", "STATE", ">DEVICES", *(f">{name}" for name in shown), "GATE"),
+        (_wave_row(wave, shown) for wave in view.waves if wave.kind == "wave" or wave.devices),
         empty="There is no plan yet.",
     )
+    if any(wave.left for wave in view.waves):
+        out.say("The waves are as they were when it went back; the row rollback is as it is now.")
+    _tell_trouble(out, view)
     out.say("")
     if view.legal:
         out.say(f"You may: {', '.join(view.legal)}  (registry rollout COMMAND {label(view)})")
     else:
         out.say("It is over.")
-    trouble = counted(view.counts)
-    if trouble["FAILED"] or trouble["UNKNOWN"]:
+    if view.troubled:
         out.say(f"Which devices, and why: registry rollout devices {label(view)} --trouble")
+
+
+def _tell_trouble(out: Output, view: RolloutView) -> None:
+    if not view.trouble:
+        return
+    out.say(f"\nWhat failed or fell silent: {how_many(view.troubled, 'device')}")
+    out.table(
+        (">DEVICES", "CODE", "STATE", "FIRST", "MESSAGE OF THE FIRST"),
+        ((each.devices, each.code or "-", each.state, each.first, each.message) for each in view.trouble),
+        empty="",
+    )
 
 
 def _fleet(view: RolloutView) -> str:
@@ -92,28 +117,32 @@ def _fleet(view: RolloutView) -> str:
     return " and ".join(parts)
 
 
-def _wave_row(wave: WaveView) -> tuple[object, ...]:
+def _wave_row(wave: WaveView, shown: Sequence[str]) -> tuple[object, ...]:
     gate = ""
     if wave.verdict is not None:
         gate = f"{wave.verdict.outcome}: {wave.verdict.reason.text or wave.verdict.reason.code}"
     if wave.accepted_by:
         gate = f"{gate} (accepted by {wave.accepted_by})".strip()
     name = wave.label if wave.kind == "wave" else wave.kind
-    return name, wave.state, wave.devices, *counted(wave.counts).values(), gate
+    counts = {state: wave.counts.get(state, 0) + wave.left.get(state, 0) for state in {*wave.counts, *wave.left}}
+    found = counted(counts, counts if wave.kind == "rollback" else None)
+    return name, wave.state, sum(counts.values()), *(found[column] for column in shown), gate
 
 
 def tell_list(out: Output, views: Sequence[RolloutView], now: datetime) -> None:
     """One line each; the documents, for programs."""
-    columns = ("ROLLOUT", "VERSION", "STATE", ">COMMITTED", ">TROUBLE", "SINCE", "REASON")
+    columns = ("ROLLOUT", "VERSION", "STATE", ">COMMITTED", ">BACK", ">TROUBLE", "SINCE", "REASON")
     out.listing(views, columns, (_rollout_row(view, now) for view in views), empty="No rollouts.")
 
 
 def _rollout_row(view: RolloutView, now: datetime) -> tuple[object, ...]:
-    found, total = counted(view.counts), sum(view.counts.values())
+    found, total = counted(view.counts, view.back), sum(view.counts.values())
     done = f"{found['COMMITTED']}/{total}" if total else "-"
-    version, bad = f"{view.spec.model}@{view.version}", found["FAILED"] + found["UNKNOWN"]
-    reason = view.reason.text or view.reason.code
-    return label(view), version, view.state, done, bad, age_text(view.since, now), reason
+    version, reason = f"{view.spec.model}@{view.version}", view.reason.text or view.reason.code
+    if view.went_back is not None:
+        reason = f"went back: {view.went_back.text or view.went_back.code}"
+    since = age_text(view.since, now)
+    return label(view), version, view.state, done, found[BACK], view.troubled, since, reason
 
 
 def tell_plan(out: Output, plan: PlanView) -> None:
@@ -162,25 +191,55 @@ def _remarks(plan: PlanView) -> Iterable[str]:
         yield f"Tie: {tie}"
 
 
-def tell_devices(out: Output, views: Sequence[ActionView], now: datetime) -> None:
+def state_text(view: ActionView) -> str:
+    """Its state; `back` of a device that returned to its last good version."""
+    return BACK.lower() if view.goes_back and view.state in COLUMNS["COMMITTED"] else str(view.state)
+
+
+def wave_names(rollout: RolloutView) -> dict[int, str]:
+    """Index to what a wave is called: its number and the label of the spec, or `tail`, `rollback`."""
+    return {
+        wave.index: f"{wave.index + 1} ({wave.label})" if wave.kind == "wave" else wave.kind for wave in rollout.waves
+    }
+
+
+def tell_devices(out: Output, rollout: RolloutView, views: Sequence[ActionView], now: datetime) -> None:
     """One line per device; the documents, for programs."""
+    names = wave_names(rollout)
     out.listing(
         views,
         ("DEVICE", "WAVE", "STATE", "CODE", "SINCE", "WHY"),
-        (
-            (each.device, "-" if each.wave is None else each.wave + 1, each.state, each.code or "-",
-             age_text(each.since, now), local_times(_SINCE.sub("", each.why)) or each.message)
-            for each in views
-        ),
+        (_device_row(each, names, now) for each in views),
         empty="No device is in that state.",
-    )  # fmt: skip
+    )
+
+
+def _device_row(view: ActionView, names: Mapping[int, str], now: datetime) -> tuple[object, ...]:
+    why = local_times(_SINCE.sub("", view.why)) or view.message
+    wave, code = view.wave, view.code
+    if view.left is not None:  # of a device that went back: where and why it was, before
+        wave, code = view.left.wave, view.left.code or code
+        why = f"{why}; {left_text(view)}"
+    name = "-" if wave is None else names.get(wave, str(wave + 1))
+    return view.device, name, state_text(view), code or "-", age_text(view.since, now), why
+
+
+def left_text(view: ActionView) -> str:
+    """What it was when it was told to go back; empty: it was not told so."""
+    left = view.left
+    if left is None:
+        return ""
+    said = f" ({left.code}{': ' + left.message if left.message else ''})" if left.code else ""
+    return f"it was {left.state}{said} when the rollout went back"
 
 
 def tell_device(out: Output, rollout: str, view: ActionView, now: datetime) -> None:
     """One device: why it is where it is, and how it got there."""
-    out.say(f"{view.device} in {rollout}: {view.state}, {age_text(view.since, now)}")
+    out.say(f"{view.device} in {rollout}: {state_text(view)}, {age_text(view.since, now)}")
     out.say(local_times(view.why) or view.message or "Nothing keeps it.")
-    if view.previous:
+    if view.left is not None:
+        out.say(left_text(view)[:1].upper() + left_text(view)[1:] + ".")
+    elif view.previous:
         out.say(f"If it has to go back: to {view.previous}.")
     out.say("")
     out.table(

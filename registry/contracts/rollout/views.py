@@ -148,6 +148,47 @@ class GateVerdict(Wire):
     """Rules that were not judged, and why; dry runs."""
 
 
+class WentBack(Wire):
+    """What a rollout went back for, the last time that it did. It stays until the rollout is deleted."""
+
+    at: AwareDatetime
+    """When it began to go back."""
+    by: str = ""
+    """Whose command it was. Empty: its gate's."""
+    code: str
+    """A `ReasonCode`: what the gate found, or `by_command`."""
+    text: Annotated[str, Field(max_length=4400)] = ""
+    """For a person, with the note of whoever commanded it."""
+
+
+class TroubleView(Wire):
+    """Devices of a rollout that failed or fell silent in the same way: now, or when they were told to go back."""
+
+    code: str
+    """A code of docs/codes.md. Empty: they said none, as devices that fell silent."""
+    state: ActionState
+    """What they are, or were."""
+    devices: int
+    """So many."""
+    first: Name
+    """The first of them by name."""
+    message: Note = ""
+    """What that one said."""
+
+
+class ActionLeft(Wire):
+    """What a device was when it was told to go back."""
+
+    wave: int | None = None
+    """Index of the wave that it was in."""
+    state: ActionState
+    """What it was."""
+    code: str = ""
+    """A code of docs/codes.md. Empty: nothing had failed on it."""
+    message: Note = ""
+    """For a person."""
+
+
 class WaveView(Wire):
     """One wave, counted from the actions."""
 
@@ -162,7 +203,9 @@ class WaveView(Wire):
     devices: int
     """So many are in it."""
     counts: dict[ActionState, int] = Field(default_factory=dict)
-    """Devices by state."""
+    """Devices by state. In a wave of the kind rollback `committed` says: back on its last good version."""
+    left: dict[ActionState, int] = Field(default_factory=dict)
+    """Devices of it that were told to go back and are in the rollback's wave now, by what they were when told."""
     started_at: AwareDatetime | None = None
     """When it began. None: not yet."""
     soak_since: AwareDatetime | None = None
@@ -198,6 +241,14 @@ class RolloutView(Wire):
     """What may be asked of it now."""
     counts: dict[ActionState, int] = Field(default_factory=dict)
     """Devices by state."""
+    back: dict[ActionState, int] = Field(default_factory=dict)
+    """Of `counts`, devices that were told to go back: `committed` here says that they are back."""
+    troubled: int = 0
+    """Devices that failed or fell silent: now, or when they were told to go back."""
+    trouble: tuple[TroubleView, ...] = ()
+    """The commonest of these, at most 20; only in the answer of one rollout, not in lists."""
+    went_back: WentBack | None = None
+    """What it went back for. None: it never did."""
     waves: tuple[WaveView, ...] = ()
     """In their order, with the tail and the way back."""
     plan: Digest | None = None
@@ -266,6 +317,10 @@ class ActionView(Wire):
     """It is tried again then."""
     previous: VersionName | None = None
     """What it returns to."""
+    goes_back: bool = False
+    """It was told to go back: its state speaks of the way back, and `committed` says that it is back."""
+    left: ActionLeft | None = None
+    """What it was when it was told so."""
     history: tuple[ActionStep, ...] = ()
     """The newest, oldest first."""
     forgotten: int = 0

@@ -127,16 +127,26 @@ def approve_rollout(  # noqa: PLR0917 - called by the framework, by name
 
 
 @rollouts.get("/rollouts/{rollout}/devices")
-def list_rollout_devices(
+def list_rollout_devices(  # noqa: PLR0917 - called by the framework, by name
     rollout: RolloutName,
     services: ServicesDep,
     paging: PagingDep,
     _who: Reader,
     state: ActionState | None = None,
-    wave: Annotated[int | None, Query(ge=0, le=1000)] = None,
+    wave: Annotated[int | None, Query(ge=0, le=1000, description="Or in it when it was told to go back")] = None,
+    back: Annotated[bool | None, Query(description="Told to go back, or not")] = None,
+    trouble: Annotated[bool, Query(description="Failed or silent, now or when it was told to go back")] = False,
 ) -> Page[ActionView]:
     """Its devices by name, each with why it is where it is."""
-    found = partial(services.fleet.rollouts.devices, rollout, state and state.value, wave, now=services.clock())
+    found = partial(
+        services.fleet.rollouts.devices,
+        rollout,
+        state and state.value,
+        wave,
+        now=services.clock(),
+        back=back,
+        trouble=trouble,
+    )
     return paging.answer(f"rollout-devices/{rollout}", "", found, lambda action: action.device)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.codes import DeviceReasonCode, ReasonCode
@@ -50,6 +50,7 @@ from registry.services.rollouts.apply import begin_rollback, plan_again, remembe
 from registry.services.rollouts.planning import find_manifest, work_out
 from registry.services.rollouts.snapshot import counts_of, lost_of
 from registry.services.rollouts.store import find_rollout, move, reason_of, record, require_revision, set_wave, spec_of
+from registry.services.rollouts.tally import is_troubled
 from registry.services.rollouts.targets import let_go
 from registry.services.rollouts.views import action_views, history_entry, rollout_view
 from registry.services.withdrawn import require_not_yanked, yanked_manifest
@@ -193,13 +194,33 @@ class Rollouts:
             return with_missing(session, spec, found)
 
     def devices(  # noqa: PLR0917 - as they stand in the path
-        self, name: str, state: str | None, wave: int | None, after: str, limit: int, now: datetime
+        self,
+        name: str,
+        state: str | None,
+        wave: int | None,
+        after: str,
+        limit: int,
+        now: datetime,
+        *,
+        back: bool | None = None,
+        trouble: bool = False,
     ) -> list[ActionView]:
-        """Up to `limit` devices by name, after the name `after`; only in this state, this wave. NotFoundError."""
+        """Up to `limit` devices by name, after the name `after`. Raises NotFoundError.
+
+        Args:
+            state: Only in this state.
+            wave: Only in this wave, or in it when they were told to go back.
+            back: Only those that were told to go back; False: only the others.
+            trouble: Only those that failed or fell silent, now or when they were told to go back.
+        """
         with self._database.read() as session:
             row = find_rollout(session, name)
             query = select(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.device > after)
-            query = query.where(*given((ActionRow.state, state), (ActionRow.wave, wave)))
+            query = query.where(*given((ActionRow.state, state), (ActionRow.goes_back, back)))
+            if wave is not None:
+                query = query.where(or_(ActionRow.wave == wave, ActionRow.left_wave == wave))
+            if trouble:
+                query = query.where(is_troubled())
             return action_views(session, row, query.order_by(ActionRow.device).limit(limit), now, steps=False)
 
     def device(self, name: str, device: str, now: datetime) -> ActionView:

@@ -13,6 +13,7 @@ from registry.contracts.device.deployments import Phase
 from registry.contracts.device.messages import Reported
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout.views import (
+    ActionLeft,
     ActionStep,
     ActionView,
     GateVerdict,
@@ -21,6 +22,7 @@ from registry.contracts.rollout.views import (
     RolloutReason,
     RolloutView,
     WaveView,
+    WentBack,
 )
 from registry.core.rollouts import actions
 from registry.core.rollouts.gates import Kind, judge
@@ -31,8 +33,9 @@ from registry.db.fleet_rows import DeviceStateRow, RegistryStateRow
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
 from registry.services.fleet.presence import is_online
 from registry.services.rollouts.apply import verdict_text
-from registry.services.rollouts.snapshot import counts_of, take_snapshot
+from registry.services.rollouts.snapshot import take_snapshot
 from registry.services.rollouts.store import MAX_STEPS, as_action, is_taken, reason_of, spec_of, taker
+from registry.services.rollouts.tally import Tally, tally_of, troubles
 
 MAX_ETA_S = 10 * 365 * 86400.0
 """A time that is further away says nothing."""
@@ -42,11 +45,7 @@ _Counts = Mapping[int, Mapping[ActionState, int]]
 def rollout_view(session: Session, row: RolloutRow, now: datetime | None = None) -> RolloutView:
     """One rollout; with `now` the gate of the wave that runs is judged, so that people see what it waits for."""
     waves = session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id).order_by(WaveRow.number)).all()
-    counts, _ = counts_of(session, row.id)
-    total: dict[ActionState, int] = {}
-    for of_wave in counts.values():
-        for each, number in of_wave.items():
-            total[each] = total.get(each, 0) + number
+    tally = tally_of(session, row.id)
     verdicts = _live_verdicts(session, row, now) if now is not None else {}
     state = RolloutState(row.state)
     return RolloutView(
@@ -60,8 +59,12 @@ def rollout_view(session: Session, row: RolloutRow, now: datetime | None = None)
         reason=reason_of(row),
         since=row.since,
         legal=legal(state, row.generation),
-        counts=total,
-        waves=tuple(_wave(state, wave, counts, verdicts.get(wave.number)) for wave in waves),
+        counts=tally.total,
+        back=tally.back,
+        troubled=tally.troubled,
+        trouble=troubles(session, row.id) if now is not None and tally.troubled else (),
+        went_back=_went_back(row),
+        waves=tuple(_wave(state, wave, tally, verdicts.get(wave.number)) for wave in waves),
         plan=row.plan_digest,
         approved_by=row.approved_by,
         created_at=row.created_at,
@@ -69,8 +72,14 @@ def rollout_view(session: Session, row: RolloutRow, now: datetime | None = None)
         started_at=row.started_at,
         ended_at=row.ended_at,
         valid_until=row.valid_until,
-        eta=_eta(row, waves, counts, now),
+        eta=_eta(row, waves, tally.counts, now),
     )
+
+
+def _went_back(row: RolloutRow) -> WentBack | None:
+    if row.went_back_at is None:
+        return None
+    return WentBack(at=row.went_back_at, by=row.went_back_by, code=row.went_back_code, text=row.went_back_text)
 
 
 def _live_verdicts(session: Session, row: RolloutRow, now: datetime) -> dict[int, str]:
@@ -83,8 +92,8 @@ def _live_verdicts(session: Session, row: RolloutRow, now: datetime) -> dict[int
     return {wave.index: verdict_text(judge(wave, snapshot.spec.gate, snapshot.cohorts, now))}
 
 
-def _wave(rollout: RolloutState, wave: WaveRow, counts: _Counts, verdict: str | None) -> WaveView:
-    own = dict(counts.get(wave.number, {}))
+def _wave(rollout: RolloutState, wave: WaveRow, tally: Tally, verdict: str | None) -> WaveView:
+    own = dict(tally.counts.get(wave.number, {}))
     text = verdict or wave.verdict
     return WaveView(
         index=wave.number,
@@ -93,6 +102,7 @@ def _wave(rollout: RolloutState, wave: WaveRow, counts: _Counts, verdict: str | 
         state=_wave_state(rollout, wave, own),
         devices=sum(own.values()),
         counts=own,
+        left=dict(tally.left.get(wave.number, {})),
         started_at=wave.started_at,
         soak_since=wave.soak_since,
         verdict=GateVerdict.model_validate_json(text) if text else None,
@@ -185,9 +195,18 @@ def _action_view(
         tries=action.tries,
         retry_at=action.retry_at if action.state == ActionState.PLANNED.value else None,
         previous=action.previous_version,
+        goes_back=action.goes_back,
+        left=_left(action),
         history=history,
         forgotten=max(0, action.steps - len(history)) if steps else 0,
     )
+
+
+def _left(action: ActionRow) -> ActionLeft | None:
+    if action.left_state is None:
+        return None
+    state = ActionState(action.left_state)
+    return ActionLeft(wave=action.left_wave, state=state, code=action.left_code, message=action.left_message)
 
 
 def history_entry(row: RolloutHistoryRow) -> HistoryEntry:
