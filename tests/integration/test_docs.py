@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,12 @@ def test_a_link_that_leads_nowhere_is_a_fault(tmp_path: Path, text: str, fault: 
     page.write_text(f"[good](other.md#a-heading-twice-1) `[code](nowhere.md)`\n\n{text}\n")
     (found,) = links.faults_of_sources(root, [page, root / "other.md"])
     assert found.endswith(fault)
+
+
+def test_every_page_but_single_decisions_is_in_the_navigation_of_the_site() -> None:
+    listed = set(re.findall(r'"([^"]+\.md)"', (ROOT / "docs" / "site" / "zensical.toml").read_text()))
+    every = {str(page.relative_to(ROOT)) for page in links.pages(ROOT)}
+    assert listed == {page for page in every if not re.match(r"docs/adr/\d", page)}
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Zensical needs Python 3.11")
