@@ -2,7 +2,8 @@
 
 Greedy, as torchvision's `nms`, ONNX's NonMaxSuppression-11 and Ultralytics' `non_max_suppression` do it: the best box
 is kept, and those go whose intersection over union with it is larger than the threshold; one that equals it stays. So
-on with the best of what is left. The cost is bounded: each box that is kept is compared with those that are left once.
+on with the best of what is left. Boxes are looked at in blocks, the best first, until enough are kept: each is compared
+with those that were kept, and with those of its block.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+BLOCK = 256
 
 
 def suppress(
@@ -25,20 +28,33 @@ def suppress(
         limit: So many are looked for at most.
     """
     corners = boxes.astype("<f8")
-    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    left = np.arange(len(corners))
     kept: list[int] = []
-    while left.size and len(kept) < limit:
-        best, left = int(left[0]), left[1:]
-        kept.append(best)
-        others = corners[left]
-        low = np.maximum(others[:, :2], corners[best, :2])
-        high = np.minimum(others[:, 2:], corners[best, 2:])
-        sides = np.maximum(high - low, 0.0)
-        common = sides[:, 0] * sides[:, 1]
-        # Without a division: two boxes without an area have no union.
-        covered = common > iou_threshold * (areas[best] + areas[left] - common)
-        if classes is not None:
-            covered &= classes[left] == classes[best]
-        left = left[~covered]
+    for start in range(0, len(corners), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(corners)))
+        block = block[~_covered(corners, classes, np.array(kept, dtype=np.int64), block, iou_threshold).any(axis=0)]
+        inside = _covered(corners, classes, block, block, iou_threshold)
+        open_ = np.ones(len(block), dtype=bool)
+        for place, index in enumerate(block.tolist()):
+            if len(kept) == limit:
+                return np.array(kept, dtype=np.int64)
+            if open_[place]:
+                kept.append(index)
+                open_ &= ~inside[place]
     return np.array(kept, dtype=np.int64)
+
+
+def _covered(
+    corners: NDArray[np.float64],
+    classes: NDArray[np.int64] | None,
+    better: NDArray[np.int64],
+    worse: NDArray[np.int64],
+    iou_threshold: float,
+) -> NDArray[np.bool_]:
+    """[better, worse]: does the one suppress the other?"""
+    one, other = corners[better][:, None], corners[worse][None]
+    sides = np.maximum(np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2]), 0.0)
+    common = sides[..., 0] * sides[..., 1]
+    areas = [(box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (one, other)]
+    # Without a division: two boxes without an area have no union.
+    covered: NDArray[np.bool_] = common > iou_threshold * (areas[0] + areas[1] - common)
+    return covered if classes is None else covered & (classes[better][:, None] == classes[worse][None])

@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from agent.pictures.process import PictureProcesses
 from registry.pictures.bare import MAX_PIXELS, PictureError
+from registry.pictures.detections import DetectionError, DetectionLimits, Part, RawOutput, Reading
+from registry.pictures.placement import Placement
 from registry.pictures.steps import PictureSteps
 
 SMALL = PictureSteps(4, 4, "RGB", "NHWC", "stretch", 0, 1.0, (), (), "UINT8")
@@ -118,3 +121,23 @@ def test_it_can_open_nothing_and_reach_nothing(processes: PictureProcesses) -> N
     assert not [entry for entry in environment if entry.startswith(b"MODELFLEET")]
     assert "NoNewPrivs:\t1" in Path(f"/proc/{child}/status").read_text()
     assert len(list(Path(f"/proc/{child}/fd").iterdir())) <= 6
+
+
+def test_a_hundred_thousand_candidates_of_eighty_classes_are_looked_through(processes: PictureProcesses) -> None:
+    random = np.random.default_rng(1)
+    table = np.zeros((1, 84, 100_000), np.float32)
+    table[0, :2] = random.uniform(0, 640, (2, 100_000))
+    table[0, 2:4] = random.uniform(1, 40, (2, 100_000))
+    table[0, 4:] = random.uniform(0, 1, (80, 100_000))
+    boxes, scores = Part("o", 0, True), Part("o", 4, True)
+    reading = Reading(
+        boxes, "cxcywh", False, scores, 80, 80, None, None, "none", "none", None, None, "class", False, 640, 640
+    )
+    output = {"o": RawOutput("FP32", table.shape, table.tobytes())}
+    place = Placement((1280, 640), (640, 640), (0, 0))
+    found = processes.detect(reading, place, DetectionLimits(0.25, 0.7, 1000), output)
+    assert list(map(len, found)) == [16_000, 4000, 8000]
+    assert (np.diff(np.frombuffer(found[1], "<f4")) <= 0).all()
+    with pytest.raises(DetectionError, match="came with 8 bytes"):
+        processes.detect(reading, place, DetectionLimits(0.25, 0.7, 10), {"o": RawOutput("FP32", (1, 84, 9), bytes(8))})
+    assert decodes(processes)

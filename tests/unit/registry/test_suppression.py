@@ -72,18 +72,21 @@ def operator(limit: int, threshold: float) -> ort.InferenceSession:
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.45, 0.7])
-def test_the_same_boxes_stay_as_with_the_operator_of_onnx(threshold: float) -> None:
+@pytest.mark.parametrize(("count", "side", "limit", "times"), [(60, 100, 50, 20), (1000, 400, 1000, 2)])
+def test_the_same_boxes_stay_as_with_the_operator_of_onnx(
+    threshold: float, count: int, side: int, limit: int, times: int
+) -> None:
     """Of each class by itself, as the operator does it."""
     random = np.random.default_rng(7)
-    session = operator(50, threshold)
-    for _ in range(20):
-        low = random.uniform(0, 100, (60, 2))
-        boxes = np.hstack([low, low + random.uniform(1, 60, (60, 2))]).astype(np.float32)
-        scores = random.permutation(180).reshape(1, 3, 60).astype(np.float32) / 180
+    session = operator(limit, threshold)
+    for _ in range(times):
+        low = random.uniform(0, side, (count, 2))
+        boxes = np.hstack([low, low + random.uniform(1, 60, (count, 2))]).astype(np.float32)
+        scores = random.permutation(3 * count).reshape(1, 3, count).astype(np.float32) / (3 * count)
         (selected,) = session.run(None, {"boxes": boxes[None], "scores": scores})
         for number in range(3):
             order = np.argsort(-scores[0, number])
-            kept = order[suppress(boxes[order], None, threshold, 50)]
+            kept = order[suppress(boxes[order], None, threshold, limit)]
             assert sorted(kept) == sorted(selected[selected[:, 1] == number, 2])
 
 
