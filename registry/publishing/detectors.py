@@ -133,9 +133,7 @@ def resemblance(facts: ModelFacts) -> str:
         return ""
     more = "" if layout.startswith("yolo") and _names(facts) else " and `labels`"
     name = " or ".join(f'"{each}"' for each in layout.split("|"))
-    return (
-        f"the outputs look like a detector's: for boxes, publish it with [image] and [detection] layout = {name}{more}"
-    )
+    return f"the outputs look like a detector's: for boxes, give it [image] and [detection] with layout = {name}{more}"
 
 
 def _layout_like(facts: ModelFacts) -> str:
@@ -147,7 +145,7 @@ def _layout_like(facts: ModelFacts) -> str:
     if {"logits", "pred_boxes"} <= names:
         return "detr|rt-detr"
     first = next((spec.shape for spec in facts.outputs if spec.name == _only_output(facts.outputs)), ())
-    if facts.described is None or facts.described.task not in ("detect", "segment") or len(first) != 3:
+    if facts.described is None or facts.described.task not in ("", "detect", "segment") or len(first) != 3:
         return ""
     classes = len(_names(facts))
     if first[2] == 6 and facts.described.end_to_end:

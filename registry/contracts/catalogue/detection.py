@@ -1,6 +1,6 @@
 """Detections: what a manifest says of a detector's outputs, and whether outputs are so. Pure.
 
-One description covers what the common exporters write; ADR 0032 has the table of them. A model gives candidates, each
+One description covers what the common exporters write; ADR 0034 has the table of them. A model gives candidates, each
 with a box and scores. A part of the description (`DetectionPart`) says in which output the values of one kind stand,
 and where in it. An output holds a matrix: [candidates, values], or [values, candidates] where it is `transposed`.
 Dimensions of 1 besides these two do not matter, and the first of three or more is the batch's and must be 1: requests

@@ -14,9 +14,10 @@ import pytest
 
 from registry.cli.main import COMMANDS
 from registry.cli.output import MEANING
+from registry.contracts.catalogue.detection import DetectionPart
 from registry.contracts.catalogue.manifest import Classification, ImageInput
 from registry.installation import install_command
-from registry.publishing.request import load_publish_file
+from registry.publishing.request import DetectionSection, load_publish_file
 from scripts.lib.cli_reference import render
 from tests.support.models import onnx_models
 from tests.support.paths import LENET, ROOT
@@ -114,7 +115,8 @@ def test_the_commented_publish_file_is_valid_and_leaves_nothing_out() -> None:
     example = load_publish_file(DOCS / "publish.toml")
     text = (DOCS / "publish.toml").read_text(encoding="utf-8")
     assert len(example.variant) == 2
-    for field in (*ImageInput.model_fields, *Classification.model_fields, "files", "requirements", "labels_file"):
+    tables = (ImageInput, Classification, DetectionSection, DetectionPart)
+    for field in (*(field for table in tables for field in table.model_fields), "files", "requirements", "labels_file"):
         assert field in text, field
 
 
