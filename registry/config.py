@@ -226,6 +226,8 @@ class RegistryConfig(BaseSettings):
     """`debug`, `info`, `warning` or `error`; taken again at SIGHUP."""
     log_format: Literal["text", "json"] = "text"
     """`json`: one object a line, with time, level, logger, message and ids."""
+    tracing: bool = False
+    """Traces over OTLP (OpenTelemetry), as the variables OTEL_... say. Needs the extra otel."""
     access_log: bool = False
     """Log every request."""
     instance: Name = "registry"

@@ -23,7 +23,8 @@ import typer
 from agent.adapters.local_policy import Leases
 from agent.config.settings import AgentConfig, ConfigError, config_file, example_toml, load_config
 from agent.core.local_policy import Lease
-from agent.errors import AgentError
+from agent.errors import AgentError, PermanentError
+from registry import tracing
 from registry.contracts.texts import visible
 from registry.log_format import set_up_logs
 
@@ -75,6 +76,16 @@ app = typer.Typer(
 )
 
 
+def begin_tracing(settings: AgentConfig) -> None:
+    """Traces as the settings say. Raises AgentError where the packages for it are missing."""
+    from agent.adapters.facts.hardware import agent_version  # noqa: PLC0415 - see above
+
+    try:
+        tracing.set_up("modelfleet-agent", agent_version(), {"service.instance.id": settings.device})
+    except tracing.TracingError as error:
+        raise PermanentError("bad_config", str(error)) from error
+
+
 @app.command()
 def run(config: ConfigOption = None) -> None:
     """Run the agent until SIGTERM or Ctrl-C.
@@ -89,10 +100,13 @@ def run(config: ConfigOption = None) -> None:
 
     code = 0
     try:
+        if settings.tracing:
+            begin_tracing(settings)
         Agent(settings).run()
     except AgentError as error:
         say(f"agent: {error.code}: {error.message}", err=True)
         code = 1
+    tracing.shut_down()
     logging.shutdown()
     sys.stdout.flush()
     # A thread may still wait for a network or a load, for minutes; all that must survive is on disk.

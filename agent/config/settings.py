@@ -116,6 +116,10 @@ class AgentConfig(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="json: one object a line, with time, level, logger, message and ids."
     )
+    tracing: bool = Field(
+        default=False,
+        description="Traces over OTLP (OpenTelemetry), as the variables OTEL_... say. Needs the extra otel.",
+    )
     registry: RegistrySettings = RegistrySettings()
     mqtt: MqttSettings = MqttSettings()
     limits: LimitSettings = LimitSettings()

@@ -30,6 +30,8 @@ class ControlMessage:
 
     topic: str
     payload: bytes
+    traceparent: str = ""
+    """The trace that led to it; empty: it has none, or traces are off."""
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,8 @@ class Admission:
         self._clock = clock
         self.now = clock()
         """When the bytes that are being read came: one look at the clock per turn of the loop."""
+        self.traced = False
+        """Traces are on: requests keep the `traceparent` that they come with."""
         self.stopping = False
         """True: QoS 1 requests are left to the broker, which delivers them again; others are refused."""
 
@@ -86,6 +88,8 @@ class Admission:
         now = self.now
         deadline = inf if publish.expiry < 0 else now + publish.expiry
         request = Request(slot, publish.reply_to, publish.correlation, ack, now, deadline)
+        if publish.traceparent and self.traced:
+            request.trace = publish.traceparent
         if slot is self._router.unassigned:
             request.asked = publish.topic.rpartition(b"/")[2].decode("utf-8", "replace")[:MAX_NAME]
         if publish.reply_to and not self._router.allows_reply(publish.reply_to):

@@ -23,6 +23,7 @@ from registry.contracts.tensors import FLOAT8, NUMPY_NAME, Datatype, numbers
 from registry.inference.errors import RequestError
 from registry.inference.packets import Buffer, reply_properties
 from registry.inference.reply import OutputTensor, Reply, error_reply
+from registry.tracing import Recorder
 
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _BF16_EXPONENT = np.uint16(0x7F80)
@@ -79,6 +80,8 @@ class Answers:
         self._properties: dict[tuple[int | None, str], bytes] = {}
         self.detections: Callable[[Serving, Request, Sequence[OutputTensor]], None] = _no_detections
         """Makes the reply to a request that asks for detections: `agent.dataplane.detections`."""
+        self.recorder: Recorder | None = None
+        """Where traces are on."""
 
     def slots_done(self, serving: Serving, ids: Sequence[int], now: float) -> None:
         """A runner has answered these slots: each request gets its reply, or the error that its slot states."""
@@ -168,7 +171,7 @@ class Answers:
             reply = serving.codec.encode_error(code, message, request_id, correlation_id)
         else:
             reply = error_reply(code, message, request.asked or request.slot.model, request_id, correlation_id)
-        self._send(request, reply)
+        self._send(request, reply, str(code))
         if isinstance(request.key, Key):
             waiters, request.key = self._dedupe.abandon(request.key), None
             for waiter in waiters:
@@ -185,7 +188,13 @@ class Answers:
         request.slot.stats.expired += 1
         self.error(request, InferenceCode.DEADLINE_EXCEEDED, "the message expired before its turn came; it was not run")
 
-    def _send(self, request: Request, reply: Reply) -> None:
+    def _send(self, request: Request, reply: Reply, code: str = "") -> None:
+        if request.trace and self.recorder is not None:
+            try:
+                self._trace(self.recorder, request, code)
+            except Exception:  # noqa: BLE001 - the reply is worth more than its span
+                self.recorder = None
+                _log.exception("a request's span could not be written down: no more are")
         key = (reply.header_length, reply.content_type)
         properties = self._properties.get(key)
         if properties is None:
@@ -200,6 +209,25 @@ class Answers:
             self._outbound.reply(request.reply_to, properties, reply.pieces, ack)
         else:
             self._outbound.result(Outgoing(request.slot.results_topic, properties, reply.join(), ack))
+
+    def _trace(self, recorder: Recorder, request: Request, code: str) -> None:
+        serving, plan, now = request.serving, request.plan, self._clock()
+        attributes = {"messaging.system": "mqtt", "modelfleet.model": request.slot.model or request.asked}
+        if serving is not None:
+            binding = serving.binding
+            attributes |= {"modelfleet.version": binding.version, "modelfleet.device": binding.device}
+        if plan is not None and plan.id:
+            attributes["modelfleet.request_id"] = plan.id
+        run_s = now - request.handed if request.handed else 0.0
+        name = f"infer {attributes['modelfleet.model']}"
+        recorder.request(
+            request.trace.decode("ascii", "replace"),
+            name,
+            seconds=now - request.arrived,
+            run_s=run_s,
+            attributes=attributes,
+            error=code,
+        )
 
     def _record(self, request: Request, reply: Reply) -> None:
         properties = reply_properties(reply.content_type, reply.header_length) + request.correlation

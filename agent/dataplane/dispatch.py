@@ -151,6 +151,8 @@ class Dispatch:
             return True
         if request.deadline > now:
             serving.slot.stats.queue_wait.record(now - request.arrived)
+            if request.trace:
+                request.handed = now
             return True
         self._answers.expired(request)
         serving.release(id_)

@@ -38,6 +38,7 @@ from agent.dataplane.slot import Request, Tap
 from agent.dataplane.stats import DataPlaneStats
 from agent.pictures.process import PictureProcesses
 from agent.worker.spec import Worker
+from registry import tracing
 from registry.contracts.counters import AGENT_METRICS, Counters
 from registry.contracts.device.messages import ReportedModel
 from registry.contracts.topics import Topics
@@ -121,6 +122,8 @@ class DataPlane:
             counters=self._counters,
             clock=self._clock,
         )
+        if tracing.is_on():
+            self._answers.recorder, self._admission.traced = tracing.Recorder(), True
         long_requests = LongRequests(self._admission)
         self._link.serve(long_requests, self._outbound.puback, self._outbound.unacknowledged)
         self._dispatch = Dispatch(

@@ -65,6 +65,10 @@ class Request(msgspec.Struct, gc=False):
     """Under which its reply is remembered; None: not at all."""
     asked: str = ""
     """The model that its topic names, where no model of that name is assigned."""
+    trace: bytes = b""
+    """Its `traceparent`, where traces are on and it came with one."""
+    handed: float = 0.0
+    """When it was given to a runner, where it has a trace."""
 
 
 class Lane:

@@ -26,6 +26,7 @@ from agent.reconciler.desired import DesiredState, EpochVerdict
 from agent.reconciler.ports import Clock, DataPath, Journal, LocalPolicy, Pool, Steps, Unrestricted
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
+from registry import tracing
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import Event, Fault
 from registry.contracts.fit.platforms import Platform
@@ -192,6 +193,8 @@ class Context:
     """The newest record of every slot, as in the journal. Replaced whole, entry by entry: others may read it."""
     damage: Callable[[], Iterable[tuple[str, str]]] = tuple
     """What was found damaged on the disk since the last call: kind and message."""
+    _trace: tuple[int, str] = (0, "")
+    """The newest generation, and the `traceparent` that it came with."""
 
     def kept(self) -> set[Digest]:
         """Variants that are never evicted."""
@@ -203,13 +206,14 @@ class Context:
             return self.facts.facts_digest()
         return (self.journal.get("facts_digest") or b"").decode()
 
-    def offer(self, document: bytes, *, from_registry: bool = False) -> None:
+    def offer(self, document: bytes, *, from_registry: bool = False, traceparent: str = "") -> None:
         """A desired state came in, from the broker or from the registry. Raises AgentError when it is not taken."""
         if not document:
             return  # a cleared retained message says nothing
         verdict = self.desired.offer(document, from_registry=from_registry)
         if verdict in (EpochVerdict.TAKE, EpochVerdict.RESTORED):
             self.changed, self.fault = True, None
+            self._trace = (self.desired.generation, traceparent)
             text = f"generation {self.desired.generation}"
             if verdict is EpochVerdict.RESTORED:
                 text += " of another epoch: the registry was put back from a backup"
@@ -222,6 +226,15 @@ class Context:
                 f"the registry's desired state is older than generation {self.desired.generation}, which was seen: "
                 "ignored. It was put back from a backup without `registry restore`; it notices that by this report",
             )
+
+    def traced(self, name: str, record: SlotRecord, work: Callable[[Any], Result]) -> Callable[[Any], Result]:
+        """The work, within a span of the trace that led to what the slot should serve; as it is where there is none."""
+        generation, parent = self._trace
+        if not parent or record.generation != generation or not tracing.is_on():
+            return work
+        version = record.desired.version if record.desired else ""
+        about = {"modelfleet.model": record.model, "modelfleet.version": version}
+        return lambda cancel: tracing.within(f"{name} {record.model}", parent, lambda: work(cancel), about)
 
     def measured(self, choice: Choice) -> Measurement | None:
         """What an earlier start on this host found of it."""

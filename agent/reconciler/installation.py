@@ -88,17 +88,19 @@ class Installation:
         def resolved(now: SlotRecord, at: Situation, choice: Choice) -> Decision:
             return install.resolved(now, at, choice, self._may_download(now, choice))
 
-        return self._step(record, at, lambda cancel: steps.resolve(model, desired, cancel), resolved)
+        return self._step("resolve", record, at, lambda cancel: steps.resolve(model, desired, cancel), resolved)
 
     def download(self, record: SlotRecord, at: Situation) -> Decision | None:
         """Everything that is not here yet."""
         choice, keep, steps = chosen(record), self._context.kept(), self._context.steps
-        return self._step(record, at, lambda cancel: steps.download(choice, keep, cancel), install.step_done)
+        return self._step("pull", record, at, lambda cancel: steps.download(choice, keep, cancel), install.step_done)
 
     def verify(self, record: SlotRecord, at: Situation) -> Decision | None:
         """Every byte."""
         choice, steps = chosen(record), self._context.steps
-        return self._step(record, at, lambda cancel: steps.verify(choice, cancel), install.step_done, loads=True)
+        return self._step(
+            "verify", record, at, lambda cancel: steps.verify(choice, cancel), install.step_done, loads=True
+        )
 
     def admit(self, record: SlotRecord, at: Situation) -> Decision | None:
         """May it be loaded for the switch?"""
@@ -170,7 +172,7 @@ class Installation:
                 self._supervisor.stop_trying()
                 self._supervisor.tend(now.active)
 
-        self._start(lambda cancel: steps.download(choice, keep, cancel), repaired, repair_failed)
+        self._start("repair", record, lambda cancel: steps.download(choice, keep, cancel), repaired, repair_failed)
 
     def retire(self, _record: SlotRecord, _: Situation) -> None:
         """Ends the last worker of the model."""
@@ -180,6 +182,7 @@ class Installation:
 
     def _step(
         self,
+        name: str,
         record: SlotRecord,
         at: Situation,
         work: Callable[[Any], Any],
@@ -192,11 +195,13 @@ class Installation:
         if at.desired_expired:
             text = "the desired state has expired: nothing new"
             return step_failed(record, at, PermanentError(DeploymentCode.DESIRED_EXPIRED, text))
-        self._start(work, done, discard=discard, loads=loads)
+        self._start(name, record, work, done, discard=discard, loads=loads)
         return None
 
     def _start(
         self,
+        name: str,
+        record: SlotRecord,
         work: Callable[[Any], Any],
         done: Callable[[SlotRecord, Situation, Any], Decision | None],
         failed: Callable[[SlotRecord, Situation, AgentError], Decision] = step_failed,
@@ -204,8 +209,9 @@ class Installation:
         discard: Callable[[Any], None] | None = None,
         loads: bool = False,
     ) -> None:
+        traced = self._context.traced(name, record, work)
         task = self._task = Task(
-            work, lambda result: self._ended(done, result), lambda error: self._ended(failed, error), discard
+            traced, lambda result: self._ended(done, result), lambda error: self._ended(failed, error), discard
         )
         task.start(self._context.loads if loads else self._context.network, self._context.put)
 
@@ -240,7 +246,9 @@ class Installation:
                 context.keep_measure(choice, self._candidate)
             return install.warmed(now, at, parity, self._may_switch(now))
 
-        return self._step(record, at, work, warmed, discard=lambda result: context.discard(result[0]), loads=True)
+        return self._step(
+            "load", record, at, work, warmed, discard=lambda result: context.discard(result[0]), loads=True
+        )
 
     def _end_shadow(
         self, record: SlotRecord, at: Situation, run: ShadowRun, verdict: ProbationVerdict
@@ -254,7 +262,7 @@ class Installation:
             self._shadow = None
             return install.compared(now, at, verdict, run.figures(), self._may_switch(now))
 
-        return self._step(record, at, lambda _: run.end(timeout_s), ended, loads=True)
+        return self._step("compare", record, at, lambda _: run.end(timeout_s), ended, loads=True)
 
     def _discard(self, worker: Worker) -> None:
         """The candidate is not needed any more: ends its shadow, if there is one, then the worker."""

@@ -270,7 +270,7 @@ class Reconciler:
             event.finish()
         elif isinstance(event, ControlMessage):
             if event.topic == self._topics.device(self._device, "desired"):
-                self._context.offer(event.payload)
+                self._context.offer(event.payload, traceparent=event.traceparent)
             elif event.topic == self._topics.device(self._device, "notice"):
                 self._noticed(event.payload)
         elif isinstance(event, WorkerDied):

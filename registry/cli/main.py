@@ -5,7 +5,10 @@ So `registry models` starts without the packages of the server, of publishing or
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -150,12 +153,41 @@ def _run_for_a_program() -> int:
         return int(exit_code_of(fault))
 
 
+@contextmanager
+def _traced() -> Iterator[None]:
+    """A span for the command, where MODELFLEET_TRACING asks for traces; `serve` has a setting for its own."""
+    command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+    if os.environ.get("MODELFLEET_TRACING", "").lower() not in ("1", "true") or command in ("", "serve"):
+        yield
+        return
+    from importlib.metadata import version  # noqa: PLC0415 - only with traces
+
+    from registry import tracing  # noqa: PLC0415 - only where it is wanted
+
+    try:
+        tracing.set_up("modelfleet-cli", version("modelfleet"))
+    except tracing.TracingError as error:
+        Output(as_json="--json" in sys.argv).fail(CliError(str(error), code="tracing"))
+        sys.exit(2)
+    try:
+        with tracing.span(f"registry {command}", "CLIENT") as current:
+            try:
+                yield
+            except SystemExit as ended:
+                if ended.code:
+                    tracing.has_failed(current, f"exit code {ended.code}")
+                raise
+    finally:
+        tracing.shut_down()
+
+
 def main() -> None:
     """The console script. An error that nobody foresaw is told in one line; --debug shows where it came from."""
     try:
-        if "--json" in sys.argv:
-            sys.exit(_run_for_a_program())
-        app(prog_name="registry")
+        with _traced():
+            if "--json" in sys.argv:
+                sys.exit(_run_for_a_program())
+            app(prog_name="registry")
     except Exception as error:
         if "--debug" in sys.argv:
             raise

@@ -586,6 +586,9 @@ class StartCode(Code):
     MQTT_TLS = ("mqtt_tls",
         "The certificates for the broker cannot be used.",
         "Correct the files that [mqtt] of the registry's settings names.")
+    TRACING = ("tracing",
+        "Traces are wanted, and the packages for them are not installed.",
+        "Install the extra `otel`, as the message says, or set tracing = false.")
 
 
 class ClientCode(Code):

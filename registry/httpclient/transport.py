@@ -20,6 +20,7 @@ from typing import Any, cast
 import httpcore
 import httpx
 
+from registry import tracing
 from registry.httpclient.proxies import SOCKS, Proxy, ProxyFault
 
 LIMIT = "modelfleet.limit"
@@ -171,6 +172,8 @@ class HttpTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """As httpx says."""
         limit = request.extensions.get(LIMIT)
+        if tracing.is_on():
+            request.headers.update(tracing.headers())
         with self._current.under(limit), _as_httpx():
             answer = self._pool.handle_request(
                 httpcore.Request(

@@ -39,6 +39,8 @@ BAD_HEADER_LENGTH = -2
 _PAYLOAD_FORMAT, _EXPIRY, _CONTENT_TYPE = 0x01, 0x02, 0x03
 _RESPONSE_TOPIC, _CORRELATION, _USER = 0x08, 0x09, 0x26
 _HEADER_LENGTH_NAME = HEADER_LENGTH_PROPERTY.encode()
+TRACEPARENT = b"traceparent"
+"""User property of the W3C's draft "Trace Context: MQTT protocol"."""
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -62,6 +64,8 @@ class Publish(Struct, gc=False):
     """Of user property `inference-header-content-length`; BAD_HEADER_LENGTH when it is no decimal number."""
     expiry: int = -1
     """Seconds until the message expires; -1: never."""
+    traceparent: bytes = b""
+    """User property `traceparent`: the trace that the message belongs to; empty: none."""
 
 
 def remaining_length(data: Buffer, start: int) -> tuple[int, int] | None:
@@ -150,8 +154,11 @@ def _parse_properties(data: bytes, position: int, end: int, publish: Publish) ->
         elif kind == _USER:
             name = data[position + 3 : following]
             position, following = following, following + 2 + (data[following] << 8 | data[following + 1])
-            if name.lower() == _HEADER_LENGTH_NAME:
+            name = name.lower()
+            if name == _HEADER_LENGTH_NAME:
                 publish.header_length = parse_header_length(data[position + 2 : following])
+            elif name == TRACEPARENT:
+                publish.traceparent = data[position + 2 : following]
         elif kind == _CONTENT_TYPE:
             publish.content_type = data[position + 3 : following]
         else:

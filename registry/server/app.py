@@ -15,6 +15,7 @@ from fastapi.responses import RedirectResponse, Response
 from prometheus_client import REGISTRY
 from starlette.concurrency import run_in_threadpool
 
+from registry import tracing
 from registry.config import Limits
 from registry.contracts.paths import CONSOLE
 from registry.errors import TemporaryError
@@ -25,6 +26,7 @@ from registry.server.metrics import CountRequests
 from registry.server.middleware.limits import BodyLimits, OtherBodies
 from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, install_handlers
 from registry.server.middleware.request_ids import RequestIds
+from registry.server.middleware.traced import Traced
 from registry.server.routes import blobs, catalogue, devices, meta, rollouts, stream
 from registry.server.scheduler import attending, scheduling
 from registry.server.watchdog import watched
@@ -84,6 +86,8 @@ def _application(limits: Limits, others: tuple[OtherBodies, ...] = ()) -> FastAP
     app.add_middleware(BodyLimits, limits=limits, others=others)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(CountRequests)
+    if tracing.is_on():
+        app.add_middleware(Traced)
     app.add_middleware(RequestIds)  # the outermost
     return app
 

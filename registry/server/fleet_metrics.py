@@ -39,7 +39,7 @@ class FleetMetrics(Collector):
         fleet, config = services.fleet, services.config
         bridge = fleet.bridge
         self._sources: list[Callable[[], Iterable[Metric]]] = [
-            lambda: [figure("registry_info", {(_version(), config.instance): 1})],
+            lambda: [figure("registry_info", {(own_version(), config.instance): 1})],
             lambda: presence_metrics(*fleet.presence.count(services.clock())),
             lambda: answer_metrics(fleet.telemetry),
             lambda: database_metrics(services.database),
@@ -58,7 +58,8 @@ class FleetMetrics(Collector):
                 yield from source()
 
 
-def _version() -> str:
+def own_version() -> str:
+    """Of this package."""
     try:
         return version("modelfleet")
     except PackageNotFoundError:  # run from its sources, not installed

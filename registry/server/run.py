@@ -17,12 +17,14 @@ from contextlib import contextmanager, suppress
 
 import uvicorn
 
+from registry import tracing
 from registry.client.address import ADMIN_TOKEN_FILE
 from registry.config import RegistryConfig
 from registry.errors import InvalidError, RegistryError, StartError
 from registry.log_format import set_up_logs
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, given_admin_token
+from registry.server.fleet_metrics import own_version
 from registry.server.middleware.protocol import bounded_http
 from registry.services.tokens import ADMIN_NAME, read_token
 from registry.systemd import notify
@@ -125,6 +127,8 @@ def run(config: RegistryConfig, ready: Callable[[str, str], None], load: Callabl
     for chatty in ("alembic", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     require_safe_address(config)
+    if config.tracing:
+        _begin_tracing(config)
     with hangups() as asked:
         services = build_services(config)
         try:
@@ -137,6 +141,14 @@ def run(config: RegistryConfig, ready: Callable[[str, str], None], load: Callabl
                 server.run(sockets=[listener])
         finally:
             services.close()
+            tracing.shut_down()
+
+
+def _begin_tracing(config: RegistryConfig) -> None:
+    try:
+        tracing.set_up("modelfleet-registry", own_version(), {"service.instance.id": config.instance})
+    except tracing.TracingError as error:
+        raise StartError("tracing", str(error)) from error
 
 
 def require_safe_address(config: RegistryConfig) -> None:

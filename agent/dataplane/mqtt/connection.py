@@ -255,7 +255,8 @@ class Connection:
             return
         if message.topic in self._greeting.control_topics:
             if len(message.payload) <= MAX_CONTROL_BYTES:
-                self._emit(ControlMessage(message.topic, bytes(message.payload)))
+                trace = publish.traceparent.decode("ascii", "replace")
+                self._emit(ControlMessage(message.topic, bytes(message.payload), trace))
             else:
                 self._counters.add("control_messages_dropped")
         if ack is not None:

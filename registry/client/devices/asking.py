@@ -22,6 +22,7 @@ from .errors import BadRequestError, DeviceError, NotConnectedError
 from .metadata import Descriptions, ModelDescription
 from .requests import PendingRequest
 from .settings import ClientSettings, check_count, check_name, check_seconds
+from .traces import RequestTracer
 
 MAX_ID = 256
 DESCRIPTION_SECONDS = 2.0
@@ -141,6 +142,7 @@ class Asking:
         self._secret = secrets.token_bytes(32)
         self._pid = os.getpid()
         self._topics: dict[tuple[str, str], bytes] = {}
+        self._tracer = RequestTracer() if settings.tracing else None
 
     def check_process(self) -> None:
         """Raises NotConnectedError in a process that was forked after the client was made."""
@@ -212,11 +214,15 @@ class Asking:
             self._check_bare(asked)
             correlation, _ = self._correlation()
             encoded = self.encoder.picture(picture)
+        properties = encoded.properties
+        if self._tracer is not None:
+            trace, done = self._tracer.begin(asked.model, asked.device or "", request_id, done)
+            properties += trace if self.settings.v5 else b""
         wait = self.settings.wait_when_offline
         target = f"{asked.device}/{asked.model}" if asked.device else f"model {asked.model} of pool {asked.pool}"
         return PendingRequest(
             key=b"\x09" + text(correlation.encode()), request_id=request_id, topic=topic, device=asked.device or "",
-            target=target, properties=encoded.properties, pieces=encoded.pieces,
+            target=target, properties=properties, pieces=encoded.pieces,
             qos=how.qos, started=now, deadline=now + how.timeout, retries=how.retries, wait=wait,
             expected=Expected(request_id, asked.model, asked.device or "", inputs is not None), read=read, done=done,
         )  # fmt: skip

@@ -75,6 +75,8 @@ class Client:
         presence: False: the presence of devices is not looked at, for a broker that does not show it to this client.
         max_in_flight, max_bytes_in_flight: So many requests of `infer` and `submit`, and bytes of them, may be under
             way; further calls wait.
+        tracing: A span for each request, in the OpenTelemetry tracer provider of the application; the device goes on
+            with the trace. It needs opentelemetry-api.
 
     Raises:
         NotConnectedError: there is no connection, with the reason.

@@ -60,6 +60,7 @@ class ClientOptions(TypedDict, total=False):
     presence: bool
     max_in_flight: int
     max_bytes_in_flight: int
+    tracing: bool
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class ClientSettings:
     watch_presence: bool = True
     max_in_flight: int = 1024
     max_bytes_in_flight: int = 256 << 20
+    tracing: bool = False
 
 
 def parse_broker(url: str, username: str | None = None, password: str | None = None) -> Broker:
@@ -120,6 +122,7 @@ def make_settings(
     presence: bool = True,
     max_in_flight: int = 1024,
     max_bytes_in_flight: int = 256 << 20,
+    tracing: bool = False,
 ) -> ClientSettings:
     """Checks what a client's constructor was given. Raises ValueError, TypeError."""
     broker = parse_broker(url, username, password)
@@ -156,6 +159,7 @@ def make_settings(
         watch_presence=presence,
         max_in_flight=max_in_flight,
         max_bytes_in_flight=max_bytes_in_flight,
+        tracing=tracing,
     )
 
 

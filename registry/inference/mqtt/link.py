@@ -210,6 +210,8 @@ def _take_properties(publish: Publish, properties: object) -> None:
     for name, value in getattr(properties, "UserProperty", ()):
         if name.lower() == HEADER_LENGTH_PROPERTY:
             publish.header_length = parse_header_length(value.encode())
+        elif name.lower() == "traceparent":
+            publish.traceparent = value.encode()
 
 
 def _has_more(sock: Any) -> bool:

@@ -21,6 +21,7 @@ from datetime import datetime
 
 import paho.mqtt.client as paho
 
+from registry import tracing
 from registry.config import Mqtt
 from registry.contracts.backoff import Backoff
 from registry.contracts.counters import Counters
@@ -375,7 +376,14 @@ class MqttBridge:
         return complete
 
     def _publish_batch(self, documents: Sequence[Unpublished]) -> bool:
-        messages = [PendingPublish(self._topics.device(d.device, "desired"), d.document) for d in documents]
+        messages = [
+            PendingPublish(
+                self._topics.device(d.device, "desired"),
+                d.document,
+                traceparent=tracing.recalled(d.device, d.generation),
+            )
+            for d in documents
+        ]
         answers = self._session.publish(messages, PUBLISH_TIMEOUT_S)
         done = [
             document for document, answer in zip(documents, answers, strict=True) if answer is DeliveryOutcome.TAKEN

@@ -29,6 +29,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from registry import tracing
 from registry.certificates import CertificateError, RenewedContext, TlsFiles
 from registry.config import Mqtt
 from registry.contracts.broker import BrokerLimits, in_packets, limits_of, subscribable
@@ -71,6 +72,12 @@ class Credentials:
         return self.login() != before or other_files
 
 
+def _traced(traceparent: str) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.UserProperty = (tracing.PROPERTY, traceparent)
+    return properties
+
+
 def _files(config: Mqtt) -> TlsFiles:
     return TlsFiles(config.ca_file, config.cert_file, config.key_file)
 
@@ -96,6 +103,8 @@ class PendingPublish:
     payload: bytes
     retain: bool = True
     """Where the broker keeps retained messages."""
+    traceparent: str = ""
+    """The trace that led to it, as user property; empty: none."""
 
 
 class DeliveryOutcome(enum.Enum):
@@ -237,7 +246,8 @@ class BridgeSession:
             mid = None
             if self._ready and limits.takes(message.topic, len(message.payload)):
                 retain = message.retain and limits.retain
-                info = self._client.publish(message.topic, message.payload, qos=limits.qos, retain=retain)
+                properties = _traced(message.traceparent) if message.traceparent else None
+                info = self._client.publish(message.topic, message.payload, limits.qos, retain, properties)
                 mid = info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
             sent.append(mid)
         mids = [mid for mid in sent if mid is not None]

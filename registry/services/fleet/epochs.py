@@ -14,6 +14,7 @@ from uuid import uuid4
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from registry import tracing
 from registry.contracts.device.messages import Desired
 from registry.contracts.wire import digest_of
 from registry.db.engine import Changed, announce
@@ -102,5 +103,6 @@ def _reissued(device_id: int, document: bytes, epoch: str, revision: int, now: d
 def issued(device_id: int, document: Desired) -> dict[str, Any]:
     """The row of a document that the broker has to get, without its revision."""
     body = document.canonical()
+    tracing.remember(document.device, document.generation)
     return {"device_id": device_id, "document": body, "digest": digest_of(body), "generation": document.generation,
             "published": False}  # fmt: skip

@@ -73,6 +73,7 @@ def test_every_property_that_a_client_may_send_is_understood() -> None:
     publish = parse_publish(packet, packet[0], body_of(packet), len(packet), v5=True)
     assert publish is not None
     assert (publish.expiry, publish.content_type, publish.header_length) == (60, b"image/png", 123)
+    assert publish.traceparent == b"00-abc" * 40
     assert packet[publish.payload :] == b"x"
 
 
