@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from bad_version import write_bad_version
+from next_steps import BAD, ENVIRONMENT, MODEL, environment_text, next_steps
 from PIL import Image
-from processes import Fleet, free_port, listens
+from processes import BIN, Fleet, free_port, listens
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -91,7 +93,7 @@ def _run(fleet: Fleet, once: bool) -> int:
     with console.status("starting broker, registry and agent"):
         broker = fleet.start_broker()
         fleet.start_registry()
-        fleet.start_agent(DEVICE, fleet.add_device(DEVICE))
+        fleet.start_agent(DEVICE, fleet.add_device(DEVICE), MODELFLEET_AGENT_HEALTH_INTERVAL_S="5")
     console.print(f"[bold]broker[/]    {Path(broker.argv[0]).name} on 127.0.0.1:{fleet.broker_port}")
     console.print(f"[bold]registry[/]  {fleet.url}   (API: {fleet.url}/openapi.json)")
     console.print(f"[bold]agent[/]     device '{DEVICE}', CPU")
@@ -191,28 +193,26 @@ def _draw(pictures: list[Image.Image]) -> None:
 
 def _stay(fleet: Fleet) -> None:
     """Until Ctrl-C, with what to try next."""
-    topic = f"modelfleet/v1/devices/{DEVICE}/infer/lenet"
-    picture = (MODELS / "lenet/digits/digit-7-1.png").relative_to(ROOT)
-    missing = "" if shutil.which("mosquitto_sub") else "   # Debian's package mosquitto-clients has them; missing here"
-    console.print(
-        f"""
-Everything keeps running until Ctrl-C. Try, in another terminal, from {ROOT}:
-  . .venv/bin/activate; export MODELFLEET_REGISTRY={fleet.url} MODELFLEET_REGISTRY_DATA_DIR={fleet.registry_data}
-  export MODELFLEET_BROKER=mqtt://127.0.0.1:{fleet.broker_port}
-  registry models; registry show lenet; registry devices; registry health {DEVICE}
-  registry ask {DEVICE} lenet --picture {picture}; registry bench {DEVICE} lenet
-  mosquitto_sub -p {fleet.broker_port} -V 5 -t reply/me -C 1 &{missing}
-  mosquitto_pub -p {fleet.broker_port} -V 5 -t {topic} -D publish response-topic reply/me \\
-    -D publish content-type image/png -f {picture}
-From Python, in the same environment:
-  python -c 'from registry.client.devices import Client; client = Client("mqtt://127.0.0.1:{fleet.broker_port}"); \
-    print(client.infer("{DEVICE}", "lenet", picture="{picture}").label)'
-A rollout to simulated devices:
-  scripts/fleet-sim --registry {fleet.url} --port {fleet.broker_port} --devices 60 --site paris --speed 5 &
-  registry rollout create lenet@1.0.0 --fleet site=paris --waves 5%,100% --soak 2s --probation 5s --yes --watch
-logs: {fleet.folder}/*.log""",
-        soft_wrap=True,
+    folder = fleet.folder.absolute()
+    write_bad_version(MODELS / MODEL, folder / "bad", BAD)
+    (folder / ENVIRONMENT).write_text(
+        environment_text(
+            programs=BIN,
+            url=fleet.url,
+            data_dir=fleet.registry_data.absolute(),
+            broker=f"mqtt://127.0.0.1:{fleet.broker_port}",
+        ),
+        encoding="utf-8",
     )
+    steps = next_steps(
+        root=ROOT,
+        folder=folder,
+        device=DEVICE,
+        port=fleet.broker_port,
+        picture=MODELS / "lenet/digits/digit-7-1.png",
+        mosquitto=shutil.which("mosquitto_pub") is not None and shutil.which("mosquitto_sub") is not None,
+    )
+    console.print(f"\n{steps}\nLogs: {fleet.folder}/*.log", soft_wrap=True, markup=False)
     threading.Event().wait()
 
 

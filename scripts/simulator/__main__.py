@@ -12,11 +12,13 @@ What is simulated is said so: the devices have the label simulated=yes, their ba
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from registry.client.address import find_address
 from registry.client.errors import ClientError
@@ -36,10 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--devices", type=int, default=100, help=f"how many, at most {MAX_DEVICES} (100)")
     parser.add_argument("--name", default="sim", help="first part of their names (sim)")
-    parser.add_argument("--registry", default="http://127.0.0.1:8470", help="its address")
+    parser.add_argument("--registry", help="its address; default: MODELFLEET_REGISTRY, or this host's")
     parser.add_argument("--token-file", type=Path, help="of a person who may deploy; default: this host's registry's")
-    parser.add_argument("--broker", default="127.0.0.1", help="host of the MQTT broker")
-    parser.add_argument("--port", type=int, default=1883)
+    broker = urlsplit(os.environ.get("MODELFLEET_BROKER") or "mqtt://127.0.0.1")
+    parser.add_argument(
+        "--broker", default=broker.hostname, help="the MQTT broker's host; default: MODELFLEET_BROKER's"
+    )
+    parser.add_argument("--port", type=int, default=broker.port or 1883)
     parser.add_argument("--prefix", default=DEFAULT_PREFIX)
     parser.add_argument("--site", help="a label site=... for all of them")
     parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second (1)")

@@ -142,7 +142,8 @@ def test_registry_and_agent_of_an_image_start_as_their_users_and_answer_a_reques
                 command(environment, "publish", str(LENET_FOLDER / "lenet.toml"))
                 command(environment, "deploy", "lenet@1.0.0", "--device", "edge-1", "--wait")
                 picture = str(LENET_FOLDER / "digits/digit-7-1.png")
-                assert command(environment, "ask", "edge-1", "lenet", "--picture", picture)["label"] == "7"
+                answer = command(environment, "ask", "edge-1", "lenet", "--picture", picture)
+                assert answer["outputs"]["label"]["data"][0][0] == "7"
                 doctor = agent.run(agent.program, "doctor", "--config", "/etc/modelfleet/agent.toml")
                 assert doctor.returncode == 0, doctor.stdout
 
