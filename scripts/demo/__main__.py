@@ -207,6 +207,7 @@ def _stay(fleet: Fleet) -> None:
     steps = next_steps(
         root=ROOT,
         folder=folder,
+        console=str(fleet.registry("console")["url"]),
         device=DEVICE,
         port=fleet.broker_port,
         picture=MODELS / "lenet/digits/digit-7-1.png",

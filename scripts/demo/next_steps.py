@@ -28,12 +28,15 @@ unset MODELFLEET_TOKEN
 """
 
 
-def next_steps(*, root: Path, folder: Path, device: str, port: int, picture: Path, mosquitto: bool) -> str:
+def next_steps(
+    *, root: Path, folder: Path, console: str, device: str, port: int, picture: Path, mosquitto: bool
+) -> str:
     """Sections of commands, each indented by two spaces. A line fits 80 columns where no path is too long for that.
 
     Args:
         root: The checkout, in which the commands are started.
         folder: The quick start's.
+        console: A link that signs in at the registry's pages once.
         device: The agent's name.
         port: The broker's.
         picture: A digit, below the checkout.
@@ -51,7 +54,12 @@ Over MQTT, without Modelfleet:
     -f {digit}
 """
     return f"""\
-Everything keeps running until Ctrl-C. Try this in another terminal:
+Everything keeps running until Ctrl-C. Its pages, signed in once within 15
+minutes (`registry console` prints another link):
+
+{console}
+
+In another terminal:
 
   cd {shlex.quote(str(root))}
   . {there}/{ENVIRONMENT}

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from scripts.demo.processes import Process
@@ -55,7 +56,16 @@ def test_every_line_fits_a_terminal_of_80_columns(printed: str) -> None:
     said = printed.replace(folder[1], ".modelfleet/quickstart")
     for path in paths:
         said = said.replace(path, "~/modelfleet")
-    assert [line for line in said.splitlines() if len(line.rstrip()) > 80] == []
+    lines = [line for line in said.splitlines() if not line.startswith("http://")]  # a link stays in one piece
+    assert [line for line in lines if len(line.rstrip()) > 80] == []
+
+
+def test_the_link_signs_in_at_the_console(printed: str) -> None:
+    link = re.search(r"^http://\S+$", printed, re.MULTILINE)
+    assert link is not None
+    page = httpx.get(link[0], timeout=30)
+    assert page.status_code == 200
+    assert "<form" in page.text
 
 
 def test_each_command_works_as_it_is_printed(printed: str) -> None:
