@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,6 +38,10 @@ STREAM_LIMIT_S = 330.0
 """What is sent in pieces makes at least 64 KiB in so long; a big blob is made durable before its answer."""
 RETRIES = Backoff(first_s=0.2, cap_s=10.0, limit=4)
 MAX_LISTED = 100_000
+MAX_EMPTY = 10_000
+"""Pages without an item, one after another: a list with filters has them where nothing fits for long."""
+Asked = str | int | bool | Sequence[str] | None
+"""A part of a query; a sequence is repeated, None is left out."""
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 W = TypeVar("W", bound=Wire)
@@ -107,7 +111,7 @@ class ApiClient:
         """Close the connections."""
         self._http.close()
 
-    def get(self, path: str, of: type[W], **query: str | int | None) -> W:
+    def get(self, path: str, of: type[W], **query: Asked) -> W:
         """One document.
 
         Raises:
@@ -126,16 +130,28 @@ class ApiClient:
                 return None
             raise
 
-    def items(self, path: str, of: type[W], limit: int = MAX_LISTED, **query: str | int | None) -> list[W]:
+    def items(self, path: str, of: type[W], limit: int = MAX_LISTED, **query: Asked) -> list[W]:
         """A list, page by page, at most `limit` items."""
-        found: list[W] = []
+        return list(self.each(path, of, limit, **query))
+
+    def each(self, path: str, of: type[W], limit: int = MAX_LISTED, **query: Asked) -> Iterator[W]:
+        """The same, each item as soon as its page is there. A page may be empty and have a next one; of such pages in
+        a row MAX_EMPTY are read.
+
+        Raises:
+            ClientError: as `get` does, or the list does not come to an end.
+        """
         cursor: str | None = None
-        while True:
-            query |= {"cursor": cursor, "limit": min(MAX_PAGE, limit - len(found))}
-            page = self.get(path, Page[of], **query)  # type: ignore[valid-type]
-            found.extend(page.items)
-            if page.next is None or page.next == cursor or not page.items or len(found) >= limit:
-                return found[:limit]
+        left, empty = limit, 0
+        while left > 0:
+            page = self.get(path, Page[of], **query, cursor=cursor, limit=min(MAX_PAGE, left))  # type: ignore[valid-type]
+            yield from page.items[:left]
+            left -= len(page.items)
+            empty = 0 if page.items else empty + 1
+            if page.next is None:
+                return
+            if page.next == cursor or empty > MAX_EMPTY:
+                raise ClientError(f"The registry's list {path} does not come to an end", code="bad_answer")
             cursor = page.next
 
     def send(
@@ -174,7 +190,7 @@ class ApiClient:
         path: str,
         *,
         repeatable: bool = False,
-        query: dict[str, str | int | None] | None = None,
+        query: Mapping[str, Asked] | None = None,
         **request: Any,
     ) -> ApiAnswer:
         """One request with retries; raises as `get` does. `request`: content, headers, timeout, as httpx takes them."""

@@ -468,7 +468,7 @@ class ReasonCode(Code):
 
 
 class DeviceReasonCode(Code):
-    """Why a device of a rollout is where it is, where the registry says it and not the device (`DeploymentCode`)."""
+    """Why a device is where it is, where the registry says it and not the device (`DeploymentCode`)."""
 
     SILENT = ("silent",
         "Nothing was heard of the device in time.",
@@ -482,6 +482,9 @@ class DeviceReasonCode(Code):
     NOT_REGISTERED = ("not_registered",
         "The rollout names a device that the registry does not have.",
         "Check the name, or add the device.")
+    UNEXPLAINED = ("unexplained",
+        "The device failed to serve what it should, and gave no code.",
+        "See what it says of it: `registry devices show`, `registry events`.")
 
 
 class ProblemCode(Code):

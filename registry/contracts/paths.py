@@ -49,7 +49,9 @@ alias_path = _Path("/models/{model}/aliases/{alias}")
 alias_history_path = _Path("/models/{model}/aliases/{alias}/history")
 """GET: Page[AliasView], newest first."""
 devices_path = _Path("/devices")
-"""GET: Page[DeviceView]."""
+"""GET, with a `DeviceQuery`: Page[DeviceView]; a page may be short or empty and have a next one."""
+fleet_path = _Path("/fleet")
+"""GET: FleetSummary."""
 device_path = _Path("/devices/{device}")
 """GET: DeviceView. PUT DeviceCreate: 201 DeviceCreated, 200 DeviceView. DELETE."""
 device_credential_path = _Path("/devices/{device}/credential")

@@ -160,6 +160,9 @@ class RegistryStateRow(Numbered, Base):
     epoch_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
     listened_at: Mapped[datetime | None]
     """When it last noted that it listens to devices."""
+    index_rules: Mapped[int] = mapped_column(default=0, server_default="0")
+    """The revision of the rules by which the fleet's index was made (`registry.core.device_states.RULES`); 0: it is to
+    be made."""
 
 
 class SessionRow(OfDevice, Base):

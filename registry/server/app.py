@@ -34,8 +34,9 @@ from registry.server.watchdog import watched
 API_VERSION = "1"
 ROUTERS: tuple[APIRouter, ...] = (
     *(catalogue.models, catalogue.versions, catalogue.aliases, blobs.blobs, blobs.uploads, meta.tokens, meta.meta),
-    *(devices.desired, devices.devices, devices.deployments, catalogue.choice, devices.jobs, catalogue.evaluations),
-    *(devices.telemetry, devices.results, rollouts.groups, rollouts.rollouts, stream.router, rollouts.webhooks),
+    *(devices.desired, devices.devices, devices.fleet, devices.deployments, catalogue.choice, devices.jobs),
+    *(catalogue.evaluations, devices.telemetry, devices.results, rollouts.groups, rollouts.rollouts),
+    *(stream.router, rollouts.webhooks),
 )
 
 Background = Callable[[Services], AbstractAsyncContextManager[None]]

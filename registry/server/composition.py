@@ -40,12 +40,14 @@ from registry.services.console_sessions import ConsoleSessions
 from registry.services.deployments import Deployments
 from registry.services.evaluations import Datasets, Evaluations, ParityTable
 from registry.services.fleet.desired import DesiredDocuments, Publication
+from registry.services.fleet.device_index import rebuild_index
 from registry.services.fleet.devices import Devices
 from registry.services.fleet.fleet_log import FleetLog
 from registry.services.fleet.groups import Groups
 from registry.services.fleet.history import HealthHistory, Results
 from registry.services.fleet.presence import PresenceTracker
 from registry.services.fleet.retention import RetentionSweep
+from registry.services.fleet.summary import FleetFigures
 from registry.services.jobs import Jobs
 from registry.services.restoring import Restored, restored
 from registry.services.rollouts.planning import Planner, holder_in
@@ -132,6 +134,7 @@ class FleetServices:
     jobs: Jobs
     telemetry: Telemetry
     presence: PresenceTracker
+    figures: FleetFigures
     health: HealthHistory
     results: Results
     retention: RetentionSweep
@@ -171,6 +174,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         jobs=Jobs(database, timedelta(hours=limits.event_hours)),
         telemetry=telemetry,
         presence=PresenceTracker(database, expiry_s),
+        figures=FleetFigures(database),
         health=HealthHistory(database),
         results=Results(database),
         retention=RetentionSweep(database, limits),
@@ -252,6 +256,8 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
     """
     with ExitStack() as undo:
         database, blobs = _open(config, undo)
+        with suppress(TemporaryError):  # else the presence job does it as soon as the database takes writes
+            rebuild_index(database, clock())
         services = _services(config, clock, database, blobs)
         services.opened.enter_context(undo.pop_all())
     for probe in (database.probe, services.blobs.probe, services.checks.refresh):

@@ -16,6 +16,7 @@ from registry.contracts.wire import Digest
 from registry.db.catalog_rows import BlobRow, VersionBlobRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow
+from registry.services.fleet.device_index import forget_index
 from registry.services.fleet.epochs import epoch_of, forget_presence, renew_epoch
 from registry.services.tokens import Tokens
 
@@ -51,6 +52,7 @@ def restored(
     with database.write() as session:
         renew_epoch(session, now, REASON)
         forget_presence(session)
+        forget_index(session)
         epoch = epoch_of(session)
         devices = session.scalar(select(func.count()).select_from(DeviceRow)) or 0
     new_admin = tokens.readmit(file, f"admin-{epoch[:8]}", now) if given is None else None

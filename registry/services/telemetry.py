@@ -23,15 +23,18 @@ from sqlalchemy.orm import Session, defer
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
+from registry.core.device_states import HEARD
 from registry.core.intake import KINDS, DeviceMessage, Recorded, checked, is_sign_of_life, two_agents
 from registry.core.presence import DEFAULT_EXPIRY_S, Speakers, ended_before, patience_s
 from registry.core.retention import Increase
 from registry.db.base import insert_new
 from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow, DeviceRow, DeviceStateRow, EventRow
+from registry.db.index_rows import DeviceIndexRow
 from registry.errors import InvalidError
 from registry.services.deployments import take_facts
 from registry.services.fleet.desired import find_device
+from registry.services.fleet.device_index import index
 from registry.services.fleet.epochs import epoch_of, renew_epoch
 from registry.services.fleet.fleet_totals import FleetTotals
 from registry.services.fleet.history import record, take_health
@@ -61,6 +64,10 @@ class DeviceState:
     """Of the facts that the registry has."""
     generation: int
     """Of its desired document."""
+    connection: str | None
+    """What the index says of it."""
+    moved: bool = False
+    """The index may have to follow."""
     changes: dict[str, Any] = field(default_factory=dict)
     """By column of `DeviceStateRow`."""
 
@@ -68,6 +75,7 @@ class DeviceState:
         """It gave a sign of life."""
         until = at + timedelta(seconds=patience_s(self.heard_every_s, self.expiry_s))
         self.changes.update(last_seen=at, heard_until=until, gone_at=None)
+        self.moved |= self.connection not in HEARD
 
     def spoke(self, session_id: str, at: datetime) -> bool:
         """A live message of this session. True: from now on it is known that two agents have this name."""
@@ -89,17 +97,17 @@ class DeviceState:
     def born(self, session_id: str, text: str) -> None:
         """A session of it began, or came back."""
         self.session_id = self.changes["session_id"] = session_id
-        self.online = True
+        self.online = self.moved = True
         self.changes.update(online=True, presence=text)
 
     def died(self, at: datetime, text: str) -> None:
         """Its session ended."""
-        self.online = False
+        self.online, self.moved = False, True
         self.changes.update(online=False, presence=text, gone_at=at)
 
     def reported(self, text: str, session_id: str, at: datetime) -> None:
         """Its state, by its own clock."""
-        self.reported_session, self.reported_at = session_id, at
+        self.reported_session, self.reported_at, self.moved = session_id, at, True
         self.changes.update(reported=text, reported_session=session_id, reported_at=at)
 
     def is_late(self, session_id: str, at: datetime, *, retained: bool) -> bool:
@@ -126,9 +134,11 @@ def find_states(session: Session, names: Collection[str], expiry_s: float) -> di
         DeviceStateRow.returns,
         DeviceStateRow.returned_at,
         DesiredRow.generation,
+        DeviceIndexRow.connection,
     )
     query = select(*columns).join(DeviceStateRow, DeviceStateRow.device_id == DeviceRow.id)
     query = query.join(DesiredRow, DesiredRow.device_id == DeviceRow.id)
+    query = query.outerjoin(DeviceIndexRow, DeviceIndexRow.device_id == DeviceRow.id)
     return {
         row.name: DeviceState(
             device_id=row.id,
@@ -141,6 +151,7 @@ def find_states(session: Session, names: Collection[str], expiry_s: float) -> di
             speakers=Speakers(tuple(row.sessions or ()), row.returns, row.returned_at),
             facts_digest=row.facts_digest,
             generation=row.generation,
+            connection=row.connection,
         )
         for row in session.execute(query.where(DeviceRow.name.in_(names)))
     }
@@ -231,7 +242,9 @@ class Telemetry:
         if size > MAX_CONTROL_BYTES:
             raise InvalidError(f"The facts have {size} bytes; {MAX_CONTROL_BYTES} are the most.")
         with self._database.write() as session:
-            take_facts(session, find_device(session, device), facts, now)
+            row = find_device(session, device)
+            take_facts(session, row, facts, now)
+            index(session, [row.id], now)
 
     def _begin_again(self, device: str, now: datetime) -> None:
         reason = f"device {device} has seen a later state than this database holds: it was put back from a backup"
@@ -275,6 +288,7 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
     for _, intake, _ in fresh:
         states[intake.device].changes["health"] = intake.text
     keep_states(session, states.values())
+    index(session, [state.device_id for state in states.values() if state.moved], batch[-1].at)
     _take_events(session, events)
     take_said(session, said)
     taken.repeated = len(health) - len(fresh)

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, Field, field_validator
 
 from registry.contracts.api.agents import AgentConnection
+from registry.contracts.api.fleet import ConnectionState, DeviceSort, SlotState, SlotView
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.catalogue.manifest import Format
 from registry.contracts.device.deployments import DeploymentPolicy, Job, JobKind, JobStatus
 from registry.contracts.device.messages import Event, Health, Presence, Profile, Reported
 from registry.contracts.fit.platforms import Platform
+from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
 from registry.contracts.wire import Digest, Name, VersionName, Wire
 
 
@@ -189,6 +191,44 @@ class DeviceView(Wire):
     """Why it began: the database was made, or put back from a backup."""
     desired: dict[Name, VersionName] = Field(default_factory=dict)
     """Model to the version that it should serve."""
+    connection: ConnectionState | None = None
+    """Whether it is there. None: this registry does not say."""
+    state: SlotState | None = None
+    """The worst of its slots, or `failing` where the whole agent has a fault. None: this registry does not say."""
+    code: str = ""
+    """Why it fails or went back; empty: it does neither."""
+    hardware: str = ""
+    """Architecture and best usable target: `aarch64/gpu`. Empty: its facts are not known yet."""
+    changed_at: AwareDatetime | None = None
+    """When its state or one of its slots changed last. None: this registry does not say."""
+    slots: dict[Name, SlotView] = Field(default_factory=dict)
+    """By model: what serves, what should, and how far that is."""
+
+
+class DeviceQuery(Wire):
+    """Which devices a list has, as its query; everything given must hold."""
+
+    state: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=32)] = Field(default_factory=list)
+    """A `ConnectionState` or a `SlotState`, may be repeated: in one of these connection states, and in one of these
+    states of what they serve."""
+    serves: Annotated[str, Field(max_length=129)] = ""
+    """`MODEL` or `MODEL@VERSION`: it answers requests for that now."""
+    failing: Annotated[str, Field(max_length=64)] = ""
+    """The code with which it fails or went back; `any`: any code."""
+    behind: bool | None = None
+    """True: one of its models is not yet served, or not any more, in the version that it should be. False: none is."""
+    selector: Annotated[str, Field(max_length=MAX_SELECTOR_CHARS)] = ""
+    """A condition on labels, as a rollout's: `site=paris,ring!=canary`."""
+    label: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=16)] = Field(default_factory=list)
+    """`key=value`, may be repeated."""
+    online: bool | None = None
+    """True: it is `online`, `http_only` or `late` at this moment. False: it is not."""
+    name: Annotated[str, Field(max_length=64)] = ""
+    """A part of its name; with `*` at the end, the beginning of its name."""
+    sort: DeviceSort = DeviceSort.NAME
+    """The order."""
+    brief: bool = False
+    """True: `presence`, `reported`, `facts` and `health` are left out, which makes a page a tenth as long."""
 
 
 class Deployment(Wire):

@@ -7,7 +7,8 @@ import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query
 
@@ -58,6 +59,30 @@ class Paging:
         more = len(items) > self.limit
         return Page[Item](items=shown, next=encode_cursor(listing, key(shown[-1])) if more else None)
 
+    def keyed(
+        self,
+        listing: str,
+        fetch: Callable[[tuple[Any, ...] | None, int], tuple[Sequence[Item], tuple[Any, ...] | None]],
+    ) -> Page[Item]:
+        """One page of a list whose key is not a part of its items, and whose pages may be short.
+
+        Args:
+            listing: Names the list and its order.
+            fetch: Gets up to so many items that come after a key (None: from the beginning), and the key of the next
+                page; keys consist of texts, whole numbers and times.
+
+        Raises:
+            InvalidError: the cursor is not one of this list.
+        """
+        after = None
+        if self.cursor is not None:
+            found = decode_cursor(self.cursor, listing)
+            after = _parts(found) if isinstance(found, str) else None
+            if after is None:
+                raise InvalidError(CURSOR_REFUSED)
+        items, more = fetch(after, self.limit)
+        return Page[Item](items=tuple(items), next=encode_cursor(listing, _text(more)) if more is not None else None)
+
     def newest(self, listing: str, fetch: Callable[[int, int], Sequence[tuple[int, Item]]]) -> Page[Item]:
         """The same of a list from new to old, whose items `fetch` gives with their numbers."""
         page = self.answer(listing, NEWEST, fetch, lambda numbered: numbered[0])
@@ -86,6 +111,26 @@ def decode_cursor(cursor: str, listing: str) -> str | int:
         raise InvalidError(CURSOR_REFUSED)
     key: str | int = value[1]
     return key
+
+
+def _text(key: tuple[Any, ...]) -> str:
+    return json.dumps([{"t": part.isoformat()} if isinstance(part, datetime) else part for part in key])
+
+
+def _parts(text: str) -> tuple[Any, ...] | None:
+    """The key in a cursor; None: it is none."""
+    try:
+        parts = json.loads(text)
+        key = tuple(datetime.fromisoformat(part["t"]) if isinstance(part, dict) else part for part in parts)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return key if all(_is_key(part) for part in key) else None
+
+
+def _is_key(part: object) -> bool:
+    if isinstance(part, datetime):
+        return part.tzinfo is not None
+    return (isinstance(part, str) and is_text(part)) or (type(part) is int and 0 <= part <= NEWEST)
 
 
 def is_text(key: str) -> bool:

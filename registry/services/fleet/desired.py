@@ -29,6 +29,7 @@ from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired, Desir
 from registry.db.engine import Changed, Database
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, RevisionRow, TombstoneRow
 from registry.errors import InvalidError, NotFoundError
+from registry.services.fleet.device_index import index
 from registry.services.fleet.epochs import REVISION, epoch_of, issued, next_revision
 from registry.services.queries import UseCases, batches, found
 
@@ -102,6 +103,7 @@ def set_desired(
         change = Change(device.id, wanted, pinned, note)
         session.merge(DeploymentRow(**_slot(model, change, wanted, generation=document.generation, by=by, now=now)))
     session.flush()
+    index(session, [device.id], now)
 
 
 def set_job(session: Session, device: DeviceRow, job: str, work: Job | None, now: datetime) -> None:
@@ -245,6 +247,7 @@ def _set_batch(
     session.execute(delete(DeploymentRow).where(DeploymentRow.model == model, done))
     if slots:
         session.execute(insert(DeploymentRow), slots)
+    index(session, documents.keys() - refused, now)
     return refused
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import delete, not_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session, defer
 
 from registry.contracts.api.devices import DeviceCreated, DeviceView
+from registry.contracts.api.fleet import SlotState
 from registry.contracts.device.messages import Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import LabelKey, LabelValue
-from registry.core import presence
+from registry.core import device_states, presence
 from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import (
     DeploymentRow,
@@ -26,9 +28,11 @@ from registry.db.fleet_rows import (
 )
 from registry.errors import InvalidError
 from registry.services.fleet.desired import find_device, first_document
+from registry.services.fleet.device_index import index, indexed_devices
 from registry.services.fleet.epochs import next_revision
 from registry.services.fleet.groups import labels_of
-from registry.services.fleet.presence import is_online, judged_at
+from registry.services.fleet.listing import Asked, Key, find_page
+from registry.services.fleet.presence import judged_at
 from registry.services.queries import UseCases
 from registry.services.tokens import put_device_token, remove_device_token
 
@@ -86,24 +90,20 @@ class Devices(UseCases):
         with self._database.read() as session:
             return _views(session, [find_device(session, name)], now)[0]
 
-    def page(
-        self, labels: Mapping[str, str], online: bool | None, after: str, limit: int, now: datetime
-    ) -> list[DeviceView]:
-        """Up to `limit` devices by name, after the name `after`.
+    def page(self, asked: Asked, now: datetime, *, brief: bool = False) -> tuple[list[DeviceView], Key | None]:
+        """One page of the list, and the key after which the next one begins; see `find_page`.
 
         Args:
-            labels: Only devices that have all of these.
-            online: Only devices that are, or are not, online; None: both.
+            asked: Which.
+            now: The registry's clock.
+            brief: Without what they reported, their facts and their health.
         """
-        query = select(DeviceRow).where(DeviceRow.name > after)
-        for key, value in labels.items():
-            having = select(DeviceLabelRow.device_id).where(DeviceLabelRow.key == key, DeviceLabelRow.value == value)
-            query = query.where(DeviceRow.id.in_(having))
         with self._database.read() as session:
-            if online is not None:
-                there = is_online(session, now)
-                query = query.join(DeviceStateRow).where(there if online else not_(there))
-            return _views(session, session.scalars(query.order_by(DeviceRow.name).limit(limit)).all(), now)
+            ids, more = find_page(session, asked, now)
+            columns = [defer(DeviceRow.facts)] if brief else []
+            query = select(DeviceRow).where(DeviceRow.id.in_(ids)).options(*columns)
+            rows = {row.id: row for row in session.scalars(query)}
+            return _views(session, [rows[each] for each in ids], now, brief=brief), more
 
 
 def _register(session: Session, name: str, now: datetime) -> DeviceRow:
@@ -116,6 +116,7 @@ def _register(session: Session, name: str, now: datetime) -> DeviceRow:
     if tombstone is not None:
         session.delete(tombstone)
     first_document(session, row, generation, now)
+    index(session, [row.id], now)
     return row
 
 
@@ -129,21 +130,28 @@ def _check_labels(labels: Mapping[str, str]) -> None:
         raise InvalidError("A label is not allowed.", faults) from error
 
 
-def _views(session: Session, rows: Sequence[DeviceRow], now: datetime) -> list[DeviceView]:
+def _views(session: Session, rows: Sequence[DeviceRow], now: datetime, *, brief: bool = False) -> list[DeviceView]:
     ids = [row.id for row in rows]
-    states = {s.device_id: s for s in session.scalars(select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids)))}
+    documents = (DeviceStateRow.presence, DeviceStateRow.reported, DeviceStateRow.health)
+    options = [defer(column) for column in documents] if brief else []
+    of_devices = select(DeviceStateRow).where(DeviceStateRow.device_id.in_(ids)).options(*options)
+    states = {s.device_id: s for s in session.scalars(of_devices)}
     query = select(DesiredRow.device_id, DesiredRow.generation).where(DesiredRow.device_id.in_(ids))
     generations = {found.device_id: found.generation for found in session.execute(query)}
     labels = labels_of(session, DeviceLabelRow.device_id.in_(ids))
     desired: dict[int, dict[str, str]] = {}
-    for slot in session.scalars(select(DeploymentRow).where(DeploymentRow.device_id.in_(ids))):
-        desired.setdefault(slot.device_id, {})[slot.model] = slot.version
+    deployed = select(DeploymentRow.device_id, DeploymentRow.model, DeploymentRow.version)
+    for device_id, model, version in session.execute(deployed.where(DeploymentRow.device_id.in_(ids))):
+        desired.setdefault(device_id, {})[model] = version
     as_of, life = judged_at(session, now), session.get(RegistryStateRow, 1)
+    indexed, slots = indexed_devices(session, ids)
 
     def view(row: DeviceRow) -> DeviceView:
-        state = states[row.id]
+        state, known = states[row.id], indexed.get(row.id)
         there = presence.is_online(state.heard_until, state.gone_at, as_of)
         speakers = presence.Speakers(tuple(state.sessions or ()), state.returns, state.returned_at)
+        connection, _ = device_states.connection(state.last_seen, state.heard_until, state.gone_at, state.online, as_of)
+        whole: dict[str, Any] = {} if brief else _documents(row, state)
         return DeviceView(
             name=row.name,
             labels=labels.get(row.id, {}),
@@ -152,16 +160,28 @@ def _views(session: Session, rows: Sequence[DeviceRow], now: datetime) -> list[D
             online=there,
             expires_at=state.heard_until if there else None,
             rivals=speakers.rivals(as_of),
-            presence=Presence.model_validate_json(state.presence) if state.presence else None,
-            reported=Reported.model_validate_json(state.reported) if state.reported else None,
-            facts=Platform.model_validate_json(row.facts) if row.facts else None,
             facts_at=row.facts_at,
-            health=Health.model_validate_json(state.health) if state.health else None,
             generation=generations[row.id],
             epoch=life.epoch if life is not None else "",
             epoch_since=life.epoch_since if life is not None else None,
             epoch_reason=life.epoch_reason if life is not None else "",
             desired=desired.get(row.id, {}),
+            connection=connection,
+            state=SlotState(known.state) if known is not None else None,
+            code=known.code if known is not None else "",
+            hardware=known.hardware if known is not None else "",
+            changed_at=known.changed_at if known is not None else None,
+            slots=slots.get(row.id, {}),
+            **whole,
         )
 
     return [view(row) for row in rows]
+
+
+def _documents(row: DeviceRow, state: DeviceStateRow) -> dict[str, Any]:
+    return {
+        "presence": Presence.model_validate_json(state.presence) if state.presence else None,
+        "reported": Reported.model_validate_json(state.reported) if state.reported else None,
+        "facts": Platform.model_validate_json(row.facts) if row.facts else None,
+        "health": Health.model_validate_json(state.health) if state.health else None,
+    }

@@ -13,8 +13,11 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, inspect, or_, selec
 from sqlalchemy.orm import Session
 
 from registry.core import presence
+from registry.core.device_states import HEARD
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow, RegistryStateRow
+from registry.db.index_rows import DeviceIndexRow
+from registry.services.fleet.device_index import index, look_at_late, sweep_index
 from registry.services.fleet.epochs import registry_state
 from registry.services.queries import batches
 
@@ -60,7 +63,8 @@ class PresenceTracker:
             self._polls[device] = now
 
     def listen(self, now: datetime) -> None:
-        """The registry is there, and hears. Where it was not, for longer than it would note, no device was silent."""
+        """The registry is there, and hears. Where it was not, for longer than it would note, no device was silent.
+        Then the index follows what only time has changed."""
         with self._lock:
             polls, self._polls = self._polls, {}
             try:
@@ -68,27 +72,30 @@ class PresenceTracker:
                     row = registry_state(session, now)
                     _extend(session, row.listened_at, now)
                     row.listened_at = now
-                    self._take_polls(session, polls)
+                    self._take_polls(session, polls, now)
             except Exception:
                 self._polls = {**polls, **self._polls}
                 raise
+        sweep_index(self._database, now)
 
-    def _take_polls(self, session: Session, polls: dict[str, datetime]) -> None:
+    def _take_polls(self, session: Session, polls: dict[str, datetime], now: datetime) -> None:
         """What came after a poll, a sign of life or the end of a session, stays."""
         names = sorted(polls)
         for batch in batches(names, BATCH):
-            query = select(DeviceRow.id, DeviceRow.name, DeviceStateRow.heard_every_s).join(DeviceStateRow)
-            query = query.where(DeviceRow.name.in_(batch)).order_by(DeviceRow.id)
+            query = select(DeviceRow.id, DeviceRow.name, DeviceStateRow.heard_every_s, DeviceIndexRow.connection)
+            query = query.join(DeviceStateRow).outerjoin(DeviceIndexRow, DeviceIndexRow.device_id == DeviceRow.id)
+            found = session.execute(query.where(DeviceRow.name.in_(batch)).order_by(DeviceRow.id)).all()
             rows = [
                 {
                     "of_device": device,
                     "polled_at": polls[name],
                     "until": polls[name] + timedelta(seconds=presence.patience_s(every, self._expiry_s)),
                 }
-                for device, name, every in session.execute(query)
+                for device, name, every, _ in found
             ]
             if rows:
                 session.execute(_POLLED, rows)
+            index(session, [device for device, _, _, connection in found if connection not in HEARD], now)
 
     def count(self, now: datetime) -> tuple[int, int, int]:
         """Devices that are online, all others, and those whose name two agents have."""
@@ -115,3 +122,4 @@ def _extend(session: Session, listened_at: datetime | None, now: datetime) -> No
     if rows:
         where = _STATES.c.device_id == bindparam("of_device")
         session.execute(update(_STATES).where(where).values(heard_until=bindparam("heard_until")), rows)
+        look_at_late(session, now)

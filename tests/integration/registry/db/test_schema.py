@@ -32,6 +32,7 @@ RELEASED = {
     "r0001": "f8a5a398fe6438962bd609ec0dcb4cb28e3c2ec8e1dc6f6fe80eede308a85c63",
     "r0002": "6b36c624c315f36096e9049ec60729a19eac8c161bfa273cff2b83515faefe3d",
     "r0003": "67e7d97755c7926a8a7769fd05c01a5a580c0880683bdf54787537794c646917",
+    "r0004": "b46c1b75a2753358f04810b5987395591a0bec9739943ee59556292a84415f9a",
 }
 """SHA-256 of each migration's file. Databases have run them: a line is added here, none is ever changed."""
 
