@@ -33,19 +33,19 @@ from registry.contracts.api.devices import (
     ReportsTaken,
     ResultView,
 )
-from registry.contracts.api.fleet import ConnectionState, DeviceSort, FleetSummary, SlotState
+from registry.contracts.api.fleet import FleetSummary
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.device.messages import Desired, Event, Health
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import API
-from registry.contracts.wire import Name, VersionName
+from registry.contracts.wire import Name
 from registry.errors import InvalidError
 from registry.server.agent_connection import agent_connection
 from registry.server.composition import Services
+from registry.server.device_pages import device_page
 from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep, caller, caller_of, services_of
 from registry.server.middleware.etags import document
 from registry.server.middleware.paging import CURSOR_REFUSED, NEWEST, PagingDep, is_text
-from registry.services.fleet.listing import Asked, DeviceFilter, Key
 
 desired = APIRouter(prefix=API, tags=["desired"])
 devices = APIRouter(prefix=API, tags=["devices"])
@@ -57,7 +57,6 @@ jobs = APIRouter(prefix=API + "/jobs", tags=["jobs"])
 LAST_SECOND = int(datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp())
 DESIRED = "/devices/{device}/desired"
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
-_VERSION: TypeAdapter[str] = TypeAdapter(VersionName)
 
 
 async def get_desired(request: Request) -> Response:
@@ -98,52 +97,7 @@ def list_devices(
 ) -> Page[DeviceView]:
     """Devices, by name or in another order; with several filters, those for which all hold. A page looks at a bounded
     part of the fleet: it may have fewer items than asked for, or none, and all the same a next one."""
-    which, sort = device_filter(wanted), wanted.sort
-
-    def fetch(after: Key | None, limit: int) -> tuple[list[DeviceView], Key | None]:
-        if after is not None and [type(part) for part in after] != _KEYS[sort]:
-            raise InvalidError(CURSOR_REFUSED)
-        return services.fleet.devices.page(Asked(which, sort, after, limit), services.clock(), brief=wanted.brief)
-
-    return paging.keyed(f"devices {sort.value}", fetch)
-
-
-_KEYS = {sort: [str] if sort.value.endswith("name") else [datetime, int] for sort in DeviceSort}
-
-
-def device_filter(wanted: DeviceQuery) -> DeviceFilter:
-    """What a query asks for. Raises InvalidError."""
-    model, _, version = wanted.serves.partition("@")
-    if wanted.serves and not (_fits(_NAME, model) and (not version or _fits(_VERSION, version))):
-        raise InvalidError(f"`serves` is MODEL or MODEL@VERSION, not {wanted.serves[:100]!r}.")
-    states = tuple(_state(state) for state in wanted.state)
-    return DeviceFilter(
-        states=states,
-        model=model,
-        version=version,
-        failing=wanted.failing,
-        behind=wanted.behind,
-        selector=wanted.selector,
-        labels=dict(_label(text) for text in wanted.label),
-        online=wanted.online,
-        name=wanted.name.lower(),
-    )
-
-
-def _state(text: str) -> ConnectionState | SlotState:
-    for kind in (ConnectionState, SlotState):
-        if text in tuple(kind):
-            return kind(text)
-    known = ", ".join((*ConnectionState, *SlotState))
-    raise InvalidError(f"There is no state {text[:64]!r}; there are: {known}.")
-
-
-def _fits(kind: TypeAdapter[str], text: str) -> bool:
-    try:
-        kind.validate_python(text)
-    except ValidationError:
-        return False
-    return True
+    return device_page(services, paging, wanted)
 
 
 @fleet.get("/fleet")
@@ -210,13 +164,6 @@ def list_hours(device: Name, services: ServicesDep, paging: PagingDep, _who: Rea
 def list_events(device: Name, services: ServicesDep, paging: PagingDep, _who: Reader) -> Page[Event]:
     """Events, newest first."""
     return paging.newest(f"events/{device}", partial(services.fleet.health.events, device))
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or len(text) > 512:
-        raise InvalidError(f"A label filter is `key=value`, not {text[:100]!r}.")
-    return key, value
 
 
 @deployments.get("")

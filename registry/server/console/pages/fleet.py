@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from registry.contracts.api.devices import DeviceQuery
 from registry.server.console.rendering import page
 from registry.server.console.sections import Section
 from registry.server.console.visitors import Reading
+from registry.server.device_pages import device_page
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
 
@@ -28,13 +30,7 @@ def fleet(
 ) -> Response:
     """The list."""
     now = services.clock()
-    labels = dict(text.partition("=")[::2] for text in label or ())
-    found = paging.answer(
-        "devices",
-        "",
-        lambda after, limit: services.fleet.devices.page(labels, online, after, limit, now),
-        lambda device: device.name,
-    )
+    found = device_page(services, paging, DeviceQuery(label=label or [], online=online, brief=True))
     there, away, _ = services.fleet.presence.count(now)
     return page(
         request, "fleet.html", live=True, devices=found.items, next=found.next, online=online, counts=(there, away)
