@@ -26,7 +26,9 @@ from registry.publishing.sources.found import FoundModel, SourceChoice, SourceUs
 from registry.publishing.sources.pytorch import PYTHON_VARIABLE
 from registry.publishing.sources.read import read_source, request_of
 from tests.support.paths import LENET
+from tests.support.programs.cli import Cli
 
+pytestmark = pytest.mark.timeout(2000)  # PyTorch's wheel for GPUs is several GB
 MAKE = """
 import sys, os, pickle, torch
 folder = sys.argv[1]
@@ -201,6 +203,14 @@ def test_a_folder_of_mlflow_says_the_inputs_of_its_module(models: Path) -> None:
         assert (found.origin.kind, found.name) == ("mlflow", "net")
         ((name, shape),) = inputs_of(found)
         assert (name, shape[1:]) == ("x", [1, 8, 8])
+
+
+def test_an_imported_module_is_published_with_its_origin(models: Path, python: str, cli: Cli) -> None:
+    source, said = f"torch:{models / 'traced.ts'}", {PYTHON_VARIABLE: python}
+    cli("import", source, "--version", "1.0.0", "--input", "x:FP32:-1,1,8,8", **said)
+    manifest = cli("show", "traced@1.0.0", "--json").document["manifest"]
+    assert (manifest["origin"]["kind"], manifest["origin"]["source"]) == ("torch", "traced.ts")
+    assert manifest["variants"][0]["inputs"][0]["shape"] == [-1, 1, 8, 8]
 
 
 def archive(path: Path, *names: str) -> Path:
