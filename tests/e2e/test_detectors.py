@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paho.mqtt.client import MQTTv311
 from PIL import Image, ImageDraw
 
-from registry.client.devices import Client, DetectedObject, DetectionOptions, DeviceError
+from registry.client.devices import AsyncClient, Client, DetectedObject, DetectionOptions, DeviceError
+from tests.support.clients.asking import Asker
 from tests.support.models.detectors import LAYOUTS, publish_file
 from tests.support.programs.fleet import Fleet
 
@@ -104,6 +108,64 @@ def test_answers_of_joined_requests_are_each_their_own(client: Client) -> None:
     for box, answer in zip(boxes, answers, strict=True):
         (found,) = answer.detections
         is_the_box(found.box, box)
+
+
+def test_a_plain_picture_over_mqtt_311_is_answered_in_json_on_the_results_topic(fleet: Fleet) -> None:
+    topic = f"modelfleet/v1/devices/{DEVICE}"
+    asker = Asker(
+        fleet.broker_port, f"{topic}/infer/letterbox", protocol=MQTTv311, listen=(f"{topic}/results/letterbox",)
+    )
+    try:
+        answer = asker.one(picture())
+    finally:
+        asker.close()
+    outputs = {each["name"]: each for each in json.loads(answer.payload)["outputs"]}
+    assert {name: each["shape"] for name, each in outputs.items()} == {
+        "boxes": [1, 4], "scores": [1], "classes": [1], "labels": [1]
+    }  # fmt: skip
+    is_the_box(outputs["boxes"]["data"])
+    assert outputs["labels"]["data"] == ["dog"]
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_asyncio_gets_the_same(fleet: Fleet, protocol: str) -> None:
+    async def ask() -> list[DetectedObject]:
+        async with AsyncClient(f"mqtt://127.0.0.1:{fleet.broker_port}", protocol=protocol) as client:
+            limits = DetectionOptions(iou_threshold=1.0)
+            return (await client.infer(DEVICE, "yolov8", picture=picture(), detections=limits)).detections
+
+    assert [each.label for each in asyncio.run(ask())] == ["dog", "dog"]
+
+
+def test_a_description_that_does_not_fit_the_model_is_not_published(fleet: Fleet, tmp_path: Path) -> None:
+    file = publish_file(tmp_path, "odd", "yolov8", SIDE)
+    said = file.read_text()
+
+    def refused(old: str, new: str) -> str:
+        assert old in said
+        file.write_text(said.replace(old, new))
+        with pytest.raises(RuntimeError, match="exit code") as raised:
+            fleet.registry("publish", str(file), "--dry-run")
+        return str(raised.value)
+
+    labels = 'labels = ["cat", "dog"]'
+    assert "it has 2 classes, and there are 3 labels" in refused(labels, 'labels = ["cat", "dog", "cow"]')
+    assert "there is no output 'scores'" in refused(labels, labels + '\nscores = {output = "scores"}')
+    assert "is it transposed = true?" in refused(labels, labels + '\nscores = {output = "output0", at = 1}')
+    assert "over 1" in refused(
+        labels, labels + '\nscores = {output = "output0", at = 2, transposed = true}\nextra_values = 2'
+    )
+    assert "did you mean 'iou_threshold'" in refused(labels, labels + "\niou_treshold = 0.5")
+
+
+def test_a_file_that_looks_like_a_detectors_is_published_as_it_is_and_the_publisher_is_told(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    file = publish_file(tmp_path, "plain", "torchvision", SIDE)
+    file.write_text(file.read_text().partition("[detection]")[0])
+    told = fleet.registry("publish", str(file))
+    assert [text for text in told["warnings"] if 'layout = "torchvision"' in text]
+    assert fleet.registry("show", "plain@1")["manifest"]["detection"] is None
 
 
 def test_a_request_may_say_how_many_boxes_and_how_good_they_are(client: Client) -> None:

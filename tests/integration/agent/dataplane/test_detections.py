@@ -190,6 +190,21 @@ def test_many_more_requests_than_slots_are_each_answered(asker: Asker, serving: 
     assert until(lambda: serving.plane.snapshot().models["double"].queue_depth == 0)
 
 
+def test_requests_that_run_together_get_each_their_own_boxes(asker: Asker, serving: Serving) -> None:
+    worker = FakeWorker((-1, 1, CANDIDATES, 6), slots=32)
+    detects(serving, worker)
+    worker.gate.clear()
+    for number in range(20):
+        rows = ROWS.copy()
+        rows[0, 0, 1, 2] += number / 32
+        asker.ask(**request(rows), correlation=b"%d" % number)
+    until(lambda: serving.plane.snapshot().models["double"].queue_depth == 20)
+    worker.gate.set()
+    for answer in asker.wait(20):
+        assert told(answer)["boxes"][2] == 5 + int(answer.correlation) / 32
+    assert max(worker.batches) > 1
+
+
 def test_a_client_of_mqtt_311_names_the_topic_of_its_answer_in_its_payload(asker: Asker, serving: Serving) -> None:
     detects(serving)
     said = {"detections": True, "response_topic": asker.reply_topic, "correlation_id": "7"}
