@@ -1,7 +1,8 @@
 """Home Assistant finds a sensor for each model of this device, where the settings name its discovery prefix.
 
-The sensor's state is the first element of the first output of what comes on the model's results topic: the best label
-of a classification. Its attributes are the whole result. It is available while the device's presence says so.
+The sensor's state is of what comes on the model's results topic: the best label of detections, `none` where there are
+none; else the first element of the first output, the best label of a classification. Its attributes are the whole
+result. It is available while the device's presence says so.
 Source: Home Assistant, MQTT integration, "MQTT Discovery": a retained document on
 `<prefix>/sensor/<object id>/config`, removed by an empty one.
 """
@@ -13,7 +14,12 @@ from collections.abc import Callable, Iterable
 from registry.contracts.topics import Topics
 from registry.contracts.wire import canonical_json
 
-_STATE = "{{ (value_json.outputs | first).data | first if value_json.outputs is defined else this.state }}"
+_STATE = (
+    "{% set labels = value_json.outputs | default([]) | selectattr('name', 'eq', 'labels') | map(attribute='data') "
+    "| list %}{% if value_json.outputs is not defined %}{{ this.state }}"
+    "{% elif labels %}{{ labels | first | first | default('none') }}"
+    "{% else %}{{ (value_json.outputs | first).data | first }}{% endif %}"
+)
 _AVAILABLE = "{{ 'online' if value_json.online else 'offline' }}"
 
 

@@ -119,6 +119,7 @@ def import_model(
             "aliases": tuple(dict.fromkeys(alias or ())),
             "image": request.image if pictures else None,
             "classification": request.classification if classes else None,
+            "detection": request.detection if classes and pictures else None,
         }
         publish_request(
             session, request.model_copy(update=said), dry_run=dry_run, notes=found.notes, inspected=found.inspected

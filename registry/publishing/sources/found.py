@@ -13,7 +13,7 @@ from typing import Any
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Origin, Target, TensorSpec
 from registry.contracts.codes import ClientCode, ProblemCode
 from registry.inspection.facts import InspectionError, ModelFacts
-from registry.publishing.request import BatchingSection
+from registry.publishing.request import BatchingSection, DetectionSection
 
 MAX_TEXT_BYTES = 4 << 20
 """Of a configuration file: a list of 65,536 labels takes 2 MiB."""
@@ -77,6 +77,7 @@ class FoundModel:
     card: Path | None = None
     image: ImageInput | None = None
     classification: Classification | None = None
+    detection: DetectionSection | None = None
     notes: tuple[str, ...] = ()
     """What was left out, and why, a sentence each."""
     keep: ExitStack = field(default_factory=ExitStack)

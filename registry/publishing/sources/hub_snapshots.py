@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from registry.contracts.catalogue.manifest import Classification, ImageInput, Origin, TensorSpec
 from registry.inspection.facts import ModelFacts
 from registry.inspection.onnx import inspect
-from registry.publishing.request import near_name
+from registry.publishing.request import DetectionSection, LayoutName, near_name
 from registry.publishing.sources.found import (
     FoundFile,
     FoundModel,
@@ -54,13 +54,20 @@ _PROCESSORS = {
     "Bit": _Processor(square=False, needed=("do_center_crop",)),
     "MobileNetV1": _Processor(square=False, needed=("do_center_crop",)),
     "MobileNetV2": _Processor(square=False, needed=("do_center_crop",)),
+    "RTDetr": _Processor(square=True),
 }
 """Those that resize, crop the middle, rescale and normalise, and nothing else. Others (ConvNext's crop_pct,
 EfficientNet's second normalisation, LeViT's 256 / 224) do what no configuration says."""
 _KNOWN_KEYS = frozenset(
     {"image_processor_type", "feature_extractor_type", "processor_class", "do_resize", "do_center_crop", "do_rescale"}
     | {"do_normalize", "do_convert_rgb", "size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std"}
+    | {"do_convert_annotations", "format"}  # of boxes that a model is trained with
 )
+_DETECTORS: dict[str, LayoutName] = {
+    **dict.fromkeys(("Detr", "Yolos", "TableTransformer"), "detr"),
+    **dict.fromkeys(("RTDetr", "RTDetrV2", "DFine"), "rt-detr"),
+}
+"""Architectures for object detection, and how transformers reads their outputs (`post_process_object_detection`)."""
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """PIL's numbers for resampling filters, as `resample` gives them."""
 
@@ -84,6 +91,7 @@ def read_huggingface(source: str, choice: SourceChoice) -> FoundModel:
     config = _object(folder, "config.json", root)
     notes: list[str] = []
     pictures = _object(folder, "preprocessor_config.json", root)
+    image = _image(pictures, facts, notes) if pictures else None
     card = inside(folder, "README.md", "the snapshot", root)
     return FoundModel(
         origin=Origin(kind="huggingface", source=repository[:512], revision=revision, url=_page(repository)),
@@ -92,8 +100,9 @@ def read_huggingface(source: str, choice: SourceChoice) -> FoundModel:
         version=version_from(revision[:12]) if revision else None,
         licence=_licence(card) if card.is_file() else None,
         card=card if card.is_file() else None,
-        image=_image(pictures, facts, notes) if pictures else None,
+        image=image,
         classification=_classification(config, facts, notes),
+        detection=_detection(config, facts, image, notes),
         notes=tuple(notes),
     )
 
@@ -153,32 +162,65 @@ def _licence(card: Path) -> str | None:
     return said[1] if said else None
 
 
-def _classification(config: dict[str, Any], facts: ModelFacts, notes: list[str]) -> Classification | None:
-    """The labels, where the model classifies the whole input: one output of [N, classes]."""
+def _architectures(config: dict[str, Any]) -> list[str]:
+    said = config.get("architectures")
+    return [str(name) for name in said] if isinstance(said, list) else []
+
+
+def _labels(config: dict[str, Any], notes: list[str]) -> tuple[str, ...]:
+    """Of `id2label`, by number; empty: there are none that can be used."""
     names = config.get("id2label")
-    heads = [str(name) for name in config["architectures"]] if isinstance(config.get("architectures"), list) else []
-    if not isinstance(names, dict) or not any(
-        name.endswith(("ForImageClassification", "ForSequenceClassification")) for name in heads
-    ):
-        return None
+    if not isinstance(names, dict):
+        return ()
     try:
         by_number = {int(key): str(value) for key, value in names.items()}
     except ValueError:
         notes.append("config.json: id2label has keys that are no numbers; labels are left out")
-        return None
-    output = next((spec for spec in facts.outputs if spec.name == "logits"), facts.outputs[0])
+        return ()
     if sorted(by_number) != list(range(len(by_number))):
         notes.append("config.json: id2label has gaps; labels are left out")
-    elif config.get("problem_type") in ("multi_label_classification", "regression"):
+        return ()
+    return tuple(by_number[number] for number in range(len(by_number)))
+
+
+def _detection(
+    config: dict[str, Any], facts: ModelFacts, image: ImageInput | None, notes: list[str]
+) -> DetectionSection | None:
+    """How boxes are made of `logits` and `pred_boxes`, where the model is of an architecture that is known."""
+    heads = [name.removesuffix("ForObjectDetection") for name in _architectures(config) if "ObjectDetection" in name]
+    if not heads:
+        return None
+    layout = next((found for name in heads if (found := _DETECTORS.get(name)) is not None), None)
+    if layout is None:
+        notes.append(f"config.json: how boxes are read of {heads[0][:64]} is not known here; [detection] is left out")
+    elif not {"logits", "pred_boxes"} <= {spec.name for spec in facts.outputs}:
+        notes.append("the model has no outputs `logits` and `pred_boxes`; [detection] is left out")
+    elif image is None:
+        notes.append("how pictures become the input is left out, and so is [detection]")
+    elif labels := _labels(config, notes):
+        return DetectionSection(layout=layout, labels=labels)
+    return None
+
+
+def _classification(config: dict[str, Any], facts: ModelFacts, notes: list[str]) -> Classification | None:
+    """The labels, where the model classifies the whole input: one output of [N, classes]."""
+    if not any(
+        name.endswith(("ForImageClassification", "ForSequenceClassification")) for name in _architectures(config)
+    ):
+        return None
+    labels = _labels(config, notes)
+    if not labels:
+        return None
+    output = next((spec for spec in facts.outputs if spec.name == "logits"), facts.outputs[0])
+    if config.get("problem_type") in ("multi_label_classification", "regression"):
         notes.append(f"config.json: {config['problem_type']}, whose scores do not compete; labels are left out")
-    elif len(output.shape) != 2 or output.shape[1] not in (-1, len(by_number)):
+    elif len(output.shape) != 2 or output.shape[1] not in (-1, len(labels)):
         shape = list(output.shape)
-        notes.append(f"output {output.name!r} has the shape {shape} for {len(by_number)} labels; they are left out")
-    elif len(by_number) < 2:
+        notes.append(f"output {output.name!r} has the shape {shape} for {len(labels)} labels; they are left out")
+    elif len(labels) < 2:
         notes.append("config.json names one class only; labels are left out")
     else:
         ends = facts.last_operators.get(output.name, "")
-        labels = tuple(by_number[number] for number in range(len(by_number)))
         return Classification(
             output=output.name, softmax=ends not in ("Softmax", "Sigmoid"), labels=labels, top_k=min(5, len(labels))
         )

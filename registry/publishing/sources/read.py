@@ -162,5 +162,6 @@ def request_of(
         variants += for_targets(section, aims)
     return PublishRequest(
         model=model or found.name, version=version or found.version, licence=found.licence, card=found.card,
-        image=found.image, classification=found.classification, origin=found.origin, variant=tuple(variants),
+        image=found.image, classification=found.classification, detection=found.detection, origin=found.origin,
+        variant=tuple(variants),
     )  # fmt: skip

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
+from jinja2 import Template
 
 from agent.app.home_assistant import Discovery, sensor, sensor_topic
 from registry.contracts.topics import Topics
@@ -16,6 +20,23 @@ def test_a_sensor_reads_the_results_topic_and_is_there_while_the_device_is() -> 
         "modelfleet_edge-1_lenet",
         ["modelfleet_edge-1"],
     )
+
+
+@pytest.mark.parametrize(
+    ("outputs", "state"),
+    [
+        ([{"name": "label", "data": ["7", "9"]}, {"name": "score", "data": [0.9, 0.1]}], "7"),
+        ([{"name": "boxes", "data": [1, 2, 3, 4]}, {"name": "labels", "data": ["dog"]}], "dog"),
+        ([{"name": "boxes", "data": []}, {"name": "labels", "data": []}], "none"),
+        ([{"name": "y", "data": [2.5]}], "2.5"),
+        (None, "before"),
+    ],
+)
+def test_the_state_is_the_best_label_of_a_picture(outputs: list[dict[str, Any]] | None, state: str) -> None:
+    template = json.loads(sensor(Topics("p"), "edge-1", "m", "1"))["value_template"]
+    value = {"error": "no"} if outputs is None else {"outputs": outputs}
+    made = Template(template).render(value_json=value, this={"state": "before"})
+    assert made == state
 
 
 def test_object_ids_are_of_the_letters_that_home_assistant_takes_and_differ() -> None:

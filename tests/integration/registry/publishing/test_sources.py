@@ -32,6 +32,7 @@ from registry.publishing.sources.found import SourceChoice
 from registry.publishing.sources.hub_snapshots import _steps
 from registry.publishing.sources.read import read_source, request_of
 from tests.support.models import onnx_models
+from tests.support.models.detectors import detector
 from tests.support.paths import DATA, LENET
 from tests.support.programs.cli import Cli
 from tests.support.programs.registry_process import RegistryProcess
@@ -281,6 +282,55 @@ def test_classes_and_pictures_are_taken_over(tmp_path: Path) -> None:
     assert request.classification is not None
     assert request.classification.labels[3] == "digit 3"
     assert request.image is None  # 3 channels of 12x13 are no input of LeNet
+
+
+RT_DETR = {
+    "image_processor_type": "RTDetrImageProcessor", "do_resize": True, "size": {"height": 32, "width": 32},
+    "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False, "do_pad": False,
+    "do_convert_annotations": True, "format": "coco_detection", "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+}  # fmt: skip
+
+
+def detection_of(tmp_path: Path, layout: str, **changed: Any) -> tuple[PublishRequest, str]:
+    """The request, and what was left out, of a model that finds boxes as a model of transformers does."""
+    files: dict[str, Any] = {
+        "config.json": {"architectures": ["RTDetrForObjectDetection"], "id2label": {"0": "cat", "1": "dog"}},
+        "preprocessor_config.json": RT_DETR,
+    }
+    documents = {name: json.dumps(found | changed.get(name[:6], {})).encode() for name, found in files.items()}
+    snapshot = hf_cache(tmp_path, {"model.onnx": detector(layout, 32).SerializeToString(), **documents})
+    found = read_source([f"hf:{snapshot}"])
+    request = request_of(found, model=None, version="1", targets=())
+    make_plan(request, found.inspected)
+    return request, " ".join(found.notes)
+
+
+def test_a_detector_of_transformers_is_taken_over(tmp_path: Path) -> None:
+    request, left_out = detection_of(tmp_path, "rt-detr")
+    assert left_out == ""
+    assert request.image is not None
+    assert (request.image.resize, request.image.mean) == ("stretch", ())
+    assert request.detection is not None
+    assert (request.detection.layout, request.detection.labels) == ("rt-detr", ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"config": {"architectures": ["AcmeForObjectDetection"]}}, "boxes are read of Acme is not known"),
+        ({"config": {"id2label": {"0": "cat", "2": "dog"}}}, "id2label has gaps"),
+        ({"prepro": {"do_pad": True}}, "and so is [detection]"),
+    ],
+)
+def test_a_detector_that_is_not_understood_as_a_whole_is_published_without_boxes(
+    tmp_path: Path, changed: dict[str, Any], why: str
+) -> None:
+    request, left_out = detection_of(tmp_path, "rt-detr", **{name[:6]: each for name, each in changed.items()})
+    assert request.detection is None
+    assert why in left_out
+    request, left_out = detection_of(tmp_path / "other", "yolov8")
+    assert request.detection is None
+    assert "no outputs `logits` and `pred_boxes`" in left_out
 
 
 @pytest.mark.parametrize("kind", ["crop", "stretch"])
