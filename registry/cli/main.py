@@ -18,44 +18,59 @@ from typer.main import get_command, get_group
 
 from registry.cli.output import MEANING, CliError, Output, exit_code_of
 from registry.cli.session import DebugOption, GlobalOptions, JsonOption, RegistryOption, TokenFileOption, TokenOption
-from registry.client.errors import UsageFault
+from registry.client.errors import ClientError, UsageFault
 
-COMMANDS: dict[str, str] = {
-    "publish": "registry.cli.catalogue.publish:publish",
-    "import": "registry.cli.catalogue.import_model:import_model",
-    "models": "registry.cli.catalogue.models:models",
-    "show": "registry.cli.catalogue.models:show",
-    "pull": "registry.cli.catalogue.pull:pull",
-    "alias": "registry.cli.catalogue.models:app",
-    "dataset": "registry.cli.catalogue.datasets:app",
-    "evaluate": "registry.cli.catalogue.evaluate:evaluate",
-    "record": "registry.cli.catalogue.models:record",
-    "yank": "registry.cli.catalogue.yank:yank",
-    "delete": "registry.cli.catalogue.models:delete",
-    "devices": "registry.cli.fleet.devices:app",
-    "deploy": "registry.cli.fleet.deploy:deploy",
-    "undeploy": "registry.cli.fleet.deploy:undeploy",
-    "rollout": "registry.cli.rollouts.app:app",
-    "group": "registry.cli.fleet.groups:app",
-    "webhook": "registry.cli.fleet.webhooks:app",
-    "explain": "registry.cli.catalogue.explain:explain",
-    "convert": "registry.cli.catalogue.convert:convert",
-    "jobs": "registry.cli.fleet.jobs:app",
-    "coverage": "registry.cli.catalogue.explain:coverage",
-    "ask": "registry.cli.inference.ask:ask",
-    "bench": "registry.cli.inference.bench:bench",
-    "health": "registry.cli.fleet.telemetry:health",
-    "events": "registry.cli.fleet.telemetry:events",
-    "results": "registry.cli.fleet.telemetry:results",
-    "counts": "registry.cli.fleet.telemetry:counts",
-    "code": "registry.cli.codes:code",
-    "console": "registry.cli.console:console",
-    "token": "registry.cli.tokens:app",
-    "key": "registry.cli.keys:app",
-    "serve": "registry.cli.serve:serve",
-    "restore": "registry.cli.serve:restore",
+PANELS: dict[str, dict[str, str]] = {
+    "Models": {
+        "publish": "registry.cli.catalogue.publish:publish",
+        "import": "registry.cli.catalogue.import_model:import_model",
+        "models": "registry.cli.catalogue.models:models",
+        "show": "registry.cli.catalogue.models:show",
+        "pull": "registry.cli.catalogue.pull:pull",
+        "alias": "registry.cli.catalogue.models:app",
+        "yank": "registry.cli.catalogue.yank:yank",
+        "delete": "registry.cli.catalogue.models:delete",
+    },
+    "Measure and convert": {
+        "dataset": "registry.cli.catalogue.datasets:app",
+        "evaluate": "registry.cli.catalogue.evaluate:evaluate",
+        "convert": "registry.cli.catalogue.convert:convert",
+        "explain": "registry.cli.catalogue.explain:explain",
+        "coverage": "registry.cli.catalogue.explain:coverage",
+        "jobs": "registry.cli.fleet.jobs:app",
+    },
+    "Devices": {
+        "devices": "registry.cli.fleet.devices:app",
+        "group": "registry.cli.fleet.groups:app",
+        "deploy": "registry.cli.fleet.deploy:deploy",
+        "undeploy": "registry.cli.fleet.deploy:undeploy",
+        "rollout": "registry.cli.rollouts.app:app",
+    },
+    "Ask devices": {
+        "ask": "registry.cli.inference.ask:ask",
+        "bench": "registry.cli.inference.bench:bench",
+    },
+    "Watch": {
+        "health": "registry.cli.fleet.telemetry:health",
+        "events": "registry.cli.fleet.telemetry:events",
+        "counts": "registry.cli.fleet.telemetry:counts",
+        "results": "registry.cli.fleet.telemetry:results",
+        "record": "registry.cli.catalogue.models:record",
+        "webhook": "registry.cli.fleet.webhooks:app",
+        "console": "registry.cli.console:console",
+        "code": "registry.cli.codes:code",
+    },
+    "The registry itself": {
+        "serve": "registry.cli.serve:serve",
+        "restore": "registry.cli.serve:restore",
+        "token": "registry.cli.tokens:app",
+        "key": "registry.cli.keys:app",
+    },
 }
-"""Command to `module:function`, or `module:app` for a group of commands."""
+"""Panel of the help to its commands: command to `module:function`, or `module:app` for a group of commands."""
+COMMANDS = {name: target for panel in PANELS.values() for name, target in panel.items()}
+_PANEL = {name: panel for panel, commands in PANELS.items() for name in commands}
+VERSION_PATIENCE_S = 3.0
 
 
 class LazyGroup(TyperGroup):
@@ -70,7 +85,9 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         if cmd_name not in self.commands:
-            self.commands[cmd_name] = _load(cmd_name)
+            loaded = _load(cmd_name)
+            loaded.rich_help_panel = _PANEL[cmd_name]
+            self.commands[cmd_name] = loaded
         return self.commands[cmd_name]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -93,6 +110,32 @@ def _load(name: str) -> Any:
     return get_command(single)
 
 
+def _told_version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - no other option needs it
+
+    return f"modelfleet {version('modelfleet')}"
+
+
+def _tell_version(options: GlobalOptions) -> None:
+    """This program's version and, where it answers within a moment, that of the registry."""
+    out = Output(as_json=options.as_json)
+    own = _told_version()
+    try:
+        from registry.client.api import ApiClient  # noqa: PLC0415 - no other option needs it
+        from registry.contracts.api.answers import AboutView  # noqa: PLC0415
+        from registry.contracts.paths import about_path  # noqa: PLC0415
+
+        address = options.address
+        with ApiClient(address) as client:
+            about = client.call("GET", about_path(), timeout=VERSION_PATIENCE_S, tries=1).decode(AboutView)
+        theirs, why = about.version, ""
+    except ClientError as error:
+        theirs, why = "", error.what
+    document = {"version": own.split()[1], "registry": theirs or None, "why": why}
+    lines = [own, f"registry  {theirs} at {address.url}" if theirs else f"registry  not known: {why}"]
+    out.answer(document, "\n".join(lines))
+
+
 WrongCommandLine: Any = typer.BadParameter.__base__
 """Click's UsageError: typer exports only this one kind of it."""
 EXIT_CODES = "Exit codes: " + "; ".join(f"**{int(code)}** {meaning}" for code, meaning in MEANING.items()) + "."
@@ -107,15 +150,7 @@ app = typer.Typer(
 )
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version  # noqa: PLC0415 - no other option needs it
-
-        typer.echo(f"modelfleet {version('modelfleet')}")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
     ctx: typer.Context,
     *,
@@ -124,8 +159,8 @@ def root(
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
-    _version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_tell_version, is_eager=True)
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the versions of this program and of the registry, and exit.")
     ] = False,
 ) -> None:
     """Publish models, say which device serves which, and see what they do.
@@ -133,14 +168,19 @@ def root(
     A first round:
 
     ```
-    registry serve                                          # in a terminal of its own
+    registry serve                # in a terminal of its own
     registry publish lenet lenet.onnx --version 1.0.0 --target cpu
-    registry devices add edge-1                             # prints the agent's credential and its settings
+    registry devices add edge-1   # prints credential and settings of the agent
     registry deploy lenet@1.0.0 --device edge-1 --wait
     registry health edge-1
     ```
     """
     ctx.obj = GlobalOptions(registry=registry, token=token, token_file=token_file, as_json=as_json, debug=debug)
+    if version:
+        _tell_version(ctx.obj)
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        ctx.fail("Which command?")
 
 
 def _run_for_a_program() -> int:

@@ -191,9 +191,11 @@ class ApiClient:
         *,
         repeatable: bool = False,
         query: Mapping[str, Asked] | None = None,
+        tries: int | None = None,
         **request: Any,
     ) -> ApiAnswer:
-        """One request with retries; raises as `get` does. `request`: content, headers, timeout, as httpx takes them."""
+        """One request with retries, `tries` in all; raises as `get` does. `request`: content, headers, timeout, as
+        httpx takes them."""
         params = {key: value for key, value in (query or {}).items() if value is not None}
         attempt = 1
         while True:
@@ -201,7 +203,7 @@ class ApiClient:
                 with self._exchange(method, path, params=params, **request) as response:
                     return self._answer(response)
             except ClientError as error:
-                if RETRIES.exhausted(attempt) or not _may_repeat(error, repeatable=repeatable):
+                if attempt == tries or RETRIES.exhausted(attempt) or not _may_repeat(error, repeatable=repeatable):
                     raise
             time.sleep(RETRIES.delay(attempt))
             attempt += 1

@@ -56,6 +56,8 @@ device_path = _Path("/devices/{device}")
 """GET: DeviceView. PUT DeviceCreate: 201 DeviceCreated, 200 DeviceView. DELETE."""
 device_credential_path = _Path("/devices/{device}/credential")
 """POST: DeviceCreated, a new credential in place of the old."""
+labels_path = _Path("/labels")
+"""GET: LabelsView. POST LabelsBody: LabelsAnswer."""
 facts_path = _Path("/devices/{device}/facts")
 """PUT Platform, by the device itself."""
 desired_path = _Path("/devices/{device}/desired")
@@ -92,6 +94,8 @@ counts_path = _Path("/counts")
 """GET `?device=&model=`: Page[CountView]."""
 results_path = _Path("/results")
 """GET `?device=&model=`: Page[ResultView], newest first."""
+about_path = _Path("/about")
+"""GET: AboutView."""
 tokens_path = _Path("/tokens")
 """GET: Page[TokenView]. POST TokenCreate: 201 TokenCreated."""
 token_path = _Path("/tokens/{name}")

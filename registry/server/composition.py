@@ -45,6 +45,7 @@ from registry.services.fleet.devices import Devices
 from registry.services.fleet.fleet_log import FleetLog
 from registry.services.fleet.groups import Groups
 from registry.services.fleet.history import HealthHistory, Results
+from registry.services.fleet.labels import Labels
 from registry.services.fleet.presence import PresenceTracker
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.fleet.summary import FleetFigures
@@ -129,6 +130,7 @@ class FleetServices:
 
     documents: DesiredDocuments
     devices: Devices
+    labels: Labels
     deployments: Deployments
     coverage: Coverage
     jobs: Jobs
@@ -169,6 +171,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
     return FleetServices(
         documents=DesiredDocuments(database),
         devices=Devices(database),
+        labels=Labels(database),
         deployments=Deployments(database),
         coverage=Coverage(database),
         jobs=Jobs(database, timedelta(hours=limits.event_hours)),
@@ -211,6 +214,7 @@ class Services:
     config: RegistryConfig
     clock: Clock
     """Now, in UTC."""
+    started_at: datetime
     opened: ExitStack
     """What is to be closed at the end: the database, the blobs, the data folder's lock."""
     database: Database
@@ -283,6 +287,7 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
     return Services(
         config=config,
         clock=clock,
+        started_at=clock(),
         opened=ExitStack(),
         database=database,
         blobs=blobs,

@@ -7,7 +7,7 @@ from typing import Any
 
 from typer.main import get_group
 
-from registry.cli.main import app
+from registry.cli.main import PANELS, app
 from registry.cli.output import MEANING
 from registry.cli.session import COMMON_PANEL
 
@@ -34,10 +34,18 @@ def render() -> str:
     """The whole page, Markdown; the same for the same commands, whatever the terminal and the environment."""
     root = get_group(app)
     context: Any = None
-    parts = [_INTRODUCTION, _exit_codes(), _common(root)]
+    parts = [_INTRODUCTION, _panels(), _exit_codes(), _common(root)]
     for name in root.list_commands(context):
         parts.extend(_command(f"registry {name}", root.get_command(context, name), level=2))
     return "\n".join(parts)
+
+
+def _panels() -> str:
+    rows = "\n".join(
+        f"| {panel} | {', '.join(f'[`{name}`](#registry-{name})' for name in commands)} |"
+        for panel, commands in PANELS.items()
+    )
+    return f"## Commands\n\n| | |\n|---|---|\n{rows}\n"
 
 
 def _exit_codes() -> str:

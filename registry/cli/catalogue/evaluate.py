@@ -13,6 +13,7 @@ import typer
 
 from registry.cli.catalogue.manifest_text import evaluations_of, show_evaluations
 from registry.cli.catalogue.pull import bring
+from registry.cli.no_match import no_match
 from registry.cli.output import CliError, ExitCode, end_well
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
@@ -162,7 +163,7 @@ def _devices(session: Session, named: Sequence[str], selector: str | None) -> li
         everyone = session.client.items(devices_path(), DeviceView)
         found += [device for device in everyone if wanted.matches(device.labels) and device.name not in named]
     if not found:
-        raise CliError(f"No device has the labels {selector}", code="not_found", hint="registry devices lists them")
+        raise no_match(session, selector or "*")
     return found
 
 

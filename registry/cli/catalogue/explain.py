@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.catalogue.manifest_text import warn_withdrawn
+from registry.cli.no_match import no_match
 from registry.cli.output import ExitCode, age_text, short
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
@@ -52,6 +53,8 @@ def coverage(
     found = find_version(session.client, *split_reference(reference))
     warn_withdrawn(session.out, found)
     view = session.client.get(coverage_path(found.model, found.version), CoverageView, selector=fleet or None)
+    if fleet and not view.devices:
+        raise no_match(session, fleet)
     if session.out.as_json:
         session.out.document(view)
     else:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.fleet.labels import label as change_labels
 from registry.cli.output import age_text, require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm, parse_labels
 from registry.client.errors import UsageFault
@@ -381,3 +382,6 @@ def remove(
     confirm(session, f"Remove {device}, which should serve {serving}?", yes=yes)
     session.client.send("DELETE", device_path(device))
     session.out.answer({"removed": device}, f"Removed {device}.")
+
+
+app.command("label")(change_labels)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.no_match import no_match
 from registry.cli.output import age_text
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
@@ -61,6 +62,8 @@ def set_group(
         raise UsageFault("Which devices?", hint="Give --selector, --device, or both.")
     body = GroupBody(selector=selector, devices=tuple(device or ()), note=note)
     view = session.client.change("PUT", group_path(group), body, GroupView, repeatable=True)
+    if selector and not view.count:
+        session.out.warn(f"{view.name} has no device yet: {no_match(session, selector).hint}")
     session.out.answer(view, f"Group {view.name} has {how_many(view.count, 'device')} now.")
 
 

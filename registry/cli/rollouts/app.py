@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.no_match import no_match
 from registry.cli.rollouts import read as rollout_read
 from registry.cli.rollouts.read import (
     Devices,
@@ -247,6 +248,9 @@ def plan(
         spec = spec_of(what, fleet=fleet, groups=group, devices=device, waves=waves, soak=soak, rate=rate)
         answer = session.client.send("POST", paths.plans_path(), spec, repeatable=True)
         found = answer.decode(PlanView)
+        reached = found.devices or found.nothing or found.already_current
+        if not reached and spec.fleet.selector.strip():
+            raise no_match(session, spec.fleet.selector)
     else:
         found = session.client.get(paths.rollout_plan_path(what), PlanView)
     if session.out.as_json:

@@ -73,6 +73,19 @@ class ConsoleLink(Wire):
     """It works until then."""
 
 
+class AboutView(Wire):
+    """What this registry is."""
+
+    version: str
+    """Of its program."""
+    instance: str = ""
+    """Its name in its metrics."""
+    now: AwareDatetime
+    """Its clock, UTC."""
+    started_at: AwareDatetime
+    """When this process began to serve."""
+
+
 MAX_PAGE = 500
 PROBLEM_TYPE = "application/problem+json"
 """The content type of a Problem (RFC 9457)."""

@@ -34,6 +34,7 @@ from registry.contracts.api.devices import (
     ResultView,
 )
 from registry.contracts.api.fleet import FleetSummary
+from registry.contracts.api.labels import LabelsAnswer, LabelsBody, LabelsView
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.device.messages import Desired, Event, Health
 from registry.contracts.fit.platforms import Platform
@@ -104,6 +105,18 @@ def list_devices(
 def get_fleet(services: ServicesDep, _who: Reader) -> FleetSummary:
     """The whole fleet in figures."""
     return services.fleet.figures.summary(services.clock())
+
+
+@devices.get("/labels")
+def list_labels(services: ServicesDep, _who: Reader) -> LabelsView:
+    """Which labels devices have, the commonest first."""
+    return services.fleet.labels.view()
+
+
+@devices.post("/labels")
+def change_labels(body: LabelsBody, services: ServicesDep, _who: Deployer) -> LabelsAnswer:
+    """Change labels of many devices, all or none; with `preview` only count them."""
+    return services.fleet.labels.change(body)
 
 
 @devices.get("/devices/{device}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from registry.contracts.api.answers import ConsoleLink, Page, TokenCreate, TokenCreated, TokenView
+from registry.contracts.api.answers import AboutView, ConsoleLink, Page, TokenCreate, TokenCreated, TokenView
 from registry.contracts.paths import API
 from registry.contracts.wire import Name
 from registry.errors import UnauthorizedError
-from registry.server.middleware.auth import Administrator, Reader, ServicesDep
+from registry.server.middleware.auth import Administrator, CatalogReader, Reader, ServicesDep
 from registry.server.middleware.paging import PagingDep
 from registry.server.readiness import WORKS
 from registry.services.tokens import ANONYMOUS
@@ -45,6 +47,17 @@ def create_console_link(services: ServicesDep, response: Response, who: Reader) 
         raise UnauthorizedError("This needs a token: the link signs in as whoever asks for it.")
     response.headers["Cache-Control"] = "no-store"
     return services.sessions.link(who.name, services.clock())
+
+
+@tokens.get("/about")
+def about(services: ServicesDep, _who: CatalogReader) -> AboutView:
+    """Which program this is, and what time it has."""
+    return AboutView(
+        version=version("modelfleet"),
+        instance=services.config.instance,
+        now=services.clock(),
+        started_at=services.started_at,
+    )
 
 
 @meta.get("/healthz", include_in_schema=False)

@@ -44,6 +44,7 @@ from registry.db.rollout_rows import ActionRow, LeaseRow, RolloutRow, WaveRow
 from registry.errors import InvalidError, NotFoundError
 from registry.services.choice import choose
 from registry.services.fleet.groups import in_fleet, labels_of
+from registry.services.fleet.labels import why_no_match
 from registry.services.fleet.presence import is_online
 from registry.services.queries import batches, found, in_batches, manifest_body
 from registry.services.rollouts.store import ACTIVE, move, spec_of
@@ -173,6 +174,9 @@ class Planner:
             return self._end(row, failure, error.message, now)
         if not found.placed:
             why = f"no device would get it: {found.view.already_current} serve it already, {len(found.gaps)} cannot"
+            if not (found.view.already_current or found.gaps) and spec.fleet.selector.strip():
+                with self._database.read() as session:
+                    why = f"no device matches {spec.fleet.selector}. {why_no_match(session, spec.fleet.selector)}"
             return self._end(row, failure, why, now)
         if not self._write(row, spec, found, ids, again, goes_on, now):
             return False

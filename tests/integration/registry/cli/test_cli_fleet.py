@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from registry.cli.main import PANELS
 from registry.contracts import paths
 from registry.contracts.api.devices import DeviceReports
 from registry.contracts.catalogue.manifest import Format, Target
@@ -361,3 +362,43 @@ def test_a_registry_that_is_away_is_said_in_one_block(tmp_path: Path) -> None:
     assert "cannot be reached" in ran.err
     assert "registry serve" in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_labels_are_set_and_removed_by_name_and_by_selector(cli: Cli) -> None:
+    for name in ("lab-1", "lab-2"):
+        cli("devices", "add", name, "--label", "bench=left")
+    assert "Changed 1 device" in cli("devices", "label", "lab-1", "bench=right", "ring=1").out
+    assert "had that already" in cli("devices", "label", "lab-1", "ring=1").out
+    cli("devices", "label", "--selector", "bench", "ring=2", code=2)  # nobody to ask
+    ran = cli("devices", "label", "--selector", "bench", "ring=2", "--yes")
+    assert "2 would change: lab-1, lab-2" in ran.err
+    cli("devices", "label", "lab-1", "lab-2", "ring-")
+    assert cli("devices", "show", "lab-1", "--json").document["labels"] == {"bench": "right"}
+    ran = cli("devices", "label", "--selector", "bench=rigth", "ring=2", code=3)
+    assert "its values are: right" in ran.err
+    assert "bench is never rigth" in cli("coverage", "lenet@1.0.0", "--fleet", "bench=rigth", code=3).err
+    assert "bench is never rigth" in cli("rollout", "plan", "lenet@1.0.0", "--fleet", "bench=rigth", code=3).err
+    assert "bench is never rigth" in cli("group", "set", "empty", "--selector", "bench=rigth").err
+
+
+@pytest.mark.parametrize(
+    "words", [("x=1",), ("lab-1",), ("lab-1", "=1"), ("lab-1", "a=1", "lab-2"), ("lab-1", "a=1", "a=2")]
+)
+def test_what_is_no_change_of_labels_is_said(cli: Cli, words: tuple[str, ...]) -> None:
+    cli("devices", "label", *words, code=2)
+
+
+def test_the_version_says_also_that_of_the_registry(cli: Cli, tmp_path: Path) -> None:
+    told = cli("--version", "--json").document
+    assert told["version"] == told["registry"]
+    away = Cli(tmp_path, "http://127.0.0.1:1", None)
+    assert "not known: The registry at http://127.0.0.1:1 cannot be reached" in away("--version").out
+    cli("--json", code=2)
+
+
+def test_the_help_shows_every_command_under_a_heading(cli: Cli) -> None:
+    shown = cli("--help").out
+    for panel, commands in PANELS.items():
+        assert panel in shown
+        after = shown.split(panel, 1)[1]
+        assert all(f" {name} " in after for name in commands)

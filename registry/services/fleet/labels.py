@@ -1,0 +1,139 @@
+"""Labels of devices: which there are, and changing them on many devices in one transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import Session
+
+from registry.contracts.api.labels import (
+    MAX_KEYS,
+    MAX_NAMED,
+    MAX_VALUES,
+    LabelKeyView,
+    LabelsAnswer,
+    LabelsBody,
+    LabelsView,
+)
+from registry.core.labels import no_match_text
+from registry.core.selectors import SelectorError, parse
+from registry.db.engine import Changed, announce
+from registry.db.fleet_rows import DeviceLabelRow, DeviceRow
+from registry.errors import InvalidError, NotFoundError
+from registry.services.fleet.devices import MAX_LABELS
+from registry.services.fleet.groups import matching
+from registry.services.queries import UseCases, batches, in_batches
+
+
+class Labels(UseCases):
+    """The use cases. Thread-safe."""
+
+    def view(self) -> LabelsView:
+        """Every key with its values, both bounded; one pass over an index."""
+        with self._database.read() as session:
+            return labels_there(session)
+
+    def change(self, body: LabelsBody) -> LabelsAnswer:
+        """Change labels of the devices that are meant, all or none of them.
+
+        Raises:
+            InvalidError: neither or both of selector and names, nothing to change, or too many labels on a device.
+            NotFoundError: a named device is not there, or the selector matches none; it says which labels there are.
+        """
+        _check(body)
+        if body.preview:
+            with self._database.read() as session:
+                return _answer(session, _meant(session, body), body)
+        with self._database.write() as session:
+            meant = _meant(session, body)
+            answer = _answer(session, meant, body)
+            if answer.changed:
+                _put(session, list(meant), body)
+                announce(session, Changed.FLEET)
+            return answer
+
+
+def labels_there(session: Session) -> LabelsView:
+    """What labels there are."""
+    count = func.count()
+    pairs = select(DeviceLabelRow.key, DeviceLabelRow.value, count).group_by(DeviceLabelRow.key, DeviceLabelRow.value)
+    by_key: dict[str, dict[str, int]] = defaultdict(dict)
+    for key, value, number in session.execute(pairs.order_by(count.desc(), DeviceLabelRow.key, DeviceLabelRow.value)):
+        by_key[key][value] = number
+    keys = [
+        LabelKeyView(
+            key=key,
+            devices=sum(values.values()),
+            values=dict(list(values.items())[:MAX_VALUES]),
+            more=max(0, len(values) - MAX_VALUES),
+        )
+        for key, values in by_key.items()
+    ]
+    keys.sort(key=lambda each: (-each.devices, each.key))
+    devices = session.scalar(select(func.count()).select_from(DeviceRow)) or 0
+    return LabelsView(devices=devices, keys=tuple(keys[:MAX_KEYS]), more=max(0, len(keys) - MAX_KEYS))
+
+
+def why_no_match(session: Session, selector: str) -> str:
+    """Sentences on a selector that matches no device: the labels that there are, the nearest first."""
+    try:
+        wanted = parse(selector)
+    except SelectorError as error:
+        return f"{error}."
+    there = labels_there(session)
+    keys = {each.key: list(each.values) for each in there.keys}
+    return no_match_text(wanted, keys, {each.key: each.more for each in there.keys})
+
+
+def _check(body: LabelsBody) -> None:
+    if bool(body.selector.strip()) == bool(body.devices):
+        raise InvalidError("Which devices? Give a selector or names, not both.")
+    if not body.put and not body.remove:
+        raise InvalidError("Which labels? Give some to put or to remove.")
+    if both := sorted(set(body.put) & set(body.remove)):
+        raise InvalidError(f"The label {both[0]!r} is to be put and removed.")
+
+
+def _meant(session: Session, body: LabelsBody) -> dict[int, str]:
+    """Id to name, by name."""
+    columns = select(DeviceRow.id, DeviceRow.name)
+    if body.devices:
+        found = {row.id: row.name for row in in_batches(session, columns, DeviceRow.name, list(body.devices))}
+        if missing := sorted(set(body.devices) - set(found.values())):
+            raise NotFoundError(f"There is no device named {missing[0]!r}.")
+    else:
+        found = {row.id: row.name for row in session.execute(columns.where(matching(body.selector)))}
+        if not found:
+            raise NotFoundError(f"No device matches {body.selector!r}. {why_no_match(session, body.selector)}")
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _answer(session: Session, meant: dict[int, str], body: LabelsBody) -> LabelsAnswer:
+    """Raises InvalidError: a device would have more than MAX_LABELS."""
+    have: dict[int, dict[str, str]] = defaultdict(dict)
+    query = select(DeviceLabelRow.device_id, DeviceLabelRow.key, DeviceLabelRow.value)
+    for row in in_batches(session, query, DeviceLabelRow.device_id, list(meant)):
+        have[row.device_id][row.key] = row.value
+    changing = []
+    for device, name in meant.items():
+        before = have[device]
+        after = {key: value for key, value in (before | body.put).items() if key not in body.remove}
+        if len(after) > MAX_LABELS:
+            raise InvalidError(f"{name} would have {len(after)} labels; {MAX_LABELS} are the most.")
+        if after != before:
+            changing.append(name)
+    return LabelsAnswer(devices=len(meant), changed=len(changing), first=tuple(changing[:MAX_NAMED]))
+
+
+def _put(session: Session, ids: list[int], body: LabelsBody) -> None:
+    keys = [*body.put, *body.remove]
+    for some in batches(ids):
+        session.execute(
+            delete(DeviceLabelRow)
+            .where(DeviceLabelRow.device_id.in_(some), DeviceLabelRow.key.in_(keys))
+            .execution_options(synchronize_session=False)
+        )
+        rows = [{"device_id": device, "key": key, "value": value} for device in some for key, value in body.put.items()]
+        if rows:
+            session.execute(insert(DeviceLabelRow), rows)
