@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from scripts.lib import pages
+from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.paths import ROOT
 
-RUN = ["docs/tutorial.md"]
+RUN = ["docs/tutorial.md", pytest.param("docs/multi-platform.md", marks=needs_mindspore)]
 
 
 @pytest.mark.timeout(600)
@@ -23,6 +24,7 @@ RUN = ["docs/tutorial.md"]
 def test_a_page_shows_what_its_commands_print(page: str) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "run-page", ROOT / page],
+        env={**os.environ, "MODELFLEET_MINDSPORE_PYTHON": PYTHON},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=590, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
