@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import pytest
 
+from agent.adapters.network.mqtt import SessionSettings
+from agent.config.sections import MqttSettings
 from agent.dataplane.mqtt.connection import MAX_FLAPS, RECONNECT, STEADY_SECONDS, Connection, Greeting
 from agent.dataplane.mqtt.outbound import Outbound
 from registry.contracts.broker import BrokerLimits
@@ -15,6 +17,8 @@ from tests.unit.agent.dataplane.test_outbound import Disk, Wire
 
 class Quiet:
     """Session, link and spooling that have nothing to do."""
+
+    settings = SessionSettings(MqttSettings(), "edge-1", "presence", b"")
 
     def subscribe(self, filters: object, limits: object) -> list[int]:
         return [1]
