@@ -1,9 +1,9 @@
 """Replies with detections: after the run, a thread and a process find the boxes, and the data thread goes on.
 
-A request keeps its slot until its reply is made, so their number is bounded as runs are, and a worker that was replaced
-is not let go before. Its outputs are copied: a worker that dies takes its memory with it. The processes are those that
-decode pictures, with their limits of time and memory (`agent.pictures`). The threads are their own, so that a reply
-does not wait behind pictures that have not run.
+A request keeps its slot until its reply is made: so their number is bounded as runs are, its outputs are read where the
+worker put them, and a worker that was replaced is not let go before. The memory of one that dies stays as long as
+somebody holds a view of it. The processes are those that decode pictures, with their limits of time and memory
+(`agent.pictures`). The threads are their own, so that a reply does not wait behind pictures that have not run.
 """
 
 from __future__ import annotations
@@ -63,11 +63,7 @@ class Detections:
         if plan is None or plan.detect is None or detector is None:
             raise no_detections("the manifest does not say how")
         raw = {asked.name for asked in plan.outputs} - plan.detect.names
-        kept = [
-            output._replace(data=bytes(output.data))
-            for output in outputs
-            if output.name in raw or output.name in detector.declared.outputs
-        ]
+        kept = [output for output in outputs if output.name in raw or output.name in detector.declared.outputs]
         self._pool.submit(lambda: self._find(plan, detector, kept), lambda done: self._done(serving, request, done))
 
     def _find(self, plan: RequestPlan, detector: Detector, outputs: Outputs) -> Outputs:
@@ -82,6 +78,11 @@ class Detections:
             raise no_detections(str(error)) from None
         except TransientError as error:
             raise RequestError(InferenceCode.OVERLOADED, error.message) from None
+        except RequestError:
+            raise
+        except Exception:  # noqa: BLE001 - a fault of ours, or of a worker, must not keep the slot
+            _log.exception("detections could not be made")
+            raise no_detections("the agent failed: see its log") from None
         made = [each for each in detector.tensors(*found) if each.name in plan.detect.names]
         return [*(each for each in outputs if each.name not in plan.detect.names), *made]
 
@@ -94,6 +95,7 @@ class Detections:
             self._answers.result(request, serving.codec.encode_reply(request.plan, done))
         except RequestError as error:
             self._answers.error(request, error.code, error.message)
-        serving.slot.stats.latency.record((self._clock() - request.arrived) * 1e6)
-        serving.release(request.id)
-        self._released(serving)
+        finally:
+            serving.slot.stats.latency.record((self._clock() - request.arrived) * 1e6)
+            serving.release(request.id)
+            self._released(serving)
