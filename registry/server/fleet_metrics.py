@@ -5,6 +5,7 @@ While the database cannot be read, what is counted in it is left out, and `datab
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,8 @@ from sqlalchemy import func, select
 from registry.blobs.base import BlobStore
 from registry.certificates import expires_at, not_after
 from registry.config import Mqtt
+from registry.contracts.api.fleet import FleetSummary
+from registry.contracts.counters import OTHER
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.db.catalog_rows import BlobRow
 from registry.db.engine import Database
@@ -41,6 +44,7 @@ class FleetMetrics(Collector):
         self._sources: list[Callable[[], Iterable[Metric]]] = [
             lambda: [figure("registry_info", {(own_version(), config.instance): 1})],
             lambda: presence_metrics(*fleet.presence.count(services.clock())),
+            lambda: state_metrics(fleet.figures.summary(services.clock())),
             lambda: answer_metrics(fleet.telemetry),
             lambda: database_metrics(services.database),
             lambda: rollout_metrics(services.database),
@@ -72,6 +76,25 @@ def presence_metrics(online: int, offline: int, rivals: int) -> Iterator[Metric]
     yield figure("devices_with_two_agents", rivals)
 
 
+MAX_SERVED = 1000
+"""Models, versions and hardware that are shown apart; the rest, the fewest, is summed under OTHER."""
+
+
+def state_metrics(summary: FleetSummary) -> Iterator[Metric]:
+    """In which states devices are, and what they serve."""
+    yield figure("fleet_devices", {(state.value,): number for state, number in summary.connection.items()})
+    yield figure("fleet_devices_serving", {(state.value,): number for state, number in summary.serving.items()})
+    yield figure("fleet_devices_failing", {(code,): number for code, number in summary.failing.items()})
+    yield figure("fleet_devices_behind", summary.behind)
+    served: Counter[tuple[str, ...]] = Counter()
+    for row in summary.versions:
+        served[row.model, row.version or "", row.hardware] += row.devices
+    shown = dict(served.most_common(MAX_SERVED))
+    if rest := served.total() - sum(shown.values()):
+        shown[OTHER, OTHER, OTHER] = rest
+    yield figure("fleet_models", {labels: float(number) for labels, number in shown.items()})
+
+
 def answer_metrics(telemetry: Telemetry) -> Iterator[Metric]:
     """What devices answered, and how much they say."""
     totals = telemetry.totals
@@ -80,6 +103,7 @@ def answer_metrics(telemetry: Telemetry) -> Iterator[Metric]:
     yield duration_family(REGISTRY_METRICS["fleet_latency_seconds"], sorted(totals.latency().items()))
     yield duration_family(REGISTRY_METRICS["fleet_run_seconds"], sorted(totals.run().items()))
     yield figure("device_messages", telemetry.received())
+    yield figure("fleet_agents", telemetry.agents())
 
 
 def database_metrics(database: Database) -> Iterator[Metric]:

@@ -41,6 +41,39 @@ REGISTRY_METRICS = table(
     Metric("devices", "gauge", "devices", "Devices by presence.", ("presence",)),
     Metric("devices_with_two_agents", "gauge", "devices", "Devices whose name two agents run under at the same time."),
     Metric(
+        "fleet_devices",
+        "gauge",
+        "devices",
+        "Devices by their connection: `online`, `late`, `http_only`, `silent`, `offline`, `never_seen`.",
+        ("connection",),
+    ),
+    Metric(
+        "fleet_devices_serving",
+        "gauge",
+        "devices",
+        "Devices by the worst state of what they should serve: `serving`, `downloading`, `failing` and others.",
+        ("state",),
+    ),
+    Metric("fleet_devices_failing", "gauge", "devices", "Devices by the code with which they fail.", ("code",)),
+    Metric(
+        "fleet_devices_behind", "gauge", "devices", "Devices with a model of which something else serves than should."
+    ),
+    Metric(
+        "fleet_models",
+        "gauge",
+        "devices",
+        "Devices by what serves of a model: `version` is empty where nothing does; `hardware` is architecture and "
+        "target.",
+        ("model", "version", "hardware"),
+    ),
+    Metric(
+        "fleet_agents",
+        "gauge",
+        "devices",
+        "Devices by the version of their agent, as far as their births at the broker told this process.",
+        ("version",),
+    ),
+    Metric(
         "fleet_requests", "counter", "requests", "Requests that devices answered, with a result or an error.", _SERVED
     ),
     Metric("fleet_errors", "counter", "requests", "Requests that devices answered with an error.", (*_SERVED, "code")),

@@ -21,6 +21,7 @@ from sqlalchemy import bindparam, inspect, select, update
 from sqlalchemy.orm import Session, defer
 
 from registry.contracts.api.devices import DeviceReports
+from registry.contracts.counters import MAX_LABEL, MAX_LABELS, OTHER
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.core.device_states import HEARD
@@ -169,6 +170,8 @@ def keep_states(session: Session, states: Iterable[DeviceState]) -> None:
 
 
 WAYS = ("mqtt", "http")
+MAX_AGENTS = 1 << 17
+"""Devices whose agent's version is remembered."""
 RENEW_PAUSE = timedelta(hours=1)
 """A device that lies about what it has seen costs the fleet a new epoch no more often."""
 log = logging.getLogger(__name__)
@@ -191,6 +194,8 @@ class Taken:
     """What health reports added to the requests of each version."""
     kinds: Counter[str] = field(default_factory=Counter)
     """Messages of registered devices, by kind."""
+    agents: dict[str, str] = field(default_factory=dict)
+    """The agent's version by device, of those that were born."""
     went_back: str | None = None
     """A device that has seen a later generation of this epoch than there is: the database was put back."""
 
@@ -204,12 +209,23 @@ class Telemetry:
         self._expiry_s = expiry_s
         self._lock = threading.Lock()
         self._received: Counter[tuple[str, ...]] = Counter()
+        self._agents: dict[str, str] = {}
         self.totals = FleetTotals()
 
     def received(self) -> dict[tuple[str, ...], float]:
         """Messages of registered devices since the start, by kind and by how they came: `mqtt` or `http`."""
         with self._lock:
             return {**{(kind, way): 0 for kind in KINDS for way in WAYS}, **self._received}
+
+    def agents(self) -> dict[tuple[str, ...], float]:
+        """Devices by the version of their agent, of those whose birth this process has read: the broker keeps them, and
+        brings all of them after a start."""
+        with self._lock:
+            found = Counter(self._agents.values()).most_common()
+        shown: dict[tuple[str, ...], float] = {(version,): number for version, number in found[: MAX_LABELS - 1]}
+        if rest := sum(number for _, number in found[MAX_LABELS - 1 :]):
+            shown[OTHER,] = rest
+        return shown
 
     def take(self, batch: Sequence[DeviceMessage], way: str = "mqtt") -> Taken:
         """Store a batch in one transaction, in order."""
@@ -218,6 +234,8 @@ class Telemetry:
         self.totals.add(taken.increases)
         with self._lock:
             self._received.update({(kind, way): number for kind, number in taken.kinds.items()})
+            if len(self._agents) < MAX_AGENTS:
+                self._agents.update(taken.agents)
         if taken.went_back is not None:
             self._begin_again(taken.went_back, batch[-1].at)
         return taken
@@ -272,6 +290,8 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
         if alarm is not None:
             events.append((device_id, alarm))
         if isinstance(body, Presence):
+            if body.online:
+                taken.agents[intake.device] = body.agent_version[:MAX_LABEL] or "unknown"
             _take_presence(state, intake, body)
         elif isinstance(body, Reported):
             if _take_reported(session, state, intake, body):

@@ -57,6 +57,7 @@ have_python() {
 have_debootstrap() { command -v debootstrap >/dev/null; }
 have_mosquitto() { command -v mosquitto >/dev/null; }
 have_chromium() { command -v chromium >/dev/null; }
+have_prometheus() { command -v prometheus >/dev/null && command -v promtool >/dev/null; }
 have_postgresql() { command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
 what_is() {

@@ -33,6 +33,7 @@ NO_COUNTERS = {
     "waiting_bytes": "of the requests that wait for a place now",
     "offset": "a place in a file",
     "users": "users of a connection now",
+    "streams": "of the console's tabs now",
     "inbox": "bytes for paho",
     "unsent": "bytes for a doorbell",
     "_refused_filters": "a list",

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from registry.certificates import expires_at, not_after
-from registry.contracts.device.messages import Health
+from registry.contracts.device.messages import Health, Presence
 from registry.contracts.rollout.states import RolloutState
 from registry.core.intake import DeviceMessage, checked
 from registry.db.catalog_rows import UploadRow
@@ -63,6 +63,19 @@ def test_requests_of_all_devices_are_summed_once_over_repeats_restarts_of_agents
     again.take([report("d1", "c", 2, 6)])
     assert again.totals.requests() == {served: 4}
     assert again.totals.latency()[served][0][1] == 4
+
+
+def test_agents_are_counted_by_the_version_of_their_last_birth(database: Database) -> None:
+    telemetry = Telemetry(database)
+
+    def birth(device: str, version: str, *, online: bool = True) -> DeviceMessage:
+        said = {"device": device, "online": online, "session_id": f"{device}-{version}", "agent_version": version}
+        return checked(device, Presence.model_validate(said), NOW, retained=True)
+
+    telemetry.take([birth("d1", "0.1.0"), birth("d2", "0.1.0"), birth("gone", "9.9.9")])
+    assert telemetry.agents() == {("0.1.0",): 2}
+    telemetry.take([birth("d1", "0.2.0"), birth("d2", "0.1.0", online=False)])
+    assert telemetry.agents() == {("0.2.0",): 1, ("0.1.0",): 1}
 
 
 def test_a_batch_that_was_not_committed_is_not_counted(database: Database) -> None:
