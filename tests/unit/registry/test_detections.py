@@ -73,6 +73,15 @@ LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "s": np.array([[0, 0, 1], [0, 1, 0], [0, 0, 2], [-1, -1, -1]]),
         },
     ),
+    "efficient-nms": (
+        APART | {"format": "xyxy", "classes": {"output": "n"}, "count": "c"},
+        {"boxes": CORNERS[None], "scores": BEST[None], "n": NUMBERS.astype("<i4")[None], "c": np.array([[3]], "<i4")},
+    ),
+    "ssd": (
+        {"boxes": {"output": "o", "at": 3}, "format": "xyxy", "normalised": True, "nms": "graph", "background": "first"}
+        | {"scores": {"output": "o", "at": 2}, "classes": {"output": "o", "at": 1}},
+        {"o": np.column_stack([np.zeros(3), NUMBERS + 1, BEST, CORNERS / SIDE]).astype("<f4")[None, None]},
+    ),
     "yolov4": (APART | {"format": "xyxy"}, {"boxes": CORNERS[None, :, None], "scores": SCORES[None]}),
     "left-top": (APART | {"format": "xywh"}, {"boxes": LEFT_TOP[None], "scores": SCORES[None]}),
     "half": (APART | {"format": "xyxy"}, {"boxes": CORNERS.astype("<f2"), "scores": SCORES.astype("<f2")}),
