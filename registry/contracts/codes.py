@@ -88,7 +88,7 @@ class InferenceCode(Code):
         "The model is assigned to this device, and nothing serves it now.",
         "Send the request again later; `registry devices show DEVICE` says what the deployment waits for.")
     RUN_FAILED = ("run_failed",
-        "The runtime failed on this request.",
+        "The runtime failed on this request, or the outputs are not what the manifest says of them.",
         "Read the message; try the same input with another variant or on another device.")
     OUT_OF_MEMORY = ("out_of_memory",
         "The run needs more memory than the worker may have, or than the host or its accelerator has.",

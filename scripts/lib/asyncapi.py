@@ -82,14 +82,14 @@ MESSAGES: dict[str, Message] = {
         "Readiness, tensors and limits of a model.",
         CONTENT_JSON,
         "model-metadata",
-        ("metadata-model", "metadata-model-waiting"),
+        ("metadata-model", "metadata-model-waiting", "metadata-model-detection"),
     ),
     "requestJson": Message(
         "Request as JSON",
         "Tensors as JSON.",
         CONTENT_JSON,
         "inference-request",
-        ("inference-request", "inference-request-311"),
+        ("inference-request", "inference-request-311", "inference-request-detections"),
     ),
     "requestBinary": Message(
         "Binary request",
@@ -111,7 +111,11 @@ MESSAGES: dict[str, Message] = {
     "requestJpeg": Message("JPEG picture", _PICTURE, "image/jpeg"),
     "requestPng": Message("PNG picture", _PICTURE, "image/png"),
     "resultJson": Message(
-        "Result as JSON", "Tensors as JSON.", CONTENT_JSON, "inference-result", ("inference-result",)
+        "Result as JSON",
+        "Tensors as JSON.",
+        CONTENT_JSON,
+        "inference-result",
+        ("inference-result", "inference-result-detections"),
     ),
     "resultBinary": Message(
         "Binary result",
