@@ -160,7 +160,7 @@ int main(int argc, char **argv) {
                         .input = argv[5], .shape = argv[6]};
     snprintf(ask.topic, sizeof ask.topic, "modelfleet/v1/devices/%s/infer/%s", argv[3], argv[4]);
     snprintf(ask.reply_topic, sizeof ask.reply_topic, "modelfleet-replies/ask/%d-%ld", getpid(), (long)time(NULL));
-    /* Where the broker has the rules of docs/operations.md, its user name stands in place of "ask". */
+    /* Where the broker has the rules of docs/broker.md, its user name stands in place of "ask". */
     if (read_tensor(&ask, argv[7])) return 1;
     mosquitto_lib_init();
     ask.client = mosquitto_new(NULL, true, &ask);

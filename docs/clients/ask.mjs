@@ -3,7 +3,7 @@
 //   node ask.mjs mqtt://127.0.0.1 edge-1 lenet 7.png [COUNT]
 //
 // A request goes to modelfleet/v1/devices/<device>/infer/<model>, its answer comes to this client's own reply topic, with
-// the request's correlation data: modelfleet-replies/<user>/<random>, as the broker rules of docs/operations.md allow. MQTT itself promises no answer: a request without one is sent again after a while and after
+// the request's correlation data: modelfleet-replies/<user>/<random>, as the broker rules of docs/broker.md allow. MQTT itself promises no answer: a request without one is sent again after a while and after
 // a lost connection, until its time is over. A device runs a request with an `id` once, however often it comes.
 // An error is a result with `code`; docs/codes.md lists the codes.
 

@@ -128,7 +128,7 @@ def restore(
 
     ```
     systemctl stop modelfleet-registry
-    # put registry.db and blobs/ back, see docs/operations.md
+    # put registry.db and blobs/ back, see docs/backup.md
     registry restore --config /etc/modelfleet/registry.toml
     systemctl start modelfleet-registry
     ```

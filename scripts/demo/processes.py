@@ -168,7 +168,7 @@ class Fleet:
             process.stop()
 
     def start_broker(self, extra: str = "") -> Process:
-        """Mosquitto where there is one, otherwise the MQTT 5 broker from PyPI (see docs/operations.md)."""
+        """Mosquitto where there is one, otherwise the MQTT 5 broker from PyPI (see docs/broker.md)."""
         program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
         if program:
             config = self.folder / "mosquitto.conf"

@@ -1,4 +1,4 @@
-"""The access list of docs/operations.md, in a real Mosquitto: what it lets devices and clients do, and what not."""
+"""The access list of docs/broker.md, in a real Mosquitto: what it lets devices and clients do, and what not."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class User:
 @pytest.fixture(scope="module")
 def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, User]]:
     folder: Path = tmp_path_factory.mktemp("acl")
-    found = re.search(r"```\n(pattern .*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    found = re.search(r"```\n(pattern .*?)```", (ROOT / "docs" / "broker.md").read_text(), re.DOTALL)
     assert found is not None
     (folder / "acl").write_text(found.group(1))
     (folder / "acl").chmod(0o600)

@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 from tests.support.programs.fleet import Fleet
 
 DEVICE = "edge-1"
-DOCS = ROOT / "docs" / "operations.md"
+DOCS = ROOT / "docs" / "backup.md"
 SQLITE = """#!{python}
 import sqlite3, sys
 source, command = sys.argv[1:]
