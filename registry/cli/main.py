@@ -63,6 +63,8 @@ PANELS: dict[str, dict[str, str]] = {
     "The registry itself": {
         "serve": "registry.cli.serve:serve",
         "restore": "registry.cli.serve:restore",
+        "doctor": "registry.cli.upkeep:doctor",
+        "disk": "registry.cli.upkeep:disk",
         "token": "registry.cli.tokens:app",
         "key": "registry.cli.keys:app",
     },

@@ -150,6 +150,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             failure = as_client_error(error)
             if failure is None:
                 raise
+            if failure.code == ProblemCode.UNAUTHORIZED:
+                failure.hint = options_hint(options) or failure.hint
             session.out.fail(failure)
             if options.debug:
                 raise
@@ -166,6 +168,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def options_hint(options: GlobalOptions) -> str:
+    """Why this host's own registry got no token, and who may read it; empty: that is not so."""
+    try:
+        return options.address.hint
+    except ClientError:
+        return ""
 
 
 def as_client_error(error: ClientError | RegistryError | ValueError) -> ClientError | None:

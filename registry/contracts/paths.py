@@ -96,6 +96,10 @@ results_path = _Path("/results")
 """GET `?device=&model=`: Page[ResultView], newest first."""
 about_path = _Path("/about")
 """GET: AboutView."""
+disk_path = _Path("/disk")
+"""GET: DiskView."""
+diagnosis_path = _Path("/diagnosis")
+"""GET: DiagnosisView. Every check is made for the answer."""
 tokens_path = _Path("/tokens")
 """GET: Page[TokenView]. POST TokenCreate: 201 TokenCreated."""
 token_path = _Path("/tokens/{name}")

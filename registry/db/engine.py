@@ -26,7 +26,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from enum import Enum, auto
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.engine import make_url
@@ -177,6 +179,25 @@ class Database:
         with self.write() as session:
             session.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
+    def size_bytes(self, session: Session) -> int | None:
+        """Bytes of the whole database, its journal included; None: it does not say."""
+        if not self.is_sqlite:
+            return int(session.scalar(text("SELECT pg_database_size(current_database())")) or 0)
+        file = self.engine.url.database or ""
+        found = [size for suffix in ("", "-wal", "-shm") if (size := _file_size(file + suffix)) is not None]
+        return sum(found) if found else None
+
+    def schema(self, session: Session) -> str:
+        """The revision of the schema that the database has."""
+        return str(session.scalar(text("SELECT version_num FROM alembic_version")))
+
+    def clock(self, session: Session) -> datetime | None:
+        """What time the database server has; None: the database is in this process."""
+        if self.is_sqlite:
+            return None
+        found: datetime | None = session.scalar(text("SELECT clock_timestamp()"))
+        return found
+
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
         """What the database said, as errors that a client can act on."""
@@ -213,6 +234,13 @@ class Database:
     def close(self) -> None:
         """Close all connections; SQLite then folds its log into the file."""
         self.engine.dispose()
+
+
+def _file_size(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return None
 
 
 def _create_engine(url: str) -> tuple[Engine, Place | None]:

@@ -32,6 +32,7 @@ from registry.server.mqtt.bridge import MqttBridge
 from registry.server.readiness import Readiness
 from registry.services.catalogue.blob_upkeep import BlobChecks, Garbage
 from registry.services.catalogue.coverage import Coverage
+from registry.services.catalogue.disk_use import DiskUse
 from registry.services.catalogue.models import Aliases, Models
 from registry.services.catalogue.uploads import UploadLimits, Uploads
 from registry.services.catalogue.versions import Conversions, Versions
@@ -204,6 +205,8 @@ async def bridging(fleet: FleetServices) -> AsyncIterator[None]:
         await run_in_threadpool(fleet.bridge.stop)
 
 
+COLLECT_EVERY_S = 3600.0
+"""Seconds between two collections of blobs that nobody needs."""
 Clock = Callable[[], datetime]
 
 
@@ -235,6 +238,7 @@ class Services:
     datasets: Datasets
     evaluations: Evaluations
     garbage: Garbage
+    disk_use: DiskUse
     fleet: FleetServices
     readiness: Readiness
 
@@ -306,6 +310,13 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
         datasets=Datasets(database, blobs),
         evaluations=Evaluations(database),
         garbage=Garbage(database, blobs, timedelta(seconds=limits.blob_grace_s)),
+        disk_use=DiskUse(
+            database,
+            blobs,
+            grace=timedelta(seconds=limits.blob_grace_s),
+            every_s=COLLECT_EVERY_S,
+            reserve=limits.disk_reserve_bytes,
+        ),
         fleet=build_fleet(config, clock, database),
         readiness=Readiness({"database": database.probe, "blobs": blobs.probe}),
     )

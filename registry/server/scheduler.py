@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from registry.core.clock_steps import ClockSteps
 from registry.errors import RegistryError, TemporaryError
 from registry.periodic import PeriodicScheduler
-from registry.server.composition import Services
+from registry.server.composition import COLLECT_EVERY_S, Services
 from registry.server.metrics import counter
 from registry.services.fleet.presence import PresenceTracker
 from registry.services.fleet.retention import forget_steps
@@ -76,7 +76,7 @@ JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("last-used", 60, lambda services, _: services.access.save_last_used()),
     PeriodicJob("console", 600, lambda services, _: services.sessions.sweep(services.clock()), by_age=True),
     PeriodicJob("uploads", 600, lambda services, _: services.uploads.sweep(services.clock()), by_age=True),
-    PeriodicJob("blobs", 3600, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),
+    PeriodicJob("blobs", COLLECT_EVERY_S, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),
     PeriodicJob("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),
     PeriodicJob("retention", 600, lambda s, stopping: s.fleet.retention.sweep(s.clock(), stopping), by_age=True),
 )

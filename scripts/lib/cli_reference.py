@@ -22,11 +22,12 @@ stderr.
 """
 
 _ADDRESS = """\
-The registry's address is `--registry`, else `MODELFLEET_REGISTRY`, else `http://127.0.0.1:8470`. The token is
-`--token` or `--token-file`, else `MODELFLEET_TOKEN`; a registry on this host's loopback is also opened with the
-administrator's token in its data folder (`$MODELFLEET_REGISTRY_DATA_DIR`, else
-`$XDG_DATA_HOME/modelfleet/registry`, else `~/.local/share/modelfleet/registry`, file `admin.token`) when the user may
-read it. That token is never sent to another host.
+The registry's address is `--registry`, else `MODELFLEET_REGISTRY`, else that of the registry that runs on this host as
+a systemd service (its unit, `modelfleet-registry.service`, and the settings that the unit names), else
+`http://127.0.0.1:8470`. The token is `--token` or `--token-file`, else `MODELFLEET_TOKEN`; a registry on this host's
+loopback is also opened with the administrator's token in its data folder (`$MODELFLEET_REGISTRY_DATA_DIR`, else
+`$XDG_DATA_HOME/modelfleet/registry`, else `~/.local/share/modelfleet/registry`, else the service's; file `admin.token`)
+when the user may read it. Who may not is told which login or group may. That token is never sent to another host.
 """
 
 

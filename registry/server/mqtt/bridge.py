@@ -31,6 +31,7 @@ from registry.contracts.topics import Topics
 from registry.core.intake import KINDS, DeviceMessage, read_message
 from registry.errors import TemporaryError
 from registry.server.metric_table import REGISTRY_METRICS
+from registry.server.mqtt.delivery import DeliveryTest
 from registry.server.mqtt.session import RECEIVE_MAXIMUM, BridgeSession, DeliveryOutcome, PendingPublish
 from registry.services.fleet.desired import NEWEST, Publication, Unpublished
 from registry.services.telemetry import Telemetry
@@ -165,6 +166,7 @@ class MqttBridge:
         for name, outcomes in OUTCOMES.items():
             for outcome in outcomes:
                 self.counters.add(name, 0, outcome)
+        self._delivery = DeliveryTest(self._topics)
         self._session = BridgeSession(config, subscriptions, self._received, self._wake.set, self.counters)
         self._writer = threading.Thread(target=self._write, name="mqtt-writer", daemon=True)
         self._publisher = threading.Thread(target=self._publish, name="mqtt-publisher", daemon=True)
@@ -199,6 +201,10 @@ class MqttBridge:
         """Why it is not connected, or what the broker does not let it do; empty when all is well."""
         return self._session.error
 
+    def test_delivery(self, timeout_s: float) -> float | str:
+        """Seconds that a message took to the broker and back; or why it did not come back."""
+        return self._delivery.run(self._wake.set, timeout_s)
+
     def start(self) -> None:
         """Begin; returns at once, whether the broker is there or not."""
         self._writer.start()
@@ -217,6 +223,9 @@ class MqttBridge:
     def _received(self, message: paho.MQTTMessage, connection: int) -> None:
         """In paho's thread. Checks here, so that the inbox never holds a large result that is not kept."""
         intake = None
+        if self._delivery.is_it(message.topic):  # to be acknowledged in its turn, and nothing else
+            self._inbox.put(Received(None, message.qos, message.mid, connection, time.monotonic()))
+            return
         try:
             device, kind, model = self._topics.parse_device(message.topic) or ("", "", "")
             user = {name.lower(): value for name, value in getattr(message.properties, "UserProperty", ())}
@@ -343,12 +352,18 @@ class MqttBridge:
             if not self._session.ready:
                 continue
             try:
+                self._send_test()
                 complete = self._publish_all()
             except TemporaryError:
                 complete = False
             except Exception:
                 log.exception("MQTT: publishing desired documents failed; trying again")
                 complete = False
+
+    def _send_test(self) -> None:
+        message = self._delivery.take()
+        if message is not None and self._session.publish([message], PUBLISH_TIMEOUT_S) != [DeliveryOutcome.TAKEN]:
+            self._delivery.refuse()
 
     def _publish_all(self) -> bool:
         """One pass over what is to be published; False when something of it was refused."""

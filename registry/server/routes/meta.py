@@ -9,9 +9,11 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from registry.contracts.api.answers import AboutView, ConsoleLink, Page, TokenCreate, TokenCreated, TokenView
+from registry.contracts.api.upkeep import DiagnosisView, DiskView
 from registry.contracts.paths import API
 from registry.contracts.wire import Name
 from registry.errors import UnauthorizedError
+from registry.server.diagnosis import diagnose
 from registry.server.middleware.auth import Administrator, CatalogReader, Reader, ServicesDep
 from registry.server.middleware.paging import PagingDep
 from registry.server.readiness import WORKS
@@ -58,6 +60,18 @@ def about(services: ServicesDep, _who: CatalogReader) -> AboutView:
         now=services.clock(),
         started_at=services.started_at,
     )
+
+
+@tokens.get("/disk")
+def disk(services: ServicesDep, _who: Reader) -> DiskView:
+    """What takes the room, counted at most every half minute: `at` says when."""
+    return services.disk_use.view(services.clock())
+
+
+@tokens.get("/diagnosis")
+async def diagnosis(services: ServicesDep, _who: Administrator) -> DiagnosisView:
+    """What works and what does not, found out now: a write to the database and the disk, a message to the broker."""
+    return await diagnose(services)
 
 
 @meta.get("/healthz", include_in_schema=False)
