@@ -185,7 +185,7 @@ class Signature:
 
         `tensors`: the request's, where it is no picture.
         """
-        asked_for = said.detections
+        asked_for = said.detections if self._detector is not None else None
         if not requested:
             wanted = self._made and (picture if asked_for is None else asked_for)
             requested = [(name, None) for name in (self._made if wanted else self._outputs)]
