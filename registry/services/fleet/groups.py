@@ -74,14 +74,18 @@ def find_group(session: Session, name: str) -> GroupRow:
     return found(session.get(GroupRow, name), f"There is no group named {name!r}.")
 
 
-def matching(selector: str) -> ColumnElement[bool]:
-    """A condition on `devices`: what the selector matches. Raises InvalidError when it is none."""
+def terms_of(selector: str) -> tuple[Term, ...]:
+    """What a selector asks; nothing where it is empty. Raises InvalidError when it is none."""
     try:
-        terms = parse(selector).terms if selector.strip() else ()
+        return parse(selector).terms if selector.strip() else ()
     except SelectorError as error:
         raise InvalidError(f"{error}.") from error
+
+
+def matching(selector: str) -> ColumnElement[bool]:
+    """A condition on `devices`: what the selector matches. Raises InvalidError when it is none."""
     condition: ColumnElement[bool] = true()
-    for term in terms:
+    for term in terms_of(selector):
         condition &= _term(term)
     return condition
 

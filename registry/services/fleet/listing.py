@@ -8,7 +8,7 @@ fetched and sorted instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,18 +17,19 @@ from sqlalchemy import ColumnElement, and_, func, inspect, not_, select, text, t
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.fleet import ConnectionState, DeviceSort, SlotState
-from registry.core.selectors import Operator, parse
-from registry.db.fleet_rows import DeviceLabelRow, DeviceRow, DeviceStateRow
+from registry.core.selectors import Operator, Term
+from registry.db.fleet_rows import DeviceLabelRow, DeviceStateRow
 from registry.db.index_rows import DeviceIndexRow, DeviceSlotRow
 from registry.services.fleet.device_index import require_index
-from registry.services.fleet.groups import matching
+from registry.services.fleet.groups import terms_of
 from registry.services.fleet.presence import is_online
 
-STEP = 2000
-"""Rows of an index that one query looks at."""
+STEP = 200
+"""Rows of an index that the first query of a page looks at; each further one looks at WIDER times as many."""
+WIDER = 4
 BUDGET = 20_000
-"""Rows of an index that one page looks at."""
-FEW = 5000
+"""Rows of an index that one page looks at, about."""
+FEW = 2000
 """Devices of a filter that are fetched and sorted."""
 ANY = "any"
 Key = tuple[Any, ...]
@@ -176,10 +177,11 @@ class _Scan:
         """Devices after a key, and the last key up to which these are all there are; None: there are no more."""
         columns = self.order.columns(source.table)
         found: list[tuple[Key, int]] = []
-        for _ in range(BUDGET // STEP):
+        step = looked = max(STEP, self.need)
+        while True:
             query = select(source.table.device_id, *columns).where(source.where, self.order.after(columns, after))
             if self.bounded:
-                query = self.order.sorted(query, columns).limit(STEP if self.conditions else self.need)
+                query = self.order.sorted(query, columns).limit(step if self.conditions else self.need)
             inner = query.subquery()
             first = list(inner.c)[1]
             key = [first] if self.order.by_name else [first, inner.c.device_id]
@@ -189,19 +191,20 @@ class _Scan:
                 return found, found[-1][0]
             if not self.bounded or not self.conditions:
                 return found, None
-            if (self.session.scalar(select(func.count()).select_from(inner)) or 0) < STEP:
+            if (self.session.scalar(select(func.count()).select_from(inner)) or 0) < step:
                 return found, None
             last = (column if self.order.backwards else column.desc() for column in key)
             after = tuple(self.session.execute(select(*key).order_by(*last).limit(1)).one())
-        return found, after
+            if looked >= BUDGET:
+                return found, after
+            step = min(step * WIDER, BUDGET - looked)
+            looked += step
 
 
 def _asked(inner: Any, key: Sequence[Any], order: _Order, conditions: Conditions, need: int) -> Any:
     query = select(inner.c.device_id, *key).select_from(inner)
     if conditions:
         query = query.join(DeviceIndexRow, DeviceIndexRow.device_id == inner.c.device_id)
-    if "selector" in conditions:
-        query = query.join(DeviceRow, DeviceRow.id == inner.c.device_id)
     return order.sorted(query.where(*conditions.values()), key).limit(need)
 
 
@@ -240,7 +243,8 @@ def _few(session: Session, wanted: DeviceFilter, order: _Order) -> list[_Source]
             tried.append((_I, _I.connection.in_(wanted.connections)))
         if _is_beginning(wanted.name):
             tried.append((_I, _begins(wanted.name)))
-    tried += [(_L, and_(_L.key == key, _L.value.in_(values))) for key, values in _labels(wanted)]
+    having = [term for term in _terms(wanted) if term.operator is Operator.IN]
+    tried += [(_L, and_(_L.key == term.key, _L.value.in_(term.values))) for term in having]
     for table, where in tried:
         some = select(table.device_id).where(where).limit(FEW + 1).subquery()
         if (session.scalar(select(func.count()).select_from(some)) or 0) <= FEW:
@@ -249,11 +253,20 @@ def _few(session: Session, wanted: DeviceFilter, order: _Order) -> list[_Source]
     return None
 
 
-def _labels(wanted: DeviceFilter) -> Iterator[tuple[str, Sequence[str]]]:
-    yield from ((key, [value]) for key, value in wanted.labels.items())
-    if wanted.selector.strip():
-        matching(wanted.selector)  # refuses what is none
-        yield from ((term.key, term.values) for term in parse(wanted.selector).terms if term.operator is Operator.IN)
+def _terms(wanted: DeviceFilter) -> list[Term]:
+    """All that is asked of labels. Raises InvalidError."""
+    given = [Term(key, Operator.IN, (value,)) for key, value in wanted.labels.items()]
+    return given + list(terms_of(wanted.selector))
+
+
+def _has(term: Term) -> ColumnElement[bool]:
+    """Asked of one device by its labels' key: a set of all devices that have a label would grow with the fleet."""
+    label = select(DeviceLabelRow.device_id).where(
+        DeviceLabelRow.device_id == DeviceIndexRow.device_id, DeviceLabelRow.key == term.key
+    )
+    if term.operator in (Operator.IN, Operator.NOT_IN):
+        label = label.where(DeviceLabelRow.value.in_(term.values))
+    return ~label.exists() if term.operator in (Operator.NOT_IN, Operator.MISSING) else label.exists()
 
 
 _FAILS = text("device_index.code <> ''")
@@ -294,15 +307,8 @@ def _conditions(session: Session, wanted: DeviceFilter, now: datetime) -> dict[s
     if wanted.model:
         slots = select(DeviceSlotRow.device_id).where(DeviceSlotRow.device_id == device)
         parts["model"] = slots.where(_serves(DeviceSlotRow, wanted)).exists()
-    if wanted.selector.strip():
-        parts["selector"] = matching(wanted.selector)
-    if wanted.labels:
-        having = select(DeviceLabelRow.device_id).where(DeviceLabelRow.device_id == device)
-        labels = (
-            having.where(DeviceLabelRow.key == key, DeviceLabelRow.value == value).exists()
-            for key, value in wanted.labels.items()
-        )
-        parts["labels"] = and_(*labels)
+    if terms := _terms(wanted):
+        parts["labels"] = and_(*map(_has, terms))
     if wanted.online is not None:
         there = is_online(session, now)
         states = select(DeviceStateRow.device_id).where(DeviceStateRow.device_id == device)

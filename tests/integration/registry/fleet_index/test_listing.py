@@ -153,7 +153,7 @@ def in_order(fleet: list[Made], sort: DeviceSort) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("few", "step", "budget"), [(5000, 2000, 20_000), (0, 2000, 20_000), (10, 7, 21)], ids=["usual", "scan", "narrow"]
+    ("few", "step", "budget"), [(2000, 200, 20_000), (0, 200, 20_000), (10, 3, 30)], ids=["usual", "scan", "narrow"]
 )
 def test_every_filter_in_every_order_finds_what_fits_once(
     database: Database, monkeypatch: pytest.MonkeyPatch, few: int, step: int, budget: int

@@ -8,7 +8,7 @@ import pytest
 
 from registry.contracts.rollout.states import RolloutState
 from registry.errors import BusyError, InTheWayError, RegistryError
-from registry.server.app import database_metrics
+from registry.server.fleet_metrics import database_metrics
 from registry.server.composition import Waker
 from tests.integration.registry.rollouts.world import World
 
