@@ -207,7 +207,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, world(Path(name), options.database, options.devices) as here:
         now = datetime.fromtimestamp(time.time(), timezone.utc)
+        here.fleet.processes["registry"].stop()
         seconds = spread_states(here.database, options.devices, now)
+        here.start_registry(bridge=False)
         print(f"{options.database}, {options.devices:,} devices; indexed in {seconds:.1f} s", flush=True)
         pages(here)
         plans(here, now)

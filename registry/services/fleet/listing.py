@@ -145,7 +145,8 @@ def find_page(session: Session, asked: Asked, now: datetime) -> tuple[list[int],
     few = _few(session, wanted, order)
     covered, sources = ("", few) if few is not None else _sources(wanted, order)
     conditions.pop(covered, None)
-    scan = _Scan(session, order, conditions, asked.limit + 1, bounded=few is None)
+    name = wanted.name if covered != "name" else ""
+    scan = _Scan(session, order, conditions, name, asked.limit + 1, bounded=few is None)
     rows: dict[Key, int] = {}
     edges: list[Key] = []
     for source in sources:
@@ -168,6 +169,8 @@ class _Scan:
     session: Session
     order: _Order
     conditions: Conditions
+    name: str
+    """As in the filter, where it is still to be asked."""
     need: int
     """So many are enough."""
     bounded: bool
@@ -179,17 +182,20 @@ class _Scan:
         found: list[tuple[Key, int]] = []
         step = looked = max(STEP, self.need)
         while True:
-            query = select(source.table.device_id, *columns).where(source.where, self.order.after(columns, after))
+            named = source.table.name.label("of_device")
+            query = select(source.table.device_id, *columns, named)
+            query = query.where(source.where, self.order.after(columns, after))
+            filters = bool(self.conditions or self.name)
             if self.bounded:
-                query = self.order.sorted(query, columns).limit(step if self.conditions else self.need)
+                query = self.order.sorted(query, columns).limit(step if filters else self.need)
             inner = query.subquery()
             first = list(inner.c)[1]
             key = [first] if self.order.by_name else [first, inner.c.device_id]
-            rows = self.session.execute(_asked(inner, key, self.order, self.conditions, self.need - len(found)))
+            rows = self.session.execute(self._asked(inner, key).limit(self.need - len(found)))
             found += [(tuple(own), device_id) for device_id, *own in rows]
             if len(found) >= self.need:
                 return found, found[-1][0]
-            if not self.bounded or not self.conditions:
+            if not self.bounded or not filters:
                 return found, None
             if (self.session.scalar(select(func.count()).select_from(inner)) or 0) < step:
                 return found, None
@@ -200,12 +206,13 @@ class _Scan:
             step = min(step * WIDER, BUDGET - looked)
             looked += step
 
-
-def _asked(inner: Any, key: Sequence[Any], order: _Order, conditions: Conditions, need: int) -> Any:
-    query = select(inner.c.device_id, *key).select_from(inner)
-    if conditions:
-        query = query.join(DeviceIndexRow, DeviceIndexRow.device_id == inner.c.device_id)
-    return order.sorted(query.where(*conditions.values()), key).limit(need)
+    def _asked(self, inner: Any, key: Sequence[Any]) -> Any:
+        query = select(inner.c.device_id, *key).select_from(inner)
+        if self.name:
+            query = query.where(_named(inner.c.of_device, self.name))
+        if self.conditions:
+            query = query.join(DeviceIndexRow, DeviceIndexRow.device_id == inner.c.device_id)
+        return self.order.sorted(query.where(*self.conditions.values()), key)
 
 
 def _sources(wanted: DeviceFilter, order: _Order) -> tuple[str, list[_Source]]:
@@ -223,7 +230,7 @@ def _sources(wanted: DeviceFilter, order: _Order) -> tuple[str, list[_Source]]:
     if states := wanted.connections:
         return "connection", [_Source(_I, _I.connection == state) for state in states]
     if _is_beginning(wanted.name):
-        return "name", [_Source(_I, _begins(wanted.name))]
+        return "name", [_Source(_I, _named(_I.name, wanted.name))]
     return "", [_Source(_I, true())]
 
 
@@ -242,7 +249,7 @@ def _few(session: Session, wanted: DeviceFilter, order: _Order) -> list[_Source]
         if wanted.connections:
             tried.append((_I, _I.connection.in_(wanted.connections)))
         if _is_beginning(wanted.name):
-            tried.append((_I, _begins(wanted.name)))
+            tried.append((_I, _named(_I.name, wanted.name)))
     having = [term for term in _terms(wanted) if term.operator is Operator.IN]
     tried += [(_L, and_(_L.key == term.key, _L.value.in_(term.values))) for term in having]
     for table, where in tried:
@@ -286,10 +293,13 @@ def _is_beginning(name: str) -> bool:
     return name.endswith("*") and len(name) > 1
 
 
-def _begins(name: str) -> ColumnElement[bool]:
+def _named(column: Any, name: str) -> ColumnElement[bool]:
     """Names are ASCII, and compared byte by byte."""
-    start = name.rstrip("*")
-    return and_(_I.name >= start, _I.name < start + "\x7f")
+    if _is_beginning(name):
+        start = name.rstrip("*")
+        return and_(column >= start, column < start + "\x7f")
+    contains: ColumnElement[bool] = column.contains(name.strip("*"), autoescape=True)
+    return contains
 
 
 def _conditions(session: Session, wanted: DeviceFilter, now: datetime) -> dict[str, ColumnElement[bool]]:
@@ -313,8 +323,4 @@ def _conditions(session: Session, wanted: DeviceFilter, now: datetime) -> dict[s
         there = is_online(session, now)
         states = select(DeviceStateRow.device_id).where(DeviceStateRow.device_id == device)
         parts["online"] = states.where(there if wanted.online else not_(there)).exists()
-    if _is_beginning(wanted.name):
-        parts["name"] = _begins(wanted.name)
-    elif wanted.name.strip("*"):
-        parts["name"] = DeviceIndexRow.name.contains(wanted.name.strip("*"), autoescape=True)
     return parts

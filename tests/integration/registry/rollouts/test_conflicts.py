@@ -8,8 +8,8 @@ import pytest
 
 from registry.contracts.rollout.states import RolloutState
 from registry.errors import BusyError, InTheWayError, RegistryError
-from registry.server.fleet_metrics import database_metrics
 from registry.server.composition import Waker
+from registry.server.fleet_metrics import database_metrics
 from tests.integration.registry.rollouts.world import World
 
 FAULTS = [(InTheWayError("faster"), [logging.INFO]), (BusyError("away"), [])]
