@@ -42,9 +42,12 @@ def image() -> Iterator[DebianRoot]:
         machine.remove()
 
 
-def install(image: DebianRoot, *arguments: str) -> str:
+def install(image: DebianRoot, *arguments: str, **env: str) -> str:
     argv = [str(ROOT / "systemd/install"), "--root", str(image.root), *arguments]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        argv, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, timeout=900, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return str(done.stdout)
 
@@ -78,6 +81,20 @@ def test_an_image_gets_the_same_files_each_time(image: DebianRoot, part: str) ->
     subprocess.run(["rm", "-r", image.root / home.relative_to("/")], check=True)
     install(image, part)
     assert snapshot(image) == first
+
+
+def test_packages_come_from_a_folder_alone_where_one_is_named(image: DebianRoot, tmp_path: Path) -> None:
+    python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    if not (image.root / "opt/modelfleet/lib" / python).is_dir():
+        pytest.skip(f"the image has another Python than {python}, for which packages could be downloaded here")
+    download = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", str(tmp_path)]
+    locked = ["--require-hashes", "--requirement", str(ROOT / "requirements/agent.lock")]
+    for wanted in (locked, ["hatchling"]):
+        subprocess.run([*download, *wanted], check=True, timeout=600)
+    before = snapshot(image)
+    subprocess.run(["rm", "-r", image.root / "opt/modelfleet"], check=True)
+    install(image, "--wheels", str(tmp_path), "agent", PIP_INDEX_URL="http://127.0.0.1:1")
+    assert snapshot(image) == before
 
 
 def test_nothing_in_an_image_names_a_folder_of_the_host_that_built_it(image: DebianRoot) -> None:
