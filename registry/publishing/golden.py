@@ -408,9 +408,13 @@ def require_detections(manifest: Manifest, outputs: Mapping[str, Tensor]) -> Non
         raw = {name: RawOutput(str(each.datatype), each.shape, each.data) for name, each in outputs.items()}
         own = Placement(*((image.width, image.height),) * 2, (0, 0))
         try:
-            detect(reading_of(declared, image.width, image.height), raw, own, usual)
+            found = detect(reading_of(declared, image.width, image.height), raw, own, usual)
         except DetectionError as error:
             faults = [str(error)]
+        else:
+            number = int(found.classes.max(initial=-1))
+            if number >= len(declared.labels):
+                faults = [f"a box is of class {number}, counted from 0, and there are {len(declared.labels)} labels"]
     if faults:
         text = tuple(f"detection: {fault}" for fault in faults)
         raise UsageFault("This cannot be published as it is: a trial request was answered", errors=text)

@@ -155,6 +155,9 @@ def test_a_description_that_does_not_fit_the_model_is_not_published(fleet: Fleet
     assert "over 1" in refused(
         labels, labels + '\nscores = {output = "output0", at = 2, transposed = true}\nextra_values = 2'
     )
+    column = '{output = "output0", at = %d, transposed = true}'
+    numbers = f"\nclasses = {column % 1}\nscores = {column % 5}"
+    assert "is of class" in refused(labels, labels + numbers)
     assert "did you mean 'iou_threshold'" in refused(labels, labels + "\niou_treshold = 0.5")
 
 
