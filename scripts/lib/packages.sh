@@ -54,6 +54,7 @@ have_python() {
     environment_state "$ENVIRONMENT" any >/dev/null && return
     MODELFLEET_TRIED_PYTHON=$(find_python) && export MODELFLEET_TRIED_PYTHON # the scripts called from here do not try again
 }
+have_buildah() { command -v buildah >/dev/null; }
 have_debootstrap() { command -v debootstrap >/dev/null; }
 have_mosquitto() { command -v mosquitto >/dev/null; }
 have_chromium() { command -v chromium >/dev/null; }
