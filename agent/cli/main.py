@@ -104,7 +104,10 @@ def run(config: ConfigOption = None) -> None:
             begin_tracing(settings)
         Agent(settings).run()
     except AgentError as error:
-        say(f"agent: {error.code}: {error.message}", err=True)
+        if settings.log_format == "json":
+            logging.getLogger("agent").error("%s: %s", error.code, error.message)  # noqa: TRY400 - the text says all
+        else:
+            say(f"agent: {error.code}: {error.message}", err=True)
         code = 1
     tracing.shut_down()
     logging.shutdown()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from registry.contracts.paths import CONSOLE
 from registry.errors import RegistryError, StartError, TemporaryError
 from registry.installation import install_command
 
+log = logging.getLogger(__name__)
 SERVER_PACKAGES = "`registry serve` needs the server's packages, which are not all installed here (missing: {})."
 SERVER_HINT = "Install them with: {} - the other commands work without."
 EXIT_CONFIG = ExitCode.USAGE
@@ -94,14 +96,20 @@ def _faults(error: ValidationError) -> list[str]:
 
 
 def _announce(settings: RegistryConfig, url: str, link: str) -> None:
-    typer.echo(f"registry: listening on {url}, data in {settings.data_dir}")
+    """To stdout, or, where all lines of the process are to be JSON, to the log."""
     token = settings.data_dir / ADMIN_TOKEN_FILE
+    lines = [f"listening on {url}, data in {settings.data_dir}"]
     if token.exists():
-        typer.echo(f"registry: the administrator's token is in {token}")
+        lines.append(f"the administrator's token is in {token}")
     if link:
-        typer.echo(f"registry: the console, signed in once within 15 minutes: {url}{link}")
+        lines.append(f"the console, signed in once within 15 minutes: {url}{link}")
     elif settings.console.enabled:
-        typer.echo(f"registry: the console is at {url}{CONSOLE}; `registry console` prints a link that signs in")
+        lines.append(f"the console is at {url}{CONSOLE}; `registry console` prints a link that signs in")
+    for line in lines:
+        if settings.log_format == "json":
+            log.info("%s", line)
+        else:
+            typer.echo(f"registry: {line}")
 
 
 def fail(command: str, message: str, exit_code: ExitCode, code: str = "") -> NoReturn:

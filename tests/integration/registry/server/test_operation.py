@@ -70,7 +70,8 @@ def test_its_log_as_json_has_one_object_a_line_with_the_request_and_the_device(t
             assert device.get("/healthz", headers={"X-Request-Id": "no id"}).headers["x-request-id"].isalnum()
     finally:
         server.stop()
-    lines = [json.loads(line) for line in (tmp_path / "registry.log").read_text().splitlines() if line[:1] == "{"]
+    lines = [json.loads(line) for line in (tmp_path / "registry.log").read_text().splitlines()]
+    assert any(line["message"].startswith(f"listening on {server.url}") for line in lines)
     assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
     polls = [line for line in lines if line.get("request") == "poll-1"]
     assert [(line["logger"], line["device"]) for line in polls] == [("uvicorn.access", "edge-1")]
