@@ -27,8 +27,8 @@ MAX_TRACEPARENT = 128
 """Characters of one; a longer one is none."""
 MAX_DOCUMENTS = 4096
 """Documents whose trace is remembered until they are published."""
-FLUSH_MS = 3000
-"""At the end of the process, for spans that were not sent yet."""
+FLUSH_S = 2.0
+"""At the end of the process, for spans that were not sent yet: a collector that is away holds nobody up."""
 T = TypeVar("T")
 Attributes = Mapping[str, "str | int | float | bool"]
 
@@ -42,6 +42,8 @@ class _State:
     """An `opentelemetry.trace.Tracer`; None: off."""
     provider: Any = None
     propagator: Any = None
+    unsent = 0
+    """Spans that the collector did not take."""
 
 
 _documents: OrderedDict[str, tuple[int, str]] = OrderedDict()
@@ -64,26 +66,38 @@ def set_up(service: str, version: str, attributes: Attributes | None = None) -> 
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult  # noqa: PLC0415
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
     except ImportError as error:
         raise TracingError(
             f"Traces need packages that are not here ({error.name}): {install_command('otel')}. Or set tracing = false."
         ) from error
+
+    class Exporter(OTLPSpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            result = super().export(spans)
+            if result is not SpanExportResult.SUCCESS:
+                _State.unsent += len(spans)
+            return result
+
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
-    provider = TracerProvider(resource=Resource.create({**named, "service.version": version, **(attributes or {})}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    resource = Resource.create({**named, "service.version": version, **(attributes or {})})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # see `shut_down`
+    provider.add_span_processor(BatchSpanProcessor(Exporter()))
     trace.set_tracer_provider(provider)
     _State.provider, _State.propagator = provider, TraceContextTextMapPropagator()
     _State.tracer = provider.get_tracer("modelfleet", version)
     also_known(_ids)
 
 
-def shut_down() -> None:
-    """Sends what was not sent yet, for a short time."""
-    if _State.provider is not None:
-        _State.provider.force_flush(FLUSH_MS)
-        _State.provider.shutdown()
+def shut_down() -> bool:
+    """Sends what was not sent yet, for a short time. False: some spans were not taken."""
+    if _State.provider is None:
+        return True
+    thread = threading.Thread(target=_State.provider.shutdown, name="traces", daemon=True)
+    thread.start()
+    thread.join(FLUSH_S)
+    return not thread.is_alive() and not _State.unsent
 
 
 def is_on() -> bool:

@@ -203,6 +203,7 @@ class Agent:
                 snapshot=self._plane.snapshot,
                 now=utc_now,
                 damaged=self._damage.counts,
+                certificates=certificate_files(config),
             ),
             jobs=JobExecutor(self._context, self._job_work, self._pools["job"], config.data_dir / "jobs"),
             heard_every_s=min(config.health_interval_s, 7 * 86400.0),

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from agent.adapters.facts import process_stats
 from agent.adapters.facts.hardware import memory
 from agent.core.health import DurationBuckets, HistogramView
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
+from registry.certificates import expires_at
 from registry.contracts.counters import AGENT_METRICS, MODEL_METRICS, flat
 from registry.contracts.device.messages import DurationTotals, Health, ModelHealth, Quantiles
 
@@ -22,7 +23,8 @@ FRACTIONS = (0.5, 0.9, 0.99, 1.0)
 ELSEWHERE = {
     "damaged": "`damaged`",
     "data_path_info": "`data_path`, `data_path_reason`",
-    **dict.fromkeys(("mqtt_connected", "agent_info", "certificate_expiry_timestamp_seconds"), ""),
+    "certificate_expiry_timestamp_seconds": "`certificates`",
+    **dict.fromkeys(("mqtt_connected", "agent_info"), ""),
 }
 """What a report says in another way, and where."""
 OWN_FIELDS = tuple(name for name in AGENT_METRICS if name in Health.model_fields and name not in ELSEWHERE)
@@ -46,7 +48,9 @@ class HealthReporter:
         snapshot: Callable[[], DataPlaneStats],
         now: Callable[[], datetime],
         damaged: Callable[[], dict[str, int]] = dict,
+        certificates: Mapping[str, Path] | None = None,
     ) -> None:
+        """`certificates`: PEM files by their use."""
         self._device = device
         self._session_id = session_id
         self._cores = cores
@@ -54,6 +58,7 @@ class HealthReporter:
         self._snapshot = snapshot
         self._now = now
         self._damaged = damaged
+        self._certificates = certificates or {}
         self._began = self._last = time.monotonic()
         self._models: Mapping[str, ModelSnapshot] = {}
         self._cpu: dict[int, float] = {}
@@ -91,6 +96,11 @@ class HealthReporter:
             counts=flat(stats.figures, COUNTS),
             mqtt_reconnects=max(stats.total("mqtt_connections") - 1, 0),
             damaged=self._damaged(),
+            certificates={
+                use: datetime.fromtimestamp(end, timezone.utc)
+                for use, file in self._certificates.items()
+                if (end := expires_at(file)) is not None
+            },
             broker_fault=stats.broker_fault,
             data_path=stats.data_path,
             data_path_reason=stats.data_path_reason,

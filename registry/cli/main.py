@@ -5,6 +5,7 @@ So `registry models` starts without the packages of the server, of publishing or
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -206,6 +207,8 @@ def _traced() -> Iterator[None]:
 
     from registry import tracing  # noqa: PLC0415 - only where it is wanted
 
+    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # stderr has one error, perhaps as JSON
+    logging.getLogger("opentelemetry").propagate = False
     try:
         tracing.set_up("modelfleet-cli", version("modelfleet"))
     except tracing.TracingError as error:
@@ -220,7 +223,10 @@ def _traced() -> Iterator[None]:
                     tracing.has_failed(current, f"exit code {ended.code}")
                 raise
     finally:
-        tracing.shut_down()
+        if not tracing.shut_down() and "--json" not in sys.argv:
+            typer.echo(
+                "registry: the trace was not sent: no collector takes it at OTEL_EXPORTER_OTLP_ENDPOINT", err=True
+            )
 
 
 def main() -> None:

@@ -51,6 +51,12 @@ class FleetMetrics(Collector):
             lambda: blob_metrics(services.checks, services.database, services.blobs),
             lambda: queue_metrics(services.database, bridge, services.clock),
             lambda: certificate_metrics(config.mqtt, bridge),
+            lambda: [
+                figure(
+                    "fleet_certificate_expiry_timestamp_seconds",
+                    fleet.telemetry.certificates.soonest(services.clock()),
+                )
+            ],
         ]
         if bridge is not None:
             self._sources.append(lambda: bridge_metrics(bridge))

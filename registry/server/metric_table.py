@@ -74,6 +74,14 @@ REGISTRY_METRICS = table(
         ("version",),
     ),
     Metric(
+        "fleet_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "Unix time",
+        "When the certificate of a device ends that ends first, by use: `broker_authority`, `broker_client`, "
+        "`registry_authority`. Of devices that reported in the last two hours.",
+        ("certificate",),
+    ),
+    Metric(
         "fleet_requests", "counter", "requests", "Requests that devices answered, with a result or an error.", _SERVED
     ),
     Metric("fleet_errors", "counter", "requests", "Requests that devices answered with an error.", (*_SERVED, "code")),

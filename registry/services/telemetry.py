@@ -37,6 +37,7 @@ from registry.services.deployments import take_facts
 from registry.services.fleet.desired import find_device
 from registry.services.fleet.device_index import index
 from registry.services.fleet.epochs import epoch_of, renew_epoch
+from registry.services.fleet.fleet_certificates import FleetCertificates
 from registry.services.fleet.fleet_totals import FleetTotals
 from registry.services.fleet.history import record, take_health
 from registry.services.jobs import take_statuses
@@ -194,6 +195,8 @@ class Taken:
     """What health reports added to the requests of each version."""
     kinds: Counter[str] = field(default_factory=Counter)
     """Messages of registered devices, by kind."""
+    certificates: list[tuple[str, datetime, dict[str, datetime]]] = field(default_factory=list)
+    """What health reports told of ends of certificates: device, when, by use."""
     agents: dict[str, str] = field(default_factory=dict)
     """The agent's version by device, of those that were born."""
     went_back: str | None = None
@@ -211,6 +214,7 @@ class Telemetry:
         self._received: Counter[tuple[str, ...]] = Counter()
         self._agents: dict[str, str] = {}
         self.totals = FleetTotals()
+        self.certificates = FleetCertificates()
 
     def received(self) -> dict[tuple[str, ...], float]:
         """Messages of registered devices since the start, by kind and by how they came: `mqtt` or `http`."""
@@ -232,6 +236,8 @@ class Telemetry:
         with self._database.write() as session:
             taken = _apply(session, batch, self._expiry_s)
         self.totals.add(taken.increases)
+        for device, at, ends in taken.certificates:
+            self.certificates.note(device, at, ends)
         with self._lock:
             self._received.update({(kind, way): number for kind, number in taken.kinds.items()})
             if len(self._agents) < MAX_AGENTS:
@@ -305,6 +311,7 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
         else:
             results.append((device_id, intake.at, body))
     fresh, taken.increases = take_health(session, health)
+    taken.certificates = [(intake.device, intake.at, body.certificates) for _, intake, body in fresh]
     for _, intake, _ in fresh:
         states[intake.device].changes["health"] = intake.text
     keep_states(session, states.values())

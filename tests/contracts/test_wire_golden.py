@@ -42,6 +42,7 @@ KINDS: dict[str, type[Wire]] = {
     "health-broker-fault": Health,
     "health-counts": Health,
     "health-durations": Health,
+    "health-certificates": Health,
     "manifest": Manifest,
     "manifest-builds": Manifest,
     "manifest-extended": Manifest,

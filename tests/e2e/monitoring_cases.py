@@ -58,6 +58,9 @@ CASES: dict[str, Case] = {
     "ModelfleetCertificateEnds": steady(_EXPIRY, "170000", "180000"),
     "ModelfleetDevicesOffline": Case({_OFFLINE: "11x120", _ONLINE: "89x120"}, {_OFFLINE: "9x120", _ONLINE: "91x120"}),
     "ModelfleetTwoAgents": steady("modelfleet_devices_with_two_agents", "1"),
+    "ModelfleetDeviceCertificateEndsSoon": steady(
+        _EXPIRY.replace("certificate_", "fleet_certificate_", 1), "1200000", "1300000"
+    ),
     "ModelfleetDevicesFail": Case({'modelfleet_fleet_devices_failing{code="run_failed"}': "2x120"}, {}),
     "ModelfleetRequestsFail": Case(
         {

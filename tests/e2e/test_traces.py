@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from registry.client.devices import Client, DeviceError
+from tests.support.network.broker import free_port
 from tests.support.network.otlp import OtlpReceiver, ReceivedSpan
 from tests.support.paths import LENET
 from tests.support.programs.fleet import Fleet
@@ -133,3 +135,13 @@ def test_a_client_without_tracing_leaves_no_span(traced: Fleet, receiver: OtlpRe
         for _ in range(3):
             client.infer(DEVICE, "lenet", {"x": np.zeros((1, 1, 28, 28), np.float32)})
     assert len([span for span in receiver.spans if span.name == "infer lenet"]) == before
+
+
+def test_a_collector_that_is_away_is_said_and_fails_no_command(traced: Fleet) -> None:
+    away = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "MODELFLEET_TRACING": "1"}
+    token = (traced.registry_data / "admin.token").read_text().strip()
+    known = {"MODELFLEET_REGISTRY": traced.url, "MODELFLEET_TOKEN": token}
+    code, out, err = traced.run_command(["models"], {**os.environ, **known, **away})
+    assert (code, "lenet" in out) == (0, True), err
+    assert "the trace was not sent" in err
+    assert "Traceback" not in err

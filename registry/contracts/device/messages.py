@@ -336,6 +336,11 @@ class Health(Wire):
     back), `journal`, `outbox` (what could be read was kept), `probe`."""
     broker_fault: Annotated[str, Field(max_length=600)] = ""
     """Why the device is not connected to the broker, after the address that it tries. Empty: it is, or does not say."""
+    certificates: Annotated[dict[Annotated[str, Field(max_length=32)], AwareDatetime], Field(max_length=8)] = Field(
+        default_factory=dict
+    )
+    """When the certificates end that this agent uses, by use: `broker_authority`, `broker_client`,
+    `registry_authority`; of a file with several the first that ends. Programs pass over uses that they do not know."""
     data_path: str = ""
     """`fast`, or `public` when this paho lacks the member that the fast path needs."""
     data_path_reason: Annotated[str, Field(max_length=600)] = ""

@@ -78,6 +78,25 @@ def test_agents_are_counted_by_the_version_of_their_last_birth(database: Databas
     assert telemetry.agents() == {("0.2.0",): 1, ("0.1.0",): 1}
 
 
+def test_of_the_devices_certificates_the_first_that_ends_is_told_until_its_device_falls_silent(
+    database: Database,
+) -> None:
+    telemetry = Telemetry(database)
+
+    def said(device: str, seq: int, at: datetime, **ends: datetime) -> DeviceMessage:
+        body = {"device": device, "session_id": "s", "seq": seq, "at": at, "window_s": 1, "uptime_s": 1}
+        return checked(device, Health.model_validate({**body, "certificates": ends}), at)
+
+    soon, later = NOW + timedelta(days=3), NOW + timedelta(days=300)
+    telemetry.take([said("d1", 1, NOW, broker_client=soon, made_up=soon), said("d2", 1, NOW, broker_client=later)])
+    told = telemetry.certificates.soonest
+    assert told(NOW) == {("broker_client",): soon.timestamp()}
+    hour = NOW + timedelta(hours=1)
+    telemetry.take([said("d1", 2, hour, broker_client=later + timedelta(days=1)), said("d2", 2, hour)])
+    assert told(hour) == {("broker_client",): (later + timedelta(days=1)).timestamp()}
+    assert told(hour + timedelta(hours=3)) == {}
+
+
 def test_a_batch_that_was_not_committed_is_not_counted(database: Database) -> None:
     telemetry = Telemetry(database)
     telemetry.take([report("d1", "a", 1, 5)])
