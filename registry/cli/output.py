@@ -319,8 +319,8 @@ def _block(headings: Sequence[str], line: Sequence[str]) -> str:
 
 
 def time_text(at: datetime | None) -> str:
-    """A time for people, in this host's zone."""
-    return "-" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """A time for people, in this host's zone, which it names: 2026-01-31 09:00:00 CET."""
+    return "-" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z").rstrip()
 
 
 def age_text(at: datetime | None, now: datetime) -> str:

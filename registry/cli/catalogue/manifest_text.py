@@ -57,7 +57,7 @@ def show_evaluations(session: Session, found: Sequence[EvaluationView]) -> None:
                 view.variant,
                 view.device or "-",
                 view.backend,
-                f"{view.seconds:.2f}",
+                f"{view.seconds:.3g}",
                 time_text(view.at),
             )
             for view in found

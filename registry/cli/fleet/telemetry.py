@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -49,6 +49,9 @@ def health(
     rows = (row for report in reports for row in _health_rows(_clock_text(report.at, today), report))
     session.out.table(("AT", *_HEALTH_COLUMNS), rows, empty=f"{device} has sent no health report yet.")
     newest = reports[0].models if reports else {}
+    if reports:
+        began = reports[0].at - timedelta(seconds=reports[0].uptime_s)
+        session.out.say(_meaning(f"the agent's start, {time_text(began)}", f"the {reports[0].window_s:.0f} s before"))
     for name, model in sorted(newest.items()):
         if model.batching:
             session.out.say(f"{name}: {model.batching}")
@@ -57,7 +60,16 @@ def health(
 def _clock_text(at: datetime, today: date) -> str:
     """The time alone where the day is clear: more fits a line."""
     text = time_text(at)
-    return text.split()[1] if at.astimezone().date() == today else text
+    return text.partition(" ")[2] if at.astimezone().date() == today else text
+
+
+def _meaning(since: str, window: str) -> str:
+    """Under a table of health: what its figures are of."""
+    return (
+        f"\nREQUESTS, ERRORS: totals since {since}.\n"
+        f"CPU, p50, p99: of {window} the report.\n"
+        "-: nothing was measured in that time, or the host does not tell it."
+    )
 
 
 def _fleet_health(session: Session) -> None:
@@ -65,6 +77,8 @@ def _fleet_health(session: Session) -> None:
     told = [{"device": d.name, "presence": d.presence, "health": d.health} for d in found]
     columns = ("DEVICE", "STATE", "REPORT", *_HEALTH_COLUMNS)
     session.out.listing(told, columns, _fleet_rows(session, found), empty="No devices.")
+    if found and not session.out.as_json:
+        session.out.say(_meaning("the start of each agent", "the time from the report before to"))
 
 
 def _fleet_rows(session: Session, devices: list[DeviceView]) -> Iterator[tuple[object, ...]]:
@@ -125,7 +139,10 @@ def _notes(model: ModelHealth, waiting: str) -> str:
 
 
 def _ms(microseconds: float) -> str:
-    return f"{microseconds / 1000:.2f} ms"
+    """A dash for 0: no request was answered in the window, since an answer takes longer."""
+    if not microseconds:
+        return "-"
+    return f"{microseconds / 1000:.2f} ms" if microseconds >= 10 else f"{microseconds:.0f} us"
 
 
 @command
@@ -200,13 +217,16 @@ def counts(
     found = session.client.items(counts_path(), CountView, model=model, device=device)
     session.out.listing(
         found,
-        ("DEVICE", "MODEL", ">REQUESTS", ">ERRORS", "LAST", "BY CODE"),
+        ("DEVICE", "MODEL", ">REQUESTS", ">ERRORS", "FIRST", "LAST", "BY CODE"),
         (_count_row(count) for count in found),
         empty="No requests were counted yet.",
     )
+    if found and not session.out.as_json:
+        session.out.say("\nREQUESTS, ERRORS: totals from FIRST to LAST, over every start of the agent.")
 
 
 def _count_row(count: CountView) -> tuple[object, ...]:
     by_code = ", ".join(f"{code} {number}" for code, number in sorted(count.errors.items()))
     total = sum(count.errors.values())
-    return count.device, f"{count.model}@{count.version}", count.requests, total, time_text(count.last_at), by_code
+    first, last = time_text(count.first_at), time_text(count.last_at)
+    return count.device, f"{count.model}@{count.version}", count.requests, total, first, last, by_code

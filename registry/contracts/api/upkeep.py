@@ -81,9 +81,11 @@ class CheckState(StrEnum):
     """What a check found."""
 
     OK = "ok"
+    """It works."""
     WARNING = "warning"
     """It works, and somebody should look at it."""
     FAILED = "failed"
+    """It does not work."""
     OFF = "off"
     """It is not configured."""
 
