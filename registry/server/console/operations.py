@@ -25,6 +25,25 @@ R, P, D, A = Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.ADMIN
 OFFERED: dict[str, tuple[Offer, ...]] = {
     "GET /v1/devices": (Offer("GET /fleet", R),),
     "GET /v1/devices/{device}": (Offer("GET /devices/{device}", R),),
+    "GET /v1/groups": (Offer("GET /groups", R),),
+    "GET /v1/groups/{group}": (Offer("GET /groups/{group}", R),),
+    "PUT /v1/groups/{group}": (Offer("POST /groups", D),),
+    "DELETE /v1/groups/{group}": (Offer("POST /groups/{group}/remove", D),),
+    "GET /v1/jobs": (Offer("GET /jobs", R),),
+    "GET /v1/jobs/{job}": (Offer("GET /jobs/{job}", R),),
+    "DELETE /v1/jobs/{job}": (Offer("POST /jobs/{job}/cancel", D),),
+    "GET /v1/results": (Offer("GET /results", R),),
+    "GET /v1/datasets": (Offer("GET /datasets", R),),
+    "GET /v1/datasets/{name}": (Offer("GET /datasets/{name}", R),),
+    "DELETE /v1/datasets/{name}": (Offer("POST /datasets/{name}/remove", P),),
+    "GET /v1/webhooks": (Offer("GET /settings/webhooks", D),),
+    "GET /v1/webhooks/{name}": (Offer("GET /settings/webhooks/{name}", D),),
+    "PUT /v1/webhooks/{name}": (Offer("POST /settings/webhooks", D),),
+    "DELETE /v1/webhooks/{name}": (Offer("POST /settings/webhooks/{name}/remove", D),),
+    "GET /v1/tokens": (Offer("GET /settings/tokens", A),),
+    "POST /v1/tokens": (Offer("POST /settings/tokens", A),),
+    "DELETE /v1/tokens/{name}": (Offer("POST /settings/tokens/{name}/revoke", A),),
+    "GET /v1/about": (Offer("GET /settings", R),),
 }
 """Operation of the API to pages."""
 
@@ -54,9 +73,6 @@ FOR_PROGRAMS: dict[str, str] = {
 NOT_YET: frozenset[str] = frozenset(
     {
         "GET /v1/counts",
-        "GET /v1/datasets",
-        "GET /v1/datasets/{name}",
-        "DELETE /v1/datasets/{name}",
         "PUT /v1/devices/{device}",
         "DELETE /v1/devices/{device}",
         "POST /v1/devices/{device}/credential",
@@ -68,14 +84,7 @@ NOT_YET: frozenset[str] = frozenset(
         "GET /v1/devices/{device}/health",
         "GET /v1/devices/{device}/health/hours",
         "GET /v1/devices/{device}/resolution",
-        "GET /v1/groups",
-        "GET /v1/groups/{group}",
-        "PUT /v1/groups/{group}",
-        "DELETE /v1/groups/{group}",
-        "GET /v1/jobs",
         "POST /v1/jobs",
-        "GET /v1/jobs/{job}",
-        "DELETE /v1/jobs/{job}",
         "GET /v1/manifests/{digest}",
         "GET /v1/models",
         "GET /v1/models/{model}",
@@ -95,7 +104,6 @@ NOT_YET: frozenset[str] = frozenset(
         "PUT /v1/models/{model}/versions/{version}/yank",
         "DELETE /v1/models/{model}/versions/{version}/yank",
         "POST /v1/resolve",
-        "GET /v1/results",
         "POST /v1/rollout-plans",
         "GET /v1/rollouts",
         "POST /v1/rollouts",
@@ -106,13 +114,6 @@ NOT_YET: frozenset[str] = frozenset(
         "GET /v1/rollouts/{rollout}/devices/{device}",
         "GET /v1/rollouts/{rollout}/history",
         "GET /v1/rollouts/{rollout}/plan",
-        "GET /v1/tokens",
-        "POST /v1/tokens",
-        "DELETE /v1/tokens/{name}",
-        "GET /v1/webhooks",
-        "GET /v1/webhooks/{name}",
-        "PUT /v1/webhooks/{name}",
-        "DELETE /v1/webhooks/{name}",
     }
 )
 """Operations whose pages are being made. It only becomes shorter."""

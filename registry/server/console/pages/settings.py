@@ -1,0 +1,137 @@
+"""Settings: the registry itself, who may do what (tokens), and who is signed in (sessions)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import TypeAdapter
+
+from registry.contracts.api.answers import Scope, TokenCreate
+from registry.contracts.paths import CONSOLE
+from registry.contracts.wire import Name
+from registry.errors import UnauthorizedError
+from registry.server.console.filters import command_line
+from registry.server.console.forms import FormDep, parsed
+from registry.server.console.rendering import done, page
+from registry.server.console.sections import Section
+from registry.server.console.visitors import Administering, Reading, Visitor
+from registry.server.middleware.auth import ServicesDep
+from registry.server.middleware.paging import PagingDep
+from registry.server.readiness import WORKS
+from registry.services.console_sessions import IDLE, MOST
+
+router = APIRouter()
+SECTION = Section("Settings", "/settings", "settings", router)
+SCOPES = {
+    Scope.READ: "Look at everything but secrets.",
+    Scope.PUBLISH: "Also publish versions, move aliases, change models.",
+    Scope.DEPLOY: "Also register devices and say what they serve. Approve rollouts.",
+    Scope.ADMIN: "Also manage tokens.",
+}
+"""What a person may be given, in a sentence each."""
+_TOKEN: TypeAdapter[object] = TypeAdapter(TokenCreate)
+
+
+@router.get("/settings")
+async def overview(request: Request, services: ServicesDep, _who: Reading) -> Response:
+    """The registry itself: version, clock, and whether all that it needs works."""
+    works = [(what, "" if found == WORKS else found) for what, found in (await services.readiness.look()).items()]
+    if (bridge := services.fleet.bridge) is not None:
+        works.append(("broker", bridge.problem))
+    config = services.config
+    facts = {
+        "Version": version("modelfleet"),
+        "Instance": config.instance or "not named",
+        "Database": config.effective_database_url.partition(":")[0].partition("+")[0],
+        "Two people for a rollout": "required" if config.rollouts.two_person else "only where a rollout asks for it",
+        "Sessions end": f"after {IDLE // timedelta(minutes=1)} min idle, or {MOST // timedelta(hours=1)} h in all",
+    }
+    return page(request, "settings.html", works=works, facts=facts, started_at=services.started_at)
+
+
+@router.get("/settings/tokens")
+def tokens(request: Request, services: ServicesDep, paging: PagingDep, _who: Administering) -> Response:
+    """Who may do what; without secrets, which nobody can read again."""
+    found = paging.answer("tokens", "", services.tokens.page, lambda token: token.name)
+    return page(request, "tokens.html", tokens=found.items, next=found.next, scopes=SCOPES)
+
+
+@router.post("/settings/tokens")
+def create_token(request: Request, services: ServicesDep, who: Administering, form: FormDep) -> Response:
+    """A new token. Its secret stands in this answer, and nowhere else."""
+    given = {"name": form.text("name"), "scope": form.text("scope")}
+    body = parsed(_TOKEN, given, "The token")
+    assert isinstance(body, TokenCreate)  # noqa: S101 - for mypy
+    if not form.ticked("confirmed"):
+        return page(
+            request,
+            "confirm.html",
+            title=f"Create token {body.name}",
+            back="/settings/tokens",
+            action="/settings/tokens",
+            fields=list(given.items()),
+            facts=(("Holder", body.name), ("May", SCOPES[Scope(body.scope)]), ("Asked for by", who.name)),
+            warnings=("The token is shown once. Whoever has it can do this until it is revoked.",),
+            command=command_line("registry", "token", "create", body.name, "--scope", body.scope),
+            button="Create",
+            danger=False,
+            reason=None,
+        )
+    made = services.tokens.create(body.name, Scope(body.scope), services.clock())
+    return page(
+        request, "secret.html", title=f"Token {made.name}", what="token", secret=made.token, back="/settings/tokens"
+    )
+
+
+@router.post("/settings/tokens/{name}/revoke")
+def revoke_token(request: Request, name: Name, services: ServicesDep, who: Administering, form: FormDep) -> Response:
+    """The token works no more, and its sessions end."""
+    if not form.ticked("confirmed"):
+        own = name == who.name
+        return page(
+            request,
+            "confirm.html",
+            title=f"Revoke token {name}",
+            back="/settings/tokens",
+            action=f"/settings/tokens/{name}/revoke",
+            fields=(),
+            facts=(("Token", name), ("Effect", "It works no more, at once. Its sessions in the console end.")),
+            warnings=("You are signed in with this token: you will be signed out.",) if own else (),
+            command=command_line("registry", "token", "revoke", name),
+            button="Revoke",
+            danger=True,
+            reason=None,
+        )
+    services.tokens.revoke(name)
+    return done(request, who, f"Token {name} is revoked.", "/settings/tokens")
+
+
+@router.get("/settings/sessions")
+def sessions(request: Request, services: ServicesDep, paging: PagingDep, who: Reading) -> Response:
+    """Browsers that are signed in: an administrator sees all, others their own."""
+    mine = None if who.may(Scope.ADMIN) and who.session is not None else who.name
+
+    def fetch(before: int, limit: int) -> list[tuple[int, object]]:
+        found = services.sessions.page(mine, before, limit, services.clock())
+        return [(session.id, session) for session in found]
+
+    found = paging.newest("sessions", fetch)
+    return page(request, "sessions.html", open=found.items, next=found.next, everybody=mine is None)
+
+
+@router.post("/settings/sessions/{number}/end")
+def end_session(request: Request, number: int, services: ServicesDep, who: Reading, _form: FormDep) -> Response:
+    """Sign a browser out."""
+    _require_signed_in(who)
+    services.sessions.end(number, None if who.may(Scope.ADMIN) else who.name)
+    if who.session is not None and who.session.id == number:
+        return Response(status_code=303, headers={"location": CONSOLE + "/sign-in"})
+    return done(request, who, "The session has ended.", "/settings/sessions")
+
+
+def _require_signed_in(who: Visitor) -> None:
+    if who.session is None:
+        raise UnauthorizedError("Sign in to do this.")
