@@ -25,6 +25,7 @@ R, P, D, A = Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.ADMIN
 OFFERED: dict[str, tuple[Offer, ...]] = {
     "GET /v1/devices": (Offer("GET /fleet", R),),
     "GET /v1/devices/{device}": (Offer("GET /devices/{device}", R),),
+    "GET /v1/fleet": (Offer("GET /fleet", R),),
     "GET /v1/groups": (Offer("GET /groups", R),),
     "GET /v1/groups/{group}": (Offer("GET /groups/{group}", R),),
     "PUT /v1/groups/{group}": (Offer("POST /groups", D),),
@@ -43,6 +44,8 @@ OFFERED: dict[str, tuple[Offer, ...]] = {
     "GET /v1/tokens": (Offer("GET /settings/tokens", A),),
     "POST /v1/tokens": (Offer("POST /settings/tokens", A),),
     "DELETE /v1/tokens/{name}": (Offer("POST /settings/tokens/{name}/revoke", A),),
+    "GET /v1/diagnosis": (Offer("GET /settings/checks", A),),
+    "GET /v1/disk": (Offer("GET /settings/storage", R),),
     "GET /v1/about": (Offer("GET /settings", R),),
 }
 """Operation of the API to pages."""
@@ -86,6 +89,8 @@ NOT_YET: frozenset[str] = frozenset(
         "GET /v1/devices/{device}/resolution",
         "POST /v1/jobs",
         "GET /v1/manifests/{digest}",
+        "GET /v1/labels",
+        "POST /v1/labels",
         "GET /v1/models",
         "GET /v1/models/{model}",
         "PATCH /v1/models/{model}",

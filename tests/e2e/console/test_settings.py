@@ -11,7 +11,7 @@ from tests.support.programs.browser import Visit
 from tests.support.programs.registry_process import RegistryProcess
 
 
-@pytest.mark.parametrize("path", ["", "/tokens", "/sessions", "/webhooks"])
+@pytest.mark.parametrize("path", ["", "/storage", "/sessions", "/webhooks", "/tokens", "/checks"])
 def test_the_pages_of_settings_pass_what_every_page_must(operator: Visit, path: str) -> None:
     operator.check("/console/settings" + path)
 

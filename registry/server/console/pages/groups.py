@@ -30,7 +30,12 @@ def groups(request: Request, services: ServicesDep, paging: PagingDep, _who: Rea
 @router.get("/groups/{group}")
 def group(request: Request, group: Name, services: ServicesDep, _who: Reading) -> Response:
     """One, and its form."""
-    return page(request, "group.html", group=services.fleet.groups.get(group), active="/fleet")
+    view = services.fleet.groups.get(group)
+    words = ["--selector", view.selector] if view.selector else []
+    words += [word for device in view.devices for word in ("-d", device)]
+    words += ["--note", view.note] if view.note else []
+    command = command_line("registry", "group", "set", group, words)
+    return page(request, "group.html", group=view, command=command, active="/fleet")
 
 
 @router.post("/groups")

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import TypeAdapter
 
 from registry.contracts.api.answers import Scope, TokenCreate
+from registry.contracts.api.upkeep import CheckState
 from registry.contracts.paths import CONSOLE
 from registry.contracts.wire import Name
 from registry.errors import UnauthorizedError
@@ -18,6 +19,7 @@ from registry.server.console.forms import FormDep, parsed
 from registry.server.console.rendering import done, page
 from registry.server.console.sections import Section
 from registry.server.console.visitors import Administering, Reading, Visitor
+from registry.server.diagnosis import diagnose
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
 from registry.server.readiness import WORKS
@@ -32,6 +34,7 @@ SCOPES = {
     Scope.ADMIN: "Also manage tokens.",
 }
 """What a person may be given, in a sentence each."""
+CHECK_KIND = {CheckState.OK: "ok", CheckState.WARNING: "warn", CheckState.FAILED: "bad", CheckState.OFF: "idle"}
 _TOKEN: TypeAdapter[object] = TypeAdapter(TokenCreate)
 
 
@@ -50,6 +53,18 @@ async def overview(request: Request, services: ServicesDep, _who: Reading) -> Re
         "Sessions end": f"after {IDLE // timedelta(minutes=1)} min idle, or {MOST // timedelta(hours=1)} h in all",
     }
     return page(request, "settings.html", works=works, facts=facts, started_at=services.started_at)
+
+
+@router.get("/settings/checks")
+async def checks(request: Request, services: ServicesDep, _who: Administering) -> Response:
+    """Every check of `registry doctor` that this process can make, made for this page."""
+    return page(request, "checks.html", found=await diagnose(services), kinds=CHECK_KIND)
+
+
+@router.get("/settings/storage")
+def storage(request: Request, services: ServicesDep, _who: Reading) -> Response:
+    """What takes the room, and what collecting garbage would free."""
+    return page(request, "storage.html", disk=services.disk_use.view(services.clock()))
 
 
 @router.get("/settings/tokens")
