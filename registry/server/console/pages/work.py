@@ -39,8 +39,8 @@ def jobs(  # noqa: PLR0917 - called by the framework, by name
     over = _OVER.get(state)
     fetch = partial(services.fleet.jobs.page, device or None, model or None, over)
     found = paging.newest(f"jobs {device} {model} {over}", fetch)
-    filters = {"device": device, "model": model, "state": state}
-    return page(request, "jobs.html", live=True, jobs=found.items, next=found.next, kinds=KIND, **filters)
+    shown: dict[str, Any] = {"jobs": found.items, "next": found.next, "kinds": KIND}
+    return page(request, "jobs.html", live=True, device=device, model=model, state=state, **shown)
 
 
 @router.get("/jobs/{job}")
