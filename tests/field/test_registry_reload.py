@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from registry.certificates import expires_at
 from registry.config import load_config
 from registry.server.mqtt.session import at
 from scripts.demo.processes import BIN
@@ -88,6 +89,11 @@ def test_an_authority_and_a_password_that_are_replaced_are_taken_without_a_resta
     try:
         with FleetRegistry(tmp_path, port, **environment) as registry:
             eventually(lambda: registry.mqtt() == "connected")
+            told = registry.http.get("/metrics").text
+            for name, file in (("broker", certificate), ("broker_authority", trusted)):
+                line = f'modelfleet_certificate_expiry_timestamp_seconds{{certificate="{name}"}} '
+                (value,) = (each.removeprefix(line) for each in told.splitlines() if each.startswith(line))
+                assert float(value) == expires_at(file)
             broker.stop()
             set_up(authorities[1], "two")
             trust(authorities[1], "two")
