@@ -17,7 +17,7 @@ from agent.core.health import DurationBuckets, HistogramView
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
 from registry.certificates import expires_at
 from registry.contracts.counters import AGENT_METRICS, MODEL_METRICS, flat
-from registry.contracts.device.messages import DurationTotals, Health, ModelHealth, Quantiles
+from registry.contracts.device.messages import MAX_CONTROL_BYTES, DurationTotals, Health, ModelHealth, Quantiles
 
 FRACTIONS = (0.5, 0.9, 0.99, 1.0)
 ELSEWHERE = {
@@ -79,7 +79,7 @@ class HealthReporter:
         self._last, self._seq = at, self._seq + 1
         self._models = {**stats.withdrawn, **stats.models}
         own: dict[str, Any] = {name: stats.total(name) for name in OWN_FIELDS}
-        return Health(
+        health = Health(
             device=self._device,
             session_id=self._session_id,
             seq=self._seq,
@@ -108,6 +108,7 @@ class HealthReporter:
                 name: _model_health(model, earlier.get(name), restarts.get(name, 0)) for name, model in models.items()
             },
         )
+        return within_limit(health)
 
     def _disk_free(self) -> int | None:
         with contextlib.suppress(OSError):
@@ -120,6 +121,21 @@ class HealthReporter:
         used = sum(max(seconds - self._cpu.get(pid, 0.0), 0.0) for pid, seconds in now.items())
         self._cpu = now
         return used
+
+
+FEW_MODELS = 100
+"""A report of so many is never too long."""
+
+
+def within_limit(health: Health, limit: int = MAX_CONTROL_BYTES) -> Health:
+    """The report, without the durations that it has no room for: the registry would refuse a longer one as a whole."""
+    for left_out in (("decode", "queue_wait"), ("run",), ("latency",)):
+        if len(health.models) <= FEW_MODELS or len(health.canonical()) <= limit:
+            break
+        none = dict.fromkeys(left_out, DurationTotals())
+        models = {name: model.model_copy(update=none) for name, model in health.models.items()}
+        health = health.model_copy(update={"models": models})
+    return health
 
 
 def _model_health(now: ModelSnapshot, earlier: ModelSnapshot | None, restarts: int) -> ModelHealth:

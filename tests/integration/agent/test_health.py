@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from pathlib import Path
 
-from agent.app.health import HealthReporter
+from agent.app.health import FEW_MODELS, HealthReporter, within_limit
 from agent.core.health import Histogram
 from agent.dataplane.stats import DataPlaneStats, ModelSnapshot
+from registry.contracts.device.messages import MAX_CONTROL_BYTES, DurationTotals, Health, ModelHealth
 
 
 def model(requests: int) -> ModelSnapshot:
@@ -52,3 +53,19 @@ def test_what_is_counted_and_has_no_field_of_its_own_is_told_by_its_name(tmp_pat
     told = report({})
     assert told.counts == {"mqtt_disconnects:Keep alive timeout": 2, "control_messages_dropped": 1}
     assert told.outbox_dropped == 4
+
+
+def test_a_report_of_very_many_models_leaves_durations_out_before_it_is_too_long() -> None:
+    many = DurationTotals(counts=(1_000_000,) * 16, sum_s=123456.789)
+    busy = ModelHealth(version="1.0.0", requests=10**7, latency=many, queue_wait=many, run=many, decode=many)
+    at = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    base = Health(device="edge-1", session_id="s", seq=1, at=at, window_s=1, uptime_s=1)
+    for count in (FEW_MODELS, 256):
+        models = {f"model-{number}": busy for number in range(count)}
+        whole = base.model_copy(update={"models": models})
+        sent = within_limit(whole)
+        assert len(sent.canonical()) <= MAX_CONTROL_BYTES
+        assert (sent == whole) == (len(whole.canonical()) <= MAX_CONTROL_BYTES)
+        assert sent.models.keys() == models.keys()
+        assert all(model.requests == busy.requests and model.latency == many for model in sent.models.values())
+    assert all(model.latency.counts == () for model in within_limit(whole, 1000).models.values())
