@@ -244,4 +244,4 @@ def test_pictures_that_the_model_cannot_take_are_noticed(cli: Cli) -> None:
     assert "the model has: x" in cli("publish", "p.toml", code=2).err
     publish_file("[image]\ninput = 'x'\nheight = 32\nwidth = 32\n")
     refused = cli("publish", "p.toml", "--dry-run", code=2).err
-    assert "a picture makes [1, 3, 32, 32], and input 'x' is [-1, 1, 28, 28]" in refused
+    assert "a picture makes [3, 32, 32], with any dimensions of 1, and input 'x' is [-1, 1, 28, 28]" in refused
