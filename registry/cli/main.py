@@ -20,6 +20,7 @@ from typer.main import get_command, get_group
 from registry.cli.output import MEANING, CliError, Output, exit_code_of
 from registry.cli.session import DebugOption, GlobalOptions, JsonOption, RegistryOption, TokenFileOption, TokenOption
 from registry.client.errors import ClientError, UsageFault
+from registry.installation import install_command
 
 PANELS: dict[str, dict[str, str]] = {
     "Models": {
@@ -74,6 +75,14 @@ PANELS: dict[str, dict[str, str]] = {
 COMMANDS = {name: target for panel in PANELS.values() for name, target in panel.items()}
 _PANEL = {name: panel for panel, commands in PANELS.items() for name in commands}
 VERSION_PATIENCE_S = 3.0
+EXTRAS = {
+    "publish": {"numpy", "onnx", "PIL", "yaml"},
+    "client": {"paho"},
+    "signing": {"cryptography"},
+    "postgresql": {"psycopg"},
+    "server": {"alembic", "apscheduler", "fastapi", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"},
+}
+"""Extra of pyproject.toml to the modules that it brings, for a module that is missing."""
 
 
 class LazyGroup(TyperGroup):
@@ -229,6 +238,13 @@ def _traced() -> Iterator[None]:
             )
 
 
+def _missing(package: str) -> CliError:
+    """A command whose packages are not all installed here: what to install."""
+    extra = next((extra for extra, packages in EXTRAS.items() if package in packages), "publish,server")
+    hint = f"Install what this command needs: {install_command(*extra.split(','))}"
+    return CliError(f"The package {package} is not installed here", code="tool_missing", hint=hint)
+
+
 def main() -> None:
     """The console script. An error that nobody foresaw is told in one line; --debug shows where it came from."""
     try:
@@ -236,6 +252,12 @@ def main() -> None:
             if "--json" in sys.argv:
                 sys.exit(_run_for_a_program())
             app(prog_name="registry")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if "--debug" in sys.argv or missing in {"registry", "agent", ""}:
+            raise
+        Output(as_json="--json" in sys.argv).fail(_missing(missing))
+        sys.exit(1)
     except Exception as error:
         if "--debug" in sys.argv:
             raise

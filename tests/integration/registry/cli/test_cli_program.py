@@ -6,13 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from registry.cli.main import COMMANDS
+from registry.cli.main import COMMANDS, EXTRAS
 from registry.cli.output import MEANING
 from registry.contracts.catalogue.detection import DetectionPart
 from registry.contracts.catalogue.manifest import Classification, ImageInput
@@ -166,3 +166,15 @@ def test_what_is_no_name_never_becomes_a_part_of_an_address(cli: Cli, arguments:
     refused = cli(*arguments, "--json", code=2).error
     assert (refused["code"], refused["message"]) == ("invalid", "The request breaks a rule of the API.")
     assert "is no name" in refused["errors"][0]
+
+
+def test_a_package_that_is_missing_is_no_bug_but_something_to_install() -> None:
+    ran = run_without(("numpy",), "publish", "m", str(LENET), "--version", "1", "--target", "cpu")
+    assert ran.returncode == 1
+    assert "The package numpy is not installed here" in ran.stderr
+    assert install_command("publish") in ran.stderr
+    assert "bug" not in ran.stderr
+
+
+def test_every_extra_that_a_command_may_name_is_one() -> None:
+    assert set(EXTRAS) <= set(metadata("modelfleet").get_all("Provides-Extra") or ())
