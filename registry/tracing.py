@@ -73,7 +73,7 @@ def set_up(service: str, version: str, attributes: Attributes | None = None) -> 
             f"Traces need packages that are not here ({error.name}): {install_command('otel')}. Or set tracing = false."
         ) from error
 
-    class Exporter(OTLPSpanExporter):
+    class CountingExporter(OTLPSpanExporter):
         def export(self, spans: Any) -> SpanExportResult:
             result = super().export(spans)
             if result is not SpanExportResult.SUCCESS:
@@ -83,7 +83,7 @@ def set_up(service: str, version: str, attributes: Attributes | None = None) -> 
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
     resource = Resource.create({**named, "service.version": version, **(attributes or {})})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # see `shut_down`
-    provider.add_span_processor(BatchSpanProcessor(Exporter()))
+    provider.add_span_processor(BatchSpanProcessor(CountingExporter()))
     trace.set_tracer_provider(provider)
     _State.provider, _State.propagator = provider, TraceContextTextMapPropagator()
     _State.tracer = provider.get_tracer("modelfleet", version)

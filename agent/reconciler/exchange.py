@@ -29,7 +29,7 @@ _SENT = "facts_sent"
 
 @dataclass
 class _Answer:
-    document: tuple[bytes, str | None] | None
+    document: tuple[bytes, str | None, str] | None
     facts_sent: str | None = None
     facts_wanted: bool = False
     """The registry does not have them."""
@@ -123,8 +123,8 @@ class Exchange:
         for _ in range(min(answer.reports_sent, len(unsent))):
             unsent.popleft()
         if answer.document is not None and self._seen() == self._asked_at:
-            data, etag = answer.document
-            self._context.offer(data, from_registry=True)
+            data, etag, trace = answer.document
+            self._context.offer(data, from_registry=True, traceparent=trace)
             self._etag = etag  # only now: what the disk refused is asked for again
         # Else the broker has brought a newer one meanwhile; an older answer is no sign of anything.
         if answer.facts_sent:

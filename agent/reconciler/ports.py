@@ -107,8 +107,8 @@ class Steps(Protocol):
 class Uplink(Protocol):
     """The registry over HTTP, for when the broker is away."""
 
-    def desired(self, etag: str | None) -> tuple[bytes, str | None] | None:
-        """The desired document and its ETag; None when it is still the one with `etag`."""
+    def desired(self, etag: str | None) -> tuple[bytes, str | None, str] | None:
+        """The desired document, its ETag and its `traceparent`; None when it is still the one with `etag`."""
 
     def put_facts(self, facts: Platform) -> None:
         """Tells what this host is."""

@@ -265,11 +265,11 @@ class FakeUplink:
         self.reports: list[DeviceReports] = []
         self.facts: list[Platform] = []
 
-    def desired(self, etag: str | None) -> tuple[bytes, str | None] | None:
+    def desired(self, etag: str | None) -> tuple[bytes, str | None, str] | None:
         self._check()
         self.asked.append(etag)
         current = str(hash(self.document))
-        return None if etag == current else (self.document, current)
+        return None if etag == current else (self.document, current, "")
 
     def put_facts(self, facts: Platform) -> None:
         self._check()

@@ -219,8 +219,8 @@ class RegistryClient:
         self._stream = self._connection.stream
         self.close = self._connection.close
 
-    def desired(self, etag: str | None) -> tuple[bytes, str | None] | None:
-        """The desired document and its ETag; None when it is still the one with `etag`."""
+    def desired(self, etag: str | None) -> tuple[bytes, str | None, str] | None:
+        """The desired document, its ETag and its `traceparent`; None when it is still the one with `etag`."""
         headers = {"Cache-Control": "no-cache", **({"If-None-Match": etag} if etag else {})}
         with self._stream("GET", desired_path(self._device), headers) as answer:
             if answer.status_code == 304:
@@ -228,7 +228,7 @@ class RegistryClient:
                     raise UnreachableError(f"{answer.url.path}: 304 for a question that named no ETag")
                 return None
             body = json_object(answer, MAX_CONTROL_BYTES, "device")
-            return body, _etag(answer, body)
+            return body, _etag(answer, body), answer.headers.get("traceparent", "")
 
     def manifest(self, digest: Digest) -> bytes:
         """The manifest's bytes; they have the digest.

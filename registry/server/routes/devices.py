@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from registry import tracing
 from registry.contracts.api.answers import Page, Scope
 from registry.contracts.api.devices import (
     CountView,
@@ -72,7 +73,10 @@ async def get_desired(request: Request) -> Response:
     found = documents.remembered(device)
     if found is None:
         found = await run_in_threadpool(documents.load, device)
-    return document(request, found.body, found.digest)
+    answer = document(request, found.body, found.digest)
+    if trace := tracing.recalled(device, found.generation):
+        answer.headers[tracing.PROPERTY] = trace
+    return answer
 
 
 def _device(name: str) -> str:
