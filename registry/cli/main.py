@@ -53,6 +53,7 @@ PANELS: dict[str, dict[str, str]] = {
         "bench": "registry.cli.inference.bench:bench",
     },
     "Watch": {
+        "status": "registry.cli.fleet.status:status",
         "health": "registry.cli.fleet.telemetry:health",
         "events": "registry.cli.fleet.telemetry:events",
         "counts": "registry.cli.fleet.telemetry:counts",

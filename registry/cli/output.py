@@ -339,6 +339,11 @@ def short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A document as programs get it."""
+    return _json(_plain(value), indent)
+
+
 def _json(value: Any, indent: int | None = None) -> str:
     """Readable letters stay; what would steer a terminal is escaped, which JSON undoes."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)

@@ -10,16 +10,35 @@ from typing import Annotated
 import typer
 
 from registry.cli.fleet.labels import label as change_labels
+from registry.cli.fleet.selection import (
+    CONNECTION_TEXT,
+    BehindOption,
+    DeviceSelection,
+    FailingOption,
+    FleetOption,
+    LimitOption,
+    NameOption,
+    ServesOption,
+    SortOption,
+    StateOption,
+    end_line,
+    fleet_line,
+    selected,
+    selection,
+    summary_of,
+)
 from registry.cli.output import age_text, require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm, parse_labels
+from registry.cli.streaming import stream
 from registry.client.errors import UsageFault
 from registry.contracts.api.agents import CA_FILE, AgentConnection, agent_toml, token_file
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
+from registry.contracts.api.fleet import DeviceSort, SlotState, SlotView
 from registry.contracts.codes import QUARANTINES
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import ReportedModel
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.paths import device_credential_path, device_path, devices_path
+from registry.contracts.paths import device_credential_path, device_path
 from registry.contracts.texts import size_text
 
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.ROLLING_BACK})
@@ -77,42 +96,83 @@ def quarantine_text(device: str, model: str, progress: DeploymentProgress | None
 def devices(session: Session) -> None:
     """Manage devices, the edge hosts with one agent each. Without a command: list them."""
     if session.subcommand is None:
-        _list(session)
+        _list(session, selection())
 
 
 @app.command("list")
 @command
-def list_devices(session: Session) -> None:
-    """List the devices, with their presence and what they serve.
+def list_devices(
+    session: Session,
+    *,
+    fleet: FleetOption = None,
+    state: StateOption = None,
+    serves: ServesOption = None,
+    failing: FailingOption = None,
+    behind: BehindOption = False,
+    name: NameOption = None,
+    limit: LimitOption = None,
+    sort: SortOption = DeviceSort.NAME,
+) -> None:
+    """List the devices: whether each is there, what it serves, and how far it is with what it should.
+
+    The first line counts the whole fleet. Rows are printed as they arrive; with --json they are one JSON array.
 
     ```
-    registry devices
-    registry devices list --json
+    registry devices list --fleet site=paris --state late --state silent
+    registry devices list --failing any --sort=-changed --limit 20
+    registry devices list --serves lenet@1.0.0 --json | jq -r '.[].name'
     ```
     """
-    _list(session)
+    _list(session, selection(fleet, state, serves, failing, behind=behind, name=name, limit=limit, sort=sort))
 
 
-def _list(session: Session) -> None:
-    found = session.client.items(devices_path(), DeviceView)
-    session.out.listing(
-        found,
+def _list(session: Session, chosen: DeviceSelection) -> None:
+    summary = summary_of(session, chosen)
+    if summary is not None and not session.out.as_json and summary.devices:
+        session.out.say(fleet_line(summary))
+    nobody = "No devices yet. Add one: registry devices add NAME"
+    count = stream(
+        session.out,
+        selected(session, chosen, brief=summary is not None),
         ("DEVICE", "STATE", "LAST SEEN", "SERVES", "HOST", "LABELS"),
-        (_row(session, device) for device in found),
-        empty="No devices yet. Add one: registry devices add NAME",
+        lambda device: _row(session, device),
+        empty="No device matches." if chosen.is_filter else nobody,
+        optional=("LABELS", "HOST", "LAST SEEN"),
     )
+    if count and not session.out.as_json and (end := end_line(count, chosen)):
+        session.out.say(end)
 
 
 def _row(session: Session, device: DeviceView) -> tuple[object, ...]:
-    serves = ", ".join(serving_text(name, model) for name, model in sorted(reported_models(device).items()))
     return (
         device.name,
         presence_text(device),
         age_text(device.last_seen, session.now()),
-        serves or ("-" if not device.desired else "nothing yet"),
-        host_text(device.facts),
+        _serves_text(device),
+        device.hardware or host_text(device.facts),
         _labels(device.labels),
     )
+
+
+def _serves_text(device: DeviceView) -> str:
+    """`lenet@1.0.0, iris@2.0.0 (should be 2.1.0: downloading)`."""
+    if device.state is None:  # an older registry
+        serves = ", ".join(serving_text(name, model) for name, model in sorted(reported_models(device).items()))
+        return serves or ("-" if not device.desired else "nothing yet")
+    fault = [f"agent: {device.code}"] if device.code and all(not slot.code for slot in device.slots.values()) else []
+    return ", ".join([*fault, *(slot_text(name, slot) for name, slot in device.slots.items())]) or "-"
+
+
+def slot_text(model: str, slot: SlotView) -> str:
+    """One model of a device: what serves, what should, and how far it is."""
+    if slot.state is SlotState.SERVING:
+        return f"{model}@{slot.version}"
+    state = slot.state.value.replace("_", " ") + (f", {slot.code}" if slot.code else "")
+    if slot.version is None:
+        return f"{model}@{slot.desired} ({state})"
+    if slot.desired in (None, slot.version):
+        return f"{model}@{slot.version} ({state})"
+    return f"{model}@{slot.version} (should be {slot.desired}: {state})"
 
 
 def reported_models(device: DeviceView) -> dict[str, ReportedModel]:
@@ -122,8 +182,10 @@ def reported_models(device: DeviceView) -> dict[str, ReportedModel]:
 
 def presence_text(device: DeviceView) -> str:
     """Is its agent there?"""
+    alone = ", TWO AGENTS" if device.rivals else ""
+    if device.connection is not None:
+        return CONNECTION_TEXT[device.connection] + alone
     if is_online(device):
-        alone = "" if not device.rivals else ", TWO AGENTS"
         return ("online" if device.presence is not None and device.presence.online else "online over HTTP") + alone
     return "never seen" if device.last_seen is None else "offline"
 

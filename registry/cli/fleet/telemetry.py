@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from registry.cli.fleet.devices import presence_text
+from registry.cli.fleet.selection import (
+    BehindOption,
+    DeviceSelection,
+    FailingOption,
+    FleetOption,
+    NameOption,
+    ServesOption,
+    SortOption,
+    StateOption,
+    fleet_line,
+    selected,
+    selection,
+    summary_of,
+)
 from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command
+from registry.cli.streaming import stream
+from registry.client.errors import UsageFault
 from registry.contracts.api.devices import CountView, DeviceView, ResultView
+from registry.contracts.api.fleet import DeviceSort
 from registry.contracts.counters import lost
 from registry.contracts.device.messages import Event, Health, ModelHealth
-from registry.contracts.paths import counts_path, device_events_path, device_health_path, devices_path, results_path
+from registry.contracts.paths import counts_path, device_events_path, device_health_path, results_path
 from registry.contracts.texts import size_text
 
 Limit = Annotated[
@@ -29,19 +46,33 @@ MAX_BODY_SHOWN = 160
 def health(
     session: Session,
     device: Annotated[str | None, typer.Argument(metavar="DEVICE")] = None,
-    limit: Limit = 10,
+    *,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="Rows at most: of one device its newest reports (10).")
+    ] = None,
+    fleet: FleetOption = None,
+    state: StateOption = None,
+    serves: ServesOption = None,
+    failing: FailingOption = None,
+    behind: BehindOption = False,
+    part: NameOption = None,
+    sort: SortOption = DeviceSort.NAME,
 ) -> None:
     """Show the newest health of every device, or the last reports of one.
 
     ```
     registry health
+    registry health --fleet site=paris --sort last_seen --limit 20
     registry health edge-1 --limit 60 --json
     ```
     """
+    chosen = selection(fleet, state, serves, failing, behind=behind, name=part, limit=limit, sort=sort)
     if device is None:
-        _fleet_health(session)
+        _fleet_health(session, chosen)
         return
-    reports = session.client.items(device_health_path(device), Health, limit=limit)
+    if chosen.is_filter or sort is not DeviceSort.NAME:
+        raise UsageFault("Give a device or say which ones, not both")
+    reports = session.client.items(device_health_path(device), Health, limit=limit or 10)
     if session.out.as_json:
         session.out.document(reports)
         return
@@ -72,16 +103,23 @@ def _meaning(since: str, window: str) -> str:
     )
 
 
-def _fleet_health(session: Session) -> None:
-    found = session.client.items(devices_path(), DeviceView)
-    told = [{"device": d.name, "presence": d.presence, "health": d.health} for d in found]
+def _fleet_health(session: Session, chosen: DeviceSelection) -> None:
+    summary, out = summary_of(session, chosen), session.out
+    found = selected(session, chosen, brief=False)
+    if out.as_json:
+        told = ({"device": d.name, "presence": d.presence, "health": d.health} for d in found)
+        stream(out, told, (), lambda _: (), empty="")
+        return
+    if summary is not None and summary.devices:
+        out.say(fleet_line(summary))
     columns = ("DEVICE", "STATE", "REPORT", *_HEALTH_COLUMNS)
-    session.out.listing(told, columns, _fleet_rows(session, found), empty="No devices.")
-    if found and not session.out.as_json:
-        session.out.say(_meaning("the start of each agent", "the time from the report before to"))
+    optional = ("p50", "CPU", "MEMORY", "STATE", "REPORT")
+    empty = "No device matches." if chosen.is_filter else "No devices."
+    if stream(out, _fleet_rows(session, found), columns, lambda row: row, empty=empty, optional=optional):
+        out.say(_meaning("the start of each agent", "the time from the report before to"))
 
 
-def _fleet_rows(session: Session, devices: list[DeviceView]) -> Iterator[tuple[object, ...]]:
+def _fleet_rows(session: Session, devices: Iterable[DeviceView]) -> Iterator[tuple[object, ...]]:
     for device in devices:
         if device.health is None:
             yield (device.name, presence_text(device), "none yet", *["-"] * len(_HEALTH_COLUMNS))

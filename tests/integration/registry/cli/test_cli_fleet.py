@@ -330,7 +330,11 @@ def test_tables_stay_readable_on_a_narrow_terminal(cli: Cli, add_device: Callabl
         lines = cli.on_terminal(*command, columns=80).splitlines()
         assert lines
         assert max(map(len, lines)) <= 80, command
-    assert "\nREQUESTS  -\n" in cli.on_terminal("health", columns=60)
+    narrow = cli.on_terminal("health", columns=60).splitlines()
+    assert "REQUESTS" in narrow[1]
+    assert "MEMORY" not in narrow[1]
+    assert any("MEMORY" in line for line in narrow[2:])  # what was left out is said
+    assert max(map(len, narrow[1:-1])) <= 60
 
 
 def test_ctrl_c_at_a_question_changes_nothing(cli: Cli) -> None:
@@ -402,3 +406,32 @@ def test_the_help_shows_every_command_under_a_heading(cli: Cli) -> None:
         assert panel in shown
         after = shown.split(panel, 1)[1]
         assert all(f" {name} " in after for name in commands)
+
+
+def test_lists_of_devices_take_filters_and_say_what_they_leave_out(cli: Cli) -> None:
+    for number in range(3):
+        cli("devices", "add", f"lists-{number}", "--label", f"rack={number % 2}")
+    first, heading, *rows = cli("devices", "list", "--name", "lists-*", "--sort=-name").out.splitlines()
+    assert "never seen" in first
+    assert heading.split()[0] == "DEVICE"
+    assert [row.split()[0] for row in rows[:-1]] == ["lists-2", "lists-1", "lists-0"]
+    assert rows[-1] == "3 devices match."
+    chosen = cli("devices", "list", "--fleet", "rack=0", "--state", "never-seen", "--name", "lists", "--json").document
+    assert [device["name"] for device in chosen] == ["lists-0", "lists-2"]
+    assert cli("devices", "list", "--failing", "any", "--name", "lists").out.splitlines()[-1] == "No device matches."
+    assert cli("devices", "list", "--limit", "1").out.splitlines()[-1].startswith("The first 1")
+    assert "never_seen" in cli("devices", "list", "--state", "asleep", code=2).err
+    assert cli("devices", "list", "--fleet", "rack=(", code=2).err
+    assert "lists-1" in cli("health", "--name", "lists-1").out
+    assert "not both" in cli("health", "lists-1", "--name", "lists", code=2).err
+
+
+def test_the_fleet_is_told_on_one_screen(cli: Cli) -> None:
+    cli("devices", "add", "seen-on-status")
+    told = cli("status").out
+    assert "never seen" in told.splitlines()[0]
+    for label in ("serving", "rollouts", "storage", "tokens"):
+        assert any(line.strip().startswith(label) for line in told.splitlines())
+    document = cli("status", "--json").document
+    assert document["fleet"]["devices"] >= 1
+    assert document["fleet"]["as_of"]
