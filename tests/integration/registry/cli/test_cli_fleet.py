@@ -334,7 +334,7 @@ def test_tables_stay_readable_on_a_narrow_terminal(cli: Cli, add_device: Callabl
     assert "REQUESTS" in narrow[1]
     assert "MEMORY" not in narrow[1]
     assert any("MEMORY" in line for line in narrow[2:])  # what was left out is said
-    assert max(map(len, narrow[1:-1])) <= 60
+    assert max(len(line) for line in narrow[1 : narrow.index("")] if not line.startswith("No room")) <= 60
 
 
 def test_ctrl_c_at_a_question_changes_nothing(cli: Cli) -> None:
