@@ -315,7 +315,8 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
     for _, intake, _ in fresh:
         states[intake.device].changes["health"] = intake.text
     keep_states(session, states.values())
-    index(session, [state.device_id for state in states.values() if state.moved], batch[-1].at)
+    if batch:  # a report may say nothing
+        index(session, [state.device_id for state in states.values() if state.moved], batch[-1].at)
     _take_events(session, events)
     take_said(session, said)
     taken.repeated = len(health) - len(fresh)

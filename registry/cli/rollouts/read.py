@@ -14,7 +14,6 @@ import typer
 
 from registry.cli.output import CliError, ExitCode
 from registry.cli.rollouts.view import (
-    BACK,
     FOR_A_PERSON,
     OVER,
     label,
@@ -34,6 +33,7 @@ from registry.contracts.rollout.states import ActionState, Command, RolloutState
 from registry.contracts.rollout.views import IDEMPOTENCY_KEY, ActionView, CommandBody, HistoryEntry, RolloutView
 from registry.contracts.wire import Wire
 from registry.core.rollouts.actions import ORDER as IN_FLIGHT
+from registry.core.rollouts.columns import BACK
 
 POLL_S = 1.0
 PLAN_POLL_S = 0.2

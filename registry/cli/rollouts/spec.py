@@ -7,11 +7,11 @@ device and for a rollout.
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from registry.client.errors import UsageFault
 from registry.client.versions import split_version
 from registry.contracts.device.deployments import DeploymentPolicy, ProbationLimits
-from registry.contracts.rollout.spec import Gate, RolloutSpec
+from registry.contracts.rollout.spec import RolloutSpec
+from registry.core.rollouts import spec_texts
 
 POLICY_PANEL = "How the device carries it out"
 PolicyOption = Annotated[
@@ -52,63 +53,31 @@ ShadowOption = Annotated[
         rich_help_panel=POLICY_PANEL,
     ),
 ]
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
 MAX_SPEC_BYTES = 4 << 20
 _HINT = "registry rollout create --help shows examples; docs/rollouts.md explains every field."
 
 
-def policy_body(
-    policy: Sequence[str] | None, probation: str | None, max_nan: str | None, shadow: str | None
-) -> dict[str, Any]:
-    """The policy's fields that were given, for `DeploymentPolicy` to check. Raises UsageFault."""
-    body: dict[str, Any] = {}
-    for text in policy or ():
-        key, equals, value = text.partition("=")
-        if not equals or not all(key.split(".")):
-            raise UsageFault(f"--policy {text!r} is not KEY=VALUE", hint="--policy probation.max_nan_share=0.1")
-        _put(body, key.split("."), _value(value))
-    if probation is not None:
-        _put(body, ["probation_s"], seconds(probation, "--probation"))
-    if max_nan is not None:
-        _put(body, ["probation", "max_nan_share"], percent(max_nan, "--max-nan") / 100)
-    if shadow is not None:
-        _put(body, ["shadow", "share"], percent(shadow, "--shadow") / 100)
-    return body
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
 
 
-def _put(body: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    *outer, last = path
-    for name in outer:
-        inner = body.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise UsageFault(f"{'.'.join(path)} and {name} cannot both be given")
-        body = inner
-    if last in body:
-        raise UsageFault(f"{'.'.join(path)} is given twice")
-    body[last] = value
+def _said(reads: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
+    """The same, with a UsageFault for what is not right."""
+
+    @wraps(reads)
+    def read(*args: _Given.args, **kwargs: _Given.kwargs) -> _Made:
+        try:
+            return reads(*args, **kwargs)
+        except spec_texts.SpecTextError as error:
+            raise UsageFault(str(error), hint=error.hint) from None
+
+    return read
 
 
-def _value(text: str) -> Any:
-    """`null`, `true` and `false` as in JSON; numbers stay text, which the field's own type reads."""
-    return {"null": None, "none": None, "true": True, "false": False}.get(text.strip().lower(), text.strip())
-
-
-def seconds(text: str, option: str) -> float:
-    """`90s`, `30m`, `2h`, `1d` or plain seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if found is None:
-        raise UsageFault(f"{option}: {text!r} is not a duration", hint="Examples: 90s, 30m, 2h, 1d.")
-    return float(found[1]) * _UNITS[found[2] or "s"]
-
-
-def percent(text: str, option: str) -> float:
-    """`10%`, or plain 10."""
-    try:
-        return float(text.strip().removesuffix("%"))
-    except ValueError:
-        raise UsageFault(f"{option}: {text!r} is not a percentage", hint="Example: 10%.") from None
+policy_body = _said(spec_texts.policy_body)
+seconds = _said(spec_texts.seconds)
+waves_of = _said(spec_texts.waves_of)
+gate_of = _said(spec_texts.gate_of)
 
 
 def policy_of(body: Mapping[str, Any]) -> DeploymentPolicy:
@@ -210,35 +179,3 @@ def read_spec(file: Path) -> RolloutSpec:
 def _bounded(file: Path) -> bytes:
     with file.open("rb") as stream:
         return stream.read(MAX_SPEC_BYTES + 1)
-
-
-def waves_of(text: str, soak: str | None) -> list[dict[str, Any]]:
-    """`1%,50,ring=early,100%` with `30m,1h,10m` (or one soak for all)."""
-    parts = [part.strip() for part in text.split(",")]
-    soaks = [seconds(part, "--soak") for part in soak.split(",")] if soak else []
-    if len(soaks) not in (0, 1, len(parts)):
-        raise UsageFault(f"--soak has {len(soaks)} times for {len(parts)} waves", hint="Give one for all, or one each.")
-    return [{**_wave(part), **({"soak_s": soaks[min(i, len(soaks) - 1)]} if soaks else {})} for i, part in
-            enumerate(parts)]  # fmt: skip
-
-
-def _wave(text: str) -> dict[str, Any]:
-    if text.endswith("%"):
-        return {"percent": percent(text, "--waves")}
-    if text.isdecimal():
-        return {"count": int(text)}
-    if "=" in text or text.startswith("!"):
-        return {"selector": text}
-    raise UsageFault(f"--waves: {text!r} is not a wave", hint="A wave is 10% or 50 (devices) or ring=canary (a label).")
-
-
-def gate_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """`max_failed_pct=2` and the like; `none` switches a rule off."""
-    gate: dict[str, Any] = {}
-    plain = sorted(set(Gate.model_fields) - {"health", "accuracy", "shadow"})
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or key not in plain:
-            raise UsageFault(f"--gate: {pair!r}", hint=f"It is KEY=VALUE, KEY one of {', '.join(plain)}")
-        gate[key] = None if value == "none" else seconds(value, "--gate") if key.endswith("_s") else value
-    return gate

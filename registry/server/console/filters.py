@@ -53,6 +53,12 @@ def when(at: datetime | None) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(iso, time_text(at))
 
 
+def span_text(seconds: float) -> str:
+    """`1.5 h`."""
+    _, unit, name = next(row for row in _AGES if seconds >= row[0] or not row[0])
+    return f"{seconds / unit:.3g} {name}"
+
+
 def short_digest(digest: str | None) -> Markup:
     """12 hex digits, all of them behind it."""
     if not digest:
@@ -88,6 +94,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "when": when,
     "time_text": time_text,
     "size": size_text,
+    "span": span_text,
     "digest": short_digest,
     "segment": segment,
 }

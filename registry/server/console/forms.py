@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +13,7 @@ from registry.contracts.texts import visible
 from registry.errors import InvalidError
 from registry.server.middleware.problems import faults_of
 
+Parsed = TypeVar("Parsed")
 MAX_FIELDS = 2000
 MAX_FILES = 16
 MAX_TEXT = 1 << 20
@@ -60,7 +61,7 @@ def _checked(name: str, value: object) -> str:
     return text
 
 
-def parsed(kind: TypeAdapter[object], value: object, what: str) -> object:
+def parsed(kind: TypeAdapter[Parsed], value: object, what: str) -> Parsed:
     """The value as this type. Raises InvalidError that says what is wrong with `what`."""
     try:
         return kind.validate_python(value)

@@ -47,6 +47,16 @@ OFFERED: dict[str, tuple[Offer, ...]] = {
     "GET /v1/diagnosis": (Offer("GET /settings/checks", A),),
     "GET /v1/disk": (Offer("GET /settings/storage", R),),
     "GET /v1/about": (Offer("GET /settings", R),),
+    "GET /v1/rollouts": (Offer("GET /rollouts", R),),
+    "POST /v1/rollouts": (Offer("POST /rollouts", D),),
+    "POST /v1/rollout-plans": (Offer("POST /rollouts/plan", R),),
+    "GET /v1/rollouts/{rollout}": (Offer("GET /rollouts/{rollout}", R),),
+    "GET /v1/rollouts/{rollout}/plan": (Offer("GET /rollouts/{rollout}/plan", R),),
+    "GET /v1/rollouts/{rollout}/devices": (Offer("GET /rollouts/{rollout}/devices", R),),
+    "GET /v1/rollouts/{rollout}/devices/{device}": (Offer("GET /rollouts/{rollout}/devices/{device}", R),),
+    "GET /v1/rollouts/{rollout}/history": (Offer("GET /rollouts/{rollout}/history", R),),
+    "POST /v1/rollouts/{rollout}/commands": (Offer("POST /rollouts/{rollout}/commands", D),),
+    "POST /v1/rollouts/{rollout}/approval": (Offer("POST /rollouts/{rollout}/approval", D),),
 }
 """Operation of the API to pages."""
 
@@ -68,7 +78,8 @@ FOR_PROGRAMS: dict[str, str] = {
     "GET /v1/blobs/{digest}": "Bytes of model files, for devices and `registry pull`; pages name the digests.",
     "HEAD /v1/blobs/{digest}": "Before an upload or a download of a program.",
     "GET /v1/rollout-events": "For programs; pages have a stream of their own.",
-    "PUT /v1/rollouts/{rollout}": "Repeatable, for files under version control; pages make a draft and change it.",
+    "PUT /v1/rollouts/{rollout}": "Repeatable, for files under version control; pages make a new one, "
+    "also like an earlier one.",
     "POST /v1/console-links": "It leads here.",
 }
 """Operation to why no page offers it."""
@@ -109,16 +120,6 @@ NOT_YET: frozenset[str] = frozenset(
         "PUT /v1/models/{model}/versions/{version}/yank",
         "DELETE /v1/models/{model}/versions/{version}/yank",
         "POST /v1/resolve",
-        "POST /v1/rollout-plans",
-        "GET /v1/rollouts",
-        "POST /v1/rollouts",
-        "GET /v1/rollouts/{rollout}",
-        "POST /v1/rollouts/{rollout}/approval",
-        "POST /v1/rollouts/{rollout}/commands",
-        "GET /v1/rollouts/{rollout}/devices",
-        "GET /v1/rollouts/{rollout}/devices/{device}",
-        "GET /v1/rollouts/{rollout}/history",
-        "GET /v1/rollouts/{rollout}/plan",
     }
 )
 """Operations whose pages are being made. It only becomes shorter."""

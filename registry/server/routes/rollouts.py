@@ -136,6 +136,9 @@ def list_rollout_devices(  # noqa: PLR0917 - called by the framework, by name
     wave: Annotated[int | None, Query(ge=0, le=1000, description="Or in it when it was told to go back")] = None,
     back: Annotated[bool | None, Query(description="Told to go back, or not")] = None,
     trouble: Annotated[bool, Query(description="Failed or silent, now or when it was told to go back")] = False,
+    code: Annotated[
+        str | None, Query(max_length=64, description="Its code, now or when it was told to go back")
+    ] = None,
 ) -> Page[ActionView]:
     """Its devices by name, each with why it is where it is."""
     found = partial(
@@ -146,6 +149,7 @@ def list_rollout_devices(  # noqa: PLR0917 - called by the framework, by name
         now=services.clock(),
         back=back,
         trouble=trouble,
+        code=code,
     )
     return paging.answer(f"rollout-devices/{rollout}", "", found, lambda action: action.device)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.codes import DeviceReasonCode, ReasonCode
 from registry.contracts.rollout.spec import MAX_VALID_S, RolloutSpec
-from registry.contracts.rollout.states import Command, RolloutState, WaveState
+from registry.contracts.rollout.states import ActionState, Command, RolloutState, WaveState
 from registry.contracts.rollout.views import (
     MAX_NAMED,
     ActionView,
@@ -50,7 +50,7 @@ from registry.services.rollouts.apply import begin_rollback, plan_again, remembe
 from registry.services.rollouts.planning import find_manifest, work_out
 from registry.services.rollouts.snapshot import counts_of, lost_of
 from registry.services.rollouts.store import find_rollout, move, reason_of, record, require_revision, set_wave, spec_of
-from registry.services.rollouts.tally import is_troubled
+from registry.services.rollouts.tally import code_of, is_troubled
 from registry.services.rollouts.targets import let_go
 from registry.services.rollouts.views import action_views, history_entry, rollout_view
 from registry.services.withdrawn import require_not_yanked, yanked_manifest
@@ -166,11 +166,13 @@ class Rollouts:
             return rollout_view(session, find_rollout(session, name), now)
 
     def page(
-        self, model: str | None, state: RolloutState | None, before: int, limit: int
+        self, model: str | None, state: RolloutState | None, before: int, limit: int, *, still_open: bool = False
     ) -> list[tuple[int, RolloutView]]:
-        """Up to `limit` rollouts below the key `before`, newest first, with their keys."""
+        """Up to `limit` rollouts below the key `before`, newest first, with their keys; `still_open`: none is over."""
         query = select(RolloutRow).where(RolloutRow.id < before)
         query = query.where(*given((RolloutRow.model, model), (RolloutRow.state, state and state.value)))
+        if still_open:
+            query = query.where(RolloutRow.ended_at.is_(None))
         with self._database.read() as session:
             rows = session.scalars(query.order_by(RolloutRow.id.desc()).limit(limit)).all()
             return [(row.id, rollout_view(session, row)) for row in rows]
@@ -204,6 +206,8 @@ class Rollouts:
         *,
         back: bool | None = None,
         trouble: bool = False,
+        states: Collection[ActionState] = (),
+        code: str | None = None,
     ) -> list[ActionView]:
         """Up to `limit` devices by name, after the name `after`. Raises NotFoundError.
 
@@ -212,6 +216,8 @@ class Rollouts:
             wave: Only in this wave, or in it when they were told to go back.
             back: Only those that were told to go back; False: only the others.
             trouble: Only those that failed or fell silent, now or when they were told to go back.
+            states: Only in one of these; none named: in any.
+            code: Only with this code, now or when they were told to go back; empty: without one.
         """
         with self._database.read() as session:
             row = find_rollout(session, name)
@@ -221,6 +227,10 @@ class Rollouts:
                 query = query.where(or_(ActionRow.wave == wave, ActionRow.left_wave == wave))
             if trouble:
                 query = query.where(is_troubled())
+            if states:
+                query = query.where(ActionRow.state.in_([each.value for each in states]))
+            if code is not None:
+                query = query.where(code_of() == code)
             return action_views(session, row, query.order_by(ActionRow.device).limit(limit), now, steps=False)
 
     def device(self, name: str, device: str, now: datetime) -> ActionView:

@@ -42,6 +42,11 @@ def is_troubled() -> ColumnElement[bool]:
     return or_(ActionRow.state.in_(_TROUBLE), ActionRow.left_state.in_(_TROUBLE))
 
 
+def code_of() -> ColumnElement[str]:
+    """Of an action: why it was in trouble when it was told to go back, else its code now."""
+    return case((ActionRow.left_state.in_(_TROUBLE), ActionRow.left_code), else_=ActionRow.code)
+
+
 def tally_of(session: Session, rollout_id: int) -> Tally:
     """One query, whose groups are few."""
     columns = (ActionRow.wave, ActionRow.state, ActionRow.goes_back, ActionRow.left_wave, ActionRow.left_state)
@@ -64,7 +69,7 @@ def troubles(session: Session, rollout_id: int) -> tuple[TroubleView, ...]:
     """The commonest, each with the first of its devices. What a device was counts before what the way back made it."""
     was = ActionRow.left_state.in_(_TROUBLE)
     state = case((was, ActionRow.left_state), else_=ActionRow.state).label("state")
-    code = case((was, ActionRow.left_code), else_=ActionRow.code).label("code")
+    code = code_of().label("code")
     message = case((was, ActionRow.left_message), else_=ActionRow.message)
     mine = (ActionRow.rollout_id == rollout_id, is_troubled())
     each = select(ActionRow.device, state, code).where(*mine).subquery()

@@ -10,10 +10,11 @@ import pytest
 
 from registry.cli.rollouts import app as rollout
 from registry.cli.rollouts.spec import policy_body, read_spec, seconds, spec_of, waves_of
-from registry.cli.rollouts.view import COLUMNS, FOR_A_PERSON, OVER, counted
+from registry.cli.rollouts.view import FOR_A_PERSON, OVER
 from registry.client.errors import UsageFault
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, Command
+from registry.core.rollouts.columns import COLUMNS, counted
 from registry.core.rollouts.machine import legal
 
 PLAIN: dict[str, Any] = {"reference": "lenet@1.1.0", "fleet": "site=paris"}
