@@ -2,10 +2,12 @@
 
 A fenced block in the language `console` holds commands, each after `$ `, and below each what it prints. A command goes
 on in the next lines until the shell has all of it. What a page needs to be run stands in a comment above a block, which
-no reader sees:
+no reader sees. A block in the language `sh` is commands only, and what they print is not compared:
 
     <!-- run: terminal=NAME -->    in another terminal than `main`; every terminal is one shell, from its first block on
     <!-- run: stays -->            the last command does not end; it goes on when it printed what is shown
+    <!-- run: stays=TEXT -->       when it printed this text
+    <!-- run: any -->              nothing needed: a block in `sh`, which is run only if it has such a comment
     <!-- run: until -->            the last command is repeated until it prints what is shown
     <!-- run: file=NAME -->        the block, in any language, is the content of this file
     <!-- run: python=NAME -->      the block is a program for this interpreter, and prints nothing that is shown
@@ -81,11 +83,13 @@ class Block:
 
     @property
     def steps(self) -> list[Step]:
-        """The commands of a block in the language `console`."""
+        """The commands of a block in the languages `console` and `sh`."""
         found: list[Step] = []
         for line in self.text.splitlines():
             if found and not _is_whole(found[-1].command):
                 found[-1].command += "\n" + line
+            elif self.language == "sh":
+                found.append(Step(line, ["..."]))
             elif line.startswith("$ "):
                 found.append(Step(line[2:]))
             elif found:
@@ -169,7 +173,7 @@ class Terminal:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self._shell.pid, number)
-                self._shell.wait(timeout=15)
+                self._shell.wait(timeout=5)
         self._selector.close()
         for pipe in (self._shell.stdin, self._shell.stdout):
             if pipe is not None:
@@ -259,7 +263,8 @@ class Runner:
         for number, step in enumerate(steps):
             last = number == len(steps) - 1
             if last and "stays" in block.options:
-                printed = terminal.start(step.command, step.shown)
+                text = block.options["stays"]
+                printed = terminal.start(step.command, ["...", f"...{text}..."] if text else step.shown)
             else:
                 expected = int(block.options.get("exit", 0)) if last else 0
                 printed = self._checked(terminal, step.command, expected)

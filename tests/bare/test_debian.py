@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.host.debian_root import CHECKOUT, DebianRoot
-from tests.support.paths import ROOT
 
 SUITE = os.environ.get("MODELFLEET_BARE_DEBIAN", "")
 pytestmark = [
@@ -75,16 +74,6 @@ def test_two_set_ups_at_a_time_make_a_damaged_environment_anew(bare: DebianRoot)
     assert done.stdout.count("recreating it") == 1, done.stdout
     assert bare.run(".venv/bin/python", "-m", "pip", "--version").returncode == 0
     assert bare.run("scripts/setup").stdout == ""
-
-
-def test_the_pip_lines_of_the_readme_work_as_they_stand(bare: DebianRoot) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^(?:python3 -m venv|pip install) .*", readme, re.MULTILINE)
-    assert len(lines) == 3
-    script = "\n".join(("set -e", *lines, "registry --help >/dev/null", "agent platform --config docs/agent.toml"))
-    done = bare.run("sh", "-c", script, user=USER, home=f"/home/{USER}")
-    assert done.returncode == 0, done.stdout
-    assert "CPUExecutionProvider" in done.stdout
 
 
 def passes(done: object) -> None:

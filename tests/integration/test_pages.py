@@ -14,7 +14,7 @@ from scripts.lib import pages
 from tests.support.models.mindspore_python import PYTHON, needs_mindspore
 from tests.support.paths import ROOT
 
-RUN = ["docs/tutorial.md", "docs/broker.md", pytest.param("docs/multi-platform.md", marks=needs_mindspore)]
+RUN = ["README.md", "docs/tutorial.md", "docs/broker.md", pytest.param("docs/multi-platform.md", marks=needs_mindspore)]
 
 
 @pytest.mark.timeout(600)

@@ -78,7 +78,7 @@ class DebianRoot:
     ) -> subprocess.CompletedProcess[str]:
         """Runs it in the checkout of that user. stdout has both streams."""
         folder = f"/{'root' if user == 'root' else f'home/{user}'}/{CHECKOUT}"
-        variables = {**self._variables, **({"HOME": home} if home else {}), **env}
+        variables = {**self.variables, **({"HOME": home} if home else {}), **env}
         return subprocess.run(
             self.argv(*command, user=user, folder=folder, **variables),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -113,14 +113,14 @@ class DebianRoot:
     def _carry_over(self, suite: str) -> None:
         for name in ("hosts", "resolv.conf"):
             shutil.copy(f"/etc/{name}", self.root / "etc" / name)
-        settings, self._variables = pip_settings(), carried_variables()
+        settings, self.variables = pip_settings(), carried_variables()
         sections: dict[str, list[str]] = {}
         for name, value in settings.items():
             section, _, key = name.partition(".")
             sections.setdefault(section, []).append(f"{key} = " + value.strip().replace("\n", "\n    "))
         text = "".join(f"[{section}]\n" + "\n".join(keys) + "\n" for section, keys in sections.items())
         (self.root / "etc" / "pip.conf").write_text(text)
-        named = " ".join((*settings.values(), *self._variables.values()))
+        named = " ".join((*settings.values(), *self.variables.values()))
         self._shared = sorted({path for path in _named(named) if path not in (BUNDLE, BUNDLE.parent)})
         for path in self._shared:
             inside = self.root / path.relative_to("/")
