@@ -29,7 +29,20 @@ from registry.errors import RegistryError
 from registry.server.composition import Services
 from registry.server.console import live, signing_in
 from registry.server.console.assets import Assets
-from registry.server.console.pages import approvals, datasets, device, fleet, groups, rollouts, settings, webhooks, work
+from registry.server.console.pages import (
+    approvals,
+    datasets,
+    deploying,
+    device,
+    device_actions,
+    fleet,
+    groups,
+    job_requests,
+    rollouts,
+    settings,
+    webhooks,
+    work,
+)
 from registry.server.console.rendering import Pages, page
 from registry.server.console.sections import Section
 from registry.server.console.visitors import PART, cookie_of, require_same_origin
@@ -39,7 +52,10 @@ from registry.server.middleware.problems import faults_of
 log = logging.getLogger(__name__)
 SECTIONS: tuple[Section, ...] = (fleet.SECTION, rollouts.SECTION, approvals.SECTION, work.SECTION, settings.SECTION)
 """In the order of the navigation."""
-ROUTERS: tuple[APIRouter, ...] = (device.router, groups.router, datasets.router, webhooks.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    *(device_actions.router, deploying.router, job_requests.router, device.router),
+    *(groups.router, datasets.router, webhooks.router),
+)
 """Pages that no entry of the navigation leads to."""
 _own = APIRouter()
 POLICY = (

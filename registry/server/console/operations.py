@@ -24,8 +24,13 @@ class Offer:
 R, P, D, A = Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.ADMIN
 OFFERED: dict[str, tuple[Offer, ...]] = {
     "GET /v1/devices": (Offer("GET /fleet", R),),
-    "GET /v1/devices/{device}": (Offer("GET /devices/{device}", R),),
     "GET /v1/fleet": (Offer("GET /fleet", R),),
+    "GET /v1/labels": (
+        Offer("GET /fleet", R),
+        Offer("POST /fleet/label", D),
+    ),
+    "POST /v1/labels": (Offer("POST /fleet/label", D),),
+    "GET /v1/devices/{device}": (Offer("GET /devices/{device}", R),),
     "GET /v1/groups": (Offer("GET /groups", R),),
     "GET /v1/groups/{group}": (Offer("GET /groups/{group}", R),),
     "PUT /v1/groups/{group}": (Offer("POST /groups", D),),
@@ -57,6 +62,23 @@ OFFERED: dict[str, tuple[Offer, ...]] = {
     "GET /v1/rollouts/{rollout}/history": (Offer("GET /rollouts/{rollout}/history", R),),
     "POST /v1/rollouts/{rollout}/commands": (Offer("POST /rollouts/{rollout}/commands", D),),
     "POST /v1/rollouts/{rollout}/approval": (Offer("POST /rollouts/{rollout}/approval", D),),
+    "PUT /v1/devices/{device}": (
+        Offer("POST /devices/new", D),
+        Offer("POST /devices/{device}/labels", D),
+    ),
+    "DELETE /v1/devices/{device}": (Offer("POST /devices/{device}/delete", D),),
+    "POST /v1/devices/{device}/credential": (Offer("POST /devices/{device}/credential", D),),
+    "GET /v1/devices/{device}/deployments": (Offer("GET /devices/{device}", R),),
+    "PUT /v1/devices/{device}/deployments/{model}": (Offer("POST /fleet/deploy", D),),
+    "DELETE /v1/devices/{device}/deployments/{model}": (Offer("POST /devices/{device}/undeploy", D),),
+    "GET /v1/devices/{device}/desired": (Offer("GET /devices/{device}/desired", R),),
+    "GET /v1/devices/{device}/events": (Offer("GET /devices/{device}", R),),
+    "GET /v1/devices/{device}/health": (Offer("GET /devices/{device}/health", R),),
+    "GET /v1/devices/{device}/health/hours": (Offer("GET /devices/{device}/health", R),),
+    "GET /v1/devices/{device}/resolution": (Offer("GET /devices/{device}/explain", R),),
+    "POST /v1/resolve": (Offer("GET /devices/{device}/explain", R),),
+    "GET /v1/counts": (Offer("GET /devices/{device}/health", R),),
+    "POST /v1/jobs": (Offer("POST /devices/{device}/jobs/new", D),),
 }
 """Operation of the API to pages."""
 
@@ -86,22 +108,7 @@ FOR_PROGRAMS: dict[str, str] = {
 
 NOT_YET: frozenset[str] = frozenset(
     {
-        "GET /v1/counts",
-        "PUT /v1/devices/{device}",
-        "DELETE /v1/devices/{device}",
-        "POST /v1/devices/{device}/credential",
-        "GET /v1/devices/{device}/deployments",
-        "PUT /v1/devices/{device}/deployments/{model}",
-        "DELETE /v1/devices/{device}/deployments/{model}",
-        "GET /v1/devices/{device}/desired",
-        "GET /v1/devices/{device}/events",
-        "GET /v1/devices/{device}/health",
-        "GET /v1/devices/{device}/health/hours",
-        "GET /v1/devices/{device}/resolution",
-        "POST /v1/jobs",
         "GET /v1/manifests/{digest}",
-        "GET /v1/labels",
-        "POST /v1/labels",
         "GET /v1/models",
         "GET /v1/models/{model}",
         "PATCH /v1/models/{model}",
@@ -119,7 +126,6 @@ NOT_YET: frozenset[str] = frozenset(
         "GET /v1/models/{model}/versions/{version}/parity",
         "PUT /v1/models/{model}/versions/{version}/yank",
         "DELETE /v1/models/{model}/versions/{version}/yank",
-        "POST /v1/resolve",
     }
 )
 """Operations whose pages are being made. It only becomes shorter."""

@@ -34,6 +34,15 @@ class Labels(UseCases):
         with self._database.read() as session:
             return labels_there(session)
 
+    def meant(self, selector: str, limit: int) -> tuple[str, ...]:
+        """Up to `limit` names of devices that the selector matches, by name. Raises as `change`."""
+        with self._database.read() as session:
+            query = select(DeviceRow.name).where(matching(selector)).order_by(DeviceRow.name).limit(limit)
+            found = tuple(session.scalars(query))
+            if not found:
+                raise NotFoundError(f"No device matches {selector!r}. {why_no_match(session, selector)}")
+            return found
+
     def change(self, body: LabelsBody) -> LabelsAnswer:
         """Change labels of the devices that are meant, all or none of them.
 

@@ -14,7 +14,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select
@@ -43,13 +43,23 @@ from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeviceRow
 from registry.db.rollout_rows import ActionRow, GroupDeviceRow, RolloutHistoryRow, RolloutRow, WaveRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError, YankedError
+from registry.services.fleet.desired import find_device
 from registry.services.fleet.groups import find_group
 from registry.services.idempotency import first_answer, remember
 from registry.services.queries import find_version, given, in_batches
 from registry.services.rollouts.apply import begin_rollback, plan_again, remember_why_back
 from registry.services.rollouts.planning import find_manifest, work_out
 from registry.services.rollouts.snapshot import counts_of, lost_of
-from registry.services.rollouts.store import find_rollout, move, reason_of, record, require_revision, set_wave, spec_of
+from registry.services.rollouts.store import (
+    by_of,
+    find_rollout,
+    move,
+    reason_of,
+    record,
+    require_revision,
+    set_wave,
+    spec_of,
+)
 from registry.services.rollouts.tally import code_of, is_troubled
 from registry.services.rollouts.targets import let_go
 from registry.services.rollouts.views import action_views, history_entry, rollout_view
@@ -65,6 +75,21 @@ _CHANGEABLE = frozenset({RolloutState.DRAFT, RolloutState.DENIED})
 MAX_TOLD = 5
 """Devices that a sentence names."""
 _STOPPED = frozenset({WaveState.FAILED.value, WaveState.INCONCLUSIVE.value})
+
+
+@dataclass(frozen=True)
+class DeviceInRollout:
+    """One device's part in a rollout."""
+
+    rollout: str
+    """Its name, or its id where it has none."""
+    model: str
+    version: str
+    by: str
+    """Who submitted it."""
+    set_by: str
+    """As a deployment says who set it."""
+    action: ActionView
 
 
 class Rollouts:
@@ -242,6 +267,22 @@ class Rollouts:
             if not found:
                 raise NotFoundError(f"Rollout {row.public} has no device {device!r}.")
             return found[0]
+
+    def of_device(self, device: str, limit: int, now: datetime) -> list[DeviceInRollout]:
+        """The newest rollouts that this device is or was in, with its steps. NotFoundError."""
+        with self._database.read() as session:
+            row = find_device(session, device)
+            query = select(RolloutRow).join(ActionRow, ActionRow.rollout_id == RolloutRow.id)
+            query = query.where(ActionRow.device_id == row.id).order_by(RolloutRow.id.desc()).limit(limit)
+            found = []
+            for rollout in session.scalars(query).all():
+                own = select(ActionRow).where(ActionRow.rollout_id == rollout.id, ActionRow.device_id == row.id)
+                action = action_views(session, rollout, own, now, steps=True)[0]
+                name = rollout.name or rollout.public
+                found.append(
+                    DeviceInRollout(name, rollout.model, rollout.version, rollout.submitted_by, by_of(rollout), action)
+                )
+            return found
 
     def history(self, name: str, before: int, limit: int) -> list[tuple[int, HistoryEntry]]:
         """Up to `limit` transitions below the key `before`, newest first, with their keys. NotFoundError."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser
 
+from scripts.simulator.example_fleet import People, example_fleet
 from tests.support.programs.browser import Visit, chromium
 from tests.support.programs.cli import Cli
 from tests.support.programs.registry_process import RegistryProcess
@@ -20,14 +23,26 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, People]:
+    """A data folder with a fleet that has a history, and the people who work with it. Made once; to be copied."""
+    folder = tmp_path_factory.mktemp("example") / "data"
+    with example_fleet(folder, devices=12) as people:
+        return folder, people
+
+
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryProcess]:
-    """A registry with three devices."""
-    server = RegistryProcess(tmp_path_factory.mktemp("registry")).start()
-    with server.client() as client:
-        for number, site in enumerate(("paris", "paris", "lyon"), 1):
-            body = {"labels": {"site": site}}
-            client.put(f"/v1/devices/edge-{number}", json=body).raise_for_status()
+def people(example: tuple[Path, People]) -> People:
+    """Tokens by name: anna deploys, ben administers, mira reads."""
+    return example[1]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, example: tuple[Path, People]) -> Iterator[RegistryProcess]:
+    """A registry on a copy of that folder."""
+    server = RegistryProcess(tmp_path_factory.mktemp("registry"))
+    shutil.copytree(example[0], server.data)
+    server.start()
     yield server
     server.stop()
 

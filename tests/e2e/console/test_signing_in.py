@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 
+from scripts.demo.processes import wait_until
 from tests.support.programs.browser import Visit
 from tests.support.programs.cli import Cli
 from tests.support.programs.registry_process import RegistryProcess
@@ -38,10 +40,16 @@ def test_the_link_of_the_command_line_signs_in_once(visitors: Visitors, registry
     other.page.get_by_text("was used already").wait_for()
 
 
-def test_the_first_start_prints_a_link(registry: RegistryProcess) -> None:
-    printed = (registry.folder / "registry.log").read_text()
-    link = next(word for word in printed.split() if "/console/sign-in?code=" in word)
+def test_the_first_start_prints_a_link_and_the_next_says_how_to_get_one(tmp_path: Path) -> None:
+    server = RegistryProcess(tmp_path).start()
+    log = server.folder / "registry.log"
+    wait_until(lambda: "/console/sign-in?code=" in log.read_text(), "a link in the log")
+    link = next(word for word in log.read_text().split() if "/console/sign-in?code=" in word)
     assert httpx.get(link).status_code == 200
+    server.stop()
+    server.start()
+    wait_until(lambda: "`registry console` prints a link" in log.read_text(), "the command in the log")
+    server.stop()
 
 
 def test_a_revoked_token_ends_its_sessions(visitors: Visitors, admin: httpx.Client) -> None:
