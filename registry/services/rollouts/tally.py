@@ -24,7 +24,7 @@ _Counts = dict[int, dict[ActionState, int]]
 
 
 @dataclass
-class Tally:
+class RolloutTally:
     """Counted from the actions. Devices without a wave stand under -1."""
 
     counts: _Counts = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
@@ -47,11 +47,11 @@ def code_of() -> ColumnElement[str]:
     return case((ActionRow.left_state.in_(_TROUBLE), ActionRow.left_code), else_=ActionRow.code)
 
 
-def tally_of(session: Session, rollout_id: int) -> Tally:
+def tally_of(session: Session, rollout_id: int) -> RolloutTally:
     """One query, whose groups are few."""
     columns = (ActionRow.wave, ActionRow.state, ActionRow.goes_back, ActionRow.left_wave, ActionRow.left_state)
     query = select(*columns, func.count()).where(ActionRow.rollout_id == rollout_id).group_by(*columns)
-    tally = Tally()
+    tally = RolloutTally()
     for wave, said, goes_back, left_wave, left, number in session.execute(query):
         state = ActionState(said)
         tally.counts[-1 if wave is None else wave][state] += number

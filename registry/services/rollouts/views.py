@@ -35,7 +35,7 @@ from registry.services.fleet.presence import is_online
 from registry.services.rollouts.apply import verdict_text
 from registry.services.rollouts.snapshot import take_snapshot
 from registry.services.rollouts.store import MAX_STEPS, as_action, is_taken, reason_of, spec_of, taker
-from registry.services.rollouts.tally import Tally, tally_of, troubles
+from registry.services.rollouts.tally import RolloutTally, tally_of, troubles
 
 MAX_ETA_S = 10 * 365 * 86400.0
 """A time that is further away says nothing."""
@@ -92,7 +92,7 @@ def _live_verdicts(session: Session, row: RolloutRow, now: datetime) -> dict[int
     return {wave.index: verdict_text(judge(wave, snapshot.spec.gate, snapshot.cohorts, now))}
 
 
-def _wave(rollout: RolloutState, wave: WaveRow, tally: Tally, verdict: str | None) -> WaveView:
+def _wave(rollout: RolloutState, wave: WaveRow, tally: RolloutTally, verdict: str | None) -> WaveView:
     own = dict(tally.counts.get(wave.number, {}))
     text = verdict or wave.verdict
     return WaveView(
