@@ -140,6 +140,21 @@ class Mqtt(_Section):
             return self.password_file.read_text(encoding="utf-8").strip()
         return self.password.get_secret_value() if self.password else None
 
+    def client_arguments(self) -> dict[str, Any]:
+        """Of a client of devices (`registry.client.devices.Client`) on this host: the same broker, as the same user,
+        in a session of its own. Raises OSError when the password's file cannot be read."""
+        host = f"[{self.host}]" if self.host is not None and ":" in self.host else self.host
+        found: dict[str, Any] = {
+            "url": f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.effective_port}",
+            "prefix": self.prefix,
+            "username": self.username,
+            "password": self.read_password(),
+        }
+        if self.tls:
+            found["ca_file"] = self.ca_file
+            found["identity"] = (self.cert_file, self.key_file) if self.cert_file is not None else None
+        return found
+
 
 class PublicSettings(_Section):
     """How devices reach the registry and the broker, where it is not as this host does: for the settings of agents."""

@@ -51,7 +51,7 @@ BACKGROUND: tuple[Background, ...] = (
 def create_app(services: Services) -> FastAPI:
     """The application that serves these services."""
     config = services.config
-    app = _application(config.limits, (bodies(),) if config.console.enabled else ())
+    app = _application(config.limits, bodies() if config.console.enabled else ())
     app.state.services = services
     if config.console.enabled:
         app.get("/", include_in_schema=False)(_to_console)

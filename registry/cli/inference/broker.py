@@ -25,7 +25,6 @@ from registry.installation import install_command
 
 if TYPE_CHECKING:
     from registry.client.devices import Client, DeviceError
-    from registry.config import Mqtt
 
 BROKER_VARIABLE = "MODELFLEET_BROKER"
 PANEL = "The broker"
@@ -149,23 +148,9 @@ def _of_settings() -> dict[str, Any]:
 
     try:
         mqtt = load_config().mqtt
-        return _of_mqtt(mqtt) if mqtt.host is not None else _no_broker()
+        return mqtt.client_arguments() if mqtt.host is not None else _no_broker()
     except OSError as error:
         raise UsageFault(f"The registry's settings cannot be read: {error}") from error
-
-
-def _of_mqtt(mqtt: Mqtt) -> dict[str, Any]:
-    host = f"[{mqtt.host}]" if mqtt.host is not None and ":" in mqtt.host else mqtt.host
-    found: dict[str, Any] = {
-        "url": f"{'mqtts' if mqtt.tls else 'mqtt'}://{host}:{mqtt.effective_port}",
-        "prefix": mqtt.prefix,
-        "username": mqtt.username,
-        "password": mqtt.read_password(),
-    }
-    if mqtt.tls:
-        found["ca_file"] = mqtt.ca_file
-        found["identity"] = (mqtt.cert_file, mqtt.key_file) if mqtt.cert_file is not None else None
-    return found
 
 
 def _no_broker() -> dict[str, Any]:

@@ -40,17 +40,21 @@ from registry.server.console.pages import (
     job_requests,
     rollouts,
     settings,
+    try_it,
     webhooks,
     work,
 )
 from registry.server.console.rendering import Pages, page
 from registry.server.console.sections import Section
+from registry.server.console.trials import Trials
 from registry.server.console.visitors import PART, cookie_of, require_same_origin
 from registry.server.middleware.limits import OtherBodies
 from registry.server.middleware.problems import faults_of
 
 log = logging.getLogger(__name__)
-SECTIONS: tuple[Section, ...] = (fleet.SECTION, rollouts.SECTION, approvals.SECTION, work.SECTION, settings.SECTION)
+SECTIONS: tuple[Section, ...] = (
+    *(fleet.SECTION, rollouts.SECTION, try_it.SECTION, approvals.SECTION, work.SECTION, settings.SECTION),
+)
 """In the order of the navigation."""
 ROUTERS: tuple[APIRouter, ...] = (
     *(device_actions.router, deploying.router, job_requests.router, device.router),
@@ -78,6 +82,7 @@ def create_console(services: Services) -> FastAPI:
     app.state.services = services
     app.state.pages = Pages(SECTIONS)
     app.state.live = live.Live(services.database)
+    app.state.trials = Trials()
     app.state.attempts = signing_in.SignInAttempts()
     for router in routers():
         app.include_router(router)
@@ -92,9 +97,9 @@ def routers() -> tuple[APIRouter, ...]:
     return (_own, signing_in.router, live.router, *ROUTERS, *sections)
 
 
-def bodies() -> OtherBodies:
-    """How long the console's forms may be."""
-    return OtherBodies(CONSOLE + "/", signing_in.most_bytes)
+def bodies() -> tuple[OtherBodies, ...]:
+    """How long the console's forms may be; the first that fits counts."""
+    return OtherBodies(CONSOLE + try_it.PATH, try_it.most_bytes), OtherBodies(CONSOLE + "/", signing_in.most_bytes)
 
 
 @_own.get("/")

@@ -54,7 +54,7 @@ class OtherBodies:
     """Bodies below a path that are no JSON of the API: forms of pages."""
 
     path: str
-    """With the slash at its end."""
+    """The beginning of their paths."""
     most: Callable[[Request], Awaitable[int]]
     """How many bytes this request may bring; 0: none is read, and the route says why it refuses."""
 
