@@ -7,12 +7,18 @@ from collections.abc import Iterator
 from registry.client.api import MAX_LISTED, ApiClient
 from registry.contracts.api.devices import DeviceQuery, DeviceView
 from registry.contracts.api.fleet import FleetSummary
-from registry.contracts.paths import devices_path, fleet_path
+from registry.contracts.api.over_time import HealthSeries, HealthSpan
+from registry.contracts.paths import devices_path, fleet_path, health_series_path
 
 
 def fleet_summary(client: ApiClient) -> FleetSummary:
     """How the fleet is. Raises ClientError."""
     return client.get(fleet_path(), FleetSummary)
+
+
+def health_series(client: ApiClient, span: HealthSpan = HealthSpan.DAY, model: str | None = None) -> HealthSeries:
+    """The fleet's health over time: by model, or by version of one model. Raises ClientError."""
+    return client.get(health_series_path(), HealthSeries, span=span.value, model=model)
 
 
 def each_device(client: ApiClient, query: DeviceQuery | None = None, limit: int = MAX_LISTED) -> Iterator[DeviceView]:

@@ -52,6 +52,8 @@ devices_path = _Path("/devices")
 """GET, with a `DeviceQuery`: Page[DeviceView]; a page may be short or empty and have a next one."""
 fleet_path = _Path("/fleet")
 """GET: FleetSummary."""
+health_series_path = _Path("/health/series")
+"""GET `?span=&model=`: HealthSeries."""
 device_path = _Path("/devices/{device}")
 """GET: DeviceView. PUT DeviceCreate: 201 DeviceCreated, 200 DeviceView. DELETE."""
 device_credential_path = _Path("/devices/{device}/credential")

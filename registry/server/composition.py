@@ -45,8 +45,10 @@ from registry.services.fleet.device_index import rebuild_index
 from registry.services.fleet.devices import Devices
 from registry.services.fleet.fleet_log import FleetLog
 from registry.services.fleet.groups import Groups
+from registry.services.fleet.health_series import HealthOverTime
 from registry.services.fleet.history import HealthHistory, Results
 from registry.services.fleet.labels import Labels
+from registry.services.fleet.over_time import AnswerSums, ConnectionSamples
 from registry.services.fleet.presence import PresenceTracker
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.fleet.summary import FleetFigures
@@ -139,6 +141,9 @@ class FleetServices:
     presence: PresenceTracker
     figures: FleetFigures
     health: HealthHistory
+    answers: AnswerSums
+    connections: ConnectionSamples
+    over_time: HealthOverTime
     results: Results
     retention: RetentionSweep
     groups: Groups
@@ -166,6 +171,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         event_hours=config.retention.events_hours,
         max_results=config.retention.max_results,
     )
+    figures = FleetFigures(database)
     bridge = None
     if config.mqtt.enabled:
         bridge = MqttBridge(config.mqtt, clock, telemetry, Publication(database), probe=database.probe)
@@ -178,8 +184,11 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         jobs=Jobs(database, timedelta(hours=limits.event_hours)),
         telemetry=telemetry,
         presence=PresenceTracker(database, expiry_s),
-        figures=FleetFigures(database),
+        figures=figures,
         health=HealthHistory(database),
+        answers=AnswerSums(database, telemetry.totals, limits),
+        connections=ConnectionSamples(database, figures),
+        over_time=HealthOverTime(database),
         results=Results(database),
         retention=RetentionSweep(database, limits),
         groups=Groups(database),

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -78,6 +78,9 @@ JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("uploads", 600, lambda services, _: services.uploads.sweep(services.clock()), by_age=True),
     PeriodicJob("blobs", COLLECT_EVERY_S, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),
     PeriodicJob("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),
+    PeriodicJob("answers", 10, lambda services, _: services.fleet.answers.record(services.clock())),
+    PeriodicJob("connections", 60, lambda services, _: services.fleet.connections.record(services.clock())),
+    PeriodicJob("over-time", 600, lambda s, stopping: s.fleet.answers.sweep(s.clock(), stopping), by_age=True),
     PeriodicJob("retention", 600, lambda s, stopping: s.fleet.retention.sweep(s.clock(), stopping), by_age=True),
 )
 """To add one: a line here."""
@@ -129,3 +132,5 @@ async def scheduling(services: Services) -> AsyncIterator[None]:
     finally:
         stopping.set()
         await run_in_threadpool(scheduler.shutdown)
+        with suppress(TemporaryError):  # the database has said it
+            await run_in_threadpool(services.fleet.answers.record, services.clock())

@@ -277,6 +277,12 @@ def _deploy(r: Recorder, token: str, variant: dict[str, Any]) -> None:
     for path in ("/v1/fleet", "/v1/counts", "/v1/results", "/v1/diagnosis", "/v1/disk"):
         r.ask("GET", path)
 
+    def summed() -> bool:
+        r.kept.pop("GET /v1/health/series", None)
+        return bool(r.ask("GET", "/v1/health/series", query="?span=1h")["by"])
+
+    r.until(summed)
+
 
 def _roll_out(r: Recorder) -> None:
     spec = {"name": "kiosks-7", "model": "lenet", "version": "1.1.0", "fleet": {"selector": "site=paris"}}

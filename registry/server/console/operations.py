@@ -108,6 +108,7 @@ FOR_PROGRAMS: dict[str, str] = {
 
 NOT_YET: frozenset[str] = frozenset(
     {
+        "GET /v1/health/series",
         "GET /v1/manifests/{digest}",
         "GET /v1/models",
         "GET /v1/models/{model}",

@@ -36,6 +36,7 @@ from registry.contracts.api.devices import (
 )
 from registry.contracts.api.fleet import FleetSummary
 from registry.contracts.api.labels import LabelsAnswer, LabelsBody, LabelsView
+from registry.contracts.api.over_time import HealthSeries, HealthSpan
 from registry.contracts.api.versions import VariantAnswer, VariantOffer
 from registry.contracts.device.messages import Desired, Event, Health
 from registry.contracts.fit.platforms import Platform
@@ -109,6 +110,14 @@ def list_devices(
 def get_fleet(services: ServicesDep, _who: Reader) -> FleetSummary:
     """The whole fleet in figures."""
     return services.fleet.figures.summary(services.clock())
+
+
+@fleet.get("/health/series")
+def get_health_series(
+    services: ServicesDep, _who: Reader, span: HealthSpan = HealthSpan.DAY, model: Name | None = None
+) -> HealthSeries:
+    """The fleet's health over time: by model, or by version of one model."""
+    return services.fleet.over_time.view(span, model, services.clock())
 
 
 @devices.get("/labels")

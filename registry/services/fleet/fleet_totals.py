@@ -55,6 +55,35 @@ class Answered:
     run: DurationSum = field(default_factory=DurationSum)
 
 
+@dataclass
+class VersionTotals:
+    """One version on all targets."""
+
+    requests: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    latency: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS_S) + 1))
+
+    def since(self, before: VersionTotals | None) -> VersionTotals | None:
+        """What is new after `before`; None: nothing."""
+        if before is None:
+            return self.copy()
+        errors = Counter({code: count - before.errors[code] for code, count in self.errors.items()})
+        latency = [now - then for now, then in zip(self.latency, before.latency, strict=True)]
+        new = VersionTotals(self.requests - before.requests, +errors, latency)
+        return new if new.requests or new.errors or any(latency) else None
+
+    def add(self, more: VersionTotals) -> None:
+        """Takes more of the same version in."""
+        self.requests += more.requests
+        self.errors.update(more.errors)
+        for bucket, count in enumerate(more.latency):
+            self.latency[bucket] += count
+
+    def copy(self) -> VersionTotals:
+        """Another one, for oneself."""
+        return VersionTotals(self.requests, Counter(self.errors), list(self.latency))
+
+
 class FleetTotals:
     """Thread-safe."""
 
@@ -79,6 +108,15 @@ class FleetTotals:
         if key not in self._series and len(self._series) >= MAX_SERIES:
             key = (OTHER, OTHER, OTHER)
         return self._series.setdefault(key, Answered())
+
+    def by_version(self) -> dict[tuple[str, str], VersionTotals]:
+        """A copy of the totals by model and version."""
+        found: dict[tuple[str, str], VersionTotals] = {}
+        with self._lock:
+            for (model, version, _), answered in self._series.items():
+                totals = VersionTotals(answered.requests, answered.errors, answered.latency.counts)
+                found.setdefault((model, version), VersionTotals()).add(totals)
+        return found
 
     def requests(self) -> dict[tuple[str, ...], float]:
         """Answered requests by model, version and target."""

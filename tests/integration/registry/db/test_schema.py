@@ -33,6 +33,7 @@ RELEASED = {
     "r0002": "6b36c624c315f36096e9049ec60729a19eac8c161bfa273cff2b83515faefe3d",
     "r0003": "67e7d97755c7926a8a7769fd05c01a5a580c0880683bdf54787537794c646917",
     "r0004": "b46c1b75a2753358f04810b5987395591a0bec9739943ee59556292a84415f9a",
+    "r0005": "badb370995f1c1795c5454d72fb491ed6455fd43fea24adec250abd6f0bf5b94",
 }
 """SHA-256 of each migration's file. Databases have run them: a line is added here, none is ever changed."""
 
