@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry.db.engine import Changed, Database
 from registry.db.fleet_rows import EventRow, HealthRow, RevisionRow
+from registry.db.index_rows import DeviceIndexRow
 from registry.errors import BusyError, TemporaryError
 from registry.server.console.visitors import Reading
 
@@ -32,6 +33,8 @@ STEPS = {Changed.FLEET: "fleet", Changed.DOCUMENTS: "fleet", Changed.ROLLOUTS: "
 """What this process announces, as subjects."""
 SUBJECTS = ("fleet", "rollouts", "devices")
 """`fleet`: devices, labels, what they should serve. `rollouts`: one went on. `devices`: devices said something."""
+NEWS = (HealthRow.id, EventRow.id, DeviceIndexRow.changed_at)
+"""Rise when a device said something or its state changed; each is the end of an index."""
 log = logging.getLogger(__name__)
 
 
@@ -117,7 +120,7 @@ def counters(database: Database) -> tuple[object, ...]:
     """One value for each of SUBJECTS, another one when something is new. Each is read from the end of an index."""
     with database.read() as session:
         revisions = dict(session.execute(select(RevisionRow.id, RevisionRow.value)).tuples().all())
-        said = tuple(session.scalar(select(func.max(column))) for column in (HealthRow.id, EventRow.id))
+        said = tuple(session.scalar(select(func.max(column))) for column in NEWS)
     return revisions.get(1, 0), revisions.get(2, 0), said
 
 

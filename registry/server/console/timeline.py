@@ -149,10 +149,13 @@ def _of_job(job: JobView) -> Iterator[Moment]:
 
 
 def _of_rollout(part: DeviceInRollout) -> Iterator[Moment]:
-    about = f"{part.model}@{part.version}"
-    for step in part.action.history:
+    steps, about = part.action.history, f"{part.model}@{part.version}"
+    offers = [number for number, step in enumerate(steps) if step.state is ActionState.OFFERED]
+    back = offers[-1] if part.action.goes_back and offers else len(steps)
+    for number, step in enumerate(steps):
         kind = _ENDS.get(step.state, "busy")
-        text = f"Rollout {part.rollout}: {step.state.replace('_', ' ')}"
+        way = "on the way back, " if number >= back else ""
+        text = f"Rollout {part.rollout}: {way}{step.state.replace('_', ' ')}"
         link = f"/rollouts/{part.rollout}"
         is_step = step.state in _ON_THE_WAY and not step.code
         yield Moment(step.at, kind, text, about, step.message, step.code, link, "rollout", is_step)

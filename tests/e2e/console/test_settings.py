@@ -20,25 +20,25 @@ def test_an_administrator_makes_a_token_with_which_somebody_signs_in_until_it_is
     operator: Visit, visitors: Callable[..., Visit]
 ) -> None:
     page = operator.open("/console/settings/tokens")
-    page.get_by_label("Holder").fill("anna")
+    page.get_by_label("Holder").fill("gina")
     page.get_by_label("deploy").check()
     page.get_by_role("button", name="Create…").click()
-    assert "registry token create anna --scope deploy" in page.inner_text("main")
+    assert "registry token create gina --scope deploy" in page.inner_text("main")
     page.get_by_role("button", name="Create").click()
     secret = page.locator(".secret").inner_text()
 
-    anna = visitors(secret)
-    anna.open("/console/settings/tokens", status=403)
-    anna.open("/console/settings/sessions")
-    assert "operator" not in anna.page.inner_text("main")
+    gina = visitors(secret)
+    gina.open("/console/settings/tokens", status=403)
+    gina.open("/console/settings/sessions")
+    assert "operator" not in gina.page.inner_text("main")
 
     operator.open("/console/settings/tokens")
-    operator.page.get_by_role("button", name="Revoke anna").click()
+    operator.page.get_by_role("button", name="Revoke gina").click()
     operator.page.get_by_role("button", name="Revoke", exact=True).click()
-    assert "Token anna is revoked." in operator.page.inner_text("[role=status]")
-    anna.allow("status of 401")
-    anna.page.goto(anna.url + "/console/settings/webhooks")
-    assert anna.page.get_by_label("Token").is_visible()
+    assert "Token gina is revoked." in operator.page.inner_text("[role=status]")
+    gina.allow("status of 401")
+    gina.page.goto(gina.url + "/console/settings/webhooks")
+    assert gina.page.get_by_label("Token").is_visible()
 
 
 def test_a_session_is_ended_from_another_browser(
