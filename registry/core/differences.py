@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_SHOWN = 80
 """Characters of one value."""
@@ -20,21 +20,38 @@ def differences(ours: Any, theirs: Any) -> tuple[str, ...]:
         ours: What is published, as JSON types.
         theirs: What was offered.
     """
+    return tuple(
+        f"{each.field}: {each.after}" if each.before == each.after else
+        f"{each.field}: published {each.before}, offered {each.after}"
+        for each in changes(ours, theirs)
+    )  # fmt: skip
+
+
+class Change(NamedTuple):
+    """One field that differs, with its values as JSON, shortened. Both say `another order` where only that differs."""
+
+    field: str
+    before: str
+    after: str
+
+
+def changes(ours: Any, theirs: Any) -> tuple[Change, ...]:
+    """Every field that differs, from `ours` to `theirs`."""
     return tuple(_walk("", ours, theirs))
 
 
-def _walk(path: str, ours: Any, theirs: Any) -> Iterator[str]:
+def _walk(path: str, ours: Any, theirs: Any) -> Iterator[Change]:
     if ours is not _ABSENT and theirs is not _ABSENT and _text(ours) == _text(theirs):
         return
     fields = _as_fields(ours, theirs)
     if fields is None:
-        yield f"{path or 'document'}: published {_shown(ours)}, offered {_shown(theirs)}"
+        yield Change(path or "document", _shown(ours), _shown(theirs))
         return
     one, other = fields
     for key in sorted({*one, *other}):
         yield from _walk(f"{path}.{key}" if path else key, one.get(key, _ABSENT), other.get(key, _ABSENT))
     if isinstance(ours, list) and one.keys() == other.keys() and list(one) != list(other):
-        yield f"{path or 'document'}: another order"
+        yield Change(path or "document", "another order", "another order")
 
 
 def _as_fields(ours: Any, theirs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:

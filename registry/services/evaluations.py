@@ -6,13 +6,13 @@ scores of a variant on a device the newest counts; older ones go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore
@@ -34,6 +34,7 @@ from registry.contracts.tensor_file import TensorFileError, header_end
 from registry.db.catalog_rows import BlobRow, DatasetRow, EvaluationRow, VersionRow
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow
+from registry.db.index_rows import DeviceSlotRow
 from registry.errors import ConflictError, InvalidError
 from registry.services.queries import UseCases, exact_version, find_version, found, manifests_of
 
@@ -127,6 +128,18 @@ def _dataset_view(row: DatasetRow) -> DatasetView:
     )
 
 
+class VersionScore(NamedTuple):
+    """What the variants and devices of a version scored, together."""
+
+    version: str
+    dataset: str
+    metric: str
+    best: float
+    worst: float
+    measured: int
+    """So many variants and devices."""
+
+
 class Evaluations(UseCases):
     """The use cases of evaluations. Thread-safe."""
 
@@ -154,6 +167,16 @@ class Evaluations(UseCases):
             query = select(EvaluationRow).where(EvaluationRow.version_id == row.id, EvaluationRow.number < before)
             query = query.order_by(EvaluationRow.number.desc()).limit(limit)
             return [_view(row, evaluation) for evaluation in session.scalars(query)]
+
+    def scores(self, model: str, versions: Sequence[str]) -> list[VersionScore]:
+        """Of these versions, by validation set and metric; the best, the worst, and how many there are."""
+        score = EvaluationRow.score
+        columns = (VersionRow.version, EvaluationRow.dataset_name, EvaluationRow.metric)
+        query = select(*columns, func.max(score), func.min(score), func.count()).group_by(*columns).order_by(*columns)
+        query = query.join(EvaluationRow, EvaluationRow.version_id == VersionRow.id)
+        with self._database.read() as session:
+            rows = session.execute(query.where(VersionRow.model == model, VersionRow.version.in_(versions)))
+            return [VersionScore(*row) for row in rows]
 
 
 def keep_evaluation(session: Session, device: str, job: Job, status: JobStatus, *, by: str, now: datetime) -> None:
@@ -238,11 +261,16 @@ MAX_DEVICES = 500
 class ParityTable(UseCases):
     """Reads what was measured; keeps nothing. Thread-safe."""
 
-    def of(self, model: str, version: str) -> list[ParityView]:
+    def of(self, model: str, version: str, *, serving: int | None = None) -> list[ParityView]:
         """The publisher's figures in the order of the variants, then the devices' by name. Raises NotFoundError.
 
         A device counts with its newest report: while it serves this version, or while the deployment that it
         reports, under way or ended, is of this version.
+
+        Args:
+            model, version: Which.
+            serving: Only of the first so many devices that serve the version, which the fleet's index finds whatever
+                the size of the fleet. None: of all that spoke of it.
         """
         with self._database.read() as session:
             row = find_version(session, model, version)
@@ -259,12 +287,17 @@ class ParityTable(UseCases):
                 for variant in manifest.variants
                 if variant.parity is not None
             ]
-            return found + list(_reported(session, row, digests))
+            return found + list(_reported(session, row, digests, serving))
 
 
-def _reported(session: Session, row: VersionRow, digests: set[str]) -> Iterator[ParityView]:
-    mentioned = or_(*(DeviceStateRow.reported.contains(digest) for digest in digests))
-    query = select(DeviceRow.name, DeviceStateRow.reported).join(DeviceStateRow).where(mentioned)
+def _reported(session: Session, row: VersionRow, digests: set[str], serving: int | None) -> Iterator[ParityView]:
+    query = select(DeviceRow.name, DeviceStateRow.reported).join(DeviceStateRow)
+    if serving is not None:
+        slot = (DeviceSlotRow.model == row.model, DeviceSlotRow.version == row.version)
+        first = select(DeviceSlotRow.device_id).where(*slot).order_by(DeviceSlotRow.name).limit(serving)
+        query = query.where(DeviceRow.id.in_(first))
+    else:
+        query = query.where(or_(*(DeviceStateRow.reported.contains(digest) for digest in digests)))
     for device, text in session.execute(query.order_by(DeviceRow.name).limit(MAX_DEVICES)):
         try:
             reported = Reported.model_validate_json(text or "")

@@ -38,6 +38,7 @@ from registry.server.console.pages import (
     fleet,
     groups,
     job_requests,
+    models,
     rollouts,
     settings,
     try_it,
@@ -53,7 +54,8 @@ from registry.server.middleware.problems import faults_of
 
 log = logging.getLogger(__name__)
 SECTIONS: tuple[Section, ...] = (
-    *(fleet.SECTION, rollouts.SECTION, try_it.SECTION, approvals.SECTION, work.SECTION, settings.SECTION),
+    *(fleet.SECTION, models.SECTION, rollouts.SECTION, try_it.SECTION),
+    *(approvals.SECTION, work.SECTION, settings.SECTION),
 )
 """In the order of the navigation."""
 ROUTERS: tuple[APIRouter, ...] = (

@@ -13,16 +13,18 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from registry.contracts.rollout.states import Command
 from scripts.simulator.faults import Bad, Faults
 from scripts.simulator.world import Settings
 from tests.support.models import rollout_models
 from tests.support.programs.browser import Visit
 from tests.support.programs.fleet import Fleet
+from tests.support.programs.fleet_registry import eventually
 from tests.support.programs.registry_process import publish
 from tests.support.programs.simulated_fleet import BASE, MODEL, NEXT, SimulatedFleet
 
 DEVICES = 12
-BROKEN = "1.2.0"
+BROKEN, BAD = "1.2.0", "1.3.0"
 WAIT_MS = 60_000
 Visitors = Callable[..., Visit]
 
@@ -38,13 +40,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def devices(fleet: Fleet) -> Iterator[SimulatedFleet]:
-    """They serve BASE, and go on by themselves while a test looks at pages. BROKEN fails on every one of them."""
+    """They serve BASE, and go on by themselves while a test looks at pages. None of them can load BROKEN and BAD."""
     with rollout_models.client_of(fleet) as http:
         token = http.headers["Authorization"].removeprefix("Bearer ")
-        faults = Faults(bad={BROKEN: Bad.CRASH})
+        faults = Faults(bad={BROKEN: Bad.CRASH, BAD: Bad.CRASH})
         settings = Settings(fleet.url, token, port=fleet.broker_port, speed=10.0, health_s=5.0, faults=faults)
         simulated = SimulatedFleet(settings, http)
-        publish(http, MODEL, BROKEN, b"broken").raise_for_status()
+        for version in (BROKEN, BAD):
+            publish(http, MODEL, version, f"does not load: {version}".encode()).raise_for_status()
         simulated.boot(DEVICES)
         simulated.roll_out("base", BASE, waves=[{"percent": 100, "soak_s": 0}], policy={"probation_s": 1})
         simulated.run(lambda: simulated.view("base")["state"] == "succeeded", "the first rollout", 60)
@@ -67,6 +70,15 @@ def registry(fleet: Fleet, devices: SimulatedFleet) -> Any:
     """For the visitors: the registry of the fleet."""
     token = devices.http.headers["Authorization"].removeprefix("Bearer ")
     return SimpleNamespace(url=fleet.url, admin_token=token)
+
+
+@pytest.fixture(scope="module")
+def back(devices: SimulatedFleet) -> str:
+    """The path of a rollout whose gate took it back."""
+    waves = [{"percent": 25, "soak_s": 0}, {"percent": 100}]
+    devices.roll_out("back", BAD, waves=waves, gate={"min_attempted": 1}, on_failure="rollback")
+    eventually(lambda: devices.view("back")["state"] == "rolled_back")
+    return _path(devices, "back")
 
 
 @pytest.fixture
@@ -233,9 +245,11 @@ def test_a_rollout_like_an_earlier_one_asks_for_the_same(operator: Visit, device
 
 @pytest.mark.parametrize(
     ("query", "there", "absent"),
-    [("?state=succeeded", "base", "broken"), ("?open=true", None, "base"), ("?model=other", None, "base")],
+    [("?state=succeeded", "base", "back"), ("?open=true", None, "base"), ("?model=other", None, "base")],
 )
-def test_every_filter_of_the_list_is_its_address(operator: Visit, query: str, there: str | None, absent: str) -> None:
+def test_every_filter_of_the_list_is_its_address(
+    operator: Visit, back: str, query: str, there: str | None, absent: str
+) -> None:
     page = operator.new_window("/console/rollouts" + query)
     assert page.get_by_role("link", name=absent, exact=True).count() == 0
     assert there is None or page.get_by_role("link", name=there, exact=True).count() == 1
@@ -246,19 +260,20 @@ def test_every_filter_of_the_list_is_its_address(operator: Visit, query: str, th
     [("?trouble=true", True), ("?code=load_failed", True), ("?code=never", False), ("?back=true", True),
      ("?state=failed&back=false", False), ("?wave=0&trouble=true", True)],
 )  # fmt: skip
-def test_devices_of_a_rollout_are_found_by_the_address(
-    operator: Visit, devices: SimulatedFleet, query: str, there: bool
-) -> None:
-    page = operator.new_window(_path(devices, "broken") + "/devices" + query)
+def test_devices_of_a_rollout_are_found_by_the_address(operator: Visit, back: str, query: str, there: bool) -> None:
+    page = operator.new_window(f"{back}/devices{query}")
     assert (page.get_by_role("link", name=re.compile("^sim-")).count() > 0) is there
 
 
 @pytest.mark.parametrize("page", ["", "/plan", "/history", "/devices", "/devices/sim-0000", "/commands/retry"])
-def test_the_pages_of_a_rollout_pass_what_every_page_must(operator: Visit, devices: SimulatedFleet, page: str) -> None:
-    operator.check(_path(devices, "broken") + page)
+def test_the_pages_of_a_rollout_pass_what_every_page_must(operator: Visit, back: str, page: str) -> None:
+    operator.check(back + page)
 
 
 def test_the_pages_of_rollouts_pass_what_every_page_must(operator: Visit, devices: SimulatedFleet) -> None:
+    spec = {"model": MODEL, "version": NEXT, "fleet": {"selector": "*"}, "requires_approval": True}
+    devices.http.put("/v1/rollouts/waits", json=spec).raise_for_status()
+    devices.command("waits", Command.SUBMIT)
     operator.check("/console/rollouts")
     operator.check("/console/rollouts/new?model=lenet&version=1.1.0")
-    operator.check(_path(devices, "approved") + "/approval")
+    operator.check(_path(devices, "waits") + "/approval")
