@@ -132,9 +132,7 @@ def _install_error_pages(app: FastAPI) -> None:
         return error_page(request, error.status_code, texts.get(error.status_code, str(error.detail)))
 
 
-def error_page(
-    request: Request, status: int, message: str, errors: tuple[str, ...] = (), code: str = ProblemCode.NOT_FOUND
-) -> Response:
+def error_page(request: Request, status: int, message: str, errors: tuple[str, ...] = (), code: str = "") -> Response:
     """What went wrong, as a page."""
     title = HTTPStatus(status).phrase
     known = {row.value: row for row in ProblemCode}.get(code)

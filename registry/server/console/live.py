@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,11 +24,15 @@ from registry.db.engine import Changed, Database
 from registry.db.fleet_rows import EventRow, HealthRow, RevisionRow
 from registry.db.index_rows import DeviceIndexRow
 from registry.errors import BusyError, TemporaryError
-from registry.server.console.visitors import Reading
+from registry.server.console.visitors import LIVE, Reading, address_of
 
 router = APIRouter()
 MAX_STREAMS = 512
 """Of all tabs; the next one is refused, and its page stays as it is until it is loaded again."""
+MAX_OF_CALLER = 32
+"""Of one token, or of one address without any, so that nobody takes the streams of the others."""
+LIFE_S = 600.0
+"""Then a stream ends and its page opens another one, for which it must still be signed in."""
 LOOK_S = 2.0
 HEARTBEAT_S = 15.0
 STEPS = {Changed.FLEET: "fleet", Changed.DOCUMENTS: "fleet", Changed.ROLLOUTS: "rollouts", Changed.EVENTS: "rollouts"}
@@ -52,14 +58,30 @@ class Live:
         self._announced: set[str] = set()
         self._reader: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="console")
-        self.streams = 0
+        self.streams: Counter[str] = Counter()
+        """How many each caller has open."""
+
+    def enter(self, caller: str) -> None:
+        """Counts a stream. Raises BusyError: too many are open."""
+        if self.streams[caller] >= MAX_OF_CALLER:
+            raise BusyError(f"{MAX_OF_CALLER} live streams of yours are open; that is the most. Close some tabs.")
+        if self.streams.total() >= MAX_STREAMS:
+            raise BusyError(f"{MAX_STREAMS} live streams are open; that is the most.")
+        self.streams[caller] += 1
+
+    def leave(self, caller: str) -> None:
+        """One ended."""
+        self.streams[caller] -= 1
+        if not self.streams[caller]:
+            del self.streams[caller]
 
     async def stream(self) -> AsyncIterator[str]:
-        """Server-sent events: one for each subject that has news. Raises BusyError: too many streams are open."""
+        """Server-sent events: one for each subject that has news."""
         known = dict(self._numbers)
         self._start()
         yield "retry: 3000\n\n"
-        while True:
+        ends_at = time.monotonic() + LIFE_S
+        while time.monotonic() < ends_at:
             if self._numbers == known:
                 news = self._news
                 try:
@@ -127,22 +149,20 @@ def counters(database: Database) -> tuple[object, ...]:
 class _Stream(StreamingResponse):
     """Counted while it is answered."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, caller: str) -> None:
         super().__init__(live.stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
-        self._live = live
+        self._live, self._caller = live, caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._live.streams >= MAX_STREAMS:
-            raise BusyError(f"{MAX_STREAMS} live streams are open; that is the most.")
-        self._live.streams += 1
+        self._live.enter(self._caller)
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._live.streams -= 1
+            self._live.leave(self._caller)
 
 
-@router.get("/live")
-async def live(request: Request, _who: Reading) -> StreamingResponse:
+@router.get(LIVE)
+async def live(request: Request, who: Reading) -> StreamingResponse:
     """The stream of one tab."""
     found: Live = request.app.state.live
-    return _Stream(found)
+    return _Stream(found, f"token {who.name}" if who.session is not None else address_of(request))

@@ -47,7 +47,7 @@ class Pages:
         now = services_of(request).clock()
         visitor = getattr(request.state, "visitor", None)
         path = request.url.path.removeprefix(CONSOLE)
-        said = take_said(request, visitor) if isinstance(visitor, Visitor) else ""
+        said = take_said(request, visitor) if isinstance(visitor, Visitor) and status < 400 else ""
         shown = {
             "request": request,
             "now": now,

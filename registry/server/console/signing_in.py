@@ -18,6 +18,7 @@ from registry.server.console.forms import FormDep
 from registry.server.console.rendering import page
 from registry.server.console.visitors import (
     Visitor,
+    address_of,
     cookie_of,
     drop_cookie,
     reads_without_token,
@@ -94,7 +95,7 @@ def sign_in(request: Request, services: ServicesDep, fields: FormDep) -> Respons
     """Open a session, and go where the visitor wanted to go."""
     require_private_line(request, services)
     attempts: SignInAttempts = request.app.state.attempts
-    caller = request.client.host if request.client is not None else ""
+    caller = address_of(request)
     target, code, token = fields.text("next"), fields.text("code"), fields.text("token")
     if wait := attempts.wait_s(caller):
         answer = form(request, target=target, wrong=f"Too many failed attempts. Try again in {wait:.0f} s.", status=429)
@@ -125,7 +126,7 @@ def sign_out(request: Request, services: ServicesDep) -> Response:
         except (UnauthorizedError, NotFoundError):
             pass  # it has ended already
     answer = RedirectResponse(CONSOLE + PATH, 303)
-    drop_cookie(answer)
+    drop_cookie(request, answer)
     return answer
 
 

@@ -3,13 +3,15 @@
 The cookie counts only here; the API takes bearer tokens alone. A request that changes something must come from a page
 of this console: `Sec-Fetch-Site` says so, and where a browser does not send it, `Origin`. On HTTPS the cookie's name
 has the prefix `__Host-`: it is bound to this host and sent only over TLS. The registry sees no TLS itself (a proxy
-ends it), so what the browser says of its own page, in `Origin`, decides.
+ends it), so what the browser says of its own page, in `Origin`, decides. A cookie without the prefix, which a page of a
+neighbouring host could have set, counts only where nobody signs in over HTTPS: on loopback, or with `allow_http`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -31,6 +33,8 @@ SECURE_COOKIE = "__Host-" + COOKIE
 SAFE = frozenset({"GET", "HEAD"})
 PART = "part"
 """The query parameter with which a page asks for one part of itself again, by itself: nobody used it."""
+LIVE = "/live"
+"""The stream that a page opens again by itself."""
 _NEEDS_HTTPS = (
     "Signing in from another host needs HTTPS, so that nobody on the way reads the token. Put a proxy with TLS before "
     "the registry (docs/console.md), or open a tunnel: ssh -L 8470:127.0.0.1:8470 HOST, then http://127.0.0.1:8470/. "
@@ -77,21 +81,56 @@ def is_https(request: Request) -> bool:
 
 def require_private_line(request: Request, services: Services) -> None:
     """Raises ForbiddenError where a token could be read on the way."""
-    host = urlsplit("//" + request.headers.get("host", "")).hostname or ""
-    if not (is_https(request) or is_loopback(host) or services.config.console.allow_http):
+    if not (is_https(request) or _http_will_do(request, services)):
         raise ForbiddenError(_NEEDS_HTTPS)
+
+
+def _http_will_do(request: Request, services: Services) -> bool:
+    return services.config.console.allow_http or is_loopback(_host_and_port(request)[0])
+
+
+def _host_and_port(request: Request) -> tuple[str, str]:
+    """As the browser names this registry. Empty: not at all, or not so that it can be read."""
+    try:
+        parts = urlsplit("//" + request.headers.get("host", ""))
+        return parts.hostname or "", str(parts.port or "")
+    except ValueError:
+        return "", ""
+
+
+def plain_cookie(request: Request) -> str:
+    """The cookie's name over plain HTTP. It has the port, as browsers give a cookie to every port of a host: two
+    registries on one host would end each other's sessions."""
+    port = _host_and_port(request)[1]
+    return f"{COOKIE}_{port}" if port else COOKIE
 
 
 def cookie_of(request: Request) -> str | None:
     """The session's secret, as the browser sends it."""
-    return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE)
+    secure = request.cookies.get(SECURE_COOKIE)
+    if secure or not _http_will_do(request, services_of(request)):
+        return secure
+    return request.cookies.get(plain_cookie(request))
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from. A proxy on this host is believed when it says so, in the last entry of
+    X-Forwarded-For, which is its own; what somebody on another host says of the address is not."""
+    peer = request.client.host if request.client is not None else ""
+    passed_on = request.headers.getlist("x-forwarded-for")
+    if not is_loopback(peer) or not passed_on:
+        return peer
+    try:
+        return str(ip_address(passed_on[-1].rpartition(",")[2].strip()))
+    except ValueError:
+        return peer
 
 
 def set_cookie(request: Request, response: Response, secret: str) -> None:
     """The browser keeps the secret until it is closed, MOST at the longest."""
     secure = is_https(request)
     response.set_cookie(
-        SECURE_COOKIE if secure else COOKIE,
+        SECURE_COOKIE if secure else plain_cookie(request),
         secret,
         max_age=int(MOST.total_seconds()),
         path="/" if secure else CONSOLE,
@@ -101,10 +140,10 @@ def set_cookie(request: Request, response: Response, secret: str) -> None:
     )
 
 
-def drop_cookie(response: Response) -> None:
+def drop_cookie(request: Request, response: Response) -> None:
     """The browser forgets it."""
     response.delete_cookie(SECURE_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
-    response.delete_cookie(COOKIE, path=CONSOLE, httponly=True, samesite="strict")
+    response.delete_cookie(plain_cookie(request), path=CONSOLE, httponly=True, samesite="strict")
 
 
 async def visitor_of(request: Request) -> Visitor:
@@ -120,7 +159,7 @@ async def visitor_of(request: Request) -> Visitor:
     secret = cookie_of(request)
     visitor = None
     if secret is not None:
-        used = PART not in request.query_params
+        used = PART not in request.query_params and request.url.path != CONSOLE + LIVE
         try:
             principal, session = await run_in_threadpool(services.sessions.find, secret, services.clock(), used=used)
             visitor = Visitor(principal, session)

@@ -32,6 +32,7 @@ MOST = 100
 _MODEL: TypeAdapter[object] = TypeAdapter(Name)
 _VERSION: TypeAdapter[object] = TypeAdapter(VersionName)
 _KEY: TypeAdapter[object] = TypeAdapter(LabelKey)
+_PROFILE, _BATCHING = TypeAdapter(Profile), TypeAdapter(BatchingMode)
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ def _asked(fields: Form) -> tuple[str, Deployment]:
     body = Deployment(
         version=str(parsed(_VERSION, fields.text("version"), "The version")),
         variant=str(parsed(_MODEL, fields.text("variant"), "The variant")) if fields.text("variant") else None,
-        profile=Profile(fields.text("profile", Profile.THROUGHPUT)),
-        batching=BatchingMode(fields.text("batching", BatchingMode.AUTO)),
+        profile=parsed(_PROFILE, fields.text("profile") or Profile.THROUGHPUT, "The profile"),
+        batching=parsed(_BATCHING, fields.text("batching") or BatchingMode.AUTO, "The batching"),
         force=fields.ticked("force"),
         retry=fields.ticked("retry"),
         policy=_policy(fields.text("probation")),
