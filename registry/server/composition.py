@@ -28,6 +28,7 @@ from registry.config import RegistryConfig
 from registry.core.retention import RetentionLimits
 from registry.db.engine import Changed, Database, open_database
 from registry.errors import InTheWayError, RegistryError, StartError, TemporaryError
+from registry.server.index_progress import IndexProgress
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.readiness import Readiness
 from registry.services.catalogue.blob_upkeep import BlobChecks, Garbage
@@ -274,7 +275,7 @@ def build_services(config: RegistryConfig, clock: Clock = utc_now) -> Services:
     with ExitStack() as undo:
         database, blobs = _open(config, undo)
         with suppress(TemporaryError):  # else the presence job does it as soon as the database takes writes
-            rebuild_index(database, clock())
+            rebuild_index(database, clock(), IndexProgress())
         services = _services(config, clock, database, blobs)
         services.opened.enter_context(undo.pop_all())
     for probe in (database.probe, services.blobs.probe, services.checks.refresh):

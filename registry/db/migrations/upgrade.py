@@ -6,6 +6,8 @@ is no way back but the backup. Databases from before the first release are refus
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 
 from alembic import command
@@ -13,6 +15,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
+
+from registry.systemd import long_step
+
+log = logging.getLogger(__name__)
 
 
 def alembic_config() -> Config:
@@ -37,6 +43,8 @@ class UnknownSchemaError(Exception):
 def upgrade(engine: Engine) -> None:
     """Run the migrations that are missing, in one transaction where the database can; without any, write nothing.
 
+    Where systemd starts the registry, it waits meanwhile.
+
     Raises:
         UnknownSchemaError: nothing was changed.
         sqlalchemy.exc.DBAPIError: the database cannot be used.
@@ -50,8 +58,13 @@ def upgrade(engine: Engine) -> None:
         return
     if current is not None and current not in known:
         raise UnknownSchemaError(current)
-    with engine.begin() as connection:
+    head, began = scripts.get_current_head(), time.monotonic()
+    if current is not None:
+        log.info("the database goes from schema %s to %s; large tables take minutes", current, head)
+    with long_step(f"Bringing the database to schema {head}"), engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes as long as it takes
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    if current is not None:
+        log.info("the database has schema %s after %.0f s", head, time.monotonic() - began)

@@ -7,11 +7,11 @@ Nothing is written for a device of which nothing changed, and a sign of life of 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import bindparam, delete, inspect, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, inspect, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.fleet import ConnectionState, SlotState, SlotView
@@ -68,14 +68,20 @@ def require_index(session: Session) -> None:
         raise BusyError("The fleet's index is not made yet, because the database took no writes; try again.")
 
 
-def rebuild_index(database: Database, now: datetime) -> int:
+def rebuild_index(database: Database, now: datetime, progress: Callable[[int, int], None] = lambda *_: None) -> int:
     """Make the whole index where it was made by other rules, a batch a transaction; how many devices were looked at.
 
     One that was killed begins again.
+
+    Args:
+        database: Its database.
+        now: The registry's clock.
+        progress: Told after each batch how many devices are done, and how many there were at the beginning.
     """
     with database.read() as session:
         if is_current(session):
             return 0
+        total = session.scalar(select(func.count()).select_from(DeviceRow)) or 0
     after = done = 0
     while True:
         with database.write() as session:
@@ -86,6 +92,7 @@ def rebuild_index(database: Database, now: datetime) -> int:
                 registry_state(session, now).index_rules = rules.RULES
                 return done
         after, done = found[-1], done + len(found)
+        progress(done, total)
 
 
 def sweep_index(database: Database, now: datetime) -> int:

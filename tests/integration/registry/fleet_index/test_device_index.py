@@ -195,7 +195,9 @@ def test_the_index_is_always_what_its_rules_make_of_the_raw_rows(world: World, s
         session.execute(delete(DeviceIndexRow))
         session.execute(delete(DeviceSlotRow))
         forget_index(session)
-    assert rebuild_index(world.database, world.now) == len(before)
+    told: list[tuple[int, int]] = []
+    assert rebuild_index(world.database, world.now, lambda *far: told.append(far)) == len(before)
+    assert told == [(len(before), len(before))]
     assert written(world) == before
 
 
