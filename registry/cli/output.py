@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from registry.cli.tables import print_table
 from registry.client.errors import ClientError
 from registry.contracts.texts import size_text, visible
 
@@ -29,12 +30,8 @@ LINE_EVERY_S = 5.0
 Position = Callable[[int], None]
 """Told how many bytes there are in all; fewer than before, when something is sent again."""
 AGAIN = "Create a new one with another file: registry devices rotate, or registry token revoke and create."
-GAP = 2
-"""Between two columns of a table."""
 WITHOUT_PAGE = ("failed", "usage")
 """Codes whose page says no more than the message."""
-FOLDED = 20
-"""So narrow may a table's last column become."""
 
 
 class ExitCode(IntEnum):
@@ -224,43 +221,35 @@ class Output:
         """The whole answer, for programs. Fields at their default are there too, so that scripts can rely on them."""
         print(_json(_plain(value), indent=2))  # noqa: T201
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-        """Rows under headings, or the sentence `empty`. A column named `>x` is a number, right-aligned as `x`.
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, *, optional: Sequence[str] = ()
+    ) -> int:
+        """Rows under headings as they arrive, or the sentence `empty`; how many there were.
 
-        Only the last column folds, and only in a terminal. What is too wide for the terminal even so comes as a block
-        of lines per row.
+        A column named `>x` is a number, right-aligned as `x`. A terminal that is too narrow does without the columns
+        of `optional`, the first named first, and is told which.
         """
-        lines = [[visible(str(cell)) for cell in row] for row in rows]
-        if not lines:
+        count, left_out = print_table(columns, rows, optional)
+        if not count:
             self.say(empty)
-            return
-        from rich.console import Console  # noqa: PLC0415 - 70 ms, all of it
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
-
-        headings = [column.lstrip(">") for column in columns]
-        widths = _widths(headings, lines)
-        wide = None if sys.stdout.isatty() else sum(widths) + GAP * len(widths)
-        console = Console(file=sys.stdout, width=wide, highlight=False, soft_wrap=wide is not None)
-        if console.is_terminal and _least_width(widths) > console.width:
-            self.say("\n\n".join(_block(headings, line) for line in lines))
-            return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for number, column in enumerate(columns, 1):
-            side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-            table.add_column(column.lstrip(">"), justify=side, overflow="fold", no_wrap=number < len(columns))
-        for line in lines:
-            table.add_row(*map(Text, line))  # never parsed as markup
-        console.print(table)
+        if left_out:
+            self.note(f"No room for {', '.join(left_out)}; a pipe gets every column.")
+        return count
 
     def listing(
-        self, found: Sequence[Wire] | list[Any], columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str
+        self,
+        found: Sequence[Wire] | list[Any],
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        empty: str,
+        *,
+        optional: Sequence[str] = (),
     ) -> None:
         """The whole answer, where it is a list: its documents for programs, else `table` of its rows."""
         if self.as_json:
             self.document(found)
         else:
-            self.table(columns, rows, empty)
+            self.table(columns, rows, empty, optional=optional)
 
     def answer(self, document: Wire | dict[str, Any] | list[Any], text: str) -> None:
         """The whole answer: a document for programs, else a line."""
@@ -300,22 +289,6 @@ class Output:
         if error.code not in WITHOUT_PAGE:
             lines.append(f"  More about this: registry code {error.code}")
         print(visible("\n".join(lines)), file=sys.stderr)  # noqa: T201
-
-
-def _widths(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
-    from rich.cells import cell_len  # noqa: PLC0415 - with the table
-
-    return [max(map(cell_len, column)) for column in zip(headings, *lines, strict=True)]
-
-
-def _least_width(widths: Sequence[int]) -> int:
-    """Of a table whose last column may fold."""
-    return sum(widths[:-1]) + min(widths[-1], FOLDED) + GAP * (len(widths) - 1)
-
-
-def _block(headings: Sequence[str], line: Sequence[str]) -> str:
-    width = max(map(len, headings))
-    return "\n".join(f"{heading:{width}}  {cell}" for heading, cell in zip(headings, line, strict=True))
 
 
 def time_text(at: datetime | None) -> str:

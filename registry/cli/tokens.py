@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from registry.cli.listing import LimitOption, Listing, show_list, sort_option
 from registry.cli.output import require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm
 from registry.contracts.api.answers import Scope, TokenCreate, TokenCreated, TokenView
@@ -54,22 +55,38 @@ def create(
         session.out.say(f"Token {name} may {scope}. It is in {token_out}.")
 
 
+_TOKENS = Listing(
+    of=TokenView,
+    noun="token",
+    columns=("NAME", "SCOPE", "CREATED", "LAST USED"),
+    row=lambda token: (token.name, token.scope, time_text(token.created_at), time_text(token.last_used)),
+    empty="No tokens.",
+    optional=("CREATED",),
+    orders={
+        "name": lambda token: token.name,
+        "scope": lambda token: token.scope.value,
+        "created": lambda token: token.created_at,
+        "last_used": lambda token: token.last_used,
+    },
+)
+
+
 @app.command("list")
 @command
-def list_tokens(session: Session) -> None:
+def list_tokens(
+    session: Session,
+    *,
+    limit: LimitOption = None,
+    sort: Annotated[str | None, sort_option(_TOKENS.orders, "name")] = None,
+) -> None:
     """List the tokens, without their secrets.
 
     ```
     registry token list
+    registry token list --sort=-last_used
     ```
     """
-    found = session.client.items(tokens_path(), TokenView)
-    session.out.listing(
-        found,
-        ("NAME", "SCOPE", "CREATED", "LAST USED"),
-        ((t.name, t.scope, time_text(t.created_at), time_text(t.last_used)) for t in found),
-        empty="No tokens.",
-    )
+    show_list(session, _TOKENS, tokens_path(), limit=limit, sort=sort)
 
 
 @app.command("revoke")

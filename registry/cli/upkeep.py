@@ -62,6 +62,7 @@ def disk(
             for each in view.versions[:limit]
         ),
         empty="There are no versions.",
+        optional=("NOTE",),
     )
     more = view.more_versions + max(0, len(view.versions) - limit)
     if more:

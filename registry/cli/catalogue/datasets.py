@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.listing import LimitOption, Listing, show_list, sort_option
 from registry.cli.output import CliError, end_well, meter, short, time_text
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
@@ -47,6 +48,27 @@ app = typer.Typer(
     help="Manage validation sets: inputs with the right answers. Without a command: list them.",
 )
 SetName = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+def _row(view: DatasetView) -> tuple[object, ...]:
+    tensors = ", ".join(spec.name for spec in view.tensors)
+    return view.name, view.items, size_text(view.size), short(view.digest), time_text(view.created_at), tensors
+
+
+_DATASETS = Listing(
+    of=DatasetView,
+    noun="validation set",
+    columns=("DATASET", ">ITEMS", ">SIZE", "DIGEST", "PUBLISHED", "TENSORS"),
+    row=_row,
+    empty="No validation sets yet. Add one: registry dataset add NAME FILE.npz",
+    optional=("DIGEST", "TENSORS"),
+    orders={
+        "name": lambda view: view.name,
+        "items": lambda view: view.items,
+        "size": lambda view: view.size,
+        "published": lambda view: view.created_at,
+    },
+)
 
 
 def picture_set(session: Session, folder: Path, like: str) -> dict[str, Tensor]:
@@ -154,14 +176,20 @@ def datasets(session: Session) -> None:
 
 @app.command("list")
 @command
-def list_datasets(session: Session) -> None:
+def list_datasets(
+    session: Session,
+    *,
+    limit: LimitOption = None,
+    sort: Annotated[str | None, sort_option(_DATASETS.orders, "name")] = None,
+) -> None:
     """List the validation sets.
 
     ```
+    registry dataset list --sort size
     registry dataset list --json
     ```
     """
-    _list(session)
+    _list(session, limit, sort)
 
 
 @app.command("add")
@@ -238,24 +266,8 @@ def remove(
     session.out.answer({"removed": name}, f"Removed {name}.")
 
 
-def _list(session: Session) -> None:
-    found = session.client.items(datasets_path(), DatasetView)
-    session.out.listing(
-        found,
-        ("DATASET", ">ITEMS", ">SIZE", "TENSORS", "DIGEST", "PUBLISHED"),
-        (
-            (
-                view.name,
-                view.items,
-                size_text(view.size),
-                ", ".join(spec.name for spec in view.tensors),
-                short(view.digest),
-                time_text(view.created_at),
-            )
-            for view in found
-        ),
-        empty="No validation sets yet. Add one: registry dataset add NAME FILE.npz",
-    )
+def _list(session: Session, limit: int | None = None, sort: str | None = None) -> None:
+    show_list(session, _DATASETS, datasets_path(), limit=limit, sort=sort)
 
 
 def _given(source: Path) -> dict[str, Tensor]:

@@ -72,6 +72,7 @@ def _tell_coverage(session: Session, view: CoverageView) -> None:
         ("CLASS", ">DEVICES", "VARIANT", "NOTE", "HOSTS", "WHAT IT IS"),
         (_class_row(item) for item in view.classes),
         empty="No device that matches has told what it is.",
+        optional=("NOTE", "WHAT IT IS"),
     )
     if view.more_classes:
         say(f"... and {view.more_classes} smaller classes, which are not counted above.")
@@ -199,6 +200,7 @@ def _tell(session: Session, view: ResolutionView, device: str) -> None:
         ("VARIANT", "VERDICT", "CODE", "NEEDS", "HOST HAS"),
         (row for verdict in resolution.verdicts for row in _rows(verdict, chosen=resolution.chosen)),
         empty="The version has no variants.",
+        optional=("HOST HAS",),
     )
     nearest = resolution.verdict(resolution.nearest) if resolution.nearest else None
     if nearest is not None:
@@ -226,6 +228,7 @@ def _tell_facts(session: Session, view: ResolutionView, *, whole: bool) -> None:
             for row in view.facts.rows()
         ),
         empty="",
+        optional=("REASON", "SOURCE"),
     )
 
 

@@ -63,6 +63,7 @@ def show_evaluations(session: Session, found: Sequence[EvaluationView]) -> None:
             for view in found
         ),
         empty="Nothing was measured yet: registry evaluate MODEL@VERSION --dataset NAME",
+        optional=("ITEMS", "SECONDS", "BACKEND", "VARIANT", "MEASURED"),
     )
 
 
@@ -84,7 +85,10 @@ def show_parity(out: Output, manifest: Manifest, found: Sequence[ParityView]) ->
         if variant.name not in {view.variant for view in found}
     ]
     out.table(
-        ("VARIANT", "MEASURED ON", "BACKEND", ">MAX ABS", ">MAX REL", ">TOP-1", ">RUN", "PASSED"), rows, empty="-"
+        ("VARIANT", "MEASURED ON", "BACKEND", ">MAX ABS", ">MAX REL", ">TOP-1", ">RUN", "PASSED"),
+        rows,
+        empty="-",
+        optional=("RUN", "MAX REL", "BACKEND"),
     )
 
 
@@ -106,6 +110,7 @@ def show_variants(out: Output, manifest: Manifest) -> None:
         ("VARIANT", "FORMAT", "TARGET", ">SIZE", "FILES", "NEEDS"),
         (_variant_row(variant) for variant in manifest.variants),
         empty="It has no variants.",
+        optional=("FILES", "NEEDS"),
     )
     for variant in manifest.variants:
         out.say(f"  {variant.name}: {batching_text(variant.batching)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import typer
@@ -19,6 +20,7 @@ from registry.cli.catalogue.manifest_text import (
     show_variants,
     withdrawn_text,
 )
+from registry.cli.listing import LimitOption, Listing, fetch_list, print_list, show_list, sort_option
 from registry.cli.output import CliError, short, time_text
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
@@ -45,17 +47,38 @@ Model = Annotated[str, typer.Argument(metavar="MODEL")]
 Alias = Annotated[str, typer.Argument(metavar="ALIAS")]
 
 
+_ALIAS_ORDERS: dict[str, Callable[[AliasView], object]] = {
+    "alias": lambda alias: alias.alias,
+    "moved": lambda alias: alias.moved_at,
+    "version": lambda alias: alias.version,
+}
+
+
+_VERSION_ORDERS: dict[str, Callable[[VersionView], object]] = {
+    "published": lambda version: version.created_at,
+    "size": lambda version: version.size,
+}
+
+
 @app.command("list")
 @command
-def list_aliases(session: Session, model: Model) -> None:
+def list_aliases(
+    session: Session,
+    model: Model,
+    *,
+    limit: LimitOption = None,
+    sort: Annotated[str | None, sort_option(_ALIAS_ORDERS, "alias")] = None,
+) -> None:
     """List a model's aliases.
 
     ```
     registry alias list lenet
+    registry alias list lenet --sort moved
     ```
     """
-    found = session.client.items(aliases_path(model), AliasView)
-    _print(session, found, f"Model {model} has no aliases. Set one: registry alias set {model} stable VERSION")
+    listing = _aliases(f"Model {model} has no aliases. Set one: registry alias set {model} stable VERSION")
+    path = aliases_path(model)
+    show_list(session, listing, path, limit=limit, sort=sort)
 
 
 @app.command("set")
@@ -93,84 +116,122 @@ def remove_alias(session: Session, model: Model, alias: Alias) -> None:
 
 @app.command("history")
 @command
-def history(session: Session, model: Model, alias: Alias) -> None:
+def history(session: Session, model: Model, alias: Alias, *, limit: LimitOption = None) -> None:
     """Show where an alias has pointed, newest first.
 
     ```
     registry alias history lenet stable
     ```
     """
-    _print(session, session.client.items(alias_history_path(model, alias), AliasView), "It was never set.")
+    path = alias_history_path(model, alias)
+    listing = _aliases("It was never set.", "move")
+    show_list(session, listing, path, limit=limit)
 
 
-def _print(session: Session, found: list[AliasView], empty: str) -> None:
-    session.out.listing(
-        found,
-        ("ALIAS", "VERSION", ">REVISION", "MOVED", "BY"),
-        ((a.alias, a.version or "(removed)", a.revision, time_text(a.moved_at), a.moved_by) for a in found),
+def _aliases(empty: str, noun: str = "") -> Listing[AliasView]:
+    return Listing(
+        of=AliasView,
+        noun=noun or "alias",
+        nouns="" if noun else "aliases",
+        columns=("ALIAS", "VERSION", ">REVISION", "MOVED", "BY"),
+        row=lambda a: (a.alias, a.version or "(removed)", a.revision, time_text(a.moved_at), a.moved_by),
         empty=empty,
-    )
-
-
-@command
-def models(session: Session) -> None:
-    """List the models with their newest version, of those that were neither yanked nor taken back by a rollout.
-
-    ```
-    registry models
-    registry models --json | jq -r '.[].name'
-    ```
-    """
-    found = session.client.items(models_path(), ModelView)
-    session.out.listing(
-        found,
-        ("MODEL", ">VERSIONS", "NEWEST", "VARIANTS", ">SIZE", "ALIASES", "PUBLISHED"),
-        (_model_row(model) for model in found),
-        empty="No models yet. Publish one: registry publish NAME MODEL.onnx --version 1.0.0 --target cpu",
+        optional=("REVISION", "BY"),
+        orders=_ALIAS_ORDERS,
+        newest_first=bool(noun),
     )
 
 
 def _model_row(model: ModelView) -> tuple[object, ...]:
     newest = model.latest
-    aliases = ", ".join(f"{alias}={version}" for alias, version in sorted(model.aliases.items()))
+    aliases = ", ".join(f"{alias}={version}" for alias, version in sorted(model.aliases.items())) or "-"
     if newest is None:
         return model.name, model.versions, "withdrawn" if model.versions else "-", "-", "-", aliases, "-"
     variants = ", ".join(variant.name for variant in newest.variants)
     size, at = size_text(newest.size), time_text(newest.created_at)
-    return model.name, model.versions, newest.version, variants, size, aliases, at
+    return model.name, model.versions, newest.version, size, at, aliases, variants
+
+
+_MODELS = Listing(
+    of=ModelView,
+    noun="model",
+    columns=("MODEL", ">VERSIONS", "NEWEST", ">SIZE", "PUBLISHED", "ALIASES", "VARIANTS"),
+    row=_model_row,
+    empty="No models yet. Publish one: registry publish NAME MODEL.onnx --version 1.0.0 --target cpu",
+    optional=("VARIANTS", "SIZE", "PUBLISHED", "ALIASES"),
+    orders={
+        "name": lambda model: model.name,
+        "published": lambda model: model.latest.created_at if model.latest else None,
+        "size": lambda model: model.latest.size if model.latest else None,
+        "versions": lambda model: model.versions,
+    },
+)
 
 
 @command
-def show(session: Session, reference: Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]")]) -> None:
+def models(
+    session: Session,
+    *,
+    limit: LimitOption = None,
+    sort: Annotated[str | None, sort_option(_MODELS.orders, "name")] = None,
+) -> None:
+    """List the models with their newest version, of those that were neither yanked nor taken back by a rollout.
+
+    ```
+    registry models
+    registry models --sort published --limit 10
+    registry models --json | jq -r '.[].name'
+    ```
+    """
+    show_list(session, _MODELS, models_path(), limit=limit, sort=sort)
+
+
+@command
+def show(
+    session: Session,
+    reference: Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]")],
+    *,
+    limit: LimitOption = None,
+    sort: Annotated[str | None, sort_option(_VERSION_ORDERS, "the newest first")] = None,
+) -> None:
     """Show a model's versions, or all about one version: inputs, outputs, variants, parity, scores, labels.
 
     ```
     registry show lenet
+    registry show lenet --sort size --limit 10
     registry show lenet@1.0.0
     registry show lenet@stable --json
     ```
     """
     model, version = split_reference(reference)
     if version is None:
-        _show_model(session, model)
+        _show_model(session, model, limit, sort)
+    elif limit is not None or sort is not None:
+        raise UsageFault("--limit and --sort are for a list of versions; leave the version out")
     else:
         _show_version(session, model, version)
 
 
-def _show_model(session: Session, name: str) -> None:
+def _show_model(session: Session, name: str, limit: int | None, sort: str | None) -> None:
     model = session.client.get(model_path(name), ModelView)
-    versions = session.client.items(versions_path(name), VersionView)
+    listing = Listing(
+        of=VersionView,
+        noun="version",
+        columns=("VERSION", "STATE", ">SIZE", "PUBLISHED", "ALIASES", "MANIFEST", "BY", "VARIANTS"),
+        row=lambda version: _version_row(version, model),
+        empty="It has no versions.",
+        optional=("MANIFEST", "BY", "VARIANTS", "SIZE", "PUBLISHED"),
+        orders=_VERSION_ORDERS,
+        newest_first=True,
+    )
+    page = fetch_list(session, listing, versions_path(name), limit=limit, sort=sort)
     if session.out.as_json:
-        session.out.document({"model": model, "versions": versions})
+        session.out.document({"model": model, "versions": page.shown})
         return
     recording = f"on, kept {model.result_retention_hours} h" if model.record_results else "off"
     session.out.say(f"{model.name}: recording of results {recording}\n")
-    session.out.table(
-        ("VERSION", "STATE", "ALIASES", "VARIANTS", ">SIZE", "MANIFEST", "PUBLISHED", "BY"),
-        (_version_row(version, model) for version in versions),
-        empty="It has no versions.",
-    )
-    for version in versions:
+    print_list(session.out, listing, page)
+    for version in page.shown:
         if text := withdrawn_text(version):
             session.out.say(f"\n{version.version} was {text}")
 
@@ -181,7 +242,7 @@ def _version_row(view: VersionView, model: ModelView) -> tuple[object, ...]:
     state = "yanked" if view.yanked else "taken back" if view.taken_back else ""
     if model.latest is not None and model.latest.version == view.version:
         state = "newest"
-    return view.version, state, aliases, variants, size, short(view.manifest), at, view.created_by
+    return view.version, state, size, at, aliases, short(view.manifest), view.created_by, variants
 
 
 def _show_version(session: Session, model: str, reference: str) -> None:

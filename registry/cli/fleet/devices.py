@@ -286,6 +286,7 @@ def show_device(session: Session, device: Device) -> None:
         ("MODEL", "SHOULD", "SERVES", "STATE", "VARIANT", "BACKEND", "SINCE", "FAULT"),
         rows,
         empty=f"It should serve nothing. Deploy: registry deploy MODEL@VERSION --device {view.name}",
+        optional=("SINCE", "BACKEND", "VARIANT"),
     )
     for name, model in sorted(models.items()):
         if model.batching:

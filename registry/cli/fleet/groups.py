@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.listing import LimitOption, Listing, show_list, sort_option
 from registry.cli.no_match import no_match
 from registry.cli.output import age_text
 from registry.cli.session import Session, command, confirm
@@ -22,23 +23,53 @@ app = typer.Typer(
 Group = Annotated[str, typer.Argument(metavar="GROUP")]
 
 
+def _row(group: GroupView) -> tuple[object, ...]:
+    named, age = len(group.devices), age_text(group.changed_at, Session.now())
+    return group.name, group.count, group.selector or "-", named, age, group.note
+
+
+_GROUPS = Listing(
+    of=GroupView,
+    noun="group",
+    columns=("GROUP", ">DEVICES", "SELECTOR", ">NAMED", "CHANGED", "NOTE"),
+    row=_row,
+    empty="There are no groups. Make one: registry group set kiosks --selector kind=kiosk",
+    optional=("NAMED", "CHANGED", "NOTE"),
+    orders={
+        "name": lambda group: group.name,
+        "devices": lambda group: group.count,
+        "changed": lambda group: group.changed_at,
+    },
+)
+
+
 @app.callback()
 @command
 def groups(session: Session) -> None:
     """Manage named sets of devices for rollouts. Without a command: list them."""
-    if session.subcommand is not None:
-        return
-    found = session.client.items(groups_path(), GroupView)
-    session.out.listing(
-        found,
-        ("GROUP", ">DEVICES", "SELECTOR", ">NAMED", "CHANGED", "NOTE"),
-        (
-            (each.name, each.count, each.selector or "-", len(each.devices), age_text(each.changed_at, session.now()),
-             each.note)
-            for each in found
-        ),
-        empty="There are no groups. Make one: registry group set kiosks --selector kind=kiosk",
-    )  # fmt: skip
+    if session.subcommand is None:
+        _list(session)
+
+
+@app.command("list")
+@command
+def list_groups(
+    session: Session,
+    *,
+    limit: LimitOption = None,
+    sort: Annotated[str | None, sort_option(_GROUPS.orders, "name")] = None,
+) -> None:
+    """List the groups.
+
+    ```
+    registry group list --sort devices
+    ```
+    """
+    _list(session, limit, sort)
+
+
+def _list(session: Session, limit: int | None = None, sort: str | None = None) -> None:
+    show_list(session, _GROUPS, groups_path(), limit=limit, sort=sort)
 
 
 @app.command("set")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.listing import Asked, Listing, newest_option, show_list, sort_option
 from registry.cli.output import age_text
 from registry.cli.session import Session, command
 from registry.contracts.api.devices import JobView
@@ -15,7 +16,30 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Manage jobs: conversions and evaluations on devices."
 )
 NOTE_CHARS = 72
+SHOWN = 50
+"""Jobs, without --limit."""
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
+
+
+def _row(view: JobView) -> tuple[object, ...]:
+    age = age_text(view.updated_at, Session.now())
+    return view.id, view.device, _what(view), view.status.state, age, shortened(_note(view))
+
+
+_JOBS = Listing(
+    of=JobView,
+    noun="job",
+    columns=("JOB", "DEVICE", "WHAT", "STATE", "CHANGED", "NOTE"),
+    row=_row,
+    empty="No device was given a job.",
+    optional=("CHANGED", "NOTE"),
+    orders={
+        "changed": lambda view: view.updated_at,
+        "device": lambda view: view.device,
+        "state": lambda view: view.status.state.value,
+    },
+    newest_first=True,
+)
 
 
 @app.command("list")
@@ -25,23 +49,18 @@ def list_jobs(
     *,
     device: Annotated[str | None, typer.Option("--device", "-d", metavar="DEVICE", help="Only of this one.")] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only about this one.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, newest first.")] = 50,
+    limit: Annotated[int | None, newest_option(SHOWN)] = None,
+    sort: Annotated[str | None, sort_option(_JOBS.orders, "the newest first")] = None,
 ) -> None:
     """List jobs, newest first.
 
     ```
     registry jobs list
-    registry jobs list --device edge-1 --json
+    registry jobs list --device edge-1 --sort changed --json
     ```
     """
-    views = session.client.items(jobs_path(), JobView, limit, device=device, model=model)
-    now = session.now()
-    rows = (
-        (view.id, view.device, _what(view), view.status.state, shortened(_note(view)), age_text(view.updated_at, now))
-        for view in views
-    )
-    columns = ("JOB", "DEVICE", "WHAT", "STATE", "NOTE", "CHANGED")
-    session.out.listing(views, columns, rows, empty="No device was given a job.")
+    asked: dict[str, Asked] = {"device": device, "model": model}
+    show_list(session, _JOBS, jobs_path(), limit=limit, default=SHOWN, sort=sort, query=asked)
 
 
 @app.command("show")

@@ -153,7 +153,9 @@ def _tell_versions(out: Output, summary: FleetSummary) -> None:
         other = [_number(found.total() - sum(found[host] for host in columns))] if rest else []
         lines.append((title, *(_number(found[host]) for host in columns), *other, f"{found.total():,}"))
     other_column = [">other"] if rest else []
-    out.table(("SERVES", *(f">{host}" for host in columns), *other_column, ">ALL"), lines, empty="")
+    optional = (*(["other"] if rest else []), *reversed(columns))
+    headings = ("SERVES", *(f">{host}" for host in columns), *other_column, ">ALL")
+    out.table(headings, lines, empty="", optional=optional)
     _tell_more(out, len(rows) - MAX_ROWS, "version")
     if summary.versions_left_out:
         out.say(f"Not counted here: {summary.versions_left_out:,} further combinations of version, state and hardware.")
@@ -172,7 +174,7 @@ def _tell_rollouts(out: Output, rollouts: Sequence[RolloutView], now: datetime) 
          view.reason.text or view.reason.code)
         for view in rollouts[:MAX_ROWS]
     ]  # fmt: skip
-    out.table(("ROLLOUT", "VERSION", "STATE", "SINCE", "WHY"), lines, empty="")
+    out.table(("ROLLOUT", "VERSION", "STATE", "SINCE", "WHY"), lines, empty="", optional=("SINCE", "WHY"))
     _tell_more(out, len(rollouts) - MAX_ROWS, "rollout")
 
 

@@ -24,6 +24,7 @@ from registry.cli.fleet.selection import (
     selection,
     summary_of,
 )
+from registry.cli.listing import Asked, LimitOption, Listing, newest_option, show_list, sort_option
 from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command
 from registry.cli.streaming import stream
@@ -35,11 +36,10 @@ from registry.contracts.device.messages import Event, Health, ModelHealth
 from registry.contracts.paths import counts_path, device_events_path, device_health_path, results_path
 from registry.contracts.texts import size_text
 
-Limit = Annotated[
-    int, typer.Option("--limit", "-n", min=1, max=10_000, help="The largest number of rows, newest first.")
-]
 DeviceFilter = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="Only of this device.")]
 MAX_BODY_SHOWN = 160
+EVENTS_SHOWN, RESULTS_SHOWN = 50, 20
+"""Without --limit."""
 
 
 @command
@@ -78,7 +78,9 @@ def health(
         return
     today = session.now().astimezone().date()
     rows = (row for report in reports for row in _health_rows(_clock_text(report.at, today), report))
-    session.out.table(("AT", *_HEALTH_COLUMNS), rows, empty=f"{device} has sent no health report yet.")
+    optional = ("CPU", "MEMORY", "p50", "ERRORS")
+    empty = f"{device} has sent no health report yet."
+    session.out.table(("AT", *_HEALTH_COLUMNS), rows, empty, optional=optional)
     newest = reports[0].models if reports else {}
     if reports:
         began = reports[0].at - timedelta(seconds=reports[0].uptime_s)
@@ -184,20 +186,29 @@ def _ms(microseconds: float) -> str:
 
 
 @command
-def events(session: Session, device: Annotated[str, typer.Argument(metavar="DEVICE")], limit: Limit = 50) -> None:
-    """Show the events of a device: steps of deployments, workers that died, dropped results.
+def events(
+    session: Session,
+    device: Annotated[str, typer.Argument(metavar="DEVICE")],
+    *,
+    limit: Annotated[int | None, newest_option(EVENTS_SHOWN)] = None,
+) -> None:
+    """Show the events of a device, newest first: steps of deployments, workers that died, dropped results.
 
     ```
     registry events edge-1
+    registry events edge-1 --limit 500 --json
     ```
     """
-    found = session.client.items(device_events_path(device), Event, limit=limit)
-    session.out.listing(
-        found,
-        ("AT", "KIND", "MODEL", "PHASE", "MESSAGE"),
-        ((time_text(e.at), e.kind, _versioned(e.model, e.version), e.phase, _told(e)) for e in found),
+    listing = Listing(
+        of=Event,
+        noun="event",
+        columns=("AT", "KIND", "MODEL", "PHASE", "MESSAGE"),
+        row=lambda e: (time_text(e.at), e.kind, _versioned(e.model, e.version), e.phase, _told(e)),
         empty=f"{device} has told of no event yet.",
+        optional=("KIND",),
+        newest_first=True,
     )
+    show_list(session, listing, device_events_path(device), limit=limit, default=EVENTS_SHOWN)
 
 
 def _told(event: Event) -> str:
@@ -213,7 +224,7 @@ def results(
     session: Session,
     model: Annotated[str, typer.Argument(metavar="MODEL")],
     device: DeviceFilter = None,
-    limit: Limit = 20,
+    limit: Annotated[int | None, newest_option(RESULTS_SHOWN)] = None,
 ) -> None:
     """Show the recorded results of a model, newest first. Recording is switched on with `registry record MODEL on`.
 
@@ -222,16 +233,17 @@ def results(
     registry results lenet --limit 1000 --json
     ```
     """
-    found = session.client.items(results_path(), ResultView, limit=limit, model=model, device=device)
-    session.out.listing(
-        found,
-        ("AT", "DEVICE", "VERSION", "REQUEST", "CODE", "RESULT"),
-        (
-            (time_text(r.at), r.device, r.version or "-", r.request_id or "-", r.code or "ok", _shortened(r))
-            for r in found
-        ),
+    listing = Listing(
+        of=ResultView,
+        noun="result",
+        columns=("AT", "DEVICE", "VERSION", "REQUEST", "CODE", "RESULT"),
+        row=lambda r: (time_text(r.at), r.device, r.version or "-", r.request_id or "-", r.code or "ok", _shortened(r)),
         empty=f"No results of {model} are recorded here. Is recording on? registry record {model} on",
+        optional=("REQUEST", "VERSION"),
+        newest_first=True,
     )
+    asked: dict[str, Asked] = {"model": model, "device": device}
+    show_list(session, listing, results_path(), limit=limit, default=RESULTS_SHOWN, query=asked)
 
 
 def _shortened(result: ResultView) -> str:
@@ -239,32 +251,48 @@ def _shortened(result: ResultView) -> str:
     return text if len(text) <= MAX_BODY_SHOWN else text[: MAX_BODY_SHOWN - 1] + "…"
 
 
+def _count_row(count: CountView) -> tuple[object, ...]:
+    by_code = ", ".join(f"{code} {number}" for code, number in sorted(count.errors.items()))
+    total = sum(count.errors.values())
+    first, last = time_text(count.first_at), time_text(count.last_at)
+    return count.device, f"{count.model}@{count.version}", count.requests, total, first, last, by_code
+
+
+_COUNTS = Listing(
+    of=CountView,
+    noun="line of counts",
+    nouns="lines of counts",
+    columns=("DEVICE", "MODEL", ">REQUESTS", ">ERRORS", "FIRST", "LAST", "BY CODE"),
+    row=_count_row,
+    empty="No requests were counted yet.",
+    optional=("FIRST", "LAST"),
+    orders={
+        "device": lambda count: count.device,
+        "requests": lambda count: count.requests,
+        "errors": lambda count: sum(count.errors.values()),
+        "last": lambda count: count.last_at,
+    },
+)
+
+
 @command
 def counts(
     session: Session,
     model: Annotated[str | None, typer.Argument(metavar="MODEL")] = None,
     device: DeviceFilter = None,
+    *,
+    limit: LimitOption = None,
+    sort: Annotated[str | None, sort_option(_COUNTS.orders, "device")] = None,
 ) -> None:
     """Show how many requests each device answered with each version, and the errors by code.
 
     ```
     registry counts
     registry counts lenet --device edge-1
+    registry counts lenet --sort errors --limit 20
     ```
     """
-    found = session.client.items(counts_path(), CountView, model=model, device=device)
-    session.out.listing(
-        found,
-        ("DEVICE", "MODEL", ">REQUESTS", ">ERRORS", "FIRST", "LAST", "BY CODE"),
-        (_count_row(count) for count in found),
-        empty="No requests were counted yet.",
-    )
+    asked: dict[str, Asked] = {"model": model, "device": device}
+    found = show_list(session, _COUNTS, counts_path(), limit=limit, sort=sort, query=asked)
     if found and not session.out.as_json:
         session.out.say("\nREQUESTS, ERRORS: totals from FIRST to LAST, over every start of the agent.")
-
-
-def _count_row(count: CountView) -> tuple[object, ...]:
-    by_code = ", ".join(f"{code} {number}" for code, number in sorted(count.errors.items()))
-    total = sum(count.errors.values())
-    first, last = time_text(count.first_at), time_text(count.last_at)
-    return count.device, f"{count.model}@{count.version}", count.requests, total, first, last, by_code

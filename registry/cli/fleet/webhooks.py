@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.listing import LimitOption, Listing, show_list, sort_option
 from registry.cli.output import require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm
 from registry.contracts.paths import webhook_path, webhooks_path
@@ -21,19 +22,48 @@ app = typer.Typer(
 Webhook = Annotated[str, typer.Argument(metavar="NAME")]
 
 
+_WEBHOOKS = Listing(
+    of=WebhookView,
+    noun="webhook",
+    columns=("WEBHOOK", ">DELIVERED TO", ">LOST", "URL", "STATE"),
+    row=lambda hook: (hook.name, hook.cursor, hook.lost, hook.url, _state(hook)),
+    empty="There are no webhooks. Make one: registry webhook set ops https://example.com/hook",
+    optional=("DELIVERED TO", "URL"),
+    orders={
+        "name": lambda hook: hook.name,
+        "failures": lambda hook: hook.failures,
+        "lost": lambda hook: hook.lost,
+    },
+)
+
+
 @app.callback()
 @command
 def webhooks(session: Session) -> None:
     """Manage webhooks that report events of rollouts. Without a command: list them with their delivery status."""
-    if session.subcommand is not None:
-        return
-    found = session.client.items(webhooks_path(), WebhookView)
-    session.out.listing(
-        found,
-        ("WEBHOOK", ">DELIVERED TO", ">LOST", "STATE", "URL"),
-        ((each.name, each.cursor, each.lost, _state(each), each.url) for each in found),
-        empty="There are no webhooks. Make one: registry webhook set ops https://example.com/hook",
-    )
+    if session.subcommand is None:
+        _list(session)
+
+
+@app.command("list")
+@command
+def list_webhooks(
+    session: Session,
+    *,
+    limit: LimitOption = None,
+    sort: Annotated[str | None, sort_option(_WEBHOOKS.orders, "name")] = None,
+) -> None:
+    """List the webhooks with their delivery status.
+
+    ```
+    registry webhook list --sort failures
+    ```
+    """
+    _list(session, limit, sort)
+
+
+def _list(session: Session, limit: int | None = None, sort: str | None = None) -> None:
+    show_list(session, _WEBHOOKS, webhooks_path(), limit=limit, sort=sort)
 
 
 def _state(view: WebhookView) -> str:

@@ -12,16 +12,19 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.listing import Asked, first_option, newest_option, show_list, sort_option
 from registry.cli.output import CliError, ExitCode
 from registry.cli.rollouts.view import (
+    ACTION_ORDERS,
     FOR_A_PERSON,
+    HISTORY,
     OVER,
+    ROLLOUT_ORDERS,
+    device_list,
     label,
+    rollout_list,
     status_line,
     tell_device,
-    tell_devices,
-    tell_history,
-    tell_list,
     tell_status,
 )
 from registry.cli.session import Session, command
@@ -30,7 +33,7 @@ from registry.client.errors import NoAnswerError, ProblemError
 from registry.contracts import paths
 from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.states import ActionState, Command, RolloutState
-from registry.contracts.rollout.views import IDEMPOTENCY_KEY, ActionView, CommandBody, HistoryEntry, RolloutView
+from registry.contracts.rollout.views import IDEMPOTENCY_KEY, ActionView, CommandBody, RolloutView
 from registry.contracts.wire import Wire
 from registry.core.rollouts.actions import ORDER as IN_FLIGHT
 from registry.core.rollouts.columns import BACK
@@ -47,6 +50,8 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it i
 Devices = Annotated[list[str] | None, typer.Option("--device", "-d", metavar="DEVICE", help="May be repeated.")]
 
 
+LISTED, DEVICES_LISTED, HISTORY_LISTED = 50, 200, 1000
+"""Without --limit."""
 MAX_WAITED_FOR = 3
 """Devices that a status names."""
 
@@ -142,11 +147,19 @@ def show_all(
     *,
     model: Annotated[str | None, typer.Option("--model", help="Only of this model.")] = None,
     state: Annotated[str | None, typer.Option("--state", help="Only in this state: running, paused, ...")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 50,
+    limit: Annotated[int | None, newest_option(LISTED)] = None,
+    sort: Annotated[str | None, sort_option(ROLLOUT_ORDERS, "the newest first")] = None,
 ) -> None:
-    """List rollouts, newest first."""
-    views = session.client.items(paths.rollouts_path(), RolloutView, limit, model=model, state=state)
-    tell_list(session.out, views, session.now())
+    """List rollouts, newest first.
+
+    ```
+    registry rollout list --model lenet
+    registry rollout list --sort trouble --limit 10
+    ```
+    """
+    asked: dict[str, Asked] = {"model": model, "state": state}
+    listing = rollout_list(session.now())
+    show_list(session, listing, paths.rollouts_path(), limit=limit, default=LISTED, sort=sort, query=asked)
 
 
 @command
@@ -174,7 +187,8 @@ def _tell_whom_it_waits_for(session: Session, view: RolloutView) -> None:
             found += session.client.items(path, ActionView, MAX_WAITED_FOR - len(found), state=str(state))
     if found and view.state not in OVER:
         session.out.say("It waits for (3 at most are named):")
-        tell_devices(session.out, view, found, session.now())
+        listing = device_list(view, session.now())
+        session.out.table(listing.columns, map(listing.row, found), listing.empty, optional=listing.optional)
 
 
 @command
@@ -190,7 +204,8 @@ def devices(
         typer.Option("--trouble", help="Only those that failed or fell silent, now or before the rollout went back."),
     ] = False,
     wave: Annotated[int | None, typer.Option("--wave", min=1, help="Only of this wave.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000)] = 200,
+    limit: Annotated[int | None, first_option(DEVICES_LISTED)] = None,
+    sort: Annotated[str | None, sort_option(ACTION_ORDERS, "device")] = None,
 ) -> None:
     """List the devices of a rollout, each with its state and the reason.
 
@@ -203,15 +218,16 @@ def devices(
     ```
     """
     returned = state == BACK.lower()
-    asked: dict[str, str | int | None] = {"wave": None if wave is None else wave - 1, "state": state}
+    asked: dict[str, Asked] = {"wave": None if wave is None else wave - 1, "state": state}
     if returned:
         asked |= {"state": str(ActionState.COMMITTED), "back": "true"}
     elif state == ActionState.COMMITTED:
         asked["back"] = "false"
     if trouble:
         asked["trouble"] = "true"
-    found = session.client.items(paths.rollout_devices_path(rollout), ActionView, limit, **asked)
-    tell_devices(session.out, get_rollout(session, rollout), found, session.now())
+    listing = device_list(get_rollout(session, rollout), session.now())
+    path = paths.rollout_devices_path(rollout)
+    show_list(session, listing, path, limit=limit, default=DEVICES_LISTED, sort=sort, query=asked)
 
 
 @command
@@ -251,7 +267,11 @@ def _those_with(session: Session, views: list[RolloutView], device: str) -> list
 
 
 @command
-def history(session: Session, rollout: Rollout) -> None:
+def history(
+    session: Session,
+    rollout: Rollout,
+    *,
+    limit: Annotated[int | None, newest_option(HISTORY_LISTED)] = None,
+) -> None:
     """Show every transition of a rollout, newest first: who, when, why."""
-    entries = session.client.items(paths.rollout_history_path(rollout), HistoryEntry, 1000)
-    tell_history(session.out, entries)
+    show_list(session, HISTORY, paths.rollout_history_path(rollout), limit=limit, default=HISTORY_LISTED)

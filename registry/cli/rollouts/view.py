@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
+from registry.cli.listing import Listing
 from registry.cli.output import Output, age_text, short, time_text
 from registry.contracts.rollout.states import RolloutState
 from registry.contracts.rollout.views import ActionView, HistoryEntry, PlanView, RolloutView, WaveView
@@ -24,6 +25,18 @@ OVER = frozenset(
 )
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\+00:00|Z)")
 _SINCE = re.compile(rf"; since {_TIME.pattern}$")
+ROLLOUT_ORDERS: dict[str, Callable[[RolloutView], object]] = {
+    "since": lambda view: view.since,
+    "name": lambda view: view.spec.name or view.id,
+    "state": lambda view: view.state.value,
+    "trouble": lambda view: view.troubled,
+}
+ACTION_ORDERS: dict[str, Callable[[ActionView], object]] = {
+    "device": lambda view: view.device,
+    "since": lambda view: view.since,
+    "state": lambda view: view.state.value,
+    "code": lambda view: view.code or None,
+}
 FOR_A_PERSON = frozenset({RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED})
 """It goes no further until somebody says something."""
 
@@ -62,6 +75,7 @@ def tell_status(out: Output, view: RolloutView, now: datetime) -> None:
         ("WAVE", "STATE", ">DEVICES", *(f">{name}" for name in shown), "GATE"),
         (_wave_row(wave, shown) for wave in view.waves if wave.kind == "wave" or wave.devices),
         empty="There is no plan yet.",
+        optional=[name for name in reversed(shown) if not any(_wave_counts(wave)[name] for wave in view.waves)],
     )
     if any(wave.left for wave in view.waves):
         out.say("The waves are as they were when it went back; the row rollback is as it is now.")
@@ -83,6 +97,7 @@ def _tell_trouble(out: Output, view: RolloutView) -> None:
         (">DEVICES", "CODE", "STATE", "FIRST", "MESSAGE OF THE FIRST"),
         ((each.devices, each.code or "-", each.state, each.first, each.message) for each in view.trouble),
         empty="",
+        optional=("FIRST", "STATE"),
     )
 
 
@@ -101,16 +116,14 @@ def _wave_row(wave: WaveView, shown: Sequence[str]) -> tuple[object, ...]:
         gate = f"{wave.verdict.outcome}: {wave.verdict.reason.text or wave.verdict.reason.code}"
     if wave.accepted_by:
         gate = f"{gate} (accepted by {wave.accepted_by})".strip()
-    name = wave.label if wave.kind == "wave" else wave.kind
+    name, found = wave.label if wave.kind == "wave" else wave.kind, _wave_counts(wave)
+    return name, wave.state, sum(found.values()), *(found[column] for column in shown), gate
+
+
+def _wave_counts(wave: WaveView) -> Mapping[str, int]:
+    """By column."""
     counts = {state: wave.counts.get(state, 0) + wave.left.get(state, 0) for state in {*wave.counts, *wave.left}}
-    found = counted(counts, counts if wave.kind == "rollback" else None)
-    return name, wave.state, sum(counts.values()), *(found[column] for column in shown), gate
-
-
-def tell_list(out: Output, views: Sequence[RolloutView], now: datetime) -> None:
-    """One line each; the documents, for programs."""
-    columns = ("ROLLOUT", "VERSION", "STATE", ">COMMITTED", ">BACK", ">TROUBLE", "SINCE", "REASON")
-    out.listing(views, columns, (_rollout_row(view, now) for view in views), empty="No rollouts.")
+    return counted(counts, counts if wave.kind == "rollback" else None)
 
 
 def _rollout_row(view: RolloutView, now: datetime) -> tuple[object, ...]:
@@ -121,6 +134,20 @@ def _rollout_row(view: RolloutView, now: datetime) -> tuple[object, ...]:
         reason = f"went back: {view.went_back.text or view.went_back.code}"
     since = age_text(view.since, now)
     return label(view), version, view.state, done, found[BACK], view.troubled, since, reason
+
+
+def rollout_list(now: datetime) -> Listing[RolloutView]:
+    """How a list of rollouts looks."""
+    return Listing(
+        of=RolloutView,
+        noun="rollout",
+        columns=("ROLLOUT", "VERSION", "STATE", ">COMMITTED", ">BACK", ">TROUBLE", "SINCE", "REASON"),
+        row=lambda view: _rollout_row(view, now),
+        empty="No rollouts.",
+        optional=("SINCE", "BACK", "REASON"),
+        orders=ROLLOUT_ORDERS,
+        newest_first=True,
+    )
 
 
 def tell_plan(out: Output, plan: PlanView) -> None:
@@ -134,6 +161,7 @@ def tell_plan(out: Output, plan: PlanView) -> None:
             for each in plan.classes
         ),
         empty="No device would get anything.",
+        optional=("NOTE", "SIZE"),
     )  # fmt: skip
     if plan.nothing:
         out.say("\nWho gets nothing:")
@@ -141,6 +169,7 @@ def tell_plan(out: Output, plan: PlanView) -> None:
             (">DEVICES", "CODE", "WHICH", "WHY"),
             ((gap.count, gap.code, _names(gap.devices, gap.count), gap.why) for gap in plan.nothing),
             empty="",
+            optional=("WHICH",),
         )
     out.say("")
     out.table(
@@ -181,14 +210,17 @@ def wave_names(rollout: RolloutView) -> dict[int, str]:
     }
 
 
-def tell_devices(out: Output, rollout: RolloutView, views: Sequence[ActionView], now: datetime) -> None:
-    """One line per device; the documents, for programs."""
+def device_list(rollout: RolloutView, now: datetime) -> Listing[ActionView]:
+    """How the devices of a rollout look."""
     names = wave_names(rollout)
-    out.listing(
-        views,
-        ("DEVICE", "WAVE", "STATE", "CODE", "SINCE", "WHY"),
-        (_device_row(each, names, now) for each in views),
+    return Listing(
+        of=ActionView,
+        noun="device",
+        columns=("DEVICE", "WAVE", "STATE", "CODE", "SINCE", "WHY"),
+        row=lambda each: _device_row(each, names, now),
         empty="No device is in that state.",
+        optional=("SINCE", "WAVE"),
+        orders=ACTION_ORDERS,
     )
 
 
@@ -229,18 +261,19 @@ def tell_device(out: Output, rollout: str, view: ActionView, now: datetime) -> N
         out.say(f"Before those: {how_many(view.forgotten, 'step')} that are no longer kept.")
 
 
-def tell_history(out: Output, entries: Sequence[HistoryEntry]) -> None:
-    """Who did what, when, newest first; the documents, for programs."""
-    out.listing(
-        entries,
-        ("AT", "FROM", "TO", "CAUSE", "BY", "REASON"),
-        (
-            (time_text(each.at), each.before or "-", each.after, each.cause, each.by or "the registry",
-             "; ".join(filter(None, (each.reason.text or each.reason.code, each.note))))
-            for each in entries
-        ),
-        empty="Nothing happened yet.",
-    )  # fmt: skip
+HISTORY = Listing(
+    of=HistoryEntry,
+    noun="transition",
+    columns=("AT", "FROM", "TO", "CAUSE", "BY", "REASON"),
+    row=lambda each: (
+        time_text(each.at), each.before or "-", each.after, each.cause, each.by or "the registry",
+        "; ".join(filter(None, (each.reason.text or each.reason.code, each.note))),
+    ),
+    empty="Nothing happened yet.",
+    optional=("FROM", "BY", "CAUSE"),
+    newest_first=True,
+)  # fmt: skip
+"""Who did what, when."""
 
 
 def _names(devices: tuple[str, ...], count: int) -> str:

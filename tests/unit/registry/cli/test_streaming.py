@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from registry.cli import streaming
+from registry.cli import tables
 from registry.cli.output import Output
 from registry.cli.streaming import stream
 from registry.contracts.wire import Wire
@@ -30,7 +30,7 @@ def show(items: Iterator[Thing] | list[Thing], *, as_json: bool = False) -> int:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    monkeypatch.setattr(streaming, "_terminal_width", lambda: request.param)
+    monkeypatch.setattr(tables, "terminal_width", lambda: request.param)
 
 
 def test_in_a_pipe_every_row_is_one_line_with_every_column(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,13 +66,13 @@ def test_rows_are_printed_before_the_last_has_come(capsys: pytest.CaptureFixture
     seen: list[int] = []
 
     def items() -> Iterator[Thing]:
-        for number in range(streaming.FIRST + 10):
-            if number == streaming.FIRST + 1:
+        for number in range(tables.FIRST + 10):
+            if number == tables.FIRST + 1:
                 seen.append(len(capsys.readouterr().out.splitlines()))
             yield Thing(name=f"d-{number}")
 
-    assert show(items()) == streaming.FIRST + 10
-    assert seen == [1 + streaming.FIRST + 1]
+    assert show(items()) == tables.FIRST + 10
+    assert seen == [1 + tables.FIRST + 1]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
