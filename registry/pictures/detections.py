@@ -29,6 +29,8 @@ MAX_CANDIDATES = 30_000
 """Of those over the threshold, before suppression: Ultralytics' `max_nms`."""
 ROUNDING = 1e-3
 """A score may be over 1, and a class's number off a whole one, by that much."""
+NORMALISED_MOST = 2.0
+"""Boxes in 0 to 1 of the input hardly reach beyond, and all of those in pixels of it hardly stay below."""
 _FLOATS = ("FP16", "FP32", "FP64")
 
 
@@ -146,6 +148,20 @@ def detect(reading: Reading, outputs: Mapping[str, RawOutput], placement: Placem
         among = classes if reading.nms == "class" else None
         kept = suppress(corners, among, limits.iou_threshold, limits.max_detections)
     return Found(inside[kept].astype("<f4"), np.minimum(scores[kept], 1.0).astype("<f4"), classes[kept].astype("<i8"))
+
+
+def doubt_of(reading: Reading, outputs: Mapping[str, RawOutput]) -> str:
+    """Whether the boxes look normalised and are said not to be, or the other way round; empty: they do not.
+
+    For the publisher, who decides: of a model's random answer nothing is certain. Raises DetectionError.
+    """
+    boxes = _matrix(reading.boxes, {name: _array(name, output) for name, output in outputs.items()}, 4)
+    largest = float(np.abs(boxes).max(initial=0.0))
+    if reading.normalised and largest > NORMALISED_MOST:
+        return f"values of boxes reach {largest:g}, and are said to be within 0 to 1: is it normalised = false?"
+    if not reading.normalised and 0 < largest <= NORMALISED_MOST < min(reading.width, reading.height):
+        return f"all boxes lie within {largest:.2g} pixels of the corner: is it normalised = true?"
+    return ""
 
 
 def _array(name: str, output: RawOutput) -> NDArray[Any]:

@@ -25,6 +25,11 @@ from registry.contracts.catalogue.manifest import TensorSpec
 from registry.inspection.facts import ModelFacts
 from registry.publishing.request import DetectionSection, faults
 
+_NO_BOXES = {
+    "obb": "Boxes that are turned are not made here: leave out [detection], and the raw outputs are answered",
+    "classify": "Give its names in [classification]",
+}
+"""Tasks of Ultralytics' models, and what to do."""
 _ONLY = ""
 """Stands for the output of a model that has one, or `output0`."""
 LAYOUTS: Mapping[str, dict[str, Any]] = {
@@ -99,6 +104,7 @@ def detection_of(section: DetectionSection, facts: ModelFacts) -> Detection:
         found["labels"] = _names(facts)
     if not found.get("labels"):
         raise UsageFault("The detection has no labels", hint="Give labels, or labels_file, in [detection]")
+    _require_known_meaning(section, facts, found)
     if _ONLY in [part.get("output") for part in found.values() if isinstance(part, dict)]:
         raise UsageFault(
             f"The layout {section.layout} has one output, and the model has several",
@@ -110,6 +116,22 @@ def detection_of(section: DetectionSection, facts: ModelFacts) -> Detection:
         text = tuple(f"detection.{fault}" for fault in faults(error))
         hint = f"Or name the exporter: layout = {' | '.join(LAYOUTS)}"
         raise UsageFault("The detection is incomplete, or contradicts itself", hint=hint, errors=text) from error
+
+
+def _require_known_meaning(section: DetectionSection, facts: ModelFacts, found: Mapping[str, Any]) -> None:
+    """Refuses what fits by its shapes and would be read otherwise than it is meant. Raises UsageFault."""
+    task = facts.described.task if facts.described is not None else ""
+    if task in _NO_BOXES and section.layout:
+        raise UsageFault(
+            f"The file says that its task is {task}, whose outputs are no boxes of layout {section.layout}",
+            hint=_NO_BOXES[task],
+        )
+    labels = found["labels"]
+    if found.get("background") == "first" and labels[0].strip("_ ").lower() == "background":
+        raise UsageFault(
+            f"The first label is {labels[0]!r}, and the labels are those without the background, class 0 of the model",
+            hint="Leave it out, or each box would have the label of another class",
+        )
 
 
 def _only_output(outputs: Sequence[TensorSpec]) -> str:

@@ -46,7 +46,7 @@ from registry.contracts.tensor_file import Tensor, TensorFileError, write_tensor
 from registry.contracts.tensors import MAX_TENSORS, NUMPY_NAME, Datatype, numbers
 from registry.inspection.arrays import load_tensors
 from registry.inspection.facts import InspectionError
-from registry.pictures.detections import DetectionError, DetectionLimits, RawOutput, detect, reading_of
+from registry.pictures.detections import DetectionError, DetectionLimits, RawOutput, detect, doubt_of, reading_of
 from registry.pictures.placement import Placement
 from registry.publishing.plan import Observer
 from registry.publishing.request import GoldenSection
@@ -263,7 +263,8 @@ def measured(files: Mapping[str, Path], source: GoldenSource, given: Measured, o
             return replace(given, warnings=(text,))
         require_classes(manifest, cases[0].outputs)
         alone = [case for case in cases if is_one_item(manifest, case.inputs)]
-        require_detections(manifest, alone[0].outputs if alone else {})
+        if doubt := require_detections(manifest, alone[0].outputs if alone else {}):
+            observer.warn(doubt)
         found: dict[str, MeasuredParity] = {}
         for name in files:
             if isinstance(process := here.process(name), str):
@@ -332,8 +333,8 @@ def _tried(here: LocalVariants, manifest: Manifest, observer: Observer) -> tuple
         observer.finding(f"{name}: a trial request of random values failed, so it is not tried: {error.message}")
         return ()
     require_classes(manifest, found.outputs)
-    require_detections(manifest, found.outputs)
-    warnings = tuple(f"{name}: {text}" for text in found.warnings)
+    doubt = require_detections(manifest, found.outputs)
+    warnings = tuple(f"{name}: {text}" for text in (doubt, *found.warnings) if text)
     for text in warnings:
         observer.warn(text)
     return warnings
@@ -394,21 +395,22 @@ def is_one_item(manifest: Manifest, inputs: Mapping[str, Tensor]) -> bool:
     )
 
 
-def require_detections(manifest: Manifest, outputs: Mapping[str, Tensor]) -> None:
-    """The detection fits what a variant really answered. Raises UsageFault."""
+def require_detections(manifest: Manifest, outputs: Mapping[str, Tensor]) -> str:
+    """The detection fits what a variant really answered; a doubt about it, or nothing. Raises UsageFault."""
     declared, image = manifest.detection, manifest.image
     if declared is None or image is None:
-        return
+        return ""
     forms = {name: OutputForm(tensor.datatype, tensor.shape) for name, tensor in outputs.items()}
     if not all(name in forms for name in declared.outputs):
-        return  # golden vectors that were given may have fewer outputs
-    faults = list(detection_faults(declared, forms))
+        return ""  # golden vectors that were given may have fewer outputs
+    doubt, faults = "", list(detection_faults(declared, forms))
     if not faults:
         usual = DetectionLimits(declared.score_threshold, declared.iou_threshold, declared.max_detections)
         raw = {name: RawOutput(str(each.datatype), each.shape, each.data) for name, each in outputs.items()}
         own = Placement(*((image.width, image.height),) * 2, (0, 0))
         try:
-            found = detect(reading_of(declared, image.width, image.height), raw, own, usual)
+            reading = reading_of(declared, image.width, image.height)
+            found, doubt = detect(reading, raw, own, usual), doubt_of(reading, raw)
         except DetectionError as error:
             faults = [str(error)]
         else:
@@ -418,6 +420,7 @@ def require_detections(manifest: Manifest, outputs: Mapping[str, Tensor]) -> Non
     if faults:
         text = tuple(f"detection: {fault}" for fault in faults)
         raise UsageFault("This cannot be published as it is: a trial request was answered", errors=text)
+    return doubt and f"detection: {doubt}"
 
 
 def _single_beyond(tensor: Tensor, labels: int) -> bool:

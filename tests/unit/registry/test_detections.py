@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from registry.contracts.catalogue.detection import Detection, OutputForm, detection_faults
 from registry.contracts.tensors import Datatype
-from registry.pictures.detections import DetectionError, DetectionLimits, Found, RawOutput, detect, reading_of
+from registry.pictures.detections import DetectionError, DetectionLimits, Found, RawOutput, detect, doubt_of, reading_of
 from registry.pictures.placement import Placement, own_pixels, placed
 from registry.pictures.steps import PictureSteps
 
@@ -243,6 +243,20 @@ def test_a_number_of_candidates_that_cannot_be_is_refused(count: float) -> None:
     said, arrays = LAYOUTS["tensorflow"]
     with pytest.raises(DetectionError, match="candidates"):
         found(said, arrays | {"c": np.array([count], np.float32)})
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pixels_that_are_said_to_be_normalised_are_a_doubt_and_the_other_way_round(layout: str) -> None:
+    said, arrays = LAYOUTS[layout]
+    right = declared(said)
+    wrong = declared(said | {"normalised": not right.normalised})
+    assert doubt_of(reading_of(right, SIDE, SIDE), given(arrays)) == ""
+    assert f"normalised = {str(right.normalised).lower()}?" in doubt_of(reading_of(wrong, SIDE, SIDE), given(arrays))
+
+
+def test_no_boxes_are_no_doubt() -> None:
+    none = {"boxes": np.zeros((0, 4), "<f4"), "labels": np.zeros(0, "<i8"), "scores": np.zeros(0, "<f4")}
+    assert doubt_of(reading_of(declared(LAYOUTS["torchvision"][0]), SIDE, SIDE), given(none)) == ""
 
 
 def test_a_hundred_thousand_candidates_are_bounded() -> None:

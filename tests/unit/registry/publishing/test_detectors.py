@@ -75,6 +75,23 @@ def test_names_that_ultralytics_wrote_are_the_labels() -> None:
     assert detection_of(said(layout="yolov8", labels=("a", "b")), file).labels == ("a", "b")
 
 
+@pytest.mark.parametrize("layout", ["torchvision", "tensorflow"])
+@pytest.mark.parametrize("name", ["__background__", "background", "Background"])
+def test_labels_that_begin_with_the_background_are_refused(layout: str, name: str) -> None:
+    """`weights.meta["categories"]` of torchvision does, and all labels would be those of the class before."""
+    with pytest.raises(UsageFault, match="without the background"):
+        detection_of(said(layout=layout, labels=(name, *LABELS)), facts())
+
+
+@pytest.mark.parametrize("task", ["obb", "classify"])
+@pytest.mark.parametrize("layout", ["yolov8", "yolo-end-to-end"])
+def test_a_file_of_another_task_is_not_read_as_boxes(layout: str, task: str) -> None:
+    """A turned box is centre, size, score, class, angle: seven values, of which corners would be made."""
+    file = facts(("output0", (1, 300, 7)), described=Described(task=task, names=LABELS, end_to_end=True))
+    with pytest.raises(UsageFault, match=f"task is {task}"):
+        detection_of(said(layout=layout), file)
+
+
 YOLO = Described(task="detect", names=LABELS)
 
 
