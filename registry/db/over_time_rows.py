@@ -47,3 +47,15 @@ class ConnectionSampleRow(Base):
     silent: Mapped[int]
     offline: Mapped[int]
     never_seen: Mapped[int]
+
+
+class VersionSampleRow(Base):
+    """How many devices a version served on, looked at last within the hour. The row without a model and a version says
+    that somebody looked."""
+
+    __tablename__ = "version_samples"
+
+    model: Mapped[str] = mapped_column(NAME, primary_key=True)
+    start: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    version: Mapped[str] = mapped_column(NAME, primary_key=True)
+    devices: Mapped[int]

@@ -49,7 +49,7 @@ from registry.services.fleet.groups import Groups
 from registry.services.fleet.health_series import HealthOverTime
 from registry.services.fleet.history import HealthHistory, Results
 from registry.services.fleet.labels import Labels
-from registry.services.fleet.over_time import AnswerSums, ConnectionSamples
+from registry.services.fleet.over_time import AnswerSums, ConnectionSamples, VersionSamples
 from registry.services.fleet.presence import PresenceTracker
 from registry.services.fleet.retention import RetentionSweep
 from registry.services.fleet.summary import FleetFigures
@@ -144,6 +144,7 @@ class FleetServices:
     health: HealthHistory
     answers: AnswerSums
     connections: ConnectionSamples
+    versions: VersionSamples
     over_time: HealthOverTime
     results: Results
     retention: RetentionSweep
@@ -189,6 +190,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         health=HealthHistory(database),
         answers=AnswerSums(database, telemetry.totals, limits),
         connections=ConnectionSamples(database, figures),
+        versions=VersionSamples(database, figures),
         over_time=HealthOverTime(database),
         results=Results(database),
         retention=RetentionSweep(database, limits),

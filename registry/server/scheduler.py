@@ -80,6 +80,7 @@ JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),
     PeriodicJob("answers", 10, lambda services, _: services.fleet.answers.record(services.clock())),
     PeriodicJob("connections", 60, lambda services, _: services.fleet.connections.record(services.clock())),
+    PeriodicJob("versions", 300, lambda services, _: services.fleet.versions.record(services.clock())),
     PeriodicJob("over-time", 600, lambda s, stopping: s.fleet.answers.sweep(s.clock(), stopping), by_age=True),
     PeriodicJob("retention", 600, lambda s, stopping: s.fleet.retention.sweep(s.clock(), stopping), by_age=True),
 )

@@ -282,6 +282,7 @@ def _deploy(r: Recorder, token: str, variant: dict[str, Any]) -> None:
         return bool(r.ask("GET", "/v1/health/series", query="?span=1h")["by"])
 
     r.until(summed)
+    r.ask("GET", "/v1/models/{model}/adoption", query="?days=1", model="lenet")
 
 
 def _roll_out(r: Recorder) -> None:

@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, Field
 
 from registry.contracts.api.fleet import ConnectionState
 from registry.contracts.enums import StrEnum
-from registry.contracts.wire import Name, Wire
+from registry.contracts.wire import Name, VersionName, Wire
 
 
 class HealthSpan(StrEnum):
@@ -110,3 +110,23 @@ class HealthSeries(Wire):
     """Devices of the whole fleet by connection, the mean of samples each five minutes."""
     rollouts: tuple[RolloutMark, ...] = ()
     """Oldest first, of the 50 newest rollouts."""
+
+
+class VersionAdoption(Wire):
+    """One version over time."""
+
+    version: VersionName | None
+    """None: all others together."""
+    devices: tuple[int | None, ...]
+    """That it served on when the hour was looked at last. None: nobody looked, the registry did not run."""
+
+
+class Adoption(Wire):
+    """On how many devices the versions of a model served, by the hour."""
+
+    model: Name
+    """The model."""
+    starts: tuple[AwareDatetime, ...]
+    """When each hour began; the last one is not over."""
+    by: tuple[VersionAdoption, ...] = ()
+    """Those with the most devices, at most 8, then all others together."""

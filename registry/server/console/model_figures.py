@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from registry.contracts.api.fleet import FleetSummary
+from registry.contracts.api.over_time import Adoption
 from registry.contracts.api.versions import ParityView, VersionView
 from registry.contracts.catalogue.manifest import Golden, Manifest, Variant
 from registry.contracts.texts import size_text
@@ -57,6 +58,14 @@ def hardware_of(found: dict[str, Served]) -> list[str]:
         for name, devices in each.hardware.items():
             total[name] += devices
     return sorted(total, key=lambda name: (-total[name], name))
+
+
+def adoption_plot(found: Adoption) -> dict[str, Any] | None:
+    """Devices of each version over time. None: nobody looked yet."""
+    if not found.by:
+        return None
+    series = [{"label": each.version or "others", "values": each.devices} for each in found.by]
+    return {"x": [at.timestamp() for at in found.starts], "time": True, "series": series}
 
 
 def score_plot(versions: Sequence[VersionView], scores: Iterable[VersionScore]) -> dict[str, Any] | None:

@@ -54,6 +54,7 @@ OFFERED: dict[str, tuple[Offer, ...]] = {
     "GET /v1/about": (Offer("GET /settings", R),),
     "GET /v1/models": (Offer("GET /models", R),),
     "GET /v1/models/{model}": (Offer("GET /models/{model}", R),),
+    "GET /v1/models/{model}/adoption": (Offer("GET /models/{model}", R),),
     "PATCH /v1/models/{model}": (Offer("POST /models/{model}/settings", P),),
     "DELETE /v1/models/{model}": (Offer("POST /models/{model}/delete", P),),
     "GET /v1/models/{model}/aliases": (Offer("GET /models/{model}", R),),

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from registry.contracts.api.over_time import HealthSeries, HealthSpan
 from registry.contracts.rollout.spec import Gate, HealthMetric, HealthRule, RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState, WaveState
 from registry.contracts.rollout.views import ActionView, RolloutView, WaveView
@@ -231,3 +233,52 @@ def _of(value: float, scale: float) -> float:
 def shown_waves(waves: Sequence[WaveView]) -> list[WaveView]:
     """Those that have devices, or will."""
     return [wave for wave in waves if wave.kind == "wave" or wave.devices or wave.left]
+
+
+_SPANS = (
+    (3300, HealthSpan.HOUR), (5.5 * 3600, HealthSpan.SIX_HOURS), (23 * 3600, HealthSpan.DAY),
+    (6.9 * 86400, HealthSpan.WEEK), (29 * 86400, HealthSpan.MONTH), (89 * 86400, HealthSpan.QUARTER),
+)  # fmt: skip
+
+
+BEFORE = 15
+"""Steps before the rollout that its plots show, for comparison."""
+
+
+def span_of(view: RolloutView, now: datetime) -> HealthSpan | None:
+    """The shortest in which the whole rollout lies. None: it has not begun, or that is too long ago."""
+    if view.started_at is None:
+        return None
+    age = (now - view.started_at).total_seconds()
+    return next((span for most, span in _SPANS if age <= most), None)
+
+
+def answer_plots(series: HealthSeries, view: RolloutView) -> dict[str, Any] | None:
+    """Latency and errors of the versions that answered, on one axis of time with what the rollout did. None: nobody
+    answered then."""
+    shown = [each for each in series.by if each.name and each.figures.requests]
+    if not shown:
+        return None
+    shown.sort(key=lambda each: each.name != view.version)
+    marks = [
+        {"at": mark.at.timestamp(), "text": state_text(mark.what)}
+        for mark in series.rollouts if mark.rollout == view.id
+    ]  # fmt: skip
+    began = sum(at <= (view.started_at or series.as_of) for at in series.starts)
+    first = max(0, began - BEFORE)
+    plain = {"x": [at.timestamp() for at in series.starts[first:]], "time": True, "marks": marks}
+    names = {each.name: f"{each.name} (new)" if each.name == view.version else each.name for each in shown}
+    errors = {
+        each.name: [
+            None if not requests else 100 * (wrong or 0) / requests
+            for requests, wrong in zip(each.requests[first:], each.errors[first:], strict=True)
+        ]
+        for each in shown
+    }
+    return {
+        "latency": plain
+        | {"unit": "ms", "series": [{"label": names[s.name], "values": s.p95_ms[first:]} for s in shown]},
+        "errors": plain | {"unit": "%", "series": [{"label": names[s.name], "values": errors[s.name]} for s in shown]},
+        "table": [(names[each.name], each.figures) for each in shown],
+        "step_s": series.step_s,
+    }

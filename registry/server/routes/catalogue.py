@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from registry.contracts.api.answers import Page, Scope
+from registry.contracts.api.over_time import Adoption
 from registry.contracts.api.versions import (
     AliasMove,
     AliasView,
@@ -67,6 +68,14 @@ def change_model(model: Name, body: ModelSettings, services: ServicesDep, _who: 
 def delete_model(model: Name, services: ServicesDep, who: Publisher) -> None:
     """Remove a model with all its versions, when no device uses one."""
     services.models.delete(model, who.name, services.clock())
+
+
+@models.get("/models/{model}/adoption")
+def get_adoption(
+    model: Name, services: ServicesDep, _who: Reader, days: Annotated[int, Query(ge=1, le=90)] = 7
+) -> Adoption:
+    """On how many devices each of its versions served, by the hour."""
+    return services.fleet.versions.adoption(model, days, services.clock())
 
 
 @versions.get("/models/{model}/versions")

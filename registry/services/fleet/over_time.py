@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sqlalchemy import delete, func, insert, inspect, literal, select
 
+from registry.contracts.api.over_time import MAX_SERIES, Adoption, VersionAdoption
 from registry.core.over_time import FINEST_S, FOLDS, SAMPLE_S, start_of
 from registry.core.retention import RetentionLimits
 from registry.db.base import put_rows
 from registry.db.engine import Database
-from registry.db.over_time_rows import BUCKETS, AnswerSumRow, ConnectionSampleRow
+from registry.db.over_time_rows import BUCKETS, AnswerSumRow, ConnectionSampleRow, VersionSampleRow
 from registry.services.fleet.fleet_totals import FleetTotals, VersionTotals
 from registry.services.fleet.summary import FleetFigures
+from registry.services.queries import find_model
 
 _SUMS: Any = inspect(AnswerSumRow).local_table
 _SAMPLES: Any = inspect(ConnectionSampleRow).local_table
+_VERSIONS: Any = inspect(VersionSampleRow).local_table
 _KEYS = ("step", "start", "model", "version", "code", "part")
 Stopping = Callable[[], bool]
 Served = tuple[str, str]
@@ -86,6 +89,7 @@ class AnswerSums:
         with self._database.write() as session:
             session.execute(delete(_SUMS).where(_SUMS.c.step == FOLDS[-1][1], _SUMS.c.start < oldest))
             session.execute(delete(_SAMPLES).where(_SAMPLES.c.start < oldest))
+            session.execute(delete(_VERSIONS).where(_VERSIONS.c.start < oldest))
 
     def _fold(self, step: int, coarser: int, limit: int) -> bool:
         """The oldest sums of this step into one of the coarser; False: none is older than the limit."""
@@ -132,3 +136,61 @@ class ConnectionSamples:
         row = {"start": start_of(now, SAMPLE_S), **{state: found[state] for state in states}}
         with self._database.write() as session:
             put_rows(session, ConnectionSampleRow, [row], ("start",))
+
+
+HOUR_S = 3600
+
+
+class VersionSamples:
+    """On how many devices each version serves, by the hour."""
+
+    def __init__(self, database: Database, figures: FleetFigures) -> None:
+        self._database = database
+        self._figures = figures
+
+    def record(self, now: datetime) -> None:
+        """The newest sample of this hour, in place of an earlier one. Raises TemporaryError, BusyError."""
+        found: Counter[Served] = Counter({("", ""): 0})
+        for each in self._figures.summary(now).versions:
+            if each.version is not None:
+                found[each.model, each.version] += each.devices
+        start = start_of(now, HOUR_S)
+        rows = [
+            {"start": start, "model": model, "version": version, "devices": devices}
+            for (model, version), devices in found.items()
+        ]
+        with self._database.write() as session:
+            session.execute(delete(_VERSIONS).where(_VERSIONS.c.start == start))
+            session.execute(insert(_VERSIONS), rows)
+
+    def adoption(self, model: str, days: int, now: datetime) -> Adoption:
+        """Of a model's versions, hour by hour up to this one. Raises NotFoundError."""
+        last = start_of(now, HOUR_S)
+        starts = range(last - days * 24 * HOUR_S + HOUR_S, last + HOUR_S, HOUR_S)
+        within = (_VERSIONS.c.start >= starts[0], _VERSIONS.c.start <= last)
+        columns = (_VERSIONS.c.version, _VERSIONS.c.start, _VERSIONS.c.devices)
+        with self._database.read() as session:
+            find_model(session, model)
+            looked = set(session.scalars(select(_VERSIONS.c.start).where(_VERSIONS.c.model == "", *within)))
+            rows = session.execute(select(*columns).where(_VERSIONS.c.model == model, *within)).all()
+        counts: dict[str, dict[int, int]] = defaultdict(dict)
+        for version, start, devices in rows:
+            counts[version][start] = devices
+        order = sorted(counts, key=lambda version: (-max(counts[version].values()), version))
+        shown = [(version, counts[version]) for version in order[:MAX_SERIES]]
+        if len(order) > MAX_SERIES:
+            others: Counter[int] = Counter()
+            for version in order[MAX_SERIES:]:
+                others.update(counts[version])
+            shown.append(("", others))
+        return Adoption(
+            model=model,
+            starts=tuple(datetime.fromtimestamp(start, timezone.utc) for start in starts),
+            by=tuple(
+                VersionAdoption(
+                    version=version or None,
+                    devices=tuple(said.get(start, 0) if start in looked else None for start in starts),
+                )
+                for version, said in shown
+            ),
+        )

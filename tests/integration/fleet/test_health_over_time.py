@@ -16,12 +16,14 @@ from registry.contracts.api.over_time import HealthSeries, HealthSpan
 from registry.contracts.device.messages import Health
 from registry.core.intake import checked
 from registry.core.retention import RetentionLimits
+from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Database
-from registry.db.over_time_rows import AnswerSumRow, ConnectionSampleRow
+from registry.db.index_rows import DeviceIndexRow, DeviceSlotRow
+from registry.db.over_time_rows import AnswerSumRow, ConnectionSampleRow, VersionSampleRow
 from registry.services.fleet.device_index import rebuild_index
 from registry.services.fleet.devices import Devices
 from registry.services.fleet.health_series import HealthOverTime
-from registry.services.fleet.over_time import AnswerSums, ConnectionSamples
+from registry.services.fleet.over_time import AnswerSums, ConnectionSamples, VersionSamples
 from registry.services.fleet.summary import FleetFigures
 from registry.services.telemetry import Telemetry
 from tests.support.host.postgres import Databases
@@ -156,3 +158,37 @@ def _rows(database: Database) -> dict[int, int]:
     with database.read() as session:
         query = select(AnswerSumRow.step, func.count()).group_by(AnswerSumRow.step)  # type: ignore[attr-defined]
         return {step: rows for step, rows in session.execute(query)}  # noqa: C416 - rows are no pairs
+
+
+def _serves(process: Process, version: str) -> None:
+    """The index says so of the only device."""
+    slot = {"model": "lenet", "name": "d1", "version": version, "desired": version, "state": "serving", "code": ""}
+    with process.database.write() as session:
+        device = session.scalars(select(DeviceIndexRow.device_id)).one()
+        if session.get(ModelRow, "lenet") is None:
+            session.add(ModelRow(name="lenet", created_at=NOW))
+        session.merge(DeviceSlotRow(device_id=device, **slot, behind=False, hardware="x86_64/cpu", changed_at=NOW))
+
+
+def test_devices_by_version_are_known_for_each_hour_in_which_somebody_looked(process: Process) -> None:
+    def samples() -> VersionSamples:
+        return VersionSamples(process.database, FleetFigures(process.database))
+
+    _serves(process, "1.0.0")
+    samples().record(NOW)
+    samples().record(NOW + timedelta(minutes=5))
+    _serves(process, "1.1.0")
+    samples().record(NOW + 2 * HOUR)
+    seen = samples().adoption("lenet", 1, NOW + 2 * HOUR)
+    assert len(seen.starts) == 24
+    assert {each.version: each.devices[-4:] for each in seen.by} == {
+        "1.0.0": (None, 1, None, 0), "1.1.0": (None, 0, None, 1),
+    }  # fmt: skip
+
+
+def test_old_samples_of_versions_are_forgotten(process: Process) -> None:
+    _serves(process, "1.0.0")
+    VersionSamples(process.database, FleetFigures(process.database)).record(NOW)
+    process.sums.sweep(NOW + timedelta(hours=LIMITS.health_hourly_hours + 2))
+    with process.database.read() as session:
+        assert session.scalar(select(func.count()).select_from(VersionSampleRow)) == 0

@@ -42,7 +42,14 @@ def models(request: Request, services: ServicesDep, paging: PagingDep, _who: Rea
 
 
 @router.get("/models/{model}")
-def model(request: Request, model: Name, services: ServicesDep, paging: PagingDep, _who: Reading) -> Response:
+def model(
+    request: Request,
+    model: Name,
+    services: ServicesDep,
+    paging: PagingDep,
+    _who: Reading,
+    days: Annotated[int, Query(ge=1, le=90)] = 7,
+) -> Response:
     """Its versions, aliases and settings; who serves which version; scores over versions."""
     view = services.models.get(model)
     paging = type(paging)(min(paging.limit, VERSIONS), paging.cursor)
@@ -50,9 +57,11 @@ def model(request: Request, model: Name, services: ServicesDep, paging: PagingDe
     scores = services.evaluations.scores(model, [each.version for each in found.items])
     summary = services.fleet.figures.summary(services.clock())
     served = model_figures.served(summary, model)
+    adoption = services.fleet.versions.adoption(model, days, services.clock())
     return page(
         request, "model.html", live=True, model=view, versions=found.items, next=found.next, served=served,
         hardware=model_figures.hardware_of(served), left_out=summary.versions_left_out, scores=scores,
+        days=days, adoption=adoption, adoption_plot=model_figures.adoption_plot(adoption),
         score_plot=model_figures.score_plot(found.items, scores),
         aliases=services.aliases.page(model, "", 200),
     )  # fmt: skip

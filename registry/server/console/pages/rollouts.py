@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -12,12 +12,13 @@ from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.contracts.rollout.views import RolloutView
 from registry.contracts.wire import Name
 from registry.core.rollouts.columns import BACK, COLUMNS
+from registry.server.composition import Services
 from registry.server.console import rollout_figures
 from registry.server.console.filters import segment
 from registry.server.console.pages import rollout_commands, rollout_new
 from registry.server.console.rendering import go, page
 from registry.server.console.sections import Section
-from registry.server.console.visitors import Reading
+from registry.server.console.visitors import PART, Reading
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep
 
@@ -62,7 +63,16 @@ def rollout(request: Request, rollout: Name, services: ServicesDep, _who: Readin
     return page(
         request, "rollout.html", live=True, rollout=view, label=name_of(view), history=history,
         current=rollout_figures.current_wave(view), figures=rollout_figures, columns=_COLUMNS,
+        answers=_answers(services, view) if request.query_params.get(PART, "answers") == "answers" else None,
     )  # fmt: skip
+
+
+def _answers(services: Services, view: RolloutView) -> dict[str, Any] | None:
+    now = services.clock()
+    span = rollout_figures.span_of(view, now)
+    if span is None:
+        return None
+    return rollout_figures.answer_plots(services.fleet.over_time.view(span, view.spec.model, now), view)
 
 
 def name_of(view: RolloutView) -> str:
