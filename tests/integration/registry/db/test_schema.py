@@ -34,6 +34,7 @@ RELEASED = {
     "r0003": "67e7d97755c7926a8a7769fd05c01a5a580c0880683bdf54787537794c646917",
     "r0004": "b46c1b75a2753358f04810b5987395591a0bec9739943ee59556292a84415f9a",
     "r0005": "badb370995f1c1795c5454d72fb491ed6455fd43fea24adec250abd6f0bf5b94",
+    "r0006": "f2358d5223c16aa3973fbcdc3848434747cbe7381e1709f0cbc1aef496afff47",
 }
 """SHA-256 of each migration's file. Databases have run them: a line is added here, none is ever changed."""
 
