@@ -22,8 +22,8 @@ STEPS = (60, 300, 3600)
 SHOWN: Mapping[HealthSpan, tuple[timedelta, int]] = {
     HealthSpan.HOUR: (timedelta(hours=1), 60),
     HealthSpan.SIX_HOURS: (timedelta(hours=6), 300),
-    HealthSpan.DAY: (timedelta(hours=24), 300),
-    HealthSpan.WEEK: (timedelta(days=7), 3600),
+    HealthSpan.DAY: (timedelta(hours=24), 900),
+    HealthSpan.WEEK: (timedelta(days=7), 2 * 3600),
     HealthSpan.MONTH: (timedelta(days=30), 6 * 3600),
     HealthSpan.QUARTER: (timedelta(days=90), 24 * 3600),
 }

@@ -1,18 +1,20 @@
-"""Pages of devices for whoever shows them: what a query asks for, and its page with the cursor of the next."""
+"""Pages of devices and of their counts for whoever shows them: what a query asks for, and its page with the cursor of
+the next."""
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from pydantic import TypeAdapter, ValidationError
 
 from registry.contracts.api.answers import Page
-from registry.contracts.api.devices import DeviceQuery, DeviceView
+from registry.contracts.api.devices import CountView, DeviceQuery, DeviceView
 from registry.contracts.api.fleet import ConnectionState, DeviceSort, SlotState
 from registry.contracts.wire import Name, VersionName
 from registry.errors import InvalidError
 from registry.server.composition import Services
-from registry.server.middleware.paging import CURSOR_REFUSED, Paging
+from registry.server.middleware.paging import CURSOR_REFUSED, Paging, is_text
 from registry.services.fleet.listing import Asked, DeviceFilter, Key
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -72,3 +74,22 @@ def _label(text: str) -> tuple[str, str]:
     if not equals or len(text) > 512:
         raise InvalidError(f"A label filter is `key=value`, not {text[:100]!r}.")
     return key, value
+
+
+def count_page(services: Services, paging: Paging, device: str | None, model: str | None) -> Page[CountView]:
+    """One page of the list. Raises InvalidError for a cursor that is none."""
+
+    def after(start: str, count: int) -> list[CountView]:
+        return services.fleet.health.counts(device, model, _key(start), count)
+
+    return paging.answer("counts", '["","",""]', after, lambda c: json.dumps([c.device, c.model, c.version]))
+
+
+def _key(cursor: str) -> tuple[str, str, str]:
+    try:
+        device, model, version = json.loads(cursor)
+    except (ValueError, TypeError, RecursionError):
+        device = model = version = None
+    if not all(isinstance(part, str) and is_text(part) for part in (device, model, version)):
+        raise InvalidError(CURSOR_REFUSED)
+    return device, model, version

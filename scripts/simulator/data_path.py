@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from zlib import crc32
 
 from agent.core.probation import Tally
 from agent.core.slots import Choice
 from agent.errors import AgentError
 from agent.worker.spec import Worker
+from registry.contracts.counters import DURATION_BOUNDS_S
 from registry.contracts.device.deployments import ShadowFigures
-from registry.contracts.device.messages import ModelHealth, Quantiles
+from registry.contracts.device.messages import DurationTotals, ModelHealth, Quantiles
 from scripts.simulator.faults import Bad, Fault
 from scripts.simulator.host import RUN_US, SimulatedSteps
 
@@ -72,6 +74,7 @@ class SimulatedDataPath:
         self.serving: dict[str, _Serving | None] = {}
         self._totals: dict[str, tuple[int, int]] = {}
         self._not_finite: dict[str, int] = {}
+        self._latency: dict[str, list[int]] = {}
         self._shadows: list[SimulatedShadow] = []
 
     def assign(self, model: str) -> None:
@@ -141,6 +144,9 @@ class SimulatedDataPath:
             tally.errors["run_failed"] += failed
         requests, errors = self._totals.get(model, (0, 0))
         self._totals[model] = (requests + count, errors + failed)
+        latency = self._latency.setdefault(model, [0] * (len(DURATION_BOUNDS_S) + 1))
+        for more, number in enumerate(_spread(count, place.choice.version)):
+            latency[_bucket(RUN_US * (10 if bad is Bad.SLOW else 1)) + more] += number
 
     def health(self) -> dict[str, ModelHealth]:
         """For the health report."""
@@ -156,6 +162,7 @@ class SimulatedDataPath:
                 errors={"run_failed": errors} if errors else {},
                 run_us=run,
                 latency_us=run,
+                latency=DurationTotals(counts=tuple(self._latency.get(model, ())), sum_s=requests * RUN_US / 1e6),
                 queue_limit=256,
                 not_finite=self._not_finite.get(model, 0),
             )
@@ -166,3 +173,16 @@ class SimulatedDataPath:
         done: Future[Worker | None] = Future()
         done.set_result(old.worker if old else None)
         return done
+
+
+def _bucket(us: float) -> int:
+    return sum(bound * 1e6 < us for bound in DURATION_BOUNDS_S)
+
+
+def _spread(count: int, version: str) -> tuple[int, int, int]:
+    """How many take about as long as one run, twice and five times as long: of each version always the same shares."""
+    twice, long = (
+        count * (20 + crc32(version.encode()) % 5 * 6) // 100,
+        count * (2 + crc32(version.encode()) % 3) // 100,
+    )
+    return count - twice - long, twice, long

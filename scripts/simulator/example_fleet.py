@@ -32,6 +32,8 @@ from registry.publishing.publish import publish
 from registry.publishing.request import GoldenSection, load_publish_file
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, utc_now
+from registry.services.fleet.over_time import ConnectionSamples
+from registry.services.fleet.summary import FleetFigures
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.ticker import Ticker
 from scripts.simulator.faults import Bad, Fault, Faults
@@ -44,6 +46,8 @@ SITES = ("paris", "lyon", "turin", "graz")
 BAD = "1.2.0"
 """A version that fails its probation on every device."""
 HOURS = 26.0
+LOOK_S = 300.0
+"""How often sums for plots are written."""
 SOFT = Gate(health=(), max_failed_pct=20, min_committed_pct=70, min_coverage_pct=50)
 """A paused rollout would leave devices in probation for hours, in which a simulated one is turned every second."""
 
@@ -66,6 +70,14 @@ class ExampleFleet:
         parts = FleetParts(fleet.documents, fleet.devices, fleet.telemetry, ticker, self._manifest)
         self.network = InProcess(parts, start, Faults(bad={BAD: Bad.NAN}))
         self._client = ApiClient(Address(url, token))
+        self._look()
+
+    def _look(self) -> None:
+        """What the registry's scheduler does for plots."""
+        now = self.network.now()
+        self.services.fleet.answers.record(now)
+        ConnectionSamples(self.services.database, FleetFigures(self.services.database)).record(now)
+        self.network.call_at(self.network.seconds() + LOOK_S, self._look)
 
     def _manifest(self, digest: Digest) -> Manifest:
         return Manifest.model_validate_json(self.services.versions.manifest_bytes(digest))

@@ -37,6 +37,7 @@ from registry.server.console.pages import (
     device_actions,
     fleet,
     groups,
+    health,
     job_requests,
     models,
     rollouts,
@@ -54,7 +55,7 @@ from registry.server.middleware.problems import faults_of
 
 log = logging.getLogger(__name__)
 SECTIONS: tuple[Section, ...] = (
-    *(fleet.SECTION, models.SECTION, rollouts.SECTION, try_it.SECTION),
+    *(fleet.SECTION, models.SECTION, rollouts.SECTION, health.SECTION, try_it.SECTION),
     *(approvals.SECTION, work.SECTION, settings.SECTION),
 )
 """In the order of the navigation."""

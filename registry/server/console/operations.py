@@ -100,7 +100,8 @@ OFFERED: dict[str, tuple[Offer, ...]] = {
     "GET /v1/devices/{device}/health/hours": (Offer("GET /devices/{device}/health", R),),
     "GET /v1/devices/{device}/resolution": (Offer("GET /devices/{device}/explain", R),),
     "POST /v1/resolve": (Offer("GET /devices/{device}/explain", R),),
-    "GET /v1/counts": (Offer("GET /devices/{device}/health", R),),
+    "GET /v1/counts": (Offer("GET /health/counts", R), Offer("GET /devices/{device}/health", R)),
+    "GET /v1/health/series": (Offer("GET /health", R),),
     "POST /v1/jobs": (Offer("POST /devices/{device}/jobs/new", D),),
 }
 """Operation of the API to pages."""
@@ -129,9 +130,5 @@ FOR_PROGRAMS: dict[str, str] = {
 }
 """Operation to why no page offers it."""
 
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "GET /v1/health/series",
-    }
-)
+NOT_YET: frozenset[str] = frozenset()
 """Operations whose pages are being made. It only becomes shorter."""

@@ -7,7 +7,6 @@ response model) would cost two thirds of the rate.
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timezone
 from functools import partial
 from typing import Annotated
@@ -45,10 +44,10 @@ from registry.contracts.wire import Name
 from registry.errors import InvalidError
 from registry.server.agent_connection import agent_connection
 from registry.server.composition import Services
-from registry.server.device_pages import device_page
+from registry.server.device_pages import count_page, device_page
 from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep, caller, caller_of, services_of
 from registry.server.middleware.etags import document
-from registry.server.middleware.paging import CURSOR_REFUSED, NEWEST, PagingDep, is_text
+from registry.server.middleware.paging import NEWEST, PagingDep
 
 desired = APIRouter(prefix=API, tags=["desired"])
 devices = APIRouter(prefix=API, tags=["devices"])
@@ -237,21 +236,7 @@ def list_counts(
     services: ServicesDep, paging: PagingDep, _who: Reader, device: Name | None = None, model: Name | None = None
 ) -> Page[CountView]:
     """Requests by device, model and version."""
-
-    def after(start: str, count: int) -> list[CountView]:
-        return services.fleet.health.counts(device, model, _key(start), count)
-
-    return paging.answer("counts", '["","",""]', after, lambda c: json.dumps([c.device, c.model, c.version]))
-
-
-def _key(cursor: str) -> tuple[str, str, str]:
-    try:
-        device, model, version = json.loads(cursor)
-    except (ValueError, TypeError, RecursionError):
-        device = model = version = None
-    if not all(isinstance(part, str) and is_text(part) for part in (device, model, version)):
-        raise InvalidError(CURSOR_REFUSED)
-    return device, model, version
+    return count_page(services, paging, device, model)
 
 
 @results.get("/results")
