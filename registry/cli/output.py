@@ -224,13 +224,13 @@ class Output:
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str, *, optional: Sequence[str] = ()
     ) -> int:
-        """Rows under headings as they arrive, or the sentence `empty`; how many there were.
+        """Rows under headings as they arrive, or the sentence `empty`, if any; how many there were.
 
         A column named `>x` is a number, right-aligned as `x`. A terminal that is too narrow does without the columns
         of `optional`, the first named first, and is told which.
         """
         count, left_out = print_table(columns, rows, optional)
-        if not count:
+        if not count and empty:
             self.say(empty)
         if left_out:
             self.note(f"No room for {', '.join(left_out)}; a pipe gets every column.")

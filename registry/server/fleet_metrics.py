@@ -171,6 +171,11 @@ def _tells_age(waiting: Waiting) -> bool:
 
 def certificate_metrics(config: Mqtt, bridge: MqttBridge | None) -> Iterator[Metric]:
     """When certificates end that this registry uses or sees."""
+    yield figure("certificate_expiry_timestamp_seconds", certificate_ends(config, bridge))
+
+
+def certificate_ends(config: Mqtt, bridge: MqttBridge | None) -> dict[tuple[str, ...], float]:
+    """The same as Unix time, by whose it is."""
     files = {"broker_authority": config.ca_file, "broker_client": config.cert_file}
     found: dict[tuple[str, ...], float] = {}
     for name, file in files.items():
@@ -180,7 +185,7 @@ def certificate_metrics(config: Mqtt, bridge: MqttBridge | None) -> Iterator[Met
     if shown is not None:
         with suppress(ValueError):
             found["broker",] = not_after(shown)
-    yield figure("certificate_expiry_timestamp_seconds", found)
+    return found
 
 
 def bridge_metrics(bridge: MqttBridge) -> Iterator[Metric]:

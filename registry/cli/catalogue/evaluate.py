@@ -17,13 +17,14 @@ from registry.cli.no_match import no_match
 from registry.cli.output import CliError, ExitCode, end_well
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
+from registry.client.fleet import each_device
 from registry.client.versions import fetch_manifest, find_version, split_reference
-from registry.contracts.api.devices import DeviceView, JobRequest, JobView
+from registry.contracts.api.devices import DeviceQuery, DeviceView, JobRequest, JobView
 from registry.contracts.api.versions import VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.device.deployments import OVER, JobKind, JobState
 from registry.contracts.evaluation import METRICS, DatasetView, EvaluationCreate, EvaluationView
-from registry.contracts.paths import dataset_path, device_path, devices_path, evaluations_path, job_path, jobs_path
+from registry.contracts.paths import dataset_path, device_path, evaluations_path, job_path, jobs_path
 from registry.contracts.texts import how_many
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ def _devices(session: Session, named: Sequence[str], selector: str | None) -> li
             wanted = parse(selector)
         except SelectorError as error:
             raise UsageFault(f"--fleet {selector!r} is no selector: {error}") from None
-        everyone = session.client.items(devices_path(), DeviceView)
+        everyone = each_device(session.client, DeviceQuery(selector=selector))
+        # An older registry passes over a selector that it does not know.
         found += [device for device in everyone if wanted.matches(device.labels) and device.name not in named]
     if not found:
         raise no_match(session, selector or "*")

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.catalogue.manifest_text import warn_withdrawn
 from registry.cli.no_match import no_match
-from registry.cli.output import ExitCode, age_text, short
+from registry.cli.output import CliError, ExitCode, age_text, short
 from registry.cli.session import Session, command
-from registry.client.errors import UsageFault
+from registry.cli.withdrawn import warn_withdrawn
+from registry.client.errors import ProblemError, UsageFault
 from registry.client.versions import fetch_manifest, find_version, split_reference
 from registry.contracts.api.devices import DeviceView
 from registry.contracts.catalogue.batching import batching_text
@@ -132,7 +132,7 @@ def explain(
     asked = ResolveBody(
         model=found.model, version=found.version, device=device, variant=variant, what_if=_changes(what_if)
     )
-    view = session.client.change("POST", resolve_path(), asked, ResolutionView, repeatable=True)
+    view = _resolved(session, asked, device)
     batching = _batching(view, fetch_manifest(session.client, found))
     fault = None if what_if else _fault(session.client.get(device_path(device), DeviceView), view)
     row = known(fault.code, ON_DEVICE) if fault is not None else None
@@ -151,6 +151,18 @@ def explain(
         _tell_facts(session, view, whole=facts)
     if view.resolution.chosen is None:
         raise typer.Exit(ExitCode.FAILURE)
+
+
+def _resolved(session: Session, asked: ResolveBody, device: str) -> ResolutionView:
+    try:
+        return session.client.change("POST", resolve_path(), asked, ResolutionView, repeatable=True)
+    except ProblemError as problem:
+        view = session.client.find(device_path(device), DeviceView) if problem.code == "conflict" else None
+        if view is None or view.facts is not None:
+            raise
+        seen = age_text(view.last_seen, session.now())
+        hint = f"Start its agent on its host (agent run), then ask again. It was seen last: {seen}."
+        raise CliError(problem.what, code="conflict", hint=hint) from None
 
 
 def _fault(device: DeviceView, view: ResolutionView) -> Fault | None:

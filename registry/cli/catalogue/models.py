@@ -18,11 +18,11 @@ from registry.cli.catalogue.manifest_text import (
     show_evaluations,
     show_parity,
     show_variants,
-    withdrawn_text,
 )
 from registry.cli.listing import LimitOption, Listing, fetch_list, print_list, show_list, sort_option
 from registry.cli.output import CliError, short, time_text
 from registry.cli.session import Session, command, confirm
+from registry.cli.withdrawn import withdrawn_text
 from registry.client.errors import UsageFault
 from registry.client.versions import fetch_manifest, find_version, move_alias, split_reference
 from registry.contracts.api.versions import AliasView, ModelSettings, ModelView, VersionView

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.catalogue.manifest_text import warn_withdrawn
 from registry.cli.output import meter
 from registry.cli.session import Session, command
+from registry.cli.withdrawn import warn_withdrawn
 from registry.client.errors import ClientError
 from registry.client.transfers import choose_variants, download
 from registry.client.transfers import pull as pull_files

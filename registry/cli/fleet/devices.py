@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,7 @@ from registry.cli.fleet.selection import (
     StateOption,
     end_line,
     fleet_line,
+    nothing_line,
     selected,
     selection,
     summary_of,
@@ -30,15 +31,17 @@ from registry.cli.fleet.selection import (
 from registry.cli.output import age_text, require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm, parse_labels
 from registry.cli.streaming import stream
+from registry.cli.withdrawn import warn_withdrawn, withdrawn_text
 from registry.client.errors import UsageFault
 from registry.contracts.api.agents import CA_FILE, AgentConnection, agent_toml, token_file
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
 from registry.contracts.api.fleet import DeviceSort, SlotState, SlotView
+from registry.contracts.api.versions import VersionView
 from registry.contracts.codes import QUARANTINES
 from registry.contracts.device.deployments import DeploymentProgress, Phase
 from registry.contracts.device.messages import ReportedModel
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.paths import device_credential_path, device_path
+from registry.contracts.paths import device_credential_path, device_path, version_path
 from registry.contracts.texts import size_text
 
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.ROLLING_BACK})
@@ -136,10 +139,14 @@ def _list(session: Session, chosen: DeviceSelection) -> None:
         selected(session, chosen, brief=summary is not None),
         ("DEVICE", "STATE", "LAST SEEN", "SERVES", "HOST", "LABELS"),
         lambda device: _row(session, device),
-        empty="No device matches." if chosen.is_filter else nobody,
+        empty="" if chosen.is_filter else nobody,
         optional=("LABELS", "HOST", "LAST SEEN"),
     )
-    if count and not session.out.as_json and (end := end_line(count, chosen)):
+    if session.out.as_json:
+        return
+    if not count and chosen.is_filter:
+        session.out.say(nothing_line(session, chosen))
+    elif count and (end := end_line(count, chosen)):
         session.out.say(end)
 
 
@@ -288,6 +295,8 @@ def show_device(session: Session, device: Device) -> None:
         empty=f"It should serve nothing. Deploy: registry deploy MODEL@VERSION --device {view.name}",
         optional=("SINCE", "BACKEND", "VARIANT"),
     )
+    for version in _withdrawn(session, models):
+        warn_withdrawn(out, version)
     for name, model in sorted(models.items()):
         if model.batching:
             out.say(f"\n{name}: {model.batching}")
@@ -296,6 +305,13 @@ def show_device(session: Session, device: Device) -> None:
             again = quarantine_text(view.name, name, model.deployment)
             if again:
                 out.say(f"  {again}")
+
+
+def _withdrawn(session: Session, models: Mapping[str, ReportedModel]) -> list[VersionView]:
+    """The versions that it serves and that were yanked or taken back; one that was deleted cannot be looked up."""
+    served = [version_path(name, model.version) for name, model in sorted(models.items()) if model.version]
+    found = (session.client.find(path, VersionView) for path in served)
+    return [version for version in found if version is not None and withdrawn_text(version)]
 
 
 def _say_host(session: Session, facts: Platform | None) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.no_match import no_match
 from registry.cli.session import Session
 from registry.client.errors import ClientError, ProblemError, UsageFault
 from registry.client.fleet import each_device, fleet_summary
@@ -161,6 +162,16 @@ def fleet_line(summary: FleetSummary) -> str:
 def count_text(number: int, noun: str) -> str:
     """`1,204 devices`."""
     return how_many(number, noun).replace(str(number), f"{number:,}", 1)
+
+
+def nothing_line(session: Session, chosen: DeviceSelection) -> str:
+    """Why no device matches: its labels, where none has those of the selector, with those that there are."""
+    selector = chosen.query.selector
+    alone = DeviceQuery(selector=selector, brief=True)
+    if not selector or next(each_device(session.client, alone, 1), None) is not None:
+        return "No device matches."
+    error = no_match(session, selector)
+    return f"{error.what}. {error.hint}"
 
 
 def end_line(count: int, chosen: DeviceSelection) -> str:

@@ -17,7 +17,7 @@ from registry.contracts.codes import places_of
 from registry.contracts.paths import rollouts_path, tokens_path
 from registry.contracts.rollout.states import RolloutState
 from registry.contracts.rollout.views import RolloutView
-from registry.contracts.texts import size_text
+from registry.contracts.texts import how_many, size_text
 
 MAX_ROWS = 12
 """Of each table; a screen has no room for more."""
@@ -26,6 +26,16 @@ MAX_ROLLOUTS = 200
 MAX_HOSTS = 5
 """Columns of hardware."""
 UNUSED = timedelta(days=90)
+RENEW = timedelta(days=14)
+"""As `registry doctor` warns."""
+_CERTIFICATES = {
+    "broker": "broker's certificate",
+    "broker_authority": "broker's authority",
+    "broker_client": "client certificate for the broker",
+    "devices_broker_authority": "devices' authority of the broker",
+    "devices_broker_client": "devices' client certificates",
+    "devices_registry_authority": "devices' authority of the registry",
+}
 OVER = frozenset({
     RolloutState.SUCCEEDED, RolloutState.COMPLETED_WITH_EXCEPTIONS, RolloutState.ROLLED_BACK, RolloutState.ABORTED,
     RolloutState.ROLLBACK_INCOMPLETE, RolloutState.DENIED,
@@ -72,6 +82,7 @@ def status(session: Session) -> None:
         ("rollouts", _rollouts_line(summary)),
         ("storage", _storage_line(summary)),
         ("tokens", _tokens_line(tokens, now)),
+        ("keys", _keys_line(summary, now)),
     ):
         out.say(f"  {label:<9} {text}")
     _tell_failures(out, summary)
@@ -102,7 +113,23 @@ def _rollouts_line(summary: FleetSummary) -> str:
 def _storage_line(summary: FleetSummary) -> str:
     found = summary.storage
     damaged = f", {found.damaged} of them damaged: registry doctor" if found.damaged else ""
-    return f"{size_text(found.bytes)} in {count_text(found.blobs, 'blob')}{damaged}"
+    free = "free room not known" if found.free_bytes is None else f"{size_text(found.free_bytes)} free"
+    return f"{size_text(found.bytes)} in {count_text(found.blobs, 'blob')}{damaged}; {free}"
+
+
+def _keys_line(summary: FleetSummary, now: datetime) -> str:
+    """Certificates by days left, the one that ends first first."""
+    ends = sorted(summary.certificates.items(), key=lambda each: each[1])
+    return ", ".join(f"{_CERTIFICATES.get(name, name)} {_left_text(at - now)}" for name, at in ends) or (
+        "no certificate that the registry knows of"
+    )
+
+
+def _left_text(left: timedelta) -> str:
+    if left <= timedelta(0):
+        return "EXPIRED"
+    days = how_many(left // timedelta(days=1), "day")
+    return f"{days} left" + (": RENEW" if left < RENEW else "")
 
 
 def _tokens_line(tokens: Sequence[TokenView] | None, now: datetime) -> str:

@@ -127,6 +127,8 @@ class FleetStorage(Wire):
     """Their sizes, each counted once."""
     damaged: int = 0
     """Blobs whose stored copy is known to be lost or wrong."""
+    free_bytes: int | None = None
+    """Room that is left where they are. None: the store does not say."""
 
 
 class FleetSummary(Wire):
@@ -153,3 +155,7 @@ class FleetSummary(Wire):
     """Rollouts by state; those that no rollout is in are missing."""
     storage: FleetStorage = FleetStorage()
     """What models take."""
+    certificates: dict[str, AwareDatetime] = Field(default_factory=dict)
+    """When a certificate ends, by whose it is: `broker`, as it shows it now; `broker_authority` and `broker_client` of
+    the registry's settings; `devices_broker_authority`, `devices_broker_client`, `devices_registry_authority`: of the
+    devices that reported in the last two hours, the one that ends first."""

@@ -7,6 +7,7 @@ response model) would cost two thirds of the rate.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
 from typing import Annotated
@@ -41,10 +42,11 @@ from registry.contracts.device.messages import Desired, Event, Health
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.paths import API
 from registry.contracts.wire import Name
-from registry.errors import InvalidError
+from registry.errors import InvalidError, TemporaryError
 from registry.server.agent_connection import agent_connection
 from registry.server.composition import Services
 from registry.server.device_pages import count_page, device_page
+from registry.server.fleet_metrics import certificate_ends
 from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep, caller, caller_of, services_of
 from registry.server.middleware.etags import document
 from registry.server.middleware.paging import NEWEST, PagingDep
@@ -107,8 +109,17 @@ def list_devices(
 
 @fleet.get("/fleet")
 def get_fleet(services: ServicesDep, _who: Reader) -> FleetSummary:
-    """The whole fleet in figures."""
-    return services.fleet.figures.summary(services.clock())
+    """The whole fleet in figures; room and certificates as they are now."""
+    now, fleet = services.clock(), services.fleet
+    summary = fleet.figures.summary(now)
+    ends = {name: at for (name,), at in certificate_ends(services.config.mqtt, fleet.bridge).items()}
+    ends |= {f"devices_{name}": at for (name,), at in fleet.telemetry.certificates.soonest(now).items()}
+    certificates = {name: datetime.fromtimestamp(at, timezone.utc) for name, at in sorted(ends.items())}
+    free = None
+    with suppress(TemporaryError):
+        free = services.blobs.free_bytes()
+    storage = summary.storage.model_copy(update={"free_bytes": free})
+    return summary.model_copy(update={"storage": storage, "certificates": certificates})
 
 
 @fleet.get("/health/series")

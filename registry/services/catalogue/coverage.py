@@ -140,9 +140,7 @@ def _host(session: Session, body: ResolveBody) -> tuple[Platform, datetime | Non
         return body.facts or Platform(os="", arch=""), None
     row = find_device(session, body.device)
     if row.facts is None:
-        raise ConflictError(
-            f"{body.device} has not told what it is yet, so nothing can be said; start its agent: agent run."
-        )
+        raise ConflictError(f"{body.device} has not told what it is yet, so nobody knows which variant it would run.")
     return Platform.model_validate_json(row.facts), row.facts_at
 
 

@@ -236,24 +236,28 @@ def _sources(wanted: DeviceFilter, order: _Order) -> tuple[str, list[_Source]]:
 
 def _few(session: Session, wanted: DeviceFilter, order: _Order) -> list[_Source] | None:
     """The devices of one filter that has few; None: there is none such."""
-    tried: list[tuple[Any, ColumnElement[bool]]] = []
+    tried: list[tuple[Any, ColumnElement[bool], Sequence[Any]]] = []
     if not order.by_name:
         if wanted.model:
-            tried.append((_S, _serves(_S, wanted)))
+            tried.append((_S, _serves(_S, wanted), [_S.model, _S.version, _S.name]))
         if wanted.failing:
-            tried.append((_I, _failing(wanted.failing)))
+            named = [_I.name] if wanted.failing == ANY else [_I.code, _I.name]
+            tried.append((_I, _failing(wanted.failing), named))
         if wanted.behind:
-            tried.append((_I, _BEHIND))
+            tried.append((_I, _BEHIND, [_I.name]))
         if wanted.slot_states:
-            tried.append((_I, _I.state.in_(wanted.slot_states)))
+            tried.append((_I, _I.state.in_(wanted.slot_states), [_I.state, _I.name]))
         if wanted.connections:
-            tried.append((_I, _I.connection.in_(wanted.connections)))
+            tried.append((_I, _I.connection.in_(wanted.connections), [_I.connection, _I.name]))
         if _is_beginning(wanted.name):
-            tried.append((_I, _named(_I.name, wanted.name)))
+            tried.append((_I, _named(_I.name, wanted.name), [_I.name]))
     having = [term for term in _terms(wanted) if term.operator is Operator.IN]
-    tried += [(_L, and_(_L.key == term.key, _L.value.in_(term.values))) for term in having]
-    for table, where in tried:
-        some = select(table.device_id).where(where).limit(FEW + 1).subquery()
+    by_label = [_L.key, _L.value, _L.device_id]
+    tried += [(_L, and_(_L.key == term.key, _L.value.in_(term.values)), by_label) for term in having]
+    for table, where, along in tried:
+        # In the order of the filter's index, so that PostgreSQL reads FEW of its rows and does not pass over the table
+        # because it takes them for common.
+        some = select(table.device_id).where(where).order_by(*along).limit(FEW + 1).subquery()
         if (session.scalar(select(func.count()).select_from(some)) or 0) <= FEW:
             ids = select(table.device_id).where(where).scalar_subquery()
             return [_Source(_I, _I.device_id.in_(ids))]

@@ -235,7 +235,9 @@ def test_deploy_does_not_wait_for_ever(cli: Cli, add_device: Callable[[str], Dev
 
 def test_explain_names_each_rejection_with_its_code(cli: Cli, add_device: Callable[[str], Device]) -> None:
     device = add_device("explained")
-    assert "has not told what it is yet" in cli("explain", "explained", "lenet", code=4).err
+    refused = cli("explain", "explained", "lenet", code=4).err
+    assert "has not told what it is yet" in refused
+    assert "Start its agent" in refused
     device.put_facts()
     assert "would run variant onnx-cpu" in cli("explain", "explained", "lenet@stable").out
     device.put_facts(max_opset=9)
@@ -426,12 +428,37 @@ def test_lists_of_devices_take_filters_and_say_what_they_leave_out(cli: Cli) -> 
     assert "not both" in cli("health", "lists-1", "--name", "lists", code=2).err
 
 
+def test_a_selector_that_no_device_has_is_answered_with_the_labels_that_there_are(cli: Cli) -> None:
+    cli("devices", "add", "labelled", "--label", "hall=north")
+    told = cli("devices", "list", "--fleet", "hall=south").out
+    assert "No device matches 'hall=south'" in told
+    assert "north" in told
+    assert "No device matches.\n" in cli("devices", "list", "--fleet", "hall=north", "--state", "failing").out
+    assert cli("devices", "list", "--fleet", "hall=south", "--json").document == []
+
+
+def test_a_device_that_serves_a_yanked_version_is_shown_so(cli: Cli, add_device: Callable[[str], Device]) -> None:
+    device = add_device("withdrawn")
+    device.put_facts()
+    cli("deploy", "lenet@stable", "--device", "withdrawn")
+    device.report(ServingState.SERVING)
+    version = cli("devices", "show", "withdrawn", "--json").document["desired"]["lenet"]
+    assert "was yanked" not in cli("devices", "show", "withdrawn").err
+    cli("yank", f"lenet@{version}", "--reason", "it is wrong at night")
+    try:
+        assert f"lenet@{version} was yanked by" in cli("devices", "show", "withdrawn").err
+    finally:
+        cli("yank", f"lenet@{version}", "--undo")
+
+
 def test_the_fleet_is_told_on_one_screen(cli: Cli) -> None:
     cli("devices", "add", "seen-on-status")
     told = cli("status").out
     assert "never seen" in told.splitlines()[0]
-    for label in ("serving", "rollouts", "storage", "tokens"):
+    for label in ("serving", "rollouts", "storage", "tokens", "keys"):
         assert any(line.strip().startswith(label) for line in told.splitlines())
+    assert " free" in next(line for line in told.splitlines() if line.strip().startswith("storage"))
     document = cli("status", "--json").document
+    assert document["fleet"]["storage"]["free_bytes"] > 0
     assert document["fleet"]["devices"] >= 1
     assert document["fleet"]["as_of"]

@@ -1,0 +1,29 @@
+"""What `registry status` says of certificates."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from registry.cli.fleet.status import _keys_line
+from registry.contracts.api.fleet import FleetSummary
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def line(**left: timedelta) -> str:
+    summary = FleetSummary(as_of=NOW, devices=0, certificates={name: NOW + each for name, each in left.items()})
+    return _keys_line(summary, NOW)
+
+
+def test_certificates_come_by_days_left_and_those_that_end_soon_stand_out() -> None:
+    assert line(broker=timedelta(days=90), broker_client=timedelta(days=13, hours=5)) == (
+        "client certificate for the broker 13 days left: RENEW, broker's certificate 90 days left"
+    )
+
+
+def test_one_that_has_ended_says_so() -> None:
+    assert line(devices_broker_client=timedelta(seconds=-1)) == "devices' client certificates EXPIRED"
+
+
+def test_without_any_that_is_said() -> None:
+    assert line() == "no certificate that the registry knows of"
