@@ -79,6 +79,11 @@ def is_https(request: Request) -> bool:
     return request.headers.get("origin", "").startswith("https://")
 
 
+def own_address(request: Request) -> str:
+    """The registry's address as the browser of a form that was sent uses it."""
+    return f"{'https' if is_https(request) else 'http'}://{request.headers.get('host', '')}"
+
+
 def require_private_line(request: Request, services: Services) -> None:
     """Raises ForbiddenError where a token could be read on the way."""
     if not (is_https(request) or _http_will_do(request, services)):

@@ -52,7 +52,7 @@ class Devices(UseCases):
         Raises:
             InvalidError: too many labels, or one that is not allowed.
         """
-        _check_labels(labels)
+        check_labels(labels)
         with self._database.write() as session:
             row = session.scalar(select(DeviceRow).where(DeviceRow.name == name))
             created = row is None
@@ -120,7 +120,8 @@ def _register(session: Session, name: str, now: datetime) -> DeviceRow:
     return row
 
 
-def _check_labels(labels: Mapping[str, str]) -> None:
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raises InvalidError: too many labels, or one that is not allowed."""
     if len(labels) > MAX_LABELS:
         raise InvalidError(f"{len(labels)} labels; {MAX_LABELS} are the most.")
     try:

@@ -25,6 +25,8 @@ from registry.services.fleet.devices import MAX_LABELS
 from registry.services.fleet.groups import matching
 from registry.services.queries import UseCases, batches, in_batches
 
+OFFERED_KEYS, OFFERED_VALUES = 24, 8
+
 
 class Labels(UseCases):
     """The use cases. Thread-safe."""
@@ -33,6 +35,24 @@ class Labels(UseCases):
         """Every key with its values, both bounded; one pass over an index."""
         with self._database.read() as session:
             return labels_there(session)
+
+    def offered(self) -> dict[str, tuple[str, ...]]:
+        """Keys with values to choose from, each the first ones by name. The work is bounded, whatever the fleet's size:
+        one step into an index for each."""
+        found: dict[str, tuple[str, ...]] = {}
+        keys, values = select(func.min(DeviceLabelRow.key)), select(func.min(DeviceLabelRow.value))
+        with self._database.read() as session:
+            key = session.scalar(keys)
+            while key is not None and len(found) < OFFERED_KEYS:
+                there: list[str] = []
+                of_key = values.where(DeviceLabelRow.key == key)
+                value = session.scalar(of_key)
+                while value is not None and len(there) < OFFERED_VALUES:
+                    there.append(value)
+                    value = session.scalar(of_key.where(DeviceLabelRow.value > value))
+                found[key] = tuple(there)
+                key = session.scalar(keys.where(DeviceLabelRow.key > key))
+        return found
 
     def meant(self, selector: str, limit: int) -> tuple[str, ...]:
         """Up to `limit` names of devices that the selector matches, by name. Raises as `change`."""

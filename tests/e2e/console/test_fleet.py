@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from scripts.simulator.example_fleet import People
-from tests.support.programs.browser import Visit
+from tests.support.programs.browser import NARROW, WIDE, Visit, axe
 from tests.support.programs.registry_process import RegistryProcess
 
 PAGES = (
@@ -106,9 +106,11 @@ def test_many_devices_are_labelled_after_a_preview(operator: Visit, admin: httpx
     for name in ("turin-01", "turin-02"):
         page.get_by_label(f"Tick {name}").check()
     page.get_by_role("button", name="Label…").click()
+    page.get_by_role("heading", name="Label 2 devices").wait_for()
+    assert page.locator('#pairs option[value="site=turin"]').count() == 1
     page.get_by_label("Set").fill("shift=night")
     page.get_by_role("button", name="Show who would change").click()
-    assert page.get_by_text("2: turin-01, turin-02").is_visible()
+    page.get_by_text("2: turin-01, turin-02").wait_for()
     assert "registry devices label turin-01 turin-02 shift=night" in page.locator(".command code").inner_text()
     assert admin.get("/v1/devices?label=shift=night").json()["items"] == []
     page.get_by_role("button", name="Change labels").click()
@@ -124,7 +126,7 @@ def test_a_version_is_deployed_after_a_preview_and_the_record_says_who_did_it(
     page.get_by_label("Model").fill("digits-small")
     page.get_by_label("Version or alias").fill("0.4.0")
     page.get_by_role("button", name="Show the plan").click()
-    assert page.get_by_text("registry deploy digits-small@0.4.0 --device turin-01").is_visible()
+    page.get_by_text("registry deploy digits-small@0.4.0 --device turin-01").wait_for()
     page.get_by_role("button", name="Deploy", exact=True).click()
     page.get_by_text("1 device should serve digits-small@0.4.0 now.").wait_for()
     found = admin.get("/v1/devices/turin-01/deployments").json()["items"]
@@ -139,12 +141,26 @@ def test_a_device_is_registered_renewed_and_deleted(operator: Visit, registry: R
     page = operator.open("/console/devices/new")
     page.get_by_label("Name", exact=True).fill("edge-77")
     page.get_by_label("Labels").fill("site=bonn")
+    page.get_by_role("button", name="Show what happens").click()
+    page.get_by_role("heading", name="Register edge-77?").wait_for()
+    assert "registry devices add edge-77 --label site=bonn" in page.locator(".command").inner_text()
     page.get_by_role("button", name="Register").click()
+    page.get_by_role("heading", name="Registered edge-77").wait_for()
     first = page.locator(".secret").inner_text()
+    settings = page.locator(".file pre").first.inner_text()
+    for line in ('device = "edge-77"', f'url = "{registry.url}"', 'token_file = "edge-77.token"'):
+        assert line in settings.splitlines()
+    assert page.get_by_role("heading", name="edge-77.token").is_visible()
+    page.set_viewport_size({"width": NARROW, "height": 800})
+    assert axe(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW
+    page.set_viewport_size({"width": WIDE, "height": 800})
     with registry.client(first) as agent:
         assert agent.get("/v1/devices/edge-77/desired").status_code == 200
     operator.open("/console/devices/edge-77/credential")
     page.get_by_role("button", name="Make a new credential").click()
+    page.get_by_role("heading", name="edge-77 has a new credential").wait_for()
+    assert 'device = "edge-77"' in page.locator(".file pre").first.inner_text()
     assert page.locator(".secret").inner_text() != first
     with registry.client(first) as agent:
         assert agent.get("/v1/devices/edge-77/desired").status_code == 401
@@ -152,6 +168,55 @@ def test_a_device_is_registered_renewed_and_deleted(operator: Visit, registry: R
     page.get_by_role("button", name="Delete edge-77").click()
     page.get_by_text("Deleted edge-77.").wait_for()
     operator.open("/console/devices/edge-77", status=404)
+
+
+def test_labels_of_a_device_are_changed_after_a_question_and_not_over_what_somebody_else_changed(
+    operator: Visit, admin: httpx.Client
+) -> None:
+    name = "lyon-01"
+    before = admin.get(f"/v1/devices/{name}").json()["labels"]
+    page = operator.open(f"/console/devices/{name}/labels")
+    field = page.get_by_label("Labels")
+    field.fill(field.input_value() + "\nrack=7")
+    second = operator.new_window(f"/console/devices/{name}/labels")
+    mine = second.get_by_label("Labels")
+    mine.fill(mine.input_value() + "\nrack=8")
+    page.get_by_role("button", name="Show what would change").click()
+    page.get_by_role("heading", name=f"Change labels of {name}?").wait_for()
+    assert admin.get(f"/v1/devices/{name}").json()["labels"] == before
+    admin.post("/v1/labels", json={"devices": [name], "put": {"shelf": "2"}}).raise_for_status()
+    page.get_by_role("button", name="Change labels").click()
+    page.get_by_text(f"Changed the labels of {name}.").wait_for()
+    assert admin.get(f"/v1/devices/{name}").json()["labels"] == {**before, "rack": "7", "shelf": "2"}
+    operator.allow("status of 412")
+    second.get_by_role("button", name="Show what would change").click()
+    second.get_by_text("Somebody else changed the label 'rack'").wait_for()
+    assert admin.get(f"/v1/devices/{name}").json()["labels"]["rack"] == "7"
+
+
+def test_a_long_name_and_many_labels_leave_the_other_columns_in_sight(
+    visitors: Callable[..., Visit], people: People, admin: httpx.Client
+) -> None:
+    name = "camera-" + "x" * 57
+    admin.put(f"/v1/devices/{name}", json={"labels": {f"key-{n}": f"value-{n}" for n in range(50)}}).raise_for_status()
+    visit = visitors(people.tokens["mira"])
+    page = visit.open(f"/console/fleet?name={name}")
+    row = page.get_by_role("row").filter(has_text=name).bounding_box()
+    assert row is not None
+    assert row["height"] < 200
+    assert page.get_by_role("cell", name="45 more").is_visible()
+    edges = page.evaluate("[...document.querySelectorAll('tbody td')].map(each => each.getBoundingClientRect().right)")
+    assert max(edges) <= WIDE
+    admin.delete(f"/v1/devices/{name}").raise_for_status()
+
+
+def test_a_button_that_is_pressed_twice_acts_once(operator: Visit) -> None:
+    page = operator.open("/console/devices/new")
+    page.get_by_label("Name", exact=True).fill("edge-78")
+    page.get_by_role("button", name="Show what happens").click()
+    page.get_by_role("heading", name="Register edge-78?").wait_for()
+    page.get_by_role("button", name="Register").dblclick()
+    page.get_by_role("heading", name="Registered edge-78").wait_for()
 
 
 def test_a_reader_sees_no_action_and_can_do_none(

@@ -227,7 +227,7 @@ def label(request: Request, services: ServicesDep, who: Deploying, fields: FormD
     put, remove = label_pairs(fields.text("put")), _keys(fields.text("remove"))
     hidden = list(fields.hidden("confirmed", "put", "remove"))
     if not put and not remove:
-        there = services.fleet.labels.view()
+        there = services.fleet.labels.offered()
         return page(request, "label.html", active=FLEET, fields=hidden, devices=devices, selector=selector, there=there)
     body = LabelsBody(selector=selector, devices=devices, put=put, remove=remove, preview=True)
     answer = services.fleet.labels.change(body)

@@ -54,7 +54,7 @@ def fleet(
         sorts=SORTS,
         versions=_versions(figures),
         texts=device_texts,
-        labels=services.fleet.labels.view() if figures.devices <= 2000 else None,
+        keys=tuple(services.fleet.labels.offered()) if chips and not found.items else (),
     )
 
 

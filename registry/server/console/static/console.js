@@ -42,6 +42,17 @@ document.addEventListener("change", event => {
   if (event.target.closest("[data-submit]")) event.target.form.requestSubmit();
 });
 
+// A form that changes something is sent once, however often its button is pressed; again when its page is shown again.
+document.addEventListener("submit", event => {
+  const form = event.target;
+  if (form.method !== "post" || event.defaultPrevented) return;
+  if (form.dataset.sent) { event.preventDefault(); return; }
+  form.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("[data-sent]")) delete form.dataset.sent;
+});
+
 // `/` goes to the search field, as people are used to.
 document.addEventListener("keydown", event => {
   if (event.key !== "/" || event.target.closest("input, textarea, select")) return;
