@@ -55,7 +55,7 @@ PANELS: dict[str, dict[str, str]] = {
     "Watch": {
         "status": "registry.cli.fleet.status:status",
         "health": "registry.cli.fleet.telemetry:health",
-        "events": "registry.cli.fleet.telemetry:events",
+        "events": "registry.cli.fleet.events:events",
         "counts": "registry.cli.fleet.telemetry:counts",
         "results": "registry.cli.fleet.telemetry:results",
         "record": "registry.cli.catalogue.models:record",

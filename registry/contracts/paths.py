@@ -94,6 +94,8 @@ device_events_path = _Path("/devices/{device}/events")
 """GET: Page[Event], newest first."""
 counts_path = _Path("/counts")
 """GET `?device=&model=`: Page[CountView]."""
+events_path = _Path("/events")
+"""GET, with an `EventQuery`: Page[FleetEvent], newest first; a page may be short or empty and have a next one."""
 results_path = _Path("/results")
 """GET `?device=&model=`: Page[ResultView], newest first."""
 about_path = _Path("/about")

@@ -44,6 +44,7 @@ from registry.services.evaluations import Datasets, Evaluations, ParityTable
 from registry.services.fleet.desired import DesiredDocuments, Publication
 from registry.services.fleet.device_index import rebuild_index
 from registry.services.fleet.devices import Devices
+from registry.services.fleet.events import FleetEvents
 from registry.services.fleet.fleet_log import FleetLog
 from registry.services.fleet.groups import Groups
 from registry.services.fleet.health_series import HealthOverTime
@@ -146,6 +147,7 @@ class FleetServices:
     connections: ConnectionSamples
     versions: VersionSamples
     over_time: HealthOverTime
+    events: FleetEvents
     results: Results
     retention: RetentionSweep
     groups: Groups
@@ -192,6 +194,7 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         connections=ConnectionSamples(database, figures),
         versions=VersionSamples(database, figures),
         over_time=HealthOverTime(database),
+        events=FleetEvents(database),
         results=Results(database),
         retention=RetentionSweep(database, limits),
         groups=Groups(database),

@@ -1,4 +1,4 @@
-"""`registry health | events | results | counts`: what the fleet says of itself."""
+"""`registry health | results | counts`: what the fleet says of itself."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from registry.client.errors import UsageFault
 from registry.contracts.api.devices import CountView, DeviceView, ResultView
 from registry.contracts.api.fleet import DeviceSort
 from registry.contracts.counters import lost
-from registry.contracts.device.messages import Event, Health, ModelHealth
-from registry.contracts.paths import counts_path, device_events_path, device_health_path, results_path
+from registry.contracts.device.messages import Health, ModelHealth
+from registry.contracts.paths import counts_path, device_health_path, results_path
 from registry.contracts.texts import size_text
 
 DeviceFilter = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="Only of this device.")]
 MAX_BODY_SHOWN = 160
-EVENTS_SHOWN, RESULTS_SHOWN = 50, 20
+RESULTS_SHOWN = 20
 """Without --limit."""
 
 
@@ -183,40 +183,6 @@ def _ms(microseconds: float) -> str:
     if not microseconds:
         return "-"
     return f"{microseconds / 1000:.2f} ms" if microseconds >= 10 else f"{microseconds:.0f} us"
-
-
-@command
-def events(
-    session: Session,
-    device: Annotated[str, typer.Argument(metavar="DEVICE")],
-    *,
-    limit: Annotated[int | None, newest_option(EVENTS_SHOWN)] = None,
-) -> None:
-    """Show the events of a device, newest first: steps of deployments, workers that died, dropped results.
-
-    ```
-    registry events edge-1
-    registry events edge-1 --limit 500 --json
-    ```
-    """
-    listing = Listing(
-        of=Event,
-        noun="event",
-        columns=("AT", "KIND", "MODEL", "PHASE", "MESSAGE"),
-        row=lambda e: (time_text(e.at), e.kind, _versioned(e.model, e.version), e.phase, _told(e)),
-        empty=f"{device} has told of no event yet.",
-        optional=("KIND",),
-        newest_first=True,
-    )
-    show_list(session, listing, device_events_path(device), limit=limit, default=EVENTS_SHOWN)
-
-
-def _told(event: Event) -> str:
-    return ": ".join(part for part in (event.code, event.message) if part)
-
-
-def _versioned(model: str | None, version: str | None) -> str:
-    return f"{model}@{version}" if model and version else model or "-"
 
 
 @command

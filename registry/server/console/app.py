@@ -35,6 +35,7 @@ from registry.server.console.pages import (
     deploying,
     device,
     device_actions,
+    events,
     fleet,
     groups,
     health,
@@ -55,7 +56,7 @@ from registry.server.middleware.problems import faults_of
 
 log = logging.getLogger(__name__)
 SECTIONS: tuple[Section, ...] = (
-    *(fleet.SECTION, models.SECTION, rollouts.SECTION, health.SECTION, try_it.SECTION),
+    *(fleet.SECTION, models.SECTION, rollouts.SECTION, health.SECTION, try_it.SECTION, events.SECTION),
     *(approvals.SECTION, work.SECTION, settings.SECTION),
 )
 """In the order of the navigation."""

@@ -31,6 +31,7 @@ OFFERED: dict[str, tuple[Offer, ...]] = {
     ),
     "POST /v1/labels": (Offer("POST /fleet/label", D),),
     "GET /v1/devices/{device}": (Offer("GET /devices/{device}", R),),
+    "GET /v1/events": (Offer("GET /events", R), Offer("GET /events/download", R)),
     "GET /v1/groups": (Offer("GET /groups", R),),
     "GET /v1/groups/{group}": (Offer("GET /groups/{group}", R),),
     "PUT /v1/groups/{group}": (Offer("POST /groups", D),),

@@ -34,6 +34,7 @@ from registry.contracts.api.devices import (
     ReportsTaken,
     ResultView,
 )
+from registry.contracts.api.events import EventQuery, FleetEvent
 from registry.contracts.api.fleet import FleetSummary
 from registry.contracts.api.labels import LabelsAnswer, LabelsBody, LabelsView
 from registry.contracts.api.over_time import HealthSeries, HealthSpan
@@ -46,6 +47,7 @@ from registry.errors import InvalidError, TemporaryError
 from registry.server.agent_connection import agent_connection
 from registry.server.composition import Services
 from registry.server.device_pages import count_page, device_page
+from registry.server.event_pages import event_page
 from registry.server.fleet_metrics import certificate_ends
 from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep, caller, caller_of, services_of
 from registry.server.middleware.etags import document
@@ -128,6 +130,15 @@ def get_health_series(
 ) -> HealthSeries:
     """The fleet's health over time: by model, or by version of one model."""
     return services.fleet.over_time.view(span, model, services.clock())
+
+
+@fleet.get("/events")
+def list_fleet_events(
+    services: ServicesDep, paging: PagingDep, wanted: Annotated[EventQuery, Query()], _who: Reader
+) -> Page[FleetEvent]:
+    """What happened, newest first: what devices told, and who changed rollouts, aliases and deployments. A page looks
+    at a bounded number of rows: it may have fewer items than asked for, or none, and all the same a next one."""
+    return event_page(services, paging, wanted)[0]
 
 
 @devices.get("/labels")
