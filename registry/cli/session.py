@@ -191,8 +191,9 @@ def as_client_error(error: ClientError | RegistryError | ValueError) -> ClientEr
     if not isinstance(error, ValidationError):
         return None
     # Answers are checked by the client: what is left is a request made of the command line.
-    faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-    return UsageFault("What was given breaks a rule of the API", hint="See --help.", errors=tuple(faults))
+    from registry.contracts.faults import fault_lines  # noqa: PLC0415 - likewise
+
+    return UsageFault("What was given breaks a rule of the API", hint="See --help.", errors=fault_lines(error.errors()))
 
 
 _COMMON: dict[str, tuple[Any, Any]] = {

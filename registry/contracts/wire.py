@@ -21,10 +21,12 @@ Name = Annotated[str, StringConstraints(pattern=NAME)]
 """A model, variant, device or alias: 1 to 64 of `a-z 0-9 . _ -`, starting and ending with a letter or digit.
 No `/ + # $`: a name is one MQTT topic level and one URL path segment."""
 
-VersionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+-]{0,62}[A-Za-z0-9])?$")]
+VERSION_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._+-]{0,62}[A-Za-z0-9])?$"
+VersionName = Annotated[str, StringConstraints(pattern=VERSION_NAME)]
 """A version: like a name, with capitals and `+`, so that SemVer with build data fits."""
 
-LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?$")]
+LABEL_KEY = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,62}[A-Za-z0-9])?$"
+LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY)]
 LabelValue = Annotated[str, StringConstraints(max_length=256)]
 
 _UNSAFE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\\\\*"
@@ -54,7 +56,8 @@ Else as exporters name their files, spaces, accents and `#` too: a model finds i
 
 DIGEST_PREFIX = "sha256:"
 
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+Digest = Annotated[str, StringConstraints(pattern=DIGEST)]
 """The name of a blob, a manifest or a variant."""
 
 

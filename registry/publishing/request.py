@@ -31,6 +31,7 @@ from registry.contracts.catalogue.manifest import (
     TensorSpec,
     Tolerance,
 )
+from registry.contracts.faults import NAME_RULE, VERSION_RULE, fault_text
 from registry.contracts.wire import Wire
 from registry.inspection.class_names import read_class_names
 from registry.inspection.facts import InspectionError
@@ -233,17 +234,14 @@ def _is_echo(fault: dict[str, Any], found: Sequence[dict[str, Any]]) -> bool:
 
 def _fault(fault: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "value_error":  # our own words
-        return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
+    if fault["type"] == "value_error":
+        return f"{where}: {fault_text(fault)}" if where else fault_text(fault)
     if fault["type"] == "string_pattern_mismatch" and fault["loc"][-1] in ("model", "name"):
         return f"{where}: {str(fault['input'])[:80]!r} is no name{_like(str(fault['input']))}"
     if fault["type"] == "string_pattern_mismatch" and where == "version":
-        return (
-            f"version: {str(fault['input'])[:80]!r} is no version: 1 to 64 of A-Z a-z 0-9 . _ + -, beginning and "
-            "ending with a letter or digit; for example '1.2.0'"
-        )
+        return f"version: {str(fault['input'])[:80]!r} is no version: {VERSION_RULE}; for example '1.2.0'"
     if fault["type"] != "extra_forbidden":
-        return f"{where or 'the file'}: {fault['msg']}"
+        return f"{where or 'the file'}: {fault_text(fault)}"
     near = get_close_matches(str(fault["loc"][-1]), _KNOWN_KEYS, n=1)
     return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
 
@@ -257,8 +255,7 @@ def near_name(text: str) -> str:
 def _like(text: str) -> str:
     """What a name may be, with one that is near."""
     near = near_name(text)
-    rule = ": 1 to 64 of a-z 0-9 . _ -, beginning and ending with a letter or digit"
-    return f"{rule}; for example {near!r}" if near else rule
+    return f": {NAME_RULE}; for example {near!r}" if near else f": {NAME_RULE}"
 
 
 def _take_labels_file(raw: dict[str, Any], path: Path) -> None:

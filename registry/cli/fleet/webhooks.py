@@ -71,7 +71,7 @@ def _state(view: WebhookView) -> str:
         return f"given up after {view.failures} failures: {view.last_error}"
     if view.failures:
         return f"{view.failures} failures, next try {time_text(view.next_try)}: {view.last_error}"
-    return "works"
+    return "no failures"
 
 
 @app.command("set")

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from registry.client.errors import UsageFault
 from registry.client.versions import split_version
 from registry.contracts.device.deployments import DeploymentPolicy, ProbationLimits
+from registry.contracts.faults import fault_lines
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.core.rollouts import spec_texts
 
@@ -85,8 +86,7 @@ def policy_of(body: Mapping[str, Any]) -> DeploymentPolicy:
     try:
         policy = DeploymentPolicy.model_validate(body)
     except ValidationError as error:
-        faults = tuple(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise UsageFault("The policy is not valid", errors=faults) from None
+        raise UsageFault("The policy is not valid", errors=fault_lines(error.errors())) from None
     if unknown := policy.unknown_fields():
         known = ", ".join(
             (*DeploymentPolicy.model_fields, *(f"probation.{name}" for name in ProbationLimits.model_fields))
@@ -151,10 +151,7 @@ def checked(body: Any) -> RolloutSpec:
     try:
         return RolloutSpec.model_validate(body)
     except ValidationError as error:
-        faults = tuple(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'rollout'}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
-        )
+        faults = fault_lines(error.errors(), "rollout")
         raise UsageFault("The rollout is not valid", hint=_HINT, errors=faults) from None
 
 

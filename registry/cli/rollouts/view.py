@@ -8,7 +8,7 @@ from datetime import datetime
 
 from registry.cli.listing import Listing
 from registry.cli.output import Output, age_text, short, time_text
-from registry.contracts.rollout.states import RolloutState
+from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.contracts.rollout.views import ActionView, HistoryEntry, PlanView, RolloutView, WaveView
 from registry.contracts.texts import how_many, size_text
 from registry.core.rollouts.columns import BACK, COLUMNS, counted
@@ -37,6 +37,8 @@ ACTION_ORDERS: dict[str, Callable[[ActionView], object]] = {
     "state": lambda view: view.state.value,
     "code": lambda view: view.code or None,
 }
+_STAYED = frozenset({ActionState.ROLLED_BACK, ActionState.FAILED, ActionState.CANCELLED, ActionState.SUPERSEDED})
+"""It does not serve the version, so there is nothing to go back from."""
 FOR_A_PERSON = frozenset({RolloutState.DRAFT, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED})
 """It goes no further until somebody says something."""
 
@@ -249,7 +251,7 @@ def tell_device(out: Output, rollout: str, view: ActionView, now: datetime) -> N
     out.say(local_times(view.why) or view.message or "Nothing keeps it.")
     if view.left is not None:
         out.say(left_text(view)[:1].upper() + left_text(view)[1:] + ".")
-    elif view.previous:
+    elif view.previous and view.state not in _STAYED:
         out.say(f"If it has to go back: to {view.previous}.")
     out.say("")
     out.table(

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.contracts.api.answers import PROBLEM_TYPE, STATUS_OF_CODE, Problem
 from registry.contracts.api.uploads import UPLOAD_OFFSET
+from registry.contracts.faults import fault_lines
 from registry.errors import OffsetMismatchError, RegistryError
 
 MAX_ERRORS = 50
@@ -65,7 +66,7 @@ def response_of(error: RegistryError) -> Response:
 
 def faults_of(error: RequestValidationError | ValidationError) -> tuple[str, ...]:
     """One line per fault: where it is, what is wrong. The value itself is not repeated: it may be a secret."""
-    return tuple(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors())
+    return fault_lines(error.errors())
 
 
 def install_handlers(app: FastAPI) -> None:

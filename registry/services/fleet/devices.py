@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, defer
 from registry.contracts.api.devices import DeviceCreated, DeviceView
 from registry.contracts.api.fleet import SlotState
 from registry.contracts.device.messages import Health, Presence, Reported
+from registry.contracts.faults import fault_lines
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import LabelKey, LabelValue
 from registry.core import device_states, presence
@@ -127,8 +128,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
     try:
         _LABELS.validate_python(dict(labels))
     except ValidationError as error:
-        faults = tuple(f"{'.'.join(str(part) for part in f['loc'])}: {f['msg']}" for f in error.errors())
-        raise InvalidError("A label is not allowed.", faults) from error
+        raise InvalidError("A label is not allowed.", fault_lines(error.errors())) from error
 
 
 def _views(session: Session, rows: Sequence[DeviceRow], now: datetime, *, brief: bool = False) -> list[DeviceView]:
