@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 from markupsafe import Markup
 from starlette.datastructures import QueryParams
 
-from registry.contracts.texts import how_many, size_text
+from registry.contracts.texts import how_many, size_text, visible
 
 _AGES = ((90 * 86400, 86400, "d"), (2 * 86400, 86400, "d"), (2 * 3600, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
 
@@ -97,5 +97,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "span": span_text,
     "digest": short_digest,
     "segment": segment,
+    "visible": visible,
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {"command_line": command_line, "query": query, "how_many": how_many}

@@ -242,8 +242,9 @@ def test_a_request_of_another_site_changes_nothing(operator: Visit, registry: Re
 
 def test_markup_in_a_label_is_text(operator: Visit, admin: httpx.Client) -> None:
     markup = "<img src=x onerror=alert(1)>"
-    admin.put("/v1/devices/odd-1", json={"labels": {"note": markup}}).raise_for_status()
+    admin.put("/v1/devices/odd-1", json={"labels": {"note": markup, "file": "\u202egnp.exe"}}).raise_for_status()
     page = operator.open("/console/fleet?name=odd-1")
     assert page.get_by_text(f"note={markup}").is_visible()
     assert page.locator("main img").count() == 0
+    assert page.get_by_text("file=\ufffdgnp.exe").is_visible()
     admin.delete("/v1/devices/odd-1").raise_for_status()
