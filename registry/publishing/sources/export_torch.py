@@ -11,6 +11,7 @@ one built on torch.export, which needs onnxscript.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import types
@@ -82,8 +83,9 @@ def export(model: Any, kind: str, inputs: Any, out: str) -> None:
         raise ExportRefusal(
             "it does not say its inputs: give each with --input NAME:TYPE:DIMS, as x:FP32:-1,3,224,224 (-1: any size)"
         )
+    _require_own_order(model, [name for name, _, _ in inputs])
     examples, others = (_examples(inputs, *sizes) for sizes in (SIZES, OTHER_SIZES))
-    given, answered = ([value.shape for value in _flat(model(*each))] for each in (examples, others))
+    given, answered = ([value.shape for value in _answered(model, each)] for each in (examples, others))
     if [len(shape) for shape in given] != [len(shape) for shape in answered]:
         raise ExportRefusal("it answers with other outputs for inputs of another size")
     names = [name for name, _, _ in inputs]
@@ -101,11 +103,21 @@ def export(model: Any, kind: str, inputs: Any, out: str) -> None:
         torch.onnx.export(model, examples, out, dynamo=True, dynamic_shapes=shapes, **options)
 
 
+def _require_own_order(model: Any, names: list[str]) -> None:
+    """The inputs are told by their places: a name that the model has at another place is a mistake."""
+    schema = getattr(model.forward, "schema", None)
+    if schema is None:
+        own = list(inspect.signature(model.forward).parameters)
+    else:
+        own = [each.name for each in schema.arguments][1:]
+    if any(name in own and own.index(name) != at for at, name in enumerate(names)):
+        raise ExportRefusal(f"the inputs are said as {', '.join(names)}, and the model takes {', '.join(own)}")
+
+
 def compare(model: Any, inputs: Any, out: str) -> dict[str, Any]:
     """How far what was written is from the model itself. Raises ExportRefusal: too far, or it answers otherwise."""
     import numpy as np  # noqa: PLC0415 - as above
     import onnx  # noqa: PLC0415
-    import torch  # noqa: PLC0415
 
     graph = onnx.load(out, load_external_data=False).graph
     takes = {spec.name: spec.type.tensor_type for spec in graph.input}
@@ -119,11 +131,13 @@ def compare(model: Any, inputs: Any, out: str) -> dict[str, Any]:
     each = max(int(np.prod([OTHER_SIZES[1] if dim < 0 else dim for dim in shape[1:]])) for _, _, shape in inputs)
     rows = max(2, min(ROWS, MOST_ELEMENTS // max(1, each)))
     draws = [rows] if joined else [SIZES[0]] * min(rows, DRAWS)
-    runs, largest = _runner(out), 0.0
+    runs, largest, compared = _runner(out), 0.0, [0]
     for number, size in enumerate(draws):
         given = _examples(inputs, size, OTHER_SIZES[1], seed=number)
-        with torch.no_grad():
-            wanted = [value.numpy() for value in _flat(model(*given))]
+        wanted = _answered(model, given)
+        if number == 0:
+            _require_same(wanted, _answered(model, given))
+            compared = [0] * len(wanted)
         named = zip((name for name, _, _ in inputs), given)
         found = runs({name: value.numpy() for name, value in named if name in takes})
         if len(found) != len(wanted):
@@ -132,7 +146,32 @@ def compare(model: Any, inputs: Any, out: str) -> dict[str, Any]:
             if mine.shape != its.shape:
                 raise ExportRefusal(f"output {index} is {list(its.shape)}, and {list(mine.shape)} of the model itself")
             largest = max(largest, distance(mine, its))
-    return {"compared": rows if joined else len(draws), "difference": largest}
+            compared[index] += mine.size
+    empty = [index for index, count in enumerate(compared) if not count]
+    return {"compared": rows if joined else len(draws), "difference": largest, "empty": empty}
+
+
+def _answered(model: Any, given: Any) -> list[Any]:
+    """What the model itself answers; it may write into its inputs, so it gets copies."""
+    import torch  # noqa: PLC0415 - as above
+
+    with torch.no_grad():
+        return [value.numpy() for value in _flat(model(*(each.clone() for each in given)))]
+
+
+def _require_same(first: list[Any], second: list[Any]) -> None:
+    """A model that keeps a state would be exported with that of this moment."""
+    same = [each.shape for each in first] == [each.shape for each in second]
+    try:
+        for one, other in zip(first, second) if same else ():
+            distance(one, other)
+    except ExportRefusal:
+        same = False
+    if not same:
+        raise ExportRefusal(
+            "it answers the same inputs otherwise the second time: it keeps a state, or draws random numbers, as "
+            "dropout in training does. Save it after model.eval(), with its state among the inputs"
+        )
 
 
 def _runner(out: str) -> Any:

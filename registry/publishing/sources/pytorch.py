@@ -90,9 +90,13 @@ def exported_torch(
             }
         )
         note = f"exported by torch.onnx from PyTorch {said['version']}, compared on {said['compared']} random inputs"
+        notes = [f"{note}: at most {said['difference']:.2g} from the model itself"]
+        if said["empty"]:
+            places = ", ".join(map(str, said["empty"]))
+            notes.append(f"outputs at {places} were empty for each of these inputs: nothing of them was compared")
         return FoundModel(
             origin=origin, files=(FoundFile(folder / "model.onnx"),), name=name,
-            notes=(f"{note}: at most {said['difference']:.2g} from the model itself",), keep=stack.pop_all(),
+            notes=tuple(notes), keep=stack.pop_all(),
         )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from tests.support.paths import LENET
 from tests.support.programs.cli import Cli
 
 pytestmark = pytest.mark.timeout(2000)  # PyTorch's wheel for GPUs is several GB
-MAKE = """
+MAKE = '''
 import sys, os, pickle, torch
 folder = sys.argv[1]
 torch.manual_seed(0)
@@ -54,6 +54,37 @@ class Loops(torch.nn.Module):
 class Noise(torch.nn.Module):
     def forward(self, x):
         return x + torch.rand_like(x)
+class Writing(torch.nn.Module):
+    def forward(self, x):
+        return x.add_(1.0).sum(1)
+class Apart(torch.nn.Module):
+    def forward(self, left, right):
+        return left - 2 * right
+class Counting(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+    def forward(self, x):
+        self.calls.add_(1.0)
+        return x + self.calls
+class Picking(torch.nn.Module):
+    def forward(self, x):
+        return x[(x.sum(1) > 1e6).nonzero()[:, 0]]
+with open(f"{folder}/secret", "wb") as file:
+    file.write(bytes(range(1, 17)))
+with open(f"{folder}/reading.py", "w") as file:
+    file.write(f"""import torch
+class Reading(torch.nn.Module):
+    def forward(self, x):
+        return x + torch.from_file("{folder}/secret", False, 16, dtype=torch.uint8).to(torch.float32).sum()
+""")
+sys.path.append(folder)
+from reading import Reading
+torch.jit.script(Writing()).save(f"{folder}/writing.pt")
+torch.jit.script(Apart()).save(f"{folder}/apart.pt")
+torch.jit.script(Counting()).save(f"{folder}/counting.pt")
+torch.jit.script(Picking()).save(f"{folder}/picking.pt")
+torch.jit.script(Reading()).save(f"{folder}/reading.pt")
 net, x = Net().eval(), torch.randn(2, 1, 8, 8)
 torch.jit.script(net).save(f"{folder}/scripted.pt")
 torch.jit.trace(net, x).save(f"{folder}/traced.ts")
@@ -74,8 +105,9 @@ torch.save(Writes(), f"{folder}/writes.pt")
 torch.save([1], f"{folder}/list.pt")
 os.makedirs(f"{folder}/mlflow/data")
 torch.save(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval(), f"{folder}/mlflow/data/model.pth")
-"""
+'''
 ROWS = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 3))
+LEFT, RIGHT = (TensorSpec(name=name, datatype=Datatype.FP32, shape=(-1, 3)) for name in ("left", "right"))
 PICTURES = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 1, 8, 8))
 TRUSTED = SourceChoice(trust_pickle=True)
 SAID = SourceChoice(inputs=(PICTURES,))
@@ -150,6 +182,30 @@ def test_several_inputs_and_outputs_keep_their_order_and_their_open_sizes(models
 
 
 @pytest.mark.usefixtures("exporter")
+def test_a_model_that_writes_into_its_input_is_compared_on_what_was_given(models: Path) -> None:
+    found = read_source([f"torch:{models / 'writing.pt'}"], SourceChoice(inputs=(ROWS,)))
+    with found.keep:
+        session = onnxruntime.InferenceSession(found.files[0].file, providers=["CPUExecutionProvider"])
+        (answered,) = session.run(None, {"x": np.zeros((2, 3), np.float32)})
+        np.testing.assert_array_equal(answered, [3, 3])
+
+
+@pytest.mark.usefixtures("exporter")
+def test_an_output_that_was_empty_each_time_is_said_to_be_not_compared(models: Path) -> None:
+    found = read_source([f"torch:{models / 'picking.pt'}"], SourceChoice(inputs=(ROWS,)))
+    with found.keep:
+        assert found.notes[1].endswith("nothing of them was compared")
+
+
+@pytest.mark.usefixtures("exporter")
+def test_inputs_may_have_other_names_than_the_models_own(models: Path) -> None:
+    swapped = [spec.model_copy(update={"name": f"my_{spec.name}"}) for spec in (LEFT, RIGHT)]
+    found = read_source([f"torch:{models / 'apart.pt'}"], SourceChoice(inputs=tuple(swapped)))
+    with found.keep:
+        assert [name for name, _ in inputs_of(found)] == ["my_left", "my_right"]
+
+
+@pytest.mark.usefixtures("exporter")
 def test_a_loop_of_torchscript_is_exported_with_its_condition(models: Path) -> None:
     spec = TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, -1))
     found = read_source([f"torch:{models / 'loops.pt'}"], SourceChoice(inputs=(spec,)))
@@ -170,7 +226,10 @@ def test_a_loop_of_torchscript_is_exported_with_its_condition(models: Path) -> N
             SourceChoice(inputs=(ROWS,)),
             "invalid for input of size 9",
         ),
-        ("noise.pt", SAID, "from the model itself|cannot be exported"),
+        ("noise.pt", SAID, "otherwise the second time"),
+        ("counting.pt", SourceChoice(inputs=(ROWS,)), "keeps a state"),
+        ("apart.pt", SourceChoice(inputs=(RIGHT, LEFT)), "said as right, left, and the model takes left, right"),
+        ("reading.pt", SourceChoice(inputs=(ROWS,)), "unable to open file .*secret"),
         ("program.pt2", SourceChoice(), "--trust-pickle"),
         ("program.pt2", SourceChoice(trust_pickle=True, inputs=(PICTURES,)), "leave out --input"),
         ("module.pt", SAID, "--trust-pickle"),
