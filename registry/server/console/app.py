@@ -48,14 +48,14 @@ from registry.server.console.pages import (
     work,
 )
 from registry.server.console.rendering import Pages, page
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.trials import Trials
 from registry.server.console.visitors import PART, cookie_of, require_same_origin
 from registry.server.middleware.limits import OtherBodies
 from registry.server.middleware.problems import faults_of
 
 log = logging.getLogger(__name__)
-SECTIONS: tuple[Section, ...] = (
+SECTIONS: tuple[NavEntry, ...] = (
     *(fleet.SECTION, models.SECTION, rollouts.SECTION, health.SECTION, try_it.SECTION, events.SECTION),
     *(approvals.SECTION, work.SECTION, settings.SECTION),
 )
@@ -85,7 +85,7 @@ def create_console(services: Services) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     app.state.pages = Pages(SECTIONS)
-    app.state.live = live.Live(services.database)
+    app.state.live = live.NewsStreams(services.database)
     app.state.trials = Trials()
     app.state.attempts = signing_in.SignInAttempts()
     for router in routers():

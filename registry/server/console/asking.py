@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from registry.certificates import CertificateError
 from registry.config import Mqtt
 from registry.contracts.codes import InferenceCode, RequestCode
-from registry.server.console.trials import Box, Outcome, ShownOutput, Target
+from registry.server.console.trials import AskedSlot, Box, Outcome, ShownOutput
 
 if TYPE_CHECKING:
     from registry.client.devices import Answer, Client, DeviceError
@@ -30,7 +30,7 @@ _OBJECTS = ("boxes", "scores", "classes", "labels")
 _CLASSES = ("label", "score")
 
 
-def ask(mqtt: Mqtt, targets: Sequence[Target], given: Mapping[str, Any]) -> tuple[Outcome, ...]:
+def ask(mqtt: Mqtt, targets: Sequence[AskedSlot], given: Mapping[str, Any]) -> tuple[Outcome, ...]:
     """One outcome for each target, which are asked one after the other, so that none waits for another.
 
     Args:
@@ -54,7 +54,7 @@ def ask(mqtt: Mqtt, targets: Sequence[Target], given: Mapping[str, Any]) -> tupl
         return tuple(_asked(client, target, given) for target in targets)
 
 
-def _asked(client: Client, target: Target, given: Mapping[str, Any]) -> Outcome:
+def _asked(client: Client, target: AskedSlot, given: Mapping[str, Any]) -> Outcome:
     from registry.client.devices import DeviceError  # noqa: PLC0415 - as above
 
     whom: dict[str, Any] = {"pool": target.name} if target.pool else {"device": target.name}
@@ -67,11 +67,11 @@ def _asked(client: Client, target: Target, given: Mapping[str, Any]) -> Outcome:
         return _failed(target, DeviceError(InferenceCode.BAD_PAYLOAD, f"the request cannot be sent: {error}"))
 
 
-def _failed(target: Target, error: DeviceError) -> Outcome:
+def _failed(target: AskedSlot, error: DeviceError) -> Outcome:
     return Outcome(target, code=error.code, message=error.message, action=error.action, device=error.device)
 
 
-def _answered(target: Target, answer: Answer) -> Outcome:
+def _answered(target: AskedSlot, answer: Answer) -> Outcome:
     labels: tuple[tuple[tuple[str, float], ...], ...] = ()
     boxes: tuple[Box, ...] | None = None
     shown = set(answer.datatypes)

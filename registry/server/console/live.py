@@ -44,7 +44,7 @@ NEWS = (HealthRow.id, EventRow.id, DeviceIndexRow.changed_at)
 log = logging.getLogger(__name__)
 
 
-class Live:
+class NewsStreams:
     """The reader, and the streams that it feeds. For one event loop."""
 
     def __init__(self, database: Database) -> None:
@@ -149,7 +149,7 @@ def counters(database: Database) -> tuple[object, ...]:
 class _Stream(StreamingResponse):
     """Counted while it is answered."""
 
-    def __init__(self, live: Live, caller: str) -> None:
+    def __init__(self, live: NewsStreams, caller: str) -> None:
         super().__init__(live.stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         self._live, self._caller = live, caller
 
@@ -164,5 +164,5 @@ class _Stream(StreamingResponse):
 @router.get(LIVE)
 async def live(request: Request, who: Reading) -> StreamingResponse:
     """The stream of one tab."""
-    found: Live = request.app.state.live
+    found: NewsStreams = request.app.state.live
     return _Stream(found, f"token {who.name}" if who.session is not None else address_of(request))

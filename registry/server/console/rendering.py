@@ -18,7 +18,7 @@ from registry.contracts.paths import CONSOLE
 from registry.errors import NotFoundError
 from registry.server.console.assets import Assets
 from registry.server.console.filters import FILTERS, FUNCTIONS, age
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import PART, Visitor
 from registry.server.middleware.auth import services_of
 
@@ -26,7 +26,7 @@ from registry.server.middleware.auth import services_of
 class Pages:
     """Renders the templates of one application."""
 
-    def __init__(self, sections: tuple[Section, ...]) -> None:
+    def __init__(self, sections: tuple[NavEntry, ...]) -> None:
         self._sections = sections
         self.assets = Assets()
         self._templates = Environment(

@@ -77,7 +77,7 @@ def column_count(view: RolloutView, column: str) -> int:
 
 
 @dataclass(frozen=True)
-class Part:
+class BarPart:
     """One stretch of a bar."""
 
     kind: str
@@ -93,7 +93,7 @@ class Part:
 class Bar:
     """Devices by what they are, as a bar and as words."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[BarPart, ...]
     devices: int
     """In the bar."""
     done: int
@@ -114,7 +114,7 @@ def bar(counts: Mapping[ActionState, int], back: Mapping[ActionState, int] | Non
         devices = found[column]
         if devices:
             width = 100 * devices / total
-            parts.append(Part(kind, COLUMN_NAMES[column], devices, round(at, 3), round(width, 3)))
+            parts.append(BarPart(kind, COLUMN_NAMES[column], devices, round(at, 3), round(width, 3)))
             at += width
     return Bar(tuple(parts), total, found["COMMITTED"] + found[BACK])
 

@@ -10,7 +10,7 @@ from registry.contracts.api.answers import Scope
 
 
 @dataclass(frozen=True)
-class Section:
+class NavEntry:
     """One entry of the navigation, with the routes behind it."""
 
     title: str

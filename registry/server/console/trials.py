@@ -27,7 +27,7 @@ MAX_OF_ONE = 2
 
 
 @dataclass(frozen=True)
-class Target:
+class AskedSlot:
     """Who is asked for what."""
 
     name: str
@@ -85,7 +85,7 @@ class ShownOutput:
 class Outcome:
     """What came of asking one target: an answer, or an error with code, message and action."""
 
-    target: Target
+    target: AskedSlot
     seconds: float = 0.0
     """From the question to the answer."""
     device: str = ""
@@ -110,7 +110,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRequest:
     """One of them."""
 
     id: str
@@ -133,7 +133,7 @@ class Trials:
     """Of one application. Thread-safe."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Trial] = {}
+        self._kept: dict[str, TrialRequest] = {}
         self._under_way: Counter[int] = Counter()
         self._lock = threading.Lock()
 
@@ -155,9 +155,9 @@ class Trials:
 
     def keep(
         self, owner: int, at: datetime, picture: Picture | None, request: str, outcomes: tuple[Outcome, ...]
-    ) -> Trial:
+    ) -> TrialRequest:
         """A new one; the oldest make room."""
-        trial = Trial(secrets.token_urlsafe(12), owner, at, picture, request, outcomes)
+        trial = TrialRequest(secrets.token_urlsafe(12), owner, at, picture, request, outcomes)
         with self._lock:
             self._kept[trial.id] = trial
             held = sum(each.size for each in self._kept.values())
@@ -168,7 +168,7 @@ class Trials:
                 del self._kept[old.id]
         return trial
 
-    def get(self, name: str, owner: int, now: datetime) -> Trial:
+    def get(self, name: str, owner: int, now: datetime) -> TrialRequest:
         """Raises NotFoundError: it is over, or of somebody else."""
         with self._lock:
             found = self._kept.get(name)

@@ -100,7 +100,7 @@ def set_desired(
     if wanted is None:
         session.delete(row)
     else:
-        change = Change(device.id, wanted, pinned, note)
+        change = SlotChange(device.id, wanted, pinned, note)
         session.merge(DeploymentRow(**_slot(model, change, wanted, generation=document.generation, by=by, now=now)))
     session.flush()
     index(session, [device.id], now)
@@ -189,7 +189,7 @@ def _store(session: Session, device_id: int, document: Desired) -> None:
 
 
 @dataclass(frozen=True)
-class Change:
+class SlotChange:
     """What one slot of one device should serve now; None: nothing."""
 
     device_id: int
@@ -199,7 +199,7 @@ class Change:
 
 
 def set_many(
-    session: Session, model: str, changes: Sequence[Change], by: str, now: datetime, *, adapts: bool = False
+    session: Session, model: str, changes: Sequence[SlotChange], by: str, now: datetime, *, adapts: bool = False
 ) -> set[int]:
     """Set one model's slot on many devices, each named once; the caller's transaction makes it true.
 
@@ -216,7 +216,7 @@ def set_many(
 
 
 def _set_batch(
-    session: Session, model: str, changes: Sequence[Change], by: str, now: datetime, *, adapts: bool
+    session: Session, model: str, changes: Sequence[SlotChange], by: str, now: datetime, *, adapts: bool
 ) -> set[int]:
     ids = [change.device_id for change in changes]
     columns = (DesiredRow.device_id, DesiredRow.document)
@@ -252,7 +252,7 @@ def _set_batch(
 
 
 def _slot(
-    model: str, change: Change, wanted: DesiredModel, *, generation: int, by: str, now: datetime
+    model: str, change: SlotChange, wanted: DesiredModel, *, generation: int, by: str, now: datetime
 ) -> dict[str, Any]:
     """The deployment's row."""
     return {

@@ -27,7 +27,7 @@ from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
 from registry.services.choice import choose
-from registry.services.fleet.desired import Change, as_desired, set_many
+from registry.services.fleet.desired import SlotChange, as_desired, set_many
 from registry.services.queries import in_batches, manifest_body
 from registry.services.rollouts.store import (
     ACTIVE,
@@ -69,7 +69,7 @@ def offer(session: Session, row: RolloutRow, rows: Sequence[ActionRow], changes:
     return len(told) - len(refused)
 
 
-def _offers(session: Session, row: RolloutRow, spec: RolloutSpec, rows: Sequence[ActionRow]) -> list[Change]:
+def _offers(session: Session, row: RolloutRow, spec: RolloutSpec, rows: Sequence[ActionRow]) -> list[SlotChange]:
     """What each device is offered in this generation."""
     settings = session.get(ModelRow, row.model)
     policy = policy_of(row, spec)
@@ -88,13 +88,13 @@ def _offers(session: Session, row: RolloutRow, spec: RolloutSpec, rows: Sequence
         previous = previous_of(action)
         return previous.model_copy(update=update) if previous is not None else None
 
-    return [Change(action.device_id, target(action)) for action in rows if action.device_id is not None]
+    return [SlotChange(action.device_id, target(action)) for action in rows if action.device_id is not None]
 
 
 def restore(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: datetime) -> None:
     """The desired state of these devices returns to what it was before this rollout, as it stood."""
     ours = _still_ours(session, row, rows)
-    wanted = [Change(r.device_id, previous_of(r), r.previous_pinned) for r in ours if r.device_id is not None]
+    wanted = [SlotChange(r.device_id, previous_of(r), r.previous_pinned) for r in ours if r.device_id is not None]
     set_many(session, row.model, wanted, by_of(row), now)
 
 
@@ -111,7 +111,7 @@ def hold(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: date
     held = {r.device_id: r.held for r in rows if r.device_id is not None}
     ours = (DeploymentRow.device_id.in_(held), DeploymentRow.model == row.model, DeploymentRow.rollout == row.public)
     slots = session.scalars(select(DeploymentRow).where(*ours)).all()
-    wanted = [Change(s.device_id, _held(as_desired(s), held[s.device_id]), s.pinned, s.note) for s in slots]
+    wanted = [SlotChange(s.device_id, _held(as_desired(s), held[s.device_id]), s.pinned, s.note) for s in slots]
     session.flush()
     set_many(session, row.model, wanted, by_of(row), now, adapts=True)
 

@@ -9,13 +9,13 @@ from fastapi.responses import Response
 
 from registry.contracts.rollout.states import RolloutState
 from registry.server.console.rendering import page
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import Reading
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
 
 router = APIRouter()
-SECTION = Section("Approvals", "/approvals", "approvals", router)
+SECTION = NavEntry("Approvals", "/approvals", "approvals", router)
 
 
 @router.get("/approvals")

@@ -17,7 +17,7 @@ from registry.contracts.api.events import EventQuery, EventSource, FleetEvent
 from registry.contracts.texts import visible
 from registry.errors import InvalidError
 from registry.server.console.rendering import page
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import Reading
 from registry.server.event_pages import event_page
 from registry.server.middleware.auth import ServicesDep
@@ -25,7 +25,7 @@ from registry.server.middleware.paging import PagingDep
 from registry.services.fleet.events import FleetEvents
 
 router = APIRouter()
-SECTION = Section("Events", "/events", "events", router)
+SECTION = NavEntry("Events", "/events", "events", router)
 MAX_DOWNLOAD = 10_000
 """Events of one file."""
 MAX_LOOKS = 100

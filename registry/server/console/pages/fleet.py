@@ -14,14 +14,14 @@ from registry.contracts.paths import CONSOLE
 from registry.server.console import device_texts
 from registry.server.console.filters import query
 from registry.server.console.rendering import page
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import Reading
 from registry.server.device_pages import device_page
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
 
 router = APIRouter()
-SECTION = Section("Fleet", "/fleet", "fleet", router)
+SECTION = NavEntry("Fleet", "/fleet", "fleet", router)
 SORTS = {
     DeviceSort.NAME: "Name",
     DeviceSort.LAST_SEEN: "Longest silent",

@@ -15,14 +15,14 @@ from registry.core.device_states import THERE
 from registry.server.console import device_texts
 from registry.server.console.plots import NOT_MEASURED, Line, Plot, colour, mark_word, marks_of, number_text
 from registry.server.console.rendering import page
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import Reading
 from registry.server.device_pages import count_page
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
 
 router = APIRouter()
-SECTION = Section("Health", "/health", "health", router)
+SECTION = NavEntry("Health", "/health", "health", router)
 MAX_CHOICES = 200
 LEAST_S = 20.0
 """Of a step that began less long ago nothing is shown: sums are written every 10 s."""

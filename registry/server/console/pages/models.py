@@ -16,13 +16,13 @@ from registry.core.differences import changes
 from registry.server.console import model_figures
 from registry.server.console.pages import model_actions
 from registry.server.console.rendering import page
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import Reading
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep
 
 router = APIRouter()
-SECTION = Section("Models", "/models", "models", router, groups=(model_actions.router,))
+SECTION = NavEntry("Models", "/models", "models", router, groups=(model_actions.router,))
 VERSIONS = 50
 """Of a model's page: each is a row, and a point of the plot of scores."""
 PARITIES = 200

@@ -17,13 +17,13 @@ from registry.server.console import rollout_figures
 from registry.server.console.filters import segment
 from registry.server.console.pages import rollout_commands, rollout_new
 from registry.server.console.rendering import go, page
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import PART, Reading
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep
 
 router = APIRouter()
-SECTION = Section("Rollouts", "/rollouts", "rollouts", rollout_new.router, groups=(router, rollout_commands.router))
+SECTION = NavEntry("Rollouts", "/rollouts", "rollouts", rollout_new.router, groups=(router, rollout_commands.router))
 MOST = 25
 """Rollouts of one page: each is counted."""
 HISTORY = 12

@@ -17,7 +17,7 @@ from registry.errors import UnauthorizedError
 from registry.server.console.filters import command_line
 from registry.server.console.forms import FormDep, parsed
 from registry.server.console.rendering import done, page
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import Administering, Reading, Visitor
 from registry.server.diagnosis import diagnose
 from registry.server.middleware.auth import ServicesDep
@@ -26,7 +26,7 @@ from registry.server.readiness import WORKS
 from registry.services.console_sessions import IDLE, MOST
 
 router = APIRouter()
-SECTION = Section("Settings", "/settings", "settings", router)
+SECTION = NavEntry("Settings", "/settings", "settings", router)
 SCOPES = {
     Scope.READ: "Look at everything but secrets.",
     Scope.PUBLISH: "Also publish versions, move aliases, change models.",

@@ -24,8 +24,8 @@ from registry.server.console import signing_in
 from registry.server.console.asking import ANSWER_S, ask
 from registry.server.console.forms import Form, FormDep, parsed
 from registry.server.console.rendering import go, page
-from registry.server.console.sections import Section
-from registry.server.console.trials import Picture, Target, Trial, Trials
+from registry.server.console.sections import NavEntry
+from registry.server.console.trials import AskedSlot, Picture, TrialRequest, Trials
 from registry.server.console.visitors import Deploying, Visitor
 from registry.server.device_pages import device_page
 from registry.server.middleware.auth import ServicesDep, services_of
@@ -33,7 +33,7 @@ from registry.server.middleware.paging import Paging
 
 router = APIRouter()
 PATH = "/try"
-SECTION = Section("Try it", PATH, "try", router, Scope.DEPLOY)
+SECTION = NavEntry("Try it", PATH, "try", router, Scope.DEPLOY)
 MAX_BYTES = 16 << 20
 """Of a picture with its form."""
 MAX_SUGGESTED = 200
@@ -113,7 +113,7 @@ def _owner(who: Visitor) -> int:
     return who.session.id
 
 
-def _page(request: Request, services: Services, asked: list[dict[str, Any]], trial: Trial | None) -> Response:
+def _page(request: Request, services: Services, asked: list[dict[str, Any]], trial: TrialRequest | None) -> Response:
     query = DeviceQuery(state=[ConnectionState.ONLINE, ConnectionState.LATE], brief=True)
     online = device_page(services, Paging(MAX_SUGGESTED, None), query).items
     versions = services.fleet.figures.summary(services.clock()).versions
@@ -147,11 +147,11 @@ def _asked(device: str, pool: str, model: str) -> dict[str, Any]:
     return {"name": pool or device, "pool": bool(pool), "model": model}
 
 
-def _shown_target(target: Target) -> dict[str, Any]:
+def _shown_target(target: AskedSlot) -> dict[str, Any]:
     return {"name": target.name, "pool": target.pool, "model": target.reference}
 
 
-def _target(fields: Form, number: str) -> Target | None:
+def _target(fields: Form, number: str) -> AskedSlot | None:
     """One of the two; None: its fields are empty. Raises InvalidError."""
     name, reference = fields.text("name" + number), fields.text("model" + number)
     if not reference and (number or not name):
@@ -159,7 +159,7 @@ def _target(fields: Form, number: str) -> Target | None:
     if number and not name:
         name, number = fields.text("name"), ""  # the same device, another model
     model, _, version = reference.partition("@")
-    return Target(
+    return AskedSlot(
         name=str(parsed(_NAME, name, "The device or pool")),
         pool=fields.text("kind" + number) == "pool",
         model=str(parsed(_NAME, model, "The model")),
@@ -194,7 +194,7 @@ def _picture(data: bytes) -> Picture:
     return Picture(data, kind, width, height)
 
 
-def _request(text: str, targets: list[Target]) -> dict[str, Any]:
+def _request(text: str, targets: list[AskedSlot]) -> dict[str, Any]:
     try:
         given = request_of_json(text)
     except ValueError as error:

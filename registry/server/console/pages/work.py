@@ -13,13 +13,13 @@ from registry.contracts.wire import Name
 from registry.server.console.filters import command_line
 from registry.server.console.forms import FormDep
 from registry.server.console.rendering import done, page
-from registry.server.console.sections import Section
+from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import Deploying, Reading
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep
 
 router = APIRouter()
-SECTION = Section("Jobs", "/jobs", "jobs", router)
+SECTION = NavEntry("Jobs", "/jobs", "jobs", router)
 KIND = {JobState.SUCCEEDED: "ok", JobState.FAILED: "bad", JobState.CANCELLED: "idle", JobState.WAITING: "idle"}
 """How a state is shown; the others are busy."""
 _OVER = {"open": False, "over": True}

@@ -12,7 +12,7 @@ from registry.contracts.device.messages import MAX_CONTROL_BYTES, DesiredModel, 
 from registry.contracts.wire import digest_of
 from registry.errors import InvalidError
 from registry.services.fleet import desired
-from registry.services.fleet.desired import MAX_MODELS, Change, find_device, set_desired, set_many
+from registry.services.fleet.desired import MAX_MODELS, SlotChange, find_device, set_desired, set_many
 from tests.integration.registry.rollouts.world import World
 
 LONG = DesiredModel(
@@ -59,7 +59,7 @@ def put_one(world: World, device: str, model: str, wanted: DesiredModel | None, 
 
 def put_many(world: World, device: str, model: str, wanted: DesiredModel | None) -> bool:
     with world.database.write() as session:
-        changes = [Change(find_device(session, device).id, wanted)]
+        changes = [SlotChange(find_device(session, device).id, wanted)]
         return not set_many(session, model, changes, "somebody", world.now)
 
 
