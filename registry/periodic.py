@@ -42,6 +42,10 @@ class SteadyPeriod(BaseTrigger):  # type: ignore[misc]
         self._steady = steady
         self._due = steady() + first_s
 
+    def __str__(self) -> str:
+        """As it stands in what APScheduler logs of a run that it skipped."""
+        return f"every {self._every_s:g} s"
+
     def planned(self, now: datetime) -> datetime:
         """The wall time of the next run, `now` being the wall time at this moment."""
         return now + timedelta(seconds=self._due - self._steady())
@@ -68,7 +72,7 @@ class PeriodicScheduler(BackgroundScheduler):  # type: ignore[misc]
 
     def every(self, seconds: float, run: Callable[..., object], *args: object, first_s: float, name: str) -> None:
         """Call `run(*args)` in `first_s` seconds, then every so many."""
-        self.add_job(run, SteadyPeriod(seconds, first_s), args=args, id=name)
+        self.add_job(run, SteadyPeriod(seconds, first_s), args=args, id=name, name=name)
 
     def _process_jobs(self) -> float:
         """APScheduler's own step, which a scheduler's loop repeats: begin what is due, say how long to wait."""

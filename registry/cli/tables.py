@@ -83,6 +83,11 @@ class TableLayout:
                 break
             self._shown.remove(self._names.index(name))
             self.left_out.append(name)
+        for name in reversed(self.left_out):  # a wide column that went later may have left room for narrow ones
+            before, self._shown = self._shown, sorted([*self._shown, self._names.index(name)])
+            if width is not None and self._least() > width:
+                self._shown = before
+        self.left_out = [name for name in self.left_out if self._names.index(name) not in self._shown]
 
     def _least(self) -> int:
         widths = [self._widths[each] for each in self._shown]

@@ -495,7 +495,7 @@ class ProblemCode(Code):
         "Check the name; the list commands show what is there.")
     CONFLICT = ("conflict",
         "It exists with other content, or is in another state than the request needs.",
-        "Compare the differences that are listed; a version never changes, so publish under a new name.")
+        "Do what the message allows. Where it lists differences in content, publish a new version; one never changes.")
     YANKED = ("yanked",
         "The version was yanked: no device, rollout or alias gets it any more.",
         "Take another version; `registry yank MODEL@VERSION --undo` lets it be deployed again.")

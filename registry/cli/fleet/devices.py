@@ -145,7 +145,7 @@ def _list(session: Session, chosen: DeviceSelection) -> None:
     if session.out.as_json:
         return
     if not count and chosen.is_filter:
-        session.out.say(nothing_line(session, chosen))
+        session.out.say(nothing_line(session, chosen, summary))
     elif count and (end := end_line(count, chosen)):
         session.out.say(end)
 

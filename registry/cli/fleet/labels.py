@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.fleet.selection import count_text
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
 from registry.contracts.api.labels import LabelsAnswer, LabelsBody
 from registry.contracts.paths import labels_path
-from registry.contracts.texts import how_many
 
 FORM = "KEY=VALUE sets a label, KEY- removes one"
 
@@ -37,15 +37,15 @@ def label(
     what = ", ".join([*(f"{key}={value}" for key, value in body.put.items()), *(f"{key}-" for key in body.remove)])
     if selector and asked.changed:
         left = asked.changed - len(asked.first)
-        named = ", ".join(asked.first) + (f" and {left} more" if left else "")
-        session.out.note(f"{how_many(asked.devices, 'device')} match; {asked.changed} would change: {named}")
-        confirm(session, f"Change {how_many(asked.changed, 'device')}: {what}?", yes=yes)
+        named = ", ".join(asked.first) + (f" and {left:,} more" if left else "")
+        session.out.note(f"{count_text(asked.devices, 'device')} match; {asked.changed:,} would change: {named}")
+        confirm(session, f"Change {count_text(asked.changed, 'device')}: {what}?", yes=yes)
     if not asked.changed:
-        whole = f"{how_many(asked.devices, 'device')} had that already: {what}."
+        whole = f"{count_text(asked.devices, 'device')} had that already: {what}."
         session.out.answer(asked, whole)
         return
     done = session.client.change("POST", labels_path(), body, LabelsAnswer, repeatable=True)
-    session.out.answer(done, f"Changed {how_many(done.changed, 'device')} of {done.devices}: {what}.")
+    session.out.answer(done, f"Changed {count_text(done.changed, 'device')} of {done.devices:,}: {what}.")
 
 
 def _body(words: list[str], selector: str) -> LabelsBody:

@@ -65,6 +65,8 @@ SortOption = Annotated[
     ),
 ]
 EVERYTHING = 100_000_000
+SHOWN = 5
+"""Codes and versions that are named where nothing matches."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +166,36 @@ def count_text(number: int, noun: str) -> str:
     return how_many(number, noun).replace(str(number), f"{number:,}", 1)
 
 
-def nothing_line(session: Session, chosen: DeviceSelection) -> str:
-    """Why no device matches: its labels, where none has those of the selector, with those that there are."""
+def nothing_line(session: Session, chosen: DeviceSelection, summary: FleetSummary | None = None) -> str:
+    """Why no device matches: the labels that there are, where none has those of the selector; else the codes with which
+    devices fail and the versions that serve, where these were asked for."""
     selector = chosen.query.selector
     alone = DeviceQuery(selector=selector, brief=True)
-    if not selector or next(each_device(session.client, alone, 1), None) is not None:
-        return "No device matches."
-    error = no_match(session, selector)
-    return f"{error.what}. {error.hint}"
+    if selector and next(each_device(session.client, alone, 1), None) is None:
+        error = no_match(session, selector)
+        return f"{error.what}. {error.hint}"
+    return " ".join(["No device matches.", *([] if summary is None else there_are(chosen.query, summary))])
+
+
+def there_are(query: DeviceQuery, summary: FleetSummary) -> list[str]:
+    """What a filter by code or by version could have named."""
+    said = []
+    if query.failing:
+        codes = [f"{code} ({count:,})" for code, count in summary.failing.items()]
+        said.append(f"Devices fail with: {_first_of(codes)}." if codes else "No device fails.")
+    if query.serves:
+        serving: dict[str, int] = {}
+        for each in summary.versions:
+            if each.version is not None:
+                name = f"{each.model}@{each.version}"
+                serving[name] = serving.get(name, 0) + each.devices
+        found = [f"{name} ({count:,})" for name, count in serving.items()]
+        said.append(f"What serves most: {_first_of(found)}." if found else "Nothing serves.")
+    return said
+
+
+def _first_of(texts: list[str]) -> str:
+    return ", ".join(texts[:SHOWN]) + (", ..." if len(texts) > SHOWN else "")
 
 
 def end_line(count: int, chosen: DeviceSelection) -> str:

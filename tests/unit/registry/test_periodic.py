@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from registry.periodic import SteadyPeriod
+from registry.periodic import PeriodicScheduler, SteadyPeriod
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
 
@@ -40,3 +40,13 @@ def test_a_run_that_is_overdue_is_planned_at_once_and_never_in_the_past() -> Non
     period = SteadyPeriod(60, 1, steady)
     steady.at += 5
     assert NOON < period.get_next_fire_time(None, NOON) < NOON + timedelta(seconds=0.001)
+
+
+def test_what_is_logged_of_a_run_that_was_skipped_names_the_job_and_its_period() -> None:
+    scheduler = PeriodicScheduler(threads=1)
+    scheduler.every(2.5, print, first_s=60, name="retention")
+    scheduler.start(paused=True)
+    try:
+        assert str(scheduler.get_jobs()[0]).startswith("retention (trigger: every 2.5 s, next run at: ")
+    finally:
+        scheduler.shutdown()

@@ -96,3 +96,14 @@ def test_an_answer_that_breaks_off_is_no_json(capsys: pytest.CaptureFixture[str]
 def test_an_empty_answer_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert show([]) == 0
     assert capsys.readouterr().out == "none\n"
+
+
+@pytest.mark.parametrize("terminal", [30], indirect=True)
+@pytest.mark.usefixtures("terminal")
+def test_a_narrow_column_stays_where_leaving_out_a_wide_one_made_room(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output()
+    rows = [("worse", "25 min ago", "every device serves what it served before")]
+    out.table(("ROLLOUT", "SINCE", "REASON"), rows, "none", optional=("SINCE", "REASON"))
+    heading, first = capsys.readouterr().out.splitlines()[:2]
+    assert heading.split() == ["ROLLOUT", "SINCE"]
+    assert first == "worse    25 min ago"
