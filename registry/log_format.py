@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Literal, TextIO
 
+from registry.contracts.texts import visible
 from registry.log_limit import limit_logs
 
 LogFormat = Literal["text", "json"]
@@ -71,7 +72,10 @@ def written_at(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, logger, message, ids; a traceback follows on lines of its own."""
+    """Time, level, logger, message, ids; a traceback follows on lines of its own.
+
+    A message may hold what came from outside: what would begin a line or steer a terminal is escaped, as in Python.
+    """
 
     def __init__(self, own: Mapping[str, str]) -> None:
         """`own`: ids that every line would have, and that are therefore not repeated."""
@@ -86,7 +90,15 @@ class TextFormatter(logging.Formatter):
         """One line, and the traceback."""
         found = {name: value for name, value in ids_of(record).items() if self._own.get(name) != value}
         record.ids = f" [{' '.join(f'{name}={value}' for name, value in found.items())}]" if found else ""
-        return super().format(record)
+        return visible(super().format(record), _escaped)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line, without the traceback."""
+        return super().formatMessage(record).replace("\n", r"\n")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class JsonFormatter(logging.Formatter):

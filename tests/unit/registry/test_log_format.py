@@ -55,6 +55,18 @@ def test_a_line_for_people_ends_with_its_ids_but_not_with_the_process_own() -> N
     assert TextFormatter({}).format(record("done")).endswith("agent.test: done")
 
 
+def test_what_came_from_outside_begins_no_line_for_people_and_steers_no_terminal() -> None:
+    made = record("admin yanked lenet 1.0.0: %s", "a\nERROR forged\x1b[31m\r\u202ered")
+    try:
+        raise ValueError("why\x1b[2J")
+    except ValueError:
+        made.exc_info = sys.exc_info()
+    line, *traceback = TextFormatter({}).format(made).splitlines()
+    assert line.endswith(r"lenet 1.0.0: a\nERROR forged\x1b[31m\r\u202ered")
+    assert traceback[0].startswith("Traceback")
+    assert traceback[-1] == r"ValueError: why\x1b[2J"
+
+
 def test_ids_end_with_their_block_are_bounded_and_the_line_itself_wins() -> None:
     with ids(rollout="outer", device="d"):
         with ids(rollout="x" * 1000):
