@@ -12,7 +12,7 @@ from registry.cli.session import Session, command
 from registry.client.errors import ProblemError
 from registry.client.fleet import fleet_summary
 from registry.contracts.api.answers import Scope, TokenView
-from registry.contracts.api.fleet import FleetSummary, SlotState
+from registry.contracts.api.fleet import ConnectionState, FleetSummary, SlotState
 from registry.contracts.codes import places_of
 from registry.contracts.paths import rollouts_path, tokens_path
 from registry.contracts.rollout.states import RolloutState
@@ -102,7 +102,9 @@ def _tokens(session: Session) -> list[TokenView] | None:
 
 def _serving_line(summary: FleetSummary) -> str:
     counts = [f"{number:,} {text}" for state, text in SERVING_TEXT.items() if (number := summary.serving.get(state, 0))]
-    return ", ".join(counts) or "no devices yet: registry devices add NAME"
+    away = sum(summary.connection.get(state, 0) for state in (ConnectionState.SILENT, ConnectionState.OFFLINE))
+    note = f"; as last reported: {away:,} of them cannot be heard now" if away else ""
+    return ", ".join(counts) + note if counts else "no devices yet: registry devices add NAME"
 
 
 def _rollouts_line(summary: FleetSummary) -> str:
