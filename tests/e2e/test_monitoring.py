@@ -107,7 +107,7 @@ def test_the_dashboard_is_one_that_grafana_can_import() -> None:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It scrapes a registry and an agent, which answers requests, one of them with an error, all the time."""
+    """It scrapes a registry and an agent, which answered requests, some of them with an error, between its scrapes."""
     require_prometheus()
     folder, port = tmp_path_factory.mktemp("monitored"), free_port()
     with Fleet(folder / "fleet") as fleet:
@@ -129,7 +129,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             Prometheus(folder, jobs, monitoring.RULES) as running,
         ):
             _ask(client)
-            eventually(lambda: running.query("modelfleet_fleet_errors_total"))
+            for metric in ("modelfleet_fleet_errors_total", "modelfleet_queue_wait_seconds_count > 0"):
+                eventually(lambda metric=metric: running.query(metric))  # type: ignore[misc]
             _ask(client)  # a counter that was not there before has no rate yet
             total = sum(float(sample["value"][1]) for sample in running.query("sum(modelfleet_fleet_errors_total)"))
             eventually(lambda: running.query(f"sum(modelfleet_fleet_errors_total) > {total}"))
@@ -151,8 +152,11 @@ def filled(expr: str) -> str:
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 def test_a_panel_shows_something_on_a_running_fleet(prometheus: Prometheus, panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
-        samples = eventually(lambda target=target: prometheus.query(filled(target["expr"])), 30)  # type: ignore[misc]
-        assert any(sample["value"][1] != "NaN" for sample in samples), target["expr"]
+
+        def shown(expr: str = filled(target["expr"])) -> bool:
+            return any(sample["value"][1] != "NaN" for sample in prometheus.query(expr))
+
+        eventually(shown, 30)
 
 
 def test_the_sums_of_the_fleet_are_those_of_its_agent(prometheus: Prometheus) -> None:
