@@ -275,7 +275,7 @@ def _deploy(r: Recorder, token: str, variant: dict[str, Any]) -> None:
     question = "?model=lenet&version=1.0.0"
     r.ask("GET", "/v1/devices/{device}/resolution", query=question, device="edge-1")
     r.ask("GET", "/v1/events", query="?device=edge-1")
-    for path in ("/v1/fleet", "/v1/counts", "/v1/results", "/v1/diagnosis", "/v1/disk"):
+    for path in ("/v1/fleet", "/v1/events", "/v1/counts", "/v1/results", "/v1/diagnosis", "/v1/disk"):
         r.ask("GET", path)
 
     def summed() -> bool:

@@ -39,7 +39,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     (r"\bmf_[\w-]{20,}", "TOKEN"),
     (r"\b[0-9a-f]{64}\b", "DIGEST"),
     (r"\b(?:r-)?(?=[a-f]*\d)[0-9a-f]{12}\b", "ID"),
-    (r"(?:/tmp(?:/[\w.-]+)+)?/(?:home/[\w.-]+|root)(?=[/\s]|$)", "HOME"),
+    (r"(?:/(?:tmp|dev/shm|var/tmp)(?:/[\w.-]+)+)?/(?:home/[\w.-]+|root)(?=[/\s]|$)", "HOME"),
     (r"\b\d+(?:\.\d+)? ?(?:us|ms|s|min|h|d)(?: ago)?\b", "DURATION"),
     (r"\b\d+(?:\.\d+)? (?:B|kB|MB|GB|KiB|MiB|GiB)(?:/s)?(?![\w])", "SIZE"),
     (r"\b\d+ CPUs?\b", "CPUS"),

@@ -71,7 +71,10 @@ class Cli:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         command = [sys.executable, "-m", "registry", *(str(argument) for argument in arguments)]
-        environment = self.environment | {"TERM": "dumb"}
+        environment = {key: value for key, value in self.environment.items() if key not in ("COLUMNS", "LINES")}
+        environment["TERM"] = (
+            "dumb"  # what runs the tests may have set COLUMNS, which counts before the terminal's width
+        )
         process = subprocess.Popen(
             command, cwd=self.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
         )
