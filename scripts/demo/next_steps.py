@@ -73,14 +73,13 @@ Look, ask, measure:
   registry bench {device} {MODEL} --seconds 5
 
 A bad version: its scores are NaN. Roll it out while requests come, and watch
-the device go back to {GOOD} by itself:
+how it is taken back, by the device or by the rollout, to {GOOD}:
   registry publish {there}/bad/{MODEL}.toml
   registry bench {device} {MODEL} --in-flight 1 --seconds 60 >/dev/null 2>&1 &
   registry rollout create {MODEL}@{BAD} --device {device} \\
-    --waves 100% --probation 20s --name bad --yes --watch
+    --waves 100% --probation 20s --on-failure rollback --name bad --yes --watch
   registry rollout why {device}
   registry devices
-  registry rollout abort bad --yes
 
 The same in a fleet: 60 simulated devices, first {GOOD}, then the bad version:
   scripts/fleet-sim --devices 60 --site paris --speed 5 \\
