@@ -132,6 +132,3 @@ FOR_PROGRAMS: dict[str, str] = {
     "POST /v1/console-links": "It leads here.",
 }
 """Operation to why no page offers it."""
-
-NOT_YET: frozenset[str] = frozenset()
-"""Operations whose pages are being made. It only becomes shorter."""

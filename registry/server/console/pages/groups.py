@@ -16,8 +16,8 @@ from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
 
 router = APIRouter()
-_NAME: TypeAdapter[object] = TypeAdapter(Name)
-_BODY: TypeAdapter[object] = TypeAdapter(GroupBody)
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_BODY: TypeAdapter[GroupBody] = TypeAdapter(GroupBody)
 
 
 @router.get("/groups")
@@ -41,11 +41,10 @@ def group(request: Request, group: Name, services: ServicesDep, _who: Reading) -
 @router.post("/groups")
 def set_group(request: Request, services: ServicesDep, who: Deploying, form: FormDep) -> Response:
     """Make a group or change it."""
-    name = str(parsed(_NAME, form.text("name"), "The name"))
+    name = parsed(_NAME, form.text("name"), "The name")
     devices = form.text("devices").replace(",", " ").split()
     given = {"selector": form.text("selector"), "devices": devices, "note": form.text("note")}
     body = parsed(_BODY, given, "The group")
-    assert isinstance(body, GroupBody)  # noqa: S101 - for mypy
     view = services.fleet.groups.put(name, body, services.clock())
     return done(request, who, f"Group {name} is set: {view.count:,} devices are in it now.", f"/groups/{segment(name)}")
 

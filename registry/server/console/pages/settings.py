@@ -11,14 +11,12 @@ from pydantic import TypeAdapter
 
 from registry.contracts.api.answers import Scope, TokenCreate
 from registry.contracts.api.upkeep import CheckState
-from registry.contracts.paths import CONSOLE
 from registry.contracts.wire import Name
-from registry.errors import UnauthorizedError
 from registry.server.console.filters import command_line
 from registry.server.console.forms import FormDep, parsed
-from registry.server.console.rendering import done, page
+from registry.server.console.rendering import done, go, page
 from registry.server.console.sections import NavEntry
-from registry.server.console.visitors import Administering, Reading, Visitor
+from registry.server.console.visitors import Administering, Reading
 from registry.server.diagnosis import diagnose
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
@@ -35,7 +33,7 @@ SCOPES = {
 }
 """What a person may be given, in a sentence each."""
 CHECK_KIND = {CheckState.OK: "ok", CheckState.WARNING: "warn", CheckState.FAILED: "bad", CheckState.OFF: "idle"}
-_TOKEN: TypeAdapter[object] = TypeAdapter(TokenCreate)
+_TOKEN: TypeAdapter[TokenCreate] = TypeAdapter(TokenCreate)
 
 
 @router.get("/settings")
@@ -79,7 +77,6 @@ def create_token(request: Request, services: ServicesDep, who: Administering, fo
     """A new token. Its secret stands in this answer, and nowhere else."""
     given = {"name": form.text("name"), "scope": form.text("scope")}
     body = parsed(_TOKEN, given, "The token")
-    assert isinstance(body, TokenCreate)  # noqa: S101 - for mypy
     if not form.ticked("confirmed"):
         return page(
             request,
@@ -140,13 +137,7 @@ def sessions(request: Request, services: ServicesDep, paging: PagingDep, who: Re
 @router.post("/settings/sessions/{number}/end")
 def end_session(request: Request, number: int, services: ServicesDep, who: Reading, _form: FormDep) -> Response:
     """Sign a browser out."""
-    _require_signed_in(who)
     services.sessions.end(number, None if who.may(Scope.ADMIN) else who.name)
     if who.session is not None and who.session.id == number:
-        return Response(status_code=303, headers={"location": CONSOLE + "/sign-in"})
+        return go("/sign-in")
     return done(request, who, "The session has ended.", "/settings/sessions")
-
-
-def _require_signed_in(who: Visitor) -> None:
-    if who.session is None:
-        raise UnauthorizedError("Sign in to do this.")

@@ -17,8 +17,8 @@ from registry.server.middleware.paging import PagingDep
 from registry.services.webhooks import DEFAULT_KINDS, KINDS
 
 router = APIRouter()
-_NAME: TypeAdapter[object] = TypeAdapter(Name)
-_BODY: TypeAdapter[object] = TypeAdapter(WebhookCreate)
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_BODY: TypeAdapter[WebhookCreate] = TypeAdapter(WebhookCreate)
 HOME = "/settings/webhooks"
 
 
@@ -39,9 +39,8 @@ def webhook(request: Request, name: Name, services: ServicesDep, _who: Deploying
 @router.post(HOME)
 def set_webhook(request: Request, services: ServicesDep, who: Deploying, form: FormDep) -> Response:
     """Make one, whose secret stands in this answer and nowhere else; or change one, which tries again at once."""
-    name = str(parsed(_NAME, form.text("name"), "The name"))
+    name = parsed(_NAME, form.text("name"), "The name")
     body = parsed(_BODY, {"url": form.text("url"), "kinds": form.texts("kind")}, "The webhook")
-    assert isinstance(body, WebhookCreate)  # noqa: S101 - for mypy
     answer = services.fleet.webhooks.put(name, body, services.clock())
     if isinstance(answer, WebhookCreated):
         return page(request, "secret.html", title=f"Webhook {name}", what="key", secret=answer.secret, back=HOME)

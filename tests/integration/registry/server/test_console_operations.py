@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from registry.server.app import openapi_document
 from registry.server.console.app import routers
-from registry.server.console.operations import FOR_PROGRAMS, NOT_YET, OFFERED
+from registry.server.console.operations import FOR_PROGRAMS, OFFERED
 from tests.support.paths import ROOT
 
 CONSOLE = ROOT / "registry" / "server" / "console"
@@ -30,11 +30,11 @@ def pages() -> set[str]:
 
 
 def test_every_operation_for_people_is_offered_by_a_page() -> None:
-    assert API - set(OFFERED) - set(FOR_PROGRAMS) - NOT_YET == set()
+    assert API - set(OFFERED) - set(FOR_PROGRAMS) == set()
 
 
 def test_the_tables_name_only_operations_that_there_are_and_each_once() -> None:
-    tables = (set(OFFERED), set(FOR_PROGRAMS), set(NOT_YET))
+    tables = (set(OFFERED), set(FOR_PROGRAMS))
     assert set().union(*tables) <= API
     assert sum(map(len, tables)) == len(set().union(*tables))
 
