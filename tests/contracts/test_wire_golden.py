@@ -32,6 +32,7 @@ KINDS: dict[str, type[Wire]] = {
     "reported-rollout": Reported,
     "health-rollout": Health,
     "desired-epoch": Desired,
+    "desired-signed": Desired,
     "notice": Notice,
     "event": Event,
     "health": Health,

@@ -65,6 +65,15 @@ class DesiredModel(Wire):
     """How the device goes from what serves to this."""
 
 
+class DocumentSignature(Wire):
+    """One signature of a desired document."""
+
+    keyid: Annotated[str, Field(max_length=64)]
+    """Of the key, as the director's root names it."""
+    sig: Annotated[str, Field(max_length=8192)]
+    """Hexadecimal; of the canonical JSON (sorted keys, no spaces, UTF-8) of the document without `signatures`."""
+
+
 class Desired(Wire):
     """The whole desired state of a device. Level-triggered: the newest generation wins, nothing is replayed."""
 
@@ -86,6 +95,14 @@ class Desired(Wire):
     """What each slot should serve, by model. A model that is not here is unloaded."""
     jobs: Annotated[dict[Name, Job], Field(max_length=MAX_JOBS)] = Field(default_factory=dict)
     """One-time work, by id. It is done once; a job that is gone from the document is cancelled."""
+    epoch_began: AwareDatetime | None = None
+    """When the registry's epoch began, UTC. A device that checks signatures orders documents by it, then by
+    `generation`: an earlier epoch is never believed again. None: the document is not signed."""
+    expires: AwareDatetime | None = None
+    """Until when the signature holds, UTC; the registry signs the same generation again in time. A device that checks
+    signatures installs nothing new after it; what serves goes on. None: the document is not signed."""
+    signatures: Annotated[tuple[DocumentSignature, ...], Field(max_length=8)] = ()
+    """By keys of the director. Empty: the document is not signed."""
 
 
 class ServingState(StrEnum):
