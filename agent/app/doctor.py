@@ -14,7 +14,7 @@ from typing import Any
 from agent.adapters import signatures
 from agent.app.agent import mqtt_settings, probe, registry_client, utc_now
 from agent.app.broker_visit import BrokerVisit
-from agent.app.status import is_running
+from agent.app.status import is_running, read_status
 from agent.config.sections import EntryPointSettings
 from agent.config.settings import AgentConfig
 from agent.errors import AgentError, PermanentError
@@ -178,6 +178,11 @@ def _disk(data_dir: Path) -> Check:
 
 def _broker(config: AgentConfig) -> Iterator[Check]:
     where = f"{config.mqtt.host}:{config.mqtt.port}" + (", TLS" if config.mqtt.tls else "")
+    connected = is_running(config.data_dir) and (read_status(config.data_dir) or {}).get("connected")
+    if config.mqtt.cert_file is not None and connected:
+        # A broker that takes the client id from the certificate would end the agent's connection for this visit.
+        yield Check("broker", True, f"{where}: the agent that runs is connected; its topics are not tried beside it")
+        return
     visit = BrokerVisit(config, mqtt_settings(config, b""))
     try:
         fault = visit.connect()

@@ -70,6 +70,8 @@ PANELS: dict[str, dict[str, str]] = {
         "disk": "registry.cli.upkeep:disk",
         "token": "registry.cli.tokens:app",
         "key": "registry.cli.keys:app",
+        "broker": "registry.cli.broker:app",
+        "clients": "registry.cli.clients:app",
     },
 }
 """Panel of the help to its commands: command to `module:function`, or `module:app` for a group of commands."""
