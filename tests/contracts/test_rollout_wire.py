@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from registry.contracts.device.deployments import DeploymentProgress
+from registry.contracts.device.messages import DesiredModel
 from registry.contracts.rollout.spec import RolloutSpec
+from registry.contracts.wire import digest_of
 
 GOLDEN = Path(__file__).parent / "golden" / "v1" / "rollout.json"
 LEAST = {"model": "lenet", "version": "1.1.0", "fleet": {"selector": "site=paris"}}
@@ -55,3 +58,12 @@ def test_what_is_left_out_is_the_safe_choice() -> None:
 def test_a_spec_that_cannot_work_is_refused_with_what_to_do(change: dict[str, object], teaches: str) -> None:
     with pytest.raises(ValidationError, match=teaches):
         RolloutSpec.model_validate({**LEAST, **change})
+
+
+def test_an_attempt_is_at_most_what_a_database_keeps() -> None:
+    said = {"version": "1.0.0", "manifest": digest_of(b"")}
+    assert DesiredModel.model_validate({**said, "attempt": (1 << 31) - 1}).attempt == (1 << 31) - 1
+    for wire in (DesiredModel, DeploymentProgress):
+        more = {"phase": "committed", "since": "2030-01-01T00:00:00Z"} if wire is DeploymentProgress else {}
+        with pytest.raises(ValidationError, match="less than or equal to 2147483647"):
+            wire.model_validate({**said, **more, "attempt": 1 << 31})

@@ -63,7 +63,8 @@ def status_line(view: RolloutView) -> str:
 def tell_status(out: Output, view: RolloutView, now: datetime) -> None:
     """The whole picture of one rollout."""
     spec = view.spec
-    out.say(f"{label(view)} ({view.id}): {spec.model}@{view.version} to {_fleet(view)}")
+    named = f"{spec.name} ({view.id})" if spec.name else view.id
+    out.say(f"{named}: {spec.model}@{view.version} to {_fleet(view)}")
     out.say(f"{view.state} since {time_text(view.since)}: {view.reason.text or view.reason.code}")
     if view.went_back is not None:
         back = view.went_back

@@ -18,6 +18,8 @@ from registry.contracts.catalogue.manifest import Format, Parity
 from registry.contracts.enums import StrEnum, newer
 from registry.contracts.wire import Digest, Name, VersionName, Wire
 
+MAX_ATTEMPT = (1 << 31) - 1
+"""What a database's integer holds."""
 MAX_JOBS = 16
 """Of one device at a time."""
 
@@ -243,7 +245,7 @@ class DeploymentProgress(Wire):
     """The candidate's manifest."""
     rollout: str | None = None
     """Id of the rollout that wants it. None: a deployment by hand."""
-    attempt: Annotated[int, Field(ge=0)] = 0
+    attempt: Annotated[int, Field(ge=0, le=MAX_ATTEMPT)] = 0
     """As in DesiredModel."""
     phase: Phase
     """Where it is."""

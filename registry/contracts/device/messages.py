@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from registry.contracts.catalogue.manifest import Parity
-from registry.contracts.device.deployments import MAX_JOBS, DeploymentPolicy, DeploymentProgress, Job, JobStatus
+from registry.contracts.device.deployments import (
+    MAX_ATTEMPT,
+    MAX_JOBS,
+    DeploymentPolicy,
+    DeploymentProgress,
+    Job,
+    JobStatus,
+)
 from registry.contracts.enums import StrEnum, newer
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import Digest, Name, VersionName, Wire
@@ -59,7 +66,7 @@ class DesiredModel(Wire):
     """How the backend uses the cores. A profile that the agent does not know is `throughput`."""
     record_results: bool = False
     """The agent also publishes each result on its results topic, for the registry to keep."""
-    attempt: Annotated[int, Field(ge=0, le=1 << 31)] = 0
+    attempt: Annotated[int, Field(ge=0, le=MAX_ATTEMPT)] = 0
     """Raised by a person's retry: a version that this device has put into quarantine is tried again."""
     policy: DeploymentPolicy = DeploymentPolicy()
     """How the device goes from what serves to this."""

@@ -196,14 +196,14 @@ class Changes:
         """Write the core's answer; None changes nothing. Whether it changed."""
         if after is None:
             return False
-        before = row.state
+        before, said = row.state, (row.state, row.code, row.message)
         policy, timeouts = policy_of(self._row, self.spec), self.spec.timeouts
         due = row.due
         if (row.state, row.since) != (after.state.value, after.since):
             due = actions.due(after.state, after.since, timeouts, policy, held=row.held)
         put_action(row, after, due)
-        if row.state != before or row.code:
-            self._step(row)
+        if row.state != before or (row.code and said != (row.state, row.code, row.message)):
+            self._step(row)  # an event and the report after it tell one step twice
         if row.state != before and after.state in actions.FINAL:
             more = {"device": row.device, "device_state": after.state, "wave": row.wave, "code": row.code}
             self._events.append(event_of(self._row, "device", self._now, **more))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,11 +22,13 @@ from registry.contracts.device.messages import DesiredModel, ServingState
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import RolloutSpec
 from registry.contracts.rollout.states import ActionState, RolloutState
+from registry.contracts.texts import how_many
 from registry.core.rollouts import actions
 from registry.db.catalog_rows import ModelRow
 from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow
 from registry.db.rollout_rows import ActionRow, RolloutRow
+from registry.errors import ConflictError
 from registry.services.choice import choose
 from registry.services.fleet.desired import SlotChange, as_desired, set_many
 from registry.services.queries import in_batches, manifest_body
@@ -33,6 +36,7 @@ from registry.services.rollouts.store import (
     ACTIVE,
     BY_PERSON,
     Changes,
+    as_action,
     by_hand_since,
     by_of,
     called,
@@ -91,18 +95,48 @@ def _offers(session: Session, row: RolloutRow, spec: RolloutSpec, rows: Sequence
     return [SlotChange(action.device_id, target(action)) for action in rows if action.device_id is not None]
 
 
-def restore(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: datetime) -> None:
-    """The desired state of these devices returns to what it was before this rollout, as it stood."""
+def restore(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: datetime) -> list[ActionRow]:
+    """The desired state of these devices returns to what it was before this rollout, as it stood.
+
+    Returns:
+        Those whose desired state has no room for that: it still wants this rollout's version, and their actions say so.
+    """
     ours = _still_ours(session, row, rows)
     wanted = [SlotChange(r.device_id, previous_of(r), r.previous_pinned) for r in ours if r.device_id is not None]
-    set_many(session, row.model, wanted, by_of(row), now)
+    refused = set_many(session, row.model, wanted, by_of(row), now)
+    stay = [r for r in ours if r.device_id in refused]
+    if stay:
+        changes = Changes(session, row, now)
+        for each in stay:
+            text = (
+                f"its desired state has no room for {each.previous_version}, its last good version, and still wants "
+                f"{row.version}; take models or jobs off the device, then deploy to it"
+            )
+            action = as_action(each, row.public)
+            changes.put(each, replace(action, code=DeviceReasonCode.NO_ROOM, message=text))
+        changes.flush()
+    return stay
+
+
+MAX_TOLD = 5
+"""Devices that a refusal names."""
 
 
 def let_go(session: Session, row: RolloutRow, now: datetime) -> None:
     """The rollout is deleted, and nobody has said that its version is good: who is still held by it returns to its last
-    good version."""
+    good version.
+
+    Raises:
+        ConflictError: for some the desired state has no room for that.
+    """
     held = select(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.held)
-    restore(session, row, session.scalars(held).all(), now)
+    stay = restore(session, row, session.scalars(held).all(), now)
+    if stay:
+        raise ConflictError(
+            f"Rollout {row.public} still holds {how_many(len(stay), 'device')} whose desired state has no room for "
+            "the last good version. Nothing was deleted: take models or jobs off them first.",
+            tuple(f"{each.device}: {each.message}" for each in stay[:MAX_TOLD]),
+        )
 
 
 def hold(session: Session, row: RolloutRow, rows: Iterable[ActionRow], now: datetime) -> None:

@@ -87,6 +87,9 @@ def test_create_without_yes_leaves_a_draft_that_start_begins_and_delete_removes(
     status = cli("rollout", "status", "drafted").out
     assert "drafted (r-" in status
     assert "tail" not in status, "an empty tail wave says nothing"
+    unnamed = cli(*CREATE, "--draft", "--json").document["id"]
+    assert cli("rollout", "status", unnamed).out.startswith(f"{unnamed}: lenet@1.1.0 to")
+    cli("rollout", "delete", unnamed, "--yes")
 
 
 def test_a_rollout_that_nobody_would_get_fails_at_once_and_names_who_is_missing(cli: Cli) -> None:

@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import update
 
 from registry.contracts.device.deployments import DeploymentPolicy, ProbationLimits, ShadowPolicy
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, DesiredModel, Profile
+from registry.contracts.rollout.states import Command
 from registry.contracts.wire import digest_of
-from registry.errors import InvalidError
+from registry.db.rollout_rows import ActionRow
+from registry.errors import ConflictError, InvalidError
 from registry.services.fleet import desired
 from registry.services.fleet.desired import MAX_MODELS, SlotChange, find_device, set_desired, set_many
-from tests.integration.registry.rollouts.world import World
+from tests.integration.registry.rollouts.world import R, World
 
 LONG = DesiredModel(
     version="1" * 64,
@@ -96,3 +99,41 @@ def test_a_document_that_is_too_long_may_become_shorter(
     assert not put(world, "d0", slot(0), LONG.model_copy(update={"variant": "longer"}))
     assert put(world, "d0", slot(0), DesiredModel(version="1", manifest=LONG.manifest))
     assert put(world, "d0", slot(1), None)
+
+
+def offered_with_no_way_back(world: World, **spec: object) -> str:
+    """A rollout of which d0 has an offer; then its document is filled, so that the longer slot has no room."""
+    world.add("d0")
+    world.fleet["d0"].behaviour = "silent"
+    long = world.desired("d0").models["lenet"].model_copy(update={"policy": LONG.policy, "variant": "v" * 64})
+    assert put_one(world, "d0", "lenet", long)
+    rollout = world.start(**spec)
+    assert world.wants("d0") == "2.0.0"
+    count = next(number for number in range(MAX_MODELS) if not put_one(world, "d0", slot(number), LONG))
+    assert any(not put_one(world, "d0", slot(count + number), DesiredModel(version="1", manifest=LONG.manifest))
+               for number in range(8))  # fmt: skip
+    return rollout
+
+
+def test_a_way_back_that_has_no_room_is_said_of_the_device(world: World) -> None:
+    rollout = offered_with_no_way_back(world)
+    world.command(rollout, Command.ABORT)
+    world.run(rollout, R.ABORTED)
+    assert world.wants("d0") == "2.0.0"
+    action = world.rollouts.device(rollout, "d0", world.now)
+    assert action.code == "no_room"
+    assert "no room for 1.0.0" in action.why
+    assert "still wants 2.0.0" in action.history[-1].message
+
+
+def test_a_rollout_that_holds_a_device_without_room_for_its_way_back_is_not_deleted(world: World) -> None:
+    rollout = offered_with_no_way_back(world)
+    world.command(rollout, Command.PAUSE)
+    world.command(rollout, Command.ABORT)
+    view = world.run(rollout, R.ABORTED)
+    with world.database.write() as session:
+        session.execute(update(ActionRow).values(held=True))
+    with pytest.raises(ConflictError, match="still holds 1 device") as refused:
+        world.command(rollout, Command.DELETE)
+    assert refused.value.errors[0].startswith("d0: its desired state has no room for 1.0.0")
+    assert world.view(rollout).state is view.state

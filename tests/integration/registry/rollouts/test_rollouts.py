@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from registry.contracts.codes import ReasonCode
+from registry.contracts.device.deployments import Phase
 from registry.contracts.rollout.spec import Hold, OnFailure
 from registry.contracts.rollout.states import Command, WaveState
 from registry.contracts.rollout.views import Approval, CommandBody
@@ -272,3 +273,18 @@ def test_a_rollout_whose_validity_ends_takes_back_only_what_has_not_switched_and
     wanted = {name: world.desired(name).models["lenet"] for name in NAMES[:4]}
     assert [wanted[name].version for name in NAMES[:4]] == ["2.0.0", "2.0.0", "1.0.0", "1.0.0"]
     assert not any(each.policy.hold for each in wanted.values())
+
+
+def test_what_a_device_says_again_of_a_step_is_no_further_step(world: World) -> None:
+    world.add(*NAMES[:1], behaviour="slow")
+    rollout = world.start()
+    world.answer()
+    device = world.fleet[NAMES[0]]
+    assert device.deployment is not None
+    for code in ("probation_nan", "probation_nan", "rollback_failed"):
+        said = {"phase": Phase.ROLLING_BACK, "code": code, "since": world.now + timedelta(seconds=1)}
+        device.deployment = device.deployment.model_copy(update=said)
+        world.say(NAMES[0])
+    steps = [(step.state, step.code) for step in world.rollouts.device(rollout, NAMES[0], world.now).history]
+    assert steps[-2:] == [(S.ROLLING_BACK, "probation_nan"), (S.ROLLING_BACK, "rollback_failed")]
+    assert steps.count((S.ROLLING_BACK, "probation_nan")) == 1
