@@ -196,6 +196,32 @@ class RolloutSettings(_Section):
     """Every plan is approved by another person than the one who submitted it."""
 
 
+def _network(text: str) -> str:
+    ipaddress.ip_network(text)  # ValueError: it has bits beside its network, or is none
+    return text
+
+
+class AccessSettings(_Section):
+    """Who gets in, and what is believed of where a request comes from."""
+
+    open_reading: bool = False
+    """Let everybody who can send the registry a request read everything without a token: also users of this host, and
+    web pages in a browser on it. `registry doctor` and `registry status` say that it is on."""
+    proxies: Annotated[
+        tuple[Annotated[str, Field(max_length=50), AfterValidator(_network)], ...], Field(max_length=100)
+    ] = ()
+    """Addresses or networks of proxies before the registry, as "127.0.0.1" or "10.0.0.0/24". Of these alone
+    `X-Forwarded-For` and `X-Forwarded-Proto` are believed: for limits by address, secure cookies and logs. They grant
+    nothing. Default: none."""
+
+    @property
+    def proxy_networks(self) -> list[str]:
+        """`proxies`, and those of IPv4 also as a socket of both families shows them."""
+        mapped = (ipaddress.ip_network(each) for each in self.proxies)
+        v4 = [f"::ffff:{each.network_address}/{96 + each.prefixlen}" for each in mapped if each.version == 4]
+        return [*self.proxies, *v4]
+
+
 class WebhookSettings(_Section):
     """Where events may be POSTed."""
 
@@ -223,7 +249,7 @@ class RegistryConfig(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir)
     """Everything the registry keeps, where `database_url` and `blobs_url` say nothing else."""
     host: Host = "127.0.0.1"
-    """The address to listen at. Beyond loopback every request needs a token, the administrator's included."""
+    """The address to listen at. Beyond loopback an administrator's token has to be set."""
     port: Port = 8470
     """The TCP port; 0: a free one, printed at start."""
     database_url: SecretStr | None = None
@@ -250,6 +276,7 @@ class RegistryConfig(BaseSettings):
     limits: Limits = Limits()
     mqtt: Mqtt = Mqtt()
     public: PublicSettings = PublicSettings()
+    access: AccessSettings = AccessSettings()
     presence: PresenceSettings = PresenceSettings()
     retention: RetentionSettings = RetentionSettings()
     rollouts: RolloutSettings = RolloutSettings()

@@ -29,11 +29,12 @@ from pydantic import ValidationError
 
 from registry.client.address import find_address
 from registry.client.api import ApiClient
-from registry.client.errors import ClientError, UsageFault, action_of
+from registry.client.errors import ClientError, ProblemError, UsageFault, action_of
 from registry.client.transfers import download, hash_file
 from registry.client.versions import fetch_manifest, find_usable
 from registry.contracts.api.versions import ModelView, VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Variant
+from registry.contracts.codes import ProblemCode
 from registry.contracts.paths import models_path, versions_path
 from registry.contracts.wire import canonical_json, hex_of
 from registry.errors import RegistryError
@@ -249,8 +250,14 @@ def require_text(**named: object) -> None:
 def opened() -> Iterator[Source]:
     """A source for one call; whatever the registry or the disk refuses is a HubError."""
     with as_hub_errors():
-        with ApiClient(find_address()) as client:
-            yield Source(client, Cache(default_folder(), default_bound()))
+        address = find_address()
+        try:
+            with ApiClient(address) as client:
+                yield Source(client, Cache(default_folder(), default_bound()))
+        except ProblemError as error:
+            if error.code == ProblemCode.UNAUTHORIZED:
+                error.hint = address.hint or error.hint
+            raise
 
 
 class Source:

@@ -42,6 +42,7 @@ async def diagnose(services: Services) -> DiagnosisView:
         *await run_in_threadpool(_guarded, "store", lambda: _store(services, found.get("blobs", WORKS))),
         *await run_in_threadpool(_guarded, "broker", lambda: _broker(services)),
         *await run_in_threadpool(_guarded, "keys", lambda: _keys(services)),
+        *_access(services),
         *await run_in_threadpool(_guarded, "clock", lambda: _clock(services)),
     ]
     return DiagnosisView(at=services.clock(), checks=tuple(checks))
@@ -171,6 +172,14 @@ def _keys(services: Services) -> Iterator[CheckView]:
         yield _warning("tokens", text, "Revoke what nobody needs: registry token revoke NAME")
     else:
         yield _ok("tokens", f"none is unused for {TOKEN_UNUSED.days} days")
+
+
+def _access(services: Services) -> Iterator[CheckView]:
+    if services.config.access.open_reading:
+        text = "everybody who can send a request reads everything without a token (access.open_reading)"
+        yield _warning("reading", text, "Set access.open_reading = false, and give readers tokens of the scope read.")
+    else:
+        yield _ok("reading", "needs a token")
 
 
 def _private(path: Path, most: int, what: str) -> Iterator[CheckView]:

@@ -216,7 +216,8 @@ def _uvicorn_config(config: RegistryConfig, services: Services) -> uvicorn.Confi
         lifespan="on",
         log_config=None,
         access_log=config.access_log,
-        proxy_headers=False,  # what a client says of its address is not believed
+        proxy_headers=bool(config.access.proxies),  # what anybody else says of its address is not believed
+        forwarded_allow_ips=config.access.proxy_networks,
         server_header=False,
         timeout_keep_alive=config.limits.keep_alive_s,
         timeout_graceful_shutdown=GRACE_S,

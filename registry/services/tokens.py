@@ -84,7 +84,7 @@ class Principal:
 
 
 ANONYMOUS = Principal(name="", scope=Scope.READ)
-"""A reader on this host, while the registry listens on loopback only."""
+"""A reader without a token, where `access.open_reading` allows that."""
 
 
 def hash_token(token: str) -> str:

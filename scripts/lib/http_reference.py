@@ -14,7 +14,7 @@ Every operation with a request and the registry's real answer, as `scripts/recor
 digests and secrets are replaced, and of lists two items are shown. [openapi.json](openapi.json) has every field with
 its meaning, [wire.md](wire.md#http-api) the rules. A refusal is a problem document with a code: [codes.md](codes.md).
 
-Each request has `Authorization: Bearer TOKEN`, except reading on the registry's own host.
+Each request has `Authorization: Bearer TOKEN`, wherever it comes from. `/healthz` and `/readyz` alone need none.
 """
 
 

@@ -124,9 +124,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         fleet.registry("publish", "lenet", str(LENET), "--version", "1.0.0", "--target", "cpu")
         fleet.registry("deploy", "lenet@1.0.0", "--device", DEVICE, "--wait")
         jobs = {"modelfleet-registry": f"127.0.0.1:{fleet.registry_port}", "modelfleet-agent": f"127.0.0.1:{port}"}
+        token = folder / "prometheus.token"
+        fleet.registry("token", "create", "prometheus", "--scope", "read", "--token-out", str(token))
         with (
             Client(f"mqtt://127.0.0.1:{fleet.broker_port}") as client,
-            Prometheus(folder, jobs, monitoring.RULES) as running,
+            Prometheus(folder, jobs, monitoring.RULES, {"modelfleet-registry": token}) as running,
         ):
             _ask(client)
             for metric in ("modelfleet_fleet_errors_total", "modelfleet_queue_wait_seconds_count > 0"):

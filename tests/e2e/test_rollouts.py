@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import pytest
 
 from registry.client.devices import Client, DeviceError
@@ -118,7 +117,8 @@ def everyone(version: str) -> dict[str, str]:
 
 def blob_bytes_sent(fleet: Fleet) -> float:
     """By the registry since it was started."""
-    lines = httpx.get(f"{fleet.url}/metrics", timeout=10).text.splitlines()
+    with rollout_models.client_of(fleet) as http:
+        lines = http.get("/metrics").raise_for_status().text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("modelfleet_blob_bytes_sent_total "))
 
 

@@ -11,10 +11,10 @@ from registry.cli.output import Output, age_text, time_text
 from registry.cli.session import Session, command
 from registry.client.errors import ProblemError
 from registry.client.fleet import fleet_summary
-from registry.contracts.api.answers import Scope, TokenView
+from registry.contracts.api.answers import AboutView, Scope, TokenView
 from registry.contracts.api.fleet import ConnectionState, FleetSummary, SlotState
 from registry.contracts.codes import places_of
-from registry.contracts.paths import rollouts_path, tokens_path
+from registry.contracts.paths import about_path, rollouts_path, tokens_path
 from registry.contracts.rollout.states import RolloutState
 from registry.contracts.rollout.views import RolloutView
 from registry.contracts.texts import how_many, size_text
@@ -72,11 +72,15 @@ def status(session: Session) -> None:
     newest = session.client.items(rollouts_path(), RolloutView, MAX_ROLLOUTS)
     rollouts = [view for view in newest if view.state not in OVER]
     tokens = _tokens(session)
+    about = session.client.get(about_path(), AboutView)
     if session.out.as_json:
-        session.out.document({"fleet": summary, "rollouts": rollouts, "tokens": tokens})
+        told = {"fleet": summary, "rollouts": rollouts, "tokens": tokens, "open_reading": about.open_reading}
+        session.out.document(told)
         return
     out, now = session.out, session.now()
     out.say(f"{fleet_line(summary)}. As of {time_text(summary.as_of)}.")
+    if about.open_reading:
+        out.warn("everybody who can send this registry a request reads without a token (access.open_reading)")
     for label, text in (
         ("serving", _serving_line(summary)),
         ("rollouts", _rollouts_line(summary)),

@@ -84,6 +84,8 @@ class AboutView(Wire):
     """Its clock, UTC."""
     started_at: AwareDatetime
     """When this process began to serve."""
+    open_reading: bool = False
+    """Its settings let everybody read without a token."""
 
 
 MAX_PAGE = 500

@@ -1,9 +1,10 @@
-"""Who is at the console: the session that a cookie names, or a reader on this host where the API has such, too.
+"""Who is at the console: the session that a cookie names, or a reader without one where `access.open_reading` is on.
 
 The cookie counts only here; the API takes bearer tokens alone. A request that changes something must come from a page
 of this console: `Sec-Fetch-Site` says so, and where a browser does not send it, `Origin`. On HTTPS the cookie's name
-has the prefix `__Host-`: it is bound to this host and sent only over TLS. The registry sees no TLS itself (a proxy
-ends it), so what the browser says of its own page, in `Origin`, decides. A cookie without the prefix, which a page of a
+has the prefix `__Host-`: it is bound to this host and sent only over TLS. A proxy that ends TLS says
+so if it is one of `access.proxies`; of another the registry knows it from what the browser says of its own page, in
+`Origin`. A cookie without the prefix, which a page of a
 neighbouring host could have set, counts only where nobody signs in over HTTPS: on loopback, or with `allow_http`.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ from registry.contracts.api.answers import Scope
 from registry.contracts.paths import CONSOLE
 from registry.errors import ForbiddenError, UnauthorizedError
 from registry.server.composition import Services
-from registry.server.middleware.auth import comes_from_this_host, services_of
+from registry.server.middleware.auth import services_of
 from registry.services.console_sessions import MOST, ConsoleSession
 from registry.services.tokens import ANONYMOUS, Principal
 
@@ -48,7 +48,7 @@ class Visitor:
 
     principal: Principal
     session: ConsoleSession | None
-    """None: a reader on this host who did not sign in."""
+    """None: a reader who did not sign in."""
 
     @property
     def name(self) -> str:
@@ -75,8 +75,8 @@ def require_same_origin(request: Request) -> None:
 
 
 def is_https(request: Request) -> bool:
-    """Does the browser speak TLS with whatever is before this registry? As its own page says."""
-    return request.headers.get("origin", "").startswith("https://")
+    """Does the browser speak TLS with whatever is before this registry? As a trusted proxy, or its own page, says."""
+    return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
 
 
 def own_address(request: Request) -> str:
@@ -119,16 +119,8 @@ def cookie_of(request: Request) -> str | None:
 
 
 def address_of(request: Request) -> str:
-    """Where a request comes from. A proxy on this host is believed when it says so, in the last entry of
-    X-Forwarded-For, which is its own; what somebody on another host says of the address is not."""
-    peer = request.client.host if request.client is not None else ""
-    passed_on = request.headers.getlist("x-forwarded-for")
-    if not is_loopback(peer) or not passed_on:
-        return peer
-    try:
-        return str(ip_address(passed_on[-1].rpartition(",")[2].strip()))
-    except ValueError:
-        return peer
+    """Where a request comes from. A proxy of `access.proxies` is believed when it says so (`registry.server.run`)."""
+    return request.client.host if request.client is not None else ""
 
 
 def set_cookie(request: Request, response: Response, secret: str) -> None:
@@ -155,7 +147,7 @@ async def visitor_of(request: Request) -> Visitor:
     """Who asks; found once a request.
 
     Raises:
-        UnauthorizedError: nobody is signed in, and this is no reader on this host.
+        UnauthorizedError: nobody is signed in, and reading is not open.
     """
     known = getattr(request.state, "visitor", None)
     if isinstance(known, Visitor):
@@ -180,15 +172,15 @@ async def visitor_of(request: Request) -> Visitor:
 
 
 def reads_without_token(request: Request, services: Services) -> bool:
-    """As the API: on loopback, straight from this host, reading needs no token."""
-    return request.method in SAFE and services.config.listens_on_loopback and comes_from_this_host(request)
+    """As the API: where `access.open_reading` is on, reading needs no token."""
+    return request.method in SAFE and services.config.access.open_reading
 
 
 def _requiring(scope: Scope) -> Callable[[Request], Awaitable[Visitor]]:
     async def require(request: Request) -> Visitor:
         visitor = await visitor_of(request)
         if visitor.session is None and not visitor.may(scope):
-            raise UnauthorizedError("Sign in to do this: without signing in this host may only read.")
+            raise UnauthorizedError("Sign in to do this: without signing in you may only read.")
         visitor.principal.require(scope)
         return visitor
 

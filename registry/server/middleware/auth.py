@@ -1,12 +1,10 @@
-"""Who may ask: bearer tokens, and readers on this host while the registry listens on loopback only.
+"""Who may ask: the holders of bearer tokens. Where a request comes from grants nothing, whether from this host or not.
 
-An open read must come straight from a program on this host: a request that names another host (a web page
-using DNS rebinding) or that a proxy passed on needs a token even on loopback.
+`access.open_reading` lets everybody who reaches the registry read without a token; it is off by default.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -14,16 +12,12 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
-from registry.config import is_loopback
 from registry.contracts.api.answers import Scope
 from registry.errors import ForbiddenError, UnauthorizedError
 from registry.log_format import belongs_to
 from registry.server.composition import Services
 from registry.services.tokens import ANONYMOUS, Principal
 
-_PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(?::[0-9]{1,5})?")
-"""A Host header: an address or a name, and a port."""
 _bearer = HTTPBearer(auto_error=False, description="A token of this registry: `Authorization: Bearer mf_…`")
 
 
@@ -55,25 +49,14 @@ async def caller(
         return known
     if "authorization" in request.headers:
         raise UnauthorizedError("The Authorization header is not `Bearer <token>`.")
-    if services.config.listens_on_loopback and comes_from_this_host(request):
+    if services.config.access.open_reading:
         return ANONYMOUS
     raise UnauthorizedError("This needs a token: `Authorization: Bearer <token>`.")
-
-
-def comes_from_this_host(request: Request) -> bool:
-    """Does the request name this host, and came through no proxy?"""
-    hosts = request.headers.getlist("host")  # not request.url: where it cannot read the header it says our own address
-    return all(_names_this_host(host) for host in hosts) and not any(name in request.headers for name in _PROXIED)
 
 
 async def caller_of(request: Request) -> Principal:
     """Who asks, outside of FastAPI's dependencies. Raises as `caller` does."""
     return await caller(request, services_of(request), await _bearer(request))
-
-
-def _names_this_host(host: str) -> bool:
-    match = _HOST.fullmatch(host)
-    return match is not None and is_loopback(match[1].lower())
 
 
 def _requiring(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:

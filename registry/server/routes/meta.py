@@ -59,6 +59,7 @@ def about(services: ServicesDep, _who: CatalogReader) -> AboutView:
         instance=services.config.instance,
         now=services.clock(),
         started_at=services.started_at,
+        open_reading=services.config.access.open_reading,
     )
 
 

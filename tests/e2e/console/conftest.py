@@ -39,8 +39,10 @@ def people(example: tuple[Path, People]) -> People:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory, example: tuple[Path, People]) -> Iterator[RegistryProcess]:
-    """A registry on a copy of that folder."""
-    server = RegistryProcess(tmp_path_factory.mktemp("registry"))
+    """A registry on a copy of that folder, with a proxy on its own host."""
+    server = RegistryProcess(
+        tmp_path_factory.mktemp("registry"), {"MODELFLEET_REGISTRY_ACCESS__PROXIES": '["127.0.0.1"]'}
+    )
     shutil.copytree(example[0], server.data)
     server.start()
     yield server

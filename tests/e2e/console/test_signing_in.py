@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+from playwright.sync_api import Browser
 
 from scripts.demo.processes import wait_until
 from tests.support.programs.browser import Visit
@@ -24,7 +25,7 @@ def test_a_pasted_token_signs_in_and_signing_out_ends_the_session(
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/console")
     visit.page.get_by_role("button", name="Sign out").click()
     visit.page.wait_for_url("**/sign-in")
-    headers = {"Cookie": f"{cookie['name']}={cookie['value']}", "Via": "a proxy"}
+    headers = {"Cookie": f"{cookie['name']}={cookie['value']}"}
     assert httpx.get(registry.url + "/console/fleet", headers=headers).status_code == 401
 
 
@@ -54,23 +55,28 @@ def test_the_first_start_prints_a_link_and_the_next_says_how_to_get_one(tmp_path
 
 def test_a_revoked_token_ends_its_sessions(visitors: Visitors, admin: httpx.Client) -> None:
     token = admin.post("/v1/tokens", json={"name": "bea", "scope": "deploy"}).json()["token"]
-    visit = visitors(token, extra_http_headers={"Via": "a proxy"})
+    visit = visitors(token)
     visit.open("/console/fleet")
     admin.delete("/v1/tokens/bea").raise_for_status()
     visit.open("/console/fleet", status=401)
     assert visit.page.get_by_label("Token").is_visible()
 
 
-def test_a_reader_on_this_host_needs_no_token_to_look_and_one_to_act(visitors: Visitors) -> None:
-    visit = visitors()
-    visit.open("/console/")
-    assert visit.page.get_by_text("Reader on this host").is_visible()
-    visit.page.get_by_role("link", name="Sign in").click()
-    visit.page.wait_for_url("**/sign-in*")
+def test_where_reading_is_open_nobody_signs_in_to_look_and_everybody_to_act(browser: Browser, tmp_path: Path) -> None:
+    server = RegistryProcess(tmp_path, {"MODELFLEET_REGISTRY_ACCESS__OPEN_READING": "true"}).start()
+    visit = Visit(browser, server.url)
+    try:
+        visit.open("/console/")
+        assert visit.page.get_by_text("Reader", exact=True).is_visible()
+        visit.page.get_by_role("link", name="Sign in").click()
+        visit.page.wait_for_url("**/sign-in*")
+    finally:
+        visit.close()
+        server.stop()
 
 
 def test_after_signing_in_the_page_that_was_wanted_is_shown(visitors: Visitors, registry: RegistryProcess) -> None:
-    visit = visitors(extra_http_headers={"Via": "a proxy"})
+    visit = visitors()
     visit.open("/console/fleet?online=false", status=401)
     visit.page.get_by_label("Token").fill(registry.admin_token)
     visit.page.get_by_role("button", name="Sign in").click()
@@ -80,7 +86,7 @@ def test_after_signing_in_the_page_that_was_wanted_is_shown(visitors: Visitors, 
 def test_a_link_on_another_site_leads_to_the_page_without_signing_in_again(
     visitors: Visitors, registry: RegistryProcess
 ) -> None:
-    visit = visitors(registry.admin_token, extra_http_headers={"Via": "a proxy"})
+    visit = visitors(registry.admin_token)
     elsewhere = registry.url.replace("127.0.0.1", "localhost")
     visit.allow("another host")
     visit.page.goto(elsewhere + "/console/static/none")

@@ -35,6 +35,15 @@ def admin(registry: RegistryProcess) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
+def reader(registry: RegistryProcess, admin: httpx.Client) -> Iterator[httpx.Client]:
+    """A token that may read alone."""
+    admin.delete("/v1/tokens/a-reader")
+    made = admin.post("/v1/tokens", json={"name": "a-reader", "scope": "read"}).raise_for_status().json()
+    with registry.client(made["token"]) as client:
+        yield client
+
+
+@pytest.fixture
 def anyone(registry: RegistryProcess) -> Iterator[httpx.Client]:
     with registry.client("") as client:
         yield client

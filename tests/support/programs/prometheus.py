@@ -21,15 +21,20 @@ def require_prometheus() -> None:
         pytest.skip("needs prometheus and promtool: apt-get install prometheus")
 
 
+def _authorization(tokens: dict[str, Path], job: str) -> str:
+    return f"    authorization: {{credentials_file: '{tokens[job]}'}}\n" if job in tokens else ""
+
+
 class Prometheus:
     """Scrapes every second. Use as a context manager."""
 
-    def __init__(self, folder: Path, jobs: dict[str, str], rules: Path) -> None:
-        """`jobs`: the address to scrape, by the job's name."""
+    def __init__(self, folder: Path, jobs: dict[str, str], rules: Path, tokens: dict[str, Path] | None = None) -> None:
+        """`jobs`: the address to scrape, by the job's name; `tokens`: of those that need one, its file."""
         self.url = f"http://127.0.0.1:{(port := free_port())}"
         self._port, self._folder = port, folder
         scrape = "".join(
-            f"  - job_name: {name}\n    static_configs:\n      - targets: ['{address}']\n"
+            f"  - job_name: {name}\n{_authorization(tokens or {}, name)}"
+            f"    static_configs:\n      - targets: ['{address}']\n"
             for name, address in jobs.items()
         )
         timing = "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"

@@ -48,6 +48,7 @@ async def overview(request: Request, services: ServicesDep, _who: Reading) -> Re
         "Instance": config.instance or "not named",
         "Database": config.effective_database_url.partition(":")[0].partition("+")[0],
         "Two people for a rollout": "required" if config.rollouts.two_person else "only where a rollout asks for it",
+        "Reading": "open to EVERYBODY (access.open_reading)" if config.access.open_reading else "needs a token",
         "Sessions end": f"after {IDLE // timedelta(minutes=1)} min idle, or {MOST // timedelta(hours=1)} h in all",
     }
     return page(request, "settings.html", works=works, facts=facts, started_at=services.started_at)

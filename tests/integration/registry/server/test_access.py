@@ -1,14 +1,17 @@
-"""Who may do what: tokens, scopes, loopback; and what the registry refuses to start with."""
+"""Who may do what: tokens, scopes, where requests come from; and what the registry refuses to start with."""
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
 import httpx
 import pytest
 
+from registry.server.app import openapi_document
 from tests.integration.registry.server.test_publishing import problem, publish
+from tests.support.programs.cli import Cli
 from tests.support.programs.registry_process import RegistryProcess, failed_start, put_blob
 
 
@@ -16,31 +19,92 @@ def token(admin: httpx.Client, name: str, scope: str) -> str:
     return str(admin.post("/v1/tokens", json={"name": name, "scope": scope}).raise_for_status().json()["token"])
 
 
-def test_on_loopback_anyone_reads_and_nobody_writes_without_a_token(anyone: httpx.Client) -> None:
-    assert anyone.get("/v1/models").status_code == 200
-    answer = anyone.post("/v1/uploads", json={"digest": "sha256:" + "0" * 64, "size": 1})
+HERE = [
+    {},
+    {"Host": "localhost"},
+    {"Host": "127.0.0.1:8470"},
+    {"X-Forwarded-For": "127.0.0.1"},
+    {"Forwarded": "for=127.0.0.1"},
+    {"X-Real-IP": "::1"},
+    {"X-Forwarded-Host": "localhost"},
+    {"Origin": "http://127.0.0.1"},
+]
+"""What a request from this host, or through a proxy on it, looks like."""
+
+
+def operations() -> list[tuple[str, str]]:
+    """All of the API and what stands beside it, but what says whether the registry lives and works."""
+    paths = openapi_document()["paths"]
+    listed = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    return [*listed, ("GET", "/metrics")]
+
+
+@pytest.mark.parametrize("headers", HERE, ids=lambda headers: next(iter(headers), "bare"))
+def test_no_operation_is_open_because_of_where_its_request_comes_from(
+    anyone: httpx.Client, headers: dict[str, str]
+) -> None:
+    for method, template in operations():
+        path = re.sub("{[a-z]+}", "x", template.replace("{digest}", "sha256:" + "0" * 64))
+        answer = anyone.request(method, path, headers=headers)
+        assert answer.status_code == 401, (method, path)
+    answer = anyone.post("/v1/uploads", json={"digest": "sha256:" + "0" * 64, "size": 1}, headers=headers)
     problem(answer, 401, "unauthorized")
     assert answer.headers["www-authenticate"] == "Bearer"
-    problem(anyone.get("/v1/tokens"), 401, "unauthorized")
-    problem(anyone.put("/v1/devices/cam", json={}), 401, "unauthorized")
+    assert anyone.get("/healthz").status_code == 200
+    assert anyone.get("/readyz").status_code == 200
+    assert anyone.get("/console/fleet", headers=headers).status_code == 401
 
 
-def test_an_open_read_comes_straight_from_this_host(anyone: httpx.Client) -> None:
-    problem(anyone.get("/v1/models", headers={"X-Forwarded-For": "203.0.113.9"}), 401, "unauthorized")
-    for host in ("127.0.0.1", "localhost:8470", "LOCALHOST", "[::1]:8470"):
-        assert anyone.get("/v1/models", headers={"Host": host}).status_code == 200
+def test_what_is_open_to_readers_is_said_and_nothing_more_is_open(tmp_path: Path) -> None:
+    server = RegistryProcess(tmp_path, {"MODELFLEET_REGISTRY_ACCESS__OPEN_READING": "true"}).start()
+    try:
+        with server.client("") as anyone, server.client() as admin:
+            assert anyone.get("/v1/models", headers={"Host": "elsewhere.example"}).status_code == 200
+            assert anyone.get("/console/fleet").status_code == 200
+            problem(anyone.get("/v1/tokens"), 401, "unauthorized")
+            problem(anyone.put("/v1/devices/cam", json={}), 401, "unauthorized")
+            problem(anyone.post("/v1/console-links"), 401, "unauthorized")
+            problem(anyone.get("/v1/models", headers={"Authorization": "Bearer mf_wrong"}), 401, "unauthorized")
+            assert anyone.post("/console/groups").status_code in (401, 403)
+            reading = {each["name"]: each for each in admin.get("/v1/diagnosis").json()["checks"]}["reading"]
+        cli = Cli(tmp_path, server.url, server.admin_token)
+        assert reading["state"] == "warning"
+        assert "access.open_reading" in reading["text"]
+        assert "access.open_reading" in cli("status").err
+    finally:
+        server.stop()
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["evil.example", "{.evil.example", "127.0.0.1@evil.example", "evil.example/@127.0.0.1", "[::1", "localhost."],
-)
-def test_a_web_page_of_another_name_reads_nothing(anyone: httpx.Client, host: str) -> None:
-    problem(anyone.get("/v1/models", headers={"Host": host}), 401, "unauthorized")
+def test_a_proxy_of_the_settings_is_believed_about_addresses_and_any_other_is_not(tmp_path: Path) -> None:
+    def attempts(server: RegistryProcess, forwarded: str) -> list[int]:
+        headers = {"Sec-Fetch-Site": "same-origin", "X-Forwarded-For": forwarded}
+        url = server.url + "/console/sign-in"
+        return [httpx.post(url, data={"token": "wrong"}, headers=headers).status_code for _ in range(11)]
+
+    known = {"MODELFLEET_REGISTRY_ACCESS__PROXIES": '["127.0.0.0/8"]'}
+    for environment, other in ((known, 401), ({}, 429)):
+        server = RegistryProcess(tmp_path, environment).start()
+        try:
+            assert attempts(server, "198.51.100.7, 203.0.113.77") == [401] * 10 + [429]
+            assert attempts(server, "203.0.113.78")[0] == other
+            with server.client() as admin:
+                link = admin.post("/v1/console-links").json()["path"].partition("code=")[2]
+            headers = {"Sec-Fetch-Site": "same-origin", "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
+            host = {"Host": "fleet.example", **headers}
+            answer = httpx.post(server.url + "/console/sign-in", data={"code": link}, headers=host)
+            if environment:
+                assert answer.status_code == 303
+                assert "Secure" in answer.headers["set-cookie"]
+            else:
+                assert answer.status_code == 403
+            with server.client("") as anyone:
+                problem(anyone.get("/v1/models", headers={"X-Forwarded-For": "127.0.0.1"}), 401, "unauthorized")
+        finally:
+            server.stop()
 
 
 def test_a_path_that_almost_fits_is_not_there_and_redirects_nobody(anyone: httpx.Client) -> None:
-    problem(anyone.get("/v1/models/", headers={"Host": "127.0.0.1"}), 404, "not_found")
+    problem(anyone.get("/v1/models/"), 404, "not_found")
 
 
 @pytest.mark.parametrize("header", ["Bearer mf_wrong", "Bearer", "Basic YWRtaW46", "mf_x", "Bearer " + "x" * 5000])

@@ -212,7 +212,8 @@ def test_a_reader_that_stops_reading_is_cut_off(impatient: RegistryProcess) -> N
     with impatient.client() as client:
         digest = put_blob(client, data)
     with connect(impatient) as connection:
-        connection.sendall(f"GET /v1/blobs/{digest} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        head = f"Host: 127.0.0.1\r\nAuthorization: Bearer {impatient.admin_token}\r\n\r\n"
+        connection.sendall(f"GET /v1/blobs/{digest} HTTP/1.1\r\n{head}".encode())
         assert connection.recv(1, socket.MSG_PEEK)
         deadline = time.monotonic() + 30
         while has_open(impatient.pid, digest):

@@ -16,7 +16,7 @@ from tests.support.programs.registry_process import RegistryProcess, publish
 def test_it_says_that_it_lives_is_ready_and_what_it_counts(admin: httpx.Client, anyone: httpx.Client) -> None:
     assert anyone.get("/healthz").json() == {"status": "ok"}
     assert anyone.get("/readyz").json()["status"] == "ready"
-    anyone.get("/v1/models/nothing-of-that-name")
+    admin.get("/v1/models/nothing-of-that-name")
     text = admin.get("/metrics").text
     assert 'modelfleet_http_requests_total{method="GET",route="/v1/models/{model}",status="404"}' in text
     assert "nothing-of-that-name" not in text

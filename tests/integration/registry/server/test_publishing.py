@@ -27,7 +27,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return body
 
 
-def test_a_published_version_is_listed_read_and_pulled(admin: httpx.Client, anyone: httpx.Client) -> None:
+def test_a_published_version_is_listed_read_and_pulled(admin: httpx.Client, reader: httpx.Client) -> None:
     data = os.urandom(300_000)
     answer = publish(admin, "lenet", "1.0.0", data)
     assert answer.status_code == 201
@@ -36,17 +36,17 @@ def test_a_published_version_is_listed_read_and_pulled(admin: httpx.Client, anyo
     assert published.version.created_by == "admin"
     assert published.version.size == len(data)
 
-    manifest = anyone.get(f"/v1/manifests/{published.version.manifest}")
+    manifest = reader.get(f"/v1/manifests/{published.version.manifest}")
     assert digest_of(manifest.content) == published.version.manifest
     blob = Manifest.model_validate_json(manifest.content).variants[0].files[0]
-    assert anyone.get(f"/v1/blobs/{blob.digest}").content == data
+    assert reader.get(f"/v1/blobs/{blob.digest}").content == data
 
-    model = ModelView.model_validate_json(anyone.get("/v1/models/lenet").content)
+    model = ModelView.model_validate_json(reader.get("/v1/models/lenet").content)
     assert model.latest == published.version
     assert model.versions == 1
-    version = anyone.get("/v1/models/lenet/versions/1.0.0")
+    version = reader.get("/v1/models/lenet/versions/1.0.0")
     assert VersionView.model_validate_json(version.content) == published.version
-    again = anyone.get("/v1/models/lenet/versions/1.0.0", headers={"If-None-Match": version.headers["etag"]})
+    again = reader.get("/v1/models/lenet/versions/1.0.0", headers={"If-None-Match": version.headers["etag"]})
     assert again.status_code == 304
 
 

@@ -52,15 +52,15 @@ def raw_patch(registry: RegistryProcess, upload: str, offset: int, headers: str,
     return connection
 
 
-def test_a_blob_comes_in_pieces_and_is_seen_only_when_it_is_whole(admin: httpx.Client, anyone: httpx.Client) -> None:
+def test_a_blob_comes_in_pieces_and_is_seen_only_when_it_is_whole(admin: httpx.Client, reader: httpx.Client) -> None:
     data = os.urandom(3 * MIB + 17)
     upload = begin(admin, data)
     for start in range(0, len(data), MIB):
-        assert anyone.get(f"/v1/blobs/{digest_of(data)}").status_code == 404
+        assert reader.get(f"/v1/blobs/{digest_of(data)}").status_code == 404
         answer = send(admin, upload, start, data[start : start + MIB]).raise_for_status()
         assert answer.json()["offset"] == min(start + MIB, len(data))
     assert answer.json()["complete"]
-    assert anyone.get(f"/v1/blobs/{digest_of(data)}").content == data
+    assert reader.get(f"/v1/blobs/{digest_of(data)}").content == data
     problem(admin.get(f"/v1/uploads/{upload}"), 404, "not_found")
     again = admin.post("/v1/uploads", json={"digest": digest_of(data), "size": len(data)})
     assert again.status_code == 200
@@ -86,18 +86,18 @@ def test_a_wrong_offset_is_answered_with_the_right_one(admin: httpx.Client) -> N
     assert send(admin, upload, 5000, data[5000:]).json()["complete"]
 
 
-def test_wrong_bytes_are_refused_and_the_session_starts_again(admin: httpx.Client, anyone: httpx.Client) -> None:
+def test_wrong_bytes_are_refused_and_the_session_starts_again(admin: httpx.Client, reader: httpx.Client) -> None:
     data = os.urandom(MIB)
     upload = begin(admin, data)
     problem(send(admin, upload, 0, data[:-1] + bytes([data[-1] ^ 1])), 422, "digest_mismatch")
-    assert anyone.get(f"/v1/blobs/{digest_of(data)}").status_code == 404
+    assert reader.get(f"/v1/blobs/{digest_of(data)}").status_code == 404
     assert offset_of(admin, upload) == 0
     assert send(admin, upload, 0, data).json()["complete"]
 
 
-def test_an_empty_blob_needs_no_bytes(admin: httpx.Client, anyone: httpx.Client) -> None:
+def test_an_empty_blob_needs_no_bytes(admin: httpx.Client, reader: httpx.Client) -> None:
     put_blob(admin, b"")
-    assert anyone.get(f"/v1/blobs/{digest_of(b'')}").content == b""
+    assert reader.get(f"/v1/blobs/{digest_of(b'')}").content == b""
     body = {"digest": digest_of(b"x"), "size": 0}
     problem(admin.post("/v1/uploads", json=body), 422, "digest_mismatch")
 
