@@ -1,8 +1,9 @@
 """Runs one command of a toolchain: bounded in time and in what is kept of its output, and with nothing left running.
 
-The command gets a session of its own. When it ends, takes too long or is cancelled, everything in its process group is
-killed, before the leader is reaped, so that its number cannot have become another's. The leader is a guard of ours that
-does the same when this process is killed.
+The command gets a session of its own, which its sandbox keeps it from leaving. When it ends, takes too long or is
+cancelled, everything in its process group is killed, before the leader is reaped, so that its number cannot have become
+another's. The leader is a guard of ours that does the same when this process is killed, and looks for descendants that
+left the group, where the kernel has no such sandbox.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -21,11 +21,13 @@ from pathlib import Path
 from agent.conversion.base import CHILDREN, Ran
 from agent.errors import AgentError, PermanentError
 from registry.contracts.codes import JobCode
+from registry.sandbox import ends
 
 HEAD_BYTES, TAIL_BYTES = 16 << 10, 48 << 10
 """Of the output, what is kept: the first error is at the beginning, the verdict at the end."""
 POLL_S = 0.05
 KILL_WAIT_S = 5.0
+GUARD_WAIT_S = 2.0
 GUARD = str(CHILDREN / "guard.py")
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "CUDA_VISIBLE_DEVICES", "PYTHONPATH")
 _PASSED_ON_PREFIX = ("ASCEND_", "TOOLCHAIN_HOME", "TBE_", "OPP_")
@@ -99,8 +101,10 @@ def run(
         try:
             _wait(process.pid, time.monotonic() + timeout_s, cancel, f"{Path(command[0]).name}: {timeout_s:g} s")
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            assert process.stdin is not None  # noqa: S101 - it was opened as a pipe
+            process.stdin.close()  # the guard then ends what it finds, also outside of its group
+            ends.has_ended(process, GUARD_WAIT_S)
+            ends.kill_group(process)
             code = process.wait(KILL_WAIT_S)
             text = output.text()
     return Ran(code, text)

@@ -5,7 +5,6 @@ What makes one crash, hang or eat memory is refused, and the next job works.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import signal
@@ -25,6 +24,7 @@ from registry.pictures.bare import PictureError
 from registry.pictures.detections import DetectionError, DetectionLimits, RawOutput, Reading
 from registry.pictures.placement import Placement
 from registry.pictures.steps import DecodedPicture, PictureSteps
+from registry.sandbox import ends
 
 TIMEOUT_S = 10.0
 """For one job; what needs longer is refused."""
@@ -194,13 +194,8 @@ class _Child:
         return bytes(data)
 
     def kill(self) -> str:
-        """Ends it, with whatever it holds; how it had ended."""
+        """Ends it, with whatever it holds and started; how it had ended."""
         self._socket.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.05)
-        if self._process.poll() is None:
-            self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_EXIT_WAIT_S)
-        code = self._process.returncode
+        ends.has_ended(self._process, 0.05)
+        code = ends.end_group(self._process, _EXIT_WAIT_S)
         return "still running" if code is None else signal.Signals(-code).name if code < 0 else f"status {code}"

@@ -155,7 +155,7 @@ def _load(
     confined = (
         sandbox.confine([request["directory"], _PACKAGE])
         if on_host
-        else "none: the accelerator's driver needs its devices"
+        else f"no Landlock: the accelerator's driver needs its devices, {sandbox.give_up_calls(children=True)}"
     )
     check_artifact(request["directory"])
     # Only now: Landlock holds for the threads that start after it, and NumPy starts some.

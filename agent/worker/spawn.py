@@ -24,6 +24,7 @@ from agent.backends.catalog import CATALOG
 from agent.errors import PermanentError, TransientError
 from agent.worker import main as worker_main
 from registry.contracts.codes import DeploymentCode
+from registry.sandbox import ends
 
 LAST_WORDS = 4096
 """Bytes of stderr that an exit reason is made from."""
@@ -142,24 +143,25 @@ class WorkerProcess:
     def kill(self) -> None:
         """SIGKILL to the child and whatever it started; does not wait."""
         with self._lock:
-            if self._popen.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._popen.pid, signal.SIGKILL)
+            ends.kill_group(self._popen)
 
     def end(self, timeout_s: float) -> None:
-        """Hangs up, gives the child `timeout_s` to go by itself, then kills it. May be called twice."""
+        """Hangs up, gives the child `timeout_s` to go by itself, then kills it and what it started. May come twice."""
         self.control.close()
-        try:
-            self._popen.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(_EXIT_WAIT_S)
+        ends.has_ended(self._popen, timeout_s)
+        self.kill()
+        self._reap(_EXIT_WAIT_S)
         self.listen()
         with self._lock:
             if self._stderr >= 0:
                 os.close(self._stderr)
                 self._stderr = -1
+
+    def _reap(self, within_s: float) -> None:
+        """With the lock, so that nobody kills by its number what has that number next."""
+        if ends.has_ended(self._popen, within_s):
+            with self._lock:
+                ends.end_group(self._popen, _EXIT_WAIT_S)
 
     def listen(self) -> None:
         """Takes what the child wrote to stderr since the last time and keeps the end of it."""
@@ -169,8 +171,7 @@ class WorkerProcess:
 
     def reason(self) -> str:
         """How the child ended, with its last words. Printable, at most LAST_WORDS characters and a line."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(0.5)
+        self._reap(0.5)
         self.listen()
         words = printable(self._words.decode("utf-8", "replace"), LAST_WORDS)
         status = self._popen.returncode

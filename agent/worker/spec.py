@@ -122,7 +122,7 @@ class Worker(ABC):
     """A loaded model, in a process of its own or inline."""
 
     confined: str
-    """Which sandbox holds it: "landlock 7", or "none: why"."""
+    """Which sandbox holds it: "landlock 7, seccomp", or what is missing, and why."""
     pid: int
     memory: memoryview
     lanes: tuple[socket.socket, ...]

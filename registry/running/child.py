@@ -154,8 +154,9 @@ def _confine(order: dict[str, Any]) -> None:
     # Its last words go to a file that the parent opened.
     sandbox.limit(sandbox.memory_of_host() if on_host else None, writes=True)
     if on_host:
-        ours = os.path.dirname(os.path.abspath(sandbox.__file__))  # the networks of the catalogue lie here
-        sandbox.confine([os.path.dirname(order["file"]), ours] if order["file"] else [])
+        sandbox.confine([os.path.dirname(order["file"])] if order["file"] else [])
+    else:
+        sandbox.give_up_calls(children=True)
 
 
 def main() -> None:

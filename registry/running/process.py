@@ -33,6 +33,7 @@ from registry.contracts.tensors import RAW, Datatype
 from registry.contracts.texts import without_call_stack
 from registry.errors import RegistryError
 from registry.installation import install_command
+from registry.sandbox.ends import end_group, has_ended, kill_group
 
 Array = NDArray[np.generic]
 CHILD = Path(__file__).with_name("child.py")
@@ -162,8 +163,8 @@ class ModelProcess:
             raise ModelRunError(f"the answer cannot be read: {error}") from None
 
     def close(self) -> None:
-        """Ends the process and waits for it; again is allowed."""
-        self._process.kill()
+        """Ends the process and what it started, and waits for it; again is allowed."""
+        kill_group(self._process)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with suppress(OSError):  # what was not sent is of no use any more
@@ -194,7 +195,7 @@ class ModelProcess:
         parts: list[bytes] = []
         while count:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                self._process.kill()
+                kill_group(self._process)
                 raise ModelRunError("it did not answer in time")
             part = os.read(handle, min(count, 1 << 20))
             if not part:
@@ -205,10 +206,9 @@ class ModelProcess:
 
     def _why(self) -> str:
         """How the process ended."""
-        try:
-            status = self._process.wait(2.0)
-        except subprocess.TimeoutExpired:
+        if not has_ended(self._process, 2.0):
             return "its process hung up"
+        status = end_group(self._process, 2.0)
         size = self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, size - LAST_WORDS))
         words = " ".join(self._words.read().decode("utf-8", "replace").split())

@@ -1,4 +1,5 @@
-"""Runs one command in a sandbox, and kills it and all that it started when whoever holds our standard input is gone.
+"""Runs one command in a sandbox, and kills it and all that it started when it ends, and when whoever holds our standard
+input is gone.
 
 `guard.py COMMAND ...`, started as the leader of a session, in the folder that the command may write. Its exit status is
 the command's; 128 and the signal's number when one killed it. Started by file path: standard library only, Python 3.9
@@ -7,12 +8,14 @@ syntax.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 
 if __name__ == "__main__":
@@ -22,15 +25,30 @@ if __name__ == "__main__":
     sys.modules["registry"] = package
 
 from registry import sandbox
+from registry.sandbox import ends
 
 _OPEN_FILES = 4096
 """A compiler opens many; a worker does not."""
+_ROUNDS, _PAUSE_S = 100, 0.01
+
+
+def _end_rest() -> None:
+    """Kill what the command started and left, also outside our group: for kernels where the sandbox keeps nobody from
+    leaving it. Each round finds what has come to us because its parent ended."""
+    for _ in range(_ROUNDS):
+        if not (found := ends.descendants(os.getpid())):
+            return
+        for number in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
+        time.sleep(_PAUSE_S)
 
 
 def _hold() -> None:
-    """Blocks until the other end of standard input is closed: by our parent's end, however it came."""
+    """Blocks until the other end of standard input is closed: by our parent, or by its end, however it came."""
     while os.read(0, 1024):
         pass
+    _end_rest()
     os.killpg(0, signal.SIGKILL)
 
 
@@ -49,6 +67,7 @@ def _folders(command: str) -> list[str]:
 
 def main() -> None:
     """Starts the command, waits for it."""
+    sandbox.adopt_orphans()
     sandbox.limit(None, writes=True, files=_OPEN_FILES)
     sandbox.confine([], write=[os.getcwd()], tools=[os.getcwd(), *_folders(sys.argv[1])])
     # What a compiler keeps in its user's home, or for a while, stays in the folder and goes with it.
@@ -56,6 +75,7 @@ def main() -> None:
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, env=environment)
     threading.Thread(target=_hold, daemon=True).start()
     code = command.wait()
+    _end_rest()
     os._exit(code if code >= 0 else 128 - code)
 
 

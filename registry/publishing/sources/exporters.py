@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 from registry.inspection.detect import detect
 from registry.inspection.facts import InspectionError
 from registry.publishing.sources.found import SourceError, SourceUsageError
+from registry.sandbox.ends import has_ended, kill_group
 
 TIMEOUT_S = 300.0
 _MAX_ANSWER = 1 << 16
@@ -42,21 +42,22 @@ class Exporter:
             raise SourceError(f"{self.missing}, and name its Python in {self.variable}")
         child = Path(__file__).with_name(self.program)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MODELFLEET_")}
-        with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as told:  # neither has to be short
+        # None of the three has to be short.
+        with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as ordered:
+            ordered.write(json.dumps(order).encode())
+            ordered.seek(0)
             try:
                 process = subprocess.Popen(
-                    [interpreter, "-I", str(child)], stdin=subprocess.PIPE, stdout=told, stderr=words,
+                    [interpreter, "-I", str(child)], stdin=ordered, stdout=told, stderr=words,
                     env=environment, start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
                 raise SourceError(f"{interpreter} ({self.variable}) cannot be started: {error.strerror}") from None
             try:
-                process.communicate(json.dumps(order).encode(), TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                raise SourceError(f"the export took longer than {TIMEOUT_S:g} s") from None
+                if not has_ended(process, TIMEOUT_S):
+                    raise SourceError(f"the export took longer than {TIMEOUT_S:g} s")
             finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                kill_group(process)
                 process.wait()
             try:
                 told.seek(0)

@@ -222,9 +222,9 @@ for action in (
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     confined, *outcomes = done.stdout.splitlines()
-    if confined.startswith("none"):
+    if not confined.startswith("landlock"):
         pytest.skip(confined)
     assert outcomes[:3] == ["refused"] * 3
-    abi = int(confined.split()[1])
+    abi = int(confined.split()[1].rstrip(","))
     assert outcomes[3] == "refused" or abi < 4
     assert outcomes[4] == "refused" or abi < 6

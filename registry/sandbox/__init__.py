@@ -1,8 +1,8 @@
 """What every process gives up before it touches a model: workers, picture decoders, converters, the publisher's runs.
 
-`die_with_parent`, then `limit`, then `confine`, then the vendor's code, then the model's bytes. Best effort is said to
-be so: `confine` returns what is in force. Standard library only, Python 3.9 syntax, no other module of ours: it runs
-under a vendor's interpreter, too.
+`die_with_parent`, then `limit`, then `confine`, then the vendor's code, then the model's bytes. Where an accelerator's
+driver needs its devices, `give_up_calls` instead of `confine`. Best effort is said to be so: both return what is in
+force. Standard library only, Python 3.9 syntax, no other package of ours: it runs under a vendor's interpreter, too.
 
 Numbers: linux/prctl.h, linux/landlock.h, asm-generic/unistd.h (the Landlock system calls have the same numbers on
 every architecture).
@@ -17,16 +17,24 @@ import signal
 import stat
 import struct
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
+
+from registry.sandbox.calls import give_up_calls
+
+__all__ = ["adopt_orphans", "confine", "die_with_parent", "give_up_calls", "limit", "memory_of_host"]
 
 MAX_FILE_BYTES = 4 << 30
 """The largest file that may be written where writing is allowed at all."""
 OPEN_FILES = 128
+MAX_TASKS = 4096
+"""Threads and processes that one process, with what it starts, may have."""
 _OOM_SCORE = b"500"
 """The kernel takes a worker before the agent when memory runs out."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
@@ -57,12 +65,17 @@ def die_with_parent(wanted: bool) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if wanted else 0)
 
 
+def adopt_orphans() -> None:
+    """From here on a descendant whose parent has ended is a child of this process, wherever it went."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
 def limit(memory_bytes: int | None, *, writes: bool = False, files: int = OPEN_FILES) -> None:
     """Resource limits for good: address space, no core file, no file growth, few open files; no new privileges.
 
     `writes`: what is compiled may be kept, in files of MAX_FILE_BYTES at most.
     `memory_bytes` None: no limit, for accelerators whose drivers reserve far more addresses than memory.
-    RLIMIT_NPROC is left alone: it counts every process of the user, the agent's threads too.
+    Threads and processes: MAX_TASKS more than the user has now, but for root, whom the kernel does not hold to it.
     """
     with suppress(OSError):  # not every container shows it; a lower score than the parent's needs a privilege
         with open("/proc/self/oom_score_adj", "r+b", buffering=0) as score:
@@ -77,7 +90,29 @@ def limit(memory_bytes: int | None, *, writes: bool = False, files: int = OPEN_F
         hard = resource.getrlimit(kind)[1]
         value = min((bound for bound in (wanted, hard) if bound != resource.RLIM_INFINITY), default=wanted)
         resource.setrlimit(kind, (value, value))
+    _limit_tasks()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _limit_tasks() -> None:
+    """The kernel counts all threads of the user, also those that /proc does not show here: it is tried first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    user, tasks = os.getuid(), MAX_TASKS
+    for name in os.listdir("/proc"):
+        with suppress(OSError):  # it has ended
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:
+                tasks += os.stat(f"/proc/{name}/task").st_nlink - 2
+    if tasks >= hard != resource.RLIM_INFINITY:
+        return
+    resource.setrlimit(resource.RLIMIT_NPROC, (tasks, hard))
+    trial = threading.Thread(target=int)
+    try:
+        trial.start()
+    except RuntimeError:
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+        return
+    trial.join()
+    resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
 
 
 def confine(read: Sequence[str], *, write: Sequence[str] = (), tools: Sequence[str] | None = None) -> str:
@@ -85,21 +120,25 @@ def confine(read: Sequence[str], *, write: Sequence[str] = (), tools: Sequence[s
 
     `write`: below these folders files can be made and written. `tools`: programs may be started, those of the system
     and below these folders; /dev and /etc can be used then, since a vendor's compiler needs both, but for this
-    project's own settings. No TCP (ABI 4), unless tools may be started, and no signal to processes outside (ABI 6), as
-    far as this kernel's Landlock goes. /dev/null may be opened for writing in any case.
+    project's own settings. /dev/null may be opened for writing in any case. Landlock refuses TCP from ABI 4 on, and
+    signals to processes outside from ABI 6 on. What `give_up_calls` says is given up besides.
 
-    Returns "landlock <abi>", or "none" and why. Holds for the threads and processes that start later.
+    Returns "landlock <abi>, seccomp"; instead of either what is missing, and why. Holds for the threads and processes
+    that start later.
     """
+    return f"{_confine(read, write, tools)}, {give_up_calls(children=tools is not None)}"
+
+
+def _confine(read: Sequence[str], write: Sequence[str], tools: Sequence[str] | None) -> str:
     abi = _syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION_FLAG)
     if abi < 1:
-        return "none: this kernel has no Landlock"
+        return "no Landlock: this kernel has none"
     handled = _FS_RIGHTS_BY_ABI.get(abi, _FS_RIGHTS_NEWEST)
-    network = _NET_BIND_AND_CONNECT if tools is None else 0
-    attributes = struct.pack("<QQQ", handled, network, _SCOPE_SOCKETS_AND_SIGNALS)
+    attributes = struct.pack("<QQQ", handled, _NET_BIND_AND_CONNECT, _SCOPE_SOCKETS_AND_SIGNALS)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
     ruleset = _syscall(_LANDLOCK_CREATE_RULESET, attributes, size, 0)
     if ruleset < 0:
-        return "none: Landlock is switched off"
+        return "no Landlock: it is switched off"
     start = 0 if tools is None else _EXECUTE
     try:
         paths = {
@@ -107,7 +146,7 @@ def confine(read: Sequence[str], *, write: Sequence[str] = (), tools: Sequence[s
             *_SYSTEM_PATHS,
             sys.prefix,
             sys.base_prefix,
-            os.path.dirname(os.path.abspath(__file__)),
+            os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
             *sys.path,
         }
         paths.update(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
@@ -123,7 +162,7 @@ def confine(read: Sequence[str], *, write: Sequence[str] = (), tools: Sequence[s
         refused = _syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
-    return f"landlock {abi}" if refused == 0 else "none: Landlock refused"
+    return f"landlock {abi}" if refused == 0 else "no Landlock: it refused"
 
 
 def memory_of_host() -> int:
