@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -25,10 +29,20 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, People]:
-    """A data folder with a fleet that has a history, and the people who work with it. Made once; to be copied."""
-    folder = tmp_path_factory.mktemp("example") / "data"
-    with example_fleet(folder, devices=12) as people:
-        return folder, people
+    """A data folder with a fleet that has a history, and the people who work with it. Made once for all processes that
+    run tests; to be copied."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "example-fleet"
+    made = folder / "people.json"
+    with (folder.parent / "example-fleet.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            with example_fleet(folder / "data", devices=12) as people:
+                text = json.dumps(asdict(people))
+            made.write_text(text)
+    return folder / "data", People(**json.loads(made.read_text()))
 
 
 @pytest.fixture(scope="module")
