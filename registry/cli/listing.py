@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from registry.cli.output import CliError, Output
 from registry.cli.session import Session
@@ -24,6 +25,20 @@ Asked = str | int | list[str] | None
 LimitOption = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, max=MAX_SORTED, help="Show at most so many.", show_default=False)
 ]
+
+
+class ListingGroup(TyperGroup):
+    """A group of commands that lists without a command: also with the options of its command `list`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does; an option that only `list` knows is one of `list`."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # Click's UsageError: typer exports only this
+            if not str(error).startswith("No such option") or any(each in self.commands for each in given):
+                raise
+            return super().parse_args(ctx, ["list", *given])
 
 
 def first_option(default: int, which: str = "first") -> Any:

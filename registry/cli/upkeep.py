@@ -148,7 +148,9 @@ def _from_here(session: Session) -> tuple[list[CheckView], bool]:
     off = (about.now - datetime.fromtimestamp((began + ended) / 2, timezone.utc)).total_seconds()
     text = f"the registry's differs from this host's by {off:+.1f} s"
     state = CheckState.WARNING if abs(off) > CLOCK_OFF_S else CheckState.OK
-    checks.append(_check("clock", state, text, "Synchronise both hosts (NTP)." if state is not CheckState.OK else ""))
+    checks.append(
+        _check("clock of this host", state, text, "Synchronise both hosts (NTP)." if state is not CheckState.OK else "")
+    )
     return checks, True
 
 

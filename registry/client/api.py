@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -304,6 +305,13 @@ def _problem(answer: ApiAnswer, response: httpx.Response) -> ProblemError | Fore
     if problem is None:
         return _foreign(response, answer.body)
     text = problem.detail or problem.title
+    if problem.code == "not_found" and text == HTTPStatus.NOT_FOUND.phrase:  # by the framework: there is no such route
+        return ProblemError(
+            f"The registry has no {answer.what}: it is older than this program",
+            status=answer.status,
+            code="method_not_allowed",
+            hint="`registry --version` shows both versions. Upgrade the registry.",
+        )
     return ProblemError(text, status=answer.status, code=problem.code, errors=problem.errors)
 
 

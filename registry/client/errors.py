@@ -74,7 +74,7 @@ class ForeignAnswerError(NoAnswerError):
 class ProblemError(ClientError):
     """The registry refused with a problem document (RFC 9457). `status` is the status code of HTTP."""
 
-    def __init__(self, what: str, *, status: int, code: str, errors: tuple[str, ...] = ()) -> None:
-        super().__init__(what, code=code, hint=action_of(code, (ProblemCode,)), errors=errors)
+    def __init__(self, what: str, *, status: int, code: str, errors: tuple[str, ...] = (), hint: str = "") -> None:
+        super().__init__(what, code=code, hint=hint or action_of(code, (ProblemCode,)), errors=errors)
         self.status = status
         self.transient = status in TRANSIENT

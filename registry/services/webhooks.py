@@ -45,11 +45,19 @@ SIGNATURE = "modelfleet-signature"
 """Header: `t=<unix seconds>,v1=<hex HMAC-SHA256 of "<t>." + body>`, keyed by the secret as it was shown."""
 CURSOR = "modelfleet-cursor"
 """Header: the event's cursor; one that was seen before is a repeat."""
+LOOK_UP_S = 3.0
+"""For the name in a URL that is being set."""
 PASS_S = 10.0
 """After so long the rest of a webhook's events waits for the next pass: a slow receiver holds up no other."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""Upper half of the interface identifier (RFC 5214, section 6.1); the lower half is an IPv4 address."""
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 """Whatever else there is in IPv6 is wrapped, local or reserved (RFC 4291, section 2.4)."""
+
+
+class InsideError(OSError):
+    """An address that is not of the public internet."""
 
 
 def sign(secret: str, at: int, body: bytes) -> str:
@@ -69,6 +77,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inside))
         if ip not in _GLOBAL_UNICAST:
             return False
+        if int(ip) >> 32 & 0xFFFFFFFF in _ISATAP:
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
     return ip.is_global and not ip.is_multicast
 
 
@@ -94,10 +104,12 @@ class Webhooks:
         """Make one, whose secret is shown only now; or change one, which switches it on again.
 
         Raises:
-            InvalidError: the URL or a kind is not allowed.
+            InvalidError: the URL or a kind is not allowed; the URL leads into a private network.
             ConflictError: there are MAX_WEBHOOKS.
         """
         _check(body)
+        if not self._allow_private:
+            asyncio.run(self._refuse_inside(httpx.URL(body.url)))
         newest = self._log.bounds()[1]
         with self._database.write() as session:
             row = session.get(WebhookRow, name)
@@ -206,13 +218,24 @@ class Webhooks:
         await answer.aclose()
         return "" if answer.status_code < 300 else f"answered {answer.status_code}"
 
+    async def _refuse_inside(self, url: httpx.URL) -> None:
+        """A name that cannot be looked up now may be set: every delivery judges again."""
+        try:
+            await asyncio.wait_for(self._resolve(url), LOOK_UP_S)
+        except InsideError as error:
+            raise InvalidError(f"{error}.") from error
+        except (asyncio.TimeoutError, OSError, ValueError):
+            return
+
     async def _resolve(self, url: httpx.URL) -> str:
-        """An address that may be connected to. Raises OSError."""
+        """An address that may be connected to. Raises OSError, also where none may be: InsideError."""
         port = url.port or (443 if url.scheme == "https" else 80)
         found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
         if not self._allow_private and not all(is_public(address) for address in addresses):
-            raise OSError(f"{url.host} is inside a private network; set webhooks.allow_private to let events go there")
+            raise InsideError(
+                f"{url.host} is inside a private network; set webhooks.allow_private to let events go there"
+            )
         return addresses[0]
 
     def _save(self, due: _Due, cursor: int, taken: int, error: str, now: datetime) -> None:

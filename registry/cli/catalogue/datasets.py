@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.listing import LimitOption, Listing, show_list, sort_option
+from registry.cli.listing import LimitOption, Listing, ListingGroup, show_list, sort_option
 from registry.cli.output import CliError, end_well, meter, short, time_text
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
@@ -43,6 +43,7 @@ FLOATS = (Datatype.FP16, Datatype.FP32, Datatype.FP64)
 
 
 app = typer.Typer(
+    cls=ListingGroup,
     invoke_without_command=True,
     rich_markup_mode="markdown",
     help="Manage validation sets: inputs with the right answers. Without a command: list them.",

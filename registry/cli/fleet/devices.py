@@ -28,6 +28,7 @@ from registry.cli.fleet.selection import (
     selection,
     summary_of,
 )
+from registry.cli.listing import ListingGroup
 from registry.cli.output import age_text, require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm, parse_labels
 from registry.cli.streaming import stream
@@ -48,6 +49,7 @@ _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED,
 
 
 app = typer.Typer(
+    cls=ListingGroup,
     invoke_without_command=True,
     rich_markup_mode="markdown",
     help="Manage devices, the edge hosts with one agent each. Without a command: list them.",

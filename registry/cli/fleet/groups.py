@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.listing import LimitOption, Listing, show_list, sort_option
+from registry.cli.listing import LimitOption, Listing, ListingGroup, show_list, sort_option
 from registry.cli.no_match import no_match
 from registry.cli.output import age_text
 from registry.cli.session import Session, command, confirm
@@ -16,6 +16,7 @@ from registry.contracts.rollout.spec import GroupBody, GroupView
 from registry.contracts.texts import how_many
 
 app = typer.Typer(
+    cls=ListingGroup,
     invoke_without_command=True,
     rich_markup_mode="markdown",
     help="Manage named sets of devices for rollouts. Without a command: list them.",

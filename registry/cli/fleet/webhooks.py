@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.listing import LimitOption, Listing, show_list, sort_option
+from registry.cli.listing import LimitOption, Listing, ListingGroup, show_list, sort_option
 from registry.cli.output import require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm
 from registry.contracts.paths import webhook_path, webhooks_path
 from registry.contracts.rollout.views import WebhookCreate, WebhookCreated, WebhookView
 
 app = typer.Typer(
+    cls=ListingGroup,
     invoke_without_command=True,
     rich_markup_mode="markdown",
     help="Manage webhooks that report events of rollouts. Without a command: list them with their delivery status.",

@@ -422,6 +422,8 @@ def test_lists_of_devices_take_filters_and_say_what_they_leave_out(cli: Cli) -> 
     assert [device["name"] for device in chosen] == ["lists-0", "lists-2"]
     assert cli("devices", "list", "--failing", "any", "--name", "lists").out.splitlines()[-1].startswith("No device ma")
     assert cli("devices", "list", "--limit", "1").out.splitlines()[-1].startswith("The first 1")
+    assert cli("devices", "--limit", "1").out == cli("devices", "list", "--limit", "1").out
+    assert "No such option" in cli("devices", "--nonsense", code=2).err
     assert "never_seen" in cli("devices", "list", "--state", "asleep", code=2).err
     assert cli("devices", "list", "--fleet", "rack=(", code=2).err
     assert "lists-1" in cli("health", "--name", "lists-1").out

@@ -87,3 +87,12 @@ def test_errors_are_typed_and_say_whether_the_same_may_succeed_later(server: Reg
     url = server.url.replace("http:", "https:")
     with ApiClient(Address(url, None), closed) as client, pytest.raises(NoAnswerError):
         client.get(model_path("lenet"), ModelView)
+
+
+def test_an_operation_that_the_registry_does_not_know_yet_is_told_from_a_thing_that_is_not_there(cli: Cli) -> None:
+    with ApiClient(Address(cli.url, cli.environment["MODELFLEET_TOKEN"])) as client:
+        assert client.find(model_path("absent"), ModelView) is None
+        with pytest.raises(ProblemError, match="older than this program") as refused:
+            client.find("/v1/of-a-later-version", ModelView)
+    assert refused.value.code == "method_not_allowed"
+    assert "registry --version" in refused.value.hint

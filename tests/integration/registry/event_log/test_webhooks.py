@@ -133,8 +133,12 @@ def test_a_webhook_counts_what_was_forgotten_before_it_came(database: Database, 
 
 
 def test_events_do_not_go_inside_unless_that_is_allowed(database: Database, receiver: Receiver) -> None:
+    inside = WebhookCreate(url=receiver.url.replace("127.0.0.1", "localhost"))
     hooks = Webhooks(database, FleetLog(database))
-    hooks.put("hook", WebhookCreate(url=receiver.url.replace("127.0.0.1", "localhost")), START)
+    with pytest.raises(InvalidError, match="private network"):
+        hooks.put("hook", inside, START)
+    assert hooks.page("", 10) == []
+    Webhooks(database, FleetLog(database), allow_private=True).put("hook", inside, START)  # or its name led elsewhere
     write(database, event())
     assert hooks.deliver(lambda: START) == 0
     assert receiver.got == []
@@ -145,7 +149,7 @@ def test_events_do_not_go_inside_unless_that_is_allowed(database: Database, rece
     "address",
     ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "64:ff9b::a00:1",
      "2002:7f00:1::", "0.0.0.0", "224.0.0.1", "100.64.0.1", "::127.0.0.1", "::ffff:0:127.0.0.1", "fec0::1",
-     "64:ff9b:1::7f00:1"],
+     "64:ff9b:1::7f00:1", "2606:4700::5efe:10.0.0.1", "2606:4700::200:5efe:a00:1"],
 )  # fmt: skip
 def test_an_address_inside_is_known_whatever_it_is_wrapped_in(address: str) -> None:
     assert not is_public(address)
@@ -154,6 +158,13 @@ def test_an_address_inside_is_known_whatever_it_is_wrapped_in(address: str) -> N
 def test_a_public_address_is_public() -> None:
     assert is_public("8.8.8.8")
     assert is_public("2606:4700::1111")
+    assert is_public("2606:4700::5efe:8.8.8.8")
+
+
+def test_a_name_that_cannot_be_looked_up_may_be_set(database: Database) -> None:
+    hooks = Webhooks(database, FleetLog(database))
+    hooks.put("hook", WebhookCreate(url="https://receiver.invalid/x"), START)
+    assert hooks.get("hook").failures == 0
 
 
 def test_a_host_that_is_no_name_holds_up_no_other_webhook(database: Database, receiver: Receiver) -> None:
