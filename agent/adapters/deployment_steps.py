@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -43,6 +44,9 @@ from registry.contracts.fit.room import held_bytes
 from registry.contracts.golden_vectors import read_cases
 from registry.contracts.wire import Digest
 
+if TYPE_CHECKING:
+    from agent.adapters.trust.metadata import TrustedMetadata  # Imports python-tuf: only where signatures are checked.
+
 NEVER = threading.Event()
 CLOSE_S = 3.0
 """For a worker that must not serve."""
@@ -65,6 +69,7 @@ class DeploymentSteps:
         probe_again: Callable[[], Platform] | None = None,
         tell_facts: Callable[[Platform], None] = lambda _: None,
         damage: Damage | None = None,
+        metadata: TrustedMetadata | None = None,
     ) -> None:
         """`probe` finds out what this host is; it is called once.
 
@@ -76,6 +81,7 @@ class DeploymentSteps:
             probe_again: Never does; None: as `probe`. Called when a load fails as if the host had changed.
             tell_facts: Called, from the thread of a step, with facts that are other than before.
             damage: Where damaged files are counted.
+            metadata: Says which manifests are signed. None: this host checks no signatures.
         """
         self._config = config
         self._cache = cache
@@ -84,6 +90,7 @@ class DeploymentSteps:
         self._probe_again = probe_again or probe
         self._tell_facts = tell_facts
         self._damage = damage or Damage()
+        self._metadata = metadata
         self._facts: Platform | None = None
         self._probing = threading.Lock()
         self._probed_again = float("-inf")
@@ -102,7 +109,7 @@ class DeploymentSteps:
             return self._facts
 
     def resolve(self, model: str, desired: DesiredModel, cancel: threading.Event) -> Choice:
-        """Fetches the manifest and chooses the variant for this host.
+        """Fetches the manifest, which a trusted role lists, and chooses the variant for this host.
 
         Raises:
             TransientError: the manifest cannot be had now.
@@ -175,6 +182,7 @@ class DeploymentSteps:
         """Starts a worker. A load cannot be cancelled: its time is bounded, its worker is then discarded."""
         limits, settings = self._config.limits, self._config.worker
         folder = self._cache.files(choice.variant_digest)
+        self._require_trusted(choice)
         spec = replace(
             variant_spec(
                 self._config,
@@ -304,17 +312,36 @@ class DeploymentSteps:
         candidates = [slot.candidate for slot in slots if slot.candidate]
         parts = {ref.digest for choice in candidates for ref in choice.variant.files}
         parts |= {choice.golden.file.digest for choice in candidates if choice.golden}
+        if self._metadata is not None:
+            self._metadata.keep_only({slot.model for slot in slots})
         self._cache.sweep({place.variant_digest for place in places}, manifests, parts)
 
-    def _manifest(self, model: str, desired: DesiredModel) -> Manifest:
-        data = self._cache.manifest(desired.manifest)
+    def _require_trusted(self, choice: Choice) -> None:
+        """What is about to be loaded is what the manifest says that a trusted role lists. Raises AgentError."""
+        if self._metadata is None:
+            return
+        data = self._manifest_bytes(choice.manifest)
+        self._metadata.require_trusted(choice.model, choice.version, choice.manifest, len(data))
+        manifest = _parsed(data, choice.manifest)
+        said = (manifest.variant(choice.variant.name), manifest.image, manifest.classification, manifest.detection)
+        if said != (choice.variant, choice.image, choice.classification, choice.detection):
+            raise PermanentError(
+                DeploymentCode.MANIFEST_UNTRUSTED,
+                f"{choice.model}@{choice.version}: variant {choice.variant.name} is not as its signed manifest says",
+            )
+
+    def _manifest_bytes(self, digest: Digest) -> bytes:
+        data = self._cache.manifest(digest)
         if data is None:
-            data = self._source().manifest(desired.manifest)
+            data = self._source().manifest(digest)
             self._cache.keep_manifest(data)
-        try:
-            manifest = Manifest.model_validate_json(data, context=dict(OLDER_READER))
-        except ValidationError as error:
-            raise PermanentError(DeploymentCode.BAD_ANSWER, f"manifest {desired.manifest}: {error}") from None
+        return data
+
+    def _manifest(self, model: str, desired: DesiredModel) -> Manifest:
+        data = self._manifest_bytes(desired.manifest)
+        if self._metadata is not None:
+            self._metadata.require_listed(model, desired.version, desired.manifest, len(data))
+        manifest = _parsed(data, desired.manifest)
         if (manifest.model, manifest.version) != (model, desired.version):
             raise PermanentError(
                 DeploymentCode.MANIFEST_MISMATCH,
@@ -336,6 +363,13 @@ class DeploymentSteps:
         if self._registry is None:
             raise UnreachableError("no registry is configured: set registry.url")
         return self._registry
+
+
+def _parsed(data: bytes, digest: Digest) -> Manifest:
+    try:
+        return Manifest.model_validate_json(data, context=dict(OLDER_READER))
+    except ValidationError as error:
+        raise PermanentError(DeploymentCode.BAD_ANSWER, f"manifest {digest}: {error}") from None
 
 
 def variant_spec(

@@ -20,7 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from agent.adapters.deployment_steps import DeploymentSteps
@@ -47,12 +47,16 @@ from agent.jobs.handlers import RealJobs
 from agent.reconciler.context import Context, EventPublisher, TaskDone
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
+from agent.reconciler.freshness import FreshnessLook
 from agent.reconciler.loop import QUEUE_LIMIT, Reconciler
 from agent.reconciler.ports import Clock
 from registry.contracts.device.messages import Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
 from registry.systemd import notify, watchdog_interval_s
+
+if TYPE_CHECKING:
+    from agent.adapters.trust.metadata import TrustedMetadata
 
 log = logging.getLogger(__name__)
 STOP_CONTROL_S, STOP_DRAIN_S, STOP_WORKER_S = 3.0, 10.0, 3.0
@@ -138,6 +142,7 @@ class Agent:
             Discovery(prefix, self._topics, config.device, hardware.agent_version(), self._retain) if prefix else None
         )
         self._registry = registry_client(config)
+        self._metadata = trusted_metadata(config, self._registry, self._damage)
         self._pools = {name: ThreadPoolExecutor(count, thread_name_prefix=name) for name, count in POOLS.items()}
         self._context = self._make_context(cache)
         self._reconciler = self._make_reconciler()
@@ -162,14 +167,15 @@ class Agent:
             probe_again=lambda: probe(config, fresh=True),
             tell_facts=lambda facts: self._put(TaskDone(lambda: self._reconciler.host.take(facts))),
             damage=self._damage,
+            metadata=self._metadata,
         )
-        self._job_work = RealJobs(config, cache, self._registry, steps.facts)
+        self._job_work = RealJobs(config, cache, self._registry, steps.facts, self._metadata)
         return Context(
             journal=self._journal,
             steps=steps,
             data_path=data_path,
             clock=self._clock,
-            desired=DesiredState(config.device, self._journal),
+            desired=DesiredState(config.device, self._journal, self._metadata),
             publisher=EventPublisher(config.device, self._topics, data_path, self._journal, self._clock),
             network=self._pools["pull"],
             loads=self._pools["load"],
@@ -207,6 +213,7 @@ class Agent:
             ),
             jobs=JobExecutor(self._context, self._job_work, self._pools["job"], config.data_dir / "jobs"),
             heard_every_s=min(config.health_interval_s, 7 * 86400.0),
+            freshness=FreshnessLook(self._context, self._metadata, self._pools["uplink"]),
         )
 
     def _start(self) -> None:
@@ -372,6 +379,21 @@ def registry_client(config: AgentConfig) -> RegistryClient | None:
         ca_file=str(settings.ca_file) if settings.ca_file else None,
         timeout_s=settings.timeout_s,
     )
+
+
+def trusted_metadata(config: AgentConfig, registry: RegistryClient | None, damage: Damage) -> TrustedMetadata | None:
+    """None: this host checks no signatures.
+
+    Raises:
+        PermanentError: bad_config, its roots cannot be read: nothing could be verified.
+        TransientError: the disk refuses.
+    """
+    if config.trust.root is None:
+        return None
+    from agent.adapters.trust.opening import open_metadata  # noqa: PLC0415 - python-tuf takes 0.2 s to import
+
+    fetch = registry.signed_metadata if registry is not None else None
+    return open_metadata(config.device, config.trust.root, config.data_dir / "trust", fetch, damage=damage, now=utc_now)
 
 
 def mqtt_settings(config: AgentConfig, will: bytes) -> SessionSettings:

@@ -14,7 +14,7 @@ from typing import Any
 from agent.adapters import signatures
 from agent.app.agent import mqtt_settings, probe, registry_client, utc_now
 from agent.app.broker_visit import BrokerVisit
-from agent.app.status import is_running, read_status
+from agent.app.status import is_running, read_status, trust_line
 from agent.config.sections import EntryPointSettings
 from agent.config.settings import AgentConfig
 from agent.errors import AgentError, PermanentError
@@ -112,6 +112,7 @@ def examine(config: AgentConfig) -> list[Check]:
     return [
         *_host(config),
         _entry_points(config.entry_points),
+        _trust(config),
         _disk(config.data_dir),
         *_broker(config),
         _registry(config),
@@ -156,6 +157,26 @@ def _entry_points(settings: EntryPointSettings) -> Check:
     missing = not signatures.trusted(settings)
     text = f"on, for {len(keys)} trusted keys" + (", but no signature can be verified" if missing else "")
     return Check("entry points", not missing, text, advice=signatures.missing(), needed=False)
+
+
+def _trust(config: AgentConfig) -> Check:
+    """Loudly, where nothing is checked: it is needed nowhere, and missed when it is too late."""
+    file = config.trust.root
+    if file is None:
+        advice = "take the trust.json that `registry devices add --out` writes, and set trust.root"
+        text = "unsigned: this device follows and loads whatever comes in the name of its registry"
+        return Check("trust", False, text, advice=advice, needed=False)
+    from agent.adapters.trust.opening import read_root_file  # noqa: PLC0415 - python-tuf takes 0.2 s to import
+
+    try:
+        read_root_file(file)
+    except AgentError as error:
+        return Check("trust", False, error.message, advice="without its roots the agent does not start")
+    said = ((read_status(config.data_dir) or {}).get("reported") or {}).get("trust")
+    if said is None or said.get("state") == "unsigned":
+        return Check("trust", True, f"the roots in {file}; no agent has run with them yet")
+    advice = "connect it to the registry, and set its clock; what serves goes on"
+    return Check("trust", said.get("state") == "signed", trust_line(said), advice=advice, needed=False)
 
 
 def _source(facts: Platform, name: str) -> str:

@@ -34,6 +34,7 @@ def status_lines(settings: AgentConfig, running: bool, kept: dict[str, Any] | No
     reported = kept.get("reported", {})
     broker = "connected" if running and kept.get("connected") else "away (`agent doctor` says why)"
     yield f"broker {broker}; desired generation {reported.get('generation', 0)}; as of {kept.get('written_at')}"
+    yield trust_line(reported.get("trust"))
     for name, model in sorted(reported.get("models", {}).items()):
         serves = f"{model.get('version')} on {model.get('backend')}" if model.get("version") else "nothing"
         yield f"  {name:20} {model.get('state'):10} serves {serves}"
@@ -42,6 +43,18 @@ def status_lines(settings: AgentConfig, running: bool, kept: dict[str, Any] | No
         for bad in entries:
             text = f"{bad.get('code')}: {bad.get('message', '')}"
             yield f"  {name:20} in quarantine: {bad.get('version')} ({bad.get('variant_digest')}): {text}"
+
+
+def trust_line(trust: dict[str, Any] | None) -> str:
+    """What is signed, and how fresh it is."""
+    if trust is None or trust.get("state") == "unsigned":
+        return "unsigned: it believes whoever speaks for the registry (set trust.root)"
+    text = f"signed, fresh until {trust['expires']}" if trust.get("expires") else "signed"
+    if trust.get("state") == "stale":
+        since = f"metadata stale since {trust['stale_since']}" if trust.get("stale_since") else "metadata stale"
+        text = f"{since}, nothing new is installed: {trust.get('why', '')}"
+    refused = ", ".join(f"{count} {cause}" for cause, count in sorted(trust.get("refused", {}).items()))
+    return text + (f"; documents refused: {refused}" if refused else "")
 
 
 def deployment_lines(model: dict[str, Any]) -> list[str]:

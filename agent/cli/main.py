@@ -175,7 +175,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def reset(
     config: ConfigOption = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
 ) -> None:
-    """Delete all local state: journal, cached models, and unsent results and events.
+    """Delete all local state: journal, cached models, signed metadata, and unsent results and events.
 
     The agent must be stopped. At its next start it gets its desired state from the registry.
     """
@@ -194,6 +194,8 @@ def reset(
                     path.unlink(missing_ok=True)
             if (settings.data_dir / "cache").is_dir():
                 shutil.rmtree(settings.data_dir / "cache")
+            if (settings.data_dir / "trust").is_dir():
+                shutil.rmtree(settings.data_dir / "trust")
     except (AgentError, OSError) as error:
         fail(str(error), 1)
     say(f"dropped the state in {settings.data_dir}")

@@ -92,6 +92,16 @@ class RegistrySettings(Section):
         return url
 
 
+class TrustSettings(Section):
+    """Whose signatures count. Without a root this agent believes whoever speaks for the registry or the broker."""
+
+    root: Path | None = Field(
+        default=None,
+        description="File with the roots of signed metadata, as `registry devices add --out` writes it. With it only "
+        "what is signed is followed, installed and loaded.",
+    )
+
+
 class LimitSettings(Section):
     """What one request, one model and the disk may take. Beyond them there is an error with a code."""
 

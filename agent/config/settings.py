@@ -1,9 +1,9 @@
 """The agent's settings: one TOML file, overridden by `MODELFLEET_AGENT_…` variables. Read once, never changed.
 
 A nested key is reached with two underscores: `MODELFLEET_AGENT_MQTT__HOST`. A key that does not exist is refused,
-in the file and in the environment. Where the TOML file names another file (`…_file`) by a relative path, that is looked
-up from its own folder. Every value has bounds. Nothing here connects or creates anything. A secret in a file may be
-replaced at any time: it is read when it is used.
+in the file and in the environment. Where the TOML file names another file (`…_file`, `trust.root`) by a relative path,
+that is looked up from its own folder. Every value has bounds. Nothing here connects or creates anything. A secret in a
+file may be replaced at any time: it is read when it is used.
 
 The example file has every setting with its meaning, bounds and default, printed from the settings themselves. All keys
 are commented out, so the file changes nothing; with the marks removed it is still a valid file.
@@ -30,6 +30,7 @@ from agent.config.sections import (
     PolicySettings,
     RegistrySettings,
     Section,
+    TrustSettings,
     WorkerSettings,
 )
 from agent.errors import PermanentError
@@ -64,6 +65,7 @@ _SAMPLE = {
     "profile": "throughput",
     "prometheus": "127.0.0.1:9464",
     "timezone": "Europe/Paris",
+    "root": "/etc/modelfleet/trust.json",
 }
 """What the example shows where the default depends on the host, or there is none."""
 
@@ -121,6 +123,7 @@ class AgentConfig(BaseSettings):
         description="Traces over OTLP (OpenTelemetry), as the variables OTEL_... say. Needs the extra otel.",
     )
     registry: RegistrySettings = RegistrySettings()
+    trust: TrustSettings = TrustSettings()
     mqtt: MqttSettings = MqttSettings()
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -186,12 +189,16 @@ def load_config(file: Path | None) -> AgentConfig:
 
 
 def _beside(file: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """The files that it names (`…_file`), looked up from its own folder."""
+    """The files that it names (`…_file`, `trust.root`), looked up from its own folder."""
 
     def placed(name: str, value: Any) -> Any:
         if isinstance(value, dict):
             return {key: placed(key, inner) for key, inner in value.items()}
-        return str(file.absolute().parent / value) if name.endswith("_file") and isinstance(value, str) else value
+        return (
+            str(file.absolute().parent / value)
+            if (name.endswith("_file") or name == "root") and isinstance(value, str)
+            else value
+        )
 
     return {name: placed(name, value) for name, value in values.items()}
 

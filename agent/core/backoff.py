@@ -13,13 +13,18 @@ from registry.contracts.codes import DeploymentCode as Code
 OUTAGES = frozenset(
     {
         *(Code.REGISTRY_UNREACHABLE, Code.CREDENTIAL_REFUSED, Code.INSUFFICIENT_DISK, Code.DISK_ERROR),
-        Code.FACTS_UNKNOWN,
+        *(Code.FACTS_UNKNOWN, Code.METADATA_STALE, Code.METADATA_REFUSED),
     }
 )
 SPOILT = frozenset({Code.BAD_ANSWER, Code.MANIFEST_MISMATCH, Code.DIGEST_MISMATCH})
 """As the code of a TransientError: what came is not what the registry holds, or the registry's copy is damaged."""
-LONGEST_S: dict[str, float] = {Code.CREDENTIAL_REFUSED: 30.0, Code.DIGEST_MISMATCH: 3600.0}
-"""Where it is not the usual longest pause: a new credential is taken soon, a gigabyte is not fetched in vain often."""
+LONGEST_S: dict[str, float] = {
+    Code.CREDENTIAL_REFUSED: 30.0,
+    Code.METADATA_STALE: 30.0,
+    Code.DIGEST_MISMATCH: 3600.0,
+}
+"""Where it is not the usual longest pause: a new credential and new signatures are taken soon, a gigabyte
+is not fetched in vain often."""
 
 
 def exhausted(pauses: Backoff, attempt: int, code: str) -> bool:
@@ -51,6 +56,7 @@ RETRIABLE = OUTAGES | {
     Code.ROLLBACK_FAILED,
     Code.BAD_ANSWER,
     Code.DIGEST_MISMATCH,
+    Code.MANIFEST_UNTRUSTED,
 }
 BROKEN = frozenset({Code.DIGEST_MISMATCH, Code.DISK_ERROR})
 """The files in the cache are gone or wrong: they have to be pulled again before a start is of use."""

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -40,6 +40,9 @@ from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.deployments import Job
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.fit.platforms import Platform
+
+if TYPE_CHECKING:
+    from agent.adapters.trust.metadata import TrustedMetadata
 
 SLOTS, ARENAS = 16, 1
 """Of a worker that is loaded for a job."""
@@ -61,6 +64,8 @@ class JobContext:
     folder: Path
     cancel: threading.Event
     progress: Progress
+    metadata: TrustedMetadata | None = None
+    """Says which manifests are signed. None: this host checks no signatures."""
 
     def check(self) -> None:
         """Raises StepCancelledError when the job is to stop."""
@@ -72,8 +77,10 @@ Handler = Callable[[Job, JobContext], dict[str, Any]]
 
 
 def job_manifest(job: Job, context: JobContext) -> Manifest:
-    """The manifest that the job names. Raises AgentError."""
+    """The manifest that the job names, which a trusted role lists. Raises AgentError."""
     data = context.cache.manifest(job.manifest) or context.registry.manifest(job.manifest)
+    if context.metadata is not None:
+        context.metadata.require_listed(job.model, job.version, job.manifest, len(data))
     try:
         return Manifest.model_validate_json(data, context=dict(OLDER_READER))
     except ValidationError as error:

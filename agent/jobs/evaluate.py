@@ -110,11 +110,13 @@ def _loaded(job: Job, context: JobContext) -> tuple[Worker, Choice]:
     limits = context.config.limits
     own = ArtifactCache(context.folder / "cache", limit=limits.cache_bytes, reserve=limits.disk_reserve)
     own.open()
-    steps = DeploymentSteps(context.config, own, context.registry, context.facts)
+    steps = DeploymentSteps(context.config, own, context.registry, context.facts, metadata=context.metadata)
     desired = DesiredModel(version=job.version, manifest=job.manifest, variant=job.source)
     choice = steps.resolve(job.model, desired, context.cancel)
     if context.cache.has(choice.variant_digest):
-        steps = DeploymentSteps(context.config, context.cache, context.registry, context.facts)
+        steps = DeploymentSteps(
+            context.config, context.cache, context.registry, context.facts, metadata=context.metadata
+        )
     else:
         steps.download(choice, frozenset(), context.cancel)
     steps.verify(choice, context.cancel)

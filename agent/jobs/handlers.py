@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.adapters.disk.artifact_cache import ArtifactCache
 from agent.adapters.network.registry_client import RegistryClient
@@ -18,6 +18,9 @@ from agent.jobs.evaluate import evaluate
 from registry.contracts.codes import DeploymentCode, JobCode
 from registry.contracts.device.deployments import Job, JobKind
 from registry.contracts.fit.platforms import Platform
+
+if TYPE_CHECKING:
+    from agent.adapters.trust.metadata import TrustedMetadata
 
 HANDLERS: Mapping[str, Handler] = {
     JobKind.CONVERT: handle_conversion,
@@ -33,6 +36,7 @@ class RealJobs:
     cache: ArtifactCache
     registry: RegistryClient | None
     facts: Callable[[], Platform]
+    metadata: TrustedMetadata | None = None
 
     def __call__(
         self, name: str, job: Job, folder: Path, cancel: threading.Event, progress: Progress
@@ -54,5 +58,6 @@ class RealJobs:
                 folder=folder,
                 cancel=cancel,
                 progress=progress,
+                metadata=self.metadata,
             ),
         )

@@ -21,17 +21,19 @@ from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from agent.core.slots import Choice, SlotRecord
+from agent.core.trust import Freshness, Refusals
 from agent.errors import AgentError, PermanentError, StepCancelledError, TransientError
 from agent.reconciler.desired import DesiredState, EpochVerdict
 from agent.reconciler.ports import Clock, DataPath, Journal, LocalPolicy, Pool, Steps, Unrestricted
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
 from registry import tracing
-from registry.contracts.codes import DeploymentCode
+from registry.contracts.codes import AgentCode, DeploymentCode
 from registry.contracts.device.messages import Event, Fault
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
 from registry.contracts.wire import Digest
+from registry.trust.faults import TrustFault, TrustRefusedError
 
 log = logging.getLogger(__name__)
 MAX_UNSENT = 500
@@ -187,6 +189,12 @@ class Context:
     ask: bool = False
     """The registry is to be asked over HTTP, soon: the broker brought what is not to be believed from it, or less than
     the registry has."""
+    refresh: bool = False
+    """Signed metadata are to be asked for soon."""
+    refusals: Refusals = field(default_factory=Refusals)
+    """Desired documents that were not believed."""
+    freshness: Freshness = field(default_factory=Freshness)
+    """Of what is signed, as of the last look. Where no signature is checked it says that all is fresh."""
     fault: Fault | None = None
     """Why the journal refused last; None once it takes something again."""
     records: dict[str, SlotRecord] = field(default_factory=dict)
@@ -210,7 +218,11 @@ class Context:
         """A desired state came in, from the broker or from the registry. Raises AgentError when it is not taken."""
         if not document:
             return  # a cleared retained message says nothing
-        verdict = self.desired.offer(document, from_registry=from_registry)
+        try:
+            verdict = self.desired.offer(document, from_registry=from_registry)
+        except TrustRefusedError as error:
+            self._refused(error, from_registry=from_registry)
+            return
         if verdict in (EpochVerdict.TAKE, EpochVerdict.RESTORED):
             self.changed, self.fault = True, None
             self._trace = (self.desired.generation, traceparent)
@@ -218,6 +230,9 @@ class Context:
             if verdict is EpochVerdict.RESTORED:
                 text += " of another epoch: the registry was put back from a backup"
             self.publisher.publish("agent", phase="desired", message=text)
+        elif verdict is EpochVerdict.SIGNED_AGAIN or (verdict is EpochVerdict.KNOWN and from_registry):
+            if self.fault is not None and self.fault.code == DeploymentCode.BAD_ANSWER:
+                self.changed, self.fault = True, None  # It was refused before, and is right now.
         elif verdict is EpochVerdict.ASK or (verdict is EpochVerdict.STALE and not from_registry):
             self.ask = True
         elif verdict is EpochVerdict.STALE:
@@ -226,6 +241,29 @@ class Context:
                 f"the registry's desired state is older than generation {self.desired.generation}, which was seen: "
                 "ignored. It was put back from a backup without `registry restore`; it notices that by this report",
             )
+
+    def _refused(self, error: TrustRefusedError, *, from_registry: bool) -> None:
+        """A document that is not believed changes nothing. From the broker it may be anybody's: it is counted, told now
+        and then, and makes this device ask. Raises PermanentError: the registry itself answered with it."""
+        new = self.refusals.add(error.fault, self.clock.monotonic())
+        if new:
+            self.changed = True
+            where = "the registry" if from_registry else "the broker"
+            text = f"{new} refused, the last from {where}: {error.message} Nothing of it was followed."
+            self.publisher.publish(
+                "agent", phase=f"refused_{error.fault}", code=AgentCode.DOCUMENT_REFUSED, message=text
+            )
+        if error.fault is TrustFault.SIGNATURE:
+            self.refresh = True  # The director may have a new key.
+        if from_registry:
+            raise PermanentError(
+                DeploymentCode.BAD_ANSWER,
+                f"the registry's desired state is refused ({error.fault}): {error.message} What serves goes on. If "
+                "the registry was set up anew, give this device its trust.json; if its database was put back from a "
+                "backup, run `registry restore` there",
+            )
+        if new:
+            self.ask = True
 
     def traced(self, name: str, record: SlotRecord, work: Callable[[Any], Result]) -> Callable[[Any], Result]:
         """The work, within a span of the trace that led to what the slot should serve; as it is where there is none."""

@@ -4,21 +4,26 @@ Within an epoch the generation only rises, also across restarts: an old retained
 is not known means that the registry's database was put back from a backup, or that somebody else wrote the document:
 only what the registry itself answered over HTTP is believed. A document without an epoch is of an older registry, and
 judged by its generation alone.
+
+Where this host checks signatures, only signed documents are believed, from both channels alike. Their order is that of
+the time at which their epochs began, then of their generations. The place of the latest is on the disk before the
+document is, and stays there whatever becomes of it: so none that is older is ever taken again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
-from datetime import datetime
+from datetime import datetime, timezone
 
 from pydantic import ValidationError
 
 from agent.errors import PermanentError
-from agent.reconciler.ports import Journal
+from agent.reconciler.ports import Journal, SignedMetadata
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired
 from registry.contracts.enums import OLDER_READER
+from registry.trust.faults import TrustRefusedError
 
 
 class EpochVerdict(enum.Enum):
@@ -33,6 +38,8 @@ class EpochVerdict(enum.Enum):
     """A newer one was seen."""
     ASK = "ask"
     """Not to be believed from the broker: the registry is to be asked over HTTP."""
+    SIGNED_AGAIN = "signed_again"
+    """It says nothing new, and its signature holds longer."""
 
 
 def judge(
@@ -58,15 +65,17 @@ def judge(
     return EpochVerdict.KNOWN if generation == known_generation else EpochVerdict.STALE
 
 
-_KEY = "desired"
+_KEY, _PLACE = "desired", "desired_place"
 
 
 class DesiredState:
     """`current` is None until a document was seen."""
 
-    def __init__(self, device: str, journal: Journal) -> None:
+    def __init__(self, device: str, journal: Journal, metadata: SignedMetadata | None = None) -> None:
+        """`metadata`: checks signatures; None: this host checks none."""
         self._device = device
         self._journal = journal
+        self._metadata = metadata
         self.current: Desired | None = None
         self.unwritten: tuple[bytes, bool] | None = None
         """A document that the disk refused: to be offered again."""
@@ -75,8 +84,9 @@ class DesiredState:
         """Takes up the last document from the journal."""
         data = self._journal.get(_KEY)
         if data is not None:
-            with contextlib.suppress(PermanentError):
-                self.current = self._parse(data)
+            with contextlib.suppress(PermanentError, TrustRefusedError):
+                signed = self._metadata.document(data, None) if self._metadata is not None else None
+                self.current = self._parse(data) if signed is None else signed.document
 
     @property
     def generation(self) -> int:
@@ -88,13 +98,21 @@ class DesiredState:
         """Of the registry's database; empty when none was ever seen."""
         return self.current.epoch if self.current else ""
 
+    @property
+    def epoch_began(self) -> datetime | None:
+        """Of the signed document that is followed; None where no signature is checked."""
+        return self.current.epoch_began if self.current and self._metadata is not None else None
+
     def offer(self, data: bytes, *, from_registry: bool = False) -> EpochVerdict:
         """Takes a document that came in, if it is to be taken; `from_registry`: the registry itself answered with it.
 
         Raises:
             PermanentError: bad_answer, it is no desired state of this device.
             TransientError: it cannot be written down, so it is not taken.
+            TrustRefusedError: where signatures are checked: its own, its device or its order is not right.
         """
+        if self._metadata is not None:
+            return self._offer_signed(self._metadata, data, from_registry=from_registry)
         document = self._parse(data)
         known = (self.epoch, self.generation) if self.current is not None else None
         verdict = judge(
@@ -106,6 +124,24 @@ class DesiredState:
             self.unwritten = None
             self.current = document
         return verdict
+
+    def _offer_signed(self, metadata: SignedMetadata, data: bytes, *, from_registry: bool) -> EpochVerdict:
+        place = self._journal.get(_PLACE)
+        checked = metadata.document(data, place)
+        document, before = checked.document, self.current
+        follows = before is not None and _place_of(before) == _place_of(document)
+        if follows and before is not None and _expires(before) >= _expires(document):
+            return EpochVerdict.KNOWN
+        self.unwritten = (data, from_registry)
+        if checked.place != place:
+            self._journal.put(_PLACE, checked.place)
+        self._journal.put(_KEY, data)
+        self.unwritten = None
+        self.current = document
+        if follows:
+            return EpochVerdict.SIGNED_AGAIN
+        restored = before is not None and before.epoch != document.epoch
+        return EpochVerdict.RESTORED if restored else EpochVerdict.TAKE
 
     def expired(self, now: datetime) -> bool:
         """Nothing new may be installed."""
@@ -125,6 +161,14 @@ class DesiredState:
                 DeploymentCode.BAD_ANSWER, f"a desired state for {document.device!r} came to {self._device!r}"
             )
         return document
+
+
+def _place_of(document: Desired) -> tuple[datetime | None, int]:
+    return document.epoch_began, document.generation
+
+
+def _expires(document: Desired) -> datetime:
+    return document.expires or datetime.min.replace(tzinfo=timezone.utc)
 
 
 def _first(error: ValidationError) -> str:

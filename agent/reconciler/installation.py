@@ -195,6 +195,9 @@ class Installation:
         if at.desired_expired:
             text = "the desired state has expired: nothing new"
             return step_failed(record, at, PermanentError(DeploymentCode.DESIRED_EXPIRED, text))
+        if at.stale:
+            text = f"nothing new is installed: {at.stale}"
+            return step_failed(record, at, TransientError(DeploymentCode.METADATA_STALE, text))
         self._start(name, record, work, done, discard=discard, loads=loads)
         return None
 

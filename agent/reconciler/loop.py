@@ -23,6 +23,7 @@ from agent.core.slots import Choice, SlotRecord
 from agent.errors import AgentError
 from agent.reconciler.context import Context, Task, TaskDone
 from agent.reconciler.exchange import ASK_PAUSE_S, Exchange
+from agent.reconciler.freshness import FreshnessLook
 from agent.reconciler.ports import JobWork
 from agent.reconciler.slot import Slot
 from agent.worker.spec import Worker
@@ -108,6 +109,7 @@ class Reconciler:
         make_health: HealthMaker,
         jobs: JobWork | None = None,
         heard_every_s: float | None = None,
+        freshness: FreshnessLook | None = None,
     ) -> None:
         self._device = device
         self._session_id = session_id
@@ -119,6 +121,7 @@ class Reconciler:
         self._make_health = make_health
         self._jobs = jobs
         self._heard_every_s = heard_every_s
+        self._freshness = freshness or FreshnessLook(context, None, context.network)
         self._slots: dict[str, Slot] = {}
         self._reported: Reported | None = None
         self._health: Health | None = None
@@ -150,6 +153,7 @@ class Reconciler:
         self._context.desired.load()
         records = self._context.journal.slots()
         self._loaded = True
+        self._freshness.judge()
         for model, record in records.items():
             self._slots[model] = Slot(self._context, record)
         for slot in self._slots.values():
@@ -169,6 +173,7 @@ class Reconciler:
             self._thread.join(timeout_s)
         if self._exchange is not None:
             self._exchange.cancel()
+        self._freshness.cancel()
         if self._jobs is not None:
             self._jobs.stop()
         return [worker for slot in self._slots.values() for worker in slot.stop()]
@@ -200,6 +205,7 @@ class Reconciler:
             self._go_on()
         self._slots = {model: slot for model, slot in self._slots.items() if not slot.gone}
         self._offer_again()
+        self._guard(self._freshness.tend)
         desired = context.desired.current
         if desired is not None:
             for model in desired.models:
@@ -262,6 +268,8 @@ class Reconciler:
         longest = ASK_PAUSE_S if self._context.ask else LONGEST_LOOK_S
         if self.host.next_due is not None:
             dues.append(self.host.next_due)
+        if (due := self._freshness.next_due()) is not None:
+            dues.append(due)
         return min([max(due - now, 0.0) for due in dues] + [longest])
 
     def _handle(self, event: Any) -> None:
@@ -317,6 +325,7 @@ class Reconciler:
             session_id=self._session_id,
             generation=self._context.desired.generation,
             epoch=self._context.desired.epoch,
+            epoch_began=self._context.desired.epoch_began,
             at=now if self._reported is None else max(now, self._reported.at),
             facts_digest=facts.facts_digest(),
             facts=None if known else facts,
@@ -324,6 +333,7 @@ class Reconciler:
             jobs=self._jobs.statuses() if self._jobs is not None else {},
             heard_every_s=self._heard_every_s,
             fault=self._context.fault,
+            trust=self._freshness.report(),
         )
         self._context.data_path.publish(
             self._topics.device(self._device, "reported"), self._reported.canonical(), retain=True

@@ -13,6 +13,7 @@ from agent.core.fitness import Room
 from agent.core.local_policy import Wait
 from agent.core.probation import Tally
 from agent.core.slots import Choice, SlotRecord
+from agent.core.trust import CheckedDocument, TrustStanding
 from agent.errors import AgentError
 from agent.worker.measure import Measurement
 from agent.worker.spec import Worker
@@ -115,6 +116,23 @@ class Uplink(Protocol):
 
     def post_reports(self, reports: DeviceReports) -> bool:
         """Tells what would have gone over MQTT. True: the registry asks for the facts, which it does not have."""
+
+
+class SignedMetadata(Protocol):
+    """What this host checks signatures by. `document` and `standing` are quick, and called from any thread."""
+
+    def document(self, body: bytes, after: bytes | None) -> CheckedDocument:
+        """The desired document in these bytes, judged by the place of the latest that was accepted, None: none was.
+
+        Raises:
+            TrustRefusedError: it is not signed, not for this device, or not later.
+        """
+
+    def standing(self) -> TrustStanding:
+        """What there is now."""
+
+    def refresh(self) -> None:
+        """Asks the registry for what it signed since. Slow. Raises AgentError."""
 
 
 class JobWork(Protocol):

@@ -189,6 +189,7 @@ class Slot:
             chance=clock.chance,
             boot=context.boot,
             desired_expired=context.desired.expired(now),
+            stale=context.freshness.stops,
             step_runs=self.installation.busy,
             comparing=self.installation.comparing,
             retry_pending=self._retry_at is not None,

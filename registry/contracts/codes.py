@@ -179,6 +179,15 @@ class DeploymentCode(Code):
     DESIRED_EXPIRED = ("desired_expired",
         "The desired state has expired, so nothing new is installed.",
         "Connect the device to the broker or the registry; it then gets a new one.")
+    METADATA_STALE = ("metadata_stale",
+        "The signed metadata of this device have expired, or its clock is not known; nothing new is installed.",
+        "Connect the device to the registry and set its clock; it goes on by itself. `agent doctor` says what expired.")
+    METADATA_REFUSED = ("metadata_refused",
+        "What the registry, or somebody in its place, gave as signed metadata is refused; it is tried again.",
+        "Read the message; look at who signs in the registry, and at what stands between device and registry.")
+    MANIFEST_UNTRUSTED = ("manifest_untrusted",
+        "No role that this device trusts lists the version's manifest; nothing of it is installed or loaded.",
+        "Look at who signs the model in the registry; publish the version with that key, then deploy it again.")
     GOLDEN_MISMATCH = ("golden_mismatch",
         "On this host the variant does not answer the version's golden vectors as the manifest says.",
         "Deploy another variant, or check the tolerance (docs/parity.md); --retry lifts the quarantine.")
@@ -226,6 +235,9 @@ class AgentCode(Code):
     TWO_AGENTS = ("two_agents",
         "Two agents run under one name: the registry hears two sessions in turn.",
         "Stop one of them, or give it a name and a token of its own.")
+    DOCUMENT_REFUSED = ("document_refused",
+        "A desired document was not believed: its signature, device or order is not right. It changed nothing.",
+        "Find out who may write this device's topic at the broker; `registry devices show DEVICE` has the counts.")
     INTERNAL = ("internal",
         "The agent met a fault that was not foreseen.",
         "Report it with the agent's log; what serves goes on serving.")

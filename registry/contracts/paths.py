@@ -136,6 +136,10 @@ webhook_path = _Path("/webhooks/{name}")
 """PUT WebhookCreate: 201 WebhookCreated with its secret, once. GET: WebhookView. DELETE."""
 console_links_path = _Path("/console-links")
 """POST: 201 ConsoleLink, which signs in at the console once, as the token that asks."""
+trust_path = _Path("/trust")
+"""GET: TrustView."""
+trust_file_path = _Path("/trust/{repository}/{name}")
+"""GET: metadata of the image repository or the director, `timestamp.json` or `NUMBER.ROLE.json`; the signed bytes."""
 CONSOLE = "/console"
 """Where the registry's pages for people begin."""
 CONSOLE_SIGN_IN = CONSOLE + "/sign-in"

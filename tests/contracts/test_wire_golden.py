@@ -29,6 +29,8 @@ KINDS: dict[str, type[Wire]] = {
     "reported-fault": Reported,
     "reported-heard": Reported,
     "reported-epoch": Reported,
+    "reported-epoch-began": Reported,
+    "reported-trust": Reported,
     "reported-rollout": Reported,
     "health-rollout": Health,
     "desired-epoch": Desired,

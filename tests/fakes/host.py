@@ -13,8 +13,9 @@ from agent.jobs.executor import JobExecutor, Work
 from agent.reconciler.context import Context, EventPublisher
 from agent.reconciler.desired import DesiredState
 from agent.reconciler.exchange import Exchange
+from agent.reconciler.freshness import FreshnessLook
 from agent.reconciler.loop import Reconciler
-from agent.reconciler.ports import Clock
+from agent.reconciler.ports import Clock, SignedMetadata
 from registry.contracts.device.deployments import DeploymentProgress
 from registry.contracts.device.messages import Desired, DesiredModel, Health, Reported, ServingState
 from registry.contracts.topics import Topics
@@ -38,6 +39,8 @@ class Host:
     """Does the jobs; without it this host does none."""
     cuts: int = 0
     """Of power: each makes another boot of the host."""
+    metadata: SignedMetadata | None = None
+    """Checks signatures; without it this host checks none."""
     folder: Path = Path("/nonexistent")
     """Below it the jobs have their folders."""
 
@@ -56,7 +59,7 @@ class Host:
             steps=self.steps,
             data_path=self.data_path,
             clock=clock,
-            desired=DesiredState(DEVICE, self.journal),
+            desired=DesiredState(DEVICE, self.journal, self.metadata),
             publisher=EventPublisher(DEVICE, topics, self.data_path, self.journal, clock),
             network=self.pool,
             loads=self.pool,
@@ -76,6 +79,7 @@ class Host:
             on_report=self.reports.append,
             make_health=self._health,
             jobs=self.jobs,
+            freshness=FreshnessLook(self.context, self.metadata, self.pool),
         )
         self._events = events
         self.reconciler.begin()

@@ -40,6 +40,7 @@ NO_COUNTERS = {
     "inbox": "bytes for paho",
     "unsent": "bytes for a doorbell",
     "_refused_filters": "a list",
+    "_failures": "attempts in a row",
 }
 
 

@@ -1,6 +1,7 @@
 """What was found damaged on this host's disk: counted by kind, and told once. No I/O.
 
-Kinds are few and fixed, they are keys of the health report: `cache`, `engines`, `journal`, `outbox`, `probe`.
+Kinds are few and fixed, they are keys of the health report: `cache`, `engines`, `journal`, `outbox`, `probe`,
+`trust`.
 """
 
 from __future__ import annotations

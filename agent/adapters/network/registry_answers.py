@@ -115,9 +115,9 @@ def json_object(answer: httpx.Response, limit: int, *members: str) -> bytes:
     return body
 
 
-def bounded(answer: httpx.Response, limit: int) -> bytes:
-    """The whole body, when it is not longer than `limit`."""
-    data = _beginning(answer, limit)
+def bounded(answer: httpx.Response, limit: int, until: float = float("inf")) -> bytes:
+    """The whole body, when it is not longer than `limit`. `until`: the monotonic time by which it has to be whole."""
+    data = _beginning(answer, limit, until)
     if len(data) > limit:
         raise bad_answer(f"{answer.url.path}: the body is longer than {limit} bytes")
     return data
@@ -128,13 +128,15 @@ def bad_answer(text: str) -> TransientError:
     return TransientError(DeploymentCode.BAD_ANSWER, text)
 
 
-def _beginning(answer: httpx.Response, limit: int = MAX_PROBLEM_BYTES) -> bytes:
+def _beginning(answer: httpx.Response, limit: int = MAX_PROBLEM_BYTES, until: float = float("inf")) -> bytes:
     """One byte more than `limit`, so that a longer body is seen to be one."""
     data = bytearray()
     for chunk in answer.iter_bytes():
         data += chunk
         if len(data) > limit:
             break
+        if time.monotonic() > until:
+            raise UnreachableError(f"{answer.url.path}: after {len(data)} bytes it is too slow")
     return bytes(data[: limit + 1])
 
 

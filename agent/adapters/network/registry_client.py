@@ -16,11 +16,13 @@ import json
 import os
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from agent.adapters.disk.checked_files import Fill, PartFile
 from agent.adapters.network.registry_answers import (
+    RegistryRefusedError,
     UnreachableError,
     bad_answer,
     bounded,
@@ -36,7 +38,7 @@ from registry.contracts.catalogue.manifest import MAX_MANIFEST_BYTES
 from registry.contracts.codes import DeploymentCode
 from registry.contracts.device.messages import MAX_CONTROL_BYTES
 from registry.contracts.fit.platforms import Platform
-from registry.contracts.paths import blob_path, desired_path, facts_path, manifest_path, reports_path
+from registry.contracts.paths import blob_path, desired_path, facts_path, manifest_path, reports_path, trust_file_path
 from registry.contracts.wire import Digest, digest_of
 from registry.httpclient.ranges import RangeError, body_start
 from registry.httpclient.verdicts import BYTES, JSON
@@ -53,6 +55,8 @@ DOWNLOAD_LIMIT_S = 60.0
 """A blob that brings less than 64 KiB in so long has failed: one byte at a time keeps no thread for ever."""
 DOWNLOAD_READ = 512 << 10
 """Bytes of a blob that are read at once."""
+METADATA_LIMIT_S = 60.0
+"""A file of signed metadata that is not whole by then has failed, whatever progress it makes."""
 UPLOAD_LIMIT_S = 330.0
 """As long for what is sent in pieces: the answer comes after the registry made it durable."""
 
@@ -244,6 +248,23 @@ class RegistryClient:
                 DeploymentCode.MANIFEST_MISMATCH, f"the registry's manifest {digest} has digest {digest_of(data)}"
             )
         return data
+
+    def signed_metadata(self, repository: str, name: str, limit: int) -> bytes | None:
+        """A file of signed metadata, of at most `limit` bytes, which nobody has verified yet; None: the registry says
+        that there is none.
+
+        Raises:
+            AgentError: as `registry_answers` says; also when it is longer, or not whole in METADATA_LIMIT_S.
+        """
+        until = time.monotonic() + METADATA_LIMIT_S
+        try:
+            with self._stream("GET", trust_file_path(repository, name), {"Cache-Control": "no-cache"}) as answer:
+                require_type(answer, JSON)
+                return bounded(answer, limit, until)
+        except RegistryRefusedError as error:
+            if error.problem == "not_found":
+                return None
+            raise
 
     def put_facts(self, facts: Platform) -> None:
         """Tells what this host is. Nothing counts as told that the registry did not take: it says so with 204."""

@@ -82,6 +82,8 @@ class Situation(NamedTuple):
     boot: str = ""
     """This boot of the host."""
     desired_expired: bool = False
+    stale: str = ""
+    """Why nothing new may be installed: what is signed is not known to be fresh. Empty: it may."""
     step_runs: bool = False
     """A step of the deployment is under way."""
     comparing: bool = False

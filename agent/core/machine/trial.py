@@ -40,8 +40,11 @@ LOADED = frozenset({State.WARMING, State.SHADOWING, State.SWITCHING})
 ROLLS_BACK = frozenset({State.ROLLING_BACK, State.ROLLBACK_FAILED})
 _NOTHING_TO_WATCH = frozenset({State.SWITCHING, State.RETIRING})
 """What is counted may be another version's by now, or is not desired any more."""
-_NOT_ITS_FAULT = BROKEN | {DeploymentCode.VARIANT_UNFIT, DeploymentCode.BACKEND_UNAVAILABLE}
-"""Its files were damaged, or this host has changed."""
+_NOT_ITS_FAULT = BROKEN | {
+    *(DeploymentCode.VARIANT_UNFIT, DeploymentCode.BACKEND_UNAVAILABLE),
+    *(DeploymentCode.METADATA_REFUSED, DeploymentCode.MANIFEST_UNTRUSTED, DeploymentCode.REGISTRY_UNREACHABLE),
+}
+"""Its files or their signed metadata were damaged or cannot be had, or this host has changed."""
 _HELD = "the rollout is paused: it serves and is watched, and is not committed before that ends"
 
 

@@ -28,6 +28,7 @@ from registry.cli.fleet.selection import (
     selection,
     summary_of,
 )
+from registry.cli.fleet.signatures import trust_text
 from registry.cli.listing import ListingGroup
 from registry.cli.output import age_text, require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm, parse_labels
@@ -281,6 +282,7 @@ def show_device(session: Session, device: Device) -> None:
         ("NOTE", broker_text(view)),
         ("labels", _labels(view.labels)),
         ("FAULT", f"{fault.code}: {fault.message}" if fault is not None else ""),
+        ("trust", trust_text(view)),
     ):
         if text:
             out.say(f"  {label:<7} {text}")

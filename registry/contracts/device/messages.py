@@ -173,6 +173,39 @@ class ReportedModel(Wire):
     """The deployment under way, or how the last one ended."""
 
 
+class TrustState(StrEnum):
+    """How a device stands to signed metadata."""
+
+    UNSIGNED = "unsigned"
+    """It checks no signatures: `[trust] root` is not set there."""
+    SIGNED = "signed"
+    """It takes only what is signed, and what it has is fresh."""
+    STALE = "stale"
+    """It takes only what is signed, and what it has is not known to be fresh: nothing new is installed."""
+
+
+class DeviceTrust(Wire):
+    """What a device says of the signatures that it checks."""
+
+    state: Annotated[TrustState, BeforeValidator(newer(TrustState, TrustState.STALE))]
+    """In one word. A state that the reader does not know is `stale`."""
+    stale_since: AwareDatetime | None = None
+    """When the first of what has to be fresh expired, UTC. None: nothing has, or the device never had any."""
+    why: Annotated[str, Field(max_length=600)] = ""
+    """Why the state is `stale`, and what the last attempt to mend it met. Empty: there is nothing to say."""
+    expires: AwareDatetime | None = None
+    """When the first of what has to be fresh expires, unless it is signed again, UTC. None: nothing is there."""
+    image_root: Count = 0
+    """Version of the root of the image repository that it trusts. 0: none."""
+    director_root: Count = 0
+    """Of the director's root."""
+    refused: Annotated[dict[Annotated[str, Field(max_length=32)], Count], Field(max_length=16)] = Field(
+        default_factory=dict
+    )
+    """Desired documents that it refused since its session began, by cause: `unsigned`, `signature`, `form`, `device`,
+    `rollback`, `conflict`. Programs pass over causes that they do not know."""
+
+
 class Reported(Wire):
     """What the agent says is so. Retained."""
 
@@ -186,6 +219,9 @@ class Reported(Wire):
     """The desired generation that this answers; 0 when none was ever seen."""
     epoch: Annotated[str, Field(max_length=64)] = ""
     """Of that generation."""
+    epoch_began: AwareDatetime | None = None
+    """Of the latest signed document that it accepted. A registry that was put back from a backup begins a later epoch.
+    None: it checks no signatures, or has accepted none."""
     at: AwareDatetime
     """When it was written, by the device's clock."""
     facts_digest: Digest
@@ -201,6 +237,8 @@ class Reported(Wire):
     """The agent gives a sign of life at least so often, in seconds. None: it does not say."""
     fault: Fault | None = None
     """What keeps the whole agent from following its desired state now: a full disk, a broken journal."""
+    trust: DeviceTrust | None = None
+    """What it says of signatures. None: an agent that knows of none; it checks none."""
 
 
 class Notice(Wire):
@@ -357,7 +395,7 @@ class Health(Wire):
     """Connections to the broker after the first."""
     damaged: Annotated[dict[str, Count], Field(max_length=16)] = Field(default_factory=dict)
     """What was found damaged on this host's disk since the agent started, by kind: `cache`, `engines` (both are brought
-    back), `journal`, `outbox` (what could be read was kept), `probe`."""
+    back), `journal`, `outbox` (what could be read was kept), `probe`, `trust` (signed metadata)."""
     broker_fault: Annotated[str, Field(max_length=600)] = ""
     """Why the device is not connected to the broker, after the address that it tries. Empty: it is, or does not say."""
     certificates: Annotated[dict[Annotated[str, Field(max_length=32)], AwareDatetime], Field(max_length=8)] = Field(

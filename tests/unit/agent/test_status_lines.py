@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.app.status import deployment_lines
+from agent.app.status import deployment_lines, trust_line
 
 PROGRESS = {"version": "2.0.0", "phase": "rolled_back", "since": "2026-01-01T00:00:00Z", "failed_in": "probation"}
 
@@ -28,3 +28,15 @@ def test_what_a_probation_or_a_shadow_found_is_told() -> None:
         "2: probation since t, until u, 40 requests compared in its shadow",
         "fine",
     ]
+
+
+def test_a_host_that_checks_no_signatures_is_called_unsigned() -> None:
+    assert trust_line(None).startswith("unsigned")
+    assert trust_line({"state": "unsigned"}).startswith("unsigned")
+
+
+def test_stale_metadata_and_refused_documents_are_told() -> None:
+    stale = {"state": "stale", "stale_since": "t", "why": "they expired", "refused": {"signature": 2}}
+    text = "metadata stale since t, nothing new is installed: they expired; documents refused: 2 signature"
+    assert trust_line(stale) == text
+    assert trust_line({"state": "signed", "expires": "t"}) == "signed, fresh until t"
