@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 from hypothesis import settings
 
+from tests.support.cpu_time import CpuTime
 from tests.support.host.postgres import Databases, PostgreSql, programs
 from tests.support.network.broker import Mosquitto
 
@@ -55,7 +57,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", default=4, type=int, help="of broker and registry each, in tests/e2e")
     parser.addoption("--languages", action="store_true", help="run the examples of docs/clients; needs npm and gcc")
     parser.addoption("--exporters", action="store_true", help="install scikit-learn and PyTorch for their tests")
+    parser.addoption("--failed-to", metavar="FILE", help="append a line for each test that failed, as soon as it did")
+    parser.addoption("--cpu", action="store_true", help="say at the end how much processor time each test used")
     parser.addoption("--devices", default=100, type=int, help="simulated ones, in tests/integration/fleet")
+
+
+class _FailedTo:
+    """Keeps names of tests that failed for whoever runs pytest more than once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """From any process; a process that crashed is a report, too."""
+        if report.failed:
+            with self._file.open("a") as file:
+                file.write(f"{report.nodeid}{'' if report.when == 'call' else f' ({report.when})'}\n")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be imported."""
+        if report.failed:
+            with self._file.open("a") as file:
+                file.write(f"{report.nodeid} (collection)\n")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What options switch on."""
+    if config.getoption("--cpu"):
+        config.pluginmanager.register(CpuTime(config))
+    file = config.getoption("--failed-to")
+    if file and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_FailedTo(Path(file)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """The databases that a registry's tests run on: SQLite, and a real PostgreSQL in a temporary folder.
 
-It listens on a free loopback port; every caller gets a database of its own.
+It listens on a free loopback port; every caller gets a database of its own. The folder of one whose owner was killed is
+removed at the next start, and that PostgreSQL ends within a minute: it looks for its folder so often.
 PostgreSQL refuses to run as root, so root starts it as the user `postgres` that the package made.
 """
 
@@ -20,6 +21,7 @@ import psycopg
 from registry.db.engine import Database
 from registry.db.migrations.upgrade import upgrade
 from scripts.demo.processes import Process, free_port
+from tests.support.host.owned_folders import OwnedFolder
 
 DEBIAN = Path("/usr/lib/postgresql")
 SETTINGS = """\
@@ -28,7 +30,10 @@ port = {port}
 unix_socket_directories = ''
 max_connections = 200
 shared_buffers = 64MB
+dynamic_shared_memory_type = mmap
 """
+"""Shared memory in files of the folder: what lies in /dev/shm outlives a server that is killed."""
+PREFIX = "modelfleet-postgresql-"
 
 
 def programs() -> Path | None:
@@ -62,7 +67,9 @@ class PostgreSql:
         self._names = itertools.count(1)
         self._migrated: str | None = None
         # A folder of its own, not below pytest's: those are closed to every user but root.
-        self._root = Path(tempfile.mkdtemp(prefix="modelfleet-postgresql-", dir=None if durable else _in_memory()))
+        parent = None if durable else _in_memory()
+        self._folder = OwnedFolder(PREFIX, parent or Path(tempfile.gettempdir()))
+        self._root = self._folder.path
         data = self._root / "data"
         data.mkdir()
         as_owner: list[str] = []
@@ -142,7 +149,7 @@ class PostgreSql:
         if self._process.running:
             os.kill(self._process.pid, signal.SIGINT)
         self._process.stop(10)
-        shutil.rmtree(self._root, ignore_errors=True)
+        self._folder.remove()
 
     def _dsn(self, database: str) -> str:
         return f"host=127.0.0.1 port={self.port} user=fleet dbname={database} connect_timeout=2"
