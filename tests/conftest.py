@@ -55,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--power-cuts", default=20, type=int, help="cuts of power a side, in tests/power")
     parser.addoption("--flips", default=120, type=int, help="flipped bits in all, in tests/power")
     parser.addoption("--kills", default=4, type=int, help="of broker and registry each, in tests/e2e")
+    parser.addoption("--mutations", default=600, type=int, help="of documents and metadata, in tests/security")
     parser.addoption("--languages", action="store_true", help="run the examples of docs/clients; needs npm and gcc")
     parser.addoption("--exporters", action="store_true", help="install scikit-learn and PyTorch for their tests")
     parser.addoption("--failed-to", metavar="FILE", help="append a line for each test that failed, as soon as it did")

@@ -6,7 +6,9 @@
 | the manifest of what is to be installed | after a refresh, before its download | the image repository |
 | the manifest of what is to be loaded | from the disk, the whole chain, before each load | the same, expired or not |
 
-What is refused changes nothing on the disk. A set that cannot be verified from the disk any more is asked for again.
+What this process has verified it verifies again when the bytes on the disk are others; whether they have expired is
+judged each time. What is refused changes nothing on the disk. A set that cannot be verified from the disk any more is
+asked for again.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tuf.api.metadata import Root
@@ -31,12 +34,13 @@ from registry.contracts.codes import DeploymentCode
 from registry.contracts.wire import Digest, Name, VersionName
 from registry.trust.documents import DocumentOrder, DocumentPlace, verified_document
 from registry.trust.faults import TrustFault, TrustRefusedError
-from registry.trust.image import ImageFiles, find_manifest, verified_files
+from registry.trust.image import LONG_AGO, ImageFiles, ListedManifest, find_manifest, verified_files
 from registry.trust.names import (
     DIRECTOR,
     IMAGE,
     MAX_ROOT_BYTES,
     MAX_ROOTS,
+    MAX_TIMESTAMP_BYTES,
     ROOT,
     SNAPSHOT,
     TARGETS,
@@ -53,7 +57,37 @@ REFRESH_LIMIT_S = 300.0
 
 FetchOf = Callable[[Repository, str, int], "bytes | None"]
 """As `FetchMetadata`, of one of the two repositories."""
+MAX_LISTED = 256
+"""Versions whose listing is remembered."""
 _PASSING = frozenset({DeploymentCode.REGISTRY_UNREACHABLE, DeploymentCode.CREDENTIAL_REFUSED})
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """A set of files that this process has verified: the same bytes need not be verified once more, only dated."""
+
+    kept: KeptMetadata
+    trusted: TrustedMetadataSet
+    listed: dict[tuple[Name, VersionName], ListedManifest] = field(default_factory=dict)
+
+    def require(self, model: Name, version: VersionName, manifest: Digest, length: int) -> None:
+        """Raises TrustRefusedError: no role lists it."""
+        found = self.listed.get((model, version))
+        if found is None:
+            if len(self.listed) >= MAX_LISTED:
+                self.listed.clear()
+            found = find_manifest(self.trusted, model, version, self.kept.files.get)
+            self.listed[model, version] = found
+        try:
+            found.require(manifest, length)
+        except TrustRefusedError as error:
+            raise TrustRefusedError(TrustFault.NOT_LISTED, error.message) from error
+
+    def require_fresh(self, at: datetime) -> None:
+        """Raises TrustRefusedError: `expired`."""
+        for each in (self.trusted.root, self.trusted.timestamp, self.trusted.snapshot, self.trusted.targets):
+            if each.is_expired(at):
+                raise TrustRefusedError(TrustFault.EXPIRED, f"The signed {each.type} expired at {each.expires}.")
 
 
 class TrustedMetadata:
@@ -89,6 +123,7 @@ class TrustedMetadata:
         self._director = self._kept_director()
         self._expires: datetime | None = None
         self._image_root = 0
+        self._verified: _Verified | None = None
         self._take_up()
 
     def standing(self) -> TrustStanding:
@@ -141,13 +176,13 @@ class TrustedMetadata:
         """
         with self._refreshing, _translated():
             try:
-                trusted = self._refresh_image(self._bounded_fetch(), (model,))
+                verified = self._refresh_image(self._bounded_fetch(), (model,))
             except AgentError as error:
                 if error.code not in _PASSING or not self._is_listed_here(model, version, manifest, length):
                     raise
-                self._from_disk(max(self._now(), self._floor))
+                self._from_disk().require_fresh(max(self._now(), self._floor))
             else:
-                self._require(trusted, model, version, manifest, length)
+                verified.require(model, version, manifest, length)
 
     def require_trusted(self, model: Name, version: VersionName, manifest: Digest, length: int) -> None:
         """Before a load: what is on the disk proves that a trusted role listed this manifest, expired or not.
@@ -156,14 +191,14 @@ class TrustedMetadata:
             AgentError: it does not, and the registry could not mend that.
         """
         try:
-            self._require(self._from_disk(None), model, version, manifest, length)
+            self._from_disk().require(model, version, manifest, length)
         except TrustRefusedError as error:
             log.warning("signed metadata on the disk: %s; the registry is asked", error.message)
         else:
             return
         with self._refreshing, _translated(PermanentError):
             self._refresh_image(self._bounded_fetch(), (model,))
-            self._require(self._from_disk(None), model, version, manifest, length)
+            self._from_disk().require(model, version, manifest, length)
 
     def keep_only(self, models: Collection[Name]) -> None:
         """What lists other models is let go with the next refresh."""
@@ -171,12 +206,19 @@ class TrustedMetadata:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _refresh_image(self, fetch: FetchMetadata, models: Collection[Name]) -> TrustedMetadataSet:
-        before = self._kept(IMAGE)
-        refresh = ImageRefresh(self._anchors.image, before, max(self._now(), self._floor), fetch)
-        wanted = before.models if self._wanted is None else [each for each in before.models if each in self._wanted]
+    def _refresh_image(self, fetch: FetchMetadata, models: Collection[Name]) -> _Verified:
+        before, at = self._kept(IMAGE), max(self._now(), self._floor)
+        wanted = set(before.models if self._wanted is None else self._wanted.intersection(before.models)) | set(models)
+        known = self._verified
+        if known is not None and known.kept == before and wanted == set(before.models):
+            fetch = _remembering(fetch)
+            newer = fetch(file_name(ROOT, known.trusted.root.version + 1), MAX_ROOT_BYTES)
+            if newer is None and fetch(file_name(TIMESTAMP, None), MAX_TIMESTAMP_BYTES) == before.files[TIMESTAMP]:
+                known.require_fresh(at)
+                return known
+        refresh = ImageRefresh(self._anchors.image, before, at, fetch)
         try:
-            trusted = refresh.run({*wanted, *models})
+            trusted = refresh.run(wanted)
         finally:
             self._floor = time_floor(self._floor, refresh.kept.floor)
         refresh.kept.floor = self._floor
@@ -184,8 +226,8 @@ class TrustedMetadata:
             self._store.write(IMAGE, refresh.kept)
         if self._wanted is not None:
             self._wanted |= set(models)
-        self._note(trusted)
-        return trusted
+        trusted.reference_time = LONG_AGO  # What it is asked later is not a question of time.
+        return self._note(refresh.kept, trusted)
 
     def _refresh_director(self, fetch: FetchMetadata) -> None:
         kept = self._kept(DIRECTOR)
@@ -200,28 +242,21 @@ class TrustedMetadata:
             self._store.write(DIRECTOR, kept)
             self._director = root
 
-    def _from_disk(self, at: datetime | None) -> TrustedMetadataSet:
-        kept = self._kept(IMAGE)
-        top = [kept.files.get(role) for role in (TIMESTAMP, SNAPSHOT, TARGETS)]
-        timestamp, snapshot, targets = top
+    def _from_disk(self) -> _Verified:
+        """What is on the disk, verified as a whole, expired or not."""
+        kept, known = self._kept(IMAGE), self._verified
+        if known is not None and known.kept == kept:
+            return known
+        timestamp, snapshot, targets = (kept.files.get(role) for role in (TIMESTAMP, SNAPSHOT, TARGETS))
         if timestamp is None or snapshot is None or targets is None:
             raise TrustRefusedError(TrustFault.MISMATCH, "There are no signed metadata on the disk.")
         files = ImageFiles(kept.roots, timestamp, snapshot, targets, kept.files)
-        return verified_files(self._anchors.image, files, at)
-
-    def _require(
-        self, trusted: TrustedMetadataSet, model: Name, version: VersionName, manifest: Digest, length: int
-    ) -> None:
-        listed = find_manifest(trusted, model, version, self._kept(IMAGE).files.get)
-        try:
-            listed.require(manifest, length)
-        except TrustRefusedError as error:
-            raise TrustRefusedError(TrustFault.NOT_LISTED, error.message) from error
+        return self._note(kept, verified_files(self._anchors.image, files, None))
 
     def _is_listed_here(self, model: Name, version: VersionName, manifest: Digest, length: int) -> bool:
         """By what is on the disk, expired or not."""
         try:
-            self._require(self._from_disk(None), model, version, manifest, length)
+            self._from_disk().require(model, version, manifest, length)
         except TrustRefusedError:
             return False
         return True
@@ -266,16 +301,30 @@ class TrustedMetadata:
         if not kept.files:
             return
         try:
-            self._note(self._from_disk(None))
+            self._from_disk()
         except TrustRefusedError as error:
             log.warning("signed metadata on the disk: %s; they are asked for again", error.message)
             # Whatever of it is right comes again. Kept, it would be refused at each refresh.
             self._store.write(IMAGE, KeptMetadata(kept.anchor, models=kept.models, floor=kept.floor))
 
-    def _note(self, trusted: TrustedMetadataSet) -> None:
+    def _note(self, kept: KeptMetadata, trusted: TrustedMetadataSet) -> _Verified:
         top = (trusted.root, trusted.timestamp, trusted.snapshot, trusted.targets)
         self._expires = min(each.expires for each in top)
         self._image_root = trusted.root.version
+        self._verified = _Verified(kept, trusted)
+        return self._verified
+
+
+def _remembering(fetch: FetchMetadata) -> FetchMetadata:
+    """Asks for each file once."""
+    had: dict[str, bytes | None] = {}
+
+    def get(name: str, limit: int) -> bytes | None:
+        if name not in had:
+            had[name] = fetch(name, limit)
+        return had[name]
+
+    return get
 
 
 def _place(kept: bytes | None) -> DocumentPlace | None:

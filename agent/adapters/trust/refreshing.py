@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from tuf.api.exceptions import EqualVersionNumberError, RepositoryError
+from tuf.api.metadata import MetaFile
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 
 from agent.adapters.trust.store import KeptMetadata
@@ -110,10 +111,8 @@ class ImageRefresh:
     def _snapshot(self, trusted: TrustedMetadataSet) -> None:
         before, meta = self.kept.files.get(SNAPSHOT), trusted.timestamp.snapshot_meta
         if before is not None:
-            with suppress(RepositoryError):  # Only to tell a rollback by: the new one is another.
-                trusted.update_snapshot(before, trusted=True)
-            if SNAPSHOT in trusted and trusted.snapshot.version == meta.version:
-                trusted.update_snapshot(before)
+            with suppress(RepositoryError):  # Another than the timestamp names: only to tell a rollback by.
+                trusted.update_snapshot(before, trusted=not _is_named(meta, before))
                 return
         name = file_name(SNAPSHOT, meta.version)
         data = self._required(name, min(meta.length or MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_BYTES))
@@ -138,6 +137,15 @@ class ImageRefresh:
         if data is None:
             raise TrustRefusedError(TrustFault.MISMATCH, f"The registry has no {name}.")
         return data
+
+
+def _is_named(meta: MetaFile, data: bytes) -> bool:
+    """Has it the length and the digests that the file above says?"""
+    try:
+        meta.verify_length_and_hashes(data)
+    except RepositoryError:
+        return False
+    return True
 
 
 def responsible_roles(trusted: TrustedMetadataSet, models: Collection[Name]) -> set[str]:

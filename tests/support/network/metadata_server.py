@@ -53,6 +53,7 @@ class MetadataServer:
         request.send_header("Content-Type", kind)
         request.send_header("Content-Length", str(length))
         request.end_headers()
+        request.wfile.flush()
 
 
 @contextlib.contextmanager
@@ -62,6 +63,8 @@ def metadata_server() -> Iterator[MetadataServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             with contextlib.suppress(OSError):
