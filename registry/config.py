@@ -229,6 +229,14 @@ class WebhookSettings(_Section):
     """Allow loopback, private and link-local addresses, too."""
 
 
+class SigningSettings(_Section):
+    """Signed metadata: docs/trust.md."""
+
+    keys: Path | None = None
+    """The folder with the private keys that sign; several registries of one database share it. Default: `keys` in the
+    data folder."""
+
+
 class ConsoleSettings(_Section):
     """The pages for people, at `/console`."""
 
@@ -282,6 +290,7 @@ class RegistryConfig(BaseSettings):
     rollouts: RolloutSettings = RolloutSettings()
     webhooks: WebhookSettings = WebhookSettings()
     console: ConsoleSettings = ConsoleSettings()
+    trust: SigningSettings = SigningSettings()
 
     @classmethod
     def settings_customise_sources(

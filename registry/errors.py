@@ -56,6 +56,12 @@ class InUseError(RegistryError):
     code = ProblemCode.IN_USE
 
 
+class KeyOfflineError(RegistryError):
+    """The private key that has to sign it is not in this registry."""
+
+    code = ProblemCode.KEY_OFFLINE
+
+
 class PreconditionError(RegistryError):
     """Somebody else changed it first: read it again and decide again."""
 

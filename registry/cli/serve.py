@@ -136,7 +136,7 @@ def restore(
 
     ```
     systemctl stop modelfleet-registry
-    # put registry.db and blobs/ back, see docs/backup.md
+    # put registry.db, blobs/ and keys/ back, see docs/backup.md
     registry restore --config /etc/modelfleet/registry.toml
     systemctl start modelfleet-registry
     ```
@@ -148,6 +148,11 @@ def restore(
     typer.echo(f"A new epoch begins, {done.epoch[:8]}: {done.devices} devices get their desired state again.")
     if done.new_admin is not None:
         typer.echo(f"A new administrator's token, {done.new_admin}, is in {settings.data_dir / ADMIN_TOKEN_FILE}.")
+    if not done.trusted:
+        typer.echo(
+            "Devices that check signatures install nothing new: what they saw of the published versions is newer than "
+            "the backup, and the keys of the root are not here to tell them of it. See docs/trust.md."
+        )
     if done.missing:
         typer.echo(
             f"{len(done.missing)} blobs that versions need are missing or damaged; publish these versions again:"

@@ -514,6 +514,9 @@ class ProblemCode(Code):
     IN_USE = ("in_use",
         "A device serves it, or may return to it.",
         "Take it from the users that are listed, then repeat the command.")
+    KEY_OFFLINE = ("key_offline",
+        "A signature is needed, and the key for it is not in this registry: it is offline, or somebody else's.",
+        "Put the registry's folder of keys back, or sign it where the key is: docs/trust.md.")
     PRECONDITION_FAILED = ("precondition_failed",
         "Somebody changed it in between.",
         "Look at it again, then repeat the command.")

@@ -140,6 +140,10 @@ trust_path = _Path("/trust")
 """GET: TrustView."""
 trust_file_path = _Path("/trust/{repository}/{name}")
 """GET: metadata of the image repository or the director, `timestamp.json` or `NUMBER.ROLE.json`; the signed bytes."""
+trust_changes_path = _Path("/trust/changes")
+"""POST TrustChange: TrustChanged."""
+trust_files_path = _Path("/trust/files")
+"""POST SignedFiles: TrustChanged; 409 when another version came first."""
 CONSOLE = "/console"
 """Where the registry's pages for people begin."""
 CONSOLE_SIGN_IN = CONSOLE + "/sign-in"

@@ -125,6 +125,8 @@ class DesiredRow(OfDevice, Base):
     """The fleet's revision that wrote it: whoever keeps copies asks for the rows above the last he saw."""
     published: Mapped[bool] = mapped_column(default=False)
     """The broker acknowledged this generation."""
+    published_until: Mapped[datetime | None]
+    """When the signature ends that it was published with. None: it was published without one."""
 
 
 class TombstoneRow(Base):
@@ -140,9 +142,9 @@ class TombstoneRow(Base):
 
 
 class RevisionRow(Numbered, Base):
-    """Two counters. Every change of a desired document or a credential raises the first (id 1) in its transaction,
+    """Three counters. Every change of a desired document or a credential raises the first (id 1) in its transaction,
     which orders them: a reader that has seen revision n misses nothing at or below n. The second (id 2) counts the
-    fleet's log in the same way."""
+    fleet's log in the same way, the third (id 3) changes of signed metadata."""
 
     __tablename__ = "fleet_revision"
 
@@ -158,6 +160,8 @@ class RegistryStateRow(Numbered, Base):
     """Random; another one after the database was put back from a backup."""
     epoch_since: Mapped[datetime]
     epoch_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    epoch_told: Mapped[datetime | None]
+    """The latest beginning of an epoch that a device told, a day from now at most: the next epoch begins after it."""
     listened_at: Mapped[datetime | None]
     """When it last noted that it listens to devices."""
     index_rules: Mapped[int] = mapped_column(default=0, server_default="0")

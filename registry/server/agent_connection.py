@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from registry.config import RegistryConfig
 from registry.contracts.api.agents import MAX_CA_CHARACTERS, AgentConnection, BrokerConnection
 from registry.httpclient.proxies import is_loopback
+from registry.trust.roots import TrustAnchors
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
-def agent_connection(config: RegistryConfig) -> AgentConnection:
-    """What `public` says, else what this host uses itself. Reads the file with the broker's authorities."""
+def agent_connection(config: RegistryConfig, anchors: TrustAnchors | None = None) -> AgentConnection:
+    """What `public` says, else what this host uses itself, and the roots. Reads the file with the broker's
+    authorities."""
+    trust = json.loads(anchors.to_json()) if anchors is not None else None
+    return _connection(config).model_copy(update={"trust": trust})
+
+
+def _connection(config: RegistryConfig) -> AgentConnection:
     public, mqtt = config.public, config.mqtt
     url = (public.url or "").rstrip("/")
     host = public.broker_host or mqtt.host

@@ -27,7 +27,7 @@ from registry.server.middleware.limits import BodyLimits, OtherBodies
 from registry.server.middleware.problems import RESPONSES, UnexpectedErrors, install_handlers
 from registry.server.middleware.request_ids import RequestIds
 from registry.server.middleware.traced import Traced
-from registry.server.routes import blobs, catalogue, devices, meta, rollouts, stream
+from registry.server.routes import blobs, catalogue, devices, meta, rollouts, stream, trust
 from registry.server.scheduler import attending, scheduling
 from registry.server.watchdog import watched
 
@@ -36,7 +36,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     *(catalogue.models, catalogue.versions, catalogue.aliases, blobs.blobs, blobs.uploads, meta.tokens, meta.meta),
     *(devices.desired, devices.devices, devices.fleet, devices.deployments, catalogue.choice, devices.jobs),
     *(catalogue.evaluations, devices.telemetry, devices.results, rollouts.groups, rollouts.rollouts),
-    *(stream.router, rollouts.webhooks),
+    *(stream.router, rollouts.webhooks, trust.trust),
 )
 
 Background = Callable[[Services], AbstractAsyncContextManager[None]]

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 
@@ -61,6 +62,9 @@ from registry.services.rollouts.rollouts import Rollouts
 from registry.services.rollouts.ticker import Ticker
 from registry.services.telemetry import Telemetry
 from registry.services.tokens import Access, Tokens, read_token
+from registry.services.trust.director import Director
+from registry.services.trust.trust import Trust
+from registry.services.trust_changes import TrustChanges
 from registry.services.webhooks import Webhooks
 
 PAUSE_S = 0.2
@@ -134,6 +138,7 @@ class FleetServices:
     """The use cases of devices."""
 
     documents: DesiredDocuments
+    publication: Publication
     devices: Devices
     labels: Labels
     deployments: Deployments
@@ -160,7 +165,9 @@ class FleetServices:
     """None: no broker is configured."""
 
 
-def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database: Database) -> FleetServices:
+def build_fleet(
+    config: RegistryConfig, clock: Callable[[], datetime], database: Database, director: Director
+) -> FleetServices:
     """Everything of the fleet; nothing of it runs yet."""
     log, waker = FleetLog(database), Waker()
     two_person = config.rollouts.two_person
@@ -176,11 +183,12 @@ def build_fleet(config: RegistryConfig, clock: Callable[[], datetime], database:
         max_results=config.retention.max_results,
     )
     figures = FleetFigures(database)
-    bridge = None
+    publication, bridge = Publication(database, director), None
     if config.mqtt.enabled:
-        bridge = MqttBridge(config.mqtt, clock, telemetry, Publication(database), probe=database.probe)
+        bridge = MqttBridge(config.mqtt, clock, telemetry, publication, probe=database.probe)
     return FleetServices(
-        documents=DesiredDocuments(database),
+        documents=DesiredDocuments(database, director),
+        publication=publication,
         devices=Devices(database),
         labels=Labels(database),
         deployments=Deployments(database),
@@ -220,6 +228,8 @@ async def bridging(fleet: FleetServices) -> AsyncIterator[None]:
         await run_in_threadpool(fleet.bridge.stop)
 
 
+KEYS = "keys"
+"""The folder of private keys in the data folder."""
 COLLECT_EVERY_S = 3600.0
 """Seconds between two collections of blobs that nobody needs."""
 Clock = Callable[[], datetime]
@@ -254,6 +264,8 @@ class Services:
     evaluations: Evaluations
     garbage: Garbage
     disk_use: DiskUse
+    trust: Trust
+    trust_changes: TrustChanges
     fleet: FleetServices
     readiness: Readiness
 
@@ -302,6 +314,9 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
     )
     access = Access(database)
     tokens = Tokens(database)
+    trust = Trust(database, _keys_folder(config), clock)
+    with suppress(TemporaryError):  # else the job makes it good; publishing is refused until then
+        trust.start()
     made = tokens.ensure_admin(given_admin_token(config), config.data_dir / ADMIN_TOKEN_FILE, clock())
     return Services(
         config=config,
@@ -316,12 +331,12 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
         is_new=made,
         sessions=ConsoleSessions(database),
         uploads=Uploads(database, blobs, upload_limits, checks),
-        models=Models(database),
-        versions=Versions(database, blobs),
+        models=Models(database, trust.image),
+        versions=Versions(database, blobs, trust.image),
         aliases=Aliases(database),
-        conversions=Conversions(database, blobs, limits.blob_bytes),
+        conversions=Conversions(database, blobs, limits.blob_bytes, trust.image),
         parity=ParityTable(database),
-        yanking=Yanking(database),
+        yanking=Yanking(database, trust.image),
         datasets=Datasets(database, blobs),
         evaluations=Evaluations(database),
         garbage=Garbage(database, blobs, timedelta(seconds=limits.blob_grace_s)),
@@ -332,7 +347,9 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
             every_s=COLLECT_EVERY_S,
             reserve=limits.disk_reserve_bytes,
         ),
-        fleet=build_fleet(config, clock, database),
+        trust=trust,
+        trust_changes=TrustChanges(database, trust),
+        fleet=build_fleet(config, clock, database, trust.director),
         readiness=Readiness({"database": database.probe, "blobs": blobs.probe}),
     )
 
@@ -359,7 +376,13 @@ def restore_registry(config: RegistryConfig, clock: Clock = utc_now) -> Restored
     with ExitStack() as undo:
         database, blobs = _open(config, undo)
         file = config.data_dir / ADMIN_TOKEN_FILE
-        return restored(database, blobs, Tokens(database), clock(), given=given_admin_token(config), file=file)
+        trust = Trust(database, _keys_folder(config), clock)
+        return restored(database, blobs, Tokens(database), trust, clock(), given=given_admin_token(config), file=file)
+
+
+def _keys_folder(config: RegistryConfig) -> Path:
+    """Where the private keys are."""
+    return config.trust.keys or config.data_dir / KEYS
 
 
 def given_admin_token(config: RegistryConfig) -> str | None:

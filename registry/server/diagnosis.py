@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from registry.certificates import not_after
 from registry.client.address import ADMIN_TOKEN_FILE
+from registry.contracts.api.trust import TrustRoleView
 from registry.contracts.api.upkeep import CheckState, CheckView, DiagnosisView
 from registry.contracts.texts import how_many, size_text
 from registry.db.catalog_rows import TokenRow
@@ -23,10 +24,13 @@ from registry.db.fleet_rows import DeviceRow
 from registry.errors import RegistryError
 from registry.server.composition import Services
 from registry.server.readiness import WORKS
+from registry.services.trust.view import trust_view
 
 DELIVERY_S = 5.0
 CLOCK_OFF_S = 2.0
 CERTIFICATE_WARNING_S = 14 * 86400.0
+SIGNATURE_WARNING_DAYS = 60.0
+ONLINE = ("snapshot", "timestamp")
 TOKEN_UNUSED = timedelta(days=90)
 LOW_DISK = 2
 """So many times the reserve, and less is a warning."""
@@ -43,6 +47,7 @@ async def diagnose(services: Services) -> DiagnosisView:
         *await run_in_threadpool(_guarded, "broker", lambda: _broker(services)),
         *await run_in_threadpool(_guarded, "keys", lambda: _keys(services)),
         *_access(services),
+        *await run_in_threadpool(_guarded, "signatures", lambda: _signatures(services)),
         *await run_in_threadpool(_guarded, "clock", lambda: _clock(services)),
     ]
     return DiagnosisView(at=services.clock(), checks=tuple(checks))
@@ -180,6 +185,38 @@ def _access(services: Services) -> Iterator[CheckView]:
         yield _warning("reading", text, "Set access.open_reading = false, and give readers tokens of the scope read.")
     else:
         yield _ok("reading", "needs a token")
+
+
+def _signatures(services: Services) -> Iterator[CheckView]:
+    """Signed metadata: whether all can be signed, and what expires without somebody's doing."""
+    yield from _private(services.trust.keys.folder, 0o700, "folder of keys")
+    with services.database.read() as session:
+        view = trust_view(services.trust, session, services.clock())
+    if view.problem:
+        yield _failed("signatures", view.problem, "Put the folder of keys back from its backup; see docs/trust.md.")
+    unable = [f"{role.repository} {role.role}" for role in view.roles if _has_to_sign(role)]
+    if unable:
+        text = f"no key here for {', '.join(unable)}: devices install nothing new once what is signed expires"
+        yield _failed("signing keys", text, "Put the folder of keys back from its backup; see docs/trust.md.")
+    soon = [role for role in view.roles if role.days_left is not None and role.days_left < _warn_below(role)]
+    for role in soon:
+        why = "was not signed again; see the log" if role.here >= role.threshold else "its keys are elsewhere"
+        text = f"{role.repository} {role.role} expires in {role.days_left:.1f} days: {why}"
+        yield _warning("signatures", text, "Have it signed again: docs/trust.md.")
+    if not (view.problem or unable or soon):
+        first = min((role.days_left for role in view.roles if role.days_left is not None), default=0.0)
+        yield _ok("signatures", f"{how_many(len(view.roles), 'role')} signed; the first expires in {first:.1f} days")
+
+
+def _has_to_sign(role: TrustRoleView) -> bool:
+    """The registry itself signs this all the time, and cannot."""
+    of_documents = (role.repository, role.role) == ("director", "targets")
+    return (role.role in ONLINE or of_documents) and role.here < role.threshold
+
+
+def _warn_below(role: TrustRoleView) -> float:
+    """Days; the registry signs again what it can at half of the life."""
+    return {"timestamp": 0.25, "snapshot": 2.0}.get(role.role, SIGNATURE_WARNING_DAYS)
 
 
 def _private(path: Path, most: int, what: str) -> Iterator[CheckView]:

@@ -33,6 +33,7 @@ from registry.services.catalogue.blob_upkeep import BlobChecks
 from registry.services.fleet.queues import Waiting, queues
 from registry.services.rollouts.store import ACTIVE
 from registry.services.telemetry import Telemetry
+from registry.services.trust.view import expiries
 
 
 class FleetMetrics(Collector):
@@ -51,6 +52,7 @@ class FleetMetrics(Collector):
             lambda: blob_metrics(services.checks, services.database, services.blobs),
             lambda: queue_metrics(services.database, bridge, services.clock),
             lambda: certificate_metrics(config.mqtt, bridge),
+            lambda: trust_metrics(services.database),
             lambda: [
                 figure(
                     "fleet_certificate_expiry_timestamp_seconds",
@@ -172,6 +174,12 @@ def _tells_age(waiting: Waiting) -> bool:
 def certificate_metrics(config: Mqtt, bridge: MqttBridge | None) -> Iterator[Metric]:
     """When certificates end that this registry uses or sees."""
     yield figure("certificate_expiry_timestamp_seconds", certificate_ends(config, bridge))
+
+
+def trust_metrics(database: Database) -> Iterator[Metric]:
+    """When signed metadata expire."""
+    with database.read() as session:
+        yield figure("trust_expiry_timestamp_seconds", expiries(session))
 
 
 def certificate_ends(config: Mqtt, bridge: MqttBridge | None) -> dict[tuple[str, ...], float]:

@@ -128,6 +128,14 @@ REGISTRY_METRICS = table(
         "`mqtt.ca_file`. `broker_client`: `mqtt.cert_file`.",
         ("certificate",),
     ),
+    Metric(
+        "trust_expiry_timestamp_seconds",
+        "gauge",
+        "Unix time",
+        "When the newest signed metadata of a role expire. `root` and `targets` may need keys that are elsewhere; the "
+        "registry itself signs the others again in time.",
+        ("repository", "role"),
+    ),
     Metric("registry_mqtt_connected", "gauge", "1 or 0", "1 when connected and subscribed."),
     Metric("registry_mqtt_queued", "gauge", "messages", "Messages of devices that wait for the database."),
     Metric(

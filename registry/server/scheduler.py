@@ -78,6 +78,8 @@ JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("uploads", 600, lambda services, _: services.uploads.sweep(services.clock()), by_age=True),
     PeriodicJob("blobs", COLLECT_EVERY_S, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),
     PeriodicJob("blob-checks", 60, lambda services, stopping: services.checks.sweep(services.clock, stopping)),
+    PeriodicJob("trust", 600, lambda services, _: services.trust.renew()),
+    PeriodicJob("signatures", 600, lambda services, _: services.fleet.publication.renew(services.clock())),
     PeriodicJob("answers", 10, lambda services, _: services.fleet.answers.record(services.clock())),
     PeriodicJob("connections", 60, lambda services, _: services.fleet.connections.record(services.clock())),
     PeriodicJob("versions", 300, lambda services, _: services.fleet.versions.record(services.clock())),

@@ -5,7 +5,8 @@ name or alias, and as the API shows them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, func, select
@@ -15,7 +16,7 @@ from registry.contracts.api.versions import AliasView, ModelView, VariantView, V
 from registry.contracts.wire import Digest
 from registry.db.catalog_rows import AliasMoveRow, AliasRow, EarlierManifestRow, ModelRow, VersionRow
 from registry.db.engine import Database
-from registry.errors import NotFoundError
+from registry.errors import InTheWayError, NotFoundError
 from registry.services.withdrawn import COUNTS_AS_NEWEST, taken_back_of, yank_of
 
 T = TypeVar("T")
@@ -35,6 +36,18 @@ def found(row: T | None, message: str) -> T:
     if row is None:
         raise NotFoundError(message)
     return row
+
+
+TRIES = 5
+"""Where several processes write the same, each tries so often."""
+
+
+def retried(transaction: Callable[[], T]) -> T:
+    """Do it again where another process was in the way, TRIES times. Raises what the last try raises."""
+    for _ in range(TRIES - 1):
+        with suppress(InTheWayError):
+            return transaction()
+    return transaction()
 
 
 def given(*filters: tuple[InstrumentedAttribute[Any], Any]) -> list[ColumnElement[bool]]:

@@ -19,6 +19,7 @@ from registry.db.fleet_rows import DeviceRow
 from registry.services.fleet.device_index import forget_index
 from registry.services.fleet.epochs import epoch_of, forget_presence, renew_epoch
 from registry.services.tokens import Tokens
+from registry.services.trust.trust import Trust
 
 REASON = "put back from a backup: registry restore"
 
@@ -34,14 +35,18 @@ class Restored:
     """The name of a token that was made, because none was in the file, or one that the database does not know."""
     missing: tuple[Digest, ...]
     """Blobs that versions name and that are not there, or not whole."""
+    trusted: bool = True
+    """Devices believe the image repository again, although it went back. False: the keys of its root are not here."""
 
 
 def restored(
-    database: Database, blobs: BlobStore, tokens: Tokens, now: datetime, *, given: str | None, file: Path
+    database: Database, blobs: BlobStore, tokens: Tokens, trust: Trust, now: datetime, *, given: str | None, file: Path
 ) -> Restored:
-    """Begin a new epoch, forget who was online, make an administrator's token work, look for every blob.
+    """Begin a new epoch, forget who was online, make an administrator's token work, look for every blob, have devices
+    forget the versions of signed metadata that they saw.
 
     Args:
+        trust: The signed metadata.
         given: The token that the configuration names; None: the one in `file` is to work.
         file: The administrator's token, mode 0600.
 
@@ -54,10 +59,12 @@ def restored(
         forget_presence(session)
         forget_index(session)
         epoch = epoch_of(session)
+        made = trust.image.begin(session, now) | trust.director.begin(session, now)
+        trusted = made or trust.image.replace_online_key(session, now)
         devices = session.scalar(select(func.count()).select_from(DeviceRow)) or 0
     new_admin = tokens.readmit(file, f"admin-{epoch[:8]}", now) if given is None else None
     with database.read() as session:
         named = select(BlobRow.digest, BlobRow.size).where(BlobRow.digest.in_(select(VersionBlobRow.digest)))
         wanted = session.execute(named.order_by(BlobRow.digest)).all()
     missing = tuple(digest for digest, size in wanted if blobs.size_of(digest) != size)
-    return Restored(epoch, devices, new_admin, missing)
+    return Restored(epoch, devices, new_admin, missing, trusted)

@@ -36,7 +36,7 @@ from registry.errors import InvalidError
 from registry.services.deployments import take_facts
 from registry.services.fleet.desired import find_device
 from registry.services.fleet.device_index import index
-from registry.services.fleet.epochs import epoch_of, renew_epoch
+from registry.services.fleet.epochs import epoch_of, later_epoch_told, renew_epoch
 from registry.services.fleet.fleet_certificates import FleetCertificates
 from registry.services.fleet.fleet_totals import FleetTotals
 from registry.services.fleet.history import record, take_health
@@ -200,7 +200,8 @@ class Taken:
     agents: dict[str, str] = field(default_factory=dict)
     """The agent's version by device, of those that were born."""
     went_back: str | None = None
-    """A device that has seen a later generation of this epoch than there is: the database was put back."""
+    """A device that has seen a later generation of this epoch than there is, or a later epoch: the database was put
+    back."""
 
 
 class Telemetry:
@@ -322,7 +323,21 @@ def _apply(session: Session, batch: Sequence[DeviceMessage], expiry_s: float) ->
     taken.repeated = len(health) - len(fresh)
     taken.unrecorded = len(results) - record(session, results)
     taken.stored = len(batch) - taken.unknown - taken.repeated - taken.unrecorded
+    taken.went_back = taken.went_back or _knows_a_later_epoch(session, batch, epoch, states.keys())
     return taken
+
+
+def _knows_a_later_epoch(
+    session: Session, batch: Sequence[DeviceMessage], epoch: str, known: Collection[str]
+) -> str | None:
+    """A registered device that follows signed documents of an epoch after this one; None: none in the batch does."""
+    for intake in batch:
+        body = intake.body
+        if not isinstance(body, Reported) or intake.device not in known or body.epoch in {"", epoch}:
+            continue
+        if body.epoch_began is not None and later_epoch_told(session, body.epoch_began, intake.at):
+            return intake.device
+    return None
 
 
 def _hear(state: DeviceState, intake: DeviceMessage) -> DeviceMessage | None:

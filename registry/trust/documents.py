@@ -6,6 +6,7 @@ not know. So one body goes over HTTP and MQTT, and a reader that checks no signa
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired
 from registry.contracts.enums import OLDER_READER
 from registry.contracts.wire import Digest, Name, canonical_json, digest_of
 from registry.trust.faults import TrustFault, TrustRefusedError
-from registry.trust.names import TARGETS
+from registry.trust.names import DOCUMENT_LIFE, TARGETS
 
 SIGNATURES = "signatures"
 EXPIRES = "expires"
@@ -71,8 +72,26 @@ class DocumentOrder(Enum):
     """The same place and another content: to be refused."""
 
 
+@dataclass(frozen=True)
+class SigningWindow:
+    """For how long a signature of a device's document holds, and when the next one is due. Both follow from the time
+    and the device's name, so that every process signs the same bytes; and devices are not due all at once."""
+
+    renew_at: datetime
+    expires: datetime
+
+
+def signing_window(device: Name, now: datetime) -> SigningWindow:
+    """The window of this moment: the signature holds for DOCUMENT_LIFE at most, half of it at least."""
+    half = int(DOCUMENT_LIFE.total_seconds()) // 2
+    phase = int.from_bytes(hashlib.sha256(device.encode()).digest()[:8], "big") % half
+    begin = (int(now.timestamp()) - phase) // half * half + phase
+    at = (datetime.fromtimestamp(begin + number * half, timezone.utc) for number in (1, 2))
+    return SigningWindow(*at)
+
+
 def payload_of(document: bytes, epoch_began: datetime, expires: datetime) -> bytes:
-    """The bytes to be signed of a document without signatures. Times are aware; fractions of a second are dropped."""
+    """The bytes to be signed of a document, signed before or not. Times are aware; fractions of seconds are dropped."""
     said: dict[str, Any] = json.loads(document)
     said.pop(SIGNATURES, None)
     said[EPOCH_BEGAN], said[EXPIRES] = _time(epoch_began), _time(expires)

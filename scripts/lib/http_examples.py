@@ -35,6 +35,8 @@ STEADY: tuple[tuple[str, str], ...] = (
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)", "2026-11-28T12:00:00Z"),
     (r"mf_[\w-]{20,}", "mf_SECRET"),
     (r"whsec_[\w-]+", "whsec_SECRET"),
+    (r"(?<=\"days_left\":)[0-9.]+", "7.0"),
+    (r"(?<=\"folder\":\")[^\"]*", "/var/lib/modelfleet/keys"),
     (r"\b[0-9a-f]{64}\b", "0123456789abcdef" * 4),
     (r"\br-[0-9a-f]{12}\b", "r-0123456789ab"),
     (r"\b(convert|evaluate)-[0-9a-f]{12}\b", r"\1-0123456789ab"),
@@ -51,6 +53,15 @@ def steady(text: str) -> str:
     for pattern, word in STEADY:
         text = re.sub(pattern, word, text)
     return text
+
+
+def _shortened(value: Any) -> Any:
+    """Signed metadata (TUF) only by their kind: they are long, and their form is not this API's."""
+    if isinstance(value, dict):
+        if set(value) == {"signatures", "signed"}:
+            return {"signatures": [], "signed": {"_type": value["signed"]["_type"]}}
+        return {key: _shortened(each) for key, each in value.items()}
+    return [_shortened(each) for each in value] if isinstance(value, list) else value
 
 
 class Recorder:
@@ -80,12 +91,13 @@ class Recorder:
         sent: dict[str, Any] = {"json": body} if body is not None else {"content": content}
         answer = self._client.request(method, address, headers=given, **sent)
         is_json = bool(answer.content) and "json" in answer.headers.get("content-type", "")
+        given_body = _shortened(json.loads(steady(json.dumps(body))))
         example = {
             "request": f"{method} {steady(address)}",
             "headers": headers or {},
-            "body": f"{len(content)} bytes" if content is not None else json.loads(steady(json.dumps(body))),
+            "body": f"{len(content)} bytes" if content is not None else given_body,
             "status": answer.status_code,
-            "answer": json.loads(steady(answer.text)) if is_json else f"{len(answer.content)} bytes",
+            "answer": _shortened(json.loads(steady(answer.text))) if is_json else f"{len(answer.content)} bytes",
         }
         self.kept.setdefault(f"{method} {path}", example)
         if answer.is_error:
@@ -275,7 +287,11 @@ def _deploy(r: Recorder, token: str, variant: dict[str, Any]) -> None:
     question = "?model=lenet&version=1.0.0"
     r.ask("GET", "/v1/devices/{device}/resolution", query=question, device="edge-1")
     r.ask("GET", "/v1/events", query="?device=edge-1")
-    for path in ("/v1/fleet", "/v1/events", "/v1/counts", "/v1/results", "/v1/diagnosis", "/v1/disk"):
+    r.ask("GET", "/v1/trust/{repository}/{name}", repository="image", name="timestamp.json")
+    role = r.ask("GET", "/v1/trust/{repository}/{name}", repository="image", name="model-lenet.json")
+    r.ask("POST", "/v1/trust/files", {"files": [{"repository": "image", "role": "model-lenet", "metadata": role}]})
+    r.ask("POST", "/v1/trust/changes", {"kind": "renew", "repository": "director", "role": "root"})
+    for path in ("/v1/trust", "/v1/fleet", "/v1/events", "/v1/counts", "/v1/results", "/v1/diagnosis", "/v1/disk"):
         r.ask("GET", path)
 
     def summed() -> bool:

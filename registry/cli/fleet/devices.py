@@ -35,7 +35,7 @@ from registry.cli.session import Session, command, confirm, parse_labels
 from registry.cli.streaming import stream
 from registry.cli.withdrawn import warn_withdrawn, withdrawn_text
 from registry.client.errors import UsageFault
-from registry.contracts.api.agents import CA_FILE, AgentConnection, agent_toml, token_file
+from registry.contracts.api.agents import CA_FILE, TRUST_FILE, AgentConnection, agent_toml, token_file, trust_json
 from registry.contracts.api.devices import DeviceCreate, DeviceCreated, DeviceView
 from registry.contracts.api.fleet import DeviceSort, SlotState, SlotView
 from registry.contracts.api.versions import VersionView
@@ -67,8 +67,9 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="FOLDER",
-        help="Write agent.toml, the credential and, where the broker has a private authority, its certificate into "
-        "this folder, for /etc/modelfleet of the device. Nothing that is there is replaced.",
+        help="Write agent.toml, the credential, the roots of signed metadata and, where the broker has a private "
+        "authority, its certificate into this folder, for /etc/modelfleet of the device. Nothing that is there is "
+        "replaced.",
     ),
 ]
 
@@ -406,6 +407,8 @@ def _tell_credential(session: Session, created: DeviceCreated, files: _Credentia
         out.say(settings)
         if connection.broker is not None and connection.broker.authorities:
             out.say(f"{CA_FILE}, beside agent.toml:\n\n{connection.broker.authorities}")
+        if trust := trust_json(connection):
+            out.say(f"{TRUST_FILE}, beside agent.toml:\n\n{trust}")
     if session.address.is_loopback and not connection.registry_url:
         out.note("These addresses are this host's own. For other hosts, set public.url in the registry's settings.")
 
@@ -425,7 +428,7 @@ class _CredentialFiles:
             return cls(None, token_out)
         if token_out is not None:
             raise UsageFault("--out writes the credential too: give it or --token-out, not both")
-        for name in ("agent.toml", token_file(device), CA_FILE):
+        for name in ("agent.toml", token_file(device), CA_FILE, TRUST_FILE):
             require_new_file(out / name)
         return cls(out, out / token_file(device))
 
@@ -438,8 +441,13 @@ class _CredentialFiles:
         write_secret(self.token, created.token)
         written = [self.token]
         if self.folder is not None:
-            broker = created.connection.broker if created.connection is not None else None
-            texts = {"agent.toml": settings, CA_FILE: broker.authorities if broker is not None else ""}
+            connection = created.connection or AgentConnection()
+            broker = connection.broker
+            texts = {
+                CA_FILE: broker.authorities if broker is not None else "",
+                TRUST_FILE: trust_json(connection),
+                "agent.toml": settings,
+            }
             for name, text in texts.items():
                 if text:
                     (self.folder / name).write_text(text, encoding="utf-8")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from registry.contracts.topics import DEFAULT_PREFIX
-from registry.contracts.wire import Wire
+from registry.contracts.wire import Wire, canonical_json
 
 CA_FILE = "broker-ca.pem"
 """The file beside agent.toml with the authorities of the broker's certificate."""
 MAX_CA_CHARACTERS = 64 << 10
+TRUST_FILE = "trust.json"
+"""The file beside agent.toml with the roots of signed metadata."""
 
 
 class BrokerConnection(Wire):
@@ -40,8 +42,16 @@ class AgentConnection(Wire):
     """Base address of the registry. Empty: its settings do not name one; it is the address that was asked."""
     broker: BrokerConnection | None = None
     """None: the registry has no broker."""
+    trust: dict[str, Any] | None = None
+    """The content of `trust.json`: the roots by which the device checks what it installs and what it is told. None:
+    this registry signs nothing."""
     notes: tuple[str, ...] = ()
     """For people: what could not be found out, one sentence each."""
+
+
+def trust_json(connection: AgentConnection) -> str:
+    """The content of TRUST_FILE; empty: the registry signs nothing."""
+    return canonical_json(connection.trust).decode() + "\n" if connection.trust is not None else ""
 
 
 def token_file(device: str) -> str:

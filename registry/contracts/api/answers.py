@@ -96,6 +96,7 @@ STATUS_OF_CODE = {
     "conflict": 409,
     "in_use": 409,
     "yanked": 409,
+    "key_offline": 409,
     "offset_mismatch": 409,
     "precondition_failed": 412,
     "invalid": 422,

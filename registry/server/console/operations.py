@@ -52,6 +52,7 @@ OFFERED: dict[str, tuple[PageOffer, ...]] = {
     "DELETE /v1/tokens/{name}": (PageOffer("POST /settings/tokens/{name}/revoke", A),),
     "GET /v1/diagnosis": (PageOffer("GET /settings/checks", A),),
     "GET /v1/disk": (PageOffer("GET /settings/storage", R),),
+    "GET /v1/trust": (PageOffer("GET /settings/trust", R),),
     "GET /v1/about": (PageOffer("GET /settings", R),),
     "GET /v1/models": (PageOffer("GET /models", R),),
     "GET /v1/models/{model}": (PageOffer("GET /models/{model}", R),),
@@ -124,6 +125,9 @@ FOR_PROGRAMS: dict[str, str] = {
     "PUT /v1/datasets/{name}": _UPLOAD,
     "POST /v1/models/{model}/versions/{version}/evaluations": "Brings a score that a program has measured; "
     "`registry evaluate` does. People ask a device for one by a job.",
+    "POST /v1/trust/changes": "May need keys that are not in the registry: `registry trust` signs where they are.",
+    "POST /v1/trust/files": "Brings metadata that were signed elsewhere; `registry trust` and `publish` do.",
+    "GET /v1/trust/{repository}/{name}": "Signed bytes, for devices and publishers; a page shows who signs them.",
     "GET /v1/blobs/{digest}": "Bytes of model files, for devices and `registry pull`; pages name the digests.",
     "HEAD /v1/blobs/{digest}": "Before an upload or a download of a program.",
     "GET /v1/rollout-events": "For programs; pages have a stream of their own.",

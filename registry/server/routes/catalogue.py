@@ -127,7 +127,7 @@ def yank_version(
 @versions.delete("/models/{model}/versions/{version}/yank")
 def undo_yank(model: Name, version: VersionName, services: ServicesDep, who: Publisher) -> YankAnswer:
     """It may be deployed again, and counts as the newest again if it is, also after a rollout took it back."""
-    return services.yanking.undo(model, version, who.name)
+    return services.yanking.undo(model, version, who.name, services.clock())
 
 
 @versions.put("/models/{model}/versions/{version}/variants/{variant}")

@@ -187,7 +187,7 @@ def rotate_credential(device: Name, services: ServicesDep, response: Response, _
 def _with_connection(created: DeviceCreated, services: Services, response: Response) -> DeviceCreated:
     """What an agent needs, besides its name; it holds a secret, so nobody on the way keeps it."""
     response.headers["Cache-Control"] = "no-store"
-    return created.model_copy(update={"connection": agent_connection(services.config)})
+    return created.model_copy(update={"connection": agent_connection(services.config, services.trust.anchors())})
 
 
 @devices.get("/devices/{device}/health")

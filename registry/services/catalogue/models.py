@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.api.versions import AliasView, ModelSettings, ModelView
 from registry.db.catalog_rows import AliasMoveRow, AliasRow, ModelRow, VersionRow
+from registry.db.engine import Database
 from registry.errors import InvalidError, NotFoundError, PreconditionError
 from registry.services.catalogue.versions import delete_rows
 from registry.services.queries import UseCases, alias_view, exact_version, find_model, found, model_views
+from registry.services.trust.image import ImageRepository
 from registry.services.withdrawn import require_not_yanked
 
 LAST_REVISION = (1 << 31) - 1
@@ -27,6 +29,11 @@ _SETTINGS = {"record_results", "result_retention_hours"}
 
 class Models(UseCases):
     """The use cases of models. Thread-safe."""
+
+    def __init__(self, database: Database, image: ImageRepository | None = None) -> None:
+        """`image`: what signs the catalogue in the same transaction; None: nothing does."""
+        super().__init__(database)
+        self._image = image
 
     def page(self, after: str, limit: int) -> list[ModelView]:
         """Up to `limit` models by name, after the name `after`."""
@@ -64,6 +71,9 @@ class Models(UseCases):
             versions = session.scalars(select(VersionRow).where(VersionRow.model == model)).all()
             delete_rows(session, list(versions), now)
             session.delete(row)
+            if self._image is not None:
+                session.flush()
+                self._image.relist_model(session, model, now, [version.version for version in versions])
 
 
 class Aliases(UseCases):

@@ -48,9 +48,11 @@ from registry.services.queries import (
     found,
     manifest_body,
     manifests_of,
+    retried,
     version_views,
 )
 from registry.services.rollouts.store import OPEN
+from registry.services.trust.image import ImageRepository
 
 MAX_USERS_NAMED = 20
 
@@ -58,9 +60,11 @@ MAX_USERS_NAMED = 20
 class Versions:
     """The use cases of versions. Thread-safe."""
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, image: ImageRepository | None = None) -> None:
+        """`image`: what signs the catalogue in the same transaction; None: nothing does."""
         self._database = database
         self._blobs = blobs
+        self._image = image
 
     def publish(self, manifest: Manifest, by: str, now: datetime) -> PublishAnswer:
         """Make a version visible, with all its blobs; the answer warns of what no device can run.
@@ -69,8 +73,9 @@ class Versions:
             InvalidError: a blob is missing or has another size, the golden vectors are not of this model or a
                 variant did not pass them, or the name is an alias.
             ConflictError: the version is published with other content; `errors` names each difference.
+            KeyOfflineError: the model's own key has to sign it, and has not.
         """
-        answer = self._publish(manifest, by, now)
+        answer = retried(lambda: self._publish(manifest, by, now))
         with self._database.read() as session:
             warnings = publish_warnings(manifest, known_classes(session))
         return answer.model_copy(update={"warnings": warnings})
@@ -90,6 +95,8 @@ class Versions:
                     raise InvalidError("What it says of its variants is not enough, or does not go together.", faults)
                 _require_no_alias(session, manifest)
                 row = _insert(session, manifest, body, by, now)
+                if self._image is not None:
+                    self._image.list_model(session, manifest.model, now, [manifest.version])
                 return PublishAnswer(version=version_views(session, [row])[0], created=True)
             if digest_of(body) in manifests_of(session, row):
                 return PublishAnswer(version=version_views(session, [row])[0], created=False)
@@ -127,6 +134,8 @@ class Versions:
         with self._database.write() as session:
             row = found(exact_version(session, model, version), f"Model {model!r} has no version {version!r}.")
             delete_rows(session, [row], now)
+            if self._image is not None:
+                self._image.relist_model(session, model, now, [version])
 
 
 def missing_blobs(session: Session, blobs: BlobStore, wanted: Mapping[Digest, int], now: datetime) -> dict[Digest, str]:
@@ -227,11 +236,14 @@ def _insert(session: Session, manifest: Manifest, body: bytes, by: str, now: dat
 class Conversions:
     """The use cases of added variants. Thread-safe."""
 
-    def __init__(self, database: Database, blobs: BlobStore, blob_bytes: int) -> None:
-        """`blob_bytes`: what all files of a variant that a device offers may have together."""
+    def __init__(
+        self, database: Database, blobs: BlobStore, blob_bytes: int, image: ImageRepository | None = None
+    ) -> None:
+        """`blob_bytes`: what all files of a variant that a device offers may have together; `image`: as of Versions."""
         self._database = database
         self._blobs = blobs
         self._blob_bytes = blob_bytes
+        self._image = image
 
     def add(self, model: str, version: str, variant: Variant, by: str, now: datetime) -> VariantAnswer:
         """A variant that a publisher made.
@@ -239,6 +251,7 @@ class Conversions:
         Raises:
             NotFoundError: no version of exactly this name.
             InvalidError, ConflictError: as the table above says.
+            KeyOfflineError: as of `Versions.publish`.
         """
         with self._database.write() as session:
             row = found(exact_version(session, model, version), f"Model {model!r} has no version {version!r}.")
@@ -252,6 +265,7 @@ class Conversions:
             ForbiddenError: it is another device's job, it is over, or it was to make something else.
             TooLargeError: it is larger than a blob may be.
             InvalidError, ConflictError: as the table above says.
+            KeyOfflineError: as of `Versions.publish`.
         """
         with self._database.write() as session:
             row = find_job(session, job)
@@ -289,7 +303,10 @@ class Conversions:
         missing = missing_blobs(session, self._blobs, {file.digest: file.size for file in variant.files}, now)
         if missing:
             return VariantAnswer(missing=tuple(file for file in variant.files if file.digest in missing))
-        return VariantAnswer(manifest=_store(session, row, extended, by, now))
+        digest = _store(session, row, extended, by, now)
+        if self._image is not None:
+            self._image.list_model(session, row.model, now, [row.version])
+        return VariantAnswer(manifest=digest)
 
 
 def _require_made_for(session: Session, work: Job, device: int, variant: Variant, newest: Manifest) -> None:

@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.api.versions import YankAnswer
 from registry.db.catalog_rows import AliasRow, VersionRow
-from registry.db.engine import Changed, announce
+from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import RolloutRow
 from registry.errors import InvalidError, NotFoundError
 from registry.services.queries import UseCases, exact_version, find_model, version_views
 from registry.services.rollouts.store import OPEN
+from registry.services.trust.image import ImageRepository
 from registry.services.withdrawn import mark_good
 
 MAX_ROLLOUTS_NAMED = 20
@@ -24,6 +25,11 @@ log = logging.getLogger(__name__)
 
 class Yanking(UseCases):
     """The use cases. Thread-safe."""
+
+    def __init__(self, database: Database, image: ImageRepository | None = None) -> None:
+        """`image`: what signs the catalogue in the same transaction; None: nothing does."""
+        super().__init__(database)
+        self._image = image
 
     def yank(self, model: str, version: str, reason: str, by: str, now: datetime) -> YankAnswer:
         """Let nothing new get it. Yanked before: it stays as it was, with the reason given now.
@@ -37,11 +43,12 @@ class Yanking(UseCases):
             if row.yanked_at is None or row.yanked_reason != reason:
                 row.yanked_at, row.yanked_by, row.yanked_reason = now, by, reason
                 announce(session, Changed.ROLLOUTS)
+                self._relist(session, row, now)
                 log.warning("%s yanked %s %s: %s", by, model, version, reason)
             session.flush()
             return _answer(session, row)
 
-    def undo(self, model: str, version: str, by: str) -> YankAnswer:
+    def undo(self, model: str, version: str, by: str, now: datetime) -> YankAnswer:
         """It may be deployed again, and counts as the newest again if it is, whatever a rollout said of it.
 
         Raises:
@@ -53,9 +60,15 @@ class Yanking(UseCases):
             if row.yanked_at is not None or row.taken_back_at is not None:
                 row.yanked_at, row.yanked_by, row.yanked_reason = None, "", ""
                 mark_good(session, model, version)
+                self._relist(session, row, now)
                 log.warning("%s lets %s %s be deployed again", by, model, version)
             session.flush()
             return _answer(session, row)
+
+    def _relist(self, session: Session, row: VersionRow, now: datetime) -> None:
+        if self._image is not None:
+            session.flush()
+            self._image.relist_model(session, row.model, now, [row.version])
 
 
 def _exactly(session: Session, model: str, version: str) -> VersionRow:

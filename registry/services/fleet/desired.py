@@ -26,12 +26,14 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.device.deployments import DeploymentPolicy, Job
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Desired, DesiredModel, Profile
-from registry.db.engine import Changed, Database
+from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow, RevisionRow, TombstoneRow
 from registry.errors import InvalidError, NotFoundError
 from registry.services.fleet.device_index import index
-from registry.services.fleet.epochs import REVISION, epoch_of, issued, next_revision
+from registry.services.fleet.epochs import REVISION, epoch_began, epoch_of, issued, next_revision
 from registry.services.queries import UseCases, batches, found
+from registry.services.trust.director import Director
+from registry.trust.names import DOCUMENT_LIFE
 
 STALE_S = 1.0
 MAX_MODELS = 256
@@ -41,6 +43,8 @@ MAX_DOCUMENT_BYTES = MAX_CONTROL_BYTES - (32 << 10)
 which are never refused: another variant, `record_results` and `hold` take at most 128 bytes in each of MAX_MODELS."""
 MAX_COPIES = 1 << 17
 """Documents held in memory; when there are more, all are dropped and read again as they are asked for."""
+MAX_RENEWED = 5000
+"""Documents that are published again at a time for their signature alone."""
 READ_AHEAD = 500
 """Documents read where one is missing: a fleet asks for all of them, and one by one costs a hundred times as much."""
 MAX_MOVED = 2000
@@ -57,6 +61,8 @@ class Document:
     digest: str
     """Of `body`; the ETag."""
     generation: int
+    sign_at: float = 0.0
+    """POSIX time from which it is to be signed, for the first time or again; before that it is sent as it is."""
 
 
 def find_device(session: Session, name: str) -> DeviceRow:
@@ -275,10 +281,13 @@ def _slot(
 
 
 class DesiredDocuments:
-    """Copies of the newest documents in memory, for the polls of a whole fleet. Thread-safe."""
+    """Copies of the newest documents in memory, for the polls of a whole fleet; signed when they are asked for.
+    Thread-safe."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, director: Director | None = None) -> None:
+        """`director` None: nothing is signed."""
         self._database = database
+        self._director = director
         self._lock = threading.Lock()
         self._copies: dict[str, Document] = {}
         self._seen = 0
@@ -295,7 +304,10 @@ class DesiredDocuments:
 
     def remembered(self, device: str) -> Document | None:
         """The copy, when it is known to be fresh; never blocks. None means: `load` it."""
-        return self._copies.get(device) if time.monotonic() < self._fresh_until else None
+        found = self._copies.get(device) if time.monotonic() < self._fresh_until else None
+        if found is None or self._director is None or not self._director.is_due(found.sign_at):
+            return found
+        return None
 
     def load(self, device: str) -> Document:
         """The document, from the database where the copy is not fresh.
@@ -308,12 +320,20 @@ class DesiredDocuments:
                 self._refresh(session)
             if device not in self._copies:
                 self._read(session, device)
-            return self._copies[device]
+            found = self._copies[device]
+            if self._director is not None and self._director.is_due(found.sign_at):
+                look_where_needed(session, self._director)
+                signed = self._director.sign(device, found.body)
+                found = Document(signed.body, signed.digest, found.generation, signed.sign_at)
+                self._copies[device] = found
+            return found
 
     def _refresh(self, session: Session) -> None:
         asked, changes = time.monotonic(), self._changes
         newest = session.scalar(select(RevisionRow.value).where(RevisionRow.id == REVISION)) or 0
         if newest != self._seen:
+            if self._director is not None:
+                self._director.look(session, epoch_began(session))
             query = _DOCUMENTS.where(DesiredRow.revision > self._seen).limit(MAX_MOVED + 1)
             moved = session.execute(query).all() if self._copies else []
             if len(moved) > MAX_MOVED:
@@ -342,6 +362,12 @@ class DesiredDocuments:
         self._copies.update(found)
 
 
+def look_where_needed(session: Session, director: Director) -> None:
+    """Have a director that cannot sign look again for its keys."""
+    if not director.is_ready:
+        director.look(session, epoch_began(session))
+
+
 _DOCUMENTS = select(DeviceRow.name, DesiredRow.document, DesiredRow.digest, DesiredRow.generation).join(
     DesiredRow, DesiredRow.device_id == DeviceRow.id
 )
@@ -365,6 +391,9 @@ class Unpublished:
     revision: int
     """Of the fleet: the higher, the newer."""
     document: bytes
+    """As it is sent."""
+    until: datetime | None = None
+    """When its signature expires. None: it has none."""
 
     @property
     def place(self) -> Place:
@@ -374,6 +403,11 @@ class Unpublished:
 
 class Publication(UseCases):
     """What is to be published, for the one thread that publishes."""
+
+    def __init__(self, database: Database, director: Director | None = None) -> None:
+        """`director` None: nothing is signed."""
+        super().__init__(database)
+        self._director = director
 
     def listen(self, listener: Callable[[], None]) -> None:
         """`listener` is called, in any thread, after this process changed documents; it must not block."""
@@ -387,17 +421,26 @@ class Publication(UseCases):
         query = query.where(DesiredRow.published.is_(False), tuple_(*order) < after)
         with self._database.read() as session:
             rows = session.execute(query.order_by(*(column.desc() for column in order)).limit(limit)).all()
-        return [Unpublished(row.device_id, name, row.generation, row.revision, row.document) for row, name in rows]
+            if rows and self._director is not None:
+                self._director.look(session, epoch_began(session))
+        return [self._unpublished(row, name) for row, name in rows]
+
+    def _unpublished(self, row: DesiredRow, name: str) -> Unpublished:
+        body, until = row.document, None
+        if self._director is not None:
+            signed = self._director.sign(name, row.document)
+            body, until = signed.body, signed.until
+        return Unpublished(row.device_id, name, row.generation, row.revision, body, until)
 
     def acknowledged(self, documents: Sequence[Unpublished]) -> None:
         """The broker has these. A document that was replaced meanwhile stays to be published."""
-        generations: dict[int, list[int]] = {}
+        revisions: dict[tuple[int, datetime | None], list[int]] = {}
         for document in documents:
-            generations.setdefault(document.generation, []).append(document.device_id)
+            revisions.setdefault((document.revision, document.until), []).append(document.device_id)
         with self._database.write() as session:
-            for generation, devices in generations.items():
-                these = (DesiredRow.device_id.in_(devices), DesiredRow.generation == generation)
-                session.execute(update(DesiredRow).where(*these).values(published=True))
+            for (revision, until), devices in revisions.items():
+                these = (DesiredRow.device_id.in_(devices), DesiredRow.revision == revision)
+                session.execute(update(DesiredRow).where(*these).values(published=True, published_until=until))
 
     def deleted(self, limit: int) -> list[str]:
         """Up to `limit` deleted devices whose retained messages are still there."""
@@ -409,6 +452,21 @@ class Publication(UseCases):
         """The broker has nothing of these any more."""
         with self._database.write() as session:
             session.execute(update(TombstoneRow).where(TombstoneRow.name.in_(devices)).values(cleared=True))
+
+    def renew(self, now: datetime) -> int:
+        """Have those published again that were without a signature, or with one in the second half of its life. How
+        many."""
+        if self._director is None or not self._director.is_ready:
+            return 0
+        due = (DesiredRow.published_until.is_(None)) | (DesiredRow.published_until < now + DOCUMENT_LIFE / 2)
+        query = select(DesiredRow.device_id).where(DesiredRow.published.is_(True), due).limit(MAX_RENEWED)
+        with self._database.write() as session:
+            devices = session.scalars(query).all()
+            for some in batches(devices):
+                session.execute(update(DesiredRow).where(DesiredRow.device_id.in_(some)).values(published=False))
+            if devices:
+                announce(session, Changed.DOCUMENTS)
+        return len(devices)
 
     def forget(self) -> None:
         """Nobody knows what the broker has: every document is to be published."""

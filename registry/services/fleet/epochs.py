@@ -65,6 +65,33 @@ def epoch_of(session: Session) -> str:
     return row.epoch if row is not None else ""
 
 
+def epoch_began(session: Session) -> datetime | None:
+    """When the epoch began; None: before a server has run."""
+    row = session.get(RegistryStateRow, 1)
+    return row.epoch_since if row is not None else None
+
+
+AT_MOST_AHEAD = timedelta(days=1)
+"""An epoch begins so long after now at most, whatever devices say of the epochs that they know."""
+
+
+def later_epoch_told(session: Session, began: datetime, now: datetime) -> bool:
+    """A device knows an epoch that began then. True: that is after this one, and the next begins after it."""
+    row = registry_state(session, now)
+    if began <= row.epoch_since:
+        return False
+    told = min(began, now + AT_MOST_AHEAD)
+    row.epoch_told = max(told, row.epoch_told) if row.epoch_told is not None else told
+    return True
+
+
+def _next_beginning(row: RegistryStateRow, now: datetime) -> datetime:
+    """After this epoch, and after those of which devices told; in whole seconds, as documents say it."""
+    second = timedelta(seconds=1)
+    told = min(row.epoch_told, now + AT_MOST_AHEAD) + second if row.epoch_told is not None else now
+    return max(now, row.epoch_since + second, told).replace(microsecond=0)
+
+
 def renew_epoch(session: Session, now: datetime, reason: str, again_after: timedelta = timedelta()) -> bool:
     """The database is another one than devices knew: a new epoch begins, and every document is issued again in it, in
     the caller's transaction.
@@ -75,7 +102,7 @@ def renew_epoch(session: Session, now: datetime, reason: str, again_after: timed
     row = registry_state(session, now)
     if abs(now - row.epoch_since) < again_after and row.epoch_reason != FIRST:
         return False
-    row.epoch, row.epoch_since, row.epoch_reason = uuid4().hex, now, reason
+    row.epoch, row.epoch_since, row.epoch_reason = uuid4().hex, _next_beginning(row, now), reason
     revision = next_revision(session, AHEAD)
     after = -1
     while True:

@@ -30,7 +30,7 @@ def test_an_agent_starts_with_the_written_files_unchanged(tmp_path: Path, tls: b
         fleet.start_registry(**settings)
         folder = tmp_path / "for-the-device"
         answer = fleet.registry("devices", "add", "edge-1", "--out", str(folder))
-        names = {"agent.toml", "edge-1.token"} | ({"broker-ca.pem"} if tls else set())
+        names = {"agent.toml", "edge-1.token", "trust.json"} | ({"broker-ca.pem"} if tls else set())
         assert {Path(path).name for path in answer["files"]} == names
         plain = {key: value for key, value in os.environ.items() if not key.startswith("MODELFLEET_")}
         plain["MODELFLEET_AGENT_DATA_DIR"] = str(tmp_path / "edge-1")

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic import TypeAdapter
 
 from registry.config import is_loopback
-from registry.contracts.api.agents import CA_FILE, agent_toml, token_file
+from registry.contracts.api.agents import CA_FILE, TRUST_FILE, agent_toml, token_file, trust_json
 from registry.contracts.api.devices import DeviceCreated
 from registry.contracts.api.labels import LabelsBody
 from registry.contracts.wire import Name
@@ -92,7 +92,7 @@ def _text(labels: Mapping[str, str]) -> str:
 
 
 def _credential(request: Request, services: Services, created: DeviceCreated, title: str) -> Response:
-    connection, asked_at = agent_connection(services.config), own_address(request)
+    connection, asked_at = agent_connection(services.config, services.trust.anchors()), own_address(request)
     broker = connection.broker
     host = urlsplit(connection.registry_url or asked_at).hostname or ""
     return page(
@@ -105,6 +105,8 @@ def _credential(request: Request, services: Services, created: DeviceCreated, ti
         settings=agent_toml(created.device, connection, asked_at),
         token_file=token_file(created.device),
         ca_file=CA_FILE,
+        trust_file=TRUST_FILE,
+        trust=trust_json(connection),
         authorities=broker.authorities if broker is not None and broker.tls else "",
         only_here=is_loopback(host),
     )

@@ -168,7 +168,7 @@ def undo(  # noqa: PLR0917 - called by the framework, by name
 ) -> Response:
     """It may be deployed again."""
     _require_confirmed(form.ticked("confirmed"))
-    services.yanking.undo(model, version, who.name)
+    services.yanking.undo(model, version, who.name, services.clock())
     return done(request, who, f"{model}@{version} may be deployed again.", _version(model, version))
 
 

@@ -22,6 +22,7 @@ from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
 from registry.server.readiness import WORKS
 from registry.services.console_sessions import IDLE, MOST
+from registry.services.trust.view import trust_view
 
 router = APIRouter()
 SECTION = NavEntry("Settings", "/settings", "settings", router)
@@ -64,6 +65,14 @@ async def checks(request: Request, services: ServicesDep, _who: Administering) -
 def storage(request: Request, services: ServicesDep, _who: Reading) -> Response:
     """What takes the room, and what collecting garbage would free."""
     return page(request, "storage.html", disk=services.disk_use.view(services.clock()))
+
+
+@router.get("/settings/trust")
+def trust(request: Request, services: ServicesDep, _who: Reading) -> Response:
+    """Who signs what, and until when."""
+    with services.database.read() as session:
+        view = trust_view(services.trust, session, services.clock())
+    return page(request, "trust.html", view=view)
 
 
 @router.get("/settings/tokens")

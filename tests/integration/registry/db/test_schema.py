@@ -35,6 +35,7 @@ RELEASED = {
     "r0004": "b46c1b75a2753358f04810b5987395591a0bec9739943ee59556292a84415f9a",
     "r0005": "badb370995f1c1795c5454d72fb491ed6455fd43fea24adec250abd6f0bf5b94",
     "r0006": "f2358d5223c16aa3973fbcdc3848434747cbe7381e1709f0cbc1aef496afff47",
+    "r0007": "ac8742f547a81a20f95aa8a5bd9f9903af207fa6736f17241536bef161c3e464",
 }
 """SHA-256 of each migration's file. Databases have run them: a line is added here, none is ever changed."""
 

@@ -44,7 +44,7 @@ def test_a_yank_says_who_when_why_and_who_has_the_version(world: World) -> None:
     yanked = version(world).yanked
     assert yanked is not None
     assert (yanked.at, yanked.by, yanked.reason) == (world.now, "alice", WHY)
-    assert Yanking(world.database).undo("lenet", "2.0.0", "bob").version.yanked is None
+    assert Yanking(world.database).undo("lenet", "2.0.0", "bob", world.now).version.yanked is None
 
 
 def test_nobody_gets_a_yanked_version_anew_and_who_has_it_goes_on(world: World) -> None:
@@ -61,7 +61,7 @@ def test_nobody_gets_a_yanked_version_anew_and_who_has_it_goes_on(world: World) 
         Aliases(world.database).move("lenet", "stable", "2.0.0", seen=None, by="alice", now=world.now)
     assert (world.wants("d0"), world.wants("d1")) == ("2.0.0", "1.0.0")
     world.deployments.put("d0", "lenet", Deployment(version="2.0.0", retry=True), "alice", world.now)
-    Yanking(world.database).undo("lenet", "2.0.0", "alice")
+    Yanking(world.database).undo("lenet", "2.0.0", "alice", world.now)
     world.deploy("d1", "2.0.0")
     assert world.wants("d1") == "2.0.0"
 
@@ -164,7 +164,7 @@ def test_what_a_person_rolled_back_says_who_and_why_and_the_undo_ends_it(world: 
     assert (back.code, back.text) == (ReasonCode.BY_COMMAND, "rollback by alice: too slow in Paris")
     assert set(world.states(rollout).values()) <= {S.OFFERED, S.PLANNED}
     world.deploy("d0", "2.0.0")
-    assert Yanking(world.database).undo("lenet", "2.0.0", "alice").version.taken_back is None
+    assert Yanking(world.database).undo("lenet", "2.0.0", "alice", world.now).version.taken_back is None
 
 
 def test_a_model_whose_every_version_was_withdrawn_has_no_newest(world: World) -> None:
