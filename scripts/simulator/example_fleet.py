@@ -32,7 +32,7 @@ from registry.publishing.publish import publish
 from registry.publishing.request import GoldenSection, load_publish_file
 from registry.server.app import create_app
 from registry.server.composition import Services, build_services, utc_now
-from registry.services.fleet.over_time import ConnectionSamples
+from registry.services.fleet.over_time import ConnectionSamples, VersionSamples
 from registry.services.fleet.summary import FleetFigures
 from registry.services.rollouts.planning import Planner
 from registry.services.rollouts.ticker import Ticker
@@ -76,7 +76,9 @@ class ExampleFleet:
         """What the registry's scheduler does for plots."""
         now = self.network.now()
         self.services.fleet.answers.record(now)
-        ConnectionSamples(self.services.database, FleetFigures(self.services.database)).record(now)
+        figures = FleetFigures(self.services.database)
+        ConnectionSamples(self.services.database, figures).record(now)
+        VersionSamples(self.services.database, figures).record(now)
         self.network.call_at(self.network.seconds() + LOOK_S, self._look)
 
     def _manifest(self, digest: Digest) -> Manifest:

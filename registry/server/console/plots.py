@@ -1,4 +1,4 @@
-"""Plots: what a page gives to `static/time-plots.js`, and the same as a table. A value that nobody measured is None."""
+"""Plots: what a page gives to `static/plots.js`, and the same as a table. A value that nobody measured is None."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Plot:
     def data(self) -> dict[str, Any]:
         """For the script."""
         return {
-            "unit": self.unit,
+            "time": True,
             "step": self.step_s,
-            "times": [round(start.timestamp()) for start in self.starts],
-            "lines": [
-                {"name": line.name, "colour": line.colour, "values": [_rounded(value) for value in line.values]}
+            "x": [round(start.timestamp()) for start in self.starts],
+            "series": [
+                {"label": line.name, "colour": line.colour, "values": [_rounded(value) for value in line.values]}
                 for line in self.lines
             ],
             "marks": [{"at": at.timestamp(), "text": text} for at, text in self.marks],

@@ -14,6 +14,7 @@ from registry.contracts.wire import Name, VersionName
 from registry.errors import ConflictError, NotFoundError
 from registry.server.composition import Services
 from registry.server.console import device_texts
+from registry.server.console.device_figures import device_plots
 from registry.server.console.rendering import page
 from registry.server.console.timeline import by_day, short_form, timeline
 from registry.server.console.visitors import Reading
@@ -23,7 +24,7 @@ from registry.services.rollouts.rollouts import DeviceInRollout
 
 router = APIRouter()
 FLEET = "/fleet"
-EVENTS, JOBS, ROLLOUTS, SLOTS, HEALTH = 100, 20, 10, 256, 24
+EVENTS, JOBS, ROLLOUTS, SLOTS, HEALTH, PLOTTED = 100, 20, 10, 256, 24, 120
 
 
 @router.get("/devices/{device}")
@@ -108,8 +109,9 @@ def explain(
 def health(request: Request, device: Name, services: ServicesDep, _who: Reading) -> Response:
     """The newest reports of its health, and what is kept of the hours before."""
     now = services.clock()
-    reports = [report for _, report in services.fleet.health.page(device, NEWEST, HEALTH)]
+    reports = [report for _, report in services.fleet.health.page(device, NEWEST, PLOTTED)]
     hours = services.fleet.health.hours(device, now, HEALTH)
     counts = services.fleet.health.counts(device, None, ("", "", ""), SLOTS)
-    shown: dict[str, Any] = {"device": device, "reports": reports, "hours": hours, "counts": counts}
+    shown: dict[str, Any] = {"device": device, "reports": reports[:HEALTH], "hours": hours, "counts": counts}
+    shown["plots"] = device_plots(reports)
     return page(request, "device-health.html", active=FLEET, live=True, **shown)
