@@ -6,12 +6,11 @@ everything, and refused where that is more than MAX_SORTED. A list that a limit 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
 
 import typer
-from typer.core import TyperGroup
 
 from registry.cli.output import CliError, Output
 from registry.cli.session import Session
@@ -25,20 +24,6 @@ Asked = str | int | list[str] | None
 LimitOption = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, max=MAX_SORTED, help="Show at most so many.", show_default=False)
 ]
-
-
-class ListingGroup(TyperGroup):
-    """A group of commands that lists without a command: also with the options of its command `list`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer does; an option that only `list` knows is one of `list`."""
-        given = list(args)
-        try:
-            return super().parse_args(ctx, args)
-        except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # Click's UsageError: typer exports only this
-            if not str(error).startswith("No such option") or any(each in self.commands for each in given):
-                raise
-            return super().parse_args(ctx, ["list", *given])
 
 
 def first_option(default: int, which: str = "first") -> Any:
@@ -170,6 +155,11 @@ def print_list(out: Output, listing: Listing[Item], part: ListPart[Item]) -> Non
     out.table(listing.columns, map(listing.row, part.shown), listing.empty, optional=listing.optional)
 
 
+def no_order(text: str, orders: Iterable[str]) -> UsageFault:
+    """What a list says that has other orders than this one."""
+    return UsageFault(f"There is no order {text!r}", hint=f"There are: {', '.join(orders)}; with - before it too")
+
+
 @dataclass(frozen=True)
 class _Order:
     name: str
@@ -180,9 +170,7 @@ class _Order:
     def named(cls, orders: Mapping[str, Callable[[Any], Any]], text: str) -> _Order:
         name = text.removeprefix("-").replace("-", "_")
         if name not in orders:
-            raise UsageFault(
-                f"There is no order {text!r}", hint=f"There are: {', '.join(orders)}; with - before it too"
-            )
+            raise no_order(text, orders)
         return cls(name, orders[name], text.startswith("-"))
 
     def sort(self, items: list[Any]) -> None:

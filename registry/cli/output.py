@@ -18,7 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.cli.tables import print_table
+from registry.cli.tables import FOLDED, fold, print_table, terminal_width
 from registry.client.errors import ClientError
 from registry.contracts.texts import size_text, visible
 
@@ -261,6 +261,16 @@ class Output:
     def say(self, text: str) -> None:
         """A line of the answer."""
         print(visible(text))  # noqa: T201
+
+    def field(self, label: str, text: str) -> None:
+        """A line of the answer that begins with what it is about; a terminal gets the rest folded at words below its
+        own beginning."""
+        width = terminal_width()
+        text = visible(text)
+        lines = [text] if width is None else fold(text, max(width - len(label), FOLDED))
+        for line in lines:
+            print(label + line)  # noqa: T201
+            label = " " * len(label)
 
     def note(self, text: str) -> None:
         """Something worth knowing on the way; silent with --json."""

@@ -94,12 +94,10 @@ class Session:
 
     Args:
         options: The global options.
-        subcommand: For the callback of a group: the command of the group that follows, if any.
     """
 
-    def __init__(self, options: GlobalOptions, subcommand: str | None = None) -> None:
+    def __init__(self, options: GlobalOptions) -> None:
         self.options = options
-        self.subcommand = subcommand
         self.out = Output(as_json=options.as_json)
         self._client: ApiClient | None = None
 
@@ -143,7 +141,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         if isinstance(ctx.obj, GlobalOptions):
             options = options.over(ctx.obj)
         ctx.obj = options
-        session = Session(options, ctx.invoked_subcommand)
+        session = Session(options)
         try:
             function(session, *args, **values)
         except (ClientError, RegistryError, ValueError) as error:

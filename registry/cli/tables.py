@@ -54,6 +54,20 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def fold(text: str, width: int) -> Iterator[str]:
+    """Lines of at most so many columns, cut at spaces; a word that is too long stays whole."""
+    from rich.cells import cell_len  # noqa: PLC0415 - 70 ms
+
+    line = ""
+    for word in text.split(" "):
+        if line and cell_len(line) + 1 + cell_len(word) > width:
+            yield line
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    yield line
+
+
 class TableLayout:
     """Where the cells of a row stand.
 
@@ -109,20 +123,9 @@ class TableLayout:
         indent = sum(self._widths[each] + GAP for each in before)
         if self._width is None or self._len(start) + self._len(cells[last]) <= self._width:
             return [(start + cells[last]).rstrip()]
-        folded = list(self._folded(cells[last], max(self._width - indent, FOLDED)))
+        folded = list(fold(cells[last], max(self._width - indent, FOLDED)))
         return [(start + folded[0]).rstrip(), *(" " * indent + part for part in folded[1:])]
 
     def _padded(self, cell: str, column: int) -> str:
         space = " " * (self._widths[column] - self._len(cell))
         return space + cell if self._right[column] else cell + space
-
-    def _folded(self, text: str, width: int) -> Iterator[str]:
-        """At words; a word that is too long stays whole."""
-        line = ""
-        for word in text.split(" "):
-            if line and self._len(line) + 1 + self._len(word) > width:
-                yield line
-                line = word
-            else:
-                line = f"{line} {word}" if line else word
-        yield line

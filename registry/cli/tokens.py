@@ -7,16 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from registry.cli.list_group import list_group
 from registry.cli.listing import LimitOption, Listing, show_list, sort_option
 from registry.cli.output import require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm
 from registry.contracts.api.answers import Scope, TokenCreate, TokenCreated, TokenView
 from registry.contracts.paths import token_path, tokens_path
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Manage tokens, which allow to read, publish, deploy or administer. The registry stores only their hashes.",
+app = list_group(
+    "Manage tokens, which allow to read, publish, deploy or administer. The registry stores only their hashes."
 )
 
 

@@ -53,7 +53,7 @@ def disk(
         ("uploads", f"{size_text(view.upload_bytes)} received by {how_many(view.uploads, 'upload')} in progress"),
         ("database", size_text(view.database_bytes) if view.database_bytes is not None else "- (it does not say)"),
     ):
-        out.say(f"  {label:<9} {text}")
+        out.field(f"  {label:<9} ", text)
     out.say("")
     out.table(
         ("MODEL", "VERSION", ">SIZE", ">OWN", "NOTE"),
@@ -110,9 +110,9 @@ def doctor(session: Session) -> None:
 def _tell(session: Session, checks: list[CheckView]) -> None:
     width = max(len(check.name) for check in checks)
     for check in checks:
-        session.out.say(f"{check.state.upper():<8} {check.name:<{width}}  {check.text}")
+        session.out.field(f"{check.state.upper():<8} {check.name:<{width}}  ", check.text)
         if check.advice:
-            session.out.say(f"{'':<8} {'':<{width}}  -> {check.advice}")
+            session.out.field(f"{'':<8} {'':<{width}}  -> ", check.advice)
     counts = {state: sum(check.state is state for check in checks) for state in _ORDER}
     found = ", ".join(_counted(state, count) for state, count in counts.items() if count)
     session.out.say(f"\n{how_many(len(checks), 'check')}: {found or 'nothing to do'}.")
@@ -148,9 +148,8 @@ def _from_here(session: Session) -> tuple[list[CheckView], bool]:
     off = (about.now - datetime.fromtimestamp((began + ended) / 2, timezone.utc)).total_seconds()
     text = f"the registry's differs from this host's by {off:+.1f} s"
     state = CheckState.WARNING if abs(off) > CLOCK_OFF_S else CheckState.OK
-    checks.append(
-        _check("clock of this host", state, text, "Synchronise both hosts (NTP)." if state is not CheckState.OK else "")
-    )
+    advice = "Synchronise both hosts (NTP)." if state is not CheckState.OK else ""
+    checks.append(_check("clock of this host", state, text, advice))
     return checks, True
 
 

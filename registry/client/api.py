@@ -24,7 +24,7 @@ import httpx
 from pydantic import ValidationError
 
 from registry.client.address import Address
-from registry.client.errors import ClientError, ForeignAnswerError, NoAnswerError, ProblemError
+from registry.client.errors import ClientError, ForeignAnswerError, NoAnswerError, ProblemError, own_version
 from registry.contracts.api.answers import MAX_PAGE, PROBLEM_TYPE, STATUS_OF_CODE, Page
 from registry.contracts.backoff import Backoff
 from registry.contracts.wire import Wire
@@ -39,6 +39,8 @@ STREAM_LIMIT_S = 330.0
 """What is sent in pieces makes at least 64 KiB in so long; a big blob is made durable before its answer."""
 RETRIES = Backoff(first_s=0.2, cap_s=10.0, limit=4)
 MAX_LISTED = 100_000
+NO_SUCH_OPERATION = (404, 405)
+"""With HTTP's own words as the reason: nothing was looked for. What was looked for and is not there is named."""
 MAX_EMPTY = 10_000
 """Pages without an item, one after another: a list with filters has them where nothing fits for long."""
 Asked = str | int | bool | Sequence[str] | None
@@ -305,12 +307,14 @@ def _problem(answer: ApiAnswer, response: httpx.Response) -> ProblemError | Fore
     if problem is None:
         return _foreign(response, answer.body)
     text = problem.detail or problem.title
-    if problem.code == "not_found" and text == HTTPStatus.NOT_FOUND.phrase:  # by the framework: there is no such route
+    if answer.status in NO_SUCH_OPERATION and text == HTTPStatus(answer.status).phrase:
+        own = own_version()
         return ProblemError(
             f"The registry has no {answer.what}: it is older than this program",
             status=answer.status,
             code="method_not_allowed",
-            hint="`registry --version` shows both versions. Upgrade the registry.",
+            hint=f"Upgrade the registry to {f'version {own}' if own else 'the version of this program'} or later; "
+            "`registry --version` shows both versions.",
         )
     return ProblemError(text, status=answer.status, code=problem.code, errors=problem.errors)
 

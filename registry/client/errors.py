@@ -78,3 +78,11 @@ class ProblemError(ClientError):
         super().__init__(what, code=code, hint=hint or action_of(code, (ProblemCode,)), errors=errors)
         self.status = status
         self.transient = status in TRANSIENT
+
+
+def own_version() -> str:
+    """Of this program; empty: it is not installed as a package."""
+    from importlib.metadata import distributions  # noqa: PLC0415 - only after a failure
+
+    found = {each.metadata["Name"]: each.version for each in distributions()}
+    return found.get("modelfleet") or found.get("modelfleet-client") or ""

@@ -24,9 +24,12 @@ from registry.db.fleet_rows import DeviceRow
 from registry.errors import RegistryError
 from registry.server.composition import Services
 from registry.server.readiness import WORKS
+from registry.services.fleet.device_index import compare_index, index
 from registry.services.trust.view import trust_view
 
 DELIVERY_S = 5.0
+INDEX_S = 10.0
+"""For comparing the fleet's index with the devices."""
 CLOCK_OFF_S = 2.0
 CERTIFICATE_WARNING_S = 14 * 86400.0
 SIGNATURE_WARNING_DAYS = 60.0
@@ -43,12 +46,13 @@ async def diagnose(services: Services) -> DiagnosisView:
     found = await services.readiness.look()
     checks = [
         *await run_in_threadpool(_guarded, "database", lambda: _database(services, found.get("database", WORKS))),
+        *await run_in_threadpool(_guarded, "fleet's index", lambda: _index(services)),
         *await run_in_threadpool(_guarded, "store", lambda: _store(services, found.get("blobs", WORKS))),
         *await run_in_threadpool(_guarded, "broker", lambda: _broker(services)),
         *await run_in_threadpool(_guarded, "keys", lambda: _keys(services)),
         *_access(services),
         *await run_in_threadpool(_guarded, "signatures", lambda: _signatures(services)),
-        *await run_in_threadpool(_guarded, "clock", lambda: _clock(services)),
+        *await run_in_threadpool(_guarded, "database clock", lambda: _clock(services)),
     ]
     return DiagnosisView(at=services.clock(), checks=tuple(checks))
 
@@ -89,6 +93,23 @@ def _database(services: Services, writes: str) -> Iterator[CheckView]:
     took_ms = (time.monotonic() - began) * 1000
     room = f", {size_text(size)}" if size is not None else ""
     yield _ok("database", f"{kind}, schema {revision}{room}, answers in {took_ms:.1f} ms")
+
+
+def _index(services: Services) -> Iterator[CheckView]:
+    end = time.monotonic() + INDEX_S
+    found = compare_index(services.database, services.clock(), lambda: time.monotonic() > end)
+    if found.wrong:
+        with services.database.write() as session:
+            index(session, found.wrong, services.clock())
+            query = select(DeviceRow.name).where(DeviceRow.id.in_(found.wrong[:MAX_NAMED])).order_by(DeviceRow.name)
+            names = ", ".join(session.scalars(query)) + (", ..." if len(found.wrong) > MAX_NAMED else "")
+        text = (
+            f"lists and counts said something wrong of {how_many(len(found.wrong), 'device')}, and are mended: {names}"
+        )
+        yield _warning("fleet's index", text, "No release should do this: please report it with the registry's log.")
+    else:
+        of = f"{found.compared:,} of {found.devices:,} devices" if found.compared < found.devices else "every device"
+        yield _ok("fleet's index", f"says of {of} what follows from its rows")
 
 
 def _store(services: Services, writes: str) -> Iterator[CheckView]:
@@ -242,6 +263,6 @@ def _clock(services: Services) -> Iterator[CheckView]:
     off = (theirs - (before + (after - before) / 2)).total_seconds()
     text = f"the database server's differs by {off:+.1f} s"
     if abs(off) > CLOCK_OFF_S:
-        yield _warning("clock", text, "Synchronise both hosts (NTP).")
+        yield _warning("database clock", text, "Synchronise both hosts (NTP).")
     else:
-        yield _ok("clock", text)
+        yield _ok("database clock", text)

@@ -1,12 +1,19 @@
-"""Simulated devices for a registry and a broker that run already, until Ctrl-C or --seconds.
+r"""Simulated devices for a registry and a broker that run already, until Ctrl-C.
 
-Each device is the agent's own reconciler over a simulated host: it registers itself, connects with a session and a will
-of its own, resolves variants by its facts, downloads small artifacts for real, goes through probation, rolls back.
-What is simulated is said so: the devices have the label simulated=yes, their backend is called Simulated.
+Each device is the agent's own reconciler over a simulated host: it registers
+itself, connects with a session and a will of its own, resolves variants by its
+facts, downloads small artifacts for real, goes through probation, rolls back.
+What is simulated is said so: the devices have the label simulated=yes, their
+backend is called Simulated.
+
+A share of the devices has a fault, which each shows as its label fault=...; the
+first version that a device is told to serve succeeds on it all the same, so that
+a fleet can be set up. For a version that is bad on every device: --bad.
 
     scripts/fleet-sim --devices 200 --site paris --slow 0.1 --failing 0.02
     scripts/fleet-sim --devices 1000 --bad 1.1.0=nan --speed 10
-    registry rollout create lenet@1.1.0 --fleet simulated=yes --waves 1%,10%,100% --soak 10s --watch
+    registry rollout create lenet@1.1.0 --fleet simulated=yes \
+      --waves 1%,10%,100% --soak 10s --watch
 """
 
 from __future__ import annotations
@@ -27,7 +34,15 @@ from scripts.simulator.faults import Bad, Faults
 from scripts.simulator.platforms import PLATFORMS
 from scripts.simulator.world import Settings, World
 
-RATES = ("slow", "silent", "failing", "rolling-back", "flapping", "offline")
+RATES = {
+    "slow": "share of devices whose downloads and loads take twenty times as long",
+    "silent": "... that take what they are told and never report again",
+    "failing": "... on which no version loads after the first one that they were told to serve",
+    "rolling-back": "... on which every such version fails its probation",
+    "flapping": "... that lose their connection every few seconds",
+    "offline": "... that are away from the beginning",
+}
+"""Options that are a share of the devices, 0 to 1."""
 MAX_DEVICES = 20_000
 SAY_EVERY_S = 5.0
 
@@ -50,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second (1)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed, the same faults (1)")
     parser.add_argument("--seconds", type=float, help="end after so long; default: Ctrl-C")
-    for rate in RATES:
-        parser.add_argument(f"--{rate}", type=float, default=0.0, metavar="SHARE", help="share of the devices, 0 to 1")
+    for rate, meaning in RATES.items():
+        parser.add_argument(f"--{rate}", type=float, default=0.0, metavar="SHARE", help=meaning)
     parser.add_argument("--offline-s", type=float, default=86400.0, help="how long the offline ones are away (a day)")
     parser.add_argument(
         "--bad", action="append", default=[], metavar="VERSION=HOW",

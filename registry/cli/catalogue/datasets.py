@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.listing import LimitOption, Listing, ListingGroup, show_list, sort_option
+from registry.cli.list_group import list_group
+from registry.cli.listing import LimitOption, Listing, show_list, sort_option
 from registry.cli.output import CliError, end_well, meter, short, time_text
 from registry.cli.session import Session, command, confirm
 from registry.client.errors import UsageFault
@@ -42,12 +43,7 @@ ENDINGS = (".jpg", ".jpeg", ".png")
 FLOATS = (Datatype.FP16, Datatype.FP32, Datatype.FP64)
 
 
-app = typer.Typer(
-    cls=ListingGroup,
-    invoke_without_command=True,
-    rich_markup_mode="markdown",
-    help="Manage validation sets: inputs with the right answers. Without a command: list them.",
-)
+app = list_group("Manage validation sets: inputs with the right answers.")
 SetName = Annotated[str, typer.Argument(metavar="NAME")]
 
 
@@ -167,14 +163,6 @@ def decoder_for(image: ImageInput, datatype: Datatype) -> Callable[[Path], bytes
     return one
 
 
-@app.callback()
-@command
-def datasets(session: Session) -> None:
-    """Manage validation sets: inputs with the right answers. Without a command: list them."""
-    if session.subcommand is None:
-        _list(session)
-
-
 @app.command("list")
 @command
 def list_datasets(
@@ -190,7 +178,7 @@ def list_datasets(
     registry dataset list --json
     ```
     """
-    _list(session, limit, sort)
+    show_list(session, _DATASETS, datasets_path(), limit=limit, sort=sort)
 
 
 @app.command("add")
@@ -265,10 +253,6 @@ def remove(
     confirm(session, f"Remove the validation set {name} ({size_text(view.size)})? This cannot be undone.", yes=yes)
     session.client.send("DELETE", dataset_path(name))
     session.out.answer({"removed": name}, f"Removed {name}.")
-
-
-def _list(session: Session, limit: int | None = None, sort: str | None = None) -> None:
-    show_list(session, _DATASETS, datasets_path(), limit=limit, sort=sort)
 
 
 def _given(source: Path) -> dict[str, Tensor]:

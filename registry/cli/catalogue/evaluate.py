@@ -11,15 +11,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from registry.cli.catalogue.manifest_text import evaluations_of, show_evaluations
+from registry.cli.catalogue.manifest_text import SCORES, evaluations_of, show_evaluations
 from registry.cli.catalogue.pull import bring
-from registry.cli.no_match import no_match
+from registry.cli.fleet.selection import (
+    BehindOption,
+    DeviceSelection,
+    FailingOption,
+    FleetOption,
+    NameOption,
+    ServesOption,
+    StateOption,
+    nothing_matches,
+    selected,
+    selection,
+    summary_of,
+)
+from registry.cli.listing import MAX_SORTED, show_list, sort_option
 from registry.cli.output import CliError, ExitCode, end_well
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
-from registry.client.fleet import each_device
 from registry.client.versions import fetch_manifest, find_version, split_reference
-from registry.contracts.api.devices import DeviceQuery, DeviceView, JobRequest, JobView
+from registry.contracts.api.devices import DeviceView, JobRequest, JobView
 from registry.contracts.api.versions import VersionView
 from registry.contracts.catalogue.manifest import FileRef, Manifest, Target, Variant
 from registry.contracts.device.deployments import OVER, JobKind, JobState
@@ -56,42 +68,54 @@ def evaluate(
     on: Annotated[
         list[str] | None, typer.Option("--on", metavar="DEVICE", help="Evaluate on this device; may be repeated.")
     ] = None,
-    fleet: Annotated[
-        str | None,
-        typer.Option("--fleet", metavar="SELECTOR", help="On every device with these labels: site=paris,!old"),
-    ] = None,
+    fleet: FleetOption = None,
+    state: StateOption = None,
+    serves: ServesOption = None,
+    failing: FailingOption = None,
+    behind: BehindOption = False,
+    name: NameOption = None,
     variant: Annotated[
         str | None, typer.Option("--variant", help="Evaluate this variant. Default: the one that the host uses.")
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Only show the existing scores.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Only show the existing scores, newest first.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, max=MAX_SORTED, help="So many devices or scores at most.")
+    ] = None,
+    sort: Annotated[str | None, sort_option(SCORES.orders, "the newest first; with --list")] = None,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, max=86_400, metavar="SECONDS", help="Time limit for each device.")
     ] = 3600.0,
 ) -> None:
     """Measure a version's score on a validation set, for each variant and device.
 
-    Without --on and --fleet the variant that fits this machine runs here, without a device. A device runs the variant
-    that it serves, or would serve, in a separate worker. Exit code 1: a device failed. Exit code 7: a device did not
-    answer in time; its job continues.
+    Without a device the variant that fits this machine runs here. --on names devices; the other options choose them as
+    `registry devices list` does. A device runs the variant that it serves, or would serve, in a separate worker. Exit
+    code 1: a device failed. Exit code 7: a device did not answer in time; its job continues.
 
     ```
     registry evaluate lenet@1.0.0 --dataset digits-test
     registry evaluate lenet@1.0.0 --dataset digits-test --metric macro_f1 --on edge-1 --on edge-2
     registry evaluate lenet@1.0.0 --dataset digits-test --fleet site=paris --json
-    registry evaluate lenet@1.0.0 --list
+    registry evaluate lenet@1.0.0 --dataset digits-test --serves lenet@1.0.0 --limit 5
+    registry evaluate lenet@1.0.0 --list --sort value
     ```
     """
     version = find_version(session.client, *split_reference(reference))
+    chosen = selection(fleet, state, serves, failing, behind=behind, name=name, limit=limit)
     if listed:
-        show_evaluations(session, evaluations_of(session, version))
+        if chosen.is_filter or on:
+            raise UsageFault("--list shows the scores of every device", hint="registry devices list chooses devices")
+        show_list(session, SCORES, evaluations_path(version.model, version.version), limit=limit, sort=sort)
         return
+    if sort is not None:
+        raise UsageFault("--sort orders the existing scores", hint="Give --list with it")
     if dataset is None:
         raise UsageFault("No validation set is given", hint="--dataset NAME; registry dataset lists them")
     if metric not in METRICS:
         raise UsageFault(f"Unknown metric {metric!r}", hint=f"One of: {', '.join(METRICS)}")
     view = session.client.get(dataset_path(dataset), DatasetView)
     wanted = Wanted(version, view, metric, variant, timeout)
-    devices = _devices(session, on or [], fleet) if on or fleet else []
+    devices = _devices(session, on or [], chosen) if on or chosen.is_filter else []
     show_evaluations(session, _on_devices(session, wanted, devices) if devices else [_here(session, wanted)])
 
 
@@ -152,20 +176,13 @@ def _runs_here(manifest: Manifest, name: str | None) -> tuple[Variant, Order]:
     raise CliError("No variant can be run here", code="cannot_run", hint="On a device: --on", errors=tuple(reasons))
 
 
-def _devices(session: Session, named: Sequence[str], selector: str | None) -> list[DeviceView]:
+def _devices(session: Session, named: Sequence[str], chosen: DeviceSelection) -> list[DeviceView]:
     found = [session.client.get(device_path(name), DeviceView) for name in named]
-    if selector is not None:
-        from registry.core.selectors import SelectorError, parse  # noqa: PLC0415 - only here
-
-        try:
-            wanted = parse(selector)
-        except SelectorError as error:
-            raise UsageFault(f"--fleet {selector!r} is no selector: {error}") from None
-        everyone = each_device(session.client, DeviceQuery(selector=selector))
-        # An older registry passes over a selector that it does not know.
-        found += [device for device in everyone if wanted.matches(device.labels) and device.name not in named]
-    if not found:
-        raise no_match(session, selector or "*")
+    if chosen.is_filter:
+        summary = summary_of(session, chosen)
+        found += [device for device in selected(session, chosen, brief=False) if device.name not in named]
+        if not found:
+            raise nothing_matches(session, chosen, summary)
     return found
 
 

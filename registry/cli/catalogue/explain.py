@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.no_match import no_match
+from registry.cli.fleet.selection import (
+    BehindOption,
+    FailingOption,
+    FleetOption,
+    NameOption,
+    ServesOption,
+    StateOption,
+    nothing_matches,
+    selection,
+    summary_of,
+)
 from registry.cli.output import CliError, ExitCode, age_text, short
 from registry.cli.session import Session, command
 from registry.cli.withdrawn import warn_withdrawn
@@ -35,9 +45,12 @@ def coverage(
     session: Session,
     reference: Annotated[str, typer.Argument(metavar="MODEL[@REF]")],
     *,
-    fleet: Annotated[
-        str, typer.Option("--fleet", metavar="SELECTOR", help="Devices by label: site=paris,ring!=canary; else all.")
-    ] = "",
+    fleet: FleetOption = None,
+    state: StateOption = None,
+    serves: ServesOption = None,
+    failing: FailingOption = None,
+    behind: BehindOption = False,
+    name: NameOption = None,
 ) -> None:
     """Show which variant each class of devices would run, and which devices can run none and why.
 
@@ -46,27 +59,30 @@ def coverage(
 
     ```
     registry coverage lenet@1.1.0
-    registry coverage lenet@stable --fleet site=paris
+    registry coverage lenet@stable --fleet site=paris --serves lenet@1.0.0
     registry coverage lenet@stable --json | jq '.classes[] | select(.chosen == null)'
     ```
     """
     found = find_version(session.client, *split_reference(reference))
     warn_withdrawn(session.out, found)
-    view = session.client.get(coverage_path(found.model, found.version), CoverageView, selector=fleet or None)
-    if fleet and not view.devices:
-        raise no_match(session, fleet)
+    chosen = selection(fleet, state, serves, failing, behind=behind, name=name)
+    summary = summary_of(session, chosen) if chosen.is_filter else None
+    view = session.client.get(coverage_path(found.model, found.version), CoverageView, **chosen.query.to_json())
+    if chosen.is_filter and not view.devices:
+        raise nothing_matches(session, chosen, summary)
     if session.out.as_json:
         session.out.document(view)
     else:
-        _tell_coverage(session, view)
+        _tell_coverage(session, view, " that match" if chosen.is_filter else "")
     if view.without:
         raise typer.Exit(ExitCode.FAILURE)
 
 
-def _tell_coverage(session: Session, view: CoverageView) -> None:
+def _tell_coverage(session: Session, view: CoverageView, of: str) -> None:
     say = session.out.say
     runs = view.devices - view.without - view.silent
-    say(f"{view.model}@{view.version} on {how_many(view.devices, 'device')} ({view.selector}): {runs} would run it,")
+    where = f"{view.model}@{view.version} on {how_many(view.devices, 'device')}{of}"
+    say(f"{where}: {runs} would run it,")
     say(f"{view.without} can run no variant, {view.degraded} leave an accelerator idle, {view.silent} are not known.\n")
     session.out.table(
         ("CLASS", ">DEVICES", "VARIANT", "NOTE", "HOSTS", "WHAT IT IS"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from registry.cli.listing import Listing
 from registry.cli.output import Output, time_text
 from registry.cli.session import Session
 from registry.contracts.api.versions import ParityView, VersionView
@@ -25,28 +26,32 @@ def parity_of(session: Session, version: VersionView) -> list[ParityView]:
     return session.client.items(parity_path(version.model, version.version), ParityView)
 
 
+SCORES = Listing(
+    of=EvaluationView,
+    noun="score",
+    columns=("DATASET", "METRIC", ">VALUE", ">ITEMS", "VARIANT", "DEVICE", "BACKEND", ">SECONDS", "MEASURED"),
+    row=lambda view: (
+        view.dataset, view.metric, f"{view.value:.4f}", view.items, view.variant, view.device or "-", view.backend,
+        f"{view.seconds:.3g}", time_text(view.at),
+    ),
+    empty="Nothing was measured yet: registry evaluate MODEL@VERSION --dataset NAME",
+    optional=("ITEMS", "SECONDS", "BACKEND", "VARIANT", "MEASURED"),
+    orders={
+        "measured": lambda view: view.at,
+        "value": lambda view: view.value,
+        "dataset": lambda view: view.dataset,
+        "variant": lambda view: view.variant,
+        "device": lambda view: view.device,
+        "seconds": lambda view: view.seconds,
+    },
+    newest_first=True,
+)  # fmt: skip
+"""What a version scored."""
+
+
 def show_evaluations(session: Session, found: Sequence[EvaluationView]) -> None:
     """As a table, or for programs."""
-    session.out.listing(
-        found,
-        ("DATASET", "METRIC", ">VALUE", ">ITEMS", "VARIANT", "DEVICE", "BACKEND", ">SECONDS", "MEASURED"),
-        (
-            (
-                view.dataset,
-                view.metric,
-                f"{view.value:.4f}",
-                view.items,
-                view.variant,
-                view.device or "-",
-                view.backend,
-                f"{view.seconds:.3g}",
-                time_text(view.at),
-            )
-            for view in found
-        ),
-        empty="Nothing was measured yet: registry evaluate MODEL@VERSION --dataset NAME",
-        optional=("ITEMS", "SECONDS", "BACKEND", "VARIANT", "MEASURED"),
-    )
+    session.out.listing(found, SCORES.columns, map(SCORES.row, found), SCORES.empty, optional=SCORES.optional)
 
 
 def show_parity(out: Output, manifest: Manifest, found: Sequence[ParityView]) -> None:

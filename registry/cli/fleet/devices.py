@@ -13,7 +13,6 @@ from registry.cli.fleet.labels import label as change_labels
 from registry.cli.fleet.selection import (
     CONNECTION_TEXT,
     BehindOption,
-    DeviceSelection,
     FailingOption,
     FleetOption,
     LimitOption,
@@ -29,7 +28,7 @@ from registry.cli.fleet.selection import (
     summary_of,
 )
 from registry.cli.fleet.signatures import trust_text
-from registry.cli.listing import ListingGroup
+from registry.cli.list_group import list_group
 from registry.cli.output import age_text, require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm, parse_labels
 from registry.cli.streaming import stream
@@ -49,12 +48,7 @@ from registry.contracts.texts import size_text
 _OVER_BADLY = frozenset({Phase.FAILED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.ROLLING_BACK})
 
 
-app = typer.Typer(
-    cls=ListingGroup,
-    invoke_without_command=True,
-    rich_markup_mode="markdown",
-    help="Manage devices, the edge hosts with one agent each. Without a command: list them.",
-)
+app = list_group("Manage devices, the edge hosts with one agent each.")
 Device = Annotated[str, typer.Argument(metavar="DEVICE")]
 TokenOut = Annotated[
     Path | None,
@@ -98,14 +92,6 @@ def quarantine_text(device: str, model: str, progress: DeploymentProgress | None
     return f"{progress.version} is in quarantine there; once more: {again}"
 
 
-@app.callback()
-@command
-def devices(session: Session) -> None:
-    """Manage devices, the edge hosts with one agent each. Without a command: list them."""
-    if session.subcommand is None:
-        _list(session, selection())
-
-
 @app.command("list")
 @command
 def list_devices(
@@ -118,7 +104,7 @@ def list_devices(
     behind: BehindOption = False,
     name: NameOption = None,
     limit: LimitOption = None,
-    sort: SortOption = DeviceSort.NAME,
+    sort: SortOption = DeviceSort.NAME.value,
 ) -> None:
     """List the devices: whether each is there, what it serves, and how far it is with what it should.
 
@@ -130,10 +116,7 @@ def list_devices(
     registry devices list --serves lenet@1.0.0 --json | jq -r '.[].name'
     ```
     """
-    _list(session, selection(fleet, state, serves, failing, behind=behind, name=name, limit=limit, sort=sort))
-
-
-def _list(session: Session, chosen: DeviceSelection) -> None:
+    chosen = selection(fleet, state, serves, failing, behind=behind, name=name, limit=limit, sort=sort)
     summary = summary_of(session, chosen)
     if summary is not None and not session.out.as_json and summary.devices:
         session.out.say(fleet_line(summary))
@@ -273,7 +256,7 @@ def show_device(session: Session, device: Device) -> None:
         return
     out = session.out
     seen = age_text(view.last_seen, session.now())
-    out.say(f"{view.name}: {presence_text(view)}, last seen {seen}, generation {view.generation}")
+    out.field(f"{view.name}: ", f"{presence_text(view)}, last seen {seen}, generation {view.generation}")
     rivals = " and ".join(session_id[:12] for session_id in view.rivals)
     alert = f"two agents run under this name (sessions {rivals}): stop one, or give it another name"
     fault = view.reported.fault if view.reported is not None else None
@@ -286,7 +269,7 @@ def show_device(session: Session, device: Device) -> None:
         ("trust", trust_text(view)),
     ):
         if text:
-            out.say(f"  {label:<7} {text}")
+            out.field(f"  {label:<7} ", text)
     _say_host(session, view.facts)
     out.say("")
     models = reported_models(view)
@@ -304,12 +287,29 @@ def show_device(session: Session, device: Device) -> None:
         warn_withdrawn(out, version)
     for name, model in sorted(models.items()):
         if model.batching:
-            out.say(f"\n{name}: {model.batching}")
+            out.say("")
+            out.field(f"{name}: ", model.batching)
         if model.deployment is not None:
-            out.say(f"\n{name}@{progress_text(model.deployment)}")
-            again = quarantine_text(view.name, name, model.deployment)
-            if again:
-                out.say(f"  {again}")
+            out.say("")
+            out.field(f"{name}@", progress_text(model.deployment))
+            if again := quarantine_text(view.name, name, model.deployment):
+                out.field("  ", _yanked_text(session, view, name, model.deployment) or again)
+
+
+def _yanked_text(session: Session, device: DeviceView, model: str, progress: DeploymentProgress) -> str:
+    """Why a version that is in quarantine cannot be tried again there, and what is allowed; empty: it can, as one can
+    that the device should serve already."""
+    if device.desired.get(model) == progress.version:
+        return ""
+    version = session.client.find(version_path(model, progress.version), VersionView)
+    if version is None:
+        return f"{progress.version} is in quarantine there; it was deleted"
+    if version.yanked is None:
+        return ""
+    return (
+        f"{progress.version} is in quarantine there, and was {withdrawn_text(version)}. Deploy another version, or let "
+        f"this one be deployed again: registry yank {model}@{progress.version} --undo"
+    )
 
 
 def _withdrawn(session: Session, models: Mapping[str, ReportedModel]) -> list[VersionView]:
@@ -321,13 +321,13 @@ def _withdrawn(session: Session, models: Mapping[str, ReportedModel]) -> list[Ve
 
 def _say_host(session: Session, facts: Platform | None) -> None:
     if facts is None:
-        session.out.say("  host    unknown: its agent has not reported yet")
+        session.out.field("  host    ", "unknown: its agent has not reported yet")
         return
     memory = size_text(facts.memory_bytes) if facts.memory_bytes is not None else "unknown"
-    session.out.say(f"  host    {facts.os} {facts.arch}, {facts.cpu_count} CPUs, memory {memory}")
+    session.out.field("  host    ", f"{facts.os} {facts.arch}, {facts.cpu_count} CPUs, memory {memory}")
     for backend in facts.backends:
         state = f"runs {'/'.join(backend.targets)}" if backend.usable else f"not usable: {backend.reason}"
-        session.out.say(f"  backend {backend.name} {backend.version}: {state}")
+        session.out.field("  backend ", f"{backend.name} {backend.version}: {state}")
 
 
 def _report_cells(model: ReportedModel | None) -> Sequence[object]:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.listing import LimitOption, Listing, ListingGroup, show_list, sort_option
+from registry.cli.list_group import list_group
+from registry.cli.listing import LimitOption, Listing, show_list, sort_option
 from registry.cli.no_match import no_match
 from registry.cli.output import age_text
 from registry.cli.session import Session, command, confirm
@@ -15,12 +16,7 @@ from registry.contracts.paths import group_path, groups_path
 from registry.contracts.rollout.spec import GroupBody, GroupView
 from registry.contracts.texts import how_many
 
-app = typer.Typer(
-    cls=ListingGroup,
-    invoke_without_command=True,
-    rich_markup_mode="markdown",
-    help="Manage named sets of devices for rollouts. Without a command: list them.",
-)
+app = list_group("Manage named sets of devices for rollouts.")
 Group = Annotated[str, typer.Argument(metavar="GROUP")]
 
 
@@ -44,14 +40,6 @@ _GROUPS = Listing(
 )
 
 
-@app.callback()
-@command
-def groups(session: Session) -> None:
-    """Manage named sets of devices for rollouts. Without a command: list them."""
-    if session.subcommand is None:
-        _list(session)
-
-
 @app.command("list")
 @command
 def list_groups(
@@ -66,10 +54,6 @@ def list_groups(
     registry group list --sort devices
     ```
     """
-    _list(session, limit, sort)
-
-
-def _list(session: Session, limit: int | None = None, sort: str | None = None) -> None:
     show_list(session, _GROUPS, groups_path(), limit=limit, sort=sort)
 
 

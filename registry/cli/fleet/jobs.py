@@ -6,15 +6,14 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.list_group import list_group
 from registry.cli.listing import Asked, Listing, newest_option, show_list, sort_option
 from registry.cli.output import age_text
 from registry.cli.session import Session, command
 from registry.contracts.api.devices import JobView
 from registry.contracts.paths import job_path, jobs_path
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="Manage jobs: conversions and evaluations on devices."
-)
+app = list_group("Manage jobs: conversions and evaluations on devices.")
 NOTE_CHARS = 72
 SHOWN = 50
 """Jobs, without --limit."""
@@ -76,11 +75,11 @@ def show_job(session: Session, job: JobId) -> None:
     if session.out.as_json:
         session.out.document(view)
         return
-    session.out.say(f"{view.id}: {_what(view)} on {view.device}: {view.status.state}")
+    session.out.field(f"{view.id}: ", f"{_what(view)} on {view.device}: {view.status.state}")
     if _note(view):
-        session.out.say(f"  {_note(view)}")
+        session.out.field("  ", _note(view))
     for key, value in view.status.result.items():
-        session.out.say(f"  {key}: {value}")
+        session.out.field(f"  {key}: ", str(value))
 
 
 @app.command("cancel")

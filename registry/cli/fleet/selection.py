@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.listing import no_order
 from registry.cli.no_match import no_match
+from registry.cli.output import CliError
 from registry.cli.session import Session
 from registry.client.errors import ClientError, ProblemError, UsageFault
 from registry.client.fleet import each_device, fleet_summary
@@ -56,7 +58,7 @@ LimitOption = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, help="At most so many.", rich_help_panel=PANEL)
 ]
 SortOption = Annotated[
-    DeviceSort,
+    str,
     typer.Option(
         "--sort",
         metavar="ORDER",
@@ -91,13 +93,17 @@ def selection(
     behind: bool = False,
     name: str | None = None,
     limit: int | None = None,
-    sort: DeviceSort = DeviceSort.NAME,
+    sort: str = DeviceSort.NAME.value,
 ) -> DeviceSelection:
     """The options as one value. Raises UsageFault."""
     states = [text.replace("-", "_") for text in state or ()]
     known = (*ConnectionState, *SlotState)
     if wrong := [text for text in states if text not in known]:
         raise UsageFault(f"There is no state {wrong[0]!r}", hint=f"There are: {', '.join(known)}")
+    backwards = "-" if sort.startswith("-") else ""
+    order = backwards + sort.removeprefix("-").replace("-", "_")
+    if order not in set(DeviceSort):
+        raise no_order(sort, [each.value for each in DeviceSort if not each.startswith("-")])
     query = DeviceQuery(
         state=states,
         serves=serves or "",
@@ -105,7 +111,7 @@ def selection(
         behind=True if behind else None,
         selector=fleet or "",
         name=name or "",
-        sort=sort,
+        sort=DeviceSort(order),
     )
     return DeviceSelection(query, limit)
 
@@ -166,13 +172,25 @@ def count_text(number: int, noun: str) -> str:
     return how_many(number, noun).replace(str(number), f"{number:,}", 1)
 
 
+def nothing_matches(session: Session, chosen: DeviceSelection, summary: FleetSummary | None = None) -> CliError:
+    """The same as the error of a command that needs a device."""
+    if _no_labels(session, chosen):
+        return no_match(session, chosen.query.selector)
+    hint = " ".join([] if summary is None else there_are(chosen.query, summary))
+    return CliError("No device matches", code="not_found", hint=hint)
+
+
+def _no_labels(session: Session, chosen: DeviceSelection) -> bool:
+    """Is it the selector that no device matches, whatever else is asked for?"""
+    alone = DeviceQuery(selector=chosen.query.selector, brief=True)
+    return bool(alone.selector) and next(each_device(session.client, alone, 1), None) is None
+
+
 def nothing_line(session: Session, chosen: DeviceSelection, summary: FleetSummary | None = None) -> str:
     """Why no device matches: the labels that there are, where none has those of the selector; else the codes with which
     devices fail and the versions that serve, where these were asked for."""
-    selector = chosen.query.selector
-    alone = DeviceQuery(selector=selector, brief=True)
-    if selector and next(each_device(session.client, alone, 1), None) is None:
-        error = no_match(session, selector)
+    if _no_labels(session, chosen):
+        error = no_match(session, chosen.query.selector)
         return f"{error.what}. {error.hint}"
     return " ".join(["No device matches.", *([] if summary is None else there_are(chosen.query, summary))])
 

@@ -78,7 +78,7 @@ def status(session: Session) -> None:
         session.out.document(told)
         return
     out, now = session.out, session.now()
-    out.say(f"{fleet_line(summary)}. As of {time_text(summary.as_of)}.")
+    out.field("", f"{fleet_line(summary)}. As of {time_text(summary.as_of)}.")
     if about.open_reading:
         out.warn("everybody who can send this registry a request reads without a token (access.open_reading)")
     for label, text in (
@@ -88,7 +88,7 @@ def status(session: Session) -> None:
         ("tokens", _tokens_line(tokens, now)),
         ("keys", _keys_line(summary, now)),
     ):
-        out.say(f"  {label:<9} {text}")
+        out.field(f"  {label:<9} ", text)
     _tell_failures(out, summary)
     _tell_versions(out, summary)
     _tell_rollouts(out, rollouts, now)

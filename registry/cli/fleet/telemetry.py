@@ -24,7 +24,7 @@ from registry.cli.fleet.selection import (
     selection,
     summary_of,
 )
-from registry.cli.listing import Asked, LimitOption, Listing, newest_option, show_list, sort_option
+from registry.cli.listing import Asked, LimitOption, Listing, fetch_list, newest_option, show_list, sort_option
 from registry.cli.output import age_text, time_text
 from registry.cli.session import Session, command
 from registry.cli.streaming import stream
@@ -38,7 +38,7 @@ from registry.contracts.texts import size_text
 
 DeviceFilter = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="Only of this device.")]
 MAX_BODY_SHOWN = 160
-RESULTS_SHOWN = 20
+RESULTS_SHOWN, REPORTS_SHOWN = 20, 10
 """Without --limit."""
 
 
@@ -56,7 +56,7 @@ def health(
     failing: FailingOption = None,
     behind: BehindOption = False,
     part: NameOption = None,
-    sort: SortOption = DeviceSort.NAME,
+    sort: SortOption = DeviceSort.NAME.value,
 ) -> None:
     """Show the newest health of every device, or the last reports of one.
 
@@ -70,17 +70,27 @@ def health(
     if device is None:
         _fleet_health(session, chosen)
         return
-    if chosen.is_filter or sort is not DeviceSort.NAME:
+    if chosen.is_filter or chosen.query.sort is not DeviceSort.NAME:
         raise UsageFault("Give a device or say which ones, not both")
-    reports = session.client.items(device_health_path(device), Health, limit=limit or 10)
+    listing = Listing(
+        of=Health,
+        noun="report",
+        columns=("AT", *_HEALTH_COLUMNS),
+        row=lambda _: (),  # a report has a row for each model
+        empty=f"{device} has sent no health report yet.",
+        optional=("CPU", "MEMORY", "p50", "ERRORS"),
+        newest_first=True,
+    )
+    found = fetch_list(session, listing, device_health_path(device), limit=limit, default=REPORTS_SHOWN)
+    reports = found.shown
     if session.out.as_json:
         session.out.document(reports)
         return
     today = session.now().astimezone().date()
     rows = (row for report in reports for row in _health_rows(_clock_text(report.at, today), report))
-    optional = ("CPU", "MEMORY", "p50", "ERRORS")
-    empty = f"{device} has sent no health report yet."
-    session.out.table(("AT", *_HEALTH_COLUMNS), rows, empty, optional=optional)
+    if reports:
+        session.out.say(f"{device}. {found.summary}")
+    session.out.table(listing.columns, rows, listing.empty, optional=listing.optional)
     newest = reports[0].models if reports else {}
     if reports:
         began = reports[0].at - timedelta(seconds=reports[0].uptime_s)

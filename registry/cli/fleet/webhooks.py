@@ -8,18 +8,14 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.listing import LimitOption, Listing, ListingGroup, show_list, sort_option
+from registry.cli.list_group import list_group
+from registry.cli.listing import LimitOption, Listing, show_list, sort_option
 from registry.cli.output import require_new_file, time_text, write_secret
 from registry.cli.session import Session, command, confirm
 from registry.contracts.paths import webhook_path, webhooks_path
 from registry.contracts.rollout.views import WebhookCreate, WebhookCreated, WebhookView
 
-app = typer.Typer(
-    cls=ListingGroup,
-    invoke_without_command=True,
-    rich_markup_mode="markdown",
-    help="Manage webhooks that report events of rollouts. Without a command: list them with their delivery status.",
-)
+app = list_group("Manage webhooks that report events of rollouts, with their delivery status.")
 Webhook = Annotated[str, typer.Argument(metavar="NAME")]
 
 
@@ -38,14 +34,6 @@ _WEBHOOKS = Listing(
 )
 
 
-@app.callback()
-@command
-def webhooks(session: Session) -> None:
-    """Manage webhooks that report events of rollouts. Without a command: list them with their delivery status."""
-    if session.subcommand is None:
-        _list(session)
-
-
 @app.command("list")
 @command
 def list_webhooks(
@@ -60,10 +48,6 @@ def list_webhooks(
     registry webhook list --sort failures
     ```
     """
-    _list(session, limit, sort)
-
-
-def _list(session: Session, limit: int | None = None, sort: str | None = None) -> None:
     show_list(session, _WEBHOOKS, webhooks_path(), limit=limit, sort=sort)
 
 

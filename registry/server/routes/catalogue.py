@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from registry.contracts.api.answers import Page, Scope
+from registry.contracts.api.devices import DeviceQuery
 from registry.contracts.api.over_time import Adoption
 from registry.contracts.api.versions import (
     AliasMove,
@@ -31,9 +32,9 @@ from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.evaluation import DatasetCreate, DatasetView, EvaluationCreate, EvaluationView
 from registry.contracts.fit.choices import MAX_CHANGES, CoverageView, ResolutionView, ResolveBody
 from registry.contracts.paths import API
-from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
 from registry.contracts.wire import Digest, Name, VersionName
 from registry.errors import InvalidError
+from registry.server.device_pages import device_filter
 from registry.server.middleware import etags
 from registry.server.middleware.auth import Caller, CatalogReader, Publisher, Reader, ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep
@@ -222,11 +223,12 @@ def cover_fleet(
     model: Name,
     version: VersionName,
     services: ServicesDep,
+    wanted: Annotated[DeviceQuery, Query()],
     _who: Reader,
-    selector: Annotated[str, Query(max_length=MAX_SELECTOR_CHARS, description="Of devices, by label; else all")] = "",
 ) -> CoverageView:
-    """What each class of devices would run of the version, and which can run nothing."""
-    return services.fleet.coverage.coverage(model, version, selector)
+    """What each class of devices would run of the version, and which can run nothing. The query says which devices, as
+    for a list of them."""
+    return services.fleet.coverage.coverage(model, version, device_filter(wanted), services.clock())
 
 
 @choice.post("/resolve")

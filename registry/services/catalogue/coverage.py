@@ -24,7 +24,7 @@ from registry.db.fleet_rows import DeviceRow
 from registry.errors import ConflictError, InvalidError
 from registry.services.choice import choose
 from registry.services.fleet.desired import find_device
-from registry.services.fleet.groups import matching
+from registry.services.fleet.listing import DeviceFilter, matching_filter
 from registry.services.queries import UseCases, find_version
 
 
@@ -58,15 +58,17 @@ class Coverage(UseCases):
                 what_if=body.what_if,
             )
 
-    def coverage(self, model: str, version: str, selector: str) -> CoverageView:
-        """A version on the devices that the selector matches; "" and "*": all.
+    def coverage(self, model: str, version: str, wanted: DeviceFilter, now: datetime) -> CoverageView:
+        """A version on the devices that are asked for.
 
         Raises:
             NotFoundError: no such model or version.
             InvalidError: the selector is none.
+            BusyError: the index is not made yet, and the filter asks for more than labels.
         """
         with self._database.read() as session:
-            return cover(session, read_manifest(session, model, version), matching(selector), selector or "*")
+            manifest = read_manifest(session, model, version)
+            return cover(session, manifest, matching_filter(session, wanted, now), wanted.selector or "*")
 
 
 def cover(session: Session, manifest: Manifest, of: ColumnElement[bool], selector: str = "*") -> CoverageView:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -95,6 +96,45 @@ def rebuild_index(database: Database, now: datetime, progress: Callable[[int, in
         progress(done, total)
 
 
+@dataclass(frozen=True)
+class IndexComparison:
+    """The index against the devices."""
+
+    devices: int
+    """That there are."""
+    compared: int
+    """Of them: fewer where the time was over."""
+    wrong: tuple[int, ...]
+    """Ids of those of which it says something else than follows from their rows."""
+
+
+def compare_index(database: Database, now: datetime, is_over: Callable[[], bool]) -> IndexComparison:
+    """Look whether the index says what follows from the other rows; nothing is written.
+
+    Args:
+        database: Its database.
+        now: The registry's clock.
+        is_over: Asked after each batch: is there no more time?
+
+    Raises:
+        BusyError: the index is not made yet.
+    """
+    after = compared = 0
+    wrong: list[int] = []
+    while True:
+        with database.read() as session:  # a snapshot: what follows and what it follows from change together
+            if not compared:
+                require_index(session)
+            query = select(DeviceRow.id).where(DeviceRow.id > after).order_by(DeviceRow.id).limit(BATCH)
+            found = session.scalars(query).all()
+            wrong += sorted(_changes(session, found, now, _as_of(session, now)).told) if found else []
+            compared += len(found)
+            if len(found) < BATCH or is_over():
+                devices = session.scalar(select(func.count()).select_from(DeviceRow)) or 0
+                return IndexComparison(devices, compared, tuple(wrong))
+        after = found[-1]
+
+
 def sweep_index(database: Database, now: datetime) -> int:
     """Move what only time changes: look at the devices whose deadline has come, a batch a transaction; how many."""
     if rebuild_index(database, now):
@@ -165,7 +205,27 @@ def _connection(row: Any, as_of: datetime) -> dict[str, Any]:
     return {"connection": state.value, "deadline": deadline, "seen_at": row.last_seen or NEVER}
 
 
+@dataclass(frozen=True)
+class _Changes:
+    """What the index lacks of some devices."""
+
+    rows: list[dict[str, Any]]
+    new_slots: list[dict[str, Any]]
+    gone: list[tuple[int, str]]
+    """Slots that are there no more, by device and model."""
+    told: frozenset[int]
+    """Devices of which it says something wrong, or nothing; what only time changes may be late."""
+
+
 def _index_batch(session: Session, devices: Sequence[int], now: datetime, as_of: datetime) -> None:
+    found = _changes(session, devices, now, as_of)
+    if found.gone:
+        session.execute(delete(_SLOTS).where(tuple_(_SLOTS.c.device_id, _SLOTS.c.model).in_(found.gone)))
+    put_rows(session, DeviceIndexRow, found.rows, ("device_id",))
+    put_rows(session, DeviceSlotRow, found.new_slots, ("device_id", "model"))
+
+
+def _changes(session: Session, devices: Sequence[int], now: datetime, as_of: datetime) -> _Changes:
     wanted = _wanted(session, devices)
     known = {row.device_id: row for row in session.execute(select(_INDEX).where(_INDEX.c.device_id.in_(devices)))}
     slots: dict[int, dict[str, Any]] = {}
@@ -178,6 +238,7 @@ def _index_batch(session: Session, devices: Sequence[int], now: datetime, as_of:
     rows: list[dict[str, Any]] = []
     new_slots: list[dict[str, Any]] = []
     gone: list[tuple[int, str]] = []
+    told: set[int] = set()
     for each in found:
         made = rules.device(wanted.get(each.id, {}), json.loads(each.reported) if each.reported else None)
         before, had = known.get(each.id), slots.get(each.id, {})
@@ -194,10 +255,15 @@ def _index_batch(session: Session, devices: Sequence[int], now: datetime, as_of:
             row["changed_at"] = before.changed_at
         if before is None or any(getattr(before, key) != row[key] for key in row):
             rows.append(row)
-    if gone:
-        session.execute(delete(_SLOTS).where(tuple_(_SLOTS.c.device_id, _SLOTS.c.model).in_(gone)))
-    put_rows(session, DeviceIndexRow, rows, ("device_id",))
-    put_rows(session, DeviceSlotRow, new_slots, ("device_id", "model"))
+            if before is None or any(getattr(before, key) != row[key] for key in row.keys() - _BY_TIME):
+                told.add(each.id)
+        if more or less:
+            told.add(each.id)
+    return _Changes(rows, new_slots, gone, frozenset(told))
+
+
+_BY_TIME = frozenset({"connection", "deadline", "seen_at", "changed_at"})
+"""Columns that may be late, and when it changed."""
 
 
 def _same_state(before: Any, made: IndexedDevice) -> bool:

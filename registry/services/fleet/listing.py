@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 
 from registry.contracts.api.fleet import ConnectionState, DeviceSort, SlotState
 from registry.core.selectors import Operator, Term
-from registry.db.fleet_rows import DeviceLabelRow, DeviceStateRow
+from registry.db.fleet_rows import DeviceLabelRow, DeviceRow, DeviceStateRow
 from registry.db.index_rows import DeviceIndexRow, DeviceSlotRow
 from registry.services.fleet.device_index import require_index
-from registry.services.fleet.groups import terms_of
+from registry.services.fleet.groups import matching, terms_of
 from registry.services.fleet.presence import is_online
 
 STEP = 200
@@ -160,6 +160,22 @@ def find_page(session: Session, asked: Asked, now: datetime) -> tuple[list[int],
         found = [row for row in found if (row[0] >= nearest if back else row[0] <= nearest)]
     page = found[: asked.limit]
     return [device_id for _, device_id in page], page[-1][0] if len(found) > asked.limit else nearest
+
+
+def matching_filter(session: Session, wanted: DeviceFilter, now: datetime) -> ColumnElement[bool]:
+    """A condition on `devices`: those for which a filter holds, wherever they are in a list.
+
+    Raises:
+        InvalidError: the selector is none.
+        BusyError: the index is not made yet, and more than labels is asked for.
+    """
+    if wanted == DeviceFilter(selector=wanted.selector):
+        return matching(wanted.selector)
+    require_index(session)
+    found = select(DeviceIndexRow.device_id).where(*_conditions(session, wanted, now).values())
+    if wanted.name:
+        found = found.where(_named(DeviceIndexRow.name, wanted.name))
+    return DeviceRow.id.in_(found)
 
 
 @dataclass(frozen=True)

@@ -306,7 +306,9 @@ _OFFERS = frozenset({Command.SUBMIT, Command.RESUME, Command.RETRY})
 
 def _require_not_yanked(session: Session, row: RolloutRow) -> None:
     if text := yanked_manifest(session, row.model, row.version):
-        raise YankedError(f"{text}. Rollout {row.public} offers it to nobody more; it can be rolled back or aborted.")
+        can = [each for each in legal(RolloutState(row.state), row.generation) if each not in _OFFERS]
+        left = f"what can be done with it: {', '.join(can)}" if can else "nothing can be done with it"
+        raise YankedError(f"{text}. Rollout {row.public} offers it to nobody more; {left}.")
 
 
 def _carry_out(session: Session, name: str, body: CommandBody, by: str, now: datetime) -> RolloutView:

@@ -20,6 +20,7 @@ from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import Reading
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import NEWEST, PagingDep
+from registry.services.fleet.listing import DeviceFilter
 
 router = APIRouter()
 SECTION = NavEntry("Models", "/models", "models", router, groups=(model_actions.router,))
@@ -107,7 +108,7 @@ def coverage(
     selector: Annotated[str, Query(max_length=MAX_SELECTOR_CHARS)] = "",
 ) -> Response:
     """What each class of devices would run of it, and which can run nothing."""
-    found = services.fleet.coverage.coverage(model, version, selector.strip())
+    found = services.fleet.coverage.coverage(model, version, DeviceFilter(selector=selector.strip()), services.clock())
     return page(request, "coverage.html", found=found, selector=selector, active="/models")
 
 

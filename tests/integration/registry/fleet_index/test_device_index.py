@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,7 +24,14 @@ from registry.core.intake import checked
 from registry.core.presence import as_of
 from registry.db.fleet_rows import DeploymentRow, DeviceRow, DeviceStateRow, RegistryStateRow
 from registry.db.index_rows import DeviceIndexRow, DeviceSlotRow
-from registry.services.fleet.device_index import forget_index, is_current, rebuild_index
+from registry.services.fleet.device_index import (
+    IndexComparison,
+    compare_index,
+    forget_index,
+    index,
+    is_current,
+    rebuild_index,
+)
 from registry.services.fleet.epochs import forget_presence
 from tests.integration.registry.rollouts.world import FACTS, SLOW, World
 
@@ -257,6 +265,21 @@ def test_the_index_is_made_again_where_other_rules_made_it(world: World) -> None
     assert rebuild_index(world.database, world.now) == 1
     assert written(world) == right
     assert rebuild_index(world.database, world.now) == 0
+
+
+def test_a_comparison_names_the_devices_of_which_the_index_says_something_wrong(world: World) -> None:
+    for name in ("edge-1", "edge-2", "edge-3"):
+        world.add(name)
+    look = partial(compare_index, world.database, world.now, lambda: False)
+    assert look() == IndexComparison(devices=3, compared=3, wrong=())
+    with world.database.write() as session:
+        lost, other, _ = session.scalars(select(DeviceRow.id).order_by(DeviceRow.id)).all()
+        session.execute(delete(DeviceIndexRow).where(DeviceIndexRow.device_id == lost))
+        session.execute(update(DeviceIndexRow).where(DeviceIndexRow.device_id == other).values(state="failing"))
+    assert look() == IndexComparison(devices=3, compared=3, wrong=(lost, other))
+    with world.database.write() as session:
+        index(session, look().wrong, world.now)
+    assert look().wrong == ()
 
 
 def test_after_a_restore_nobody_counts_as_online_until_heard(world: World) -> None:

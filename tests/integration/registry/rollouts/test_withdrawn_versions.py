@@ -86,10 +86,12 @@ def test_a_rollout_that_runs_is_paused_and_offers_it_to_nobody_more(world: World
     world.answer()
     world.tick(3600)
     assert [world.wants(name) for name in NAMES].count("2.0.0") == 1
-    with pytest.raises(YankedError):
+    with pytest.raises(YankedError, match="what can be done with it: abort, rollback"):
         world.command(rollout, Command.RESUME)
     world.command(rollout, Command.ROLLBACK)
     world.run(rollout, R.ROLLED_BACK)
+    with pytest.raises(YankedError, match="what can be done with it: delete"):
+        world.command(rollout, Command.RETRY)
     assert {world.wants(name) for name in NAMES} == {"1.0.0"}
 
 

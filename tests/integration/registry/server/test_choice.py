@@ -182,6 +182,15 @@ def test_coverage_of_a_part_of_the_fleet(cli: Cli) -> None:
     assert "selector" in cli("coverage", "lenet@1", "--fleet", "site==(", code=None).err
 
 
+def test_coverage_of_devices_chosen_as_a_list_of_them_chooses(cli: Cli) -> None:
+    told = cli("coverage", "lenet@1", "--fleet", "site=paris", "--name", "cpu-2*", "--json").document
+    assert (told["devices"], [each["names"] for each in told["classes"]]) == (1, [["cpu-2"]])
+    assert cli("coverage", "lenet@1", "--name", "old", "--state", "idle", "--json", code=1).document["without"] == 1
+    refused = cli("coverage", "lenet@1", "--serves", "lenet@9", code=3).err
+    assert "No device matches" in refused
+    assert "Nothing serves." in refused
+
+
 def test_the_faster_of_two_that_rank_the_same_is_chosen_for_its_class(http: httpx.Client) -> None:
     publish(http, "twins", "1", onnx("a", 1), onnx("b", 2))
     asked = {"model": "twins", "version": "1"}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from registry.cli.fleet.selection import there_are
+import pytest
+
+from registry.cli.fleet.selection import selection, there_are
+from registry.client.errors import UsageFault
 from registry.contracts.api.devices import DeviceQuery
-from registry.contracts.api.fleet import FleetSummary, SlotState, VersionCount
+from registry.contracts.api.fleet import DeviceSort, FleetSummary, SlotState, VersionCount
 
 
 def slots(version: str | None, desired: str, devices: int, hardware: str) -> VersionCount:
@@ -42,3 +45,10 @@ def test_a_filter_by_version_names_what_serves_on_all_hardware_together() -> Non
 
 def test_other_filters_say_nothing_of_codes_and_versions() -> None:
     assert there_are(DeviceQuery(name="edge"), FLEET) == []
+
+
+def test_an_order_may_be_written_with_a_dash_and_one_that_is_none_names_those_that_are() -> None:
+    assert selection(sort="-last-seen").query.sort is DeviceSort.LAST_SEEN_BACKWARDS
+    with pytest.raises(UsageFault, match="There is no order 'seen'") as refused:
+        selection(sort="seen")
+    assert refused.value.hint == "There are: name, last_seen, changed; with - before it too"
