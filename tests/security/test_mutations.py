@@ -31,6 +31,7 @@ from tests.fakes.host import desired
 from tests.security.device_metadata import DEVICE, FIRST, SECOND
 from tests.support.signed_metadata import NOW, MemoryDirector, MemoryImageRepository, new_signer
 
+pytestmark = pytest.mark.timeout(1800)  # for many; the usual number takes seconds
 ODD: tuple[Any, ...] = (
     *(None, True, 0, -1, 1 << 70, 1e308, [], {}, [[]], {"": {}}),
     *("", "a" * 70_000, "\ud800", "2099-01-01T00:00:00Z"),
