@@ -69,6 +69,7 @@ _EXIT_BY_CODE = {
     "precondition_failed": ExitCode.CONFLICT,
     "in_use": ExitCode.CONFLICT,
     "yanked": ExitCode.CONFLICT,
+    "key_offline": ExitCode.CONFLICT,
     "unauthorized": ExitCode.FORBIDDEN,
     "forbidden": ExitCode.FORBIDDEN,
     "unreachable": ExitCode.UNREACHABLE,

@@ -516,7 +516,7 @@ class ProblemCode(Code):
         "Take it from the users that are listed, then repeat the command.")
     KEY_OFFLINE = ("key_offline",
         "A signature is needed, and the key for it is not in this registry: it is offline, or somebody else's.",
-        "Put the registry's folder of keys back, or sign it where the key is: docs/trust.md.")
+        "Sign it where the key is: `registry publish --key FILE`, or `registry trust` with --offline FILE.")
     PRECONDITION_FAILED = ("precondition_failed",
         "Somebody changed it in between.",
         "Look at it again, then repeat the command.")

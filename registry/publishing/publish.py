@@ -123,7 +123,12 @@ class PublishResult:
 
 
 def publish(
-    client: ApiClient, plan: PublishPlan, *, observer: Observer = SILENT, dry_run: bool = False
+    client: ApiClient,
+    plan: PublishPlan,
+    *,
+    observer: Observer = SILENT,
+    dry_run: bool = False,
+    sign: Callable[[Manifest], object] | None = None,
 ) -> PublishResult:
     """Publishes what was planned, and points the aliases at it. Doing it again is safe: it goes on where it stopped.
 
@@ -132,6 +137,7 @@ def publish(
         plan: Of `make_plan`.
         observer: Told of progress, findings and warnings.
         dry_run: Inspect, measure and compare; change nothing.
+        sign: Has a publisher's own keys sign the version before it appears.
 
     Raises:
         ClientError: it is published with other content (`conflict`), a variant does not answer the golden vectors
@@ -168,6 +174,8 @@ def publish(
     created = False
     if published is None:
         path = version_path(manifest.model, manifest.version)
+        if sign is not None:
+            sign(manifest)
         answer = client.change("PUT", path, manifest, PublishAnswer, repeatable=True)
         created, warnings = answer.created, (*warnings, *answer.warnings)
         for warning in answer.warnings:

@@ -36,6 +36,7 @@ from registry.contracts.catalogue.networks import Value, networks
 from registry.contracts.tensors import Datatype
 from registry.contracts.texts import size_text
 from registry.inspection.facts import ModelFacts
+from registry.publishing.model_signing import load_model_key, sign_version
 from registry.publishing.plan import Observer, make_plan
 from registry.publishing.publish import PublishResult
 from registry.publishing.publish import publish as publish_plan
@@ -217,6 +218,15 @@ def publish(
         str | None,
         typer.Option("--tolerance", metavar="absolute=,relative=,top1=", rich_help_panel=GOLDEN_PANEL),
     ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="Sign the version with this key, of a model whose versions are signed by keys of its own; may be "
+            "repeated. See docs/trust.md.",
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Publish a version of a model.
@@ -276,7 +286,7 @@ def publish(
         "golden": _over(request.golden, vectors),
         "aliases": tuple(dict.fromkeys([*request.aliases, *(alias or [])])),
     }
-    publish_request(session, _over(request, said), dry_run=dry_run)
+    publish_request(session, _over(request, said), dry_run=dry_run, keys=key or ())
 
 
 def parse_targets(said: str | None) -> tuple[Target, ...]:
@@ -295,13 +305,19 @@ def publish_request(
     dry_run: bool,
     notes: Sequence[str] = (),
     inspected: Inspected | None = None,
+    keys: Sequence[Path] = (),
 ) -> None:
     """Plans and publishes, and shows both. `notes`: what was said before, by whoever made the request; `inspected`: as
-    of `make_plan`."""
+    of `make_plan`; `keys`: files of the publisher's own keys."""
+    signers = [load_model_key(key) for key in keys]
     for note in notes:
         session.out.warn(note)
     result = publish_plan(
-        session.client, make_plan(request, inspected), observer=_observer(session.out), dry_run=dry_run
+        session.client,
+        make_plan(request, inspected),
+        observer=_observer(session.out),
+        dry_run=dry_run,
+        sign=(lambda made: sign_version(session.client, made, signers, session.now())) if signers else None,
     )
     result = replace(result, warnings=(*notes, *result.warnings))
     session.out.answer(_document(result), _summary(result))

@@ -72,6 +72,8 @@ def agent_toml(device: str, connection: AgentConnection, asked_at: str) -> str:
     head = f"# agent.toml on {device}. A relative path is looked up from the folder of this file.\n{notes}"
     lines = [f"device = {_text(device)}", "", "[registry]", f"url = {_text(url)}"]
     lines += [f"token_file = {_text(token_file(device))}", "", "[mqtt]", *_broker(device, connection.broker, url)]
+    if connection.trust is not None:
+        lines += ["", "[trust]", f"root = {_text(TRUST_FILE)}"]
     return head + "\n".join(lines) + "\n"
 
 

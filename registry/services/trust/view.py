@@ -83,7 +83,7 @@ def trust_view(trust: Trust, session: Session, now: datetime) -> TrustView:
         keys=tuple(_keys(found)),
         models=models,
         models_elsewhere=elsewhere,
-        folder=str(trust.keys.folder),
+        folder=str(trust.keys.folder.absolute()),
         problem=trust.director.problem if image is not None else "the registry has made no keys yet; its log says why",
     )
 
