@@ -30,6 +30,8 @@ THERE = frozenset({_C.ONLINE, _C.HTTP_ONLY, _C.LATE})
 """The same as `registry.core.presence.is_online`."""
 HEARD = frozenset({_C.ONLINE, _C.HTTP_ONLY})
 """A sign of life does not change these."""
+THERE = HEARD | {_C.LATE}
+"""Of a device that is online: its patience is not over."""
 
 WORST_FIRST = (
     _S.DOWN,

@@ -122,7 +122,10 @@ class AliasMoveRow(Numbered, Base):
     """One move of an alias; the history of who pointed it where."""
 
     __tablename__ = "alias_moves"
-    __table_args__ = (Index("ix_alias_moves_alias", "model", "alias", "revision", unique=True),)
+    __table_args__ = (
+        Index("ix_alias_moves_alias", "model", "alias", "revision", unique=True),
+        Index("ix_alias_moves_by", "moved_by", "id"),
+    )
 
     model: Mapped[str] = mapped_column(NAME)
     alias: Mapped[str] = mapped_column(NAME)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from registry.db.base import DIGEST, NAME, WHO, Base, BigId, Made, Numbered
@@ -38,6 +38,7 @@ class DeviceRow(Numbered, Base):
     """A device and its facts."""
 
     __tablename__ = "devices"
+    __table_args__ = (Index("ix_devices_facts_digest", "facts_digest", "name"),)
 
     name: Mapped[str] = mapped_column(NAME, unique=True)
     created_at: Mapped[datetime]
@@ -60,6 +61,12 @@ class DeviceStateRow(OfDevice, Base):
     """The newest of everything that a device said; made with the device, so that writers only update."""
 
     __tablename__ = "device_states"
+    __table_args__ = (
+        Index(
+            "ix_device_states_returned_at", "returned_at",
+            sqlite_where=text("returned_at IS NOT NULL"), postgresql_where=text("returned_at IS NOT NULL"),
+        ),
+    )  # fmt: skip
 
     last_seen: Mapped[datetime | None]
     """Its last sign of life."""
@@ -215,6 +222,26 @@ class HealthHourRow(OfDevice, Base):
     summary: Mapped[dict[str, Any]]
 
 
+class ActivityRow(Numbered, Base):
+    """What a person did, where no other row keeps it. Outlives what it is about."""
+
+    __tablename__ = "activities"
+    __table_args__ = (
+        Index("ix_activities_by", "by", "id"),
+        Index("ix_activities_device", "device", "id"),
+    )
+
+    at: Mapped[datetime]
+    by: Mapped[str] = mapped_column(WHO)
+    kind: Mapped[str] = mapped_column(String(32))
+    severity: Mapped[int]
+    device: Mapped[str | None] = mapped_column(NAME)
+    model: Mapped[str | None] = mapped_column(NAME)
+    version: Mapped[str | None] = mapped_column(NAME)
+    message: Mapped[str] = mapped_column(Text, default="")
+    before: Mapped[str] = mapped_column(Text, default="")
+
+
 class EventRow(SaidByDevice, Base):
     """One event, once."""
 
@@ -222,9 +249,17 @@ class EventRow(SaidByDevice, Base):
     __table_args__ = (
         Index("uq_events_device_id_event_id", "device_id", "event_id", unique=True),
         Index("ix_events_device_id", "device_id", "id"),
+        Index("ix_events_code", "code", "id", sqlite_where=text("code <> ''"), postgresql_where=text("code <> ''")),
+        Index("ix_events_failed", "id", sqlite_where=text("code <> ''"), postgresql_where=text("code <> ''")),
+        Index("ix_events_warnings", "id", sqlite_where=text("severity >= 1"), postgresql_where=text("severity >= 1")),
+        Index("ix_events_errors", "id", sqlite_where=text("severity >= 2"), postgresql_where=text("severity >= 2")),
     )
 
     event_id: Mapped[str] = mapped_column(NAME)
+    code: Mapped[str] = mapped_column(NAME, default="", server_default="")
+    """Of the document, for an index."""
+    severity: Mapped[int] = mapped_column(default=0, server_default="0")
+    """A place in `Severity`, by `registry.core.severities` when it was taken."""
     at: Mapped[datetime] = mapped_column(index=True)
     """When the registry took it."""
     document: Mapped[str] = mapped_column(Text)

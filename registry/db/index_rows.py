@@ -69,7 +69,7 @@ class DeviceSlotRow(OfDevice, Base):
     __table_args__ = (
         Index("ix_device_slots_serves", "model", "version", "name"),
         Index("ix_device_slots_model", "model", "name"),
-        Index("ix_device_slots_counts", "model", "version", "desired", "state", "hardware"),
+        Index("ix_device_slots_desired", "model", "desired", "name"),
     )
 
     model: Mapped[str] = mapped_column(NAME, primary_key=True)

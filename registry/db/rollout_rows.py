@@ -1,6 +1,6 @@
 """The tables of rollouts, groups, and what the fleet's log tells to those who listen.
 
-INVARIANT: counters of a rollout are not stored: they are counted from `rollout_actions`.
+Counters of a rollout are those of `tallies`, which triggers keep (`tally_rows.py`).
 INVARIANT: `rollout_history`, `rollout_steps` and `fleet_log` are only inserted, and deleted when they are old.
 A device that is deleted leaves its actions behind, without its id: SQLite gives the ids of deleted rows out again.
 """
@@ -13,6 +13,8 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from registry.contracts.rollout.states import ActionState
+from registry.core.rollouts.actions import FAILURE
 from registry.db.base import DIGEST, NAME, WHO, Base, BigId, Made, Numbered
 
 
@@ -82,6 +84,11 @@ class WaveRow(Base):
     """The gate's last."""
 
 
+TROUBLE = FAILURE | {ActionState.TIMED_OUT}
+TROUBLED = f"state IN ({', '.join(repr(state.value) for state in sorted(TROUBLE))})"
+"""Of an action: it failed or fell silent. Written so in a query, it lets SQLite use the index."""
+
+
 class ActionRow(Numbered, Base):
     """One device in a rollout."""
 
@@ -92,7 +99,15 @@ class ActionRow(Numbered, Base):
         Index("ix_rollout_actions_due", "rollout_id", "due"),
         Index("ix_rollout_actions_device_id", "device_id", "rollout_id"),
         Index("ix_rollout_actions_held", "rollout_id", sqlite_where=text("held = 1"), postgresql_where=text("held")),
-    )
+        Index(
+            "ix_rollout_actions_trouble", "rollout_id", "state", "code", "device",
+            sqlite_where=text(TROUBLED), postgresql_where=text(TROUBLED),
+        ),
+        Index(
+            "ix_rollout_actions_left", "rollout_id", "left_state", "left_code", "device",
+            sqlite_where=text("left_state IS NOT NULL"), postgresql_where=text("left_state IS NOT NULL"),
+        ),
+    )  # fmt: skip
 
     rollout_id: Mapped[int] = _rollout()
     device_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("devices.id", ondelete="SET NULL"))
@@ -171,7 +186,10 @@ class RolloutHistoryRow(Numbered, Base):
     """One transition of a rollout: who, what, when, why."""
 
     __tablename__ = "rollout_history"
-    __table_args__ = (Index("ix_rollout_history_rollout_id", "rollout_id", "id"),)
+    __table_args__ = (
+        Index("ix_rollout_history_rollout_id", "rollout_id", "id"),
+        Index("ix_rollout_history_by", "by", "id"),
+    )
 
     rollout_id: Mapped[int] = _rollout()
     at: Mapped[datetime]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from registry.db import catalog_rows, console_rows, fleet_rows, index_rows, over_time_rows, rollout_rows, trust_rows
+from registry.db import (
+    catalog_rows,
+    console_rows,
+    fleet_rows,
+    index_rows,
+    over_time_rows,
+    rollout_rows,
+    tally_rows,
+    trust_rows,
+)
 from registry.db.base import Base
 
-ROWS = (catalog_rows, console_rows, fleet_rows, index_rows, over_time_rows, rollout_rows, trust_rows)
+ROWS = (catalog_rows, console_rows, fleet_rows, index_rows, over_time_rows, rollout_rows, tally_rows, trust_rows)
 """The modules whose import puts their tables into METADATA."""
 METADATA = Base.metadata

@@ -22,7 +22,7 @@ from registry.contracts.counters import OTHER
 from registry.contracts.rollout.states import ActionState, RolloutState
 from registry.db.catalog_rows import BlobRow
 from registry.db.engine import Database
-from registry.db.rollout_rows import ActionRow, RolloutRow, WebhookRow
+from registry.db.rollout_rows import RolloutRow, WebhookRow
 from registry.errors import TemporaryError
 from registry.metric_text import duration_family
 from registry.server.composition import Clock, Services
@@ -32,6 +32,7 @@ from registry.server.mqtt.bridge import MqttBridge
 from registry.services.catalogue.blob_upkeep import BlobChecks
 from registry.services.fleet.queues import Waiting, queues
 from registry.services.rollouts.store import ACTIVE
+from registry.services.tallies import tallied_of
 from registry.services.telemetry import Telemetry
 from registry.services.trust.view import expiries
 
@@ -125,11 +126,12 @@ def rollout_metrics(database: Database) -> Iterator[Metric]:
     rollouts: dict[tuple[str, ...], float] = {(state.value,): 0 for state in RolloutState}
     devices: dict[tuple[str, ...], float] = {(state.value,): 0 for state in ActionState}
     by_state = select(RolloutRow.state, func.count()).group_by(RolloutRow.state)
-    of_devices = select(ActionRow.state, func.count()).join(RolloutRow).where(RolloutRow.state.in_(ACTIVE))
+    active = select(RolloutRow.id).where(RolloutRow.state.in_(ACTIVE))
     disabled = select(func.count()).select_from(WebhookRow).where(WebhookRow.disabled_at.is_not(None))
     with database.read() as session:
         rollouts.update(((state,), number) for state, number in session.execute(by_state))
-        devices.update(((state,), n) for state, n in session.execute(of_devices.group_by(ActionRow.state)))
+        for (_, state, *_), number in tallied_of(session, "rollout", active).items():
+            devices[state,] += number
         off = session.scalar(disabled) or 0
     yield figure("rollouts", rollouts)
     yield figure("rollout_devices", devices)

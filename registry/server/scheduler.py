@@ -19,9 +19,11 @@ from registry.errors import RegistryError, TemporaryError
 from registry.periodic import PeriodicScheduler
 from registry.server.composition import COLLECT_EVERY_S, Services
 from registry.server.metrics import counter
+from registry.services.fleet.activities import sweep_activities
 from registry.services.fleet.presence import PresenceTracker
 from registry.services.fleet.retention import forget_steps
 from registry.services.idempotency import forget_old
+from registry.services.tallies import fold_tallies, recount
 from registry.services.tokens import CACHE_SECONDS
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ def _forget_steps(services: Services, stopping: Stopping) -> int:
 JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("settings", 2, lambda services, _: services.fleet.deployments.reissue(services.clock())),
     PeriodicJob("presence", LISTEN_S, lambda services, _: services.fleet.presence.listen(services.clock())),
+    PeriodicJob("fold-counts", 10, lambda services, _: fold_tallies(services.database)),
+    PeriodicJob("recount", 3600, lambda services, _: recount(services.database)),
     PeriodicJob("jobs", 60, lambda services, _: services.fleet.jobs.sweep(services.clock()), by_age=True),
     PeriodicJob("rollouts", 1, lambda services, stopping: services.fleet.ticker.tick(services.clock(), stopping)),
     PeriodicJob("plans", 1, lambda services, stopping: services.fleet.ticker.plan(services.clock, stopping)),
@@ -84,6 +88,7 @@ JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("connections", 60, lambda services, _: services.fleet.connections.record(services.clock())),
     PeriodicJob("versions", 300, lambda services, _: services.fleet.versions.record(services.clock())),
     PeriodicJob("over-time", 600, lambda s, stopping: s.fleet.answers.sweep(s.clock(), stopping), by_age=True),
+    PeriodicJob("activities", 3600, lambda services, _: sweep_activities(services.database)),
     PeriodicJob("retention", 600, lambda s, stopping: s.fleet.retention.sweep(s.clock(), stopping), by_age=True),
 )
 """To add one: a line here."""

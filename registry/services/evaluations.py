@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from registry.blobs.base import BlobStore
@@ -255,7 +255,7 @@ def _view(row: VersionRow, evaluation: EvaluationRow) -> EvaluationView:
 
 
 MAX_DEVICES = 500
-"""Devices whose reports are read; of more, the first by name."""
+"""Devices that serve a version, and devices that should, whose reports are read; of more, the first by name."""
 
 
 class ParityTable(UseCases):
@@ -264,13 +264,13 @@ class ParityTable(UseCases):
     def of(self, model: str, version: str, *, serving: int | None = None) -> list[ParityView]:
         """The publisher's figures in the order of the variants, then the devices' by name. Raises NotFoundError.
 
-        A device counts with its newest report: while it serves this version, or while the deployment that it
-        reports, under way or ended, is of this version.
+        A device counts with its newest report: while it serves this version, or while it should serve it and the
+        deployment that it reports, under way or ended, is of this version. The fleet's index finds both, the first
+        MAX_DEVICES by name of each.
 
         Args:
             model, version: Which.
-            serving: Only of the first so many devices that serve the version, which the fleet's index finds whatever
-                the size of the fleet. None: of all that spoke of it.
+            serving: Only of the first so many devices that serve the version.
         """
         with self._database.read() as session:
             row = find_version(session, model, version)
@@ -292,13 +292,12 @@ class ParityTable(UseCases):
 
 def _reported(session: Session, row: VersionRow, digests: set[str], serving: int | None) -> Iterator[ParityView]:
     query = select(DeviceRow.name, DeviceStateRow.reported).join(DeviceStateRow)
-    if serving is not None:
-        slot = (DeviceSlotRow.model == row.model, DeviceSlotRow.version == row.version)
-        first = select(DeviceSlotRow.device_id).where(*slot).order_by(DeviceSlotRow.name).limit(serving)
-        query = query.where(DeviceRow.id.in_(first))
-    else:
-        query = query.where(or_(*(DeviceStateRow.reported.contains(digest) for digest in digests)))
-    for device, text in session.execute(query.order_by(DeviceRow.name).limit(MAX_DEVICES)):
+    slots = select(DeviceSlotRow.device_id).where(DeviceSlotRow.model == row.model).order_by(DeviceSlotRow.name)
+    first = {*session.scalars(slots.where(DeviceSlotRow.version == row.version).limit(serving or MAX_DEVICES))}
+    if serving is None:
+        first |= {*session.scalars(slots.where(DeviceSlotRow.desired == row.version).limit(MAX_DEVICES))}
+    query = query.where(DeviceRow.id.in_(first))
+    for device, text in sorted(session.execute(query), key=lambda found: found[0]):
         try:
             reported = Reported.model_validate_json(text or "")
         except ValidationError:  # by an older registry; the next report replaces it

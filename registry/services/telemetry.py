@@ -21,6 +21,7 @@ from sqlalchemy import bindparam, inspect, select, update
 from sqlalchemy.orm import Session, defer
 
 from registry.contracts.api.devices import DeviceReports
+from registry.contracts.api.events import Severity
 from registry.contracts.counters import MAX_LABEL, MAX_LABELS, OTHER
 from registry.contracts.device.messages import MAX_CONTROL_BYTES, Event, Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
@@ -28,6 +29,7 @@ from registry.core.device_states import HEARD
 from registry.core.intake import KINDS, DeviceMessage, Recorded, checked, is_sign_of_life, two_agents
 from registry.core.presence import DEFAULT_EXPIRY_S, Speakers, ended_before, patience_s
 from registry.core.retention import Increase
+from registry.core.severities import of_device
 from registry.db.base import insert_new
 from registry.db.engine import Database
 from registry.db.fleet_rows import DesiredRow, DeviceRow, DeviceStateRow, EventRow
@@ -402,7 +404,14 @@ def _take_reported(session: Session, state: DeviceState, intake: DeviceMessage, 
 
 def _take_events(session: Session, events: Sequence[tuple[int, DeviceMessage]]) -> None:
     rows = [
-        {"device_id": device_id, "event_id": intake.body.event_id, "at": intake.at, "document": intake.text}
+        {
+            "device_id": device_id,
+            "event_id": intake.body.event_id,
+            "at": intake.at,
+            "document": intake.text,
+            "code": intake.body.code,
+            "severity": list(Severity).index(of_device(intake.body.phase, intake.body.code)),
+        }
         for device_id, intake in events
         if isinstance(intake.body, Event)
     ]

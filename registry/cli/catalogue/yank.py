@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.output import time_text
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
 from registry.client.versions import split_version
@@ -47,6 +48,10 @@ def yank(
 def _yanked_text(answer: YankAnswer) -> str:
     view = answer.version
     lines = [f"{view.model}@{view.version} is yanked: nothing new gets it."]
+    if answer.replaced is not None:
+        was = answer.replaced
+        lines.append(f"It was yanked before, by {was.by or 'anonymous'} at {time_text(was.at)}: {was.reason}")
+        lines.append(f"The new reason replaces that one, which stays in: registry events --model {view.model}")
     if answer.devices:
         device = how_many(answer.devices, "device")
         lines.append(f"{device} should serve it and will go on; deploy or roll out another version to change that.")

@@ -12,7 +12,7 @@ from registry.cli.listing import Listing, newest_option, show_list
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
 from registry.client.errors import UsageFault
-from registry.contracts.api.events import EventQuery, EventSource, FleetEvent
+from registry.contracts.api.events import EventQuery, EventSource, FleetEvent, Severity
 from registry.contracts.paths import events_path
 
 SHOWN = 50
@@ -31,6 +31,8 @@ def events(
         str | None, typer.Option(metavar="KIND", help="Only of this kind: deployment, worker, job, outbox, agent, ...")
     ] = None,
     code: Annotated[str | None, typer.Option(metavar="CODE", help="Only with this code; any: all that failed.")] = None,
+    severity: Annotated[Severity | None, typer.Option(help="Only so severe or more: warning has errors, too.")] = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Only done by this token's holder.")] = None,
     since: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Not before: 2026-11-28 01:40 (UTC), or so long ago: 90m, 24h, 7d."),
@@ -39,16 +41,19 @@ def events(
     limit: Annotated[int | None, newest_option(SHOWN)] = None,
 ) -> None:
     """Show what happened, newest first, in the whole fleet or on one device: steps of deployments, workers that died,
-    dropped results; who changed rollouts and aliases, from what to what.
+    dropped results; who changed rollouts and aliases, from what to what; who yanked versions, changed labels and
+    renewed credentials.
 
     ```
     registry events
     registry events edge-1
-    registry events --code any --since 24h
+    registry events --severity error --since 24h
+    registry events --by alice
     registry events --rollout july --json
     ```
     """
     given = {"device": device, "source": source, "model": model, "rollout": rollout, "kind": kind, "code": code}
+    given |= {"severity": severity, "by": by}
     times = {name: _moment(session, text) for name, text in (("since", since), ("until", until)) if text}
     try:
         wanted = EventQuery.model_validate({**{name: value for name, value in given.items() if value}, **times})
@@ -91,6 +96,9 @@ def _kind(event: FleetEvent) -> str:
 
 
 def _told(event: FleetEvent) -> str:
+    if event.source == "person":
+        before = f"before: {event.before}" if event.before else ""
+        return ": ".join(part for part in (event.kind.replace("_", " "), event.message, before) if part)
     change = f"{event.before or 'none'} -> {event.after or 'none'}" if event.before or event.after else ""
     if event.source in ("rollout", "alias"):
         change = f"{event.kind}: {change}"

@@ -23,12 +23,28 @@ class EventSource(StrEnum):
     """What one slot of a device should serve was set. Only the newest of each slot is known, and only in the events of
     one device."""
 
+    PERSON = "person"
+    """A person did something else: yanked a version, registered or removed a device, changed labels, renewed a
+    credential. Of labels that change on at most 20 devices each device has an event; of more there is one for all."""
+
+
+class Severity(StrEnum):
+    """How much an event matters."""
+
+    INFO = "info"
+    """It belongs to what goes as it should, or waits for a window, a lease or a person."""
+    WARNING = "warning"
+    """Something did not go as it should, and goes on; or a person withdrew something."""
+    ERROR = "error"
+    """Something failed, or went back."""
+
 
 class FleetEvent(Wire):
     """One thing that happened."""
 
     id: str
-    """Names it: `device:edge-1:3f…`, `rollout:r-…:4`, `alias:lenet:stable:2`, `deployment:edge-1:lenet`."""
+    """Names it: `device:edge-1:3f…`, `rollout:r-…:4`, `alias:lenet:stable:2`, `deployment:edge-1:lenet`,
+    `person:17`."""
     at: AwareDatetime
     """When the registry took or did it."""
     told_at: AwareDatetime | None = None
@@ -37,7 +53,10 @@ class FleetEvent(Wire):
     """Where it is from."""
     kind: str = ""
     """Of a device: `deployment`, `worker`, `job`, `outbox`, `agent`. Of a rollout: the command, or what made it change.
-    Of an alias: `moved`, `removed`. Of a deployment: `set`."""
+    Of an alias: `moved`, `removed`. Of a deployment: `set`. Of a person: `yanked`, `yank_undone`, `device_registered`,
+    `device_removed`, `labels_changed`, `credential_renewed`."""
+    severity: Severity = Severity.INFO
+    """How much it matters."""
     device: Name | None = None
     """That it is about. None: no single one."""
     model: Name | None = None
@@ -55,7 +74,8 @@ class FleetEvent(Wire):
     by: str = ""
     """Whose token did it; empty: a device, or the registry itself."""
     before: str = ""
-    """Of a rollout its state, of an alias its version, before; empty: there was none, or it is not known."""
+    """Of a rollout its state, of an alias its version, of a yank the reason that stood, before; empty: there was
+    none, or it is not known."""
     after: str = ""
     """The same, afterwards."""
     note: str = ""
@@ -75,6 +95,10 @@ class EventQuery(Wire):
     """Of this kind."""
     code: Annotated[str, Field(max_length=64)] = ""
     """With this code; `any`: with any, that is, only what failed."""
+    severity: Severity | None = None
+    """So severe or more: `warning` has errors, too."""
+    by: Annotated[str, Field(max_length=80)] = ""
+    """Done by this person or program: the name of a token."""
     model: Name | None = None
     """About this model."""
     rollout: Annotated[str, Field(max_length=64)] = ""

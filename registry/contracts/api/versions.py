@@ -162,6 +162,8 @@ class YankAnswer(Wire):
     """So many should serve it, and go on."""
     rollouts: tuple[str, ...] = ()
     """Ids of rollouts of it that are not over: they offer it to no further device."""
+    replaced: Yank | None = None
+    """The yank that stood before, where this one gave another reason. Its reason stays in the events."""
 
 
 class AliasView(Wire):

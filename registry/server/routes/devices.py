@@ -148,9 +148,9 @@ def list_labels(services: ServicesDep, _who: Reader) -> LabelsView:
 
 
 @devices.post("/labels")
-def change_labels(body: LabelsBody, services: ServicesDep, _who: Deployer) -> LabelsAnswer:
+def change_labels(body: LabelsBody, services: ServicesDep, who: Deployer) -> LabelsAnswer:
     """Change labels of many devices, all or none; with `preview` only count them."""
-    return services.fleet.labels.change(body)
+    return services.fleet.labels.change(body, who.name, services.clock())
 
 
 @devices.get("/devices/{device}")
@@ -162,10 +162,10 @@ def get_device(device: Name, services: ServicesDep, who: Caller) -> DeviceView:
 
 @devices.put("/devices/{device}", responses={201: {"model": DeviceCreated}})
 def put_device(
-    device: Name, body: DeviceCreate, services: ServicesDep, response: Response, _who: Deployer
+    device: Name, body: DeviceCreate, services: ServicesDep, response: Response, who: Deployer
 ) -> DeviceCreated | DeviceView:
     """Register a device, or set its labels. A new one: 201 with its credential, once, and its agent's connections."""
-    answer = services.fleet.devices.put(device, body.labels, services.clock())
+    answer = services.fleet.devices.put(device, body.labels, services.clock(), who.name)
     if isinstance(answer, DeviceCreated):
         response.status_code = 201
         return _with_connection(answer, services, response)
@@ -173,15 +173,15 @@ def put_device(
 
 
 @devices.delete("/devices/{device}", status_code=204)
-def delete_device(device: Name, services: ServicesDep, _who: Deployer) -> None:
+def delete_device(device: Name, services: ServicesDep, who: Deployer) -> None:
     """Forget a device, its history and its credential."""
-    services.fleet.devices.delete(device, services.clock())
+    services.fleet.devices.delete(device, services.clock(), who.name)
 
 
 @devices.post("/devices/{device}/credential")
-def rotate_credential(device: Name, services: ServicesDep, response: Response, _who: Deployer) -> DeviceCreated:
+def rotate_credential(device: Name, services: ServicesDep, response: Response, who: Deployer) -> DeviceCreated:
     """A new credential; the old one works no more."""
-    return _with_connection(services.fleet.devices.rotate(device, services.clock()), services, response)
+    return _with_connection(services.fleet.devices.rotate(device, services.clock(), who.name), services, response)
 
 
 def _with_connection(created: DeviceCreated, services: Services, response: Response) -> DeviceCreated:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
 from registry.contracts.catalogue.manifest import Manifest
@@ -26,6 +26,7 @@ from registry.services.choice import choose
 from registry.services.fleet.desired import find_device
 from registry.services.fleet.listing import DeviceFilter, matching_filter
 from registry.services.queries import UseCases, find_version
+from registry.services.tallies import tallied
 
 
 class Coverage(UseCases):
@@ -68,22 +69,24 @@ class Coverage(UseCases):
         """
         with self._database.read() as session:
             manifest = read_manifest(session, model, version)
-            return cover(session, manifest, matching_filter(session, wanted, now), wanted.selector or "*")
+            every = wanted == DeviceFilter(selector=wanted.selector) and wanted.selector.strip() in ("", "*")
+            of = None if every else matching_filter(session, wanted, now)
+            return cover(session, manifest, of, wanted.selector or "*")
 
 
-def cover(session: Session, manifest: Manifest, of: ColumnElement[bool], selector: str = "*") -> CoverageView:
-    """A version on the devices for which `of` holds, within the caller's transaction."""
-    count = func.count()
-    query = select(DeviceRow.facts_digest, count, func.min(DeviceRow.id)).where(of).group_by(DeviceRow.facts_digest)
-    found = session.execute(query.order_by(count.desc(), DeviceRow.facts_digest)).all()
-    known = [(digest, number, first) for digest, number, first in found if digest is not None]
-    silent = sum(number for digest, number, _ in found if digest is None)
-    classes = [_cover_class(session, manifest, of, row) for row in known[:MAX_CLASSES]]
+def cover(session: Session, manifest: Manifest, of: ColumnElement[bool] | None, selector: str = "*") -> CoverageView:
+    """A version on the devices for which `of` holds, within the caller's transaction. None: on all, whose classes the
+    database counts; the devices of a condition are counted now."""
+    found = _classes(session, of)
+    of = true() if of is None else of
+    known = [(digest, number) for digest, number in found if digest is not None]
+    silent = sum(number for digest, number in found if digest is None)
+    classes = [_cover_class(session, manifest, of, *row) for row in known[:MAX_CLASSES]]
     return CoverageView(
         model=manifest.model,
         version=manifest.version,
         selector=selector,
-        devices=sum(number for _, number, _ in found),
+        devices=sum(number for _, number in found),
         without=sum(item.devices for item in classes if item.chosen is None),
         degraded=sum(item.devices for item in classes if item.degraded),
         silent=silent,
@@ -94,15 +97,26 @@ def cover(session: Session, manifest: Manifest, of: ColumnElement[bool], selecto
     )
 
 
+def _classes(session: Session, of: ColumnElement[bool] | None = None) -> list[tuple[str | None, int]]:
+    """Digests of facts, None for devices that have not told any, and how many devices have them; the largest first."""
+    if of is None:
+        found = [(digest, number) for (digest,), number in tallied(session, "hosts").items()]
+    else:
+        query = select(DeviceRow.facts_digest, func.count()).where(of).group_by(DeviceRow.facts_digest)
+        found = [(digest, number) for digest, number in session.execute(query)]
+    return sorted(found, key=lambda each: (-each[1], each[0] or ""))
+
+
 def known_classes(session: Session) -> list[tuple[Platform, int]]:
     """The facts of each class of devices, the largest MAX_CLASSES first, with how many devices have them."""
-    count = func.count()
-    query = select(count, func.min(DeviceRow.id)).where(DeviceRow.facts_digest.is_not(None))
-    query = query.group_by(DeviceRow.facts_digest).order_by(count.desc(), DeviceRow.facts_digest).limit(MAX_CLASSES)
-    return [
-        (Platform.model_validate_json(session.get_one(DeviceRow, first).facts or "{}"), number)
-        for number, first in session.execute(query)
-    ]
+    known = [(digest, number) for digest, number in _classes(session) if digest is not None]
+    return [(_facts(session, digest), number) for digest, number in known[:MAX_CLASSES]]
+
+
+def _facts(session: Session, digest: str) -> Platform:
+    """Of the first device that has them."""
+    query = select(DeviceRow.facts).where(DeviceRow.facts_digest == digest).order_by(DeviceRow.name).limit(1)
+    return Platform.model_validate_json(session.scalar(query) or "{}")
 
 
 def read_manifest(session: Session, model: str, version: str) -> Manifest:
@@ -147,11 +161,10 @@ def _host(session: Session, body: ResolveBody) -> tuple[Platform, datetime | Non
 
 
 def _cover_class(
-    session: Session, manifest: Manifest, of: ColumnElement[bool], row: tuple[str, int, int]
+    session: Session, manifest: Manifest, of: ColumnElement[bool], digest: str, devices: int
 ) -> ClassCoverage:
-    """`row`: the digest of the facts, how many devices have them, the id of one."""
-    digest, devices, first = row
-    facts = Platform.model_validate_json(session.get_one(DeviceRow, first).facts or "{}")
+    """`digest`: of the facts; `devices`: how many have them."""
+    facts = _facts(session, digest)
     resolution = choose(session, manifest, facts)
     variant = manifest.variant(resolution.chosen) if resolution.chosen else None
     return ClassCoverage(

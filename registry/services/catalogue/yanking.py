@@ -14,10 +14,11 @@ from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import RolloutRow
 from registry.errors import InvalidError, NotFoundError
+from registry.services.fleet.activities import ActivityKind, note_activity
 from registry.services.queries import UseCases, exact_version, find_model, version_views
 from registry.services.rollouts.store import OPEN
 from registry.services.trust.image import ImageRepository
-from registry.services.withdrawn import mark_good
+from registry.services.withdrawn import mark_good, yank_of
 
 MAX_ROLLOUTS_NAMED = 20
 log = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ class Yanking(UseCases):
         self._image = image
 
     def yank(self, model: str, version: str, reason: str, by: str, now: datetime) -> YankAnswer:
-        """Let nothing new get it. Yanked before: it stays as it was, with the reason given now.
+        """Let nothing new get it. Yanked before with another reason: the new reason stands, the answer and the event
+        have the one that stood.
 
         Raises:
             NotFoundError: no such model or version.
@@ -40,13 +42,17 @@ class Yanking(UseCases):
         """
         with self._database.write() as session:
             row = _exactly(session, model, version)
-            if row.yanked_at is None or row.yanked_reason != reason:
+            replaced = yank_of(row) if row.yanked_reason != reason else None
+            if row.yanked_at is None or replaced is not None:
+                what = (model, version)
+                before = replaced.reason if replaced is not None else ""
+                note_activity(session, ActivityKind.YANKED, by, now, version=what, message=reason, before=before)
                 row.yanked_at, row.yanked_by, row.yanked_reason = now, by, reason
                 announce(session, Changed.ROLLOUTS)
                 self._relist(session, row, now)
                 log.warning("%s yanked %s %s: %s", by, model, version, reason)
             session.flush()
-            return _answer(session, row)
+            return _answer(session, row).model_copy(update={"replaced": replaced})
 
     def undo(self, model: str, version: str, by: str, now: datetime) -> YankAnswer:
         """It may be deployed again, and counts as the newest again if it is, whatever a rollout said of it.
@@ -58,6 +64,8 @@ class Yanking(UseCases):
         with self._database.write() as session:
             row = _exactly(session, model, version)
             if row.yanked_at is not None or row.taken_back_at is not None:
+                what = (model, version)
+                note_activity(session, ActivityKind.YANK_UNDONE, by, now, version=what, before=row.yanked_reason)
                 row.yanked_at, row.yanked_by, row.yanked_reason = None, "", ""
                 mark_good(session, model, version)
                 self._relist(session, row, now)

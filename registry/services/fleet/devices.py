@@ -28,6 +28,7 @@ from registry.db.fleet_rows import (
     TombstoneRow,
 )
 from registry.errors import InvalidError
+from registry.services.fleet.activities import ActivityKind, note_activity
 from registry.services.fleet.desired import find_device, first_document
 from registry.services.fleet.device_index import index, indexed_devices
 from registry.services.fleet.epochs import next_revision
@@ -44,7 +45,7 @@ _LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[LabelKey, LabelValue])
 class Devices(UseCases):
     """The use cases of devices."""
 
-    def put(self, name: str, labels: Mapping[str, str], now: datetime) -> DeviceCreated | DeviceView:
+    def put(self, name: str, labels: Mapping[str, str], now: datetime, by: str = "") -> DeviceCreated | DeviceView:
         """Register a device, or set the labels of one that is there.
 
         Returns:
@@ -58,6 +59,12 @@ class Devices(UseCases):
             row = session.scalar(select(DeviceRow).where(DeviceRow.name == name))
             created = row is None
             row = row or _register(session, name, now)
+            before = labels_of(session, DeviceLabelRow.device_id == row.id).get(row.id, {})
+            what = _changes(before, labels)
+            if created:
+                note_activity(session, ActivityKind.REGISTERED, by, now, device=name, message=what)
+            elif what:
+                note_activity(session, ActivityKind.LABELS, by, now, device=name, message=what)
             session.execute(delete(DeviceLabelRow).where(DeviceLabelRow.device_id == row.id))
             session.add_all(DeviceLabelRow(device_id=row.id, key=key, value=labels[key]) for key in labels)
             session.flush()
@@ -66,14 +73,15 @@ class Devices(UseCases):
             view = _views(session, [row], now)[0]
         return DeviceCreated(device=name, token=token) if created else view
 
-    def rotate(self, name: str, now: datetime) -> DeviceCreated:
+    def rotate(self, name: str, now: datetime, by: str = "") -> DeviceCreated:
         """A new credential; the old one works no more, at once in this process. Raises NotFoundError."""
         with self._database.write() as session:
             find_device(session, name)
             token = put_device_token(session, name, now)
+            note_activity(session, ActivityKind.CREDENTIAL, by, now, device=name)
         return DeviceCreated(device=name, token=token)
 
-    def delete(self, name: str, now: datetime) -> None:
+    def delete(self, name: str, now: datetime, by: str = "") -> None:
         """Forget a device, its history and its credential; the bridge clears its retained messages. NotFoundError."""
         with self._database.write() as session:
             row = find_device(session, name)
@@ -84,6 +92,7 @@ class Devices(UseCases):
             )
             session.execute(delete(DeviceRow).where(DeviceRow.id == row.id))  # its rows follow: ON DELETE CASCADE
             remove_device_token(session, name)
+            note_activity(session, ActivityKind.REMOVED, by, now, device=name)
             announce(session, Changed.FLEET)
 
     def view(self, name: str, now: datetime) -> DeviceView:
@@ -119,6 +128,12 @@ def _register(session: Session, name: str, now: datetime) -> DeviceRow:
     first_document(session, row, generation, now)
     index(session, [row.id], now)
     return row
+
+
+def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """In words; empty: none."""
+    words = [f"{key}={value}" for key, value in sorted(after.items()) if before.get(key) != value]
+    return ", ".join([*words, *(f"{key} removed" for key in sorted(before.keys() - after.keys()))])
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

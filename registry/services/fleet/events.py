@@ -1,8 +1,9 @@
 """What happened in the fleet, newest first: what devices told, beside what people and rollouts did.
 
 Each source is read backwards by its own numbers, along an index, and the sources are merged by time. Filters without an
-index (kind, code, model) are asked of the rows on the way, of at most BUDGET of them: a page may thus be shorter than
-asked for, or empty, and still have a next one. A device's events, and a rollout's changes, are found by index.
+index (kind, model) are asked of the rows on the way, of at most BUDGET of them: a page may thus be shorter than asked
+for, or empty, and still have a next one. What a device told, what has a code or is severe, what a person did and a
+rollout's changes are found by index, however rare they are.
 
 Numbers rise with time, but for what came at the same moment: a time limit is taken to be passed SLACK after it was.
 """
@@ -16,13 +17,14 @@ from heapq import merge
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from registry.contracts.api.events import EventQuery, EventSource, FleetEvent
+from registry.contracts.api.events import EventQuery, EventSource, FleetEvent, Severity
 from registry.contracts.device.messages import Event
+from registry.core.severities import of_rollout
 from registry.db.catalog_rows import AliasMoveRow
-from registry.db.fleet_rows import DeploymentRow, DeviceRow, EventRow
+from registry.db.fleet_rows import ActivityRow, DeploymentRow, DeviceRow, EventRow
 from registry.db.rollout_rows import RolloutHistoryRow, RolloutRow
 from registry.errors import InvalidError
 from registry.services.fleet.desired import find_device
@@ -37,7 +39,9 @@ SLACK = timedelta(minutes=1)
 NEWEST = (1 << 63) - 1
 Key = tuple[int, ...]
 """Where a page begins: for each source, in the order of SOURCES, the number below which it goes on."""
-SOURCES = (EventSource.DEVICE, EventSource.ROLLOUT, EventSource.ALIAS, EventSource.DEPLOYMENT)
+SOURCES = (EventSource.DEVICE, EventSource.ROLLOUT, EventSource.ALIAS, EventSource.DEPLOYMENT, EventSource.PERSON)
+SEVERITIES = tuple(Severity)
+"""From the least; rows keep the place."""
 _START: Key = (NEWEST,) * len(SOURCES)
 
 
@@ -107,7 +111,7 @@ def _sources(session: Session, wanted: EventQuery, start: Key) -> list[Iterator[
         return []
     source = only or wanted.source
     found = []
-    for number, (each, rows) in enumerate(zip(SOURCES, (_told, _rolled, _moved, _set), strict=True)):
+    for number, (each, rows) in enumerate(zip(SOURCES, (_told, _rolled, _moved, _set, _did), strict=True)):
         if source in (None, each):
             found.append(_until(rows(session, wanted, number, start[number]), wanted.since))
     return found
@@ -122,7 +126,15 @@ def _until(rows: Iterator[_Row], since: datetime | None) -> Iterator[_Row]:
 
 def _told(session: Session, wanted: EventQuery, source: int, below: int) -> Iterator[_Row]:
     """Of devices."""
-    query = select(EventRow.id, EventRow.at, EventRow.document, DeviceRow.name)
+    if wanted.by:
+        return
+    query = select(EventRow.id, EventRow.at, EventRow.document, DeviceRow.name, EventRow.severity)
+    if wanted.code:
+        query = query.where(text("events.code <> ''"))
+    if wanted.code not in ("", ANY):
+        query = query.where(EventRow.code == wanted.code)
+    if least := _least(wanted):
+        query = query.where(text(f"events.severity >= {least}"))
     query = query.join(DeviceRow, DeviceRow.id == EventRow.device_id)
     _, _, rest = wanted.id.partition(":")
     name, _, event_id = rest.partition(":")
@@ -136,11 +148,10 @@ def _told(session: Session, wanted: EventQuery, source: int, below: int) -> Iter
         below = min(below, (session.scalar(newest) or 0) + 1)
     rollout = _rollout(session, wanted)
 
-    def view(device: str, at: datetime, document: str) -> FleetEvent | None:
+    def view(device: str, at: datetime, document: str, severity: int) -> FleetEvent | None:
         said = from_json(document)
         if not (
             (not wanted.kind or said.get("kind") == wanted.kind)
-            and _has_code(wanted.code, said.get("code") or "")
             and (wanted.model is None or said.get("model") == wanted.model)
             and (rollout is None or said.get("rollout") == rollout)
         ):
@@ -150,14 +161,16 @@ def _told(session: Session, wanted: EventQuery, source: int, below: int) -> Iter
             id=f"{EventSource.DEVICE.value}:{device}:{event.event_id}", at=at, told_at=event.at, device=device,
             source=EventSource.DEVICE, kind=event.kind, model=event.model, version=event.version,
             rollout=event.rollout, phase=event.phase, code=event.code, message=event.message,
+            severity=SEVERITIES[severity],
         )  # fmt: skip
 
-    for number, at, document, device in _backwards(session, query, EventRow.id, below):
-        yield _Row(source, number, at, lambda d=device, a=at, t=document: view(d, a, t))  # type: ignore[misc]
+    for number, at, document, device, severity in _backwards(session, query, EventRow.id, below):
+        yield _Row(source, number, at, lambda d=device, a=at, t=document, s=severity: view(d, a, t, s))  # type: ignore[misc]
 
 
-def _has_code(wanted: str, said: str) -> bool:
-    return not wanted or (bool(said) if wanted == ANY else said == wanted)
+def _least(wanted: EventQuery) -> int:
+    """The place of the least severity that is wanted."""
+    return SEVERITIES.index(wanted.severity) if wanted.severity is not None else 0
 
 
 def _rolled(session: Session, wanted: EventQuery, source: int, below: int) -> Iterator[_Row]:
@@ -174,15 +187,20 @@ def _rolled(session: Session, wanted: EventQuery, source: int, below: int) -> It
         query = query.where(RolloutRow.public == public, row.revision == number)
     if wanted.rollout:
         query = query.where(RolloutRow.public == _rollout(session, wanted))
+    if wanted.by:
+        query = query.where(row.by == wanted.by)
 
     def view(found: Any) -> FleetEvent | None:
+        severity = of_rollout(found.after, found.by)
         if (wanted.kind and found.cause != wanted.kind) or (wanted.model not in (None, found.model)):
+            return None
+        if SEVERITIES.index(severity) < _least(wanted):
             return None
         return FleetEvent(
             id=f"{EventSource.ROLLOUT.value}:{found.public}:{found.revision}", at=found.at,
             source=EventSource.ROLLOUT, kind=found.cause, model=found.model, version=found.version,
             rollout=found.public, message=found.reason_text, by=found.by, before=found.before or "",
-            after=found.after, note=found.note,
+            after=found.after, note=found.note, severity=severity,
         )  # fmt: skip
 
     for found in _backwards(session, query, row.id, below):
@@ -191,10 +209,12 @@ def _rolled(session: Session, wanted: EventQuery, source: int, below: int) -> It
 
 def _moved(session: Session, wanted: EventQuery, source: int, below: int) -> Iterator[_Row]:
     """Of aliases."""
-    if wanted.device is not None or wanted.code or wanted.rollout:
+    if wanted.device is not None or wanted.code or wanted.rollout or _least(wanted):
         return
     row = AliasMoveRow
     query = select(row.id, row.moved_at, row.model, row.alias, row.version, row.revision, row.moved_by)
+    if wanted.by:
+        query = query.where(row.moved_by == wanted.by)
     if wanted.id:
         _, model, alias, revision = f"{wanted.id}:::".split(":")[:4]
         number = int(revision) if revision.isdecimal() and len(revision) < 10 else -1
@@ -219,7 +239,7 @@ def _moved(session: Session, wanted: EventQuery, source: int, below: int) -> Ite
 def _set(session: Session, wanted: EventQuery, source: int, below: int) -> Iterator[_Row]:
     """Of the slots of one device; their numbers are their places, counted down."""
     _, name, model = f"{wanted.id}::".split(":")[:3] if wanted.id else ("", wanted.device, None)
-    if not name or wanted.code or wanted.kind not in ("", "set"):
+    if not name or wanted.code or wanted.kind not in ("", "set") or _least(wanted):
         return
     query = select(DeploymentRow).join(DeviceRow, DeviceRow.id == DeploymentRow.device_id).where(DeviceRow.name == name)
     rollout = _rollout(session, wanted)
@@ -227,6 +247,8 @@ def _set(session: Session, wanted: EventQuery, source: int, below: int) -> Itera
 
     def view(slot: DeploymentRow) -> FleetEvent | None:
         if rollout not in (None, slot.rollout) or wanted.model not in (None, slot.model):
+            return None
+        if wanted.by not in ("", slot.set_by):
             return None
         return FleetEvent(
             id=f"{EventSource.DEPLOYMENT.value}:{name}:{slot.model}", at=slot.set_at, source=EventSource.DEPLOYMENT,
@@ -238,6 +260,39 @@ def _set(session: Session, wanted: EventQuery, source: int, below: int) -> Itera
         number = NEWEST - 1 - place
         if number < below and model in (None, slot.model):
             yield _Row(source, number, slot.set_at, lambda s=slot: view(s))  # type: ignore[misc]
+
+
+def _did(session: Session, wanted: EventQuery, source: int, below: int) -> Iterator[_Row]:
+    """Of people, where no other row keeps it."""
+    if wanted.code or wanted.rollout:
+        return
+    query = select(ActivityRow)
+    if wanted.id:
+        number = wanted.id.partition(":")[2]
+        query = query.where(ActivityRow.id == (int(number) if number.isdecimal() and len(number) < 19 else -1))
+    if wanted.by:
+        query = query.where(ActivityRow.by == wanted.by)
+    if wanted.device is not None:
+        query = query.where(ActivityRow.device == wanted.device)
+
+    def view(row: ActivityRow) -> FleetEvent | None:
+        if (wanted.kind and row.kind != wanted.kind) or (wanted.model not in (None, row.model)):
+            return None
+        if row.severity < _least(wanted):
+            return None
+        return FleetEvent(
+            id=f"{EventSource.PERSON.value}:{row.id}", at=row.at, source=EventSource.PERSON, kind=row.kind,
+            severity=SEVERITIES[row.severity], device=row.device, model=row.model, version=row.version,
+            message=row.message, by=row.by, before=row.before,
+        )  # fmt: skip
+
+    while True:
+        rows = session.scalars(query.where(ActivityRow.id < below).order_by(ActivityRow.id.desc()).limit(STEP)).all()
+        for row in rows:
+            yield _Row(source, row.id, row.at, lambda r=row: view(r))  # type: ignore[misc]
+        if len(rows) < STEP:
+            return
+        below = rows[-1].id
 
 
 def _rollout(session: Session, wanted: EventQuery) -> str | None:

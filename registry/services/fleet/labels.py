@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
@@ -20,10 +21,13 @@ from registry.core.labels import no_match_text
 from registry.core.selectors import SelectorError, parse
 from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeviceLabelRow, DeviceRow
+from registry.db.tally_rows import LabelKeyRow, LabelValueRow
 from registry.errors import InvalidError, NotFoundError
+from registry.services.fleet.activities import note_labels
 from registry.services.fleet.devices import MAX_LABELS
 from registry.services.fleet.groups import matching
 from registry.services.queries import UseCases, batches, in_batches
+from registry.services.tallies import tallied
 
 OFFERED_KEYS, OFFERED_VALUES = 24, 8
 
@@ -32,7 +36,7 @@ class Labels(UseCases):
     """The use cases. Thread-safe."""
 
     def view(self) -> LabelsView:
-        """Every key with its values, both bounded; one pass over an index."""
+        """Every key with its values, both bounded."""
         with self._database.read() as session:
             return labels_there(session)
 
@@ -63,7 +67,7 @@ class Labels(UseCases):
                 raise NotFoundError(f"No device matches {selector!r}. {why_no_match(session, selector)}")
             return found
 
-    def change(self, body: LabelsBody) -> LabelsAnswer:
+    def change(self, body: LabelsBody, by: str, now: datetime) -> LabelsAnswer:
         """Change labels of the devices that are meant, all or none of them.
 
         Raises:
@@ -73,35 +77,33 @@ class Labels(UseCases):
         _check(body)
         if body.preview:
             with self._database.read() as session:
-                return _answer(session, _meant(session, body), body)
+                return _answer(_changing(session, meant := _meant(session, body), body), len(meant))
         with self._database.write() as session:
             meant = _meant(session, body)
-            answer = _answer(session, meant, body)
-            if answer.changed:
+            changing = _changing(session, meant, body)
+            if changing:
                 _put(session, list(meant), body)
+                what = [f"{key}={value}" for key, value in sorted(body.put.items())]
+                what += [f"{key} removed" for key in body.remove]
+                note_labels(session, changing, ", ".join(what), by, now, meant=body.selector.strip())
                 announce(session, Changed.FLEET)
-            return answer
+            return _answer(changing, len(meant))
 
 
 def labels_there(session: Session) -> LabelsView:
-    """What labels there are."""
-    count = func.count()
-    pairs = select(DeviceLabelRow.key, DeviceLabelRow.value, count).group_by(DeviceLabelRow.key, DeviceLabelRow.value)
-    by_key: dict[str, dict[str, int]] = defaultdict(dict)
-    for key, value, number in session.execute(pairs.order_by(count.desc(), DeviceLabelRow.key, DeviceLabelRow.value)):
-        by_key[key][value] = number
-    keys = [
-        LabelKeyView(
-            key=key,
-            devices=sum(values.values()),
-            values=dict(list(values.items())[:MAX_VALUES]),
-            more=max(0, len(values) - MAX_VALUES),
-        )
-        for key, values in by_key.items()
-    ]
-    keys.sort(key=lambda each: (-each.devices, each.key))
-    devices = session.scalar(select(func.count()).select_from(DeviceRow)) or 0
-    return LabelsView(devices=devices, keys=tuple(keys[:MAX_KEYS]), more=max(0, len(keys) - MAX_KEYS))
+    """What labels there are: the commonest keys, each with its commonest values, which indexes have in this order."""
+    by_devices = (LabelKeyRow.devices.desc(), LabelKeyRow.key)
+    keys = session.scalars(select(LabelKeyRow).order_by(*by_devices).limit(MAX_KEYS)).all()
+    views = []
+    for each in keys:
+        values = select(LabelValueRow.value, LabelValueRow.devices).where(LabelValueRow.key == each.key)
+        commonest = values.order_by(LabelValueRow.devices.desc(), LabelValueRow.value).limit(MAX_VALUES)
+        found = {value: number for value, number in session.execute(commonest)}  # noqa: C416 - rows are no pairs
+        more = max(0, each.different - MAX_VALUES)
+        views.append(LabelKeyView(key=each.key, devices=each.devices, values=found, more=more))
+    every = len(keys) if len(keys) < MAX_KEYS else session.scalar(select(func.count()).select_from(LabelKeyRow)) or 0
+    devices = sum(tallied(session, "hosts").values())
+    return LabelsView(devices=devices, keys=tuple(views), more=every - len(keys))
 
 
 def why_no_match(session: Session, selector: str) -> str:
@@ -138,8 +140,12 @@ def _meant(session: Session, body: LabelsBody) -> dict[int, str]:
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def _answer(session: Session, meant: dict[int, str], body: LabelsBody) -> LabelsAnswer:
-    """Raises InvalidError: a device would have more than MAX_LABELS."""
+def _answer(changing: list[str], meant: int) -> LabelsAnswer:
+    return LabelsAnswer(devices=meant, changed=len(changing), first=tuple(changing[:MAX_NAMED]))
+
+
+def _changing(session: Session, meant: dict[int, str], body: LabelsBody) -> list[str]:
+    """Those that have not all of it yet, by name. Raises InvalidError: a device would have more than MAX_LABELS."""
     have: dict[int, dict[str, str]] = defaultdict(dict)
     query = select(DeviceLabelRow.device_id, DeviceLabelRow.key, DeviceLabelRow.value)
     for row in in_batches(session, query, DeviceLabelRow.device_id, list(meant)):
@@ -152,7 +158,7 @@ def _answer(session: Session, meant: dict[int, str], body: LabelsBody) -> Labels
             raise InvalidError(f"{name} would have {len(after)} labels; {MAX_LABELS} are the most.")
         if after != before:
             changing.append(name)
-    return LabelsAnswer(devices=len(meant), changed=len(changing), first=tuple(changing[:MAX_NAMED]))
+    return changing
 
 
 def _put(session: Session, ids: list[int], body: LabelsBody) -> None:

@@ -341,6 +341,7 @@ def _conditions(session: Session, wanted: DeviceFilter, now: datetime) -> dict[s
         parts["labels"] = and_(*map(_has, terms))
     if wanted.online is not None:
         there = is_online(session, now)
-        states = select(DeviceStateRow.device_id).where(DeviceStateRow.device_id == device)
-        parts["online"] = states.where(there if wanted.online else not_(there)).exists()
+        # Asked of one device at a time: as EXISTS, PostgreSQL would read all states before it looks at the first.
+        said = select(there).where(DeviceStateRow.device_id == device).correlate(DeviceIndexRow).scalar_subquery()
+        parts["online"] = said if wanted.online else not_(said)
     return parts

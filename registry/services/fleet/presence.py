@@ -13,13 +13,14 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, inspect, or_, selec
 from sqlalchemy.orm import Session
 
 from registry.core import presence
-from registry.core.device_states import HEARD
+from registry.core.device_states import HEARD, THERE
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, DeviceStateRow, RegistryStateRow
 from registry.db.index_rows import DeviceIndexRow
 from registry.services.fleet.device_index import index, look_at_late, sweep_index
 from registry.services.fleet.epochs import registry_state
 from registry.services.queries import batches
+from registry.services.tallies import tallied
 
 MAX_POLLS = 1 << 17
 """Devices whose polls wait to be written; more are not noted, and count as silent until they say something."""
@@ -98,14 +99,15 @@ class PresenceTracker:
             index(session, [device for device, _, _, connection in found if connection not in HEARD], now)
 
     def count(self, now: datetime) -> tuple[int, int, int]:
-        """Devices that are online, all others, and those whose name two agents have."""
+        """Devices that are online, all others, and those whose name two agents have. Whose patience is over counts as
+        online until the index is looked at next, LISTEN_S later at the latest."""
         with self._database.read() as session:
-            every = session.scalar(select(func.count()).select_from(DeviceStateRow)) or 0
-            online = session.scalar(select(func.count()).where(is_online(session, now))) or 0
+            by_state = {state: number for (state,), number in tallied(session, "connection").items()}
             since = now - timedelta(seconds=presence.RIVAL_WINDOW_S)
-            known = (DeviceStateRow.returns >= presence.MIN_RETURNS, DeviceStateRow.returned_at >= since)
+            known = (DeviceStateRow.returned_at >= since, DeviceStateRow.returns >= presence.MIN_RETURNS)
             rivals = session.scalar(select(func.count()).where(*known)) or 0
-        return online, every - online, rivals
+        online = sum(by_state.get(state.value, 0) for state in THERE)
+        return online, sum(by_state.values()) - online, rivals
 
 
 def _extend(session: Session, listened_at: datetime | None, now: datetime) -> None:

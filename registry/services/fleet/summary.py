@@ -1,9 +1,7 @@
-"""The fleet in figures: counted together in one read, kept for a moment, so that any number of readers cost one count.
+"""The fleet in figures: read together, kept for a moment, so that any number of readers cost one read.
 
-Counting reads the index of the fleet once, so it grows with the fleet (tens of milliseconds for 100,000 devices). That
-is why a copy serves until it is SHARE times as old as its counting took: all counting together takes at most one part
-in SHARE of one processor, and small fleets are counted again almost every time. Counters that every transaction raises
-would be exact, at the price of a row for which all writers of all processes wait.
+The database keeps the numbers (`registry.services.tallies`), so that a read follows how many versions, states and codes
+there are, and not how many devices. A copy serves until it is SHARE times as old as its reading took.
 """
 
 from __future__ import annotations
@@ -11,9 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import func, inspect, select, text, true
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.fleet import (
@@ -27,17 +24,15 @@ from registry.contracts.api.fleet import (
 from registry.contracts.rollout.states import RolloutState
 from registry.db.catalog_rows import BlobRow
 from registry.db.engine import Database
-from registry.db.index_rows import DeviceIndexRow, DeviceSlotRow
 from registry.db.rollout_rows import RolloutRow
 from registry.services.fleet.device_index import require_index
+from registry.services.tallies import tallied
 
 SHARE = 20.0
-"""A copy serves so many times as long as its counting took,"""
+"""A copy serves so many times as long as its reading took,"""
 MAX_AGE_S = 10.0
 """and at most so long."""
 MAX_CODES = 500
-_I: Any = inspect(DeviceIndexRow).local_table.c
-_S: Any = inspect(DeviceSlotRow).local_table.c
 
 
 class FleetFigures:
@@ -68,43 +63,31 @@ class FleetFigures:
 def count_fleet(session: Session, now: datetime) -> FleetSummary:
     """Count now. Raises BusyError while the index is not made."""
     require_index(session)
-    connection = _by(session, _I.connection)
-    state = _by(session, _I.state)
-    failing = select(_I.code, func.count()).where(_FAILS).group_by(_I.code).order_by(func.count().desc(), _I.code)
-    codes = {code: number for code, number in session.execute(failing.limit(MAX_CODES))}  # noqa: C416 - rows are no pairs
-    behind = session.scalar(select(func.count()).where(_I.behind == true())) or 0
+    connection = {state: number for (state,), number in tallied(session, "connection").items()}
+    state = {state: number for (state,), number in tallied(session, "state").items()}
+    codes = sorted(tallied(session, "code").items(), key=lambda each: (-each[1], each[0]))
     versions, left_out = _versions(session)
-    rollouts = {RolloutState(each): number for each, number in _by(session, RolloutRow.state).items()}
+    rollouts = session.execute(select(RolloutRow.state, func.count()).group_by(RolloutRow.state))
     return FleetSummary(
         as_of=now,
         devices=sum(connection.values()),
         connection={each: connection.get(each.value, 0) for each in ConnectionState},
         serving={each: state.get(each.value, 0) for each in SlotState},
-        behind=behind,
-        failing=codes,
+        behind=sum(number for (behind,), number in tallied(session, "behind").items() if behind),
+        failing={code: number for (code,), number in codes[:MAX_CODES]},
         versions=versions,
         versions_left_out=left_out,
-        rollouts=rollouts,
+        rollouts={RolloutState(each): number for each, number in rollouts},
         storage=_storage(session),
     )
 
 
-_FAILS = text("code <> ''")
-
-
-def _by(session: Session, column: Any) -> dict[str, int]:
-    query = select(column, func.count()).group_by(column)
-    return {value: number for value, number in session.execute(query)}  # noqa: C416 - rows are no pairs
-
-
 def _versions(session: Session) -> tuple[tuple[VersionCount, ...], int]:
-    columns = (_S.model, _S.version, _S.desired, _S.state, _S.hardware)
-    rows = session.execute(select(*columns, func.count()).group_by(*columns)).all()
-    found = sorted(rows, key=lambda row: (-row[5], *row[:5]))
+    found = sorted(tallied(session, "slots").items(), key=lambda each: (-each[1], each[0]))
     counts = (
         VersionCount(model=model, version=version or None, desired=desired or None, state=SlotState(state),
                      hardware=hardware, devices=devices)
-        for model, version, desired, state, hardware, devices in found[:MAX_VERSION_COUNTS]
+        for (model, version, desired, state, hardware), devices in found[:MAX_VERSION_COUNTS]
     )  # fmt: skip
     return tuple(counts), max(0, len(found) - MAX_VERSION_COUNTS)
 

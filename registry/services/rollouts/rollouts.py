@@ -49,7 +49,7 @@ from registry.services.idempotency import first_answer, remember
 from registry.services.queries import find_version, given, in_batches
 from registry.services.rollouts.apply import begin_rollback, plan_again, remember_why_back
 from registry.services.rollouts.planning import find_manifest, work_out
-from registry.services.rollouts.snapshot import counts_of, lost_of
+from registry.services.rollouts.snapshot import lost_of
 from registry.services.rollouts.store import (
     by_of,
     find_rollout,
@@ -60,7 +60,7 @@ from registry.services.rollouts.store import (
     set_wave,
     spec_of,
 )
-from registry.services.rollouts.tally import code_of, is_troubled
+from registry.services.rollouts.tally import code_of, is_troubled, tally_of
 from registry.services.rollouts.targets import let_go
 from registry.services.rollouts.views import action_views, history_entry, rollout_view
 from registry.services.withdrawn import require_not_yanked, yanked_manifest
@@ -453,7 +453,7 @@ def with_missing(session: Session, spec: RolloutSpec, found: PlanView) -> PlanVi
 def _resume(session: Session, row: RolloutRow, by: str, now: datetime, *, force: bool) -> None:
     """What failed or is lost so far is accepted: gates and `max_unavailable` count from here. With `force` the wave
     that runs passes."""
-    counts, _ = counts_of(session, row.id)
+    counts = tally_of(session, row.id).counts
     lost = lost_of(session, row, spec_of(row), now)
     query = select(WaveRow).where(WaveRow.rollout_id == row.id, WaveRow.kind != Kind.ROLLBACK.value)
     current = True

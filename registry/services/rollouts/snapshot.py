@@ -9,12 +9,11 @@ of a cohort are read, in the order of their turn, which is random with respect t
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from registry.contracts.codes import InferenceCode as Code
@@ -30,6 +29,7 @@ from registry.db.rollout_rows import ActionRow, RolloutRow, WaveRow
 from registry.services.fleet.presence import is_online
 from registry.services.queries import in_batches
 from registry.services.rollouts.store import is_taken, spec_of
+from registry.services.rollouts.tally import RolloutTally, tally_of
 from registry.services.withdrawn import yanked_manifest
 
 MAX_DEVICES = 500
@@ -37,8 +37,8 @@ WINDOW_S = 3600.0
 """Longest window; a younger wave is compared since it began."""
 FAULTS = frozenset({Code.RUN_FAILED, Code.RUN_TIMEOUT, Code.WORKER_CRASHED, Code.RESULT_TOO_LARGE})
 """Errors that speak against a version; refusals of bad input and of overload do not."""
-_UPDATED = tuple(state.value for state in actions.SUCCESS | {ActionState.PROBATION, ActionState.CONFIRMING})
-_WAITING = tuple(state.value for state in actions.PARKED)
+_UPDATED = actions.SUCCESS | {ActionState.PROBATION, ActionState.CONFIRMING}
+_WAITING = actions.PARKED
 
 
 MAX_ROWS = 1000
@@ -50,7 +50,8 @@ _MOVING = (RolloutState.RUNNING, RolloutState.ROLLING_BACK)
 def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
     """What is stored and counted now."""
     spec, state = spec_of(row), RolloutState(row.state)
-    waves = wave_facts(session, row)
+    tally = tally_of(session, row.id)
+    waves = wave_facts(session, row, tally)
     started = [wave.index for wave in waves if wave.state is not WaveState.PENDING]
     judged = next((wave for wave in waves if wave.kind is Kind.WAVE and wave.state is not WaveState.PASSED), None)
     measured = state is RolloutState.RUNNING and judged is not None and judged.state is not WaveState.PENDING
@@ -66,27 +67,26 @@ def take_snapshot(session: Session, row: RolloutRow, now: datetime) -> Snapshot:
         away=_away(session, row, spec, started, now) if watched else (),
         failed=_failed(session, row, spec, started) if state is RolloutState.RUNNING else (),
         yanked=yanked_manifest(session, row.model, row.version) if state is RolloutState.RUNNING else "",
-        refused=_refused(session, row) if state is RolloutState.RUNNING else 0,
+        refused=tally.counts[-1].get(_S.REJECTED, 0) if state is RolloutState.RUNNING else 0,
         lost=sum(lost_of(session, row, spec, now).values()),
         bucket=Bucket(row.tokens, row.byte_tokens, row.filled_at),
         generation=row.generation,
-        cohorts=cohorts_of(session, row, spec, judged, now) if measured and judged is not None else Cohorts(),
+        cohorts=cohorts_of(session, row, tally, judged, now) if measured and judged is not None else Cohorts(),
     )
 
 
-def wave_facts(session: Session, row: RolloutRow) -> tuple[WaveFacts, ...]:
+def wave_facts(session: Session, row: RolloutRow, tally: RolloutTally) -> tuple[WaveFacts, ...]:
     """Every wave that counts in this state, in order."""
     back = row.state == RolloutState.ROLLING_BACK.value
     every = row.state == RolloutState.ABORTING.value  # perhaps a rollback that is aborted
     rows = session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id).order_by(WaveRow.number)).all()
-    counts, spoke = counts_of(session, row.id)
     return tuple(
         WaveFacts(
             index=wave.number,
             kind=Kind(wave.kind),
             state=WaveState(wave.state),
-            counts=counts.get(wave.number, {}),
-            spoke=spoke.get(wave.number, 0),
+            counts=dict(tally.counts.get(wave.number, {})),
+            spoke=tally.spoke.get(wave.number, 0),
             soak_s=wave.soak_s,
             min_committed=wave.min_committed,
             started_at=wave.started_at,
@@ -96,24 +96,6 @@ def wave_facts(session: Session, row: RolloutRow) -> tuple[WaveFacts, ...]:
         for wave in rows
         if every or (wave.kind == Kind.ROLLBACK) == back
     )
-
-
-def counts_of(session: Session, rollout_id: int) -> tuple[dict[int, dict[ActionState, int]], dict[int, int]]:
-    """Wave to state to devices; wave to devices that reported anything. Devices without a wave stand under -1."""
-    spoke = func.sum(case((ActionRow.spoke, 1), else_=0))
-    query = select(ActionRow.wave, ActionRow.state, func.count(), spoke).where(ActionRow.rollout_id == rollout_id)
-    counts: dict[int, dict[ActionState, int]] = defaultdict(dict)
-    heard: dict[int, int] = defaultdict(int)
-    for wave, state, number, said in session.execute(query.group_by(ActionRow.wave, ActionRow.state)):
-        key = -1 if wave is None else wave
-        counts[key][ActionState(state)] = number
-        heard[key] += int(said or 0)
-    return counts, heard
-
-
-def _refused(session: Session, row: RolloutRow) -> int:
-    query = select(func.count()).select_from(ActionRow).where(ActionRow.rollout_id == row.id, ActionRow.wave.is_(None))
-    return session.scalar(query.where(ActionRow.state == _S.REJECTED.value)) or 0
 
 
 def _candidates(session: Session, row: RolloutRow, waves: Sequence[WaveFacts], now: datetime) -> tuple[Candidate, ...]:
@@ -203,14 +185,15 @@ def lost_of(session: Session, row: RolloutRow, spec: RolloutSpec, now: datetime)
     return {wave: number for wave, number in session.execute(query)}  # noqa: C416 - rows are no pairs
 
 
-def cohorts_of(session: Session, row: RolloutRow, spec: RolloutSpec, wave: WaveFacts, now: datetime) -> Cohorts:
+def cohorts_of(session: Session, row: RolloutRow, tally: RolloutTally, wave: WaveFacts, now: datetime) -> Cohorts:
     """Both cohorts, for the wave that is judged."""
+    spec = spec_of(row)
     if not (spec.gate.health or spec.gate.accuracy or spec.gate.shadow):
         return Cohorts()
     since = max(wave.started_at or now, now - timedelta(seconds=WINDOW_S))
-    new = _devices(session, row, ActionRow.state.in_(_UPDATED) & (ActionRow.wave == wave.index))
-    old = _devices(session, row, ActionRow.state.in_(_WAITING))
-    compared, agreed = _shadow(session, row, wave)
+    new = _devices(session, row, {wave.index: tally.counts.get(wave.index, {})}, _UPDATED)
+    old = _devices(session, row, tally.counts, _WAITING)
+    compared, agreed = _shadow(session, row, wave) if spec.policy.shadow is not None else (0, 0.0)
     return Cohorts(
         updated=_cohort(session, new, row.model, row.version, since),
         waiting=_cohort(session, old, row.model, None, since),
@@ -219,9 +202,25 @@ def cohorts_of(session: Session, row: RolloutRow, spec: RolloutSpec, wave: WaveF
     )
 
 
-def _devices(session: Session, row: RolloutRow, which: ColumnElement[bool]) -> list[int]:
-    query = select(ActionRow.device_id).where(ActionRow.rollout_id == row.id, which, ActionRow.device_id.is_not(None))
-    return [found for found in session.scalars(query.order_by(ActionRow.rank).limit(MAX_DEVICES)) if found is not None]
+def _devices(
+    session: Session,
+    row: RolloutRow,
+    counts: Mapping[int, Mapping[ActionState, int]],
+    states: frozenset[ActionState],
+) -> list[int]:
+    """The first by rank in these states. Of each wave and state an index has them in this order."""
+    found: list[tuple[int, int]] = []
+    for wave, of_wave in counts.items():
+        for state in states & of_wave.keys():
+            query = select(ActionRow.rank, ActionRow.device_id).where(
+                ActionRow.rollout_id == row.id,
+                ActionRow.wave == wave if wave >= 0 else ActionRow.wave.is_(None),
+                ActionRow.state == state.value,
+                ActionRow.device_id.is_not(None),
+            )
+            rows = session.execute(query.order_by(ActionRow.rank).limit(MAX_DEVICES))
+            found += [(rank, device) for rank, device in rows if device is not None]
+    return [device for _, device in sorted(found)[:MAX_DEVICES]]
 
 
 def _cohort(session: Session, devices: Sequence[int], model: str, version: str | None, since: datetime) -> Cohort:

@@ -1,4 +1,4 @@
-"""Rollouts as the API shows them. Counters are counted now, from the actions."""
+"""Rollouts as the API shows them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from registry.contracts.rollout.views import (
     WentBack,
 )
 from registry.core.rollouts import actions
-from registry.core.rollouts.gates import Kind, judge
+from registry.core.rollouts.gates import Cohorts, Kind, judge
 from registry.core.rollouts.machine import FINAL, WITHDRAWS, legal
 from registry.core.rollouts.plan import release_s
 from registry.core.rollouts.why import Standing, why_device
@@ -33,7 +33,7 @@ from registry.db.fleet_rows import DeviceStateRow, RegistryStateRow
 from registry.db.rollout_rows import ActionRow, RolloutHistoryRow, RolloutRow, StepRow, WaveRow
 from registry.services.fleet.presence import is_online
 from registry.services.rollouts.apply import verdict_text
-from registry.services.rollouts.snapshot import take_snapshot
+from registry.services.rollouts.snapshot import cohorts_of, wave_facts
 from registry.services.rollouts.store import MAX_STEPS, as_action, is_taken, reason_of, spec_of, taker
 from registry.services.rollouts.tally import RolloutTally, tally_of, troubles
 
@@ -46,7 +46,7 @@ def rollout_view(session: Session, row: RolloutRow, now: datetime | None = None)
     """One rollout; with `now` the gate of the wave that runs is judged, so that people see what it waits for."""
     waves = session.scalars(select(WaveRow).where(WaveRow.rollout_id == row.id).order_by(WaveRow.number)).all()
     tally = tally_of(session, row.id)
-    verdicts = _live_verdicts(session, row, now) if now is not None else {}
+    verdicts = _live_verdicts(session, row, tally, now) if now is not None else {}
     state = RolloutState(row.state)
     return RolloutView(
         id=row.public,
@@ -62,7 +62,7 @@ def rollout_view(session: Session, row: RolloutRow, now: datetime | None = None)
         counts=tally.total,
         back=tally.back,
         troubled=tally.troubled,
-        trouble=troubles(session, row.id) if now is not None and tally.troubled else (),
+        trouble=troubles(session, row.id, tally) if now is not None and tally.troubled else (),
         went_back=_went_back(row),
         waves=tuple(_wave(state, wave, tally, verdicts.get(wave.number)) for wave in waves),
         plan=row.plan_digest,
@@ -82,14 +82,16 @@ def _went_back(row: RolloutRow) -> WentBack | None:
     return WentBack(at=row.went_back_at, by=row.went_back_by, code=row.went_back_code, text=row.went_back_text)
 
 
-def _live_verdicts(session: Session, row: RolloutRow, now: datetime) -> dict[int, str]:
+def _live_verdicts(session: Session, row: RolloutRow, tally: RolloutTally, now: datetime) -> dict[int, str]:
     if row.state not in (RolloutState.RUNNING.value, RolloutState.PAUSED.value):
         return {}
-    snapshot = take_snapshot(session, row, now)
-    wave = next((w for w in snapshot.waves if w.kind is Kind.WAVE and w.state is not WaveState.PASSED), None)
+    waves = wave_facts(session, row, tally)
+    wave = next((w for w in waves if w.kind is Kind.WAVE and w.state is not WaveState.PASSED), None)
     if wave is None or wave.state not in (WaveState.RELEASING, WaveState.SOAKING):
         return {}
-    return {wave.index: verdict_text(judge(wave, snapshot.spec.gate, snapshot.cohorts, now))}
+    running = row.state == RolloutState.RUNNING.value
+    cohorts = cohorts_of(session, row, tally, wave, now) if running else Cohorts()
+    return {wave.index: verdict_text(judge(wave, spec_of(row).gate, cohorts, now))}
 
 
 def _wave(rollout: RolloutState, wave: WaveRow, tally: RolloutTally, verdict: str | None) -> WaveView:

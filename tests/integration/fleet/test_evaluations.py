@@ -14,6 +14,7 @@ from registry.contracts.evaluation import LABELS
 from registry.contracts.paths import (
     dataset_path,
     datasets_path,
+    deployment_path,
     desired_path,
     device_path,
     evaluations_path,
@@ -170,6 +171,7 @@ def test_parity_is_shown_by_variant_and_device_from_the_newest_report(fleet: Fle
     fleet.publish("equal", "1", {"name": "a", "target": "cpu"})  # the publisher's own: test_publish_golden
     manifest = fleet.ask("GET", "/v1/models/equal/versions/1")["manifest"]
     with device(fleet, "edge") as client:
+        fleet.ask("PUT", deployment_path("edge", "equal"), {"version": "1", "force": True})
         slot: dict[str, Any] = {"state": "serving", "version": "1", "manifest": manifest, "variant": "a"}
         report(client, "edge", models={"equal": {**slot, "backend": "acl/310", "parity": {**PARITY, "max_abs": 0.5}}})
         rows = fleet.ask("GET", parity_path("equal", "1"))["items"]

@@ -230,11 +230,11 @@ def label(request: Request, services: ServicesDep, who: Deploying, fields: FormD
         there = services.fleet.labels.offered()
         return page(request, "label.html", active=FLEET, fields=hidden, devices=devices, selector=selector, there=there)
     body = LabelsBody(selector=selector, devices=devices, put=put, remove=remove, preview=True)
-    answer = services.fleet.labels.change(body)
+    answer = services.fleet.labels.change(body, who.name, services.clock())
     what = ", ".join([*(f"{key}={value}" for key, value in put.items()), *(f"{key}-" for key in remove)])
     back = FLEET + (query({"selector": selector}) if selector else "")
     if fields.ticked("confirmed"):
-        answer = services.fleet.labels.change(body.model_copy(update={"preview": False}))
+        answer = services.fleet.labels.change(body.model_copy(update={"preview": False}), who.name, services.clock())
         return done(request, who, f"Changed {how_many(answer.changed, 'device')} of {answer.devices}: {what}.", back)
     more = answer.changed - len(answer.first)
     named = ", ".join(answer.first) + (f" and {more} more" if more else "")

@@ -52,7 +52,7 @@ def new(request: Request, _who: Deploying) -> Response:
 
 
 @router.post("/devices/new")
-def add(request: Request, services: ServicesDep, _who: Deploying, fields: FormDep) -> Response:
+def add(request: Request, services: ServicesDep, who: Deploying, fields: FormDep) -> Response:
     """Ask, then register it; its credential is in the last answer alone."""
     name = str(parsed(_NAME, fields.text("name"), "The device's name"))
     given = label_pairs(fields.text("labels"))
@@ -61,7 +61,7 @@ def add(request: Request, services: ServicesDep, _who: Deploying, fields: FormDe
         services.fleet.devices.view(name, services.clock())
         raise ConflictError(f"There is a device named {name!r} already; choose another name.")
     if fields.ticked("confirmed"):
-        answer = services.fleet.devices.put(name, given, services.clock())
+        answer = services.fleet.devices.put(name, given, services.clock(), who.name)
         if not isinstance(answer, DeviceCreated):
             raise ConflictError(f"Somebody else registered {name!r} at this moment; it has your labels now.")
         return _credential(request, services, answer, f"Registered {name}")
@@ -135,9 +135,9 @@ def set_labels(request: Request, device: Name, services: ServicesDep, who: Deplo
         raise PreconditionError(f"Somebody else changed the label {others[0]!r} of {device} meanwhile: look again.")
     body = parsed(_BODY, {"devices": (device,), "put": put, "remove": remove}, "The change")
     if fields.ticked("confirmed"):
-        services.fleet.labels.change(body)
+        services.fleet.labels.change(body, who.name, services.clock())
         return done(request, who, f"Changed the labels of {device}.", path)
-    services.fleet.labels.change(body.model_copy(update={"preview": True}))
+    services.fleet.labels.change(body.model_copy(update={"preview": True}), who.name, services.clock())
     words = [*(f"{key}={value}" for key, value in sorted(put.items())), *(f"{key}-" for key in remove)]
     return page(
         request,
@@ -178,9 +178,9 @@ def ask_credential(request: Request, device: Name, services: ServicesDep, _who: 
 
 
 @router.post("/devices/{device}/credential")
-def rotate(request: Request, device: Name, services: ServicesDep, _who: Deploying) -> Response:
+def rotate(request: Request, device: Name, services: ServicesDep, who: Deploying) -> Response:
     """The new one is in this answer alone."""
-    created = services.fleet.devices.rotate(device, services.clock())
+    created = services.fleet.devices.rotate(device, services.clock(), who.name)
     return _credential(request, services, created, f"{device} has a new credential")
 
 
@@ -213,7 +213,7 @@ def ask_delete(request: Request, device: Name, services: ServicesDep, _who: Depl
 @router.post("/devices/{device}/delete")
 def delete(request: Request, device: Name, services: ServicesDep, who: Deploying) -> Response:
     """Forget it."""
-    services.fleet.devices.delete(device, services.clock())
+    services.fleet.devices.delete(device, services.clock(), who.name)
     return done(request, who, f"Deleted {device}.", FLEET)
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, Field
 
-from registry.contracts.api.events import EventQuery, EventSource, FleetEvent
+from registry.contracts.api.events import EventQuery, FleetEvent, Severity
 from registry.contracts.texts import visible
 from registry.errors import InvalidError
 from registry.server.console.rendering import page
@@ -34,33 +33,29 @@ STEP = 500
 KINDS = ("deployment", "worker", "job", "outbox", "agent")
 """Of devices: what the field suggests."""
 COLUMNS = tuple(FleetEvent.model_fields)
-_Text = Annotated[str, Field(max_length=400)]
+MAX_TEXT = 400
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-class EventFilters(BaseModel):
-    """The filters as the address and the form say them; an empty one is none."""
+def filters_of(request: Request) -> dict[str, str]:
+    """The filters of an address or a form, as texts, by the fields of `EventQuery`; an empty one is none. Raises
+    InvalidError."""
+    given = {name: request.query_params.get(name, "").strip() for name in EventQuery.model_fields}
+    if any(len(text) > MAX_TEXT for text in given.values()):
+        raise InvalidError("A filter is too long.")
+    return given
 
-    id: _Text = ""
-    source: _Text = ""
-    device: _Text = ""
-    kind: _Text = ""
-    code: _Text = ""
-    model: _Text = ""
-    rollout: _Text = ""
-    since: _Text = ""
-    until: _Text = ""
 
-    def query(self) -> EventQuery:
-        """Raises InvalidError."""
-        given: dict[str, Any] = {name: text.strip() for name, text in self if text.strip()}
-        for name in ("since", "until"):
-            if name in given:
-                given[name] = _time(given[name])
-        try:
-            return EventQuery.model_validate(given)
-        except ValueError as error:
-            raise InvalidError(f"The filters are not right: {visible(str(error))[:500]}") from error
+def query_of(filters: Mapping[str, str]) -> EventQuery:
+    """Raises InvalidError."""
+    given: dict[str, Any] = {name: text for name, text in filters.items() if text}
+    for name in ("since", "until"):
+        if name in given:
+            given[name] = _time(given[name])
+    try:
+        return EventQuery.model_validate(given)
+    except ValueError as error:
+        raise InvalidError(f"The filters are not right: {visible(str(error))[:500]}") from error
 
 
 def _time(text: str) -> datetime:
@@ -72,22 +67,14 @@ def _time(text: str) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
 
-def filters_of(request: Request) -> EventFilters:
-    """Of an address. Raises InvalidError."""
-    try:
-        return EventFilters.model_validate(dict(request.query_params))
-    except ValueError as error:
-        raise InvalidError("A filter is too long.") from error
-
-
 @router.get("/events")
 def events(request: Request, services: ServicesDep, paging: PagingDep, _who: Reading) -> Response:
     """The list."""
     filters, now = filters_of(request), services.clock()
-    found, reached = event_page(services, paging, filters.query())
-    chosen = {name: text for name, text in filters if text}
+    found, reached = event_page(services, paging, query_of(filters))
+    chosen = {name: text for name, text in filters.items() if text}
     times = [("hour", timedelta(hours=1)), ("24 h", timedelta(days=1)), ("7 days", timedelta(days=7))]
-    newest = paging.cursor is None and not filters.until and not filters.id
+    newest = paging.cursor is None and not filters["until"] and not filters["id"]
     return page(
         request,
         "events.html",
@@ -98,7 +85,7 @@ def events(request: Request, services: ServicesDep, paging: PagingDep, _who: Rea
         filters=filters,
         chosen=chosen,
         newest=newest,
-        sources=[each.value for each in EventSource],
+        severities=[each.value for each in Severity],
         kinds=KINDS,
         times=[(name, (now - length).strftime("%Y-%m-%d %H:%M")) for name, length in times],
         most=MAX_DOWNLOAD,
@@ -106,10 +93,10 @@ def events(request: Request, services: ServicesDep, paging: PagingDep, _who: Rea
     )
 
 
-def _command(filters: EventFilters) -> list[str]:
+def _command(filters: Mapping[str, str]) -> list[str]:
     """Options of `registry events` for the same view."""
-    words = [filters.device] if filters.device else []
-    for name, text in filters:
+    words = [filters["device"]] if filters["device"] else []
+    for name, text in filters.items():
         if text and name not in ("device", "id"):
             words += [f"--{name}", text]
     return words
@@ -120,7 +107,7 @@ def download(
     request: Request, services: ServicesDep, _who: Reading, form: Annotated[Literal["csv", "json"], Query(alias="as")]
 ) -> Response:
     """The same as a file: CSV, or one JSON document. A file ends after MAX_DOWNLOAD events, and says so."""
-    wanted = filters_of(request).query()
+    wanted = query_of(filters_of(request))
     found = _each(services.fleet.events, wanted)
     write: Callable[[Iterator[FleetEvent | None]], Iterator[str]] = _csv if form == "csv" else _json
     parts = write(found)

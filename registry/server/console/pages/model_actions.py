@@ -123,6 +123,9 @@ def ask_yank(request: Request, model: Name, version: VersionName, services: Serv
     devices = served(services.fleet.figures.summary(services.clock()), model).get(view.version, Served())
     warnings = [f"{how_many(devices.serves, 'device')} serve it, and go on."] if devices.serves else []
     warnings += [f"The alias {name} points to it." for name in view.aliases]
+    if view.yanked is not None:
+        was = f"It is yanked already, by {view.yanked.by}: {view.yanked.reason}"
+        warnings.append(f"{was}. A new reason replaces this one.")
     return page(
         request, "confirm.html", active="/models", title=f"Yank {model}@{view.version}?", back=path,
         action=f"{path}/yank", fields=(), warnings=warnings,
@@ -140,6 +143,8 @@ def yank(  # noqa: PLR0917 - called by the framework, by name
     body = parsed(_YANK, {"reason": form.text("reason")}, "The reason")
     answer = services.yanking.yank(model, version, body.reason.strip(), who.name, services.clock())
     told = f"Yanked {model}@{version}. {how_many(answer.devices, 'device')} should serve it, and go on."
+    if answer.replaced is not None:
+        told += f" The reason before, of {answer.replaced.by}, stays in the events: {answer.replaced.reason}."
     if answer.rollouts:
         told += f" Rollouts that offer it to nobody more: {', '.join(answer.rollouts)}."
     return done(request, who, told, _version(model, version))

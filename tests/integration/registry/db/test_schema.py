@@ -36,6 +36,8 @@ RELEASED = {
     "r0005": "badb370995f1c1795c5454d72fb491ed6455fd43fea24adec250abd6f0bf5b94",
     "r0006": "f2358d5223c16aa3973fbcdc3848434747cbe7381e1709f0cbc1aef496afff47",
     "r0007": "ac8742f547a81a20f95aa8a5bd9f9903af207fa6736f17241536bef161c3e464",
+    "r0008": "ec5713c6854099ee78dce1a002070eed01d7dabe5dbb0b52142c95d7c02df43a",
+    "r0009": "8bd38d59bddae286ef4b34b8ec49ef822fda4bcec8845b416bf0d1a685ec3e24",
 }
 """SHA-256 of each migration's file. Databases have run them: a line is added here, none is ever changed."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.services.fleet.device_index import rebuild_index
+from registry.services.tallies import recount
 from tests.integration.registry.rollouts.world import World
 from tests.support.host.postgres import Databases
 
@@ -17,4 +18,5 @@ def world(tmp_path: Path, databases: Databases) -> Iterator[World]:
     made = World(databases.migrated(tmp_path))
     rebuild_index(made.database, made.now)
     yield made
+    assert recount(made.database) == {}, "the database does not count what is there"
     made.close()

@@ -33,6 +33,7 @@ from registry.services.fleet.device_index import (
     rebuild_index,
 )
 from registry.services.fleet.epochs import forget_presence
+from registry.services.tallies import recount
 from tests.integration.registry.rollouts.world import FACTS, SLOW, World
 
 Index = dict[str, Any]
@@ -198,6 +199,7 @@ def test_the_index_is_always_what_its_rules_make_of_the_raw_rows(world: World, s
         step()
         world.presence.listen(world.now)  # what only time changes follows by the presence job
         assert written(world) == recomputed(world), done
+        assert recount(world.database) == {}, done
     before = written(world)
     with world.database.write() as session:
         session.execute(delete(DeviceIndexRow))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.services.tallies import recount
 from tests.integration.registry.rollouts.world import World
 from tests.support.host.postgres import Databases
 
@@ -15,4 +16,5 @@ from tests.support.host.postgres import Databases
 def world(tmp_path: Path, databases: Databases) -> Iterator[World]:
     made = World(databases.migrated(tmp_path))
     yield made
+    assert recount(made.database) == {}, "the database does not count what is there"
     made.close()

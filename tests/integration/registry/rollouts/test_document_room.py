@@ -101,13 +101,13 @@ def test_a_document_that_is_too_long_may_become_shorter(
     assert put(world, "d0", slot(1), None)
 
 
-def offered_with_no_way_back(world: World, **spec: object) -> str:
+def offered_with_no_way_back(world: World) -> str:
     """A rollout of which d0 has an offer; then its document is filled, so that the longer slot has no room."""
     world.add("d0")
     world.fleet["d0"].behaviour = "silent"
     long = world.desired("d0").models["lenet"].model_copy(update={"policy": LONG.policy, "variant": "v" * 64})
     assert put_one(world, "d0", "lenet", long)
-    rollout = world.start(**spec)
+    rollout = world.start()
     assert world.wants("d0") == "2.0.0"
     count = next(number for number in range(MAX_MODELS) if not put_one(world, "d0", slot(number), LONG))
     assert any(not put_one(world, "d0", slot(count + number), DesiredModel(version="1", manifest=LONG.manifest))

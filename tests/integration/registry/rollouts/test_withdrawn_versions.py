@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry.contracts.api.devices import Deployment
+from registry.contracts.api.events import EventQuery, EventSource
 from registry.contracts.api.versions import ModelView, TakenBack, VersionView
 from registry.contracts.codes import ReasonCode
 from registry.contracts.rollout.spec import OnFailure
@@ -14,6 +15,7 @@ from registry.errors import YankedError
 from registry.services.catalogue.models import Aliases, Models
 from registry.services.catalogue.versions import Versions
 from registry.services.catalogue.yanking import Yanking
+from registry.services.fleet.events import FleetEvents
 from tests.integration.registry.rollouts.world import R, S, World, quick
 
 NAMES = ("d0", "d1", "d2")
@@ -45,6 +47,22 @@ def test_a_yank_says_who_when_why_and_who_has_the_version(world: World) -> None:
     assert yanked is not None
     assert (yanked.at, yanked.by, yanked.reason) == (world.now, "alice", WHY)
     assert Yanking(world.database).undo("lenet", "2.0.0", "bob", world.now).version.yanked is None
+
+
+def test_a_second_reason_is_told_beside_the_first_and_both_stay_in_the_events(world: World) -> None:
+    yanking, events = Yanking(world.database), FleetEvents(world.database)
+    assert yanking.yank("lenet", "2.0.0", WHY, "alice", world.now).replaced is None
+    assert yanking.yank("lenet", "2.0.0", WHY, "bob", world.now).replaced is None, "the same again changes nothing"
+    replaced = yanking.yank("lenet", "2.0.0", "leaks memory", "bob", world.now).replaced
+    assert replaced is not None
+    assert (replaced.by, replaced.reason) == ("alice", WHY)
+    yanking.undo("lenet", "2.0.0", "carol", world.now)
+    told = events.page(EventQuery(source=EventSource.PERSON, model="lenet"), None, 10).items
+    assert [(each.kind, each.by, each.message, each.before) for each in told] == [
+        ("yank_undone", "carol", "", "leaks memory"),
+        ("yanked", "bob", "leaks memory", WHY),
+        ("yanked", "alice", WHY, ""),
+    ]
 
 
 def test_nobody_gets_a_yanked_version_anew_and_who_has_it_goes_on(world: World) -> None:

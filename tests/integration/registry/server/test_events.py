@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.services.fleet import events
+from registry.services.fleet import activities, events
 from tests.support.programs.registry_process import RegistryProcess, publish
 
 AT = "2026-11-22T12:00:00Z"
@@ -43,12 +43,13 @@ def filled(registry: RegistryProcess) -> Iterator[httpx.Client]:
 
 
 def ids(client: httpx.Client, **query: Any) -> list[str]:
-    """Of all pages, with the rollout's own id left out."""
+    """Of all pages, with the numbers of rollouts and of what people did left out."""
     found: list[str] = []
     while True:
         page = client.get("/v1/events", params=query).raise_for_status().json()
         found += [each["id"] for each in page["items"]]
         if page["next"] is None:
+            found = ["person" if name.startswith("person:") else name for name in found]
             return [":".join("R" if part.startswith("r-") else part for part in name.split(":")) for name in found]
         query["cursor"] = page["next"]
 
@@ -60,7 +61,7 @@ ALIASES = ["alias:told:stable:3", "alias:told:stable:2", "alias:told:stable:1"]
 def test_everything_is_told_newest_first_and_each_once_whatever_the_page(filled: httpx.Client) -> None:
     everything = ids(filled)
     assert everything[1:4] == ALIASES
-    assert sorted(everything[4:]) == sorted(DEVICES)
+    assert sorted(everything[4:]) == sorted([*DEVICES, "person", "person"])
     assert everything[0].startswith("rollout:")
     for limit in (1, 2, 3):
         assert ids(filled, limit=limit) == everything
@@ -69,7 +70,14 @@ def test_everything_is_told_newest_first_and_each_once_whatever_the_page(filled:
 @pytest.mark.parametrize(
     ("query", "wanted"),
     [
-        ({"device": "ev-1"}, ["device:ev-1:e2", "device:ev-1:e1"]),
+        ({"device": "ev-1"}, ["device:ev-1:e2", "device:ev-1:e1", "person"]),
+        ({"device": "ev-1", "source": "device"}, ["device:ev-1:e2", "device:ev-1:e1"]),
+        ({"severity": "error"}, DEVICES[:2]),
+        ({"severity": "error", "code": "run_failed"}, DEVICES[1:2]),
+        ({"by": "admin", "source": "alias"}, ALIASES),
+        ({"by": "admin", "kind": "device_registered"}, ["person", "person"]),
+        ({"by": "admin", "severity": "error"}, []),
+        ({"by": "nobody"}, []),
         ({"source": "alias"}, ALIASES),
         ({"kind": "worker"}, ["device:ev-1:e2"]),
         ({"kind": "removed"}, ALIASES[:1]),
@@ -108,7 +116,7 @@ def test_what_a_device_should_serve_is_among_its_events(filled: httpx.Client) ->
     body = {"version": "1", "force": True}
     filled.put("/v1/devices/ev-2/deployments/told", json=body).raise_for_status()
     for limit in (1, 100):
-        assert sorted(ids(filled, device="ev-2", limit=limit)) == ["deployment:ev-2:told", "device:ev-2:e1"]
+        assert sorted(ids(filled, device="ev-2", limit=limit)) == ["deployment:ev-2:told", "device:ev-2:e1", "person"]
     assert ids(filled, id="deployment:ev-2:told") == ["deployment:ev-2:told"]
     filled.delete("/v1/devices/ev-2/deployments/told").raise_for_status()
 
@@ -144,3 +152,44 @@ def test_a_page_that_looked_at_enough_rows_is_short_and_has_a_next_one(
     assert first["next"]
     assert ids(filled, kind="worker") == ["device:ev-1:e2"]
     filled.delete("/v1/devices/ev-3").raise_for_status()
+
+
+def test_who_changed_labels_credentials_and_versions_is_told(filled: httpx.Client) -> None:
+    names = [f"did-{number}" for number in range(activities.MAX_EACH + 1)]
+    for name in names:
+        filled.put(f"/v1/devices/{name}", json={"labels": {"site": "x"}}).raise_for_status()
+    filled.put("/v1/devices/did-0", json={"labels": {"site": "x"}}).raise_for_status()
+    filled.put("/v1/devices/did-0", json={"labels": {"ring": "a"}}).raise_for_status()
+    filled.post("/v1/labels", json={"devices": ["did-1"], "put": {"ring": "b"}}).raise_for_status()
+    filled.post("/v1/labels", json={"devices": names, "put": {"part": "1"}}).raise_for_status()
+    filled.post("/v1/devices/did-2/credential").raise_for_status()
+    filled.delete("/v1/devices/did-2").raise_for_status()
+
+    def told(**query: str) -> list[tuple[str, str, str]]:
+        found = filled.get("/v1/events", params={"source": "person", **query}).json()["items"]
+        return [(each["kind"], each["severity"], each["message"]) for each in found]
+
+    assert told(device="did-0") == [
+        ("labels_changed", "info", "ring=a, site removed"),
+        ("device_registered", "info", "site=x"),
+    ]
+    assert told(device="did-1")[0] == ("labels_changed", "info", "ring=b")
+    (every,) = [text for kind, _, text in told(by="admin") if "on 21 devices" in text and kind == "labels_changed"]
+    assert every.startswith("part=1 on 21 devices: did-0, did-1, ")
+    found = filled.get("/v1/events", params={"source": "person", "severity": "warning"}).json()["items"]
+    assert ("device_removed", "did-2", "admin") in [(each["kind"], each["device"], each["by"]) for each in found]
+    assert {each["kind"] for each in found} == {"device_removed"}
+    for name in names:
+        filled.delete(f"/v1/devices/{name}")
+
+
+def test_a_rare_code_is_found_behind_any_number_of_other_events(filled: httpx.Client) -> None:
+    token = filled.put("/v1/devices/ev-4", json={}).raise_for_status().json()["token"]
+    own = {"Authorization": f"Bearer {token}"}
+    for start in range(0, events.BUDGET + 1000, 1000):
+        many = {"events": [event(start + number, kind="agent") for number in range(1000)]}
+        filled.post("/v1/devices/ev-4/reports", json=many, headers=own).raise_for_status()
+    for query in ({"code": "run_failed"}, {"code": "bad_file"}, {"severity": "error"}):
+        page = filled.get("/v1/events", params={**query, "limit": 1}).json()
+        assert len(page["items"]) == 1, query
+    filled.delete("/v1/devices/ev-4").raise_for_status()
