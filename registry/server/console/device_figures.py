@@ -63,7 +63,7 @@ def _version(report: Health, model: str) -> str | None:
 
 
 def _new(now: int, before: int) -> int:
-    """Since the report before; a counter that fell was begun anew."""
+    """Since the report before; a counter that fell began again."""
     return now - before if now >= before else now
 
 
