@@ -121,7 +121,7 @@ class UnauthorizedError(RegistryError):
 
 
 class ForbiddenError(RegistryError):
-    """A token without the scope that this needs."""
+    """A token without the role that this needs, or limited to other models or devices."""
 
     code = ProblemCode.FORBIDDEN
 

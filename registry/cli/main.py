@@ -68,7 +68,7 @@ PANELS: dict[str, dict[str, str]] = {
         "restore": "registry.cli.serve:restore",
         "doctor": "registry.cli.upkeep:doctor",
         "disk": "registry.cli.upkeep:disk",
-        "token": "registry.cli.tokens:app",
+        "token": "registry.cli.access.tokens:app",
         "trust": "registry.cli.trust.app:app",
         "key": "registry.cli.keys:app",
         "broker": "registry.cli.broker:app",

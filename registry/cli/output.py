@@ -54,7 +54,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.USAGE: "the command line, the publish file or a value in it is wrong",
     ExitCode.NOT_FOUND: "not found",
     ExitCode.CONFLICT: "conflict: it exists with other content, is in use, or somebody else changed it first",
-    ExitCode.FORBIDDEN: "not allowed: no token, an unknown token, or a token without the scope",
+    ExitCode.FORBIDDEN: "not allowed: no token, an unknown token, or a token without the role",
     ExitCode.UNREACHABLE: "the registry does not answer, or the broker or the device is not there",
     ExitCode.DEADLINE: "the time limit of --timeout passed before the result was known",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C); run the same command again to continue where it stopped",

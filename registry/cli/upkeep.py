@@ -170,7 +170,7 @@ def _by_itself(session: Session) -> list[CheckView]:
     except ClientError as error:
         if error.code in {"unauthorized", "forbidden"}:
             text = "what the registry checks by itself is for administrators"
-            return [_check("registry", CheckState.WARNING, text, "Use a token of the scope admin.")]
+            return [_check("registry", CheckState.WARNING, text, "Use a token with the role administrator.")]
         return [_check("registry", CheckState.FAILED, error.what, error.hint)]
     return list(found.checks)
 

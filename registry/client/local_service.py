@@ -58,7 +58,7 @@ class LocalService:
         return (
             f"The registry of this host runs as a service ({self.unit.name}). Its administrator's token is in {token}; "
             f"{who} may read it. For yourself, have an administrator make one: "
-            "registry token create NAME --scope read, and name its file with --token-file or MODELFLEET_TOKEN."
+            "registry token create NAME --role viewer, and name its file with --token-file or MODELFLEET_TOKEN."
         )
 
 

@@ -546,8 +546,8 @@ class ProblemCode(Code):
         ("Give a token with --token-file FILE or MODELFLEET_TOKEN. On the registry's own host the administrator's "
          "token is found by itself when you run as the user that serves the registry."))
     FORBIDDEN = ("forbidden",
-        "The token lacks the scope that this needs.",
-        "An administrator can make a token with the scope: registry token create NAME --scope SCOPE")
+        "The token lacks the role that this needs, or has it for other models or devices.",
+        "An administrator can make a token with the role: registry token create NAME --role ROLE")
     BLOB_DAMAGED = ("blob_damaged",
         "The registry's copy of a file is lost or damaged.",
         "Publish the same version again: that replaces it.")

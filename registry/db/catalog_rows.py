@@ -146,6 +146,11 @@ class TokenRow(Base):
     secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
     last_used: Mapped[datetime | None]
+    grants: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """A JSON list of `Grant`; empty: those of the scope."""
+    expires_at: Mapped[datetime | None]
+    """It works until then. None: until it is revoked."""
+    created_by: Mapped[str] = mapped_column(WHO, default="", server_default="")
 
 
 class DatasetRow(Made, Base):

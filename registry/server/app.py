@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse, Response
+from fastapi.routing import APIRoute
 from prometheus_client import REGISTRY
 from starlette.concurrency import run_in_threadpool
 
@@ -67,6 +68,13 @@ def _to_console() -> Response:
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI document, from the code alone: no database, no settings."""
     return _application(Limits()).openapi()
+
+
+def operations() -> dict[str, APIRoute]:
+    """Every operation of the API, as `GET /v1/models`, and the route that answers it."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    shown = [route for route in routes if route.include_in_schema]
+    return {f"{method} {route.path}": route for route in shown for method in route.methods or ()}
 
 
 def _application(limits: Limits, others: tuple[OtherBodies, ...] = ()) -> FastAPI:

@@ -203,7 +203,9 @@ def _keys(services: Services) -> Iterator[CheckView]:
 def _access(services: Services) -> Iterator[CheckView]:
     if services.config.access.open_reading:
         text = "everybody who can send a request reads everything without a token (access.open_reading)"
-        yield _warning("reading", text, "Set access.open_reading = false, and give readers tokens of the scope read.")
+        yield _warning(
+            "reading", text, "Set access.open_reading = false, and give readers tokens with the role viewer."
+        )
     else:
         yield _ok("reading", "needs a token")
 

@@ -1,8 +1,8 @@
 """Who is signed in at the console: from a token, or a link that was made for one, to a session of a browser.
 
-A session belongs to a token and may what the token may. It ends when the token is revoked or replaced, when nobody used
-it for IDLE, after MOST at the latest, or when somebody ends it. Browser and link carry 256 random bits, of which only
-the SHA-256 is kept.
+A session belongs to a token and may what the token may. It ends when the token is revoked, replaced or
+has expired, when nobody used it for IDLE, after MOST at the latest, or when somebody ends it. Browser
+and link carry 256 random bits, of which only the SHA-256 is kept.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from registry.contracts.api.answers import ConsoleLink, Scope
+from registry.contracts.api.answers import ConsoleLink
 from registry.contracts.paths import CONSOLE_SIGN_IN
 from registry.db.catalog_rows import TokenRow
 from registry.db.console_rows import ConsoleLinkRow, ConsoleSessionRow
 from registry.errors import ForbiddenError, NotFoundError, UnauthorizedError
+from registry.services.access.principals import Principal
 from registry.services.queries import UseCases
-from registry.services.tokens import Principal, hash_token
+from registry.services.tokens import expired, has_expired, hash_token, principal_of
 
 IDLE = timedelta(minutes=30)
 MOST = timedelta(hours=12)
@@ -42,7 +43,8 @@ class ConsoleSession:
     id: int
     token: str
     """Name of the token with which it signed in."""
-    scope: Scope
+    roles: str
+    """What it may do, for people."""
     opened_at: datetime
     used_at: datetime
     ends_at: datetime
@@ -67,6 +69,8 @@ class ConsoleSessions(UseCases):
             row = session.scalar(select(TokenRow).where(TokenRow.secret_hash == digest))
             if row is None or len(token) > MAX_SECRET_CHARS:
                 raise UnauthorizedError("The token is not known to this registry, or it was revoked.")
+            if has_expired(row.expires_at, now):
+                raise expired(row.expires_at)
             return _open(session, row, now, browser, address)
 
     def sign_in_by_link(self, code: str, now: datetime, browser: str = "", address: str = "") -> str:
@@ -80,6 +84,8 @@ class ConsoleSessions(UseCases):
             row = session.get(TokenRow, link.token) if link is not None else None
             if link is None or row is None or link.expires_at <= now or link.token_hash != row.secret_hash:
                 raise UnauthorizedError(_NO_LINK)
+            if has_expired(row.expires_at, now):
+                raise expired(row.expires_at)
             session.delete(link)
             return _open(session, row, now, browser, address)
 
@@ -118,7 +124,7 @@ class ConsoleSessions(UseCases):
             raise UnauthorizedError(_NO_SESSION)
         row, token = found
         view = _view(row, token)
-        if row.token_hash != token.secret_hash or view.ends_at <= now:
+        if row.token_hash != token.secret_hash or view.ends_at <= now or has_expired(token.expires_at, now):
             raise UnauthorizedError(_NO_SESSION)
         if used and now - row.used_at >= NOTED:
             with self._database.write() as session:
@@ -127,7 +133,7 @@ class ConsoleSessions(UseCases):
                     .where(ConsoleSessionRow.id == row.id, ConsoleSessionRow.used_at < now)
                     .values(used_at=now)
                 )
-        return Principal(token.name, Scope(token.scope)), view
+        return principal_of(token), view
 
     def say(self, number: int, text: str) -> None:
         """The session's next page tells this; empty: nothing more."""
@@ -142,6 +148,7 @@ class ConsoleSessions(UseCases):
             ConsoleSessionRow.token_hash == TokenRow.secret_hash,
             ConsoleSessionRow.used_at > now - IDLE,
             ConsoleSessionRow.opened_at > now - MOST,
+            or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > now),
         )
         if token is not None:
             query = query.where(ConsoleSessionRow.token == token)
@@ -198,10 +205,10 @@ def _view(row: ConsoleSessionRow, token: TokenRow) -> ConsoleSession:
     return ConsoleSession(
         id=row.id,
         token=row.token,
-        scope=Scope(token.scope),
+        roles=principal_of(token).roles,
         opened_at=row.opened_at,
         used_at=row.used_at,
-        ends_at=min(row.used_at + IDLE, row.opened_at + MOST),
+        ends_at=min(filter(None, (row.used_at + IDLE, row.opened_at + MOST, token.expires_at))),
         browser=row.browser,
         address=row.address,
         said=row.said,

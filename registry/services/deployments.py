@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.contracts.api.answers import Scope
 from registry.contracts.api.devices import Deployment, DeploymentView
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.catalogue.manifest import Manifest
@@ -22,6 +23,7 @@ from registry.db.catalog_rows import ModelRow, VersionRow
 from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow
 from registry.errors import ConflictError, InvalidError
+from registry.services.access.permits import require_devices
 from registry.services.choice import choose
 from registry.services.fleet.desired import as_desired, find_device, set_desired
 from registry.services.queries import UseCases, find_model, find_version, found, manifest_body
@@ -48,6 +50,7 @@ class Deployments(UseCases):
             raise InvalidError(f"A policy has no field {unknown[0]!r}.")
         with self._database.write() as session:
             row = find_device(session, device)
+            require_devices(session, Scope.DEPLOY, model, DeviceRow.id == row.id)
             version = find_version(session, model, body.version)
             _require_deployable(session, row, version)
             manifest = Manifest.model_validate_json(version.body)
@@ -70,6 +73,7 @@ class Deployments(UseCases):
         """The device should no longer serve the model. Raises NotFoundError when it should not anyway."""
         with self._database.write() as session:
             row = find_device(session, device)
+            require_devices(session, Scope.DEPLOY, model, DeviceRow.id == row.id)
             found(session.get(DeploymentRow, (row.id, model)), f"Device {device!r} has no deployment of {model!r}.")
             supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, None, by, now=now)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from registry.contracts.api.answers import Scope
 from registry.contracts.api.devices import JobRequest, JobView
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.codes import JobCode
@@ -21,6 +22,7 @@ from registry.contracts.device.deployments import MAX_JOBS, OVER, Job, JobKind, 
 from registry.db.engine import Database
 from registry.db.fleet_rows import DeviceRow, JobRow, OfferedBlobRow
 from registry.errors import BusyError, ForbiddenError, InvalidError
+from registry.services.access.permits import require_devices
 from registry.services.evaluations import find_dataset, keep_evaluation
 from registry.services.fleet.desired import find_device, set_job
 from registry.services.queries import find_version, found, given
@@ -54,6 +56,7 @@ class Jobs:
         with self._database.write() as session:
             device = find_device(session, request.device)
             job = _job(session, request)
+            require_devices(session, Scope.DEPLOY, job.model, DeviceRow.id == device.id)
             waiting = select(func.count()).where(JobRow.device_id == device.id, JobRow.over.is_(False))
             if (session.scalar(waiting) or 0) >= MAX_JOBS:
                 raise BusyError(f"Device {device.name!r} has {MAX_JOBS} jobs to do; wait for one, or cancel it.")
@@ -95,6 +98,7 @@ class Jobs:
         with self._database.write() as session:
             row = find_job(session, job)
             device = session.get_one(DeviceRow, row.device_id)
+            require_devices(session, Scope.DEPLOY, row.model, DeviceRow.id == device.id)
             if not row.over:
                 status = JobStatus(
                     state=JobState.CANCELLED, code=JobCode.JOB_CANCELLED, message=f"Cancelled by {by or 'a person'}."

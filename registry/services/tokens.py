@@ -16,25 +16,28 @@ import secrets
 import stat
 import threading
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import delete, select, update
+from pydantic import TypeAdapter
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from registry.contracts.api.answers import Scope, TokenCreated, TokenView
+from registry.contracts.api.access import Role, RoleGrant
+from registry.contracts.api.answers import Scope, TokenCreate, TokenCreated, TokenView
+from registry.core.access import nearest_scope, of_scope
 from registry.db.catalog_rows import TokenRow
 from registry.db.engine import Changed, Database, announce
 from registry.errors import (
     ConflictError,
-    ForbiddenError,
     InvalidError,
     NotFoundError,
     StartError,
     TemporaryError,
     UnauthorizedError,
 )
+from registry.services.access.principals import Principal
+from registry.services.device_sets import terms_of
 from registry.services.queries import UseCases
 
 TOKEN_PREFIX = "mf_"  # noqa: S105 - what every token starts with
@@ -44,47 +47,6 @@ CACHE_SIZE = 1 << 18
 """Tokens that are remembered; of a registry that has more, they are looked up one by one."""
 MANY = 100
 """Tokens that were looked up one by one since the last refresh: a whole fleet is back, and it is time for one."""
-
-_GRANTS = {
-    Scope.READ: frozenset({Scope.READ}),
-    Scope.PUBLISH: frozenset({Scope.READ, Scope.PUBLISH}),
-    Scope.DEPLOY: frozenset({Scope.READ, Scope.DEPLOY}),
-    Scope.ADMIN: frozenset({Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.ADMIN}),
-    Scope.DEVICE: frozenset({Scope.DEVICE}),
-}
-"""What a token of a scope may do."""
-
-
-@dataclass(frozen=True)
-class Principal:
-    """Who asks. `name` goes into the record of what was done; `device` is set for a device's credential."""
-
-    name: str
-    scope: Scope
-    device: str | None = None
-
-    def may(self, scope: Scope) -> bool:
-        """Is the scope granted?"""
-        return scope in _GRANTS[self.scope]
-
-    def require(self, scope: Scope) -> None:
-        """Raises ForbiddenError when the scope is not granted."""
-        if not self.may(scope):
-            raise ForbiddenError(f"This needs a token with the scope {scope}; {self.name!r} has {self.scope}.")
-
-    def require_device(self, device: str) -> None:
-        """Raises ForbiddenError for everybody but the device itself and administrators."""
-        if self.device != device and not self.may(Scope.ADMIN):
-            raise ForbiddenError(f"Only device {device!r} itself, with its own credential, may do this.")
-
-    def require_device_or(self, scope: Scope, device: str) -> None:
-        """Raises ForbiddenError for everybody but the device itself and those to whom the scope is granted."""
-        if self.device != device:
-            self.require(scope)
-
-
-ANONYMOUS = Principal(name="", scope=Scope.READ)
-"""A reader without a token, where `access.open_reading` allows that."""
 
 
 def hash_token(token: str) -> str:
@@ -111,7 +73,7 @@ class Access:
         with self._lock:
             self._asked = True
             known = self._known.get(digest)
-            if known is None or known[1] < time.monotonic():
+            if known is None or known[1] < time.monotonic() or has_expired(known[0].expires_at, now):
                 return None
             self._used[known[0].name] = now
             return known[0]
@@ -120,7 +82,7 @@ class Access:
         """The principal of a token, from the database.
 
         Raises:
-            UnauthorizedError: the token is not known (any more).
+            UnauthorizedError: the token is not known (any more), or it has expired.
         """
         digest = hash_token(token)
         revocations = self._revocations
@@ -128,7 +90,9 @@ class Access:
             row = session.scalar(select(TokenRow).where(TokenRow.secret_hash == digest))
         if row is None or len(token) > MAX_TOKEN_CHARS or not hmac.compare_digest(row.secret_hash, digest):
             raise UnauthorizedError("The token is not known to this registry, or it was revoked.")
-        principal = Principal(name=row.name, scope=Scope(row.scope), device=row.device)
+        if has_expired(row.expires_at, now):
+            raise expired(row.expires_at)
+        principal = principal_of(row)
         with self._lock:
             self._looked_up += 1
             many = self._looked_up >= MANY
@@ -149,17 +113,18 @@ class Access:
         if not asked:
             return
         until = time.monotonic() + CACHE_SECONDS
-        columns = (TokenRow.secret_hash, TokenRow.name, TokenRow.scope, TokenRow.device)
+        columns = (TokenRow.secret_hash, TokenRow.name, TokenRow.scope, TokenRow.device, TokenRow.grants)
         with self._database.read() as session:
-            rows = session.execute(select(*columns).limit(CACHE_SIZE + 1)).all()
+            rows = session.execute(select(*columns, TokenRow.expires_at).limit(CACHE_SIZE + 1)).all()
         if len(rows) > CACHE_SIZE:
             return
         known: dict[str, tuple[Principal, float]] = {}
-        for digest, name, scope, device in rows:
+        for digest, name, scope, device, grants, expires_at in rows:
             old = before.get(digest)
-            same = old is not None and (old[0].name, old[0].scope, old[0].device) == (name, scope, device)
-            principal = old[0] if same and old is not None else Principal(name, Scope(scope), device)
-            known[digest] = (principal, until)
+            was = old[0] if old is not None and not grants else None
+            if was is None or was.grants or _told(was) != (name, scope, device, expires_at):
+                was = Principal(name, Scope(scope), device, grants_of(grants), expires_at)
+            known[digest] = (was, until)
         with self._lock:
             if revocations == self._revocations:
                 self._known = known
@@ -182,6 +147,7 @@ class Access:
                 session.execute(update(TokenRow).where(TokenRow.name == name).values(last_used=at))
 
 
+_LASTS = TokenRow.expires_at.is_(None)
 ADMIN_NAME = "admin"
 """The token of the first start, or the one that the configuration gives."""
 MIN_TOKEN_CHARS = 32
@@ -223,17 +189,76 @@ def remove_device_token(session: Session, device: str) -> None:
     announce(session, Changed.TOKEN, name)
 
 
+_GRANTS: TypeAdapter[tuple[RoleGrant, ...]] = TypeAdapter(tuple[RoleGrant, ...])
+_NO_GRANTS: tuple[RoleGrant, ...] = ()
+
+
+def grants_of(text: str) -> tuple[RoleGrant, ...]:
+    """As a row has them."""
+    return _GRANTS.validate_json(text) if text else _NO_GRANTS
+
+
+def grants_text(grants: tuple[RoleGrant, ...]) -> str:
+    """For a row."""
+    return _GRANTS.dump_json(grants, exclude_defaults=True).decode()
+
+
+def _told(principal: Principal) -> tuple[str, str, str | None, datetime | None]:
+    return principal.name, principal.scope, principal.device, principal.expires_at
+
+
+def principal_of(row: TokenRow) -> Principal:
+    """Whoever shows this token."""
+    return Principal(row.name, Scope(row.scope), row.device, grants_of(row.grants), row.expires_at)
+
+
+def has_expired(expires_at: datetime | None, now: datetime) -> bool:
+    """Is its time over?"""
+    return expires_at is not None and expires_at <= now
+
+
+def expired(at: datetime | None) -> UnauthorizedError:
+    """The refusal of a token whose time is over."""
+    when = f" on {at.isoformat(timespec='seconds')}" if at is not None else ""
+    return UnauthorizedError(f"The token has expired{when}. An administrator makes a new one: registry token create.")
+
+
+def check_grants(grants: tuple[RoleGrant, ...]) -> None:
+    """Raises InvalidError for a selector that is none."""
+    for grant in grants:
+        terms_of(grant.devices)
+
+
 class Tokens(UseCases):
     """The use cases of token management; devices' credentials are not among these."""
 
-    def create(self, name: str, scope: Scope, now: datetime) -> TokenCreated:
-        """A new token. Raises ConflictError when the name is taken."""
-        token = new_token()
+    def create(self, body: TokenCreate, by: str, now: datetime) -> TokenCreated:
+        """A new token.
+
+        Raises:
+            ConflictError: the name is taken.
+            InvalidError: it would have expired already, or a selector is none.
+        """
+        if has_expired(body.expires_at, now):
+            raise InvalidError("The token would have expired already: its end is not in the future.")
+        grants = body.grants or of_scope(body.scope or Scope.READ)
+        check_grants(grants)
+        token, scope = new_token(), nearest_scope(grants)
         with self._database.write() as session:
-            if session.get(TokenRow, name) is not None:
-                raise ConflictError(f"There is a token named {name!r}; revoke it first, or choose another name.")
-            session.add(TokenRow(name=name, scope=scope, secret_hash=hash_token(token), created_at=now))
-        return TokenCreated(name=name, scope=scope, token=token)
+            if session.get(TokenRow, body.name) is not None:
+                raise ConflictError(f"There is a token named {body.name!r}; revoke it first, or choose another name.")
+            session.add(
+                TokenRow(
+                    name=body.name,
+                    scope=scope,
+                    secret_hash=hash_token(token),
+                    created_at=now,
+                    grants=grants_text(grants),
+                    expires_at=body.expires_at,
+                    created_by=by,
+                )
+            )
+        return TokenCreated(name=body.name, scope=scope, token=token, grants=grants, expires_at=body.expires_at)
 
     def page(self, after: str, limit: int) -> list[TokenView]:
         """Up to `limit` tokens by name, after the name `after`."""
@@ -241,17 +266,26 @@ class Tokens(UseCases):
         with self._database.read() as session:
             rows = session.scalars(query.order_by(TokenRow.name).limit(limit)).all()
         return [
-            TokenView(name=row.name, scope=Scope(row.scope), created_at=row.created_at, last_used=row.last_used)
+            TokenView(
+                name=row.name,
+                scope=Scope(row.scope),
+                created_at=row.created_at,
+                last_used=row.last_used,
+                grants=principal_of(row).rights,
+                expires_at=row.expires_at,
+                created_by=row.created_by,
+            )
             for row in rows
         ]
 
-    def revoke(self, name: str) -> None:
+    def revoke(self, name: str, now: datetime) -> None:
         """The token works no more. Raises NotFoundError, and ConflictError for the last administrator's."""
         with self._database.write() as session:
             row = session.get(TokenRow, name)
             if row is None or row.device is not None:
                 raise NotFoundError(f"There is no token named {name!r}.")
             others = select(TokenRow.name).where(TokenRow.scope == Scope.ADMIN, TokenRow.name != name)
+            others = others.where(or_(TokenRow.expires_at.is_(None), TokenRow.expires_at > now))
             if row.scope == Scope.ADMIN and session.scalar(others.limit(1)) is None:
                 raise ConflictError("This is the last administrator's token; create another one first.")
             session.delete(row)
@@ -273,7 +307,7 @@ class Tokens(UseCases):
         if given is not None:
             require_token(given, "The administrator's token")
         with self._database.read() as session:
-            any_admin = session.scalar(select(TokenRow.name).where(TokenRow.scope == Scope.ADMIN).limit(1))
+            any_admin = session.scalar(select(TokenRow.name).where(TokenRow.scope == Scope.ADMIN, _LASTS).limit(1))
             row = session.get(TokenRow, ADMIN_NAME)
             same = (
                 given is not None
@@ -329,6 +363,7 @@ class Tokens(UseCases):
                 row = TokenRow(name=name, scope=Scope.ADMIN, secret_hash="", created_at=now)
                 session.add(row)
             row.scope, row.secret_hash = Scope.ADMIN, hash_token(token)
+            row.grants, row.expires_at = grants_text((RoleGrant(role=Role.ADMINISTRATOR),)), None
             announce(session, Changed.TOKEN, name)
 
 

@@ -20,7 +20,7 @@ import uvicorn
 from registry.client.address import ADMIN_TOKEN_FILE, Address
 from registry.client.api import ApiClient
 from registry.config import RegistryConfig
-from registry.contracts.api.answers import Scope
+from registry.contracts.api.answers import Scope, TokenCreate
 from registry.contracts.api.devices import Deployment
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.rollout.spec import Fleet, Gate, OnFailure, RolloutSpec, WaveSpec
@@ -171,7 +171,7 @@ def example_fleet(folder: Path, devices: int = 24) -> Iterator[People]:
     services = build_services(RegistryConfig(data_dir=folder, host="127.0.0.1"), clock.now)
     try:
         people = {
-            name: services.tokens.create(name, scope, start).token  # type: ignore[arg-type]
+            name: services.tokens.create(TokenCreate(name=name, scope=scope), "admin", start).token
             for name, scope in (("anna", Scope.DEPLOY), ("ben", Scope.ADMIN), ("mira", Scope.READ))
         }
         people["admin"] = (folder / ADMIN_TOKEN_FILE).read_text().strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 from registry.cli.listing import Listing, newest_option, show_list
 from registry.cli.output import time_text
 from registry.cli.session import Session, command
+from registry.cli.times import moment
 from registry.client.errors import UsageFault
 from registry.contracts.api.events import EventQuery, EventSource, FleetEvent, Severity
 from registry.contracts.paths import events_path
@@ -54,7 +54,7 @@ def events(
     """
     given = {"device": device, "source": source, "model": model, "rollout": rollout, "kind": kind, "code": code}
     given |= {"severity": severity, "by": by}
-    times = {name: _moment(session, text) for name, text in (("since", since), ("until", until)) if text}
+    times = {name: moment(text, session.now()) for name, text in (("since", since), ("until", until)) if text}
     try:
         wanted = EventQuery.model_validate({**{name: value for name, value in given.items() if value}, **times})
     except ValidationError as error:
@@ -73,22 +73,6 @@ def events(
         newest_first=True,
     )  # fmt: skip
     show_list(session, listing, events_path(), limit=limit, default=SHOWN, query=wanted.to_json())
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _moment(session: Session, text: str) -> datetime:
-    """Raises UsageFault."""
-    number, unit = text[:-1], text[-1:]
-    try:
-        if number.isdecimal() and len(number) < 7 and unit in _UNITS:
-            return session.now() - timedelta(seconds=int(number) * _UNITS[unit])
-        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except (ValueError, OverflowError) as error:
-        hint = "2026-11-28 01:40 (UTC), 2026-11-28T01:40+01:00, or so long ago: 90m, 24h, 7d"
-        raise UsageFault(f"{text!r} is no time", hint=hint) from error
-    return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
 
 def _kind(event: FleetEvent) -> str:

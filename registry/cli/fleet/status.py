@@ -138,12 +138,17 @@ def _left_text(left: timedelta) -> str:
     return f"{days} left" + (": RENEW" if left < RENEW else "")
 
 
+def _roles(token: TokenView) -> list[str]:
+    """Of an older registry, which tells of none: its scope."""
+    return sorted({each.role.value for each in token.grants}) or [token.scope.value]
+
+
 def _tokens_line(tokens: Sequence[TokenView] | None, now: datetime) -> str:
     if tokens is None:
         return "not shown: that needs an administrator's token"
     people = [token for token in tokens if token.scope is not Scope.DEVICE]
-    scopes = Counter(token.scope for token in people)
-    counts = ", ".join(f"{number} {scope.value}" for scope, number in scopes.items())
+    roles = Counter(role for token in people for role in _roles(token))
+    counts = ", ".join(f"{number} {role}" for role, number in roles.items())
     idle = [token.name for token in people if now - (token.last_used or token.created_at) > UNUSED]
     more = f" and {len(idle) - 3} more" if len(idle) > 3 else ""
     unused = f"; not used for {UNUSED.days} days: {', '.join(idle[:3])}{more}" if idle else ""

@@ -1,4 +1,4 @@
-"""The registry's HTTP API: what every part of it answers, and tokens with what each kind of them may do.
+"""The registry's HTTP API: what every part of it answers, and tokens with what each of them may do.
 
 Errors are problem+json (RFC 9457), lists are a `Page`. Bodies are JSON but for blobs and uploads. Who may do what: see
 `Scope`.
@@ -6,16 +6,18 @@ Errors are problem+json (RFC 9457), lists are a `Page`. Bodies are JSON but for 
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field, model_validator
 
+from registry.contracts.api.access import MAX_GRANTS, RoleGrant
 from registry.contracts.enums import StrEnum
 from registry.contracts.wire import Name, Wire
 
 
 class Scope(StrEnum):
-    """What a token may do. `admin` may do everything; a `device` token acts only for its own device."""
+    """What an operation needs. Tokens have roles, which say more (`RoleGrant`); before there were roles they had one of
+    these. `admin` may do everything; a `device` token acts only for its own device."""
 
     READ = "read"
     """Look at everything but secrets."""
@@ -23,6 +25,8 @@ class Scope(StrEnum):
     """Upload blobs, publish versions, move aliases, change model settings, delete."""
     DEPLOY = "deploy"
     """Register devices and set what they should serve."""
+    APPROVE = "approve"
+    """Approve or deny what others want to change. Tokens that have `deploy` may, too."""
     ADMIN = "admin"
     """Also manage tokens."""
     DEVICE = "device"
@@ -30,12 +34,22 @@ class Scope(StrEnum):
 
 
 class TokenCreate(Wire):
-    """A new token; the name says who holds it."""
+    """A new token; the name says who holds it. It has `grants`, or a `scope` as before there were roles."""
 
     name: Name
     """Unique."""
-    scope: Literal[Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.ADMIN]
-    """What it may do."""
+    scope: Literal[Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.ADMIN] | None = None
+    """`read`: viewer, `publish`: publisher, `deploy`: deployer and approver, `admin`: administrator."""
+    grants: Annotated[tuple[RoleGrant, ...], Field(max_length=MAX_GRANTS)] = ()
+    """What it may do, and on what."""
+    expires_at: AwareDatetime | None = None
+    """It works until then. None: until it is revoked."""
+
+    @model_validator(mode="after")
+    def _says_what_it_may_do(self) -> TokenCreate:
+        if (self.scope is None) == (not self.grants):
+            raise ValueError("a token has grants or a scope")
+        return self
 
 
 class TokenCreated(Wire):
@@ -44,9 +58,13 @@ class TokenCreated(Wire):
     name: Name
     """Its name."""
     scope: Scope
-    """What it may do."""
+    """The nearest scope."""
     token: str
     """The secret, for `Authorization: Bearer`."""
+    grants: tuple[RoleGrant, ...] = ()
+    """What it may do, and on what."""
+    expires_at: AwareDatetime | None = None
+    """It works until then. None: until it is revoked."""
 
 
 class TokenView(Wire):
@@ -55,11 +73,17 @@ class TokenView(Wire):
     name: Name
     """Its name."""
     scope: Scope
-    """What it may do."""
+    """The nearest scope."""
     created_at: AwareDatetime
     """UTC."""
     last_used: AwareDatetime | None = None
     """About when it was last seen. None: never."""
+    grants: tuple[RoleGrant, ...] = ()
+    """What it may do, and on what."""
+    expires_at: AwareDatetime | None = None
+    """It works until then. None: until it is revoked."""
+    created_by: str = ""
+    """Who made it. Empty: not recorded."""
 
 
 class ConsoleLink(Wire):

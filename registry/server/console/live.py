@@ -24,7 +24,8 @@ from registry.db.engine import Changed, Database
 from registry.db.fleet_rows import EventRow, HealthRow, RevisionRow
 from registry.db.index_rows import DeviceIndexRow
 from registry.errors import BusyError, TemporaryError
-from registry.server.console.visitors import LIVE, Reading, address_of
+from registry.server.console.visitors import LIVE, Reading
+from registry.server.middleware.auth import address_of
 
 router = APIRouter()
 MAX_STREAMS = 512

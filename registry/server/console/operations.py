@@ -18,10 +18,10 @@ class PageOffer:
     page: str
     """Method and path of the route below the console's address."""
     scope: Scope
-    """What the visitor's token must allow."""
+    """What the visitor must be allowed."""
 
 
-R, P, D, A = Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.ADMIN
+R, P, D, V, A = Scope.READ, Scope.PUBLISH, Scope.DEPLOY, Scope.APPROVE, Scope.ADMIN
 OFFERED: dict[str, tuple[PageOffer, ...]] = {
     "GET /v1/devices": (PageOffer("GET /fleet", R),),
     "GET /v1/fleet": (PageOffer("GET /fleet", R),),
@@ -88,7 +88,7 @@ OFFERED: dict[str, tuple[PageOffer, ...]] = {
     "GET /v1/rollouts/{rollout}/devices/{device}": (PageOffer("GET /rollouts/{rollout}/devices/{device}", R),),
     "GET /v1/rollouts/{rollout}/history": (PageOffer("GET /rollouts/{rollout}/history", R),),
     "POST /v1/rollouts/{rollout}/commands": (PageOffer("POST /rollouts/{rollout}/commands", D),),
-    "POST /v1/rollouts/{rollout}/approval": (PageOffer("POST /rollouts/{rollout}/approval", D),),
+    "POST /v1/rollouts/{rollout}/approval": (PageOffer("POST /rollouts/{rollout}/approval", V),),
     "PUT /v1/devices/{device}": (
         PageOffer("POST /devices/new", D),
         PageOffer("POST /devices/{device}/labels", D),

@@ -18,7 +18,6 @@ from registry.server.console.forms import FormDep
 from registry.server.console.rendering import page
 from registry.server.console.visitors import (
     Visitor,
-    address_of,
     cookie_of,
     drop_cookie,
     reads_without_token,
@@ -26,7 +25,7 @@ from registry.server.console.visitors import (
     set_cookie,
     visitor_of,
 )
-from registry.server.middleware.auth import ServicesDep, services_of
+from registry.server.middleware.auth import ServicesDep, address_of, services_of
 
 router = APIRouter()
 PATH = "/sign-in"

@@ -24,9 +24,9 @@ from registry.contracts.api.answers import Scope
 from registry.contracts.paths import CONSOLE
 from registry.errors import ForbiddenError, UnauthorizedError
 from registry.server.composition import Services
-from registry.server.middleware.auth import services_of
+from registry.server.middleware.auth import Needs, address_of, require_right, services_of
+from registry.services.access.principals import ANONYMOUS, Actor, Principal, act_as
 from registry.services.console_sessions import MOST, ConsoleSession
-from registry.services.tokens import ANONYMOUS, Principal
 
 COOKIE = "modelfleet_console"
 SECURE_COOKIE = "__Host-" + COOKIE
@@ -118,11 +118,6 @@ def cookie_of(request: Request) -> str | None:
     return request.cookies.get(plain_cookie(request))
 
 
-def address_of(request: Request) -> str:
-    """Where a request comes from. A proxy of `access.proxies` is believed when it says so (`registry.server.run`)."""
-    return request.client.host if request.client is not None else ""
-
-
 def set_cookie(request: Request, response: Response, secret: str) -> None:
     """The browser keeps the secret until it is closed, MOST at the longest."""
     secure = is_https(request)
@@ -151,6 +146,7 @@ async def visitor_of(request: Request) -> Visitor:
     """
     known = getattr(request.state, "visitor", None)
     if isinstance(known, Visitor):
+        act_as(Actor(known.principal, address_of(request)))
         return known
     services = services_of(request)
     secret = cookie_of(request)
@@ -168,6 +164,7 @@ async def visitor_of(request: Request) -> Visitor:
             raise UnauthorizedError("Sign in to see this page.")
         visitor = Visitor(ANONYMOUS, None)
     request.state.visitor = visitor
+    act_as(Actor(visitor.principal, address_of(request)))
     return visitor
 
 
@@ -176,19 +173,22 @@ def reads_without_token(request: Request, services: Services) -> bool:
     return request.method in SAFE and services.config.access.open_reading
 
 
-def _requiring(scope: Scope) -> Callable[[Request], Awaitable[Visitor]]:
+def _requiring(scope: Scope, *, everywhere: bool = False) -> Callable[[Request], Awaitable[Visitor]]:
     async def require(request: Request) -> Visitor:
         visitor = await visitor_of(request)
         if visitor.session is None and not visitor.may(scope):
             raise UnauthorizedError("Sign in to do this: without signing in you may only read.")
-        visitor.principal.require(scope)
+        require_right(request, visitor.principal, scope, everywhere=everywhere)
         return visitor
 
+    require.needs = Needs(scope, everywhere)  # type: ignore[attr-defined]
     return require
 
 
 Reading = Annotated[Visitor, Depends(_requiring(Scope.READ))]
 Publishing = Annotated[Visitor, Depends(_requiring(Scope.PUBLISH))]
 Deploying = Annotated[Visitor, Depends(_requiring(Scope.DEPLOY))]
+FleetDeploying = Annotated[Visitor, Depends(_requiring(Scope.DEPLOY, everywhere=True))]
+Approving = Annotated[Visitor, Depends(_requiring(Scope.APPROVE))]
 Administering = Annotated[Visitor, Depends(_requiring(Scope.ADMIN))]
 """What a page's function takes to say who may open it, as the API's `Reader`, `Deployer` and so on."""

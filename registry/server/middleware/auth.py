@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -13,10 +14,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from registry.contracts.api.answers import Scope
+from registry.core.access import ROLE_OF
 from registry.errors import ForbiddenError, UnauthorizedError
 from registry.log_format import belongs_to
 from registry.server.composition import Services
-from registry.services.tokens import ANONYMOUS, Principal
+from registry.services.access.principals import ANONYMOUS, Actor, Principal, act_as
 
 _bearer = HTTPBearer(auto_error=False, description="A token of this registry: `Authorization: Bearer mf_…`")
 
@@ -46,12 +48,19 @@ async def caller(
         if known is None:
             known = await run_in_threadpool(services.access.authenticate, credentials.credentials, now)
         belongs_to(device=known.device)
+        act_as(Actor(known, address_of(request)))
         return known
     if "authorization" in request.headers:
         raise UnauthorizedError("The Authorization header is not `Bearer <token>`.")
     if services.config.access.open_reading:
+        act_as(Actor(ANONYMOUS, address_of(request)))
         return ANONYMOUS
     raise UnauthorizedError("This needs a token: `Authorization: Bearer <token>`.")
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from. A proxy of `access.proxies` is believed when it says so (`registry.server.run`)."""
+    return request.client.host if request.client is not None else ""
 
 
 async def caller_of(request: Request) -> Principal:
@@ -59,26 +68,51 @@ async def caller_of(request: Request) -> Principal:
     return await caller(request, services_of(request), await _bearer(request))
 
 
-def _requiring(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
-    async def require(principal: Annotated[Principal, Depends(caller)]) -> Principal:
+def _requiring(scope: Scope, *, everywhere: bool = False) -> Callable[..., Awaitable[Principal]]:
+    """A dependency; where the path names a model, on this model. `everywhere`: on all models and devices."""
+
+    async def require(request: Request, principal: Annotated[Principal, Depends(caller)]) -> Principal:
         if principal is ANONYMOUS and not principal.may(scope):
-            raise UnauthorizedError(f"This needs a token with the scope {scope}.")
-        principal.require(scope)
+            raise UnauthorizedError(f"This needs a token with the role {ROLE_OF[scope]}.")
+        require_right(request, principal, scope, everywhere=everywhere)
         return principal
 
+    require.needs = Needs(scope, everywhere)  # type: ignore[attr-defined]
     return require
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a route needs of who asks; docs/console-operations.md is made from it."""
+
+    scope: Scope
+    everywhere: bool = False
+    """On all models and devices."""
+    devices: bool = False
+    """Every device may, too."""
+
+
+def require_right(request: Request, principal: Principal, scope: Scope, *, everywhere: bool = False) -> None:
+    """Raises ForbiddenError where this request's path needs a right that the principal lacks."""
+    if everywhere:
+        principal.require_everywhere(scope)
+    else:
+        principal.require(scope, request.path_params.get("model") if scope is not Scope.READ else None)
 
 
 async def _catalog_reader(principal: Annotated[Principal, Depends(caller)]) -> Principal:
     if not principal.may(Scope.READ) and principal.device is None:
-        raise ForbiddenError("This needs a token with the scope read, or a device's credential.")
+        raise ForbiddenError("This needs the role viewer, or a device's credential.")
     return principal
 
 
+_catalog_reader.needs = Needs(Scope.READ, devices=True)  # type: ignore[attr-defined]
+
+
 async def _uploader(principal: Annotated[Principal, Depends(caller)]) -> Principal:
-    if principal.device is not None:
-        return principal
-    return await _requiring(Scope.PUBLISH)(principal)
+    if principal.device is None:
+        principal.require(Scope.PUBLISH)
+    return principal
 
 
 Uploader = Annotated[Principal, Depends(_uploader)]
@@ -90,4 +124,8 @@ CatalogReader = Annotated[Principal, Depends(_catalog_reader)]
 Reader = Annotated[Principal, Depends(_requiring(Scope.READ))]
 Publisher = Annotated[Principal, Depends(_requiring(Scope.PUBLISH))]
 Deployer = Annotated[Principal, Depends(_requiring(Scope.DEPLOY))]
+"""Which devices, the services check: `registry.services.access.permits`."""
+FleetDeployer = Annotated[Principal, Depends(_requiring(Scope.DEPLOY, everywhere=True))]
+"""Deployers of all models and devices: for what tells of, or touches, the whole fleet."""
+Approver = Annotated[Principal, Depends(_requiring(Scope.APPROVE))]
 Administrator = Annotated[Principal, Depends(_requiring(Scope.ADMIN))]

@@ -22,7 +22,7 @@ from registry.contracts.paths import API
 from registry.errors import RegistryError, UnauthorizedError
 from registry.server.middleware.auth import caller_of
 from registry.server.middleware.problems import problem_response, response_of
-from registry.services.tokens import ANONYMOUS
+from registry.services.access.principals import ANONYMOUS
 
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
 """Also matches a string that does not end, so that no text makes it try again from each quote."""

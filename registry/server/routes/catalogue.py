@@ -287,7 +287,8 @@ def get_dataset(name: Name, services: ServicesDep, _who: CatalogReader) -> Datas
 def publish_dataset(
     name: Name, body: DatasetCreate, services: ServicesDep, response: Response, who: Publisher
 ) -> DatasetView:
-    """Publish a validation set whose blob is there. It never changes."""
+    """Publish a validation set whose blob is there. It never changes. Limits on models hold for its name, too."""
+    who.require(Scope.PUBLISH, name)
     view, created = services.datasets.publish(name, body, who.name, services.clock())
     if not created:
         response.status_code = 200
@@ -295,6 +296,7 @@ def publish_dataset(
 
 
 @evaluations.delete("/datasets/{name}", status_code=204)
-def delete_dataset(name: Name, services: ServicesDep, _who: Publisher) -> None:
+def delete_dataset(name: Name, services: ServicesDep, who: Publisher) -> None:
     """Remove a validation set; what was measured on it stays."""
+    who.require(Scope.PUBLISH, name)
     services.datasets.delete(name, services.clock())

@@ -17,7 +17,7 @@ from registry.server.diagnosis import diagnose
 from registry.server.middleware.auth import Administrator, CatalogReader, Reader, ServicesDep
 from registry.server.middleware.paging import PagingDep
 from registry.server.readiness import WORKS
-from registry.services.tokens import ANONYMOUS
+from registry.services.access.principals import ANONYMOUS
 
 tokens = APIRouter(prefix=API, tags=["tokens"])
 meta = APIRouter(tags=["meta"])
@@ -30,16 +30,16 @@ def list_tokens(services: ServicesDep, paging: PagingDep, _who: Administrator) -
 
 
 @tokens.post("/tokens", status_code=201)
-def create_token(body: TokenCreate, services: ServicesDep, response: Response, _who: Administrator) -> TokenCreated:
+def create_token(body: TokenCreate, services: ServicesDep, response: Response, who: Administrator) -> TokenCreated:
     """A new token; its secret is shown only in this answer."""
     response.headers["Cache-Control"] = "no-store"
-    return services.tokens.create(body.name, body.scope, services.clock())
+    return services.tokens.create(body, who.name, services.clock())
 
 
 @tokens.delete("/tokens/{name}", status_code=204)
 def revoke_token(name: Name, services: ServicesDep, _who: Administrator) -> None:
     """The token works no more, at once."""
-    services.tokens.revoke(name)
+    services.tokens.revoke(name, services.clock())
 
 
 @tokens.post("/console-links", status_code=201)

@@ -1,6 +1,6 @@
 """Rollouts: made as a draft, submitted, planned, approved, run; what became of every device; groups and webhooks.
 
-The URL of a webhook may be a secret, so that only those who deploy may read it.
+The URL of a webhook may be a secret, and it hears of the whole fleet: only deployers of all of it may read or set it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from registry.contracts.rollout.views import (
 )
 from registry.contracts.wire import Name
 from registry.errors import InvalidError
-from registry.server.middleware.auth import Deployer, Reader, ServicesDep
+from registry.server.middleware.auth import Approver, Deployer, FleetDeployer, Reader, ServicesDep
 from registry.server.middleware.etags import tagged
 from registry.server.middleware.paging import PagingDep
 
@@ -120,7 +120,7 @@ def command_rollout(  # noqa: PLR0917 - called by the framework, by name
 
 @rollouts.post("/rollouts/{rollout}/approval")
 def approve_rollout(  # noqa: PLR0917 - called by the framework, by name
-    rollout: RolloutName, body: Approval, services: ServicesDep, response: Response, who: Deployer, key: Key = None
+    rollout: RolloutName, body: Approval, services: ServicesDep, response: Response, who: Approver, key: Key = None
 ) -> RolloutView:
     """Approve the plan with this digest, or deny it; 412 when the plan is another one, 403 when it needs another."""
     return tagged(services.fleet.rollouts.approve(rollout, body, key, who.name, services.clock()), response)
@@ -178,20 +178,20 @@ def _require_known(spec: RolloutSpec) -> None:
 
 
 @webhooks.get("/webhooks")
-def list_webhooks(services: ServicesDep, paging: PagingDep, _who: Deployer) -> Page[WebhookView]:
+def list_webhooks(services: ServicesDep, paging: PagingDep, _who: FleetDeployer) -> Page[WebhookView]:
     """Webhooks by name, and how delivery goes."""
     return paging.answer("webhooks", "", services.fleet.webhooks.page, lambda hook: hook.name)
 
 
 @webhooks.get("/webhooks/{name}")
-def get_webhook(name: Name, services: ServicesDep, _who: Deployer) -> WebhookView:
+def get_webhook(name: Name, services: ServicesDep, _who: FleetDeployer) -> WebhookView:
     """One webhook, and how delivery goes."""
     return services.fleet.webhooks.get(name)
 
 
 @webhooks.put("/webhooks/{name}", responses={201: {"model": WebhookCreated}})
 def put_webhook(
-    name: Name, body: WebhookCreate, services: ServicesDep, response: Response, _who: Deployer
+    name: Name, body: WebhookCreate, services: ServicesDep, response: Response, _who: FleetDeployer
 ) -> WebhookCreated | WebhookView:
     """Make one, which answers 201 with the secret that signs its events, once; or change it, and try again at once."""
     answer = services.fleet.webhooks.put(name, body, services.clock())
@@ -202,6 +202,6 @@ def put_webhook(
 
 
 @webhooks.delete("/webhooks/{name}", status_code=204)
-def delete_webhook(name: Name, services: ServicesDep, _who: Deployer) -> None:
+def delete_webhook(name: Name, services: ServicesDep, _who: FleetDeployer) -> None:
     """Forget one."""
     services.fleet.webhooks.delete(name)

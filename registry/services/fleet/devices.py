@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, defer
 
+from registry.contracts.api.answers import Scope
 from registry.contracts.api.devices import DeviceCreated, DeviceView
 from registry.contracts.api.fleet import SlotState
 from registry.contracts.device.messages import Health, Presence, Reported
@@ -28,6 +29,7 @@ from registry.db.fleet_rows import (
     TombstoneRow,
 )
 from registry.errors import InvalidError
+from registry.services.access.permits import require_devices
 from registry.services.fleet.activities import ActivityKind, note_activity
 from registry.services.fleet.desired import find_device, first_document
 from registry.services.fleet.device_index import index, indexed_devices
@@ -58,6 +60,8 @@ class Devices(UseCases):
         with self._database.write() as session:
             row = session.scalar(select(DeviceRow).where(DeviceRow.name == name))
             created = row is None
+            if row is not None:
+                require_devices(session, Scope.DEPLOY, None, DeviceRow.id == row.id)
             row = row or _register(session, name, now)
             before = labels_of(session, DeviceLabelRow.device_id == row.id).get(row.id, {})
             what = _changes(before, labels)
@@ -68,6 +72,7 @@ class Devices(UseCases):
             session.execute(delete(DeviceLabelRow).where(DeviceLabelRow.device_id == row.id))
             session.add_all(DeviceLabelRow(device_id=row.id, key=key, value=labels[key]) for key in labels)
             session.flush()
+            require_devices(session, Scope.DEPLOY, None, DeviceRow.id == row.id)
             token = put_device_token(session, name, now) if created else ""
             announce(session, Changed.FLEET)
             view = _views(session, [row], now)[0]
@@ -76,7 +81,7 @@ class Devices(UseCases):
     def rotate(self, name: str, now: datetime, by: str = "") -> DeviceCreated:
         """A new credential; the old one works no more, at once in this process. Raises NotFoundError."""
         with self._database.write() as session:
-            find_device(session, name)
+            require_devices(session, Scope.DEPLOY, None, DeviceRow.id == find_device(session, name).id)
             token = put_device_token(session, name, now)
             note_activity(session, ActivityKind.CREDENTIAL, by, now, device=name)
         return DeviceCreated(device=name, token=token)
@@ -85,6 +90,7 @@ class Devices(UseCases):
         """Forget a device, its history and its credential; the bridge clears its retained messages. NotFoundError."""
         with self._database.write() as session:
             row = find_device(session, name)
+            require_devices(session, Scope.DEPLOY, None, DeviceRow.id == row.id)
             generation = session.get_one(DesiredRow, row.id).generation
             revision = next_revision(session)
             session.merge(

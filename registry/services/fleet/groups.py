@@ -1,22 +1,23 @@
-"""Named sets of devices, and which devices a fleet means: selectors and groups as SQL, so that 100,000 devices are
-one query and not 100,000 comparisons."""
+"""Named sets of devices, and which devices a fleet means: selectors and groups as SQL, see `device_sets`."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select
 from sqlalchemy.orm import Session
 
+from registry.contracts.api.answers import Scope
 from registry.contracts.rollout.spec import Fleet, GroupBody, GroupView
 from registry.contracts.rollout.states import RolloutState
 from registry.core.rollouts.machine import AT_REST
-from registry.core.selectors import Operator, SelectorError, Term, parse
 from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeviceLabelRow, DeviceRow
 from registry.db.rollout_rows import GroupDeviceRow, GroupRow, RolloutRow
 from registry.errors import InUseError, InvalidError
+from registry.services.access.permits import require_fleet
+from registry.services.device_sets import matching
 from registry.services.queries import UseCases, batches, found
 
 OVER = tuple(state.value for state in RolloutState if state in AT_REST and state is not RolloutState.DRAFT)
@@ -31,7 +32,11 @@ class Groups(UseCases):
             raise InvalidError("A group has a selector, devices, or both.")
         matching(body.selector)
         with self._database.write() as session:
-            row = session.get(GroupRow, name) or GroupRow(name=name)
+            row = session.get(GroupRow, name)
+            if row is not None:
+                require_fleet(session, Scope.DEPLOY, None, Fleet(groups=(name,)))
+            require_fleet(session, Scope.DEPLOY, None, Fleet(selector=body.selector, devices=body.devices))
+            row = row or GroupRow(name=name)
             row.selector, row.note, row.changed_at = body.selector.strip(), body.note, now
             session.add(row)
             session.flush()
@@ -57,6 +62,7 @@ class Groups(UseCases):
         """Forget a group. Raises NotFoundError; InUseError while a rollout that is not over names it."""
         with self._database.write() as session:
             row = find_group(session, name)
+            require_fleet(session, Scope.DEPLOY, None, Fleet(groups=(name,)))
             open_specs = select(RolloutRow.public, RolloutRow.name, RolloutRow.spec)
             users = [
                 called or public
@@ -72,22 +78,6 @@ class Groups(UseCases):
 def find_group(session: Session, name: str) -> GroupRow:
     """The group's row. Raises NotFoundError."""
     return found(session.get(GroupRow, name), f"There is no group named {name!r}.")
-
-
-def terms_of(selector: str) -> tuple[Term, ...]:
-    """What a selector asks; nothing where it is empty. Raises InvalidError when it is none."""
-    try:
-        return parse(selector).terms if selector.strip() else ()
-    except SelectorError as error:
-        raise InvalidError(f"{error}.") from error
-
-
-def matching(selector: str) -> ColumnElement[bool]:
-    """A condition on `devices`: what the selector matches. Raises InvalidError when it is none."""
-    condition: ColumnElement[bool] = true()
-    for term in terms_of(selector):
-        condition &= _term(term)
-    return condition
 
 
 def in_fleet(session: Session, fleet: Fleet) -> ColumnElement[bool]:
@@ -117,14 +107,6 @@ def _in_group(row: GroupRow) -> ColumnElement[bool]:
     members = select(GroupDeviceRow.device).where(GroupDeviceRow.group == row.name)
     condition: ColumnElement[bool] = DeviceRow.name.in_(members)
     return or_(condition, matching(row.selector)) if row.selector else condition
-
-
-def _term(term: Term) -> ColumnElement[bool]:
-    label = select(DeviceLabelRow.device_id).where(DeviceLabelRow.key == term.key)
-    if term.operator in (Operator.IN, Operator.NOT_IN):
-        label = label.where(DeviceLabelRow.value.in_(term.values))
-    having = DeviceRow.id.in_(label)
-    return ~having if term.operator in (Operator.NOT_IN, Operator.MISSING) else having
 
 
 def _view(session: Session, row: GroupRow) -> GroupView:

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
+from registry.contracts.api.answers import Scope
 from registry.contracts.api.labels import (
     MAX_KEYS,
     MAX_NAMED,
@@ -23,9 +24,10 @@ from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeviceLabelRow, DeviceRow
 from registry.db.tally_rows import LabelKeyRow, LabelValueRow
 from registry.errors import InvalidError, NotFoundError
+from registry.services.access.permits import require_devices
+from registry.services.device_sets import matching
 from registry.services.fleet.activities import note_labels
 from registry.services.fleet.devices import MAX_LABELS
-from registry.services.fleet.groups import matching
 from registry.services.queries import UseCases, batches, in_batches
 from registry.services.tallies import tallied
 
@@ -80,9 +82,11 @@ class Labels(UseCases):
                 return _answer(_changing(session, meant := _meant(session, body), body), len(meant))
         with self._database.write() as session:
             meant = _meant(session, body)
+            _require_right(session, list(meant))
             changing = _changing(session, meant, body)
             if changing:
                 _put(session, list(meant), body)
+                _require_right(session, list(meant))  # of what they are now, too: none is moved out of the limits
                 what = [f"{key}={value}" for key, value in sorted(body.put.items())]
                 what += [f"{key} removed" for key in body.remove]
                 note_labels(session, changing, ", ".join(what), by, now, meant=body.selector.strip())
@@ -124,6 +128,11 @@ def _check(body: LabelsBody) -> None:
         raise InvalidError("Which labels? Give some to put or to remove.")
     if both := sorted(set(body.put) & set(body.remove)):
         raise InvalidError(f"The label {both[0]!r} is to be put and removed.")
+
+
+def _require_right(session: Session, ids: list[int]) -> None:
+    for some in batches(ids):
+        require_devices(session, Scope.DEPLOY, None, DeviceRow.id.in_(some))
 
 
 def _meant(session: Session, body: LabelsBody) -> dict[int, str]:

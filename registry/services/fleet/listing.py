@@ -20,8 +20,8 @@ from registry.contracts.api.fleet import ConnectionState, DeviceSort, SlotState
 from registry.core.selectors import Operator, Term
 from registry.db.fleet_rows import DeviceLabelRow, DeviceRow, DeviceStateRow
 from registry.db.index_rows import DeviceIndexRow, DeviceSlotRow
+from registry.services.device_sets import matching, terms_of
 from registry.services.fleet.device_index import require_index
-from registry.services.fleet.groups import matching, terms_of
 from registry.services.fleet.presence import is_online
 
 STEP = 200

@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from registry.contracts.api.answers import Scope
 from registry.contracts.codes import DeviceReasonCode, ReasonCode
 from registry.contracts.rollout.spec import MAX_VALID_S, RolloutSpec
 from registry.contracts.rollout.states import ActionState, Command, RolloutState, WaveState
@@ -43,6 +44,7 @@ from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeviceRow
 from registry.db.rollout_rows import ActionRow, GroupDeviceRow, RolloutHistoryRow, RolloutRow, WaveRow
 from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError, YankedError
+from registry.services.access.permits import require_fleet
 from registry.services.fleet.desired import find_device
 from registry.services.fleet.groups import find_group
 from registry.services.idempotency import first_answer, remember
@@ -171,6 +173,7 @@ class Rollouts:
         def decide(session: Session) -> RolloutView:
             command = Command.APPROVE if body.approve else Command.DENY
             row = _commanded(session, name, command, body.revision)
+            require_fleet(session, Scope.APPROVE, row.model, spec_of(row).fleet)
             if body.approve:
                 _require_not_yanked(session, row)
             if row.plan_digest != body.plan:
@@ -313,6 +316,7 @@ def _require_not_yanked(session: Session, row: RolloutRow) -> None:
 
 def _carry_out(session: Session, name: str, body: CommandBody, by: str, now: datetime) -> RolloutView:
     row = _commanded(session, name, body.command, body.revision)
+    require_fleet(session, Scope.DEPLOY, row.model, spec_of(row).fleet)
     if body.command in _OFFERS:
         _require_not_yanked(session, row)
     if body.command is Command.DELETE:
@@ -395,6 +399,7 @@ def make_draft(session: Session, spec: RolloutSpec, by: str, now: datetime) -> R
         ConflictError: MAX_OPEN are not over.
     """
     _check(session, spec, now)
+    require_fleet(session, Scope.DEPLOY, spec.model, spec.fleet)
     still_open = select(RolloutRow.id).where(RolloutRow.ended_at.is_(None)).limit(MAX_OPEN)
     if len(session.scalars(still_open).all()) >= MAX_OPEN:
         raise ConflictError(f"{MAX_OPEN} rollouts are not over; end or delete some first.")
@@ -426,6 +431,9 @@ def change_draft(session: Session, row: RolloutRow, spec: RolloutSpec, by: str, 
             differences(json.loads(row.spec), spec.to_json()),
         )
     _check(session, spec, now)
+    before = spec_of(row)
+    require_fleet(session, Scope.DEPLOY, before.model, before.fleet)
+    require_fleet(session, Scope.DEPLOY, spec.model, spec.fleet)
     version = find_version(session, spec.model, spec.version)
     require_not_yanked(version)
     row.spec, row.model = spec.canonical().decode(), spec.model

@@ -21,9 +21,10 @@ def test_an_administrator_makes_a_token_with_which_somebody_signs_in_until_it_is
 ) -> None:
     page = operator.open("/console/settings/tokens")
     page.get_by_label("Holder").fill("gina")
-    page.get_by_label("deploy").check()
+    page.get_by_label("deployer").check()
+    page.get_by_label("Only these devices").fill("site=paris")
     page.get_by_role("button", name="Create…").click()
-    assert "registry token create gina --scope deploy" in page.inner_text("main")
+    assert "registry token create gina --role deployer --devices site=paris" in page.inner_text("main")
     page.get_by_role("button", name="Create").click()
     secret = page.locator(".secret").inner_text()
 

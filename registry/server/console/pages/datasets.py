@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from registry.contracts.api.answers import Scope
 from registry.contracts.wire import Name
 from registry.server.console.filters import command_line, segment
 from registry.server.console.forms import FormDep
@@ -32,6 +33,7 @@ def dataset(request: Request, name: Name, services: ServicesDep, _who: Reading) 
 @router.post("/datasets/{name}/remove")
 def remove_dataset(request: Request, name: Name, services: ServicesDep, who: Publishing, form: FormDep) -> Response:
     """Remove it; scores on it stay."""
+    who.principal.require(Scope.PUBLISH, name)
     if form.ticked("confirmed"):
         services.datasets.delete(name, services.clock())
         return done(request, who, f"Validation set {name} is removed; what was measured on it stays.", "/datasets")

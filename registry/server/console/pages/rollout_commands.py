@@ -22,7 +22,7 @@ from registry.server.console import rollout_figures
 from registry.server.console.filters import command_line, segment
 from registry.server.console.forms import Form, FormDep, parsed
 from registry.server.console.rendering import done, page
-from registry.server.console.visitors import Deploying
+from registry.server.console.visitors import Approving, Deploying
 from registry.server.middleware.auth import ServicesDep
 
 router = APIRouter()
@@ -143,7 +143,7 @@ def _command(form: Form) -> Command:
 
 
 @router.get("/rollouts/{rollout}/approval")
-def ask_approval(request: Request, rollout: Name, services: ServicesDep, who: Deploying) -> Response:
+def ask_approval(request: Request, rollout: Name, services: ServicesDep, who: Approving) -> Response:
     """The plan that waits, to be approved or denied."""
     view = services.fleet.rollouts.get(rollout, services.clock())
     plan = services.fleet.rollouts.plan(rollout, services.clock())
@@ -154,7 +154,7 @@ def ask_approval(request: Request, rollout: Name, services: ServicesDep, who: De
 
 
 @router.post("/rollouts/{rollout}/approval")
-def approve(request: Request, rollout: Name, services: ServicesDep, who: Deploying, form: FormDep) -> Response:
+def approve(request: Request, rollout: Name, services: ServicesDep, who: Approving, form: FormDep) -> Response:
     """Approve the plan that was read, or deny it."""
     approves = form.text("decision") == "approve"
     if not approves and form.text("decision") != "deny":

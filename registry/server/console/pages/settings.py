@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from importlib.metadata import version
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from registry.contracts.api.access import LIMITED_BY_DEVICES, LIMITED_BY_MODELS, Role, RoleGrant
 from registry.contracts.api.answers import Scope, TokenCreate
 from registry.contracts.api.upkeep import CheckState
 from registry.contracts.wire import Name
+from registry.core.access import named
 from registry.server.console.filters import command_line
-from registry.server.console.forms import FormDep, parsed
+from registry.server.console.forms import Form, FormDep, parsed
 from registry.server.console.rendering import done, go, page
 from registry.server.console.sections import NavEntry
 from registry.server.console.visitors import Administering, Reading
@@ -22,19 +26,23 @@ from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
 from registry.server.readiness import WORKS
 from registry.services.console_sessions import IDLE, MOST
+from registry.services.tokens import check_grants
 from registry.services.trust.view import trust_view
 
 router = APIRouter()
 SECTION = NavEntry("Settings", "/settings", "settings", router)
-SCOPES = {
-    Scope.READ: "Look at everything but secrets.",
-    Scope.PUBLISH: "Also publish versions, move aliases, change models.",
-    Scope.DEPLOY: "Also register devices and say what they serve. Approve rollouts.",
-    Scope.ADMIN: "Also manage tokens.",
+ROLES = {
+    Role.VIEWER: "Looks at everything but secrets.",
+    Role.PUBLISHER: "Publishes versions, moves aliases, yanks, changes models.",
+    Role.DEPLOYER: "Registers devices and says what they serve, makes and runs rollouts.",
+    Role.APPROVER: "Approves or denies what others want to change.",
+    Role.ADMINISTRATOR: "Does everything, and manages tokens.",
 }
-"""What a person may be given, in a sentence each."""
+"""What somebody may be given, in a sentence each. All of them may look at everything."""
+LONGEST_DAYS = 3650
 CHECK_KIND = {CheckState.OK: "ok", CheckState.WARNING: "warn", CheckState.FAILED: "bad", CheckState.OFF: "idle"}
 _TOKEN: TypeAdapter[TokenCreate] = TypeAdapter(TokenCreate)
+_DAYS: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, le=LONGEST_DAYS)])
 
 
 @router.get("/settings")
@@ -79,14 +87,17 @@ def trust(request: Request, services: ServicesDep, _who: Reading) -> Response:
 def tokens(request: Request, services: ServicesDep, paging: PagingDep, _who: Administering) -> Response:
     """Who may do what; without secrets, which nobody can read again."""
     found = paging.answer("tokens", "", services.tokens.page, lambda token: token.name)
-    return page(request, "tokens.html", tokens=found.items, next=found.next, scopes=SCOPES)
+    return page(request, "tokens.html", tokens=found.items, next=found.next, roles=ROLES)
 
 
 @router.post("/settings/tokens")
 def create_token(request: Request, services: ServicesDep, who: Administering, form: FormDep) -> Response:
     """A new token. Its secret stands in this answer, and nowhere else."""
-    given = {"name": form.text("name"), "scope": form.text("scope")}
-    body = parsed(_TOKEN, given, "The token")
+    grants = grants_of_form(form)
+    days = form.text("days")
+    ends = services.clock() + timedelta(days=parsed(_DAYS, days, "The number of days")) if days else None
+    body = parsed(_TOKEN, {"name": form.text("name"), "grants": grants, "expires_at": ends}, "The token")
+    check_grants(body.grants)
     if not form.ticked("confirmed"):
         return page(
             request,
@@ -94,18 +105,50 @@ def create_token(request: Request, services: ServicesDep, who: Administering, fo
             title=f"Create token {body.name}",
             back="/settings/tokens",
             action="/settings/tokens",
-            fields=list(given.items()),
-            facts=(("Holder", body.name), ("May", SCOPES[Scope(body.scope)]), ("Asked for by", who.name)),
+            fields=list(form.hidden("confirmed")),
+            facts=(
+                ("Holder", body.name),
+                ("Roles", named(body.grants)),
+                ("Works until", f"{ends:%Y-%m-%d %H:%M} UTC" if ends is not None else "it is revoked"),
+                ("Asked for by", who.name),
+            ),
             warnings=("The token is shown once. Whoever has it can do this until it is revoked.",),
-            command=command_line("registry", "token", "create", body.name, "--scope", body.scope),
+            command=command_line("registry", "token", "create", body.name, *grant_options(body.grants), *_until(days)),
             button="Create",
             danger=False,
             reason=None,
         )
-    made = services.tokens.create(body.name, Scope(body.scope), services.clock())
+    made = services.tokens.create(body, who.name, services.clock())
     return page(
         request, "secret.html", title=f"Token {made.name}", what="token", secret=made.token, back="/settings/tokens"
     )
+
+
+def _until(days: str) -> tuple[str, ...]:
+    return ("--expires", f"{days}d") if days else ()
+
+
+def grants_of_form(form: Form) -> list[dict[str, object]]:
+    """The ticked roles, each with the limits that it can have."""
+    models = form.text("models").replace(",", " ").split()
+    devices = form.text("devices")
+    return [
+        {
+            "role": role,
+            **({"models": models} if models and role in LIMITED_BY_MODELS else {}),
+            **({"devices": devices} if devices and role in LIMITED_BY_DEVICES else {}),
+        }
+        for role in form.texts("role")
+    ]
+
+
+def grant_options(grants: Sequence[RoleGrant]) -> list[str]:
+    """The same for a shell; all limits of one form are the same."""
+    options = [word for each in grants for word in ("--role", each.role.value)]
+    models = next((each.models for each in grants if each.models), ())
+    devices = next((each.devices for each in grants if each.devices), "")
+    options += [word for pattern in models for word in ("--models", pattern)]
+    return [*options, *(("--devices", devices) if devices else ())]
 
 
 @router.post("/settings/tokens/{name}/revoke")
@@ -127,7 +170,7 @@ def revoke_token(request: Request, name: Name, services: ServicesDep, who: Admin
             danger=True,
             reason=None,
         )
-    services.tokens.revoke(name)
+    services.tokens.revoke(name, services.clock())
     return done(request, who, f"Token {name} is revoked.", "/settings/tokens")
 
 

@@ -1,6 +1,6 @@
 """Try it: a picture or a request is sent to devices, and what they answer is shown side by side.
 
-It makes work for devices that others depend on, so it needs the scope `deploy`, as does changing what they serve.
+It makes work for devices that others depend on, so it needs the role deployer, as does changing what they serve.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from registry.contracts.wire import Name
 from registry.server.console.filters import command_line
 from registry.server.console.forms import FormDep, parsed
 from registry.server.console.rendering import done, page
-from registry.server.console.visitors import Deploying
+from registry.server.console.visitors import FleetDeploying
 from registry.server.middleware.auth import ServicesDep
 from registry.server.middleware.paging import PagingDep
 from registry.services.webhooks import DEFAULT_KINDS, KINDS
@@ -23,21 +23,21 @@ HOME = "/settings/webhooks"
 
 
 @router.get(HOME)
-def webhooks(request: Request, services: ServicesDep, paging: PagingDep, _who: Deploying) -> Response:
+def webhooks(request: Request, services: ServicesDep, paging: PagingDep, _who: FleetDeploying) -> Response:
     """All of them."""
     found = paging.answer("webhooks", "", services.fleet.webhooks.page, lambda hook: hook.name)
     return page(request, "webhooks.html", hooks=found.items, next=found.next, kinds=KINDS, default_kinds=DEFAULT_KINDS)
 
 
 @router.get(HOME + "/{name}")
-def webhook(request: Request, name: Name, services: ServicesDep, _who: Deploying) -> Response:
+def webhook(request: Request, name: Name, services: ServicesDep, _who: FleetDeploying) -> Response:
     """One: how delivery goes, and its form."""
     view = services.fleet.webhooks.get(name)
     return page(request, "webhook.html", hook=view, kinds=KINDS, default_kinds=DEFAULT_KINDS)
 
 
 @router.post(HOME)
-def set_webhook(request: Request, services: ServicesDep, who: Deploying, form: FormDep) -> Response:
+def set_webhook(request: Request, services: ServicesDep, who: FleetDeploying, form: FormDep) -> Response:
     """Make one, whose secret stands in this answer and nowhere else; or change one, which tries again at once."""
     name = parsed(_NAME, form.text("name"), "The name")
     body = parsed(_BODY, {"url": form.text("url"), "kinds": form.texts("kind")}, "The webhook")
@@ -48,7 +48,7 @@ def set_webhook(request: Request, services: ServicesDep, who: Deploying, form: F
 
 
 @router.post(HOME + "/{name}/remove")
-def remove_webhook(request: Request, name: Name, services: ServicesDep, who: Deploying, form: FormDep) -> Response:
+def remove_webhook(request: Request, name: Name, services: ServicesDep, who: FleetDeploying, form: FormDep) -> Response:
     """Forget it."""
     if form.ticked("confirmed"):
         services.fleet.webhooks.delete(name)

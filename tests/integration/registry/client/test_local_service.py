@@ -60,7 +60,7 @@ def test_who_cannot_read_the_token_is_told_which_login_can(environment: dict[str
     hint = find_address(environment=environment).hint
     me = pwd.getpwuid(os.getuid())[0]
     assert f"{tmp_path / 'data' / 'admin.token'}; {me} and root (sudo -u {me} registry ...) may read it" in hint
-    assert "registry token create NAME --scope read" in hint
+    assert "registry token create NAME --role viewer" in hint
 
 
 def test_who_cannot_read_the_token_is_told_which_group_can(environment: dict[str, str], tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from fastapi.routing import APIRoute
 
-from registry.server.app import openapi_document
+from registry.server.access_table import OWN_RULES, needs_of
+from registry.server.app import openapi_document, operations
 from registry.server.console.app import routers
 from registry.server.console.operations import FOR_PROGRAMS, OFFERED
 from tests.support.paths import ROOT
@@ -25,8 +26,11 @@ API = {
 
 
 def pages() -> set[str]:
-    routes = [route for router in routers() for route in router.routes if isinstance(route, APIRoute)]
-    return {f"{method} {route.path}" for route in routes for method in route.methods}
+    return {f"{method} {route.path}" for route in page_routes() for method in route.methods or ()}
+
+
+def page_routes() -> list[APIRoute]:
+    return [route for router in routers() for route in router.routes if isinstance(route, APIRoute)]
 
 
 def test_every_operation_for_people_is_offered_by_a_page() -> None:
@@ -41,6 +45,24 @@ def test_the_tables_name_only_operations_that_there_are_and_each_once() -> None:
 
 def test_the_pages_that_the_tables_name_are_there() -> None:
     assert {offer.page for offers in OFFERED.values() for offer in offers} - pages() == set()
+
+
+def test_every_operation_needs_a_role_or_has_a_rule_of_its_own() -> None:
+    routes = operations()
+    assert set(routes) == API
+    assert {operation for operation, route in routes.items() if needs_of(route) is None} == set(OWN_RULES)
+
+
+def test_a_page_needs_what_its_operation_needs() -> None:
+    own = {f"{method} {route.path}": route for route in page_routes() for method in route.methods or ()}
+    for operation, offers in OFFERED.items():
+        for offer in offers:
+            page = needs_of(own[offer.page])
+            assert page is not None, offer
+            assert page.scope is offer.scope, offer
+            needs = needs_of(operations()[operation])
+            if needs is not None and len(offers) == 1:
+                assert (page.scope, page.everywhere) == (needs.scope, needs.everywhere), offer
 
 
 @pytest.mark.parametrize("folder", [CONSOLE / "static" / "vendor", ROOT / "tests" / "data" / "axe"])
