@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.answers import Scope
-from registry.contracts.api.devices import Deployment, DeploymentView
+from registry.contracts.api.devices import Deployment, DeploymentBefore, DeploymentView
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.catalogue.manifest import Manifest
 from registry.contracts.device.deployments import DeploymentPolicy
@@ -22,7 +22,7 @@ from registry.contracts.fit.resolution import FitOutcome, Resolution
 from registry.db.catalog_rows import ModelRow, VersionRow
 from registry.db.engine import Changed, announce
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow
-from registry.errors import ConflictError, InvalidError
+from registry.errors import ConflictError, InvalidError, PreconditionError
 from registry.services.access.permits import require_devices
 from registry.services.choice import choose
 from registry.services.fleet.desired import as_desired, find_device, set_desired
@@ -44,6 +44,7 @@ class Deployments(UseCases):
             NotFoundError: no such device, model, version or alias.
             InvalidError: the version has no variant of the pinned name, or the policy an unknown field.
             ConflictError: no variant fits what is known of the device, and `force` is not set.
+            PreconditionError: what stands is not what `body.seen` names.
             YankedError: the version was yanked, and the slot does not want it already.
         """
         if unknown := body.policy.unknown_fields():
@@ -51,6 +52,7 @@ class Deployments(UseCases):
         with self._database.write() as session:
             row = find_device(session, device)
             require_devices(session, Scope.DEPLOY, model, DeviceRow.id == row.id)
+            before = _require_seen(session, row, model, body.seen)
             version = find_version(session, model, body.version)
             _require_deployable(session, row, version)
             manifest = Manifest.model_validate_json(version.body)
@@ -67,13 +69,20 @@ class Deployments(UseCases):
             )
             supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, wanted, by, now=now, pinned=body.variant is not None, note=note)
-            return _view(device, session.get_one(DeploymentRow, (row.id, model)))
+            view = _view(device, session.get_one(DeploymentRow, (row.id, model)))
+            return view.model_copy(update={"replaced": before})
 
-    def remove(self, device: str, model: str, by: str, now: datetime) -> None:
-        """The device should no longer serve the model. Raises NotFoundError when it should not anyway."""
+    def remove(self, device: str, model: str, by: str, now: datetime, *, seen: int | None = None) -> None:
+        """The device should no longer serve the model.
+
+        Raises:
+            NotFoundError: it should not anyway.
+            PreconditionError: what stands is not what `seen` names.
+        """
         with self._database.write() as session:
             row = find_device(session, device)
             require_devices(session, Scope.DEPLOY, model, DeviceRow.id == row.id)
+            _require_seen(session, row, model, seen)
             found(session.get(DeploymentRow, (row.id, model)), f"Device {device!r} has no deployment of {model!r}.")
             supersede(session, model, [row.id], None, now)
             set_desired(session, row, model, None, by, now=now)
@@ -104,6 +113,18 @@ class Deployments(UseCases):
                     _adapt(session, device, row, now, note=row.note, record_results=record)
             done += len(rows)
         return done
+
+
+def _require_seen(session: Session, device: DeviceRow, model: str, seen: int | None) -> DeploymentBefore | None:
+    """What stands in the slot; None: nothing. Raises PreconditionError when it is not what was seen."""
+    row = session.get(DeploymentRow, (device.id, model))
+    if seen is not None and seen != (row.generation if row is not None else 0):
+        stands = f"{row.version}, set by {row.set_by or 'nobody'}" if row is not None else "nothing"
+        raise PreconditionError(
+            f"What {device.name} should serve of {model} was changed since you looked: it is {stands} now. "
+            "Nothing was changed; look again, and decide again."
+        )
+    return DeploymentBefore(version=row.version, set_at=row.set_at, set_by=row.set_by) if row is not None else None
 
 
 def _require_deployable(session: Session, device: DeviceRow, version: VersionRow) -> None:

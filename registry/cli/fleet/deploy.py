@@ -137,6 +137,10 @@ def _assign(session: Session, device: str, model: str, body: Deployment) -> Depl
     if not session.out.as_json:
         chosen = f"variant {view.variant}" if view.variant else "the variant that its agent finds to fit"
         session.out.say(f"{device} should serve {model}@{view.version}, {chosen} (generation {view.generation}).")
+        was = view.replaced
+        if was is not None and was.version != view.version:
+            who = f"set by {was.set_by}, " if was.set_by else ""
+            session.out.say(f"  It replaces {view.model}@{was.version}, {who}{age_text(was.set_at, session.now())}.")
         if view.note:
             session.out.note(f"  {view.note}")
     return view

@@ -13,7 +13,7 @@ from registry.contracts.api.fleet import ConnectionState, DeviceSort, SlotState,
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.catalogue.manifest import Format
 from registry.contracts.device.deployments import DeploymentPolicy, Job, JobKind, JobStatus
-from registry.contracts.device.messages import Event, Health, Presence, Profile, Reported
+from registry.contracts.device.messages import MAX_GENERATION, Event, Health, Presence, Profile, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.rollout.spec import MAX_SELECTOR_CHARS
 from registry.contracts.wire import Digest, Name, VersionName, Wire
@@ -248,6 +248,10 @@ class Deployment(Wire):
     """Another attempt: also of a version that the device has put into quarantine."""
     policy: DeploymentPolicy = DeploymentPolicy()
     """How the device carries it out. `hold` is a rollout's."""
+    seen: Annotated[int, Field(ge=0, le=MAX_GENERATION)] | None = None
+    """What the caller saw in the slot: its `DeploymentView.generation`; 0: nothing. Where another one stands by now,
+    412. The same as If-Match, or as `If-None-Match: *`. None: whatever stands is replaced, and the answer says what
+    did."""
 
     @field_validator("policy")
     @classmethod
@@ -255,6 +259,17 @@ class Deployment(Wire):
         if policy.hold:
             raise ValueError("hold is a rollout's: pausing it sets it, resuming takes it away")
         return policy
+
+
+class DeploymentBefore(Wire):
+    """What stood in a slot."""
+
+    version: VersionName
+    """What it should serve then."""
+    set_at: AwareDatetime
+    """UTC."""
+    set_by: str = ""
+    """Name of the token, or of the rollout."""
 
 
 class DeploymentView(Wire):
@@ -278,6 +293,8 @@ class DeploymentView(Wire):
     """For people: what may surprise."""
     policy: DeploymentPolicy = DeploymentPolicy()
     """How the device carries it out."""
+    replaced: DeploymentBefore | None = None
+    """In the answer to a PUT: what stood there before. None: nothing did."""
 
 
 class ReportsTaken(Wire):

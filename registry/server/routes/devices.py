@@ -50,7 +50,7 @@ from registry.server.device_pages import count_page, device_page
 from registry.server.event_pages import event_page
 from registry.server.fleet_metrics import certificate_ends
 from registry.server.middleware.auth import Caller, Deployer, Reader, ServicesDep, caller, caller_of, services_of
-from registry.server.middleware.etags import document
+from registry.server.middleware.etags import document, expected_revision
 from registry.server.middleware.paging import NEWEST, PagingDep
 
 desired = APIRouter(prefix=API, tags=["desired"])
@@ -222,15 +222,27 @@ def list_deployments(device: Name, services: ServicesDep, paging: PagingDep, who
 
 
 @deployments.put("/{model}")
-def put_deployment(device: Name, model: Name, body: Deployment, services: ServicesDep, who: Deployer) -> DeploymentView:
-    """Set what the slot should serve: a version, or what an alias points to now. 409 when no variant fits."""
+def put_deployment(  # noqa: PLR0917 - called by the framework, by name
+    request: Request, device: Name, model: Name, body: Deployment, services: ServicesDep, who: Deployer
+) -> DeploymentView:
+    """Set what the slot should serve: a version, or what an alias points to now. 409 when no variant fits; 412 when
+    If-Match or `seen` names another generation of the slot than the one that stands."""
+    body = body if (seen := _seen(request)) is None else body.model_copy(update={"seen": seen})
     return services.fleet.deployments.put(device, model, body, who.name, services.clock())
 
 
 @deployments.delete("/{model}", status_code=204)
-def delete_deployment(device: Name, model: Name, services: ServicesDep, who: Deployer) -> None:
-    """The device should no longer serve the model."""
-    services.fleet.deployments.remove(device, model, who.name, services.clock())
+def delete_deployment(request: Request, device: Name, model: Name, services: ServicesDep, who: Deployer) -> None:
+    """The device should no longer serve the model. 412 as for PUT."""
+    services.fleet.deployments.remove(device, model, who.name, services.clock(), seen=_seen(request))
+
+
+def _seen(request: Request) -> int | None:
+    """The generation of a slot that the caller saw; 0: nothing. None: it does not say. Raises as
+    `expected_revision`."""
+    if "if-none-match" in request.headers:
+        return expected_revision(request, required=False) or 0
+    return expected_revision(request, required=False)
 
 
 @telemetry.put("/devices/{device}/facts", status_code=204)

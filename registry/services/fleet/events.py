@@ -131,7 +131,7 @@ def _told(session: Session, wanted: EventQuery, source: int, below: int) -> Iter
     query = select(EventRow.id, EventRow.at, EventRow.document, DeviceRow.name, EventRow.severity)
     if wanted.code:
         query = query.where(text("events.code <> ''"))
-    if wanted.code not in ("", ANY):
+    if _is_named(wanted.code):
         query = query.where(EventRow.code == wanted.code)
     if least := _least(wanted):
         query = query.where(text(f"events.severity >= {least}"))
@@ -166,6 +166,10 @@ def _told(session: Session, wanted: EventQuery, source: int, below: int) -> Iter
 
     for number, at, document, device, severity in _backwards(session, query, EventRow.id, below):
         yield _Row(source, number, at, lambda d=device, a=at, t=document, s=severity: view(d, a, t, s))  # type: ignore[misc]
+
+
+def _is_named(wanted: str) -> bool:
+    return wanted not in ("", ANY)
 
 
 def _least(wanted: EventQuery) -> int:

@@ -137,6 +137,24 @@ def test_a_version_is_deployed_after_a_preview_and_the_record_says_who_did_it(
     page.get_by_text("turin-01 should no longer serve digits-small.").wait_for()
 
 
+def test_a_deployment_that_came_between_the_preview_and_the_button_is_not_replaced(
+    visitors: Callable[..., Visit], people: People, admin: httpx.Client
+) -> None:
+    visit = visitors(people.tokens["anna"])
+    visit.allow("status of 412")
+    page = visit.open("/console/devices/turin-01/deploy")
+    page.get_by_label("Model").fill("digits-small")
+    page.get_by_label("Version or alias").fill("0.4.0")
+    page.get_by_role("button", name="Show the plan").click()
+    button = page.get_by_role("button", name="Deploy", exact=True)
+    button.wait_for()
+    slot = "/v1/devices/turin-01/deployments/digits-small"
+    admin.put(slot, json={"version": "0.4.0", "force": True, "profile": "latency"}).raise_for_status()
+    button.click()
+    page.get_by_text("was changed since you looked").wait_for()
+    admin.delete(slot).raise_for_status()
+
+
 def test_a_device_is_registered_renewed_and_deleted(operator: Visit, registry: RegistryProcess) -> None:
     page = operator.open("/console/devices/new")
     page.get_by_label("Name", exact=True).fill("edge-77")

@@ -17,7 +17,7 @@ from registry.contracts.device.messages import Profile
 from registry.contracts.fit.choices import ResolveBody
 from registry.contracts.texts import how_many
 from registry.contracts.wire import LabelKey, Name, VersionName
-from registry.errors import InvalidError, RegistryError
+from registry.errors import InvalidError, PreconditionError, RegistryError
 from registry.server.composition import Services
 from registry.server.console.filters import command_line, query, segment
 from registry.server.console.forms import Form, FormDep, parsed
@@ -25,6 +25,7 @@ from registry.server.console.pages.device_actions import FLEET, label_pairs, tic
 from registry.server.console.rendering import done, page
 from registry.server.console.visitors import Deploying
 from registry.server.middleware.auth import ServicesDep
+from registry.services.fleet.desired import MAX_MODELS
 
 router = APIRouter()
 MOST = 100
@@ -43,6 +44,8 @@ class _Preview:
     now: str
     variant: str
     fault: str
+    seen: int
+    """The slot's generation; 0: nothing should serve."""
 
 
 @router.get("/devices/{device}/deploy")
@@ -70,10 +73,14 @@ def deploy(request: Request, services: ServicesDep, who: Deploying, fields: Form
     model, body = _asked(fields)
     if not fields.ticked("confirmed"):
         return _confirm(request, services, devices, (model, body), fields)
+    seen = _seen(fields)
+    if seen.keys() != set(devices):
+        raise PreconditionError("Other devices are meant now than those that you saw. Nothing was changed; look again.")
     done_for: list[str] = []
     try:
         for device in devices:
-            services.fleet.deployments.put(device, model, body, who.name, services.clock())
+            own = body.model_copy(update={"seen": seen[device]})
+            services.fleet.deployments.put(device, model, own, who.name, services.clock())
             done_for.append(device)
     except RegistryError as error:
         before = f"before that it was done for {', '.join(done_for)}" if done_for else "nothing was changed"
@@ -165,7 +172,7 @@ def _confirm(
         title=f"Deploy {model}@{body.version} to {how_many(len(devices), 'device')}?",
         back=f"/devices/{segment(devices[0])}" if len(devices) == 1 else FLEET,
         action="/fleet/deploy",
-        fields=list(fields.hidden("confirmed")),
+        fields=[*fields.hidden("confirmed", "seen"), *(("seen", f"{each.device}={each.seen}") for each in previews)],
         facts=(("Version", f"{model}@{body.version}"), ("Devices", how_many(len(devices), "device"))),
         warnings=warnings,
         previews=previews,
@@ -176,15 +183,28 @@ def _confirm(
     )
 
 
+def _seen(fields: Form) -> dict[str, int]:
+    """By device: the generation of its slot when the person looked. Raises InvalidError."""
+    pairs = [text.rpartition("=") for text in fields.texts("seen")]
+    if any(not number.isdecimal() or len(number) > 15 for _, _, number in pairs):
+        raise InvalidError("What you saw is not named as the page does; look again.")
+    return {device: int(number) for device, _, number in pairs}
+
+
+def _slot_seen(services: Services, device: str, model: str) -> int:
+    found = services.fleet.deployments.page(device, "", MAX_MODELS)
+    return next((each.generation for each in found if each.model == model), 0)
+
+
 def _preview(services: Services, device: str, model: str, body: Deployment) -> _Preview:
     view = services.fleet.devices.view(device, services.clock())
-    now = view.desired.get(model, "nothing")
+    now, seen = view.desired.get(model, "nothing"), _slot_seen(services, device, model)
     if view.facts is None:
         services.versions.get(model, body.version)
-        return _Preview(device, now, "its agent chooses", "")
+        return _Preview(device, now, "its agent chooses", "", seen)
     asked = ResolveBody(model=model, version=body.version, device=device, variant=body.variant)
     found = services.fleet.coverage.resolution(asked).resolution
-    return _Preview(device, now, found.chosen or "none", "" if found.chosen or body.force else "no variant fits")
+    return _Preview(device, now, found.chosen or "none", "" if found.chosen or body.force else "no variant fits", seen)
 
 
 @router.get("/devices/{device}/undeploy")
@@ -201,7 +221,7 @@ def ask_undeploy(
         title=f"Unassign {model} from {device}?",
         back=path,
         action=f"{path}/undeploy",
-        fields=(("model", model),),
+        fields=(("model", model), ("seen", f"{device}={_slot_seen(services, device, model)}")),
         facts=(("Device", device), ("Should serve now", f"{model}@{view.desired.get(model, 'nothing')}")),
         warnings=("The device unloads the model; requests for it are then refused with unknown_model.",),
         command=command_line("registry", "undeploy", model, "--device", device),
@@ -215,7 +235,8 @@ def ask_undeploy(
 def undeploy(request: Request, device: Name, services: ServicesDep, who: Deploying, fields: FormDep) -> Response:
     """It should no longer serve the model."""
     model = str(parsed(_MODEL, fields.text("model"), "The model"))
-    services.fleet.deployments.remove(device, model, who.name, services.clock())
+    seen = _seen(fields).get(device)
+    services.fleet.deployments.remove(device, model, who.name, services.clock(), seen=seen)
     return done(request, who, f"{device} should no longer serve {model}.", f"/devices/{segment(device)}")
 
 
