@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
@@ -50,7 +51,7 @@ from agent.reconciler.exchange import Exchange
 from agent.reconciler.freshness import FreshnessLook
 from agent.reconciler.loop import QUEUE_LIMIT, Reconciler
 from agent.reconciler.ports import Clock
-from registry.contracts.device.messages import Presence, Reported
+from registry.contracts.device.messages import Health, Presence, Reported
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.topics import Topics
 from registry.systemd import notify, watchdog_interval_s
@@ -193,24 +194,30 @@ class Agent:
 
     def _make_reconciler(self) -> Reconciler:
         config = self._config
+        self._exchange = (
+            None if self._registry is None else Exchange(self._context, self._registry, self._pools["uplink"])
+        )
+        self._newest: Reported | None = None
+        self._health: Health | None = None
+        self._make_health = HealthReporter(
+            device=config.device,
+            session_id=self._session_id,
+            cores=config.cores,
+            data_dir=config.data_dir,
+            snapshot=self._plane.snapshot,
+            now=utc_now,
+            damaged=self._damage.counts,
+            certificates=certificate_files(config),
+        )
         return Reconciler(
             device=config.device,
             session_id=self._session_id,
             topics=self._topics,
             context=self._context,
-            exchange=None if self._registry is None else Exchange(self._context, self._registry, self._pools["uplink"]),
+            exchange=self._exchange,
             events=self._events,
             on_report=self._reported,
-            make_health=HealthReporter(
-                device=config.device,
-                session_id=self._session_id,
-                cores=config.cores,
-                data_dir=config.data_dir,
-                snapshot=self._plane.snapshot,
-                now=utc_now,
-                damaged=self._damage.counts,
-                certificates=certificate_files(config),
-            ),
+            make_health=self._look_at_health,
             jobs=JobExecutor(self._context, self._job_work, self._pools["job"], config.data_dir / "jobs"),
             heard_every_s=min(config.health_interval_s, 7 * 86400.0),
             freshness=FreshnessLook(self._context, self._metadata, self._pools["uplink"]),
@@ -308,7 +315,15 @@ class Agent:
     def _retain(self, topic: str, payload: bytes) -> None:
         self._plane.publish(topic, payload, retain=True)
 
+    def _look_at_health(self, restarts: Mapping[str, int]) -> Health:
+        """For the report, and for `agent status`."""
+        self._health = self._make_health(restarts)
+        if self._newest is not None:
+            self._keep_status(self._newest)
+        return self._health
+
     def _keep_status(self, reported: Reported) -> None:
+        self._newest = reported
         try:
             context = self._context
             write_status(
@@ -317,6 +332,8 @@ class Agent:
                 connected=context.publisher.connected,
                 at=utc_now(),
                 slots=list(context.records.values()),
+                health=self._health,
+                registry_answered_at=None if self._exchange is None else self._exchange.answered_at,
             )
         except AgentError as error:
             log.warning("the status file cannot be written: %s", error)

@@ -19,7 +19,8 @@ from agent.adapters.disk.durable import disk_errors, write_atomically
 from agent.config.settings import AgentConfig
 from agent.core.slots import SlotRecord
 from agent.errors import PermanentError
-from registry.contracts.device.messages import Reported
+from registry.contracts.device.messages import Health, Reported
+from registry.contracts.texts import size_text
 
 _INDENT = " " * 21
 
@@ -39,10 +40,38 @@ def status_lines(settings: AgentConfig, running: bool, kept: dict[str, Any] | No
         serves = f"{model.get('version')} on {model.get('backend')}" if model.get("version") else "nothing"
         yield f"  {name:20} {model.get('state'):10} serves {serves}"
         yield from (f"  {_INDENT}{line}" for line in deployment_lines(model))
+    yield from health_lines(kept.get("health"), kept.get("registry_answered_at"))
     for name, entries in sorted(kept.get("quarantine", {}).items()):
         for bad in entries:
             text = f"{bad.get('code')}: {bad.get('message', '')}"
             yield f"  {name:20} in quarantine: {bad.get('version')} ({bad.get('variant_digest')}): {text}"
+
+
+def health_lines(health: dict[str, Any] | None, answered: str | None) -> Iterator[str]:
+    """Figures of the last report of health, and when the registry last answered; a dash for what was not measured."""
+    yield f"registry last answered {answered}" if answered else "registry has not answered since this agent started"
+    if health is None:
+        yield "no figures yet: the first come with the first report of health"
+        return
+    free = health.get("disk_free_bytes")
+    yield (
+        f"figures of {health['at']}; disk {'-' if free is None else size_text(free)} free; "
+        f"{health['outbox_queued']} results wait, {health['outbox_dropped']} dropped"
+    )
+    if health.get("broker_fault"):
+        yield f"broker: {health['broker_fault']}"
+    yield f"  {'MODEL':20} {'REQUESTS':>9} {'ERRORS':>7} {'p50':>9} {'p99':>9}  QUEUE"
+    for name, model in sorted(health["models"].items()):
+        p50, p99 = (_ms(model["latency_us"][which]) for which in ("p50", "p99"))
+        queue = f"{model['queue_depth']} of {model['queue_limit']}" if model["queue_limit"] else "-"
+        errors = sum(model["errors"].values())
+        yield f"  {name:20} {model['requests']:9} {errors:7} {p50:>9} {p99:>9}  {queue}"
+    yield "  REQUESTS, ERRORS: since the agent started."
+    yield f"  p50, p99: of {health['window_s']:.0f} s; - where nothing was answered in that time."
+
+
+def _ms(microseconds: float) -> str:
+    return f"{microseconds / 1000:.2f} ms" if microseconds else "-"
 
 
 def trust_line(trust: dict[str, Any] | None) -> str:
@@ -142,9 +171,25 @@ def is_running(data_dir: Path) -> bool:
 
 
 def write_status(
-    data_dir: Path, reported: Reported, *, connected: bool, at: datetime, slots: Iterable[SlotRecord] = ()
+    data_dir: Path,
+    reported: Reported,
+    *,
+    connected: bool,
+    at: datetime,
+    slots: Iterable[SlotRecord] = (),
+    health: Health | None = None,
+    registry_answered_at: datetime | None = None,
 ) -> None:
-    """Replaces the file. `slots`: for what a report does not say, the quarantine.
+    """Replaces the file.
+
+    Args:
+        data_dir: Of the agent.
+        reported: Its last report.
+        connected: With the broker.
+        at: Now.
+        slots: For what a report does not say, the quarantine.
+        health: The last report of health; None: there was none yet.
+        registry_answered_at: When the registry last answered; None: never since the start, or it is not asked.
 
     Raises:
         TransientError: the disk refuses.
@@ -154,6 +199,8 @@ def write_status(
         "written_at": at.isoformat(),
         "connected": connected,
         "reported": reported.to_json(),
+        "health": None if health is None else health.model_dump(mode="json", by_alias=True),
+        "registry_answered_at": None if registry_answered_at is None else registry_answered_at.isoformat(),
         "quarantine": {slot.model: [bad.to_json() for bad in slot.quarantine] for slot in slots if slot.quarantine},
     }
     write_atomically(data_dir / "status.json", json.dumps(status).encode())

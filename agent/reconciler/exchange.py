@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
@@ -53,6 +54,8 @@ class Exchange:
         """Epoch and generation that were known when the request under way began."""
         self.reachable: bool | None = None
         """Did the last request get through? None before the first."""
+        self.answered_at: datetime | None = None
+        """When one did last."""
 
     @property
     def facts_are_known(self) -> bool:
@@ -116,7 +119,7 @@ class Exchange:
         self._task = None
         if not self.reachable:
             log.info("the registry answers")
-        self.reachable = True
+        self.reachable, self.answered_at = True, self._context.clock.now()
         if answer.refused is not None:
             log.warning("the registry does not take facts or reports: %s", answer.refused)
         unsent: Any = self._context.publisher.unsent

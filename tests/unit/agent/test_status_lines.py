@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from agent.app.status import deployment_lines, trust_line
+from datetime import datetime, timezone
+
+from agent.app.status import deployment_lines, health_lines, trust_line
+from registry.contracts.device.messages import Health, ModelHealth, Quantiles
 
 PROGRESS = {"version": "2.0.0", "phase": "rolled_back", "since": "2026-01-01T00:00:00Z", "failed_in": "probation"}
 
@@ -40,3 +43,33 @@ def test_stale_metadata_and_refused_documents_are_told() -> None:
     text = "metadata stale since t, nothing new is installed: they expired; documents refused: 2 signature"
     assert trust_line(stale) == text
     assert trust_line({"state": "signed", "expires": "t"}) == "signed, fresh until t"
+
+
+def test_figures_say_what_they_are_of_and_a_dash_stands_for_what_was_not_measured() -> None:
+    busy = ModelHealth(
+        requests=40,
+        errors={"deadline_exceeded": 2},
+        latency_us=Quantiles(p50=1500, p99=9000),
+        queue_depth=3,
+        queue_limit=64,
+    )
+    report = Health(
+        device="edge-1", session_id="s", seq=1, at=datetime(2026, 1, 1, tzinfo=timezone.utc), window_s=30, uptime_s=60,
+        outbox_queued=5, broker_fault="broker:1883: refused", models={"busy": busy, "idle": ModelHealth()},
+    )  # fmt: skip
+    told = list(health_lines(report.model_dump(mode="json"), "t"))
+    assert told[0] == "registry last answered t"
+    assert told[1] == "figures of 2026-01-01T00:00:00Z; disk - free; 5 results wait, 0 dropped"
+    assert told[2] == "broker: broker:1883: refused"
+    rows = [line.split() for line in told[4:6]]
+    assert rows[0] == ["busy", "40", "2", "1.50", "ms", "9.00", "ms", "3", "of", "64"]
+    assert rows[1] == ["idle", "0", "0", "-", "-", "-"]
+    assert told[-1].strip() == "p50, p99: of 30 s; - where nothing was answered in that time."
+    assert all(len(line) <= 80 for line in told)
+
+
+def test_before_the_first_report_there_are_no_figures() -> None:
+    assert list(health_lines(None, None)) == [
+        "registry has not answered since this agent started",
+        "no figures yet: the first come with the first report of health",
+    ]
