@@ -193,7 +193,8 @@ class RolloutSettings(_Section):
     """What this registry asks of every rollout, whatever its spec says."""
 
     two_person: bool = False
-    """Every plan is approved by another person than the one who submitted it."""
+    """What changes what devices run, or who speaks for one, needs two people: plans of rollouts, single deployments,
+    new credentials of devices. People are counted, not tokens."""
 
 
 def _network(text: str) -> str:

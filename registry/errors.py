@@ -126,6 +126,12 @@ class ForbiddenError(RegistryError):
     code = ProblemCode.FORBIDDEN
 
 
+class NeedsApprovalError(RegistryError):
+    """The change waits for a second person."""
+
+    code = ProblemCode.NEEDS_APPROVAL
+
+
 class DamagedError(TemporaryError):
     """The registry's copy of a blob is lost or not what its name says; it works when it was published again."""
 

@@ -69,6 +69,7 @@ PANELS: dict[str, dict[str, str]] = {
         "doctor": "registry.cli.upkeep:doctor",
         "disk": "registry.cli.upkeep:disk",
         "token": "registry.cli.access.tokens:app",
+        "approvals": "registry.cli.access.approvals:app",
         "trust": "registry.cli.trust.app:app",
         "key": "registry.cli.keys:app",
         "broker": "registry.cli.broker:app",

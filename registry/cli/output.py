@@ -72,6 +72,7 @@ _EXIT_BY_CODE = {
     "key_offline": ExitCode.CONFLICT,
     "unauthorized": ExitCode.FORBIDDEN,
     "forbidden": ExitCode.FORBIDDEN,
+    "needs_approval": ExitCode.FORBIDDEN,
     "unreachable": ExitCode.UNREACHABLE,
     "deadline": ExitCode.DEADLINE,
 }

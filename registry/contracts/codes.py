@@ -548,6 +548,9 @@ class ProblemCode(Code):
     FORBIDDEN = ("forbidden",
         "The token lacks the role that this needs, or has it for other models or devices.",
         "An administrator can make a token with the role: registry token create NAME --role ROLE")
+    NEEDS_APPROVAL = ("needs_approval",
+        "This registry asks for a second person, and nobody has approved this yet. Nothing was changed.",
+        "Another person approves it: registry approvals. Then do the same again. Or make a rollout.")
     BLOB_DAMAGED = ("blob_damaged",
         "The registry's copy of a file is lost or damaged.",
         "Publish the same version again: that replaces it.")

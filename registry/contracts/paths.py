@@ -134,6 +134,10 @@ webhooks_path = _Path("/webhooks")
 """GET: Page[WebhookView]."""
 webhook_path = _Path("/webhooks/{name}")
 """PUT WebhookCreate: 201 WebhookCreated with its secret, once. GET: WebhookView. DELETE."""
+approvals_path = _Path("/approvals")
+"""GET `?state=`: Page[ChangeView], newest first."""
+approval_path = _Path("/approvals/{change}")
+"""POST ChangeDecision: ChangeView. 403: it has to be another person, 409: it does not wait any more."""
 console_links_path = _Path("/console-links")
 """POST: 201 ConsoleLink, which signs in at the console once, as the token that asks."""
 trust_path = _Path("/trust")

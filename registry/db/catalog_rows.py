@@ -151,6 +151,10 @@ class TokenRow(Base):
     expires_at: Mapped[datetime | None]
     """It works until then. None: until it is revoked."""
     created_by: Mapped[str] = mapped_column(WHO, default="", server_default="")
+    person: Mapped[str] = mapped_column(NAME, default="", server_default="")
+    """Whose it is. Empty: a program's, or a device's."""
+    made_by_person: Mapped[str] = mapped_column(NAME, default="", server_default="")
+    """The person behind whoever made it. Empty: none is known."""
 
 
 class DatasetRow(Made, Base):

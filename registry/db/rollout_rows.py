@@ -46,6 +46,8 @@ class RolloutRow(Numbered, Made, Base):
     """The frozen `PlanView`."""
     approved_by: Mapped[str] = mapped_column(WHO, default="")
     submitted_by: Mapped[str] = mapped_column(WHO, default="")
+    submitted_person: Mapped[str] = mapped_column(NAME, default="", server_default="")
+    """The person behind that token. Empty: none is known."""
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
     valid_until: Mapped[datetime | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from registry.db import (
+    access_rows,
     catalog_rows,
     console_rows,
     fleet_rows,
@@ -14,6 +15,16 @@ from registry.db import (
 )
 from registry.db.base import Base
 
-ROWS = (catalog_rows, console_rows, fleet_rows, index_rows, over_time_rows, rollout_rows, tally_rows, trust_rows)
+ROWS = (
+    access_rows,
+    catalog_rows,
+    console_rows,
+    fleet_rows,
+    index_rows,
+    over_time_rows,
+    rollout_rows,
+    tally_rows,
+    trust_rows,
+)
 """The modules whose import puts their tables into METADATA."""
 METADATA = Base.metadata

@@ -32,6 +32,7 @@ from registry.errors import InTheWayError, RegistryError, StartError, TemporaryE
 from registry.server.index_progress import IndexProgress
 from registry.server.mqtt.bridge import MqttBridge
 from registry.server.readiness import Readiness
+from registry.services.access.second_person import SecondPerson
 from registry.services.catalogue.blob_upkeep import BlobChecks, Garbage
 from registry.services.catalogue.coverage import Coverage
 from registry.services.catalogue.disk_use import DiskUse
@@ -171,6 +172,7 @@ def build_fleet(
     """Everything of the fleet; nothing of it runs yet."""
     log, waker = FleetLog(database), Waker()
     two_person = config.rollouts.two_person
+    rule = SecondPerson(database, required=two_person)
     planner, holder = Planner(database, two_person=two_person), holder_in(config.data_dir)
     ticker = Ticker(database, planner, steady=time.monotonic, holder=holder)
     for changed in (Changed.FLEET, Changed.ROLLOUTS):  # after the ticker, so that it knows before it is woken
@@ -189,9 +191,9 @@ def build_fleet(
     return FleetServices(
         documents=DesiredDocuments(database, director),
         publication=publication,
-        devices=Devices(database),
+        devices=Devices(database, rule),
         labels=Labels(database),
-        deployments=Deployments(database),
+        deployments=Deployments(database, rule),
         coverage=Coverage(database),
         jobs=Jobs(database, timedelta(hours=limits.event_hours)),
         telemetry=telemetry,
@@ -253,6 +255,7 @@ class Services:
     is_new: bool
     """No administrator's token was there before this start."""
     sessions: ConsoleSessions
+    rule: SecondPerson
     uploads: Uploads
     models: Models
     versions: Versions
@@ -314,6 +317,7 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
     )
     access = Access(database)
     tokens = Tokens(database)
+    rule = SecondPerson(database, required=config.rollouts.two_person)
     trust = Trust(database, _keys_folder(config), clock)
     with suppress(TemporaryError):  # else the job makes it good; publishing is refused until then
         trust.start()
@@ -336,7 +340,8 @@ def _services(config: RegistryConfig, clock: Clock, database: Database, blobs: B
         aliases=Aliases(database),
         conversions=Conversions(database, blobs, limits.blob_bytes, trust.image),
         parity=ParityTable(database),
-        yanking=Yanking(database, trust.image),
+        yanking=Yanking(database, trust.image, rule),
+        rule=rule,
         datasets=Datasets(database, blobs),
         evaluations=Evaluations(database),
         garbage=Garbage(database, blobs, timedelta(seconds=limits.blob_grace_s)),

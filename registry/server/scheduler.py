@@ -78,6 +78,7 @@ JOBS: tuple[PeriodicJob, ...] = (
     PeriodicJob("fleet-log", 600, lambda services, _: services.fleet.log.sweep(services.clock()), by_age=True),
     PeriodicJob("tokens", CACHE_SECONDS / 3, lambda services, _: services.access.refresh()),
     PeriodicJob("last-used", 60, lambda services, _: services.access.save_last_used()),
+    PeriodicJob("changes", 3600, lambda services, _: services.rule.sweep(services.clock()), by_age=True),
     PeriodicJob("console", 600, lambda services, _: services.sessions.sweep(services.clock()), by_age=True),
     PeriodicJob("uploads", 600, lambda services, _: services.uploads.sweep(services.clock()), by_age=True),
     PeriodicJob("blobs", COLLECT_EVERY_S, lambda services, _: services.garbage.sweep(services.clock()), by_age=True),

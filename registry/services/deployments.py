@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.contracts.api.answers import Scope
+from registry.contracts.api.approvals import ChangeKind
 from registry.contracts.api.devices import Deployment, DeploymentBefore, DeploymentView
 from registry.contracts.catalogue.batching import BatchingMode
 from registry.contracts.catalogue.manifest import Manifest
@@ -20,10 +21,11 @@ from registry.contracts.device.messages import DesiredModel
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.fit.resolution import FitOutcome, Resolution
 from registry.db.catalog_rows import ModelRow, VersionRow
-from registry.db.engine import Changed, announce
+from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeploymentRow, DesiredRow, DeviceRow
 from registry.errors import ConflictError, InvalidError, PreconditionError
 from registry.services.access.permits import require_devices
+from registry.services.access.second_person import SecondPerson
 from registry.services.choice import choose
 from registry.services.fleet.desired import as_desired, find_device, set_desired
 from registry.services.queries import UseCases, find_model, find_version, found, manifest_body
@@ -37,6 +39,10 @@ REISSUE_BATCH = 200
 class Deployments(UseCases):
     """The use cases of deployments on single devices."""
 
+    def __init__(self, database: Database, rule: SecondPerson | None = None) -> None:
+        super().__init__(database)
+        self._rule = rule or SecondPerson(database, required=False)
+
     def put(self, device: str, model: str, body: Deployment, by: str, now: datetime) -> DeploymentView:
         """Set what a slot should serve. The same again changes nothing, unless it says `retry`.
 
@@ -49,7 +55,7 @@ class Deployments(UseCases):
         """
         if unknown := body.policy.unknown_fields():
             raise InvalidError(f"A policy has no field {unknown[0]!r}.")
-        with self._database.write() as session:
+        with self._rule.writing(ChangeKind.DEPLOY, f"{device} {model}", body.to_json(), now) as session:
             row = find_device(session, device)
             require_devices(session, Scope.DEPLOY, model, DeviceRow.id == row.id)
             before = _require_seen(session, row, model, body.seen)
@@ -79,7 +85,7 @@ class Deployments(UseCases):
             NotFoundError: it should not anyway.
             PreconditionError: what stands is not what `seen` names.
         """
-        with self._database.write() as session:
+        with self._rule.writing(ChangeKind.UNDEPLOY, f"{device} {model}", {"seen": seen}, now) as session:
             row = find_device(session, device)
             require_devices(session, Scope.DEPLOY, model, DeviceRow.id == row.id)
             _require_seen(session, row, model, seen)

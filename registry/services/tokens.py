@@ -36,7 +36,7 @@ from registry.errors import (
     TemporaryError,
     UnauthorizedError,
 )
-from registry.services.access.principals import Principal
+from registry.services.access.principals import Principal, person_behind
 from registry.services.device_sets import terms_of
 from registry.services.queries import UseCases
 
@@ -113,17 +113,18 @@ class Access:
         if not asked:
             return
         until = time.monotonic() + CACHE_SECONDS
-        columns = (TokenRow.secret_hash, TokenRow.name, TokenRow.scope, TokenRow.device, TokenRow.grants)
+        more = (TokenRow.grants, TokenRow.expires_at, TokenRow.person, TokenRow.made_by_person)
+        columns = (TokenRow.secret_hash, TokenRow.name, TokenRow.scope, TokenRow.device, *more)
         with self._database.read() as session:
-            rows = session.execute(select(*columns, TokenRow.expires_at).limit(CACHE_SIZE + 1)).all()
+            rows = session.execute(select(*columns).limit(CACHE_SIZE + 1)).all()
         if len(rows) > CACHE_SIZE:
             return
         known: dict[str, tuple[Principal, float]] = {}
-        for digest, name, scope, device, grants, expires_at in rows:
+        for digest, name, scope, device, grants, expires_at, person, maker in rows:
             old = before.get(digest)
             was = old[0] if old is not None and not grants else None
-            if was is None or was.grants or _told(was) != (name, scope, device, expires_at):
-                was = Principal(name, Scope(scope), device, grants_of(grants), expires_at)
+            if was is None or was.grants or _told(was) != (name, scope, device, expires_at, person, maker):
+                was = Principal(name, Scope(scope), device, grants_of(grants), expires_at, person, maker)
             known[digest] = (was, until)
         with self._lock:
             if revocations == self._revocations:
@@ -203,13 +204,15 @@ def grants_text(grants: tuple[RoleGrant, ...]) -> str:
     return _GRANTS.dump_json(grants, exclude_defaults=True).decode()
 
 
-def _told(principal: Principal) -> tuple[str, str, str | None, datetime | None]:
-    return principal.name, principal.scope, principal.device, principal.expires_at
+def _told(principal: Principal) -> tuple[object, ...]:
+    it = principal
+    return it.name, it.scope, it.device, it.expires_at, it.person, it.made_by_person
 
 
 def principal_of(row: TokenRow) -> Principal:
     """Whoever shows this token."""
-    return Principal(row.name, Scope(row.scope), row.device, grants_of(row.grants), row.expires_at)
+    grants = grants_of(row.grants)
+    return Principal(row.name, Scope(row.scope), row.device, grants, row.expires_at, row.person, row.made_by_person)
 
 
 def has_expired(expires_at: datetime | None, now: datetime) -> bool:
@@ -256,6 +259,8 @@ class Tokens(UseCases):
                     grants=grants_text(grants),
                     expires_at=body.expires_at,
                     created_by=by,
+                    person=body.person or "",
+                    made_by_person=person_behind(""),
                 )
             )
         return TokenCreated(name=body.name, scope=scope, token=token, grants=grants, expires_at=body.expires_at)
@@ -274,6 +279,7 @@ class Tokens(UseCases):
                 grants=principal_of(row).rights,
                 expires_at=row.expires_at,
                 created_by=row.created_by,
+                person=row.person,
             )
             for row in rows
         ]

@@ -29,7 +29,10 @@ FILE = ROOT / "docs" / "reference" / "http-examples.json"
 MODEL_FILE = ROOT / "scripts" / "models" / "lenet" / "lenet.onnx"
 FACTS = ROOT / "tests" / "contracts" / "golden" / "v1" / "platform.json"
 START_S = 60.0
-NOT_ASKED = {"GET /v1/rollout-events": "A stream that does not end: docs/rollouts.md."}
+NOT_ASKED = {
+    "GET /v1/rollout-events": "A stream that does not end: docs/rollouts.md.",
+    "POST /v1/approvals/{change}": "Only where two people are asked for: docs/operations.md.",
+}
 """Operations without an example, each with the reason."""
 STEADY: tuple[tuple[str, str], ...] = (
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)", "2026-11-28T12:00:00Z"),
@@ -150,6 +153,7 @@ def record() -> dict[str, dict[str, Any]]:
 
 def _ask_everything(r: Recorder) -> None:
     r.ask("GET", "/v1/about")
+    r.ask("GET", "/v1/approvals")
     r.ask("POST", "/v1/console-links")
     r.ask("POST", "/v1/tokens", {"name": "ci", "scope": "publish"})
     r.ask("GET", "/v1/tokens")

@@ -67,6 +67,10 @@ def create(
     expires: Annotated[
         str, typer.Option("--expires", metavar="TIME", help="It works so long: 90d, 12h. Default: until it is revoked.")
     ] = "",
+    person: Annotated[
+        str | None,
+        typer.Option("--person", metavar="NAME", help="Whose it is. Default: a program's, which counts as nobody."),
+    ] = None,
     scope: Annotated[
         GivenScope | None, typer.Option("--scope", help="As before there were roles; deploy also approves.")
     ] = None,
@@ -91,6 +95,7 @@ def create(
         scope=Scope(scope) if scope is not None else None,  # type: ignore[arg-type]
         grants=grants_of(role, models, devices),
         expires_at=ends,
+        person=person,
     )
     created = session.client.change("POST", tokens_path(), body, TokenCreated)
     if token_out is not None:
@@ -109,9 +114,10 @@ def create(
 _TOKENS = Listing(
     of=TokenView,
     noun="token",
-    columns=("NAME", "ROLES", "CREATED", "LAST USED", "WORKS UNTIL"),
+    columns=("NAME", "PERSON", "ROLES", "CREATED", "LAST USED", "WORKS UNTIL"),
     row=lambda token: (
         token.name,
+        token.person or "-",
         named(token.grants) if token.grants else token.scope,
         time_text(token.created_at),
         time_text(token.last_used),

@@ -44,6 +44,8 @@ class TokenCreate(Wire):
     """What it may do, and on what."""
     expires_at: AwareDatetime | None = None
     """It works until then. None: until it is revoked."""
+    person: Name | None = None
+    """Whose it is. None: a program's; such a token approves nothing where two people are asked for."""
 
     @model_validator(mode="after")
     def _says_what_it_may_do(self) -> TokenCreate:
@@ -84,6 +86,8 @@ class TokenView(Wire):
     """It works until then. None: until it is revoked."""
     created_by: str = ""
     """Who made it. Empty: not recorded."""
+    person: str = ""
+    """Whose it is. Empty: a program's."""
 
 
 class ConsoleLink(Wire):
@@ -129,6 +133,7 @@ STATUS_OF_CODE = {
     "insufficient_storage": 507,
     "unauthorized": 401,
     "forbidden": 403,
+    "needs_approval": 409,
     "busy": 503,
     "read_only": 503,
     "storage_failed": 503,

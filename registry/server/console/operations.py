@@ -47,6 +47,8 @@ OFFERED: dict[str, tuple[PageOffer, ...]] = {
     "GET /v1/webhooks/{name}": (PageOffer("GET /settings/webhooks/{name}", D),),
     "PUT /v1/webhooks/{name}": (PageOffer("POST /settings/webhooks", D),),
     "DELETE /v1/webhooks/{name}": (PageOffer("POST /settings/webhooks/{name}/remove", D),),
+    "GET /v1/approvals": (PageOffer("GET /approvals", R),),
+    "POST /v1/approvals/{change}": (PageOffer("POST /approvals/{change}", V),),
     "GET /v1/tokens": (PageOffer("GET /settings/tokens", A),),
     "POST /v1/tokens": (PageOffer("POST /settings/tokens", A),),
     "DELETE /v1/tokens/{name}": (PageOffer("POST /settings/tokens/{name}/revoke", A),),

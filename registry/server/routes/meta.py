@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import APIRouter, Response
@@ -9,12 +10,13 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from registry.contracts.api.answers import AboutView, ConsoleLink, Page, TokenCreate, TokenCreated, TokenView
+from registry.contracts.api.approvals import ChangeDecision, ChangeState, ChangeView
 from registry.contracts.api.upkeep import DiagnosisView, DiskView
 from registry.contracts.paths import API
 from registry.contracts.wire import Name
 from registry.errors import UnauthorizedError
 from registry.server.diagnosis import diagnose
-from registry.server.middleware.auth import Administrator, CatalogReader, Reader, ServicesDep
+from registry.server.middleware.auth import Administrator, Approver, CatalogReader, Reader, ServicesDep
 from registry.server.middleware.paging import PagingDep
 from registry.server.readiness import WORKS
 from registry.services.access.principals import ANONYMOUS
@@ -49,6 +51,20 @@ def create_console_link(services: ServicesDep, response: Response, who: Reader) 
         raise UnauthorizedError("This needs a token: the link signs in as whoever asks for it.")
     response.headers["Cache-Control"] = "no-store"
     return services.sessions.link(who.name, services.clock())
+
+
+@tokens.get("/approvals")
+def list_approvals(
+    services: ServicesDep, paging: PagingDep, _who: Reader, state: ChangeState | None = None
+) -> Page[ChangeView]:
+    """Changes that wait, or waited, for a second person, newest first. Plans of rollouts stand with the rollouts."""
+    return paging.newest(f"approvals {state}", partial(services.rule.page, state))
+
+
+@tokens.post("/approvals/{change}")
+def decide_change(change: Name, body: ChangeDecision, services: ServicesDep, who: Approver) -> ChangeView:
+    """Approve it, as another person than whoever asked, or deny it. It is done when whoever asked does it again."""
+    return services.rule.decide(change, body, who, services.clock())
 
 
 @tokens.get("/about")

@@ -29,6 +29,15 @@ class Principal:
     """Empty: those of the scope."""
     expires_at: datetime | None = None
     """The credential works until then; None: until it is revoked."""
+    person: str = ""
+    """Whose it is. Empty: a program's, or a device's."""
+    made_by_person: str = ""
+    """The person behind whoever made it."""
+
+    @property
+    def behind(self) -> str:
+        """The person who answers for what is done with it. Empty: none is known."""
+        return self.person or self.made_by_person
 
     @property
     def rights(self) -> tuple[RoleGrant, ...]:
@@ -87,6 +96,12 @@ class Actor:
 
 
 _acting: ContextVar[Actor | None] = ContextVar("acting", default=None)
+
+
+def person_behind(by: str) -> str:
+    """Who answers for what is done now by `by`: the person behind the token; where nobody acts, `by` itself."""
+    actor = acting()
+    return by if actor is None else actor.principal.behind
 
 
 def act_as(actor: Actor | None) -> None:

@@ -8,12 +8,14 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from registry.contracts.api.approvals import ChangeKind
 from registry.contracts.api.versions import YankAnswer
 from registry.db.catalog_rows import AliasRow, VersionRow
 from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeploymentRow
 from registry.db.rollout_rows import RolloutRow
 from registry.errors import InvalidError, NotFoundError
+from registry.services.access.second_person import SecondPerson
 from registry.services.fleet.activities import ActivityKind, note_activity
 from registry.services.queries import UseCases, exact_version, find_model, version_views
 from registry.services.rollouts.store import OPEN
@@ -27,9 +29,12 @@ log = logging.getLogger(__name__)
 class Yanking(UseCases):
     """The use cases. Thread-safe."""
 
-    def __init__(self, database: Database, image: ImageRepository | None = None) -> None:
+    def __init__(
+        self, database: Database, image: ImageRepository | None = None, rule: SecondPerson | None = None
+    ) -> None:
         """`image`: what signs the catalogue in the same transaction; None: nothing does."""
         super().__init__(database)
+        self._rule = rule or SecondPerson(database, required=False)
         self._image = image
 
     def yank(self, model: str, version: str, reason: str, by: str, now: datetime) -> YankAnswer:
@@ -61,7 +66,7 @@ class Yanking(UseCases):
             NotFoundError: no such model or version.
             InvalidError: it is the name of an alias.
         """
-        with self._database.write() as session:
+        with self._rule.writing(ChangeKind.UNYANK, f"{model}@{version}", {}, now) as session:
             row = _exactly(session, model, version)
             if row.yanked_at is not None or row.taken_back_at is not None:
                 what = (model, version)

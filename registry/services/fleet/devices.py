@@ -11,6 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, defer
 
 from registry.contracts.api.answers import Scope
+from registry.contracts.api.approvals import ChangeKind
 from registry.contracts.api.devices import DeviceCreated, DeviceView
 from registry.contracts.api.fleet import SlotState
 from registry.contracts.device.messages import Health, Presence, Reported
@@ -18,7 +19,7 @@ from registry.contracts.faults import fault_lines
 from registry.contracts.fit.platforms import Platform
 from registry.contracts.wire import LabelKey, LabelValue
 from registry.core import device_states, presence
-from registry.db.engine import Changed, announce
+from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import (
     DeploymentRow,
     DesiredRow,
@@ -30,6 +31,7 @@ from registry.db.fleet_rows import (
 )
 from registry.errors import InvalidError
 from registry.services.access.permits import require_devices
+from registry.services.access.second_person import SecondPerson
 from registry.services.fleet.activities import ActivityKind, note_activity
 from registry.services.fleet.desired import find_device, first_document
 from registry.services.fleet.device_index import index, indexed_devices
@@ -45,7 +47,12 @@ _LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[LabelKey, LabelValue])
 
 
 class Devices(UseCases):
-    """The use cases of devices."""
+    """The use cases of devices. Whoever gives out another credential of a device, or makes room for a new device of its
+    name, could report for it: both need a second person where the rule is on."""
+
+    def __init__(self, database: Database, rule: SecondPerson | None = None) -> None:
+        super().__init__(database)
+        self._rule = rule or SecondPerson(database, required=False)
 
     def put(self, name: str, labels: Mapping[str, str], now: datetime, by: str = "") -> DeviceCreated | DeviceView:
         """Register a device, or set the labels of one that is there.
@@ -80,7 +87,7 @@ class Devices(UseCases):
 
     def rotate(self, name: str, now: datetime, by: str = "") -> DeviceCreated:
         """A new credential; the old one works no more, at once in this process. Raises NotFoundError."""
-        with self._database.write() as session:
+        with self._rule.writing(ChangeKind.CREDENTIAL, name, {}, now) as session:
             require_devices(session, Scope.DEPLOY, None, DeviceRow.id == find_device(session, name).id)
             token = put_device_token(session, name, now)
             note_activity(session, ActivityKind.CREDENTIAL, by, now, device=name)
@@ -88,7 +95,7 @@ class Devices(UseCases):
 
     def delete(self, name: str, now: datetime, by: str = "") -> None:
         """Forget a device, its history and its credential; the bridge clears its retained messages. NotFoundError."""
-        with self._database.write() as session:
+        with self._rule.writing(ChangeKind.REMOVE, name, {}, now) as session:
             row = find_device(session, name)
             require_devices(session, Scope.DEPLOY, None, DeviceRow.id == row.id)
             generation = session.get_one(DesiredRow, row.id).generation

@@ -140,7 +140,7 @@ class Planner:
     """Plans rollouts that are in `planning`."""
 
     def __init__(self, database: Database, *, two_person: bool = False) -> None:
-        self._database, self._two_person = database, two_person
+        self._database, self.two_person = database, two_person
 
     def run(self, rollout_id: int, clock: Callable[[], datetime], stop: Callable[[], bool] = lambda: False) -> bool:
         """Plan it and move it on; False when another process does, it is no longer to be planned, or `stop` says so."""
@@ -180,7 +180,7 @@ class Planner:
             return self._end(row, failure, why, now)
         if not self._write(row, spec, found, ids, again, goes_on, now):
             return False
-        approve = spec.requires_approval or self._two_person
+        approve = spec.requires_approval or self.two_person
         event = RolloutTrigger.PLANNED_FOR_APPROVAL if approve else RolloutTrigger.PLANNED
         return self._end(row, event, _what_it_waits_for(spec, len(found.placed), approve=approve), now, found)
 

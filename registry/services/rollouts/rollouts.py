@@ -43,8 +43,10 @@ from registry.core.selectors import SelectorError
 from registry.db.engine import Changed, Database, announce
 from registry.db.fleet_rows import DeviceRow
 from registry.db.rollout_rows import ActionRow, GroupDeviceRow, RolloutHistoryRow, RolloutRow, WaveRow
-from registry.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, PreconditionError, YankedError
+from registry.errors import ConflictError, InvalidError, NotFoundError, PreconditionError, YankedError
 from registry.services.access.permits import require_fleet
+from registry.services.access.principals import Principal, acting, person_behind
+from registry.services.access.second_person import require_another
 from registry.services.fleet.desired import find_device
 from registry.services.fleet.groups import find_group
 from registry.services.idempotency import first_answer, remember
@@ -179,8 +181,10 @@ class Rollouts:
             if row.plan_digest != body.plan:
                 raise PreconditionError(f"The plan of rollout {row.public} is {row.plan_digest} now; read it again.")
             another = self._two_person or spec_of(row).approved_by_another
-            if body.approve and another and by == row.submitted_by:
-                raise ForbiddenError(f"{by!r} submitted this rollout; another person has to approve its plan.")
+            if body.approve and another:
+                actor = acting()
+                who = actor.principal if actor is not None else Principal(by, Scope.APPROVE, person=by)
+                require_another(who, row.submitted_by, row.submitted_person)
             row.approved_by = by if body.approve else ""
             code = ReasonCode.NOT_YET_TIME if body.approve else ReasonCode.DENIED
             move(session, row, command, RolloutReason(code=code, text=f"{command} by {by}"), now, by=by, note=body.note)
@@ -331,10 +335,10 @@ def _carry_out(session: Session, name: str, body: CommandBody, by: str, now: dat
     if body.command is Command.SUBMIT:
         spec = spec_of(row)
         require_time(spec, now)
-        row.submitted_by, row.approved_by = by, ""
+        row.submitted_by, row.submitted_person, row.approved_by = by, person_behind(by), ""
         row.valid_until = spec.valid_until or max(now, spec.start_at or now) + timedelta(seconds=MAX_VALID_S)
     if body.command is Command.RETRY:
-        row.submitted_by, row.approved_by = by, ""
+        row.submitted_by, row.submitted_person, row.approved_by = by, person_behind(by), ""
         if row.valid_until is None or row.valid_until <= now:
             row.valid_until = now + timedelta(seconds=MAX_VALID_S)
         said += retry(session, row, body.devices, now)

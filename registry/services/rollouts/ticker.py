@@ -123,7 +123,7 @@ class Ticker:
 
     def _sweep(self, rollout_id: int, now: datetime) -> None:
         try:
-            _sweep_newcomers(self._database, rollout_id, now)
+            _sweep_newcomers(self._database, rollout_id, now, joins=not self._planner.two_person)
         except (InvalidError, NotFoundError) as error:  # a group was deleted while the rollout was over
             log.warning("rollout %d takes in no newcomers: %s", rollout_id, error.message)
 
@@ -198,20 +198,21 @@ def _tell_hold(session: Session, row: RolloutRow, now: datetime) -> None:
     hold(session, row, rows, now)
 
 
-def _sweep_newcomers(database: Database, rollout_id: int, now: datetime) -> None:
+def _sweep_newcomers(database: Database, rollout_id: int, now: datetime, *, joins: bool) -> None:
     """Devices that match by now join the rollout's tail wave: registered, relabelled, or known well enough since then.
 
-    Devices that were deleted leave. Level-triggered: found by comparing the fleet with the actions, a batch a
-    transaction.
+    Where two people are asked for, none joins (`joins`): the plan that was approved is what happens, and nobody adds
+    to it alone by labels or groups. Devices that were deleted leave. Level-triggered: found by comparing the fleet with
+    the actions, a batch a transaction.
     """
-    while _newcomers(database, rollout_id, now) >= BATCH:
+    while _newcomers(database, rollout_id, now, joins=joins) >= BATCH:
         pass
 
 
-def _newcomers(database: Database, rollout_id: int, now: datetime) -> int:
+def _newcomers(database: Database, rollout_id: int, now: datetime, *, joins: bool) -> int:
     with database.read() as session:
         row = session.get(RolloutRow, rollout_id)
-        if row is None or not _anything(session, row, spec_of(row)):
+        if row is None or not _anything(session, row, spec_of(row), joins=joins):
             return 0
     with database.write() as session:
         row = session.get(RolloutRow, rollout_id)
@@ -219,18 +220,18 @@ def _newcomers(database: Database, rollout_id: int, now: datetime) -> int:
             return 0
         spec = spec_of(row)
         gone = _gone(session, row, now)
-        if row.state != RolloutState.RUNNING.value or not spec.newcomers:
+        if row.state != RolloutState.RUNNING.value or not spec.newcomers or not joins:
             return gone
         return gone + _join(session, row, spec, now) + _fit_by_now(session, row, spec, now)
 
 
-def _anything(session: Session, row: RolloutRow, spec: RolloutSpec) -> bool:
+def _anything(session: Session, row: RolloutRow, spec: RolloutSpec, *, joins: bool) -> bool:
     if session.scalar(_left(row).limit(1)) is not None:
         return True
-    if row.state != RolloutState.RUNNING.value or not spec.newcomers:
+    if row.state != RolloutState.RUNNING.value or not spec.newcomers or not joins:
         return False
-    joins = session.execute(_new(session, row, spec).limit(1)).first()
-    return joins is not None or session.execute(_known_by_now(row).limit(1)).first() is not None
+    new = session.execute(_new(session, row, spec).limit(1)).first()
+    return new is not None or session.execute(_known_by_now(row).limit(1)).first() is not None
 
 
 def _left(row: RolloutRow):  # type: ignore[no-untyped-def]

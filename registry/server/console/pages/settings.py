@@ -96,8 +96,13 @@ def create_token(request: Request, services: ServicesDep, who: Administering, fo
     grants = grants_of_form(form)
     days = form.text("days")
     ends = services.clock() + timedelta(days=parsed(_DAYS, days, "The number of days")) if days else None
-    body = parsed(_TOKEN, {"name": form.text("name"), "grants": grants, "expires_at": ends}, "The token")
+    body = parsed(
+        _TOKEN,
+        {"name": form.text("name"), "grants": grants, "expires_at": ends, "person": form.text("person") or None},
+        "The token",
+    )
     check_grants(body.grants)
+    options = [*grant_options(body.grants), *_until(days), *(("--person", body.person) if body.person else ())]
     if not form.ticked("confirmed"):
         return page(
             request,
@@ -108,12 +113,13 @@ def create_token(request: Request, services: ServicesDep, who: Administering, fo
             fields=list(form.hidden("confirmed")),
             facts=(
                 ("Holder", body.name),
+                ("Belongs to", body.person or "a program"),
                 ("Roles", named(body.grants)),
                 ("Works until", f"{ends:%Y-%m-%d %H:%M} UTC" if ends is not None else "it is revoked"),
                 ("Asked for by", who.name),
             ),
             warnings=("The token is shown once. Whoever has it can do this until it is revoked.",),
-            command=command_line("registry", "token", "create", body.name, *grant_options(body.grants), *_until(days)),
+            command=command_line("registry", "token", "create", body.name, *options),
             button="Create",
             danger=False,
             reason=None,

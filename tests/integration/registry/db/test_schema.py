@@ -39,6 +39,7 @@ RELEASED = {
     "r0008": "ec5713c6854099ee78dce1a002070eed01d7dabe5dbb0b52142c95d7c02df43a",
     "r0009": "8bd38d59bddae286ef4b34b8ec49ef822fda4bcec8845b416bf0d1a685ec3e24",
     "r0010": "f9aa1abd966614e305adf8f823b05183d368517d21c90e1c8d9b0b1932267fbf",
+    "r0011": "e758191abde655c1e5f621e12fe7f8e79c3a6a48b9778d93a0590c60f7a81c6c",
 }
 """SHA-256 of each migration's file. Databases have run them: a line is added here, none is ever changed."""
 

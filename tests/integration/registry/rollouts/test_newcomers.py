@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
+
+import pytest
 
 from registry.contracts.rollout.spec import Fleet
+from registry.contracts.rollout.views import Approval
+from registry.errors import ForbiddenError
 from tests.integration.registry.rollouts.world import FACTS, SLOW, R, S, World
+from tests.support.host.postgres import Databases
 
 NAMES = tuple(f"d{number}" for number in range(4))
 
@@ -68,6 +74,22 @@ def test_newcomers_stay_out_where_the_spec_says_so(world: World) -> None:
     rollout = world.start(newcomers=False)
     world.add("new", version=None)
     assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
+
+
+def test_newcomers_stay_out_where_two_people_are_asked_for(tmp_path: Path, databases: Databases) -> None:
+    world = World(databases.migrated(tmp_path), two_person=True)
+    world.add(*NAMES)
+    world.add("relabelled", site="oslo")
+    rollout = world.start(fleet=Fleet(selector="site=paris"))
+    view = world.rollouts.get(rollout, world.now)
+    approval = Approval(revision=view.revision, plan=view.plan or "", approve=True)
+    with pytest.raises(ForbiddenError, match="Another person"):
+        world.rollouts.approve(rollout, approval, None, "alice", world.now)
+    world.rollouts.approve(rollout, approval, None, "bob", world.now)
+    world.devices.put("relabelled", {"site": "paris"}, world.now)
+    world.add("new", version=None)
+    assert world.run(rollout, R.SUCCEEDED).counts == {S.COMMITTED: 4}
+    world.close()
 
 
 def test_a_device_whose_facts_come_later_joins_when_they_are_there(world: World) -> None:
